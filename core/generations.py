@@ -1,0 +1,123 @@
+"""A generation as its provider tells it: statuses, results, costs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Final
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+
+class Status(StrEnum):
+    """Status of a generation, whatever its provider calls it."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    LOST = "lost"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the status can no longer change."""
+        return self not in _RUNNING
+
+
+_RUNNING: Final = frozenset({Status.QUEUED, Status.PROCESSING})
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VideoResult(_Told):
+    """Where a finished video can be fetched, for as long as the link lives.
+
+    Attributes:
+        video_url: The link; a bearer secret while it lives, so it is never logged.
+        thumbnail_url: A still picture, where the provider offers one.
+        duration_seconds: Length of the video.
+        width: Pixels.
+        height: Pixels.
+        file_size: Bytes, where the provider says.
+        expires_at: When the link dies, where the provider says.
+    """
+
+    video_url: str = Field(repr=False)
+    thumbnail_url: str | None = Field(default=None, repr=False)
+    duration_seconds: float | None = None
+    width: int | None = None
+    height: int | None = None
+    file_size: int | None = Field(default=None, ge=0)
+    expires_at: AwareDatetime | None = None
+
+
+POLICY_FAULTS: Final = frozenset(
+    {
+        "content_policy_violation",
+        "content_policy",
+        "moderation_blocked",
+        "moderation",
+        "content_moderation",
+        "safety",
+        "sensitive_content",
+        "nsfw",
+        "e005",
+    }
+)
+"""Fault codes, in lower case, by which providers say that their content policy stopped a generation."""
+
+
+class ProviderFault(_Told):
+    """Why a generation failed, in the provider's words."""
+
+    code: str
+    message: str
+
+
+class Generation(_Told):
+    """One paid remote job, as seen at one moment.
+
+    Attributes:
+        id: The provider's id.
+        provider: The provider's name.
+        status: Its status; an unknown one counts as processing.
+        created_at: When the provider accepted it.
+        estimated_completion_at: The provider's hint, if it gave one.
+        progress: 0 to 1, where the provider says.
+        prompt: The prompt, where the provider echoes it.
+        parameters: Duration, resolution and such, where the provider echoes them.
+        metadata: What was sent along, where the provider echoes it.
+        result: The video, once completed.
+        cost_usd: What the provider says it charged; None while unknown.
+        fault: Why it failed.
+        retry_after: Seconds after which the provider asks to be polled again.
+    """
+
+    id: str
+    provider: str
+    status: Status
+    model: str | None = None
+    created_at: AwareDatetime | None = None
+    estimated_completion_at: AwareDatetime | None = None
+    progress: float | None = None
+    prompt: str | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    metadata: dict[str, str] = Field(default_factory=dict)
+    result: VideoResult | None = None
+    cost_usd: Decimal | None = None
+    fault: ProviderFault | None = None
+    retry_after: float | None = None
+
+
+class WebhookEvent(_Told):
+    """A verified hint from a provider that a generation has changed; re-read it before acting."""
+
+    event_id: str
+    event_type: str
+    generation_id: str
+    sent_at: datetime

@@ -1,0 +1,257 @@
+"""The HTTP client that every dialect shares: timeouts, connection limits, repeats of what costs nothing.
+
+A paid request is sent exactly once (`ApiClient.send_once`); only requests that cost nothing are repeated
+(`ApiClient.send`), with exponential backoff, full jitter and whatever delay the server asks for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import tenacity
+
+from prefect_video.errors import GenerationEnded, InvalidInput, ProviderError, ProviderUnavailable, SubmitUnknown
+
+Params = Mapping[str, str | int]
+Part = tuple[str | None, str | bytes] | tuple[str | None, bytes, str]
+"""A part of a form: file name (None for a plain field), content, and media type of a file."""
+
+
+@dataclass(frozen=True)
+class HttpSettings:
+    """How patient the client is.
+
+    Attributes:
+        connect_timeout_seconds: To open a connection.
+        read_timeout_seconds: Between two bytes of an answer.
+        submit_timeout_seconds: For the answer to a paid request; after it the outcome is unknown.
+        max_connections: Open at once to one provider.
+        attempts: Tries of a request that costs nothing, the first included.
+        backoff_seconds: Upper bound of the first random delay; doubles with each try.
+        backoff_limit_seconds: Upper bound of any random delay.
+    """
+
+    connect_timeout_seconds: float = 10.0
+    read_timeout_seconds: float = 30.0
+    submit_timeout_seconds: float = 60.0
+    max_connections: int = 20
+    attempts: int = 5
+    backoff_seconds: float = 0.5
+    backoff_limit_seconds: float = 30.0
+
+
+def check_endpoint(endpoint: str, *, named: str) -> str:
+    """A usable base URL without a trailing slash.
+
+    Raises:
+        InvalidInput: It is not an http(s) URL with a host, or it holds credentials.
+    """
+    parts = urlsplit(endpoint.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidInput(f"{named}: {endpoint!r} is not an http(s) URL such as https://host/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise InvalidInput(f"{named}: give the address alone, without credentials, query or fragment")
+    return endpoint.strip().rstrip("/")
+
+
+def check_key(key: str, *, named: str) -> str:
+    """A key that can travel in a header.
+
+    Raises:
+        InvalidInput: It is empty or holds spaces, line breaks or non-ASCII characters.
+    """
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise InvalidInput(f"{named}: the key is empty or holds characters that no key has; copy it again")
+    return key
+
+
+def retry_after_seconds(headers: Mapping[str, str], body: Any = None) -> float | None:
+    """The longest delay that headers or an error body ask for, in seconds; None when neither does.
+
+    Understands `Retry-After` as seconds and as a date, `retry-after-ms`, and `error.retry_after` of the body.
+    """
+    asked = [_number(headers.get("retry-after")), _date_delay(headers.get("retry-after"))]
+    milliseconds = _number(headers.get("retry-after-ms"))
+    asked.append(milliseconds / 1000 if milliseconds is not None else None)
+    error = body.get("error") if isinstance(body, Mapping) else None
+    for holder in (error, body):
+        if isinstance(holder, Mapping):
+            asked.append(_number(holder.get("retry_after")))
+    return max((delay for delay in asked if delay is not None), default=None)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _date_delay(value: str | None) -> float | None:
+    if value is None or _number(value) is not None:
+        return None
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+class ApiClient:
+    """One account's connection to one API.
+
+    Args:
+        provider: Name for errors.
+        base_url: Address that paths are appended to.
+        headers: Sent with every request; the key is in here and nowhere else.
+        refuse: Makes the error of an unsuccessful answer, by the dialect's table.
+        settings: Timeouts and repeats.
+        transport: For tests at the transport boundary.
+    """
+
+    def __init__(
+        self,
+        *,
+        provider: str,
+        base_url: str,
+        headers: Mapping[str, str],
+        refuse: Callable[[httpx.Response], ProviderError],
+        settings: HttpSettings | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.settings = settings or HttpSettings()
+        self._provider = provider
+        self._base_url = base_url
+        self._refuse = refuse
+        self._client = httpx.AsyncClient(
+            headers=dict(headers),
+            follow_redirects=False,
+            timeout=httpx.Timeout(self.settings.read_timeout_seconds, connect=self.settings.connect_timeout_seconds),
+            limits=httpx.Limits(
+                max_connections=self.settings.max_connections,
+                max_keepalive_connections=self.settings.max_connections,
+            ),
+            transport=transport,
+        )
+
+    async def send(self, method: str, path: str, *, params: Params | None = None, json: Any = None) -> httpx.Response:
+        """Sends a request that costs nothing, repeating it on resets, timeouts, 429 and 5xx.
+
+        Raises:
+            ProviderError: What the answer meant, or `ProviderUnavailable` when there was none.
+        """
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(_worth_repeating),
+            stop=tenacity.stop_after_attempt(self.settings.attempts),
+            wait=self._delay,
+            reraise=True,
+        )
+        response: httpx.Response = await retrying(self._send_free, method, path, params, json)
+        return response
+
+    async def send_once(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        json: Any = None,
+        form: Sequence[tuple[str, Part]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Sends a paid request, exactly once.
+
+        Args:
+            method: HTTP method.
+            path: Appended to the base URL.
+            params: The query.
+            json: The body, as JSON.
+            form: The body as `multipart/form-data`, where a dialect wants that.
+            headers: Besides those of the client.
+
+        Raises:
+            ProviderUnavailable: No connection could be opened, so nothing was sent.
+            SubmitUnknown: It was sent and no usable answer came.
+            ProviderError: What the answer meant.
+        """
+        timeout = httpx.Timeout(self.settings.submit_timeout_seconds, connect=self.settings.connect_timeout_seconds)
+        try:
+            response = await self._client.request(
+                method,
+                self._base_url + path,
+                params=params,
+                json=json,
+                files=list(form) if form is not None else None,
+                headers=headers,
+                timeout=timeout,
+            )
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise self._unavailable(error) from error
+        except httpx.RequestError as error:
+            raise SubmitUnknown(
+                f"{self._provider}: the submit was sent and its answer was lost ({_cause(error)})",
+                provider=self._provider,
+            ) from error
+        try:
+            return self._successful(response)
+        except GenerationEnded:
+            raise
+        except ProviderError as error:
+            # Whatever a 5xx says, a gateway may have said it after the provider had accepted.
+            if response.status_code < 500 and not isinstance(error, ProviderUnavailable):
+                raise
+            raise SubmitUnknown(
+                f"{error.message} (HTTP {response.status_code}): nobody knows whether the submit was accepted",
+                provider=self._provider,
+                request_id=error.request_id,
+            ) from error
+
+    async def aclose(self) -> None:
+        """Closes all connections."""
+        await self._client.aclose()
+
+    async def _send_free(self, method: str, path: str, params: Params | None, json: Any) -> httpx.Response:
+        try:
+            response = await self._client.request(method, self._base_url + path, params=params, json=json)
+        except httpx.RequestError as error:
+            raise self._unavailable(error) from error
+        return self._successful(response)
+
+    def _successful(self, response: httpx.Response) -> httpx.Response:
+        if not response.is_success:
+            raise self._refuse(response)
+        return response
+
+    def _unavailable(self, error: httpx.RequestError) -> ProviderUnavailable:
+        host = urlsplit(self._base_url).netloc
+        return ProviderUnavailable(
+            f"{self._provider}: no answer from {host} ({_cause(error)})", provider=self._provider
+        )
+
+    def _delay(self, state: tenacity.RetryCallState) -> float:
+        backoff = tenacity.wait_random_exponential(
+            multiplier=self.settings.backoff_seconds, max=self.settings.backoff_limit_seconds
+        )(state)
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, ProviderError) else None
+        return max(backoff, asked or 0.0)
+
+
+def _cause(error: httpx.RequestError) -> str:
+    # Some transport errors have an empty message; their class still says what happened.
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _worth_repeating(error: BaseException) -> bool:
+    return isinstance(error, ProviderError) and error.retryable

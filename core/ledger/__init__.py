@@ -1,0 +1,39 @@
+"""The ledger of all generations: prompt cache, single flight, budgets, and what recovery works from."""
+
+from prefect_video.ledger.ledger import Ledger
+from prefect_video.ledger.locations import default_ledger_url
+from prefect_video.ledger.records import (
+    OCCUPYING,
+    TRANSITIONS,
+    UNFINISHED,
+    Budget,
+    BudgetStanding,
+    Claim,
+    ClaimBatch,
+    Entry,
+    Intent,
+    ReceivedEvent,
+    Spend,
+    Standing,
+    State,
+    Step,
+)
+
+__all__ = [
+    "OCCUPYING",
+    "TRANSITIONS",
+    "UNFINISHED",
+    "Budget",
+    "BudgetStanding",
+    "Claim",
+    "ClaimBatch",
+    "Entry",
+    "Intent",
+    "Ledger",
+    "ReceivedEvent",
+    "Spend",
+    "Standing",
+    "State",
+    "Step",
+    "default_ledger_url",
+]

@@ -1,0 +1,246 @@
+"""Accounts: a true limit on unfinished generations across all processes, and the circuit breaker they share.
+
+A slot is an unfinished row: it outlives the worker that took it, as the remote job does. Whoever finds no slot free
+queues by priority, then by time; those whose process has died are passed over.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from prefect_video.ledger.records import OCCUPYING, Entry, Standing, State
+from prefect_video.ledger.tables import accounts, generations
+from prefect_video.ledger.transitions import Transitions
+
+logger = logging.getLogger(__name__)
+
+CREEP_SECONDS: Final = 30.0
+"""How long after a 429 one more slot is tried."""
+_ONE_429_SECONDS: Final = 5.0
+"""429s that come within this time tell of one and the same limit."""
+_PROBE_SECONDS: Final = 120.0
+
+
+class Accounts(Transitions):
+    """What accounts can bear."""
+
+    async def take_slot(
+        self,
+        entry_id: str,
+        *,
+        slots: int | None,
+        task_run_id: str | None = None,
+        deadline_at: datetime | None = None,
+    ) -> Entry | None:
+        """Begins a submit if the account has a slot for it, in one transaction; otherwise queues the row.
+
+        Args:
+            entry_id: A reserved row of this process.
+            slots: How many generations of the account may be unfinished at once; None for no limit.
+            task_run_id: The task run that sends it.
+            deadline_at: Until when it is waited for.
+
+        Returns:
+            The row, submitting; None when no slot is free: ask again soon.
+
+        Raises:
+            IllegalTransition: The row is not reserved, or belongs to another process.
+        """
+        async with self._database.writing() as connection:
+            entry = await self._locked(connection, entry_id)
+            if slots is not None and entry.state is State.RESERVED:
+                await self._one_at_a_time(connection, entry.account)
+                if not await self._is_free(connection, entry, slots):
+                    return None
+            return await self._begin(connection, entry, task_run_id=task_run_id, deadline_at=deadline_at)
+
+    async def stop_waiting(self, entry_id: str) -> None:
+        """Takes a row out of the queue for slots."""
+        async with self._database.writing() as connection:
+            await connection.execute(update(generations).where(generations.c.id == entry_id).values(waiting_since=None))
+
+    async def throttle(self, account: str, *, slots: int | None = None) -> int:
+        """Halves an account's slots after a 429 and remembers it; they creep up again.
+
+        Args:
+            account: Its id.
+            slots: What its plan allows; None for no limit: then what is occupied is halved.
+
+        Returns:
+            The slots that are left.
+        """
+        now = datetime.now(UTC)
+        async with self._database.writing() as connection:
+            await self._one_at_a_time(connection, account)
+            row = await self._account(connection, account)
+            if row.slots_at is not None and now - row.slots_at < timedelta(seconds=_ONE_429_SECONDS):
+                return int(row.slots)
+            occupied = await self._occupied(connection, account)
+            # Of a known limit, not of what is occupied: few are when a run begins, and one 429 would cost it minutes.
+            allowed = _allowed(row.slots, row.slots_at, slots or occupied, now) or occupied
+            left = max(1, allowed // 2)
+            await self._set(connection, account, slots=left, slots_at=now)
+        logger.warning("account %s: 429, down to %d at once", account, left)
+        return left
+
+    async def record_trouble(self, account: str, *, threshold: int, open_seconds: float) -> Standing:
+        """Counts a trouble of the provider; opens the breaker when there were `threshold` in a row."""
+        now = datetime.now(UTC)
+        async with self._database.writing() as connection:
+            await self._one_at_a_time(connection, account)
+            row = await self._account(connection, account)
+            failures = row.failures + 1
+            values: dict[str, Any] = {"failures": failures}
+            was_open = row.open_until is not None and row.open_until > now
+            if failures >= threshold and not was_open:
+                values |= {"open_until": now + timedelta(seconds=open_seconds), "probing_until": None}
+                logger.error("account %s: breaker open for %.0f s after %d failures", account, open_seconds, failures)
+            await self._set(connection, account, **values)
+        return await self.standing(account)
+
+    async def record_health(self, account: str, *, closes: bool = True) -> bool:
+        """Notes that the provider is well: the breaker closes; whether it had been open.
+
+        Args:
+            account: Its id.
+            closes: Whether that is reason enough to close an open breaker; otherwise only a closed one counts anew.
+        """
+        async with self._database.writing() as connection:
+            await self._one_at_a_time(connection, account)
+            row = await self._account(connection, account)
+            if row.open_until is not None:
+                if not closes:
+                    return False
+                logger.warning("account %s: breaker closed", account)
+            await self._set(connection, account, failures=0, open_until=None, probing_until=None)
+        return row.open_until is not None
+
+    async def record_quota(self, account: str, until: datetime) -> None:
+        """Remembers until when an account's quota is used up."""
+        async with self._database.writing() as connection:
+            await self._account(connection, account)
+            await self._set(connection, account, quota_until=until)
+
+    async def probe(self, account: str) -> bool:
+        """Whether a submit may pass the breaker: always when closed, for one process at a time when half open."""
+        now = datetime.now(UTC)
+        if (await self.standing(account)).breaker == "closed":
+            return True
+        half_open = and_(
+            accounts.c.id == account,
+            accounts.c.open_until <= now,
+            or_(accounts.c.probing_until.is_(None), accounts.c.probing_until < now),
+        )
+        async with self._database.writing() as connection:
+            taken = await connection.execute(
+                update(accounts).where(half_open).values(probing_until=now + timedelta(seconds=_PROBE_SECONDS))
+            )
+        return taken.rowcount == 1
+
+    async def end_probe(self, account: str) -> None:
+        """Lets another submit try in place of one that was admitted and then not sent."""
+        async with self._database.writing() as connection:
+            await self._set(connection, account, probing_until=None)
+
+    async def standing(self, account: str, *, slots: int | None = None) -> Standing:
+        """What an account can bear right now.
+
+        Args:
+            account: Its id.
+            slots: What its plan allows; a 429 may have left fewer.
+        """
+        now = datetime.now(UTC)
+        async with self._database.reading() as connection:
+            row = (await connection.execute(select(accounts).where(accounts.c.id == account))).one_or_none()
+            occupied = await self._occupied(connection, account)
+        if row is None:
+            return Standing(account=account, slots=slots, occupied=occupied)
+        opened = row.open_until is not None
+        return Standing(
+            account=account,
+            slots=_allowed(row.slots, row.slots_at, slots, now),
+            occupied=occupied,
+            failures=row.failures,
+            breaker=("open" if row.open_until > now else "half_open") if opened else "closed",
+            open_until=row.open_until,
+            quota_until=row.quota_until if row.quota_until and row.quota_until > now else None,
+        )
+
+    async def _is_free(self, connection: AsyncConnection, entry: Entry, slots: int) -> bool:
+        now = datetime.now(UTC)
+        row = await self._account(connection, entry.account)
+        allowed = _allowed(row.slots, row.slots_at, slots, now) or slots
+        left = allowed - await self._occupied(connection, entry.account)
+        if left > 0 and left > await self._ahead(connection, entry):
+            return True
+        await connection.execute(
+            update(generations)
+            .where(generations.c.id == entry.id, generations.c.waiting_since.is_(None))
+            .values(waiting_since=now)
+        )
+        return False
+
+    async def _ahead(self, connection: AsyncConnection, entry: Entry) -> int:
+        """How many rows that somebody alive is waiting with come before this one."""
+        g = generations.c
+        mine = (await connection.execute(select(g.priority, g.waiting_since).where(g.id == entry.id))).one()
+        # A row that does not wait yet comes after all of its priority that do.
+        earlier = g.waiting_since < mine.waiting_since if mine.waiting_since else g.waiting_since.is_not(None)
+        found = await connection.execute(
+            select(g.owner, func.count())
+            .where(
+                g.account == entry.account,
+                g.state == State.RESERVED,
+                g.waiting_since.is_not(None),
+                g.id != entry.id,
+                or_(g.priority > mine.priority, and_(g.priority == mine.priority, earlier)),
+            )
+            .group_by(g.owner)
+        )
+        waiting: dict[str, int] = {owner: count for owner, count in found if owner is not None}
+        alive = await self._owner.living(connection, waiting) | {self._owner.id} if waiting else set()
+        return sum(count for owner, count in waiting.items() if owner in alive)
+
+    async def _occupied(self, connection: AsyncConnection, account: str) -> int:
+        return int((await connection.execute(select(func.count()).where(_occupying(account)))).scalar_one())
+
+    async def _account(self, connection: AsyncConnection, account: str) -> Any:
+        """The account's row, made if it is new."""
+        insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
+        await connection.execute(insert(accounts).values(id=account).on_conflict_do_nothing())
+        return (await connection.execute(select(accounts).where(accounts.c.id == account))).one()
+
+    async def _set(self, connection: AsyncConnection, account: str, **values: Any) -> None:
+        await connection.execute(update(accounts).where(accounts.c.id == account).values(**values))
+
+    async def _one_at_a_time(self, connection: AsyncConnection, account: str) -> None:
+        """Lets one process at a time decide about an account; SQLite has one writer anyway."""
+        if not self._database.is_sqlite:
+            await connection.execute(
+                text("SELECT pg_advisory_xact_lock(hashtextextended(:account, 0))"), {"account": account}
+            )
+
+
+def _occupying(account: str) -> ColumnElement[bool]:
+    """Rows that the provider may be working on; not those given up, which would hold their slot for ever."""
+    g = generations.c
+    return and_(
+        g.account == account,
+        g.state.in_(sorted(OCCUPYING)),
+        g.attention.is_(None),
+        or_(g.deadline_at.is_(None), g.deadline_at > datetime.now(UTC)),
+    )
+
+
+def _allowed(left: int | None, since: datetime | None, planned: int | None, now: datetime) -> int | None:
+    """Slots after a 429, grown by one for each while that has passed, up to what is planned."""
+    if left is None or since is None:
+        return planned
+    grown = left + int((now - since).total_seconds() / CREEP_SECONDS)
+    return grown if planned is None else min(planned, grown)

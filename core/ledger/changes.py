@@ -1,0 +1,129 @@
+"""Hearing of changed rows without asking for them: NOTIFY on PostgreSQL, the file's version on SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from typing import Any, Final, Protocol
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from prefect_video.errors import LedgerError
+from prefect_video.ledger.database import Database
+
+logger = logging.getLogger(__name__)
+
+CHANNEL: Final = "prefect_video_rows"
+"""Where PostgreSQL's trigger on `generations` announces the ids of rows whose state, owner or attention changed."""
+
+_LOOK_SECONDS: Final = 0.25
+
+
+class Changes(Protocol):
+    """What has changed since the last time it was asked."""
+
+    async def wait(self, seconds: float) -> frozenset[str] | None:
+        """Returns at a change, or when the time is over.
+
+        Returns:
+            Ids of rows that changed; empty for none; None when any may have.
+        """
+
+    async def aclose(self) -> None:
+        """Stops listening."""
+
+
+def changes_of(database: Database) -> Changes:
+    """The changes of a ledger, in the way that its database offers."""
+    return FileVersion(database) if database.is_sqlite else Notifications(database)
+
+
+class Notifications:
+    """`LISTEN` on a connection of its own, opened anew when it breaks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: AsyncConnection | None = None
+        self._changed: set[str] = set()
+        self._news = asyncio.Event()
+        self._lost = False
+
+    async def wait(self, seconds: float) -> frozenset[str] | None:
+        if self._connection is None:
+            await self._listen_or_sleep(seconds)
+            # What changed while nobody listened is not known.
+            return None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        self._news.clear()
+        if self._lost:
+            await self.aclose()
+            return None
+        changed, self._changed = frozenset(self._changed), set()
+        return changed
+
+    async def aclose(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Whatever is wrong with it, it is gone afterwards.
+            with contextlib.suppress(LedgerError):
+                await self._database.end_listening(connection)
+
+    async def _listen_or_sleep(self, seconds: float) -> None:
+        self._lost = False
+        try:
+            self._connection = await self._database.listen(CHANNEL, self._heard, self._broken)
+        except LedgerError as error:
+            logger.warning("changes of rows cannot be listened to, looking at them instead: %s", error)
+            await asyncio.sleep(seconds)
+
+    def _heard(self, _connection: Any, _pid: int, _channel: str, row_id: str) -> None:
+        self._changed.add(row_id)
+        self._news.set()
+
+    def _broken(self, _connection: Any) -> None:
+        self._lost = True
+        self._news.set()
+
+
+class FileVersion:
+    """`PRAGMA data_version`: moves whenever another connection commits, and costs no query."""
+
+    def __init__(self, database: Database) -> None:
+        self._path = database.location.path
+        self._connection: sqlite3.Connection | None = None
+        self._version: int | None = None
+
+    async def wait(self, seconds: float) -> frozenset[str] | None:
+        clock = asyncio.get_running_loop().time
+        until = clock() + seconds
+        while True:
+            version = await asyncio.to_thread(self._look)
+            if version is None:
+                await asyncio.sleep(seconds)
+                return None
+            if version != self._version:
+                self._version = version
+                return None
+            left = until - clock()
+            if left <= 0:
+                return frozenset()
+            await asyncio.sleep(min(left, _LOOK_SECONDS))
+
+    async def aclose(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await asyncio.to_thread(connection.close)
+
+    def _look(self) -> int | None:
+        try:
+            if self._connection is None:
+                self._connection = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, check_same_thread=False)
+            (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error as error:
+            logger.debug("the ledger's version cannot be read, looking at its rows instead: %s", error)
+            return None
+        return int(version)

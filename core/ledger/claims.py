@@ -1,0 +1,198 @@
+"""Claiming: who may buy which video, decided for a whole batch in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from prefect_video.ledger.budgets import Limits
+from prefect_video.ledger.lookup import Key, failures, held, key_of, read_finished, read_unfinished, usable
+from prefect_video.ledger.ownership import Ownership
+from prefect_video.ledger.records import Budget, Claim, ClaimBatch, Entry, Intent, Priority, State
+from prefect_video.ledger.tables import entry_of_values, generations, rounded
+
+logger = logging.getLogger(__name__)
+
+CLAIM_LOCK: Final = 0x5669_6465_6F02
+"""PostgreSQL advisory lock held while claiming, so that claims follow one another as they do on SQLite."""
+
+_LIMIT_WAITING: Final = text(
+    "SELECT set_config('lock_timeout', '30s', true), set_config('idle_in_transaction_session_timeout', '60s', true)"
+)
+
+
+class Claims(Ownership):
+    """The one way to new rows."""
+
+    async def claim(
+        self, intents: Sequence[Intent], budgets: Sequence[Budget] = (), partial: bool = False
+    ) -> ClaimBatch:
+        """Asks for a batch of videos; the answers say which exist, which are under way and which to buy.
+
+        What is to be bought is reserved within every budget. A row of a dead process is taken over, and belongs from
+        then on to the flow run that asks. An intent that is twice in a batch is joined to the first. A row that waits
+        for a human, unfinished or ended, is joined: whoever asks sees its `attention`, and nothing is bought.
+
+        Args:
+            intents: What is wanted, in order of preference.
+            budgets: The limits that apply.
+            partial: Reserve those that fit, in order; otherwise all that are new, or none of them.
+
+        Raises:
+            LedgerError: The ledger cannot be used; nothing was reserved.
+        """
+        if not intents:
+            return ClaimBatch(claims=())
+        claiming = asyncio.ensure_future(self._claim(intents, budgets, partial))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            await self._give_back(claiming)
+            raise
+
+    async def _claim(self, intents: Sequence[Intent], budgets: Sequence[Budget], partial: bool) -> ClaimBatch:
+        async with self._database.writing() as connection:
+            await self._wait_for_turn(connection)
+            now = datetime.now(UTC)
+            # In this order: a row may become stored between the two queries, never unfinished again.
+            under_way = await read_unfinished(connection, map(key_of, intents))
+            taken = await self._take_over_free(connection, under_way, intents)
+            others = [intent for intent in intents if key_of(intent) not in under_way]
+            finished = await read_finished(connection, others)
+
+            claims: dict[int, Claim] = {}
+            new: dict[Key, Intent] = {}
+            for number, intent in enumerate(intents):
+                key = key_of(intent)
+                if key in under_way:
+                    kind = "yours" if key in taken else "joined"
+                    taken.discard(key)
+                    claims[number] = Claim.model_validate({"kind": kind, "intent": intent, "entry": under_way[key]})
+                elif claim := _settled(intent, finished.get(key, ()), now):
+                    claims[number] = claim
+                else:
+                    new.setdefault(key, intent)
+
+            limits = await Limits.read(connection, budgets, new.values(), now)
+            refusals = _refuse(new, limits, partial)
+            bought = await self._reserve(connection, new, refusals, finished, now)
+        for number, intent in enumerate(intents):
+            if number not in claims:
+                key = key_of(intent)
+                claims[number] = _bought(intent, refusals.get(key), bought.get(key), new[key] is intent)
+        return ClaimBatch(claims=tuple(claims[number] for number in range(len(intents))), warnings=limits.warnings())
+
+    async def _wait_for_turn(self, connection: AsyncConnection) -> None:
+        if not self._database.is_sqlite:
+            await connection.execute(_LIMIT_WAITING)
+            await connection.execute(text(f"SELECT pg_advisory_xact_lock({CLAIM_LOCK})"))
+
+    async def _take_over_free(
+        self, connection: AsyncConnection, under_way: dict[Key, Entry], intents: Sequence[Intent]
+    ) -> set[Key]:
+        """Takes the rows that nobody alive works on; brings `under_way` up to date and tells which are ours now."""
+        owners = {entry.owner for entry in under_way.values() if entry.owner}
+        alive = await self._owner.living(connection, owners) | {self._owner.id} if owners else set()
+        free = [entry for entry in under_way.values() if entry.attention is None and entry.owner not in alive]
+        runs = {key_of(intent): intent.flow_run_id for intent in reversed(intents)}
+        taken = await self._take(connection, [(entry, runs[key_of(entry)]) for entry in free])
+        under_way.update((key_of(entry), entry) for entry in taken)
+        return {key_of(entry) for entry in taken if entry.owner == self._owner.id}
+
+    async def _reserve(
+        self,
+        connection: AsyncConnection,
+        new: Mapping[Key, Intent],
+        refusals: Mapping[Key, str],
+        finished: Mapping[Key, Sequence[Entry]],
+        now: datetime,
+    ) -> dict[Key, Entry]:
+        rows: list[dict[str, Any]] = []
+        for key, intent in new.items():
+            if key not in refusals:
+                attempt = 1 + len(failures(finished.get(key, ()), intent))
+                # A microsecond apart, so that rows of one batch keep their order.
+                at = now + timedelta(microseconds=len(rows))
+                rows.append(row_of(intent, State.RESERVED, attempt, self._owner.id, at))
+        if not rows:
+            return {}
+        await connection.execute(insert(generations), rows)
+        await self._note(connection, ((row["id"], None, State.RESERVED) for row in rows), None)
+        logger.info("%d generations reserved", len(rows))
+        entries = [entry_of_values(row) for row in rows]
+        return {key_of(entry): entry for entry in entries}
+
+    async def _give_back(self, claiming: asyncio.Future[ClaimBatch]) -> None:
+        """Lets go of what was claimed for a caller that is gone."""
+        await asyncio.wait([claiming])
+        if claiming.cancelled() or claiming.exception() is not None:
+            return
+        yours = [claim.entry for claim in claiming.result().claims if claim.kind == "yours"]
+        await self.let_go(entry.id for entry in yours if entry is not None)
+
+
+PRIORITIES: Final[Mapping[Priority, int]] = {"high": 1, "normal": 0, "low": -1}
+
+
+def row_of(intent: Intent, state: State, attempt: int, owner: str | None, now: datetime) -> dict[str, Any]:
+    """The columns of a new row."""
+    return {
+        **dict.fromkeys(generations.c.keys()),
+        "id": str(uuid.uuid4()),
+        "state": state,
+        "fingerprint": intent.fingerprint,
+        "shot": intent.shot,
+        "model": intent.shot.model,
+        "take": intent.take,
+        "project": intent.project,
+        "provider": intent.provider,
+        "account": intent.account,
+        "environment": intent.environment,
+        "credentials": intent.credentials,
+        "store": intent.store,
+        "attempt": attempt,
+        "owner": owner,
+        "reserved_usd": None if intent.estimate_usd is None else rounded(intent.estimate_usd),
+        "flow_run_id": intent.flow_run_id,
+        "created_at": now,
+        "updated_at": now,
+        "priority": PRIORITIES[intent.priority],
+    }
+
+
+def _settled(intent: Intent, finished: Sequence[Entry], now: datetime) -> Claim | None:
+    """The answer where nothing need be bought, or nothing may be."""
+    if stored := usable(finished, intent, now):
+        return Claim(kind="stored", intent=intent, entry=stored)
+    if waiting := held(finished):
+        return Claim(kind="joined", intent=intent, entry=waiting)
+    failed = failures(finished, intent) if intent.flow_run_id is not None else []
+    if len(failed) >= intent.max_attempts:
+        return Claim(kind="exhausted", intent=intent, entry=failed[0])
+    return None
+
+
+def _refuse(new: Mapping[Key, Intent], limits: Limits, partial: bool) -> dict[Key, str]:
+    """Which intents do not fit, and why; counts the others against the limits."""
+    if not partial and (refusal := limits.refuse_together(list(new.values()))):
+        return dict.fromkeys(new, refusal)
+    refusals: dict[Key, str] = {}
+    for key, intent in new.items():
+        if partial and (refusal := limits.refuse(intent)):
+            refusals[key] = refusal
+        else:
+            limits.add(intent)
+    return refusals
+
+
+def _bought(intent: Intent, refusal: str | None, entry: Entry | None, first: bool) -> Claim:
+    if refusal is not None:
+        return Claim(kind="over_budget", intent=intent, refusal=refusal)
+    return Claim(kind="yours" if first else "joined", intent=intent, entry=entry)

@@ -1,0 +1,159 @@
+"""The connection to a ledger's database: engine, settings, transactions."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+
+from prefect_video.ledger.faults import explain
+from prefect_video.ledger.locations import Location
+
+_CONNECTIONS = 5
+_POOL_SECONDS = 120.0
+_CONNECT_SECONDS = 10.0
+_POOL: Final[dict[str, Any]] = {
+    "pool_size": _CONNECTIONS,
+    "max_overflow": 0,
+    "pool_timeout": _POOL_SECONDS,
+    "pool_pre_ping": True,
+}
+
+
+class Database:
+    """One pool of connections; belongs to the event loop it was first used in.
+
+    No error of SQLAlchemy or of a driver leaves `reading` and `writing`: see `faults`.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self.is_sqlite = location.path is not None
+        self.engine = _sqlite_engine(location) if self.is_sqlite else _postgresql_engine(location)
+        self._writer = self.engine.execution_options(immediate=True)
+        driver_errors = (sqlite3.Error,) if self.is_sqlite else _asyncpg_errors()
+        self._errors: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, *driver_errors)
+        # SQLite has one writer at a time. Our own coroutines queue here, in order, instead of polling the file.
+        self._turn = asyncio.Lock() if self.is_sqlite else asyncio.Semaphore(_CONNECTIONS)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for queries, with one snapshot on SQLite.
+
+        Raises:
+            LedgerError: See `faults`.
+        """
+        with self._explained():
+            async with self.engine.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that is committed at the end, or rolled back on any error.
+
+        Raises:
+            LedgerError: See `faults`.
+        """
+        with self._explained():
+            async with self._turn, self._writer.begin() as connection:
+                yield connection
+
+    async def listen(self, channel: str, heard: Callable[..., None], broken: Callable[..., None]) -> AsyncConnection:
+        """Listens to a channel of PostgreSQL, on a connection outside the pool; end it with `end_listening`.
+
+        Args:
+            channel: Its name.
+            heard: Called with connection, process id, channel and payload of each notification.
+            broken: Called with the connection when it is lost.
+
+        Raises:
+            LedgerError: See `faults`.
+        """
+        with self._explained():
+            connection = await _postgresql_engine(self.location, poolclass=NullPool).connect()
+            try:
+                # Through the driver itself: what SQLAlchemy runs would begin a transaction, which hears nothing.
+                driver = (await connection.get_raw_connection()).driver_connection
+                assert driver is not None
+                driver.add_termination_listener(broken)
+                await driver.add_listener(channel, heard)
+            except BaseException:
+                await connection.close()
+                raise
+            return connection
+
+    async def end_listening(self, connection: AsyncConnection) -> None:
+        """Closes a connection that `listen` has opened.
+
+        Raises:
+            LedgerError: It was broken; it is closed all the same.
+        """
+        with self._explained():
+            await connection.invalidate()
+            await connection.close()
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self.engine.dispose()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except self._errors as error:
+            raise explain(error, self.location) from error
+
+
+def _sqlite_engine(location: Location) -> AsyncEngine:
+    engine = create_async_engine(
+        location.url,
+        connect_args={"timeout": location.busy_seconds},
+        pool_size=_CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=_POOL_SECONDS,
+        hide_parameters=True,
+    )
+    event.listen(engine.sync_engine, "connect", _set_pragmas)
+    event.listen(engine.sync_engine, "begin", _begin)
+    return engine
+
+
+def _set_pragmas(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    # The driver must not begin transactions of its own: it would begin them deferred (see `_begin`).
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # An intent must be on the disk before the request leaves; NORMAL may lose it at a power cut.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    # A deferred transaction that reads first and writes later can fail as locked without any waiting.
+    immediate = connection.get_execution_options().get("immediate", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _postgresql_engine(location: Location, **pool: Any) -> AsyncEngine:
+    return create_async_engine(
+        location.url,
+        connect_args={"timeout": _CONNECT_SECONDS, "server_settings": {"application_name": "prefect-video"}},
+        isolation_level="READ COMMITTED",
+        hide_parameters=True,
+        **(pool or _POOL),
+    )
+
+
+def _asyncpg_errors() -> tuple[type[Exception], ...]:
+    # Errors while connecting reach us as asyncpg's own.
+    import asyncpg
+
+    return (asyncpg.PostgresError, asyncpg.InterfaceError)

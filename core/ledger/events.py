@@ -1,0 +1,133 @@
+"""Webhook events: written before they are acknowledged, told apart from repetitions, handled once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import and_, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from prefect_video.generations import Generation
+from prefect_video.ledger.part import LedgerPart, chunks
+from prefect_video.ledger.records import ReceivedEvent
+from prefect_video.ledger.tables import webhook_events
+
+_COLUMNS = tuple(webhook_events.c[name] for name in ReceivedEvent.model_fields)
+
+
+class WebhookEvents(LedgerPart):
+    """What providers have announced. An event is known by its account and its own id."""
+
+    async def receive_events(self, events: Sequence[ReceivedEvent]) -> list[bool]:
+        """Writes verified events down in one transaction.
+
+        Returns:
+            For each event, in order, whether it is new; a repetition within the same batch is not.
+
+        Raises:
+            LedgerError: Nothing was written; the sender must be told to try again.
+        """
+        if not events:
+            return []
+        insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
+        # In one order everywhere: two receivers that insert the same events must not wait for each other.
+        rows = [event.model_dump() for event in sorted(events, key=_key)]
+        async with self._database.writing() as connection:
+            statement = insert(webhook_events).on_conflict_do_nothing()
+            written = await connection.execute(
+                statement.returning(webhook_events.c.account, webhook_events.c.event_id), rows
+            )
+            added = {(row.account, row.event_id) for row in written}
+        fresh: list[bool] = []
+        for event in events:
+            fresh.append(_key(event) in added)
+            added.discard(_key(event))
+        return fresh
+
+    async def pending_events(
+        self, accounts: Collection[str], *, since: datetime, limit: int = 500
+    ) -> list[ReceivedEvent]:
+        """Events of some accounts that nobody has handled yet, oldest first."""
+        query = (
+            select(*_COLUMNS)
+            .where(
+                webhook_events.c.handled_at.is_(None),
+                webhook_events.c.account.in_(sorted(accounts)),
+                webhook_events.c.received_at >= since,
+            )
+            .order_by(webhook_events.c.received_at)
+            .limit(limit)
+        )
+        async with self._database.reading() as connection:
+            return [ReceivedEvent.model_validate(row._asdict()) for row in await connection.execute(query)]
+
+    async def mark_handled(self, events: Sequence[ReceivedEvent]) -> int:
+        """Notes that events were handled.
+
+        Returns:
+            For how many of them this call was the one that did; somebody else was faster with the others.
+        """
+        by_account: dict[str, list[str]] = {}
+        for event in events:
+            by_account.setdefault(event.account, []).append(event.event_id)
+        marked = 0
+        async with self._database.writing() as connection:
+            for account, event_ids in by_account.items():
+                for some in chunks(event_ids):
+                    changed = await connection.execute(
+                        update(webhook_events)
+                        .where(
+                            webhook_events.c.account == account,
+                            webhook_events.c.event_id.in_(some),
+                            webhook_events.c.handled_at.is_(None),
+                        )
+                        .values(handled_at=datetime.now(UTC))
+                    )
+                    marked += changed.rowcount
+        return marked
+
+    async def leave_told(self, event: ReceivedEvent, told: Generation) -> None:
+        """Leaves what the provider answered for whoever fetches the video; see `take_told`."""
+        async with self._database.writing() as connection:
+            await connection.execute(update(webhook_events).where(_is(event)).values(told=told, generation_id=told.id))
+
+    async def take_told(self, account: str, generation_id: str) -> Generation | None:
+        """What a webhook's handler has left for whoever fetches the video; erased as it is taken.
+
+        Its link is a secret for as long as it lives: it must not lie about.
+        """
+        of_it = and_(webhook_events.c.account == account, webhook_events.c.generation_id == generation_id)
+        left = and_(of_it, webhook_events.c.told.is_not(None))
+        async with self._database.reading() as connection:
+            found = (await connection.execute(select(webhook_events.c.told).where(left).limit(1))).scalar_one_or_none()
+        if found is None:
+            return None
+        async with self._database.writing() as connection:
+            await connection.execute(update(webhook_events).where(left).values(told=None))
+        told: Generation = found
+        expires_at = told.result.expires_at if told.result else None
+        return told if expires_at is None or expires_at > datetime.now(UTC) else None
+
+    async def forget_events(self, *, before: datetime, told_before: datetime) -> int:
+        """Removes handled events received before a time, and links that nobody has taken; how many were removed."""
+        events: Any = webhook_events.c
+        async with self._database.writing() as connection:
+            await connection.execute(
+                update(webhook_events)
+                .where(events.told.is_not(None), events.received_at < told_before)
+                .values(told=None)
+            )
+            removed = await connection.execute(
+                delete(webhook_events).where(events.handled_at.is_not(None), events.received_at < before)
+            )
+        return removed.rowcount
+
+
+def _key(event: ReceivedEvent) -> tuple[str, str]:
+    return event.account, event.event_id
+
+
+def _is(event: ReceivedEvent) -> Any:
+    return and_(webhook_events.c.account == event.account, webhook_events.c.event_id == event.event_id)

@@ -1,0 +1,105 @@
+"""The ledger: every generation ever intended, paid, stored or failed."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from prefect_video.ledger import schema
+from prefect_video.ledger.accounts import Accounts
+from prefect_video.ledger.book import Book
+from prefect_video.ledger.changes import Changes, changes_of
+from prefect_video.ledger.claims import Claims
+from prefect_video.ledger.database import Database
+from prefect_video.ledger.events import WebhookEvents
+from prefect_video.ledger.locations import default_ledger_url, parse_location
+from prefect_video.ledger.owners import Owner
+from prefect_video.ledger.queries import Queries
+from prefect_video.ledger.review import Review
+from prefect_video.ledger.timings import Timings
+
+LEASE_SECONDS = 30.0
+
+
+class Ledger(Claims, Accounts, Queries, Book, Review, WebhookEvents, Timings):
+    """A ledger that is open for one process; every instance is an owner of its own.
+
+    Belongs to the event loop that opened it. Use it as an async context manager, or call `aclose`.
+    """
+
+    @classmethod
+    async def open(
+        cls, url: str | None = None, *, lease_seconds: float = LEASE_SECONDS, migrate: bool | None = None
+    ) -> Self:
+        """Opens a ledger and registers this instance as an owner.
+
+        Args:
+            url: `sqlite:///path`, a bare path or `postgresql://user:password@host/database`; None for
+                `default_ledger_url()`. `?timeout=` sets the seconds a locked SQLite file is waited for (30).
+            lease_seconds: After how long without a heartbeat an owner on another machine counts as dead.
+            migrate: Whether to create the tables and bring them up to date; None does so on SQLite only.
+
+        Raises:
+            InvalidInput: The URL cannot be used.
+            LedgerUnavailable: The database cannot be reached, read or written.
+            LedgerOutdated: Its schema is not this version's.
+        """
+        database = Database(parse_location(url or default_ledger_url()))
+        owner = Owner(database, lease_seconds)
+        try:
+            await schema.prepare(database, migrate=migrate)
+            await owner.start()
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database, owner)
+
+    async def aclose(self) -> None:
+        """Signs off, so that this instance's unfinished rows are free for others, and closes the connections."""
+        try:
+            await self._owner.stop()
+        finally:
+            await self._database.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def owner_id(self) -> str:
+        """This instance's id in the rows that it owns: `host:pid:uuid`."""
+        return self._owner.id
+
+    @property
+    def url_label(self) -> str:
+        """The ledger's URL without password and options."""
+        return self._database.location.label
+
+    def changes(self) -> Changes:
+        """Word of rows that move, whoever moves them; close it with `aclose`."""
+        return changes_of(self._database)
+
+    async def upgrade(self) -> None:
+        """Runs the missing migrations; does nothing on a current schema.
+
+        Raises:
+            LedgerOutdated: The schema is newer than this version.
+            LedgerUnavailable: The database cannot be written.
+        """
+        await schema.upgrade(self._database)
+
+    async def check(self) -> None:
+        """Proves that the ledger can be reached and written and that its schema is current.
+
+        Raises:
+            LedgerError: It cannot be used; the message says what to do.
+        """
+        await schema.check(self._database)
+        await self._owner.beat()

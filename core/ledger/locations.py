@@ -1,0 +1,106 @@
+"""Where a ledger lives: the URLs that users write, and what the database driver is given."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from prefect_video.errors import InvalidInput
+
+URL_VARIABLE: Final = "PREFECT_VIDEO_LEDGER_URL"
+BUSY_SECONDS: Final = 30.0
+
+_POSTGRESQL: Final = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
+_SQLITE: Final = frozenset({"sqlite", "sqlite+aiosqlite"})
+
+
+def default_ledger_url() -> str:
+    """`$PREFECT_VIDEO_LEDGER_URL`, else `video-ledger.db` under `$PREFECT_HOME` or `~/.prefect`."""
+    if url := os.environ.get(URL_VARIABLE):
+        return url
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser().absolute()
+    return f"sqlite:///{home / 'video-ledger.db'}"
+
+
+@dataclass(frozen=True)
+class Location:
+    """A ledger's address.
+
+    Attributes:
+        url: For SQLAlchemy's async drivers; holds the password, so it is never shown.
+        path: The file, on SQLite.
+        busy_seconds: How long a locked SQLite file is waited for (`?timeout=` in the URL).
+    """
+
+    url: URL
+    path: Path | None
+    busy_seconds: float = BUSY_SECONDS
+
+    @property
+    def label(self) -> str:
+        """The URL without password and options: safe to show and to log."""
+        return self.url.set(drivername=self.url.get_backend_name(), query={}).render_as_string()
+
+    @property
+    def name(self) -> str:
+        """How messages call this ledger."""
+        return str(self.path) if self.path else self.label
+
+
+def parse_location(text: str) -> Location:
+    """Reads `sqlite:///abs/path.db`, a bare path, or `postgresql://user:password@host/database`.
+
+    Raises:
+        InvalidInput: It is none of these; the message does not repeat the text, which may hold a password.
+    """
+    text = text.strip()
+    if not text:
+        raise InvalidInput("the ledger URL is empty: give a file path or postgresql://user:password@host/database")
+    if "://" not in text:
+        return _file(Path(text), BUSY_SECONDS)
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise InvalidInput("the ledger URL cannot be read: write sqlite:///path or postgresql://…") from None
+    if url.drivername in _SQLITE:
+        return _sqlite(url)
+    if url.drivername in _POSTGRESQL:
+        return _postgresql(url)
+    raise InvalidInput(
+        f"the ledger URL begins with {url.drivername}://, which is not supported: "
+        "use sqlite:///path or postgresql://user:password@host/database"
+    )
+
+
+def _sqlite(url: URL) -> Location:
+    if not url.database or url.database == ":memory:":
+        raise InvalidInput("a ledger in memory would forget what was paid: give a file, sqlite:///path")
+    timeout = url.query.get("timeout", str(BUSY_SECONDS))
+    try:
+        busy_seconds = float(str(timeout))
+    except ValueError:
+        raise InvalidInput(f"ledger URL: timeout={timeout!r} is not a number of seconds") from None
+    if unknown := sorted(url.query.keys() - {"timeout"}):
+        raise InvalidInput(f"ledger URL: unknown option {unknown[0]!r}; SQLite takes `timeout` only")
+    return _file(Path(url.database), busy_seconds)
+
+
+def _file(path: Path, busy_seconds: float) -> Location:
+    try:
+        path = path.expanduser().absolute()
+    except RuntimeError as error:
+        raise InvalidInput(f"the ledger {path} has no place: {error}; give the folder itself") from error
+    return Location(URL.create("sqlite+aiosqlite", database=str(path)), path, busy_seconds)
+
+
+def _postgresql(url: URL) -> Location:
+    query = dict(url.query)
+    # libpq's name for it, as most hosting services print it; asyncpg calls it `ssl`.
+    if "sslmode" in query:
+        query["ssl"] = query.pop("sslmode")
+    return Location(url.set(drivername="postgresql+asyncpg", query=query), None)

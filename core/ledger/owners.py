@@ -1,0 +1,146 @@
+"""Who works on a row, and whether that process is still alive.
+
+On one machine a lock file tells for certain: the system drops the lock when its holder dies. Between machines a
+heartbeat in the database tells, so their clocks must agree to within a few seconds of each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import stat
+import tempfile
+import time
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from prefect_video.errors import LedgerError
+from prefect_video.ledger.database import Database
+from prefect_video.ledger.filelocks import FileLock, is_held
+from prefect_video.ledger.tables import owners
+
+logger = logging.getLogger(__name__)
+
+_FORGET_AFTER = timedelta(days=1)
+_BEATS_PER_LEASE = 3
+
+
+@dataclass
+class Owner:
+    """This ledger instance as an owner of rows.
+
+    Attributes:
+        lease_seconds: How old a heartbeat from another machine may be before its owner counts as dead.
+        id: `host:pid:uuid`.
+    """
+
+    database: Database
+    lease_seconds: float
+    id: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}")
+    _lock: FileLock | None = None
+    _beating: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Registers this owner and keeps it alive until `stop`.
+
+        Raises:
+            LedgerError: The ledger cannot be written.
+        """
+        self._lock = await asyncio.to_thread(_take_lock, self.id)
+        await self.beat()
+        self._beating = asyncio.create_task(self._keep_beating(), name="ledger-heartbeat")
+
+    async def stop(self) -> None:
+        """Signs off: from now on this owner's rows are free for others."""
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.gather(self._beating, return_exceptions=True)
+        if self._lock is not None:
+            await asyncio.to_thread(self._lock.path.unlink, missing_ok=True)
+            self._lock.release()
+        async with self.database.writing() as connection:
+            await connection.execute(delete(owners).where(owners.c.id == self.id))
+
+    async def beat(self) -> None:
+        """Writes one heartbeat, whatever the number of rows that are owned."""
+        now = datetime.now(UTC)
+        async with self.database.writing() as connection:
+            beaten = await connection.execute(update(owners).where(owners.c.id == self.id).values(heartbeat_at=now))
+            if beaten.rowcount == 0:
+                host, pid, _ = self.id.rsplit(":", 2)
+                await connection.execute(insert(owners).values(id=self.id, host=host, pid=int(pid), heartbeat_at=now))
+                await connection.execute(delete(owners).where(owners.c.heartbeat_at < now - _FORGET_AFTER))
+
+    async def living(self, connection: AsyncConnection, ids: Collection[str]) -> set[str]:
+        """Those of some owners that are alive."""
+        held = await asyncio.to_thread(lambda: {owner: _lock_held(owner) for owner in ids})
+        alive = {owner for owner, is_alive in held.items() if is_alive}
+        if unsure := [owner for owner, is_alive in held.items() if is_alive is None]:
+            oldest = datetime.now(UTC) - timedelta(seconds=self.lease_seconds)
+            beating = await connection.execute(
+                select(owners.c.id).where(owners.c.id.in_(unsure), owners.c.heartbeat_at >= oldest)
+            )
+            alive |= set(beating.scalars())
+        return alive
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(self.lease_seconds / _BEATS_PER_LEASE)
+            try:
+                await self.beat()
+            except LedgerError as error:
+                logger.warning("no heartbeat was written, other machines may take this one for dead: %s", error)
+
+
+def runtime_folder() -> Path:
+    """Where the lock files of this user's processes lie."""
+    user = os.geteuid() if hasattr(os, "geteuid") else os.getlogin()
+    return Path(tempfile.gettempdir()) / f"prefect-video-{user}"
+
+
+def _take_lock(owner_id: str) -> FileLock | None:
+    """Holds this owner's lock file; None where that is not possible and heartbeats must do."""
+    folder = runtime_folder()
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "geteuid") and found.st_uid != os.geteuid()):
+            raise PermissionError(f"{folder} belongs to somebody else")
+        _remove_old_locks(folder)
+        lock = FileLock(_lock_path(owner_id))
+        lock.acquire()
+    except OSError as error:
+        logger.warning("no lock file, only heartbeats will tell that this process lives: %s", error)
+        return None
+    return lock
+
+
+def _lock_held(owner_id: str) -> bool | None:
+    """Whether an owner of this machine holds its lock; None when its file is not here.
+
+    What the dead left stays for a day: removed at once, the next to ask would see a heartbeat that still looks fresh.
+    """
+    if owner_id.partition(":")[0] != socket.gethostname():
+        return None
+    return is_held(_lock_path(owner_id))
+
+
+def _remove_old_locks(folder: Path) -> None:
+    oldest = time.time() - _FORGET_AFTER.total_seconds()
+    for path in folder.glob("*.lock"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < oldest and is_held(path) is False:
+                path.unlink()
+
+
+def _lock_path(owner_id: str) -> Path:
+    return runtime_folder() / f"{owner_id.rpartition(':')[2]}.lock"

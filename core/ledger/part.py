@@ -1,0 +1,69 @@
+"""What the parts of the ledger share: the database, the owner, reading one row, writing history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from prefect_video.errors import LedgerError
+from prefect_video.ledger.database import Database
+from prefect_video.ledger.owners import Owner
+from prefect_video.ledger.records import Entry, State
+from prefect_video.ledger.tables import ENTRY_COLUMNS, entry_of, generations, history
+
+_Item = TypeVar("_Item")
+CHUNK: Final = 500
+"""Values in one `IN (…)`: below every database's limit."""
+
+
+class LedgerPart:
+    """Base of the ledger's parts."""
+
+    def __init__(self, database: Database, owner: Owner) -> None:
+        self._database = database
+        self._owner = owner
+
+    async def _locked(self, connection: AsyncConnection, entry_id: str) -> Entry:
+        """Reads a row and keeps others from moving it until the transaction ends."""
+        found = await connection.execute(select(*ENTRY_COLUMNS).where(generations.c.id == entry_id).with_for_update())
+        row = found.one_or_none()
+        if row is None:
+            raise no_such_entry(entry_id)
+        return entry_of(row)
+
+    async def _note(
+        self,
+        connection: AsyncConnection,
+        entries: Iterable[tuple[str, State | None, State]],
+        detail: str | None,
+    ) -> None:
+        """Appends one line of history for each `(entry id, from, to)`."""
+        now = datetime.now(UTC)
+        lines = [
+            {
+                "entry_id": entry_id,
+                "at": now,
+                "from_state": before,
+                "to_state": after,
+                "detail": detail,
+                "owner": self._owner.id,
+            }
+            for entry_id, before, after in entries
+        ]
+        if lines:
+            await connection.execute(insert(history), lines)
+
+
+def chunks(items: Iterable[_Item]) -> Iterator[Sequence[_Item]]:
+    """The distinct items in pieces that fit into one query."""
+    distinct = list(dict.fromkeys(items))
+    return (distinct[start : start + CHUNK] for start in range(0, len(distinct), CHUNK))
+
+
+def no_such_entry(entry_id: str) -> LedgerError:
+    """The error for an id that is not in the ledger."""
+    return LedgerError(f"the ledger has no entry {entry_id!r}: see `prefect-video jobs` for those it has")

@@ -1,0 +1,290 @@
+"""What the ledger is asked and what it answers: plain frozen records, without a database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from prefect_video.assets import Asset
+from prefect_video.shots import Shot
+
+
+class State(StrEnum):
+    """Where a generation stands in the ledger."""
+
+    RESERVED = "reserved"
+    SUBMITTING = "submitting"
+    UNKNOWN = "unknown"
+    SUBMITTED = "submitted"
+    COMPLETED = "completed"
+    STORED = "stored"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    LOST = "lost"
+    RELEASED = "released"
+
+
+UNFINISHED: Final = frozenset({State.RESERVED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED, State.COMPLETED})
+"""States that hold the fingerprint: while a row is in one, nobody else may buy the same video."""
+
+OCCUPYING: Final = frozenset({State.SUBMITTING, State.UNKNOWN, State.SUBMITTED})
+"""States in which the provider may be working: they fill the account's concurrency."""
+
+TRANSITIONS: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
+    {
+        State.RESERVED: frozenset({State.SUBMITTING, State.RELEASED}),
+        State.SUBMITTING: frozenset({State.SUBMITTED, State.UNKNOWN, State.RESERVED, State.RELEASED, State.FAILED}),
+        State.UNKNOWN: frozenset({State.SUBMITTED, State.RESERVED, State.RELEASED, State.FAILED, State.LOST}),
+        State.SUBMITTED: frozenset({State.COMPLETED, State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST}),
+        State.COMPLETED: frozenset({State.STORED, State.EXPIRED, State.LOST}),
+        # A stored file that somebody deleted is lost: the fingerprint may be bought again.
+        State.STORED: frozenset({State.LOST}),
+    }
+)
+"""Every legal step; states that are not keys are final."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Priority = Literal["high", "normal", "low"]
+
+
+class Intent(_Record):
+    """One generation that is wanted: what a claim asks the ledger for.
+
+    Attributes:
+        fingerprint: The prompt hash, take included.
+        shot: The whole shot, so that whoever recovers the row needs no project file.
+        take: 1 for the first take.
+        project: Name of the project.
+        provider: Name of the provider.
+        account: Keyed hash of provider, base URL and key.
+        environment: `development`, `staging` or `production`; fingerprints are shared within one only.
+        credentials: How to find the credentials again: `env`, `emulator` or `block-type/block-name`; never a key.
+        store: Where the asset goes: a URL or `block-type/block-name`.
+        estimate_usd: Expected cost; None when the provider's price is unknown.
+        max_attempts: Paid attempts allowed per flow run, the first included.
+        refresh: Buy again although a stored asset exists (unless this very flow run stored it).
+        ttl_seconds: How old a stored asset may be; None for ever.
+        flow_run_id: The Prefect flow run (or any run key) that asks.
+        priority: Who goes first when an account's slots are taken; first come, first served among equals.
+    """
+
+    fingerprint: str
+    shot: Shot
+    take: int = 1
+    project: str
+    provider: str
+    account: str
+    environment: str = "production"
+    credentials: str = "env"
+    store: str
+    estimate_usd: Decimal | None = None
+    max_attempts: int = 2
+    refresh: bool = False
+    ttl_seconds: float | None = None
+    flow_run_id: str | None = None
+    priority: Priority = "normal"
+
+
+class Entry(_Record):
+    """One row of the ledger: one generation, from intent to stored file.
+
+    `id` is also the idempotency key that is sent along with the submit.
+    """
+
+    id: str
+    state: State
+    fingerprint: str
+    shot: Shot
+    take: int
+    project: str
+    provider: str
+    account: str
+    environment: str
+    credentials: str
+    store: str
+    attempt: int
+    owner: str | None
+    generation_id: str | None
+    request_id: str | None
+    reserved_usd: Decimal | None
+    actual_usd: Decimal | None
+    flow_run_id: str | None
+    task_run_id: str | None
+    created_at: AwareDatetime
+    sent_at: AwareDatetime | None
+    submitted_at: AwareDatetime | None
+    completed_at: AwareDatetime | None
+    stored_at: AwareDatetime | None
+    updated_at: AwareDatetime
+    estimated_completion_at: AwareDatetime | None
+    deadline_at: AwareDatetime | None
+    expires_at: AwareDatetime | None
+    error_type: str | None
+    error_message: str | None
+    attention: str | None
+    asset: Asset | None
+
+
+class Claim(_Record):
+    """The ledger's answer to one intent.
+
+    `stored`: the video exists, see `entry.asset`. `joined`: somebody else's row is under way, or one waits
+    for a human (see `entry.attention`). `yours`: the row is
+    reserved, or taken over from an owner that died, and this process must carry it on from `entry.state`.
+    `over_budget`: nothing was reserved, `refusal` says why. `exhausted`: this flow run used up its attempts;
+    `entry` is the last failed one.
+    """
+
+    kind: Literal["stored", "joined", "yours", "over_budget", "exhausted"]
+    intent: Intent
+    entry: Entry | None = None
+    refusal: str | None = None
+
+
+class Standing(_Record):
+    """What an account can bear right now, as every process sees it.
+
+    Attributes:
+        account: Its id.
+        slots: How many generations may be unfinished at once; below the plan's number after a 429.
+        occupied: How many are.
+        failures: Troubles in a row.
+        breaker: `closed` lets submits pass, `open` holds them until `open_until`, `half_open` lets one try.
+        open_until: When the breaker may be tried.
+        quota_until: Until when the provider said that the period's quota is used up.
+    """
+
+    account: str
+    slots: int | None = None
+    occupied: int = 0
+    failures: int = 0
+    breaker: Literal["closed", "open", "half_open"] = "closed"
+    open_until: AwareDatetime | None = None
+    quota_until: AwareDatetime | None = None
+
+
+class Budget(_Record):
+    """One limit on what may be committed (spent plus reserved).
+
+    Attributes:
+        scope: `project` counts the rows of one project for ever, `account` those of one account for ever,
+            `month` those of the current calendar month (UTC), all projects and accounts together.
+        limit_usd: The most in USD; None for no limit in money.
+        limit_videos: The most generations paid or reserved; None for no limit in number.
+    """
+
+    scope: Literal["month", "project", "account"]
+    limit_usd: Decimal | None = Field(default=None, ge=0)
+    limit_videos: int | None = Field(default=None, ge=0)
+
+
+class Step(_Record):
+    """One line of a row's append-only history."""
+
+    entry_id: str
+    at: AwareDatetime
+    from_state: State | None
+    to_state: State
+    detail: str | None
+    owner: str | None
+
+
+class Spend(_Record):
+    """What was spent and is reserved for one value of a grouping.
+
+    `unpriced` counts generations whose cost neither the provider nor a price table told.
+    """
+
+    key: str
+    videos: int
+    stored: int
+    spent_usd: Decimal
+    reserved_usd: Decimal
+    unpriced: int = 0
+
+
+class ClaimBatch(_Record):
+    """The answer to a claim: one `Claim` for each intent, in order.
+
+    `warnings` holds a sentence for each limit of which four fifths or more are committed.
+    """
+
+    claims: tuple[Claim, ...]
+    warnings: tuple[str, ...] = ()
+
+
+class BudgetStanding(_Record):
+    """How much of a limit is used up.
+
+    Attributes:
+        budget: The limit.
+        name: What messages call it, such as `project coffee-ad`.
+        spent_usd: What finished generations cost (what was reserved, where the provider did not say).
+        reserved_usd: What is set aside for generations under way.
+        videos: Generations paid or reserved.
+    """
+
+    budget: Budget
+    name: str
+    spent_usd: Decimal = Decimal(0)
+    reserved_usd: Decimal = Decimal(0)
+    videos: int = 0
+
+    @property
+    def committed_usd(self) -> Decimal:
+        """Spent plus reserved."""
+        return self.spent_usd + self.reserved_usd
+
+
+class ReceivedEvent(_Record):
+    """A verified webhook event, as it was received.
+
+    Attributes:
+        account: The account whose secret signed it.
+        event_id: The provider's id of the event; repeated deliveries share it.
+        generation_id: What it is about.
+        type: What has happened, in the provider's word.
+        received_at: When it came in.
+        handled_at: When nothing was left to do about it; at once, for one that tells of progress only.
+    """
+
+    account: str
+    event_id: str
+    generation_id: str
+    type: str
+    received_at: AwareDatetime
+    handled_at: AwareDatetime | None = None
+
+
+class WorkKind(NamedTuple):
+    """What the time that a provider takes depends on."""
+
+    model: str
+    duration: int
+    resolution: str
+
+
+class WorkTimes(_Record):
+    """How long generations of one kind have taken, in seconds from the submit to the notice of the end.
+
+    Attributes:
+        count: How many were looked at.
+        early_seconds: One in ten was faster.
+        median_seconds: Half were faster.
+        late_seconds: One in ten was slower.
+    """
+
+    count: int
+    early_seconds: float
+    median_seconds: float
+    late_seconds: float

@@ -1,0 +1,144 @@
+"""The version of a ledger's schema: reading it, bringing it up to date, refusing what does not fit."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from sqlalchemy import Connection, inspect, text
+
+from prefect_video.errors import LedgerOutdated, LedgerUnavailable
+from prefect_video.ledger.database import Database
+from prefect_video.ledger.filelocks import FileLock
+from prefect_video.ledger.tables import VERSION_TABLE
+
+REVISIONS: Final = ("0001", "0002", "0003", "0004")
+"""Every revision in `migrations/versions`, oldest first; held here so that opening a ledger need not load them."""
+
+MIGRATION_LOCK: Final = 0x5669_6465_6F01
+"""PostgreSQL advisory lock held while migrating."""
+
+_PAUSE_SECONDS: Final = 0.02
+_MIGRATING: Final = threading.Lock()
+
+
+async def prepare(database: Database, *, migrate: bool | None) -> None:
+    """Makes a ledger ready for use: brings it up to date where allowed, and checks that it is.
+
+    Args:
+        database: The ledger's database.
+        migrate: Whether to create and upgrade; None does so on SQLite only, where the file is the user's own.
+
+    Raises:
+        LedgerOutdated: The schema is older and may not be upgraded here, or newer than this version.
+        LedgerUnavailable: The database cannot be used.
+    """
+    wanted = database.is_sqlite if migrate is None else migrate
+    if not database.is_sqlite:
+        if wanted:
+            await upgrade(database)
+        return await check(database)
+    async with _sole_opener(database):
+        if wanted:
+            await upgrade(database)
+        return await check(database)
+
+
+async def upgrade(database: Database, revision: str = "head") -> None:
+    """Runs the missing migrations in one transaction; does nothing on a current schema.
+
+    Raises:
+        LedgerOutdated: The schema is newer than this version.
+    """
+    async with database.writing() as connection:
+        if not database.is_sqlite:
+            await connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+        current = await connection.run_sync(_current)
+        _refuse_newer(current, database)
+        if current != REVISIONS[-1]:
+            async with _sole_migrator():
+                await connection.run_sync(_migrate, revision)
+
+
+async def check(database: Database) -> None:
+    """Refuses a schema that is not this version's.
+
+    Raises:
+        LedgerOutdated: It is older or newer.
+    """
+    async with database.reading() as connection:
+        current = await connection.run_sync(_current)
+    _refuse_newer(current, database)
+    if current != REVISIONS[-1]:
+        stands = f"is at schema {current}" if current else "has no tables yet"
+        raise LedgerOutdated(
+            f"the ledger {database.location.name} {stands}, this version needs {REVISIONS[-1]}: "
+            "run `prefect-video ledger upgrade`"
+        )
+
+
+def _current(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+
+
+def _migrate(connection: Connection, revision: str) -> None:
+    # Alembic takes a while to import and is needed once in a ledger's life.
+    from prefect_video.ledger.migrations import run_migrations
+
+    run_migrations(connection, revision)
+
+
+def _refuse_newer(current: str | None, database: Database) -> None:
+    if current is not None and current not in REVISIONS:
+        raise LedgerOutdated(
+            f"the ledger {database.location.name} is at schema {current}, which this version does not know "
+            f"(it knows up to {REVISIONS[-1]}): install a newer prefect-video"
+        )
+
+
+@asynccontextmanager
+async def _sole_migrator() -> AsyncIterator[None]:
+    """Lets one ledger of this process at a time be migrated: what Alembic is doing is global to it."""
+    while not _MIGRATING.acquire(blocking=False):  # noqa: ASYNC110  another loop may hold it
+        await asyncio.sleep(_PAUSE_SECONDS)
+    try:
+        yield
+    finally:
+        _MIGRATING.release()
+
+
+@asynccontextmanager
+async def _sole_opener(database: Database) -> AsyncIterator[None]:
+    """Lets one process at a time open a SQLite file: switching a new file to WAL fails when two do it."""
+    path = database.location.path
+    assert path is not None
+    lock = FileLock(path.with_name(path.name + ".lock"))
+    try:
+        await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+        await _acquire(lock, database)
+    except OSError as error:
+        raise LedgerUnavailable(
+            f"the ledger {path} cannot be opened: see that its folder exists and that this user may write "
+            f"in it ({error.strerror or error})"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+async def _acquire(lock: FileLock, database: Database) -> None:
+    clock = asyncio.get_running_loop().time
+    give_up = clock() + database.location.busy_seconds
+    while not await asyncio.to_thread(lock.acquire):
+        if clock() > give_up:
+            raise LedgerUnavailable(
+                f"the ledger {database.location.name} is being opened or upgraded by another process for "
+                f"{database.location.busy_seconds:g} s: see what holds {lock.path}"
+            )
+        await asyncio.sleep(_PAUSE_SECONDS)

@@ -1,0 +1,268 @@
+"""The ledger's tables, and how money, times and records are kept in their columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import BaseModel
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, Row, String, Table, Text
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from prefect_video.assets import Asset
+from prefect_video.generations import Generation
+from prefect_video.ledger.records import UNFINISHED, Entry, State
+from prefect_video.shots import Shot
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_MICRO: Final = Decimal("0.000001")
+
+
+class Money(TypeDecorator[Decimal]):
+    """USD as whole millionths, so that sums are exact in every database."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:
+        return None if value is None else int(rounded(value).scaleb(6))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        # A sum over BIGINT is NUMERIC on PostgreSQL and comes back as Decimal.
+        return None if value is None else Decimal(int(value)).scaleb(-6)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware UTC time: `timestamptz` on PostgreSQL, ISO text of fixed width (so it sorts) on SQLite."""
+
+    impl = String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        kind = TIMESTAMP(timezone=True) if dialect.name == "postgresql" else String()
+        return dialect.type_descriptor(kind)
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r}: the ledger takes aware times only")
+        value = value.astimezone(UTC)
+        return value if dialect.name == "postgresql" else value.isoformat(timespec="microseconds")
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.astimezone(UTC) if isinstance(value, datetime) else datetime.fromisoformat(value)
+
+
+class StateName(TypeDecorator[State]):
+    """A `State` by its name."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: State | None, dialect: Dialect) -> str | None:
+        return None if value is None else State(value).value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> State | None:
+        return None if value is None else State(value)
+
+
+class Json(TypeDecorator[_Model], Generic[_Model]):
+    """A pydantic record as JSON text."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, model: type[_Model]) -> None:
+        super().__init__()
+        self.model = model
+
+    def process_bind_param(self, value: _Model | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.model_dump_json()
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> _Model | None:
+        return None if value is None else self.model.model_validate_json(value)
+
+
+def rounded(amount: Decimal) -> Decimal:
+    """An amount in USD as the ledger keeps it: to the millionth."""
+    return amount.quantize(_MICRO, rounding=ROUND_HALF_EVEN)
+
+
+VERSION_TABLE: Final = "ledger_version"
+"""Where the schema's version is kept; Alembic's usual name may belong to somebody else in a shared database."""
+
+metadata = MetaData()
+
+generations = Table(
+    "generations",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("state", StateName, nullable=False),
+    Column("fingerprint", String, nullable=False),
+    Column("shot", Json(Shot), nullable=False),
+    Column("model", String, nullable=False),
+    Column("take", Integer, nullable=False),
+    Column("project", String, nullable=False),
+    Column("provider", String, nullable=False),
+    Column("account", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("credentials", String, nullable=False),
+    Column("store", String, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("owner", String),
+    Column("generation_id", String),
+    Column("request_id", String),
+    Column("reserved_usd", Money),
+    Column("actual_usd", Money),
+    Column("flow_run_id", String),
+    Column("task_run_id", String),
+    Column("created_at", Instant, nullable=False),
+    Column("sent_at", Instant),
+    Column("submitted_at", Instant),
+    Column("completed_at", Instant),
+    Column("stored_at", Instant),
+    Column("updated_at", Instant, nullable=False),
+    Column("estimated_completion_at", Instant),
+    Column("deadline_at", Instant),
+    Column("expires_at", Instant),
+    Column("error_type", String),
+    Column("error_message", Text),
+    Column("attention", Text),
+    Column("asset", Json(Asset)),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("waiting_since", Instant),
+)
+
+_unfinished = generations.c.state.in_(sorted(UNFINISHED))
+_accepted = generations.c.generation_id.is_not(None)
+
+# The backstop of single flight: whatever the code does, no fingerprint is under way twice.
+Index(
+    "uq_generations_under_way",
+    generations.c.environment,
+    generations.c.fingerprint,
+    unique=True,
+    sqlite_where=_unfinished,
+    postgresql_where=_unfinished,
+)
+Index(
+    "uq_generations_accepted",
+    generations.c.account,
+    generations.c.generation_id,
+    unique=True,
+    sqlite_where=_accepted,
+    postgresql_where=_accepted,
+)
+Index(
+    "ix_generations_found",
+    generations.c.environment,
+    generations.c.fingerprint,
+    generations.c.state,
+)
+Index(
+    "ix_generations_unfinished",
+    generations.c.created_at,
+    sqlite_where=_unfinished,
+    postgresql_where=_unfinished,
+)
+Index("ix_generations_flow_run", generations.c.flow_run_id)
+Index("ix_generations_sent", generations.c.account, generations.c.sent_at)
+Index("ix_generations_submitted", generations.c.account, generations.c.submitted_at)
+
+# The three indexes that budgets are summed over hold the amounts too, so that no row need be read.
+for _name, _scope in (
+    ("ix_generations_project", generations.c.project),
+    ("ix_generations_account", generations.c.account),
+    ("ix_generations_created", generations.c.created_at),
+):
+    Index(_name, _scope, generations.c.state, generations.c.actual_usd, generations.c.reserved_usd)
+
+history = Table(
+    "history",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("entry_id", String, ForeignKey("generations.id"), nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("from_state", StateName),
+    Column("to_state", StateName, nullable=False),
+    Column("detail", Text),
+    Column("owner", String),
+    Index("ix_history_entry", "entry_id"),
+)
+
+owners = Table(
+    "owners",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("host", String, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("heartbeat_at", Instant, nullable=False),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("slots", Integer),
+    Column("slots_at", Instant),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("open_until", Instant),
+    Column("probing_until", Instant),
+    Column("quota_until", Instant),
+)
+
+copies = Table(
+    "copies",
+    metadata,
+    Column("entry_id", String, ForeignKey("generations.id"), primary_key=True),
+    Column("project", String, primary_key=True),
+    Column("shot_id", String, primary_key=True),
+    Column("asset", Json(Asset), nullable=False),
+)
+
+allowed_prompts = Table(
+    "allowed_prompts",
+    metadata,
+    Column("fingerprint", String, primary_key=True),
+    Column("note", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+)
+
+webhook_events = Table(
+    "webhook_events",
+    metadata,
+    Column("account", String, primary_key=True),
+    Column("event_id", String, primary_key=True),
+    Column("generation_id", String, nullable=False),
+    Column("type", String, nullable=False),
+    Column("received_at", Instant, nullable=False),
+    Column("handled_at", Instant),
+    Column("told", Json(Generation)),
+)
+_pending = webhook_events.c.handled_at.is_(None)
+Index("ix_webhook_events_generation", webhook_events.c.account, webhook_events.c.generation_id)
+Index(
+    "ix_webhook_events_pending",
+    webhook_events.c.received_at,
+    sqlite_where=_pending,
+    postgresql_where=_pending,
+)
+
+ENTRY_COLUMNS: Final = tuple(generations.c[name] for name in Entry.model_fields)
+
+
+def entry_of(row: Row[Any]) -> Entry:
+    """The record of a row that was selected by `ENTRY_COLUMNS`."""
+    return Entry.model_validate(row._asdict())
+
+
+def entry_of_values(values: Mapping[str, Any]) -> Entry:
+    """The record of a row that was inserted with these values."""
+    return Entry.model_validate({column.name: values[column.name] for column in ENTRY_COLUMNS})

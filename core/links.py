@@ -1,0 +1,240 @@
+"""Is a provider's link fit to be fetched? Only http(s), and only to addresses that such a link has business with.
+
+A link comes from a provider's answer, so it is not trusted: it could point at a metadata service or an
+intranet. Every address that a host resolves to must pass, and the caller connects to the address that was
+checked, so that a name cannot be pointed elsewhere in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import socket
+import urllib.request
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+import httpx
+
+from prefect_video.errors import BrokenDownload, LinkRefused
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_HOST: Final = re.compile(rb"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_REFUSED_NETWORKS: Final = (
+    ipaddress.IPv6Network("::ffff:0:0/96"),  # IPv4-mapped: a second spelling that only serves to hide one
+    ipaddress.IPv6Network("64:ff9b:1::/48"),
+    ipaddress.IPv4Network("100.64.0.0/10"),
+)
+_METADATA: Final = frozenset(
+    ipaddress.ip_address(text)
+    for text in ("169.254.169.254", "169.254.170.2", "100.100.100.200", "192.0.0.192", "fd00:ec2::254")
+)
+
+
+class Reach(StrEnum):
+    """From where an address can be reached; decides whether a link may lead to it."""
+
+    GLOBAL = "public"
+    LOOPBACK = "loopback"
+    PRIVATE = "private"
+    LINK_LOCAL = "link-local"
+    METADATA = "cloud metadata"
+    SPECIAL = "reserved, multicast or unspecified"
+
+
+@dataclass(frozen=True)
+class LinkPolicy:
+    """What a link may lead to.
+
+    Attributes:
+        trusted_host: Host of the provider's endpoint. Where it lives on loopback or in a private network,
+            links to addresses of that same kind are allowed; a link-local or metadata address only if
+            the endpoint has exactly that address.
+        max_redirects: How many redirects are followed; each target is checked like the first link.
+        max_bytes: The largest body that is fetched.
+    """
+
+    trusted_host: str | None = None
+    max_redirects: int = 5
+    max_bytes: int = 8 * 2**30
+
+
+@dataclass(frozen=True)
+class CheckedLink:
+    """A link that may be fetched, and where to connect for it.
+
+    Attributes:
+        url: The link; a bearer secret while it lives.
+        host: Its host name or address, as sent in `Host` and checked in the certificate.
+        address: The checked address to connect to; None where the environment has proxies, which go by name.
+    """
+
+    url: httpx.URL = field(repr=False)
+    host: str
+    address: str | None
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Scheme, host and port: what a secret header may be sent to."""
+        return origin(self.url)
+
+    @property
+    def connect_url(self) -> httpx.URL:
+        """The URL with the host replaced by the checked address."""
+        return self.url if self.address is None else self.url.copy_with(host=self.address)
+
+    @property
+    def host_header(self) -> str:
+        """Value of the `Host` header."""
+        return self.url.netloc.decode("ascii")
+
+
+def origin(url: str | httpx.URL) -> tuple[str, str, int]:
+    """Scheme, host and port, with the scheme's own port where none is written.
+
+    Raises:
+        LinkRefused: It is no http(s) URL.
+    """
+    parsed = _parse(url)
+    return parsed.scheme, parsed.raw_host.decode("ascii"), parsed.port or _DEFAULT_PORTS[parsed.scheme]
+
+
+def redact(url: str | httpx.URL) -> str:
+    """The link without user info, query and fragment, fit for logs and messages."""
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError, ValueError):
+        return "<unreadable link>"
+    shown = f"{parsed.scheme}://{_bracketed(parsed)}{parsed.path}" if parsed.host else f"{parsed.scheme}:…"
+    return shown + ("?…" if parsed.query else "")
+
+
+def reach(address: _Address) -> Reach:
+    """From where an address can be reached, by its registry."""
+    if address in _METADATA:
+        return Reach.METADATA
+    if isinstance(address, ipaddress.IPv6Address) and (inner := _embedded(address)) is not None:
+        return reach(inner)
+    if any(address.version == network.version and address in network for network in _REFUSED_NETWORKS):
+        return Reach.SPECIAL
+    if address.is_multicast or address.is_unspecified or getattr(address, "is_site_local", False):
+        return Reach.SPECIAL
+    if address.is_loopback:
+        return Reach.LOOPBACK
+    if address.is_link_local:
+        return Reach.LINK_LOCAL
+    if address.is_reserved:
+        return Reach.SPECIAL
+    return Reach.GLOBAL if address.is_global else Reach.PRIVATE
+
+
+async def resolve(url: str | httpx.URL, policy: LinkPolicy, *, trust_env: bool = True) -> CheckedLink:
+    """Checks a link and pins it to an address.
+
+    Args:
+        url: The link.
+        policy: What it may lead to.
+        trust_env: Whether the client that will fetch it uses the environment's proxies. A proxy resolves
+            names itself, so only links that spell out an address can be checked then.
+
+    Raises:
+        LinkRefused: The link may not be fetched; the message names the host and the reason.
+        BrokenDownload: The host does not resolve at the moment.
+    """
+    parsed = _parse(url)
+    host = parsed.raw_host.decode("ascii")
+    port = parsed.port or _DEFAULT_PORTS[parsed.scheme]
+    has_proxy = trust_env and not urllib.request.getproxies().keys().isdisjoint({parsed.scheme, "all"})
+    proxied = has_proxy and not urllib.request.proxy_bypass(host)
+    addresses = _literal(host) if proxied else await _look_up(host, port)
+    trusted = await _trusted(policy, addresses)
+    for address in addresses:
+        kind = reach(address)
+        if kind is not Reach.GLOBAL and not _allowed(address, kind, trusted):
+            raise LinkRefused(
+                f"link to {host} refused: it leads to {address}, a {kind} address, where the provider is not"
+            )
+    # Exceptions from proxying go by name, so where there are any proxies the name has to stay.
+    return CheckedLink(parsed, host, None if has_proxy else str(addresses[0]))
+
+
+def _parse(url: str | httpx.URL) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+        netloc = parsed.netloc.decode("ascii")
+    except (httpx.InvalidURL, TypeError, ValueError):
+        # The cause quotes the link, so it must not be chained.
+        raise LinkRefused("link refused: it is not a readable URL") from None
+    if parsed.scheme not in _DEFAULT_PORTS:
+        raise LinkRefused(f"link to {parsed.host or 'no host'} refused: scheme {parsed.scheme!r} is not http or https")
+    if not parsed.host or not netloc:
+        raise LinkRefused("link refused: it names no host")
+    if not _HOST.fullmatch(parsed.raw_host):
+        raise LinkRefused("link refused: its host is neither a name nor an address")
+    if parsed.userinfo:
+        raise LinkRefused(f"link to {parsed.host} refused: it carries user info")
+    if parsed.port is not None and not 0 < parsed.port < 2**16:
+        raise LinkRefused(f"link to {parsed.host} refused: there is no port {parsed.port}")
+    return parsed
+
+
+def _bracketed(url: httpx.URL) -> str:
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    return host if url.port is None else f"{host}:{url.port}"
+
+
+def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that a translator (NAT64, 6to4, Teredo) would connect to."""
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if address.teredo is not None:
+        return address.teredo[1]
+    return address.sixtofour
+
+
+def _literal(host: str) -> list[_Address]:
+    """The address that a host spells out, in any spelling a resolver takes (`127.1`, `0x7f000001`)."""
+    try:
+        return [ipaddress.ip_address(host.partition("%")[0])]
+    except ValueError:
+        pass
+    try:
+        return [ipaddress.IPv4Address(socket.inet_aton(host))]
+    except (OSError, UnicodeError):
+        return [ipaddress.IPv4Address("127.0.0.1")] if _is_localhost(host) else []
+
+
+def _is_localhost(host: str) -> bool:
+    name = host.rstrip(".").lower()
+    return name == "localhost" or name.endswith(".localhost")
+
+
+async def _look_up(host: str, port: int) -> list[_Address]:
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise BrokenDownload(f"host {host} of the link does not resolve: {error}") from error
+    # A zone index (fe80::1%eth0) is not part of what is checked.
+    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    if not addresses:
+        raise BrokenDownload(f"host {host} of the link does not resolve to any address")
+    # A host with one family only is common; its IPv4 address is the safer one to connect to.
+    return sorted(dict.fromkeys(addresses), key=lambda address: address.version)
+
+
+async def _trusted(policy: LinkPolicy, addresses: list[_Address]) -> list[_Address]:
+    """Addresses of the provider's endpoint; looked up only when a link leads to an address that is not public."""
+    if policy.trusted_host is None or all(reach(address) is Reach.GLOBAL for address in addresses):
+        return []
+    return await _look_up(policy.trusted_host.strip("[]"), 0)
+
+
+def _allowed(address: _Address, kind: Reach, trusted: list[_Address]) -> bool:
+    if kind in (Reach.LOOPBACK, Reach.PRIVATE):
+        return any(reach(own) is kind for own in trusted)
+    return kind in (Reach.LINK_LOCAL, Reach.METADATA) and address in trusted

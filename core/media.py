@@ -1,0 +1,251 @@
+"""What is in a video file: probing, checking against what was asked, a still picture.
+
+All functions are synchronous and read from disk; call them with `asyncio.to_thread`.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from prefect_video.errors import NotPlayable
+from prefect_video.shots import Shot
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+DURATION_TOLERANCE_SECONDS: Final = 0.5
+DURATION_TOLERANCE_SHARE: Final = 0.05
+SIZE_TOLERANCE_PIXELS: Final = 16
+SIZE_TOLERANCE_SHARE: Final = 0.04
+"""Engines have sizes of their own near the usual ones: 832 by 480 for 480p, for example."""
+
+_THUMBNAIL_POINT: Final = 1 / 3
+_JPEG_QUALITY: Final = 85
+
+
+@dataclass(frozen=True)
+class Media:
+    """What a video file holds, measured.
+
+    Attributes:
+        duration_seconds: Length of the picture track.
+        width: Pixels, as shown (after rotation).
+        height: The same.
+        frames: How many pictures it has.
+        codec: Name of the picture's codec, such as `h264`.
+        fps: Pictures per second, on average.
+    """
+
+    duration_seconds: float
+    width: int
+    height: int
+    frames: int
+    codec: str
+    fps: float
+
+
+def probe(path: Path) -> Media:
+    """Reads what a file holds and makes sure that all of it is there.
+
+    Raises:
+        NotPlayable: It is not a video, is cut short, or cannot be decoded.
+        OSError: The file cannot be read.
+    """
+    _check_whole(path)
+    with _open(path) as container:
+        stream = _picture(container, path)
+        declared, codec = stream.frames, stream.codec_context.name
+        seconds = _declared_seconds(container, stream)
+        first = _first_frame(container, stream, path)
+    counted = _count(path, decode=not declared)
+    if counted.frames < declared:
+        # An edit list hides packets from the default reading; they are in the file all the same.
+        counted = _count(path, decode=False, ignore_editlist=True)
+    if counted.frames < max(declared, 1):
+        raise NotPlayable(f"{path.name}: cut short, {counted.frames} of {declared} pictures are there")
+    seconds = seconds or counted.seconds
+    if seconds <= 0:
+        raise NotPlayable(f"{path.name}: its length cannot be told")
+    width, height = _shown_size(first)
+    return Media(seconds, width, height, counted.frames, codec, fps=counted.frames / seconds)
+
+
+def check_media(media: Media, shot: Shot) -> None:
+    """Holds a video against its shot: length within 0.5 s or 5 %, size within 16 pixels or 4 %.
+
+    A shot that asks for a number of frames is as long as these last (see `Shot.length_seconds`).
+
+    Raises:
+        NotPlayable: It is not what was asked for; the message says what was asked and what came.
+    """
+    asked = shot.length_seconds
+    tolerance = max(DURATION_TOLERANCE_SECONDS, DURATION_TOLERANCE_SHARE * asked)
+    if abs(media.duration_seconds - asked) > tolerance:
+        raise NotPlayable(f"shot {shot.id!r}: asked for {asked:g} s, the video lasts {media.duration_seconds:.2f} s")
+    width, height = shot.frame_size
+    if not (_is_near(media.width, width) and _is_near(media.height, height)):
+        raise NotPlayable(
+            f"shot {shot.id!r}: asked for {width}x{height} pixels, the video has {media.width}x{media.height}"
+        )
+
+
+def _is_near(came: int, asked: int) -> bool:
+    return abs(came - asked) <= max(SIZE_TOLERANCE_PIXELS, SIZE_TOLERANCE_SHARE * asked)
+
+
+def thumbnail(path: Path, out: Path, *, width: int = 480) -> None:
+    """Writes a JPEG of the picture at a third of the video, at most `width` pixels wide.
+
+    Raises:
+        NotPlayable: No picture can be decoded.
+        OSError: A file cannot be read or written.
+    """
+    with _open(path) as container:
+        stream = _picture(container, path)
+        frame = _frame_at(container, stream, _THUMBNAIL_POINT, path)
+        image = frame.to_image()  # type: ignore[no-untyped-call]
+    if turn := round(frame.rotation) % 360:
+        image = image.rotate(turn, expand=True)
+    image.thumbnail((width, image.height))
+    image.convert("RGB").save(out, format="JPEG", quality=_JPEG_QUALITY)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    frames: int
+    seconds: float
+
+
+def _check_whole(path: Path) -> None:
+    """Follows the top-level boxes of an ISO-BMFF file: the last one must end where the file ends.
+
+    A file whose index comes first plays, and probes as whole, when its end is missing.
+    """
+    size = path.stat().st_size
+    if size == 0:
+        raise NotPlayable(f"{path.name}: the file is empty")
+    with path.open("rb") as file:
+        head = file.read(16)
+        if head[4:8] != b"ftyp":
+            return
+        position = 0
+        while position < size:
+            file.seek(position)
+            head = file.read(16)
+            if len(head) < 8:
+                raise NotPlayable(f"{path.name}: cut short at byte {size}, inside a box header")
+            (length,) = struct.unpack(">I", head[:4])
+            if length == 1 and len(head) == 16:
+                (length,) = struct.unpack(">Q", head[8:])
+            if length == 0:
+                return
+            if length < 8:
+                raise NotPlayable(f"{path.name}: not a readable MP4, box of {length} bytes at {position}")
+            position += length
+    if position > size:
+        raise NotPlayable(f"{path.name}: cut short, {size} of at least {position} bytes are there")
+
+
+def _open(path: Path, *, ignore_editlist: bool = False) -> InputContainer:
+    import av
+
+    options = {"ignore_editlist": "1"} if ignore_editlist else {}
+    try:
+        return av.open(str(path), mode="r", metadata_errors="replace", options=options)
+    except av.FFmpegError as error:
+        # Several of PyAV's errors are OSErrors as well; a file that cannot be opened at all stays one.
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise
+        raise NotPlayable(f"{path.name}: not a readable video ({_reason(error)})") from error
+
+
+def _picture(container: InputContainer, path: Path) -> VideoStream:
+    from av.stream import Disposition
+
+    for stream in container.streams.video:
+        if stream.disposition & Disposition.attached_pic:
+            continue
+        # Against its type, PyAV gives a track of an unknown codec no context.
+        if getattr(stream, "codec_context", None) is None:
+            raise NotPlayable(f"{path.name}: the codec of its video track is not known")
+        return stream
+    raise NotPlayable(f"{path.name}: has no video track")
+
+
+def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
+    import av
+
+    try:
+        for frame in container.decode(stream):
+            return frame
+    except (av.FFmpegError, ValueError, AttributeError) as error:
+        raise NotPlayable(f"{path.name}: no picture can be decoded ({_reason(error)})") from error
+    raise NotPlayable(f"{path.name}: no picture can be decoded")
+
+
+def _frame_at(container: InputContainer, stream: VideoStream, share: float, path: Path) -> VideoFrame:
+    import av
+
+    seconds = _declared_seconds(container, stream) * share
+    start = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
+    last: VideoFrame | None = None
+    try:
+        if seconds and stream.time_base:
+            container.seek(int((start + seconds) / stream.time_base), stream=stream)
+        for frame in container.decode(stream):
+            last = frame
+            if frame.time is None or frame.time >= start + seconds:
+                break
+    except (av.FFmpegError, ValueError, AttributeError) as error:
+        if last is None:
+            raise NotPlayable(f"{path.name}: no picture can be decoded ({_reason(error)})") from error
+    return last if last is not None else _first_frame_of(path)
+
+
+def _first_frame_of(path: Path) -> VideoFrame:
+    with _open(path) as container:
+        return _first_frame(container, _picture(container, path), path)
+
+
+def _count(path: Path, *, decode: bool, ignore_editlist: bool = False) -> _Counted:
+    """Counts the pictures: packets where the file declares a number to compare with, else by decoding all."""
+    import av
+
+    frames, ends = 0, 0.0
+    starts = float("inf")
+    with _open(path, ignore_editlist=ignore_editlist) as container:
+        stream = _picture(container, path)
+        base = stream.time_base or Fraction(0)
+        frame_seconds = float(1 / stream.average_rate) if stream.average_rate else 0.0
+        try:
+            units = container.decode(stream) if decode else (p for p in container.demux(stream) if p.size)
+            for unit in units:
+                frames += 1
+                if unit.pts is not None:
+                    at = float(unit.pts * base)
+                    starts = min(starts, at)
+                    ends = max(ends, at + (float(unit.duration * base) if unit.duration else frame_seconds))
+        except (av.FFmpegError, ValueError, AttributeError) as error:
+            raise NotPlayable(f"{path.name}: damaged after {frames} pictures ({_reason(error)})") from error
+    return _Counted(frames, max(0.0, ends - starts) if frames else 0.0)
+
+
+def _declared_seconds(container: InputContainer, stream: VideoStream) -> float:
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1_000_000 if container.duration else 0.0
+
+
+def _shown_size(frame: VideoFrame) -> tuple[int, int]:
+    turned = round(frame.rotation) % 180 == 90
+    return (frame.height, frame.width) if turned else (frame.width, frame.height)
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

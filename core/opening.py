@@ -1,0 +1,188 @@
+"""Studios by reference: what a run needs, named by words that may be stored and logged.
+
+A `StudioRef` holds names, never secrets: `sora`, `emulator`, a store's URL, a ledger's file. Names of the kind
+`block-type/block-name` stand for saved blocks, which are loaded in `prefect_video.tasks.studios`; all others are
+opened here, without an orchestrator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict
+
+from prefect_video.errors import InvalidInput, ProviderError
+from prefect_video.ledger import Entry, Ledger
+from prefect_video.providers.base import Provider
+from prefect_video.providers.registry import default_provider, open_provider
+from prefect_video.shots import AUTO, Project
+from prefect_video.storage import open_store
+from prefect_video.studio import Moment, Observer, Studio, StudioSettings
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_STORE: Final = "videos"
+DEFAULT_PROJECT: Final = "shots"
+"""The project of shots that are made by themselves."""
+
+STORE_BLOCK: Final = "video-store"
+LEDGER_BLOCK: Final = "video-ledger"
+
+
+class StudioRef(BaseModel):
+    """Names of what makes up a studio; what is None is taken from the environment.
+
+    Attributes:
+        provider: A provider's name or `block-type/block-name`; else `sora` when SORA_API_KEY is set, else `emulator`.
+        store: A folder, a URL or `video-store/name`; else PREFECT_VIDEO_STORE, else `./videos`.
+        ledger: A file, a URL without password or `video-ledger/name`; else PREFECT_VIDEO_LEDGER_URL, else SQLite
+            under Prefect's home.
+        max_in_flight: Unfinished generations at once; else what the credentials and the plan say.
+        on_open: What a submit does while the account's breaker is open; else what the settings say.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    provider: str
+    store: str
+    ledger: str | None = None
+    max_in_flight: int | None = None
+    on_open: Literal["wait", "fail"] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        provider: str | None = None,
+        store: str | None = None,
+        ledger: str | None = None,
+        max_in_flight: int | None = None,
+    ) -> StudioRef:
+        """A reference with the environment's defaults filled in and folders made absolute.
+
+        Raises:
+            InvalidInput: The ledger's URL holds a password, or a number is out of range.
+        """
+        if ledger and (urlsplit(ledger).password or urlsplit(ledger).username):
+            raise InvalidInput(
+                "ledger: a URL with a password does not belong in a parameter; save it as a video-ledger block, or"
+                " set PREFECT_VIDEO_LEDGER_URL"
+            )
+        if max_in_flight is not None and max_in_flight < 1:
+            raise InvalidInput(f"max_in_flight: at least 1, not {max_in_flight}")
+        return cls(
+            provider=provider or default_provider(),
+            store=_absolute(store or os.environ.get("PREFECT_VIDEO_STORE") or DEFAULT_STORE),
+            ledger=ledger,
+            max_in_flight=max_in_flight,
+        )
+
+    @classmethod
+    def all_of(
+        cls,
+        project: Project,
+        provider: str | None = None,
+        store: str | None = None,
+        ledger: str | None = None,
+        max_in_flight: int | None = None,
+    ) -> list[StudioRef]:
+        """The references that a project needs: what makes its shots first, then what its fallbacks name.
+
+        Args:
+            project: Its `provider` counts where none is given, its `accounts` where that is `auto`.
+            provider: As for `of`.
+            store: As for `of`.
+            ledger: As for `of`.
+            max_in_flight: As for `of`.
+
+        Raises:
+            InvalidInput: As for `of`; or `auto` is asked for and the project names no accounts.
+        """
+        asked = provider or project.provider
+        if asked == AUTO and not project.accounts:
+            raise InvalidInput("provider 'auto' chooses among the project's `accounts`: it names none")
+        makers = project.accounts if asked == AUTO else (asked,)
+        named = [*makers, *(fallback.provider for fallback in project.fallbacks if fallback.provider)]
+        refs = [cls.of(name, store, ledger, max_in_flight) for name in named]
+        has_alternatives = len(makers) > 1 or bool(project.fallbacks)
+        on_open: Literal["fail"] | None = "fail" if has_alternatives else None
+        return list(dict.fromkeys(ref.model_copy(update={"on_open": on_open}) for ref in refs))
+
+    @property
+    def names_blocks(self) -> bool:
+        """Whether any of the names stands for a block that is saved in Prefect."""
+        return "/" in self.provider or self.store.startswith(f"{STORE_BLOCK}/") or names_ledger_block(self.ledger)
+
+
+def names_ledger_block(name: str | None) -> bool:
+    """Whether a ledger's name stands for a block that is saved in Prefect."""
+    return bool(name) and str(name).startswith(f"{LEDGER_BLOCK}/")
+
+
+async def open_named(ref: StudioRef) -> Studio:
+    """The studio of a reference without blocks; close it, or use it as an async context manager.
+
+    Raises:
+        InvalidInput: A name is not known, stands for a block, or a variable is missing.
+        LedgerError: The ledger cannot be used.
+    """
+    if ref.names_blocks:
+        raise InvalidInput("blocks are opened with prefect_video.tasks.open_studio")
+    provider = await asyncio.to_thread(open_provider, ref.provider)
+    try:
+        settings = StudioSettings.from_environment(max_in_flight=ref.max_in_flight, on_open=ref.on_open)
+        store = open_store(ref.store)
+        ledger = await Ledger.open(ref.ledger, lease_seconds=settings.lease_seconds)
+    except BaseException:
+        await provider.aclose()
+        raise
+    await prepared(provider)
+    return Studio(
+        provider=provider,
+        ledger=ledger,
+        store=store,
+        store_name=ref.store,
+        credentials=ref.provider,
+        settings=settings,
+        observer=tell_observers,
+    )
+
+
+async def prepared(provider: Provider) -> Provider:
+    """A provider that has read what it tells about itself; one that does not answer is used with what is known."""
+    try:
+        await provider.prepare()
+    except ProviderError as error:
+        logger.warning("%s: its models and prices could not be read: %s", provider.name, error)
+    return provider
+
+
+@contextmanager
+def observing(observer: Observer) -> Iterator[None]:
+    """Tells an observer of every step of every studio of this process, for as long as the context lasts."""
+    _observers.append(observer)
+    try:
+        yield
+    finally:
+        _observers.remove(observer)
+
+
+def tell_observers(moment: Moment, entry: Entry) -> None:
+    """Tells everyone who is observing; studios that are opened by reference call it."""
+    for observer in _observers:
+        observer(moment, entry)
+
+
+_observers: list[Observer] = []
+
+
+def _absolute(store: str) -> str:
+    if "://" in store or store.startswith(f"{STORE_BLOCK}/"):
+        return store
+    return Path(store).expanduser().resolve().as_uri()

@@ -1,0 +1,253 @@
+"""fal (`queue.fal.run`): hundreds of models behind one job queue.
+
+How its JSON is read is in `fal_wire`, its webhooks in `fal_webhooks`, what its models want in `model_inputs.yaml`.
+A generation's id is the path of its job on the queue, such as `fal-ai/veo3/requests/<request id>`: the addresses that
+fal returns are used, as they cannot be made from the request id alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from prefect_video.downloads import VideoSource
+from prefect_video.errors import (
+    InvalidInput,
+    LinkRefused,
+    NotFound,
+    RequestRefused,
+    UnreadableAnswer,
+)
+from prefect_video.generations import Generation, ProviderFault, Status, WebhookEvent
+from prefect_video.http import ApiClient, HttpSettings, check_endpoint, check_key
+from prefect_video.links import origin
+from prefect_video.providers import fal_wire
+from prefect_video.providers.answers import accepted_unread
+from prefect_video.providers.base import Account, Capabilities, link_source
+from prefect_video.providers.fal_webhooks import KEYS_URL, PublishedKeys, read_webhook
+from prefect_video.providers.fitting import check_fit
+from prefect_video.providers.model_inputs import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, HostedModels
+from prefect_video.providers.prices import listed_usd
+from prefect_video.providers.references import reference_urls
+from prefect_video.providers.unlisted import UnlistedProvider
+from prefect_video.shots import Shot
+
+logger = logging.getLogger(__name__)
+
+QUEUE_URL: Final = "https://queue.fal.run"
+
+_NAMESPACES: Final = ("workflows", "comfy")
+_MODEL: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+")
+_JOB: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+/requests/[A-Za-z0-9_-]+")
+
+
+class FalProvider(UnlistedProvider):
+    """fal's queue.
+
+    There is no list of jobs, so an unanswered submit needs a human; only what has not started can be cancelled.
+
+    Args:
+        api_key: Sent as `Authorization: Key …` to `queue_url` and nowhere else.
+        queue_url: Address of the queue.
+        keys_url: Where fal publishes the keys that sign webhooks.
+        models: Names in project files and the models they mean here.
+        usd_per_second: What a second costs this account; None for the price table.
+        name: What this provider is called.
+        settings: Timeouts and repeats.
+        transport: For tests at the transport boundary.
+
+    Raises:
+        InvalidInput: The key or an address is not usable.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        queue_url: str = QUEUE_URL,
+        keys_url: str = KEYS_URL,
+        models: Mapping[str, str] | None = None,
+        usd_per_second: Decimal | None = None,
+        name: str = "fal",
+        settings: HttpSettings | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._queue_url = check_endpoint(queue_url, named=f"{name} queue")
+        key = check_key(api_key, named=f"{name} API key")
+        self.name = name
+        self.account = Account.of(name, self._queue_url, key)
+        self.capabilities = Capabilities(
+            sizes=dict.fromkeys(RESOLUTIONS, LONGEST_SECONDS),
+            aspect_ratios=ASPECT_RATIOS,
+            can_list=False,
+            can_cancel=True,
+            reconciling="none",
+            fetches_webhook_keys=True,
+        )
+        self._models = HostedModels("fal", models)
+        self._usd_per_second = usd_per_second
+        self._keys = PublishedKeys(provider=name, url=check_endpoint(keys_url, named=f"{name} keys"))
+        headers = {"Authorization": f"Key {key}", "Accept": "application/json"}
+        self._api = ApiClient(
+            provider=name,
+            base_url=self._queue_url,
+            headers=headers,
+            refuse=lambda response: fal_wire.read_error(response, provider=name),
+            settings=settings,
+            transport=transport,
+        )
+        self._results = ApiClient(
+            provider=name,
+            base_url=self._queue_url,
+            headers=headers,
+            refuse=lambda response: fal_wire.read_result_error(response, provider=name),
+            settings=settings,
+            transport=transport,
+        )
+
+    async def prepare(self) -> None:
+        """Nothing to read; see `Provider.prepare`."""
+
+    def offered(self, shot: Shot) -> Capabilities:
+        """What the shot's model can make."""
+        return self._models.input(shot).narrow(self.capabilities)
+
+    def check(self, shot: Shot) -> None:
+        """Refuses a shot that its model cannot make; see `Provider.check`."""
+        name = self._models.name(shot)
+        if not _MODEL.fullmatch(name) or ".." in name:
+            raise InvalidInput(f"shot {shot.id!r}: model: {name!r} is not a model of fal, such as fal-ai/veo3/fast")
+        check_fit(shot, self.offered(shot), by=f"{self.name} model {name!r}")
+
+    def estimate(self, shot: Shot) -> Decimal | None:
+        """By the account's price, else the price table; see `Provider.estimate`."""
+        asked = shot.model_copy(update={"model": self._models.name(shot)})
+        return listed_usd(self.name, asked, usd_per_second=self._usd_per_second)
+
+    async def submit(
+        self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
+    ) -> Generation:
+        """Queues the shot once; fal is told not to repeat it either; see `Provider.submit`."""
+        model = self._models.name(shot)
+        response = await self._api.send_once(
+            "POST",
+            f"/{model}",
+            params={"fal_webhook": webhook_url} if webhook_url else None,
+            json=self._models.input(shot).arguments(shot, await reference_urls(shot, provider=self.name)),
+            headers={"x-fal-no-retry": "1"},
+        )
+        try:
+            ticket = fal_wire.read_ticket(response, provider=self.name)
+        except UnreadableAnswer as error:
+            raise accepted_unread(error, response, provider=self.name) from error
+        return Generation(
+            id=self._job(ticket, model), provider=self.name, status=Status.QUEUED, model=model, prompt=shot.prompt
+        )
+
+    def source(self, generation: Generation) -> VideoSource:
+        """The link, fetched without the key; see `Provider.source`."""
+        return link_source(generation)
+
+    async def retrieve(self, generation_id: str) -> Generation:
+        """Reads the status, and the result once there is one; see `Provider.retrieve`."""
+        response = await self._api.send("GET", f"/{_job_path(generation_id)}/status")
+        status, told = fal_wire.read_status(response, provider=self.name, generation_id=generation_id)
+        if status is not Status.COMPLETED:
+            return self._seen(generation_id, status, told.fault)
+        path = self._path(told.response_url) or generation_id
+        try:
+            answer = await self._results.send("GET", f"/{path}")
+        except fal_wire.ResultRefused as error:
+            return self._seen(generation_id, fal_wire.ended_by(error.fault), error.fault)
+        if answer.status_code == 202:
+            # The status is ahead of the result.
+            return self._seen(generation_id, Status.PROCESSING)
+        result = fal_wire.read_result(answer, provider=self.name)
+        return self._seen(generation_id, status).model_copy(update={"result": result})
+
+    async def cancel(self, generation_id: str) -> Generation:
+        """Takes it from the queue if it has not started; see `Provider.cancel`."""
+        try:
+            await self._api.send("PUT", f"/{_job_path(generation_id)}/cancel")
+        except NotFound:
+            raise
+        except RequestRefused:
+            # Over already: how it ended, the job itself tells.
+            return await self.retrieve(generation_id)
+        try:
+            return await self.retrieve(generation_id)
+        except NotFound:
+            # The cancel was taken; what is out of the queue may no longer be known to it.
+            return self._seen(generation_id, Status.CANCELLED)
+
+    def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
+        """Verifies fal's signature; see `Provider.parse_webhook`.
+
+        The event names the request id alone, which is what the generation's id ends with. The first delivery of a day
+        fetches fal's keys and blocks until then: call it in a thread.
+
+        Raises:
+            InvalidInput: The signature, the time or the body is not right.
+            ProviderUnavailable: fal's keys cannot be fetched.
+        """
+        return read_webhook(headers, body, self._keys)
+
+    async def aclose(self) -> None:
+        """Closes connections."""
+        await self._api.aclose()
+        await self._results.aclose()
+
+    def _seen(self, generation_id: str, status: Status, fault: ProviderFault | None = None) -> Generation:
+        return Generation(id=generation_id, provider=self.name, status=status, fault=fault)
+
+    def _job(self, ticket: fal_wire.Ticket, model: str) -> str:
+        """The path of a job on the queue, from the address that fal returned."""
+        path = self._path((ticket.status_url or "").removesuffix("/status"))
+        if path is not None and _JOB.fullmatch(path):
+            return path
+        logger.warning("%s request %s: its address is not on the queue and is not used", self.name, ticket.request_id)
+        return f"{_app_of(model)}/requests/{ticket.request_id}"
+
+    def _path(self, url: str | None) -> str | None:
+        """The path below the queue's address; None for an address elsewhere."""
+        prefix = f"{urlsplit(self._queue_url).path}/"
+        try:
+            ours = url is not None and origin(url) == origin(self._queue_url)
+        except LinkRefused:
+            return None
+        path = urlsplit(url).path if url and ours else ""
+        below = path.removeprefix(prefix)
+        return below if path.startswith(prefix) and below and ".." not in below else None
+
+
+def _app_of(model: str) -> str:
+    """Owner and app: jobs are found there, whatever follows in a model's name."""
+    parts = model.split("/")
+    return "/".join(parts[: 3 if parts[0] in _NAMESPACES else 2])
+
+
+def _job_path(generation_id: str) -> str:
+    if not _JOB.fullmatch(generation_id) or ".." in generation_id:
+        raise InvalidInput(f"generation id {generation_id!r} is not a job of fal, such as fal-ai/veo3/requests/<id>")
+    return generation_id
+
+
+def open_provider(environ: Mapping[str, str]) -> FalProvider:
+    """The provider that `FAL_KEY` opens, at `FAL_QUEUE_URL` and with the keys at `FAL_KEYS_URL` where given.
+
+    Raises:
+        InvalidInput: A variable is missing or wrong.
+    """
+    if not environ.get("FAL_KEY"):
+        raise InvalidInput("provider 'fal': set FAL_KEY, or name a saved fal-credentials block")
+    return FalProvider(
+        api_key=environ["FAL_KEY"],
+        queue_url=environ.get("FAL_QUEUE_URL") or QUEUE_URL,
+        keys_url=environ.get("FAL_KEYS_URL") or KEYS_URL,
+    )

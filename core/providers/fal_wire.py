@@ -1,0 +1,175 @@
+"""How fal's JSON is read: tickets of the queue, statuses, results, errors and events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import httpx
+from pydantic import Field
+
+from prefect_video.errors import (
+    PolicyRefused,
+    ProviderError,
+    ProviderUnavailable,
+    QuotaExhausted,
+    RequestRefused,
+    UnreadableAnswer,
+)
+from prefect_video.generations import ProviderFault, Status, VideoResult
+from prefect_video.providers.answers import Wire, json_of, kind_of, read, refusal, request_id, status_of
+
+_STATUSES: Final[Mapping[str, Status]] = {
+    "in_queue": Status.QUEUED,
+    "in_progress": Status.PROCESSING,
+    "completed": Status.COMPLETED,
+    "cancelled": Status.CANCELLED,
+    "canceled": Status.CANCELLED,
+}
+_POLICY_TYPES: Final = frozenset({"content_policy_violation"})
+_UNTOLD: Final = "error"
+_CANCELLED_TYPES: Final = frozenset({"client_cancelled", "request_cancelled", "cancelled"})
+
+
+class Ticket(Wire):
+    """The answer to a submit.
+
+    Attributes:
+        request_id: What webhooks call the job.
+        status_url: Where the job is polled; the model's path without what follows owner and app.
+    """
+
+    request_id: str = Field(min_length=1)
+    status_url: str | None = None
+
+
+class QueueStatus(Wire):
+    """The status of a job."""
+
+    status: str
+    response_url: str | None = None
+    error: Any = None
+    error_type: str | None = None
+
+    @property
+    def fault(self) -> ProviderFault | None:
+        """Why it failed, where the status itself says so."""
+        if not self.error and not self.error_type:
+            return None
+        return ProviderFault(code=self.error_type or "error", message=str(self.error or self.error_type))
+
+
+class _File(Wire):
+    url: str = Field(min_length=1)
+    file_size: int | None = None
+    width: int | None = None
+    height: int | None = None
+    duration: float | None = None
+
+
+class _Payload(Wire):
+    video: _File | str | None = None
+    video_url: str | None = None
+    videos: list[_File | str] | None = None
+    output: _File | str | None = None
+
+
+class ResultRefused(ProviderError):
+    """A result that is an error: the job is over, and `fault` says why."""
+
+    fault: ProviderFault = ProviderFault(code="error", message="no reason given")
+
+
+def read_ticket(response: httpx.Response, *, provider: str) -> Ticket:
+    """The ticket of a job that was queued.
+
+    Raises:
+        UnreadableAnswer: It is not one of the contract.
+    """
+    return read(Ticket, response, provider=provider)
+
+
+def read_status(response: httpx.Response, *, provider: str, generation_id: str) -> tuple[Status, QueueStatus]:
+    """What a status answer says; a job that is completed with an error has failed or was cancelled.
+
+    Raises:
+        UnreadableAnswer: It is not one of the contract.
+    """
+    told = read(QueueStatus, response, provider=provider)
+    status = status_of(told.status, _STATUSES, provider=provider, generation_id=generation_id)
+    if status is Status.COMPLETED and told.fault is not None:
+        status = ended_by(told.fault)
+    return status, told
+
+
+def ended_by(fault: ProviderFault) -> Status:
+    """Whether a fault is a failure or the end of something that was cancelled."""
+    return Status.CANCELLED if fault.code in _CANCELLED_TYPES else Status.FAILED
+
+
+def read_result(response: httpx.Response, *, provider: str) -> VideoResult:
+    """The video in what the model answered.
+
+    Raises:
+        UnreadableAnswer: It names none.
+    """
+    payload = read(_Payload, response, provider=provider)
+    found = payload.video or payload.video_url or next(iter(payload.videos or ()), None) or payload.output
+    if not found:
+        raise UnreadableAnswer(
+            f"{provider}: the result names no video under any of the names that are known",
+            provider=provider,
+            request_id=request_id(response),
+        )
+    if isinstance(found, str):
+        return VideoResult(video_url=found)
+    return VideoResult(
+        video_url=found.url,
+        duration_seconds=found.duration,
+        width=found.width,
+        height=found.height,
+        file_size=found.file_size if found.file_size and found.file_size > 0 else None,
+    )
+
+
+def read_error(response: httpx.Response, *, provider: str) -> ProviderError:
+    """The error that an unsuccessful answer of the queue means."""
+    fault = _fault(response)
+    kind = kind_of(response.status_code)
+    if response.status_code == 403 and "balance" in fault.message.lower():
+        kind = QuotaExhausted
+    elif fault.code in _POLICY_TYPES and response.status_code < 500:
+        kind = PolicyRefused
+    return refusal(kind, fault.message, response, provider=provider)
+
+
+def read_result_error(response: httpx.Response, *, provider: str) -> ProviderError:
+    """The error that an unsuccessful answer in place of a result means.
+
+    The model's own refusal is the job's end. A 5xx is one only where fal says that it is the job's: it may be the
+    queue's passing trouble, and what is paid must not be given up for that.
+    """
+    fault = _fault(response)
+    kind = kind_of(response.status_code)
+    if kind is RequestRefused and "in progress" in fault.message:
+        kind = ProviderUnavailable
+    of_the_job = kind is RequestRefused or (kind is ProviderUnavailable and fault.code != _UNTOLD)
+    if not of_the_job:
+        return refusal(kind, fault.message, response, provider=provider)
+    error = ResultRefused(f"{provider}: {fault.message}", provider=provider)
+    error.fault = fault
+    return error
+
+
+def _fault(response: httpx.Response) -> ProviderFault:
+    """Code and message of an error body: a list of typed errors by the model, or one by the queue."""
+    body = json_of(response)
+    detail = body.get("detail") if isinstance(body, Mapping) else None
+    code = body.get("error_type") if isinstance(body, Mapping) else None
+    code = code or response.headers.get("x-fal-error-type")
+    if isinstance(detail, list) and detail and isinstance(detail[0], Mapping):
+        first = detail[0]
+        where = ".".join(str(part) for part in first.get("loc") or ())
+        message = f"{where}: {first.get('msg')}" if where else str(first.get("msg"))
+        return ProviderFault(code=str(first.get("type") or code or _UNTOLD), message=message)
+    return ProviderFault(code=str(code or _UNTOLD), message=str(detail or f"HTTP {response.status_code}"))

@@ -1,0 +1,117 @@
+"""What the models of fal and Replicate want as input, read from `model_inputs.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from prefect_video.providers.base import OPTIONAL_FIELDS, Capabilities
+from prefect_video.shots import DEFAULT_FPS, AspectRatio, Resolution, Shot
+
+RESOLUTIONS: Final[tuple[Resolution, ...]] = ("480p", "720p", "1080p")
+ASPECT_RATIOS: Final[tuple[AspectRatio, ...]] = ("16:9", "9:16", "1:1")
+LONGEST_SECONDS: Final = 20
+
+
+class ModelInput(BaseModel):
+    """How one model is asked, and what it offers; the file's head says what each entry means."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    match: str
+    source: str = ""
+    fields: dict[str, str]
+    values: dict[str, dict[str, str]] = {}
+    duration_form: str | None = None
+    frames_per_second: int | None = None
+    durations: tuple[int, ...] = ()
+    longest: int = LONGEST_SECONDS
+    resolutions: tuple[Resolution, ...] = RESOLUTIONS
+    aspect_ratios: tuple[AspectRatio, ...] = ASPECT_RATIOS
+
+    def narrow(self, host: Capabilities) -> Capabilities:
+        """What the host offers with this model."""
+        sizes = [size for size in self.resolutions if size in self.values.get("resolution", (size,))]
+        longest = max(self.durations, default=self.longest)
+        return replace(
+            host,
+            sizes=dict.fromkeys(sizes, longest),
+            durations=self.durations,
+            aspect_ratios=[ratio for ratio in self.aspect_ratios if ratio in self.values.get("aspect_ratio", (ratio,))],
+            takes=[name for name in OPTIONAL_FIELDS if name in self.fields],
+        )
+
+    def arguments(self, shot: Shot, references: Sequence[str] = ()) -> dict[str, object]:
+        """The input that asks for a shot, in the model's own names.
+
+        Args:
+            shot: What is wanted.
+            references: URLs of its reference images; models take one.
+        """
+        asked: dict[str, object] = {
+            "prompt": shot.prompt,
+            "aspect_ratio": shot.aspect_ratio,
+            "resolution": shot.resolution,
+            **{name: getattr(shot, name) for name in OPTIONAL_FIELDS if name != "references"},
+            **self._length(shot),
+            "references": references[0] if references else None,
+        }
+        return {
+            self.fields[name]: self.values.get(name, {}).get(str(value), value)
+            for name, value in asked.items()
+            if name in self.fields and value is not None
+        }
+
+    def _length(self, shot: Shot) -> dict[str, object]:
+        """The fields that decide how long the video is."""
+        if shot.num_frames:
+            # The length of a shot in frames is told by our own rate where it names none, so the model must be too.
+            return {"num_frames": shot.num_frames, "fps": shot.fps or DEFAULT_FPS}
+        if "duration" in self.fields or self.frames_per_second is None:
+            form = self.duration_form
+            return {"duration": form.format(shot.duration) if form else shot.duration}
+        rate = shot.fps or self.frames_per_second
+        # Such models want a frame more than whole groups of four.
+        return {"num_frames": shot.duration * rate // 4 * 4 + 1, "fps": rate}
+
+
+class _Host(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    aliases: dict[str, str]
+    models: tuple[ModelInput, ...]
+
+
+class HostedModels:
+    """The models of one host.
+
+    Args:
+        host: `fal` or `replicate`.
+        aliases: Names in project files and the models they mean, besides those of the file.
+    """
+
+    def __init__(self, host: str, aliases: Mapping[str, str] | None = None) -> None:
+        self._models = _hosts()[host].models
+        self._aliases = {**_hosts()[host].aliases, **(aliases or {})}
+
+    def name(self, shot: Shot) -> str:
+        """The host's name of a shot's model."""
+        return self._aliases.get(shot.model, shot.model)
+
+    def input(self, shot: Shot) -> ModelInput:
+        """How a shot's model is asked."""
+        name = self.name(shot)
+        return next(entry for entry in self._models if fnmatchcase(name, entry.match))
+
+
+@cache
+def _hosts() -> Mapping[str, _Host]:
+    text = files("prefect_video.providers").joinpath("model_inputs.yaml").read_text(encoding="utf-8")
+    return TypeAdapter(dict[str, _Host]).validate_python(yaml.safe_load(text))

@@ -1,0 +1,287 @@
+"""How the OpenAI Videos dialect's JSON is read, in the spelling of any server that speaks it.
+
+Unknown fields are ignored and missing ones tolerated: engines leave out and add at will.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+from urllib.parse import quote
+
+import httpx
+from pydantic import AfterValidator, Field, ValidationError
+
+from prefect_video.errors import GenerationEnded, InvalidInput, PolicyRefused, ProviderError, QuotaExhausted
+from prefect_video.generations import Generation, ProviderFault, Status, VideoResult
+from prefect_video.http import retry_after_seconds
+from prefect_video.providers.answers import Wire, json_of, kind_of, moment, read, refusal, status_of
+
+logger = logging.getLogger(__name__)
+
+_STATUSES: Final[Mapping[str, Status]] = {
+    "queued": Status.QUEUED,
+    "pending": Status.QUEUED,
+    "in_progress": Status.PROCESSING,
+    "processing": Status.PROCESSING,
+    "generating": Status.PROCESSING,
+    "postprocessing": Status.PROCESSING,
+    "completed": Status.COMPLETED,
+    "failed": Status.FAILED,
+    "cancelled": Status.CANCELLED,
+    "canceled": Status.CANCELLED,
+    "deleted": Status.CANCELLED,
+    "expired": Status.EXPIRED,
+}
+_CODES: Final[Mapping[str, type[ProviderError]]] = {
+    "content_policy_violation": PolicyRefused,
+    "moderation_blocked": PolicyRefused,
+    "policy_violation": PolicyRefused,
+    "insufficient_quota": QuotaExhausted,
+    "billing_hard_limit_reached": QuotaExhausted,
+    "budget_exceeded": QuotaExhausted,
+}
+"""What an error's code means; by the HTTP status where it is none of these."""
+
+
+class _Fault(Wire):
+    code: str | int | None = None
+    message: str | None = None
+
+
+def _usable(generation_id: str) -> str:
+    try:
+        path_part(generation_id)
+    except InvalidInput as error:
+        raise ValueError("not an id that can be asked for") from error
+    return generation_id
+
+
+class _Job(Wire):
+    id: Annotated[str, AfterValidator(_usable)]
+    status: str
+    model: str | None = None
+    prompt: str | None = None
+    created_at: float | str | None = None
+    expires_at: float | str | None = None
+    progress: float | None = None
+    seconds: str | float | None = None
+    duration: float | None = None
+    size: str | None = None
+    url: str | None = None
+    error: _Fault | str | None = None
+
+    @property
+    def length(self) -> float | None:
+        return _number(self.seconds if self.seconds is not None else self.duration)
+
+    def result(self, url: str) -> VideoResult:
+        size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", self.size or "")
+        return VideoResult(
+            video_url=url,
+            duration_seconds=self.length,
+            width=int(size[1]) if size else None,
+            height=int(size[2]) if size else None,
+            expires_at=moment(self.expires_at),
+        )
+
+    def fault(self) -> ProviderFault:
+        if isinstance(self.error, _Fault):
+            code = "error" if self.error.code is None else str(self.error.code)
+            return ProviderFault(code=code, message=self.error.message or "no reason given")
+        return ProviderFault(code="error", message=self.error or "no reason given")
+
+
+class _Page(Wire):
+    data: list[_Job]
+    has_more: bool | None = None
+    last_id: str | None = None
+
+
+class _Event(Wire):
+    class About(Wire):
+        id: str = Field(min_length=1)
+
+    type: str = Field(min_length=1)
+    data: About
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a list; `has_more` is None where the server does not say."""
+
+    generations: tuple[Generation, ...]
+    has_more: bool | None
+    last_id: str | None
+
+
+class JobInError(GenerationEnded):
+    """An unsuccessful answer whose body is a job that ended without a video: the request itself went well."""
+
+    def __init__(self, generation: Generation) -> None:
+        super().__init__(
+            f"{generation.provider}: generation {generation.id} is {generation.status.value}",
+            provider=generation.provider,
+            generation_id=generation.id,
+        )
+        self.generation = generation
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads the answers of one server.
+
+    Attributes:
+        provider: Its name.
+        videos_url: Address of its videos, to which `/{id}/content` is appended.
+        links: Whether a finished job may name a link of its own.
+    """
+
+    provider: str
+    videos_url: str
+    links: bool = False
+
+    def content_url(self, generation_id: str) -> str:
+        """Where the API serves a video to whoever has the key."""
+        return f"{self.videos_url}/{path_part(generation_id)}/content"
+
+    def generation(self, response: httpx.Response, *, called: str | None = None) -> Generation:
+        """The job in a successful answer.
+
+        Args:
+            response: The answer.
+            called: The id by which it was asked for; a proxy may answer with another spelling.
+
+        Raises:
+            UnreadableAnswer: It is not one of the dialect.
+        """
+        job = read(_Job, response, provider=self.provider)
+        return self._told(job, called=called, retry_after=_poll_after(response))
+
+    def page(self, response: httpx.Response) -> Page:
+        """The jobs of one page of a list.
+
+        Raises:
+            UnreadableAnswer: It is not one of the dialect.
+        """
+        page = read(_Page, response, provider=self.provider)
+        return Page(tuple(self._told(job) for job in page.data), page.has_more, page.last_id)
+
+    def error(self, response: httpx.Response) -> ProviderError:
+        """What an unsuccessful answer means: a job that failed, or a refusal by the table."""
+        body = json_of(response)
+        job = self._job(body)
+        if job is not None and job.status.ended and job.status is not Status.COMPLETED:
+            return JobInError(job)
+        code, message = _reason(body)
+        kind = _CODES.get(code) or kind_of(response.status_code)
+        return refusal(kind, message or f"HTTP {response.status_code}", response, provider=self.provider)
+
+    def _job(self, body: Any) -> Generation | None:
+        if not isinstance(body, Mapping) or body.get("object") != "video":
+            return None
+        try:
+            return self._told(_Job.model_validate(body))
+        except ValidationError:
+            logger.warning("%s: an unsuccessful answer holds a job that cannot be read", self.provider)
+            return None
+
+    def _told(self, job: _Job, *, called: str | None = None, retry_after: float | None = None) -> Generation:
+        name = called or job.id
+        status = status_of(job.status, _STATUSES, provider=self.provider, generation_id=name)
+        asked = {"seconds": job.length, "size": job.size or None}
+        own_link = job.url if self.links and (job.url or "").startswith(("https://", "http://")) else None
+        return Generation(
+            id=name,
+            provider=self.provider,
+            status=status,
+            model=job.model,
+            created_at=moment(job.created_at),
+            progress=min(percent / 100, 1.0) if (percent := _number(job.progress)) is not None else None,
+            prompt=job.prompt,
+            parameters={field: value for field, value in asked.items() if value is not None},
+            result=job.result(own_link or self.content_url(name)) if status is Status.COMPLETED else None,
+            fault=job.fault() if status is Status.FAILED else None,
+            retry_after=retry_after,
+        )
+
+
+def path_part(generation_id: str) -> str:
+    """An id as a part of a path; proxies put slashes and plus signs into theirs.
+
+    Raises:
+        InvalidInput: No server gives such an id.
+    """
+    if not generation_id.isascii() or not generation_id.isprintable() or set(generation_id) <= {"."}:
+        raise InvalidInput(f"generation id {generation_id!r} is not one of this dialect")
+    return quote(generation_id, safe="")
+
+
+def native_id(generation_id: str) -> str:
+    """The id that the model's own server gave: LiteLLM wraps it, and for one video differently from call to call."""
+    wrapped = generation_id.removeprefix("video_")
+    try:
+        text = base64.b64decode(wrapped + "=" * (-len(wrapped) % 4), validate=True).decode()
+    except ValueError:
+        return generation_id
+    return text.rpartition(";video_id:")[2] if text.startswith("litellm:") else generation_id
+
+
+def may_tell_of(prompt: str, told: str | None) -> bool:
+    """Whether a server's words may be those of a prompt: it may say nothing, or shorten them."""
+    if told is None or told.strip() == prompt.strip():
+        return True
+    shortened = re.sub(r"(\.\.\.|…)$", "", told)
+    return shortened != told and prompt.startswith(shortened)
+
+
+def read_event(body: bytes) -> tuple[str, str]:
+    """Type and video of a webhook's body.
+
+    Raises:
+        InvalidInput: It is not an event of the dialect.
+    """
+    try:
+        event = _Event.model_validate(json.loads(body))
+    except ValueError as error:
+        raise InvalidInput("webhook: the body is not an event about a video") from error
+    return event.type, event.data.id
+
+
+def _reason(body: Any) -> tuple[str, str]:
+    """Code and message of an error, in any of the shapes that servers use."""
+    if not isinstance(body, Mapping):
+        return "", ""
+    error = body.get("error", body)
+    if not isinstance(error, Mapping):
+        return "", str(error)
+    message = error.get("message") or error.get("detail") or ""
+    if isinstance(message, list):
+        message = "; ".join(_complaint(item) for item in message)
+    return str(error.get("code") or ""), str(message)
+
+
+def _complaint(item: Any) -> str:
+    if not isinstance(item, Mapping):
+        return str(item)
+    return f"{'.'.join(map(str, item.get('loc', ())))}: {item.get('msg', '')}"
+
+
+def _poll_after(response: httpx.Response) -> float | None:
+    milliseconds = _number(response.headers.get("openai-poll-after-ms"))
+    asked = [retry_after_seconds(response.headers), milliseconds / 1000 if milliseconds is not None else None]
+    return max((delay for delay in asked if delay is not None), default=None)
+
+
+def _number(value: str | float | None) -> float | None:
+    try:
+        number = float(value) if value is not None else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

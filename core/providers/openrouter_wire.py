@@ -1,0 +1,180 @@
+"""How OpenRouter's JSON is read: jobs, models with their prices, events and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import httpx
+from pydantic import Field
+
+from prefect_video.errors import PolicyRefused, ProviderError
+from prefect_video.generations import Generation, ProviderFault, Status, VideoResult, WebhookEvent
+from prefect_video.providers.answers import Wire, json_of, kind_of, moment, read, refusal, status_of
+from prefect_video.providers.base import Capabilities
+from prefect_video.shots import AspectRatio, Resolution
+
+_STATUSES: Final[Mapping[str, Status]] = {
+    "pending": Status.QUEUED,
+    "queued": Status.QUEUED,
+    "in_progress": Status.PROCESSING,
+    "processing": Status.PROCESSING,
+    "completed": Status.COMPLETED,
+    "failed": Status.FAILED,
+    "cancelled": Status.CANCELLED,
+    "canceled": Status.CANCELLED,
+    "expired": Status.EXPIRED,
+}
+_USD_PER_SECOND_SKUS: Final[tuple[tuple[str, Decimal], ...]] = (
+    ("text_to_video_duration_seconds_{resolution}", Decimal(1)),
+    ("duration_seconds_with_audio_{resolution}", Decimal(1)),
+    ("duration_seconds_{resolution}", Decimal(1)),
+    ("per-video-second-{resolution}", Decimal(1)),
+    ("cents_per_video_output_second_{resolution}", Decimal("0.01")),
+    ("cents_per_second_output_{resolution}", Decimal("0.01")),
+    ("duration_seconds_with_audio", Decimal(1)),
+    ("duration_seconds", Decimal(1)),
+    ("per-video-second", Decimal(1)),
+    ("cents_per_second_output", Decimal("0.01")),
+)
+"""Names under which upstream providers list a second of video, the most exact first, and what one unit is in USD.
+
+Where sound has a price of its own, it counts: models that can make it do so unless told otherwise. Other SKUs (tokens,
+reference images) do not tell the price of a second.
+"""
+
+
+class _Usage(Wire):
+    cost: Decimal | None = None
+
+
+class _Job(Wire):
+    id: str = Field(min_length=1)
+    status: str
+    polling_url: str | None = None
+    model: str | None = None
+    urls: list[str] | None = None
+    unsigned_urls: list[str] | None = None
+    expires_at: float | str | None = None
+    created_at: float | str | None = None
+    usage: _Usage | None = None
+    error: str | dict[str, Any] | None = None
+
+
+class _Model(Wire):
+    id: str
+    supported_resolutions: list[str] | None = None
+    supported_aspect_ratios: list[str] | None = None
+    supported_durations: list[int] | None = None
+    seed: bool | None = None
+    pricing_skus: dict[str, str | float] | None = None
+
+
+class _Models(Wire):
+    data: list[_Model]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A generation, and where OpenRouter wants it to be polled."""
+
+    generation: Generation
+    polling_url: str | None
+
+
+@dataclass(frozen=True)
+class Model:
+    """What one model offers, and what it charges for a second of video by resolution, where that can be told."""
+
+    capabilities: Capabilities
+    usd_per_second: Mapping[Resolution, Decimal]
+
+
+def read_job(response: httpx.Response, *, provider: str) -> Job:
+    """The job in a successful answer.
+
+    Raises:
+        UnreadableAnswer: It is not one of the contract.
+    """
+    wire = read(_Job, response, provider=provider)
+    # A signed link needs no key; the other kind leads to the API and needs it.
+    link = next(iter([*(wire.urls or ()), *(wire.unsigned_urls or ())]), None)
+    signed = bool(wire.urls)
+    generation = Generation(
+        id=wire.id,
+        provider=provider,
+        status=status_of(wire.status, _STATUSES, provider=provider, generation_id=wire.id),
+        model=wire.model,
+        created_at=moment(wire.created_at),
+        result=VideoResult(video_url=link, expires_at=moment(wire.expires_at) if signed else None) if link else None,
+        cost_usd=wire.usage.cost if wire.usage else None,
+        fault=_fault(wire.error),
+    )
+    return Job(generation, wire.polling_url)
+
+
+def read_models(response: httpx.Response, *, provider: str, host: Capabilities) -> Mapping[str, Model]:
+    """All models by name; what a model does not say is taken from `host`.
+
+    Raises:
+        UnreadableAnswer: It is not a list of models.
+    """
+    wire = read(_Models, response, provider=provider)
+    return {one.id: Model(_capabilities(one, host), _prices(one, host)) for one in wire.data}
+
+
+def read_event(body: Any, *, sent_at: datetime) -> WebhookEvent:
+    """The event of a callback; raises what reading a wrong mapping raises when it is none."""
+    kind, job = str(body["type"]), str(body["data"]["id"])
+    return WebhookEvent(event_id=f"{job}:{kind}", event_type=kind, generation_id=job, sent_at=sent_at)
+
+
+def read_error(response: httpx.Response, *, provider: str) -> ProviderError:
+    """The error that an unsuccessful answer means."""
+    body = json_of(response)
+    told = body.get("error") if isinstance(body, Mapping) else None
+    error: Mapping[str, Any] = told if isinstance(told, Mapping) else {}
+    metadata = error.get("metadata")
+    moderated = isinstance(metadata, Mapping) and ("reasons" in metadata or "flagged_input" in metadata)
+    kind = PolicyRefused if moderated and response.status_code < 500 else kind_of(response.status_code)
+    return refusal(
+        kind, str(error.get("message") or told or f"HTTP {response.status_code}"), response, provider=provider
+    )
+
+
+def _fault(error: str | dict[str, Any] | None) -> ProviderFault | None:
+    if error is None:
+        return None
+    if isinstance(error, str):
+        return ProviderFault(code="error", message=error)
+    return ProviderFault(code=str(error.get("code") or "error"), message=str(error.get("message") or error))
+
+
+def _capabilities(wire: _Model, host: Capabilities) -> Capabilities:
+    durations = tuple(sorted(wire.supported_durations or ()))
+    sizes: dict[Resolution, int] = {
+        size: max(durations, default=longest)
+        for size, longest in host.sizes.items()
+        if wire.supported_resolutions is None or size in wire.supported_resolutions
+    }
+    ratios: list[AspectRatio] = [
+        ratio
+        for ratio in host.aspect_ratios
+        if wire.supported_aspect_ratios is None or ratio in wire.supported_aspect_ratios
+    ]
+    takes = [name for name in host.takes if name != "seed" or wire.seed]
+    return replace(host, sizes=sizes, durations=durations, aspect_ratios=ratios, takes=takes)
+
+
+def _prices(wire: _Model, host: Capabilities) -> Mapping[Resolution, Decimal]:
+    skus = wire.pricing_skus or {}
+    prices: dict[Resolution, Decimal] = {}
+    for resolution in host.sizes:
+        for name, unit in _USD_PER_SECOND_SKUS:
+            if (listed := skus.get(name.format(resolution=resolution))) is not None:
+                prices[resolution] = Decimal(str(listed)) * unit
+                break
+    return prices

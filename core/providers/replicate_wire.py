@@ -1,0 +1,167 @@
+"""How Replicate's JSON is read: predictions, pages, events and errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+from pydantic import Field
+
+from prefect_video.errors import ProviderError, UnreadableAnswer
+from prefect_video.generations import Generation, ProviderFault, Status, VideoResult, WebhookEvent
+from prefect_video.providers.answers import Wire, json_of, kind_of, moment, read, refusal, status_of
+
+FILES_KEPT: Final = timedelta(hours=1)
+"""How long after its end a prediction's input and output can be had."""
+
+_STATUSES: Final[Mapping[str, Status]] = {
+    "queued": Status.QUEUED,
+    "starting": Status.QUEUED,
+    "processing": Status.PROCESSING,
+    "succeeded": Status.COMPLETED,
+    "failed": Status.FAILED,
+    "canceled": Status.CANCELLED,
+    "cancelled": Status.CANCELLED,
+    "aborted": Status.CANCELLED,
+}
+_CODE: Final = re.compile(r"\b(E\d{3,5})\b")
+_AVAILABLE_IN: Final = re.compile(r"available in (\d+(?:\.\d+)?) ?s")
+
+
+class _Prediction(Wire):
+    id: str = Field(min_length=1)
+    status: str
+    model: str | None = None
+    version: str | None = None
+    input: dict[str, Any] | None = None
+    output: Any = None
+    error: Any = None
+    data_removed: bool = False
+    created_at: str | None = None
+    completed_at: str | None = None
+
+
+class _Page(Wire):
+    results: list[_Prediction]
+    next: str | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A generation, and what tells it from others.
+
+    Attributes:
+        version: Id of the model's version.
+        input: What was asked; empty once it was removed.
+        removed: Whether input and output are gone.
+    """
+
+    generation: Generation
+    version: str | None
+    input: Mapping[str, Any]
+    removed: bool
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a list, and the cursor of the next."""
+
+    predictions: tuple[Prediction, ...]
+    cursor: str | None
+
+
+def read_prediction(response: httpx.Response, *, provider: str) -> Prediction:
+    """The prediction in a successful answer.
+
+    Raises:
+        UnreadableAnswer: It is not one of the contract, or it has succeeded and names no video.
+    """
+    prediction = _told(read(_Prediction, response, provider=provider), provider)
+    generation = prediction.generation
+    if generation.status is Status.COMPLETED and generation.result is None:
+        raise UnreadableAnswer(
+            f"{provider}: prediction {generation.id} has succeeded and its output names no video",
+            provider=provider,
+            generation_id=generation.id,
+        )
+    return prediction
+
+
+def read_page(response: httpx.Response, *, provider: str) -> Page:
+    """One page of a list of predictions.
+
+    Raises:
+        UnreadableAnswer: It is not one of the contract.
+    """
+    wire = read(_Page, response, provider=provider)
+    cursors = parse_qs(urlsplit(wire.next or "").query).get("cursor", [])
+    return Page(tuple(_told(item, provider) for item in wire.results), next(iter(cursors), None))
+
+
+def read_event(body: Any, *, event_id: str, sent_at: datetime) -> WebhookEvent:
+    """The event of a delivery; raises what reading a wrong mapping raises when it is none."""
+    return WebhookEvent(
+        event_id=event_id,
+        event_type=f"prediction.{body['status']}",
+        generation_id=str(body["id"]),
+        sent_at=sent_at,
+    )
+
+
+def read_error(response: httpx.Response, *, provider: str) -> ProviderError:
+    """The error that an unsuccessful answer means."""
+    body = json_of(response)
+    told: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
+    message = str(told.get("detail") or told.get("title") or f"HTTP {response.status_code}")
+    error = refusal(kind_of(response.status_code), message, response, provider=provider)
+    if error.retry_after is None and (wait := _AVAILABLE_IN.search(message)):
+        error.retry_after = float(wait[1])
+    return error
+
+
+def _told(wire: _Prediction, provider: str) -> Prediction:
+    status = status_of(wire.status, _STATUSES, provider=provider, generation_id=wire.id)
+    link = next(_links(wire.output), None)
+    if status is Status.COMPLETED and link is None and wire.data_removed:
+        status = Status.EXPIRED
+    ended = moment(wire.completed_at)
+    asked = wire.input or {}
+    prompt = asked.get("prompt")
+    generation = Generation(
+        id=wire.id,
+        provider=provider,
+        status=status,
+        model=wire.model,
+        created_at=moment(wire.created_at),
+        prompt=prompt if isinstance(prompt, str) else None,
+        parameters={name: value for name, value in asked.items() if name != "prompt"},
+        result=VideoResult(video_url=link, expires_at=ended + FILES_KEPT if ended else None) if link else None,
+        fault=_fault(wire.error),
+    )
+    return Prediction(generation, wire.version, asked, wire.data_removed)
+
+
+def _links(output: Any) -> Iterator[str]:
+    """The links in an output, which is one, a list, or an object with some."""
+    if isinstance(output, str) and output.startswith(("https://", "http://")):
+        yield output
+    elif isinstance(output, Mapping):
+        first = [output[name] for name in ("video", "url", "output") if name in output]
+        for value in [*first, *output.values()]:
+            yield from _links(value)
+    elif isinstance(output, list):
+        for value in output:
+            yield from _links(value)
+
+
+def _fault(error: Any) -> ProviderFault | None:
+    if not error:
+        return None
+    message = str(error)
+    code = _CODE.search(message)
+    return ProviderFault(code=code[1] if code else "error", message=message)

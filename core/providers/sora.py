@@ -1,0 +1,264 @@
+"""The Sora dialect (`/generations`), the reference contract: requests and the rules around them.
+
+How its JSON is read is in `sora_wire`; prices and plans are in `prices`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator, Collection, Mapping, MutableSequence, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+import httpx
+
+from prefect_video.downloads import VideoSource
+from prefect_video.errors import (
+    AuthenticationFailed,
+    InvalidInput,
+    NeedsAttention,
+    NotFound,
+    ProviderUnavailable,
+    RequestRefused,
+    SubmitUnknown,
+    UnreadableAnswer,
+)
+from prefect_video.generations import Generation, Status, WebhookEvent
+from prefect_video.http import ApiClient, HttpSettings, check_endpoint, check_key
+from prefect_video.providers import sora_wire
+from prefect_video.providers.base import Account, Capabilities, link_source
+from prefect_video.providers.fitting import check_fit
+from prefect_video.providers.prices import SORA_PLANS, usd_for
+from prefect_video.shots import Shot
+
+PAGE_SIZE: Final = 100
+CLOCK_MARGIN: Final = timedelta(minutes=2)
+"""How far the provider's clock may be from ours when an unanswered submit is looked for."""
+WEBHOOK_WINDOW_SECONDS: Final = 300.0
+
+
+class SoraProvider:
+    """A provider that speaks the Sora dialect.
+
+    Args:
+        api_key: Sent as a bearer token to `endpoint` and nowhere else.
+        endpoint: Base URL, such as `https://api.openai.com/v1/sora`.
+        plan: A key of `SORA_PLANS`.
+        webhook_secrets: Secrets that deliveries may be signed with; several while one is being rotated.
+        usd_per_second: What a second costs this account; None for the guide's prices.
+        name: `sora`, or `emulator` for the embedded one.
+        account: What to book under, where the address is not what names the account.
+        settings: Timeouts and repeats.
+        transport: For tests at the transport boundary.
+
+    Raises:
+        InvalidInput: The key, the endpoint or the plan is not usable.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        endpoint: str,
+        plan: str = "api-tier-1",
+        webhook_secrets: Sequence[str] = (),
+        usd_per_second: Decimal | None = None,
+        name: str = "sora",
+        account: Account | None = None,
+        settings: HttpSettings | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        if plan not in SORA_PLANS:
+            raise InvalidInput(f"plan {plan!r} is not known; choose one of {', '.join(SORA_PLANS)}")
+        base_url = check_endpoint(endpoint, named=f"{name} endpoint")
+        key = check_key(api_key, named=f"{name} API key")
+        self.name = name
+        self.plan = plan
+        self.account = account or Account.of(name, base_url, key)
+        self.capabilities: Capabilities = SORA_PLANS[plan]
+        if usd_per_second is not None:
+            self.capabilities = replace(self.capabilities, usd_per_second={1: usd_per_second})
+        self._webhook_secrets = tuple(webhook_secrets)
+        self._api = ApiClient(
+            provider=name,
+            base_url=base_url,
+            headers={"Authorization": f"Bearer {key}", "Accept": "application/json"},
+            refuse=lambda response: sora_wire.read_error(response, provider=name),
+            settings=settings,
+            transport=transport,
+        )
+
+    async def prepare(self) -> None:
+        """Nothing to read; see `Provider.prepare`."""
+
+    def offered(self, shot: Shot) -> Capabilities:
+        """What the plan allows; see `Provider.offered`."""
+        return self.capabilities
+
+    def check(self, shot: Shot) -> None:
+        """Refuses a shot that this plan cannot make; see `Provider.check`."""
+        check_fit(shot, self.capabilities, by=f"{self.name} plan {self.plan!r}")
+
+    def estimate(self, shot: Shot) -> Decimal | None:
+        """Price by the guide's table; see `Provider.estimate`."""
+        return usd_for(shot.duration, self.capabilities.usd_per_second)
+
+    async def submit(
+        self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
+    ) -> Generation:
+        """Sends the shot once; see `Provider.submit`."""
+        body: dict[str, object] = {
+            "model": shot.model,
+            "prompt": shot.prompt,
+            "duration": shot.duration,
+            "aspect_ratio": shot.aspect_ratio,
+            "resolution": shot.resolution,
+            "metadata": {
+                **shot.metadata,
+                "project_id": project,
+                "shot_number": shot.id,
+                "idempotency_key": idempotency_key,
+            },
+        }
+        if webhook_url:
+            body["webhook_url"] = webhook_url
+        response = await self._api.send_once("POST", "/generations", json=body)
+        try:
+            return sora_wire.read_generation(response, provider=self.name)
+        except UnreadableAnswer as error:
+            raise SubmitUnknown(
+                f"{self.name}: the submit was answered {response.status_code} and the answer names no generation",
+                provider=self.name,
+                request_id=error.request_id,
+            ) from error
+
+    def source(self, generation: Generation) -> VideoSource:
+        """The signed link, fetched without the key; see `Provider.source`."""
+        return link_source(generation)
+
+    async def retrieve(self, generation_id: str) -> Generation:
+        """Reads one generation, with a fresh link when it is completed; see `Provider.retrieve`."""
+        response = await self._api.send("GET", f"/generations/{_path_part(generation_id)}")
+        return sora_wire.read_generation(response, provider=self.name)
+
+    async def cancel(self, generation_id: str) -> Generation:
+        """Cancels where still possible (up to half of the work); see `Provider.cancel`."""
+        try:
+            await self._api.send("POST", f"/generations/{_path_part(generation_id)}/cancel")
+        except NotFound:
+            raise
+        except RequestRefused:
+            # Too late, or cancelled before: which of them, the generation itself tells.
+            return await self.retrieve(generation_id)
+        return await self.retrieve(generation_id)
+
+    async def list(
+        self, *, status: Status | None = None, created_after: datetime | None = None
+    ) -> AsyncIterator[Generation]:
+        """All generations, newest first; one that moves between pages is given once."""
+        params: dict[str, str | int] = {"limit": PAGE_SIZE}
+        if status is not None:
+            params["status"] = status.value
+        if created_after is not None:
+            params["created_after"] = int(created_after.timestamp())
+        offset = 0
+        seen: set[str] = set()
+        while True:
+            response = await self._api.send("GET", "/generations", params={**params, "offset": offset})
+            page = sora_wire.read_page(response, provider=self.name)
+            for generation in page.generations:
+                if generation.id not in seen:
+                    seen.add(generation.id)
+                    yield generation
+            offset += len(page.generations)
+            if not page.has_more or not page.generations:
+                return
+
+    async def find(
+        self, shot: Shot, *, idempotency_key: str, sent_at: datetime, known_ids: Collection[str]
+    ) -> Generation | None:
+        """Looks for our key in `metadata`, else for a generation like the shot; see `Provider.find`."""
+        alike: MutableSequence[Generation] = []
+        for listed in await self._candidates(shot, since=sent_at - CLOCK_MARGIN, known_ids=known_ids):
+            generation = await self._confirm(listed)
+            key = generation.metadata.get("idempotency_key")
+            if key == idempotency_key:
+                return generation
+            if key is None and sora_wire.is_like(generation, shot):
+                alike.append(generation)
+        return min(alike, key=lambda one: one.created_at or sent_at, default=None)
+
+    async def _candidates(self, shot: Shot, *, since: datetime, known_ids: Collection[str]) -> Sequence[Generation]:
+        try:
+            return [
+                listed
+                async for listed in self.list(created_after=since)
+                if listed.id not in known_ids and sora_wire.may_be(listed, shot, since=since)
+            ]
+        except RequestRefused as error:
+            if error.retryable or isinstance(error, AuthenticationFailed):
+                raise
+            raise NeedsAttention(
+                f"{self.name} does not list its generations ({error}), so nobody can tell whether"
+                f" shot {shot.id!r} was accepted"
+            ) from error
+
+    async def _confirm(self, listed: Generation) -> Generation:
+        try:
+            return await self.retrieve(listed.id)
+        except NotFound as error:
+            raise ProviderUnavailable(
+                f"{self.name}: {listed.id} is listed and cannot be read", provider=self.name, generation_id=listed.id
+            ) from error
+
+    def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
+        """Verifies `X-Sora-Signature` over the raw body; see `Provider.parse_webhook`."""
+        lowered = {name.lower(): value for name, value in headers.items()}
+        signature = lowered.get("x-sora-signature", "").strip().lower()
+        if not any(
+            hmac.compare_digest(_signature(secret, body), signature.encode()) for secret in self._webhook_secrets
+        ):
+            raise InvalidInput("webhook: the signature does not match any of the account's secrets")
+        try:
+            event = sora_wire.read_event(json.loads(body))
+        except (ValueError, TypeError, KeyError, OverflowError, OSError) as error:
+            raise InvalidInput(f"webhook: the body is not an event of the contract ({error})") from error
+        if abs(time.time() - event.sent_at.timestamp()) > WEBHOOK_WINDOW_SECONDS:
+            raise InvalidInput("webhook: the timestamp is more than 5 minutes off; refused as a replay")
+        return event
+
+    async def aclose(self) -> None:
+        """Closes connections."""
+        await self._api.aclose()
+
+
+def _signature(secret: str, body: bytes) -> bytes:
+    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest().encode()
+
+
+def _path_part(generation_id: str) -> str:
+    if not generation_id or not all(c.isalnum() or c in "_-." for c in generation_id) or ".." in generation_id:
+        raise InvalidInput(f"generation id {generation_id!r} is not one of this dialect")
+    return generation_id
+
+
+def open_provider(environ: Mapping[str, str]) -> SoraProvider:
+    """The provider that `SORA_API_KEY`, `SORA_API_ENDPOINT`, `SORA_PLAN` and `SORA_WEBHOOK_SECRET` describe.
+
+    Raises:
+        InvalidInput: A variable is missing or wrong.
+    """
+    missing = [name for name in ("SORA_API_KEY", "SORA_API_ENDPOINT") if not environ.get(name)]
+    if missing:
+        raise InvalidInput(f"provider 'sora': set {' and '.join(missing)}, or name a saved sora-credentials block")
+    return SoraProvider(
+        api_key=environ["SORA_API_KEY"],
+        endpoint=environ["SORA_API_ENDPOINT"],
+        plan=environ.get("SORA_PLAN") or "api-tier-1",
+        webhook_secrets=tuple(filter(None, environ.get("SORA_WEBHOOK_SECRET", "").split(","))),
+    )

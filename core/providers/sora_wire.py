@@ -1,0 +1,261 @@
+"""How the Sora dialect's JSON is read: generations, pages, events and errors.
+
+Unknown fields are ignored and missing optional ones tolerated: a provider may add to its answers at any time.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from prefect_video.errors import (
+    AuthenticationFailed,
+    GenerationFailed,
+    NotFound,
+    PolicyRefused,
+    ProviderError,
+    ProviderUnavailable,
+    QuotaExhausted,
+    RateLimited,
+    RequestRefused,
+    UnreadableAnswer,
+)
+from prefect_video.generations import Generation, ProviderFault, Status, VideoResult, WebhookEvent
+from prefect_video.http import retry_after_seconds
+from prefect_video.shots import Shot
+
+logger = logging.getLogger(__name__)
+
+_STATUSES: Final[Mapping[str, Status]] = {
+    "queued": Status.QUEUED,
+    "processing": Status.PROCESSING,
+    "completed": Status.COMPLETED,
+    "failed": Status.FAILED,
+    "cancelled": Status.CANCELLED,
+}
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Result(_Wire):
+    video_url: str
+    thumbnail_url: str | None = None
+    duration: float | None = None
+    resolution: str | None = None
+    file_size: int | None = None
+    expires_at: float | None = None
+
+
+class _Usage(_Wire):
+    seconds_generated: float | None = None
+    cost_usd: Decimal | None = None
+
+
+class _Fault(_Wire):
+    type: str | None = None
+    code: str | None = None
+    message: str | None = None
+
+
+class _Generation(_Wire):
+    id: str = Field(min_length=1)
+    status: str
+    created: float | None = None
+    model: str | None = None
+    prompt: str | None = None
+    estimated_completion_time: float | None = None
+    parameters: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    result: _Result | None = None
+    usage: _Usage | None = None
+    error: _Fault | str | None = None
+
+    def told(self, provider: str, retry_after: float | None = None) -> Generation:
+        return Generation(
+            id=self.id,
+            provider=provider,
+            status=read_status(self.status, provider=provider, generation_id=self.id),
+            model=self.model,
+            created_at=_moment(self.created),
+            estimated_completion_at=_moment(self.estimated_completion_time),
+            prompt=self.prompt,
+            parameters=self.parameters or {},
+            metadata={name: str(value) for name, value in (self.metadata or {}).items()},
+            result=_result(self.result),
+            cost_usd=self.usage.cost_usd if self.usage else None,
+            fault=_fault(self.error),
+            retry_after=retry_after,
+        )
+
+
+class _Page(_Wire):
+    data: list[_Generation]
+    has_more: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a list."""
+
+    generations: tuple[Generation, ...]
+    has_more: bool
+
+
+def read_generation(response: httpx.Response, *, provider: str) -> Generation:
+    """The generation in a successful answer.
+
+    Raises:
+        UnreadableAnswer: It is not one of the contract.
+    """
+    try:
+        wire = _Generation.model_validate_json(response.content)
+    except ValidationError as error:
+        raise _unreadable(response, provider, error) from error
+    return wire.told(provider, retry_after_seconds(response.headers))
+
+
+def read_page(response: httpx.Response, *, provider: str) -> Page:
+    """The generations of one page of a list.
+
+    Raises:
+        UnreadableAnswer: It is not one of the contract.
+    """
+    try:
+        wire = _Page.model_validate_json(response.content)
+    except ValidationError as error:
+        raise _unreadable(response, provider, error) from error
+    return Page(tuple(item.told(provider) for item in wire.data), wire.has_more)
+
+
+def read_event(body: Any) -> WebhookEvent:
+    """The event of a webhook body; raises what reading a wrong mapping or number raises when it is none."""
+    return WebhookEvent(
+        event_id=str(body["event_id"]),
+        event_type=str(body["event_type"]),
+        generation_id=str(body["data"]["generation_id"]),
+        sent_at=datetime.fromtimestamp(float(body["timestamp"]), UTC),
+    )
+
+
+def read_status(text: str, *, provider: str, generation_id: str) -> Status:
+    """The status a provider's word stands for; a word that is not known counts as processing."""
+    status = _STATUSES.get(text.casefold())
+    if status is None:
+        logger.warning("%s generation %s: unknown status %r counts as processing", provider, generation_id, text)
+        return Status.PROCESSING
+    return status
+
+
+def read_error(response: httpx.Response, *, provider: str) -> ProviderError:
+    """The error that an unsuccessful answer means, by the contract's table."""
+    body = _json(response)
+    fault = body.get("error") if isinstance(body, Mapping) else None
+    error: Mapping[str, Any] = fault if isinstance(fault, Mapping) else {}
+    generation_id = error.get("generation_id")
+    kind = _kind(response.status_code, error)
+    message = str(error.get("message") or fault or f"HTTP {response.status_code}")[:500]
+    return kind(
+        f"{provider}: {message}",
+        provider=provider,
+        generation_id=str(generation_id) if generation_id else None,
+        request_id=response.headers.get("x-request-id"),
+        retry_after=retry_after_seconds(response.headers, body),
+    )
+
+
+def _kind(status: int, error: Mapping[str, Any]) -> type[ProviderError]:
+    code = str(error.get("code") or "")
+    if status == 501:
+        return RequestRefused
+    if status >= 500 or status == 408:
+        if error.get("type") == "generation_error" and error.get("generation_id"):
+            return GenerationFailed
+        return ProviderUnavailable
+    if status == 429:
+        about_quota = "quota" in code.lower() or "quota" in str(error.get("message") or "").lower()
+        return QuotaExhausted if about_quota else RateLimited
+    if status in (401, 403):
+        return AuthenticationFailed
+    if status in (404, 410):
+        return NotFound
+    if code == "content_policy_violation":
+        return PolicyRefused
+    return RequestRefused
+
+
+def may_be(listed: Generation, shot: Shot, *, since: datetime) -> bool:
+    """Whether a list item could be the generation of a shot: list items may lack or shorten the prompt."""
+    if listed.created_at is not None and listed.created_at < since:
+        return False
+    if listed.prompt is None:
+        return True
+    shortened = re.sub(r"(\.\.\.|…)$", "", listed.prompt)
+    return listed.prompt == shot.prompt or (shortened != listed.prompt and shot.prompt.startswith(shortened))
+
+
+def is_like(generation: Generation, shot: Shot) -> bool:
+    """Whether a generation that does not echo our key was asked for in the shot's words and parameters."""
+    asked = {
+        "duration": shot.duration,
+        "aspect_ratio": shot.aspect_ratio,
+        "resolution": shot.resolution,
+    }
+    return (
+        generation.prompt in (None, shot.prompt)
+        and generation.model in (None, shot.model)
+        and all(generation.parameters.get(name, value) == value for name, value in asked.items())
+    )
+
+
+def _result(wire: _Result | None) -> VideoResult | None:
+    if wire is None:
+        return None
+    size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", wire.resolution or "")
+    return VideoResult(
+        video_url=wire.video_url,
+        thumbnail_url=wire.thumbnail_url,
+        duration_seconds=wire.duration,
+        width=int(size[1]) if size else None,
+        height=int(size[2]) if size else None,
+        file_size=wire.file_size if wire.file_size and wire.file_size > 0 else None,
+        expires_at=_moment(wire.expires_at),
+    )
+
+
+def _fault(wire: _Fault | str | None) -> ProviderFault | None:
+    if wire is None:
+        return None
+    if isinstance(wire, str):
+        return ProviderFault(code="error", message=wire)
+    return ProviderFault(code=wire.code or wire.type or "error", message=wire.message or "no reason given")
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds is not None and 0 < seconds < 32503680000 else None
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def _unreadable(response: httpx.Response, provider: str, error: ValidationError) -> UnreadableAnswer:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the body"
+    return UnreadableAnswer(
+        f"{provider}: the answer to {response.request.method} is not one of the contract: {where}: {first['msg']}",
+        provider=provider,
+        request_id=response.headers.get("x-request-id"),
+    )

@@ -1,0 +1,82 @@
+"""How rows end without a video: writing it down with its cost, and telling it to whoever wanted the video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Final
+
+from prefect_video.errors import (
+    GenerationCancelled,
+    GenerationEnded,
+    GenerationExpired,
+    GenerationFailed,
+    GenerationLost,
+    IllegalTransition,
+)
+from prefect_video.generations import Generation
+from prefect_video.ledger import Entry, State
+from prefect_video.ledger.records import UNFINISHED
+from prefect_video.studio import Studio
+
+ERRORS: Final[Mapping[State, type[GenerationEnded]]] = MappingProxyType(
+    {
+        State.FAILED: GenerationFailed,
+        State.CANCELLED: GenerationCancelled,
+        State.EXPIRED: GenerationExpired,
+        State.LOST: GenerationLost,
+        # Somebody gave the reservation up before it was sent.
+        State.RELEASED: GenerationCancelled,
+    }
+)
+"""What a row that ended without a video is raised as."""
+
+
+async def end(
+    studio: Studio, entry: Entry, state: State, error: GenerationEnded, *, generation: Generation | None = None
+) -> Entry:
+    """Ends a row and settles its cost.
+
+    A failed or cancelled generation costs what the provider says, nothing when it says nothing; one that is lost or
+    expired was made, so its reservation counts as spent, and it is held for a human unless policy says otherwise.
+    """
+    told = generation.cost_usd if generation else None
+    free = state in (State.FAILED, State.CANCELLED)
+    attention = None
+    if not free and studio.settings.on_lost == "hold":
+        attention = (
+            f"{error} It was paid for and is not bought again by itself:"
+            f" prefect-video resolve {entry.id} --buy-again (or --give-up)"
+        )
+    try:
+        entry = await studio.ledger.record_ended(
+            entry.id,
+            state,
+            error,
+            actual_usd=told if told is not None or not free else Decimal(0),
+            attention=attention,
+        )
+    except IllegalTransition:
+        # Somebody else saw the same end first, a cancel command for example.
+        entry = await studio.ledger.get(entry.id)
+        if entry.state in UNFINISHED:
+            raise
+        return entry
+    studio.tell("ended", entry, str(error))
+    return entry
+
+
+def demand_alive(entry: Entry) -> Entry:
+    """The row, unless it has ended without a video: by a cancel command, for example, while a step was waiting.
+
+    Raises:
+        GenerationEnded: How it ended.
+    """
+    if entry.state not in ERRORS:
+        return entry
+    raise ERRORS[entry.state](
+        f"shot {entry.shot.id!r}: {entry.error_message or entry.state}",
+        provider=entry.provider,
+        generation_id=entry.generation_id,
+    )

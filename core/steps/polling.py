@@ -1,0 +1,114 @@
+"""Polling: from submitted to the generation's end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from prefect_video.errors import DeadlinePassed, GenerationBlocked
+from prefect_video.generations import POLICY_FAULTS, Generation, Status
+from prefect_video.ledger import Entry, State
+from prefect_video.steps import overdue
+from prefect_video.steps.ending import ERRORS, demand_alive, end
+from prefect_video.studio import Studio
+from prefect_video.waiting.schedule import expect
+
+_ENDED: dict[Status, tuple[State, str]] = {
+    Status.FAILED: (State.FAILED, "the provider failed to make it"),
+    Status.CANCELLED: (State.CANCELLED, "it was cancelled"),
+    Status.EXPIRED: (State.EXPIRED, "the provider no longer keeps the video"),
+    Status.LOST: (State.LOST, "the provider no longer knows the generation"),
+}
+
+
+async def poll(studio: Studio, entry_id: str) -> Entry:
+    """Waits until a submitted generation ends and writes down how.
+
+    Returns:
+        The row, completed or stored.
+
+    Raises:
+        GenerationEnded: It ended without a video, or was cancelled at its deadline; the row is settled.
+        DeadlinePassed: It has not ended in time and is left running.
+        NeedsAttention: It has not ended in time and is held for a human.
+    """
+    entry = demand_alive(await studio.ledger.get(entry_id))
+    if entry.state is not State.SUBMITTED or entry.generation_id is None:
+        return entry
+    try:
+        ended = await _end_of(studio, entry, entry.generation_id)
+    except DeadlinePassed as passed:
+        ended = await overdue.give_up(studio, entry, passed)
+    if isinstance(ended, Generation):
+        return await record_end(studio, entry, ended)
+    ended = demand_alive(ended)
+    studio.tell("completed", ended)
+    return ended
+
+
+async def record_end(studio: Studio, entry: Entry, generation: Generation) -> Entry:
+    """Writes down how a generation ended.
+
+    Raises:
+        GenerationEnded: It ended without a video.
+    """
+    if generation.status is Status.COMPLETED:
+        entry = await studio.ledger.record_completed(entry.id, generation)
+        studio.last_told[generation.id] = generation
+        studio.tell("completed", entry)
+        return entry
+    state, happened = _ENDED[generation.status]
+    reason = f" ({generation.fault.code}: {generation.fault.message})" if generation.fault else ""
+    blocked = generation.fault is not None and generation.fault.code.casefold() in POLICY_FAULTS
+    kind = GenerationBlocked if blocked and state is State.FAILED else ERRORS[state]
+    error = kind(
+        f"shot {entry.shot.id!r}: {happened}{reason}; generation {generation.id} at {generation.provider}.",
+        provider=generation.provider,
+        generation_id=generation.id,
+    )
+    await end(studio, entry, state, error, generation=generation)
+    raise error
+
+
+async def _end_of(studio: Studio, entry: Entry, generation_id: str) -> Generation | Entry:
+    """What the provider tells at the end, or the row once somebody else, a webhook's receiver, has written it."""
+    submitted_at = entry.submitted_at or entry.updated_at
+    told = studio.last_told.get(generation_id) or Generation(
+        id=generation_id,
+        provider=entry.provider,
+        status=Status.PROCESSING,
+        created_at=submitted_at,
+        estimated_completion_at=entry.estimated_completion_at,
+    )
+    if told.status.ended:
+        return told
+    expected = expect(
+        told,
+        duration_seconds=entry.shot.duration,
+        work_seconds_per_second=studio.provider.capabilities.work_seconds_per_second,
+        learned=await studio.times.of(entry.shot),
+        submitted_at=submitted_at,
+    )
+    watching = studio.watcher.wait(
+        generation_id,
+        submitted_at=submitted_at,
+        expected=expected,
+        deadline_at=entry.deadline_at,
+        on_change=lambda _: studio.tell("polled", entry),
+        relaxed=studio.settings.webhook_url is not None,
+    )
+    if studio.settings.webhook_url is None:
+        return await watching
+    return await _first(watching, studio.rows.changed(entry.id))
+
+
+async def _first(*works: Coroutine[Any, Any, Generation | Entry]) -> Generation | Entry:
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return done.pop().result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,219 @@
+"""Submitting: the one step that pays.
+
+The intent is in the ledger before the request leaves and the provider's id right after; whatever happens in
+between is reconciled with the provider before anything is sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from prefect_video.errors import (
+    CircuitOpen,
+    GenerationFailed,
+    IllegalTransition,
+    ProviderError,
+    ProviderUnavailable,
+    QuotaExhausted,
+    RateLimited,
+    RequestRefused,
+    SubmitUnknown,
+)
+from prefect_video.generations import Generation
+from prefect_video.ledger import Entry, State
+from prefect_video.steps.ending import demand_alive, end
+from prefect_video.steps.reconciling import reconcile
+from prefect_video.studio import Studio
+
+_SLOT_SECONDS: Final = 0.5
+"""Between two looks for a free slot of the account."""
+_BREAKER_SECONDS: Final = 5.0
+"""Between two looks at an open breaker at the most: it may close before its time."""
+_LONGEST_DELAY_SECONDS: Final = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+class _Patience:
+    """How long one submit is tried for. What counts is the time turned away, not that in the queue for a slot.
+
+    Attributes:
+        left: Seconds.
+    """
+
+    def __init__(self, studio: Studio) -> None:
+        self.left = studio.settings.submit_patience_seconds
+        self._fails_fast = studio.settings.on_open == "fail"
+        self._refusals = 0
+
+    def delay(self, error: ProviderError) -> float | None:
+        """After how many seconds to send again; None for not at all."""
+        asked = error.retry_after or 0.0
+        if isinstance(error, CircuitOpen):
+            # Nothing was sent, so there is no load to back off from.
+            delay = min(asked, _BREAKER_SECONDS) * random.uniform(1.0, 1.2)
+            refused = self._fails_fast
+        else:
+            self._refusals += 1
+            delay = max(asked, random.uniform(0, min(_LONGEST_DELAY_SECONDS, 0.5 * 2.0 ** min(self._refusals, 30))))
+            refused = not error.retryable
+        return None if refused or max(asked, delay) > self.left else delay
+
+
+async def submit(studio: Studio, entry_id: str, *, task_run_id: str | None = None) -> Entry:
+    """Brings a reserved row to submitted, with at most one accepted payment, whatever went before.
+
+    Returns:
+        The row, submitted or further on.
+
+    Raises:
+        RequestRefused: The provider turned it down for good; the reservation is released.
+        GenerationFailed: It was accepted and failed at once.
+        GenerationEnded: Somebody ended the row while it waited for its turn, a cancel command for example.
+        NeedsAttention: Nobody can tell whether it was accepted.
+        ProviderUnavailable: Turned away for longer than the studio's patience; nothing was accepted.
+    """
+    entry = await studio.ledger.get(entry_id)
+    if entry.state is State.SUBMITTING:
+        # Only a row taken over from an owner that died between intent and record is found like this.
+        entry = await studio.ledger.record_unknown(entry.id, "its owner died between sending and recording")
+    patience = _Patience(studio)
+    while entry.state in (State.RESERVED, State.UNKNOWN):
+        if entry.state is State.UNKNOWN:
+            began = asyncio.get_running_loop().time()
+            entry = await reconcile(studio, entry)
+            patience.left -= asyncio.get_running_loop().time() - began
+            if entry.state is State.RESERVED and patience.left < 0:
+                raise ProviderUnavailable(
+                    f"shot {entry.shot.id!r}: {entry.provider} has not answered a submit for"
+                    f" {studio.settings.submit_patience_seconds:.0f} s; nothing was accepted: run again later",
+                    provider=entry.provider,
+                )
+            continue
+        try:
+            entry = await _send(studio, entry, task_run_id)
+        except (RequestRefused, ProviderUnavailable) as error:
+            delay = patience.delay(error)
+            if delay is None:
+                raise
+            patience.left -= delay
+            level = logging.DEBUG if isinstance(error, CircuitOpen) else logging.INFO
+            logger.log(level, "shot %s: turned away, sending again in %.1f s: %s", entry.shot.id, delay, error)
+            await asyncio.sleep(delay)
+            entry = await studio.ledger.get(entry.id)
+    return demand_alive(entry)
+
+
+async def _send(studio: Studio, entry: Entry, task_run_id: str | None) -> Entry:
+    await studio.pace.next()
+    await _watch_volume(studio, entry)
+    try:
+        entry = await _take_slot(studio, entry, task_run_id)
+    except IllegalTransition:
+        demand_alive(await studio.ledger.get(entry.id))
+        raise
+    studio.tell("before_send", entry)
+    try:
+        generation = await studio.provider.submit(
+            entry.shot,
+            idempotency_key=entry.id,
+            project=entry.project,
+            webhook_url=studio.webhook_url(entry),
+        )
+    except GenerationFailed as error:
+        await end(studio, entry, State.FAILED, error)
+        raise
+    except (RequestRefused, ProviderUnavailable) as error:
+        await _put_back(studio, entry, error)
+        raise
+    except SubmitUnknown as error:
+        return await studio.ledger.record_unknown(entry.id, error)
+    except BaseException as error:
+        # Cancelled, or a defect of ours, with the request perhaps on its way: shielded, so that it is written down.
+        await asyncio.shield(studio.ledger.record_unknown(entry.id, f"interrupted: {type(error).__name__}"))
+        raise
+    studio.tell("answered", entry)
+    return await _record(studio, entry, generation)
+
+
+async def _take_slot(studio: Studio, entry: Entry, task_run_id: str | None) -> Entry:
+    """Begins the submit as soon as the account has a slot, in the order of priority and time.
+
+    The breaker is asked at each look: it may open, and a quota be used up, while one waits.
+    """
+    began = trying = False
+    # One of a process asks at a time: the others come after it anyway.
+    async with studio.slot_queue:
+        try:
+            while True:
+                studio.slot_freed.clear()
+                trying = trying or await studio.breaker.admit()
+                taken = await studio.ledger.take_slot(
+                    entry.id,
+                    slots=studio.account_slots,
+                    task_run_id=task_run_id,
+                    deadline_at=datetime.now(UTC) + timedelta(seconds=studio.settings.deadline_seconds),
+                )
+                if taken is not None:
+                    began = True
+                    return taken
+                with contextlib.suppress(TimeoutError):
+                    # Our own generations tell when they end; those of other processes are looked for.
+                    async with asyncio.timeout(random.uniform(0.5, 1.0) * _SLOT_SECONDS):
+                        await studio.slot_freed.wait()
+        finally:
+            if not began and trying:
+                await asyncio.shield(studio.breaker.withdraw())
+            if not began and studio.account_slots is not None:
+                await asyncio.shield(studio.ledger.stop_waiting(entry.id))
+
+
+async def _record(studio: Studio, entry: Entry, generation: Generation) -> Entry:
+    recording = asyncio.ensure_future(studio.ledger.record_submitted(entry.id, generation))
+    try:
+        entry = await asyncio.shield(recording)
+    except asyncio.CancelledError:
+        await recording
+        raise
+    except IllegalTransition as error:
+        # Whoever took us for dead has reconciled the row meanwhile; the ledger knows the truth.
+        entry = await studio.ledger.get(entry.id)
+        if entry.state is State.SUBMITTING:
+            # A twin whose own submit was not answered has found our generation and taken it for its own. There are
+            # two rows and perhaps one generation now: whether there is a second one, the provider must tell.
+            return await studio.ledger.record_unknown(entry.id, error)
+        return entry
+    studio.last_told[generation.id] = generation
+    studio.tell("submitted", entry)
+    return entry
+
+
+async def _put_back(studio: Studio, entry: Entry, error: ProviderError) -> None:
+    if isinstance(error, RateLimited):
+        await studio.ledger.throttle(entry.account, slots=studio.account_slots)
+    if isinstance(error, QuotaExhausted) and error.retry_after:
+        await studio.ledger.record_quota(entry.account, datetime.now(UTC) + timedelta(seconds=error.retry_after))
+    if error.retryable:
+        await studio.ledger.return_to_reserved(entry.id, str(error))
+    else:
+        entry = await studio.ledger.release(entry.id, error)
+        studio.tell("ended", entry, str(error))
+
+
+async def _watch_volume(studio: Studio, entry: Entry) -> None:
+    limit = studio.settings.anomalous_per_hour
+    if limit is None:
+        return
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    sent = await studio.ledger.submissions_since(entry.account, hour_ago)
+    last = studio.volume_alert_at
+    # Several may be sent between two counts, so the very number need not be seen; once an hour is enough.
+    if sent >= limit and (last is None or last < hour_ago):
+        studio.volume_alert_at = datetime.now(UTC)
+        logger.error("ALERT: account %s has submitted %d generations within an hour", entry.account, sent)
+        studio.tell("anomaly", entry, f"{sent} submissions within an hour")

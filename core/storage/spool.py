@@ -1,0 +1,204 @@
+"""The local file that a video is downloaded into, piece by piece, and that outlives a crash.
+
+`NAME.part` grows; `NAME.part.json` remembers which version of the remote file it is a piece of; on the last
+byte the part becomes `NAME`. The digest is kept along with every piece written.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from prefect_video.errors import BrokenDownload, StoreError
+
+if sys.platform != "win32":
+    import fcntl
+
+_REHASH_BYTES: Final = 2**20
+
+
+@dataclass(frozen=True)
+class Version:
+    """Which version of a remote file a piece belongs to, as far as its server tells.
+
+    Attributes:
+        etag: Its strong entity tag.
+        last_modified: The server's date of it, verbatim.
+        total: Its size in bytes.
+    """
+
+    etag: str | None = None
+    last_modified: str | None = None
+    total: int | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether a later answer can be told to be of the same version."""
+        return self.etag is not None or self.total is not None
+
+    def differs(self, other: Version) -> bool:
+        """Whether both say the same thing differently."""
+        pairs = (
+            (self.etag, other.etag),
+            (self.last_modified, other.last_modified),
+            (self.total, other.total),
+        )
+        return any(mine is not None and theirs is not None and mine != theirs for mine, theirs in pairs)
+
+
+class Spool:
+    """One download's file. Blocking: use it through `asyncio.to_thread`.
+
+    Raises:
+        StoreError: The disk is full, read-only or not ours to write; the message names path and reason.
+        BrokenDownload: Another download is writing the same file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self.version = Version()
+        self._part = path.with_name(path.name + ".part")
+        self._notes = path.with_name(path.name + ".part.json")
+        self._digest = hashlib.sha256()
+        self._file: IO[bytes] | None = None
+        # A cancelled task leaves its last write running in a thread; closing waits for it.
+        self._lock = threading.Lock()
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of what is written so far."""
+        return self._digest.hexdigest()
+
+    def open(self) -> None:
+        """Takes the file for this download and continues what an earlier one left."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._part.open("a+b", buffering=0)
+            self._claim()
+            self.version = self._read_notes()
+            self._rehash()
+        except OSError as error:
+            self.close()
+            raise self._unusable(error) from error
+        except BrokenDownload:
+            self.close()
+            raise
+
+    def finished(self) -> bool:
+        """Whether an earlier process ended this download; if so, `size` and `sha256` are of the whole file."""
+        try:
+            with self.path.open("rb") as file:
+                self._hash_all(file)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._unusable(error) from error
+        return True
+
+    def reserve(self, wanted: int) -> None:
+        """Refuses a download that cannot fit on the disk, before its first byte."""
+        free = shutil.disk_usage(self.path.parent).free
+        if wanted > free:
+            raise StoreError(
+                f"cannot spool to {self.path.parent}: {wanted:,} bytes are needed, {free:,} are free;"
+                " free some space or use another spool folder"
+            )
+
+    def append(self, pieces: Sequence[bytes]) -> None:
+        """Writes pieces in order and takes them into the digest."""
+        with self._lock:
+            if self._file is None:
+                return
+            try:
+                for piece in pieces:
+                    _write_all(self._file, piece)
+                    self._digest.update(piece)
+                    self.size += len(piece)
+            except OSError as error:
+                raise self._unusable(error) from error
+
+    def restart(self, version: Version) -> None:
+        """Forgets all bytes: what follows is the beginning of the given version."""
+        with self._lock:
+            if self._file is None:
+                return
+            try:
+                self._file.truncate(0)
+                self._notes.write_text(json.dumps(asdict(version)))
+            except OSError as error:
+                raise self._unusable(error) from error
+            self._digest, self.size, self.version = hashlib.sha256(), 0, version
+
+    def finish(self) -> None:
+        """Makes the part durable and gives it its name."""
+        with self._lock:
+            if self._file is None:
+                return
+            try:
+                os.fsync(self._file.fileno())
+                os.replace(self._part, self.path)
+                self._notes.unlink(missing_ok=True)
+            except OSError as error:
+                raise self._unusable(error) from error
+
+    def close(self) -> None:
+        """Closes the file and keeps it for a later continuation. Idempotent."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def _claim(self) -> None:
+        assert self._file is not None
+        if sys.platform == "win32":
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BrokenDownload(f"another download is writing {self._part}; wait for it to end") from error
+
+    def _read_notes(self) -> Version:
+        try:
+            return Version(**json.loads(self._notes.read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return Version()
+
+    def _rehash(self) -> None:
+        assert self._file is not None
+        if not self.version.known:
+            self._file.truncate(0)
+        self._file.seek(0)
+        self._hash_all(self._file)
+
+    def _hash_all(self, file: IO[bytes]) -> None:
+        self._digest, self.size = hashlib.sha256(), 0
+        while piece := file.read(_REHASH_BYTES):
+            self._digest.update(piece)
+            self.size += len(piece)
+
+    def _unusable(self, error: OSError) -> StoreError:
+        reasons = {
+            errno.ENOSPC: "the disk is full; free some space or use another spool folder",
+            errno.EDQUOT: "the disk quota is used up; free some space or use another spool folder",
+            errno.EACCES: "no permission; let this user write there or use another spool folder",
+            errno.EPERM: "no permission; let this user write there or use another spool folder",
+            errno.EROFS: "the disk is read-only; use another spool folder",
+        }
+        reason = reasons.get(error.errno or 0, error.strerror or str(error))
+        return StoreError(f"cannot spool to {self.path}: {reason}")
+
+
+def _write_all(file: IO[bytes], piece: bytes) -> None:
+    rest = memoryview(piece)
+    while rest:
+        rest = rest[file.write(rest) :]

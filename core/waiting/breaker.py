@@ -1,0 +1,144 @@
+"""The circuit breaker of an account: a provider in trouble is left alone, by every process that shares the ledger."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from prefect_video.errors import (
+    CircuitOpen,
+    LedgerError,
+    ProviderError,
+    ProviderUnavailable,
+    QuotaExhausted,
+    SubmitUnknown,
+)
+from prefect_video.ledger import Ledger, Standing
+
+logger = logging.getLogger(__name__)
+
+_ASK_AGAIN_SECONDS: Final = 2.0
+_TROUBLE: Final = (ProviderUnavailable, SubmitUnknown)
+"""What counts against a provider: no answer and 5xx; never a 4xx, which is ours."""
+
+
+@dataclass
+class Breaker:
+    """Counts a provider's troubles in the ledger; open, it holds submits back and slows polls down.
+
+    Attributes:
+        ledger: Where the count is shared.
+        provider: Name, for messages.
+        account: The account's id.
+        threshold: Troubles in a row that open it.
+        open_seconds: How long it stays open before one submit may try.
+        on_change: Told when this process has opened or closed it.
+    """
+
+    ledger: Ledger
+    provider: str
+    account: str
+    threshold: int = 5
+    open_seconds: float = 300.0
+    on_change: Callable[[Standing], None] | None = None
+    _known_well: bool = field(default=False, init=False)
+    _submits_unwell: bool = field(default=False, init=False)
+    _reads_unwell: bool = field(default=False, init=False)
+    _opened_by_read: bool = field(default=False, init=False)
+    _used_up: QuotaExhausted | None = field(default=None, init=False)
+    _open_until: datetime | None = field(default=None, init=False)
+
+    async def admit(self) -> bool:
+        """Lets a submit pass.
+
+        Returns:
+            Whether it is the one that tries for all others; should it not be sent after all, `withdraw` it.
+
+        Raises:
+            CircuitOpen: The breaker is open, or another process is trying; says when to ask again.
+            QuotaExhausted: The provider has said that the period's quota is used up.
+        """
+        if self._used_up is not None:
+            raise QuotaExhausted(self._used_up.message, provider=self.provider)
+        standing = await self.ledger.standing(self.account)
+        if standing.quota_until is not None:
+            raise QuotaExhausted(
+                f"{self.provider}: the quota is used up until {standing.quota_until:%Y-%m-%d %H:%M} UTC: wait for the"
+                " next period, or use another account",
+                provider=self.provider,
+            )
+        if standing.breaker == "closed":
+            self._open_until = None
+            return False
+        # How the next submit ends is news for everybody, however well this process has known the provider.
+        self._known_well = False
+        if standing.breaker == "half_open" and await self.ledger.probe(self.account):
+            return True
+        left = (standing.open_until - datetime.now(UTC)).total_seconds() if standing.open_until else 0.0
+        raise CircuitOpen(
+            f"{self.provider}: in trouble ({standing.failures} failures in a row); nothing is sent for now",
+            provider=self.provider,
+            retry_after=max(left, _ASK_AGAIN_SECONDS if standing.breaker == "half_open" else 0.5),
+        )
+
+    async def withdraw(self) -> None:
+        """Leaves it to another submit to try."""
+        await self.ledger.end_probe(self.account)
+
+    async def note(self, error: BaseException | None, *, submit: bool = False) -> None:
+        """Notes how a request ended; None for well. The ledger is written only where that changes something.
+
+        A read that goes well says nothing about submits: only a submit closes what submits have opened, here or in
+        another process.
+        """
+        if isinstance(error, CircuitOpen) or (error is not None and not isinstance(error, ProviderError)):
+            return
+        try:
+            if isinstance(error, _TROUBLE):
+                await self._note_trouble(submit)
+            elif submit:
+                # One that does not say until when is believed for as long as this process lives.
+                self._used_up = error if isinstance(error, QuotaExhausted) and not error.retry_after else None
+                if not self._known_well:
+                    await self._note_health(closes=True)
+            elif self._reads_unwell and not self._submits_unwell:
+                await self._note_health(closes=self._opened_by_read)
+            elif self.pause_seconds() > 0:
+                # Another process may have closed it.
+                self._open_until = (await self.ledger.standing(self.account)).open_until
+        except LedgerError as trouble:
+            # The breaker is a courtesy; what is known of the provider is not worth failing a step that went well.
+            logger.warning("the breaker of %s could not be noted: %s", self.account, trouble)
+
+    async def _note_trouble(self, submit: bool) -> None:
+        self._submits_unwell |= submit
+        self._reads_unwell |= not submit
+        self._known_well = False
+        standing = await self.ledger.record_trouble(
+            self.account, threshold=self.threshold, open_seconds=self.open_seconds
+        )
+        opened = standing.breaker == "open" and self._open_until != standing.open_until
+        self._open_until = standing.open_until
+        if standing.failures == self.threshold:
+            self._opened_by_read = not submit
+        if opened and self.on_change:
+            self.on_change(standing)
+
+    async def _note_health(self, *, closes: bool) -> None:
+        closed = await self.ledger.record_health(self.account, closes=closes)
+        if closed and self.on_change:
+            self.on_change(Standing(account=self.account))
+        self._submits_unwell = self._reads_unwell = self._opened_by_read = False
+        if closes:
+            self._known_well, self._open_until = True, None
+        else:
+            self._open_until = (await self.ledger.standing(self.account)).open_until
+
+    def pause_seconds(self) -> float:
+        """How long polls should hold; 0 while the breaker is closed as far as this process knows."""
+        if self._open_until is None:
+            return 0.0
+        return max(0.0, (self._open_until - datetime.now(UTC)).total_seconds())
