@@ -1,0 +1,61 @@
+"""The back door for tests and benchmarks, under ``/_emulator``: books, faults, reset. It takes no key."""
+
+from __future__ import annotations
+
+import json
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from prefect_video.emulator.engine import Engine
+from prefect_video.emulator.faults import parse_faults
+
+PREFIX = "/_emulator"
+
+
+class Admin:
+    """Routes over one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def app(self) -> Starlette:
+        """The ASGI application, to be mounted at PREFIX."""
+        return Starlette(
+            routes=[
+                Route("/books", self.books, methods=["GET"]),
+                Route("/faults", self.faults, methods=["GET"]),
+                Route("/faults", self.add_faults, methods=["POST"]),
+                Route("/faults", self.clear_faults, methods=["DELETE"]),
+                Route("/reset", self.reset, methods=["POST"]),
+            ]
+        )
+
+    async def books(self, request: Request) -> Response:
+        """``GET /_emulator/books``."""
+        return JSONResponse(self._engine.books.report(self._engine.now_concurrency))
+
+    async def faults(self, request: Request) -> Response:
+        """``GET /_emulator/faults``: the rules with their counts."""
+        return JSONResponse(self._engine.faults.describe())
+
+    async def add_faults(self, request: Request) -> Response:
+        """``POST /_emulator/faults``: one rule or a list; answers all rules in force."""
+        try:
+            rules = parse_faults(json.loads(await request.body()))
+        except ValueError as error:
+            return JSONResponse({"error": {"type": "invalid_request_error", "message": str(error)}}, 400)
+        self._engine.faults.add(rules)
+        return JSONResponse(self._engine.faults.describe(), 201)
+
+    async def clear_faults(self, request: Request) -> Response:
+        """``DELETE /_emulator/faults``."""
+        self._engine.faults.clear()
+        return JSONResponse([])
+
+    async def reset(self, request: Request) -> Response:
+        """``POST /_emulator/reset``: forget every generation, count and fault."""
+        await self._engine.reset()
+        return JSONResponse(self._engine.books.report(self._engine.now_concurrency))

@@ -1,0 +1,108 @@
+"""Rendered clips: each is drawn once, kept as a file, and shared by every generation that looks the same."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from prefect_video.emulator.generation import FPS, Order
+from prefect_video.emulator.settings import EmulatorSettings
+
+LOOK = 1
+"""Version of the picture; goes into every clip's key, so that a new look never serves an old file."""
+
+PLATE_PROMPT = "One clip for every generation of this duration and shape"
+
+
+class ClipSpec(NamedTuple):
+    """All that decides the bytes of a clip; ``duration`` in seconds, ``width`` and ``height`` in pixels.
+
+    ``frames`` is the exact number of pictures where that is not ``duration * fps``.
+    """
+
+    seed: str
+    model: str
+    prompt: str
+    duration: int
+    width: int
+    height: int
+    frames: int | None = None
+    fps: int = FPS
+
+    @property
+    def key(self) -> str:
+        """Hash of the specification; also what the picture shows as its clip number."""
+        return hashlib.sha256(json.dumps([LOOK, *self]).encode()).hexdigest()[:24]
+
+
+class Clip(NamedTuple):
+    """A rendered clip.
+
+    Attributes:
+        video: The MP4 file.
+        thumbnail: The JPEG file.
+        size: Bytes of the MP4.
+        etag: Quoted SHA-256 of the MP4.
+    """
+
+    video: Path
+    thumbnail: Path
+    size: int
+    etag: str
+
+
+class ClipLibrary:
+    """Renders clips on a few threads and remembers them by their specification."""
+
+    def __init__(self, settings: EmulatorSettings, folder: Path) -> None:
+        self._plate = settings.render == "plate"
+        self._folder = folder
+        self._threads = ThreadPoolExecutor(settings.render_workers, thread_name_prefix="emulator-render")
+        self._clips: dict[str, asyncio.Task[Clip]] = {}
+        self._stop = threading.Event()
+
+    def spec(self, order: Order) -> ClipSpec:
+        """What the clip of an order looks like."""
+        shape = (order.duration, *order.frame_size, order.frames, order.fps)
+        if self._plate:
+            return ClipSpec("plate", "plate", PLATE_PROMPT, *shape)
+        return ClipSpec(order.seed, order.model, order.prompt, *shape)
+
+    async def get(self, order: Order) -> Clip:
+        """The clip of an order, rendered if it is not there yet.
+
+        Raises:
+            RenderStopped: The library is being closed.
+        """
+        spec = self.spec(order)
+        task = self._clips.get(spec.key)
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = asyncio.create_task(self._render(spec))
+            self._clips[spec.key] = task
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Stop rendering; a clip that is being drawn is given up at its next frame."""
+        self._stop.set()
+        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+        for task in self._clips.values():
+            task.cancel()
+        await asyncio.gather(*self._clips.values(), return_exceptions=True)
+
+    async def _render(self, spec: ClipSpec) -> Clip:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._render_to_files, spec)
+
+    def _render_to_files(self, spec: ClipSpec) -> Clip:
+        video, thumbnail = self._folder / f"{spec.key}.mp4", self._folder / f"{spec.key}.jpg"
+        if not (video.exists() and thumbnail.exists()):
+            from prefect_video.emulator.render import render_clip
+
+            self._folder.mkdir(parents=True, exist_ok=True)
+            render_clip(spec, video, thumbnail, should_stop=self._stop.is_set)
+        content = video.read_bytes()
+        return Clip(video, thumbnail, len(content), f'"{hashlib.sha256(content).hexdigest()}"')

@@ -1,0 +1,319 @@
+"""The provider behind every dialect: accounts, generations, and the clock that moves them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable
+
+from prefect_video.emulator.accounts import Accounts
+from prefect_video.emulator.admission import breaks_policy, check_admission, check_quota
+from prefect_video.emulator.agenda import Agenda
+from prefect_video.emulator.books import Books
+from prefect_video.emulator.clips import Clip, ClipLibrary
+from prefect_video.emulator.faults import FaultBoard
+from prefect_video.emulator.generation import Failure, Generation, Order, Status, cost_usd
+from prefect_video.emulator.journal import Journal, JournalError
+from prefect_video.emulator.refusal import Refusal
+from prefect_video.emulator.register import Register
+from prefect_video.emulator.settings import EmulatorSettings
+from prefect_video.emulator.timing import QUEUED_SHARE, WorkTimes
+
+logger = logging.getLogger("prefect_video.emulator")
+
+FAILING_PROMPT = "[fail]"
+CANCELLABLE_SHARE = 0.5
+
+Listener = Callable[[Generation, Status], None]
+
+
+class Engine:
+    """All state of one emulator. Every method runs on the emulator's event loop.
+
+    Changes are made in memory at once and become durable with :meth:`commit`, which every answer awaits
+    before it leaves.
+
+    Attributes:
+        books: What happened, counted.
+        faults: The rules in force.
+        closing: Set when the emulator is shutting down.
+        idle: Set while no generation is under way.
+        listeners: Called with a generation and its new status at every change.
+    """
+
+    def __init__(self, settings: EmulatorSettings, journal: Journal, clips: ClipLibrary) -> None:
+        self.settings = settings
+        self.accounts = Accounts(settings)
+        self.books = Books()
+        self.faults = FaultBoard(settings.faults)
+        self.closing = asyncio.Event()
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.listeners: list[Listener] = []
+        self._journal = journal
+        self._clips = clips
+        self._times = WorkTimes.parse(settings.times)
+        self._register = Register()
+        self._changed: dict[str, Generation] = {}
+        self._agenda = Agenda(self._advance)
+        self._renders: set[asyncio.Task[None]] = set()
+        self._writing = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Move generations along as their time comes, until cancelled."""
+        async for _ in self._agenda:
+            try:
+                await self.commit()
+            except JournalError as error:
+                logger.error("%s; tried again with the next change", error)
+
+    async def load(self) -> None:
+        """Take up what the journal holds; generations under way go on as if time had not stopped."""
+        generations, lines = await self._journal.load()
+        self.books = Books(lines)
+        for generation in generations:
+            self._register.add(generation)
+        for generation in self._register.all_unfinished():
+            self.idle.clear()
+            self._resume(generation)
+
+    async def commit(self) -> None:
+        """Return when every change made so far is durable; concurrent callers share one transaction.
+
+        Raises:
+            JournalError: They could not be written; they stay pending.
+        """
+        async with self._writing:
+            if not self._changed and not self.books.changed:
+                return
+            generations, self._changed = self._changed, {}
+            lines, self.books.changed = self.books.changed, set()
+            try:
+                await self._journal.write(generations.values(), [(line, self.books.value(line)) for line in lines])
+            except JournalError:
+                self._changed = generations | self._changed
+                self.books.changed |= lines
+                raise
+
+    async def reset(self) -> None:
+        """Forget every generation, count and fault."""
+        self._stop_work()
+        self._register.clear()
+        self.idle.set()
+        self.faults.clear()
+        async with self._writing:
+            self._changed.clear()
+            self.books.clear()
+            await self._journal.clear()
+
+    async def close(self) -> None:
+        """Stop all work and write down what is left."""
+        self.closing.set()
+        renders = list(self._renders)
+        self._stop_work()
+        await asyncio.gather(*renders, return_exceptions=True)
+        await self.commit()
+
+    def submit(
+        self,
+        account: str,
+        dialect: str,
+        order: Order,
+        *,
+        fail_at_once: bool = False,
+        queueing: bool = False,
+        moderated_later: bool = False,
+        id_prefix: str = "gen_",
+    ) -> Generation:
+        """Accept an order.
+
+        Args:
+            account: Whose it is.
+            dialect: In whose words its webhooks are.
+            order: What is wanted.
+            fail_at_once: Whether it fails right after it was accepted.
+            queueing: Whether everything is let in, as job queues do: policy and a full account only show later.
+            moderated_later: Whether a prompt against policy is let in, and fails.
+            id_prefix: What its id begins with.
+
+        Raises:
+            Refusal: The prompt is against policy, or the account's quota or capacity is used up.
+        """
+        if queueing:
+            check_quota(self.settings, self._register, account)
+        else:
+            check_admission(self.settings, self._register, account, "" if moderated_later else order.prompt)
+        now = time.time()
+        work = self._times.work_seconds(order.seed, order.duration) / self.settings.speed
+        generation = Generation(
+            id=f"{id_prefix}{uuid.uuid4().hex[:24]}",
+            dialect=dialect,
+            account=account,
+            order=order,
+            created=now,
+            starts_at=now + work * QUEUED_SHARE,
+            ends_at=now + work,
+            doomed=FAILING_PROMPT in order.prompt or breaks_policy(self.settings, order.prompt),
+        )
+        self._register.add(generation)
+        self.idle.clear()
+        self._changed[generation.id] = generation
+        key = self.accounts.label(account)
+        self.books.count("accepted", prompt=order.prompt, key=key)
+        self.books.raise_peak(self.now_concurrency)
+        self.books.raise_peak(self._register.count_unfinished(account), key=key)
+        self._tell(generation)
+        if fail_at_once:
+            self._fail(generation, Failure(code="internal_failure", message="Internal generation failure"))
+        else:
+            self._agenda.add(generation.starts_at, generation.id)
+        return generation
+
+    def retrieve(self, account: str, generation_id: str) -> Generation:
+        """A generation of this account.
+
+        Raises:
+            Refusal: There is none of that id.
+        """
+        generation = self._register.get(generation_id)
+        if generation is None or generation.account != account or generation.deleted:
+            raise Refusal("not_found", f"No generation with id {generation_id!r} exists under this key")
+        return generation
+
+    def find(self, generation_id: str) -> Generation | None:
+        """A generation of any account, as the download host sees them."""
+        generation = self._register.get(generation_id)
+        return None if generation is None or generation.deleted else generation
+
+    def list_generations(
+        self, account: str, *, status: str | None = None, created_after: float | None = None
+    ) -> list[Generation]:
+        """The account's generations, newest first; ``created_after`` excludes its own second."""
+        return [
+            generation
+            for generation in self._register.newest_first(account)
+            if not generation.deleted
+            and (status is None or generation.status == status)
+            and (created_after is None or int(generation.created) > created_after)
+        ]
+
+    def cancel(self, account: str, generation_id: str) -> Generation:
+        """Cancel what is queued or at most half done; cancelling twice is no error.
+
+        Raises:
+            Refusal: There is none of that id, or it is too far on or over.
+        """
+        generation = self.retrieve(account, generation_id)
+        if generation.status == "cancelled":
+            return generation
+        if generation.is_finished:
+            raise Refusal(
+                "conflict",
+                f"Generation {generation_id} is already {generation.status}; it cannot be cancelled",
+            )
+        if generation.progress(time.time()) > CANCELLABLE_SHARE:
+            raise Refusal(
+                "conflict",
+                f"Generation {generation_id} is more than 50 % done; it can no longer be cancelled",
+            )
+        self._finish(generation, "cancelled")
+        return generation
+
+    def stop(self, generation: Generation) -> None:
+        """End a generation as cancelled, however far it is; nothing happens to one that is over."""
+        if not generation.is_finished:
+            self._finish(generation, "cancelled")
+
+    def forget(self, generation: Generation) -> None:
+        """No longer show a generation; work on it, and its bill, go on."""
+        generation.deleted = True
+        self._changed[generation.id] = generation
+
+    @property
+    def now_concurrency(self) -> int:
+        """Unfinished generations of all accounts."""
+        return self._register.count_unfinished()
+
+    async def clip(self, generation: Generation) -> Clip:
+        """The rendered video of a generation."""
+        return await self._clips.get(generation.order)
+
+    def _resume(self, generation: Generation) -> None:
+        if generation.status == "queued":
+            self._agenda.add(generation.starts_at, generation.id)
+        else:
+            self._work_on(generation)
+
+    def _advance(self, generation_id: str) -> None:
+        """Take the step that is due; stale entries of finished generations are passed over."""
+        generation = self._register.get(generation_id)
+        if generation is None or generation.is_finished:
+            return
+        if generation.status == "queued":
+            generation.status = "processing"
+            self._changed[generation.id] = generation
+            self._tell(generation)
+            self._work_on(generation)
+        elif generation.doomed:
+            self._fail(generation, self._verdict(generation.order))
+        else:
+            self._complete(generation)
+
+    def _verdict(self, order: Order) -> Failure:
+        if breaks_policy(self.settings, order.prompt):
+            return Failure(code="content_policy_violation", message="Prompt violates content policy")
+        return Failure(code="generation_failed", message="The model gave up on this prompt")
+
+    def _work_on(self, generation: Generation) -> None:
+        if generation.doomed:
+            self._agenda.add(generation.ends_at, generation.id)
+            return
+        task = asyncio.create_task(self._render(generation))
+        self._renders.add(task)
+        task.add_done_callback(self._renders.discard)
+
+    async def _render(self, generation: Generation) -> None:
+        try:
+            clip = await self._clips.get(generation.order)
+        except Exception as error:  # noqa: BLE001 -- whatever goes wrong, the client must see an end
+            if not self.closing.is_set() and not generation.is_finished:
+                logger.error("Clip of %s could not be rendered: %r", generation.id, error)
+                self._fail(generation, Failure(code="render_error", message=f"Rendering failed: {error}"))
+                await self.commit()
+            return
+        generation.file_size = clip.size
+        self._agenda.add(generation.ends_at, generation.id)
+
+    def _complete(self, generation: Generation) -> None:
+        price = generation.order.price_usd
+        generation.cost = price if price is not None else cost_usd(generation.order.duration)
+        prompt, key = generation.order.prompt, self.accounts.label(generation.account)
+        self.books.count("billed", prompt=prompt, key=key)
+        self.books.count("billed_usd", prompt=prompt, key=key, amount=generation.cost)
+        self._finish(generation, "completed")
+
+    def _fail(self, generation: Generation, failure: Failure) -> None:
+        generation.failure = failure
+        self._finish(generation, "failed")
+
+    def _finish(self, generation: Generation, status: Status) -> None:
+        generation.status = status
+        generation.finished = time.time()
+        self._register.finish(generation)
+        if not self.now_concurrency:
+            self.idle.set()
+        self._changed[generation.id] = generation
+        self.books.count(status)
+        self._tell(generation)
+
+    def _tell(self, generation: Generation) -> None:
+        logger.debug("Generation %s is %s", generation.id, generation.status)
+        for listener in self.listeners:
+            listener(generation, generation.status)
+
+    def _stop_work(self) -> None:
+        self._agenda.clear()
+        for task in self._renders:
+            task.cancel()

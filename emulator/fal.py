@@ -1,0 +1,220 @@
+"""fal's dialect: a job queue, mounted at ``/fal`` in place of its host, and its signing keys.
+
+Everything is let in; what a model does not take, or policy forbids, shows as the result of the job.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from prefect_video.emulator.desk import Desk, disguised
+from prefect_video.emulator.engine import Engine
+from prefect_video.emulator.faults import FaultRule
+from prefect_video.emulator.generation import Generation, Order, Status
+from prefect_video.emulator.links import LinkSigner
+from prefect_video.emulator.model_input import read_order
+from prefect_video.emulator.refusal import Refusal
+from prefect_video.emulator.sora_requests import read_json
+from prefect_video.emulator.webhooks import Delivery
+
+DIALECT: Final = "fal"
+PREFIX: Final = "/fal"
+
+_STATUSES: Final[dict[Status, str]] = {
+    "queued": "IN_QUEUE",
+    "processing": "IN_PROGRESS",
+    "completed": "COMPLETED",
+    "failed": "COMPLETED",
+    "cancelled": "COMPLETED",
+}
+
+
+class FalDialect:
+    """Routes and wording over one engine."""
+
+    def __init__(self, engine: Engine, signer: LinkSigner) -> None:
+        self._engine = engine
+        self._desk = Desk(engine, signer, DIALECT, scheme="Key", queueing=True)
+        self._dead_links: dict[str, FaultRule] = {}  # a fault of the status shows in the result that follows it
+
+    def app(self) -> Starlette:
+        """The ASGI application, to be mounted at PREFIX."""
+        job = "/{owner}/{app}/requests/{id}"
+        return Starlette(
+            routes=[
+                Route("/.well-known/jwks.json", self.keys, methods=["GET"]),
+                Route(f"{job}/status", self.status, methods=["GET"]),
+                Route(f"{job}/cancel", self.cancel, methods=["PUT"]),
+                Route(job, self.result, methods=["GET"]),
+                Route("/{model:path}", self.submit, methods=["POST"]),
+            ],
+            exception_handlers={Refusal: _refused, HTTPException: _http_error},
+        )
+
+    async def submit(self, request: Request) -> Response:
+        """``POST /{owner}/{app}/{path}``."""
+
+        def accepted(generation: Generation, rule: FaultRule | None) -> Response:
+            return JSONResponse({"status": "IN_QUEUE", **_links(request, generation), "queue_position": 0})
+
+        return await self._desk.submit(request, _read_order, accepted)
+
+    async def status(self, request: Request) -> Response:
+        """``GET /{owner}/{app}/requests/{id}/status``."""
+
+        def described(generation: Generation, rule: FaultRule | None) -> Response:
+            _check_app(request, generation)
+            if rule is not None and rule.kind == "expired_link":
+                self._dead_links[generation.id] = rule
+            word = disguised(_STATUSES[generation.status], rule)
+            answer: dict[str, Any] = {"status": word, **_links(request, generation), "logs": None}
+            if generation.status == "queued":
+                answer["queue_position"] = 0
+            if generation.is_finished:
+                answer["metrics"] = {"inference_time": generation.ends_at - generation.starts_at}
+                answer |= _status_error(generation)
+            return JSONResponse(answer, 200 if generation.is_finished else 202)
+
+        return await self._desk.retrieve(request, described)
+
+    async def result(self, request: Request) -> Response:
+        """``GET /{owner}/{app}/requests/{id}``."""
+        generation = self._desk.find(request, "retrieve")
+        _check_app(request, generation)
+        if not generation.is_finished:
+            return JSONResponse({"detail": "Request is still in progress"}, 400)
+        body, code = self._payload(generation, self._dead_links.pop(generation.id, None))
+        return JSONResponse(body, code)
+
+    async def cancel(self, request: Request) -> Response:
+        """``PUT /{owner}/{app}/requests/{id}/cancel``: only what has not started is stopped."""
+
+        def cancelled(generation: Generation, rule: FaultRule | None) -> Response:
+            _check_app(request, generation)
+            if generation.is_finished:
+                return JSONResponse({"status": "ALREADY_COMPLETED"}, 400)
+            if generation.status == "queued":
+                self._engine.stop(generation)
+            return JSONResponse({"status": "CANCELLATION_REQUESTED"}, 202)
+
+        return await self._desk.about(self._desk.find(request, "cancel"), "cancel", cancelled)
+
+    async def keys(self, request: Request) -> Response:
+        """``GET /.well-known/jwks.json``: the public halves of what signs webhooks."""
+        self._engine.books.count_request("keys")
+        settings = self._engine.settings
+        secrets = {settings.webhook_secret, *settings.webhook_secrets.values()}
+        return JSONResponse({"keys": [_public_key(secret) for secret in sorted(secrets)]})
+
+    def delivery(self, generation: Generation, status: Status, event_id: str, timestamp: float) -> Delivery | None:
+        """The signed webhook that tells of an end."""
+        if status not in ("completed", "failed"):
+            return None
+        payload, code = self._payload(generation, None)
+        event: dict[str, Any] = {
+            "request_id": generation.id,
+            "gateway_request_id": generation.id,
+            "status": "OK" if status == "completed" else "ERROR",
+            "payload": payload,
+        }
+        if status == "failed":
+            event["error"] = f"Invalid status code: {code}"
+        body = json.dumps(event, separators=(",", ":")).encode()
+        stamp = str(int(timestamp))
+        message = "\n".join([generation.id, generation.account, stamp, hashlib.sha256(body).hexdigest()])
+        secret = self._engine.accounts.webhook_secret(generation.account)
+        return Delivery(
+            body=body,
+            signature_header="X-Fal-Webhook-Signature",
+            signature=_private_key(secret).sign(message.encode()).hex(),
+            headers={
+                "X-Fal-Webhook-Request-Id": generation.id,
+                "X-Fal-Webhook-User-Id": generation.account,
+                "X-Fal-Webhook-Timestamp": stamp,
+            },
+        )
+
+    def _payload(self, generation: Generation, rule: FaultRule | None) -> tuple[dict[str, Any], int]:
+        """What the model said, and with which HTTP status."""
+        if generation.failure is not None:
+            kind = generation.failure.code
+            if kind == "content_policy_violation":
+                return {"detail": [{"loc": ["body", "prompt"], "msg": generation.failure.message, "type": kind}]}, 422
+            return {"detail": generation.failure.message, "error_type": "internal_error"}, 500
+        if generation.status != "completed":
+            return {"detail": "Request was cancelled", "error_type": "client_cancelled"}, 400
+        video = {
+            "url": self._desk.links(generation, rule).video,
+            "content_type": "video/mp4",
+            "file_name": "video.mp4",
+            "file_size": generation.file_size,
+        }
+        return {"video": video, "seed": generation.order.metadata.get("seed", 42)}, 200
+
+
+async def _read_order(request: Request) -> Order:
+    model = request.path_params["model"]
+    if len(model.split("/")) < 2:
+        raise Refusal("not_found", f"Application {model!r} not found")
+    return read_order(await read_json(request), model=model, webhook_url=request.query_params.get("fal_webhook"))
+
+
+def _app_of(generation: Generation) -> str:
+    """Owner and app of a model: what its jobs are found under, without the rest of the path."""
+    return "/".join(generation.order.model.split("/")[:2])
+
+
+def _check_app(request: Request, generation: Generation) -> None:
+    asked = f"{request.path_params['owner']}/{request.path_params['app']}"
+    if asked != _app_of(generation):
+        raise Refusal("not_found", f"Request {generation.id} not found under {asked}")
+
+
+def _links(request: Request, generation: Generation) -> dict[str, str]:
+    job = f"{request.url.scheme}://{request.url.netloc}{PREFIX}/{_app_of(generation)}/requests/{generation.id}"
+    return {
+        "request_id": generation.id,
+        "response_url": job,
+        "status_url": f"{job}/status",
+        "cancel_url": f"{job}/cancel",
+    }
+
+
+def _status_error(generation: Generation) -> dict[str, str]:
+    """What the status itself says of an end without a video; a refusal by the model shows in its result only."""
+    if generation.status == "cancelled":
+        return {"error": "Request was cancelled", "error_type": "client_cancelled"}
+    if generation.failure is not None and generation.failure.code != "content_policy_violation":
+        return {"error": generation.failure.message, "error_type": "internal_error"}
+    return {}
+
+
+def _private_key(secret: str) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(secret.encode()).digest())
+
+
+def _public_key(secret: str) -> dict[str, str]:
+    raw = _private_key(secret).public_key().public_bytes_raw()
+    return {"kty": "OKP", "crv": "Ed25519", "x": base64.urlsafe_b64encode(raw).rstrip(b"=").decode()}
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else {}
+    return JSONResponse({"detail": error.message}, error.status, headers)
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"detail": str(error.detail)}, error.status_code)

@@ -1,0 +1,212 @@
+"""Faults on demand: rules that make the emulator misbehave, and the board that picks the one due.
+
+A rule is an object ``{operation, kind, times, after, match, ...}``. ``times`` is how often it fires (1 by
+default, null for ever), ``after`` how many matching requests it lets pass first, ``match`` narrows it by a part of
+the prompt or by generation id. The first rule in order that matches and is not used up fires, one rule a request.
+Rules are not kept over a restart.
+
+| kind | operations | parameters | what happens |
+| --- | --- | --- | --- |
+| rate_limited | all but webhook | retry_after | 429; nothing was done |
+| error_before | all but webhook | – | 500 without a generation id; nothing was done |
+| error_after | submit, cancel | – | done (accepted, cancelled), then 500 without a generation id |
+| generation_error | submit | – | accepted and failed at once; 500 with ``generation_id`` |
+| reset_before | all but webhook | – | TCP reset without an answer; nothing was done |
+| reset_after | submit, retrieve, list, cancel | – | done, then TCP reset without an answer |
+| hang | all but webhook | seconds (60) | done, then no answer; reset after that time |
+| delay | all but webhook | seconds (1) | done at once, answered after that time |
+| slow | all but webhook | bytes_per_second | the body trickles at that rate |
+| truncated | all but webhook | fraction | headers promise all, the connection closes after that share |
+| short_file | content | fraction | a complete answer, but of a file cut to that share |
+| wrong_content | all but webhook | – | 200 with an HTML page; nothing was done |
+| expired_link | retrieve, list, content | – | links handed out are dead; on content: 403 as if it were |
+| unknown_status | retrieve, list | status | the answer carries that status word; on list, in every item |
+| not_found | retrieve, cancel, content | – | 404 although the generation exists |
+| list_off | list | http_status (404) | the endpoint answers 404, 405 or 501 |
+| duplicate | webhook | copies (2) | the same delivery is sent that many times |
+| late | webhook | seconds (1), backdate_seconds (0) | sent that late; the signed timestamp is older by both |
+| forged | webhook | – | before the true one comes a false "completed" with a wrong signature |
+| drop | webhook | – | never sent |
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+Operation = Literal["submit", "retrieve", "list", "cancel", "content", "webhook"]
+Kind = Literal[
+    "rate_limited", "error_before", "error_after", "generation_error", "reset_before", "reset_after",
+    "hang", "delay", "slow", "truncated", "short_file", "wrong_content", "expired_link", "unknown_status", "not_found",
+    "list_off", "duplicate", "late", "forged", "drop",
+]  # fmt: skip
+
+_HTTP: frozenset[Operation] = frozenset({"submit", "retrieve", "list", "cancel", "content"})
+_WEBHOOK: frozenset[Operation] = frozenset({"webhook"})
+OPERATIONS_OF: dict[Kind, frozenset[Operation]] = {
+    "rate_limited": _HTTP,
+    "error_before": _HTTP,
+    "error_after": frozenset({"submit", "cancel"}),
+    "generation_error": frozenset({"submit"}),
+    "reset_before": _HTTP,
+    "reset_after": _HTTP - {"content"},
+    "hang": _HTTP,
+    "delay": _HTTP,
+    "slow": _HTTP,
+    "truncated": _HTTP,
+    "short_file": frozenset({"content"}),
+    "wrong_content": _HTTP,
+    "expired_link": frozenset({"retrieve", "list", "content"}),
+    "unknown_status": frozenset({"retrieve", "list"}),
+    "not_found": frozenset({"retrieve", "cancel", "content"}),
+    "list_off": frozenset({"list"}),
+    "duplicate": _WEBHOOK,
+    "late": _WEBHOOK,
+    "forged": _WEBHOOK,
+    "drop": _WEBHOOK,
+}
+_SECONDS: dict[Kind, float] = {"hang": 60.0}
+
+
+class FaultMatch(BaseModel):
+    """Which requests a rule is for; what is None is not looked at."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str | None = None
+    generation_id: str | None = None
+
+    def accepts(self, prompt: str | None, generation_id: str | None) -> bool:
+        """Whether a request about this prompt and generation is meant."""
+        if self.prompt is not None and (prompt is None or self.prompt not in prompt):
+            return False
+        return self.generation_id is None or self.generation_id == generation_id
+
+
+class FaultRule(BaseModel):
+    """One rule; the module's table says what each kind does and which parameters it reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    operation: Operation
+    kind: Kind
+    times: int | None = Field(default=1, ge=1)
+    after: int = Field(default=0, ge=0)
+    match: FaultMatch = FaultMatch()
+    retry_after: float = Field(default=1.0, ge=0)
+    seconds: float | None = Field(default=None, ge=0)
+    backdate_seconds: float = Field(default=0.0, ge=0)
+    bytes_per_second: int = Field(default=65_536, ge=1)
+    fraction: float = Field(default=0.5, ge=0, lt=1)
+    status: str = Field(default="moderating", min_length=1)
+    http_status: Literal[404, 405, 501] = 404
+    copies: int = Field(default=2, ge=2)
+
+    @model_validator(mode="after")
+    def _kind_fits_operation(self) -> Self:
+        allowed = OPERATIONS_OF[self.kind]
+        if self.operation not in allowed:
+            raise ValueError(
+                f"a fault of kind {self.kind!r} cannot happen on {self.operation!r}; "
+                f"use one of: {', '.join(sorted(allowed))}"
+            )
+        return self
+
+    @property
+    def wait_seconds(self) -> float:
+        """``seconds``, or the default of the kind."""
+        return self.seconds if self.seconds is not None else _SECONDS.get(self.kind, 1.0)
+
+
+_RULES: TypeAdapter[list[FaultRule]] = TypeAdapter(list[FaultRule])
+
+
+def parse_faults(document: Any) -> list[FaultRule]:
+    """Rules from decoded JSON or YAML: one object or a list of them.
+
+    Raises:
+        ValueError: A rule is malformed; the message names its place and field.
+    """
+    try:
+        return _RULES.validate_python(document if isinstance(document, list) else [document])
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"fault rule {place}: {first['msg']}") from error
+
+
+def load_faults(path: Path) -> tuple[FaultRule, ...]:
+    """Rules from a YAML (``.yaml``, ``.yml``) or JSON file.
+
+    Raises:
+        ValueError: The file cannot be parsed or holds a malformed rule; the message names the file.
+        OSError: The file cannot be read.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        if path.suffix in (".yaml", ".yml"):
+            import yaml
+
+            try:
+                document = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ValueError(f"not valid YAML: {error}") from error
+        else:
+            document = json.loads(text)
+        return tuple(parse_faults(document if document is not None else []))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+class FaultBoard:
+    """The rules in force and how often each has been seen and fired."""
+
+    def __init__(self, rules: Iterable[FaultRule] = ()) -> None:
+        self._posted: list[_Posted] = []
+        self.add(rules)
+
+    def add(self, rules: Iterable[FaultRule]) -> None:
+        """Put rules behind those already there."""
+        self._posted.extend(_Posted(rule) for rule in rules)
+
+    def clear(self) -> None:
+        """Take every rule down."""
+        self._posted.clear()
+
+    def take(
+        self, operation: Operation, *, prompt: str | None = None, generation_id: str | None = None
+    ) -> FaultRule | None:
+        """The rule that fires for this request, counted as fired; None when the request is to go well."""
+        for posted in self._posted:
+            rule = posted.rule
+            if rule.operation != operation or not rule.match.accepts(prompt, generation_id):
+                continue
+            if rule.times is not None and posted.fired >= rule.times:
+                continue
+            posted.seen += 1
+            if posted.seen > rule.after:
+                posted.fired += 1
+                return rule
+        return None
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Every rule as JSON, with ``seen`` and ``fired``."""
+        return [
+            {**posted.rule.model_dump(mode="json"), "seen": posted.seen, "fired": posted.fired}
+            for posted in self._posted
+        ]
+
+
+class _Posted:
+    """A rule on the board with its counts."""
+
+    __slots__ = ("fired", "rule", "seen")
+
+    def __init__(self, rule: FaultRule) -> None:
+        self.rule = rule
+        self.seen = 0
+        self.fired = 0

@@ -1,0 +1,125 @@
+"""One remote generation as the provider keeps it, free of any dialect."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from decimal import Decimal
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Status = Literal["queued", "processing", "completed", "failed", "cancelled"]
+FINISHED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
+
+PRICE_PER_SECOND: dict[int, Decimal] = {
+    5: Decimal("0.30"),
+    10: Decimal("0.25"),
+    15: Decimal("0.22"),
+    20: Decimal("0.20"),
+}
+FPS = 24
+"""Pictures per second where nothing else is asked for."""
+_SHORT_SIDE = {"480p": 480, "720p": 720, "1080p": 1080}
+_LONG_SIDE = {"480p": 854, "720p": 1280, "1080p": 1920}
+
+
+def cost_usd(duration: int) -> Decimal:
+    """Price of a completed video in USD with cents: the tier of the largest table duration not longer."""
+    tier = max((step for step in PRICE_PER_SECOND if step <= duration), default=min(PRICE_PER_SECOND))
+    return (PRICE_PER_SECOND[tier] * duration).quantize(Decimal("0.01"))
+
+
+def frame_size(aspect_ratio: str, resolution: str) -> tuple[int, int]:
+    """Width and height in pixels."""
+    short, long = _SHORT_SIDE[resolution], _LONG_SIDE[resolution]
+    return {"16:9": (long, short), "9:16": (short, long), "1:1": (short, short)}[aspect_ratio]
+
+
+class Order(BaseModel):
+    """What a client asked for, after its dialect has checked it.
+
+    Attributes:
+        size: Width and height in pixels, for dialects that ask for these; else aspect ratio and resolution decide.
+        frames: Exact number of pictures, for dialects that ask for it; else the duration decides.
+        fps: Pictures per second.
+        price_usd: What it costs by the dialect's own prices; None for the guide's.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    prompt: str
+    duration: int
+    aspect_ratio: Literal["16:9", "9:16", "1:1"]
+    resolution: Literal["480p", "720p", "1080p"]
+    metadata: dict[str, Any] = {}
+    webhook_url: str | None = None
+    size: tuple[int, int] | None = None
+    frames: int | None = None
+    fps: int = FPS
+    price_usd: Decimal | None = None
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.size or frame_size(self.aspect_ratio, self.resolution)
+
+    @property
+    def seed(self) -> str:
+        """``metadata["seed"]`` where given, else a hash of prompt and parameters."""
+        if self.metadata.get("seed") is not None:
+            return json.dumps(self.metadata["seed"], sort_keys=True)
+        parts = [self.model, self.prompt, self.duration, self.aspect_ratio, self.resolution]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+class Failure(BaseModel):
+    """Why a generation failed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    message: str
+
+
+class Generation(BaseModel):
+    """A generation and where it stands; times are Unix seconds.
+
+    Attributes:
+        account: Whose it is (never the API key itself).
+        starts_at: When it leaves the queue.
+        ends_at: When its work is over; it completes then, or when its clip is rendered if that is later.
+        doomed: Whether it will fail at ``ends_at``.
+        deleted: Whether the client has had it forgotten; work under way goes on all the same.
+        file_size: Bytes of the video, once completed.
+        cost: Billed USD, once completed.
+    """
+
+    id: str
+    dialect: str
+    account: str
+    order: Order
+    created: float
+    starts_at: float
+    ends_at: float
+    doomed: bool = False
+    deleted: bool = False
+    status: Status = "queued"
+    failure: Failure | None = None
+    finished: float | None = None
+    file_size: int | None = None
+    cost: Decimal | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the status is terminal."""
+        return self.status in FINISHED
+
+    def progress(self, now: float) -> float:
+        """Share of the work done, 0 to 1."""
+        if now <= self.starts_at:
+            return 0.0
+        if now >= self.ends_at:
+            return 1.0
+        return (now - self.starts_at) / (self.ends_at - self.starts_at)

@@ -1,0 +1,119 @@
+"""What can be read in the picture: prompt, time code, model and clip number, progress bar, watermark."""
+
+from __future__ import annotations
+
+from PIL import Image, ImageDraw, ImageFont
+
+from prefect_video.emulator.clips import ClipSpec
+
+WHITE, BLACK, NEUTRAL = 235, 16, 128
+MAX_LINES = 4
+WATERMARK = "EMULATOR"
+_DIGITS = "0123456789:."
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+class Lettering:
+    """Text laid over the frames of one clip; drawn once, pasted many times.
+
+    Pillow's own font is used, so that it looks the same on every machine; letters it lacks show as boxes.
+    """
+
+    def __init__(self, spec: ClipSpec) -> None:
+        self._width, self._height = spec.width, spec.height
+        unit = min(spec.width, spec.height)
+        self._margin = (unit // 24) & ~1
+        self._caption = _caption_panel(spec, self._margin, _font(unit // 19), _font(unit // 34))
+        self._caption_top = (spec.height - self._caption.height) & ~1
+        self._watermark = _line(WATERMARK, _font(unit // 14), strength=150)
+        self._digits = {digit: _line(digit, _font(unit // 13)) for digit in _DIGITS}
+        self._cell = max(image.width for image in self._digits.values())
+
+    def draw(
+        self,
+        luma: Image.Image,
+        blue: Image.Image,
+        red: Image.Image,
+        *,
+        seconds: float,
+        frame: int,
+        share: float,
+    ) -> None:
+        """Lay all text over a frame's planes; ``share`` is the part of the clip that has passed."""
+        self._draw_panel(luma, blue, red)
+        luma.paste(WHITE, (0, self._caption_top), self._caption)
+        luma.paste(WHITE, (self._width - self._watermark.width - self._margin, self._margin), self._watermark)
+        self._draw_time(luma, f"{int(seconds) // 60:02d}:{int(seconds) % 60:02d}.{frame:02d}")
+        bar = max(2, self._margin // 6)
+        luma.paste(WHITE, (0, self._height - bar, round(self._width * share), self._height))
+
+    def _draw_panel(self, luma: Image.Image, blue: Image.Image, red: Image.Image) -> None:
+        """Darken and grey the ground under the prompt, for contrast."""
+        shade = Image.new("L", (self._width, self._height - self._caption_top), 150)
+        luma.paste(BLACK, (0, self._caption_top), shade)
+        top = self._caption_top // 2
+        half = shade.resize((blue.width, blue.height - top))
+        blue.paste(NEUTRAL, (0, top), half)
+        red.paste(NEUTRAL, (0, top), half)
+
+    def _draw_time(self, luma: Image.Image, text: str) -> None:
+        x = self._margin
+        for digit in text:
+            image = self._digits[digit]
+            luma.paste(BLACK, (x + 2, self._margin + 2), image)
+            luma.paste(WHITE, (x, self._margin), image)
+            x += self._cell if digit.isdigit() else image.width
+
+
+def _font(size: int) -> Font:
+    return ImageFont.load_default(size=max(8, size))
+
+
+def _line(text: str, font: Font, strength: int = 255) -> Image.Image:
+    """One line as a mask, all lines of a font equally high."""
+    height = round(font.getbbox("Ag0")[3] * 1.1)
+    image = Image.new("L", (max(1, round(font.getlength(text)) + 1), height), 0)
+    ImageDraw.Draw(image).text((0, 0), text, font=font, fill=strength)
+    return image
+
+
+def _caption_panel(spec: ClipSpec, margin: int, font: Font, small: Font) -> Image.Image:
+    """The wrapped prompt over a small line with model and clip number, as a mask across the whole width."""
+    lines = [_line(text, font) for text in wrap(spec.prompt, font, spec.width - 2 * margin)]
+    lines.append(_line(f"{spec.model[:40]}   clip {spec.key[:8]}", small, strength=215))
+    height = sum(line.height for line in lines) + round(margin * 2)
+    panel = Image.new("L", (spec.width, height + height % 2), 0)
+    y = margin
+    for line in lines:
+        panel.paste(line, (margin, y))
+        y += line.height
+    return panel
+
+
+def wrap(text: str, font: Font, width: int) -> list[str]:
+    """Break text into at most MAX_LINES lines of ``width`` pixels; what is left out becomes an ellipsis."""
+    lines: list[str] = []
+    words = text[:2000].split()
+    while words and len(lines) < MAX_LINES:
+        line = _fitting(words, font, width)
+        lines.append(line)
+    if words and lines:
+        lines[-1] = _shortened(lines[-1] + " …", font, width)
+    return lines
+
+
+def _fitting(words: list[str], font: Font, width: int) -> str:
+    """Take from ``words`` as many as fit one line; a word longer than a line is cut."""
+    line = words.pop(0)
+    if font.getlength(line) > width:
+        return _shortened(line + "…", font, width)
+    while words and font.getlength(f"{line} {words[0]}") <= width:
+        line = f"{line} {words.pop(0)}"
+    return line
+
+
+def _shortened(line: str, font: Font, width: int) -> str:
+    while font.getlength(line) > width and len(line) > 2:
+        line = line[:-2] + "…"
+    return line

@@ -1,0 +1,60 @@
+"""The free-form input of models that are hosted by the hundred, each with names of its own for the same things."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from prefect_video.emulator.generation import Order
+from prefect_video.emulator.refusal import Refusal
+
+MODEL_FPS: Final = 16
+LONGEST_SECONDS: Final = 20
+
+_SIZES: Final = {"standard": "720p", "high": "1080p"}
+_SHAPES: Final = {"landscape": "16:9", "portrait": "9:16", "square": "1:1"}
+
+
+def read_order(document: Any, *, model: str, webhook_url: str | None) -> Order:
+    """An order from the input of a model, whichever of the usual names and notations it uses.
+
+    Raises:
+        Refusal: There is no prompt, or a value is none that the emulator can draw.
+    """
+    if not isinstance(document, dict) or not isinstance(document.get("prompt"), str) or not document["prompt"].strip():
+        raise Refusal("invalid", "prompt: field required", status=422)
+    size = str(document.get("resolution") or "720p")
+    shape = str(document.get("aspect_ratio") or "16:9")
+    seed = document.get("seed")
+    try:
+        return Order.model_validate(
+            {
+                "model": model,
+                "prompt": document["prompt"],
+                **_length(document),
+                "resolution": _SIZES.get(size, size),
+                "aspect_ratio": _SHAPES.get(shape, shape),
+                "metadata": {"input": document} | ({} if seed is None else {"seed": seed}),
+                "webhook_url": webhook_url,
+            }
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise Refusal("invalid", f"{'.'.join(map(str, first['loc']))}: {first['msg']}", status=422) from error
+
+
+def _length(document: dict[str, Any]) -> dict[str, int]:
+    """From ``duration`` or ``seconds`` (5, "5" or "5s"), or from a number of frames and a rate."""
+    frames = document.get("num_frames")
+    given = document.get("duration", document.get("seconds"))
+    if given is None and isinstance(frames, int) and frames > 0:
+        fps = document.get("frames_per_second") or document.get("fps") or MODEL_FPS
+        length = {"duration": max(1, round(frames / int(fps))), "frames": frames, "fps": int(fps)}
+    else:
+        number = re.fullmatch(r"(\d{1,3})s?", str(given if given is not None else 5))
+        length = {"duration": int(number[1]) if number else 0}
+    if not 1 <= length["duration"] <= LONGEST_SECONDS:
+        raise Refusal("invalid", f"duration: {given or frames!r} is not 1 to {LONGEST_SECONDS} seconds", status=422)
+    return length

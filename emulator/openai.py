@@ -1,0 +1,226 @@
+"""The OpenAI Videos dialect: routes under ``/v1/videos``, and once more for each server that deviates from it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import math
+import time
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from prefect_video.emulator import openai_words as words
+from prefect_video.emulator.desk import Desk
+from prefect_video.emulator.engine import Engine
+from prefect_video.emulator.faults import FaultRule
+from prefect_video.emulator.generation import Generation, Order, Status
+from prefect_video.emulator.links import LinkSigner
+from prefect_video.emulator.openai_derived import DerivedRoutes
+from prefect_video.emulator.openai_pictures import picture
+from prefect_video.emulator.openai_profiles import PROFILES, Profile
+from prefect_video.emulator.openai_requests import read_create
+from prefect_video.emulator.refusal import Cause, Refusal
+from prefect_video.emulator.webhooks import Delivery
+
+LARGEST_PAGE: Final = 100
+_EVENTS: Final[dict[Status, str]] = {"completed": "video.completed", "failed": "video.failed"}
+
+
+class OpenAIDialect:
+    """Routes and wording of one profile over one engine."""
+
+    def __init__(self, engine: Engine, signer: LinkSigner, profile: Profile) -> None:
+        self._engine = engine
+        self._profile = profile
+        self._desk = Desk(
+            engine,
+            signer,
+            f"openai:{profile.name}",
+            queueing=profile.queueing,
+            moderated_later=True,
+            id_prefix=profile.id_prefix,
+        )
+
+    def app(self) -> Starlette:
+        """The ASGI application, to be mounted at the profile's prefix."""
+        one = "/videos/{id:path}" if self._profile.wraps_ids else "/videos/{id}"
+        derived = DerivedRoutes(self._desk, self._profile, self._accepted).routes() if self._profile.remixes else []
+        return Starlette(
+            routes=[
+                Route("/videos", self.create, methods=["POST"]),
+                Route("/videos", self.list_videos, methods=["GET"]),
+                *derived,
+                Route(f"{one}/content", self.content, methods=["GET"]),
+                Route(one, self.retrieve, methods=["GET"]),
+                Route(one, self.delete, methods=["DELETE"]),
+            ],
+            exception_handlers={Refusal: self._refused, HTTPException: self._http_error},
+        )
+
+    async def create(self, request: Request) -> Response:
+        """``POST /videos``."""
+
+        async def read(request: Request) -> Order:
+            return self._addressed(await read_create(request, self._profile))
+
+        return await self._desk.submit(request, read, self._accepted)
+
+    async def retrieve(self, request: Request) -> Response:
+        """``GET /videos/{id}``."""
+        _unwrap(request)
+        return await self._desk.retrieve(request, lambda generation, rule: self._told(generation, rule, model=""))
+
+    async def list_videos(self, request: Request) -> Response:
+        """``GET /videos``: newest first unless asked otherwise."""
+
+        def listed(generations: list[Generation], rule: FaultRule | None) -> Response:
+            if self._profile.paging == "none":
+                told = [self._job(one, rule) for one in reversed(generations)]
+                return JSONResponse({"object": "list", "data": told})
+            page, more = _page(request, generations)
+            told = [self._job(one, rule) for one in page]
+            answer: dict[str, Any] = {"object": "list", "data": told}
+            if self._profile.paging == "cursor":
+                ends = {"first_id": told[0]["id"] if told else None, "last_id": told[-1]["id"] if told else None}
+                answer |= {**ends, "has_more": more}
+            return JSONResponse(answer)
+
+        return await self._desk.list_all(request, listed)
+
+    async def delete(self, request: Request) -> Response:
+        """``DELETE /videos/{id}``."""
+        _unwrap(request)
+
+        def deleted(generation: Generation, rule: FaultRule | None) -> Response:
+            match self._profile.delete:
+                case "ended" if not generation.is_finished:
+                    raise Refusal("conflict", f"Video {generation.id} is still being made and cannot be deleted")
+                case "aborts" | "stops":
+                    self._engine.stop(generation)
+            told = self._job(generation, rule)
+            self._engine.forget(generation)
+            match self._profile.delete:
+                case "stops":
+                    return JSONResponse({"deleted": True})
+                case "forgets":
+                    return JSONResponse({**told, "status": "deleted"})
+            return JSONResponse({"id": told["id"], "object": "video.deleted", "deleted": True})
+
+        return await self._desk.about(self._desk.find(request, "cancel"), "cancel", deleted)
+
+    async def content(self, request: Request) -> Response:
+        """``GET /videos/{id}/content``: the MP4, or a picture from it."""
+        _unwrap(request)
+        generation = self._engine.retrieve(self._desk.account_of(request), request.path_params["id"])
+        if generation.status == "failed" and self._profile.name == "vllm_omni":
+            raise Refusal("invalid", f"Video {generation.id} failed", status=422)
+        if generation.status != "completed":
+            message = f"Video {generation.id} is not ready (status: {generation.status})"
+            raise Refusal("not_found", message, status=self._profile.unready)
+        if self._profile.cloud:
+            link = self._desk.links(generation).video
+            raise Refusal("invalid", f"Video has been uploaded to cloud storage. Please use the cloud URL: {link}")
+        variant = request.query_params.get("variant", "video")
+        if variant != "video" and self._profile.name == "generic":
+            return await picture(self._engine, generation, variant)
+        if self._profile.redirects:
+            return RedirectResponse(self._desk.links(generation).video, 302)
+        return await self._desk.content(request)
+
+    def delivery(self, generation: Generation, status: Status, event_id: str, timestamp: float) -> Delivery | None:
+        """The webhook by Standard Webhooks that tells of an end; none tells of anything else."""
+        if status not in _EVENTS:
+            return None
+        event = {
+            "id": event_id,
+            "object": "event",
+            "created_at": int(timestamp),
+            "type": _EVENTS[status],
+            "data": {"id": generation.id},
+        }
+        body = json.dumps(event, separators=(",", ":")).encode()
+        stamp = str(int(timestamp))
+        signed = b".".join([event_id.encode(), stamp.encode(), body])
+        key = _key(self._engine.accounts.webhook_secret(generation.account))
+        code = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+        return Delivery(
+            body=body,
+            signature_header="webhook-signature",
+            signature=f"v1,{code}",
+            headers={"webhook-id": event_id, "webhook-timestamp": stamp},
+        )
+
+    def _addressed(self, order: Order) -> Order:
+        """With the address that is registered for events, where there are any."""
+        if not self._profile.priced or self._profile.wraps_ids:
+            return order
+        return order.model_copy(update={"webhook_url": self._engine.settings.registered_webhook_url})
+
+    def _accepted(self, generation: Generation, rule: FaultRule | None) -> Response:
+        return self._told(generation, rule, status=self._profile.accepted)
+
+    def _told(
+        self, generation: Generation, rule: FaultRule | None, *, status: int = 200, model: str | None = None
+    ) -> Response:
+        failed = generation.status == "failed" and rule is None and self._profile.failed != 200
+        told = self._job(generation, rule, model=model)
+        code = told["error"]["code"] if failed else status
+        return JSONResponse(told, code)
+
+    def _job(self, generation: Generation, rule: FaultRule | None, *, model: str | None = None) -> dict[str, Any]:
+        expires = (generation.finished or time.time()) + self._engine.settings.link_ttl_seconds
+        told = words.job(generation, self._profile, rule, expires=expires)
+        if self._profile.wraps_ids:
+            told["id"] = words.wrapped_id(generation.id, generation.order.model if model is None else model)
+        if self._profile.cloud and generation.status == "completed":
+            told["url"] = self._desk.links(generation, rule).video
+        return told
+
+    def _refused(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refusal)
+        headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else {}
+        return JSONResponse(words.refusal(error, self._profile), error.status, headers)
+
+    def _http_error(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        cause: Cause = "not_found" if error.status_code == 404 else "invalid"
+        answer = words.refusal(Refusal(cause, str(error.detail), status=error.status_code), self._profile)
+        return JSONResponse(answer, error.status_code, error.headers)
+
+
+def dialects(engine: Engine, signer: LinkSigner) -> dict[str, tuple[str, OpenAIDialect]]:
+    """Every profile's dialect by its name, with the prefix to mount it at."""
+    return {f"openai:{profile.name}": (profile.prefix, OpenAIDialect(engine, signer, profile)) for profile in PROFILES}
+
+
+def _page(request: Request, generations: list[Generation]) -> tuple[list[Generation], bool]:
+    """What the query asks for of all generations, newest first; and whether there are more."""
+    limit, order = request.query_params.get("limit", "20"), request.query_params.get("order", "desc")
+    if not (limit.isascii() and limit.isdecimal() and int(limit) <= LARGEST_PAGE):
+        raise Refusal("invalid", f"Invalid limit: a whole number from 0 to {LARGEST_PAGE} is wanted")
+    if order not in ("asc", "desc"):
+        raise Refusal("invalid", "Invalid order: asc or desc is wanted")
+    wanted = generations if order == "desc" else generations[::-1]
+    ids = [one.id for one in wanted]
+    after = words.unwrapped_id(request.query_params.get("after", ""))
+    start = ids.index(after) + 1 if after in ids else 0
+    page = wanted[start : start + int(limit)]
+    return page, start + len(page) < len(wanted)
+
+
+def _unwrap(request: Request) -> None:
+    request.path_params["id"] = words.unwrapped_id(request.path_params["id"])
+
+
+def _key(secret: str) -> bytes:
+    try:
+        return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        return secret.encode()

@@ -1,0 +1,166 @@
+"""What the OpenAI Videos dialect takes in: forms and JSON, made into orders."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from decimal import Decimal
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+
+from prefect_video.emulator.generation import FPS, Order
+from prefect_video.emulator.openai_profiles import EXTRAS, Profile
+from prefect_video.emulator.refusal import Refusal
+from prefect_video.emulator.sora_requests import MAX_PROMPT, read_json, validated
+
+DEFAULT_SIZE: Final = "720x1280"
+DEFAULT_SECONDS: Final = 4
+LONGEST_SECONDS: Final = 60
+
+_PRO_USD: Final = {"720x1280": Decimal("0.30"), "1280x720": Decimal("0.30")}
+_PRO_LARGE_USD, _USD = Decimal("0.70"), Decimal("0.10")
+_NESTED = re.compile(r"([^\[\]]+)\[([^\[\]]+)\]")
+
+
+class CreateBody(BaseModel):
+    """A video that is asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model: str = Field(default="sora-2", min_length=1)
+    prompt: str = Field(min_length=1, max_length=MAX_PROMPT)
+    seconds: str | float = Field(default=str(DEFAULT_SECONDS))
+    size: str = Field(default=DEFAULT_SIZE, pattern=r"^\d{2,4}x\d{2,4}$")
+    seed: int | None = None
+    negative_prompt: str | None = None
+    fps: int | None = Field(default=None, ge=1, le=120)
+    num_frames: int | None = Field(default=None, ge=1, le=7200)
+    num_inference_steps: int | None = Field(default=None, ge=1)
+    guidance_scale: float | None = Field(default=None, ge=0)
+
+    @field_validator("seconds")
+    @classmethod
+    def _is_a_length(cls, seconds: str | float) -> str | float:
+        if not re.fullmatch(r"[1-9]\d?(\.0)?", str(seconds)) or float(seconds) > LONGEST_SECONDS:
+            raise ValueError(f"must be whole seconds from 1 to {LONGEST_SECONDS}")
+        return seconds
+
+
+class PromptBody(BaseModel):
+    """A remix or an edit."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    prompt: str = Field(min_length=1, max_length=MAX_PROMPT)
+    video: Any = None
+
+
+class ExtendBody(PromptBody):
+    """An extension by some seconds."""
+
+    seconds: str
+
+
+class CharacterBody(BaseModel):
+    """A character to be made from a video."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+
+    name: str = Field(min_length=1, max_length=80)
+    video: UploadFile
+
+
+async def read_create(request: Request, profile: Profile) -> Order:
+    """The order in a create request.
+
+    Raises:
+        Refusal: The profile does not take it.
+    """
+    document = await read_body(request, form_only=profile.form_only)
+    if profile.file_wanted and is_form(request) and not isinstance(document.get("input_reference"), UploadFile):
+        raise Refusal("invalid", "input_reference file is required")
+    if profile.nested_extras:
+        document |= _as_object(document.pop("extra_body", None))
+    unknown = sorted(set(document) - profile.fields)
+    if unknown and profile.other_fields == "refused":
+        raise Refusal("invalid", f"Unknown parameter: '{unknown[0]}'.")
+    if profile.text_seconds and not isinstance(document.get("seconds", ""), str):
+        raise Refusal("invalid", "Invalid type for 'seconds': expected a string")
+    _check_reference(document.get("input_reference"))
+    return order_of(validated(CreateBody, document), profile)
+
+
+def order_of(body: CreateBody, profile: Profile) -> Order:
+    """The order that a create means; frames win over seconds."""
+    fps = body.fps or FPS
+    seconds = math.ceil(body.num_frames / fps) if body.num_frames else int(float(body.seconds))
+    width, height = map(int, body.size.split("x"))
+    if width % 2 or height % 2 or min(width, height) < 64:
+        raise Refusal("invalid", f"Invalid size: '{body.size}'; both sides must be even and at least 64")
+    extras = body.model_dump(include=set(EXTRAS), exclude_none=True)
+    return Order(
+        model=body.model,
+        prompt=body.prompt,
+        duration=seconds,
+        aspect_ratio="16:9",
+        resolution="720p",
+        size=(width, height),
+        frames=body.num_frames,
+        fps=fps,
+        metadata=extras,
+        price_usd=_price(body, seconds) if profile.priced else Decimal(0),
+    )
+
+
+async def read_body(request: Request, *, form_only: bool = False) -> dict[str, Any]:
+    """The fields of a form or of a JSON object; `video[id]` in a form is the `id` of an object `video`.
+
+    Raises:
+        Refusal: It is neither, or not the one that is wanted.
+    """
+    if is_form(request):
+        form = await request.form(max_part_size=64 * 2**20)
+        document: dict[str, Any] = {}
+        for name, value in form.multi_items():
+            nested = _NESTED.fullmatch(name)
+            if nested:
+                holder = document.setdefault(nested[1], {})
+                if isinstance(holder, dict):
+                    holder[nested[2]] = value
+            else:
+                document[name] = value
+        return document
+    if form_only:
+        raise Refusal("invalid", "Field required: body must be multipart/form-data", status=422)
+    decoded = await read_json(request)
+    if not isinstance(decoded, dict):
+        raise Refusal("invalid", "The body is not a JSON object")
+    return decoded
+
+
+def is_form(request: Request) -> bool:
+    """Whether the body is a form."""
+    return request.headers.get("content-type", "").startswith("multipart/form-data")
+
+
+def _as_object(value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _check_reference(reference: Any) -> None:
+    if isinstance(reference, dict) and not set(reference) & {"file_id", "image_url"}:
+        raise Refusal("invalid", "input_reference: give one of file_id and image_url")
+
+
+def _price(body: CreateBody, seconds: int) -> Decimal:
+    per_second = _PRO_USD.get(body.size, _PRO_LARGE_USD) if body.model.startswith("sora-2-pro") else _USD
+    return per_second * seconds

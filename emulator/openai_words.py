@@ -1,0 +1,131 @@
+"""The words of the OpenAI Videos dialect: jobs, faults, refusals and ids, in each profile's spelling."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Final
+
+from prefect_video.emulator.desk import disguised
+from prefect_video.emulator.faults import FaultRule
+from prefect_video.emulator.generation import Failure, Generation, Status
+from prefect_video.emulator.openai_profiles import Profile
+from prefect_video.emulator.refusal import Cause, Refusal
+
+_STATUSES: Final[dict[Status, str]] = {"processing": "in_progress"}
+_RUNNING: Final = {"trtllm": "generating", "litellm": "processing"}
+_FAULT_CODES: Final = {"content_policy_violation": "moderation_blocked"}
+_FAULT_NUMBERS: Final = {"content_policy_violation": 400}
+_TYPES: Final[dict[Cause, str]] = {
+    "authentication": "invalid_request_error",
+    "capacity": "rate_limit_error",
+    "rate": "rate_limit_error",
+    "quota": "insufficient_quota",
+    "generation": "server_error",
+    "server": "server_error",
+}
+_CODES: Final[dict[Cause, str]] = {
+    "authentication": "invalid_api_key",
+    "capacity": "rate_limit_exceeded",
+    "rate": "rate_limit_exceeded",
+    "quota": "insufficient_quota",
+    "policy": "content_policy_violation",
+}
+
+
+def job(generation: Generation, profile: Profile, rule: FaultRule | None, *, expires: float) -> dict[str, Any]:
+    """A generation as the profile tells it; `expires` is the Unix time until which it serves the video."""
+    running = _RUNNING.get(profile.name, "in_progress")
+    word = running if generation.status == "processing" else _STATUSES.get(generation.status, generation.status)
+    order = generation.order
+    width, height = order.frame_size
+    ended = int(generation.finished) if generation.finished is not None else None
+    told: dict[str, Any] = {
+        "id": generation.id,
+        "object": "video",
+        "model": order.model,
+        "status": disguised(word, rule),
+        "progress": _progress(generation, profile),
+        "created_at": int(generation.created),
+        "completed_at": ended if generation.status == "completed" else None,
+        "expires_at": int(expires) if generation.status == "completed" and profile.priced else None,
+        "prompt": order.prompt,
+        "size": f"{width}x{height}",
+        "seconds": str(order.duration),
+        "remixed_from_video_id": order.metadata.get("remixed_from"),
+        "error": fault(generation.failure, profile),
+    }
+    return _respelled(told, generation, profile)
+
+
+def _respelled(told: dict[str, Any], generation: Generation, profile: Profile) -> dict[str, Any]:
+    file_name = f"{generation.id}.mp4"
+    match profile.name:
+        case "vllm_omni":
+            measured: dict[str, Any] = {"inference_time_s": None, "stage_durations": {}, "peak_memory_mb": 0.0}
+            return {**told, "quality": "default", "media_type": "video/mp4", "file_name": file_name, **measured}
+        case "sglang" | "sglang_cloud":
+            del told["prompt"]
+            return {**told, "quality": "standard", "url": None, "file_path": file_name, "num_outputs": 1}
+        case "trtllm":
+            told["duration"] = float(told.pop("seconds"))
+            del told["remixed_from_video_id"]
+            return {**told, "progress": None, "fps": generation.order.fps, "response_format": None}
+        case "litellm":
+            return {**told, "usage": {"duration_seconds": float(generation.order.duration)}}
+        case _:
+            return told
+
+
+def _progress(generation: Generation, profile: Profile) -> int:
+    """Percent; vLLM-Omni knows only none and all."""
+    if generation.status == "completed":
+        return 100
+    if profile.name == "vllm_omni" or generation.status == "queued":
+        return 0
+    return 50
+
+
+def fault(failure: Failure | None, profile: Profile) -> Any:
+    """Why a job failed, in the profile's shape."""
+    if failure is None:
+        return None
+    match profile.fault:
+        case "object":
+            return {"code": _FAULT_CODES.get(failure.code, failure.code), "message": failure.message}
+        case "numbered":
+            return {"code": _FAULT_NUMBERS.get(failure.code, profile.failed), "message": failure.message}
+        case "message":
+            return {"message": failure.message}
+        case "text":
+            return failure.message
+
+
+def refusal(error: Refusal, profile: Profile) -> dict[str, Any]:
+    """The body of an unsuccessful answer."""
+    kind = _TYPES.get(error.cause, "invalid_request_error")
+    match profile.error:
+        case "openai":
+            return {"error": {"message": error.message, "type": kind, "param": None, "code": _CODES.get(error.cause)}}
+        case "vllm":
+            return {"error": {"message": error.message, "type": kind, "param": None, "code": error.status}}
+        case "detail":
+            return {"detail": error.message}
+        case "flat":
+            flat = {"message": error.message, "type": kind, "param": None, "code": error.status}
+            return {"object": "error", **flat}
+
+
+def wrapped_id(generation_id: str, model: str) -> str:
+    """An id as LiteLLM gives it."""
+    text = f"litellm:custom_llm_provider:openai;model_id:{model};video_id:{generation_id}"
+    return "video_" + base64.b64encode(text.encode()).decode()
+
+
+def unwrapped_id(wrapped: str) -> str:
+    """The id inside one of LiteLLM's; any other as it is."""
+    try:
+        code = wrapped.removeprefix("video_")
+        text = base64.b64decode(code + "=" * (-len(code) % 4), validate=True).decode()
+    except ValueError:
+        return wrapped
+    return text.rpartition(";video_id:")[2] if text.startswith("litellm:") else wrapped

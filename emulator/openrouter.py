@@ -1,0 +1,239 @@
+"""OpenRouter's dialect: routes under ``/api/v1``, with a list of models, two kinds of links and signed callbacks.
+
+Its links: ``urls`` are signed and need no key, ``unsigned_urls`` lead to the API and need it; the model
+``emulator/video-unsigned`` has only the latter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import math
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from prefect_video.emulator.desk import Desk, disguised
+from prefect_video.emulator.engine import Engine
+from prefect_video.emulator.faults import FaultRule
+from prefect_video.emulator.generation import Generation, Order, Status
+from prefect_video.emulator.links import LinkSigner
+from prefect_video.emulator.refusal import Cause, Refusal
+from prefect_video.emulator.sora_requests import read_json, validated
+from prefect_video.emulator.webhooks import Delivery
+
+DIALECT: Final = "openrouter"
+PREFIX: Final = "/api/v1"
+UNSIGNED_ONLY: Final = "emulator/video-unsigned"
+
+_STATUSES: Final[dict[Status, str]] = {
+    "queued": "pending",
+    "processing": "in_progress",
+    "completed": "completed",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+_HTTP: Final[dict[Cause, int]] = {"policy": 403, "quota": 402}
+
+
+def _model(name: str, skus: dict[str, str], **limits: Any) -> dict[str, Any]:
+    return {
+        "id": name,
+        "canonical_slug": name,
+        "name": name,
+        "description": "An emulated model",
+        "created": 1_760_000_000,
+        "supported_resolutions": ["480p", "720p", "1080p"],
+        "supported_aspect_ratios": ["16:9", "9:16", "1:1"],
+        "supported_sizes": None,
+        "supported_durations": None,
+        "supported_frame_images": ["first_frame"],
+        "generate_audio": None,
+        "seed": True,
+        "pricing_skus": skus,
+        "allowed_passthrough_parameters": [],
+        **limits,
+    }
+
+
+MODELS: Final = (
+    _model("emulator/video", {"duration_seconds": "0.30"}),
+    _model(UNSIGNED_ONLY, {"duration_seconds": "0.30"}),
+    _model("emulator/by-token", {"video_tokens": "0.0000014"}, seed=None),
+    _model(
+        "emulator/by-size",
+        {
+            "duration_seconds_with_audio": "0.40",
+            "duration_seconds_without_audio": "0.20",
+            "duration_seconds_with_audio_720p": "0.10",
+        },
+        supported_durations=[4, 6, 8],
+        supported_resolutions=["720p", "1080p"],
+        supported_aspect_ratios=["16:9", "9:16"],
+        generate_audio=True,
+    ),
+)
+"""What ``GET /videos/models`` lists, prices in USD."""
+
+_NAMES: Final = frozenset(model["id"] for model in MODELS)
+
+
+class _Image(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: str
+    image_url: dict[str, Any]
+
+
+class SubmitBody(BaseModel):
+    """The body of ``POST /videos``; fields that are not known are ignored, as there."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    model: Annotated[str, Field(min_length=1)]
+    prompt: Annotated[str, Field(min_length=1)]
+    duration: Annotated[int, Field(ge=1, le=20)] = 5
+    resolution: str = "720p"
+    aspect_ratio: str = "16:9"
+    seed: int | None = None
+    generate_audio: bool | None = None
+    input_references: list[_Image] = []
+    frame_images: list[_Image] = []
+    callback_url: Annotated[str, Field(pattern="^https?://")] | None = None
+
+
+class OpenRouterDialect:
+    """Routes and wording over one engine."""
+
+    def __init__(self, engine: Engine, signer: LinkSigner) -> None:
+        self._engine = engine
+        self._desk = Desk(engine, signer, DIALECT)
+
+    def app(self) -> Starlette:
+        """The ASGI application, to be mounted at PREFIX."""
+        return Starlette(
+            routes=[
+                Route("/videos", self.submit, methods=["POST"]),
+                Route("/videos/models", self.models, methods=["GET"]),
+                Route("/videos/{id}", self.retrieve, methods=["GET"]),
+                Route("/videos/{id}/content", self.content, methods=["GET", "HEAD"]),
+            ],
+            exception_handlers={Refusal: _refused, HTTPException: _http_error},
+        )
+
+    async def submit(self, request: Request) -> Response:
+        """``POST /videos``."""
+
+        def accepted(generation: Generation, rule: FaultRule | None) -> Response:
+            return JSONResponse(self._head(generation, rule), 202)
+
+        return await self._desk.submit(request, _read_order, accepted)
+
+    async def retrieve(self, request: Request) -> Response:
+        """``GET /videos/{id}``."""
+
+        def described(generation: Generation, rule: FaultRule | None) -> Response:
+            answer = self._head(generation, rule) | {"generation_id": f"vid-{generation.id}"}
+            if generation.status == "completed":
+                answer |= self._result(generation, _root(request))
+                if generation.order.model != UNSIGNED_ONLY:
+                    links = self._desk.links(generation, rule)
+                    answer |= {"urls": [links.video], "expires_at": math.floor(links.expires)}
+            if generation.failure is not None:
+                answer["error"] = generation.failure.message
+            return JSONResponse(answer)
+
+        return await self._desk.retrieve(request, described)
+
+    async def content(self, request: Request) -> Response:
+        """``GET /videos/{id}/content``: the MP4, to whoever has the key."""
+        return await self._desk.content(request)
+
+    async def models(self, request: Request) -> Response:
+        """``GET /videos/models``: takes no key."""
+        self._engine.books.count_request("models")
+        return JSONResponse({"data": list(MODELS)})
+
+    def delivery(self, generation: Generation, status: Status, event_id: str, timestamp: float) -> Delivery | None:
+        """The signed callback that tells of an end."""
+        if status in ("queued", "processing"):
+            return None
+        data: dict[str, Any] = {"id": generation.id, "status": _STATUSES[status], "model": generation.order.model}
+        if status == "completed":
+            data |= self._result(generation, "")
+        event = {
+            "type": f"video.generation.{_STATUSES[status]}",
+            "created_at": datetime.fromtimestamp(timestamp, UTC).isoformat(),
+            "data": data,
+        }
+        body = json.dumps(event, separators=(",", ":")).encode()
+        secret = self._engine.accounts.webhook_secret(generation.account)
+        stamp = str(int(timestamp))
+        code = hmac.new(secret.encode(), f"{stamp},".encode() + body, hashlib.sha256).hexdigest()
+        return Delivery(
+            body=body,
+            signature_header="X-OpenRouter-Signature",
+            signature=f"t={stamp},v1={code}",
+            headers={"X-OpenRouter-Idempotency-Key": event_id},
+        )
+
+    def _head(self, generation: Generation, rule: FaultRule | None) -> dict[str, Any]:
+        return {
+            "id": generation.id,
+            "polling_url": f"{PREFIX}/videos/{generation.id}",
+            "status": disguised(_STATUSES[generation.status], rule),
+        }
+
+    def _result(self, generation: Generation, root: str) -> dict[str, Any]:
+        return {
+            "unsigned_urls": [f"{root}{PREFIX}/videos/{generation.id}/content?index=0"],
+            "usage": {"cost": float(generation.cost or 0), "is_byok": False},
+        }
+
+
+async def _read_order(request: Request) -> Order:
+    body = validated(SubmitBody, await read_json(request))
+    if body.model not in _NAMES:
+        raise Refusal("invalid", f"{body.model} is not a valid model ID")
+    limits = next(model for model in MODELS if model["id"] == body.model)
+    for name, plural in (("resolution", "resolutions"), ("aspect_ratio", "aspect_ratios"), ("duration", "durations")):
+        offered = limits[f"supported_{plural}"]
+        if offered is not None and getattr(body, name) not in offered:
+            raise Refusal("invalid", f"{name} must be one of {offered}")
+    return Order.model_validate(
+        {
+            "model": body.model,
+            "prompt": body.prompt,
+            "duration": body.duration,
+            "resolution": body.resolution,
+            "aspect_ratio": body.aspect_ratio,
+            "metadata": {} if body.seed is None else {"seed": body.seed},
+            "webhook_url": body.callback_url,
+        }
+    )
+
+
+def _root(request: Request) -> str:
+    return f"{request.url.scheme}://{request.url.netloc}"
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    status = _HTTP.get(error.cause, error.status)
+    body: dict[str, Any] = {"code": status, "message": error.message}
+    if error.cause == "policy":
+        body["metadata"] = {"reasons": ["content policy"], "flagged_input": "", "provider_name": "Emulator"}
+    headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else {}
+    return JSONResponse({"error": body}, status, headers)
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": {"code": error.status_code, "message": str(error.detail)}}, error.status_code)

@@ -1,0 +1,102 @@
+"""Encodes a clip: the pictures of a scene as a faststart H.264 MP4, and one of them as a JPEG."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
+from PIL import Image
+
+from prefect_video.emulator.clips import ClipSpec
+from prefect_video.emulator.picture import Planes, Scene
+
+THUMBNAIL_WIDTH = 480
+_SMPTE170M = 6  # BT.601, which Pillow's YCbCr is
+_ENCODER = {"preset": "ultrafast", "crf": "23", "threads": "1", "g": "48"}
+
+
+class RenderStopped(Exception):
+    """Rendering was given up because the emulator is closing."""
+
+
+def render_clip(
+    spec: ClipSpec, video: Path, thumbnail: Path, *, should_stop: Callable[[], bool] = lambda: False
+) -> None:
+    """Write the MP4 and the JPEG of a specification; the same specification gives the same bytes.
+
+    Both appear whole or not at all, the MP4 last.
+
+    Raises:
+        RenderStopped: ``should_stop`` said so before a frame.
+    """
+    scene = Scene(spec)
+    part = video.with_name(f".{video.name}.{os.getpid()}.part")
+    try:
+        _encode(scene, spec, part, should_stop)
+        _save_thumbnail(scene.draw(_frames(spec) // 3, spec.fps), thumbnail)
+        part.replace(video)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _encode(scene: Scene, spec: ClipSpec, path: Path, should_stop: Callable[[], bool]) -> None:
+    options = {"movflags": "+faststart", "fflags": "+bitexact"}
+    with av.open(str(path), "w", format="mp4", options=options) as container:
+        stream = container.add_stream("libx264", rate=spec.fps, options=_ENCODER)
+        stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, "yuv420p"
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = _SMPTE170M
+        for index in range(_frames(spec)):
+            if should_stop():
+                raise RenderStopped(f"clip {spec.key} was given up at frame {index}; start the emulator again")
+            frame = _to_frame(scene.draw(index, spec.fps), spec.width, spec.height)
+            frame.pts, frame.time_base = index, Fraction(1, spec.fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _frames(spec: ClipSpec) -> int:
+    return spec.frames or spec.duration * spec.fps
+
+
+def _to_frame(planes: Planes, width: int, height: int) -> VideoFrame:
+    frame = VideoFrame(width, height, "yuv420p")
+    for plane, image in zip(frame.planes, planes, strict=True):
+        plane.update(_padded(image, plane))
+    return frame
+
+
+def _padded(image: Image.Image, plane: VideoPlane) -> bytes:
+    """The picture's bytes with each line as long as the encoder's buffer wants it."""
+    if plane.line_size == image.width:
+        return image.tobytes()
+    return image.crop((0, 0, plane.line_size, image.height)).tobytes()
+
+
+def _save_thumbnail(planes: Planes, path: Path) -> None:
+    luma, blue, red = planes
+    size = (THUMBNAIL_WIDTH, max(1, round(luma.height * THUMBNAIL_WIDTH / luma.width)))
+    picture = Image.merge(
+        "YCbCr",
+        (
+            luma.resize(size, Image.Resampling.LANCZOS).point([_full_range(v, 219) for v in range(256)]),
+            blue.resize(size, Image.Resampling.BILINEAR).point([_full_chroma(v) for v in range(256)]),
+            red.resize(size, Image.Resampling.BILINEAR).point([_full_chroma(v) for v in range(256)]),
+        ),
+    )
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    picture.convert("RGB").save(part, "JPEG", quality=85)
+    part.replace(path)
+
+
+def _full_range(value: int, span: int) -> int:
+    return min(255, max(0, round((value - 16) * 255 / span)))
+
+
+def _full_chroma(value: int) -> int:
+    return min(255, max(0, round((value - 128) * 255 / 224 + 128)))

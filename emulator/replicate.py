@@ -1,0 +1,271 @@
+"""Replicate's dialect, mounted at ``/replicate`` in place of its host: predictions by model or by version.
+
+Everything is let in; policy shows as a failed prediction. Files and inputs are gone when the link's life is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import math
+import re
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from prefect_video.emulator.desk import Desk, disguised
+from prefect_video.emulator.engine import Engine
+from prefect_video.emulator.faults import FaultRule
+from prefect_video.emulator.generation import FINISHED, Generation, Order, Status
+from prefect_video.emulator.links import LinkSigner
+from prefect_video.emulator.model_input import read_order
+from prefect_video.emulator.refusal import Cause, Refusal
+from prefect_video.emulator.sora_requests import read_json, validated
+from prefect_video.emulator.webhooks import Delivery
+
+DIALECT: Final = "replicate"
+PREFIX: Final = "/replicate"
+PAGE_SIZE: Final = 100
+
+_STATUSES: Final[dict[Status, str]] = {
+    "queued": "starting",
+    "processing": "processing",
+    "completed": "succeeded",
+    "failed": "failed",
+    "cancelled": "canceled",
+}
+_EVENTS: Final[dict[Status, str]] = {"processing": "start", **dict.fromkeys(FINISHED, "completed")}
+_HTTP: Final[dict[Cause, int]] = {"invalid": 422, "quota": 402}
+_TITLES: Final[dict[Cause, str]] = {
+    "authentication": "Unauthenticated",
+    "not_found": "Not Found",
+    "quota": "Insufficient credit",
+    "rate": "Too many requests",
+}
+_PREDICTION: Final = "prediction"
+
+
+class SubmitBody(BaseModel):
+    """The body of both ways to create a prediction."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    version: str | None = None
+    input: dict[str, Any]
+    webhook: Annotated[str, Field(pattern="^https?://")] | None = None
+    webhook_events_filter: list[str] = ["start", "output", "logs", "completed"]
+
+
+class ReplicateDialect:
+    """Routes and wording over one engine."""
+
+    def __init__(self, engine: Engine, signer: LinkSigner) -> None:
+        self._engine = engine
+        self._desk = Desk(engine, signer, DIALECT, queueing=True)
+        self._deadlines: set[asyncio.TimerHandle] = set()
+
+    def app(self) -> Starlette:
+        """The ASGI application, to be mounted at PREFIX."""
+        return Starlette(
+            routes=[
+                Route("/v1/predictions", self.submit, methods=["POST"]),
+                Route("/v1/models/{owner}/{name}/predictions", self.submit, methods=["POST"]),
+                Route("/v1/predictions", self.list_predictions, methods=["GET"]),
+                Route("/v1/predictions/{id}", self.retrieve, methods=["GET"]),
+                Route("/v1/predictions/{id}/cancel", self.cancel, methods=["POST"]),
+                Route("/v1/webhooks/default/secret", self.secret, methods=["GET"]),
+            ],
+            exception_handlers={Refusal: _refused, HTTPException: _http_error},
+        )
+
+    async def submit(self, request: Request) -> Response:
+        """``POST /v1/predictions`` and ``POST /v1/models/{owner}/{name}/predictions``."""
+        deadline_seconds = _cancel_after(request.headers.get("cancel-after"))
+
+        def accepted(generation: Generation, rule: FaultRule | None) -> Response:
+            if deadline_seconds is not None:
+                self._watch(generation, deadline_seconds / self._engine.settings.speed)
+            return JSONResponse(self._described(generation, rule, _root(request)), 201)
+
+        return await self._desk.submit(request, _read_order, accepted)
+
+    async def retrieve(self, request: Request) -> Response:
+        """``GET /v1/predictions/{id}``."""
+        return await self._desk.retrieve(
+            request, lambda generation, rule: JSONResponse(self._described(generation, rule, _root(request)))
+        )
+
+    async def list_predictions(self, request: Request) -> Response:
+        """``GET /v1/predictions``: newest first; the cursor is the id of the last one that was given."""
+        cursor, after = request.query_params.get("cursor"), _moment(request.query_params.get("created_after"))
+
+        def listed(generations: list[Generation], rule: FaultRule | None) -> Response:
+            wanted = [one for one in generations if after is None or one.created >= after]
+            ids = [one.id for one in wanted]
+            start = ids.index(cursor) + 1 if cursor in ids else 0
+            page = wanted[start : start + PAGE_SIZE]
+            more = len(wanted) > start + PAGE_SIZE
+            link = request.url.include_query_params(cursor=page[-1].id) if more else None
+            results = [self._described(one, rule, _root(request)) for one in page]
+            return JSONResponse({"previous": None, "next": str(link) if link else None, "results": results})
+
+        return await self._desk.list_all(request, listed)
+
+    async def cancel(self, request: Request) -> Response:
+        """``POST /v1/predictions/{id}/cancel``: whatever still runs; no error when it is over."""
+
+        def cancelled(generation: Generation, rule: FaultRule | None) -> Response:
+            self._engine.stop(generation)
+            return JSONResponse(self._described(generation, rule, _root(request)))
+
+        return await self._desk.about(self._desk.find(request, "cancel"), "cancel", cancelled)
+
+    async def secret(self, request: Request) -> Response:
+        """``GET /v1/webhooks/default/secret``."""
+        self._engine.books.count_request("secret")
+        account = self._desk.account_of(request)
+        return JSONResponse({"key": self._engine.accounts.webhook_secret(account)})
+
+    def delivery(self, generation: Generation, status: Status, event_id: str, timestamp: float) -> Delivery | None:
+        """The webhook that carries the whole prediction, signed as Standard Webhooks are."""
+        wanted = generation.order.metadata[_PREDICTION]["events"]
+        if _EVENTS.get(status) not in wanted:
+            return None
+        told = self._described(_as_of(generation, status), None, "")
+        body = json.dumps(told, separators=(",", ":")).encode()
+        stamp = str(int(timestamp))
+        key = _signing_key(self._engine.accounts.webhook_secret(generation.account))
+        code = hmac.new(key, f"{event_id}.{stamp}.".encode() + body, hashlib.sha256).digest()
+        return Delivery(
+            body=body,
+            signature_header="webhook-signature",
+            signature=f"v1,{base64.b64encode(code).decode()}",
+            headers={"webhook-id": event_id, "webhook-timestamp": stamp},
+        )
+
+    def _watch(self, generation: Generation, seconds: float) -> None:
+        """Stop a prediction that is not over by its deadline."""
+
+        def stop() -> None:
+            self._deadlines.discard(handle)
+            if generation.status == "queued":
+                generation.order.metadata[_PREDICTION]["aborted"] = True
+            self._engine.stop(generation)
+
+        handle = asyncio.get_running_loop().call_later(seconds, stop)
+        self._deadlines.add(handle)
+
+    def _described(self, generation: Generation, rule: FaultRule | None, root: str) -> dict[str, Any]:
+        prediction = generation.order.metadata[_PREDICTION]
+        url = f"{root}{PREFIX}/v1/predictions/{generation.id}"
+        ended = generation.finished
+        removed = ended is not None and time.time() > ended + self._engine.settings.link_ttl_seconds
+        word = "aborted" if prediction.get("aborted") else _STATUSES[generation.status]
+        answer: dict[str, Any] = {
+            "id": generation.id,
+            "model": generation.order.model,
+            "version": prediction["version"],
+            "status": disguised(word, rule),
+            "input": {} if removed else generation.order.metadata["input"],
+            "output": None,
+            "logs": "",
+            "error": _error(generation),
+            "metrics": {},
+            "data_removed": removed,
+            "source": "api",
+            "created_at": _stamp(generation.created),
+            "started_at": _stamp(generation.starts_at) if generation.status != "queued" else None,
+            "completed_at": _stamp(ended) if ended is not None else None,
+            "urls": {"get": url, "cancel": f"{url}/cancel"},
+        }
+        if generation.status == "completed" and ended is not None:
+            answer["metrics"] = {"predict_time": generation.ends_at - generation.starts_at}
+            if not removed:
+                answer["output"] = self._desk.links(generation, rule, at=ended).video
+        return answer
+
+
+async def _read_order(request: Request) -> Order:
+    body = validated(SubmitBody, await read_json(request))
+    if "name" in request.path_params:
+        model, version = f"{request.path_params['owner']}/{request.path_params['name']}", "hidden"
+    elif body.version:
+        model, _, version = body.version.rpartition(":")
+        model = model or "emulator/unnamed"
+    else:
+        raise Refusal("invalid", "version is required")
+    order = read_order(body.input, model=model, webhook_url=body.webhook)
+    prediction = {"version": version, "events": body.webhook_events_filter}
+    return order.model_copy(update={"metadata": {**order.metadata, _PREDICTION: prediction}})
+
+
+def _as_of(generation: Generation, status: Status) -> Generation:
+    """A generation as it was in an earlier status."""
+    finished = generation.finished if status in FINISHED else None
+    return generation.model_copy(update={"status": status, "finished": finished})
+
+
+def _error(generation: Generation) -> str | None:
+    if generation.failure is None:
+        return None
+    if generation.failure.code == "content_policy_violation":
+        return "The input or output was flagged as sensitive. Please try again with different inputs. (E005)"
+    return f"{generation.failure.message} (E1000)"
+
+
+def _cancel_after(header: str | None) -> float | None:
+    """Seconds in a duration such as ``1m``, ``90s`` or ``1h30m``; a bare number is seconds."""
+    if header is None:
+        return None
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", header.strip())
+    hours, minutes, seconds = (int(part or 0) for part in parts.groups()) if parts else (0, 0, 0)
+    total = hours * 3600 + minutes * 60 + seconds
+    if total < 5:
+        raise Refusal("invalid", f"Cancel-After: {header!r} is no duration of at least 5 seconds")
+    return float(total)
+
+
+def _signing_key(secret: str) -> bytes:
+    """What a secret stands for: base64 after its prefix, or else the text itself."""
+    text = secret.removeprefix("whsec_")
+    return text.encode() if text == secret else base64.b64decode(text)
+
+
+def _moment(text: str | None) -> float | None:
+    try:
+        return None if text is None else datetime.fromisoformat(text).timestamp()
+    except ValueError as error:
+        raise Refusal("invalid", f"created_after: {error}") from error
+
+
+def _stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _root(request: Request) -> str:
+    return f"{request.url.scheme}://{request.url.netloc}"
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    status = _HTTP.get(error.cause, error.status)
+    headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else {}
+    body = {"title": _TITLES.get(error.cause, "Request refused"), "detail": error.message, "status": status}
+    return JSONResponse(body, status, headers)
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse(
+        {"title": str(error.detail), "detail": str(error.detail), "status": error.status_code}, error.status_code
+    )

@@ -1,0 +1,285 @@
+"""The Sora dialect: routes under ``/v1/sora``, its words for requests, answers, errors and webhooks."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import math
+import time
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from prefect_video.emulator.engine import Engine
+from prefect_video.emulator.faults import FaultRule
+from prefect_video.emulator.gate import pass_gate
+from prefect_video.emulator.generation import Generation, Order, Status, frame_size
+from prefect_video.emulator.links import Links, LinkSigner
+from prefect_video.emulator.refusal import Cause, Refusal
+from prefect_video.emulator.sora_requests import ListQuery, SubmitBody, read_json, validated
+from prefect_video.emulator.webhooks import Delivery
+
+DIALECT = "sora"
+PREFIX = "/v1/sora"
+SIGNATURE_HEADER = "X-Sora-Signature"
+
+_TYPES: dict[Cause, str] = {
+    "invalid": "invalid_request_error",
+    "policy": "invalid_request_error",
+    "authentication": "authentication_error",
+    "not_found": "not_found_error",
+    "conflict": "invalid_request_error",
+    "capacity": "rate_limit_error",
+    "quota": "rate_limit_error",
+    "rate": "rate_limit_error",
+    "generation": "generation_error",
+    "server": "server_error",
+    "unavailable": "not_found_error",
+}
+_CODES: dict[Cause, str] = {
+    "policy": "content_policy_violation",
+    "conflict": "not_cancellable",
+    "quota": "quota_exceeded",
+}
+_EVENTS: dict[Status, str] = {
+    "queued": "generation.queued",
+    "processing": "generation.started",
+    "completed": "generation.completed",
+    "failed": "generation.failed",
+    "cancelled": "generation.cancelled",
+}
+
+
+class SoraDialect:
+    """Routes and wording over one engine."""
+
+    def __init__(self, engine: Engine, signer: LinkSigner) -> None:
+        self._engine = engine
+        self._signer = signer
+        self._settings = engine.settings
+
+    def app(self) -> Starlette:
+        """The ASGI application, to be mounted at PREFIX."""
+        return Starlette(
+            routes=[
+                Route("/generations", self.submit, methods=["POST"]),
+                Route("/generations", self.list_generations, methods=["GET"]),
+                Route("/generations/{id}", self.retrieve, methods=["GET"]),
+                Route("/generations/{id}/cancel", self.cancel, methods=["POST"]),
+            ],
+            exception_handlers={Refusal: self._refused, HTTPException: _http_error},
+        )
+
+    async def submit(self, request: Request) -> Response:
+        """``POST /generations``."""
+        books = self._engine.books
+        books.count_request("submit")
+        books.count("submitted")
+        key: str | None = None
+        try:
+            account = self._authenticate(request)
+            key = self._engine.accounts.label(account)
+            books.count_only("submitted", key=key)
+            body = validated(SubmitBody, await read_json(request))
+        except Refusal:
+            books.count("refused", key=key)
+            await self._engine.commit()
+            raise
+        books.count_only("submitted", prompt=body.prompt)
+        order = Order.model_validate(body.model_dump())
+        accepted = False
+
+        async def answer(rule: FaultRule | None) -> Response:
+            nonlocal accepted
+            broken = rule is not None and rule.kind == "generation_error"
+            generation = self._engine.submit(account, DIALECT, order, fail_at_once=broken)
+            accepted = True
+            if broken:
+                raise Refusal("generation", "Internal generation failure", generation_id=generation.id)
+            return JSONResponse(self._accepted(generation), 202)
+
+        try:
+            return await pass_gate(self._engine, "submit", answer, prompt=body.prompt)
+        finally:
+            if not accepted:
+                books.count("refused", prompt=body.prompt, key=key)
+                await self._engine.commit()
+
+    async def retrieve(self, request: Request) -> Response:
+        """``GET /generations/{id}``."""
+        books = self._engine.books
+        books.count_request("retrieve")
+        books.count("polled")
+        account = self._authenticate(request)
+        generation = self._engine.retrieve(account, request.path_params["id"])
+        books.count_only("polled", prompt=generation.order.prompt, key=self._engine.accounts.label(account))
+
+        async def answer(rule: FaultRule | None) -> Response:
+            return JSONResponse(_disguised(self._described(generation, rule), rule))
+
+        return await pass_gate(
+            self._engine, "retrieve", answer, prompt=generation.order.prompt, generation_id=generation.id
+        )
+
+    async def list_generations(self, request: Request) -> Response:
+        """``GET /generations``."""
+        self._engine.books.count_request("list")
+        self._engine.books.count("listed")
+        account = self._authenticate(request)
+        if self._settings.listing != "on":
+            raise Refusal("unavailable", "Listing is not available", status=int(self._settings.listing))
+        query = validated(ListQuery, dict(request.query_params))
+
+        async def answer(rule: FaultRule | None) -> Response:
+            found = self._engine.list_generations(account, status=query.status, created_after=query.created_after)
+            page = found[query.offset : query.offset + query.limit]
+            return JSONResponse(
+                {
+                    "object": "list",
+                    "data": [_disguised(self._item(generation, rule), rule) for generation in page],
+                    "has_more": query.offset + len(page) < len(found),
+                    "total_count": len(found),
+                }
+            )
+
+        return await pass_gate(self._engine, "list", answer)
+
+    async def cancel(self, request: Request) -> Response:
+        """``POST /generations/{id}/cancel``."""
+        self._engine.books.count_request("cancel")
+        account = self._authenticate(request)
+        generation = self._engine.retrieve(account, request.path_params["id"])
+
+        async def answer(rule: FaultRule | None) -> Response:
+            self._engine.cancel(account, generation.id)
+            return JSONResponse({"id": generation.id, "status": "cancelled", "cancellation_reason": "user_requested"})
+
+        return await pass_gate(
+            self._engine, "cancel", answer, prompt=generation.order.prompt, generation_id=generation.id
+        )
+
+    def delivery(self, generation: Generation, status: Status, event_id: str, timestamp: float) -> Delivery:
+        """The signed webhook that tells of a status."""
+        data: dict[str, Any] = {"generation_id": generation.id, "status": status}
+        if status == "completed":
+            data["result"] = self._result(generation, self._signer.mint(generation.id, time.time()))
+        if status == "failed":
+            data["error"] = _failure(generation)
+        event = {
+            "event_type": _EVENTS[status],
+            "event_id": event_id,
+            "timestamp": int(timestamp),
+            "data": data,
+        }
+        body = json.dumps(event, separators=(",", ":")).encode()
+        secret = self._engine.accounts.webhook_secret(generation.account)
+        signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+        return Delivery(body=body, signature_header=SIGNATURE_HEADER, signature=signature)
+
+    def _authenticate(self, request: Request) -> str:
+        account = self._engine.accounts.authenticate(request.headers.get("authorization"))
+        if account is None:
+            raise Refusal("authentication", "Missing or unknown API key; send Authorization: Bearer KEY")
+        return account
+
+    def _accepted(self, generation: Generation) -> dict[str, Any]:
+        answer = {**_head(generation), "parameters": _parameters(generation)}
+        if self._settings.hint:
+            answer["estimated_completion_time"] = math.ceil(generation.ends_at)
+        return answer
+
+    def _described(self, generation: Generation, rule: FaultRule | None) -> dict[str, Any]:
+        answer = {
+            **_head(generation),
+            "prompt": generation.order.prompt,
+            "parameters": _parameters(generation),
+        }
+        if self._settings.echo_metadata:
+            answer["metadata"] = generation.order.metadata
+        if generation.status == "completed":
+            answer["result"] = self._result(generation, self._links(generation, rule))
+            answer["usage"] = {
+                "seconds_generated": generation.order.duration,
+                "cost_usd": float(generation.cost or 0),
+            }
+        if generation.status == "failed":
+            answer["error"] = _failure(generation)
+        return answer
+
+    def _item(self, generation: Generation, rule: FaultRule | None) -> dict[str, Any]:
+        item: dict[str, Any] = {
+            "id": generation.id,
+            "status": generation.status,
+            "created": int(generation.created),
+            "prompt": generation.order.prompt,
+        }
+        if generation.status == "completed":
+            item["result"] = self._result(generation, self._links(generation, rule))
+        return item
+
+    def _links(self, generation: Generation, rule: FaultRule | None) -> Links:
+        expired = rule is not None and rule.kind == "expired_link"
+        mint = self._signer.mint_expired if expired else self._signer.mint
+        return mint(generation.id, time.time())
+
+    def _result(self, generation: Generation, links: Links) -> dict[str, Any]:
+        width, height = frame_size(generation.order.aspect_ratio, generation.order.resolution)
+        return {
+            "video_url": links.video,
+            "thumbnail_url": links.thumbnail,
+            "duration": generation.order.duration,
+            "resolution": f"{width}x{height}",
+            "file_size": generation.file_size,
+            "expires_at": int(links.expires),
+        }
+
+    def _refused(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refusal)
+        body: dict[str, Any] = {"type": _TYPES[error.cause], "message": error.message}
+        if error.cause in _CODES:
+            body["code"] = _CODES[error.cause]
+        if error.generation_id is not None:
+            body["generation_id"] = error.generation_id
+        headers = {}
+        if error.retry_after is not None:
+            body["retry_after"] = error.retry_after
+            if self._settings.retry_after_header:
+                headers["Retry-After"] = str(math.ceil(error.retry_after))
+        return JSONResponse({"error": body}, error.status, headers)
+
+
+def _head(generation: Generation) -> dict[str, Any]:
+    return {
+        "id": generation.id,
+        "object": "video_generation",
+        "created": int(generation.created),
+        "model": generation.order.model,
+        "status": generation.status,
+    }
+
+
+def _parameters(generation: Generation) -> dict[str, Any]:
+    return generation.order.model_dump(include={"duration", "aspect_ratio", "resolution"})
+
+
+def _failure(generation: Generation) -> dict[str, Any]:
+    if generation.failure is None:
+        return {"type": "generation_error", "message": "Generation failed"}
+    return {"type": "generation_error", **generation.failure.model_dump()}
+
+
+def _disguised(answer: dict[str, Any], rule: FaultRule | None) -> dict[str, Any]:
+    if rule is not None and rule.kind == "unknown_status":
+        return {**answer, "status": rule.status}
+    return answer
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = "not_found_error" if error.status_code == 404 else "invalid_request_error"
+    return JSONResponse({"error": {"type": kind, "message": str(error.detail)}}, error.status_code)
