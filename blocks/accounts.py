@@ -1,0 +1,87 @@
+"""What the credentials of every provider have in common: secrets, limits, and what to do when in doubt."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from decimal import Decimal
+from typing import Any, Literal
+
+from prefect.blocks.abstract import CredentialsBlock
+from pydantic import Field, SecretStr
+
+from prefect_video.providers.base import Provider
+
+LOGO_URL = "https://raw.githubusercontent.com/PrefectHQ/prefect/main/docs/logos/prefect-logo-mark.png"
+
+
+class ProviderCredentials(CredentialsBlock):
+    """Key, address and limits of one account at one provider; the base of every provider's block."""
+
+    api_key: SecretStr | None = Field(default=None, title="API key", description="Else taken from the environment.")
+    webhook_secret: SecretStr | None = Field(
+        default=None, title="Webhook secret", description="Else taken from the environment."
+    )
+    previous_webhook_secret: SecretStr | None = Field(
+        default=None, title="Previous webhook secret", description="Still accepted while the secret is being rotated."
+    )
+    environment: Literal["development", "staging", "production"] = Field(
+        default="production", title="Environment", description="Stored videos are shared within one environment only."
+    )
+    max_in_flight: int | None = Field(
+        default=None, ge=1, title="At once", description="Unfinished generations; else what the plan allows."
+    )
+    concurrency_limit: str | None = Field(
+        default=None,
+        title="Prefect concurrency limit",
+        description="Name of a global concurrency limit that is held while the provider is at work;"
+        " `prefect-video doctor --fix` creates it.",
+    )
+    submissions_per_minute: float | None = Field(
+        default=None, gt=0, title="Submissions a minute", description="Evenly spaced; no limit when empty."
+    )
+    usd_per_second: Decimal | None = Field(
+        default=None,
+        ge=0,
+        title="USD per second of video",
+        description="Else the price table; 0 only where a video really costs nothing.",
+    )
+    on_unknown: Literal["hold", "resubmit"] = Field(
+        default="hold",
+        title="Unanswered submits",
+        description="When the provider cannot tell whether it accepted: hold for a human, or send again.",
+    )
+    on_lost: Literal["hold", "resubmit"] = Field(
+        default="hold",
+        title="Lost generations",
+        description="When the provider no longer knows a paid generation: hold for a human, or buy it again.",
+    )
+
+    @abstractmethod
+    def get_client(self, *_args: Any, **_kwargs: Any) -> Provider:
+        """The provider that these credentials open.
+
+        Raises:
+            InvalidInput: The key or the address is missing or not usable.
+        """
+
+    def studio_settings(self) -> dict[str, Any]:
+        """The settings of a studio that these credentials decide."""
+        return {
+            "environment": self.environment,
+            "max_in_flight": self.max_in_flight,
+            "account_slots": self.max_in_flight,
+            "concurrency_limit": self.concurrency_limit,
+            "submissions_per_minute": self.submissions_per_minute,
+            "on_unknown": self.on_unknown,
+            "on_lost": self.on_lost,
+        }
+
+    def webhook_secrets(self, from_environment: str | None = None) -> tuple[str, ...]:
+        """The secrets that deliveries may be signed with, the current one first."""
+        current = secret_text(self.webhook_secret) or from_environment
+        return tuple(filter(None, (current, secret_text(self.previous_webhook_secret))))
+
+
+def secret_text(value: SecretStr | None) -> str | None:
+    """What a secret field holds."""
+    return value.get_secret_value() if value else None

@@ -1,0 +1,56 @@
+"""Credentials of fal."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pydantic import Field
+
+from prefect_video.blocks.accounts import LOGO_URL, ProviderCredentials, secret_text
+from prefect_video.errors import InvalidInput
+from prefect_video.providers.fal import QUEUE_URL, FalProvider
+from prefect_video.providers.fal_webhooks import KEYS_URL
+
+
+class FalCredentials(ProviderCredentials):
+    """Key and limits of one account at fal; its webhooks are signed with keys that fal publishes.
+
+    What is left out is taken from `FAL_KEY`, `FAL_QUEUE_URL` and `FAL_KEYS_URL`.
+
+    Example:
+        ```python
+        FalCredentials(api_key="…", models={"sora-2": "fal-ai/veo3/fast"}).save("production")
+        ```
+        Flows then take `provider="fal-credentials/production"`.
+    """
+
+    _block_type_name = "fal Credentials"
+    _block_type_slug = "fal-credentials"
+    _description = "Key, limits and model names of one account at fal."
+    _logo_url = LOGO_URL  # type: ignore[assignment]
+
+    queue_url: str | None = Field(default=None, title="Queue", description=f"Address of the queue; else {QUEUE_URL}.")
+    keys_url: str | None = Field(
+        default=None, title="Webhook keys", description=f"Where fal publishes its keys; else {KEYS_URL}."
+    )
+    models: dict[str, str] = Field(
+        default_factory=dict, title="Models", description="Names in project files and the models they mean here."
+    )
+
+    def get_client(self, *_args: Any, **_kwargs: Any) -> FalProvider:
+        """The provider that these credentials open.
+
+        Raises:
+            InvalidInput: The key is missing, or key or an address are not usable.
+        """
+        key = secret_text(self.api_key) or os.environ.get("FAL_KEY")
+        if not key:
+            raise InvalidInput("fal-credentials: set api_key on the block, or FAL_KEY")
+        return FalProvider(
+            api_key=key,
+            queue_url=self.queue_url or os.environ.get("FAL_QUEUE_URL") or QUEUE_URL,
+            keys_url=self.keys_url or os.environ.get("FAL_KEYS_URL") or KEYS_URL,
+            models=self.models,
+            usd_per_second=self.usd_per_second,
+        )

@@ -1,0 +1,70 @@
+"""Where generations are remembered, and what may be spent."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from prefect.blocks.core import Block
+from pydantic import Field, SecretStr
+
+from prefect_video.ledger import Budget, Ledger
+
+
+class VideoLedger(Block):
+    """The database of every generation, and the limits on spending.
+
+    Example:
+        ```python
+        VideoLedger(url="postgresql://user:password@host/video", monthly_usd=500).save("production")
+        ```
+        Flows then take `ledger="video-ledger/production"`.
+    """
+
+    _block_type_name = "Video Ledger"
+    _block_type_slug = "video-ledger"
+    _description = "The database of every generation ever paid for, and the limits on what may be spent."
+    _logo_url = "https://raw.githubusercontent.com/PrefectHQ/prefect/main/docs/logos/prefect-logo-mark.png"  # type: ignore[assignment]
+
+    url: SecretStr | None = Field(
+        default=None,
+        title="URL",
+        description="`postgresql://…` or `sqlite:///…`; else the SQLite file under Prefect's home.",
+    )
+    monthly_usd: Decimal | None = Field(default=None, ge=0, title="USD a month")
+    monthly_videos: int | None = Field(default=None, ge=0, title="Videos a month")
+    account_usd: Decimal | None = Field(default=None, ge=0, title="USD for each account")
+    account_videos: int | None = Field(default=None, ge=0, title="Videos for each account")
+    ttl_days: float | None = Field(
+        default=None,
+        gt=0,
+        title="Days a stored video counts",
+        description="For ever when empty; paying again is then a choice.",
+    )
+    anomalous_per_hour: int | None = Field(
+        default=None, ge=1, title="Alert from so many submissions an hour", description="For each account."
+    )
+
+    async def aopen(self, *, lease_seconds: float = 30.0) -> Ledger:
+        """The ledger; close it with `aclose()`.
+
+        Raises:
+            LedgerError: It cannot be used; the message says what to do.
+        """
+        url = self.url.get_secret_value() if self.url else None
+        return await Ledger.open(url, lease_seconds=lease_seconds)
+
+    def budgets(self) -> tuple[Budget, ...]:
+        """The limits that hold for every claim."""
+        limits = (
+            Budget(scope="month", limit_usd=self.monthly_usd, limit_videos=self.monthly_videos),
+            Budget(scope="account", limit_usd=self.account_usd, limit_videos=self.account_videos),
+        )
+        return tuple(limit for limit in limits if limit.limit_usd is not None or limit.limit_videos is not None)
+
+    def studio_settings(self) -> dict[str, Any]:
+        """The settings of a studio that this block decides."""
+        return {
+            "anomalous_per_hour": self.anomalous_per_hour,
+            "ttl_seconds": self.ttl_days * 86_400 if self.ttl_days else None,
+        }

@@ -1,0 +1,56 @@
+"""Credentials of servers that speak the OpenAI Videos dialect."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+from pydantic import Field
+
+from prefect_video.blocks.accounts import LOGO_URL, ProviderCredentials, secret_text
+from prefect_video.providers.openai import OpenAIProvider
+
+
+class OpenAICredentials(ProviderCredentials):
+    """Key, address and profile of one server of the OpenAI Videos dialect.
+
+    With no `base_url` it is OpenAI itself, and what is left out is taken from `OPENAI_API_KEY`, `OPENAI_BASE_URL`
+    and `OPENAI_WEBHOOK_SECRET`. With a `base_url` nothing is taken from the environment: a key that is meant for
+    OpenAI goes to no other server.
+
+    Example:
+        ```python
+        OpenAICredentials(base_url="http://gpu-1:8000/v1", profile="vllm_omni").save("gpu-1")
+        ```
+        Flows then take `provider="openai-credentials/gpu-1"`.
+    """
+
+    _block_type_name = "OpenAI Credentials"
+    _block_type_slug = "openai-credentials"
+    _description = "Key, address, profile and limits of a server that speaks the OpenAI Videos dialect."
+    _logo_url = LOGO_URL  # type: ignore[assignment]
+
+    base_url: str | None = Field(
+        default=None,
+        title="Base URL",
+        description="With its version; else OPENAI_BASE_URL, else OpenAI's own.",
+        examples=["http://gpu-1:8000/v1"],
+    )
+    profile: Literal["generic", "vllm_omni", "sglang", "trtllm", "litellm"] = Field(
+        default="generic", title="Profile", description="Which server it is; `generic` keeps to OpenAI's document."
+    )
+
+    def get_client(self, *_args: Any, **_kwargs: Any) -> OpenAIProvider:
+        """The provider that these credentials open.
+
+        Raises:
+            InvalidInput: The key or the address is missing or not usable.
+        """
+        surroundings = {} if self.base_url else os.environ
+        return OpenAIProvider(
+            api_key=secret_text(self.api_key) or surroundings.get("OPENAI_API_KEY"),
+            base_url=self.base_url or surroundings.get("OPENAI_BASE_URL"),
+            profile=self.profile,
+            webhook_secrets=self.webhook_secrets(surroundings.get("OPENAI_WEBHOOK_SECRET")),
+            usd_per_second=self.usd_per_second,
+        )

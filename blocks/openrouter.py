@@ -1,0 +1,52 @@
+"""Credentials of OpenRouter."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pydantic import Field
+
+from prefect_video.blocks.accounts import LOGO_URL, ProviderCredentials, secret_text
+from prefect_video.errors import InvalidInput
+from prefect_video.providers.openrouter import BASE_URL, OpenRouterProvider
+
+
+class OpenRouterCredentials(ProviderCredentials):
+    """Key and limits of one account at OpenRouter.
+
+    What is left out is taken from `OPENROUTER_API_KEY`, `OPENROUTER_BASE_URL` and `OPENROUTER_WEBHOOK_SECRET`.
+
+    Example:
+        ```python
+        OpenRouterCredentials(api_key="sk-or-…", models={"sora-2": "google/veo-3.1"}).save("production")
+        ```
+        Flows then take `provider="openrouter-credentials/production"`.
+    """
+
+    _block_type_name = "OpenRouter Credentials"
+    _block_type_slug = "openrouter-credentials"
+    _description = "Key, limits and model names of one account at OpenRouter."
+    _logo_url = LOGO_URL  # type: ignore[assignment]
+
+    base_url: str | None = Field(default=None, title="Address", description=f"Of the API; else {BASE_URL}.")
+    models: dict[str, str] = Field(
+        default_factory=dict, title="Models", description="Names in project files and the models they mean here."
+    )
+
+    def get_client(self, *_args: Any, **_kwargs: Any) -> OpenRouterProvider:
+        """The provider that these credentials open.
+
+        Raises:
+            InvalidInput: The key is missing, or key or address are not usable.
+        """
+        key = secret_text(self.api_key) or os.environ.get("OPENROUTER_API_KEY")
+        if not key:
+            raise InvalidInput("openrouter-credentials: set api_key on the block, or OPENROUTER_API_KEY")
+        return OpenRouterProvider(
+            api_key=key,
+            base_url=self.base_url or os.environ.get("OPENROUTER_BASE_URL") or BASE_URL,
+            webhook_secrets=self.webhook_secrets(os.environ.get("OPENROUTER_WEBHOOK_SECRET")),
+            models=self.models,
+            usd_per_second=self.usd_per_second,
+        )

@@ -1,0 +1,61 @@
+"""Credentials of Replicate."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pydantic import Field
+
+from prefect_video.blocks.accounts import LOGO_URL, ProviderCredentials, secret_text
+from prefect_video.errors import InvalidInput
+from prefect_video.providers.replicate import BASE_URL, SHORTEST_DEADLINE_SECONDS, ReplicateProvider
+
+
+class ReplicateCredentials(ProviderCredentials):
+    """Token and limits of one account at Replicate.
+
+    What is left out is taken from `REPLICATE_API_TOKEN` and `REPLICATE_WEBHOOK_SECRET`.
+
+    Example:
+        ```python
+        ReplicateCredentials(api_key="r8_…", models={"sora-2": "google/veo-3.1"}).save("production")
+        ```
+        Flows then take `provider="replicate-credentials/production"`.
+    """
+
+    _block_type_name = "Replicate Credentials"
+    _block_type_slug = "replicate-credentials"
+    _description = "Token, limits and model names of one account at Replicate."
+    _logo_url = LOGO_URL  # type: ignore[assignment]
+
+    base_url: str | None = Field(
+        default=None, title="Address", description=f"Of the API with its version; else {BASE_URL}."
+    )
+    models: dict[str, str] = Field(
+        default_factory=dict, title="Models", description="Names in project files and the models they mean here."
+    )
+    cancel_after_seconds: int | None = Field(
+        default=None,
+        ge=SHORTEST_DEADLINE_SECONDS,
+        title="Cancel after",
+        description="Has Replicate cancel what is not done by then; what has not started is then free.",
+    )
+
+    def get_client(self, *_args: Any, **_kwargs: Any) -> ReplicateProvider:
+        """The provider that these credentials open.
+
+        Raises:
+            InvalidInput: The token is missing, or token or address are not usable.
+        """
+        key = secret_text(self.api_key) or os.environ.get("REPLICATE_API_TOKEN")
+        if not key:
+            raise InvalidInput("replicate-credentials: set api_key on the block, or REPLICATE_API_TOKEN")
+        return ReplicateProvider(
+            api_key=key,
+            base_url=self.base_url or BASE_URL,
+            webhook_secrets=self.webhook_secrets(os.environ.get("REPLICATE_WEBHOOK_SECRET")),
+            models=self.models,
+            usd_per_second=self.usd_per_second,
+            cancel_after_seconds=self.cancel_after_seconds,
+        )
