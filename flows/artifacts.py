@@ -1,0 +1,120 @@
+"""What a run shows in Prefect: a table of its shots, its progress, links to its videos."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from types import TracebackType
+from typing import Final, Self
+from uuid import UUID
+
+from prefect.artifacts import (
+    acreate_link_artifact,
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
+from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectException
+
+from prefect_video.reports import ProjectReport, ShotReport
+from prefect_video.shots import Project
+
+logger = logging.getLogger(__name__)
+
+LINKS_LIMIT: Final = 50
+"""Link artifacts of one run at the most; the table holds every address anyway."""
+
+
+class Progress:
+    """A progress artifact that follows a project's shots; made with the first shot that is not cached.
+
+    What Prefect's API does with it never decides about a video: an artifact that cannot be written is logged.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._total = sum(shot.takes for shot in project.shots)
+        self._ended = 0
+        self._artifact: UUID | None = None
+        self._changed = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+
+    def shot_ended(self, report: ShotReport) -> None:
+        """Counts a shot; the artifact is written in the background, the latest state only."""
+        self._ended += 1
+        if report.cached or FlowRunContext.get() is None:
+            return
+        self._changed.set()
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_changes(), name="progress artifact")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is None:
+            return
+        self._writer.cancel()
+        await asyncio.gather(self._writer, return_exceptions=True)
+        if kind is None:
+            await self._write()
+
+    async def _write_changes(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await self._write()
+
+    async def _write(self) -> None:
+        percent = 100.0 * self._ended / self._total
+        try:
+            if self._artifact is None:
+                self._artifact = await acreate_progress_artifact(
+                    progress=percent, key=artifact_key("progress", self._project.name), description=self._project.name
+                )
+            else:
+                await aupdate_progress_artifact(self._artifact, progress=percent)
+        except PrefectException as error:
+            logger.warning("the progress artifact could not be written: %s", error)
+
+
+async def publish_table(report: ProjectReport) -> None:
+    """Writes the table of a run's shots, and a link to each video that it made."""
+    if FlowRunContext.get() is None:
+        return
+    await acreate_table_artifact(
+        key=artifact_key("shots", report.project),
+        table=[_row(shot) for shot in report.shots],
+        description=f"```\n{report.summary()}\n```",
+    )
+    made = [shot for shot in report.shots if shot.uri and not shot.cached][:LINKS_LIMIT]
+    await asyncio.gather(
+        *(
+            acreate_link_artifact(
+                link=shot.uri or "", link_text=shot.id, key=artifact_key("video", report.project, shot.id)
+            )
+            for shot in made
+        )
+    )
+
+
+def artifact_key(*parts: str) -> str:
+    """A key as Prefect takes them: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+def _row(shot: ShotReport) -> dict[str, str | int | float | None]:
+    seconds = round(shot.asset.duration_seconds, 2) if shot.asset else None
+    return {
+        "shot": shot.id,
+        "status": "cached" if shot.cached else shot.status,
+        "video": shot.uri or "",
+        "seconds": seconds,
+        "bytes": shot.bytes,
+        "paid USD": str(shot.cost_usd) if shot.cost_usd is not None else "unknown",
+        "error": shot.error or "",
+    }

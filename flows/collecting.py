@@ -1,0 +1,49 @@
+"""The sweep that finishes what crashed or deferred runs left behind."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.artifacts import acreate_table_artifact
+from prefect.context import FlowRunContext
+
+from prefect_video.collecting import Collected, collect
+from prefect_video.flows.artifacts import artifact_key
+from prefect_video.tasks.studios import StudioRef, open_ledger, open_studio
+
+
+@flow(name="collect-generations")
+async def collect_generations(
+    ledger: str | None = None, project: str | None = None, wait: bool = False
+) -> list[Collected]:
+    """Finishes every generation that is unfinished and that nobody alive is working on; pays for nothing.
+
+    Args:
+        ledger: `video-ledger/name` or a file; by default PREFECT_VIDEO_LEDGER_URL or SQLite under Prefect's home.
+        project: Only this project's generations.
+        wait: Wait for those that are still being made.
+
+    Returns:
+        One line for each unfinished row.
+    """
+    async with open_ledger(ledger) as books:
+        swept = await collect(
+            books,
+            lambda entry: open_studio(StudioRef(provider=entry.credentials, store=entry.store, ledger=ledger)),
+            project=project,
+            wait=wait,
+        )
+    if swept and FlowRunContext.get():
+        await acreate_table_artifact(
+            key=artifact_key("collected", project or "all"),
+            table=[
+                {
+                    "project": line.entry.project,
+                    "shot": line.entry.shot.id,
+                    "state": line.entry.state.value,
+                    "outcome": line.outcome,
+                    "error": line.error or "",
+                }
+                for line in swept
+            ],
+        )
+    return swept

@@ -1,0 +1,81 @@
+"""A whole project as one flow run."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import prefect.runtime
+from prefect import flow
+from prefect.context import FlowRunContext
+
+from prefect_video.flows.artifacts import Progress, publish_table
+from prefect_video.flows.cancelling import cancel_generations
+from prefect_video.production import produce_project
+from prefect_video.reports import ProjectFailed, ProjectReport
+from prefect_video.shots import Project
+from prefect_video.tasks.shot_steps import tasks_of
+from prefect_video.tasks.studios import StudioRef, open_studio
+
+
+def _run_name() -> str:
+    project = Project.model_validate(prefect.runtime.flow_run.parameters["project"])
+    return f"{project.name} ({len(project.shots)} shots)"
+
+
+@flow(name="generate-project", flow_run_name=_run_name, on_cancellation=[cancel_generations])
+async def generate_project(
+    project: Project,
+    provider: str | None = None,
+    store: str | None = None,
+    ledger: str | None = None,
+    max_in_flight: int | None = None,
+    refresh: bool = False,
+    wait: bool = True,
+) -> ProjectReport:
+    """Makes every shot of a project that is not stored yet, side by side; a failed shot fails alone.
+
+    A run that is repeated, after a crash or by hand, goes on where the ledger says and pays nothing twice.
+
+    Args:
+        project: The shots.
+        provider: `sora`, `emulator`, `sora-credentials/name` …, or `auto`; by default what the project names, else
+            `sora` when SORA_API_KEY is set.
+        store: A folder, `s3://bucket/prefix` or `video-store/name`; by default PREFECT_VIDEO_STORE or `./videos`.
+        ledger: `video-ledger/name` or a file; by default PREFECT_VIDEO_LEDGER_URL or SQLite under Prefect's home.
+        max_in_flight: Unfinished generations at once; by default what credentials and plan allow.
+        refresh: Buy again what is stored.
+        wait: Wait for the videos; otherwise leave as soon as the last shot is at the provider. What is `in_flight`
+            then is finished by `collect_generations`.
+
+    Returns:
+        One report for each take of each shot.
+
+    Raises:
+        ProjectFailed: Some shot was not stored; the others were, and the message says what to do.
+        InvalidInput: A shot or a setting is wrong; nothing was sent.
+        BudgetExceeded: The project does not fit a limit; nothing was sent.
+    """
+    refs = StudioRef.all_of(project, provider, store, ledger, max_in_flight)
+    async with AsyncExitStack() as stack:
+        studio, *others = [await stack.enter_async_context(open_studio(ref)) for ref in refs]
+        progress = await stack.enter_async_context(Progress(project))
+        report = await produce_project(
+            studio,
+            project,
+            others=others,
+            steps_of=tasks_of(refs),
+            refresh=refresh,
+            flow_run_id=flow_run_id(),
+            on_report=progress.shot_ended,
+            wait=wait,
+        )
+    await publish_table(report)
+    if report.failures:
+        raise ProjectFailed(report)
+    return report
+
+
+def flow_run_id() -> str | None:
+    """The id of the flow run that is under way, which ledger rows are booked under."""
+    context = FlowRunContext.get()
+    return str(context.flow_run.id) if context and context.flow_run else None

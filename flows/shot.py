@@ -1,0 +1,65 @@
+"""One shot as a flow run."""
+
+from __future__ import annotations
+
+import prefect.runtime
+from prefect import flow
+
+from prefect_video.assets import Asset
+from prefect_video.flows.artifacts import publish_table
+from prefect_video.flows.cancelling import cancel_generations
+from prefect_video.flows.project import flow_run_id
+from prefect_video.opening import DEFAULT_PROJECT
+from prefect_video.production import produce_project
+from prefect_video.reports import ProjectFailed
+from prefect_video.shots import Project, Shot
+from prefect_video.tasks.shot_steps import tasks_of
+from prefect_video.tasks.studios import StudioRef, open_studio
+
+
+def _run_name() -> str:
+    asked = prefect.runtime.flow_run.parameters
+    return f"{asked['project']}/{Shot.model_validate(asked['shot']).id}"
+
+
+@flow(name="generate-shot", flow_run_name=_run_name, on_cancellation=[cancel_generations])
+async def generate_shot(
+    shot: Shot,
+    project: str = DEFAULT_PROJECT,
+    provider: str | None = None,
+    store: str | None = None,
+    ledger: str | None = None,
+    refresh: bool = False,
+) -> Asset:
+    """Makes one shot, unless it is stored already.
+
+    Args:
+        shot: What is wanted; its first take is returned.
+        project: The folder in the store and the name in the books.
+        provider: As for `generate_project`.
+        store: As for `generate_project`.
+        ledger: As for `generate_project`.
+        refresh: Buy it again although it is stored.
+
+    Returns:
+        The stored video.
+
+    Raises:
+        ProjectFailed: There is no video; the message says why and what to do.
+        InvalidInput: The shot or a setting is wrong; nothing was sent.
+        BudgetExceeded: A limit would be passed; nothing was sent.
+    """
+    ref = StudioRef.of(provider, store, ledger)
+    async with open_studio(ref) as studio:
+        report = await produce_project(
+            studio,
+            Project(name=project, shots=(shot,)),
+            steps_of=tasks_of([ref]),
+            refresh=refresh,
+            flow_run_id=flow_run_id(),
+        )
+    await publish_table(report)
+    asset = report.shots[0].asset
+    if report.failures or asset is None:
+        raise ProjectFailed(report)
+    return asset

@@ -1,0 +1,52 @@
+"""The books as a Prefect artifact."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from prefect import flow
+from prefect.artifacts import acreate_table_artifact
+from prefect.context import FlowRunContext
+
+from prefect_video.flows.artifacts import artifact_key
+from prefect_video.ledger import Spend
+from prefect_video.tasks.studios import open_ledger
+
+
+@flow(name="spend-report")
+async def spend_report(
+    by: Literal["month", "project", "account", "model", "day"] = "month",
+    project: str | None = None,
+    since: datetime | None = None,
+    ledger: str | None = None,
+) -> list[Spend]:
+    """What was spent and is reserved, as a table artifact.
+
+    Args:
+        by: What to group by.
+        project: Only this project.
+        since: Only generations reserved since then.
+        ledger: As for `generate_project`.
+
+    Returns:
+        One line for each value of the grouping.
+    """
+    async with open_ledger(ledger) as books:
+        lines = await books.spend(by=by, project=project, since=since)
+    if FlowRunContext.get():
+        await acreate_table_artifact(
+            key=artifact_key("spend", by),
+            table=[
+                {
+                    by: line.key,
+                    "videos": line.videos,
+                    "stored": line.stored,
+                    "spent USD": str(line.spent_usd),
+                    "reserved USD": str(line.reserved_usd),
+                }
+                for line in lines
+            ],
+            description=f"Spending by {by}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        )
+    return lines

@@ -1,0 +1,34 @@
+"""Account trouble as Prefect events, for automations: unusual volumes, breakers that open and close."""
+
+from __future__ import annotations
+
+from prefect.events import emit_event
+
+from prefect_video.ledger import Entry, Standing
+from prefect_video.studio import Moment
+
+
+def announce_anomaly(moment: Moment, entry: Entry) -> None:
+    """Emits `video.account.anomaly` when an account submits unusually much."""
+    if moment == "anomaly":
+        emit_event(
+            event="video.account.anomaly",
+            resource=_account(entry.account),
+            payload={"provider": entry.provider, "project": entry.project, "environment": entry.environment},
+        )
+
+
+def announce_breaker(standing: Standing) -> None:
+    """Emits `video.account.breaker.open` or `….closed`."""
+    emit_event(
+        event=f"video.account.breaker.{standing.breaker}",
+        resource=_account(standing.account),
+        payload={
+            "failures": standing.failures,
+            "open_until": standing.open_until.isoformat() if standing.open_until else None,
+        },
+    )
+
+
+def _account(account: str) -> dict[str, str]:
+    return {"prefect.resource.id": f"prefect-video.account.{account}", "prefect.resource.name": account}

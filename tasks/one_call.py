@@ -1,0 +1,114 @@
+"""A whole shot in one call, for flows that are about something else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import prefect.runtime
+from prefect import task
+from prefect.context import FlowRunContext, TaskRunContext
+
+from prefect_video.assets import Asset
+from prefect_video.opening import DEFAULT_PROJECT
+from prefect_video.production import produce_project
+from prefect_video.reports import ProjectFailed
+from prefect_video.shots import Project, Shot, as_shot
+from prefect_video.studio import StudioSettings
+from prefect_video.tasks.caching import FINGERPRINT
+from prefect_video.tasks.studios import StudioRef, open_studio
+
+
+def _run_name() -> str:
+    asked = prefect.runtime.task_run.parameters
+    return f"generate {asked['project']}/{as_shot(asked['shot']).id}"
+
+
+_ttl_seconds = StudioSettings.from_environment().ttl_seconds
+_one_call: dict[str, Any] = {
+    "cache_policy": FINGERPRINT,
+    "cache_expiration": timedelta(seconds=_ttl_seconds) if _ttl_seconds is not None else None,
+    "persist_result": True,
+    "result_serializer": "json",
+    "task_run_name": _run_name,
+}
+
+
+async def _generate(
+    shot: Shot | str,
+    provider: str | None,
+    store: str | None,
+    ledger: str | None,
+    project: str,
+    refresh: bool,
+) -> Asset:
+    wanted = Project(name=project, shots=(as_shot(shot),))
+    async with open_studio(StudioRef.of(provider, store, ledger)) as studio:
+        report = await produce_project(studio, wanted, refresh=refresh, flow_run_id=_run_id())
+    asset = report.shots[0].asset
+    if asset is None:
+        raise ProjectFailed(report)
+    return asset
+
+
+@task(name="generate_video", **_one_call)
+async def agenerate_video(
+    shot: Shot | str,
+    *,
+    provider: str | None = None,
+    store: str | None = None,
+    ledger: str | None = None,
+    project: str = DEFAULT_PROJECT,
+    refresh: bool = False,
+) -> Asset:
+    """Makes one video and stores it; the same shot again is found, not paid for.
+
+    Args:
+        shot: What is wanted, or just its prompt.
+        provider: `sora`, `emulator`, `sora-credentials/name` …; by default `sora` when SORA_API_KEY is set.
+        store: A folder, `s3://bucket/prefix` or `video-store/name`; by default `./videos`.
+        ledger: `video-ledger/name` or a file; by default the SQLite file under Prefect's home.
+        project: The folder in the store and the name in the books.
+        refresh: Buy it again although it is stored.
+
+    Returns:
+        The stored video.
+
+    Raises:
+        InvalidInput: The shot cannot be made; nothing was sent.
+        BudgetExceeded: A limit would be passed; nothing was sent.
+        ProjectFailed: There is no video; the message says why and what to do.
+    """
+    return await _generate(shot, provider, store, ledger, project, refresh)
+
+
+@task(name="generate_video", **_one_call)
+def generate_video(
+    shot: Shot | str,
+    *,
+    provider: str | None = None,
+    store: str | None = None,
+    ledger: str | None = None,
+    project: str = DEFAULT_PROJECT,
+    refresh: bool = False,
+) -> Asset:
+    """The same as `agenerate_video`, for flows and scripts that are not async."""
+    work = _generate(shot, provider, store, ledger, project, refresh)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    # Called in a thread that runs a loop: that loop cannot run a second one, a thread of its own can.
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        return executor.submit(contextvars.copy_context().run, asyncio.run, work).result()
+
+
+def _run_id() -> str | None:
+    flow_run = FlowRunContext.get()
+    if flow_run and flow_run.flow_run:
+        return str(flow_run.flow_run.id)
+    task_run = TaskRunContext.get()
+    return str(task_run.task_run.id) if task_run else None
