@@ -1,0 +1,84 @@
+"""The accounts that the service serves: their studios, by every name that a webhook's address may use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from prefect_video.errors import InvalidInput, ProviderUnavailable
+from prefect_video.generations import WebhookEvent
+from prefect_video.opening import StudioRef, open_named
+from prefect_video.service.settings import ServiceSettings
+from prefect_video.studio import Studio
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """Open studios, one for each account."""
+
+    studios: tuple[Studio, ...]
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """The accounts' ids."""
+        return frozenset(studio.provider.account.id for studio in self.studios)
+
+    def by_id(self, account: str) -> Studio | None:
+        """The studio of an account."""
+        return next((studio for studio in self.studios if studio.provider.account.id == account), None)
+
+    def named(self, name: str) -> tuple[Studio, ...]:
+        """The studios that a provider's name, an account's id or a block's name stands for."""
+        return tuple(
+            studio
+            for studio in self.studios
+            if name in (studio.provider.name, studio.provider.account.id, studio.credentials)
+        )
+
+
+async def verified(
+    studios: Sequence[Studio], headers: Mapping[str, str], body: bytes
+) -> tuple[Studio, WebhookEvent] | None:
+    """Whose secret signed a delivery, and what it says; None when nobody's did, or when it is too old.
+
+    Raises:
+        ProviderUnavailable: The keys that it is checked with cannot be fetched now.
+    """
+    unsure: ProviderUnavailable | None = None
+    for studio in studios:
+        provider = studio.provider
+        try:
+            if provider.capabilities.fetches_webhook_keys:
+                return studio, await asyncio.to_thread(provider.parse_webhook, headers, body)
+            return studio, provider.parse_webhook(headers, body)
+        except InvalidInput:
+            continue
+        except ProviderUnavailable as error:
+            unsure = error
+    if unsure is not None:
+        raise unsure
+    return None
+
+
+@asynccontextmanager
+async def open_accounts(settings: ServiceSettings) -> AsyncIterator[Accounts]:
+    """The accounts of the settings, for as long as the context lasts.
+
+    Raises:
+        InvalidInput: An account, the store or the ledger is not known.
+        LedgerError: The ledger cannot be used.
+    """
+    async with AsyncExitStack() as stack:
+        studios: list[Studio] = []
+        for name in settings.accounts or (None,):
+            ref = StudioRef.of(name, settings.store, settings.ledger)
+            if ref.names_blocks:
+                # Prefect takes seconds to import and is not needed without blocks.
+                from prefect_video.tasks.studios import open_studio
+
+                studios.append(await stack.enter_async_context(open_studio(ref)))
+            else:
+                studios.append(await stack.enter_async_context(await open_named(ref)))
+        yield Accounts(tuple(studios))

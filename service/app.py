@@ -1,0 +1,141 @@
+"""The application: what it opens when it starts, and its routes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse
+
+from prefect_video import __version__
+from prefect_video.collecting import finish
+from prefect_video.errors import LedgerError
+from prefect_video.ledger import Entry, ReceivedEvent, State
+from prefect_video.service.accounts import Accounts, open_accounts
+from prefect_video.service.announcing import Announce, open_announcer, outcome_of
+from prefect_video.service.handling import handle
+from prefect_video.service.inbox import Inbox
+from prefect_video.service.job_routes import job_routes
+from prefect_video.service.jobs import Jobs
+from prefect_video.service.metrics import CONTENT_TYPE, Metrics
+from prefect_video.service.settings import ServiceSettings
+from prefect_video.service.webhooks import Receiver, webhook_routes
+from prefect_video.service.workers import Workers
+from prefect_video.studio import Studio
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: ServiceSettings | None = None, *, announce: Announce | None = None) -> FastAPI:
+    """The service as an ASGI application.
+
+    Args:
+        settings: How it behaves; by default as the environment says.
+        announce: Told of each generation that has ended; by default a Prefect event is emitted.
+    """
+    chosen = settings or ServiceSettings.from_environment()
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        async with open_accounts(chosen) as accounts:
+            teller = announce or (await open_announcer() if chosen.announce else None)
+            work = _Work(accounts, chosen, metrics, teller)
+            app.router.routes.extend(webhook_routes(work.receiver))
+            if chosen.api_token is not None:
+                app.include_router(job_routes(work.jobs, chosen.api_token, metrics))
+            app.state.accounts = accounts
+            await work.start()
+            try:
+                yield
+            finally:
+                await work.aclose()
+
+    app = FastAPI(title="prefect-video", version=__version__, lifespan=running, docs_url=None, redoc_url=None)
+
+    @app.get("/healthz", tags=["operation"])
+    async def healthz() -> JSONResponse:
+        """Whether the ledger can be used."""
+        try:
+            await app.state.accounts.studios[0].ledger.check()
+        except LedgerError as error:
+            logger.error("not healthy: %s", error)
+            return JSONResponse({"status": "the ledger cannot be used"}, 503)
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/metrics", tags=["operation"])
+    async def prometheus() -> Response:
+        """Counters, for Prometheus."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+    return app
+
+
+@dataclass
+class _Work:
+    accounts: Accounts
+    settings: ServiceSettings
+    metrics: Metrics
+    announce: Announce | None
+
+    def __post_init__(self) -> None:
+        ledger = self.accounts.studios[0].ledger
+        self.inbox = Inbox(ledger)
+        self.jobs = Jobs(self.accounts)
+        self.workers = Workers(
+            self._handle, ledger=ledger, accounts=self.accounts.ids, settings=self.settings, metrics=self.metrics
+        )
+        self.receiver = Receiver(
+            self.accounts, self.inbox, self.workers, self.metrics, body_limit_bytes=self.settings.body_limit_bytes
+        )
+        self._finishing: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()
+        self._resuming: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self.workers.start()
+        if self.settings.api_token is not None:
+            self._resuming = asyncio.create_task(self._resume(), name="resume jobs")
+
+    async def aclose(self) -> None:
+        for task in (self._resuming, *self._finishing):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        await self.jobs.aclose()
+        await self.inbox.aclose()
+        await self.workers.aclose()
+
+    async def _handle(self, event: ReceivedEvent) -> None:
+        studio = self.accounts.by_id(event.account)
+        assert studio is not None
+        entry = await handle(studio, event, self.announce, turn=self._turn)
+        self.metrics.handled.labels(outcome_of(entry)).inc()
+        if self.settings.collect and entry.state is State.COMPLETED:
+            task = asyncio.create_task(_finish(studio, entry), name=f"store {entry.id}")
+            self._finishing.add(task)
+            task.add_done_callback(self._finishing.discard)
+        else:
+            studio.last_told.pop(entry.generation_id or "", None)
+
+    async def _resume(self) -> None:
+        while True:
+            try:
+                await self.jobs.resume()
+            except LedgerError as error:
+                logger.warning("jobs that were not sent are not looked for now: %s", error)
+            await asyncio.sleep(self.settings.sweep_seconds)
+
+
+async def _finish(studio: Studio, entry: Entry) -> None:
+    """Stores a video that nobody alive is waiting for; not in a worker, which the next event needs."""
+    try:
+        await finish(studio, entry, wait=False)
+    finally:
+        studio.last_told.pop(entry.generation_id or "", None)

@@ -1,0 +1,61 @@
+"""The job API: `POST /generate` and `GET /jobs/{job_id}`, for whoever has the token."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Header, HTTPException, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import SecretStr
+
+from prefect_video.errors import BudgetExceeded, InvalidInput, LedgerError
+from prefect_video.service.jobs import GenerationRequest, Job, Jobs
+from prefect_video.service.metrics import Metrics
+
+_BEARER: Final = HTTPBearer(auto_error=False)
+_KEY = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
+
+
+def job_routes(jobs: Jobs, token: SecretStr, metrics: Metrics) -> APIRouter:
+    """The job API's routes, behind a bearer token."""
+
+    def authorize(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
+        secret = token.get_secret_value().encode()
+        if given is None or not hmac.compare_digest(given.credentials.encode(), secret):
+            raise HTTPException(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
+
+    async def generate(request: GenerationRequest, response: Response, key: _KEY = None) -> Job:
+        """Asks for a video. The same request again is answered with the same job, and is not paid for again."""
+        try:
+            job, outcome = await jobs.ask(request, key=key)
+        except InvalidInput as error:
+            raise _refusal(422, error, metrics) from error
+        except BudgetExceeded as error:
+            raise _refusal(402, error, metrics) from error
+        except LedgerError as error:
+            raise _refusal(503, error, metrics) from error
+        metrics.jobs.labels(outcome).inc()
+        response.status_code = 202 if job.status in ("queued", "processing") else 200
+        response.headers["Location"] = f"/jobs/{job.job_id}"
+        return job
+
+    async def job(job_id: str) -> Job:
+        """Where a request stands."""
+        try:
+            found = await jobs.find(job_id)
+        except LedgerError as error:
+            raise HTTPException(503, str(error)) from error
+        if found is None:
+            raise HTTPException(404, f"there is no job {job_id!r}")
+        return found
+
+    routes = APIRouter(tags=["jobs"], dependencies=[Depends(authorize)])
+    routes.add_api_route("/generate", generate, methods=["POST"], status_code=202)
+    routes.add_api_route("/jobs/{job_id}", job, methods=["GET"])
+    return routes
+
+
+def _refusal(status: int, error: Exception, metrics: Metrics) -> HTTPException:
+    metrics.jobs.labels("refused").inc()
+    return HTTPException(status, str(error))

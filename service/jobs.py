@@ -1,0 +1,242 @@
+"""The job API's work: a request becomes a row of the ledger, and is sent in the background; it is never paid twice."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+
+from prefect_video.errors import BudgetExceeded, InvalidInput, LedgerError, VideoError
+from prefect_video.ledger import Claim, Entry, Intent, State
+from prefect_video.opening import DEFAULT_PROJECT
+from prefect_video.service.accounts import Accounts
+from prefect_video.shots import AspectRatio, Duration, Identifier, Project, Prompt, Resolution, Seed, Shot, slug
+from prefect_video.steps.claiming import budgets_of, claim_shots, find_assets, intents_of
+from prefect_video.steps.screening import screen_prompt
+from prefect_video.steps.submitting import submit
+from prefect_video.studio import Studio
+
+logger = logging.getLogger(__name__)
+
+JobStatus = Literal["queued", "processing", "completed", "failed", "cancelled", "held"]
+
+REQUEST_PREFIX: Final = "request-"
+"""How the run ids of rows begin that were asked for here."""
+
+_UNSENT: Final = frozenset({State.RESERVED, State.SUBMITTING, State.UNKNOWN})
+_STATUSES: Final[dict[State, JobStatus]] = {
+    State.RESERVED: "queued",
+    State.SUBMITTING: "queued",
+    State.UNKNOWN: "queued",
+    State.SUBMITTED: "processing",
+    State.COMPLETED: "processing",
+    State.STORED: "completed",
+    State.CANCELLED: "cancelled",
+}
+
+
+class GenerationRequest(BaseModel):
+    """One video that is wanted.
+
+    Attributes:
+        prompt: What is to be seen.
+        duration: Length in whole seconds.
+        project: The folder in the store and the name in the books (`project_id` is understood too).
+        id: The shot's name; by default made from the prompt.
+        take: Which of several independent videos of the same shot.
+        provider: The account, where the service has several.
+        user_id: Whoever asked; sent along as a label.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: Prompt
+    duration: Duration = 10
+    aspect_ratio: AspectRatio = "16:9"
+    resolution: Resolution = "1080p"
+    model: str = "sora-2"
+    seed: Seed | None = None
+    negative_prompt: Prompt | None = None
+    project: Identifier = Field(default=DEFAULT_PROJECT, validation_alias=AliasChoices("project", "project_id"))
+    id: Identifier | None = None
+    take: int = Field(default=1, ge=1, le=10)
+    provider: str | None = None
+    user_id: str | None = Field(default=None, max_length=200)
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+    def shot(self) -> Shot:
+        """The shot that is asked for.
+
+        Raises:
+            InvalidInput: There is no such shot.
+        """
+        own = self.model_dump(exclude={"project", "take", "provider", "user_id", "id"})
+        labels = {**self.metadata, **({"user_id": self.user_id} if self.user_id else {})}
+        try:
+            return Shot(**{**own, "id": self.id or slug(self.prompt), "takes": self.take, "metadata": labels})
+        except ValidationError as error:
+            raise InvalidInput("; ".join(fault["msg"] for fault in error.errors(include_input=False))) from error
+
+
+class Job(BaseModel):
+    """Where a request stands.
+
+    Attributes:
+        job_id: The ledger row's id.
+        status: `held` waits for a human.
+        state: The same in the ledger's word.
+        estimated_time: Seconds until it should be there; None when it is, or never will be.
+        uri: Where the video is.
+        cost_usd: What it cost, or is expected to; None when unknown.
+        error: Why there is no video, and what to do.
+    """
+
+    job_id: str
+    status: JobStatus
+    state: State
+    project: str
+    shot: str
+    take: int
+    generation_id: str | None = None
+    estimated_time: float | None = None
+    uri: str | None = None
+    sha256: str | None = None
+    cost_usd: float | None = None
+    error: str | None = None
+
+    @classmethod
+    def of(cls, entry: Entry, work_seconds_per_second: tuple[float, float]) -> Job:
+        """The job of a row."""
+        status: JobStatus = "held" if entry.attention else _STATUSES.get(entry.state, "failed")
+        waiting = status in ("queued", "processing")
+        cost = entry.actual_usd if entry.actual_usd is not None else entry.reserved_usd
+        return cls(
+            job_id=entry.id,
+            status=status,
+            state=entry.state,
+            project=entry.project,
+            shot=entry.shot.id,
+            take=entry.take,
+            generation_id=entry.generation_id,
+            estimated_time=_seconds_left(entry, work_seconds_per_second) if waiting else None,
+            uri=entry.asset.uri if entry.asset else None,
+            sha256=entry.asset.sha256 if entry.asset else None,
+            cost_usd=None if cost is None else float(cost),
+            error=entry.attention or entry.error_message,
+        )
+
+
+class Jobs:
+    """Takes requests, sends them one after the other, and knows where they stand."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def ask(self, request: GenerationRequest, *, key: str | None = None) -> tuple[Job, str]:
+        """Claims what is asked for; what is new is sent in the background.
+
+        Args:
+            request: What is wanted.
+            key: The sender's own id of the request: the same one is never answered with a second payment, not even
+                after a failure.
+
+        Returns:
+            The job, and whether it was `accepted`, `joined` to one under way, or `stored` already.
+
+        Raises:
+            InvalidInput: It cannot be made; nothing was sent.
+            BudgetExceeded: A limit would be passed; nothing was sent.
+            LedgerError: The ledger cannot be used; nothing was sent.
+        """
+        studio = self._studio(request.provider)
+        project = Project(name=request.project, shots=(request.shot(),), max_attempts=1)
+        intent = await self._intent(studio, project, request.take, key)
+        await find_assets(studio, [intent])
+        (claim,) = await claim_shots(studio, [intent], budgets=budgets_of(studio, project), partial=False)
+        entry = _entry(claim)
+        if claim.kind == "yours":
+            self._send(studio, entry)
+        outcome = {"yours": "accepted", "stored": "stored"}.get(claim.kind, "joined")
+        return self._job(entry), outcome
+
+    async def find(self, job_id: str) -> Job | None:
+        """A job by its id."""
+        found = await self._accounts.studios[0].ledger.get_many([job_id])
+        return self._job(found[0]) if found else None
+
+    async def resume(self) -> None:
+        """Sends what an earlier process had accepted and did not live to send."""
+        for studio in self._accounts.studios:
+            for entry in await studio.ledger.unfinished(account=studio.provider.account.id):
+                asked_here = (entry.flow_run_id or "").startswith(REQUEST_PREFIX)
+                if not asked_here or entry.state not in _UNSENT or entry.attention:
+                    continue
+                if taken := await studio.ledger.take_over(entry.id):
+                    self._send(studio, taken)
+
+    async def aclose(self) -> None:
+        """Stops sending; what was not sent is sent by the next start."""
+        for task in self._sending:
+            task.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
+
+    def _studio(self, name: str | None) -> Studio:
+        if name is None:
+            return self._accounts.studios[0]
+        named = self._accounts.named(name)
+        if not named:
+            raise InvalidInput(f"provider: this service has no account {name!r}")
+        return named[0]
+
+    async def _intent(self, studio: Studio, project: Project, take: int, key: str | None) -> Intent:
+        intents = await intents_of(
+            studio,
+            project,
+            ttl_seconds=studio.settings.ttl_seconds,
+            flow_run_id=f"{REQUEST_PREFIX}{key or uuid.uuid4()}",
+        )
+        return intents[take - 1]
+
+    def _send(self, studio: Studio, entry: Entry) -> None:
+        task = asyncio.create_task(_send(studio, entry), name=f"send {entry.id}")
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    def _job(self, entry: Entry) -> Job:
+        studio = self._accounts.by_id(entry.account) or self._accounts.studios[0]
+        return Job.of(entry, studio.provider.capabilities.work_seconds_per_second)
+
+
+async def _send(studio: Studio, entry: Entry) -> None:
+    """Sends a row and leaves it at the provider; the ledger says what became of it."""
+    try:
+        async with studio.slots:
+            if entry.state is State.RESERVED:
+                await screen_prompt(studio, entry.id)
+            await submit(studio, entry.id)
+    except VideoError as error:
+        logger.warning("%s/%s: %s", entry.project, entry.shot.id, error)
+    finally:
+        try:
+            await asyncio.shield(studio.ledger.let_go([entry.id]))
+        except LedgerError as error:
+            logger.error("row %s is not let go of before this process ends: %s", entry.id, error)
+
+
+def _entry(claim: Claim) -> Entry:
+    if claim.kind == "over_budget" or claim.entry is None:
+        raise BudgetExceeded(f"shot {claim.intent.shot.id!r}: {claim.refusal}")
+    return claim.entry
+
+
+def _seconds_left(entry: Entry, work_seconds_per_second: tuple[float, float]) -> float:
+    if entry.estimated_completion_at is not None:
+        return round(max(0.0, (entry.estimated_completion_at - datetime.now(UTC)).total_seconds()), 1)
+    expected = sum(work_seconds_per_second) / 2 * entry.shot.duration
+    gone = (datetime.now(UTC) - entry.submitted_at).total_seconds() if entry.submitted_at else 0.0
+    return round(max(0.0, expected - gone), 1)

@@ -1,0 +1,74 @@
+"""What the service is told when it starts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from prefect_video.errors import InvalidInput
+
+
+class ServiceSettings(BaseSettings):
+    """How the service behaves; each field can be set as `PREFECT_VIDEO_SERVICE_<FIELD>` in the environment.
+
+    Attributes:
+        accounts: Providers' names or `block-type/block-name`, separated by commas; by default the environment's one.
+        store: Where videos go that are asked for here; by default as for runs.
+        ledger: The books that runs and the service share; by default as for runs.
+        api_token: Bearer token of the job API; without one there is no job API.
+        collect: Download and store finished videos that no run is waiting for.
+        announce: Emit a Prefect event for each generation that ends, where a Prefect API is configured.
+        body_limit_bytes: Largest body that is read.
+        workers: Events handled at the same time.
+        backlog: Events kept in memory; the others wait in the ledger.
+        attempts: How often an event is tried; then it waits in the ledger for the next start.
+        retry_seconds: Before the second try; doubles with each further one.
+        sweep_seconds: Between two looks for what was left undone, by this service or one that died.
+        keep_days: How long handled events are remembered, to tell repetitions.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PREFECT_VIDEO_SERVICE_", frozen=True, extra="ignore")
+
+    accounts: Annotated[tuple[str, ...], NoDecode] = ()
+    store: str | None = None
+    ledger: str | None = None
+    api_token: SecretStr | None = None
+    collect: bool = False
+    announce: bool = True
+    body_limit_bytes: int = Field(default=65_536, ge=1)
+    workers: int = Field(default=4, ge=1)
+    backlog: int = Field(default=1_000, ge=1)
+    attempts: int = Field(default=8, ge=1)
+    retry_seconds: float = Field(default=0.5, gt=0)
+    sweep_seconds: float = Field(default=60.0, gt=0)
+    keep_days: float = Field(default=7.0, gt=0)
+
+    @field_validator("accounts", mode="before")
+    @classmethod
+    def _separate(cls, value: Any) -> Any:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("api_token")
+    @classmethod
+    def _demand_secrecy(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and len(token.get_secret_value()) < 16:
+            raise ValueError("a token of fewer than 16 characters can be guessed; make one with `openssl rand -hex 32`")
+        return token
+
+    @classmethod
+    def from_environment(cls, **given: Any) -> Self:
+        """Settings from the environment, with what is given taking precedence; None counts as not given.
+
+        Raises:
+            InvalidInput: A variable or an argument is not usable.
+        """
+        try:
+            return cls(**{name: value for name, value in given.items() if value is not None})
+        except ValidationError as error:
+            first = error.errors(include_input=False)[0]
+            name = str(first["loc"][0])
+            message = f"setting {name} (PREFECT_VIDEO_SERVICE_{name.upper()}): {first['msg']}"
+        # Not chained: the cause would show the token.
+        raise InvalidInput(message)

@@ -1,0 +1,118 @@
+"""Receiving webhooks: verify, write down, acknowledge; everything else happens afterwards."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from prefect_video.errors import LedgerError, ProviderUnavailable
+from prefect_video.ledger import ReceivedEvent
+from prefect_video.service.accounts import Accounts, verified
+from prefect_video.service.handling import tells_of_progress
+from prefect_video.service.inbox import Inbox
+from prefect_video.service.metrics import Metrics
+from prefect_video.service.workers import Workers
+
+logger = logging.getLogger(__name__)
+
+
+class Receiver:
+    """The two addresses that providers are given."""
+
+    def __init__(
+        self, accounts: Accounts, inbox: Inbox, workers: Workers, metrics: Metrics, *, body_limit_bytes: int
+    ) -> None:
+        self._accounts = accounts
+        self._inbox = inbox
+        self._workers = workers
+        self._metrics = metrics
+        self._limit = body_limit_bytes
+
+    async def of_account(self, request: Request) -> JSONResponse:
+        """`POST /webhooks/{account or provider}`."""
+        began = time.perf_counter()
+        answer = await self._receive(request, name=request.path_params["name"])
+        self._metrics.seconds.observe(time.perf_counter() - began)
+        return answer
+
+    async def of_job(self, request: Request) -> JSONResponse:
+        """`POST /webhook/{job_id}`."""
+        began = time.perf_counter()
+        answer = await self._receive(request, job_id=request.path_params["job_id"])
+        self._metrics.seconds.observe(time.perf_counter() - began)
+        return answer
+
+    async def _receive(self, request: Request, *, name: str | None = None, job_id: str | None = None) -> JSONResponse:
+        candidates = self._accounts.studios if name is None else self._accounts.named(name)
+        if not candidates:
+            return self._refuse(404, "unknown")
+        body = await _body(request, self._limit)
+        if body is None:
+            return self._refuse(413, "too_large")
+        try:
+            genuine = await verified(candidates, request.headers, body)
+        except ProviderUnavailable as error:
+            logger.error("a webhook cannot be verified now, its sender is asked to come again: %s", error)
+            return self._refuse(503, "unavailable")
+        if genuine is None:
+            return self._refuse(401, "forged")
+        studio, told = genuine
+        now = datetime.now(UTC)
+        event = ReceivedEvent(
+            account=studio.provider.account.id,
+            event_id=told.event_id,
+            generation_id=told.generation_id,
+            type=told.event_type,
+            received_at=now,
+            handled_at=now if tells_of_progress(told.event_type) else None,
+        )
+        try:
+            if job_id is not None and not await self._belongs(event, job_id):
+                return self._refuse(404, "unknown")
+            is_new = await self._inbox.put(event)
+        except LedgerError as error:
+            logger.error("a webhook could not be written down, its sender is asked to come again: %s", error)
+            return self._refuse(503, "unavailable")
+        self._metrics.received.labels("accepted" if is_new else "duplicate").inc()
+        if is_new and event.handled_at is None:
+            self._workers.offer(event)
+        return JSONResponse({"received": True})
+
+    async def _belongs(self, event: ReceivedEvent, job_id: str) -> bool:
+        found = await self._accounts.studios[0].ledger.get_many([job_id])
+        return any(
+            entry.account == event.account and entry.generation_id in (None, event.generation_id) for entry in found
+        )
+
+    def _refuse(self, status: int, outcome: str) -> JSONResponse:
+        self._metrics.received.labels(outcome).inc()
+        return JSONResponse({"received": False}, status)
+
+
+def webhook_routes(receiver: Receiver) -> list[Route]:
+    """The receiver's routes; an account's name may hold slashes.
+
+    Plain routes, as raw bytes are read and nothing is left to validate by declaration.
+    """
+    return [
+        Route("/webhooks/{name:path}", receiver.of_account, methods=["POST"]),
+        Route("/webhook/{job_id}", receiver.of_job, methods=["POST"]),
+    ]
+
+
+async def _body(request: Request, limit: int) -> bytes | None:
+    """The raw body; None as soon as it is larger than the limit."""
+    told = request.headers.get("content-length", "")
+    if told.isdecimal() and int(told) > limit:
+        return None
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            return None
+    return bytes(body)
