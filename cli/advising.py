@@ -1,0 +1,49 @@
+"""`optimize`: which length to ask for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from prefect_video.cli.answers import DONE, out, print_json, safe, usd
+from prefect_video.cli.options import JsonFlag
+from prefect_video.durations import ADVISED_SECONDS, optimize_duration
+from prefect_video.providers.prices import SORA_USD_PER_SECOND, usd_for
+from prefect_video.reports import as_number
+
+
+def optimize(
+    *,
+    content_type: Annotated[
+        str, Parameter(help=f"{', '.join(ADVISED_SECONDS)}; another word counts as product.")
+    ] = "product",
+    minimum: Annotated[int, Parameter(help="The shortest acceptable length in seconds.")] = 5,
+    longest: Annotated[int, Parameter(help="The longest that the provider or plan makes.")] = 20,
+    json: JsonFlag = False,
+) -> int:
+    """Advise a length by kind of content and by price.
+
+    Try:
+
+        prefect-video optimize --content-type broll --minimum 5
+    """
+    advice = optimize_duration(
+        content_type, minimum_seconds=minimum, longest_seconds=longest, usd_per_second=SORA_USD_PER_SECOND
+    )
+    if json:
+        print_json(
+            {
+                "seconds": advice.seconds,
+                "cost_usd": as_number(advice.usd),
+                "usd_per_second": as_number(advice.usd_per_second),
+                "no_dearer_seconds": advice.cheaper_seconds,
+                "reason": advice.reason,
+            }
+        )
+        return DONE
+    console = out()
+    console.print(f"[bold]{advice.seconds} s[/] for {usd(advice.usd)}: {safe(advice.reason)}", soft_wrap=True)
+    if longer := advice.cheaper_seconds:
+        console.print(f"{longer} s cost no more: {usd(usd_for(longer, SORA_USD_PER_SECOND))}", soft_wrap=True)
+    return DONE

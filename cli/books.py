@@ -1,0 +1,198 @@
+"""`jobs` and `spend`: what the ledger knows."""
+
+from __future__ import annotations
+
+import csv as csv_format
+import sys
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from prefect_video.cli.answers import DONE, age, out, print_json, safe, table, usd
+from prefect_video.cli.options import JsonFlag, LedgerOption, ProjectName, ledger_name
+from prefect_video.cli.studios import open_ledger, run_async
+from prefect_video.errors import InvalidInput
+from prefect_video.ledger import Entry, Spend, State
+from prefect_video.reports import as_number
+
+Grouping = Literal["month", "project", "account", "model", "day"]
+
+_COLOURS = {
+    State.STORED: "green",
+    State.FAILED: "red",
+    State.LOST: "red",
+    State.EXPIRED: "red",
+    State.CANCELLED: "yellow",
+    State.UNKNOWN: "yellow",
+    State.RELEASED: "dim",
+}
+
+
+def jobs(
+    *,
+    project: ProjectName = None,
+    state: Annotated[
+        State | None, Parameter(help="Only jobs in this state.", show_choices=True, name_transform=str.lower)
+    ] = None,
+    attention: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Only jobs that wait for a human.")
+    ] = False,
+    limit: Annotated[int, Parameter(help="The newest so many.")] = 50,
+    ledger: LedgerOption = None,
+    json: JsonFlag = False,
+) -> int:
+    """List generations: what was asked, paid, stored or failed, newest first.
+
+    Try:
+
+        prefect-video jobs --project coffee-ad
+
+        prefect-video jobs --attention
+    """
+    if limit < 1:
+        raise InvalidInput(f"--limit: at least 1, not {limit}")
+    entries = run_async(_entries(ledger_name(ledger), project, state, attention, limit))
+    if json:
+        print_json({"jobs": [public_entry(entry) for entry in entries]})
+    else:
+        show_entries(entries)
+    return DONE
+
+
+def spend(
+    *,
+    by: Annotated[Grouping, Parameter(help="What to add up by.")] = "month",
+    project: ProjectName = None,
+    since: Annotated[
+        datetime | None, Parameter(help="Only what was reserved since then, such as 2026-01-31 (UTC).")
+    ] = None,
+    ledger: LedgerOption = None,
+    csv: Annotated[bool, Parameter(negative="", show_default=False, help="Print comma-separated values.")] = False,
+    json: JsonFlag = False,
+) -> int:
+    """Add up what was spent and is reserved.
+
+    Try:
+
+        prefect-video spend --by project
+
+        prefect-video spend --by day --since 2026-01-01 --csv > spend.csv
+    """
+    if csv and json:
+        raise InvalidInput("--csv and --json: choose one of them")
+    lines = run_async(_spend(ledger_name(ledger), by, project, _in_utc(since)))
+    spent = sum((line.spent_usd for line in lines), Decimal(0))
+    reserved = sum((line.reserved_usd for line in lines), Decimal(0))
+    if json:
+        print_json(
+            {
+                "by": by,
+                "lines": [_public_spend(line, by) for line in lines],
+                "spent_usd": as_number(spent),
+                "reserved_usd": as_number(reserved),
+            }
+        )
+    elif csv:
+        writer = csv_format.writer(sys.stdout, lineterminator="\n")
+        writer.writerow([by, "videos", "stored", "spent_usd", "reserved_usd", "unpriced"])
+        for line in lines:
+            writer.writerow(_cells(line))
+    else:
+        _show_spend(lines, by, spent, reserved)
+    return DONE
+
+
+async def _entries(
+    ledger: str | None, project: str | None, state: State | None, attention: bool, limit: int
+) -> list[Entry]:
+    async with open_ledger(ledger) as books:
+        return await books.entries(project=project, state=state, attention=attention or None, limit=limit)
+
+
+async def _spend(ledger: str | None, by: Grouping, project: str | None, since: datetime | None) -> list[Spend]:
+    async with open_ledger(ledger) as books:
+        return await books.spend(by=by, project=project, since=since)
+
+
+def public_entry(entry: Entry) -> dict[str, Any]:
+    """A row of the ledger as `--json` prints it."""
+    return {
+        "id": entry.id,
+        "project": entry.project,
+        "shot": entry.shot.id,
+        "take": entry.take,
+        "attempt": entry.attempt,
+        "state": entry.state.value,
+        "attention": entry.attention,
+        "prompt": entry.shot.prompt,
+        "model": entry.shot.model,
+        "fingerprint": entry.fingerprint,
+        "provider": entry.provider,
+        "account": entry.account,
+        "generation_id": entry.generation_id,
+        "reserved_usd": as_number(entry.reserved_usd),
+        "actual_usd": as_number(entry.actual_usd),
+        "created_at": entry.created_at.isoformat(),
+        "updated_at": entry.updated_at.isoformat(),
+        "uri": entry.asset.uri if entry.asset else None,
+        "error": entry.error_message,
+        "flow_run_id": entry.flow_run_id,
+    }
+
+
+def show_entries(entries: list[Entry]) -> None:
+    """Prints rows for people, and below them what a human has to decide."""
+    console = out()
+    if not entries:
+        console.print("no jobs")
+        return
+    made = table("job", "project", "shot", "state", "provider", "cost", "age", right=("cost", "age"))
+    for entry in entries:
+        cost = entry.actual_usd if entry.actual_usd is not None else entry.reserved_usd
+        mark = " [yellow]![/]" if entry.attention else ""
+        made.add_row(
+            entry.id[:8],
+            safe(entry.project),
+            safe(entry.shot.id if entry.take == 1 else f"{entry.shot.id}@{entry.take}"),
+            f"[{_COLOURS.get(entry.state, 'blue')}]{entry.state.value}[/]{mark}",
+            safe(entry.provider),
+            "" if entry.state is State.RELEASED else usd(cost),
+            age(entry.created_at),
+        )
+    console.print(made)
+    for entry in entries:
+        if text := entry.attention:
+            console.print(f"[yellow]![/] {entry.id[:8]}: {safe(text)}", soft_wrap=True)
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
+
+
+def _cells(line: Spend) -> list[str]:
+    numbers = (line.videos, line.stored, line.spent_usd, line.reserved_usd, line.unpriced)
+    return [line.key, *(str(number) for number in numbers)]
+
+
+def _public_spend(line: Spend, by: str) -> dict[str, Any]:
+    return {
+        by: line.key,
+        "videos": line.videos,
+        "stored": line.stored,
+        "spent_usd": as_number(line.spent_usd),
+        "reserved_usd": as_number(line.reserved_usd),
+        "unpriced": line.unpriced,
+    }
+
+
+def _show_spend(lines: list[Spend], by: str, spent: Decimal, reserved: Decimal) -> None:
+    made = table(by, "videos", "stored", "spent", "reserved", right=("videos", "stored", "spent", "reserved"))
+    for line in lines:
+        made.add_row(safe(line.key), str(line.videos), str(line.stored), usd(line.spent_usd), usd(line.reserved_usd))
+    console = out()
+    console.print(made)
+    console.print(f"\n[bold]{usd(spent)}[/] spent, {usd(reserved)} reserved")
+    if unpriced := sum(line.unpriced for line in lines):
+        console.print(f"[yellow]![/] the price of {unpriced} videos is not known and not in these sums")

@@ -1,0 +1,123 @@
+"""`demo`: a three-shot project through the real flow and a real HTTP provider, and a page to look at."""
+
+from __future__ import annotations
+
+import os
+from decimal import Decimal
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from prefect_video.cli.answers import (
+    out,
+    place,
+    print_json,
+    report_object,
+    safe,
+    say,
+    status_of,
+)
+from prefect_video.cli.first_minute import PrefectUnavailable
+from prefect_video.cli.making import Wanted, produce, show_report, status_of_report
+from prefect_video.cli.options import JsonFlag, QuietFlag, StudioOptions
+from prefect_video.cli.pages import write_manifest, write_page
+from prefect_video.errors import StoreError, VideoError
+from prefect_video.project_files import load_project
+from prefect_video.reports import ProjectReport
+
+
+def demo(
+    *,
+    into: Annotated[Path, Parameter(help="Folder for project, videos, manifest, page and ledger.")] = Path("demo"),
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> int:
+    """Make a three-shot project with the embedded emulator and a page to look at. Costs nothing.
+
+    Run it again: everything is found, nothing is billed. Change a prompt in its `film.yaml`: one shot is made.
+
+    Try:
+
+        prefect-video demo
+
+        prefect-video demo --into /tmp/demo
+    """
+    folder = into.expanduser().resolve()
+    # Whatever else is configured, the demo is about the emulator in this process and its books.
+    os.environ.pop("PREFECT_VIDEO_EMULATOR_ENDPOINT", None)
+    wanted = Wanted(
+        studio=StudioOptions(provider="emulator", store=str(folder / "videos"), ledger=str(folder / "ledger.db")),
+        json=json,
+        quiet=quiet,
+    )
+    try:
+        project = load_project(_project_file(folder))
+        before = _billed()
+        report = produce(project, wanted)
+        billed = _billed()[0] - before[0], _billed()[1] - before[1]
+        manifest, page = _publish(report, project.name, folder, billed[1])
+    except (VideoError, PrefectUnavailable) as error:
+        if json:
+            print_json(report_object("demo", str(error)))
+        say(str(error), error=True)
+        return status_of(error)
+    if json:
+        print_json({**report.public(), "page": str(page), "manifest": str(manifest), **_billed_fields(billed)})
+    show_report(report, to_stderr=json, quiet=quiet)
+    if not json and not quiet:
+        _show_end(report, billed, page)
+    return status_of_report(report)
+
+
+def _project_file(folder: Path) -> Path:
+    path = folder / "film.yaml"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_text(files("prefect_video.cli").joinpath("demo.yaml").read_text("utf-8"), encoding="utf-8")
+    except OSError as error:
+        raise StoreError(
+            f"the demo cannot write into {folder} ({error.strerror}): give another folder with --into"
+        ) from error
+    return path
+
+
+def _billed() -> tuple[int, Decimal]:
+    """Generations and USD that the provider has billed so far, by its own books."""
+    from prefect_video.emulator.embedded import start
+
+    books = start(os.environ).books()
+    return books["billed"], Decimal(books["billed_usd"])
+
+
+def _billed_fields(billed: tuple[int, Decimal]) -> dict[str, Any]:
+    return {"billed": billed[0], "billed_usd": float(billed[1])}
+
+
+def _publish(report: ProjectReport, project: str, folder: Path, billed_usd: Decimal) -> tuple[Path, Path]:
+    try:
+        return (
+            write_manifest(report, project, folder / "manifest.json"),
+            write_page(report, project, folder / "index.html", billed_usd=billed_usd),
+        )
+    except OSError as error:
+        raise StoreError(f"the demo cannot write into {folder} ({error.strerror}): free some space") from error
+
+
+def _show_end(report: ProjectReport, billed: tuple[int, Decimal], page: Path) -> None:
+    console = out()
+    number, amount = billed
+    if number:
+        console.print(
+            f"The provider's own books: {number} generations billed, ${amount:.2f} (of play money).", soft_wrap=True
+        )
+    elif not report.failures:
+        console.print("Everything was cached: the provider's own books show nothing billed.", soft_wrap=True)
+    console.print(f"\n[bold]Look at it:[/] {safe(page.as_uri())}", soft_wrap=True)
+    console.print(
+        f"Your turn: edit {safe(place((page.parent / 'film.yaml').as_uri()))} and run it again,"
+        " or make your own with prefect-video run.",
+        soft_wrap=True,
+    )

@@ -1,0 +1,226 @@
+"""`doctor`: is everything there that a run needs, and what to do where it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import sys
+from collections.abc import Awaitable, Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any, Final
+
+from cyclopts import Parameter
+from pydantic import BaseModel, ConfigDict
+
+from prefect_video import __version__
+from prefect_video.cli.answers import DONE, FAILED, out, print_json, safe
+from prefect_video.cli.first_minute import PrefectUnavailable, connect
+from prefect_video.cli.options import JsonFlag, StudioOptions
+from prefect_video.cli.studios import open_ledger, open_studio
+from prefect_video.errors import AuthenticationFailed, RequestRefused, VideoError
+from prefect_video.opening import StudioRef
+from prefect_video.studio import DEFAULT_IN_FLIGHT
+
+FASTAPI_LIMIT: Final = (0, 151)
+PREFECT_NEEDED: Final = (3, 8)
+PYTHON_NEEDED: Final = (3, 11)
+
+
+FixFlag = Annotated[
+    bool,
+    Parameter(negative="", show_default=False, help="Create what is missing: the concurrency limit that is named."),
+]
+
+
+class Check(BaseModel):
+    """One thing that was looked at.
+
+    Attributes:
+        name: What.
+        ok: Whether it is as a run needs it.
+        detail: What was found.
+        fix: What to do when it is not.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str | None = None
+
+
+def doctor(
+    *,
+    studio: StudioOptions = StudioOptions(),  # noqa: B008 -- frozen
+    fix: FixFlag = False,
+    json: JsonFlag = False,
+) -> int:
+    """Check versions, provider, store, ledger and Prefect's API, and say what to fix. Spends nothing.
+
+    Exit status 1 when something must be fixed.
+
+    Try:
+
+        prefect-video doctor
+
+        prefect-video doctor --provider sora --store s3://films/ads
+    """
+    ref = studio.ref()
+    checks = [*_versions(), _prefect_api(), *asyncio.run(_studio(ref, fix=fix))]
+    healthy = all(check.ok for check in checks)
+    if json:
+        print_json({"ok": healthy, "checks": [check.model_dump() for check in checks]})
+    else:
+        _show(checks)
+    return DONE if healthy else FAILED
+
+
+def _show(checks: list[Check]) -> None:
+    console = out()
+    for check in checks:
+        mark = "[green]✓[/]" if check.ok else "[red]✗[/]"
+        console.print(f"{mark} [bold]{check.name}[/]: {safe(check.detail)}", soft_wrap=True)
+        if not check.ok and check.fix:
+            console.print(f"  → {safe(check.fix)}", soft_wrap=True)
+
+
+def _versions() -> list[Check]:
+    python = sys.version_info[:2]
+    return [
+        Check(name="prefect-video", ok=True, detail=__version__),
+        Check(
+            name="python",
+            ok=python >= PYTHON_NEEDED,
+            detail=platform.python_version(),
+            fix="use Python 3.11 or newer",
+        ),
+        _package("prefect", lambda found: PREFECT_NEEDED <= found < (4,), "pip install 'prefect>=3.8,<4'"),
+        _package(
+            "fastapi", lambda found: found < FASTAPI_LIMIT, "pip install 'fastapi<0.151': Prefect's server needs it"
+        ),
+    ]
+
+
+def _package(name: str, fits: Callable[[tuple[int, ...]], bool], fix: str) -> Check:
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        return Check(name=name, ok=False, detail="not installed", fix=fix)
+    numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdecimal())
+    return Check(name=name, ok=fits(numbers), detail=found, fix=fix)
+
+
+def _prefect_api() -> Check:
+    try:
+        connect()
+    except PrefectUnavailable as error:
+        return Check(name="prefect API", ok=False, detail="no answer", fix=str(error))
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    return Check(name="prefect API", ok=True, detail=url or "embedded server, started when needed")
+
+
+async def _studio(ref: StudioRef, *, fix: bool) -> list[Check]:
+    ledger = await _tried("ledger", lambda: _ledger(ref), "give another with --ledger or PREFECT_VIDEO_LEDGER_URL")
+    try:
+        async with open_studio(ref) as studio:
+            store = await _tried("store", lambda: _store(studio), "give another with --store or PREFECT_VIDEO_STORE")
+            return [
+                _key(ref),
+                await _provider(studio),
+                await _account(studio),
+                *await _concurrency_limit(studio, create=fix),
+                store,
+                ledger,
+            ]
+    except VideoError as error:
+        if not ledger.ok:
+            return [_key(ref), ledger]
+        return [_key(ref), Check(name="provider", ok=False, detail=ref.provider, fix=str(error)), ledger]
+
+
+def _key(ref: StudioRef) -> Check:
+    key, endpoint = (bool(os.environ.get(name)) for name in ("SORA_API_KEY", "SORA_API_ENDPOINT"))
+    if ref.provider == "emulator":
+        return Check(name="key", ok=True, detail="none needed: the emulator makes test pictures, at no cost")
+    if "/" in ref.provider:
+        return Check(name="key", ok=True, detail=f"from the block {ref.provider}")
+    missing = [name for name, there in (("SORA_API_KEY", key), ("SORA_API_ENDPOINT", endpoint)) if not there]
+    if ref.provider == "sora" and missing:
+        return Check(name="key", ok=False, detail="not set", fix=f"set {' and '.join(missing)}")
+    return Check(name="key", ok=True, detail="from the environment")
+
+
+async def _provider(studio: Any) -> Check:
+    provider = studio.provider
+    where = f"{provider.name} at {provider.account.base_url} (account {provider.account.id})"
+    try:
+        async for _ in provider.list():
+            break
+    except AuthenticationFailed as error:
+        return Check(name="provider", ok=False, detail=where, fix=f"{error}; correct the key")
+    except RequestRefused as error:
+        # Some servers do not list; that they answered is what matters.
+        return Check(name="provider", ok=True, detail=f"{where}; it does not list generations ({error})")
+    except VideoError as error:
+        return Check(name="provider", ok=False, detail=where, fix=f"{error}; see that the endpoint is right")
+    return Check(name="provider", ok=True, detail=where)
+
+
+async def _account(studio: Any) -> Check:
+    standing = await studio.ledger.standing(studio.provider.account.id, slots=studio.account_slots)
+    slots = f"{standing.occupied} of {standing.slots or 'unlimited'} slots taken"
+    if standing.quota_until:
+        return Check(
+            name="account",
+            ok=False,
+            detail=f"{slots}; the quota is used up until {standing.quota_until:%Y-%m-%d %H:%M} UTC",
+            fix="wait for the next period, or use another account",
+        )
+    if standing.breaker != "closed":
+        return Check(
+            name="account",
+            ok=False,
+            detail=f"{slots}; breaker {standing.breaker.replace('_', ' ')} after {standing.failures} failures in a row",
+            fix=f"the provider is in trouble; it is tried again from {standing.open_until:%H:%M:%S} UTC on",
+        )
+    return Check(name="account", ok=True, detail=f"{slots}, breaker closed")
+
+
+async def _concurrency_limit(studio: Any, *, create: bool) -> list[Check]:
+    name = studio.settings.concurrency_limit
+    if name is None:
+        return []
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    async with get_client() as client:
+        if create:
+            await client.upsert_global_concurrency_limit_by_name(name, limit=studio.account_slots or DEFAULT_IN_FLIGHT)
+        try:
+            found = await client.read_global_concurrency_limit_by_name(name)
+        except ObjectNotFound:
+            fix = "create it with `prefect-video doctor --fix`; runs fail without it"
+            return [Check(name="concurrency limit", ok=False, detail=f"{name!r} does not exist", fix=fix)]
+    return [Check(name="concurrency limit", ok=True, detail=f"{name!r}: {found.active_slots} of {found.limit} taken")]
+
+
+async def _store(studio: Any) -> str:
+    await studio.store.check()
+    return f"{studio.store_name} can be written"
+
+
+async def _ledger(ref: StudioRef) -> str:
+    async with open_ledger(ref.ledger) as ledger:
+        await ledger.check()
+        return f"{ledger.url_label} can be written"
+
+
+async def _tried(name: str, work: Callable[[], Awaitable[str]], fix: str) -> Check:
+    try:
+        return Check(name=name, ok=True, detail=await work())
+    except VideoError as error:
+        return Check(name=name, ok=False, detail=str(error), fix=fix)

@@ -1,0 +1,100 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from prefect_video.ledger.locations import URL_VARIABLE
+from prefect_video.opening import StudioRef, names_ledger_block
+from prefect_video.shots import Project
+
+JsonFlag = Annotated[
+    bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON object on stdout.")
+]
+QuietFlag = Annotated[
+    bool, Parameter(name=("--quiet", "-q"), negative="", show_default=False, help="No progress; errors only.")
+]
+RefreshFlag = Annotated[bool, Parameter(negative="", show_default=False, help="Buy again what is stored already.")]
+WaitFlag = Annotated[
+    bool,
+    Parameter(
+        name="--wait",
+        negative="--no-wait",
+        show_default=False,
+        help="`--no-wait` leaves when all shots are at the provider; `prefect-video collect` fetches them.",
+    ),
+]
+ProjectName = Annotated[str | None, Parameter(name="--project", help="Only this project.")]
+ProviderOption = Annotated[
+    str | None,
+    Parameter(
+        name="--provider",
+        help="A provider's name (`sora`, `emulator`), a saved block (`sora-credentials/production`), or `auto`."
+        " Default: what the project names, else `sora` when SORA_API_KEY is set, else the embedded emulator.",
+    ),
+]
+StoreOption = Annotated[
+    str | None,
+    Parameter(
+        name="--store",
+        help="A folder, `s3://bucket/prefix` or a saved block (`video-store/films`)."
+        " Default: PREFECT_VIDEO_STORE, else `./videos`.",
+    ),
+]
+LedgerOption = Annotated[
+    str | None,
+    Parameter(
+        name="--ledger",
+        help="An SQLite file, `postgresql://user:password@host/database` or a saved block (`video-ledger/name`)."
+        " Default: PREFECT_VIDEO_LEDGER_URL, else a file under Prefect's home.",
+    ),
+]
+InFlightOption = Annotated[
+    int | None,
+    Parameter(name="--max-in-flight", help="Unfinished generations at once. Default: what the plan allows."),
+]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class StudioOptions:
+    """With what videos are made."""
+
+    provider: ProviderOption = None
+    store: StoreOption = None
+    ledger: LedgerOption = None
+    max_in_flight: InFlightOption = None
+
+    def ref(self) -> StudioRef:
+        """The names of what makes up the studio.
+
+        Raises:
+            InvalidInput: A number is out of range.
+        """
+        return StudioRef.of(self.provider, self.store, ledger_name(self.ledger), self.max_in_flight)
+
+    def refs(self, project: Project) -> list[StudioRef]:
+        """The names of every studio that a project needs, the one that makes its shots first.
+
+        Raises:
+            InvalidInput: A number is out of range, or `auto` has no accounts to choose from.
+        """
+        return StudioRef.all_of(project, self.provider, self.store, ledger_name(self.ledger), self.max_in_flight)
+
+
+def ledger_name(given: str | None) -> str | None:
+    """The name by which a ledger may be passed on, None for the environment's.
+
+    A URL goes into this process's environment, so that its password never becomes a flow's parameter.
+    """
+    if not given or names_ledger_block(given):
+        return given or None
+    if "://" in given:
+        os.environ[URL_VARIABLE] = given
+        return None
+    return str(Path(given).expanduser().absolute())

@@ -1,0 +1,108 @@
+"""`plan`: what a run would do and cost; spends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from prefect_video.cli.answers import DONE, OVER_BUDGET, out, place, print_json, safe, table, usd
+from prefect_video.cli.options import JsonFlag, RefreshFlag, StudioOptions
+from prefect_video.cli.studios import open_studios, run_async
+from prefect_video.ledger import BudgetStanding
+from prefect_video.opening import StudioRef
+from prefect_video.planning import Plan, PlannedShot, plan_project
+from prefect_video.project_files import load_project
+from prefect_video.shots import Project
+
+_ACTIONS = {
+    "generate": "[cyan]generate[/]",
+    "cached": "[green]cached[/]",
+    "under_way": "[blue]under way[/]",
+    "held": "[yellow]held[/]",
+    "over_budget": "[red]over budget[/]",
+}
+
+
+def plan(
+    project_file: Annotated[Path, Parameter(help="A project in YAML or JSON.")],
+    /,
+    *,
+    studio: StudioOptions = StudioOptions(),  # noqa: B008 -- frozen
+    refresh: RefreshFlag = False,
+    json: JsonFlag = False,
+) -> int:
+    """Show what would be generated, what is cached, what it costs and how the limits stand. Spends nothing.
+
+    Exit status 3 when it would not fit a budget.
+
+    Try:
+
+        prefect-video plan film.yaml
+
+        prefect-video plan film.yaml --provider sora --store s3://films/ads --json
+    """
+    project = load_project(project_file)
+    worked_out = run_async(_plan(project, studio.refs(project), refresh))
+    if json:
+        print_json(worked_out.public())
+    else:
+        show_plan(worked_out)
+    return DONE if worked_out.fits else OVER_BUDGET
+
+
+async def _plan(project: Project, refs: Sequence[StudioRef], refresh: bool) -> Plan:
+    async with open_studios(refs) as (studio, *others):
+        return await plan_project(studio, project, others=others, refresh=refresh)
+
+
+def show_plan(worked_out: Plan) -> None:
+    """Prints a plan for people."""
+    console = out()
+    shots = table("shot", "", "length", "size", "cost", "prompt or place", right=("length", "cost"))
+    for shot in worked_out.shots:
+        shots.add_row(
+            safe(shot.id),
+            _ACTIONS[shot.action],
+            f"{shot.duration} s",
+            f"{shot.resolution} {shot.aspect_ratio}",
+            usd(shot.estimate_usd),
+            safe(_note(shot)),
+        )
+    console.print(shots)
+    for shot in worked_out.shots:
+        for hint in shot.hints:
+            console.print(f"[dim]hint[/] {safe(shot.id)}: {safe(hint)}", soft_wrap=True)
+        for change in shot.changes:
+            console.print(f"[dim]adapted[/] {safe(shot.id)}: {safe(change)}", soft_wrap=True)
+        for option in shot.options:
+            adapted = f" ({'; '.join(option.changes)})" if option.changes else ""
+            text = f"{option.provider}: {usd(option.estimate_usd)}, about {option.seconds:.0f} s{adapted}"
+            console.print(f"[dim]option[/] {safe(shot.id)}: {safe(text)}", soft_wrap=True)
+    for standing in worked_out.limits:
+        console.print(f"[dim]limit[/] {safe(_standing(standing))}", soft_wrap=True)
+    new = sum(shot.action == "generate" for shot in worked_out.shots)
+    console.print(
+        f"\n[bold]{safe(worked_out.project)}[/] at {safe(worked_out.provider)}: {new} of {len(worked_out.shots)} to"
+        f" generate, [bold]{usd(worked_out.cost_usd)}[/] expected. Nothing was sent.",
+        soft_wrap=True,
+    )
+    if worked_out.refusal:
+        console.print(f"[red]over budget:[/] {safe(worked_out.refusal)}", soft_wrap=True)
+
+
+def _note(shot: PlannedShot) -> str:
+    text = shot.reason or (place(shot.uri) if shot.uri else shot.prompt)
+    text = " ".join(text.split())
+    return text if len(text) <= 90 else f"{text[:87]}…"
+
+
+def _standing(standing: BudgetStanding) -> str:
+    parts = []
+    if (limit := standing.budget.limit_usd) is not None:
+        parts.append(f"{usd(standing.spent_usd)} spent and {usd(standing.reserved_usd)} reserved of {usd(limit)}")
+    if (videos := standing.budget.limit_videos) is not None:
+        parts.append(f"{standing.videos} of {videos} videos")
+    return f"{standing.name}: {', '.join(parts)}"

@@ -1,0 +1,136 @@
+"""What a run shows while it goes on: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from prefect_video.cli.answers import err, safe, table, usd
+from prefect_video.ledger import Entry
+from prefect_video.opening import observing
+from prefect_video.planning import Plan
+from prefect_video.studio import Moment
+
+ROWS_LIMIT: Final = 20
+"""Shots shown at once; the line below tells of the others."""
+
+_WORDS: Final[dict[str, str]] = {
+    "claimed": "reserved",
+    "before_send": "submitting",
+    "answered": "submitting",
+    "submitted": "being made",
+    "polled": "being made",
+    "completed": "made",
+    "downloading": "downloading",
+    "downloaded": "checked",
+    "before_publish": "publishing",
+    "published": "publishing",
+    "stored": "stored",
+    "ended": "no video",
+}
+_COLOURS: Final = {"stored": "green", "cached": "green", "no video": "red", "waiting": "dim"}
+_TOLD_IN_LINES: Final = frozenset({"being made", "downloading", "stored", "no video"})
+_OVER: Final = frozenset({"stored", "cached", "no video"})
+
+
+@dataclass
+class _Line:
+    state: str = "waiting"
+    cost_usd: Decimal | None = None
+    began: float | None = None
+    ended: float | None = None
+
+    @property
+    def elapsed_seconds(self) -> float | None:
+        return None if self.began is None else (self.ended or time.monotonic()) - self.began
+
+
+@dataclass
+class Board:
+    """Where every shot of a run stands; an observer of studios."""
+
+    lines: dict[str, _Line] = field(default_factory=dict)
+    on_change: Callable[[str, _Line], None] | None = None
+
+    @classmethod
+    def of(cls, plan: Plan) -> Board:
+        """A board with the shots of a plan; what is cached is over already."""
+        return cls({shot.id: _Line("cached" if shot.action == "cached" else "waiting") for shot in plan.shots})
+
+    def __call__(self, moment: Moment, entry: Entry) -> None:
+        """Takes note of a step of a row."""
+        state = _WORDS.get(moment)
+        if state is None:
+            return
+        name = entry.shot.id if entry.take == 1 else f"{entry.shot.id}@{entry.take}"
+        line = self.lines.setdefault(name, _Line())
+        changed = line.state != state
+        line.state = state
+        line.cost_usd = entry.actual_usd if entry.actual_usd is not None else entry.reserved_usd
+        line.began = line.began or time.monotonic()
+        line.ended = time.monotonic() if state in _OVER else None
+        if changed and self.on_change:
+            self.on_change(name, line)
+
+    def __rich__(self) -> Group:
+        return Group(self._table(), self._summary())
+
+    def _table(self) -> Table:
+        active = {name: line for name, line in self.lines.items() if line.began and line.state not in _OVER}
+        shown = self.lines if len(self.lines) <= ROWS_LIMIT else dict(list(active.items())[:ROWS_LIMIT])
+        made = table("shot", "", "elapsed", "cost", right=("elapsed", "cost"))
+        for name, line in shown.items():
+            elapsed = line.elapsed_seconds
+            made.add_row(
+                safe(name),
+                _state(line),
+                f"{elapsed:.0f} s" if elapsed is not None else "",
+                usd(line.cost_usd) if line.cost_usd is not None else "",
+            )
+        return made
+
+    def _summary(self) -> Text:
+        over = sum(line.state in _OVER for line in self.lines.values())
+        return Text(f"{over} of {len(self.lines)} done", style="dim")
+
+
+@contextmanager
+def showing(board: Board, *, quiet: bool) -> Iterator[None]:
+    """Shows a board on stderr for as long as the context lasts."""
+    with observing(board):
+        console = err()
+        if quiet:
+            yield
+        elif console.is_terminal:
+            with Live(board, console=console, refresh_per_second=8, transient=True, redirect_stdout=False):
+                yield
+        else:
+            board.on_change = _teller(console)
+            yield
+
+
+def _teller(console: Console) -> Callable[[str, _Line], None]:
+    def tell(name: str, line: _Line) -> None:
+        if line.state in _TOLD_IN_LINES:
+            console.print(f"{name}: {line.state}", markup=False, soft_wrap=True)
+
+    return tell
+
+
+_spinners: dict[str, Spinner] = {}
+
+
+def _state(line: _Line) -> Spinner | Text:
+    if line.state in _OVER or line.state == "waiting":
+        return Text(line.state, style=_COLOURS[line.state])
+    return _spinners.setdefault(line.state, Spinner("dots", text=Text(line.state, style="cyan"), style="cyan"))

@@ -1,0 +1,173 @@
+"""`resolve`: what a human decides about a job that nobody else can decide about."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+
+from prefect_video.cli.answers import DONE, out, print_json
+from prefect_video.cli.books import public_entry
+from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
+from prefect_video.cli.studios import find_entry, open_ledger, open_studio, ref_of, run_async
+from prefect_video.errors import InvalidInput, NotFound
+from prefect_video.ledger import Entry, Ledger, State
+from prefect_video.studio import StudioSettings
+
+_SENT: Final = frozenset({State.SUBMITTING, State.UNKNOWN})
+_GONE: Final = frozenset({State.LOST, State.EXPIRED})
+
+Resolved = tuple[Entry, str]
+"""The row as it then stands, and what that means for the user."""
+
+
+def resolve(
+    job: Annotated[str, Parameter(help="The job's id, or its first characters; see `prefect-video jobs --attention`.")],
+    /,
+    *,
+    generation: Annotated[
+        str | None, Parameter(help="The unanswered submit was accepted: this is the provider's generation.")
+    ] = None,
+    absent: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="The unanswered submit was not accepted: nothing is owed, it may be sent anew.",
+        ),
+    ] = False,
+    buy_again: Annotated[
+        bool,
+        Parameter(
+            negative="", show_default=False, help="The paid video is gone or unusable: a later run may buy it again."
+        ),
+    ] = False,
+    give_up: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="The paid video is gone or unusable: it is not bought again by any run.",
+        ),
+    ] = False,
+    keep_waiting: Annotated[
+        bool,
+        Parameter(
+            negative="", show_default=False, help="The generation is past its deadline: it is waited for once more."
+        ),
+    ] = False,
+    ledger: LedgerOption = None,
+    json: JsonFlag = False,
+) -> int:
+    """Decide about a job that waits for a human.
+
+    After an unanswered submit, look at the provider's console first: was it accepted (`--generation ID`) or not
+    (`--absent`)? A generation that is past its deadline is waited for once more with `--keep-waiting`. For a paid video
+    that is lost, expired or not what was asked for: `--buy-again` lets the next run buy it anew, `--give-up` keeps
+    every run from doing so until you change your mind with `--buy-again`.
+
+    Try:
+
+        prefect-video resolve 3fa94c07 --generation gen_8d1e
+
+        prefect-video resolve 3fa94c07 --absent
+    """
+    if sum((generation is not None, absent, buy_again, give_up, keep_waiting)) != 1:
+        raise InvalidInput(
+            "resolve: give exactly one of --generation ID, --absent, --buy-again, --give-up, --keep-waiting"
+        )
+    name = ledger_name(ledger)
+    decision = _keep_waiting(name, job) if keep_waiting else _resolve(name, job, generation, absent, give_up)
+    entry, told = run_async(decision)
+    if json:
+        print_json({**public_entry(entry), "outcome": told})
+    else:
+        out().print(f"{entry.project}/{entry.shot.id}: {told}", markup=False, soft_wrap=True)
+    return DONE
+
+
+async def _resolve(ledger: str | None, job: str, generation: str | None, absent: bool, give_up: bool) -> Resolved:
+    async with open_ledger(ledger) as books:
+        entry = await find_entry(books, job)
+        if generation is not None or absent:
+            await _demand_unanswered(books, entry)
+            return await (_absent(books, entry) if generation is None else _accepted(entry, generation, ledger))
+        _demand_without_video(entry)
+        return await (_give_up(books, entry) if give_up else _buy_again(books, entry))
+
+
+async def _keep_waiting(ledger: str | None, job: str) -> Resolved:
+    async with open_ledger(ledger) as books:
+        entry = await find_entry(books, job)
+        if entry.state is not State.SUBMITTED:
+            raise InvalidInput(f"job {entry.id} is {entry.state.value}: --keep-waiting is for one that is submitted")
+        seconds = StudioSettings.from_environment().deadline_seconds
+        await books.set_deadline(entry.id, datetime.now(UTC) + timedelta(seconds=seconds))
+        after = await books.unflag(entry.id)
+    return after, "waited for once more. Fetch it with: prefect-video collect --wait"
+
+
+async def _accepted(entry: Entry, generation_id: str, ledger: str | None) -> Resolved:
+    async with open_studio(ref_of(entry, ledger)) as studio:
+        try:
+            generation = await studio.provider.retrieve(generation_id)
+        except NotFound as error:
+            raise InvalidInput(
+                f"--generation: {studio.provider.name} does not know {generation_id!r} on this account ({error})"
+            ) from error
+        if generation.prompt is not None and generation.prompt != entry.shot.prompt:
+            raise InvalidInput(
+                f"--generation: {generation_id!r} was made from another prompt than shot {entry.shot.id!r};"
+                " nothing was changed"
+            )
+        after = await studio.ledger.record_submitted(entry.id, generation, detail="resolved: it was accepted")
+    return after, f"accepted as {generation_id}. Fetch it with: prefect-video collect --wait"
+
+
+async def _absent(books: Ledger, entry: Entry) -> Resolved:
+    if entry.attention is None:
+        await books.take_over(entry.id)
+    after = await books.release(entry.id, "resolved: it was not accepted")
+    return after, "released, nothing is owed. The next run sends it again"
+
+
+async def _buy_again(books: Ledger, entry: Entry) -> Resolved:
+    if entry.state is State.COMPLETED:
+        after = await books.record_ended(
+            entry.id, State.LOST, "resolved: what was made is not usable, to be bought again", actual_usd=None
+        )
+    else:
+        after = await books.unflag(entry.id)
+    return after, "settled: what it cost stays in the books, and the next run that asks for it buys it again"
+
+
+async def _give_up(books: Ledger, entry: Entry) -> Resolved:
+    if entry.state is State.COMPLETED:
+        await books.record_ended(
+            entry.id, State.LOST, "resolved: what was made is not usable and is given up", actual_usd=None
+        )
+    after = await books.flag(
+        entry.id,
+        f"shot {entry.shot.id!r}: given up, and not bought again by any run. To change that:"
+        f" prefect-video resolve {entry.id} --buy-again",
+    )
+    return after, "given up: no run buys it again. Take the shot out of the project, or change your mind: --buy-again"
+
+
+async def _demand_unanswered(books: Ledger, entry: Entry) -> None:
+    if entry.state not in _SENT:
+        raise InvalidInput(
+            f"job {entry.id} is {entry.state.value}: --generation and --absent are for a submit that was not answered"
+        )
+    if entry.attention is None and entry.owner and await books.owner_alive(entry.owner):
+        raise InvalidInput(f"job {entry.id} is being worked on by {entry.owner}: let it finish, or stop it first")
+
+
+def _demand_without_video(entry: Entry) -> None:
+    if entry.state in _GONE or (entry.state is State.COMPLETED and entry.attention is not None):
+        return
+    raise InvalidInput(
+        f"job {entry.id} is {entry.state.value}: --buy-again and --give-up are for a paid video that is lost, expired"
+        " or not what was asked for"
+    )

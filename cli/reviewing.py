@@ -1,0 +1,87 @@
+"""`review`: prompts that were refused, and those that a human allows."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from prefect_video.cli.answers import DONE, age, out, print_json, safe
+from prefect_video.cli.books import public_entry
+from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
+from prefect_video.cli.studios import open_ledger, run_async
+from prefect_video.errors import InvalidInput
+from prefect_video.ledger import Entry, Ledger
+
+
+def review(
+    *,
+    allow: Annotated[
+        str | None,
+        Parameter(help="Let the prompt with this fingerprint (or its beginning) pass the local screen from now on."),
+    ] = None,
+    note: Annotated[str | None, Parameter(help="Why it is allowed; kept in the ledger.")] = None,
+    ledger: LedgerOption = None,
+    json: JsonFlag = False,
+) -> int:
+    """List prompts that the provider's policy or the local screen refused; allow one.
+
+    Allowing overrules the local screen only: a provider's policy is the provider's.
+
+    Try:
+
+        prefect-video review
+
+        prefect-video review --allow v1:3fa94c07d2 --note "the client's own brand"
+    """
+    if note is not None and allow is None:
+        raise InvalidInput("--note: it belongs to --allow FINGERPRINT")
+    if allow is not None:
+        fingerprint = run_async(_allow(ledger_name(ledger), allow, note or f"allowed by {getpass.getuser()}"))
+        if json:
+            print_json({"allowed": fingerprint})
+        else:
+            out().print(f"allowed: {fingerprint}", soft_wrap=True)
+        return DONE
+    entries = run_async(_refused(ledger_name(ledger)))
+    if json:
+        print_json({"refused": [public_entry(entry) for entry in entries]})
+    else:
+        _show(entries)
+    return DONE
+
+
+async def _refused(ledger: str | None) -> list[Entry]:
+    async with open_ledger(ledger) as books:
+        return await books.review()
+
+
+async def _allow(ledger: str | None, text: str, note: str) -> str:
+    async with open_ledger(ledger) as books:
+        fingerprint = await _meant(books, text)
+        await books.allow(fingerprint, note)
+        return fingerprint
+
+
+async def _meant(books: Ledger, text: str) -> str:
+    refused = {entry.fingerprint for entry in await books.review()}
+    matches = [fingerprint for fingerprint in refused if fingerprint.startswith(text) and len(text) > len("v1:")]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise InvalidInput(f"--allow: {text!r} is the beginning of {len(matches)} fingerprints; give more of it")
+    raise InvalidInput(f"--allow: no refused prompt has the fingerprint {text!r}; see: prefect-video review")
+
+
+def _show(entries: list[Entry]) -> None:
+    console = out()
+    if not entries:
+        console.print("no refused prompts")
+    for entry in entries:
+        console.print(
+            f"[bold]{safe(entry.project)}/{safe(entry.shot.id)}[/] [dim]{age(entry.created_at)} ago[/]", soft_wrap=True
+        )
+        console.print(f"  [dim]fingerprint[/] {entry.fingerprint}", soft_wrap=True)
+        console.print(f"  [dim]prompt     [/] {safe(' '.join(entry.shot.prompt.split())[:300])}", soft_wrap=True)
+        console.print(f"  [dim]refused    [/] {safe(entry.error_message)}", soft_wrap=True)

@@ -1,0 +1,94 @@
+"""`serve`: the webhook receiver and the job API."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from prefect_video.cli.answers import DONE, out, safe
+from prefect_video.cli.options import LedgerOption, StoreOption, ledger_name
+from prefect_video.errors import VideoError
+
+if TYPE_CHECKING:
+    from prefect_video.service import ServiceSettings
+    from prefect_video.service.accounts import Accounts
+
+
+def serve(
+    *,
+    host: Annotated[str, Parameter(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="Port; 0 for a free one.")] = 8124,
+    account: Annotated[
+        list[str] | None,
+        Parameter(name="--account", negative="", help="A provider's name or a saved block; may be given repeatedly."),
+    ] = None,
+    store: StoreOption = None,
+    ledger: LedgerOption = None,
+    collect: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Store finished videos that no run waits for.")
+    ] = False,
+) -> int:
+    """Receive webhooks of providers, and serve the job API; runs until Ctrl-C.
+
+    Put it behind HTTPS, and tell runs its public address: `export PREFECT_VIDEO_WEBHOOK_URL=https://video.example.com`.
+    The job API (`POST /generate`, `GET /jobs/ID`) is there when PREFECT_VIDEO_SERVICE_API_TOKEN is set.
+
+    Try:
+
+        prefect-video serve --account sora-credentials/production --collect
+    """
+    from prefect_video.service import ServiceSettings
+
+    settings = ServiceSettings.from_environment(
+        accounts=tuple(account) if account else None,
+        store=store,
+        ledger=ledger_name(ledger),
+        collect=collect or None,
+    )
+    try:
+        asyncio.run(_serve(settings, host, port))
+    except OSError as error:
+        raise VideoError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    return DONE
+
+
+async def _serve(settings: ServiceSettings, host: str, port: int) -> None:
+    import socket
+
+    import uvicorn
+
+    from prefect_video.service import create_app
+    from prefect_video.service.accounts import open_accounts
+
+    # A trial: what fails when the server starts is printed by it as a traceback.
+    async with open_accounts(settings):
+        pass
+    listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # asyncio sets this only for sockets that it has made: without it, an answer waits 40 ms for an acknowledgement.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    app = create_app(settings)
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                _announce(listening.getsockname()[1], host, app.state.accounts, settings)
+
+    server = Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    await server.serve(sockets=[listening])
+    if not server.started:
+        raise VideoError("the service could not start; the lines above say why")
+
+
+def _announce(port: int, host: str, accounts: Accounts, settings: ServiceSettings) -> None:
+    console = out()
+    address = safe(f"http://{host}:{port}")
+    console.print(f"[bold]Serving on {address}.[/] Ctrl-C ends it.")
+    for provider in dict.fromkeys(studio.provider.name for studio in accounts.studios):
+        console.print(f"[dim]webhooks[/]  POST {address}/webhooks/{safe(provider)}", soft_wrap=True)
+    if settings.api_token is not None:
+        console.print(f"[dim]jobs    [/]  POST {address}/generate", soft_wrap=True)
+    console.print(f"[dim]health  [/]  GET {address}/healthz, /metrics", soft_wrap=True)
+    console.file.flush()
