@@ -1,0 +1,95 @@
+"""What makes two requests the same video."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefect_video import Shot, fingerprint
+from prefect_video.fingerprints import canonical_json
+
+
+def of(take: int = 1, provider: str = "sora", digests: tuple[str, ...] = (), **given: object) -> str:
+    shot = Shot.model_validate({"id": "a", "prompt": "a red balloon", **given})
+    return fingerprint(shot, provider=provider, take=take, reference_digests=digests)
+
+
+def test_it_is_stable_across_versions_of_this_package() -> None:
+    # A change here makes every stored video be bought again: then the version prefix must change too.
+    assert of() == "v1:fca7cdf1fa4b1b726de9c1126f2df61e8e128f02b0dde3c8aa1184aa2d3c70aa"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"prompt": "a blue balloon"},
+        {"model": "sora-2-pro"},
+        {"duration": 5},
+        {"aspect_ratio": "1:1"},
+        {"resolution": "720p"},
+        {"seed": 0},
+        {"negative_prompt": "cars"},
+        {"fps": 24},
+        {"num_frames": 81},
+        {"num_inference_steps": 30},
+        {"guidance_scale": 5},
+        {"take": 2},
+        {"provider": "openrouter"},
+        {"references": ["a.png"], "digests": ("00",)},
+    ],
+)
+def test_everything_that_changes_the_output_changes_it(other: dict[str, object]) -> None:
+    assert of(**other) != of()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"id": "another"},
+        {"metadata": {"client": "x"}},
+        {"takes": 3},
+        {"duration": 10},
+        {"duration": 10.0},
+        {"seed": None},
+        {"model": "sora-2"},
+    ],
+)
+def test_names_labels_and_spelled_out_defaults_do_not(same: dict[str, object]) -> None:
+    assert of(**same) == of()  # type: ignore[arg-type]
+
+
+def test_references_count_by_content_and_order_not_by_path() -> None:
+    assert of(references=["a.png"], digests=("00",)) == of(references=["b/c.png"], digests=("00",))
+    assert of(references=["a", "b"], digests=("00", "01")) != of(references=["a", "b"], digests=("01", "00"))
+
+
+def test_references_without_digests_are_refused() -> None:
+    with pytest.raises(ValueError, match="digest"):
+        of(references=["a.png"])
+
+
+@given(st.text(min_size=1, max_size=50).filter(str.strip))
+def test_unicode_spellings_of_one_prompt_are_one(text: str) -> None:
+    assert of(prompt=unicodedata.normalize("NFD", text)) == of(prompt=unicodedata.normalize("NFC", text))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(json_values)
+def test_canonical_json_is_one_spelling(value: object) -> None:
+    import json
+
+    once = canonical_json(value)
+    assert canonical_json(json.loads(once)) == once
+
+
+def test_whole_floats_and_integers_are_one_number() -> None:
+    assert (
+        canonical_json({"b": 5.0, "a": [1, 2.5]}) == canonical_json({"a": (1.0, 2.5), "b": 5}) == '{"a":[1,2.5],"b":5}'
+    )

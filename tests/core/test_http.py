@@ -1,0 +1,148 @@
+"""The HTTP layer at its transport boundary: what is repeated, what never is, how long is waited."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefect_video import InvalidInput
+from prefect_video.errors import ProviderUnavailable, RateLimited, RequestRefused, SubmitUnknown
+from prefect_video.http import ApiClient, HttpSettings, check_endpoint, check_key, retry_after_seconds
+from prefect_video.providers import sora_wire
+
+FAST = HttpSettings(backoff_seconds=0.001, backoff_limit_seconds=0.002, attempts=4)
+
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+class Server:
+    """Answers at the transport boundary, one answer after the other; the last one again and again."""
+
+    def __init__(self, *answers: httpx.Response | Exception) -> None:
+        self.requests: list[httpx.Request] = []
+        self._answers = list(answers)
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def client(server: Server) -> ApiClient:
+    return ApiClient(
+        provider="sora",
+        base_url="https://api.example/v1/sora",
+        headers={"Authorization": "Bearer sk-secret"},
+        refuse=lambda response: sora_wire.read_error(response, provider="sora"),
+        settings=FAST,
+        transport=httpx.MockTransport(server),
+    )
+
+
+def refusal(status: int, **error: object) -> httpx.Response:
+    return httpx.Response(status, json={"error": {"type": "some_error", "message": "no", **error}})
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        httpx.ReadError("reset"),
+        httpx.ConnectError("refused"),
+        httpx.ReadTimeout("slow"),
+        refusal(500),
+        refusal(429),
+        refusal(503),
+    ],
+)
+async def test_free_requests_are_repeated(trouble: httpx.Response | Exception) -> None:
+    server = Server(trouble, trouble, httpx.Response(200, json={}))
+    assert (await client(server).send("GET", "/generations")).status_code == 200
+    assert len(server.requests) == 3
+
+
+async def test_they_are_not_repeated_for_ever() -> None:
+    server = Server(httpx.ReadError(""))
+    with pytest.raises(ProviderUnavailable, match=r"api\.example \(ReadError\)"):
+        await client(server).send("GET", "/generations")
+    assert len(server.requests) == FAST.attempts
+
+
+async def test_what_was_refused_is_not_repeated() -> None:
+    server = Server(refusal(400))
+    with pytest.raises(RequestRefused):
+        await client(server).send("GET", "/generations")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind", "accepted"),
+    [
+        (httpx.ReadError("reset"), SubmitUnknown, None),
+        (httpx.WriteError("reset"), SubmitUnknown, None),
+        (httpx.ReadTimeout("slow"), SubmitUnknown, None),
+        (httpx.RemoteProtocolError("closed"), SubmitUnknown, None),
+        (refusal(500), SubmitUnknown, None),
+        (refusal(502), SubmitUnknown, None),
+        (httpx.Response(504, text="<html>"), SubmitUnknown, None),
+        (httpx.ConnectError("refused"), ProviderUnavailable, False),
+        (httpx.ConnectTimeout("slow"), ProviderUnavailable, False),
+        (refusal(429, retry_after=3), RateLimited, False),
+        (refusal(422), RequestRefused, False),
+        (httpx.Response(301, headers={"location": "https://other.example"}), RequestRefused, False),
+    ],
+)
+async def test_a_paid_request_is_sent_once_and_tells_whether_it_was_accepted(
+    trouble: httpx.Response | Exception, kind: type[Exception], accepted: bool | None
+) -> None:
+    server = Server(trouble, httpx.Response(202, json={"id": "gen_1"}))
+    with pytest.raises(kind) as caught:
+        await client(server).send_once("POST", "/generations", json={})
+    assert len(server.requests) == 1
+    assert type(caught.value) is kind
+    assert caught.value.accepted is accepted  # type: ignore[attr-defined]
+    assert "sk-secret" not in str(caught.value)
+
+
+def test_the_longer_of_header_and_body_is_waited() -> None:
+    body = {"error": {"retry_after": 120}}
+    assert retry_after_seconds({"retry-after": "30"}, body) == 120
+    assert retry_after_seconds({"retry-after": "300"}, body) == 300
+    assert retry_after_seconds({}, body) == 120
+    assert retry_after_seconds({"retry-after-ms": "1500"}) == 1.5
+    assert retry_after_seconds({}) is None
+
+
+def test_a_date_is_understood() -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    delay = retry_after_seconds({"retry-after": soon})
+    assert delay is not None
+    assert 50 < delay <= 60
+
+
+@given(st.text(), st.none() | st.booleans() | st.integers() | st.floats() | st.text())
+def test_nonsense_is_never_a_delay_that_hurts(header: str, value: object) -> None:
+    delay = retry_after_seconds({"retry-after": header}, {"error": {"retry_after": value}})
+    assert delay is None or 0 <= delay < float("inf")
+
+
+@pytest.mark.parametrize("endpoint", ["", "api.example", "ftp://x", "https://", "https://u:p@x/v1", "https://x/?a=1"])
+def test_endpoints_that_cannot_be_used_are_refused(endpoint: str) -> None:
+    with pytest.raises(InvalidInput):
+        check_endpoint(endpoint, named="SORA_API_ENDPOINT")
+
+
+def test_an_endpoint_loses_its_last_slash() -> None:
+    assert check_endpoint(" https://x/v1/sora/ ", named="e") == "https://x/v1/sora"
+
+
+@pytest.mark.parametrize("key", ["", "a b", "a\nb", "schlüssel"])
+def test_keys_that_cannot_travel_are_refused_without_being_printed(key: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        check_key(key, named="SORA_API_KEY")
+    assert not key or key not in str(caught.value)

@@ -1,0 +1,139 @@
+"""Project files: what is read, and what is said when it cannot be."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefect_video import InvalidInput, load_project
+from prefect_video.project_files import project_schema
+
+FILM = """\
+project: coffee-ad
+defaults: {model: sora-2, duration: 8, aspect_ratio: 16:9, resolution: 720p}
+shots:
+  - id: opening
+    prompt: Dawn over a coffee plantation, slow aerial push-in
+  - id: pour
+    prompt: Macro of espresso pouring into a glass, backlit
+    duration: 5
+"""
+
+
+def refused(tmp_path: Path, text: str | bytes, name: str = "film.yaml") -> str:
+    path = tmp_path / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(InvalidInput) as caught:
+        load_project(path)
+    return str(caught.value).replace(str(tmp_path) + "/", "")
+
+
+def test_the_example_of_the_readme_is_read(tmp_path: Path) -> None:
+    (tmp_path / "film.yaml").write_text(FILM)
+    project = load_project(tmp_path / "film.yaml")
+    assert project.name == "coffee-ad"
+    assert [(s.id, s.duration, s.aspect_ratio) for s in project.shots] == [("opening", 8, "16:9"), ("pour", 5, "16:9")]
+
+
+def test_json_says_the_same(tmp_path: Path) -> None:
+    (tmp_path / "film.yaml").write_text(FILM)
+    data = {**yaml.safe_load(FILM.replace("16:9", '"16:9"'))}
+    (tmp_path / "film.json").write_text(json.dumps(data, indent="\t"))
+    assert load_project(tmp_path / "film.json") == load_project(tmp_path / "film.yaml")
+
+
+def test_scalars_are_those_of_yaml_1_2(tmp_path: Path) -> None:
+    # YAML 1.1 reads 16:9 as 969, `no` as false and 2026-01-01 as a date.
+    (tmp_path / "film.yaml").write_text("project: no\nshots: [{id: 2026-01-01, prompt: yes, aspect_ratio: 9:16}]\n")
+    project = load_project(tmp_path / "film.yaml")
+    assert (project.name, project.shots[0].id, project.shots[0].prompt) == ("no", "2026-01-01", "yes")
+
+
+@pytest.mark.parametrize(
+    ("shot", "said"),
+    [
+        ("{id: a}", "film.yaml:3: shot 'a': prompt: this field is missing and required"),
+        ("{id: a, prompt: x, duration: 0}", "shot 'a': duration: Input should be greater than or equal to 1, not 0"),
+        ("{id: a, prompt: x, duration: 25}", "shot 'a': duration: Input should be less than or equal to 20, not 25"),
+        ("{id: a, prompt: x, duration: 10s}", "shot 'a': duration: Input should be a valid integer, not '10s'"),
+        ("{id: a, prompt: x, lenght: 3}", "shot 'a': lenght: there is no such field"),
+        ("{id: ../a, prompt: x}", "shot '../a': id: '../a' is not a name"),
+        ("{id: a, prompt: ''}", "shot 'a': prompt: String should have at least 1 character"),
+        ("{id: a, prompt: x, depends_on: [a]}", "shot 'a': depends_on goes in a circle"),
+        ("{prompt: x}", "shot number 1: id: this field is missing"),
+        ("7", "shot number 1: Input should be a valid dictionary"),
+    ],
+)
+def test_a_bad_shot_is_named_with_its_field(tmp_path: Path, shot: str, said: str) -> None:
+    assert said in refused(tmp_path, f"project: ad\nshots:\n  - {shot}\n")
+
+
+def test_each_problem_has_a_line_of_its_own_with_the_line_in_the_file(tmp_path: Path) -> None:
+    lines = refused(
+        tmp_path, FILM.replace("duration: 5", "duration: 50").replace("id: opening", "id: o/p")
+    ).splitlines()
+    assert [line.split(": ")[0] for line in lines] == ["film.yaml:4", "film.yaml:8"]
+
+
+def test_ids_used_twice(tmp_path: Path) -> None:
+    assert "'pour': this id is used twice" in refused(tmp_path, FILM.replace("opening", "pour"))
+
+
+def test_a_megabyte_of_prompt_is_refused_and_not_printed(tmp_path: Path) -> None:
+    said = refused(tmp_path, FILM.replace("Dawn", "Dawn" * 250_000))
+    assert "at most 32000 characters" in said
+    assert len(said) < 500
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("project: [", "film.yaml:1: not valid YAML"),
+        ("\tproject: a", "not valid YAML"),
+        ("", "not nothing"),
+        ("- a\n- b", "not a list"),
+        ("project: a\nproject: b\nshots: []", "film.yaml:2: 'project' is given twice"),
+        ("project: &a x\nshots: *a", "aliases are not taken"),
+        (b"project: \xff\xfe", "not UTF-8"),
+        ("project: !!python/object:os.system x", "not valid YAML"),
+        ("project: ad\nshots: []\n", "a project needs at least one"),
+        ("shots: [{id: a, prompt: x}]", "project: this field is missing"),
+    ],
+)
+def test_files_that_are_no_project(tmp_path: Path, text: str | bytes, said: str) -> None:
+    assert said in refused(tmp_path, text)
+
+
+def test_json_trouble_is_told_as_json(tmp_path: Path) -> None:
+    assert "not valid JSON" in refused(tmp_path, '{"project": "a",}', name="film.json")
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(InvalidInput, match="cannot read the file"):
+            load_project(path)
+
+
+def test_the_schema_takes_what_we_take(tmp_path: Path) -> None:
+    schema = project_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    good = yaml.safe_load(FILM.replace("16:9", '"16:9"'))
+    jsonschema.validate(good, schema)
+    for bad in ({**good, "shots": [{"id": "a"}]}, {**good, "nope": 1}, {**good, "defaults": {"duration": 25}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(bad, schema)
+
+
+@given(st.text(max_size=300))
+def test_whatever_a_file_holds_the_answer_is_a_project_or_a_message(text: str) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film.yaml"
+        path.write_text(text, encoding="utf-8", errors="surrogatepass" if text.isascii() else "replace")
+        with pytest.raises(InvalidInput):
+            load_project(path)

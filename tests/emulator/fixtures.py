@@ -1,0 +1,86 @@
+"""Fixtures that give any test a real provider: in this process, or as a process that can be killed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from prefect_video.emulator import Emulator, EmulatorSettings
+
+KEY = "sk-emulator"
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    """A provider in this process, 200 times faster than real time, on free ports."""
+    with Emulator(EmulatorSettings(port=0, speed=200)) as running:
+        yield running
+
+
+@dataclass(frozen=True)
+class EmulatorProcess:
+    """A provider in a process of its own."""
+
+    process: subprocess.Popen[str]
+    endpoint: str
+    cdn: str
+    key: str = KEY
+
+    @property
+    def url(self) -> str:
+        """Root of the API server."""
+        return self.endpoint.removesuffix("/v1/sora")
+
+    @property
+    def port(self) -> int:
+        """Port of the API server."""
+        port = httpx.URL(self.endpoint).port
+        assert port is not None
+        return port
+
+    def books(self) -> dict[str, Any]:
+        """What the provider says was paid."""
+        books: dict[str, Any] = httpx.get(f"{self.url}/_emulator/books").raise_for_status().json()
+        return books
+
+    def add_fault(self, **rule: Any) -> None:
+        """Put up a fault rule."""
+        httpx.post(f"{self.url}/_emulator/faults", json=rule).raise_for_status()
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.process.kill()
+        self.process.wait()
+
+
+EmulatorFactory = Callable[..., EmulatorProcess]
+
+
+@pytest.fixture
+def emulator_process() -> Iterator[EmulatorFactory]:
+    """A factory: ``emulator_process("--db", path, "--speed", "200")``; what it started is killed at the end."""
+    started: list[EmulatorProcess] = []
+
+    def start(*options: object, port: int = 0) -> EmulatorProcess:
+        command = [sys.executable, "-m", "prefect_video.emulator", "--port", str(port), *map(str, options)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the emulator did not start; it ended with {process.wait()}")
+        ready = json.loads(line)
+        started.append(EmulatorProcess(process, ready["endpoint"], ready["cdn"]))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.kill()
+        if running.process.stdout is not None:
+            running.process.stdout.close()

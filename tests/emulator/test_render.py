@@ -1,0 +1,144 @@
+"""The clips: what was asked for, the same each time, moving and readable."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import av
+import pytest
+from PIL import Image, ImageChops
+
+from prefect_video.emulator.clips import ClipLibrary, ClipSpec
+from prefect_video.emulator.generation import FPS, Order, frame_size
+from prefect_video.emulator.lettering import MAX_LINES, Lettering, wrap
+from prefect_video.emulator.render import RenderStopped, render_clip
+from prefect_video.emulator.settings import EmulatorSettings
+
+
+def _spec(duration: int = 1, size: tuple[int, int] = (854, 480), seed: str = "7", prompt: str = "Dawn") -> ClipSpec:
+    return ClipSpec(seed, "sora-2", prompt, duration, *size)
+
+
+def _render(spec: ClipSpec, folder: Path, name: str = "clip") -> Path:
+    video = folder / f"{name}.mp4"
+    render_clip(spec, video, video.with_suffix(".jpg"))
+    return video
+
+
+def _frames(video: Path) -> list[Image.Image]:
+    with av.open(str(video)) as container:
+        return [frame.to_image() for frame in container.decode(video=0)]  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("aspect_ratio", ["16:9", "9:16", "1:1"])
+@pytest.mark.parametrize("resolution", ["480p", "720p", "1080p"])
+def test_clip_is_what_was_asked(tmp_path: Path, aspect_ratio: str, resolution: str) -> None:
+    width, height = frame_size(aspect_ratio, resolution)
+    video = _render(_spec(1, (width, height)), tmp_path)
+    with av.open(str(video)) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == "h264"
+        assert stream.codec_context.pix_fmt == "yuv420p"
+        assert (stream.width, stream.height) == (width, height)
+        assert stream.average_rate == FPS
+        assert container.duration == 1_000_000
+        assert sum(1 for _ in container.decode(stream)) == stream.frames == FPS
+
+
+def test_sizes_are_the_usual_ones() -> None:
+    assert frame_size("16:9", "1080p") == (1920, 1080)
+    assert frame_size("9:16", "1080p") == (1080, 1920)
+    assert frame_size("1:1", "1080p") == (1080, 1080)
+    assert frame_size("16:9", "480p") == (854, 480)
+
+
+@pytest.mark.parametrize("duration", [3, 5])
+def test_duration_is_exact(tmp_path: Path, duration: int) -> None:
+    with av.open(str(_render(_spec(duration, (480, 480)), tmp_path))) as container:
+        assert container.duration == duration * 1_000_000
+        assert container.streams.video[0].frames == duration * FPS
+
+
+def test_index_comes_before_the_pictures(tmp_path: Path) -> None:
+    content = _render(_spec(), tmp_path).read_bytes()
+    assert 0 < content.index(b"moov") < content.index(b"mdat")
+
+
+def test_same_specification_same_bytes(tmp_path: Path) -> None:
+    digests = [hashlib.sha256(_render(_spec(), tmp_path, name).read_bytes()).digest() for name in "ab"]
+    assert digests[0] == digests[1]
+    other = hashlib.sha256(_render(_spec(seed="8"), tmp_path, "c").read_bytes()).digest()
+    assert other != digests[0]
+    assert (tmp_path / "a.jpg").read_bytes() == (tmp_path / "b.jpg").read_bytes()
+
+
+def test_picture_moves_and_time_code_runs(tmp_path: Path) -> None:
+    frames = _frames(_render(_spec(2), tmp_path))
+    first, last = frames[0].convert("L"), frames[-1].convert("L")
+    scenery = (0, 200, 854, 380)
+    assert ImageChops.difference(first.crop(scenery), last.crop(scenery)).getbbox() is not None
+    time_code = (0, 0, 200, 70)
+    codes = {frame.convert("L").crop(time_code).tobytes() for frame in frames[:FPS]}
+    assert len(codes) == FPS
+
+
+@pytest.mark.parametrize("size", [(854, 480), (480, 854), (720, 720), (1920, 1080)])
+def test_prompt_and_watermark_stand_out(tmp_path: Path, size: tuple[int, int]) -> None:
+    with_text = _frames(_render(_spec(1, size, prompt="MMMM WWWW MMMM"), tmp_path, "with"))[0].convert("L")
+    width, height = size
+    panel = with_text.crop((0, int(height * 0.88), width, height - 20))
+    dark, bright = panel.getextrema()
+    assert isinstance(dark, int)
+    assert isinstance(bright, int)
+    assert bright - dark > 150
+    without = Image.new("L", size, 16)
+    shown = without.copy()
+    chroma = Image.new("L", (width // 2, height // 2), 128)
+    Lettering(_spec(1, size)).draw(shown, chroma, chroma.copy(), seconds=0, frame=0, share=0)
+    watermark = ImageChops.difference(shown, without).crop((width // 2, 0, width, height // 6)).getbbox()
+    assert watermark is not None
+    assert watermark[2] - watermark[0] > min(size) // 5
+
+
+@pytest.mark.parametrize("prompt", ["", "word " * 6000, "x" * 32_000, "日本語 🎬 عربى\x00\n\t", "a\u0301" * 50])
+def test_any_prompt_can_be_drawn(tmp_path: Path, prompt: str) -> None:
+    assert len(_frames(_render(_spec(prompt=prompt, size=(480, 480)), tmp_path))) == FPS
+
+
+def test_wrapped_lines_fit() -> None:
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(size=20)
+    lines = wrap("a long prompt about nothing in particular " * 20, font, 300)
+    assert len(lines) == MAX_LINES
+    assert lines[-1].endswith("…")
+    assert all(font.getlength(line) <= 300 for line in lines)
+
+
+def test_rendering_can_be_given_up(tmp_path: Path) -> None:
+    video = tmp_path / "clip.mp4"
+    with pytest.raises(RenderStopped):
+        render_clip(_spec(), video, video.with_suffix(".jpg"), should_stop=lambda: True)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_clips_are_shared_by_what_they_show(tmp_path: Path) -> None:
+    order = Order(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution="480p")
+    library = ClipLibrary(EmulatorSettings(), tmp_path)
+    try:
+        first, second = await library.get(order), await library.get(order.model_copy(update={"webhook_url": "u"}))
+        assert first == second
+        seeded = await library.get(order.model_copy(update={"metadata": {"seed": 3}}))
+        assert seeded.etag != first.etag
+    finally:
+        await library.close()
+
+
+async def test_plates_are_shared_by_shape(tmp_path: Path) -> None:
+    library = ClipLibrary(EmulatorSettings(render="plate"), tmp_path)
+    order = Order(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution="480p")
+    other = order.model_copy(update={"prompt": "q", "model": "n", "metadata": {"seed": 3}})
+    assert library.spec(order) == library.spec(other)
+    assert library.spec(order) != library.spec(order.model_copy(update={"duration": 2}))
+    await library.close()

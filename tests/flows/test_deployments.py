@@ -1,0 +1,200 @@
+"""`prefect.yaml`, deployed and run by a real worker, with credentials, store and ledger as saved blocks."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel, RawScheduleConfig, WorkPoolConfig
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.flows import load_flow_from_entrypoint
+from pydantic import BaseModel
+
+from prefect_video.blocks import SoraCredentials, VideoLedger, VideoStore
+from prefect_video.emulator import Emulator, EmulatorSettings
+from prefect_video.ledger import Ledger
+from tests.flows.conftest import ROOT, Cli
+
+SHOT = {"id": "opening", "prompt": "Dawn over a plantation", "duration": 1, "resolution": "480p"}
+
+
+def declared() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    return content
+
+
+def known(model: type[BaseModel]) -> set[str]:
+    return set(model.model_fields) | {field.alias for field in model.model_fields.values() if field.alias}
+
+
+def test_no_key_of_prefect_yaml_would_be_ignored_in_silence() -> None:
+    content = declared()
+    assert set(content) - {"definitions"} <= known(PrefectYamlModel)
+    for deployment in content["deployments"]:
+        assert set(deployment) <= known(DeploymentConfig), deployment["name"]
+        assert set(deployment["work_pool"]) <= known(WorkPoolConfig)
+        for schedule in deployment.get("schedules", []):
+            assert set(schedule) <= known(RawScheduleConfig)
+            assert schedule["active"] is False
+    assert PrefectYamlModel.model_validate(content).name == "prefect-video"
+
+
+def test_every_deployment_names_a_flow_and_parameters_that_it_takes() -> None:
+    names = set()
+    for deployment in declared()["deployments"]:
+        flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
+        assert set(deployment["parameters"]) == set(flow.parameters.properties)
+        flow.validate_parameters(deployment["parameters"])
+        names.add(f"{flow.name}/{deployment['name']}")
+    assert names == {
+        "generate-shot/shot",
+        "generate-project/project",
+        "collect-generations/collect",
+        "spend-report/spend",
+    }
+
+
+def test_parameters_hold_names_of_blocks_and_no_secrets() -> None:
+    text = (ROOT / "prefect.yaml").read_text()
+    assert "sora-credentials/production" in text
+    assert not {"api_key", "secret", "password", "sk-"} & set(text.lower().replace(":", " ").split())
+
+
+@pytest.fixture(scope="module")
+def slow_emulator() -> Iterator[Emulator]:
+    """A provider whose videos take longer than any test."""
+    with Emulator(EmulatorSettings(port=0, speed=0.01)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("deployed")
+
+
+@pytest.fixture
+async def blocks(prefect_api: str, emulator: Emulator, slow_emulator: Emulator, books: Path) -> None:
+    """What an operator saves: two accounts, a store, a ledger."""
+    for name, account in (("production", emulator), ("slow", slow_emulator)):
+        block = SoraCredentials(api_key=account.key, endpoint=account.endpoint, plan="emulator")  # type: ignore[arg-type]
+        await block.save(name, overwrite=True)  # type: ignore[misc]
+    await VideoStore(url=f"file://{books}/videos").save("production", overwrite=True)  # type: ignore[misc]
+    ledger = VideoLedger(url=f"sqlite:///{books}/ledger.db", monthly_usd=100)  # type: ignore[arg-type]
+    await ledger.save("production", overwrite=True)  # type: ignore[misc]
+
+
+@pytest.fixture(scope="module")
+def worker(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A process worker on the pool of `prefect.yaml`."""
+    home = tmp_path_factory.mktemp("worker")
+    environ = {
+        **os.environ,
+        "PREFECT_API_URL": prefect_api,
+        "PREFECT_HOME": str(home),
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+    }
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "video", "--type", "process"]
+    with (home / "worker.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=home, env=environ, stdout=log, stderr=subprocess.STDOUT)
+        yield
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def deployed(prefect_api: str) -> None:
+    """Everything in `prefect.yaml`, deployed."""
+    environ = {**os.environ, "PREFECT_API_URL": prefect_api}
+    for words in (
+        ["work-pool", "create", "video", "--type", "process", "--overwrite"],
+        ["block", "register", "-m", "prefect_video.blocks"],
+        ["deploy", "--all"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", "--no-prompt", *words],
+            cwd=ROOT,
+            env=environ,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def run_until(run_id: str, reached: Callable[[FlowRun], Awaitable[bool]], seconds: float = 90) -> FlowRun:
+    async with get_client() as client, asyncio.timeout(seconds):
+        while True:
+            run = await client.read_flow_run(run_id)  # type: ignore[arg-type]
+            if await reached(run):
+                return run
+            await asyncio.sleep(0.5)
+
+
+async def ended(run: FlowRun) -> bool:
+    return bool(run.state and run.state.is_final())
+
+
+def started(prefect_cli: Cli, name: str, **parameters: object) -> str:
+    given = [word for key, value in parameters.items() for word in ("--param", f"{key}={json.dumps(value)}")]
+    said = prefect_cli("deployment", "run", name, *given).stdout
+    return said.split("UUID:")[1].split()[0]
+
+
+async def test_a_deployed_project_runs_on_a_worker_with_saved_blocks(
+    blocks: None, deployed: None, worker: None, prefect_cli: Cli, emulator: Emulator, books: Path
+) -> None:
+    project = {"project": "ad", "shots": [SHOT, {**SHOT, "id": "pour", "prompt": "Espresso"}]}
+    run_id = await asyncio.to_thread(
+        started, prefect_cli, "generate-project/project", project=project, ledger="video-ledger/production"
+    )
+    run = await run_until(run_id, ended)
+    assert run.state is not None
+    assert run.state.is_completed(), run.state.message
+    assert emulator.books()["billed"] == 2
+    assert len(list((books / "videos" / "ad").glob("*.mp4"))) == 2
+    assert emulator.key not in json.dumps(run.parameters)
+
+    shot_run = await asyncio.to_thread(
+        started, prefect_cli, "generate-shot/shot", shot=SHOT, project="ad", ledger="video-ledger/production"
+    )
+    run = await run_until(shot_run, ended)
+    assert run.state is not None
+    assert run.state.is_completed(), run.state.message
+    assert emulator.books()["billed"] == 2
+
+
+async def test_cancelling_a_deployed_run_cancels_its_generation(
+    blocks: None, deployed: None, worker: None, prefect_cli: Cli, slow_emulator: Emulator, books: Path
+) -> None:
+    run_id = await asyncio.to_thread(
+        started,
+        prefect_cli,
+        "generate-shot/shot",
+        shot={**SHOT, "prompt": "never done"},
+        provider="sora-credentials/slow",
+        ledger="video-ledger/production",
+    )
+
+    async def submitted(_: FlowRun) -> bool:
+        return bool(slow_emulator.books()["accepted"] == 1)
+
+    async def cancelled(_: FlowRun) -> bool:
+        return bool(slow_emulator.books()["cancelled"] == 1)
+
+    await run_until(run_id, submitted)
+    await asyncio.to_thread(prefect_cli, "flow-run", "cancel", run_id)
+    await run_until(run_id, cancelled)
+
+    async with await Ledger.open(f"sqlite:///{books}/ledger.db") as ledger:
+        async with asyncio.timeout(10):
+            while entries := await ledger.unfinished(flow_run_id=run_id):
+                await asyncio.sleep(0.2)
+        assert entries == []
+        [entry] = await ledger.entries(flow_run_id=run_id)
+        assert (entry.state.value, entry.actual_usd) == ("cancelled", 0)

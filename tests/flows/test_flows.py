@@ -1,0 +1,197 @@
+"""The flows on a real Prefect server, a real provider, a real ledger and store."""
+
+import asyncio
+import json
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId
+from prefect.states import State
+from sqlalchemy import select
+
+from prefect_video import Asset, BudgetExceeded, InvalidInput, Project, Shot
+from prefect_video.emulator import Emulator
+from prefect_video.flows import collect_generations, generate_project, generate_shot, spend_report
+from prefect_video.ledger import Ledger, tables
+from prefect_video.reports import ProjectFailed, ProjectReport
+from prefect_video.tasks import agenerate_video, generate_video
+
+
+def project(*prompts: str, **given: object) -> Project:
+    shots = [{"id": f"s{n}", "prompt": prompt} for n, prompt in enumerate(prompts)]
+    defaults = {"duration": 1, "resolution": "480p"}
+    return Project.model_validate({"project": "Film.1", "defaults": defaults, "shots": shots, **given})
+
+
+async def run_of(state: State[object], client: PrefectClient) -> tuple[str, dict[str, object], list[str]]:
+    run_id = state.state_details.flow_run_id
+    assert run_id is not None
+    run = await client.read_flow_run(run_id)
+    artifacts = await client.read_artifacts(
+        artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(str(run_id))]))
+    )
+    return run.name, run.parameters, sorted(str(artifact.type) for artifact in artifacts)
+
+
+async def test_a_project_is_made_once_and_shown(studio: Path, emulator: Emulator) -> None:
+    state = await generate_project(project("one", "two", "three"), return_state=True)
+    report = await state.result()  # type: ignore[misc]
+    assert isinstance(report, ProjectReport)
+    assert [(shot.status, shot.cached) for shot in report.shots] == [("stored", False)] * 3
+    assert all(Path(str(shot.uri).removeprefix("file://")).stat().st_size == shot.bytes for shot in report.shots)
+    async with get_client() as client:
+        name, parameters, artifacts = await run_of(state, client)
+        tasks = await client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+        )
+    assert name == "Film.1 (3 shots)"
+    assert artifacts == ["markdown", "markdown", "markdown", "progress", "table"]
+    assert emulator.key not in json.dumps(parameters, default=str)
+    assert {task.name for task in tasks} == {"find Film.1"} | {
+        f"{step} s{n}" for n in range(3) for step in ("screen", "submit", "poll", "download", "store")
+    }
+
+    again = await generate_project(project("one", "two", "three"))
+    assert [shot.cached for shot in again.shots] == [True] * 3
+    assert again.cost_usd == 0
+    assert emulator.books()["billed"] == 3
+
+
+async def test_a_failed_shot_fails_alone_and_the_run_says_so(studio: Path, emulator: Emulator) -> None:
+    state = await generate_project(project("one", "[policy] two", "[fail] three"), return_state=True)
+    assert state.is_failed()
+    assert "1 of 3 stored" in str(state.message)
+    with pytest.raises(ProjectFailed) as caught:
+        await state.result()  # type: ignore[misc]
+    statuses = {shot.id: (shot.status, shot.error or "") for shot in caught.value.report.shots}
+    assert statuses["s0"] == ("stored", "")
+    assert statuses["s1"][0] == "failed"
+    assert "policy" in statuses["s1"][1]
+    assert "s2" in statuses["s2"][1]
+    assert emulator.books()["billed"] == 1
+
+
+async def test_over_budget_sends_nothing(studio: Path, emulator: Emulator) -> None:
+    with pytest.raises(BudgetExceeded, match=r"Film\.1.*0\.50"):
+        await generate_project(project("one", "two", budget_usd="0.50"))
+    assert emulator.books()["submitted"] == 0
+
+
+async def test_settings_that_cannot_be_meant_send_nothing(studio: Path, emulator: Emulator) -> None:
+    for wrong in (
+        {"provider": "nobody"},
+        {"provider": "sora-credentials/none"},
+        {"store": "ftp://x"},
+        {"store": "video-store/none"},
+        {"ledger": "postgresql://u:p@h/d"},
+        {"max_in_flight": 0},
+    ):
+        with pytest.raises(InvalidInput):
+            await generate_project(project("one"), **wrong)  # type: ignore[arg-type]
+    assert emulator.books()["submitted"] == 0
+
+
+async def test_dependencies_come_first_and_a_failed_one_stops_what_needs_it(studio: Path, emulator: Emulator) -> None:
+    needs = Project.model_validate(
+        {
+            "project": "chain",
+            "defaults": {"duration": 1, "resolution": "480p"},
+            "shots": [
+                {"id": "c", "prompt": "c", "depends_on": ["b"]},
+                {"id": "b", "prompt": "[policy] b", "depends_on": ["a"]},
+                {"id": "a", "prompt": "a"},
+            ],
+        }
+    )
+    with pytest.raises(ProjectFailed) as caught:
+        await generate_project(needs)
+    assert [shot.status for shot in caught.value.report.shots] == ["skipped", "failed", "stored"]
+    assert set(emulator.books()["by_prompt"]) == {"a", "[policy] b"}
+    async with await Ledger.open() as ledger:
+        assert await ledger.unfinished() == []
+
+
+async def test_one_shot_and_its_takes(studio: Path, emulator: Emulator) -> None:
+    shot = Shot(id="a", prompt="a cat", duration=1, resolution="480p", takes=2)
+    asset = await generate_shot(shot, project="takes")
+    assert isinstance(asset, Asset)
+    assert asset.take == 1
+    assert emulator.books()["by_prompt"]["a cat"]["billed"] == 2
+
+
+async def test_the_books_and_an_empty_sweep(studio: Path, emulator: Emulator) -> None:
+    await generate_project(project("one"))
+    lines = await spend_report(by="project")
+    assert [(line.key, line.videos, str(line.spent_usd.normalize())) for line in lines] == [("Film.1", 1, "0.3")]
+    assert await collect_generations() == []
+
+
+async def test_a_second_call_in_a_flow_is_cached_by_prefect(studio: Path, emulator: Emulator) -> None:
+    shot = Shot(id="cached", prompt="once only", duration=1, resolution="480p")
+
+    @flow
+    async def embedding() -> list[State[Asset]]:
+        first: State[Asset] = await agenerate_video(shot, return_state=True)  # type: ignore[call-overload]
+        other_name = shot.model_copy(update={"metadata": {"x": "y"}})
+        return [first, await agenerate_video(other_name, return_state=True)]  # type: ignore[call-overload]
+
+    first, second = await embedding()
+    assert (first.name, second.name) == ("Completed", "Cached")
+    assert await first.aresult() == await second.aresult()
+    assert emulator.books()["billed"] == 1
+
+
+def test_the_sync_call_in_a_sync_flow(studio: Path, emulator: Emulator) -> None:
+    @flow
+    def embedding() -> Asset:
+        return generate_video(Shot(id="sync", prompt="sync", duration=1, resolution="480p"))
+
+    assert embedding().shot_id == "sync"
+    assert emulator.books()["billed"] == 1
+
+
+async def test_the_sync_call_inside_a_running_loop(studio: Path, emulator: Emulator) -> None:
+    asset = generate_video.fn(Shot(id="loop", prompt="loop", duration=1, resolution="480p"))
+    assert asset.shot_id == "loop"
+
+
+async def test_a_named_concurrency_limit_is_held_and_must_exist(
+    studio: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_VIDEO_CONCURRENCY_LIMIT", "one-at-a-time")
+    with pytest.raises(ProjectFailed, match="one-at-a-time"):
+        await generate_project(project("one", "two"))
+    assert emulator.books()["submitted"] == 0
+    async with get_client() as client:
+        await client.upsert_global_concurrency_limit_by_name("one-at-a-time", limit=1)
+    await generate_project(project("one", "two"))
+    assert emulator.books()["peak_concurrency"] == 1
+
+
+async def test_all_tasks_of_a_run_share_one_studio(studio: Path, emulator: Emulator) -> None:
+    await generate_project(project("one", "two"))
+    async with await Ledger.open() as ledger, ledger._database.reading() as connection:
+        # Every ledger that is opened signs in, and signs off when it is closed.
+        owners = (await connection.execute(select(tables.owners.c.id))).scalars().all()
+    assert owners == [ledger.owner_id]
+
+
+async def test_trouble_and_unusual_volume_are_events(
+    studio: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_VIDEO_ANOMALOUS_PER_HOUR", "1")
+    monkeypatch.setenv("PREFECT_VIDEO_BREAKER_FAILURES", "1")
+    monkeypatch.setenv("PREFECT_VIDEO_BREAKER_SECONDS", "0.5")
+    emulator.add_fault(operation="submit", kind="error_before", after=1, times=1)
+    await generate_project(project("one", "two"), max_in_flight=1)
+    wanted = {"video.account.anomaly", "video.account.breaker.open", "video.account.breaker.closed"}
+    async with get_client() as client, asyncio.timeout(20):
+        while True:
+            answer = await client._client.post("/events/filter", json={"filter": {"event": {"prefix": ["video."]}}})
+            if wanted <= {event["event"] for event in answer.json()["events"]}:
+                break
+            await asyncio.sleep(0.2)
+    assert emulator.books()["billed"] == 2

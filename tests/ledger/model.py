@@ -1,0 +1,165 @@
+"""What the ledger should do, in plain dictionaries: the state machine holds the real one against it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from prefect_video.ledger import TRANSITIONS, UNFINISHED, Budget, Intent, State
+
+ENDED = (State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST)
+RESERVED = (State.RESERVED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED)
+SENT = (State.SUBMITTING, State.UNKNOWN)
+
+
+@dataclass
+class Row:
+    """One generation."""
+
+    fingerprint: str
+    project: str
+    run: str | None
+    reserved: Decimal | None
+    attempt: int
+    owner: str | None
+    state: State = State.RESERVED
+    actual: Decimal | None = None
+    generation_id: str | None = None
+    attention: bool = False
+    was_stored: bool = False
+    steps: int = 1
+
+    def move(self, to: State) -> None:
+        assert to in TRANSITIONS[self.state]
+        self.state = to
+        self.attention = False
+        self.steps += 1
+        if to not in UNFINISHED:
+            self.owner = None
+
+    @property
+    def cost(self) -> Decimal:
+        return self.actual if self.actual is not None else self.reserved or Decimal(0)
+
+    @property
+    def counts(self) -> bool:
+        free = self.state in (State.FAILED, State.CANCELLED) and self.actual == 0
+        return self.state is not State.RELEASED and not free
+
+
+@dataclass
+class Answer:
+    """What a claim should answer to one intent; `row` is its number in the model, -1 for a row yet to be made."""
+
+    kind: str
+    row: int | None
+
+
+@dataclass
+class Model:
+    """All rows, in the order they were made."""
+
+    rows: list[Row] = field(default_factory=list)
+
+    def committed(self, project: str) -> Decimal:
+        rows = (row for row in self.rows if row.project == project and row.state is not State.RELEASED)
+        return sum((row.cost for row in rows), Decimal(0))
+
+    def videos(self, project: str) -> int:
+        return sum(row.counts for row in self.rows if row.project == project)
+
+    def under_way(self, fingerprint: str) -> int | None:
+        found = [n for n, row in enumerate(self.rows) if row.fingerprint == fingerprint and row.state in UNFINISHED]
+        assert len(found) <= 1
+        return found[0] if found else None
+
+    def claim(
+        self, me: str, living: set[str], intents: list[Intent], budget: Budget | None, partial: bool
+    ) -> list[Answer]:
+        """Answers, and makes the rows that are to be bought."""
+        answers: list[Answer | None] = []
+        new: dict[str, Intent] = {}
+        for intent in intents:
+            answer = self._known(me, living, intent)
+            answers.append(answer)
+            if answer is None:
+                new.setdefault(intent.fingerprint, intent)
+        refused = self._refused(list(new.values()), budget, partial)
+        made: dict[str, int] = {}
+        for fingerprint, intent in new.items():
+            if fingerprint not in refused:
+                made[fingerprint] = len(self.rows)
+                self.rows.append(self._new_row(me, intent))
+        result: list[Answer] = []
+        for number, (intent, answer) in enumerate(zip(intents, answers, strict=True)):
+            if answer is not None:
+                result.append(answer)
+            elif intent.fingerprint in refused:
+                result.append(Answer("over_budget", None))
+            else:
+                first = all(i.fingerprint != intent.fingerprint or answers[n] for n, i in enumerate(intents[:number]))
+                result.append(Answer("yours" if first else "joined", made[intent.fingerprint]))
+        return result
+
+    def _known(self, me: str, living: set[str], intent: Intent) -> Answer | None:
+        number = self.under_way(intent.fingerprint)
+        if number is not None:
+            row = self.rows[number]
+            if row.attention or row.owner in living:
+                return Answer("joined", number)
+            row.owner, row.steps, row.run = me, row.steps + 1, intent.flow_run_id or row.run
+            return Answer("yours", number)
+        same = [(n, row) for n, row in enumerate(self.rows) if row.fingerprint == intent.fingerprint]
+        stored = [n for n, row in same if row.state is State.STORED]
+        if intent.refresh:
+            stored = [n for n in stored if intent.flow_run_id and self.rows[n].run == intent.flow_run_id]
+        if stored:
+            return Answer("stored", stored[-1])
+        held = [n for n, row in same if row.state in ENDED and row.attention]
+        if held:
+            return Answer("joined", held[-1])
+        failed = self._failed(intent)
+        if len(failed) >= intent.max_attempts:
+            return Answer("exhausted", failed[-1])
+        return None
+
+    def _failed(self, intent: Intent) -> list[int]:
+        if intent.flow_run_id is None:
+            return []
+        return [
+            n
+            for n, row in enumerate(self.rows)
+            if row.fingerprint == intent.fingerprint
+            and row.run == intent.flow_run_id
+            and row.state in ENDED
+            and not row.was_stored
+        ]
+
+    def _refused(self, new: list[Intent], budget: Budget | None, partial: bool) -> set[str]:
+        if budget is None:
+            return set()
+        money = {project: self.committed(project) for project in ("a", "b")}
+        videos = {project: self.videos(project) for project in ("a", "b")}
+        refused: set[str] = set()
+        for intent in new:
+            after = money[intent.project] + (intent.estimate_usd or 0)
+            too_dear = budget.limit_usd is not None and (intent.estimate_usd is None or after > budget.limit_usd)
+            too_many = budget.limit_videos is not None and videos[intent.project] + 1 > budget.limit_videos
+            if too_dear or too_many:
+                refused.add(intent.fingerprint)
+            else:
+                money[intent.project] = after
+                videos[intent.project] += 1
+        if refused and not partial:
+            return {intent.fingerprint for intent in new}
+        return refused
+
+    def _new_row(self, me: str, intent: Intent) -> Row:
+        return Row(
+            fingerprint=intent.fingerprint,
+            project=intent.project,
+            run=intent.flow_run_id,
+            reserved=intent.estimate_usd,
+            attempt=1 + len(self._failed(intent)),
+            owner=me,
+        )

@@ -1,0 +1,83 @@
+"""Records to put into a ledger."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from prefect_video.assets import Asset
+from prefect_video.generations import Generation, Status, VideoResult
+from prefect_video.ledger import Entry, Intent, Ledger
+from prefect_video.shots import Shot
+
+PRICE = Decimal("2.40")
+
+
+def fingerprint_of(number: int) -> str:
+    return f"v1:{number:064x}"
+
+
+def an_intent(number: int = 1, **changes: Any) -> Intent:
+    values: dict[str, Any] = {
+        "fingerprint": fingerprint_of(number),
+        "shot": Shot(id=f"shot-{number}", prompt=f"a cat, take {number}"),
+        "project": "coffee-ad",
+        "provider": "sora",
+        "account": "sora-1",
+        "store": "file:///videos",
+        "estimate_usd": PRICE,
+        "flow_run_id": "run-1",
+    }
+    return Intent(**(values | changes))
+
+
+def a_generation(generation_id: str = "gen-1", **changes: Any) -> Generation:
+    values: dict[str, Any] = {"id": generation_id, "provider": "sora", "status": Status.COMPLETED}
+    return Generation(**(values | changes))
+
+
+def a_result(expires_at: datetime) -> VideoResult:
+    return VideoResult(video_url="https://cdn.example/video.mp4", expires_at=expires_at)
+
+
+def an_asset(entry: Entry | None = None, **changes: Any) -> Asset:
+    values: dict[str, Any] = {
+        "uri": "file:///videos/coffee-ad/shot.mp4",
+        "sha256": "ab" * 32,
+        "bytes": 1000,
+        "duration_seconds": 10.0,
+        "width": 1920,
+        "height": 1080,
+        "project": "coffee-ad",
+        "shot_id": entry.shot.id if entry else "shot-1",
+        "fingerprint": entry.fingerprint if entry else fingerprint_of(1),
+        "prompt": "a cat",
+        "model": "sora-2",
+        "provider": "sora",
+        "generation_id": (entry.generation_id if entry else None) or "gen-1",
+        "created_at": datetime.now(UTC),
+    }
+    return Asset(**(values | changes))
+
+
+async def claim_one(ledger: Ledger, number: int = 1, **changes: Any) -> Entry:
+    """Claims one intent that must be ours."""
+    (claim,) = (await ledger.claim([an_intent(number, **changes)])).claims
+    assert claim.kind == "yours"
+    assert claim.entry is not None
+    return claim.entry
+
+
+async def submit_one(ledger: Ledger, number: int = 1, **changes: Any) -> Entry:
+    """Claims one intent and has it accepted as `gen-<number>`."""
+    entry = await claim_one(ledger, number, **changes)
+    await ledger.begin_submit(entry.id)
+    return await ledger.record_submitted(entry.id, a_generation(f"gen-{number}"))
+
+
+async def store_one(ledger: Ledger, number: int = 1, *, cost_usd: Decimal | None = None, **changes: Any) -> Entry:
+    """Carries one intent through to a stored file."""
+    entry = await submit_one(ledger, number, **changes)
+    await ledger.record_completed(entry.id, a_generation(f"gen-{number}", cost_usd=cost_usd))
+    return await ledger.record_stored(entry.id, an_asset(entry))

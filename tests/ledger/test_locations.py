@@ -1,0 +1,84 @@
+"""Ledger URLs as users write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefect_video.errors import InvalidInput
+from prefect_video.ledger import default_ledger_url
+from prefect_video.ledger.locations import parse_location
+
+
+@pytest.mark.parametrize("text", ["/data/l.db", "sqlite:////data/l.db", "sqlite+aiosqlite:////data/l.db"])
+def test_files(text: str) -> None:
+    location = parse_location(text)
+    assert location.path == Path("/data/l.db")
+    assert location.url.drivername == "sqlite+aiosqlite"
+    assert (location.label, location.busy_seconds) == ("sqlite:////data/l.db", 30)
+
+
+def test_relative_and_home_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert parse_location("l.db").path == tmp_path / "l.db"
+    assert parse_location("sqlite:///l.db").path == tmp_path / "l.db"
+    assert parse_location("~/l.db").path == Path("/home/me/l.db")
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
+def test_servers(scheme: str) -> None:
+    location = parse_location(f"{scheme}://me:s3cret@host:5433/videos?sslmode=require")
+    assert location.url.drivername == "postgresql+asyncpg"
+    assert dict(location.url.query) == {"ssl": "require"}
+    assert location.url.password == "s3cret"
+    assert location.label == location.name == "postgresql://me:***@host:5433/videos"
+    assert location.path is None
+
+
+def test_how_long_a_lock_is_waited_for() -> None:
+    assert parse_location("sqlite:///l.db?timeout=0.5").busy_seconds == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("mysql://me:s3cret@host/db", "mysql:// which is not supported"),
+        ("~nobody-of-that-name/l.db", "give the folder itself"),
+        ("sqlite://", "in memory"),
+        ("sqlite:///:memory:", "in memory"),
+        ("sqlite:///l.db?timeout=soon", "not a number"),
+        ("sqlite:///l.db?mode=ro", "unknown option 'mode'"),
+        ("postgresql://me:s3cret@host:port/db", "cannot be read"),
+        ("://s3cret", "cannot be read"),
+    ],
+)
+def test_what_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_location(text)
+    assert message in str(caught.value).replace(",", "")
+    assert "s3cret" not in str(caught.value)
+
+
+@given(st.text(max_size=40))
+def test_no_text_breaks_the_parser(text: str) -> None:
+    try:
+        location = parse_location(text)
+    except InvalidInput:
+        return
+    assert location.url.get_backend_name() in ("sqlite", "postgresql")
+
+
+def test_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("PREFECT_VIDEO_LEDGER_URL", raising=False)
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert default_ledger_url() == "sqlite:////home/me/.prefect/video-ledger.db"
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    assert parse_location(default_ledger_url()).path == tmp_path / "video-ledger.db"
+    monkeypatch.setenv("PREFECT_VIDEO_LEDGER_URL", "postgresql://host/db")
+    assert default_ledger_url() == "postgresql://host/db"

@@ -1,0 +1,147 @@
+"""Several processes on one ledger, and processes that die."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, update
+
+from prefect_video.ledger import Ledger, State
+from prefect_video.ledger.owners import runtime_folder
+from prefect_video.ledger.tables import generations, owners
+from tests.ledger.samples import an_intent, claim_one, submit_one
+
+ROOT = Path(__file__).parents[2]
+
+
+class Claimer:
+    """A running `claimer` process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def read(self) -> str:
+        assert self.process.stdout is not None
+        return (await self.process.stdout.readline()).decode().strip()
+
+    async def ask(self, command: str) -> str:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{command}\n".encode())
+        return await self.read()
+
+    async def kill(self) -> None:
+        self.process.kill()
+        await self.process.wait()
+
+
+@asynccontextmanager
+async def claimers(url: str, number: int) -> AsyncIterator[list[Claimer]]:
+    started = [
+        Claimer(
+            await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "tests.ledger.claimer",
+                url,
+                cwd=ROOT,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+        )
+        for _ in range(number)
+    ]
+    try:
+        assert {await claimer.read() for claimer in started} == {"ready"}
+        yield started
+    finally:
+        for claimer in started:
+            if claimer.process.returncode is None:
+                await claimer.kill()
+
+
+async def test_eight_processes_buy_every_video_once_and_keep_the_budget(ledger: Ledger, url: str) -> None:
+    async with claimers(url, 8) as started:
+        yours = await asyncio.gather(*(claimer.ask("race") for claimer in started))
+        assert sum(map(int, yours)) == 100
+        yours = await asyncio.gather(*(claimer.ask("budget") for claimer in started))
+        assert sum(map(int, yours)) == 10
+    assert len(await ledger.unfinished(project="race")) == 100
+    assert len(await ledger.unfinished(project="budget")) == 10
+
+
+async def test_eight_processes_open_a_new_file_at_once(sqlite_url: str) -> None:
+    async with claimers(sqlite_url, 8) as started:
+        yours = await asyncio.gather(*(claimer.ask("race") for claimer in started))
+    assert sum(map(int, yours)) == 100
+
+
+async def test_what_a_killed_process_held_is_taken_over_at_once(ledger: Ledger, url: str) -> None:
+    async with claimers(url, 1) as (claimer,):
+        entry_id = await claimer.ask("hold")
+        owner = (await ledger.get(entry_id)).owner
+        assert owner is not None
+        assert await ledger.owner_alive(owner)
+        assert await ledger.take_over(entry_id) is None
+        assert (await ledger.claim([an_intent(7)])).claims[0].kind == "joined"
+        await claimer.kill()
+    assert [await ledger.owner_alive(owner) for _ in range(2)] == [False, False]
+    (claim,) = (await ledger.claim([an_intent(7)])).claims
+    assert (claim.kind, claim.entry.id, claim.entry.state) == ("yours", entry_id, State.SUBMITTING)
+
+
+@pytest.mark.parametrize(("age_seconds", "alive"), [(5, True), (31, False), (None, False)])
+async def test_the_heartbeat_tells_of_other_machines(ledger: Ledger, age_seconds: int | None, alive: bool) -> None:
+    entry = await submit_one(ledger)
+    stranger = "elsewhere:1:abc"
+    async with ledger._database.writing() as connection:
+        await connection.execute(update(generations).values(owner=stranger))
+        if age_seconds is not None:
+            beat = datetime.now(UTC) - timedelta(seconds=age_seconds)
+            row = {"id": stranger, "host": "elsewhere", "pid": 1, "heartbeat_at": beat}
+            await connection.execute(insert(owners).values(row))
+    assert await ledger.owner_alive(stranger) is alive
+    taken = await ledger.take_over(entry.id)
+    assert (taken is None) is alive
+    assert (await ledger.claim([an_intent()])).claims[0].kind == "joined"
+
+
+async def test_an_owner_keeps_beating(url: str) -> None:
+    async with await Ledger.open(url, lease_seconds=0.03, migrate=True) as ledger:
+        beats = set()
+        async with asyncio.timeout(10):
+            while len(beats) < 3:
+                async with ledger._database.reading() as connection:
+                    beats.add((await connection.execute(owners.select())).one().heartbeat_at)
+
+
+async def test_old_lock_files_are_removed_and_held_ones_are_not(url: str) -> None:
+    async with await Ledger.open(url, migrate=True) as ledger:
+        held = runtime_folder() / f"{ledger.owner_id.rpartition(':')[2]}.lock"
+        left, fresh = runtime_folder() / "left.lock", runtime_folder() / "fresh.lock"
+        for path in (held, left, fresh):
+            path.touch()
+        for path in (held, left):
+            os.utime(path, (0, 0))
+        async with await Ledger.open(url):
+            assert [path.exists() for path in (held, left, fresh)] == [True, False, True]
+        fresh.unlink()
+    assert not held.exists()
+
+
+async def test_taking_over(ledger: Ledger, other: Ledger) -> None:
+    entry = await claim_one(ledger)
+    assert await ledger.take_over(entry.id) is None
+    assert await other.take_over(entry.id) is None
+    await ledger.let_go([entry.id])
+    taken = await other.take_over(entry.id)
+    assert taken is not None
+    assert taken.owner == other.owner_id
+    await other.release(entry.id, "done with")
+    assert await other.take_over(entry.id) is None

@@ -1,0 +1,166 @@
+"""Every provider and profile that the conformance suite holds to the contract: one line each in `ACCOUNTS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
+
+from prefect_video.http import HttpSettings
+from prefect_video.providers.base import Provider
+from prefect_video.providers.fal import FalProvider
+from prefect_video.providers.openai import OpenAIProvider
+from prefect_video.providers.openrouter import OpenRouterProvider
+from prefect_video.providers.replicate import ReplicateProvider
+from prefect_video.providers.sora import SoraProvider
+from prefect_video.shots import Shot
+
+QUICK: Final = HttpSettings(submit_timeout_seconds=2.0, backoff_seconds=0.005, backoff_limit_seconds=0.02)
+
+
+class Place(Protocol):
+    """Where an emulator is: one of this process, or the address of another's."""
+
+    @property
+    def url(self) -> str:
+        """Root of the API server."""
+
+    @property
+    def endpoint(self) -> str:
+        """Base URL of the Sora dialect."""
+
+    @property
+    def key(self) -> str:
+        """A key that opens it."""
+
+    @property
+    def webhook_secret(self) -> str:
+        """What signs its webhooks."""
+
+
+Open = Callable[[Place, str, HttpSettings], Provider]
+"""Opens the provider at an emulator, with a key (right or wrong) and quick repeats."""
+
+
+@dataclass(frozen=True)
+class TestAccount:
+    """One line of the suite.
+
+    Attributes:
+        name: What the tests call it.
+        opened: Opens the provider.
+        delivers: Whether it sends webhooks.
+        forgets_cancelled: Whether a generation that was cancelled is no longer known.
+        refuses_by_policy: Whether a prompt against policy is not even accepted; else it fails.
+        policy_fault: What is in the fault of a prompt that failed by policy.
+        cancels_queued_only: Whether only what has not started can be cancelled.
+        an_id: A generation's id of the dialect's form.
+        shot: What its shots need that differs from the usual.
+    """
+
+    __test__ = False
+
+    name: str
+    opened: Open
+    delivers: bool = True
+    forgets_cancelled: bool = False
+    refuses_by_policy: bool = False
+    policy_fault: str = "policy"
+    cancels_queued_only: bool = False
+    an_id: str = "gen_1"
+    shot: dict[str, Any] = field(default_factory=dict)
+
+    def open(self, emulator: Place, *, key: str | None = None, settings: HttpSettings = QUICK) -> Provider:
+        """The provider, expecting the emulator's speed."""
+        provider = self.opened(emulator, key or emulator.key, settings)
+        provider.capabilities = replace(provider.capabilities, work_seconds_per_second=(0.0, 0.05))
+        return provider
+
+    def holds_at(self, emulator: Place) -> bool:
+        """Whether an unanswered submit waits for a human, as the provider cannot tell what became of it."""
+        return self.open(emulator).capabilities.reconciling == "none"
+
+    def a_shot(self, **changes: Any) -> Shot:
+        """A short one that this provider can make."""
+        usual = {"id": "roof", "prompt": "a cat on a roof", "duration": 1, "resolution": "480p"}
+        return Shot(**{**usual, **self.shot, **changes})
+
+
+def _sora(at: Place, key: str, http: HttpSettings) -> Provider:
+    secrets = (at.webhook_secret,)
+    return SoraProvider(api_key=key, endpoint=at.endpoint, plan="emulator", webhook_secrets=secrets, settings=http)
+
+
+def openai(profile: str, mount: str = "") -> Open:
+    """A profile, at the emulator's routes for it or at others of the same kind."""
+    path = f"/profiles/{mount or profile}/v1" if mount or profile != "generic" else "/v1"
+
+    def opened(at: Place, key: str, http: HttpSettings) -> Provider:
+        secrets = ("whsec_b2xk", at.webhook_secret)
+        return OpenAIProvider(
+            api_key=key, base_url=at.url + path, profile=profile, webhook_secrets=secrets, settings=http
+        )
+
+    return opened
+
+
+def openrouter(model: str) -> Open:
+    """A model of the emulator's list, under the name that shots use."""
+
+    def opened(at: Place, key: str, http: HttpSettings) -> Provider:
+        return OpenRouterProvider(
+            api_key=key,
+            base_url=f"{at.url}/api/v1",
+            webhook_secrets=(at.webhook_secret,),
+            models={"sora-2": model},
+            settings=http,
+        )
+
+    return opened
+
+
+def _fal(at: Place, key: str, http: HttpSettings) -> Provider:
+    return FalProvider(
+        api_key=key,
+        queue_url=f"{at.url}/fal",
+        keys_url=f"{at.url}/fal/.well-known/jwks.json",
+        models={"sora-2": "emulator/video/text-to-video"},
+        settings=http,
+    )
+
+
+def replicate(model: str) -> Open:
+    """An official model, or a version of one."""
+
+    def opened(at: Place, key: str, http: HttpSettings) -> Provider:
+        return ReplicateProvider(
+            api_key=key,
+            base_url=f"{at.url}/replicate/v1",
+            webhook_secrets=(at.webhook_secret,),
+            models={"sora-2": model},
+            settings=http,
+        )
+
+    return opened
+
+
+ACCOUNTS: Final = (
+    TestAccount("sora", _sora, refuses_by_policy=True),
+    TestAccount("openai", openai("generic")),
+    TestAccount("openai-redirecting", openai("generic", "generic_redirecting")),
+    TestAccount("vllm_omni", openai("vllm_omni"), delivers=False, forgets_cancelled=True),
+    TestAccount("sglang", openai("sglang"), delivers=False),
+    TestAccount("sglang-cloud", openai("sglang", "sglang_cloud"), delivers=False),
+    TestAccount("trtllm", openai("trtllm"), delivers=False, forgets_cancelled=True),
+    TestAccount("litellm", openai("litellm"), delivers=False),
+    TestAccount("openrouter", openrouter("emulator/video"), refuses_by_policy=True),
+    TestAccount("openrouter-unsigned", openrouter("emulator/video-unsigned"), refuses_by_policy=True),
+    TestAccount("fal", _fal, cancels_queued_only=True, an_id="emulator/video/requests/gen_1"),
+    TestAccount("replicate", replicate("emulator/video"), policy_fault="E005"),
+    TestAccount("replicate-version", replicate("emulator/video:9c49fe41d6b2a0e62199dc96bee4a9dd"), policy_fault="E005"),
+)
+
+
+def account_named(name: str) -> TestAccount:
+    """A line of the suite."""
+    return next(account for account in ACCOUNTS if account.name == name)

@@ -1,0 +1,41 @@
+"""What the tests of fal share: a shot, a job, and the provider on an emulator or on scripted answers."""
+
+from collections.abc import Callable
+
+import httpx
+
+from prefect_video import Shot
+from prefect_video.emulator import Emulator
+from prefect_video.http import HttpSettings
+from prefect_video.providers.fal import FalProvider
+
+FAST = HttpSettings(attempts=2, backoff_seconds=0.01, backoff_limit_seconds=0.05, submit_timeout_seconds=5)
+
+SHOT = Shot(id="a", prompt="a red balloon", model="emulator/video/text-to-video", duration=2, resolution="480p")
+
+QUEUE = "https://queue.example"
+
+JOB = "emulator/video/requests/r1"
+
+
+def opened(emulator: Emulator) -> FalProvider:
+    return FalProvider(
+        api_key=emulator.key,
+        queue_url=f"{emulator.url}/fal",
+        keys_url=f"{emulator.url}/fal/.well-known/jwks.json",
+        settings=FAST,
+    )
+
+
+def mocked(answer: Callable[[httpx.Request], httpx.Response]) -> tuple[FalProvider, list[httpx.Request]]:
+    sent: list[httpx.Request] = []
+
+    def note(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return answer(request)
+
+    return FalProvider(api_key="k", queue_url=QUEUE, settings=FAST, transport=httpx.MockTransport(note)), sent
+
+
+async def submit(provider: FalProvider, shot: Shot = SHOT, webhook_url: str | None = None) -> str:
+    return (await provider.submit(shot, idempotency_key="k", project="film", webhook_url=webhook_url)).id

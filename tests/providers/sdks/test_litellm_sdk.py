@@ -1,0 +1,60 @@
+"""LiteLLM's video functions, unmodified, against the emulator, and its ids as our profile meets them."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else importing it asks the network for prices
+
+from pathlib import Path
+from typing import Any
+
+import litellm
+import pytest
+from litellm.types.videos.utils import encode_video_id_with_provider
+
+from prefect_video.emulator import Emulator
+from prefect_video.emulator.openai_words import wrapped_id
+from prefect_video.media import probe
+from prefect_video.providers.openai_wire import native_id
+
+
+def where(emulator: Emulator, profile: str | None = None) -> dict[str, Any]:
+    path = f"/profiles/{profile}/v1" if profile else "/v1"
+    return {"api_base": emulator.url + path, "api_key": emulator.key}
+
+
+def test_generate_wait_and_download(emulator: Emulator, tmp_path: Path) -> None:
+    video = litellm.video_generation(
+        prompt="a cat", model="openai/sora-2", seconds="4", size="720x1280", **where(emulator)
+    )
+    assert video.usage == {"duration_seconds": 4.0}
+    emulator.settle()
+    done = litellm.video_status(video_id=video.id, **where(emulator))
+    assert done.status == "completed"
+    assert native_id(done.id) == native_id(video.id) != video.id
+    content = litellm.video_content(video_id=video.id, **where(emulator))
+    path = tmp_path / "video.mp4"
+    path.write_bytes(content)
+    assert probe(path).duration_seconds == pytest.approx(4, abs=0.1)
+    remixed = litellm.video_remix(video_id=video.id, prompt="a dog", **where(emulator))
+    listed = litellm.video_list(**where(emulator))
+    assert {native_id(one["id"]) for one in listed["data"]} == {native_id(video.id), native_id(remixed.id)}
+
+
+def test_a_vllm_server_behind_it(emulator: Emulator) -> None:
+    video = litellm.video_generation(
+        prompt="a cat", model="hosted_vllm/wan", size="848x480", num_frames=33, fps=16, **where(emulator, "vllm_omni")
+    )
+    emulator.settle()
+    here = where(emulator, "vllm_omni")
+    done = litellm.video_status(video_id=video.id, custom_llm_provider="hosted_vllm", **here)
+    assert (done.status, done.progress) == ("completed", 100)
+
+
+def test_ids_are_wrapped_as_it_wraps_them() -> None:
+    wrapped = encode_video_id_with_provider("video_abc/+=", "openai", "sora-2?>~")
+    assert wrapped == wrapped_id("video_abc/+=", "sora-2?>~")
+    assert native_id(wrapped) == "video_abc/+="
+    assert native_id("video_68e3a06dcd88") == "video_68e3a06dcd88"
+    assert native_id("") == ""

@@ -1,0 +1,94 @@
+"""The file that says what hosted models want: it is whole, and every shot that passes can be asked for."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefect_video import Shot
+from prefect_video.errors import RequestRefused, Unsupported
+from prefect_video.providers.base import OPTIONAL_FIELDS, Capabilities
+from prefect_video.providers.fitting import adapt, check_fit
+from prefect_video.providers.model_inputs import ASPECT_RATIOS, RESOLUTIONS, HostedModels, ModelInput, _hosts
+from prefect_video.providers.references import LARGEST_BYTES, reference_urls
+
+HOST = Capabilities(sizes=dict.fromkeys(RESOLUTIONS, 20), aspect_ratios=ASPECT_RATIOS)
+ENTRIES = [entry for host in _hosts().values() for entry in host.models]
+SHOTS = st.builds(
+    Shot,
+    id=st.just("a"),
+    prompt=st.just("a cat"),
+    duration=st.integers(1, 20),
+    resolution=st.sampled_from(RESOLUTIONS),
+    aspect_ratio=st.sampled_from(ASPECT_RATIOS),
+    seed=st.none() | st.integers(0, 9),
+    fps=st.none() | st.integers(8, 30),
+    num_frames=st.none() | st.integers(8, 200),
+    negative_prompt=st.none() | st.just("people"),
+)
+
+
+@pytest.mark.parametrize("host", sorted(_hosts()))
+def test_each_host_knows_its_aliases_and_every_other_model(host: str) -> None:
+    models = HostedModels(host, {"ours": "me/mine"})
+    for alias, name in {**_hosts()[host].aliases, "ours": "me/mine"}.items():
+        shot = Shot(id="a", prompt="a cat", model=alias)
+        assert models.name(shot) == name
+        assert models.input(shot).match in (name, f"{name}*", "*")
+    assert _hosts()[host].models[-1].match == "*"
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: str(entry.match))
+def test_entries_name_fields_of_a_shot(entry: ModelInput) -> None:
+    known = {"prompt", "duration", "aspect_ratio", "resolution", *OPTIONAL_FIELDS}
+    assert set(entry.fields) <= known
+    assert set(entry.values) <= set(entry.fields)
+    assert "prompt" in entry.fields
+    assert "duration" in entry.fields or (entry.frames_per_second and {"num_frames", "fps"} <= set(entry.fields))
+    assert "resolution" in entry.fields or len(entry.resolutions) == 1
+    assert "aspect_ratio" in entry.fields or len(entry.aspect_ratios) == 1
+    assert entry.source or entry.match == "*"
+
+
+@given(shot=SHOTS, entry=st.sampled_from(ENTRIES))
+def test_a_shot_that_fits_is_asked_for_whole(shot: Shot, entry: ModelInput) -> None:
+    offered = entry.narrow(HOST)
+    fitting, _ = adapt(shot, offered)
+    fitting = fitting.model_copy(update={"aspect_ratio": next(iter(offered.aspect_ratios))})
+    check_fit(fitting, offered, by="it")
+    asked = entry.arguments(fitting)
+    assert asked["prompt"] == "a cat"
+    assert set(asked) <= set(entry.fields.values())
+    for name in OPTIONAL_FIELDS:
+        if getattr(fitting, name) not in (None, ()):
+            assert asked[entry.fields[name]] == getattr(fitting, name)
+    frames = asked.get(entry.fields.get("num_frames", ""))
+    if isinstance(frames, int):
+        rate = asked[entry.fields["fps"]]
+        assert isinstance(rate, int)
+        assert frames / rate == pytest.approx(fitting.length_seconds, abs=0.5)
+
+
+def test_what_a_model_does_not_take_is_refused_not_dropped() -> None:
+    models = HostedModels("replicate")
+    shot = Shot(id="a", prompt="a cat", model="sora-2", duration=4, resolution="720p", seed=1)
+    with pytest.raises(Unsupported, match="seed"):
+        check_fit(shot, models.input(shot).narrow(HOST), by="it")
+
+
+async def test_references_go_as_urls(tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"png")
+    shot = Shot(id="a", prompt="a cat", references=("https://x.example/a.png", str(picture)))
+    assert await reference_urls(shot, provider="fal") == ["https://x.example/a.png", "data:image/png;base64,cG5n"]
+
+
+async def test_references_that_cannot_be_sent_refuse_the_shot(tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    with large.open("wb") as file:
+        file.truncate(LARGEST_BYTES + 1)
+    for path, said in ((tmp_path / "none.png", "cannot be read"), (large, "give a URL instead")):
+        with pytest.raises(RequestRefused, match=said) as refused:
+            await reference_urls(Shot(id="a", prompt="a cat", references=(str(path),)), provider="fal")
+        assert refused.value.accepted is False

@@ -1,0 +1,121 @@
+"""Replicate's answers: statuses, outputs of many shapes, refusals and pages, as they should and should not be."""
+
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from prefect_video import InvalidInput
+from prefect_video.errors import (
+    AuthenticationFailed,
+    NotFound,
+    ProviderError,
+    QuotaExhausted,
+    RateLimited,
+    RequestRefused,
+    SubmitUnknown,
+    UnreadableAnswer,
+)
+from prefect_video.generations import Status
+from tests.providers.replicate import BASE, HASH, SHOT, mocked, submit
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("starting", Status.QUEUED),
+        ("processing", Status.PROCESSING),
+        ("failed", Status.FAILED),
+        ("canceled", Status.CANCELLED),
+        ("aborted", Status.CANCELLED),
+        ("moderating", Status.PROCESSING),
+    ],
+)
+async def test_statuses(word: str, status: Status) -> None:
+    provider, _ = mocked(httpx.Response(200, json={"id": "p", "status": word}))
+    assert (await provider.retrieve("p")).status is status
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "https://cdn.example/v.mp4",
+        ["https://cdn.example/v.mp4", "https://cdn.example/w.mp4"],
+        {"thumbnail": "https://cdn.example/t.jpg", "video": "https://cdn.example/v.mp4"},
+        {"frames": 81, "file": ["https://cdn.example/v.mp4"]},
+    ],
+)
+async def test_outputs_of_the_shapes_that_models_have(output: object) -> None:
+    provider, _ = mocked(httpx.Response(200, json={"id": "p", "status": "succeeded", "output": output}))
+    seen = await provider.retrieve("p")
+    assert seen.result is not None
+    assert seen.result.video_url == "https://cdn.example/v.mp4"
+
+
+async def test_a_file_on_the_api_itself_is_fetched_with_the_key() -> None:
+    provider, _ = mocked(httpx.Response(200, json={"id": "p", "status": "succeeded", "output": f"{BASE}/files/x"}))
+    assert provider.source(await provider.retrieve("p")).headers == {"Authorization": "Bearer r8"}
+
+
+async def test_success_without_a_video_is_no_verdict() -> None:
+    provider, _ = mocked(httpx.Response(200, json={"id": "p", "status": "succeeded", "output": {"text": "hm"}}))
+    with pytest.raises(UnreadableAnswer, match="names no video"):
+        await provider.retrieve("p")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (httpx.Response(401, json={"title": "Unauthenticated", "detail": "no", "status": 401}), AuthenticationFailed),
+        (httpx.Response(402, json={"title": "Insufficient credit", "status": 402}), QuotaExhausted),
+        (httpx.Response(404, json={"detail": "not found"}), NotFound),
+        (httpx.Response(422, json={"title": "Invalid version"}), RequestRefused),
+        (httpx.Response(500), SubmitUnknown),
+        (httpx.Response(201, text="<html>"), SubmitUnknown),
+        (httpx.Response(201, json={"status": "starting"}), SubmitUnknown),
+    ],
+)
+async def test_answers_to_a_submit(answer: httpx.Response, kind: type[ProviderError]) -> None:
+    provider, sent = mocked(answer)
+    with pytest.raises(kind):
+        await submit(provider)
+    assert len(sent) == 1
+
+
+async def test_the_wait_that_a_throttle_names_is_kept() -> None:
+    provider, _ = mocked(
+        httpx.Response(429, json={"detail": "Request was throttled. Expected available in 11 seconds."})
+    )
+    with pytest.raises(RateLimited) as limited:
+        await submit(provider)
+    assert limited.value.retry_after == 11
+
+
+async def test_of_a_version_only_its_own_predictions_count() -> None:
+    now = datetime.now(UTC)
+    told = {"input": {"prompt": SHOT.prompt, "duration": 2, "aspect_ratio": "16:9", "resolution": "480p"}}
+    alike = [
+        {"id": f"p{n}", "status": "starting", "version": version, "created_at": now.isoformat(), **told}
+        for n, version in enumerate(["0" * 64, HASH])
+    ]
+    provider, _ = mocked(httpx.Response(200, json={"results": alike, "next": None}))
+    shot = SHOT.model_copy(update={"model": HASH})
+    found = await provider.find(shot, idempotency_key="k", sent_at=now, known_ids=())
+    assert found is not None
+    assert found.id == "p1"
+
+
+async def test_a_cursor_that_leads_nowhere_ends_the_list() -> None:
+    page = {"results": [{"id": "p", "status": "starting"}], "next": "https://evil.example/v1/predictions?cursor=c"}
+    provider, sent = mocked(httpx.Response(200, json=page))
+    assert [one.id async for one in provider.list()] == ["p"]
+    assert {request.url.host for request in sent} == {"api.example"}
+    assert len(sent) == 2
+
+
+async def test_ids_cannot_leave_their_path() -> None:
+    provider, sent = mocked(httpx.Response(200, json={}))
+    for wrong in ("../x", "a/b", "", "a?b", "a.b"):
+        with pytest.raises(InvalidInput):
+            await provider.retrieve(wrong)
+    assert sent == []

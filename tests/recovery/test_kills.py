@@ -1,0 +1,77 @@
+"""Workers killed by SIGKILL at each marked point; the provider's books are the judge. `make torture` is the long form."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from benchmarks.torture_points import POINTS
+from benchmarks.torture_verdict import Shelf, judge
+from benchmarks.torture_worker import Kill
+from prefect_video.ledger import Ledger
+from tests.recovery.conftest import OpenWorkshop
+from tests.recovery.workers import KILLED, end, start
+from tests.recovery.workshop import Workshop, a_shot, film
+
+MARKED = [name for name, point in POINTS.items() if point.moment]
+
+
+def kill_at_each(workshop: Workshop, points: Sequence[str]) -> None:
+    """One worker after another dies, each further on in the same project; the last one lives."""
+    shots = [*(a_shot(number) for number in range(8)), a_shot(1, id="again"), a_shot(2, id="variants", takes=2)]
+    project = film(*shots)
+    known = {shot.prompt: shot for shot in shots}
+    shelf = Shelf(workshop.folder / "store")
+    for name in points:
+        point = POINTS[name]
+        assert point.moment is not None
+        workshop.emulator.clear_faults()
+        for fault in point.faults:
+            workshop.emulator.add_fault(**fault)
+        delay = max(point.delay_seconds) / 2 if point.delay_seconds else None
+        worker = start(workshop, project, Kill(moment=point.moment, delay_seconds=delay))
+        assert end(worker).status == KILLED, f"not killed: {name}"
+        shelf.inspect(known)
+        assert not shelf.half_files
+    workshop.emulator.clear_faults()
+    last = end(start(workshop, project))
+    assert last.status == 0, last.said
+    shelf.inspect(known)
+    workshop.emulator.settle()
+    expected = {shot.prompt: 2 if shot.prompt == a_shot(2).prompt else 1 for shot in shots}
+    verdict = judge(workshop.emulator.books(), shelf, expected, workshop.ledger_url)
+    assert verdict.holds, str(verdict)
+    assert verdict.billed == 9
+
+
+def test_every_marked_point(open_workshop: OpenWorkshop) -> None:
+    kill_at_each(open_workshop(speed=100), MARKED)
+
+
+async def test_points_on_postgresql(open_workshop: OpenWorkshop, postgres_url: str) -> None:
+    async with await Ledger.open(postgres_url, migrate=True):
+        pass
+    workshop = open_workshop(postgres_url, speed=100)
+    points = ["sent, not answered", "answered, not recorded", "published, not recorded"]
+    await asyncio.to_thread(kill_at_each, workshop, points)
+
+
+def test_a_killed_run_is_finished_by_a_collector(open_workshop: OpenWorkshop) -> None:
+    workshop = open_workshop(speed=100)
+    project = film(a_shot(1), a_shot(2))
+    assert end(start(workshop, project, Kill(moment="polled", skip=1))).status == KILLED
+    workshop.emulator.settle()
+    collected = end(start(workshop, None)).said["collected"]
+    assert sorted(collected) == ["shot-1: stored", "shot-2: stored"]
+    assert workshop.paid == (2, 2)
+
+
+def test_a_worker_beside_takes_over_when_the_other_is_killed(open_workshop: OpenWorkshop) -> None:
+    workshop = open_workshop(speed=10)
+    project = film(*(a_shot(number) for number in range(4)))
+    first = start(workshop, project, Kill(moment="submitted", skip=3, delay_seconds=0.3))
+    second = start(workshop, project)
+    assert {end(first).status, end(second).status} <= {KILLED, 0}
+    assert end(start(workshop, project)).status == 0
+    assert len(workshop.videos) == 4
+    assert workshop.paid == (4, 4)

@@ -1,0 +1,138 @@
+"""Submits whose answer never came: each is paid once, by the provider's own books."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from prefect_video.ledger import State
+from tests.recovery.conftest import OpenWorkshop
+from tests.recovery.workshop import Workshop, a_shot, film, statuses
+
+ACCEPTED_AND_UNANSWERED: list[dict[str, Any]] = [
+    {"kind": "error_after"},
+    {"kind": "reset_after"},
+    {"kind": "hang", "seconds": 30},
+    {"kind": "truncated"},
+]
+NOT_ACCEPTED: list[dict[str, Any]] = [{"kind": "error_before"}, {"kind": "reset_before"}, {"kind": "wrong_content"}]
+
+
+def kind_of(fault: dict[str, Any]) -> str:
+    return str(fault["kind"])
+
+
+@pytest.mark.parametrize("fault", ACCEPTED_AND_UNANSWERED, ids=kind_of)
+@pytest.mark.parametrize("echo_metadata", [True, False], ids=["by key", "by likeness"])
+async def test_what_was_accepted_is_found_and_not_sent_again(
+    open_workshop: OpenWorkshop, fault: dict[str, Any], echo_metadata: bool
+) -> None:
+    workshop = open_workshop(echo_metadata=echo_metadata)
+    workshop.emulator.add_fault(operation="submit", **fault)
+    report = await workshop.run(a_shot())
+    assert statuses(report) == ["stored"]
+    assert workshop.paid == (1, 1)
+    assert workshop.emulator.books()["submitted"] == 1
+    row = await workshop.row()
+    async with workshop.ledger() as ledger:
+        assert [step.to_state for step in await ledger.history(row.id)][:4] == [
+            State.RESERVED,
+            State.SUBMITTING,
+            State.UNKNOWN,
+            State.SUBMITTED,
+        ]
+
+
+@pytest.mark.parametrize("fault", NOT_ACCEPTED, ids=kind_of)
+async def test_what_was_not_accepted_is_proven_absent_and_then_sent_again(
+    workshop: Workshop, fault: dict[str, Any]
+) -> None:
+    workshop.emulator.add_fault(operation="submit", **fault)
+    report = await workshop.run(a_shot())
+    assert statuses(report) == ["stored"]
+    assert workshop.paid == (1, 1)
+    assert workshop.emulator.books()["submitted"] == 2
+    assert workshop.emulator.books()["requests"]["list"] >= 2
+
+
+@pytest.mark.parametrize("listing", ["404", "405", "501"])
+async def test_where_nobody_can_tell_it_is_held_and_never_bought_again(
+    open_workshop: OpenWorkshop, listing: str
+) -> None:
+    workshop = open_workshop(listing=listing)
+    workshop.emulator.add_fault(operation="submit", kind="error_after")
+    for _ in range(2):
+        report = await workshop.run(a_shot())
+        assert statuses(report) == ["held"]
+        assert "prefect-video resolve" in str(report.shots[0].error)
+    assert workshop.paid == (1, 1)
+    assert workshop.emulator.books()["submitted"] == 1
+    row = await workshop.row()
+    assert row.state is State.UNKNOWN
+    assert row.attention
+
+
+async def test_a_human_who_says_that_it_was_not_accepted_lets_it_be_sent(open_workshop: OpenWorkshop) -> None:
+    workshop = open_workshop(listing="404")
+    workshop.emulator.add_fault(operation="submit", kind="error_before")
+    assert statuses(await workshop.run(a_shot())) == ["held"]
+    row = await workshop.row()
+    async with workshop.ledger() as ledger:
+        await ledger.release(row.id, "a human has looked")
+    assert statuses(await workshop.run(a_shot())) == ["stored"]
+    assert workshop.paid == (1, 1)
+
+
+@pytest.mark.parametrize("echo_metadata", [True, False], ids=["by key", "by likeness"])
+async def test_twins_that_are_both_unanswered_are_two_payments(
+    open_workshop: OpenWorkshop, echo_metadata: bool
+) -> None:
+    workshop = open_workshop(echo_metadata=echo_metadata)
+    workshop.emulator.add_fault(operation="submit", kind="error_after", times=2)
+    report = await workshop.run(a_shot(takes=2))
+    assert statuses(report) == ["stored", "stored"]
+    assert workshop.paid == (2, 2)
+    assert len({row.generation_id for row in await workshop.rows()}) == 2
+    assert len(workshop.videos) == 2
+
+
+async def test_a_twin_that_takes_the_others_generation_costs_nothing_more(open_workshop: OpenWorkshop) -> None:
+    """One is refused with a 500; what it then finds by likeness is the other's, whose answer is still on its way."""
+    workshop = open_workshop(echo_metadata=False)
+    workshop.emulator.add_fault(operation="submit", kind="error_before")
+    workshop.emulator.add_fault(operation="submit", kind="delay", seconds=0.4)
+    report = await workshop.run(a_shot(takes=2))
+    assert statuses(report) == ["stored", "stored"]
+    assert workshop.paid == (2, 2)
+    assert len({row.generation_id for row in await workshop.rows()}) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "times"), [("error_before", 6), ("reset_before", 6), ("wrong_content", 1), ("truncated", 6)]
+)
+async def test_a_list_that_does_not_answer_is_asked_again(workshop: Workshop, kind: str, times: int) -> None:
+    workshop.emulator.add_fault(operation="submit", kind="error_after")
+    workshop.emulator.add_fault(operation="list", kind=kind, times=times)
+    assert statuses(await workshop.run(a_shot(), settle_seconds=0.1)) == ["stored"]
+    assert workshop.paid == (1, 1)
+
+
+async def test_a_list_that_never_answers_leaves_the_row_for_later(workshop: Workshop) -> None:
+    workshop.emulator.add_fault(operation="submit", kind="error_after")
+    workshop.emulator.add_fault(operation="list", kind="error_before", times=None)
+    report = await workshop.run(a_shot(), submit_patience_seconds=0.0)
+    assert statuses(report) == ["failed"]
+    row = await workshop.row()
+    assert (row.state, row.attention) == (State.UNKNOWN, None)
+    workshop.emulator.clear_faults()
+    assert statuses(await workshop.run(a_shot())) == ["stored"]
+    assert workshop.paid == (1, 1)
+
+
+async def test_a_run_that_is_stopped_before_the_answer_is_reconciled_by_the_next(workshop: Workshop) -> None:
+    workshop.emulator.add_fault(operation="submit", kind="delay", seconds=0.3)
+    await workshop.interrupt(film(a_shot()), "before_send")
+    assert (await workshop.row()).owner is None
+    assert statuses(await workshop.run(a_shot())) == ["stored"]
+    assert workshop.paid == (1, 1)

@@ -1,0 +1,151 @@
+"""A provider, a ledger and a store that a test may break, and what it may ask of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from prefect_video.collecting import Collected, collect
+from prefect_video.emulator import Emulator
+from prefect_video.http import HttpSettings
+from prefect_video.ledger import Budget, Entry, Ledger
+from prefect_video.production import produce_project
+from prefect_video.providers.sora import SoraProvider
+from prefect_video.reports import ProjectReport
+from prefect_video.shots import Project, Shot
+from prefect_video.storage import open_store
+from prefect_video.studio import Moment, Observer, Studio, StudioSettings
+from prefect_video.waiting.schedule import PollSchedule
+from prefect_video.waiting.watcher import Watcher
+
+QUICK: Final = HttpSettings(submit_timeout_seconds=0.6, backoff_seconds=0.01, backoff_limit_seconds=0.05)
+POLLS: Final = PollSchedule(shortest_seconds=0.005)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Everything of one test, on one ledger."""
+
+    emulator: Emulator
+    folder: Path
+    ledger_url: str
+
+    @asynccontextmanager
+    async def studio(
+        self,
+        *,
+        observer: Observer | None = None,
+        budgets: Sequence[Budget] = (),
+        kind: type[SoraProvider] = SoraProvider,
+        **settings: Any,
+    ) -> AsyncIterator[Studio]:
+        """A studio of its own, as another process would open it."""
+        store = (self.folder / "store").as_uri()
+        provider = kind(
+            api_key=self.emulator.key, endpoint=self.emulator.endpoint, plan="emulator", name="emulator", settings=QUICK
+        )
+        # The emulator is far faster than the guide's 6 to 12 seconds for a second of video.
+        provider.capabilities = replace(provider.capabilities, work_seconds_per_second=(0.0, 0.2))
+        values = {"settle_seconds": 0.4, "lease_seconds": 2.0, "spool": self.folder / "spool", **settings}
+        studio = Studio(
+            provider=provider,
+            ledger=await Ledger.open(self.ledger_url, lease_seconds=values["lease_seconds"]),
+            store=open_store(store),
+            store_name=store,
+            budgets=tuple(budgets),
+            settings=StudioSettings.from_environment(**values),
+            observer=observer,
+        )
+        studio.watcher = Watcher(provider, schedule=POLLS)
+        async with studio:
+            yield studio
+
+    async def run(self, wanted: Project | Shot, *, flow_run_id: str | None = None, **studio: Any) -> ProjectReport:
+        """One run of a project, in a studio of its own."""
+        async with self.studio(**studio) as opened:
+            return await produce_project(opened, as_project(wanted), flow_run_id=flow_run_id)
+
+    async def interrupt(self, wanted: Project | Shot, moment: Moment, **studio: Any) -> None:
+        """A run that is cancelled at a moment of its first row that gets there."""
+        run: asyncio.Task[ProjectReport]
+
+        def observer(told: Moment, entry: Entry) -> None:
+            if told == moment:
+                run.cancel()
+
+        run = asyncio.create_task(self.run(wanted, observer=observer, **studio))
+        await asyncio.wait([run])
+        assert run.cancelled()
+
+    async def collect(self, **options: Any) -> list[Collected]:
+        """One sweep, in a studio of its own."""
+        async with self.studio() as opened:
+            return await collect_with(opened, **options)
+
+    @asynccontextmanager
+    async def ledger(self) -> AsyncIterator[Ledger]:
+        """The ledger alone."""
+        async with await Ledger.open(self.ledger_url) as opened:
+            yield opened
+
+    async def rows(self) -> list[Entry]:
+        """All rows, oldest first."""
+        async with self.ledger() as ledger:
+            return list(reversed(await ledger.entries(limit=None)))
+
+    async def row(self) -> Entry:
+        """The only row."""
+        (entry,) = await self.rows()
+        return entry
+
+    @property
+    def paid(self) -> tuple[int, int]:
+        """Generations accepted and billed, by the provider's books, once nothing is being made any more."""
+        self.emulator.settle()
+        books = self.emulator.books()
+        return books["accepted"], books["billed"]
+
+    @property
+    def videos(self) -> list[Path]:
+        """What is visible in the store."""
+        return sorted((self.folder / "store").glob("*/[!.]*.mp4"))
+
+
+async def collect_with(studio: Studio, **options: Any) -> list[Collected]:
+    """A sweep with a studio that is open."""
+
+    @asynccontextmanager
+    async def same(entry: Entry) -> AsyncIterator[Studio]:
+        yield studio
+
+    return await collect(studio.ledger, same, **options)
+
+
+def as_project(wanted: Project | Shot) -> Project:
+    """A project of one shot."""
+    return wanted if isinstance(wanted, Project) else film(wanted)
+
+
+def film(*shots: Shot, name: str = "film", **options: Any) -> Project:
+    """A project of shots."""
+    return Project(name=name, shots=shots, **options)
+
+
+def a_shot(number: int = 1, **changes: Any) -> Shot:
+    """A short one."""
+    values: dict[str, Any] = {
+        "id": f"shot-{number}",
+        "prompt": f"a cat on a roof, scene {number}",
+        "duration": 1,
+        "resolution": "480p",
+    }
+    return Shot(**{**values, **changes})
+
+
+def statuses(report: ProjectReport) -> list[str]:
+    """What became of each shot."""
+    return [shot.status for shot in report.shots]

@@ -1,0 +1,135 @@
+"""The job API over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from prefect_video.emulator import Emulator
+from prefect_video.errors import InvalidInput
+from prefect_video.service import ServiceSettings
+from prefect_video.steps import claim_shots, intents_of
+from tests.service.conftest import TOKEN, Service, open_studio, serving
+from tests.service.test_webhooks import project
+
+ASKED = {"prompt": "a cat", "duration": 1, "resolution": "480p", "project_id": "film", "user_id": "user-1"}
+
+
+async def generate(service: Service, **changes: Any) -> httpx.Response:
+    key = changes.pop("key", None)
+    headers = {"Idempotency-Key": key} if key else {}
+    return await service.client.post("/generate", json={**ASKED, **changes}, headers=headers)
+
+
+async def until(service: Service, job_id: str, *statuses: str) -> dict[str, Any]:
+    async with asyncio.timeout(20):
+        while True:
+            job: dict[str, Any] = (await service.client.get(f"/jobs/{job_id}")).json()
+            if job["status"] in statuses:
+                return job
+            await asyncio.sleep(0.02)
+
+
+async def test_a_request_becomes_a_stored_video(
+    environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_address = await free_port()
+    monkeypatch.setenv("PREFECT_VIDEO_WEBHOOK_URL", f"http://127.0.0.1:{with_address.getsockname()[1]}")
+    async with serving(with_address, collect=True) as service:
+        answer = await generate(service)
+        assert answer.status_code == 202
+        job = answer.json()
+        assert job["status"] == "queued"
+        assert job["estimated_time"] > 0
+        assert answer.headers["location"] == f"/jobs/{job['job_id']}"
+        done = await until(service, job["job_id"], "completed", "failed")
+        assert done["status"] == "completed", done
+        assert Path(done["uri"].removeprefix("file://")).exists()
+        assert done["cost_usd"] == 0.3
+        again = await generate(service)
+        assert (again.status_code, again.json()["job_id"]) == (200, job["job_id"])
+    assert provider.books()["billed"] == 1
+    assert provider.books()["polled"] == 1
+
+
+async def test_the_same_request_at_once_is_paid_once(environment: Path, provider: Emulator) -> None:
+    async with serving() as service:
+        answers = await asyncio.gather(*(generate(service) for _ in range(20)))
+        assert {answer.status_code for answer in answers} == {202}
+        (job_id,) = {answer.json()["job_id"] for answer in answers}
+        other = (await generate(service, take=2)).json()["job_id"]
+        await until(service, job_id, "processing")
+        await until(service, other, "processing")
+    assert provider.books()["accepted"] == 2
+
+
+async def test_a_key_is_never_paid_again_not_even_after_a_failure(environment: Path, provider: Emulator) -> None:
+    async with serving(await free_port()) as service:
+        job = (await generate(service, prompt="[policy] no", key="r-1")).json()
+        refused = await until(service, job["job_id"], "failed")
+        assert "policy" in refused["error"]
+        first = (await generate(service, prompt="[fail] cat", key="r-2")).json()
+        await until(service, first["job_id"], "processing")
+        provider.settle()
+        async with await open_studio() as studio:
+            entry = await studio.ledger.get(first["job_id"])
+            generation = await studio.provider.retrieve(entry.generation_id or "")
+            await studio.ledger.record_ended(entry.id, "failed", generation.fault.message, actual_usd=None)
+        again = await generate(service, prompt="[fail] cat", key="r-2")
+        assert (again.status_code, again.json()["job_id"], again.json()["status"]) == (200, first["job_id"], "failed")
+    assert provider.books()["accepted"] == 1
+
+
+async def test_nobody_gets_in_without_the_token(environment: Path, provider: Emulator) -> None:
+    async with serving() as service:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}):
+            async with httpx.AsyncClient(base_url=service.url, headers=headers) as stranger:
+                assert (await stranger.post("/generate", json=ASKED)).status_code == 401
+                assert (await stranger.get("/jobs/any")).status_code == 401
+    async with serving(api_token=None) as service:
+        assert (await generate(service)).status_code == 404
+    assert provider.books()["submitted"] == 0
+    with pytest.raises(InvalidInput, match="fewer than 16") as caught:
+        ServiceSettings.from_environment(api_token="short")
+    assert "short'" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "said"),
+    [
+        ({"duration": 0}, 422, "duration"),
+        ({"prompt": " "}, 422, "blank"),
+        ({"webhook": "x"}, 422, "webhook"),
+        ({"provider": "fal"}, 422, "no account"),
+        ({"project_id": "../x"}, 422, "project"),
+    ],
+)
+async def test_what_cannot_be_made_is_refused(
+    environment: Path, provider: Emulator, changes: dict[str, Any], status: int, said: str
+) -> None:
+    async with serving() as service:
+        answer = await generate(service, **changes)
+        assert answer.status_code == status
+        assert said in answer.text
+        assert (await service.client.get("/jobs/nothing")).status_code == 404
+    assert provider.books()["submitted"] == 0
+
+
+async def test_what_was_accepted_and_not_sent_is_sent_by_the_next_start(environment: Path, provider: Emulator) -> None:
+    async with await open_studio() as dying:
+        intents = await intents_of(dying, project("one"), flow_run_id="request-r-1")
+        (claim,) = await claim_shots(dying, intents, budgets=(), partial=False)
+        assert claim.entry is not None
+    async with serving() as service:
+        await until(service, claim.entry.id, "processing")
+    assert provider.books()["accepted"] == 1
+
+
+async def free_port() -> Any:
+    import socket
+
+    return socket.create_server(("127.0.0.1", 0))

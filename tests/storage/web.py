@@ -1,0 +1,125 @@
+"""An HTTP server that does to a download whatever a test asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Request:
+    """What came in: header names are in lower case."""
+
+    path: str
+    headers: Mapping[str, str]
+
+    @property
+    def first_byte(self) -> int:
+        """Where the asked part begins; 0 without a range."""
+        asked = self.headers.get("range", "")
+        return int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
+
+
+class Reply:
+    """Writes one answer."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+
+    async def head(self, status: int, headers: Mapping[str, str | int]) -> None:
+        """Sends the status and headers."""
+        lines = [f"HTTP/1.1 {status} Status", *(f"{name}: {value}" for name, value in headers.items())]
+        await self.body("\r\n".join([*lines, "Connection: close", "", ""]).encode())
+
+    async def body(self, content: bytes) -> None:
+        """Sends some bytes."""
+        self._writer.write(content)
+        await self._writer.drain()
+
+    async def whole(self, status: int, headers: Mapping[str, str | int], content: bytes = b"") -> None:
+        """Sends a complete answer."""
+        await self.head(status, {"Content-Length": len(content), **headers})
+        await self.body(content)
+
+    def reset(self) -> None:
+        """Breaks the connection off."""
+        self._writer.transport.abort()
+
+
+Handler = Callable[[Request, Reply], Awaitable[None]]
+
+
+@dataclass
+class Web:
+    """A running server.
+
+    Attributes:
+        handler: Answers every request; set it in the test.
+        requests: What came in, in order.
+    """
+
+    port: int = 0
+    handler: Handler | None = None
+    requests: list[Request] = field(default_factory=list)
+
+    def url(self, path: str = "/video.mp4", host: str = "127.0.0.1") -> str:
+        """The address of a path."""
+        return f"http://{host}:{self.port}{path}"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers one connection."""
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+            pairs = (line.partition(":") for line in head[1:] if line)
+            request = Request(head[0].split(" ")[1], {k.strip().lower(): v.strip() for k, _, v in pairs})
+            self.requests.append(request)
+            assert self.handler is not None
+            await self.handler(request, Reply(writer))
+        writer.close()
+
+
+@asynccontextmanager
+async def running_web() -> AsyncIterator[Web]:
+    """Runs a server on a free port of the loopback."""
+    web = Web()
+    server = await asyncio.start_server(web.serve, "127.0.0.1", 0)
+    web.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield web
+
+
+def ranged(content: bytes, *, etag: str | None = '"v1"', breaks: int = 0, after: int = 0) -> Handler:
+    """Serves a file with ranges; the first `breaks` answers break off after so many bytes.
+
+    Args:
+        content: The file.
+        etag: Its entity tag.
+        breaks: How many answers break off.
+        after: How many bytes each of those sends.
+    """
+    left = breaks
+
+    async def handler(request: Request, reply: Reply) -> None:
+        nonlocal left
+        start = request.first_byte
+        if request.headers.get("if-range", etag) != etag:
+            start = 0
+        tag = {"ETag": etag} if etag else {}
+        if start >= len(content):
+            await reply.whole(416, {"Content-Range": f"bytes */{len(content)}", **tag})
+            return
+        part = content[start:]
+        about: dict[str, str | int] = {"Content-Type": "video/mp4", "Accept-Ranges": "bytes", **tag}
+        about["Content-Length"] = len(part)
+        if start:
+            about["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        await reply.head(206 if start else 200, about)
+        if left > 0:
+            left -= 1
+            await reply.body(part[:after])
+            return
+        await reply.body(part)
+
+    return handler
