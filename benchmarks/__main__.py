@@ -1,0 +1,22 @@
+"""Runs the benchmarks one after the other: `python -m benchmarks [name …]`; each prints its own table."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Final
+
+BENCHMARKS: Final = ("ledger", "warm", "waiting", "webhooks", "concurrency")
+
+
+def main(names: list[str]) -> int:
+    """Runs the named benchmarks, all of them by default; how many failed their figures."""
+    failed = 0
+    for name in names or BENCHMARKS:
+        print(f"\n== {name}", flush=True)
+        failed += subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode != 0
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

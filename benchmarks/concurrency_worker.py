@@ -1,0 +1,107 @@
+"""One worker of the concurrency script: runs a project, or collects, with the settings that it is given.
+
+Its whole order is one JSON argument. It prints one JSON line at its end and exits with 0 when every shot is stored, 1
+when not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from benchmarks.torture_worker import PATIENCE
+from prefect_video.collecting import collect
+from prefect_video.errors import VideoError
+from prefect_video.ledger import Entry, Ledger
+from prefect_video.production import produce_project
+from prefect_video.providers.sora import SoraProvider
+from prefect_video.shots import Project
+from prefect_video.storage import open_store
+from prefect_video.studio import Studio, StudioSettings
+
+PLAN_SLOTS = 50
+"""What the plan would allow, so that it is not the plan that limits."""
+
+
+class Order(BaseModel):
+    """What the worker is to do.
+
+    Attributes:
+        endpoint: Base URL of the provider.
+        ledger: URL of the ledger.
+        folder: Where the store (`store/`) and the spool (`spool/`) are.
+        project: What to make; None to collect what others have left, waiting for what is still being made.
+        settings: Of the studio.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    endpoint: str
+    ledger: str
+    folder: Path
+    project: Project | None = None
+    settings: Mapping[str, Any] = {}
+
+
+@asynccontextmanager
+async def open_studio(order: Order) -> AsyncIterator[Studio]:
+    """The studio that an order describes."""
+    settings = StudioSettings.from_environment(spool=order.folder / "spool", **order.settings)
+    store = (order.folder / "store").as_uri()
+    provider = SoraProvider(
+        api_key="sk-emulator", endpoint=order.endpoint, plan="emulator", name="emulator", settings=PATIENCE
+    )
+    # The emulator is far faster than the guide's 6 to 12 seconds for a second of video.
+    provider.capabilities = replace(provider.capabilities, concurrency=PLAN_SLOTS, work_seconds_per_second=(0.0, 1.0))
+    studio = Studio(
+        provider=provider,
+        ledger=await Ledger.open(order.ledger, lease_seconds=settings.lease_seconds),
+        store=open_store(store),
+        store_name=store,
+        settings=settings,
+    )
+    async with studio:
+        yield studio
+
+
+async def obey(order: Order) -> dict[str, Any]:
+    """Does what is ordered, and says what became of it, with the time at which the last shot ended."""
+    async with open_studio(order) as studio:
+        if order.project is not None:
+            report = (await produce_project(studio, order.project)).public()
+            return {**report, "ended": time.time()}
+
+        @asynccontextmanager
+        async def same_studio(entry: Entry) -> AsyncIterator[Studio]:
+            yield studio
+
+        swept = await collect(studio.ledger, same_studio, wait=True)
+        return {"collected": [line.outcome for line in swept], "shots": [], "ended": time.time()}
+
+
+def main() -> int:
+    """Runs the order in the first argument."""
+    order = Order.model_validate_json(sys.argv[1])
+    logging.basicConfig(format="%(asctime)s %(process)d %(name)s %(message)s", level=logging.WARNING)
+    logging.getLogger("prefect_video").setLevel(logging.INFO)
+    try:
+        done = asyncio.run(obey(order))
+    except VideoError as error:
+        done = {"error": f"{type(error).__name__}: {error}", "shots": []}
+    print(json.dumps(done), flush=True)
+    stored = all(shot["status"] == "stored" for shot in done["shots"])
+    return 0 if stored and "error" not in done else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

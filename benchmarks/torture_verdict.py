@@ -1,0 +1,180 @@
+"""What is true after the torture: read from the provider's books and from the files, not from the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from prefect_video.assets import Asset
+from prefect_video.errors import NotPlayable
+from prefect_video.ledger import Entry, Ledger, State
+from prefect_video.media import check_media, probe
+from prefect_video.shots import Shot
+from prefect_video.storage.sidecars import read_sidecar
+
+
+@dataclass
+class Shelf:
+    """The store as a reader sees it; every visible MP4 is checked once."""
+
+    folder: Path
+    half_files: list[str] = field(default_factory=list)
+    assets: dict[Path, Asset] = field(default_factory=dict)
+    _seen: set[tuple[Path, int]] = field(default_factory=set)
+
+    def inspect(self, shots: Mapping[str, Shot]) -> None:
+        """Looks at what is visible now.
+
+        Args:
+            shots: By prompt, what the videos should look like.
+        """
+        for path in sorted(self.folder.glob("*/*.mp4")):
+            if path.name.startswith("."):
+                continue
+            version = (path, path.stat().st_mtime_ns)
+            if version not in self._seen:
+                self._seen.add(version)
+                self._check(path, shots)
+
+    def _check(self, path: Path, shots: Mapping[str, Shot]) -> None:
+        content = path.read_bytes()
+        sidecar = path.with_suffix(".json")
+        asset = read_sidecar(sidecar.read_bytes()) if sidecar.exists() else None
+        if asset is None or asset.bytes != len(content) or asset.sha256 != hashlib.sha256(content).hexdigest():
+            self.half_files.append(f"{path}: does not match its sidecar")
+            return
+        self.assets[path] = asset
+        try:
+            check_media(probe(path), shots[asset.prompt])
+        except NotPlayable as error:
+            self.half_files.append(f"{path}: {error}")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the ledger says that was paid, in USD.
+
+    Attributes:
+        spent: For what has ended.
+        held: What may have been paid besides, for rows that wait for a human.
+        unpriced: Generations whose cost nobody tells.
+    """
+
+    spent: Decimal
+    held: Decimal
+    unpriced: int
+
+    def agrees_with(self, billed: Decimal) -> bool:
+        """Whether the provider's books may be right, too; where a cost is not told, nobody can say."""
+        return self.unpriced > 0 or self.spent <= billed <= self.spent + self.held
+
+    def __str__(self) -> str:
+        held = f" and ${self.held:f} held" if self.held else ""
+        unpriced = f" and {self.unpriced} of unknown price" if self.unpriced else ""
+        return f"${self.spent:f}{held}{unpriced}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The figures that must be zero, and those they are made from.
+
+    `held` generations wait for a human; whether they were paid, nobody can tell, so they need not be stored.
+    """
+
+    submitted: int
+    accepted: int
+    billed: int
+    expected: int
+    held: int
+    billed_twice: int
+    not_billed: int
+    billed_and_not_stored: int
+    half_files: int
+    stale_reservations: int
+    leaked_keys: int
+    provider_usd: Decimal
+    ledger_cost: Cost
+
+    @property
+    def holds(self) -> bool:
+        """Whether every promise was kept."""
+        broken = (
+            self.billed_twice,
+            self.not_billed,
+            self.billed_and_not_stored,
+            self.half_files,
+            self.stale_reservations,
+            self.leaked_keys,
+        )
+        return not any(broken) and self.ledger_cost.agrees_with(self.provider_usd)
+
+    def __str__(self) -> str:
+        return "\n".join(
+            (
+                f"  generations: {self.submitted} submits, {self.accepted} accepted, {self.billed} billed,"
+                f" {self.expected} expected" + (f", {self.held} held" if self.held else ""),
+                f"  billed twice:            {self.billed_twice}",
+                f"  expected and not billed: {self.not_billed}",
+                f"  billed and not stored:   {self.billed_and_not_stored}",
+                f"  half files visible:      {self.half_files}",
+                f"  stale reservations:      {self.stale_reservations}",
+                f"  leaked keys:             {self.leaked_keys}",
+                f"  cost: ${self.provider_usd:f} by the provider's books, {self.ledger_cost} by the ledger",
+            )
+        )
+
+
+def judge(
+    books: Mapping[str, Any], shelf: Shelf, expected: Mapping[str, int], ledger: str, *, may_hold: bool = False
+) -> Verdict:
+    """Holds the provider's books against what was asked for and what is on the shelf.
+
+    Args:
+        books: The provider's own account.
+        shelf: The store.
+        expected: For each prompt, how many generations should have been paid.
+        ledger: URL of the ledger, for its reservations.
+        may_hold: Whether what nobody can tell may wait for a human: the provider cannot reconcile.
+    """
+    billed = Counter({prompt: counts["billed"] for prompt, counts in books["by_prompt"].items()})
+    stored: dict[str, set[str]] = {}
+    for asset in shelf.assets.values():
+        stored.setdefault(asset.prompt, set()).add(asset.generation_id)
+    unfinished, cost = asyncio.run(_of_ledger(ledger))
+    held = Counter(row.shot.prompt for row in unfinished if may_hold and _waits_for_a_human(row))
+    return Verdict(
+        submitted=books["submitted"],
+        accepted=books["accepted"],
+        billed=books["billed"],
+        expected=sum(expected.values()),
+        held=held.total(),
+        billed_twice=sum(max(0, paid - expected.get(prompt, 0)) for prompt, paid in billed.items()),
+        not_billed=sum(max(0, wanted - billed[prompt] - held[prompt]) for prompt, wanted in expected.items()),
+        billed_and_not_stored=sum(
+            max(0, paid - len(stored.get(prompt, ())) - held[prompt]) for prompt, paid in billed.items()
+        ),
+        half_files=len(shelf.half_files),
+        stale_reservations=len(unfinished) - held.total(),
+        leaked_keys=books["leaked_keys"],
+        provider_usd=Decimal(books["billed_usd"]),
+        ledger_cost=cost,
+    )
+
+
+def _waits_for_a_human(row: Entry) -> bool:
+    return row.state is State.UNKNOWN and row.attention is not None
+
+
+async def _of_ledger(url: str) -> tuple[list[Entry], Cost]:
+    async with await Ledger.open(url) as ledger:
+        unfinished = await ledger.unfinished()
+        lines = await ledger.spend(by="project")
+    spent = sum((line.spent_usd for line in lines), Decimal(0))
+    reserved = sum((line.reserved_usd for line in lines), Decimal(0))
+    return unfinished, Cost(spent=spent, held=reserved, unpriced=sum(line.unpriced for line in lines))

@@ -1,0 +1,108 @@
+"""A process in which many generations wait, and what it costs: `python -m benchmarks.waiting_crowd ENDPOINT FOLDER N`.
+
+Prints one JSON object: `megabytes` at the peak over the idle process, `load` as a part of one core while nothing is
+due, `asked` for status requests in that time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import resource
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from prefect_video.ledger import Ledger
+from prefect_video.providers.sora import SoraProvider
+from prefect_video.shots import Project, Shot
+from prefect_video.steps import claim_shots, intents_of, poll, submit
+from prefect_video.storage import open_store
+from prefect_video.studio import Studio, StudioSettings
+
+REST_SECONDS: Final = 10.0
+
+_opening: Final = asyncio.Lock()
+"""Alembic migrates one database at a time in a process."""
+
+
+@asynccontextmanager
+async def open_studio(endpoint: str, folder: Path, *, at_once: int, speed: float = 1.0) -> AsyncIterator[Studio]:
+    """A studio over a new ledger, with room for so many generations at once."""
+    provider = SoraProvider(api_key="sk-emulator", endpoint=endpoint, plan="emulator", name="emulator")
+    least, most = provider.capabilities.work_seconds_per_second
+    provider.capabilities = replace(
+        provider.capabilities, concurrency=at_once, work_seconds_per_second=(least / speed, most / speed)
+    )
+    store = (folder / "store").as_uri()
+    async with _opening:
+        ledger = await Ledger.open(str(folder / "ledger.db"))
+    studio = Studio(
+        provider=provider,
+        ledger=ledger,
+        store=open_store(store),
+        store_name=store,
+        settings=StudioSettings(max_in_flight=at_once, deadline_seconds=86_400, spool=folder / "spool"),
+    )
+    async with studio:
+        yield studio
+
+
+async def measure(endpoint: str, folder: Path, waiting: int) -> dict[str, float]:
+    """Has so many generations wait, and looks at the process meanwhile."""
+    async with open_studio(endpoint, folder, at_once=waiting) as studio:
+        idle = peak_bytes()
+        shots = tuple(Shot(id=f"shot-{number}", prompt=f"a lighthouse, view {number}") for number in range(waiting))
+        claims = await claim_shots(
+            studio, await intents_of(studio, Project(name="crowd", shots=shots)), budgets=(), partial=False
+        )
+        ids = [claim.entry.id for claim in claims if claim.entry]
+        await asyncio.gather(*(submit(studio, entry_id) for entry_id in ids))
+        polls = [asyncio.create_task(poll(studio, entry_id)) for entry_id in ids]
+        await asyncio.sleep(REST_SECONDS / 2)
+        asked, cpu, clock = await asked_so_far(endpoint), time.process_time(), time.monotonic()
+        await asyncio.sleep(REST_SECONDS)
+        load = (time.process_time() - cpu) / (time.monotonic() - clock)
+        asked = await asked_so_far(endpoint) - asked
+        assert not any(task.done() for task in polls)
+        figures = {"megabytes": (peak_bytes() - idle) / 1e6, "load": load, "asked": asked}
+        for task in polls:
+            task.cancel()
+        await asyncio.gather(*polls, return_exceptions=True)
+        return figures
+
+
+async def asked_so_far(endpoint: str) -> float:
+    """Status requests that the provider has counted."""
+    async with httpx.AsyncClient() as client:
+        books = (await client.get(f"{endpoint.removesuffix('/v1/sora')}/_emulator/books")).json()["requests"]
+    return float(books.get("retrieve", 0) + books.get("list", 0))
+
+
+def peak_bytes() -> int:
+    """The most memory this process has had so far."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Linux hands the peak of getrusage down to children; this one is the process's own.
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("endpoint")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("waiting", type=int)
+    options = parser.parse_args()
+    print(json.dumps(asyncio.run(measure(options.endpoint, options.folder, options.waiting))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""A warm run of 1,000 stored shots beside an empty flow: what finding everything costs.
+
+    python -m benchmarks.warm [--shots 1000]
+
+Prints both times and what the provider saw; ends with 1 when the warm run takes over 3 s more, or pays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+LIMIT_SECONDS = 3.0
+
+
+def main() -> int:
+    """Runs the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shots", type=int, default=1000)
+    count = parser.parse_args().shots
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ |= {
+            "PREFECT_HOME": folder,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_LOGGING_LEVEL": "WARNING",
+            "PREFECT_VIDEO_LEDGER_URL": f"sqlite:///{folder}/ledger.db",
+            "PREFECT_VIDEO_STORE": f"{folder}/videos",
+            "PREFECT_VIDEO_SPOOL": f"{folder}/spool",
+        }
+        return asyncio.run(_compare(count, Path(folder)))
+
+
+async def _compare(count: int, folder: Path) -> int:
+    from prefect import flow
+    from prefect.testing.utilities import prefect_test_harness
+
+    from prefect_video.emulator import Emulator, EmulatorSettings
+    from prefect_video.flows import generate_project
+    from prefect_video.opening import StudioRef, open_named
+    from prefect_video.production import produce_project
+    from prefect_video.shots import Project
+
+    project = Project.model_validate(
+        {
+            "project": "warm",
+            "defaults": {"duration": 1, "resolution": "480p"},
+            "shots": [{"id": f"s{n}", "prompt": f"shot {n}"} for n in range(count)],
+        }
+    )
+
+    @flow
+    async def empty() -> None: ...
+
+    settings = EmulatorSettings(port=0, speed=5000, capacity=100, render="plate")
+    with Emulator(settings) as emulator, prefect_test_harness(server_startup_timeout=120):
+        os.environ |= {"PREFECT_VIDEO_EMULATOR_ENDPOINT": emulator.endpoint, "SORA_API_KEY": ""}
+        began = time.perf_counter()
+        async with await open_named(StudioRef.of("emulator")) as studio:
+            made = await produce_project(studio, project)
+        print(f"making {count} shots: {time.perf_counter() - began:.1f} s, {len(made.failures)} failed")
+        before = emulator.books()
+        await empty()
+        times: dict[str, float] = {}
+        for name, run in (("empty flow", empty), ("warm run", lambda: generate_project(project, provider="emulator"))):
+            began = time.perf_counter()
+            await run()
+            times[name] = time.perf_counter() - began
+            print(f"{name}: {times[name]:.2f} s")
+        after = emulator.books()
+    more = times["warm run"] - times["empty flow"]
+    asked = sum(after["requests"].values()) - sum(before["requests"].values())
+    print(f"the warm run takes {more:.2f} s more; billed {after['billed'] - before['billed']}, requests {asked}")
+    return int(more > LIMIT_SECONDS or asked > 0 or bool(made.failures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,327 @@
+"""What webhooks bring: a storm of deliveries at a receiver, and a project that waits by webhook.
+
+Run: `python -m benchmarks.webhooks [--deliveries 10000] [--rate 200] [--generations 100] [--postgresql URL]`. The
+provider, the receiver and the waiting process are three processes. Exits 1 unless every figure holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import hmac
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from sqlalchemy import func, insert, select
+
+from prefect_video.ledger import Entry, Ledger, State
+from prefect_video.ledger.claims import row_of
+from prefect_video.ledger.tables import generations, history, webhook_events
+from prefect_video.opening import StudioRef, open_named
+from prefect_video.production import produce_project
+from prefect_video.shots import Project
+from prefect_video.steps import intents_of
+from prefect_video.studio import Studio
+
+KEY, SECRET = "sk-benchmark", "whsec_benchmark"
+KINDS = ("generation.queued", "generation.started", "generation.completed")
+FORGED_SHARE, DUPLICATE_SHARE = 0.05, 0.10
+WORK_SECONDS, SPEED, AT_ONCE = 31.0, 2.0, 20
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the verdict."""
+
+    what: str
+    value: str
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One POST: its body, its signature, and whether it is forged."""
+
+    body: bytes
+    signature: str
+    forged: bool = False
+
+
+@contextmanager
+def provider(*options: str) -> Iterator[dict[str, str]]:
+    """The emulator as a process of its own."""
+    command = [sys.executable, "-m", "prefect_video.emulator", "--port", "0", "--key", KEY, "--webhook-secret", SECRET]
+    with subprocess.Popen([*command, "--render", "plate", *options], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+@contextmanager
+def receiver() -> Iterator[str]:
+    """`prefect-video serve` as a process of its own; gives its address."""
+    command = [str(Path(sys.executable).parent / "prefect-video"), "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert "Serving on" in line, line
+        try:
+            yield line.split("Serving on ")[1].split(". ")[0]
+        finally:
+            process.send_signal(signal.SIGINT)
+
+
+def environment(folder: Path, endpoint: str, ledger: str) -> None:
+    """What studio and receiver share."""
+    os.environ |= {
+        "SORA_API_KEY": KEY,
+        "SORA_API_ENDPOINT": endpoint,
+        "SORA_PLAN": "api-tier-3",
+        "SORA_WEBHOOK_SECRET": SECRET,
+        "PREFECT_VIDEO_LEDGER_URL": ledger,
+        "PREFECT_VIDEO_STORE": str(folder / f"videos-{uuid.uuid4().hex}"),
+        "PREFECT_VIDEO_SPOOL": str(folder / "spool"),
+        "PREFECT_VIDEO_MAX_IN_FLIGHT": str(AT_ONCE),
+        "PREFECT_HOME": str(folder),
+        "NO_COLOR": "1",
+    }
+    os.environ.pop("PREFECT_API_URL", None)
+
+
+def a_project(name: str, count: int, prefix: str) -> Project:
+    shots = [{"id": f"{prefix}-{n}", "prompt": f"{prefix} {name} {n}"} for n in range(count)]
+    defaults = {"duration": 1, "resolution": "720p"}
+    return Project.model_validate({"project": name, "defaults": defaults, "shots": shots})
+
+
+async def submit_all(studio: Studio, wanted: Project) -> list[str]:
+    """Rows that are submitted, made in bulk; the requests themselves are real."""
+    intents = await intents_of(studio, wanted)
+    at_once = asyncio.Semaphore(20)
+
+    async def send(row: dict[str, Any]) -> dict[str, Any]:
+        async with at_once:
+            told = await studio.provider.submit(row["shot"], idempotency_key=row["id"], project=row["project"])
+        now = datetime.now(UTC)
+        return {**row, "generation_id": told.id, "sent_at": now, "submitted_at": now}
+
+    rows = [row_of(intent, State.SUBMITTED, 1, None, datetime.now(UTC)) for intent in intents]
+    sent = await asyncio.gather(*map(send, rows))
+    async with studio.ledger._database.writing() as connection:
+        for start in range(0, len(sent), 500):
+            await connection.execute(insert(generations), sent[start : start + 500])
+    return [row["generation_id"] for row in sent]
+
+
+def sign(body: bytes, secret: str = SECRET) -> str:
+    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def event(generation_id: str, kind: str) -> bytes:
+    body = {
+        "event_type": kind,
+        "event_id": f"evt_{uuid.uuid4().hex[:24]}",
+        "timestamp": int(time.time()),
+        "data": {"generation_id": generation_id, "status": kind.partition(".")[2]},
+    }
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def storm(count: int, made: list[str], victims: list[str], chance: random.Random) -> list[Delivery]:
+    """Genuine deliveries, some of them twice, and forged ones, in no order at all."""
+    forged = round(count * FORGED_SHARE)
+    twice = round(count * DUPLICATE_SHARE)
+    bodies = [event(generation_id, kind) for generation_id in made for kind in KINDS]
+    genuine = [Delivery(body, sign(body)) for body in bodies[-(count - forged - twice) :]]
+    false = []
+    for number in range(forged):
+        body = event(chance.choice(victims), KINDS[-1])
+        # Signed with another secret, with the signature of another body, or not at all.
+        signature = (sign(body, "whsec_guessed"), chance.choice(genuine).signature, "")[number % 3]
+        false.append(Delivery(body, signature, forged=True))
+    everything = [*genuine, *chance.sample(genuine, twice), *false]
+    chance.shuffle(everything)
+    return everything
+
+
+async def deliver(
+    address: str, deliveries: list[Delivery], rate: float
+) -> tuple[list[float], Counter[tuple[bool, int]]]:
+    """Posts at a steady rate, whether or not answers come; latencies in seconds, and answers by (forged, status)."""
+    latencies: list[float] = []
+    answers: Counter[tuple[bool, int]] = Counter()
+
+    async def post(client: aiohttp.ClientSession, delivery: Delivery, at: float) -> None:
+        await asyncio.sleep(max(0.0, at - time.perf_counter()))
+        headers = {"X-Sora-Signature": delivery.signature, "Content-Type": "application/json"}
+        began = time.perf_counter()
+        async with client.post(f"{address}/webhooks/sora", data=delivery.body, headers=headers) as answer:
+            await answer.read()
+        latencies.append(time.perf_counter() - began)
+        answers[delivery.forged, answer.status] += 1
+
+    start = time.perf_counter() + 0.5
+    connector = aiohttp.TCPConnector(limit=100)
+    async with aiohttp.ClientSession(connector=connector) as client, asyncio.TaskGroup() as group:
+        for number, delivery in enumerate(deliveries):
+            at = start + number / rate
+            if at - time.perf_counter() > 0.5:
+                await asyncio.sleep(at - time.perf_counter() - 0.25)
+            group.create_task(post(client, delivery, at))
+    return latencies, answers
+
+
+async def books(url: str) -> dict[str, Any]:
+    async with aiohttp.ClientSession() as client, client.get(f"{url}/_emulator/books") as answer:
+        found: dict[str, Any] = await answer.json()
+        return found
+
+
+async def handled(ledger: Ledger, seconds: float = 120.0) -> None:
+    """Waits until no event is left."""
+    async with asyncio.timeout(seconds):
+        while True:
+            async with ledger._database.reading() as connection:
+                left = select(func.count()).where(webhook_events.c.handled_at.is_(None))
+                if not (await connection.execute(left)).scalar_one():
+                    return
+            await asyncio.sleep(0.1)
+
+
+async def completions(ledger: Ledger, project: str) -> Counter[int]:
+    """How many rows of a project were completed how often."""
+    times = func.count(history.c.id)
+    query = (
+        select(generations.c.id, times)
+        .outerjoin(history, (history.c.entry_id == generations.c.id) & (history.c.to_state == State.COMPLETED))
+        .where(generations.c.project == project)
+        .group_by(generations.c.id)
+    )
+    async with ledger._database.reading() as connection:
+        return Counter(number for _, number in await connection.execute(query))
+
+
+async def measure_storm(folder: Path, count: int, rate: float, ledger: str, name: str) -> list[Figure]:
+    chance = random.Random(4)
+    unique = count - round(count * FORGED_SHARE) - round(count * DUPLICATE_SHARE)
+    number = -(-unique // len(KINDS))
+    with provider("--capacity", "100000", "--speed", "100000") as emulator:
+        environment(folder, emulator["endpoint"], ledger)
+        async with await open_named(StudioRef.of()) as studio:
+            made = await submit_all(studio, a_project(f"storm-{name}", number, "made"))
+            victims = await submit_all(studio, a_project(f"victims-{name}", 50, "victim"))
+            url = emulator["endpoint"].partition("/v1")[0]
+            with receiver() as address:
+                deliveries = storm(count, made, victims, chance)
+                latencies, answers = await deliver(address, deliveries, rate)
+                began = time.perf_counter()
+                await handled(studio.ledger)
+                drained = time.perf_counter() - began
+            genuine, forged = (
+                await completions(studio.ledger, f"storm-{name}"),
+                await completions(studio.ledger, f"victims-{name}"),
+            )
+            asked = await books(url)
+            async with studio.ledger._database.reading() as connection:
+                kept = (await connection.execute(select(func.count()).select_from(webhook_events))).scalar_one()
+    cuts = statistics.quantiles(latencies, n=1000)
+    p50, p99 = cuts[499] * 1000, cuts[989] * 1000
+    wrong = {str(key): n for key, n in answers.items() if key not in ((False, 200), (True, 401))}
+    right = f"{count - sum(wrong.values())} of {count} {wrong or ''}"
+    return [
+        Figure(f"{name}: deliveries answered rightly", right, not wrong),
+        Figure(f"{name}: genuine events written once", f"{kept} of {unique}", kept == unique),
+        Figure(f"{name}: generations completed once", f"{genuine[1]} of {number}", dict(genuine) == {1: number}),
+        Figure(f"{name}: asked of the provider", f"{asked['polled']} for {number}", asked["polled"] == number),
+        Figure(f"{name}: forged events acted on", str(len(victims) - forged[0]), dict(forged) == {0: len(victims)}),
+        Figure(f"{name}: latency p50 / p99 at {rate:g}/s", f"{p50:.1f} / {p99:.1f} ms", p99 < 50),
+        Figure(f"{name}: all handled after the last one", f"{drained:.1f} s", drained < 30),
+    ]
+
+
+async def measure_waiting(folder: Path, count: int, ledger: str, name: str) -> list[Figure]:
+    work = WORK_SECONDS / SPEED
+    ideal = -(-count // AT_ONCE) * work
+    options = ("--capacity", str(AT_ONCE), "--speed", str(SPEED), "--times", f"fixed:{WORK_SECONDS:g}")
+    with provider(*options) as emulator:
+        environment(folder, emulator["endpoint"], ledger)
+        delays: list[float] = []
+        answered: dict[str, float] = {}
+
+        def observe(moment: str, entry: Entry) -> None:
+            if moment == "answered":
+                answered[entry.id] = time.perf_counter()
+            elif moment == "completed":
+                delays.append(time.perf_counter() - answered[entry.id] - work)
+
+        with receiver() as address:
+            os.environ["PREFECT_VIDEO_WEBHOOK_URL"] = address
+            try:
+                async with await open_named(StudioRef.of()) as studio:
+                    studio.observer = observe
+                    report = await produce_project(studio, a_project(f"waiting-{name}", count, "shot"))
+            finally:
+                del os.environ["PREFECT_VIDEO_WEBHOOK_URL"]
+        asked = await books(emulator["endpoint"].partition("/v1")[0])
+    requests = (asked["polled"] + asked["listed"]) / count
+    p95 = statistics.quantiles(delays, n=100)[94]
+    stored = sum(shot.status == "stored" for shot in report.shots)
+    return [
+        Figure(f"{name}: stored, billed", f"{stored}, {asked['billed']}", stored == asked["billed"] == count),
+        Figure(f"{name}: status requests per generation", f"{requests:.2f}", requests <= 1.2),
+        Figure(f"{name}: p95 from completion to noticed", f"{p95:.2f} s", p95 <= 1.5),
+        Figure(f"{name}: makespan (ideal {ideal:.1f} s)", f"{report.seconds:.1f} s", report.seconds <= 1.05 * ideal),
+    ]
+
+
+async def measure(options: argparse.Namespace) -> list[Figure]:
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ledgers = {"SQLite": f"sqlite:///{folder / 'ledger.db'}"}
+        if options.postgresql:
+            ledgers["PostgreSQL"] = options.postgresql
+            async with await Ledger.open(options.postgresql, migrate=True):
+                pass
+        for kind, ledger in ledgers.items():
+            if options.deliveries:
+                figures += await measure_storm(folder, options.deliveries, options.rate, ledger, kind)
+            if options.generations:
+                figures += await measure_waiting(folder, options.generations, ledger, kind)
+    return figures
+
+
+def main() -> int:
+    """Prints a table; 1 unless every figure holds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--deliveries", type=int, default=10_000)
+    parser.add_argument("--rate", type=float, default=200.0)
+    parser.add_argument("--generations", type=int, default=100)
+    parser.add_argument("--postgresql", metavar="URL", help="an empty database that may be thrown away")
+    figures = asyncio.run(measure(parser.parse_args()))
+    for figure in figures:
+        print(f"{figure.what:<52}{figure.value:>24}   {'holds' if figure.holds else 'FAILS'}")
+    return 0 if all(figure.holds for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
