@@ -31,8 +31,6 @@ _TOO_HOPEFUL: Final = 0.8
 """Estimates that are wrong by more than this, as a part of what was learned, are not believed."""
 _NOTICED_SHARE: Final = 0.03
 """Learned times hold the moment of notice, a little after the end: look that much earlier than they say."""
-_GRACE_SECONDS: Final = 3.0
-"""How long news that is on its way in another manner is waited for at the least."""
 _CLOCK_SECONDS: Final = 2.0
 """A provider's clock that seems to be this near to ours is taken to agree with it: its times are whole seconds."""
 
@@ -89,6 +87,8 @@ class PollSchedule:
             noticed at most that much late.
         closest_share: Between two looks, at the least, as a part of the elapsed time.
         chance: The next look comes when the generation has ended since the last one with this chance.
+        grace_seconds: How long news that is on its way in another manner is waited for, at the least, past the moment
+            after which a generation is late.
         vary: By how much at most delays differ at random, as a part of them, so that processes do not march in step.
     """
 
@@ -97,6 +97,7 @@ class PollSchedule:
     share: float = 0.1
     closest_share: float = 0.02
     chance: float = 0.25
+    grace_seconds: float = 3.0
     vary: float = 0.05
 
     def next_delay(
@@ -117,7 +118,9 @@ class PollSchedule:
             relaxed: Whether the end is announced in another way, so that looking is a fallback only.
             dice: Gives random numbers from 0 to 1.
         """
-        first = max(expected.late * 1.5, expected.late + _GRACE_SECONDS) if relaxed else self.first_look(expected)
+        first = self.first_look(expected)
+        if relaxed:
+            first = max(expected.late * 1.5, expected.late + self.grace_seconds)
         if elapsed < first:
             delay = first - elapsed
             return max(delay * (1.0 + self.vary * dice() / 5), self.shortest_seconds, asked or 0.0)

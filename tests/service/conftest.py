@@ -19,6 +19,8 @@ from prefect_video.ledger import Entry, ReceivedEvent
 from prefect_video.opening import StudioRef, open_named
 from prefect_video.service import ServiceSettings, create_app
 from prefect_video.studio import Studio
+from prefect_video.waiting.schedule import PollSchedule
+from prefect_video.waiting.watcher import Watcher
 from tests.ledger.conftest import ledger, other, sqlite_url, url
 from tests.postgres import postgres_server, postgres_url
 
@@ -104,9 +106,12 @@ def environment(provider: Emulator, tmp_path: Path, sqlite_url: str, monkeypatch
     return tmp_path
 
 
-async def open_studio(webhook_url: str | None = None) -> Studio:
-    """A studio of the environment, told where the service is."""
+async def open_studio(webhook_url: str | None = None, *, grace_seconds: float = 3.0) -> Studio:
+    """A studio of the environment, told where the service is and how long to trust in its news."""
     studio = await open_named(StudioRef.of())
+    studio.watcher = Watcher(
+        studio.provider, schedule=PollSchedule(grace_seconds=grace_seconds), pause=studio.breaker.pause_seconds
+    )
     if webhook_url:
         studio.settings = studio.settings.model_copy(update={"webhook_url": webhook_url})
     return studio
