@@ -7,10 +7,10 @@ import json
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.faults import parse_faults
+from prefect_video.emulator.routes import route
 
 PREFIX = "/_emulator"
 
@@ -25,11 +25,9 @@ class Admin:
         """The ASGI application, to be mounted at PREFIX."""
         return Starlette(
             routes=[
-                Route("/books", self.books, methods=["GET"]),
-                Route("/faults", self.faults, methods=["GET"]),
-                Route("/faults", self.add_faults, methods=["POST"]),
-                Route("/faults", self.clear_faults, methods=["DELETE"]),
-                Route("/reset", self.reset, methods=["POST"]),
+                route("/books", GET=self.books),
+                route("/faults", GET=self.faults, POST=self.add_faults, DELETE=self.clear_faults),
+                route("/reset", POST=self.reset),
             ]
         )
 

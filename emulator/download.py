@@ -14,7 +14,6 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from prefect_video.emulator.engine import Engine
@@ -23,6 +22,7 @@ from prefect_video.emulator.gate import pass_gate
 from prefect_video.emulator.generation import Generation
 from prefect_video.emulator.links import LinkSigner
 from prefect_video.emulator.refusal import Refusal
+from prefect_video.emulator.routes import route
 
 CHUNK = 256 * 1024
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
@@ -114,8 +114,8 @@ class DownloadHost:
         """The ASGI application."""
         return Starlette(
             routes=[
-                Route("/videos/{name}.mp4", self.video, methods=["GET", "HEAD"]),
-                Route("/thumbnails/{name}.jpg", self.thumbnail, methods=["GET", "HEAD"]),
+                route("/videos/{name}.mp4", GET=self.video),
+                route("/thumbnails/{name}.jpg", GET=self.thumbnail),
             ],
             exception_handlers={Refusal: _plain_refusal, HTTPException: _plain_error},
         )

@@ -16,7 +16,6 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from prefect_video.emulator.desk import Desk, disguised
 from prefect_video.emulator.engine import Engine
@@ -25,6 +24,7 @@ from prefect_video.emulator.generation import Generation, Order, Status
 from prefect_video.emulator.links import LinkSigner
 from prefect_video.emulator.model_input import read_order
 from prefect_video.emulator.refusal import Refusal
+from prefect_video.emulator.routes import route
 from prefect_video.emulator.sora_requests import read_json
 from prefect_video.emulator.webhooks import Delivery
 
@@ -53,11 +53,11 @@ class FalDialect:
         job = "/{owner}/{app}/requests/{id}"
         return Starlette(
             routes=[
-                Route("/.well-known/jwks.json", self.keys, methods=["GET"]),
-                Route(f"{job}/status", self.status, methods=["GET"]),
-                Route(f"{job}/cancel", self.cancel, methods=["PUT"]),
-                Route(job, self.result, methods=["GET"]),
-                Route("/{model:path}", self.submit, methods=["POST"]),
+                route("/.well-known/jwks.json", GET=self.keys),
+                route(f"{job}/status", GET=self.status),
+                route(f"{job}/cancel", PUT=self.cancel),
+                route(job, GET=self.result),
+                route("/{model:path}", POST=self.submit),
             ],
             exception_handlers={Refusal: _refused, HTTPException: _http_error},
         )

@@ -14,7 +14,6 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
 
 from prefect_video.emulator import openai_words as words
 from prefect_video.emulator.desk import Desk
@@ -27,6 +26,7 @@ from prefect_video.emulator.openai_pictures import picture
 from prefect_video.emulator.openai_profiles import PROFILES, Profile
 from prefect_video.emulator.openai_requests import read_create
 from prefect_video.emulator.refusal import Cause, Refusal
+from prefect_video.emulator.routes import route
 from prefect_video.emulator.webhooks import Delivery
 
 LARGEST_PAGE: Final = 100
@@ -54,12 +54,10 @@ class OpenAIDialect:
         derived = DerivedRoutes(self._desk, self._profile, self._accepted).routes() if self._profile.remixes else []
         return Starlette(
             routes=[
-                Route("/videos", self.create, methods=["POST"]),
-                Route("/videos", self.list_videos, methods=["GET"]),
+                route("/videos", POST=self.create, GET=self.list_videos),
                 *derived,
-                Route(f"{one}/content", self.content, methods=["GET"]),
-                Route(one, self.retrieve, methods=["GET"]),
-                Route(one, self.delete, methods=["DELETE"]),
+                route(f"{one}/content", GET=self.content),
+                route(one, GET=self.retrieve, DELETE=self.delete),
             ],
             exception_handlers={Refusal: self._refused, HTTPException: self._http_error},
         )

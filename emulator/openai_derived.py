@@ -20,11 +20,13 @@ from prefect_video.emulator.openai_requests import (
     CreateBody,
     ExtendBody,
     PromptBody,
+    as_object,
     is_form,
     order_of,
     read_body,
 )
 from prefect_video.emulator.refusal import Refusal
+from prefect_video.emulator.routes import route
 from prefect_video.emulator.sora_requests import validated
 
 
@@ -41,11 +43,11 @@ class DerivedRoutes:
         """To stand before the routes of single videos, whose ids they would otherwise be taken for."""
         one = "/videos/{id:path}" if self._profile.wraps_ids else "/videos/{id}"
         return [
-            Route("/videos/edits", self.edit, methods=["POST"]),
-            Route("/videos/extensions", self.extend, methods=["POST"]),
-            Route("/videos/characters", self.make_character, methods=["POST"]),
-            Route("/videos/characters/{id}", self.character, methods=["GET"]),
-            Route(f"{one}/remix", self.remix, methods=["POST"]),
+            route("/videos/edits", POST=self.edit),
+            route("/videos/extensions", POST=self.extend),
+            route("/videos/characters", POST=self.make_character),
+            route("/videos/characters/{id}", GET=self.character),
+            route(f"{one}/remix", POST=self.remix),
         ]
 
     async def remix(self, request: Request) -> Response:
@@ -96,17 +98,19 @@ class DerivedRoutes:
         return JSONResponse(self._characters[account, name])
 
     def _derived(self, request: Request, body: PromptBody) -> Order:
-        if isinstance(body.video, dict) and isinstance(body.video.get("id"), str):
-            return self._again(self._finished(request, body.video["id"]), body.prompt)
-        if not isinstance(body.video, UploadFile):
-            raise Refusal("invalid", "Missing required parameter: 'video'.")
-        return order_of(CreateBody(prompt=body.prompt), self._profile)
+        reference = as_object(body.video)
+        if isinstance(reference.get("id"), str):
+            return self._again(self._finished(request, reference["id"]), body.prompt)
+        # A part of a form that has no file name is text, and a file all the same.
+        if isinstance(body.video, UploadFile) or (is_form(request) and isinstance(body.video, str)):
+            return order_of(CreateBody(prompt=body.prompt), self._profile)
+        raise Refusal("invalid", "Missing required parameter: 'video'.")
 
     def _finished(self, request: Request, video_id: str) -> Generation:
         account = self._desk.account_of(request)
         generation = self._desk.engine.retrieve(account, words.unwrapped_id(video_id))
         if generation.status != "completed":
-            raise Refusal("invalid", f"Video {video_id} is not completed (status: {generation.status})")
+            raise Refusal("conflict", f"Video {video_id} is not completed (status: {generation.status})")
         return generation
 
     def _again(self, source: Generation, prompt: str) -> Order:

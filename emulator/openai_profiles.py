@@ -29,6 +29,7 @@ class Profile:
         wraps_ids: Whether ids are wrapped by a proxy, for one video differently from call to call.
         form_only: Whether JSON is refused.
         file_wanted: Whether a form without a file is refused.
+        checked_reference: Whether `input_reference` in JSON must be the document's object.
         nested_extras: Whether extras are looked for in `extra_body` as well.
         fields: Fields that are known.
         other_fields: What becomes of unknown ones.
@@ -53,6 +54,7 @@ class Profile:
     wraps_ids: bool = False
     form_only: bool = False
     file_wanted: bool = False
+    checked_reference: bool = False
     nested_extras: bool = False
     fields: frozenset[str] = FIELDS | EXTRAS
     other_fields: Literal["refused", "ignored"] = "ignored"
@@ -78,6 +80,7 @@ def _generic(name: str, prefix: str, *, redirects: bool = False) -> Profile:
         fields=FIELDS,
         other_fields="refused",
         text_seconds=True,
+        checked_reference=True,
         redirects=redirects,
         remixes=True,
         queueing=False,

@@ -8,7 +8,7 @@ import re
 from decimal import Decimal
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AnyUrl, BaseModel, ConfigDict, Field, RootModel, field_validator
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
@@ -17,6 +17,7 @@ from prefect_video.emulator.openai_profiles import EXTRAS, Profile
 from prefect_video.emulator.refusal import Refusal
 from prefect_video.emulator.sora_requests import MAX_PROMPT, read_json, validated
 
+DEFAULT_MODEL: Final = "sora-2"
 DEFAULT_SIZE: Final = "720x1280"
 DEFAULT_SECONDS: Final = 4
 LONGEST_SECONDS: Final = 60
@@ -31,7 +32,7 @@ class CreateBody(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    model: str = Field(default="sora-2", min_length=1)
+    model: str = DEFAULT_MODEL
     prompt: str = Field(min_length=1, max_length=MAX_PROMPT)
     seconds: str | float = Field(default=str(DEFAULT_SECONDS))
     size: str = Field(default=DEFAULT_SIZE, pattern=r"^\d{2,4}x\d{2,4}$")
@@ -42,12 +43,37 @@ class CreateBody(BaseModel):
     num_inference_steps: int | None = Field(default=None, ge=1)
     guidance_scale: float | None = Field(default=None, ge=0)
 
+    @field_validator("model")
+    @classmethod
+    def _is_named(cls, model: str) -> str:
+        return model or DEFAULT_MODEL  # a form's field that was left empty
+
     @field_validator("seconds")
     @classmethod
     def _is_a_length(cls, seconds: str | float) -> str | float:
         if not re.fullmatch(r"[1-9]\d?(\.0)?", str(seconds)) or float(seconds) > LONGEST_SECONDS:
             raise ValueError(f"must be whole seconds from 1 to {LONGEST_SECONDS}")
         return seconds
+
+
+class FileReference(BaseModel):
+    """A picture to begin with, that was uploaded before."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file_id: str
+
+
+class LinkReference(BaseModel):
+    """A picture to begin with, by its address."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_url: AnyUrl
+
+
+class ReferenceBody(RootModel[FileReference | LinkReference]):
+    """`input_reference` of a JSON body: "Provide exactly one of `image_url` or `file_id`"."""
 
 
 class PromptBody(BaseModel):
@@ -84,13 +110,14 @@ async def read_create(request: Request, profile: Profile) -> Order:
     if profile.file_wanted and is_form(request) and not isinstance(document.get("input_reference"), UploadFile):
         raise Refusal("invalid", "input_reference file is required")
     if profile.nested_extras:
-        document |= _as_object(document.pop("extra_body", None))
+        document |= as_object(document.pop("extra_body", None))
     unknown = sorted(set(document) - profile.fields)
     if unknown and profile.other_fields == "refused":
         raise Refusal("invalid", f"Unknown parameter: '{unknown[0]}'.")
     if profile.text_seconds and not isinstance(document.get("seconds", ""), str):
         raise Refusal("invalid", "Invalid type for 'seconds': expected a string")
-    _check_reference(document.get("input_reference"))
+    if profile.checked_reference and not is_form(request) and "input_reference" in document:
+        validated(ReferenceBody, document["input_reference"])
     return order_of(validated(CreateBody, document), profile)
 
 
@@ -147,18 +174,14 @@ def is_form(request: Request) -> bool:
     return request.headers.get("content-type", "").startswith("multipart/form-data")
 
 
-def _as_object(value: Any) -> dict[str, Any]:
+def as_object(value: Any) -> dict[str, Any]:
+    """An object, also where a form carries it as JSON; an empty one for anything else."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except ValueError:
             return {}
     return value if isinstance(value, dict) else {}
-
-
-def _check_reference(reference: Any) -> None:
-    if isinstance(reference, dict) and not set(reference) & {"file_id", "image_url"}:
-        raise Refusal("invalid", "input_reference: give one of file_id and image_url")
 
 
 def _price(body: CreateBody, seconds: int) -> Decimal:

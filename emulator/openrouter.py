@@ -18,7 +18,6 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from prefect_video.emulator.desk import Desk, disguised
 from prefect_video.emulator.engine import Engine
@@ -26,6 +25,7 @@ from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.generation import Generation, Order, Status
 from prefect_video.emulator.links import LinkSigner
 from prefect_video.emulator.refusal import Cause, Refusal
+from prefect_video.emulator.routes import route
 from prefect_video.emulator.sora_requests import read_json, validated
 from prefect_video.emulator.webhooks import Delivery
 
@@ -120,10 +120,10 @@ class OpenRouterDialect:
         """The ASGI application, to be mounted at PREFIX."""
         return Starlette(
             routes=[
-                Route("/videos", self.submit, methods=["POST"]),
-                Route("/videos/models", self.models, methods=["GET"]),
-                Route("/videos/{id}", self.retrieve, methods=["GET"]),
-                Route("/videos/{id}/content", self.content, methods=["GET", "HEAD"]),
+                route("/videos", POST=self.submit),
+                route("/videos/models", GET=self.models),
+                route("/videos/{id}", GET=self.retrieve),
+                route("/videos/{id}/content", GET=self.content),
             ],
             exception_handlers={Refusal: _refused, HTTPException: _http_error},
         )

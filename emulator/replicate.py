@@ -21,7 +21,6 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from prefect_video.emulator.desk import Desk, disguised
 from prefect_video.emulator.engine import Engine
@@ -30,6 +29,7 @@ from prefect_video.emulator.generation import FINISHED, Generation, Order, Statu
 from prefect_video.emulator.links import LinkSigner
 from prefect_video.emulator.model_input import read_order
 from prefect_video.emulator.refusal import Cause, Refusal
+from prefect_video.emulator.routes import route
 from prefect_video.emulator.sora_requests import read_json, validated
 from prefect_video.emulator.webhooks import Delivery
 
@@ -78,12 +78,11 @@ class ReplicateDialect:
         """The ASGI application, to be mounted at PREFIX."""
         return Starlette(
             routes=[
-                Route("/v1/predictions", self.submit, methods=["POST"]),
-                Route("/v1/models/{owner}/{name}/predictions", self.submit, methods=["POST"]),
-                Route("/v1/predictions", self.list_predictions, methods=["GET"]),
-                Route("/v1/predictions/{id}", self.retrieve, methods=["GET"]),
-                Route("/v1/predictions/{id}/cancel", self.cancel, methods=["POST"]),
-                Route("/v1/webhooks/default/secret", self.secret, methods=["GET"]),
+                route("/v1/predictions", POST=self.submit, GET=self.list_predictions),
+                route("/v1/models/{owner}/{name}/predictions", POST=self.submit),
+                route("/v1/predictions/{id}", GET=self.retrieve),
+                route("/v1/predictions/{id}/cancel", POST=self.cancel),
+                route("/v1/webhooks/default/secret", GET=self.secret),
             ],
             exception_handlers={Refusal: _refused, HTTPException: _http_error},
         )

@@ -15,6 +15,9 @@ from typing import Protocol
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount
 
 from prefect_video.emulator import admin, fal, openai, openrouter, replicate, sora
@@ -104,13 +107,21 @@ async def running(settings: EmulatorSettings) -> AsyncIterator[Running]:
         stack.push_async_callback(courier.close)
         await engine.load()
         mounts = [Mount(prefix, dialect.app()) for prefix, dialect in dialects.values()]
-        api = Starlette(routes=[*mounts, Mount(admin.PREFIX, admin.Admin(engine).app())])
+        routes = [*mounts, Mount(admin.PREFIX, admin.Admin(engine).app())]
+        api = Starlette(routes=routes, exception_handlers={HTTPException: _nowhere})
         downloads = DownloadHost(engine, signer).app()
         await _start_servers(stack, [(api, api_socket), (downloads, cdn_socket)])
         stack.push_async_callback(engine.close)
         _run_in_background(stack, engine)
         url = _address(settings, api_socket)
         yield Running(Addresses(url=url, endpoint=url + sora.PREFIX, cdn=signer.base), engine)
+
+
+def _nowhere(request: Request, error: Exception) -> Response:
+    """No dialect has such a path; no line break can stand in the path of a mounted one either."""
+    assert isinstance(error, HTTPException)
+    told = {"message": str(error.detail), "type": "invalid_request_error", "param": None, "code": None}
+    return JSONResponse({"error": told}, error.status_code, error.headers)
 
 
 async def _start_engine(settings: EmulatorSettings, stack: contextlib.AsyncExitStack) -> Engine:

@@ -13,7 +13,6 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.faults import FaultRule
@@ -21,6 +20,7 @@ from prefect_video.emulator.gate import pass_gate
 from prefect_video.emulator.generation import Generation, Order, Status, frame_size
 from prefect_video.emulator.links import Links, LinkSigner
 from prefect_video.emulator.refusal import Cause, Refusal
+from prefect_video.emulator.routes import route
 from prefect_video.emulator.sora_requests import ListQuery, SubmitBody, read_json, validated
 from prefect_video.emulator.webhooks import Delivery
 
@@ -67,10 +67,9 @@ class SoraDialect:
         """The ASGI application, to be mounted at PREFIX."""
         return Starlette(
             routes=[
-                Route("/generations", self.submit, methods=["POST"]),
-                Route("/generations", self.list_generations, methods=["GET"]),
-                Route("/generations/{id}", self.retrieve, methods=["GET"]),
-                Route("/generations/{id}/cancel", self.cancel, methods=["POST"]),
+                route("/generations", POST=self.submit, GET=self.list_generations),
+                route("/generations/{id}", GET=self.retrieve),
+                route("/generations/{id}/cancel", POST=self.cancel),
             ],
             exception_handlers={Refusal: self._refused, HTTPException: _http_error},
         )
