@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Final, Self
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import (
     acreate_link_artifact,
     acreate_progress_artifact,
@@ -37,6 +38,7 @@ class Progress:
         self._project = project
         self._total = sum(shot.takes for shot in project.shots)
         self._ended = 0
+        self._over = False
         self._artifact: UUID | None = None
         self._changed = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
@@ -58,15 +60,21 @@ class Progress:
     ) -> None:
         if self._writer is None:
             return
-        self._writer.cancel()
-        await asyncio.gather(self._writer, return_exceptions=True)
-        if kind is None:
-            await self._write()
+        if kind is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+            return
+        # Not cut off on the way: an artifact whose creation was under way would be made a second time.
+        self._over = True
+        self._changed.set()
+        await self._writer
 
     async def _write_changes(self) -> None:
-        while True:
+        over = False
+        while not over:
             await self._changed.wait()
             self._changed.clear()
+            over = self._over
             await self._write()
 
     async def _write(self) -> None:
@@ -78,7 +86,7 @@ class Progress:
                 )
             else:
                 await aupdate_progress_artifact(self._artifact, progress=percent)
-        except PrefectException as error:
+        except (PrefectException, httpx.HTTPError) as error:
             logger.warning("the progress artifact could not be written: %s", error)
 
 
