@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -102,10 +103,13 @@ def worker(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     }
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "video", "--type", "process"]
     with (home / "worker.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=home, env=environ, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=home, env=environ, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
         yield
-        process.terminate()
-        process.wait(30)
+        # How a worker takes its leave is Prefect's affair; its runs are over.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @pytest.fixture(scope="module")
