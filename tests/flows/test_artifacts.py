@@ -1,0 +1,48 @@
+"""What a run shows in Prefect, when its parts take their time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import flow
+from prefect.artifacts import Artifact, acreate_progress_artifact
+
+from prefect_video.flows import artifacts
+from prefect_video.reports import ShotReport
+from prefect_video.shots import Project
+
+PROJECT = Project.model_validate(
+    {"project": "Slow", "shots": [{"id": name, "prompt": name} for name in ("one", "two")]}
+)
+
+
+async def test_a_run_that_ends_while_its_progress_is_made_shows_it_once(
+    prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_go_on = asyncio.Event(), asyncio.Event()
+    asked: list[float] = []
+
+    async def create_slowly(**given: Any) -> UUID:
+        asked.append(given["progress"])
+        begun.set()
+        await may_go_on.wait()
+        return await acreate_progress_artifact(**given)
+
+    monkeypatch.setattr(artifacts, "acreate_progress_artifact", create_slowly)
+
+    @flow
+    async def run() -> None:
+        async with artifacts.Progress(PROJECT) as progress:
+            progress.shot_ended(ShotReport(id="one", status="stored"))
+            await begun.wait()
+            progress.shot_ended(ShotReport(id="two", status="stored"))
+            asyncio.get_running_loop().call_soon(may_go_on.set)
+
+    await run()
+    assert asked == [50.0]
+    shown = await Artifact.aget(key="progress-slow")
+    assert shown is not None
+    assert shown.data == 100.0
