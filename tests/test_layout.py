@@ -91,7 +91,7 @@ def test_importing_the_package_is_quick_and_does_not_import_prefect() -> None:
         "import sys, time; began = time.perf_counter(); import prefect_video;"
         " print(time.perf_counter() - began, 'prefect' in sys.modules, 'sqlalchemy' in sys.modules)"
     )
-    runs = [subprocess.check_output([sys.executable, "-c", code], text=True).split() for _ in range(3)]
+    runs = [subprocess.check_output([sys.executable, "-c", code], text=True).split() for _ in range(5)]
     assert {tuple(run[1:]) for run in runs} == {("False", "False")}
     assert min(float(run[0]) for run in runs) < 0.3
 

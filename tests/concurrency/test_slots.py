@@ -37,7 +37,7 @@ async def all_slots_taken(workshop: Workshop, studio: Studio) -> AsyncIterator[N
 async def until_queued(workshop: Workshop, count: int = 1) -> None:
     """Until so many rows wait for a slot."""
     with closing(sqlite3.connect(workshop.folder / "ledger.db")) as books:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while books.execute("SELECT count(waiting_since) FROM generations").fetchone() != (count,):
                 await asyncio.sleep(0.01)
 
@@ -82,7 +82,7 @@ async def test_a_breaker_that_opens_meanwhile_holds_back_those_in_the_queue(work
         run = asyncio.create_task(produce_project(studio, film(a_shot())))
         await until_queued(workshop)
         await studio.ledger.record_trouble(studio.provider.account.id, threshold=1, open_seconds=60)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert statuses(await run) == ["failed"]
     assert workshop.emulator.books()["submitted"] == 0
 

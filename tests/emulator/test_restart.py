@@ -187,4 +187,4 @@ def test_stopping_while_rendering_is_quick() -> None:
     with Emulator(EmulatorSettings(port=0, speed=100_000)) as emulator:
         Client.of(emulator).accepted(duration=20, resolution="1080p")
         begun = time.monotonic()
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 10

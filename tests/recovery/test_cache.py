@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from prefect_video.ledger import State
@@ -61,14 +60,10 @@ async def test_a_thousand_stored_shots_need_no_request(workshop: Workshop) -> No
     project = film(*(a_shot(number) for number in range(1000)))
     await _store_all(workshop, project, Path(paid.asset.uri.removeprefix("file://")))
     before = workshop.emulator.books()
-    began = time.monotonic()
     report = await workshop.run(project)
-    seconds = time.monotonic() - began
     assert statuses(report) == ["stored"] * 1000
     assert {shot.cached for shot in report.shots} == {True}
     assert workshop.emulator.books() == before
-    print(f"\n1,000 stored shots: {seconds:.2f} s")
-    assert seconds < 10
 
 
 async def _store_all(workshop: Workshop, project: Project, video: Path) -> None:
