@@ -82,6 +82,11 @@ def is_forbidden(error: ClientError) -> bool:
     return _code(error) in ("403", "AccessDenied", "Forbidden")
 
 
+def is_upload_gone(error: BaseException) -> bool:
+    """Whether the answer means that an upload in parts is no longer there."""
+    return isinstance(error, ClientError) and _code(error) == "NoSuchUpload"
+
+
 def no_bucket(bucket: str) -> StoreError:
     """The error for a bucket that is not there."""
     return _error(f"use s3://{bucket}", _NO_BUCKET, passing=False)

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import logging
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from prefect_video.errors import StoreError
+from prefect_video.storage.s3_errors import is_upload_gone
 
 _log = logging.getLogger(__name__)
 
@@ -117,19 +119,26 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _send_all(upload_id: str, parts: list[_Part], send: _SendPart) -> list[str]:
-    """Sends parts a few at a time; the first failure stops the others before it is raised."""
-    slots = asyncio.Semaphore(_PARTS_AT_ONCE)
+    """Sends parts a few at a time; after a failure no more are begun, and those on their way end before it is raised.
 
-    async def one(part: _Part) -> str:
-        async with slots:
-            return await send(upload_id, part)
+    Some servers end the whole upload for one bad part: what the others are told then is not the cause.
+    """
+    left = deque(parts)
+    tags: dict[int, str] = {}
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(part)) for part in parts]
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
+    async def send_in_turn() -> None:
+        try:
+            while left:
+                part = left.popleft()
+                tags[part.number] = await send(upload_id, part)
+        except BaseException:
+            left.clear()
+            raise
+
+    ends = await asyncio.gather(*(send_in_turn() for _ in range(_PARTS_AT_ONCE)), return_exceptions=True)
+    if failures := [end for end in ends if end is not None]:
+        raise min(failures, key=is_upload_gone)
+    return [tags[part.number] for part in parts]
 
 
 async def _check_size(client: Any, bucket: str, key: str, size: int) -> None:
