@@ -3,10 +3,10 @@
     python -m benchmarks.concurrency [--ledger both] [--down-seconds 60] [--only shared|killed|outage]
 
 `shared`: three workers with a project each share an account limit of 10 at a provider that would take 50. `killed`:
-the same, one worker is killed with SIGKILL midway; what it had in common with the others they take over, the rest is
-left to a collector and to a new worker. `outage`: the provider is killed for a while midway and is met afterwards by
-bursts of 429 and 500, as it was before. Exits with 1 unless the peak is exactly 10 (`outage`: at most 10), everything
-is stored and nothing was billed twice.
+the same, one worker is killed with SIGKILL while all of the limit is in use; what it had in common with the others they
+take over, the rest is left to a collector and to a new worker. `outage`: the provider is killed for a while midway and
+is met afterwards by bursts of 429 and 500, as it was before. Exits with 1 unless the peak is exactly 10 (`outage`: at
+most 10), everything is stored and nothing was billed twice.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ WORKERS: Final = 3
 KILLED: Final = -9
 STUCK_SECONDS: Final = 400.0
 LAUNCHES_LIMIT: Final = 5
+_STILL: Final = 0.001
+"""A speed at which nothing ends."""
 
 BURST: Final[Sequence[Mapping[str, Any]]] = (
     {"operation": "submit", "kind": "rate_limited", "retry_after": 0.5, "times": 4},
@@ -72,6 +74,10 @@ class Provider:
         self._client.post("/_emulator/faults", json=list(BURST)).raise_for_status()
         time.sleep(seconds)
         self._client.delete("/_emulator/faults").raise_for_status()
+
+    def change_speed(self, speed: float) -> None:
+        """Has it go on at another speed."""
+        self._client.put("/_emulator/speed", json=speed).raise_for_status()
 
     def settle(self) -> None:
         """Waits until nothing is being made."""
@@ -236,18 +242,17 @@ def shared(kind: str, *, shots: int = 22, speed: float = 8.0) -> Outcome:
     return Outcome(verdict, peak, peak <= SLOTS, problems=[line for end in ends for line in end.failures])
 
 
-def killed(
-    kind: str, *, shots: int = 24, in_common: int = 6, speed: float = 8.0, accepted_before: int = 2 * SLOTS
-) -> Outcome:
-    """Three workers, one limit, and one of them dies midway."""
+def killed(kind: str, *, shots: int = 24, in_common: int = 6, speed: float = 8.0) -> Outcome:
+    """Three workers, one limit, and one of them dies while all of the limit is in use."""
     projects = parts(shots, in_common)
-    with site(kind, "--speed", str(speed), lease_seconds=2.0, settle_seconds=1.0) as here:
+    with site(kind, "--speed", str(_STILL), "--no-hint", lease_seconds=2.0, settle_seconds=1.0) as here:
         # The first comes first, so that the rows in common are its own.
         victim = here.start(projects[0])
         here.await_accepted(1)
         others = [here.start(project) for project in projects[1:]]
-        here.await_accepted(accepted_before)
+        here.await_accepted(SLOTS)
         victim.kill()
+        here.provider.change_speed(speed)
         status = here.end(victim).status
         collector = here.start(None)
         ends = [here.end(worker) for worker in (collector, *others)]

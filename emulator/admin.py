@@ -1,4 +1,4 @@
-"""The back door for tests and benchmarks, under ``/_emulator``: books, faults, reset. It takes no key."""
+"""The back door for tests and benchmarks, under ``/_emulator``: books, faults, speed, reset. It takes no key."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Admin:
             routes=[
                 route("/books", GET=self.books),
                 route("/faults", GET=self.faults, POST=self.add_faults, DELETE=self.clear_faults),
+                route("/speed", PUT=self.change_speed),
                 route("/reset", POST=self.reset),
             ]
         )
@@ -44,7 +45,7 @@ class Admin:
         try:
             rules = parse_faults(json.loads(await request.body()))
         except ValueError as error:
-            return JSONResponse({"error": {"type": "invalid_request_error", "message": str(error)}}, 400)
+            return _refusal(str(error))
         self._engine.faults.add(rules)
         return JSONResponse(self._engine.faults.describe(), 201)
 
@@ -53,7 +54,22 @@ class Admin:
         self._engine.faults.clear()
         return JSONResponse([])
 
+    async def change_speed(self, request: Request) -> Response:
+        """``PUT /_emulator/speed``: a number by which the work is divided from now on, that under way too."""
+        try:
+            speed = float(await request.body())
+        except ValueError:
+            speed = 0.0
+        if not 0 < speed < float("inf"):
+            return _refusal("the body must be one number above 0, such as 10")
+        self._engine.change_speed(speed)
+        return JSONResponse(speed)
+
     async def reset(self, request: Request) -> Response:
         """``POST /_emulator/reset``: forget every generation, count and fault."""
         await self._engine.reset()
         return JSONResponse(self._engine.books.report(self._engine.now_concurrency))
+
+
+def _refusal(message: str) -> Response:
+    return JSONResponse({"error": {"type": "invalid_request_error", "message": message}}, 400)

@@ -226,6 +226,16 @@ class Engine:
         if not generation.is_finished:
             self._finish(generation, "cancelled")
 
+    def change_speed(self, speed: float) -> None:
+        """Go on at another speed: what is left of the work under way is divided by it too."""
+        now, factor = time.time(), self.settings.speed / speed
+        self.settings = self.settings.model_copy(update={"speed": speed})
+        for generation in self._register.all_unfinished():
+            generation.starts_at = now + (generation.starts_at - now) * factor
+            generation.ends_at = now + (generation.ends_at - now) * factor
+            self._changed[generation.id] = generation
+            self._resume(generation)
+
     def forget(self, generation: Generation) -> None:
         """No longer show a generation; work on it, and its bill, go on."""
         generation.deleted = True
@@ -247,9 +257,9 @@ class Engine:
             self._work_on(generation)
 
     def _advance(self, generation_id: str) -> None:
-        """Take the step that is due; stale entries of finished generations are passed over."""
+        """Take the step that is due; entries that a step or a change of speed has made stale are passed over."""
         generation = self._register.get(generation_id)
-        if generation is None or generation.is_finished:
+        if generation is None or generation.is_finished or generation.next_step_at > time.time():
             return
         if generation.status == "queued":
             generation.status = "processing"
@@ -258,7 +268,7 @@ class Engine:
             self._work_on(generation)
         elif generation.doomed:
             self._fail(generation, self._verdict(generation.order))
-        else:
+        elif generation.file_size is not None:
             self._complete(generation)
 
     def _verdict(self, order: Order) -> Failure:

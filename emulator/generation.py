@@ -116,6 +116,11 @@ class Generation(BaseModel):
         """Whether the status is terminal."""
         return self.status in FINISHED
 
+    @property
+    def next_step_at(self) -> float:
+        """When it leaves the queue, or is over."""
+        return self.starts_at if self.status == "queued" else self.ends_at
+
     def progress(self, now: float) -> float:
         """Share of the work done, 0 to 1."""
         if now <= self.starts_at:

@@ -129,6 +129,10 @@ class Emulator:
         """Forget every generation, count and fault."""
         self._await(self._alive.engine.reset())
 
+    def change_speed(self, speed: float) -> None:
+        """Go on at another speed, with what is under way too."""
+        self._call(lambda: self._alive.engine.change_speed(speed))
+
     def settle(self, timeout_seconds: float = 60.0) -> None:
         """Wait until no generation is under way.
 

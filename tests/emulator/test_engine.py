@@ -120,6 +120,28 @@ async def test_past_half_the_work_there_is_no_cancelling(tmp_path: Path) -> None
     assert refusal.value.status == 409
 
 
+def test_a_change_of_speed_takes_hold_of_what_is_under_way() -> None:
+    with Emulator(EmulatorSettings(port=0, times="fixed:10000", render="plate")) as emulator:
+        client = Client.of(emulator)
+        for body in ("0", "-1", "nan", "inf", "fast", ""):
+            assert httpx.put(f"{emulator.url}/_emulator/speed", content=body).status_code == 400
+        under_way = client.accepted()
+        assert httpx.put(f"{emulator.url}/_emulator/speed", content="100000").json() == 100_000
+        emulator.settle()
+        assert client.retrieve(under_way).json()["status"] == "completed"
+        assert emulator.books()["billed"] == 1
+
+
+async def test_a_step_that_was_due_at_the_old_speed_is_not_taken(tmp_path: Path) -> None:
+    engine = Engine(EmulatorSettings(times="fixed:1"), MemoryJournal(), ClipLibrary(EmulatorSettings(), tmp_path))
+    generation = engine.submit("acct", "sora", ORDER)
+    was_due = generation.starts_at
+    engine.change_speed(0.001)
+    assert generation.starts_at > was_due
+    engine._advance(generation.id)
+    assert generation.status == "queued"
+
+
 def _age(generation: Generation, *, share: float) -> None:
     """Put a generation at a share of its work, now."""
     work = generation.ends_at - generation.starts_at

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -14,6 +14,9 @@ from tests.postgres import postgres_server, postgres_url
 from tests.recovery.workshop import Workshop
 
 __all__ = ["postgres_server", "postgres_url"]
+
+SLOW: Final[Mapping[str, Any]] = {"speed": 0.01, "hint": False}
+"""For an emulator that is at work until the test lets it end with `change_speed`, however slow the machine is."""
 
 OpenWorkshop = Callable[..., Workshop]
 

@@ -13,7 +13,7 @@ from prefect_video.ledger.tables import generations
 from prefect_video.production import produce_project
 from prefect_video.steps.cancelling import cancel, cancel_each
 from prefect_video.studio import Moment
-from tests.recovery.conftest import OpenWorkshop
+from tests.recovery.conftest import SLOW, OpenWorkshop
 from tests.recovery.workshop import Workshop, a_shot, film, statuses
 
 
@@ -33,7 +33,7 @@ async def test_a_reservation_is_released(workshop: Workshop) -> None:
 
 
 async def test_a_generation_is_stopped_and_costs_nothing(open_workshop: OpenWorkshop) -> None:
-    workshop = open_workshop(speed=2.5)
+    workshop = open_workshop(**SLOW)
     await workshop.interrupt(a_shot(), "submitted")
     (row,) = await cancel_all(workshop)
     assert (row.state, row.actual_usd) == (State.CANCELLED, Decimal(0))
@@ -55,7 +55,7 @@ async def test_one_that_is_too_far_is_left_and_collected(workshop: Workshop) -> 
 
 @pytest.mark.parametrize("limit", ["max_in_flight", "account_slots"])
 async def test_a_run_whose_generation_is_cancelled_says_so(open_workshop: OpenWorkshop, limit: str) -> None:
-    workshop = open_workshop(speed=2.5)
+    workshop = open_workshop(**SLOW)
     sent = asyncio.Event()
 
     def observer(moment: Moment, entry: Entry) -> None:
@@ -75,15 +75,16 @@ async def test_a_run_whose_generation_is_cancelled_says_so(open_workshop: OpenWo
 
 
 async def test_what_was_cancelled_may_be_made_after_all(open_workshop: OpenWorkshop) -> None:
-    workshop = open_workshop(speed=10)
+    workshop = open_workshop(**SLOW)
     await workshop.interrupt(a_shot(), "submitted")
     await cancel_all(workshop)
+    workshop.emulator.change_speed(500)
     assert statuses(await workshop.run(a_shot())) == ["stored"]
     assert workshop.paid == (2, 1)
 
 
 async def test_a_row_that_waits_for_the_accounts_slot_is_given_up(open_workshop: OpenWorkshop) -> None:
-    workshop = open_workshop(speed=1)
+    workshop = open_workshop(**SLOW)
     await workshop.interrupt(a_shot(1), "submitted")
     claimed = asyncio.Event()
 

@@ -10,7 +10,7 @@ from prefect_video.ledger import Entry, State
 from prefect_video.production import produce_project
 from prefect_video.reports import ProjectReport
 from prefect_video.studio import Moment
-from tests.recovery.conftest import OpenWorkshop
+from tests.recovery.conftest import SLOW, OpenWorkshop
 from tests.recovery.workshop import Workshop, a_shot, collect_with, film, statuses
 
 
@@ -37,11 +37,12 @@ async def test_what_a_run_left_is_finished_without_a_payment(workshop: Workshop,
 
 
 async def test_what_is_still_being_made_is_left(open_workshop: OpenWorkshop) -> None:
-    workshop = open_workshop(speed=5)
+    workshop = open_workshop(**SLOW)
     await workshop.interrupt(a_shot(), "submitted")
     assert [line.outcome for line in await workshop.collect()] == ["still being made"]
     row = await workshop.row()
     assert (row.state, row.owner) == (State.SUBMITTED, None)
+    workshop.emulator.change_speed(500)
     assert [line.outcome for line in await workshop.collect(wait=True)] == ["stored"]
     assert workshop.paid == (1, 1)
 
@@ -76,7 +77,7 @@ async def test_a_provider_that_does_not_answer_is_asked_by_the_next_sweep(worksh
 
 @pytest.mark.parametrize("shared", [True, False], ids=["in the same process", "in another one"])
 async def test_beside_a_live_run_nothing_that_it_works_on_is_touched(open_workshop: OpenWorkshop, shared: bool) -> None:
-    workshop = open_workshop(speed=5)
+    workshop = open_workshop(**SLOW)
     at_work = asyncio.Event()
 
     def observer(moment: Moment, entry: Entry) -> None:
@@ -88,6 +89,7 @@ async def test_beside_a_live_run_nothing_that_it_works_on_is_touched(open_worksh
         await at_work.wait()
         swept = await (collect_with(studio) if shared else workshop.collect())
         assert {line.outcome for line in swept} == {"somebody is working on it"}
+        workshop.emulator.change_speed(500)
         assert statuses(await run) == ["stored", "stored"]
     assert workshop.paid == (2, 2)
 
