@@ -18,11 +18,8 @@ from prefect_video.emulator import Emulator
 from prefect_video.flows import collect_generations, generate_project
 from prefect_video.ledger import Ledger, ReceivedEvent
 from prefect_video.service.announcing import event_of, open_announcer
-from tests.flows.conftest import prefect_api
 from tests.ledger.samples import a_generation, submit_one
 from tests.service.test_webhooks import project
-
-__all__ = ["prefect_api"]
 
 
 def a_received_event() -> ReceivedEvent:
