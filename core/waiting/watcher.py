@@ -197,8 +197,11 @@ class Watcher:
                 await self._request(partial(self._inquiry.ask, watch))
 
     def _welcome(self) -> list[Watch]:
+        """Those that may as well be asked for; not one that only a request of its own will do for."""
         now = _now()
-        return [watch for watch in self._watches.values() if not watch.looking and watch.ready <= now]
+        return [
+            watch for watch in self._watches.values() if not watch.looking and not watch.alone and watch.ready <= now
+        ]
 
     async def _request(self, ask: Callable[[], Coroutine[Any, Any, None]]) -> None:
         await self._room.acquire()

@@ -322,6 +322,28 @@ async def test_denials_that_are_not_in_a_row_lose_nothing() -> None:
     assert (await waiting(Watcher(provider, lost_after=2), provider.start(100), VAGUE)).status is Status.COMPLETED
 
 
+@pytest.mark.parametrize("seconds", [19, 20, 21, 22])
+def test_one_that_was_denied_is_not_forgotten_when_a_list_tells_of_it(seconds: int) -> None:
+    async def work() -> None:
+        denials = [2]
+
+        def fault(operation: str, generation_id: str) -> None:
+            if generation_id == denied.id and denials[0]:
+                denials[0] -= 1
+                raise NotFound("a replica")
+
+        provider = FakeProvider(faults=fault)
+        watcher = Watcher(provider)
+        denied = provider.start(20)
+        told = waiting(watcher, denied, Expectation(18, 20, 21))
+        others = [waiting(watcher, provider.start(40), Expectation(seconds, 30, 40)) for _ in range(8)]
+        async with asyncio.timeout(60):
+            assert (await told).status is Status.COMPLETED
+            assert {one.status for one in await asyncio.gather(*others)} == {Status.COMPLETED}
+
+    run(work)
+
+
 @in_virtual_time
 async def test_a_provider_in_trouble_is_asked_ever_less() -> None:
     provider = FakeProvider(can_list=False, faults=failing(10**6, lambda: ProviderUnavailable("down")))
