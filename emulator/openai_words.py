@@ -9,10 +9,12 @@ from prefect_video.emulator.desk import disguised
 from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.generation import Failure, Generation, Status
 from prefect_video.emulator.openai_profiles import Profile
+from prefect_video.emulator.openai_requests import DEFAULT_SECONDS
 from prefect_video.emulator.refusal import Cause, Refusal
 
 _STATUSES: Final[dict[Status, str]] = {"processing": "in_progress"}
 _RUNNING: Final = {"trtllm": "generating", "litellm": "processing"}
+
 _FAULT_CODES: Final = {"content_policy_violation": "moderation_blocked"}
 _FAULT_NUMBERS: Final = {"content_policy_violation": 400}
 _TYPES: Final[dict[Cause, str]] = {
@@ -58,10 +60,16 @@ def job(generation: Generation, profile: Profile, rule: FaultRule | None, *, exp
 
 
 def _respelled(told: dict[str, Any], generation: Generation, profile: Profile) -> dict[str, Any]:
-    file_name = f"{generation.id}.mp4"
+    file_name, order = f"{generation.id}.mp4", generation.order
     match profile.name:
         case "vllm_omni":
             measured: dict[str, Any] = {"inference_time_s": None, "stage_durations": {}, "peak_memory_mb": 0.0}
+            if order.frames:
+                # No seconds were sent: the engine tells its default, and the frames once they are made.
+                told["seconds"] = str(DEFAULT_SECONDS)
+            if order.frames and generation.status == "completed":
+                seconds = order.frames / order.fps
+                measured |= {"num_frames": order.frames, "fps": order.fps, "duration_s": seconds}
             return {**told, "quality": "default", "media_type": "video/mp4", "file_name": file_name, **measured}
         case "sglang" | "sglang_cloud":
             del told["prompt"]

@@ -203,9 +203,18 @@ async def _read_order(request: Request) -> Order:
         model = model or "emulator/unnamed"
     else:
         raise Refusal("invalid", "version is required")
-    order = read_order(body.input, model=model, webhook_url=body.webhook)
+    order = read_order(_respelled(body.input), model=model, webhook_url=body.webhook)
     prediction = {"version": version, "events": body.webhook_events_filter}
     return order.model_copy(update={"metadata": {**order.metadata, _PREDICTION: prediction}})
+
+
+def _respelled(value: Any) -> Any:
+    """As a server writes it in whose language all numbers are of one kind: 7.0 comes back as 7."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {name: _respelled(item) for name, item in value.items()}
+    return [_respelled(item) for item in value] if isinstance(value, list) else value
 
 
 def _as_of(generation: Generation, status: Status) -> Generation:

@@ -1,14 +1,14 @@
-"""What reading any dialect's answers has in common: JSON into models, words into statuses, refusals into errors."""
+"""What reading any dialect's answers has in common: JSON into models, refusals into errors."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from prefect_video.errors import (
     AuthenticationFailed,
@@ -21,7 +21,6 @@ from prefect_video.errors import (
     SubmitUnknown,
     UnreadableAnswer,
 )
-from prefect_video.generations import Status
 from prefect_video.http import retry_after_seconds
 
 logger = logging.getLogger(__name__)
@@ -44,6 +43,28 @@ class Wire(BaseModel):
     """Base of what is read: unknown fields are ignored, as a provider may add to its answers at any time."""
 
     model_config = ConfigDict(extra="ignore")
+
+
+class Loose(Wire):
+    """Base of what must not be thrown away for an oddity, such as the one answer that names a paid generation.
+
+    A field that may be left out and is not of its form counts as left out.
+    """
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read_what_can_be(cls, data: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return read(data)
+        except ValidationError as error:
+            odd = {str(one["loc"][0]) for one in error.errors() if one["loc"]}
+            needed = {name for name, field in cls.model_fields.items() if field.is_required()}
+            if not isinstance(data, Mapping) or not odd or odd & needed:
+                raise
+            logger.warning("an answer tells %s in a form that is not known; read without", ", ".join(sorted(odd)))
+            return read({name: value for name, value in data.items() if name not in odd})
 
 
 Told = TypeVar("Told", bound=Wire)
@@ -74,15 +95,6 @@ def accepted_unread(error: UnreadableAnswer, response: httpx.Response, *, provid
         provider=provider,
         request_id=error.request_id,
     )
-
-
-def status_of(word: str, table: Mapping[str, Status], *, provider: str, generation_id: str) -> Status:
-    """The status a provider's word stands for; a word that is not known counts as processing."""
-    status = table.get(word.casefold())
-    if status is None:
-        logger.warning("%s generation %s: unknown status %r counts as processing", provider, generation_id, word)
-        return Status.PROCESSING
-    return status
 
 
 def kind_of(status: int) -> type[ProviderError]:

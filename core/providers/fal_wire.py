@@ -17,21 +17,15 @@ from prefect_video.errors import (
     UnreadableAnswer,
 )
 from prefect_video.generations import ProviderFault, Status, VideoResult
-from prefect_video.providers.answers import Wire, json_of, kind_of, read, refusal, request_id, status_of
+from prefect_video.providers.answers import Loose, json_of, kind_of, read, refusal, request_id
+from prefect_video.providers.statuses import status_of
 
-_STATUSES: Final[Mapping[str, Status]] = {
-    "in_queue": Status.QUEUED,
-    "in_progress": Status.PROCESSING,
-    "completed": Status.COMPLETED,
-    "cancelled": Status.CANCELLED,
-    "canceled": Status.CANCELLED,
-}
 _POLICY_TYPES: Final = frozenset({"content_policy_violation"})
 _UNTOLD: Final = "error"
 _CANCELLED_TYPES: Final = frozenset({"client_cancelled", "request_cancelled", "cancelled"})
 
 
-class Ticket(Wire):
+class Ticket(Loose):
     """The answer to a submit.
 
     Attributes:
@@ -43,7 +37,7 @@ class Ticket(Wire):
     status_url: str | None = None
 
 
-class QueueStatus(Wire):
+class QueueStatus(Loose):
     """The status of a job."""
 
     status: str
@@ -59,7 +53,7 @@ class QueueStatus(Wire):
         return ProviderFault(code=self.error_type or "error", message=str(self.error or self.error_type))
 
 
-class _File(Wire):
+class _File(Loose):
     url: str = Field(min_length=1)
     file_size: int | None = None
     width: int | None = None
@@ -67,7 +61,7 @@ class _File(Wire):
     duration: float | None = None
 
 
-class _Payload(Wire):
+class _Payload(Loose):
     video: _File | str | None = None
     video_url: str | None = None
     videos: list[_File | str] | None = None
@@ -96,7 +90,7 @@ def read_status(response: httpx.Response, *, provider: str, generation_id: str) 
         UnreadableAnswer: It is not one of the contract.
     """
     told = read(QueueStatus, response, provider=provider)
-    status = status_of(told.status, _STATUSES, provider=provider, generation_id=generation_id)
+    status = status_of(told.status, provider=provider, generation_id=generation_id)
     if status is Status.COMPLETED and told.fault is not None:
         status = ended_by(told.fault)
     return status, told

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -22,23 +22,24 @@ from prefect_video.providers import standard_webhooks
 from prefect_video.providers.answers import accepted_unread
 from prefect_video.providers.base import Account, Capabilities, link_source
 from prefect_video.providers.fitting import check_fit
+from prefect_video.providers.likeness import is_same_text, may_tell_of
+from prefect_video.providers.openai_jobs import native_id, path_part
 from prefect_video.providers.openai_profiles import profile_of
 from prefect_video.providers.openai_requests import Body, create_body
 from prefect_video.providers.openai_wire import (
     JobInError,
     Page,
     Reader,
-    may_tell_of,
-    native_id,
-    path_part,
     read_event,
 )
 from prefect_video.providers.prices import listed_usd
-from prefect_video.shots import Shot
+from prefect_video.shots import DEFAULT_FPS, Shot
 
 PAGE_SIZE: Final = 100
 CLOCK_MARGIN: Final = timedelta(minutes=2)
 """How far the server's clock may be from ours when an unanswered submit is looked for."""
+DEFAULT_SECONDS: Final = 4.0
+"""How long a video is that asks for no length, by the dialect."""
 KEYLESS: Final = "EMPTY"
 """What is sent to engines that want no key, as their own documentation does."""
 
@@ -235,12 +236,20 @@ class OpenAIProvider:
         return replace(page, generations=tuple(reversed(newest_first)))
 
     def _is_of(self, generation: Generation, shot: Shot) -> bool:
-        if generation.prompt is None or generation.prompt.strip() != shot.prompt.strip():
-            return False
-        size, seconds = self.profile.size_of(shot), shot.length_seconds
-        told = {"size": size, "seconds": seconds, **generation.parameters}
-        # Servers tell whole seconds, also of a number of frames.
-        return bool(told["size"] == size and abs(told["seconds"] - seconds) < 1)
+        told = generation.parameters
+        same_size = told.get("size") in (None, self.profile.size_of(shot))
+        return is_same_text(generation.prompt, shot.prompt) and same_size and _lasts_like(told, shot)
+
+
+def _lasts_like(told: Mapping[str, Any], shot: Shot) -> bool:
+    """Whether what is told of a generation's length is what the shot asks for, in frames or in seconds."""
+    if shot.num_frames and "num_frames" in told:
+        return bool(told["num_frames"] == shot.num_frames and told.get("fps") in (None, shot.fps or DEFAULT_FPS))
+    seconds = told.get("seconds", shot.length_seconds)
+    # Where frames are asked for no seconds are sent, and engines tell the dialect's own default.
+    by_default = bool(shot.num_frames) and seconds == DEFAULT_SECONDS
+    # Servers tell whole seconds, also of a number of frames.
+    return by_default or bool(abs(seconds - shot.length_seconds) < 1)
 
 
 def _older(generation: Generation, moment: datetime | None) -> bool:

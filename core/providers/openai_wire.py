@@ -5,40 +5,24 @@ Unknown fields are ignored and missing ones tolerated: engines leave out and add
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
-from urllib.parse import quote
+from typing import Any, Final
 
 import httpx
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from prefect_video.errors import GenerationEnded, InvalidInput, PolicyRefused, ProviderError, QuotaExhausted
-from prefect_video.generations import Generation, ProviderFault, Status, VideoResult
+from prefect_video.generations import Generation, Status
 from prefect_video.http import retry_after_seconds
-from prefect_video.providers.answers import Wire, json_of, kind_of, moment, read, refusal, status_of
+from prefect_video.providers.answers import Wire, json_of, kind_of, moment, read, refusal
+from prefect_video.providers.openai_jobs import Job, number_of, path_part
+from prefect_video.providers.statuses import status_of
 
 logger = logging.getLogger(__name__)
 
-_STATUSES: Final[Mapping[str, Status]] = {
-    "queued": Status.QUEUED,
-    "pending": Status.QUEUED,
-    "in_progress": Status.PROCESSING,
-    "processing": Status.PROCESSING,
-    "generating": Status.PROCESSING,
-    "postprocessing": Status.PROCESSING,
-    "completed": Status.COMPLETED,
-    "failed": Status.FAILED,
-    "cancelled": Status.CANCELLED,
-    "canceled": Status.CANCELLED,
-    "deleted": Status.CANCELLED,
-    "expired": Status.EXPIRED,
-}
 _CODES: Final[Mapping[str, type[ProviderError]]] = {
     "content_policy_violation": PolicyRefused,
     "moderation_blocked": PolicyRefused,
@@ -50,56 +34,8 @@ _CODES: Final[Mapping[str, type[ProviderError]]] = {
 """What an error's code means; by the HTTP status where it is none of these."""
 
 
-class _Fault(Wire):
-    code: str | int | None = None
-    message: str | None = None
-
-
-def _usable(generation_id: str) -> str:
-    try:
-        path_part(generation_id)
-    except InvalidInput as error:
-        raise ValueError("not an id that can be asked for") from error
-    return generation_id
-
-
-class _Job(Wire):
-    id: Annotated[str, AfterValidator(_usable)]
-    status: str
-    model: str | None = None
-    prompt: str | None = None
-    created_at: float | str | None = None
-    expires_at: float | str | None = None
-    progress: float | None = None
-    seconds: str | float | None = None
-    duration: float | None = None
-    size: str | None = None
-    url: str | None = None
-    error: _Fault | str | None = None
-
-    @property
-    def length(self) -> float | None:
-        return _number(self.seconds if self.seconds is not None else self.duration)
-
-    def result(self, url: str) -> VideoResult:
-        size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", self.size or "")
-        return VideoResult(
-            video_url=url,
-            duration_seconds=self.length,
-            width=int(size[1]) if size else None,
-            height=int(size[2]) if size else None,
-            expires_at=moment(self.expires_at),
-        )
-
-    def fault(self) -> ProviderFault:
-        if isinstance(self.error, _Fault):
-            code = "error" if self.error.code is None else str(self.error.code)
-            return ProviderFault(code=code, message=self.error.message or "no reason given")
-        return ProviderFault(code="error", message=self.error or "no reason given")
-
-
 class _Page(Wire):
-    data: list[_Job]
+    data: list[Job]
     has_more: bool | None = None
     last_id: str | None = None
 
@@ -161,7 +97,7 @@ class Reader:
         Raises:
             UnreadableAnswer: It is not one of the dialect.
         """
-        job = read(_Job, response, provider=self.provider)
+        job = read(Job, response, provider=self.provider)
         return self._told(job, called=called, retry_after=_poll_after(response))
 
     def page(self, response: httpx.Response) -> Page:
@@ -187,15 +123,14 @@ class Reader:
         if not isinstance(body, Mapping) or body.get("object") != "video":
             return None
         try:
-            return self._told(_Job.model_validate(body))
+            return self._told(Job.model_validate(body))
         except ValidationError:
             logger.warning("%s: an unsuccessful answer holds a job that cannot be read", self.provider)
             return None
 
-    def _told(self, job: _Job, *, called: str | None = None, retry_after: float | None = None) -> Generation:
+    def _told(self, job: Job, *, called: str | None = None, retry_after: float | None = None) -> Generation:
         name = called or job.id
-        status = status_of(job.status, _STATUSES, provider=self.provider, generation_id=name)
-        asked = {"seconds": job.length, "size": job.size or None}
+        status = status_of(job.status, provider=self.provider, generation_id=name)
         own_link = job.url if self.links and (job.url or "").startswith(("https://", "http://")) else None
         return Generation(
             id=name,
@@ -203,42 +138,13 @@ class Reader:
             status=status,
             model=job.model,
             created_at=moment(job.created_at),
-            progress=min(percent / 100, 1.0) if (percent := _number(job.progress)) is not None else None,
+            progress=min(percent / 100, 1.0) if (percent := number_of(job.progress)) is not None else None,
             prompt=job.prompt,
-            parameters={field: value for field, value in asked.items() if value is not None},
+            parameters=job.parameters(),
             result=job.result(own_link or self.content_url(name)) if status is Status.COMPLETED else None,
             fault=job.fault() if status is Status.FAILED else None,
             retry_after=retry_after,
         )
-
-
-def path_part(generation_id: str) -> str:
-    """An id as a part of a path; proxies put slashes and plus signs into theirs.
-
-    Raises:
-        InvalidInput: No server gives such an id.
-    """
-    if not generation_id.isascii() or not generation_id.isprintable() or set(generation_id) <= {"."}:
-        raise InvalidInput(f"generation id {generation_id!r} is not one of this dialect")
-    return quote(generation_id, safe="")
-
-
-def native_id(generation_id: str) -> str:
-    """The id that the model's own server gave: LiteLLM wraps it, and for one video differently from call to call."""
-    wrapped = generation_id.removeprefix("video_")
-    try:
-        text = base64.b64decode(wrapped + "=" * (-len(wrapped) % 4), validate=True).decode()
-    except ValueError:
-        return generation_id
-    return text.rpartition(";video_id:")[2] if text.startswith("litellm:") else generation_id
-
-
-def may_tell_of(prompt: str, told: str | None) -> bool:
-    """Whether a server's words may be those of a prompt: it may say nothing, or shorten them."""
-    if told is None or told.strip() == prompt.strip():
-        return True
-    shortened = re.sub(r"(\.\.\.|…)$", "", told)
-    return shortened != told and prompt.startswith(shortened)
 
 
 def read_event(body: bytes) -> tuple[str, str]:
@@ -274,14 +180,6 @@ def _complaint(item: Any) -> str:
 
 
 def _poll_after(response: httpx.Response) -> float | None:
-    milliseconds = _number(response.headers.get("openai-poll-after-ms"))
+    milliseconds = number_of(response.headers.get("openai-poll-after-ms"))
     asked = [retry_after_seconds(response.headers), milliseconds / 1000 if milliseconds is not None else None]
     return max((delay for delay in asked if delay is not None), default=None)
-
-
-def _number(value: str | float | None) -> float | None:
-    try:
-        number = float(value) if value is not None else math.nan
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None

@@ -12,22 +12,12 @@ import httpx
 from pydantic import Field
 
 from prefect_video.errors import PolicyRefused, ProviderError
-from prefect_video.generations import Generation, ProviderFault, Status, VideoResult, WebhookEvent
-from prefect_video.providers.answers import Wire, json_of, kind_of, moment, read, refusal, status_of
+from prefect_video.generations import Generation, ProviderFault, VideoResult, WebhookEvent
+from prefect_video.providers.answers import Loose, Wire, json_of, kind_of, moment, read, refusal
 from prefect_video.providers.base import Capabilities
+from prefect_video.providers.statuses import status_of
 from prefect_video.shots import AspectRatio, Resolution
 
-_STATUSES: Final[Mapping[str, Status]] = {
-    "pending": Status.QUEUED,
-    "queued": Status.QUEUED,
-    "in_progress": Status.PROCESSING,
-    "processing": Status.PROCESSING,
-    "completed": Status.COMPLETED,
-    "failed": Status.FAILED,
-    "cancelled": Status.CANCELLED,
-    "canceled": Status.CANCELLED,
-    "expired": Status.EXPIRED,
-}
 _USD_PER_SECOND_SKUS: Final[tuple[tuple[str, Decimal], ...]] = (
     ("text_to_video_duration_seconds_{resolution}", Decimal(1)),
     ("duration_seconds_with_audio_{resolution}", Decimal(1)),
@@ -47,11 +37,11 @@ reference images) do not tell the price of a second.
 """
 
 
-class _Usage(Wire):
+class _Usage(Loose):
     cost: Decimal | None = None
 
 
-class _Job(Wire):
+class _Job(Loose):
     id: str = Field(min_length=1)
     status: str
     polling_url: str | None = None
@@ -64,7 +54,7 @@ class _Job(Wire):
     error: str | dict[str, Any] | None = None
 
 
-class _Model(Wire):
+class _Model(Loose):
     id: str
     supported_resolutions: list[str] | None = None
     supported_aspect_ratios: list[str] | None = None
@@ -106,7 +96,7 @@ def read_job(response: httpx.Response, *, provider: str) -> Job:
     generation = Generation(
         id=wire.id,
         provider=provider,
-        status=status_of(wire.status, _STATUSES, provider=provider, generation_id=wire.id),
+        status=status_of(wire.status, provider=provider, generation_id=wire.id),
         model=wire.model,
         created_at=moment(wire.created_at),
         result=VideoResult(video_url=link, expires_at=moment(wire.expires_at) if signed else None) if link else None,

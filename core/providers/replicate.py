@@ -23,6 +23,7 @@ from prefect_video.providers import replicate_wire, standard_webhooks
 from prefect_video.providers.answers import accepted_unread
 from prefect_video.providers.base import Account, Capabilities, link_source
 from prefect_video.providers.fitting import check_fit
+from prefect_video.providers.likeness import holds_all, may_tell_of
 from prefect_video.providers.model_inputs import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, HostedModels
 from prefect_video.providers.prices import listed_usd
 from prefect_video.providers.references import reference_urls
@@ -34,6 +35,7 @@ CLOCK_MARGIN: Final = timedelta(minutes=2)
 SHORTEST_DEADLINE_SECONDS: Final = 5
 
 _VERSION: Final = re.compile(r"[0-9a-f]{40,64}")
+_HASH: Final = re.compile(r"[0-9a-f]{8,64}")
 _MODEL: Final = re.compile(r"(?P<owner>[\w.-]+)/(?P<name>[\w.-]+)(?::(?P<version>[\w.-]+))?", re.ASCII)
 
 
@@ -172,19 +174,23 @@ class ReplicateProvider:
         """Looks for the oldest prediction with the input that was sent; see `Provider.find`."""
         model = self._models.name(shot)
         asked = self._models.input(shot).arguments(shot)
-        alike: list[Generation] = []
+        alike: list[replicate_wire.Prediction] = []
         async for prediction in self._predictions(sent_at - CLOCK_MARGIN):
-            generation = prediction.generation
-            if generation.id in known_ids or not _may_be_of(prediction, model):
-                continue
-            if prediction.removed:
-                raise NeedsAttention(
-                    f"{self.name} has removed the input of prediction {generation.id}, so nobody can tell whether it"
-                    f" is shot {shot.id!r}"
-                )
-            if _is_like(prediction.input, asked):
-                alike.append(generation)
-        return min(alike, key=lambda one: one.created_at or sent_at, default=None)
+            if (
+                prediction.generation.id not in known_ids
+                and _may_be_of(prediction, model)
+                and may_tell_of(shot.prompt, prediction.generation.prompt)
+            ):
+                alike.append(prediction)
+        same = [one.generation for one in alike if holds_all(one.input, asked)]
+        if alike and not same:
+            doubtful = alike[0]
+            told = "has removed the input of" if doubtful.removed else "tells other inputs, or none, of"
+            raise NeedsAttention(
+                f"{self.name} {told} prediction {doubtful.generation.id}, so nobody can tell whether it is"
+                f" shot {shot.id!r}"
+            )
+        return min(same, key=lambda one: one.created_at or sent_at, default=None)
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
         """Verifies the Standard Webhooks signature; see `Provider.parse_webhook`."""
@@ -243,16 +249,15 @@ def _address(model: str) -> tuple[str, dict[str, Any]]:
 
 
 def _may_be_of(prediction: replicate_wire.Prediction, model: str) -> bool:
-    """Whether a prediction is by that model; one that does not name its model may be."""
-    _, address = _address(model)
-    if "version" in address:
-        return prediction.version in (None, address["version"])
-    return prediction.generation.model in (None, model)
-
-
-def _is_like(told: Mapping[str, Any], asked: Mapping[str, object]) -> bool:
-    """Whether an input holds all that was asked; references are left out, as they may be told as other URLs."""
-    return all(name in told and str(told[name]) == str(value) for name, value in asked.items())
+    """Whether a prediction may be by that model: not where it tells another version, or another name."""
+    named = _MODEL.fullmatch(model)
+    asked, told = (named["version"] if named else model), prediction.version
+    if asked and told and _HASH.fullmatch(asked) and _HASH.fullmatch(told):
+        # Both name the version's id, which may be cut short.
+        return told.startswith(asked) or asked.startswith(told)
+    name = f"{named['owner']}/{named['name']}" if named else None
+    of = prediction.generation.model
+    return name is None or of is None or of.casefold() == name.casefold()
 
 
 def _path_part(generation_id: str) -> str:

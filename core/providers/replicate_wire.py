@@ -14,26 +14,17 @@ from pydantic import Field
 
 from prefect_video.errors import ProviderError, UnreadableAnswer
 from prefect_video.generations import Generation, ProviderFault, Status, VideoResult, WebhookEvent
-from prefect_video.providers.answers import Wire, json_of, kind_of, moment, read, refusal, status_of
+from prefect_video.providers.answers import Loose, Wire, json_of, kind_of, moment, read, refusal
+from prefect_video.providers.statuses import status_of
 
 FILES_KEPT: Final = timedelta(hours=1)
 """How long after its end a prediction's input and output can be had."""
 
-_STATUSES: Final[Mapping[str, Status]] = {
-    "queued": Status.QUEUED,
-    "starting": Status.QUEUED,
-    "processing": Status.PROCESSING,
-    "succeeded": Status.COMPLETED,
-    "failed": Status.FAILED,
-    "canceled": Status.CANCELLED,
-    "cancelled": Status.CANCELLED,
-    "aborted": Status.CANCELLED,
-}
 _CODE: Final = re.compile(r"\b(E\d{3,5})\b")
 _AVAILABLE_IN: Final = re.compile(r"available in (\d+(?:\.\d+)?) ?s")
 
 
-class _Prediction(Wire):
+class _Prediction(Loose):
     id: str = Field(min_length=1)
     status: str
     model: str | None = None
@@ -125,7 +116,7 @@ def read_error(response: httpx.Response, *, provider: str) -> ProviderError:
 
 
 def _told(wire: _Prediction, provider: str) -> Prediction:
-    status = status_of(wire.status, _STATUSES, provider=provider, generation_id=wire.id)
+    status = status_of(wire.status, provider=provider, generation_id=wire.id)
     link = next(_links(wire.output), None)
     if status is Status.COMPLETED and link is None and wire.data_removed:
         status = Status.EXPIRED

@@ -5,16 +5,15 @@ Unknown fields are ignored and missing optional ones tolerated: a provider may a
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from prefect_video.errors import (
     AuthenticationFailed,
@@ -28,26 +27,14 @@ from prefect_video.errors import (
     RequestRefused,
     UnreadableAnswer,
 )
-from prefect_video.generations import Generation, ProviderFault, Status, VideoResult, WebhookEvent
+from prefect_video.generations import Generation, ProviderFault, VideoResult, WebhookEvent
 from prefect_video.http import retry_after_seconds
+from prefect_video.providers.answers import Loose, Wire
+from prefect_video.providers.statuses import status_of
 from prefect_video.shots import Shot
 
-logger = logging.getLogger(__name__)
 
-_STATUSES: Final[Mapping[str, Status]] = {
-    "queued": Status.QUEUED,
-    "processing": Status.PROCESSING,
-    "completed": Status.COMPLETED,
-    "failed": Status.FAILED,
-    "cancelled": Status.CANCELLED,
-}
-
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-
-class _Result(_Wire):
+class _Result(Loose):
     video_url: str
     thumbnail_url: str | None = None
     duration: float | None = None
@@ -56,18 +43,18 @@ class _Result(_Wire):
     expires_at: float | None = None
 
 
-class _Usage(_Wire):
+class _Usage(Loose):
     seconds_generated: float | None = None
     cost_usd: Decimal | None = None
 
 
-class _Fault(_Wire):
+class _Fault(Loose):
     type: str | None = None
     code: str | None = None
     message: str | None = None
 
 
-class _Generation(_Wire):
+class _Generation(Loose):
     id: str = Field(min_length=1)
     status: str
     created: float | None = None
@@ -84,7 +71,7 @@ class _Generation(_Wire):
         return Generation(
             id=self.id,
             provider=provider,
-            status=read_status(self.status, provider=provider, generation_id=self.id),
+            status=status_of(self.status, provider=provider, generation_id=self.id),
             model=self.model,
             created_at=_moment(self.created),
             estimated_completion_at=_moment(self.estimated_completion_time),
@@ -98,7 +85,7 @@ class _Generation(_Wire):
         )
 
 
-class _Page(_Wire):
+class _Page(Wire):
     data: list[_Generation]
     has_more: bool = False
 
@@ -145,15 +132,6 @@ def read_event(body: Any) -> WebhookEvent:
         generation_id=str(body["data"]["generation_id"]),
         sent_at=datetime.fromtimestamp(float(body["timestamp"]), UTC),
     )
-
-
-def read_status(text: str, *, provider: str, generation_id: str) -> Status:
-    """The status a provider's word stands for; a word that is not known counts as processing."""
-    status = _STATUSES.get(text.casefold())
-    if status is None:
-        logger.warning("%s generation %s: unknown status %r counts as processing", provider, generation_id, text)
-        return Status.PROCESSING
-    return status
 
 
 def read_error(response: httpx.Response, *, provider: str) -> ProviderError:

@@ -192,9 +192,9 @@ async def test_an_accepted_submit_without_an_id_is_unknown_not_failed() -> None:
 
 
 async def test_an_unknown_status_counts_as_processing(caplog: pytest.LogCaptureFixture) -> None:
-    provider = mocked(httpx.Response(200, json={"id": "gen_1", "status": "dreaming"}))
+    provider = mocked(httpx.Response(200, json={"id": "gen_1", "status": "pondering"}))
     assert (await provider.retrieve("gen_1")).status is Status.PROCESSING
-    assert "unknown status 'dreaming'" in caplog.text
+    assert "unknown status 'pondering'" in caplog.text
 
 
 async def test_a_generation_that_is_no_object_is_unreadable() -> None:

@@ -17,8 +17,8 @@ from prefect_video.errors import (
     RequestRefused,
     Unsupported,
 )
+from prefect_video.providers.openai_jobs import native_id
 from prefect_video.providers.openai_profiles import PROFILES
-from prefect_video.providers.openai_wire import native_id
 from tests.providers.openai import ENGINES, SHOT, Open, Server, find, job, open_profile, submit
 
 __all__ = ["open_profile"]

@@ -85,7 +85,7 @@ async def test_a_completed_job_without_links_has_its_documented_address() -> Non
         ("cancelled", Status.CANCELLED),
         ("expired", Status.EXPIRED),
         ("EXPIRED", Status.EXPIRED),
-        ("dreaming", Status.PROCESSING),
+        ("pondering", Status.PROCESSING),
     ],
 )
 async def test_statuses(word: str, status: Status, caplog: pytest.LogCaptureFixture) -> None:
@@ -94,7 +94,7 @@ async def test_statuses(word: str, status: Status, caplog: pytest.LogCaptureFixt
     assert seen.status is status
     assert seen.fault is not None
     assert seen.fault.message == "too bad"
-    assert ("unknown status" in caplog.text) == (word == "dreaming")
+    assert ("unknown status" in caplog.text) == (word == "pondering")
 
 
 async def test_what_is_sent() -> None:

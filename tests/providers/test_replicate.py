@@ -207,8 +207,22 @@ async def test_an_unanswered_submit_is_found_by_its_input(provider: ReplicatePro
     found = await provider.find(wanted, idempotency_key="k", sent_at=since, known_ids={known})
     assert found is not None
     assert found.id not in {other_model, other_seed, known}
-    assert await provider.find(wanted, idempotency_key="k", sent_at=since, known_ids={known, found.id}) is None
+    # The one of the same words and another seed may be ours, told otherwise; only when it is known, it is not.
+    with pytest.raises(NeedsAttention, match="tells other inputs"):
+        await provider.find(wanted, idempotency_key="k", sent_at=since, known_ids={known, found.id})
+    others = {known, found.id, other_seed}
+    assert await provider.find(wanted, idempotency_key="k", sent_at=since, known_ids=others) is None
     assert provider.capabilities.reconciling == "likeness"
+
+
+async def test_a_number_that_comes_back_in_another_spelling_is_the_same(
+    provider: ReplicateProvider, emulator: Emulator
+) -> None:
+    shot, since = SHOT.model_copy(update={"guidance_scale": 7.0}), datetime.now(UTC)
+    emulator.add_fault(operation="submit", kind="error_after")
+    with pytest.raises(SubmitUnknown):
+        await submit(provider, shot)
+    assert await provider.find(shot, idempotency_key="k", sent_at=since, known_ids=()) is not None
 
 
 async def test_a_submit_that_never_arrived_is_proven_absent(provider: ReplicateProvider, emulator: Emulator) -> None:

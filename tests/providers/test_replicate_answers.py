@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from prefect_video import InvalidInput
+from prefect_video import InvalidInput, NeedsAttention
 from prefect_video.errors import (
     AuthenticationFailed,
     NotFound,
@@ -17,6 +17,7 @@ from prefect_video.errors import (
     UnreadableAnswer,
 )
 from prefect_video.generations import Status
+from prefect_video.providers.replicate import ReplicateProvider
 from tests.providers.replicate import BASE, HASH, SHOT, mocked, submit
 
 
@@ -103,6 +104,70 @@ async def test_of_a_version_only_its_own_predictions_count() -> None:
     found = await provider.find(shot, idempotency_key="k", sent_at=now, known_ids=())
     assert found is not None
     assert found.id == "p1"
+
+
+INPUT = {"prompt": "a red balloon", "duration": 2, "aspect_ratio": "16:9", "resolution": "480p"}
+
+
+def echoed(**told: object) -> ReplicateProvider:
+    """Its only prediction is of the shot's words and was sent just now."""
+    prediction = {"id": "p1", "status": "processing", "model": SHOT.model, "version": "hidden", "input": INPUT, **told}
+    page = {"results": [{**prediction, "created_at": datetime.now(UTC).isoformat()}], "next": None}
+    return mocked(httpx.Response(200, json=page))[0]
+
+
+async def found(provider: ReplicateProvider, **asked: object) -> str | None:
+    shot = SHOT.model_copy(update=asked)
+    told = await provider.find(shot, idempotency_key="k", sent_at=datetime.now(UTC), known_ids=())
+    return told.id if told else None
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"guidance_scale": 7.0}, {"input": {**INPUT, "guidance_scale": 7}}),
+        ({"guidance_scale": 7.5}, {"input": {**INPUT, "guidance_scale": "7.5", "disable_safety_checker": False}}),
+        ({"prompt": "a red balloon "}, {}),
+        ({"model": "Emulator/Video"}, {}),
+        ({"model": HASH}, {"version": HASH[:12]}),
+        ({"model": f"emulator/video:{HASH[:12]}"}, {"version": HASH}),
+        ({"model": f"emulator/video:{HASH}"}, {"version": None}),
+    ],
+)
+async def test_what_was_sent_is_recognised_in_the_spelling_of_the_host(
+    asked: dict[str, object], told: dict[str, object]
+) -> None:
+    assert await found(echoed(**told), **asked) == "p1"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"input": {**INPUT, "resolution": "720p"}},
+        {"input": {"prompt": "a red balloon"}},
+        {"input": {**INPUT, "prompt": "a red ..."}},
+        {"input": {}},
+        {"input": None},
+        {"input": None, "data_removed": True},
+        {"input": None, "model": None, "version": None},
+    ],
+)
+async def test_what_is_told_otherwise_is_neither_taken_nor_taken_for_nothing(told: dict[str, object]) -> None:
+    with pytest.raises(NeedsAttention, match="nobody can tell"):
+        await found(echoed(**told))
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({}, {"input": {**INPUT, "prompt": "a blue balloon"}}),
+        ({}, {"model": "emulator/other"}),
+        ({"model": HASH}, {"version": HASH[::-1]}),
+        ({"model": f"emulator/video:{HASH}"}, {"version": HASH[::-1]}),
+    ],
+)
+async def test_other_words_and_other_models_are_not_ours(asked: dict[str, object], told: dict[str, object]) -> None:
+    assert await found(echoed(**told), **asked) is None
 
 
 async def test_a_cursor_that_leads_nowhere_ends_the_list() -> None:

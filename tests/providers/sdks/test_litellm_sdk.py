@@ -16,7 +16,7 @@ from litellm.types.videos.utils import encode_video_id_with_provider
 from prefect_video.emulator import Emulator
 from prefect_video.emulator.openai_words import wrapped_id
 from prefect_video.media import probe
-from prefect_video.providers.openai_wire import native_id
+from prefect_video.providers.openai_jobs import native_id
 
 
 def where(emulator: Emulator, profile: str | None = None) -> dict[str, Any]:
