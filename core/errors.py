@@ -16,7 +16,8 @@ VideoError
 │   ├── UnreadableAnswer    the answer does not keep to the provider's contract
 │   └── GenerationEnded     the generation is over and there is no video
 │       ├── GenerationFailed        the provider failed; a new attempt is a new payment
-│       │   └── GenerationBlocked   its content policy stopped it; never tried anew, kept for review
+│       │   ├── GenerationBlocked   its content policy stopped it; never tried anew, kept for review
+│       │   └── GenerationInvalid   the request itself was wrong, which showed after it was accepted; never tried anew
 │       ├── GenerationCancelled     somebody cancelled it
 │       ├── GenerationExpired       the video existed and can no longer be fetched
 │       └── GenerationLost          the provider no longer knows a generation it had accepted
@@ -161,11 +162,25 @@ class GenerationEnded(ProviderError):
 
 
 class GenerationFailed(GenerationEnded):
-    """The provider failed to make the video. A new attempt is a new payment."""
+    """The provider failed to make the video. A new attempt is a new payment.
+
+    Attributes:
+        fails_again: Whether the same request would fail again, so that it is not tried anew by itself.
+    """
+
+    fails_again: bool = False
 
 
 class GenerationBlocked(GenerationFailed):
     """The provider's content policy stopped it after it was accepted. Change the prompt; never tried anew."""
+
+    fails_again = True
+
+
+class GenerationInvalid(GenerationFailed):
+    """The provider found the request itself wrong after it was accepted. Correct the shot; never tried anew."""
+
+    fails_again = True
 
 
 class GenerationCancelled(GenerationEnded):

@@ -73,10 +73,18 @@ POLICY_FAULTS: Final = frozenset(
 
 
 class ProviderFault(_Told):
-    """Why a generation failed, in the provider's words."""
+    """Why a generation failed, in the provider's words.
+
+    Attributes:
+        code: The provider's word for it.
+        message: What it says.
+        of_request: Whether the request itself was wrong, so that the same one would fail again. That it showed only
+            after it was accepted may be billed.
+    """
 
     code: str
     message: str
+    of_request: bool = False
 
 
 class Generation(_Told):

@@ -140,30 +140,32 @@ def read_error(response: httpx.Response, *, provider: str) -> ProviderError:
 def read_result_error(response: httpx.Response, *, provider: str) -> ProviderError:
     """The error that an unsuccessful answer in place of a result means.
 
-    The model's own refusal is the job's end. A 5xx is one only where fal says that it is the job's: it may be the
-    queue's passing trouble, and what is paid must not be given up for that.
+    It is the job's end only where fal says that the error is the job's, by its type, or by the 422 with which a model
+    refuses its input. Anything else may be the passing trouble of the queue or of a proxy before it, and what is paid
+    must not be given up for that.
     """
     fault = _fault(response)
     kind = kind_of(response.status_code)
-    if kind is RequestRefused and "in progress" in fault.message:
-        kind = ProviderUnavailable
-    of_the_job = kind is RequestRefused or (kind is ProviderUnavailable and fault.code != _UNTOLD)
-    if not of_the_job:
-        return refusal(kind, fault.message, response, provider=provider)
-    error = ResultRefused(f"{provider}: {fault.message}", provider=provider)
-    error.fault = fault
-    return error
+    if kind is RequestRefused or kind is ProviderUnavailable:
+        if fault.code == _UNTOLD and not fault.of_request:
+            return refusal(ProviderUnavailable, fault.message, response, provider=provider)
+        error = ResultRefused(f"{provider}: {fault.message}", provider=provider)
+        error.fault = fault
+        return error
+    return refusal(kind, fault.message, response, provider=provider)
 
 
 def _fault(response: httpx.Response) -> ProviderFault:
     """Code and message of an error body: a list of typed errors by the model, or one by the queue."""
     body = json_of(response)
     detail = body.get("detail") if isinstance(body, Mapping) else None
+    of_request = response.status_code == 422 and detail is not None
     code = body.get("error_type") if isinstance(body, Mapping) else None
     code = code or response.headers.get("x-fal-error-type")
     if isinstance(detail, list) and detail and isinstance(detail[0], Mapping):
         first = detail[0]
         where = ".".join(str(part) for part in first.get("loc") or ())
         message = f"{where}: {first.get('msg')}" if where else str(first.get("msg"))
-        return ProviderFault(code=str(first.get("type") or code or _UNTOLD), message=message)
-    return ProviderFault(code=str(code or _UNTOLD), message=str(detail or f"HTTP {response.status_code}"))
+        return ProviderFault(code=str(first.get("type") or code or _UNTOLD), message=message, of_request=of_request)
+    told = str(detail or f"HTTP {response.status_code}")
+    return ProviderFault(code=str(code or _UNTOLD), message=told, of_request=of_request)

@@ -38,13 +38,16 @@ async def end(
 ) -> Entry:
     """Ends a row and settles its cost.
 
-    A failed or cancelled generation costs what the provider says, nothing when it says nothing; one that is lost or
-    expired was made, so its reservation counts as spent, and it is held for a human unless policy says otherwise.
+    A failed or cancelled generation costs what the provider says, nothing when it says nothing, unless the request was
+    at fault: that may be billed, and the reservation counts as spent. One that is lost or expired was made, so its
+    reservation counts too, and it is held for a human unless policy says otherwise.
     """
     told = generation.cost_usd if generation else None
-    free = state in (State.FAILED, State.CANCELLED)
+    of_request = generation is not None and generation.fault is not None and generation.fault.of_request
+    without_video = state in (State.FAILED, State.CANCELLED)
+    free = without_video and not of_request
     attention = None
-    if not free and studio.settings.on_lost == "hold":
+    if not without_video and studio.settings.on_lost == "hold":
         attention = (
             f"{error} It was paid for and is not bought again by itself:"
             f" prefect-video resolve {entry.id} --buy-again (or --give-up)"

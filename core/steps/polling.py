@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from prefect_video.errors import DeadlinePassed, GenerationBlocked
-from prefect_video.generations import POLICY_FAULTS, Generation, Status
+from prefect_video.errors import DeadlinePassed, GenerationBlocked, GenerationFailed, GenerationInvalid
+from prefect_video.generations import POLICY_FAULTS, Generation, ProviderFault, Status
 from prefect_video.ledger import Entry, State
 from prefect_video.steps import overdue
 from prefect_video.steps.ending import ERRORS, demand_alive, end
@@ -60,8 +60,7 @@ async def record_end(studio: Studio, entry: Entry, generation: Generation) -> En
         return entry
     state, happened = _ENDED[generation.status]
     reason = f" ({generation.fault.code}: {generation.fault.message})" if generation.fault else ""
-    blocked = generation.fault is not None and generation.fault.code.casefold() in POLICY_FAULTS
-    kind = GenerationBlocked if blocked and state is State.FAILED else ERRORS[state]
+    kind = _failure(generation.fault) if state is State.FAILED else ERRORS[state]
     error = kind(
         f"shot {entry.shot.id!r}: {happened}{reason}; generation {generation.id} at {generation.provider}.",
         provider=generation.provider,
@@ -69,6 +68,12 @@ async def record_end(studio: Studio, entry: Entry, generation: Generation) -> En
     )
     await end(studio, entry, state, error, generation=generation)
     raise error
+
+
+def _failure(fault: ProviderFault | None) -> type[GenerationFailed]:
+    if fault is not None and fault.code.casefold() in POLICY_FAULTS:
+        return GenerationBlocked
+    return GenerationInvalid if fault is not None and fault.of_request else GenerationFailed
 
 
 async def _end_of(studio: Studio, entry: Entry, generation_id: str) -> Generation | Entry:

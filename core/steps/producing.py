@@ -11,7 +11,6 @@ from prefect_video.assets import Asset
 from prefect_video.downloads import Downloaded
 from prefect_video.errors import (
     BudgetExceeded,
-    GenerationBlocked,
     GenerationFailed,
     GenerationLost,
     NeedsAttention,
@@ -117,9 +116,9 @@ async def produce(
             asset = await carry(studio, entry, steps, passage)
             entry = await studio.ledger.get(entry.id)
             return Produced(asset, entry, cached=False) if asset else InFlight(entry, ours=True)
-        except GenerationBlocked:
-            raise
         except GenerationFailed as error:
+            if error.fails_again:
+                raise
             failure = error
         except GenerationLost as error:
             if studio.settings.on_lost == "hold":

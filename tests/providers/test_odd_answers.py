@@ -29,7 +29,7 @@ OPEN: Mapping[str, Callable[[httpx.MockTransport], Provider]] = {
     "fal": lambda at: FalProvider(api_key="k", settings=QUICK, transport=at),
     "replicate": lambda at: ReplicateProvider(api_key="k", settings=QUICK, transport=at),
 }
-IDS: Mapping[str, str] = {name: "v" for name in OPEN} | {"fal": "emulator/video/requests/v"}
+IDS: Mapping[str, str] = dict.fromkeys(OPEN, "v") | {"fal": "emulator/video/requests/v"}
 
 
 def answering(name: str, told: Mapping[str, Any]) -> Provider:
