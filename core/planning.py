@@ -50,7 +50,7 @@ class PlannedShot(BaseModel):
             `held` for a human, or refuse it as `over_budget`.
         prompt: What is to be seen.
         duration: Seconds.
-        resolution: The length of the shorter side.
+        resolution: The length of the shorter side, or the exact size.
         aspect_ratio: Width to height.
         estimate_usd: What it would cost; 0 when nothing is bought, None when the price is not known.
         uri: Where the video is, when it is cached.
@@ -259,7 +259,7 @@ def _planned(intent: Intent, action: PlannedAction, **more: Any) -> PlannedShot:
         action=action,
         prompt=shot.prompt,
         duration=shot.duration,
-        resolution=shot.resolution,
+        resolution=shot.size or shot.resolution,
         aspect_ratio=shot.aspect_ratio,
         **more,
     )

@@ -84,6 +84,9 @@ def degrade(shot: Shot, fallback: Fallback, studios: Sequence[Studio], current: 
             raise InvalidInput(f"fallback: provider {fallback.provider!r} is not open")
         studio = named[0]
     given_up = fallback.model_dump(exclude={"provider"}, exclude_none=True)
+    if "resolution" in given_up:
+        # An exact size would win over it.
+        given_up["size"] = None
     changed = {name: value for name, value in given_up.items() if value != getattr(shot, name)}
     said = tuple(f"{name}: {getattr(shot, name)!r} became {value!r}" for name, value in changed.items())
     if studio is not current:

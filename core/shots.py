@@ -44,6 +44,10 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
 _SHORT_SIDE: Final[dict[Resolution, int]] = {"480p": 480, "720p": 720, "1080p": 1080}
 
 
+Size = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{2,3}x[1-9][0-9]{2,3}$", strict=True)]
+"""Width and height in pixels, such as `1792x1024`; each 100 to 9999."""
+
+
 def frame_size(aspect_ratio: AspectRatio, resolution: Resolution) -> tuple[int, int]:
     """Width and height in pixels of a picture, for example `(1280, 720)` for 16:9 at 720p; both are even."""
     short = _SHORT_SIDE[resolution]
@@ -65,6 +69,8 @@ class Shot(_Asked):
         duration: Length in whole seconds, 1 to 20.
         aspect_ratio: `16:9`, `9:16` or `1:1`.
         resolution: `480p`, `720p` or `1080p`: the length of the shorter side.
+        size: Exact width and height in pixels, such as `1792x1024`, where the provider takes it; wins over aspect ratio
+            and resolution.
         seed: Fixes the randomness where the provider can.
         negative_prompt: What is not to be seen, for engines that take it.
         fps: Frames per second, for engines that take it.
@@ -83,6 +89,7 @@ class Shot(_Asked):
     duration: Duration = 10
     aspect_ratio: AspectRatio = "16:9"
     resolution: Resolution = "1080p"
+    size: Size | None = None
     seed: Seed | None = None
     negative_prompt: Prompt | None = None
     fps: int | None = Field(default=None, ge=1, le=120, strict=True)
@@ -103,7 +110,15 @@ class Shot(_Asked):
     @property
     def frame_size(self) -> tuple[int, int]:
         """Width and height in pixels."""
+        if self.size is not None:
+            width, height = map(int, self.size.split("x"))
+            return width, height
         return frame_size(self.aspect_ratio, self.resolution)
+
+    @property
+    def lines(self) -> str:
+        """The length of the shorter side as resolutions are named, such as `1024p`."""
+        return f"{min(self.frame_size)}p" if self.size is not None else self.resolution
 
     @property
     def length_seconds(self) -> float:
@@ -118,6 +133,7 @@ class ShotDefaults(_Asked):
     duration: Duration | None = None
     aspect_ratio: AspectRatio | None = None
     resolution: Resolution | None = None
+    size: Size | None = None
     seed: Seed | None = None
     negative_prompt: Prompt | None = None
     fps: int | None = Field(default=None, ge=1, le=120, strict=True)

@@ -238,10 +238,9 @@ def _lines(size: tuple[str, int]) -> int:
 
 
 def _besides(takes: Collection[str]) -> str:
-    if set(takes) >= set(OPTIONAL_FIELDS):
-        return "all"
+    left_out = [field for field in OPTIONAL_FIELDS if field not in takes]
     if set(takes) >= set(EXTRAS):
-        return "all but references"
+        return f"all but {_code(left_out)}" if left_out else "all"
     return _code([field for field in OPTIONAL_FIELDS if field in takes]) or "–"
 
 

@@ -22,7 +22,10 @@ DEFAULT_SIZE: Final = "720x1280"
 DEFAULT_SECONDS: Final = 4
 LONGEST_SECONDS: Final = 60
 
-_PRO_USD: Final = {"720x1280": Decimal("0.30"), "1280x720": Decimal("0.30")}
+_PRO_USD: Final = {
+    **dict.fromkeys(("720x1280", "1280x720"), Decimal("0.30")),
+    **dict.fromkeys(("1024x1792", "1792x1024"), Decimal("0.50")),
+}
 _PRO_LARGE_USD, _USD = Decimal("0.70"), Decimal("0.10")
 _NESTED = re.compile(r"([^\[\]]+)\[([^\[\]]+)\]")
 

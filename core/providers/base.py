@@ -23,6 +23,7 @@ OPTIONAL_FIELDS: Final = (
     "num_inference_steps",
     "guidance_scale",
     "references",
+    "size",
 )
 """Fields of a shot that not every provider takes."""
 
@@ -67,6 +68,7 @@ class Capabilities:
         can_cancel: Whether a running generation can be cancelled.
         reconciling: How an unanswered submit is resolved.
         takes: Optional fields of a shot that are obeyed (see `OPTIONAL_FIELDS`).
+        max_references: How many references, where any are taken; None for as many as there are.
         fetches_webhook_keys: Whether `parse_webhook` may ask the network for the keys it checks with, and blocks then.
         work_seconds_per_second: The span of work for one second of video, as a first guess.
     """
@@ -81,6 +83,7 @@ class Capabilities:
     can_cancel: bool = True
     reconciling: Reconciling = "none"
     takes: Collection[str] = ()
+    max_references: int | None = 1
     fetches_webhook_keys: bool = False
     work_seconds_per_second: tuple[float, float] = (6.0, 12.0)
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
+from typing import Any, Final
+
 from prefect_video.errors import Unsupported
 from prefect_video.providers.base import OPTIONAL_FIELDS, Capabilities
-from prefect_video.shots import Shot
+from prefect_video.shots import Resolution, Shot, frame_size
+
+SAME_SHAPE_SHARE: Final = 0.05
+"""How far the sides' ratio may be from one of the usual ones to count as that: 1792 by 1024 is 16:9."""
 
 
 def check_fit(shot: Shot, offered: Capabilities, *, by: str) -> None:
@@ -18,44 +25,122 @@ def check_fit(shot: Shot, offered: Capabilities, *, by: str) -> None:
     Raises:
         Unsupported: The message names the shot, the field and the nearest value that is offered.
     """
-    if shot.resolution not in offered.sizes:
-        sizes = ", ".join(sorted(offered.sizes, key=lambda size: int(size[:-1])))
+    if shot.size is None and shot.resolution not in offered.sizes:
+        sizes = ", ".join(_sorted(offered.sizes)) or "none that a shot can ask for"
         raise Unsupported(f"shot {shot.id!r}: resolution: {by} has no {shot.resolution}; it has {sizes}")
-    longest = offered.sizes[shot.resolution]
-    if shot.duration > longest:
+    longest = _longest(shot, offered)
+    if _seconds(shot) > longest:
         raise Unsupported(
-            f"shot {shot.id!r}: duration: {by} makes at most {longest} s at {shot.resolution}, not {shot.duration} s"
+            f"shot {shot.id!r}: {_length_field(shot)}: {by} makes at most {longest} s at"
+            f" {shot.size or shot.resolution}, not {shot.length_seconds:g} s"
         )
-    if offered.durations and shot.duration not in offered.durations:
-        nearest = min(offered.durations, key=lambda seconds: (abs(seconds - shot.duration), -seconds))
-        raise Unsupported(f"shot {shot.id!r}: duration: {by} makes no {shot.duration} s; the nearest is {nearest} s")
-    if shot.aspect_ratio not in offered.aspect_ratios:
+    if offered.durations and _seconds(shot) not in offered.durations:
+        nearest = min(offered.durations, key=lambda seconds: _distance(seconds, shot))
+        raise Unsupported(
+            f"shot {shot.id!r}: {_length_field(shot)}: {by} makes no {shot.length_seconds:g} s;"
+            f" the nearest is {nearest} s"
+        )
+    if shot.size is None and shot.aspect_ratio not in offered.aspect_ratios:
         ratios = ", ".join(offered.aspect_ratios)
         raise Unsupported(f"shot {shot.id!r}: aspect_ratio: {by} has no {shot.aspect_ratio}; it has {ratios}")
-    for field in OPTIONAL_FIELDS:
-        if getattr(shot, field) not in (None, ()) and field not in offered.takes:
-            raise Unsupported(f"shot {shot.id!r}: {field}: {by} takes none; leave it out")
+    for field in _not_taken(shot, offered):
+        raise Unsupported(f"shot {shot.id!r}: {field}: {by} takes none; leave it out")
+    if len(shot.references) > (most := _most_references(shot, offered)):
+        raise Unsupported(f"shot {shot.id!r}: references: {by} takes {most}, not {len(shot.references)}")
 
 
 def adapt(shot: Shot, offered: Capabilities) -> tuple[Shot, list[str]]:
     """The nearest shot that the capabilities cover, and what was changed, one sentence each.
 
-    The duration goes to the nearest that is offered (the longer of two), the resolution to the best one not above
-    what is asked, else the lowest; optional fields that are not taken are left out. An aspect ratio is never changed:
-    it is another picture.
+    The duration goes to the nearest that is offered (the longer of two), also from a number of frames that is not; the
+    resolution to the best one not above what is asked, else the lowest; optional fields that are not taken are left
+    out, references beyond those that are taken too. An aspect ratio is never changed: it is another picture.
+
+    Raises:
+        Unsupported: No resolution is offered that a shot can ask for.
     """
-    changes: dict[str, object] = {}
-    resolution = shot.resolution
-    if resolution not in offered.sizes:
-        lines = sorted((int(size[:-1]), size) for size in offered.sizes)
-        resolution = max((one for one in lines if one[0] <= int(resolution[:-1])), default=lines[0])[1]
-        changes["resolution"] = resolution
-    allowed = [s for s in (offered.durations or range(1, 21)) if s <= offered.sizes[resolution]]
-    duration = min(allowed, key=lambda seconds: (abs(seconds - shot.duration), -seconds), default=shot.duration)
-    if duration != shot.duration:
-        changes["duration"] = duration
-    for field in OPTIONAL_FIELDS:
-        if getattr(shot, field) not in (None, ()) and field not in offered.takes:
+    if not offered.sizes:
+        raise Unsupported(
+            f"shot {shot.id!r}: resolution: none is offered that a shot can ask for; choose another model"
+        )
+    changes: dict[str, Any] = {}
+    if shot.size is None:
+        changes |= _nearest_resolution(shot, offered)
+    elif "size" not in offered.takes:
+        changes |= _without_size(shot, offered)
+    fitted = shot.model_copy(update=changes)
+    if not (shot.num_frames and "num_frames" in offered.takes and _is_length(fitted, offered)):
+        changes |= _nearest_duration(fitted, offered)
+    for field in _not_taken(fitted, offered):
+        if field != "size":
             changes[field] = () if field == "references" else None
-    said = [f"{field}: {getattr(shot, field)!r} became {value!r}" for field, value in changes.items()]
-    return shot.model_copy(update=changes), said
+    if len(shot.references) > (most := _most_references(shot, offered)) and "references" not in changes:
+        changes["references"] = shot.references[:most]
+    changed = {field: value for field, value in changes.items() if value != getattr(shot, field)}
+    said = [f"{field}: {getattr(shot, field)!r} became {value!r}" for field, value in changed.items()]
+    return shot.model_copy(update=changed), said
+
+
+def _nearest_resolution(shot: Shot, offered: Capabilities) -> dict[str, Any]:
+    if shot.resolution in offered.sizes:
+        return {}
+    return {"resolution": _best_resolution(offered, int(shot.resolution[:-1]))}
+
+
+def _without_size(shot: Shot, offered: Capabilities) -> dict[str, Any]:
+    """The usual shape and resolution that a size comes near to; nothing where its shape is none of the usual."""
+    resolution = _best_resolution(offered, min(shot.frame_size))
+    width, height = shot.frame_size
+    for ratio in offered.aspect_ratios:
+        usual_width, usual_height = frame_size(ratio, resolution)
+        if abs(width / height * usual_height / usual_width - 1) <= SAME_SHAPE_SHARE:
+            return {"size": None, "aspect_ratio": ratio, "resolution": resolution}
+    return {}
+
+
+def _nearest_duration(shot: Shot, offered: Capabilities) -> dict[str, Any]:
+    longest = _longest(shot, offered)
+    allowed = [seconds for seconds in (offered.durations or range(1, 21)) if seconds <= longest]
+    duration = min(allowed, key=lambda seconds: _distance(seconds, shot), default=shot.duration)
+    return {"num_frames": None, "duration": duration}
+
+
+def _best_resolution(offered: Capabilities, lines: int) -> Resolution:
+    """The best one that has no more lines, else the lowest."""
+    sizes = _sorted(offered.sizes)
+    return next((size for size in reversed(sizes) if int(size[:-1]) <= lines), sizes[0])
+
+
+def _sorted(sizes: Collection[Resolution]) -> list[Resolution]:
+    return sorted(sizes, key=lambda size: int(size[:-1]))
+
+
+def _longest(shot: Shot, offered: Capabilities) -> int:
+    any_size = max(offered.sizes.values(), default=0)
+    return any_size if shot.size is not None else offered.sizes.get(shot.resolution, any_size)
+
+
+def _is_length(shot: Shot, offered: Capabilities) -> bool:
+    seconds = _seconds(shot)
+    return seconds <= _longest(shot, offered) and (not offered.durations or seconds in offered.durations)
+
+
+def _seconds(shot: Shot) -> int:
+    """Whole seconds, as lengths are offered: a model of 5 s makes some frames more than five seconds have."""
+    return math.floor(shot.length_seconds)
+
+
+def _distance(seconds: int, shot: Shot) -> tuple[float, int]:
+    return abs(seconds - shot.length_seconds), -seconds
+
+
+def _length_field(shot: Shot) -> str:
+    return "num_frames" if shot.num_frames else "duration"
+
+
+def _not_taken(shot: Shot, offered: Capabilities) -> list[str]:
+    return [field for field in OPTIONAL_FIELDS if getattr(shot, field) not in (None, ()) and field not in offered.takes]
+
+
+def _most_references(shot: Shot, offered: Capabilities) -> int:
+    return len(shot.references) if offered.max_references is None else offered.max_references

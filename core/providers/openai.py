@@ -103,8 +103,6 @@ class OpenAIProvider:
     def check(self, shot: Shot) -> None:
         """Refuses a shot that the dialect cannot ask for; see `Provider.check`."""
         check_fit(shot, self.capabilities, by=self.profile.title)
-        if len(shot.references) > 1:
-            raise Unsupported(f"shot {shot.id!r}: references: {self.profile.title} takes 1, not {len(shot.references)}")
 
     def estimate(self, shot: Shot) -> Decimal | None:
         """Price by the table or the account's own; see `Provider.estimate`."""

@@ -59,6 +59,8 @@ class Profile:
 
     def size_of(self, shot: Shot) -> str:
         """Width and height as the dialect writes them, such as `1280x720`."""
+        if shot.size is not None:
+            return shot.size
         width, height = (round(side / self.size_step) * self.size_step for side in shot.frame_size)
         return f"{width}x{height}"
 
@@ -69,7 +71,7 @@ def _hosted() -> Capabilities:
         aspect_ratios=_RATIOS,
         can_cancel=False,
         reconciling="likeness",
-        takes=("references",),
+        takes=("references", "size"),
     )
 
 
@@ -80,7 +82,7 @@ def _engine(*, can_cancel: bool, echoes_prompt: bool) -> Capabilities:
         aspect_ratios=_RATIOS,
         can_cancel=can_cancel,
         reconciling="likeness" if echoes_prompt else "none",
-        takes=(*EXTRAS, "references"),
+        takes=(*EXTRAS, "references", "size"),
         work_seconds_per_second=(1.0, 30.0),
     )
 

@@ -92,6 +92,7 @@ class OpenRouterProvider(UnlistedProvider):
             can_cancel=False,
             reconciling="none",
             takes=("seed", "references"),
+            max_references=None,
         )
         self._authorization = {"Authorization": f"Bearer {key}"}
         self._webhook_secrets = tuple(webhook_secrets)

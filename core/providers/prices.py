@@ -8,16 +8,20 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from typing import Annotated, Final
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
 
 from prefect_video.providers.base import Capabilities
 from prefect_video.shots import AspectRatio, Resolution, Shot
 
 PriceByDuration = Mapping[int, Decimal]
 """USD per second by the duration, in seconds, from which the price holds."""
+
+
+Lines = Annotated[str, StringConstraints(pattern=r"^[0-9]{3,4}p$")]
+"""The length of the shorter side: `720p`, also one that no resolution of ours has."""
 
 
 class PriceList(BaseModel):
@@ -33,9 +37,9 @@ class PriceList(BaseModel):
 
     source: str
     as_of: date
-    models: dict[str, Decimal | dict[Resolution, Decimal] | dict[int, Decimal]]
+    models: dict[str, Decimal | dict[Lines, Decimal] | dict[int, Decimal]]
 
-    def usd_per_second(self, model: str, *, resolution: Resolution, seconds: float) -> Decimal | None:
+    def usd_per_second(self, model: str, *, resolution: str, seconds: float) -> Decimal | None:
         """Price of a second of such a video; None when it is not listed."""
         for pattern, price in self.models.items():
             if fnmatchcase(model, pattern):
@@ -43,9 +47,7 @@ class PriceList(BaseModel):
         return None
 
 
-def _pick(
-    price: Decimal | Mapping[Resolution, Decimal] | PriceByDuration, resolution: Resolution, seconds: float
-) -> Decimal | None:
+def _pick(price: Decimal | Mapping[str, Decimal] | PriceByDuration, resolution: str, seconds: float) -> Decimal | None:
     if isinstance(price, Decimal):
         return price
     listed = {str(key): usd for key, usd in price.items()}
@@ -72,7 +74,7 @@ def listed_usd(provider: str, shot: Shot, *, usd_per_second: Decimal | None = No
     """
     seconds = shot.length_seconds
     if usd_per_second is None and (prices := price_lists().get(provider)):
-        usd_per_second = prices.usd_per_second(shot.model, resolution=shot.resolution, seconds=seconds)
+        usd_per_second = prices.usd_per_second(shot.model, resolution=shot.lines, seconds=seconds)
     return None if usd_per_second is None else usd_per_second * Decimal(str(seconds)).normalize()
 
 

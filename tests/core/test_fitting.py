@@ -1,8 +1,11 @@
 """What fits a provider, what is said when it does not, and the nearest that does."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from prefect_video import Shot
 from prefect_video.errors import Unsupported
@@ -55,3 +58,82 @@ def test_what_is_adapted_fits_and_says_what_was_changed(
     changed = [field for field in asked if getattr(shot, field) != getattr(adapted, field)]
     assert sorted(line.split(":")[0] for line in said) == sorted(changed)
     assert adapted.seed == seed
+
+
+def frames(number: int, **changes: object) -> Shot:
+    return Shot.model_validate({"id": "a", "prompt": "x", "resolution": "480p", "num_frames": number, **changes})
+
+
+FRAMES = Capabilities(sizes={"480p": 6}, aspect_ratios=("16:9",), durations=(5, 6), takes=("num_frames", "fps"))
+
+
+def test_a_number_of_frames_is_a_length() -> None:
+    check_fit(frames(81, fps=16), FRAMES, by="wan")
+    assert adapt(frames(81, fps=16), FRAMES) == (frames(81, fps=16), [])
+    for number, said in ((2400, "makes at most 6 s at 480p, not 150 s"), (48, "makes no 3 s; the nearest is 5 s")):
+        with pytest.raises(Unsupported, match=f"num_frames: wan {said}"):
+            check_fit(frames(number, fps=16), FRAMES, by="wan")
+
+
+def test_frames_that_are_not_taken_become_the_nearest_duration() -> None:
+    adapted, said = adapt(frames(33, fps=16), OFFERED)
+    assert (adapted.num_frames, adapted.fps, adapted.duration) == (None, None, 4)
+    assert said == ["num_frames: 33 became None", "duration: 10 became 4", "fps: 16 became None"]
+    adapted, said = adapt(frames(2400, fps=16, duration=5), FRAMES)
+    assert (adapted.num_frames, adapted.fps, adapted.duration) == (None, 16, 6)
+    assert said == ["num_frames: 2400 became None", "duration: 5 became 6"]
+
+
+@pytest.mark.parametrize(("most", "kept"), [(0, 0), (1, 1), (2, 2), (None, 3)])
+def test_references_beyond_those_that_are_taken_are_not_dropped_in_silence(most: int | None, kept: int) -> None:
+    offered = replace(OFFERED, takes=("references",), max_references=most)
+    shot = Shot(id="a", prompt="x", duration=4, resolution="480p", references=("a.png", "b.png", "c.png"))
+    if kept < 3:
+        with pytest.raises(Unsupported, match=f"references: wan takes {kept}, not 3"):
+            check_fit(shot, offered, by="wan")
+    adapted, said = adapt(shot, offered)
+    assert adapted.references == shot.references[:kept]
+    assert bool(said) == (kept < 3)
+    check_fit(adapted, offered, by="wan")
+
+
+def test_a_model_without_a_size_that_shots_know_is_unsupported() -> None:
+    nothing = replace(OFFERED, sizes={})
+    with pytest.raises(Unsupported, match="resolution: wan has no 480p; it has none that a shot can ask for"):
+        check_fit(frames(81), nothing, by="wan")
+    with pytest.raises(Unsupported, match="shot 'a': resolution: none is offered"):
+        adapt(frames(81), nothing)
+
+
+SIZED = replace(OFFERED, takes=("size",))
+
+
+def test_an_exact_size_wins_where_it_is_taken() -> None:
+    shot = Shot(id="a", prompt="x", duration=4, size="1792x1024")
+    assert shot.frame_size == (1792, 1024)
+    check_fit(shot, SIZED, by="wan")
+    assert adapt(shot, SIZED) == (shot, [])
+    with pytest.raises(Unsupported, match="duration: wan makes at most 10 s at 1792x1024, not 20 s"):
+        check_fit(shot.model_copy(update={"duration": 20}), SIZED, by="wan")
+
+
+@pytest.mark.parametrize(("size", "ratio", "resolution"), [("1792x1024", "16:9", "720p"), ("480x832", "9:16", "480p")])
+def test_a_size_that_is_not_taken_becomes_the_usual_one_of_its_shape(size: str, ratio: str, resolution: str) -> None:
+    shot = Shot(id="a", prompt="x", duration=4, size=size)
+    adapted, _ = adapt(shot, OFFERED)
+    assert (adapted.size, adapted.aspect_ratio, adapted.resolution) == (None, ratio, resolution)
+    check_fit(adapted, OFFERED, by="wan")
+
+
+def test_a_size_of_another_shape_is_another_picture() -> None:
+    shot = Shot(id="a", prompt="x", duration=4, size="1024x320")
+    adapted, said = adapt(shot, OFFERED)
+    assert (adapted, said) == (shot, [])
+    with pytest.raises(Unsupported, match="size: wan takes none"):
+        check_fit(adapted, OFFERED, by="wan")
+
+
+@pytest.mark.parametrize("size", ["1792", "1792X1024", "0x480", "1792x", "99x100", "10000x500", "1792 x 1024"])
+def test_what_is_no_size(size: str) -> None:
+    with pytest.raises(ValidationError, match="size"):
+        Shot(id="a", prompt="x", size=size)

@@ -14,12 +14,10 @@ import pytest
 
 from prefect_video.downloads import download, open_download_client
 from prefect_video.emulator import Emulator
-from prefect_video.errors import (
-    RequestRefused,
-    Unsupported,
-)
+from prefect_video.errors import NotPlayable, RequestRefused, Unsupported
 from prefect_video.links import LinkPolicy
 from prefect_video.media import check_media, probe
+from prefect_video.providers.openai_jobs import native_id
 from prefect_video.providers.openai_profiles import EXTRAS, PROFILES
 from prefect_video.shots import Shot
 from tests.providers.openai import ENGINES, EXTRA, SHOT, Open, Server, find, job, open_profile, submit
@@ -106,6 +104,28 @@ async def test_a_reference_that_cannot_be_read_is_a_refusal_and_nothing_is_sent(
 def test_sizes_by_profile(profile: str, ratio: Any, resolution: Any, size: str) -> None:
     shot = SHOT.model_copy(update={"aspect_ratio": ratio, "resolution": resolution})
     assert PROFILES[profile].size_of(shot) == size
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+async def test_an_exact_size_is_made_priced_and_held_against_the_video(
+    open_profile: Open, emulator: Emulator, tmp_path: Path, profile: str
+) -> None:
+    provider, shot = open_profile(profile), SHOT.model_copy(update={"size": "1024x320", "model": "sora-2-pro"})
+    accepted = await submit(provider, shot)
+    emulator.settle()
+    done = await provider.retrieve(accepted.id)
+    assert done.result is not None
+    assert (done.result.width, done.result.height) == (1024, 320)
+    async with open_download_client(trust_env=False) as client:
+        policy = LinkPolicy(trusted_host="127.0.0.1")
+        file = await download(provider.source(done), tmp_path / "video.mp4", client=client, policy=policy)
+    check_media(probe(file.path), shot)
+    with pytest.raises(NotPlayable, match="asked for 854x480 pixels, the video has 1024x320"):
+        check_media(probe(file.path), SHOT)
+    if profile != "sglang":
+        found = await find(provider, shot, known=())
+        assert found is not None
+        assert native_id(found.id) == native_id(accepted.id)
 
 
 @pytest.mark.parametrize("field", EXTRAS)

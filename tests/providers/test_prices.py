@@ -44,6 +44,13 @@ def test_openais_prices(model: str, resolution: str, expected: str | None) -> No
     assert told == (None if expected is None else Decimal(expected))
 
 
+def test_the_sizes_between_the_resolutions_have_their_own_price() -> None:
+    for size in ("1792x1024", "1024x1792"):
+        assert usd("openai", model="sora-2-pro", size=size) == Decimal("4.00")
+    assert usd("openai", model="sora-2-pro", size="1280x720") == Decimal("2.40")
+    assert usd("openai", model="sora-2-pro", size="640x360") is None
+
+
 def test_unknown_is_unknown_and_a_gpu_of_ones_own_is_free() -> None:
     assert usd("litellm") is None
     assert usd("nobody") is None
