@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -78,8 +80,28 @@ class ProviderCredentials(CredentialsBlock):
 
     def webhook_secrets(self, from_environment: str | None = None) -> tuple[str, ...]:
         """The secrets that deliveries may be signed with, the current one first."""
-        current = secret_text(self.webhook_secret) or from_environment
-        return tuple(filter(None, (current, secret_text(self.previous_webhook_secret))))
+        current = secret_text(self.webhook_secret) or from_environment or ""
+        return tuple(filter(None, (*current.split(","), secret_text(self.previous_webhook_secret))))
+
+
+def surroundings(
+    own_address: str | None, environment_address: str | None, default_address: str = ""
+) -> Mapping[str, str]:
+    """The environment that keys and secrets may be taken from: none for an address that they are not meant for.
+
+    Args:
+        own_address: What the block names.
+        environment_address: What the environment names.
+        default_address: The provider's own, where it has one.
+    """
+    meant_for = environment_address or default_address or own_address
+    is_meant = own_address is None or own_address.rstrip("/") == str(meant_for).rstrip("/")
+    return os.environ if is_meant else {}
+
+
+def or_in_environment(variable: str, around: Mapping[str, str]) -> str:
+    """How a message goes on that asks for a key."""
+    return f", or {variable}" if around is os.environ else f": {variable} is not meant for its address"
 
 
 def secret_text(value: SecretStr | None) -> str | None:

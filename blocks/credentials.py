@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from prefect_video.blocks.accounts import LOGO_URL, ProviderCredentials, secret_text
+from prefect_video.blocks.accounts import LOGO_URL, ProviderCredentials, secret_text, surroundings
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.sora import SoraProvider
 
@@ -47,7 +47,8 @@ class SoraCredentials(ProviderCredentials):
         Raises:
             InvalidInput: The key or the endpoint is missing or not usable.
         """
-        key = secret_text(self.api_key) or os.environ.get("SORA_API_KEY")
+        around = surroundings(self.endpoint, os.environ.get("SORA_API_ENDPOINT"))
+        key = secret_text(self.api_key) or around.get("SORA_API_KEY")
         endpoint = self.endpoint or os.environ.get("SORA_API_ENDPOINT")
         if not key or not endpoint:
             raise InvalidInput(
@@ -57,6 +58,6 @@ class SoraCredentials(ProviderCredentials):
             api_key=key,
             endpoint=endpoint,
             plan=self.plan,
-            webhook_secrets=self.webhook_secrets(os.environ.get("SORA_WEBHOOK_SECRET")),
+            webhook_secrets=self.webhook_secrets(around.get("SORA_WEBHOOK_SECRET")),
             usd_per_second=self.usd_per_second,
         )

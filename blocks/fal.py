@@ -7,7 +7,13 @@ from typing import Any
 
 from pydantic import Field
 
-from prefect_video.blocks.accounts import LOGO_URL, ProviderCredentials, secret_text
+from prefect_video.blocks.accounts import (
+    LOGO_URL,
+    ProviderCredentials,
+    or_in_environment,
+    secret_text,
+    surroundings,
+)
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.fal import QUEUE_URL, FalProvider
 from prefect_video.providers.fal_webhooks import KEYS_URL
@@ -16,7 +22,8 @@ from prefect_video.providers.fal_webhooks import KEYS_URL
 class FalCredentials(ProviderCredentials):
     """Key and limits of one account at fal; its webhooks are signed with keys that fal publishes.
 
-    What is left out is taken from `FAL_KEY`, `FAL_QUEUE_URL` and `FAL_KEYS_URL`.
+    What is left out is taken from `FAL_KEY`, `FAL_QUEUE_URL` and `FAL_KEYS_URL`; the key only for the address that it
+    is meant for.
 
     Example:
         ```python
@@ -44,9 +51,10 @@ class FalCredentials(ProviderCredentials):
         Raises:
             InvalidInput: The key is missing, or key or an address are not usable.
         """
-        key = secret_text(self.api_key) or os.environ.get("FAL_KEY")
+        around = surroundings(self.queue_url, os.environ.get("FAL_QUEUE_URL"), QUEUE_URL)
+        key = secret_text(self.api_key) or around.get("FAL_KEY")
         if not key:
-            raise InvalidInput("fal-credentials: set api_key on the block, or FAL_KEY")
+            raise InvalidInput(f"fal-credentials: set api_key on the block{or_in_environment('FAL_KEY', around)}")
         return FalProvider(
             api_key=key,
             queue_url=self.queue_url or os.environ.get("FAL_QUEUE_URL") or QUEUE_URL,

@@ -7,7 +7,13 @@ from typing import Any
 
 from pydantic import Field
 
-from prefect_video.blocks.accounts import LOGO_URL, ProviderCredentials, secret_text
+from prefect_video.blocks.accounts import (
+    LOGO_URL,
+    ProviderCredentials,
+    or_in_environment,
+    secret_text,
+    surroundings,
+)
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.openrouter import BASE_URL, OpenRouterProvider
 
@@ -15,7 +21,8 @@ from prefect_video.providers.openrouter import BASE_URL, OpenRouterProvider
 class OpenRouterCredentials(ProviderCredentials):
     """Key and limits of one account at OpenRouter.
 
-    What is left out is taken from `OPENROUTER_API_KEY`, `OPENROUTER_BASE_URL` and `OPENROUTER_WEBHOOK_SECRET`.
+    What is left out is taken from `OPENROUTER_API_KEY`, `OPENROUTER_BASE_URL` and `OPENROUTER_WEBHOOK_SECRET`; key and
+    secret only for the address that they are meant for.
 
     Example:
         ```python
@@ -40,13 +47,15 @@ class OpenRouterCredentials(ProviderCredentials):
         Raises:
             InvalidInput: The key is missing, or key or address are not usable.
         """
-        key = secret_text(self.api_key) or os.environ.get("OPENROUTER_API_KEY")
+        around = surroundings(self.base_url, os.environ.get("OPENROUTER_BASE_URL"), BASE_URL)
+        key = secret_text(self.api_key) or around.get("OPENROUTER_API_KEY")
         if not key:
-            raise InvalidInput("openrouter-credentials: set api_key on the block, or OPENROUTER_API_KEY")
+            alternative = or_in_environment("OPENROUTER_API_KEY", around)
+            raise InvalidInput(f"openrouter-credentials: set api_key on the block{alternative}")
         return OpenRouterProvider(
             api_key=key,
             base_url=self.base_url or os.environ.get("OPENROUTER_BASE_URL") or BASE_URL,
-            webhook_secrets=self.webhook_secrets(os.environ.get("OPENROUTER_WEBHOOK_SECRET")),
+            webhook_secrets=self.webhook_secrets(around.get("OPENROUTER_WEBHOOK_SECRET")),
             models=self.models,
             usd_per_second=self.usd_per_second,
         )

@@ -7,15 +7,22 @@ from typing import Any
 
 from pydantic import Field
 
-from prefect_video.blocks.accounts import LOGO_URL, ProviderCredentials, secret_text
+from prefect_video.blocks.accounts import (
+    LOGO_URL,
+    ProviderCredentials,
+    or_in_environment,
+    secret_text,
+    surroundings,
+)
 from prefect_video.errors import InvalidInput
-from prefect_video.providers.replicate import BASE_URL, SHORTEST_DEADLINE_SECONDS, ReplicateProvider
+from prefect_video.providers.replicate import BASE_URL, SHORTEST_DEADLINE_SECONDS, ReplicateProvider, base_url_of
 
 
 class ReplicateCredentials(ProviderCredentials):
     """Token and limits of one account at Replicate.
 
-    What is left out is taken from `REPLICATE_API_TOKEN` and `REPLICATE_WEBHOOK_SECRET`.
+    What is left out is taken from `REPLICATE_API_TOKEN`, `REPLICATE_BASE_URL` (without the version) and
+    `REPLICATE_WEBHOOK_SECRET`; token and secret only for the address that they are meant for.
 
     Example:
         ```python
@@ -48,13 +55,16 @@ class ReplicateCredentials(ProviderCredentials):
         Raises:
             InvalidInput: The token is missing, or token or address are not usable.
         """
-        key = secret_text(self.api_key) or os.environ.get("REPLICATE_API_TOKEN")
+        environment_address = base_url_of(os.environ)
+        around = surroundings(self.base_url, environment_address)
+        key = secret_text(self.api_key) or around.get("REPLICATE_API_TOKEN")
         if not key:
-            raise InvalidInput("replicate-credentials: set api_key on the block, or REPLICATE_API_TOKEN")
+            alternative = or_in_environment("REPLICATE_API_TOKEN", around)
+            raise InvalidInput(f"replicate-credentials: set api_key on the block{alternative}")
         return ReplicateProvider(
             api_key=key,
-            base_url=self.base_url or BASE_URL,
-            webhook_secrets=self.webhook_secrets(os.environ.get("REPLICATE_WEBHOOK_SECRET")),
+            base_url=self.base_url or environment_address,
+            webhook_secrets=self.webhook_secrets(around.get("REPLICATE_WEBHOOK_SECRET")),
             models=self.models,
             usd_per_second=self.usd_per_second,
             cancel_after_seconds=self.cancel_after_seconds,

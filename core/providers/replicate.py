@@ -266,6 +266,12 @@ def _path_part(generation_id: str) -> str:
     return generation_id
 
 
+def base_url_of(environ: Mapping[str, str]) -> str:
+    """The address that `REPLICATE_BASE_URL` names, without the version there, else Replicate's own."""
+    root = environ.get("REPLICATE_BASE_URL")
+    return f"{root.rstrip('/')}/v1" if root else BASE_URL
+
+
 def open_provider(environ: Mapping[str, str]) -> ReplicateProvider:
     """The provider that `REPLICATE_API_TOKEN` opens, with `REPLICATE_BASE_URL` and `REPLICATE_WEBHOOK_SECRET`.
 
@@ -276,9 +282,8 @@ def open_provider(environ: Mapping[str, str]) -> ReplicateProvider:
     """
     if not environ.get("REPLICATE_API_TOKEN"):
         raise InvalidInput("provider 'replicate': set REPLICATE_API_TOKEN, or name a saved replicate-credentials block")
-    root = environ.get("REPLICATE_BASE_URL")
     return ReplicateProvider(
         api_key=environ["REPLICATE_API_TOKEN"],
-        base_url=f"{root.rstrip('/')}/v1" if root else BASE_URL,
+        base_url=base_url_of(environ),
         webhook_secrets=tuple(filter(None, environ.get("REPLICATE_WEBHOOK_SECRET", "").split(","))),
     )

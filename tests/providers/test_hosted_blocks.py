@@ -3,9 +3,16 @@
 from decimal import Decimal
 
 import pytest
+from pydantic import SecretStr
 
 from prefect_video import InvalidInput, Shot
-from prefect_video.blocks import FalCredentials, OpenRouterCredentials, ReplicateCredentials
+from prefect_video.blocks import (
+    FalCredentials,
+    OpenAICredentials,
+    OpenRouterCredentials,
+    ReplicateCredentials,
+    SoraCredentials,
+)
 from prefect_video.blocks.accounts import ProviderCredentials
 
 KEY = "sk-very-secret"
@@ -28,6 +35,46 @@ async def test_a_block_opens_its_provider(block: type[ProviderCredentials], monk
     monkeypatch.setenv(BLOCKS[block], KEY)
     assert block().get_client().account == provider.account
     await provider.aclose()
+
+
+@pytest.mark.parametrize(
+    ("block", "address", "variable", "own"),
+    [
+        (FalCredentials, "queue_url", "FAL_QUEUE_URL", "https://queue.fal.run"),
+        (OpenRouterCredentials, "base_url", "OPENROUTER_BASE_URL", "https://openrouter.ai/api/v1"),
+        (ReplicateCredentials, "base_url", "REPLICATE_BASE_URL", "https://api.replicate.com/v1"),
+    ],
+)
+def test_the_environments_key_goes_to_the_address_that_it_is_meant_for_only(
+    block: type[ProviderCredentials], address: str, variable: str, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BLOCKS[block], KEY)
+    monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(InvalidInput, match=f"api_key on the block: {BLOCKS[block]} is not meant for its address"):
+        block(**{address: "http://elsewhere.example/v1"}).get_client()
+    assert block(**{address: f"{own}/"}).get_client().account.base_url == own
+    assert block(api_key=KEY, **{address: "http://elsewhere.example/v1"}).get_client()  # type: ignore[arg-type]
+    monkeypatch.setenv(variable, "http://elsewhere.example" + ("" if block is ReplicateCredentials else "/v1"))
+    assert block().get_client().account.base_url == "http://elsewhere.example/v1"
+    assert block(**{address: "http://elsewhere.example/v1"}).get_client().account == block().get_client().account
+    with pytest.raises(InvalidInput, match="not meant for its address"):
+        block(**{address: own}).get_client()
+
+
+def test_a_sora_key_is_not_sent_to_another_endpoint_than_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SORA_API_KEY", KEY)
+    monkeypatch.delenv("SORA_API_ENDPOINT", raising=False)
+    assert SoraCredentials(endpoint="http://host/v1").get_client()
+    monkeypatch.setenv("SORA_API_ENDPOINT", "http://other/v1")
+    with pytest.raises(InvalidInput, match="set api_key"):
+        SoraCredentials(endpoint="http://host/v1").get_client()
+
+
+def test_secrets_that_are_being_rotated_are_several_as_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for block in (OpenRouterCredentials(), ReplicateCredentials(), OpenAICredentials(), SoraCredentials()):
+        assert block.webhook_secrets("new,old") == ("new", "old")
+    both = OpenRouterCredentials(webhook_secret=SecretStr("new"), previous_webhook_secret=SecretStr("old"))
+    assert both.webhook_secrets("environment") == ("new", "old")
 
 
 def test_a_deadline_reaches_replicate() -> None:
