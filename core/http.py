@@ -17,7 +17,15 @@ from urllib.parse import urlsplit
 import httpx
 import tenacity
 
-from prefect_video.errors import GenerationEnded, InvalidInput, ProviderError, ProviderUnavailable, SubmitUnknown
+from prefect_video.errors import (
+    GenerationEnded,
+    InvalidInput,
+    ProviderError,
+    ProviderUnavailable,
+    QuotaExhausted,
+    RateLimited,
+    SubmitUnknown,
+)
 
 Params = Mapping[str, str | int]
 Part = tuple[str | None, str | bytes] | tuple[str | None, bytes, str]
@@ -157,7 +165,13 @@ class ApiClient:
             wait=self._delay,
             reraise=True,
         )
-        response: httpx.Response = await retrying(self._send_free, method, path, params, json)
+        try:
+            response: httpx.Response = await retrying(self._send_free, method, path, params, json)
+        except QuotaExhausted as error:
+            # A quota is about buying: what costs nothing can be asked again, and what is paid is not given up for it.
+            raise RateLimited(
+                error.message, provider=error.provider, request_id=error.request_id, retry_after=error.retry_after
+            ) from error
         return response
 
     async def send_once(
@@ -208,8 +222,8 @@ class ApiClient:
         except GenerationEnded:
             raise
         except ProviderError as error:
-            # Whatever a 5xx says, a gateway may have said it after the provider had accepted.
-            if response.status_code < 500 and not isinstance(error, ProviderUnavailable):
+            # Whatever a 5xx says, a gateway may have said it after the provider had accepted; a 303 says so itself.
+            if _is_refusal(response.status_code) and not isinstance(error, ProviderUnavailable):
                 raise
             raise SubmitUnknown(
                 f"{error.message} (HTTP {response.status_code}): nobody knows whether the submit was accepted",
@@ -251,6 +265,11 @@ class ApiClient:
 def _cause(error: httpx.RequestError) -> str:
     # Some transport errors have an empty message; their class still says what happened.
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _is_refusal(status: int) -> bool:
+    """Whether a paid request was turned down for certain: a 4xx, or a redirect that was to be repeated elsewhere."""
+    return 400 <= status < 500 or status in (301, 307, 308)
 
 
 def _worth_repeating(error: BaseException) -> bool:

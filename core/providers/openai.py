@@ -15,7 +15,7 @@ from typing import Any, Final
 import httpx
 
 from prefect_video.downloads import VideoSource
-from prefect_video.errors import InvalidInput, NeedsAttention, UnreadableAnswer, Unsupported
+from prefect_video.errors import InvalidInput, NeedsAttention, NotFound, RequestRefused, UnreadableAnswer, Unsupported
 from prefect_video.generations import Generation, Status, WebhookEvent
 from prefect_video.http import ApiClient, HttpSettings, Params, check_endpoint, check_key
 from prefect_video.providers import standard_webhooks
@@ -149,7 +149,13 @@ class OpenAIProvider:
         generation = await self.retrieve(generation_id)
         if generation.status.ended or not self.profile.delete_aborts:
             return generation
-        await self.delete(generation_id)
+        try:
+            await self.delete(generation_id)
+        except NotFound:
+            raise
+        except RequestRefused:
+            # Being cancelled already, or over meanwhile: which of them, the job itself tells.
+            return await self.retrieve(generation_id)
         return generation.model_copy(update={"status": Status.CANCELLED, "progress": None})
 
     async def delete(self, generation_id: str) -> None:

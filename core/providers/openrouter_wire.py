@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,6 +19,8 @@ from prefect_video.providers.base import Capabilities
 from prefect_video.providers.statuses import status_of
 from prefect_video.shots import AspectRatio, Resolution
 
+_MODERATION: Final = re.compile(r"moderat|content.?policy|safety (?:system|filter)|flagged", re.IGNORECASE)
+"""By which words the failure of a job is its upstream's policy: it has no code."""
 _USD_PER_SECOND_SKUS: Final[tuple[tuple[str, Decimal], ...]] = (
     ("text_to_video_duration_seconds_{resolution}", Decimal(1)),
     ("duration_seconds_with_audio_{resolution}", Decimal(1)),
@@ -127,9 +130,7 @@ def read_error(response: httpx.Response, *, provider: str) -> ProviderError:
     body = json_of(response)
     told = body.get("error") if isinstance(body, Mapping) else None
     error: Mapping[str, Any] = told if isinstance(told, Mapping) else {}
-    metadata = error.get("metadata")
-    moderated = isinstance(metadata, Mapping) and ("reasons" in metadata or "flagged_input" in metadata)
-    kind = PolicyRefused if moderated and response.status_code < 500 else kind_of(response.status_code)
+    kind = PolicyRefused if _is_moderated(error) and response.status_code < 500 else kind_of(response.status_code)
     return refusal(
         kind, str(error.get("message") or told or f"HTTP {response.status_code}"), response, provider=provider
     )
@@ -138,9 +139,16 @@ def read_error(response: httpx.Response, *, provider: str) -> ProviderError:
 def _fault(error: str | dict[str, Any] | None) -> ProviderFault | None:
     if error is None:
         return None
-    if isinstance(error, str):
-        return ProviderFault(code="error", message=error)
-    return ProviderFault(code=str(error.get("code") or "error"), message=str(error.get("message") or error))
+    message = error if isinstance(error, str) else str(error.get("message") or error)
+    if _MODERATION.search(message) or (isinstance(error, dict) and _is_moderated(error)):
+        return ProviderFault(code="moderation", message=message)
+    code = "error" if isinstance(error, str) else str(error.get("code") or "error")
+    return ProviderFault(code=code, message=message)
+
+
+def _is_moderated(error: Mapping[str, Any]) -> bool:
+    metadata = error.get("metadata")
+    return isinstance(metadata, Mapping) and ("reasons" in metadata or "flagged_input" in metadata)
 
 
 def _capabilities(wire: _Model, host: Capabilities) -> Capabilities:

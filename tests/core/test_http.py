@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_video import InvalidInput
-from prefect_video.errors import ProviderUnavailable, RateLimited, RequestRefused, SubmitUnknown
+from prefect_video.errors import (
+    ProviderError,
+    ProviderUnavailable,
+    QuotaExhausted,
+    RateLimited,
+    RequestRefused,
+    SubmitUnknown,
+)
 from prefect_video.http import ApiClient, HttpSettings, check_endpoint, check_key, retry_after_seconds
 from prefect_video.providers import sora_wire
 
@@ -146,3 +153,21 @@ def test_keys_that_cannot_travel_are_refused_without_being_printed(key: str) -> 
     with pytest.raises(InvalidInput) as caught:
         check_key(key, named="SORA_API_KEY")
     assert not key or key not in str(caught.value)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(303, SubmitUnknown), (302, SubmitUnknown), (308, RequestRefused)])
+async def test_a_redirect_to_a_result_may_have_been_paid(status: int, kind: type[ProviderError]) -> None:
+    server = Server(httpx.Response(status, headers={"location": "/v1/sora/generations/gen_1"}))
+    with pytest.raises(kind) as raised:
+        await client(server).send_once("POST", "/generations")
+    assert raised.value.accepted is (None if kind is SubmitUnknown else False)
+    assert len(server.requests) == 1
+
+
+async def test_a_quota_is_about_buying_and_no_verdict_on_what_was_bought() -> None:
+    used_up = refusal(429, code="quota_exceeded")
+    with pytest.raises(QuotaExhausted):
+        await client(Server(used_up)).send_once("POST", "/generations")
+    with pytest.raises(RateLimited) as limited:
+        await client(Server(used_up)).send("GET", "/generations/gen_1")
+    assert limited.value.retryable

@@ -17,6 +17,7 @@ from prefect_video.errors import (
     RequestRefused,
     Unsupported,
 )
+from prefect_video.generations import Status
 from prefect_video.providers.openai_jobs import native_id
 from prefect_video.providers.openai_profiles import PROFILES
 from tests.providers.openai import ENGINES, SHOT, Open, Server, find, job, open_profile, submit
@@ -127,6 +128,46 @@ async def test_a_list_that_goes_in_circles_ends() -> None:
     server = Server(httpx.Response(200, json=page))
     assert [one.id async for one in server.provider().list()] == ["video_1"]
     assert len(server.asked) == 2
+
+
+async def test_cancelling_what_is_being_cancelled_is_no_error() -> None:
+    running, busy = job(status="in_progress"), httpx.Response(409, json={"error": {"message": "cancelling"}})
+    server = Server(running, busy, job(status="completed"))
+    assert (await server.provider("vllm_omni").cancel("video_1")).status is Status.COMPLETED
+    assert [request.method for request in server.asked] == ["GET", "DELETE", "GET"]
+
+
+async def test_what_is_over_is_never_deleted_by_cancelling() -> None:
+    for word in ("completed", "succeeded", "failed", "expired"):
+        server = Server(job(status=word))
+        await server.provider("vllm_omni").cancel("video_1")
+        assert [request.method for request in server.asked] == ["GET"]
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [
+        ({"seconds": "4"}, True),
+        ({"seconds": "4", "num_frames": 81, "fps": 16}, True),
+        ({"seconds": "4", "num_frames": 81}, True),
+        ({"seconds": "5"}, True),
+        ({"seconds": "4", "num_frames": 33, "fps": 16}, False),
+        ({"seconds": "4", "num_frames": 81, "fps": 24}, False),
+        ({"seconds": "8"}, False),
+    ],
+)
+async def test_a_number_of_frames_is_found_by_frames_or_by_the_dialects_default(
+    told: dict[str, object], found: bool
+) -> None:
+    shot = SHOT.model_copy(update={"num_frames": 81, "fps": 16})
+    one = {"id": "video_1", "object": "video", "status": "in_progress", "prompt": "a cat", "size": "848x480", **told}
+    page = {"data": [{**one, "created_at": int(datetime.now(UTC).timestamp())}]}
+    looking = find(Server(httpx.Response(200, json=page)).provider("vllm_omni"), shot, known=())
+    if found:
+        assert (await looking) is not None
+        return
+    with pytest.raises(NeedsAttention, match="may or may not"):
+        await looking
 
 
 @pytest.mark.parametrize("profile", ENGINES)

@@ -144,6 +144,24 @@ async def test_answers_to_a_submit(answer: httpx.Response, kind: type[ProviderEr
     assert len(sent) == 1
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ("content policy violation", "moderation"),
+        ("Your request was blocked by our moderation system.", "moderation"),
+        ("The prompt was flagged", "moderation"),
+        ({"code": 403, "message": "no", "metadata": {"reasons": ["violence"]}}, "moderation"),
+        ("upstream out of memory", "error"),
+        ({"code": 502, "message": "upstream"}, "502"),
+    ],
+)
+async def test_a_job_that_policy_stopped_says_so(error: object, code: str) -> None:
+    provider, _ = mocked(httpx.Response(200, json={"id": "j", "status": "failed", "error": error}))
+    failed = await provider.retrieve("j")
+    assert failed.fault is not None
+    assert failed.fault.code == code
+
+
 async def test_an_unanswered_submit_needs_a_human(provider: OpenRouterProvider) -> None:
     assert provider.capabilities.reconciling == "none"
     with pytest.raises(NeedsAttention, match="does not list"):
