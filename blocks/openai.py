@@ -40,6 +40,10 @@ class OpenAICredentials(ProviderCredentials):
         default="generic", title="Profile", description="Which server it is; `generic` keeps to OpenAI's document."
     )
 
+    models: dict[str, str] = Field(
+        default_factory=dict, title="Models", description="Names in project files and the models they mean here."
+    )
+
     def get_client(self, *_args: Any, **_kwargs: Any) -> OpenAIProvider:
         """The provider that these credentials open.
 
@@ -52,5 +56,6 @@ class OpenAICredentials(ProviderCredentials):
             base_url=self.base_url or surroundings.get("OPENAI_BASE_URL"),
             profile=self.profile,
             webhook_secrets=self.webhook_secrets(surroundings.get("OPENAI_WEBHOOK_SECRET")),
+            models=self.models,
             usd_per_second=self.usd_per_second,
         )

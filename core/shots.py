@@ -15,6 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 AspectRatio = Literal["16:9", "9:16", "1:1"]
 Resolution = Literal["480p", "720p", "1080p"]
 
+DEFAULT_MODEL: Final = "sora-2"
+"""What a shot names that names no model; providers take it for whatever they have in its place."""
 PROMPT_LIMIT: Final = 32_000
 TAKES_LIMIT: Final = 10
 AUTO: Final = "auto"
@@ -85,7 +87,7 @@ class Shot(_Asked):
 
     id: Identifier
     prompt: Prompt
-    model: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "sora-2"
+    model: Annotated[str, StringConstraints(min_length=1, max_length=200)] = DEFAULT_MODEL
     duration: Duration = 10
     aspect_ratio: AspectRatio = "16:9"
     resolution: Resolution = "1080p"

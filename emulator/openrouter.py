@@ -79,6 +79,17 @@ MODELS: Final = (
         supported_aspect_ratios=["16:9", "9:16"],
         generate_audio=True,
     ),
+    *(
+        _model(
+            f"openai/{name}",
+            {"duration_seconds": usd},
+            supported_durations=[4, 8, 12],
+            supported_resolutions=["720p"],
+            supported_aspect_ratios=["16:9", "9:16"],
+            seed=None,
+        )
+        for name, usd in (("sora-2", "0.10"), ("sora-2-pro", "0.30"))
+    ),
 )
 """What ``GET /videos/models`` lists, prices in USD."""
 

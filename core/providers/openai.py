@@ -52,6 +52,7 @@ class OpenAIProvider:
         base_url: With its version, such as `http://gpu-1:8000/v1`; for `generic` OpenAI's own when left out.
         profile: A key of `PROFILES`.
         webhook_secrets: Secrets that deliveries may be signed with; several while one is being rotated.
+        models: Names in project files and the models they mean here.
         usd_per_second: What a second costs this account; None for the price table.
         settings: Timeouts and repeats.
         transport: For tests at the transport boundary.
@@ -67,6 +68,7 @@ class OpenAIProvider:
         base_url: str | None = None,
         profile: str = "generic",
         webhook_secrets: Sequence[str] = (),
+        models: Mapping[str, str] | None = None,
         usd_per_second: Decimal | None = None,
         settings: HttpSettings | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -81,6 +83,7 @@ class OpenAIProvider:
         if usd_per_second is not None:
             self.capabilities = replace(self.capabilities, usd_per_second={1: usd_per_second})
         self._usd_per_second = usd_per_second
+        self._models = dict(models or {})
         self._webhook_secrets = tuple(webhook_secrets)
         self._authorization = {"Authorization": f"Bearer {key}"}
         self._read = Reader(self.name, f"{self._base_url}/videos", links=self.profile.links)
@@ -106,13 +109,13 @@ class OpenAIProvider:
 
     def estimate(self, shot: Shot) -> Decimal | None:
         """Price by the table or the account's own; see `Provider.estimate`."""
-        return listed_usd(self.name, shot, usd_per_second=self._usd_per_second)
+        return listed_usd(self.name, self._named(shot), usd_per_second=self._usd_per_second)
 
     async def submit(
         self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
     ) -> Generation:
         """Sends the shot once; the dialect carries no key, no labels and no webhook; see `Provider.submit`."""
-        return await self._buy("/videos", await create_body(shot, self.profile))
+        return await self._buy("/videos", await create_body(self._named(shot), self.profile))
 
     async def remix(self, generation_id: str, prompt: str) -> Generation:
         """Asks once for a finished video to be made anew with changes; a paid request, beside any ledger.
@@ -220,6 +223,10 @@ class OpenAIProvider:
     async def aclose(self) -> None:
         """Closes connections."""
         await self._api.aclose()
+
+    def _named(self, shot: Shot) -> Shot:
+        """The shot with this server's name of its model."""
+        return shot.model_copy(update={"model": self._models.get(shot.model, shot.model)})
 
     async def _buy(self, path: str, body: Body) -> Generation:
         try:

@@ -40,6 +40,7 @@ class Profile:
         webhooks: Whether events are sent.
         needs_key: Whether it wants a key; engines at home mostly do not.
         default_url: Where it is when nothing else is said.
+        one_model: Whether it serves a single model, whatever its name: the name that a shot has by default is not sent.
     """
 
     provider: str
@@ -56,6 +57,7 @@ class Profile:
     webhooks: bool = False
     needs_key: bool = False
     default_url: str | None = None
+    one_model: bool = False
 
     def size_of(self, shot: Shot) -> str:
         """Width and height as the dialect writes them, such as `1280x720`."""
@@ -103,6 +105,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         capabilities=_engine(can_cancel=True, echoes_prompt=True),
         body="form",
         size_step=16,
+        one_model=True,
         delete_aborts=True,
     ),
     "sglang": Profile(
@@ -112,6 +115,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         seconds="whole",
         nested_extras=True,
         size_step=16,
+        one_model=True,
         links=True,
     ),
     "trtllm": Profile(
@@ -121,6 +125,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         body="json",
         seconds="number",
         size_step=16,
+        one_model=True,
         pages=False,
         delete_aborts=True,
     ),

@@ -13,7 +13,7 @@ from typing import Any
 from prefect_video.errors import RequestRefused
 from prefect_video.http import Part
 from prefect_video.providers.openai_profiles import EXTRAS, Profile
-from prefect_video.shots import Shot
+from prefect_video.shots import DEFAULT_MODEL, Shot
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,9 @@ async def create_body(shot: Shot, profile: Profile) -> Body:
 
 def _fields(shot: Shot, profile: Profile) -> dict[str, Any]:
     fields: dict[str, Any] = {"model": shot.model, "prompt": shot.prompt, "size": profile.size_of(shot)}
+    if profile.one_model and shot.model == DEFAULT_MODEL:
+        # Nobody asked for it by name, and engines refuse names that are not that of their model.
+        del fields["model"]
     if shot.num_frames is None:
         fields["seconds"] = _seconds(shot.duration, profile)
     extras = {name: getattr(shot, name) for name in EXTRAS if getattr(shot, name) is not None}

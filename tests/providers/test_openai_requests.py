@@ -60,6 +60,21 @@ async def test_vllm_omni_is_sent_a_form_and_nothing_else() -> None:
     assert text_of(form_of(await sent("vllm_omni"))["seconds"]) == "2"
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+async def test_a_model_that_nobody_named_is_not_asked_of_an_engine(profile: str) -> None:
+    for given, sent_as in (("sora-2", None if profile in ENGINES else "sora-2"), ("wan", "wan"), ("ours", "theirs")):
+        server = Server(job())
+        provider = server.provider(profile, models={"ours": "theirs"})
+        await submit(provider, SHOT.model_copy(update={"model": given}))
+        request = server.asked[0]
+        if profile == "vllm_omni":
+            form = form_of(request)
+            told = text_of(form["model"]) if "model" in form else None
+        else:
+            told = json.loads(request.content).get("model")
+        assert told == sent_as
+
+
 async def test_extras_lie_where_each_engine_looks_for_them() -> None:
     shot = SHOT.model_copy(update=EXTRA)
     nested = json.loads((await sent("sglang", shot)).content)
