@@ -1,7 +1,7 @@
 """The OpenAI Videos dialect (`/videos`), as OpenAI defined it and as engines and proxies speak it.
 
 How servers differ is data in `openai_profiles`; how a shot is asked for is in `openai_requests`; how the JSON is read
-is in `openai_wire`.
+is in `openai_wire`; what the dialect has besides shots is in `openai_derived`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 import httpx
 
 from prefect_video.downloads import VideoSource
-from prefect_video.errors import InvalidInput, NeedsAttention, NotFound, RequestRefused, UnreadableAnswer, Unsupported
+from prefect_video.errors import InvalidInput, NeedsAttention, NotFound, RequestRefused, UnreadableAnswer
 from prefect_video.generations import Generation, Status, WebhookEvent
 from prefect_video.http import ApiClient, HttpSettings, Params, check_endpoint, check_key
 from prefect_video.providers import standard_webhooks
@@ -23,6 +23,7 @@ from prefect_video.providers.answers import accepted_unread
 from prefect_video.providers.base import Account, Capabilities, link_source
 from prefect_video.providers.fitting import check_fit
 from prefect_video.providers.likeness import is_same_text, may_tell_of
+from prefect_video.providers.openai_derived import DerivedVideos
 from prefect_video.providers.openai_jobs import native_id, path_part
 from prefect_video.providers.openai_profiles import profile_of
 from prefect_video.providers.openai_requests import Body, create_body
@@ -44,7 +45,7 @@ KEYLESS: Final = "EMPTY"
 """What is sent to engines that want no key, as their own documentation does."""
 
 
-class OpenAIProvider:
+class OpenAIProvider(DerivedVideos):
     """A server that speaks the OpenAI Videos dialect.
 
     Args:
@@ -116,18 +117,6 @@ class OpenAIProvider:
     ) -> Generation:
         """Sends the shot once; the dialect carries no key, no labels and no webhook; see `Provider.submit`."""
         return await self._buy("/videos", await create_body(self._named(shot), self.profile))
-
-    async def remix(self, generation_id: str, prompt: str) -> Generation:
-        """Asks once for a finished video to be made anew with changes; a paid request, beside any ledger.
-
-        Raises:
-            Unsupported: This server remixes nothing.
-            RequestRefused: Nothing was accepted.
-            SubmitUnknown: Nobody knows.
-        """
-        if not self.profile.remixes:
-            raise Unsupported(f"{self.profile.title} cannot remix; submit a new shot")
-        return await self._buy(f"/videos/{path_part(generation_id)}/remix", Body(json={"prompt": prompt}))
 
     def source(self, generation: Generation) -> VideoSource:
         """The content endpoint with the key, or the server's own link without; see `Provider.source`."""

@@ -36,7 +36,7 @@ class Profile:
         pages: Whether the list takes `limit`, `order` and `after`; else it is one page in any order.
         delete_aborts: Whether DELETE ends work under way; else it only loses the video.
         links: Whether a finished job may name a link of its own, outside the API and free of the key.
-        remixes: Whether a finished video can be remixed.
+        remixes: Whether finished videos can be remixed, edited and extended, and characters made.
         webhooks: Whether events are sent.
         needs_key: Whether it wants a key; engines at home mostly do not.
         default_url: Where it is when nothing else is said.
