@@ -28,7 +28,6 @@ from prefect_video.providers.model_inputs import ModelInput
 from prefect_video.providers.openai_profiles import EXTRAS, PROFILES
 from prefect_video.providers.prices import SORA_PLANS, price_lists
 from prefect_video.providers.registry import open_provider, provider_names
-from prefect_video.providers.replicate_wire import FILES_KEPT
 from prefect_video.studio import DEFAULT_IN_FLIGHT
 
 PAGE: Final = Path(__file__).with_name("providers.md")
@@ -40,14 +39,14 @@ class Note(NamedTuple):
     Attributes:
         title: What it is.
         signed: How its webhooks are signed; None where it sends none.
-        kept: How long a video can be fetched; a link that has died is renewed until then.
+        kept: What is told of how long a video can be fetched, where no code knows it.
         cancels: What can be cancelled, where anything can.
         price: Where its price comes from, where that is not the price table.
     """
 
     title: str
     signed: str | None
-    kept: str
+    kept: str = ""
     cancels: str = "yes"
     price: str = ""
 
@@ -63,16 +62,14 @@ NOTES: Final[Mapping[str, Note]] = {
         price="nothing; booked as `sora`",
     ),
     "sora": Note("a server of the Sora dialect", "HMAC-SHA256", "links are renewed", "to half way"),
-    "openai": Note("OpenAI, or a server that keeps to its document", "Standard Webhooks", "until `expires_at`, 1 hour"),
+    "openai": Note("OpenAI, or a server that keeps to its document", "Standard Webhooks", "until `expires_at`"),
     "vllm_omni": Note("vLLM-Omni on your GPUs", None, _OWN),
     "sglang": Note("SGLang on your GPUs", None, f"{_OWN}, or in its bucket"),
     "trtllm": Note("TensorRT-LLM on your GPUs", None, _OWN),
     "litellm": Note("a LiteLLM proxy", None, "as at what it leads to"),
     "openrouter": Note("many models, one key", "HMAC-SHA256", "until `expires_at`", price="its own list of models"),
     "fal": Note("hundreds of models, one queue", "Ed25519, published keys", "not told (7 days)", "before it starts"),
-    "replicate": Note(
-        "models of many owners", "Standard Webhooks", f"{FILES_KEPT.total_seconds() / 3600:.0f} hour after the end"
-    ),
+    "replicate": Note("models of many owners", "Standard Webhooks"),
 }
 
 _RECONCILING: Final = {
@@ -149,7 +146,7 @@ def abilities() -> Iterator[Row]:
             note.cancels if offered.can_cancel else "no",
             "yes" if offered.can_list else "no",
             note.signed or "none",
-            note.kept,
+            _kept(note, offered),
             note.price or _price(name, offered),
             f"{offered.concurrency} (plan)" if offered.concurrency else str(DEFAULT_IN_FLIGHT),
         )
@@ -215,6 +212,13 @@ def _price(name: str, offered: Capabilities) -> str:
         models.extend([price] if isinstance(price, Decimal) else price.values())
     some = "" if "*" in listed.models else ", models of the price table"
     return f"{_span(models)}{some}" if max(models) else "0, your GPU"
+
+
+def _kept(note: Note, offered: Capabilities) -> str:
+    """How long a video can be fetched; a link that has died is renewed until then."""
+    hours = offered.video_kept.total_seconds() / 3600 if offered.video_kept else None
+    fixed = f"{hours:g} hour{'' if hours == 1 else 's'} after the end" if hours else ""
+    return ", ".join(filter(None, (note.kept, fixed)))
 
 
 def _span(prices: Iterable[Decimal]) -> str:

@@ -212,7 +212,7 @@ def _public_key(secret: str) -> dict[str, str]:
 def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
     headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else {}
-    return JSONResponse({"detail": error.message}, error.status, headers)
+    return JSONResponse({"detail": error.message}, 403 if error.cause == "quota" else error.status, headers)
 
 
 def _http_error(request: Request, error: Exception) -> Response:

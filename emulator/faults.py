@@ -8,6 +8,7 @@ Rules are not kept over a restart.
 | kind | operations | parameters | what happens |
 | --- | --- | --- | --- |
 | rate_limited | all but webhook | retry_after | 429; nothing was done |
+| quota_exhausted | all but webhook | – | the quota or the balance is used up; nothing was done |
 | error_before | all but webhook | – | 500 without a generation id; nothing was done |
 | error_after | submit, cancel | – | done (accepted, cancelled), then 500 without a generation id |
 | generation_error | submit | – | accepted and failed at once; 500 with ``generation_id`` |
@@ -40,7 +41,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 Operation = Literal["submit", "retrieve", "list", "cancel", "content", "webhook"]
 Kind = Literal[
-    "rate_limited", "error_before", "error_after", "generation_error", "reset_before", "reset_after",
+    "rate_limited", "quota_exhausted", "error_before", "error_after", "generation_error", "reset_before", "reset_after",
     "hang", "delay", "slow", "truncated", "short_file", "wrong_content", "expired_link", "unknown_status", "not_found",
     "list_off", "duplicate", "late", "forged", "drop",
 ]  # fmt: skip
@@ -49,6 +50,7 @@ _HTTP: frozenset[Operation] = frozenset({"submit", "retrieve", "list", "cancel",
 _WEBHOOK: frozenset[Operation] = frozenset({"webhook"})
 OPERATIONS_OF: dict[Kind, frozenset[Operation]] = {
     "rate_limited": _HTTP,
+    "quota_exhausted": _HTTP,
     "error_before": _HTTP,
     "error_after": frozenset({"submit", "cancel"}),
     "generation_error": frozenset({"submit"}),

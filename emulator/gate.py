@@ -54,6 +54,8 @@ def _before(rule: FaultRule) -> Response | None:
     match rule.kind:
         case "rate_limited":
             raise Refusal("rate", "Too many requests; slow down", retry_after=rule.retry_after)
+        case "quota_exhausted":
+            raise Refusal("quota", "The quota is used up: exhausted balance")
         case "error_before":
             raise Refusal("server", "The server had an error while processing the request")
         case "not_found":

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, Literal, Protocol
 
@@ -70,6 +70,7 @@ class Capabilities:
         takes: Optional fields of a shot that are obeyed (see `OPTIONAL_FIELDS`).
         max_references: How many references, where any are taken; None for as many as there are.
         fetches_webhook_keys: Whether `parse_webhook` may ask the network for the keys it checks with, and blocks then.
+        video_kept: How long after its end a video can be fetched, where that is the same for all.
         work_seconds_per_second: The span of work for one second of video, as a first guess.
     """
 
@@ -85,6 +86,7 @@ class Capabilities:
     takes: Collection[str] = ()
     max_references: int | None = 1
     fetches_webhook_keys: bool = False
+    video_kept: timedelta | None = None
     work_seconds_per_second: tuple[float, float] = (6.0, 12.0)
 
 

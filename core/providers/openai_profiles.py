@@ -7,7 +7,8 @@ a GPU. One row of `PROFILES` is all that an engine needs which keeps to what the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Final, Literal
 
 from prefect_video.errors import InvalidInput
@@ -93,7 +94,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "generic": Profile(
         provider="openai",
         title="openai",
-        capabilities=_hosted(),
+        capabilities=replace(_hosted(), video_kept=timedelta(hours=1)),
         remixes=True,
         webhooks=True,
         needs_key=True,

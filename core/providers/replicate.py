@@ -85,6 +85,7 @@ class ReplicateProvider:
             can_list=True,
             can_cancel=True,
             reconciling="likeness",
+            video_kept=replicate_wire.FILES_KEPT,
         )
         self._authorization = {"Authorization": f"Bearer {key}"}
         self._webhook_secrets = tuple(webhook_secrets)

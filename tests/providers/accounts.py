@@ -53,6 +53,7 @@ class TestAccount:
         forgets_cancelled: Whether a generation that was cancelled is no longer known.
         refuses_by_policy: Whether a prompt against policy is not even accepted; else it fails.
         policy_fault: What is in the fault of a prompt that failed by policy.
+        has_quota: Whether what may be bought in a month, or with what is left, can be used up.
         cancels_queued_only: Whether only what has not started can be cancelled.
         an_id: A generation's id of the dialect's form.
         shot: What its shots need that differs from the usual.
@@ -66,6 +67,7 @@ class TestAccount:
     forgets_cancelled: bool = False
     refuses_by_policy: bool = False
     policy_fault: str = "policy"
+    has_quota: bool = True
     cancels_queued_only: bool = False
     an_id: str = "gen_1"
     shot: dict[str, Any] = field(default_factory=dict)
@@ -148,10 +150,10 @@ ACCOUNTS: Final = (
     TestAccount("sora", _sora, refuses_by_policy=True),
     TestAccount("openai", openai("generic")),
     TestAccount("openai-redirecting", openai("generic", "generic_redirecting")),
-    TestAccount("vllm_omni", openai("vllm_omni"), delivers=False, forgets_cancelled=True),
-    TestAccount("sglang", openai("sglang"), delivers=False),
-    TestAccount("sglang-cloud", openai("sglang", "sglang_cloud"), delivers=False),
-    TestAccount("trtllm", openai("trtllm"), delivers=False, forgets_cancelled=True),
+    TestAccount("vllm_omni", openai("vllm_omni"), delivers=False, has_quota=False, forgets_cancelled=True),
+    TestAccount("sglang", openai("sglang"), delivers=False, has_quota=False),
+    TestAccount("sglang-cloud", openai("sglang", "sglang_cloud"), delivers=False, has_quota=False),
+    TestAccount("trtllm", openai("trtllm"), delivers=False, has_quota=False, forgets_cancelled=True),
     TestAccount("litellm", openai("litellm"), delivers=False),
     TestAccount("openrouter", openrouter("emulator/video"), refuses_by_policy=True),
     TestAccount("openrouter-unsigned", openrouter("emulator/video-unsigned"), refuses_by_policy=True),

@@ -18,9 +18,11 @@ from prefect_video.errors import (
     NotFound,
     PolicyRefused,
     ProviderUnavailable,
+    QuotaExhausted,
     RateLimited,
     RequestRefused,
     SubmitUnknown,
+    UnreadableAnswer,
 )
 from prefect_video.generations import Generation, Status
 from prefect_video.links import LinkPolicy
@@ -207,6 +209,42 @@ async def test_refusals_by_kind(provider: Provider, account: TestAccount, emulat
     assert emulator.books()["accepted"] == 0
 
 
+async def test_a_quota_that_is_used_up_stops_buying_and_gives_up_nothing_that_was_bought(
+    provider: Provider, account: TestAccount, emulator: Emulator
+) -> None:
+    accepted = await submit(provider, account.a_shot(prompt="another cat"))
+    emulator.add_fault(operation="submit", kind="quota_exhausted")
+    with pytest.raises(QuotaExhausted if account.has_quota else RateLimited) as used_up:
+        await submit(provider, account.a_shot())
+    assert used_up.value.accepted is False
+    emulator.add_fault(operation="retrieve", kind="quota_exhausted")
+    assert (await ended(provider, accepted)).status is Status.COMPLETED
+    assert emulator.books()["accepted"] == 1
+
+
+async def test_an_answer_that_cannot_be_read_is_no_verdict(
+    provider: Provider, account: TestAccount, emulator: Emulator
+) -> None:
+    accepted = await submit(provider, account.a_shot())
+    emulator.settle()
+    emulator.add_fault(operation="retrieve", kind="wrong_content")
+    with pytest.raises(UnreadableAnswer) as unreadable:
+        await provider.retrieve(accepted.id)
+    assert unreadable.value.accepted is None
+    assert (await provider.retrieve(accepted.id)).status is Status.COMPLETED
+    if provider.capabilities.can_list:
+        emulator.add_fault(operation="list", kind="wrong_content")
+        with pytest.raises(UnreadableAnswer):
+            _ = [one async for one in provider.list()]
+
+
+async def test_what_has_expired_is_over(provider: Provider, account: TestAccount, emulator: Emulator) -> None:
+    accepted = await submit(provider, account.a_shot())
+    emulator.settle()
+    emulator.add_fault(operation="retrieve", kind="unknown_status", status="expired")
+    assert (await ended(provider, accepted)).status is Status.EXPIRED
+
+
 async def test_a_wrong_key_is_refused_and_shown_to_nobody(account: TestAccount, emulator: Emulator) -> None:
     stranger = account.open(emulator, key="sk-not-the-right-one")
     for asking in (submit(stranger, account.a_shot()), stranger.retrieve(account.an_id)):
@@ -261,6 +299,19 @@ async def test_an_unanswered_submit_is_sent_once_and_found_if_that_can_be(
     assert found is not None
     assert found.id not in (other.id, twin.id)
     assert (await ended(provider, found)).status is Status.COMPLETED
+
+
+@pytest.mark.parametrize("http_status", [404, 405, 501])
+async def test_where_the_list_is_off_nothing_is_proven_absent(
+    provider: Provider, account: TestAccount, emulator: Emulator, http_status: int
+) -> None:
+    shot, sent_at = account.a_shot(), datetime.now(UTC)
+    emulator.add_fault(operation="submit", kind="error_after")
+    emulator.add_fault(operation="list", kind="list_off", http_status=http_status, times=None)
+    with pytest.raises(SubmitUnknown):
+        await submit(provider, shot)
+    with pytest.raises((NeedsAttention, RequestRefused)):
+        await provider.find(shot, idempotency_key="k1", sent_at=sent_at, known_ids=())
 
 
 async def test_a_link_that_has_died_is_replaced(
