@@ -79,7 +79,7 @@ class Shot(_Asked):
         num_frames: Exact number of frames, for engines that take it; wins over the duration there.
         num_inference_steps: Denoising steps, for engines that take it.
         guidance_scale: How closely the prompt is followed, for engines that take it.
-        references: Paths or URLs of reference images, where the provider takes them; fingerprinted by content.
+        references: Paths of reference images, where the provider takes them; fingerprinted by content, so local files.
         depends_on: Ids of shots of the same project that must be stored first.
         takes: How many independent generations are wanted, 1 to 10; each is paid.
         metadata: Free labels; sent along, without effect on the fingerprint.

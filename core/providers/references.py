@@ -38,7 +38,7 @@ def _url(reference: str, shot: Shot, provider: str) -> str:
     if size > LARGEST_BYTES:
         raise RequestRefused(
             f"shot {shot.id!r}: reference {reference} has {size:,} bytes; {provider} is sent at most"
-            f" {LARGEST_BYTES:,}: give a URL instead",
+            f" {LARGEST_BYTES:,}: make it smaller; nothing was sent",
             provider=provider,
         )
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"

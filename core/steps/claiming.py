@@ -183,7 +183,10 @@ async def _reference_digests(shot: Shot) -> tuple[str, ...]:
 
 def _digest(shot: Shot, reference: str) -> str:
     if urlsplit(reference).scheme in ("http", "https"):
-        raise InvalidInput(f"shot {shot.id!r}: references: {reference}: give a local file; its content is hashed")
+        raise InvalidInput(
+            f"shot {shot.id!r}: references: {reference}: what is at an address may change, and a shot is known by the"
+            " content of its references: fetch it and give the file"
+        )
     try:
         return hashlib.sha256(Path(PurePosixPath(reference)).read_bytes()).hexdigest()
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -20,6 +21,8 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _EXPIRED: Final = frozenset({400, 401, 403, 404, 410})
 _PASSING: Final = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
 _NOT_VIDEO: Final = ("text/", "image/", "application/json", "application/xml", "application/problem+json")
+_LARGEST_REFUSAL_BYTES: Final = 8192
+_LINK: Final = re.compile(r"https?://[^\s\"'<>]+")
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 
 
@@ -34,6 +37,9 @@ async def follow(
     secret_origin: tuple[str, str, int],
 ) -> AsyncIterator[httpx.Response]:
     """The last answer behind a link, unread; every redirect is checked like the link itself.
+
+    SGLang says in the words of a 400 that the video lies in a bucket, and where: told by the API itself, to whoever has
+    the key, that is a redirect like any other.
 
     Args:
         client: Follows no redirects of its own.
@@ -68,10 +74,13 @@ async def follow(
         try:
             # Cookies are kept by address too, so none may outlive its answer.
             client.cookies.clear()
-            if response.status_code not in _REDIRECTS:
+            if response.status_code in _REDIRECTS:
+                target = _next_target(link, response)
+            elif secret and response.status_code == 400 and (told := await _link_in_words(response)):
+                target = told
+            else:
                 yield response
                 return
-            target = _next_target(link, response)
         finally:
             await response.aclose()
     raise LinkRefused(f"{redact(url)} refused: more than {policy.max_redirects} redirects")
@@ -127,6 +136,19 @@ def _total(response: httpx.Response) -> int | None:
 
 def _content_range(response: httpx.Response) -> re.Match[str] | None:
     return _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+
+
+async def _link_in_words(response: httpx.Response) -> str | None:
+    """The one link in the `detail` of a refusal."""
+    length = response.headers.get("Content-Length", "")
+    if not (length.isdecimal() and int(length) <= _LARGEST_REFUSAL_BYTES):
+        return None
+    try:
+        detail = json.loads(await response.aread())["detail"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    links = _LINK.findall(detail) if isinstance(detail, str) else []
+    return links[0] if len(links) == 1 else None
 
 
 def _next_target(link: CheckedLink, response: httpx.Response) -> httpx.URL:

@@ -88,7 +88,7 @@ async def test_references_that_cannot_be_sent_refuse_the_shot(tmp_path: Path) ->
     large = tmp_path / "large.png"
     with large.open("wb") as file:
         file.truncate(LARGEST_BYTES + 1)
-    for path, said in ((tmp_path / "none.png", "cannot be read"), (large, "give a URL instead")):
+    for path, said in ((tmp_path / "none.png", "cannot be read"), (large, "make it smaller")):
         with pytest.raises(RequestRefused, match=said) as refused:
             await reference_urls(Shot(id="a", prompt="a cat", references=(str(path),)), provider="fal")
         assert refused.value.accepted is False

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from prefect_video.downloads import download, open_download_client
 from prefect_video.emulator import Emulator
 from prefect_video.errors import (
+    LinkRefused,
     NotFound,
     QuotaExhausted,
     RequestRefused,
     SubmitUnknown,
 )
 from prefect_video.generations import Status
+from prefect_video.links import LinkPolicy
 from tests.providers.openai import SHOT, Open, Server, job, open_profile, submit
 
 __all__ = ["open_profile"]
@@ -122,6 +126,26 @@ async def test_sglangs_own_link_is_fetched_without_the_key(open_profile: Open, e
         content = await client.get(f"{emulator.url}/profiles/sglang_cloud/v1/videos/{done.id}/content", headers=headers)
     assert content.status_code == 400
     assert emulator.cdn in content.json()["detail"]
+
+
+async def test_sglangs_link_is_found_where_only_the_refusal_tells_it(
+    open_profile: Open, emulator: Emulator, tmp_path: Path
+) -> None:
+    provider = open_profile("sglang", "sglang_cloud")
+    accepted = await submit(provider)
+    emulator.settle()
+    done = await provider.retrieve(accepted.id)
+    assert done.result is not None
+    content = f"{emulator.url}/profiles/sglang_cloud/v1/videos/{done.id}/content"
+    untold = done.model_copy(update={"result": done.result.model_copy(update={"video_url": content})})
+    async with open_download_client(trust_env=False) as client:
+        policy = LinkPolicy(trusted_host="127.0.0.1")
+        file = await download(provider.source(untold), tmp_path / "video.mp4", client=client, policy=policy)
+        assert file.bytes > 1000
+        strict = LinkPolicy(trusted_host="127.0.0.1", max_redirects=0)
+        with pytest.raises(LinkRefused, match="redirects"):
+            await download(provider.source(untold), tmp_path / "other.mp4", client=client, policy=strict)
+    assert emulator.books()["leaked_keys"] == 0
 
 
 async def test_only_where_a_profile_says_so_is_a_servers_link_trusted() -> None:
