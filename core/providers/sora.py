@@ -33,6 +33,7 @@ from prefect_video.http import ApiClient, HttpSettings, check_endpoint, check_ke
 from prefect_video.providers import sora_wire
 from prefect_video.providers.base import Account, Capabilities, link_source
 from prefect_video.providers.fitting import check_fit
+from prefect_video.providers.likeness import may_tell_of
 from prefect_video.providers.prices import SORA_PLANS, usd_for
 from prefect_video.shots import Shot
 
@@ -184,13 +185,18 @@ class SoraProvider:
     ) -> Generation | None:
         """Looks for our key in `metadata`, else for a generation like the shot; see `Provider.find`."""
         alike: MutableSequence[Generation] = []
+        doubtful: MutableSequence[Generation] = []
         for listed in await self._candidates(shot, since=sent_at - CLOCK_MARGIN, known_ids=known_ids):
             generation = await self._confirm(listed)
             key = generation.metadata.get("idempotency_key")
             if key == idempotency_key:
                 return generation
-            if key is None and sora_wire.is_like(generation, shot):
-                alike.append(generation)
+            if key is None and may_tell_of(shot.prompt, generation.prompt):
+                (alike if sora_wire.is_like(generation, shot) else doubtful).append(generation)
+        if doubtful and not alike:
+            raise NeedsAttention(
+                f"{self.name} has generation {doubtful[0].id}, which may or may not be the one of shot {shot.id!r}"
+            )
         return min(alike, key=lambda one: one.created_at or sent_at, default=None)
 
     async def _candidates(self, shot: Shot, *, since: datetime, known_ids: Collection[str]) -> Sequence[Generation]:

@@ -30,6 +30,7 @@ from prefect_video.errors import (
 from prefect_video.generations import Generation, ProviderFault, VideoResult, WebhookEvent
 from prefect_video.http import retry_after_seconds
 from prefect_video.providers.answers import Loose, Wire
+from prefect_video.providers.likeness import is_same_text, is_same_value, may_tell_of
 from prefect_video.providers.statuses import status_of
 from prefect_video.shots import Shot
 
@@ -175,10 +176,7 @@ def may_be(listed: Generation, shot: Shot, *, since: datetime) -> bool:
     """Whether a list item could be the generation of a shot: list items may lack or shorten the prompt."""
     if listed.created_at is not None and listed.created_at < since:
         return False
-    if listed.prompt is None:
-        return True
-    shortened = re.sub(r"(\.\.\.|…)$", "", listed.prompt)
-    return listed.prompt == shot.prompt or (shortened != listed.prompt and shot.prompt.startswith(shortened))
+    return may_tell_of(shot.prompt, listed.prompt)
 
 
 def is_like(generation: Generation, shot: Shot) -> bool:
@@ -189,9 +187,9 @@ def is_like(generation: Generation, shot: Shot) -> bool:
         "resolution": shot.resolution,
     }
     return (
-        generation.prompt in (None, shot.prompt)
+        (generation.prompt is None or is_same_text(generation.prompt, shot.prompt))
         and generation.model in (None, shot.model)
-        and all(generation.parameters.get(name, value) == value for name, value in asked.items())
+        and all(is_same_value(generation.parameters.get(name, value), value) for name, value in asked.items())
     )
 
 

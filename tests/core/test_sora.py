@@ -246,6 +246,14 @@ async def test_without_an_echo_of_our_key_the_oldest_like_it_is_taken() -> None:
     found = await provider.find(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known_ids={"gen_known"})
     assert found is not None
     assert found.id == "gen_old"
+    for known in ({"gen_new", "gen_old"}, {*bodies}):
+        looking = provider.find(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known_ids=known)
+        if known == {*bodies}:
+            assert await looking is None
+            continue
+        # The same words with other parameters may be ours, told otherwise.
+        with pytest.raises(NeedsAttention, match="gen_other, which may or may not"):
+            await looking
 
 
 def event(at: float, **data: object) -> bytes:
