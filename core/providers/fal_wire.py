@@ -50,7 +50,9 @@ class QueueStatus(Loose):
         """Why it failed, where the status itself says so."""
         if not self.error and not self.error_type:
             return None
-        return ProviderFault(code=self.error_type or "error", message=str(self.error or self.error_type))
+        message = str(self.error or self.error_type)
+        # fal's own words: "Invalid status code: 422".
+        return ProviderFault(code=self.error_type or "error", message=message, of_request="status code: 422" in message)
 
 
 class _File(Loose):

@@ -112,6 +112,14 @@ async def test_what_may_pass_is_no_verdict_on_a_paid_job(result: httpx.Response,
         await finished(result).retrieve(JOB)
 
 
+@pytest.mark.parametrize(("code", "of_request"), [(422, True), (500, False)])
+async def test_a_status_tells_a_wrong_request_by_the_code_of_its_result(code: int, of_request: bool) -> None:
+    told = {"error": f"Invalid status code: {code}", "error_type": "bad_request"}
+    seen = await finished(httpx.Response(500), **told).retrieve(JOB)
+    assert seen.fault is not None
+    assert seen.fault.of_request is of_request
+
+
 async def test_a_status_ahead_of_its_result_is_not_believed_yet() -> None:
     assert (await finished(httpx.Response(202, json={})).retrieve(JOB)).status is Status.PROCESSING
 
