@@ -16,6 +16,7 @@ from prefect_video.opening import DEFAULT_PROJECT
 from prefect_video.service.accounts import Accounts
 from prefect_video.shots import AspectRatio, Duration, Identifier, Project, Prompt, Resolution, Seed, Shot, slug
 from prefect_video.steps.claiming import budgets_of, claim_shots, find_assets, intents_of
+from prefect_video.steps.releasing import give_up
 from prefect_video.steps.screening import screen_prompt
 from prefect_video.steps.submitting import submit
 from prefect_video.studio import Studio
@@ -214,6 +215,7 @@ class Jobs:
 
 async def _send(studio: Studio, entry: Entry) -> None:
     """Sends a row and leaves it at the provider; the ledger says what became of it."""
+    failure: VideoError | None = None
     try:
         async with studio.slots:
             if entry.state is State.RESERVED:
@@ -221,9 +223,10 @@ async def _send(studio: Studio, entry: Entry) -> None:
             await submit(studio, entry.id)
     except VideoError as error:
         logger.warning("%s/%s: %s", entry.project, entry.shot.id, error)
+        failure = error
     finally:
         try:
-            await asyncio.shield(studio.ledger.let_go([entry.id]))
+            await asyncio.shield(give_up(studio, entry.id, failure))
         except LedgerError as error:
             logger.error("row %s is not let go of before this process ends: %s", entry.id, error)
 

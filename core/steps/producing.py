@@ -18,7 +18,7 @@ from prefect_video.errors import (
 )
 from prefect_video.ledger import Budget, Claim, Entry, Intent, State
 from prefect_video.ledger.records import UNFINISHED
-from prefect_video.steps import claiming, downloading, polling, screening, storing, submitting
+from prefect_video.steps import claiming, downloading, polling, releasing, screening, storing, submitting
 from prefect_video.steps.departing import Passage
 from prefect_video.studio import Studio
 
@@ -124,11 +124,11 @@ async def produce(
             if studio.settings.on_lost == "hold":
                 raise
             failure = error
-        claim = (await studio.ledger.claim([claim.intent], budgets, partial=True)).claims[0]
+        claim = await _claim_again(studio, claim, budgets)
 
 
 async def carry(studio: Studio, entry: Entry, steps: Steps, passage: Passage | None = None) -> Asset | None:
-    """Carries a row that is ours through the steps it still needs; lets go of it when it cannot.
+    """Carries a row that is ours through the steps it still needs; gives it up when it cannot.
 
     Returns:
         Its video; None when the run left before the provider was done, and let go of the row.
@@ -152,8 +152,8 @@ async def carry(studio: Studio, entry: Entry, steps: Steps, passage: Passage | N
                 finally:
                     studio.slot_freed.set()
         return await steps.store(entry, await steps.download(entry))
-    except BaseException:
-        await studio.ledger.let_go([entry.id])
+    except BaseException as error:
+        await releasing.give_up(studio, entry.id, error)
         raise
 
 
@@ -197,4 +197,8 @@ async def _join(studio: Studio, claim: Claim, entry: Entry, budgets: Sequence[Bu
     if entry.state in UNFINISHED:
         taken = await studio.ledger.take_over(entry.id)
         return Claim(kind="yours" if taken else "joined", intent=claim.intent, entry=taken or entry)
-    return (await studio.ledger.claim([claim.intent], budgets, partial=True)).claims[0]
+    return await _claim_again(studio, claim, budgets)
+
+
+async def _claim_again(studio: Studio, claim: Claim, budgets: Sequence[Budget]) -> Claim:
+    return (await claiming.claim_shots(studio, [claim.intent], budgets=budgets, partial=True))[0]
