@@ -13,7 +13,7 @@ from prefect_video.cli.options import JsonFlag, RefreshFlag, StudioOptions
 from prefect_video.cli.studios import open_studios, run_async
 from prefect_video.ledger import BudgetStanding
 from prefect_video.opening import StudioRef
-from prefect_video.planning import Plan, PlannedShot, plan_project
+from prefect_video.planning import Plan, PlannedShot, RouteOption, plan_project
 from prefect_video.project_files import load_project
 from prefect_video.shots import Project
 
@@ -78,9 +78,9 @@ def show_plan(worked_out: Plan) -> None:
         for change in shot.changes:
             console.print(f"[dim]adapted[/] {safe(shot.id)}: {safe(change)}", soft_wrap=True)
         for option in shot.options:
-            adapted = f" ({'; '.join(option.changes)})" if option.changes else ""
-            text = f"{option.provider}: {usd(option.estimate_usd)}, about {option.seconds:.0f} s{adapted}"
-            console.print(f"[dim]option[/] {safe(shot.id)}: {safe(text)}", soft_wrap=True)
+            console.print(f"[dim]option[/] {safe(shot.id)}: {safe(_option(option))}", soft_wrap=True)
+        for name, refusal in shot.refusals.items():
+            console.print(f"[dim]no option[/] {safe(shot.id)}: {safe(f'{name}: {refusal}')}", soft_wrap=True)
     for standing in worked_out.limits:
         console.print(f"[dim]limit[/] {safe(_standing(standing))}", soft_wrap=True)
     new = sum(shot.action == "generate" for shot in worked_out.shots)
@@ -93,8 +93,15 @@ def show_plan(worked_out: Plan) -> None:
         console.print(f"[red]over budget:[/] {safe(worked_out.refusal)}", soft_wrap=True)
 
 
+def _option(option: RouteOption) -> str:
+    adapted = f" ({'; '.join(option.changes)})" if option.changes else ""
+    return f"{option.provider}: {usd(option.estimate_usd)}, about {option.seconds:.0f} s{adapted}"
+
+
 def _note(shot: PlannedShot) -> str:
     text = shot.reason or (place(shot.uri) if shot.uri else shot.prompt)
+    if shot.entry_id and shot.options:
+        text = f"{shot.provider}: {text}"
     text = " ".join(text.split())
     return text if len(text) <= 90 else f"{text[:87]}…"
 

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from prefect_video.assets import Asset
 from prefect_video.errors import (
     AuthenticationFailed,
     BudgetExceeded,
     CircuitOpen,
-    InvalidInput,
     QuotaExhausted,
     VideoError,
 )
 from prefect_video.ledger import Claim, Intent, State
 from prefect_video.reports import ShotReport, label
-from prefect_video.routing import Route, degrade
 from prefect_video.shots import Project, Shot
-from prefect_video.steps.claiming import bring_home, budgets_of, claim_shots, known_copies, takes_of
+from prefect_video.steps.claiming import bring_home, budgets_of, claim_shots, known_copies
 from prefect_video.steps.departing import Departure, Passage
 from prefect_video.steps.producing import InFlight, Produced, Steps, produce
 from prefect_video.studio import Studio
-from prefect_video.wanting import Wanted
+from prefect_video.wanting import Wanted, Way
 
 logger = logging.getLogger(__name__)
 
 OnReport = Callable[[ShotReport], None]
 
 GIVE_WAY: Final = (CircuitOpen, QuotaExhausted, BudgetExceeded)
-"""For these a fallback is tried: nothing was sent, and waiting a little will not help."""
+"""For these another way is tried, where nothing is owed for the first: waiting a little will not help."""
 
 
 @dataclass
@@ -44,7 +42,6 @@ class Making:
         studios: The accounts that are open.
         steps_of: Makes the steps of a studio's rows.
         on_report: Told of each shot as it ends.
-        asking: What every intent of this run has in common.
         departure: When the run may leave shots in flight; None to wait for all.
     """
 
@@ -52,7 +49,6 @@ class Making:
     studios: Sequence[Studio]
     steps_of: Callable[[Studio], Steps]
     on_report: OnReport | None
-    asking: Mapping[str, Any]
     departure: Departure | None = None
     _copies: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
     _ends: dict[str, list[asyncio.Task[ShotReport]]] = field(default_factory=dict, init=False)
@@ -121,9 +117,6 @@ class Making:
             return ShotReport.failed(one.intent, refused)
         try:
             return await self._made(one, passage)
-        except AuthenticationFailed as error:
-            self._refused[id(one.route.studio)] = error
-            return ShotReport.failed(one.intent, error)
         except VideoError as error:
             logger.error("%s/%s: %s", one.intent.project, label(one.intent), error)
             return ShotReport.failed(one.intent, error)
@@ -132,51 +125,45 @@ class Making:
             return ShotReport.failed(one.intent, error)
 
     async def _made(self, one: Wanted, passage: Passage | None) -> ShotReport:
-        """Makes a take by its first route, and by the next one for as long as a provider must be given way to."""
-        assert one.claim is not None
-        try:
-            return await self._by(one.route, one.claim, passage)
-        except GIVE_WAY as error:
-            await self._settle(one.route, one.claim)
-            failure: VideoError = error
-        for route in self._alternatives(one):
-            intent = (await takes_of(route.studio, route.shot, self.project, **self.asking))[one.intent.take - 1]
-            budgets = budgets_of(route.studio, self.project)
-            (claim,) = await claim_shots(route.studio, [intent], budgets=budgets, partial=True)
-            logger.warning("%s/%s: %s; %s", intent.project, label(intent), failure, "; ".join(route.changes))
+        """Makes a take by its first way, and by the next one for as long as a provider must be given way to."""
+        claim, failure = one.claim, None
+        for way in one.ways:
+            changes = _changes(one, way)
+            if failure is not None:
+                claim = await self._claim(way)
+                logger.warning("%s/%s: %s; %s", self.project.name, label(way.intent), failure, "; ".join(changes))
+            assert claim is not None
             try:
-                return await self._by(route, claim, passage)
+                return await self._by(way, claim, changes, passage)
             except GIVE_WAY as error:
-                await self._settle(route, claim)
+                if await self._exists(way):
+                    raise
                 failure = error
+        assert failure is not None
         raise failure
 
-    def _alternatives(self, one: Wanted) -> Iterator[Route]:
-        for route in one.routes[1:]:
-            said = f"provider: {one.route.studio.credentials} became {route.studio.credentials}"
-            yield Route(route.studio, route.shot, (said, *route.changes))
-        for fallback in self.project.fallbacks:
-            try:
-                yield degrade(one.shot, fallback, self.studios, one.route.studio)
-            except InvalidInput as error:
-                logger.info("%s/%s: a fallback does not fit: %s", self.project.name, one.shot.id, error)
-
-    async def _by(self, route: Route, claim: Claim, passage: Passage | None) -> ShotReport:
-        studio, intent = route.studio, claim.intent
+    async def _claim(self, way: Way) -> Claim:
+        studio = way.route.studio
         budgets = budgets_of(studio, self.project)
-        produced = await produce(studio, claim, budgets=budgets, steps=self.steps(studio), passage=passage)
-        degraded = "; ".join(route.changes) or None
+        return (await claim_shots(studio, [way.intent], budgets=budgets, partial=True))[0]
+
+    async def _exists(self, way: Way) -> bool:
+        """Whether a way that failed may be owed for all the same: its row is not over, or is held."""
+        return (await way.route.studio.ledger.answers([way.intent])) != [None]
+
+    async def _by(self, way: Way, claim: Claim, changes: Sequence[str], passage: Passage | None) -> ShotReport:
+        studio, intent = way.route.studio, claim.intent
+        budgets = budgets_of(studio, self.project)
+        try:
+            produced = await produce(studio, claim, budgets=budgets, steps=self.steps(studio), passage=passage)
+        except AuthenticationFailed as error:
+            self._refused[id(studio)] = error
+            raise
+        degraded = "; ".join(changes) or None
         if isinstance(produced, InFlight):
             return ShotReport.in_flight(intent, produced).model_copy(update={"degraded": degraded})
         asset = await self._at_home(studio, produced, intent)
         return ShotReport.stored(intent, produced, asset).model_copy(update={"degraded": degraded})
-
-    async def _settle(self, route: Route, claim: Claim) -> None:
-        """Releases what was reserved for a route that is given up; nothing was sent by it."""
-        if claim.kind == "yours" and claim.entry is not None:
-            entry = await route.studio.ledger.get(claim.entry.id)
-            if entry.state is State.RESERVED:
-                await route.studio.ledger.release(entry.id, "given up for another way")
 
     async def _at_home(self, studio: Studio, produced: Produced, intent: Intent) -> Asset:
         known = self._copies.get((produced.entry.id, intent.shot.id))
@@ -186,3 +173,11 @@ class Making:
         needed = [task for shot_id in shot.depends_on for task in self._ends.get(shot_id, ())]
         reports = await asyncio.gather(*(asyncio.shield(task) for task in needed))
         return ", ".join(dict.fromkeys(repr(report.id) for report in reports if report.status != "stored"))
+
+
+def _changes(one: Wanted, way: Way) -> Sequence[str]:
+    """How what a way makes differs from what was wanted; a fallback says itself whose it is."""
+    first = one.ways[0]
+    if way is first or way.degraded:
+        return way.route.changes
+    return (f"provider: {first.route.studio.credentials} became {way.route.studio.credentials}", *way.route.changes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
@@ -11,14 +11,13 @@ from pydantic import BaseModel, ConfigDict
 
 from prefect_video.durations import duration_hints
 from prefect_video.errors import BudgetExceeded
-from prefect_video.ledger import BudgetStanding, Entry, Intent
+from prefect_video.ledger import BudgetStanding, Entry, State
 from prefect_video.ledger.budgets import Limit
 from prefect_video.reports import as_number, label
-from prefect_video.routing import Route
 from prefect_video.shots import Project
 from prefect_video.steps.claiming import budgets_of, missing_files
 from prefect_video.studio import Studio
-from prefect_video.wanting import Wanted, studios_used, wanted_of
+from prefect_video.wanting import Wanted, Way, look_up, studios_used, wanted_of
 
 PlannedAction = Literal["generate", "cached", "under_way", "held", "over_budget"]
 
@@ -53,11 +52,14 @@ class PlannedShot(BaseModel):
         resolution: The length of the shorter side, or the exact size.
         aspect_ratio: Width to height.
         estimate_usd: What it would cost; 0 when nothing is bought, None when the price is not known.
+        provider: The account that would make it, or where the row is that there is already.
+        entry_id: That row of the ledger, when it is cached, under way or held.
         uri: Where the video is, when it is cached.
         reason: Why it is held or refused.
         hints: Advice on its duration.
         changes: How it differs from what is wanted, where it is adapted.
         options: With `provider: auto`, every account that can make it, the one that would be taken first.
+        refusals: With `provider: auto`, why each of the others cannot, by its name.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -69,11 +71,14 @@ class PlannedShot(BaseModel):
     resolution: str
     aspect_ratio: str
     estimate_usd: Decimal | None = Decimal(0)
+    provider: str = ""
+    entry_id: str | None = None
     uri: str | None = None
     reason: str | None = None
     hints: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
     options: tuple[RouteOption, ...] = ()
+    refusals: Mapping[str, str] = {}
 
 
 class Plan(BaseModel):
@@ -144,23 +149,14 @@ async def plan_project(
         StoreError: The store cannot be read.
     """
     wanted = await wanted_of(project, [studio, *others], refresh=refresh, ttl_seconds=studio.settings.ttl_seconds)
+    await look_up(studio.ledger, wanted)
+    await _forget_missing(studio, wanted)
+    for one in wanted:
+        one.settle()
     used = studios_used(wanted)
     limits = await _limits(used, project)
-    planned = _Planned(
-        stored=await _stored(used, wanted, refresh),
-        under_way={
-            entry.fingerprint: entry
-            for entry in await studio.ledger.unfinished(environment=studio.settings.environment)
-        },
-        held={
-            entry.fingerprint: entry
-            for entry in await studio.ledger.entries(attention=True, limit=None)
-            if entry.environment == studio.settings.environment
-        },
-        limits=limits,
-        fit=project.over_budget == "fit" or bool(project.fallbacks),
-    )
-    shots = tuple(planned.shot(one, routed=project.is_routed) for one in wanted)
+    planned = _Planned(limits=limits, fit=project.over_budget == "fit" or bool(project.fallbacks))
+    shots = tuple([planned.shot(one, await _choice(one) if project.is_routed else {}) for one in wanted])
     standings = {limit.standing.name: limit.standing for held in limits.values() for limit in held}
     return Plan(
         project=project.name,
@@ -185,36 +181,29 @@ async def _limits(used: Sequence[Studio], project: Project) -> dict[int, list[Li
 
 @dataclass
 class _Planned:
-    stored: dict[str, Entry]
-    under_way: dict[str, Entry]
-    held: dict[str, Entry]
     limits: dict[int, list[Limit]]
     fit: bool
     new: dict[str, Wanted] = field(default_factory=dict)
 
-    def shot(self, one: Wanted, *, routed: bool) -> PlannedShot:
-        intent = one.intent
-        if entry := self.under_way.get(intent.fingerprint):
-            return _planned(intent, "held" if entry.attention else "under_way", reason=entry.attention)
-        if (entry := self.stored.get(intent.fingerprint)) and entry.asset:
-            return _planned(intent, "cached", uri=entry.asset.uri)
-        if entry := self.held.get(intent.fingerprint):
-            return _planned(intent, "held", reason=entry.attention)
+    def shot(self, one: Wanted, choice: Mapping[str, Any]) -> PlannedShot:
+        intent, way = one.intent, one.ways[0]
+        if way.exists and way.row is not None:
+            return _existing(way, way.row, choice)
         if intent.fingerprint in self.new:
-            return _planned(intent, "under_way", reason=f"as shot {self.new[intent.fingerprint].shot.id!r}")
+            reason = f"as shot {self.new[intent.fingerprint].shot.id!r}"
+            return _planned(way, "under_way", reason=reason, **choice)
         if self.fit and (refusal := self._refusal([one])):
-            return _planned(intent, "over_budget", reason=refusal)
+            return _planned(way, "over_budget", reason=refusal, **choice)
         self.new[intent.fingerprint] = one
         if self.fit:
             for limit in self.limits[id(one.route.studio)]:
                 limit.add(intent)
         return _planned(
-            intent,
+            way,
             "generate",
             estimate_usd=intent.estimate_usd,
             hints=duration_hints(intent.shot, usd_per_second=one.route.studio.provider.capabilities.usd_per_second),
-            changes=one.route.changes,
-            options=tuple(_option(route) for route in one.routes) if routed else (),
+            **choice,
         )
 
     def refusal(self) -> str | None:
@@ -230,37 +219,48 @@ class _Planned:
         return None
 
 
-async def _stored(used: Sequence[Studio], wanted: Sequence[Wanted], refresh: bool) -> dict[str, Entry]:
-    stored: dict[str, Entry] = {}
-    for studio in used if not refresh else ():
-        found = await studio.ledger.find_stored(
-            [one.intent.fingerprint for one in wanted if one.route.studio is studio],
-            environment=studio.settings.environment,
-            ttl_seconds=studio.settings.ttl_seconds,
+async def _forget_missing(studio: Studio, wanted: Sequence[Wanted]) -> None:
+    """Counts what is stored and whose file is gone as what is yet to be made, as a run would."""
+    ways = [way for one in wanted for way in one.ways]
+    stored = {way.row.id: way.row for way in ways if way.row and way.row.state is State.STORED}
+    gone = await missing_files(studio, stored)
+    for way in ways:
+        if way.row and way.row.id in gone:
+            way.row = None
+
+
+async def _choice(one: Wanted) -> Mapping[str, Any]:
+    options = [
+        RouteOption(
+            provider=way.route.studio.credentials,
+            estimate_usd=way.route.usd,
+            seconds=round(await way.route.seconds(), 1),
+            changes=way.route.changes,
         )
-        gone = await missing_files(studio, found)
-        stored |= {key: entry for key, entry in found.items() if key not in gone}
-    return stored
+        for way in one.ways
+        if not way.degraded
+    ]
+    return {"options": tuple(options), "refusals": one.refusals}
 
 
-def _option(route: Route) -> RouteOption:
-    return RouteOption(
-        provider=route.studio.credentials,
-        estimate_usd=route.usd,
-        seconds=round(route.seconds, 1),
-        changes=route.changes,
-    )
+def _existing(way: Way, row: Entry, choice: Mapping[str, Any]) -> PlannedShot:
+    if row.state is State.STORED and row.asset:
+        return _planned(way, "cached", entry_id=row.id, uri=row.asset.uri, **choice)
+    action: PlannedAction = "held" if row.attention else "under_way"
+    return _planned(way, action, entry_id=row.id, reason=row.attention, **choice)
 
 
-def _planned(intent: Intent, action: PlannedAction, **more: Any) -> PlannedShot:
-    shot = intent.shot
+def _planned(way: Way, action: PlannedAction, **more: Any) -> PlannedShot:
+    shot = way.route.shot
     return PlannedShot(
-        id=label(intent),
+        id=label(way.intent),
         action=action,
         prompt=shot.prompt,
         duration=shot.duration,
         resolution=shot.size or shot.resolution,
         aspect_ratio=shot.aspect_ratio,
+        provider=way.row.credentials if way.exists and way.row else way.route.studio.credentials,
+        changes=way.route.changes,
         **more,
     )
 

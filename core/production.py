@@ -14,7 +14,7 @@ from prefect_video.steps.claiming import budgets_of, claim_shots
 from prefect_video.steps.departing import Departure
 from prefect_video.steps.producing import PlainSteps, Steps
 from prefect_video.studio import Studio
-from prefect_video.wanting import Wanted, studios_used, wanted_of
+from prefect_video.wanting import Wanted, look_up, studios_used, wanted_of
 
 StepsOf = Callable[[Studio], Steps]
 """Makes the steps of a studio's rows; an orchestrator gives its tasks."""
@@ -61,7 +61,7 @@ async def produce_project(
     }
     studios = [studio, *others]
     wanted = await wanted_of(project, studios, **asking)
-    making = Making(project, studios, steps_of, on_report, asking, departure=None if wait else Departure())
+    making = Making(project, studios, steps_of, on_report, departure=None if wait else Departure())
     await _claim(project, wanted, making)
     reports = await making.all(wanted)
     return ProjectReport(project=project.name, shots=tuple(reports), seconds=time.monotonic() - began)
@@ -75,10 +75,10 @@ async def _claim(project: Project, wanted: Sequence[Wanted], making: Making) -> 
     """
     fit = project.over_budget == "fit" or bool(project.fallbacks)
     try:
+        await _settle_on_what_exists(wanted, making)
         for studio in studios_used(wanted):
             mine = [one for one in wanted if one.route.studio is studio]
             intents = [one.intent for one in mine]
-            await making.steps(studio).find_asset(intents)
             claims = await claim_shots(studio, intents, budgets=budgets_of(studio, project), partial=fit)
             for one, claim in zip(mine, claims, strict=True):
                 one.claim = claim
@@ -89,3 +89,15 @@ async def _claim(project: Project, wanted: Sequence[Wanted], making: Making) -> 
     except BaseException:
         await making.give_back(wanted, release="the run was refused")
         raise
+
+
+async def _settle_on_what_exists(wanted: Sequence[Wanted], making: Making) -> None:
+    """Lets what is stored, under way or held decide how a take is made, before prices and health do."""
+    ways = [way for one in wanted for way in one.ways]
+    for studio in studios_used(ways):
+        await making.steps(studio).find_asset([way.intent for way in ways if way.route.studio is studio])
+    undecided = [one for one in wanted if len(one.ways) > 1]
+    if undecided:
+        await look_up(making.studios[0].ledger, undecided)
+    for one in undecided:
+        one.settle()

@@ -6,7 +6,7 @@ price is not a low one: such accounts come last.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -35,15 +35,16 @@ class Route:
         """What one take should cost; None when the price is not known."""
         return self.studio.provider.estimate(self.shot)
 
-    @property
-    def seconds(self) -> float:
-        """How long one take should take."""
+    async def seconds(self) -> float:
+        """How long one take should take: as long as such shots have taken, else what the provider is known for."""
+        if learned := await self.studio.times.of(self.shot):
+            return learned.median_seconds
         least, most = self.studio.provider.capabilities.work_seconds_per_second
-        return self.shot.duration * (least + most) / 2
+        return self.shot.length_seconds * (least + most) / 2
 
 
-def routes_for(shot: Shot, project: Project, studios: Sequence[Studio]) -> list[Route]:
-    """Every way to make a shot, the best first.
+async def routes_for(shot: Shot, project: Project, studios: Sequence[Studio]) -> tuple[list[Route], Mapping[str, str]]:
+    """Every way to make a shot, the best first, and why the other accounts cannot, by their names.
 
     Args:
         shot: What is wanted.
@@ -54,30 +55,34 @@ def routes_for(shot: Shot, project: Project, studios: Sequence[Studio]) -> list[
         InvalidInput: None can make it; the message says why, for each.
     """
     found: list[Route] = []
-    problems: list[str] = []
+    refusals: dict[str, str] = {}
     for studio in studios:
         try:
             found.append(_route(shot, studio, adaptable=project.adapt))
         except InvalidInput as error:
-            problems.append(str(error))
+            refusals[studio.credentials] = str(error)
     if not found:
-        raise InvalidInput("\n".join(problems))
-    return sorted(found, key=_speed if project.prefer == "fastest" else _price)
+        raise InvalidInput("\n".join(refusals.values()))
+    if project.prefer == "fastest":
+        seconds = {id(route): await route.seconds() for route in found}
+        return sorted(found, key=lambda route: (len(route.changes), seconds[id(route)])), refusals
+    return sorted(found, key=_price), refusals
 
 
-def degrade(shot: Shot, fallback: Fallback, studios: Sequence[Studio], current: Studio) -> Route:
+def degrade(shot: Shot, fallback: Fallback, studios: Sequence[Studio], current: Studio, *, at: Studio) -> Route:
     """The way that a fallback names.
 
     Args:
         shot: As it was wanted.
         fallback: What to give up.
         studios: The accounts that are open, by the name that the fallback may use.
-        current: The account that is used where the fallback names none.
+        current: The account that makes the shot where nothing is given up.
+        at: The account that is used where the fallback names none.
 
     Raises:
         InvalidInput: The account cannot make it so either, or is not open.
     """
-    studio = current
+    studio = at
     if fallback.provider is not None:
         named = [one for one in studios if one.credentials == fallback.provider]
         if not named:
@@ -112,7 +117,3 @@ def _route(shot: Shot, studio: Studio, *, adaptable: bool) -> Route:
 def _price(route: Route) -> tuple[int, bool, Decimal]:
     usd = route.usd
     return len(route.changes), usd is None, usd or Decimal(0)
-
-
-def _speed(route: Route) -> tuple[int, float]:
-    return len(route.changes), route.seconds

@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import Claim, Intent
-from prefect_video.routing import Route, routes_for
+from prefect_video.ledger import Claim, Entry, Intent, Ledger, State
+from prefect_video.routing import Route, degrade, routes_for
 from prefect_video.shots import Project, Shot
-from prefect_video.steps.claiming import takes_of
+from prefect_video.steps.claiming import reference_digests, takes_of
 from prefect_video.studio import Studio
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Way:
+    """One way to make one take.
+
+    Attributes:
+        route: Where, and in what form.
+        intent: What the ledger is asked for.
+        degraded: Whether it is a fallback, which gives something up.
+        row: What the ledger has for it: stored, under way or held; see `look_up`.
+    """
+
+    route: Route
+    intent: Intent
+    degraded: bool = False
+    row: Entry | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether its row is one for this take to have, so that nothing else may be bought.
+
+        A fallback's is while it may still be owed for, and was begun for this very shot; once it is stored, only the
+        run that made it is content with it, as a later one may get what is really wanted.
+        """
+        if self.row is None or not self.degraded:
+            return self.row is not None
+        of_this_shot = (self.row.project, self.row.shot.id) == (self.intent.project, self.intent.shot.id)
+        of_this_run = self.row.flow_run_id == self.intent.flow_run_id
+        return of_this_shot and (self.row.state is not State.STORED or of_this_run)
 
 
 @dataclass(eq=False)
@@ -20,20 +54,30 @@ class Wanted:
 
     Attributes:
         shot: As the project wants it.
-        routes: The ways it can be made, the best first.
-        intent: What the ledger is asked for, by the route in use.
-        claim: What the ledger answered.
+        ways: How it can be made, the one to try first in front, fallbacks last.
+        refusals: Why some of the accounts to choose from cannot make it, by their names.
+        claim: What the ledger answered for the first way.
     """
 
     shot: Shot
-    routes: tuple[Route, ...]
-    intent: Intent
+    ways: tuple[Way, ...]
+    refusals: Mapping[str, str] = field(default_factory=dict)
     claim: Claim | None = None
 
     @property
     def route(self) -> Route:
         """The way that is tried first."""
-        return self.routes[0]
+        return self.ways[0].route
+
+    @property
+    def intent(self) -> Intent:
+        """What the ledger is asked for first."""
+        return self.ways[0].intent
+
+    def settle(self) -> None:
+        """Puts the way in front that exists already, whatever its price and its provider's health are now."""
+        first = min(self.ways, key=_precedence)
+        self.ways = (first, *(way for way in self.ways if way is not first))
 
 
 async def wanted_of(project: Project, studios: Sequence[Studio], **asking: Any) -> list[Wanted]:
@@ -54,20 +98,55 @@ async def wanted_of(project: Project, studios: Sequence[Studio], **asking: Any) 
     wanted: list[Wanted] = []
     for shot in project.shots:
         try:
+            routes, refusals = await routes_for(shot, project, candidates)
             # Sorting is stable: among the well, and among the others, the order stays.
-            routes = sorted(routes_for(shot, project, candidates), key=lambda route: id(route.studio) in unwell)
-            for intent in await takes_of(routes[0].studio, routes[0].shot, project, **asking):
-                wanted.append(Wanted(shot, tuple(routes), intent))
+            routes.sort(key=lambda route: id(route.studio) in unwell)
+            fallbacks = _fallbacks(shot, project, routes, studios)
+            digests = await reference_digests(shot)
         except InvalidInput as error:
             problems.append(str(error))
+            continue
+        ways: list[dict[tuple[int, str], Way]] = [{} for _ in range(shot.takes)]
+        for degraded, route in chain(((False, one) for one in routes), ((True, one) for one in fallbacks)):
+            for same, intent in zip(ways, takes_of(route.studio, route.shot, project, digests, **asking), strict=True):
+                same.setdefault((id(route.studio), intent.fingerprint), Way(route, intent, degraded))
+        wanted += (Wanted(shot, tuple(same.values()), refusals) for same in ways)
     if problems:
         raise InvalidInput("\n".join(problems))
     return wanted
 
 
-def studios_used(wanted: Iterable[Wanted]) -> list[Studio]:
-    """The studios that first routes lead to, in the order of their first shots."""
-    return list({id(one.route.studio): one.route.studio for one in wanted}.values())
+async def look_up(ledger: Ledger, wanted: Iterable[Wanted]) -> None:
+    """Asks, in one go, what there is already of all ways of all takes; `Wanted.settle` then lets it decide."""
+    ways = [way for one in wanted for way in one.ways]
+    rows = await ledger.answers([way.intent for way in ways])
+    for way, row in zip(ways, rows, strict=True):
+        way.row = row
+
+
+def studios_used(ways: Iterable[Wanted | Way]) -> list[Studio]:
+    """The studios that some ways, or the first ways of some takes, lead to, in the order of their first shots."""
+    return list({id(one.route.studio): one.route.studio for one in ways}.values())
+
+
+def _fallbacks(shot: Shot, project: Project, routes: Sequence[Route], studios: Sequence[Studio]) -> Iterator[Route]:
+    """What the project's fallbacks come to; one that names no provider may be made by whoever could make the shot."""
+    best = routes[0].studio
+    for fallback in project.fallbacks:
+        for route in routes if fallback.provider is None else routes[:1]:
+            try:
+                yield degrade(shot, fallback, studios, best, at=route.studio)
+            except InvalidInput as error:
+                logger.debug("%s/%s: a fallback does not fit: %s", project.name, shot.id, error)
+
+
+def _precedence(way: Way) -> tuple[int, bool]:
+    """What exists goes first: a stored video, then one under way, at best where it was sent, then one that is held."""
+    if not way.exists or way.row is None:
+        return 3, False
+    if way.row.state is State.STORED:
+        return 0, False
+    return 1 if way.row.attention is None else 2, way.row.account != way.intent.account
 
 
 async def _is_well(studio: Studio) -> bool:

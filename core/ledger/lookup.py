@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, or_, select
@@ -54,6 +54,23 @@ async def read_stored(connection: AsyncConnection, keys: Iterable[Key], since: d
     found = await _read(connection, keys, wanted)
     found.sort(key=lambda entry: entry.stored_at or entry.created_at)
     return {key_of(entry): entry for entry in found}
+
+
+async def read_existing(connection: AsyncConnection, intents: Iterable[Intent]) -> dict[Key, list[Entry]]:
+    """What stands in the way of buying each intent, newest first: stored, under way, or waiting for a human."""
+    standing = or_(generations.c.state.in_((*UNFINISHED, State.STORED)), generations.c.attention.is_not(None))
+    existing: dict[Key, list[Entry]] = {}
+    for entry in await _read(connection, map(key_of, intents), standing):
+        existing.setdefault(key_of(entry), []).append(entry)
+    for entries in existing.values():
+        entries.sort(key=lambda entry: entry.stored_at or entry.created_at, reverse=True)
+    return existing
+
+
+def answer(entries: Sequence[Entry], intent: Intent, now: datetime) -> Entry | None:
+    """The row that a claim of an intent would be answered with, were it claimed now; None when it would be bought."""
+    under_way = (entry for entry in entries if entry.state in UNFINISHED)
+    return next(under_way, None) or usable(entries, intent, now) or held(entries)
 
 
 def usable(entries: Iterable[Entry], intent: Intent, now: datetime) -> Entry | None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, insert, select
 
 from prefect_video.assets import Asset
-from prefect_video.ledger.lookup import read_stored
+from prefect_video.ledger.lookup import answer, key_of, read_existing, read_stored
 from prefect_video.ledger.part import LedgerPart, chunks, no_such_entry
-from prefect_video.ledger.records import OCCUPYING, UNFINISHED, Entry, State, Step
+from prefect_video.ledger.records import OCCUPYING, UNFINISHED, Entry, Intent, State, Step
 from prefect_video.ledger.tables import ENTRY_COLUMNS, copies, entry_of, generations, history
 
 
@@ -62,6 +62,13 @@ class Queries(LedgerPart):
         async with self._database.reading() as connection:
             stored = await read_stored(connection, keys, since)
         return {fingerprint: entry for (_, fingerprint), entry in stored.items()}
+
+    async def answers(self, intents: Sequence[Intent]) -> list[Entry | None]:
+        """For each intent the row that a claim would find: stored, under way, or held; None where it would buy."""
+        async with self._database.reading() as connection:
+            existing = await read_existing(connection, intents)
+        now = datetime.now(UTC)
+        return [answer(existing.get(key_of(intent), ()), intent, now) for intent in intents]
 
     async def unfinished(
         self,

@@ -39,8 +39,14 @@ async def intents_of(
     for shot in project.shots:
         try:
             studio.provider.check(shot)
-            intents += await takes_of(
-                studio, shot, project, refresh=refresh, ttl_seconds=ttl_seconds, flow_run_id=flow_run_id
+            intents += takes_of(
+                studio,
+                shot,
+                project,
+                await reference_digests(shot),
+                refresh=refresh,
+                ttl_seconds=ttl_seconds,
+                flow_run_id=flow_run_id,
             )
         except InvalidInput as error:
             problems.append(str(error))
@@ -49,24 +55,21 @@ async def intents_of(
     return intents
 
 
-async def takes_of(
+def takes_of(
     studio: Studio,
     shot: Shot,
     project: Project,
+    digests: Mapping[str, str],
     *,
     refresh: bool = False,
     ttl_seconds: float | None = None,
     flow_run_id: str | None = None,
 ) -> list[Intent]:
-    """One intent for each take of a shot in a studio that can make it.
-
-    Raises:
-        InvalidInput: A reference cannot be read.
-    """
-    digests = await _reference_digests(shot)
+    """One intent for each take of a shot in a studio that can make it; `digests` is what `reference_digests` told."""
+    hashed = tuple(digests[reference] for reference in shot.references)
     return [
         Intent(
-            fingerprint=fingerprint(shot, provider=studio.provider.name, take=take, reference_digests=digests),
+            fingerprint=fingerprint(shot, provider=studio.provider.name, take=take, reference_digests=hashed),
             shot=shot,
             take=take,
             project=project.name,
@@ -177,8 +180,13 @@ def _at_home(studio: Studio, entry: Entry, intent: Intent) -> bool:
     return entry.project == intent.project and entry.asset is not None and studio.store.owns(entry.asset.uri)
 
 
-async def _reference_digests(shot: Shot) -> tuple[str, ...]:
-    return tuple([await asyncio.to_thread(_digest, shot, reference) for reference in shot.references])
+async def reference_digests(shot: Shot) -> dict[str, str]:
+    """The SHA-256 of each reference's content.
+
+    Raises:
+        InvalidInput: A reference cannot be read.
+    """
+    return {reference: await asyncio.to_thread(_digest, shot, reference) for reference in shot.references}
 
 
 def _digest(shot: Shot, reference: str) -> str:

@@ -67,3 +67,12 @@ async def test_a_reservation_that_was_left_behind_is_used_and_not_doubled(worksh
     assert statuses(await workshop.run(project)) == ["stored"]
     assert len(await workshop.rows()) == 1
     assert workshop.paid == (1, 1)
+
+
+async def test_a_submit_that_is_turned_away_for_good_blocks_nobody(workshop: Workshop) -> None:
+    workshop.emulator.add_fault(operation="submit", kind="rate_limited", times=None, retry_after=0.05)
+    assert statuses(await workshop.run(a_shot(1), submit_patience_seconds=0.2)) == ["failed"]
+    assert (await workshop.row()).state is State.RELEASED
+    workshop.emulator.clear_faults()
+    month = [Budget(scope="month", limit_videos=1)]
+    assert statuses(await workshop.run(film(a_shot(2), name="other"), budgets=month)) == ["stored"]

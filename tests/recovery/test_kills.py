@@ -75,3 +75,15 @@ def test_a_worker_beside_takes_over_when_the_other_is_killed(open_workshop: Open
     assert end(start(workshop, project)).status == 0
     assert len(workshop.videos) == 4
     assert workshop.paid == (4, 4)
+
+
+def test_a_fallback_whose_worker_was_killed_is_carried_on(open_workshop: OpenWorkshop) -> None:
+    """The limit that led to it is gone meanwhile: what was wanted first is not bought besides."""
+    workshop = open_workshop(speed=100)
+    wanted = film(a_shot(duration=2), budget_usd="0.30", fallbacks=({"duration": 1},))
+    for moment in ("answered", "submitted", "published"):
+        assert end(start(workshop, wanted, Kill.model_validate({"moment": moment}))).status == KILLED, moment
+        wanted = wanted.model_copy(update={"budget_usd": None})
+    assert end(start(workshop, wanted)).status == 0
+    assert len(workshop.videos) == 1
+    assert workshop.paid == (1, 1)

@@ -1,87 +1,16 @@
 """Which account makes a shot, and what is given up when one is in trouble; with two real providers."""
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from prefect_video import InvalidInput, Project
-from prefect_video.emulator import Emulator, EmulatorSettings
-from prefect_video.http import HttpSettings
-from prefect_video.ledger import Ledger
+from prefect_video import InvalidInput, Shot
+from prefect_video.ledger.records import WorkKind, WorkTimes
 from prefect_video.opening import StudioRef
 from prefect_video.planning import plan_project
-from prefect_video.production import produce_project
-from prefect_video.providers.sora import SoraProvider
-from prefect_video.reports import ProjectReport
-from prefect_video.storage import open_store
-from prefect_video.studio import Studio, StudioSettings
-
-QUICK = HttpSettings(backoff_seconds=0.01, backoff_limit_seconds=0.02, attempts=1, submit_timeout_seconds=2)
-
-
-@dataclass
-class House:
-    """Two accounts on one ledger and one store."""
-
-    dear: Studio
-    cheap: Studio
-    at_dear: Emulator
-    at_cheap: Emulator
-
-    async def make(self, project: Project) -> ProjectReport:
-        return await produce_project(self.dear, project, others=[self.cheap])
-
-    @property
-    def billed(self) -> tuple[int, int]:
-        return self.at_dear.books()["billed"], self.at_cheap.books()["billed"]
-
-
-def opened(name: str, emulator: Emulator, prices: Mapping[int, Decimal], **changes: Any) -> SoraProvider:
-    provider = SoraProvider(
-        api_key=emulator.key, endpoint=emulator.endpoint, plan="emulator", name=name, settings=QUICK
-    )
-    provider.capabilities = replace(
-        provider.capabilities, usd_per_second=prices, work_seconds_per_second=(0.0, 0.1), **changes
-    )
-    return provider
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    settings = StudioSettings.from_environment(
-        spool=tmp_path / "spool", settle_seconds=0.2, on_open="fail", breaker_failures=1, breaker_seconds=60
-    )
-
-    async def studio(provider: SoraProvider) -> Studio:
-        store = (tmp_path / "videos").as_uri()
-        return Studio(
-            provider=provider,
-            ledger=await Ledger.open(str(tmp_path / "ledger.db")),
-            store=open_store(store),
-            store_name=store,
-            credentials=provider.name,
-            settings=settings,
-        )
-
-    fast = EmulatorSettings(port=0, speed=2000, render="plate")
-    with Emulator(fast.model_copy(update={"monthly_quota": 2})) as at_dear, Emulator(fast) as at_cheap:
-        dear = opened("dear", at_dear, {1: Decimal("0.50")})
-        cheap = opened("cheap", at_cheap, {1: Decimal("0.10")}, sizes={"480p": 5})
-        async with await studio(dear) as first, await studio(cheap) as second:
-            yield House(first, second, at_dear, at_cheap)
-
-
-def project(*shots: dict[str, Any], **given: Any) -> Project:
-    defaults = {"duration": 1, "resolution": "480p"}
-    named = [{"id": f"s{n}", "prompt": f"shot {n}", **shot} for n, shot in enumerate(shots)]
-    return Project.model_validate({"project": "film", "defaults": defaults, "shots": named, **given})
-
-
-AUTO: dict[str, Any] = {"provider": "auto", "accounts": ["dear", "cheap"]}
+from prefect_video.routing import Route
+from tests.routing.house import AUTO, House, project
 
 
 async def test_each_shot_goes_to_the_cheapest_account_that_can_make_it(house: House) -> None:
@@ -168,6 +97,39 @@ async def test_the_fastest_is_taken_where_that_is_preferred(house: House) -> Non
     house.cheap.provider.capabilities = replace(house.cheap.provider.capabilities, work_seconds_per_second=(50.0, 60.0))
     plan = await plan_project(house.dear, project({}, prefer="fastest", **AUTO), others=[house.cheap])
     assert [one.provider for one in plan.shots[0].options] == ["dear", "cheap"]
+
+
+async def test_how_long_shots_have_taken_decides_what_is_fastest(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def learned(provider: str) -> dict[WorkKind, WorkTimes]:
+        times = WorkTimes(count=9, early_seconds=6, median_seconds=7, late_seconds=8)
+        return {WorkKind("sora-2", 1, "480p"): times}
+
+    wanted = project({}, prefer="fastest", **AUTO)
+    monkeypatch.setattr(house.dear.ledger, "work_times", learned)
+    plan = await plan_project(house.dear, wanted, others=[house.cheap])
+    assert [(one.provider, one.seconds) for one in plan.shots[0].options] == [("cheap", 0.1), ("dear", 7.0)]
+    await house.make(wanted)
+    assert house.billed == (0, 1)
+
+
+async def test_a_length_in_frames_counts_for_the_expected_time(house: House) -> None:
+    house.dear.provider.capabilities = replace(house.dear.provider.capabilities, work_seconds_per_second=(4.0, 6.0))
+    shot = Shot(id="frames", prompt="a cat", duration=10, num_frames=48, fps=24)
+    assert await Route(house.dear, shot).seconds() == 10.0
+
+
+async def test_a_plan_says_why_an_account_cannot_make_a_shot(house: House) -> None:
+    wanted = project({}, {"resolution": "720p"}, **AUTO)
+    await house.make(project({}, **AUTO))
+    plan = await plan_project(house.dear, wanted, others=[house.cheap])
+    cached, new = plan.shots
+    assert (cached.action, [one.provider for one in cached.options], cached.refusals) == (
+        "cached",
+        ["cheap", "dear"],
+        {},
+    )
+    assert [one.provider for one in new.options] == ["dear"]
+    assert "720p" in new.refusals["cheap"]
 
 
 def test_the_references_that_a_project_needs() -> None:

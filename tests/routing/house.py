@@ -1,0 +1,89 @@
+"""Two accounts to choose from, each with a provider of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from prefect_video import Project
+from prefect_video.emulator import Emulator
+from prefect_video.http import HttpSettings
+from prefect_video.ledger import Ledger
+from prefect_video.production import produce_project
+from prefect_video.providers.sora import SoraProvider
+from prefect_video.reports import ProjectReport
+from prefect_video.storage import open_store
+from prefect_video.studio import Observer, Studio, StudioSettings
+
+QUICK = HttpSettings(backoff_seconds=0.01, backoff_limit_seconds=0.02, attempts=1, submit_timeout_seconds=2)
+
+
+@dataclass
+class House:
+    """Two accounts on one ledger and one store."""
+
+    dear: Studio
+    cheap: Studio
+    at_dear: Emulator
+    at_cheap: Emulator
+
+    async def make(self, project: Project, **options: Any) -> ProjectReport:
+        return await produce_project(self.dear, project, others=[self.cheap], **options)
+
+    def observe(self, observer: Observer | None) -> None:
+        self.dear.observer = self.cheap.observer = observer
+
+    @property
+    def billed(self) -> tuple[int, int]:
+        return self.at_dear.books()["billed"], self.at_cheap.books()["billed"]
+
+    @property
+    def accepted(self) -> tuple[int, int]:
+        return self.at_dear.books()["accepted"], self.at_cheap.books()["accepted"]
+
+
+def opened(name: str, emulator: Emulator, prices: Mapping[int, Decimal], **changes: Any) -> SoraProvider:
+    provider = SoraProvider(
+        api_key=emulator.key, endpoint=emulator.endpoint, plan="emulator", name=name, settings=QUICK
+    )
+    provider.capabilities = replace(
+        provider.capabilities, usd_per_second=prices, work_seconds_per_second=(0.0, 0.1), **changes
+    )
+    return provider
+
+
+@asynccontextmanager
+async def open_house(folder: Path, at_dear: Emulator, at_cheap: Emulator) -> AsyncIterator[House]:
+    """Opens both accounts, as a process does."""
+    settings = StudioSettings.from_environment(
+        spool=folder / "spool", settle_seconds=0.2, on_open="fail", breaker_failures=1, breaker_seconds=60
+    )
+
+    async def studio(provider: SoraProvider) -> Studio:
+        store = (folder / "videos").as_uri()
+        return Studio(
+            provider=provider,
+            ledger=await Ledger.open(str(folder / "ledger.db")),
+            store=open_store(store),
+            store_name=store,
+            credentials=provider.name,
+            settings=settings,
+        )
+
+    dear = opened("dear", at_dear, {1: Decimal("0.50")})
+    cheap = opened("cheap", at_cheap, {1: Decimal("0.10")}, sizes={"480p": 5})
+    async with await studio(dear) as first, await studio(cheap) as second:
+        yield House(first, second, at_dear, at_cheap)
+
+
+def project(*shots: dict[str, Any], **given: Any) -> Project:
+    defaults = {"duration": 1, "resolution": "480p"}
+    named = [{"id": f"s{n}", "prompt": f"shot {n}", **shot} for n, shot in enumerate(shots)]
+    return Project.model_validate({"project": "film", "defaults": defaults, "shots": named, **given})
+
+
+AUTO: dict[str, Any] = {"provider": "auto", "accounts": ["dear", "cheap"]}
