@@ -72,6 +72,8 @@ class Capabilities:
         fetches_webhook_keys: Whether `parse_webhook` may ask the network for the keys it checks with, and blocks then.
         video_kept: How long after its end a video can be fetched, where that is the same for all.
         work_seconds_per_second: The span of work for one second of video, as a first guess.
+        aliases: Names of models that mean another model at this account than they do elsewhere, and which: what is
+            stored under such a name belongs to the model.
     """
 
     sizes: Mapping[Resolution, int]
@@ -88,6 +90,7 @@ class Capabilities:
     fetches_webhook_keys: bool = False
     video_kept: timedelta | None = None
     work_seconds_per_second: tuple[float, float] = (6.0, 12.0)
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 class Provider(Protocol):

@@ -82,6 +82,7 @@ class FalProvider(UnlistedProvider):
         key = check_key(api_key, named=f"{name} API key")
         self.name = name
         self.account = Account.of(name, self._queue_url, key)
+        self._models = HostedModels("fal", models)
         self.capabilities = Capabilities(
             sizes=dict.fromkeys(RESOLUTIONS, LONGEST_SECONDS),
             aspect_ratios=ASPECT_RATIOS,
@@ -89,8 +90,8 @@ class FalProvider(UnlistedProvider):
             can_cancel=True,
             reconciling="none",
             fetches_webhook_keys=True,
+            aliases=self._models.own_aliases,
         )
-        self._models = HostedModels("fal", models)
         self._usd_per_second = usd_per_second
         self._keys = PublishedKeys(provider=name, url=check_endpoint(keys_url, named=f"{name} keys"))
         headers = {"Authorization": f"Key {key}", "Accept": "application/json"}

@@ -98,8 +98,10 @@ class HostedModels:
     """
 
     def __init__(self, host: str, aliases: Mapping[str, str] | None = None) -> None:
+        known = _hosts()[host].aliases
         self._models = _hosts()[host].models
-        self._aliases = {**_hosts()[host].aliases, **(aliases or {})}
+        self._aliases = {**known, **(aliases or {})}
+        self.own_aliases = own_aliases(aliases, known)
 
     def name(self, shot: Shot) -> str:
         """The host's name of a shot's model."""
@@ -109,6 +111,11 @@ class HostedModels:
         """How a shot's model is asked."""
         name = self.name(shot)
         return next(entry for entry in self._models if fnmatchcase(name, entry.match))
+
+
+def own_aliases(aliases: Mapping[str, str] | None, known: Mapping[str, str]) -> dict[str, str]:
+    """Those of an account's aliases that give a name another meaning than everybody knows it by."""
+    return {name: model for name, model in (aliases or {}).items() if model != known.get(name, name)}
 
 
 @cache

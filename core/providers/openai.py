@@ -23,6 +23,7 @@ from prefect_video.providers.answers import accepted_unread
 from prefect_video.providers.base import Account, Capabilities, link_source
 from prefect_video.providers.fitting import check_fit
 from prefect_video.providers.likeness import is_same_text, may_tell_of
+from prefect_video.providers.model_inputs import own_aliases
 from prefect_video.providers.openai_derived import DerivedVideos
 from prefect_video.providers.openai_jobs import native_id, path_part
 from prefect_video.providers.openai_profiles import profile_of
@@ -80,7 +81,7 @@ class OpenAIProvider(DerivedVideos):
         self._base_url = check_endpoint(address, named=f"{self.name} base URL")
         key = check_key(api_key or ("" if self.profile.needs_key else KEYLESS), named=f"{self.name} API key")
         self.account = Account.of(self.name, self._base_url, key)
-        self.capabilities = self.profile.capabilities
+        self.capabilities = replace(self.profile.capabilities, aliases=own_aliases(models, {}))
         if usd_per_second is not None:
             self.capabilities = replace(self.capabilities, usd_per_second={1: usd_per_second})
         self._usd_per_second = usd_per_second

@@ -34,7 +34,7 @@ from prefect_video.providers import openrouter_wire
 from prefect_video.providers.answers import accepted_unread
 from prefect_video.providers.base import Account, Capabilities, link_source
 from prefect_video.providers.fitting import check_fit
-from prefect_video.providers.model_inputs import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS
+from prefect_video.providers.model_inputs import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, own_aliases
 from prefect_video.providers.prices import listed_usd
 from prefect_video.providers.references import reference_urls
 from prefect_video.providers.unlisted import UnlistedProvider
@@ -93,6 +93,7 @@ class OpenRouterProvider(UnlistedProvider):
             reconciling="none",
             takes=("seed", "references"),
             max_references=None,
+            aliases=own_aliases(models, _ALIASES),
         )
         self._authorization = {"Authorization": f"Bearer {key}"}
         self._webhook_secrets = tuple(webhook_secrets)

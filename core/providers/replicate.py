@@ -79,6 +79,7 @@ class ReplicateProvider:
         key = check_key(api_key, named=f"{name} API token")
         self.name = name
         self.account = Account.of(name, self._base_url, key)
+        self._models = HostedModels("replicate", models)
         self.capabilities = Capabilities(
             sizes=dict.fromkeys(RESOLUTIONS, LONGEST_SECONDS),
             aspect_ratios=ASPECT_RATIOS,
@@ -86,10 +87,10 @@ class ReplicateProvider:
             can_cancel=True,
             reconciling="likeness",
             video_kept=replicate_wire.FILES_KEPT,
+            aliases=self._models.own_aliases,
         )
         self._authorization = {"Authorization": f"Bearer {key}"}
         self._webhook_secrets = tuple(webhook_secrets)
-        self._models = HostedModels("replicate", models)
         self._usd_per_second = usd_per_second
         self._deadline = {"Cancel-After": f"{cancel_after_seconds}s"} if cancel_after_seconds else {}
         self._api = ApiClient(

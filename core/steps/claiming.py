@@ -66,10 +66,12 @@ def takes_of(
     flow_run_id: str | None = None,
 ) -> list[Intent]:
     """One intent for each take of a shot in a studio that can make it; `digests` is what `reference_digests` told."""
+    model = studio.provider.capabilities.aliases.get(shot.model)
+    meant = shot if model is None else shot.model_copy(update={"model": model})
     hashed = tuple(digests[reference] for reference in shot.references)
     return [
         Intent(
-            fingerprint=fingerprint(shot, provider=studio.provider.name, take=take, reference_digests=hashed),
+            fingerprint=fingerprint(meant, provider=studio.provider.name, take=take, reference_digests=hashed),
             shot=shot,
             take=take,
             project=project.name,

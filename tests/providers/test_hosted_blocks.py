@@ -1,11 +1,12 @@
 """The credentials blocks of the hosts: what they open, and that they keep their keys to themselves."""
 
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from prefect_video import InvalidInput, Shot
+from prefect_video import InvalidInput, Project, Shot, fingerprint
 from prefect_video.blocks import (
     FalCredentials,
     OpenAICredentials,
@@ -14,6 +15,10 @@ from prefect_video.blocks import (
     SoraCredentials,
 )
 from prefect_video.blocks.accounts import ProviderCredentials
+from prefect_video.ledger import Ledger
+from prefect_video.steps import intents_of
+from prefect_video.storage import open_store
+from prefect_video.studio import Studio
 
 KEY = "sk-very-secret"
 BLOCKS: dict[type[ProviderCredentials], str] = {
@@ -21,6 +26,12 @@ BLOCKS: dict[type[ProviderCredentials], str] = {
     FalCredentials: "FAL_KEY",
     ReplicateCredentials: "REPLICATE_API_TOKEN",
 }
+SORA_2: dict[type[ProviderCredentials], tuple[str, str]] = {
+    OpenRouterCredentials: ("openrouter", "openai/sora-2"),
+    FalCredentials: ("fal", "fal-ai/sora-2/text-to-video"),
+    ReplicateCredentials: ("replicate", "openai/sora-2"),
+}
+"""The hosts' names, and what `sora-2` means there to everybody."""
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.__name__)
@@ -81,3 +92,21 @@ def test_a_deadline_reaches_replicate() -> None:
     with pytest.raises(ValueError, match="cancel_after_seconds"):
         ReplicateCredentials(cancel_after_seconds=4)
     ReplicateCredentials(api_key=KEY, cancel_after_seconds=60).get_client()
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.__name__)
+async def test_an_alias_makes_another_video(block: type[ProviderCredentials], tmp_path: Path) -> None:
+    shot = Shot(id="a", prompt="a cat", model="sora-2", duration=8, resolution="720p")
+
+    async def hashed(models: dict[str, str]) -> str:
+        provider = block(api_key=KEY, models=models).get_client()  # type: ignore[call-arg]
+        ledger = await Ledger.open(str(tmp_path / "ledger.db"))
+        store = tmp_path.as_uri()
+        async with Studio(provider=provider, ledger=ledger, store=open_store(store), store_name=store) as studio:
+            (intent,) = await intents_of(studio, Project(name="film", shots=(shot,)))
+            return intent.fingerprint
+
+    name, known = SORA_2[block]
+    as_ever = fingerprint(shot, provider=name)
+    assert await hashed({}) == await hashed({"other": "a/b"}) == await hashed({"sora-2": known}) == as_ever
+    assert await hashed({"sora-2": "a/b"}) == fingerprint(shot.model_copy(update={"model": "a/b"}), provider=name)
