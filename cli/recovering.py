@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import defaultdict
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict
 
+from prefect_video.cancelling import Cancelled, cancel_rows
 from prefect_video.cli.answers import DONE, FAILED, out, print_json, safe, table
 from prefect_video.cli.books import public_entry
 from prefect_video.cli.options import JsonFlag, LedgerOption, ProjectName, ledger_name
-from prefect_video.cli.studios import find_entry, open_ledger, open_studio, ref_of, run_async
+from prefect_video.cli.studios import find_entry, open_ledger, open_studio, run_async
 from prefect_video.collecting import Collected
 from prefect_video.collecting import collect as collect_rows
-from prefect_video.errors import InvalidInput, VideoError
-from prefect_video.ledger import UNFINISHED, Entry, State
-from prefect_video.steps.cancelling import cancel_each
-
-
-class Cancelled(BaseModel):
-    """What became of a row that was to be cancelled.
-
-    Attributes:
-        entry: The row as it then stands.
-        outcome: In words.
-        error: Why nothing was changed.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    entry: Entry
-    outcome: str
-    error: str | None = None
+from prefect_video.errors import InvalidInput
+from prefect_video.ledger import Entry
+from prefect_video.opening import ref_of
 
 
 def collect(
@@ -92,42 +74,7 @@ async def _cancel(ledger: str | None, jobs: tuple[str, ...], project: str | None
             entries = await books.unfinished(project=project)
         else:
             entries = [await find_entry(books, text) for text in dict.fromkeys(jobs)]
-    groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-    for entry in entries:
-        groups[entry.credentials, entry.store].append(entry)
-    ended = await asyncio.gather(*(_cancel_group(group, ledger) for group in groups.values()))
-    return [line for lines in ended for line in lines]
-
-
-async def _cancel_group(entries: list[Entry], ledger: str | None) -> list[Cancelled]:
-    async with open_studio(ref_of(entries[0], ledger)) as studio:
-        ended = await cancel_each(studio, entries)
-        return [_cancelled(before, after) for before, after in zip(entries, ended, strict=True)]
-
-
-def _cancelled(before: Entry, after: Entry | BaseException) -> Cancelled:
-    if isinstance(after, VideoError):
-        return Cancelled(entry=before, outcome="not cancelled", error=str(after))
-    if isinstance(after, BaseException):
-        raise after
-    return Cancelled(entry=after, outcome=_outcome(before, after))
-
-
-def _outcome(before: Entry, after: Entry) -> str:
-    if before.state not in UNFINISHED:
-        return f"was over already: {before.state.value}"
-    match after.state:
-        case State.RELEASED:
-            return "released: it was not sent, nothing is owed"
-        case State.CANCELLED:
-            return "cancelled at the provider"
-        case State.SUBMITTED:
-            return "too far to be cancelled: it goes on and is paid; collect stores it"
-        case State.COMPLETED:
-            return "made and paid already: collect stores it"
-        case State.SUBMITTING | State.UNKNOWN:
-            return "its submit is not answered: collect finds out first"
-    return after.state.value
+    return await cancel_rows(entries, lambda entry: open_studio(ref_of(entry, ledger)))
 
 
 def _show(lines: list[tuple[Entry, str, str | None]], key: str, json: bool) -> None:

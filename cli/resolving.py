@@ -10,13 +10,15 @@ from cyclopts import Parameter
 from prefect_video.cli.answers import DONE, out, print_json
 from prefect_video.cli.books import public_entry
 from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
-from prefect_video.cli.studios import find_entry, open_ledger, open_studio, ref_of, run_async
+from prefect_video.cli.studios import find_entry, open_ledger, open_studio, run_async
 from prefect_video.errors import InvalidInput, NotFound
 from prefect_video.ledger import Entry, Ledger, State
+from prefect_video.opening import ref_of
 from prefect_video.studio import StudioSettings
 
 _SENT: Final = frozenset({State.SUBMITTING, State.UNKNOWN})
 _GONE: Final = frozenset({State.LOST, State.EXPIRED})
+_ACCEPTED: Final = frozenset({State.SUBMITTED, State.COMPLETED})
 
 Resolved = tuple[Entry, str]
 """The row as it then stands, and what that means for the user."""
@@ -54,7 +56,7 @@ def resolve(
     keep_waiting: Annotated[
         bool,
         Parameter(
-            negative="", show_default=False, help="The generation is past its deadline: it is waited for once more."
+            negative="", show_default=False, help="The generation or its video is overdue: it is waited for once more."
         ),
     ] = False,
     ledger: LedgerOption = None,
@@ -63,9 +65,9 @@ def resolve(
     """Decide about a job that waits for a human.
 
     After an unanswered submit, look at the provider's console first: was it accepted (`--generation ID`) or not
-    (`--absent`)? A generation that is past its deadline is waited for once more with `--keep-waiting`. For a paid video
-    that is lost, expired or not what was asked for: `--buy-again` lets the next run buy it anew, `--give-up` keeps
-    every run from doing so until you change your mind with `--buy-again`.
+    (`--absent`)? A generation that is past its deadline, or whose link is dead, is waited for once more with
+    `--keep-waiting`. For a paid video that is lost, expired, overdue or not what was asked for: `--buy-again` lets the
+    next run buy it anew, `--give-up` keeps every run from doing so until you change your mind with `--buy-again`.
 
     Try:
 
@@ -100,8 +102,10 @@ async def _resolve(ledger: str | None, job: str, generation: str | None, absent:
 async def _keep_waiting(ledger: str | None, job: str) -> Resolved:
     async with open_ledger(ledger) as books:
         entry = await find_entry(books, job)
-        if entry.state is not State.SUBMITTED:
-            raise InvalidInput(f"job {entry.id} is {entry.state.value}: --keep-waiting is for one that is submitted")
+        if entry.state not in _ACCEPTED:
+            raise InvalidInput(
+                f"job {entry.id} is {entry.state.value}: --keep-waiting is for one that is submitted or completed"
+            )
         seconds = StudioSettings.from_environment().deadline_seconds
         await books.set_deadline(entry.id, datetime.now(UTC) + timedelta(seconds=seconds))
         after = await books.unflag(entry.id)
@@ -133,9 +137,9 @@ async def _absent(books: Ledger, entry: Entry) -> Resolved:
 
 
 async def _buy_again(books: Ledger, entry: Entry) -> Resolved:
-    if entry.state is State.COMPLETED:
+    if entry.state in _ACCEPTED:
         after = await books.record_ended(
-            entry.id, State.LOST, "resolved: what was made is not usable, to be bought again", actual_usd=None
+            entry.id, State.LOST, "resolved: there is no usable video, to be bought again", actual_usd=None
         )
     else:
         after = await books.unflag(entry.id)
@@ -143,9 +147,9 @@ async def _buy_again(books: Ledger, entry: Entry) -> Resolved:
 
 
 async def _give_up(books: Ledger, entry: Entry) -> Resolved:
-    if entry.state is State.COMPLETED:
+    if entry.state in _ACCEPTED:
         await books.record_ended(
-            entry.id, State.LOST, "resolved: what was made is not usable and is given up", actual_usd=None
+            entry.id, State.LOST, "resolved: there is no usable video, and it is given up", actual_usd=None
         )
     after = await books.flag(
         entry.id,
@@ -165,9 +169,9 @@ async def _demand_unanswered(books: Ledger, entry: Entry) -> None:
 
 
 def _demand_without_video(entry: Entry) -> None:
-    if entry.state in _GONE or (entry.state is State.COMPLETED and entry.attention is not None):
+    if entry.state in _GONE or (entry.state in _ACCEPTED and entry.attention is not None):
         return
     raise InvalidInput(
-        f"job {entry.id} is {entry.state.value}: --buy-again and --give-up are for a paid video that is lost, expired"
-        " or not what was asked for"
+        f"job {entry.id} is {entry.state.value}: --buy-again and --give-up are for a paid video that is lost, expired,"
+        " overdue or not what was asked for"
     )

@@ -69,11 +69,6 @@ async def open_ledger(name: str | None) -> AsyncIterator[Ledger]:
         yield ledger
 
 
-def ref_of(entry: Entry, ledger: str | None) -> StudioRef:
-    """The studio that a row was made with."""
-    return StudioRef(provider=entry.credentials, store=entry.store, ledger=ledger)
-
-
 async def find_entry(ledger: Ledger, text: str) -> Entry:
     """A row by its id, by the first characters of it, or by the provider's id of its generation.
 

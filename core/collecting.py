@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from prefect_video.errors import GenerationEnded, IllegalTransition, NeedsAttention, VideoError
+from prefect_video.errors import DeadlinePassed, GenerationEnded, IllegalTransition, NeedsAttention, VideoError
 from prefect_video.ledger import Entry, Ledger, State
-from prefect_video.steps import downloading, polling, storing
+from prefect_video.opening import OpenStudio, by_studio
+from prefect_video.steps import downloading, overdue, polling, storing
 from prefect_video.steps.reconciling import reconcile
 from prefect_video.studio import Studio
 
 logger = logging.getLogger(__name__)
-
-OpenStudio = Callable[[Entry], AbstractAsyncContextManager[Studio]]
-"""Opens the studio that a row was made with: its credentials, its store."""
 
 
 class Collected(BaseModel):
@@ -63,10 +59,7 @@ async def collect(
         One line for each unfinished row.
     """
     entries = await ledger.unfinished(project=project, flow_run_id=flow_run_id)
-    groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-    for entry in entries:
-        groups[entry.credentials, entry.store].append(entry)
-    swept = await asyncio.gather(*(_sweep(open_studio, group, wait) for group in groups.values()))
+    swept = await asyncio.gather(*(_sweep(open_studio, group, wait) for group in by_studio(entries)))
     return [line for lines in swept for line in lines]
 
 
@@ -75,14 +68,20 @@ async def _sweep(open_studio: OpenStudio, entries: Sequence[Entry], wait: bool) 
         async with open_studio(entries[0]) as studio:
             await studio.store.sweep()
             return list(await asyncio.gather(*(finish(studio, entry, wait=wait) for entry in entries)))
-    except VideoError as error:
-        logger.error("cannot open %s with %s: %s", entries[0].store, entries[0].credentials, error)
-        return [Collected(entry=entry, outcome="left", error=str(error)) for entry in entries]
+    except Exception as error:
+        # Whatever is wrong with one account or store must not end the sweep of the others.
+        unexpected = None if isinstance(error, VideoError) else error
+        logger.error("cannot open %s with %s: %s", entries[0].store, entries[0].credentials, error, exc_info=unexpected)
+        reason = str(error) or type(error).__name__
+        return [Collected(entry=entry, outcome="left", error=reason) for entry in entries]
 
 
 async def finish(studio: Studio, entry: Entry, *, wait: bool) -> Collected:
-    """Finishes one unfinished row, unless somebody alive is working on it."""
-    if entry.attention:
+    """Finishes one unfinished row, unless somebody alive is working on it.
+
+    One that waits for a human is left alone, but for a generation that was late: it may have ended by now.
+    """
+    if entry.attention and entry.state is not State.SUBMITTED:
         return Collected(entry=entry, outcome="needs a human", error=entry.attention)
     taken = await studio.ledger.take_over(entry.id)
     if taken is None:
@@ -97,8 +96,7 @@ async def finish(studio: Studio, entry: Entry, *, wait: bool) -> Collected:
     except IllegalTransition as error:
         return Collected(entry=await studio.ledger.get(entry.id), outcome="moved by somebody else", error=str(error))
     except VideoError as error:
-        logger.warning("%s/%s: not collected now: %s", entry.project, entry.shot.id, error)
-        return Collected(entry=await studio.ledger.get(entry.id), outcome="left for later", error=str(error))
+        return await _left(studio, entry.id, error)
     except Exception as error:
         # One row's defect must not end the sweep of the others.
         logger.exception("%s/%s: unexpected error, not collected now", entry.project, entry.shot.id)
@@ -116,7 +114,8 @@ async def _advance(studio: Studio, entry: Entry, wait: bool) -> str:
         await studio.ledger.release(entry.id, "nobody was left to send it")
         return "released: it was never sent"
     if entry.state is State.SUBMITTED:
-        entry = await (polling.poll(studio, entry.id) if wait else _look(studio, entry))
+        waits = wait and not overdue.is_overdue(entry)
+        entry = await (polling.poll(studio, entry.id) if waits else _look(studio, entry))
     if entry.state is State.SUBMITTED:
         return "still being made"
     if entry.state is State.COMPLETED:
@@ -127,5 +126,22 @@ async def _advance(studio: Studio, entry: Entry, wait: bool) -> str:
 async def _look(studio: Studio, entry: Entry) -> Entry:
     generation = await studio.watcher.look(entry.generation_id or "")
     if not generation.status.ended:
-        return entry
+        if not overdue.is_overdue(entry):
+            return entry
+        passed = DeadlinePassed(
+            f"generation {entry.generation_id} had not ended by {entry.deadline_at:%Y-%m-%d %H:%M:%S}Z;"
+            " it is left running"
+        )
+        generation = await overdue.give_up(studio, entry, passed)
     return await polling.record_end(studio, entry, generation)
+
+
+async def _left(studio: Studio, entry_id: str, error: VideoError) -> Collected:
+    """Leaves a row to the next sweep; to a human, when no sweep will finish it by itself."""
+    entry = await studio.ledger.get(entry_id)
+    if entry.attention is None and (plea := overdue.plea(entry, error)):
+        entry = await studio.ledger.flag(entry.id, plea)
+    if entry.attention:
+        return Collected(entry=entry, outcome="needs a human", error=entry.attention)
+    logger.warning("%s/%s: not collected now: %s", entry.project, entry.shot.id, error)
+    return Collected(entry=entry, outcome="left for later", error=str(error))

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -118,6 +119,23 @@ class StudioRef(BaseModel):
     def names_blocks(self) -> bool:
         """Whether any of the names stands for a block that is saved in Prefect."""
         return "/" in self.provider or self.store.startswith(f"{STORE_BLOCK}/") or names_ledger_block(self.ledger)
+
+
+OpenStudio = Callable[[Entry], AbstractAsyncContextManager[Studio]]
+"""Opens the studio that a row was made with: its credentials, its store."""
+
+
+def ref_of(entry: Entry, ledger: str | None) -> StudioRef:
+    """The studio that a row was made with."""
+    return StudioRef(provider=entry.credentials, store=entry.store, ledger=ledger)
+
+
+def by_studio(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """Rows by the studio that they were made with: one `OpenStudio` opens for the whole of a group."""
+    groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        groups[entry.credentials, entry.store].append(entry)
+    return list(groups.values())
 
 
 def names_ledger_block(name: str | None) -> bool:

@@ -1,41 +1,67 @@
 """What happens to remote generations when a flow run is cancelled.
 
-The hook runs in the runner's process, not in the flow's: it knows the flow run's id and works from the ledger. A
-worker that is killed or evicted cancels nothing; its generations are paid and are collected later.
+The hook runs in the runner's process, not in the flow's: it knows the flow run's id and works from the ledger, where
+each row says with which credentials it was made. A worker that is killed or evicted cancels nothing; its generations
+are paid and are collected later.
 """
 
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.logging import get_logger
 
+from prefect_video.cancelling import Cancelled, cancel_rows
 from prefect_video.errors import VideoError
-from prefect_video.ledger import Entry
-from prefect_video.steps.cancelling import cancel_each
-from prefect_video.tasks.studios import StudioRef, open_studio
+from prefect_video.opening import ref_of
+from prefect_video.tasks.studios import open_ledger, open_studio
 
 logger = get_logger("prefect_video.cancelling")
 
 
-async def cancel_generations(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
-    """Cancels the unfinished generations of a cancelled flow run, where their provider still can."""
-    asked = flow_run.parameters or {}
-    ref = StudioRef.of(asked.get("provider"), asked.get("store"), asked.get("ledger"))
-    try:
-        async with open_studio(ref) as studio:
-            entries = await studio.ledger.unfinished(flow_run_id=str(flow_run.id))
-            ended = await cancel_each(studio, entries)
-    except VideoError as error:
-        logger.error("flow run %s is cancelled and its generations are not: %s", flow_run.name, error)
-        return
-    for before, after in zip(entries, ended, strict=True):
-        _log(before, after)
+async def cancel_generations(flow: Any, flow_run: FlowRun, state: State[Any], *, ledger: str | None = None) -> None:
+    """Cancels the unfinished generations of a cancelled flow run, where their provider still can.
+
+    A hook for every flow that makes videos, by `generate_video` or by a flow within it:
+    `@flow(on_cancellation=[cancel_generations])`.
+
+    Args:
+        flow: As Prefect gives it to hooks.
+        flow_run: The run that was cancelled.
+        state: As Prefect gives it to hooks.
+        ledger: `video-ledger/name` or a file, given by `functools.partial`; by default what the run's own parameter
+            `ledger` says, else PREFECT_VIDEO_LEDGER_URL or SQLite under Prefect's home.
+    """
+    name = ledger or (flow_run.parameters or {}).get("ledger")
+    runs = [flow_run.id]
+    for run_id in runs:
+        try:
+            async with open_ledger(name) as books:
+                entries = await books.unfinished(flow_run_id=str(run_id))
+        except VideoError as error:
+            logger.error("flow run %s is cancelled and its generations are not: %s", flow_run.name, error)
+            return
+        for line in await cancel_rows(entries, lambda entry: open_studio(ref_of(entry, name))):
+            _log(line)
+        # Its own rows first: they must not depend on an answer of Prefect's.
+        runs += await _runs_within(run_id)
 
 
-def _log(before: Entry, after: Entry | BaseException) -> None:
-    if isinstance(after, BaseException):
-        logger.error("%s/%s was not cancelled: %s", before.project, before.shot.id, after)
+async def _runs_within(flow_run_id: UUID) -> list[UUID]:
+    """Runs that were part of a run's process and ended with it; a deployment's run has a process of its own."""
+    within = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
+    async with get_client() as client:
+        found = await client.read_flow_runs(flow_run_filter=within)
+    return [run.id for run in found if run.deployment_id is None]
+
+
+def _log(line: Cancelled) -> None:
+    said = "%s/%s: %s", line.entry.project, line.entry.shot.id, line.error or line.outcome
+    if line.goes_on:
+        logger.warning(*said)
     else:
-        logger.info("%s/%s: %s → %s", before.project, before.shot.id, before.state, after.state)
+        logger.info(*said)

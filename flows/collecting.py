@@ -8,7 +8,8 @@ from prefect.context import FlowRunContext
 
 from prefect_video.collecting import Collected, collect
 from prefect_video.flows.artifacts import artifact_key
-from prefect_video.tasks.studios import StudioRef, open_ledger, open_studio
+from prefect_video.opening import ref_of
+from prefect_video.tasks.studios import open_ledger, open_studio
 
 
 @flow(name="collect-generations")
@@ -28,7 +29,7 @@ async def collect_generations(
     async with open_ledger(ledger) as books:
         swept = await collect(
             books,
-            lambda entry: open_studio(StudioRef(provider=entry.credentials, store=entry.store, ledger=ledger)),
+            lambda entry: open_studio(ref_of(entry, ledger)),
             project=project,
             wait=wait,
         )

@@ -1,11 +1,52 @@
-"""What becomes of a generation that has not ended by its deadline: left, held for a human, or cancelled."""
+"""What becomes of a generation that is not done in time: left, held for a human, or cancelled."""
 
 from __future__ import annotations
 
-from prefect_video.errors import DeadlinePassed, NeedsAttention, ProviderError
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from prefect_video.errors import (
+    DeadlinePassed,
+    DownloadError,
+    LinkExpired,
+    NeedsAttention,
+    ProviderError,
+    VideoError,
+)
 from prefect_video.generations import Generation
-from prefect_video.ledger import Entry
+from prefect_video.ledger import Entry, State
 from prefect_video.studio import Studio
+
+LEFT_FOR: Final = timedelta(days=1)
+"""How long after its deadline a generation is left to later sweeps; then a human is told of it."""
+
+
+def is_overdue(entry: Entry) -> bool:
+    """Whether a row's generation should have ended by now."""
+    return entry.deadline_at is not None and entry.deadline_at <= datetime.now(UTC)
+
+
+def plea(entry: Entry, error: VideoError) -> str | None:
+    """What a human is told of a paid row that no sweep will finish by itself; None while a later one may.
+
+    Args:
+        entry: A row that could not be finished now.
+        error: Why.
+    """
+    now = datetime.now(UTC)
+    is_late = now > (entry.deadline_at or entry.created_at) + LEFT_FOR
+    is_late &= isinstance(error, ProviderError | DownloadError | DeadlinePassed)
+    # The link was read anew on the way, and the provider had no other.
+    is_dead = isinstance(error, LinkExpired) and entry.expires_at is not None and entry.expires_at < now
+    if entry.state is State.SUBMITTED and is_late:
+        return _not_ended(entry) + ("" if isinstance(error, DeadlinePassed) else f" The last look: {error}")
+    if entry.state is State.COMPLETED and (is_late or is_dead):
+        return (
+            f"shot {entry.shot.id!r}: generation {entry.generation_id} is made and paid, and its video cannot be"
+            f" fetched: {error}. It is not bought again by itself. Look at the provider's console, then decide:"
+            f" prefect-video resolve {entry.id} --keep-waiting (collect tries again), --buy-again or --give-up"
+        )
+    return None
 
 
 async def give_up(studio: Studio, entry: Entry, passed: DeadlinePassed) -> Generation:
@@ -27,12 +68,7 @@ async def give_up(studio: Studio, entry: Entry, passed: DeadlinePassed) -> Gener
 
 
 async def _hold(studio: Studio, entry: Entry, passed: DeadlinePassed) -> None:
-    message = (
-        f"shot {entry.shot.id!r}: generation {entry.generation_id} has not ended by its deadline"
-        f" ({entry.deadline_at:%Y-%m-%d %H:%M:%S} UTC) and may be billed. It is not bought again by itself. Look at the"
-        f" provider's console, then run: prefect-video cancel {entry.id},"
-        f" or prefect-video resolve {entry.id} --keep-waiting"
-    )
+    message = _not_ended(entry)
     await studio.ledger.flag(entry.id, message)
     raise NeedsAttention(message) from passed
 
@@ -45,3 +81,12 @@ async def _cancel(studio: Studio, entry: Entry, passed: DeadlinePassed) -> Gener
     if not generation.status.ended:
         raise passed
     return generation
+
+
+def _not_ended(entry: Entry) -> str:
+    return (
+        f"shot {entry.shot.id!r}: generation {entry.generation_id} has not ended by its deadline"
+        f" ({entry.deadline_at:%Y-%m-%d %H:%M:%S} UTC) and may be billed. It is not bought again by itself. Look at the"
+        f" provider's console, then run: prefect-video cancel {entry.id},"
+        f" or prefect-video resolve {entry.id} --keep-waiting, --buy-again or --give-up"
+    )
