@@ -1,7 +1,8 @@
 """Prefect's own cache for whole shots, keyed on the prompt hash.
 
-A cache key that cannot be computed makes Prefect run the task uncached; that costs a look into the ledger, never a
-second payment.
+Prefect answers from its cache without asking anybody, and forgets nothing. So a key has a number: whatever makes the
+last answer count no more, a refresh or a file that is gone, makes the next number the one in use. A key that cannot be
+computed makes Prefect run the task uncached; that costs a look into the ledger, never a second payment.
 """
 
 from __future__ import annotations
@@ -9,16 +10,21 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
+from prefect.results import ResultStore
 
+from prefect_video.assets import Asset
 from prefect_video.errors import VideoError
 from prefect_video.fingerprints import fingerprint
 from prefect_video.shots import as_shot
-from prefect_video.tasks.studios import StudioRef
+from prefect_video.studio import StudioSettings
+from prefect_video.tasks.blocking import run_to_end
+from prefect_video.tasks.studios import StudioRef, resolve_store
 
 logger = logging.getLogger(__name__)
 
@@ -32,21 +38,53 @@ class FingerprintPolicy(CachePolicy):
     ) -> str | None:
         """The cache key, or None to run uncached; never raises, as Prefect would pay for that with a rerun."""
         try:
-            return _key(inputs)
-        except (VideoError, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-            logger.warning("no cache key for this shot, asking the ledger instead: %s", error)
+            ref = StudioRef.of(inputs.get("provider"), inputs.get("store"), inputs.get("ledger"))
+            last, free = _last_and_free(task_ctx.result_store, _key(ref, inputs))
+            if last is None or inputs.get("refresh"):
+                return free
+            return last if _is_there(task_ctx.result_store, last, ref) else free
+        except Exception as error:
+            # What is wrong with the shot or the store, the run itself tells better.
+            expected = isinstance(error, VideoError | ValueError | TypeError | KeyError | AttributeError | OSError)
+            logger.warning(
+                "no cache key for this shot, asking the ledger instead: %s", error, exc_info=None if expected else error
+            )
             return None
 
 
 FINGERPRINT = FingerprintPolicy()
 
 
-def _key(inputs: dict[str, Any]) -> str | None:
+def _key(ref: StudioRef, inputs: dict[str, Any]) -> str:
     shot = as_shot(inputs["shot"])
-    if inputs.get("refresh"):
-        return None
-    studio = StudioRef.of(inputs.get("provider"), inputs.get("store"), inputs.get("ledger"))
     digests = tuple(hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in shot.references)
-    hashed = fingerprint(shot, provider=studio.provider, reference_digests=digests)
-    where = hashlib.sha256(f"{studio.store}\n{studio.ledger}\n{inputs.get('project')}\n{shot.id}".encode())
+    hashed = fingerprint(shot, provider=ref.provider, reference_digests=digests)
+    environment = StudioSettings.from_environment().environment
+    where = hashlib.sha256(
+        "\n".join(map(str, (ref.store, ref.ledger, environment, inputs.get("project"), shot.id))).encode()
+    )
     return f"prefect-video-{hashed.replace(':', '-')}-{where.hexdigest()[:16]}"
+
+
+def _last_and_free(results: ResultStore, key: str) -> tuple[str | None, str]:
+    """The last of a key's numbers that has an answer, and the first that has none."""
+    last: str | None = None
+    for number in count():
+        numbered = f"{key}-{number}"
+        if not results.exists(numbered):
+            return last, numbered
+        last = numbered
+    raise AssertionError("unreachable: numbers do not end")
+
+
+def _is_there(results: ResultStore, key: str, ref: StudioRef) -> bool:
+    answer = results.read(key).result
+    return isinstance(answer, Asset) and run_to_end(_exists(answer.uri, ref.store))
+
+
+async def _exists(uri: str, store_name: str) -> bool:
+    store = await resolve_store(store_name)
+    try:
+        return uri in await store.exists_many([uri])
+    finally:
+        await store.aclose()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +15,7 @@ from prefect_video.production import produce_project
 from prefect_video.reports import ProjectFailed
 from prefect_video.shots import Project, Shot, as_shot
 from prefect_video.studio import StudioSettings
+from prefect_video.tasks.blocking import run_to_end
 from prefect_video.tasks.caching import FINGERPRINT
 from prefect_video.tasks.studios import StudioRef, open_studio
 
@@ -96,14 +94,7 @@ def generate_video(
     refresh: bool = False,
 ) -> Asset:
     """The same as `agenerate_video`, for flows and scripts that are not async."""
-    work = _generate(shot, provider, store, ledger, project, refresh)
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    # Called in a thread that runs a loop: that loop cannot run a second one, a thread of its own can.
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        return executor.submit(contextvars.copy_context().run, asyncio.run, work).result()
+    return run_to_end(_generate(shot, provider, store, ledger, project, refresh))
 
 
 def _run_id() -> str | None:

@@ -21,7 +21,7 @@ from prefect_video.storage import Store, open_store
 from prefect_video.studio import Moment, Studio, StudioSettings
 from prefect_video.tasks.announcing import announce_anomaly, announce_breaker
 
-__all__ = ["StudioRef", "observing", "open_ledger", "open_studio"]
+__all__ = ["StudioRef", "observing", "open_ledger", "open_studio", "resolve_store"]
 
 BlockT = TypeVar("BlockT", bound=Block)
 
@@ -95,7 +95,7 @@ async def _open_with_blocks(ref: StudioRef) -> Studio:
             }
         )
         await prepared(provider)
-        store = await _resolve_store(ref.store)
+        store = await resolve_store(ref.store)
         ledger, budgets = await _resolve_ledger(ref.ledger, ledger_block, settings)
     except BaseException:
         await provider.aclose()
@@ -129,7 +129,12 @@ async def _resolve_provider(name: str) -> tuple[Provider, dict[str, Any]]:
     return block.get_client(), _given(settings)
 
 
-async def _resolve_store(name: str) -> Store:
+async def resolve_store(name: str) -> Store:
+    """The store of a reference's name; no request is made to it yet.
+
+    Raises:
+        InvalidInput: The name is not understood, or there is no such block.
+    """
     block = await _load(name, VideoStore)
     return block.open() if block else open_store(name)
 

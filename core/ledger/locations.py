@@ -18,6 +18,11 @@ BUSY_SECONDS: Final = 30.0
 _POSTGRESQL: Final = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
 _SQLITE: Final = frozenset({"sqlite", "sqlite+aiosqlite"})
 
+_SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_ENCRYPTED: Final = frozenset({"require", "verify-ca", "verify-full"})
+_OPTIONS: Final = frozenset({"ssl", "target_session_attrs", "host", "port", "prepared_statement_cache_size"})
+"""What asyncpg and SQLAlchemy's dialect take of a URL; anything else would be a TypeError of theirs."""
+
 
 def default_ledger_url() -> str:
     """`$PREFECT_VIDEO_LEDGER_URL`, else `video-ledger.db` under `$PREFECT_HOME` or `~/.prefect`."""
@@ -103,4 +108,17 @@ def _postgresql(url: URL) -> Location:
     # libpq's name for it, as most hosting services print it; asyncpg calls it `ssl`.
     if "sslmode" in query:
         query["ssl"] = query.pop("sslmode")
+    if (mode := query.get("ssl", "prefer")) not in _SSL_MODES:
+        raise InvalidInput(f"ledger URL: sslmode={mode!r} is not one of {', '.join(_SSL_MODES)}")
+    if query.pop("channel_binding", "prefer") == "require" and mode not in _ENCRYPTED:
+        # The driver cannot bind; what binding protects from, somebody in between, encryption must keep out.
+        raise InvalidInput(
+            "ledger URL: channel_binding=require cannot be kept on a connection that need not be encrypted:"
+            " add sslmode=verify-full (or require)"
+        )
+    if unknown := sorted(query.keys() - _OPTIONS):
+        raise InvalidInput(
+            f"ledger URL: unknown option {unknown[0]!r}; PostgreSQL takes sslmode, channel_binding,"
+            " target_session_attrs, host and port"
+        )
     return Location(url.set(drivername="postgresql+asyncpg", query=query), None)

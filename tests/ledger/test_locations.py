@@ -39,6 +39,12 @@ def test_servers(scheme: str) -> None:
     assert location.path is None
 
 
+@pytest.mark.parametrize("options", ["sslmode=require&channel_binding=require", "channel_binding=prefer&ssl=require"])
+def test_servers_of_hosting_services(options: str) -> None:
+    location = parse_location(f"postgresql://me:s3cret@host/videos?{options}")
+    assert dict(location.url.query) == {"ssl": "require"}
+
+
 def test_how_long_a_lock_is_waited_for() -> None:
     assert parse_location("sqlite:///l.db?timeout=0.5").busy_seconds == 0.5
 
@@ -54,6 +60,9 @@ def test_how_long_a_lock_is_waited_for() -> None:
         ("sqlite:///l.db?timeout=soon", "not a number"),
         ("sqlite:///l.db?mode=ro", "unknown option 'mode'"),
         ("postgresql://me:s3cret@host:port/db", "cannot be read"),
+        ("postgresql://me:s3cret@host/db?pgbouncer=true", "unknown option 'pgbouncer'"),
+        ("postgresql://me:s3cret@host/db?sslmode=yes", "sslmode='yes' is not one of disable"),
+        ("postgresql://me:s3cret@host/db?channel_binding=require", "add sslmode=verify-full"),
         ("://s3cret", "cannot be read"),
     ],
 )

@@ -1,0 +1,79 @@
+"""What Prefect's cache answers for `generate_video`: the newest video, and only one that is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow
+from prefect.states import State
+
+from prefect_video import Asset, Shot
+from prefect_video.emulator import Emulator
+from prefect_video.tasks import agenerate_video, generate_video
+
+SHOT = Shot(id="cached", prompt="once more", duration=1, resolution="480p")
+
+
+@flow
+async def embedding(**options: Any) -> tuple[str, Asset]:
+    """One call as a flow run of its own; the name of its end and the video."""
+    state: State[Asset] = await agenerate_video(SHOT, return_state=True, **options)
+    return state.name or "", await state.aresult()
+
+
+def path_of(asset: Asset) -> Path:
+    return Path(asset.uri.removeprefix("file://"))
+
+
+async def test_a_file_that_is_gone_is_made_again_and_then_cached(studio: Path, emulator: Emulator) -> None:
+    _, first = await embedding()
+    path_of(first).unlink()
+    name, again = await embedding()
+    assert (name, path_of(again).exists()) == ("Completed", True)
+    assert await embedding() == ("Cached", again)
+    assert emulator.books()["billed"] == 2
+
+
+async def test_what_a_refresh_made_is_what_the_next_call_returns(studio: Path, emulator: Emulator) -> None:
+    _, first = await embedding()
+    name, fresh = await embedding(refresh=True)
+    assert name == "Completed"
+    assert fresh.generation_id != first.generation_id
+    assert await embedding() == ("Cached", fresh)
+    assert emulator.books()["billed"] == 2
+
+
+async def test_each_environment_has_its_own(studio: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    await embedding()
+    monkeypatch.setenv("PREFECT_VIDEO_ENVIRONMENT", "staging")
+    name, _ = await embedding()
+    assert name == "Completed"
+    assert emulator.books()["billed"] == 2
+
+
+def test_a_sync_flow_is_answered_the_same_way(studio: Path, emulator: Emulator) -> None:
+    @flow
+    def one() -> tuple[str, Asset]:
+        state: State[Asset] = generate_video(SHOT, return_state=True)
+        return state.name or "", state.result()
+
+    assert one()[0] == "Completed"
+    assert one()[0] == "Cached"
+    path_of(one()[1]).unlink()
+    assert one()[0] == "Completed"
+    assert emulator.books()["billed"] == 2
+
+
+async def test_without_a_key_the_ledger_answers(
+    studio: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, first = await embedding()
+
+    def broken(*_: object) -> bool:
+        raise RuntimeError("the result store is broken")
+
+    monkeypatch.setattr("prefect_video.tasks.caching._is_there", broken)
+    assert await embedding() == ("Completed", first)
+    assert emulator.books()["billed"] == 1
