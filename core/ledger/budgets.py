@@ -147,13 +147,17 @@ def asked_usd(intents: Iterable[Intent]) -> Decimal:
     return sum((rounded(intent.estimate_usd) for intent in intents if intent.estimate_usd), Decimal(0))
 
 
+def beginning_of_month(now: datetime) -> datetime:
+    """The first moment (UTC) of the month that is under way."""
+    return now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
 def _scope(budget: Budget, key: str, now: datetime) -> ColumnElement[bool]:
     if budget.scope == "project":
         return generations.c.project == key
     if budget.scope == "account":
         return generations.c.account == key
-    month = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    return generations.c.created_at >= month
+    return generations.c.created_at >= beginning_of_month(now)
 
 
 def _key(budget: Budget, intent: Intent) -> str:

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import insert, text
+from sqlalchemy import insert, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from prefect_video.ledger.budgets import Limits
+from prefect_video.ledger.budgets import Limits, beginning_of_month
 from prefect_video.ledger.lookup import Key, failures, held, key_of, read_finished, read_unfinished, usable
 from prefect_video.ledger.ownership import Ownership
+from prefect_video.ledger.part import chunks
 from prefect_video.ledger.records import Budget, Claim, ClaimBatch, Entry, Intent, Priority, State
 from prefect_video.ledger.tables import entry_of_values, generations, rounded
 
@@ -37,8 +38,9 @@ class Claims(Ownership):
         """Asks for a batch of videos; the answers say which exist, which are under way and which to buy.
 
         What is to be bought is reserved within every budget. A row of a dead process is taken over, and belongs from
-        then on to the flow run that asks. An intent that is twice in a batch is joined to the first. A row that waits
-        for a human, unfinished or ended, is joined: whoever asks sees its `attention`, and nothing is bought.
+        then on to the flow run that asks; a mere reservation of an earlier month is made anew, as the limits of this
+        month have not seen it. An intent that is twice in a batch is joined to the first. A row that waits for a human,
+        unfinished or ended, is joined: whoever asks sees its `attention`, and nothing is bought.
 
         Args:
             intents: What is wanted, in order of preference.
@@ -64,6 +66,9 @@ class Claims(Ownership):
             # In this order: a row may become stored between the two queries, never unfinished again.
             under_way = await read_unfinished(connection, map(key_of, intents))
             taken = await self._take_over_free(connection, under_way, intents)
+            for entry in await self._release_outdated(connection, [under_way[key] for key in taken], now):
+                del under_way[key_of(entry)]
+                taken.discard(key_of(entry))
             others = [intent for intent in intents if key_of(intent) not in under_way]
             finished = await read_finished(connection, others)
 
@@ -105,6 +110,23 @@ class Claims(Ownership):
         taken = await self._take(connection, [(entry, runs[key_of(entry)]) for entry in free])
         under_way.update((key_of(entry), entry) for entry in taken)
         return {key_of(entry) for entry in taken if entry.owner == self._owner.id}
+
+    async def _release_outdated(
+        self, connection: AsyncConnection, taken: Sequence[Entry], now: datetime
+    ) -> list[Entry]:
+        """Gives up reservations of earlier months; those that were."""
+        outdated = [
+            entry for entry in taken if entry.state is State.RESERVED and entry.created_at < beginning_of_month(now)
+        ]
+        reason = "its reservation was of an earlier month"
+        for some in chunks(entry.id for entry in outdated):
+            await connection.execute(
+                update(generations)
+                .where(generations.c.id.in_(some))
+                .values(state=State.RELEASED, owner=None, error_message=reason, updated_at=now)
+            )
+        await self._note(connection, ((entry.id, State.RESERVED, State.RELEASED) for entry in outdated), reason)
+        return outdated
 
     async def _reserve(
         self,

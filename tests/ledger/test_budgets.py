@@ -105,6 +105,34 @@ async def test_last_month_is_over(ledger: Ledger) -> None:
     assert kinds((await ledger.claim([an_intent(2)], [month])).claims) == ["yours"]
 
 
+async def test_a_reservation_of_an_earlier_month_must_fit_into_this_one(ledger: Ledger, other: Ledger) -> None:
+    for number in (1, 2):
+        entry = await claim_one(ledger, number)
+        await ledger.let_go([entry.id])
+    async with ledger._database.writing() as connection:
+        before = entry.created_at.replace(year=entry.created_at.year - 1)
+        await connection.execute(update(generations).values(created_at=before))
+    month = Budget(scope="month", limit_usd=Decimal("2.40"))
+    project = Budget(scope="project", limit_usd=Decimal("4.80"))
+    claims = (await other.claim([an_intent(1), an_intent(2)], [month, project], partial=True)).claims
+    assert kinds(claims) == ["yours", "over_budget"]
+    standing = await other.budget_standing([month, project], project="coffee-ad", account="sora-1")
+    assert [one.committed_usd for one in standing] == [Decimal("2.40")] * 2
+    assert [entry.state for entry in await other.unfinished()] == [State.RESERVED]
+    assert {claim.kind for claim in (await ledger.claim([an_intent(1)], [month])).claims} == {"joined"}
+
+
+async def test_what_was_sent_in_an_earlier_month_is_taken_over_as_it_is(ledger: Ledger, other: Ledger) -> None:
+    entry = await submit_one(ledger)
+    await ledger.let_go([entry.id])
+    async with ledger._database.writing() as connection:
+        before = entry.created_at.replace(year=entry.created_at.year - 1)
+        await connection.execute(update(generations).values(created_at=before))
+    nothing = Budget(scope="month", limit_usd=Decimal(0))
+    (claim,) = (await other.claim([an_intent()], [nothing])).claims
+    assert (claim.kind, claim.entry.id) == ("yours", entry.id)
+
+
 async def test_a_batch_of_two_projects_is_held_to_both(ledger: Ledger) -> None:
     intents = [an_intent(1), an_intent(2), an_intent(3, project="tea-ad")]
     assert kinds((await ledger.claim(intents, [FIVE])).claims) == ["yours"] * 3
