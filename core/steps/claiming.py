@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from prefect_video.assets import Asset
-from prefect_video.errors import InvalidInput
+from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.fingerprints import fingerprint
 from prefect_video.ledger import Budget, Claim, Entry, Intent
 from prefect_video.shots import Project, Shot
 from prefect_video.steps.storing import draft_of
+from prefect_video.storage import open_store
 from prefect_video.storage.publishing import copy_video
 from prefect_video.studio import Studio
 
@@ -121,10 +122,36 @@ async def find_assets(studio: Studio, intents: Sequence[Intent]) -> dict[str, As
 
 
 async def missing_files(studio: Studio, stored: Mapping[str, Entry]) -> set[str]:
-    """The keys of those stored rows whose file should be in the studio's store and is not."""
-    owned = {key: entry for key, entry in stored.items() if entry.asset and studio.store.owns(entry.asset.uri)}
-    present = await studio.store.exists_many([entry.asset.uri for entry in owned.values() if entry.asset])
-    return {key for key, entry in owned.items() if entry.asset and entry.asset.uri not in present}
+    """The keys of those stored rows whose file is gone from the store that it was put into."""
+    uris = {key: entry.asset.uri for key, entry in stored.items() if entry.asset}
+    owned = {uri for uri in uris.values() if studio.store.owns(uri)}
+    present = await studio.store.exists_many(owned)
+    elsewhere: dict[str, set[str]] = {}
+    for key, uri in uris.items():
+        if uri not in owned:
+            elsewhere.setdefault(stored[key].store, set()).add(uri)
+    for store, some in elsewhere.items():
+        present |= some - await _gone_from(store, some)
+    return {key for key, uri in uris.items() if uri not in present}
+
+
+async def _gone_from(name: str, uris: Collection[str]) -> set[str]:
+    """Those of some files that another store no longer has; none where that cannot be told from here.
+
+    A block is not opened here, and a folder may be another machine's: what is not seen then is not gone.
+    """
+    if "://" not in name:
+        return set()
+    try:
+        store = open_store(name)
+        try:
+            mine = {uri for uri in uris if store.owns(uri)}
+            return mine - await store.exists_many(mine)
+        finally:
+            await store.aclose()
+    except (InvalidInput, StoreError) as error:
+        logger.warning("the files in %s cannot be looked up: %s", name, error)
+        return set()
 
 
 async def claim_shots(

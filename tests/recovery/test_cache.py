@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect_video.ledger import State
+from prefect_video.production import produce_project
+from prefect_video.reports import ProjectReport
 from prefect_video.shots import Project
+from prefect_video.storage import open_store
 from tests.recovery.workshop import Workshop, a_shot, film, statuses
 
 
@@ -86,3 +89,29 @@ async def _store_all(workshop: Workshop, project: Project, video: Path) -> None:
             rows.append({**row, "asset": asset, "stored_at": paid.stored_at, "generation_id": f"gen-{number}"})
         async with studio.ledger._database.writing() as connection:
             await connection.execute(insert(generations), rows)
+
+
+async def run_elsewhere(workshop: Workshop) -> ProjectReport:
+    """A run of another project that keeps its videos in a store of its own."""
+    async with workshop.studio() as studio:
+        studio.store_name = (workshop.folder / "elsewhere").as_uri()
+        studio.store = open_store(studio.store_name)
+        return await produce_project(studio, film(a_shot(), name="second"))
+
+
+async def test_a_file_that_was_deleted_from_another_store_is_bought_again_once(workshop: Workshop) -> None:
+    await workshop.run(a_shot())
+    workshop.videos[0].unlink()
+    for _ in range(2):
+        assert statuses(await run_elsewhere(workshop)) == ["stored"]
+    assert [row.state for row in await workshop.rows()] == [State.LOST, State.STORED]
+    assert workshop.paid == (2, 2)
+
+
+async def test_a_store_that_is_not_here_has_lost_nothing(workshop: Workshop) -> None:
+    await workshop.run(a_shot())
+    (workshop.folder / "store").rename(workshop.folder / "unmounted")
+    assert statuses(await run_elsewhere(workshop)) == ["failed"]
+    (workshop.folder / "unmounted").rename(workshop.folder / "store")
+    assert statuses(await run_elsewhere(workshop)) == ["stored"]
+    assert workshop.paid == (1, 1)
