@@ -62,17 +62,19 @@ class Cost:
 
     Attributes:
         spent: For what has ended.
+        assumed: The part of it that no provider has told.
         held: What may have been paid besides, for rows that wait for a human.
         unpriced: Generations whose cost nobody tells.
     """
 
     spent: Decimal
+    assumed: Decimal
     held: Decimal
     unpriced: int
 
     def agrees_with(self, billed: Decimal) -> bool:
         """Whether the provider's books may be right, too; where a cost is not told, nobody can say."""
-        return self.unpriced > 0 or self.spent <= billed <= self.spent + self.held
+        return self.unpriced > 0 or self.spent - self.assumed <= billed <= self.spent + self.held
 
     def __str__(self) -> str:
         held = f" and ${self.held:f} held" if self.held else ""
@@ -177,4 +179,5 @@ async def _of_ledger(url: str) -> tuple[list[Entry], Cost]:
         lines = await ledger.spend(by="project")
     spent = sum((line.spent_usd for line in lines), Decimal(0))
     reserved = sum((line.reserved_usd for line in lines), Decimal(0))
-    return unfinished, Cost(spent=spent, held=reserved, unpriced=sum(line.unpriced for line in lines))
+    assumed = sum((line.assumed_usd for line in lines), Decimal(0))
+    return unfinished, Cost(spent=spent, assumed=assumed, held=reserved, unpriced=sum(line.unpriced for line in lines))

@@ -96,7 +96,7 @@ def spend(
         )
     elif csv:
         writer = csv_format.writer(sys.stdout, lineterminator="\n")
-        writer.writerow([by, "videos", "stored", "spent_usd", "reserved_usd", "unpriced"])
+        writer.writerow([by, "videos", "stored", "spent_usd", "reserved_usd", "unpriced", "assumed_usd"])
         for line in lines:
             writer.writerow(_cells(line))
     else:
@@ -150,7 +150,6 @@ def show_entries(entries: list[Entry]) -> None:
         return
     made = table("job", "project", "shot", "state", "provider", "cost", "age", right=("cost", "age"))
     for entry in entries:
-        cost = entry.actual_usd if entry.actual_usd is not None else entry.reserved_usd
         mark = " [yellow]![/]" if entry.attention else ""
         made.add_row(
             entry.id[:8],
@@ -158,7 +157,7 @@ def show_entries(entries: list[Entry]) -> None:
             safe(entry.shot.id if entry.take == 1 else f"{entry.shot.id}@{entry.take}"),
             f"[{_COLOURS.get(entry.state, 'blue')}]{entry.state.value}[/]{mark}",
             safe(entry.provider),
-            "" if entry.state is State.RELEASED else usd(cost),
+            _cost(entry),
             age(entry.created_at),
         )
     console.print(made)
@@ -167,12 +166,21 @@ def show_entries(entries: list[Entry]) -> None:
             console.print(f"[yellow]![/] {entry.id[:8]}: {safe(text)}", soft_wrap=True)
 
 
+def _cost(entry: Entry) -> str:
+    """What it cost; with a `~`, what was reserved for it, where the provider has not told."""
+    if entry.state is State.RELEASED:
+        return ""
+    if entry.actual_usd is None and entry.reserved_usd is not None:
+        return f"~{usd(entry.reserved_usd)}"
+    return usd(entry.actual_usd)
+
+
 def _in_utc(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
 
 
 def _cells(line: Spend) -> list[str]:
-    numbers = (line.videos, line.stored, line.spent_usd, line.reserved_usd, line.unpriced)
+    numbers = (line.videos, line.stored, line.spent_usd, line.reserved_usd, line.unpriced, line.assumed_usd)
     return [line.key, *(str(number) for number in numbers)]
 
 
@@ -184,6 +192,7 @@ def _public_spend(line: Spend, by: str) -> dict[str, Any]:
         "spent_usd": as_number(line.spent_usd),
         "reserved_usd": as_number(line.reserved_usd),
         "unpriced": line.unpriced,
+        "assumed_usd": as_number(line.assumed_usd),
     }
 
 
@@ -194,5 +203,7 @@ def _show_spend(lines: list[Spend], by: str, spent: Decimal, reserved: Decimal) 
     console = out()
     console.print(made)
     console.print(f"\n[bold]{usd(spent)}[/] spent, {usd(reserved)} reserved")
+    if assumed := sum((line.assumed_usd for line in lines), Decimal(0)):
+        console.print(f"[yellow]![/] {usd(assumed)} of that is what was reserved: the provider has not told the cost")
     if unpriced := sum(line.unpriced for line in lines):
         console.print(f"[yellow]![/] the price of {unpriced} videos is not known and not in these sums")

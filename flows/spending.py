@@ -26,12 +26,14 @@ async def spend_report(
     Args:
         by: What to group by.
         project: Only this project.
-        since: Only generations reserved since then.
+        since: Only generations reserved since then; in UTC where it names no zone.
         ledger: As for `generate_project`.
 
     Returns:
         One line for each value of the grouping.
     """
+    if since is not None and since.tzinfo is None:
+        since = since.replace(tzinfo=UTC)
     async with open_ledger(ledger) as books:
         lines = await books.spend(by=by, project=project, since=since)
     if FlowRunContext.get():
@@ -44,6 +46,7 @@ async def spend_report(
                     "stored": line.stored,
                     "spent USD": str(line.spent_usd),
                     "reserved USD": str(line.reserved_usd),
+                    "not told USD": str(line.assumed_usd),
                 }
                 for line in lines
             ],

@@ -28,6 +28,14 @@ _ended_free: Final = and_(
 spent_usd: Final[ColumnElement[Decimal | None]] = func.sum(case((generations.c.state.in_(_SPENT), _cost), else_=None))
 """Sum of what was paid; the reserved amount stands in where no cost was told."""
 
+assumed_usd: Final[ColumnElement[Decimal | None]] = func.sum(
+    case(
+        (and_(generations.c.state.in_(_SPENT), generations.c.actual_usd.is_(None)), generations.c.reserved_usd),
+        else_=None,
+    )
+)
+"""The part of it that no provider has told: what was reserved counts as paid."""
+
 reserved_usd: Final[ColumnElement[Decimal | None]] = func.sum(
     case((generations.c.state.in_(_RESERVED), _cost), else_=None)
 )

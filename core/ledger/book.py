@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, String, and_, func, select
 
-from prefect_video.ledger.amounts import amount_of, count, counted, reserved_usd, spent_usd
+from prefect_video.ledger.amounts import amount_of, assumed_usd, count, counted, reserved_usd, spent_usd
 from prefect_video.ledger.budgets import read_standing
 from prefect_video.ledger.part import LedgerPart
 from prefect_video.ledger.records import Budget, BudgetStanding, Spend, State
@@ -40,6 +40,7 @@ class Book(LedgerPart):
                 count(counted).label("videos"),
                 count(generations.c.state == State.STORED).label("stored"),
                 spent_usd.label("spent_usd"),
+                assumed_usd.label("assumed_usd"),
                 reserved_usd.label("reserved_usd"),
                 count(_unpriced).label("unpriced"),
             )
@@ -54,6 +55,7 @@ class Book(LedgerPart):
                     videos=row.videos,
                     stored=row.stored,
                     spent_usd=amount_of(row.spent_usd),
+                    assumed_usd=amount_of(row.assumed_usd),
                     reserved_usd=amount_of(row.reserved_usd),
                     unpriced=row.unpriced,
                 )

@@ -202,7 +202,8 @@ class Step(_Record):
 class Spend(_Record):
     """What was spent and is reserved for one value of a grouping.
 
-    `unpriced` counts generations whose cost neither the provider nor a price table told.
+    `assumed_usd` is the part of what was spent that the provider has not told: what was reserved counts. `unpriced`
+    counts generations whose cost neither the provider nor a price table told.
     """
 
     key: str
@@ -210,6 +211,7 @@ class Spend(_Record):
     stored: int
     spent_usd: Decimal
     reserved_usd: Decimal
+    assumed_usd: Decimal = Decimal(0)
     unpriced: int = 0
 
 

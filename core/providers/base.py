@@ -67,6 +67,8 @@ class Capabilities:
         can_list: Whether generations can be listed.
         can_cancel: Whether a running generation can be cancelled.
         reconciling: How an unanswered submit is resolved.
+        free_ends: How a generation may end and is known to cost nothing where its answer names no cost; after any other
+            end what was reserved for it counts as spent.
         takes: Optional fields of a shot that are obeyed (see `OPTIONAL_FIELDS`).
         max_references: How many references, where any are taken; None for as many as there are.
         fetches_webhook_keys: Whether `parse_webhook` may ask the network for the keys it checks with, and blocks then.
@@ -85,6 +87,7 @@ class Capabilities:
     can_list: bool = True
     can_cancel: bool = True
     reconciling: Reconciling = "none"
+    free_ends: Collection[Status] = ()
     takes: Collection[str] = ()
     max_references: int | None = 1
     fetches_webhook_keys: bool = False

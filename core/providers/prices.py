@@ -13,6 +13,7 @@ from typing import Annotated, Final
 import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter
 
+from prefect_video.generations import Status
 from prefect_video.providers.base import Capabilities
 from prefect_video.shots import AspectRatio, Resolution, Shot
 
@@ -106,6 +107,7 @@ def _plan(sizes: Mapping[Resolution, int], concurrency: int, monthly_videos: int
         monthly_videos=monthly_videos,
         usd_per_second=SORA_USD_PER_SECOND,
         reconciling="key",
+        free_ends=(Status.FAILED, Status.CANCELLED),
     )
 
 

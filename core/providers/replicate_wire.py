@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -132,6 +133,8 @@ def _told(wire: _Prediction, provider: str) -> Prediction:
         prompt=prompt if isinstance(prompt, str) else None,
         parameters={name: value for name, value in asked.items() if name != "prompt"},
         result=VideoResult(video_url=link, expires_at=ended + FILES_KEPT if ended else None) if link else None,
+        # One that was aborted had not started; any other end may be charged.
+        cost_usd=Decimal(0) if wire.status == "aborted" else None,
         fault=_fault(wire.error),
     )
     return Prediction(generation, wire.version, asked, wire.data_removed)

@@ -38,16 +38,15 @@ async def end(
 ) -> Entry:
     """Ends a row and settles its cost.
 
-    A failed or cancelled generation costs what the provider says, nothing when it says nothing, unless the request was
-    at fault: that may be billed, and the reservation counts as spent. One that is lost or expired was made, so its
-    reservation counts too, and it is held for a human unless policy says otherwise.
+    It costs what the provider says. Where it says nothing, an end that is known to be free costs nothing, and after any
+    other the reservation counts as spent. One that is lost or expired was made, and is held for a human unless policy
+    says otherwise.
     """
-    told = generation.cost_usd if generation else None
-    of_request = generation is not None and generation.fault is not None and generation.fault.of_request
-    without_video = state in (State.FAILED, State.CANCELLED)
-    free = without_video and not of_request
+    actual_usd = generation.cost_usd if generation else None
+    if actual_usd is None and state.value in studio.provider.capabilities.free_ends:
+        actual_usd = Decimal(0)
     attention = None
-    if not without_video and studio.settings.on_lost == "hold":
+    if state in (State.LOST, State.EXPIRED) and studio.settings.on_lost == "hold":
         attention = (
             f"{error} It was paid for and is not bought again by itself:"
             f" prefect-video resolve {entry.id} --buy-again (or --give-up)"
@@ -57,7 +56,7 @@ async def end(
             entry.id,
             state,
             error,
-            actual_usd=told if told is not None or not free else Decimal(0),
+            actual_usd=actual_usd,
             attention=attention,
         )
     except IllegalTransition:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -126,6 +127,7 @@ async def test_the_books_and_an_empty_sweep(studio: Path, emulator: Emulator) ->
     await generate_project(project("one"))
     lines = await spend_report(by="project")
     assert [(line.key, line.videos, str(line.spent_usd.normalize())) for line in lines] == [("Film.1", 1, "0.3")]
+    assert await spend_report(by="project", since=datetime.fromisoformat("2020-01-01")) == lines
     assert await collect_generations() == []
 
 

@@ -37,6 +37,12 @@ async def test_statuses(word: str, status: Status) -> None:
     assert (await provider.retrieve("p")).status is status
 
 
+@pytest.mark.parametrize(("word", "cost_usd"), [("aborted", 0), ("canceled", None), ("failed", None)])
+async def test_only_what_never_started_is_known_to_be_free(word: str, cost_usd: int | None) -> None:
+    provider, _ = mocked(httpx.Response(200, json={"id": "p", "status": word}))
+    assert (await provider.retrieve("p")).cost_usd == cost_usd
+
+
 @pytest.mark.parametrize(
     "output",
     [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
 from prefect_video.errors import BudgetExceeded
 from prefect_video.ledger import Budget, State
+from prefect_video.production import produce_project
 from tests.recovery.workshop import Workshop, a_shot, film, statuses
 
 PRICE = Decimal("0.30")
@@ -50,6 +52,17 @@ async def test_what_is_left_of_a_budget_after_settling_may_be_spent(workshop: Wo
     rows = await workshop.rows()
     assert sum(row.actual_usd or 0 for row in rows) == Decimal(workshop.emulator.books()["billed_usd"]) == 2 * PRICE
     assert [row.state for row in rows[:2]] == [State.RELEASED, State.FAILED]
+
+
+async def test_a_failure_that_may_be_billed_counts_as_spent_until_it_is_told(workshop: Workshop) -> None:
+    async with workshop.studio() as studio:
+        studio.provider.capabilities = replace(studio.provider.capabilities, free_ends=())
+        project = film(a_shot(prompt="a cat [fail]"), budget_usd=PRICE, max_attempts=2)
+        assert statuses(await produce_project(studio, project)) == ["over_budget"]
+        row = await workshop.row()
+        assert (row.state, row.actual_usd, row.reserved_usd) == (State.FAILED, None, PRICE)
+        (line,) = await studio.ledger.spend(by="project")
+    assert (line.videos, line.spent_usd, line.assumed_usd) == (1, PRICE, PRICE)
 
 
 async def test_a_second_attempt_needs_room_in_the_budget(workshop: Workshop) -> None:
