@@ -14,12 +14,12 @@ from prefect import Flow, flow
 from prefect.client.orchestration import get_client
 from prefect.states import Cancelled, State
 
-from prefect_video import Project
+from prefect_video import Project, Shot
 from prefect_video.blocks import SoraCredentials
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.flows import cancel_generations, generate_project
 from prefect_video.ledger import Entry, Ledger
-from prefect_video.tasks import agenerate_video
+from prefect_video.tasks import agenerate_video, observing
 
 SHOT = {"id": "never", "prompt": "never done", "duration": 1, "resolution": "480p"}
 
@@ -86,12 +86,10 @@ async def test_a_video_of_a_flow_of_ones_own_is_cancelled(accounts: dict[str, Em
 
     @flow(on_cancellation=[cancel_generations])
     async def embedding() -> None:
-        making = asyncio.create_task(
-            agenerate_video(Project.model_validate({"project": "x", "shots": [SHOT]}).shots[0], provider=name)
-        )
-        async with asyncio.timeout(30):
-            while not account.books()["accepted"]:
-                await asyncio.sleep(0.02)
+        sent = asyncio.Event()
+        with observing(lambda moment, _: sent.set() if moment == "submitted" else None):
+            making = asyncio.create_task(agenerate_video(Shot.model_validate(SHOT), provider=name))
+            await sent.wait()
         making.cancel()
         await asyncio.gather(making, return_exceptions=True)
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
+from sqlalchemy import update
 
+from prefect_video.collecting import collect
 from prefect_video.ledger import Entry, State
+from prefect_video.ledger.tables import generations
 from prefect_video.production import produce_project
 from prefect_video.reports import ProjectReport
-from prefect_video.studio import Moment
+from prefect_video.studio import Moment, Studio
 from tests.recovery.conftest import SLOW, OpenWorkshop
 from tests.recovery.workshop import Workshop, a_shot, collect_with, film, statuses
 
@@ -73,6 +78,26 @@ async def test_a_provider_that_does_not_answer_is_asked_by_the_next_sweep(worksh
     workshop.emulator.clear_faults()
     assert [line.outcome for line in await workshop.collect()] == ["stored"]
     assert workshop.paid == (1, 1)
+
+
+async def test_an_account_that_cannot_be_opened_keeps_back_no_other(workshop: Workshop) -> None:
+    for number in (1, 2):
+        await workshop.interrupt(a_shot(number), "submitted")
+    workshop.emulator.settle()
+    broken = generations.c.id == (await workshop.rows())[0].id
+    async with workshop.studio() as studio:
+        async with studio.ledger._database.writing() as connection:
+            await connection.execute(update(generations).where(broken).values(credentials="broken"))
+
+        @asynccontextmanager
+        async def open_studio(entry: Entry) -> AsyncIterator[Studio]:
+            if entry.credentials == "broken":
+                raise RuntimeError("the vault is closed")
+            yield studio
+
+        swept = await collect(studio.ledger, open_studio)
+    assert sorted((line.outcome, line.error) for line in swept if line.error) == [("left", "the vault is closed")]
+    assert [row.state for row in await workshop.rows()] == [State.SUBMITTED, State.STORED]
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["in the same process", "in another one"])
