@@ -89,8 +89,8 @@ class FalProvider(UnlistedProvider):
             can_list=False,
             can_cancel=True,
             reconciling="none",
-            # What can be cancelled has not started; a request that failed may be charged.
-            free_ends=(Status.CANCELLED,),
+            # What can be cancelled has not started, and a failure is charged only where the request was at fault.
+            free_ends=(Status.FAILED, Status.CANCELLED),
             fetches_webhook_keys=True,
             aliases=self._models.own_aliases,
         )

@@ -38,12 +38,13 @@ async def end(
 ) -> Entry:
     """Ends a row and settles its cost.
 
-    It costs what the provider says. Where it says nothing, an end that is known to be free costs nothing, and after any
-    other the reservation counts as spent. One that is lost or expired was made, and is held for a human unless policy
-    says otherwise.
+    It costs what the provider says. Where it says nothing, an end that is known to be free costs nothing, unless the
+    request was at fault; after any other the reservation counts as spent. One that is lost or expired was made, and is
+    held for a human unless policy says otherwise.
     """
     actual_usd = generation.cost_usd if generation else None
-    if actual_usd is None and state.value in studio.provider.capabilities.free_ends:
+    of_request = generation is not None and generation.fault is not None and generation.fault.of_request
+    if actual_usd is None and not of_request and state.value in studio.provider.capabilities.free_ends:
         actual_usd = Decimal(0)
     attention = None
     if state in (State.LOST, State.EXPIRED) and studio.settings.on_lost == "hold":
