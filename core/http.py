@@ -6,12 +6,13 @@ A paid request is sent exactly once (`ApiClient.send_once`); only requests that 
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
@@ -31,6 +32,10 @@ Params = Mapping[str, str | int]
 Part = tuple[str | None, str | bytes] | tuple[str | None, bytes, str]
 """A part of a form: file name (None for a plain field), content, and media type of a file."""
 
+_SHORTEST_KEY: Final = 8
+_FARTHEST: Final = timedelta(days=1)
+"""A server's date that is farther from ours tells of no clock."""
+
 
 @dataclass(frozen=True)
 class HttpSettings:
@@ -39,7 +44,9 @@ class HttpSettings:
     Attributes:
         connect_timeout_seconds: To open a connection.
         read_timeout_seconds: Between two bytes of an answer.
-        submit_timeout_seconds: For the answer to a paid request; after it the outcome is unknown.
+        submit_timeout_seconds: Between two bytes of the answer to a paid request; after it the outcome is unknown.
+        submit_deadline_seconds: For a paid request as a whole, from the wait for a connection to the last byte of its
+            answer: shorter than `StudioSettings.settle_seconds`.
         max_connections: Open at once to one provider.
         attempts: Tries of a request that costs nothing, the first included.
         backoff_seconds: Upper bound of the first random delay; doubles with each try.
@@ -49,6 +56,7 @@ class HttpSettings:
     connect_timeout_seconds: float = 10.0
     read_timeout_seconds: float = 30.0
     submit_timeout_seconds: float = 60.0
+    submit_deadline_seconds: float = 80.0
     max_connections: int = 20
     attempts: int = 5
     backoff_seconds: float = 0.5
@@ -106,14 +114,18 @@ def _number(value: Any) -> float | None:
 
 
 def _date_delay(value: str | None) -> float | None:
-    if value is None or _number(value) is not None:
+    moment = None if _number(value) is not None else _date(value)
+    return None if moment is None else max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def _date(value: str | None) -> datetime | None:
+    if value is None:
         return None
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 class ApiClient:
@@ -142,6 +154,8 @@ class ApiClient:
         self._provider = provider
         self._base_url = base_url
         self._refuse = refuse
+        self._key = _key_in(headers)
+        self._ahead = timedelta(0)
         self._client = httpx.AsyncClient(
             headers=dict(headers),
             follow_redirects=False,
@@ -199,20 +213,21 @@ class ApiClient:
             SubmitUnknown: It was sent and no usable answer came.
             ProviderError: What the answer meant.
         """
-        timeout = httpx.Timeout(self.settings.submit_timeout_seconds, connect=self.settings.connect_timeout_seconds)
+        connect = self.settings.connect_timeout_seconds
         try:
-            response = await self._client.request(
-                method,
-                self._base_url + path,
-                params=params,
-                json=json,
-                files=list(form) if form is not None else None,
-                headers=headers,
-                timeout=timeout,
-            )
+            async with asyncio.timeout(self.settings.submit_deadline_seconds):
+                response = await self._answer(
+                    method,
+                    path,
+                    params=params,
+                    json=json,
+                    files=list(form) if form is not None else None,
+                    headers=headers,
+                    timeout=httpx.Timeout(self.settings.submit_timeout_seconds, connect=connect, pool=connect),
+                )
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise self._unavailable(error) from error
-        except httpx.RequestError as error:
+        except (httpx.RequestError, TimeoutError) as error:
             raise SubmitUnknown(
                 f"{self._provider}: the submit was sent and its answer was lost ({_cause(error)})",
                 provider=self._provider,
@@ -231,16 +246,39 @@ class ApiClient:
                 request_id=error.request_id,
             ) from error
 
+    def by_their_clock(self, moment: datetime) -> datetime:
+        """A time of this machine's clock as the server's would have told it, going by the date of its last answer."""
+        return moment + self._ahead
+
     async def aclose(self) -> None:
         """Closes all connections."""
         await self._client.aclose()
 
     async def _send_free(self, method: str, path: str, params: Params | None, json: Any) -> httpx.Response:
         try:
-            response = await self._client.request(method, self._base_url + path, params=params, json=json)
+            response = await self._answer(method, path, params=params, json=json)
         except httpx.RequestError as error:
             raise self._unavailable(error) from error
         return self._successful(response)
+
+    async def _answer(self, method: str, path: str, **request: Any) -> httpx.Response:
+        response = await self._client.request(method, self._base_url + path, **request)
+        told = _date(response.headers.get("date"))
+        if told is not None and abs(ahead := told - datetime.now(UTC)) < _FARTHEST:
+            self._ahead = ahead
+        return self._without_key(response)
+
+    def _without_key(self, response: httpx.Response) -> httpx.Response:
+        """The answer, with the key taken out should the server quote it: its words go into logs, reports and rows."""
+        if not self._key or self._key not in response.content:
+            return response
+        of_the_body = ("content-encoding", "content-length", "transfer-encoding")
+        return httpx.Response(
+            response.status_code,
+            headers=[(name, value) for name, value in response.headers.multi_items() if name not in of_the_body],
+            content=response.content.replace(self._key, b"[key]"),
+            request=response.request,
+        )
 
     def _successful(self, response: httpx.Response) -> httpx.Response:
         if not response.is_success:
@@ -262,7 +300,13 @@ class ApiClient:
         return max(backoff, asked or 0.0)
 
 
-def _cause(error: httpx.RequestError) -> str:
+def _key_in(headers: Mapping[str, str]) -> bytes:
+    key = headers.get("Authorization", "").rpartition(" ")[2]
+    # A shorter one is no secret, and may be a part of any word.
+    return key.encode() if len(key) >= _SHORTEST_KEY else b""
+
+
+def _cause(error: httpx.RequestError | TimeoutError) -> str:
     # Some transport errors have an empty message; their class still says what happened.
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 

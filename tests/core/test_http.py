@@ -1,6 +1,9 @@
 """The HTTP layer at its transport boundary: what is repeated, what never is, how long is waited."""
 
+import asyncio
+import gzip
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 
 from prefect_video import InvalidInput
 from prefect_video.errors import (
+    AuthenticationFailed,
     ProviderError,
     ProviderUnavailable,
     QuotaExhausted,
@@ -20,6 +24,7 @@ from prefect_video.errors import (
 )
 from prefect_video.http import ApiClient, HttpSettings, check_endpoint, check_key, retry_after_seconds
 from prefect_video.providers import sora_wire
+from prefect_video.studio import StudioSettings
 
 FAST = HttpSettings(backoff_seconds=0.001, backoff_limit_seconds=0.002, attempts=4)
 
@@ -114,6 +119,52 @@ async def test_a_paid_request_is_sent_once_and_tells_whether_it_was_accepted(
     assert type(caught.value) is kind
     assert caught.value.accepted is accepted  # type: ignore[attr-defined]
     assert "sk-secret" not in str(caught.value)
+
+
+async def test_a_paid_request_ends_before_its_absence_could_be_proven() -> None:
+    async def drip(request: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    api = ApiClient(
+        provider="sora",
+        base_url="https://api.example",
+        headers={},
+        refuse=lambda response: sora_wire.read_error(response, provider="sora"),
+        settings=replace(FAST, submit_deadline_seconds=0.01),
+        transport=httpx.MockTransport(drip),
+    )
+    with pytest.raises(SubmitUnknown, match="TimeoutError"):
+        await api.send_once("POST", "/generations", json={})
+    assert HttpSettings().submit_deadline_seconds < StudioSettings().settle_seconds
+
+
+async def test_a_key_that_a_server_quotes_goes_no_further() -> None:
+    told = httpx.Response(401, json={"error": {"message": "Incorrect API key provided: sk-secret."}})
+    with pytest.raises(AuthenticationFailed, match=r"provided: \[key\]") as caught:
+        await client(Server(told)).send("GET", "/generations")
+    assert "sk-secret" not in str(caught.value)
+    packed = gzip.compress(b'{"status": "failed", "error": "bad key sk-secret"}')
+    told = httpx.Response(200, content=packed, headers={"content-encoding": "gzip", "date": "nonsense"})
+    assert (await client(Server(told)).send("GET", "/generations")).json()["error"] == "bad key [key]"
+
+
+@pytest.mark.parametrize("minutes", [-3, 0, 3])
+async def test_a_time_as_the_servers_clock_tells_it(minutes: int) -> None:
+    theirs = datetime.now(UTC) + timedelta(minutes=minutes)
+    api = client(Server(httpx.Response(200, headers={"date": format_datetime(theirs, usegmt=True)}, json={})))
+    now = datetime.now(UTC)
+    assert api.by_their_clock(now) == now
+    await api.send("GET", "/generations")
+    assert abs(api.by_their_clock(now) - now - timedelta(minutes=minutes)) < timedelta(seconds=30)
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Mon, 01 Jan 0001 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT"])
+async def test_a_date_that_is_nonsense_moves_no_clock(date: str) -> None:
+    api = client(Server(httpx.Response(200, headers={"date": date}, json={})))
+    await api.send("GET", "/generations")
+    now = datetime.now(UTC)
+    assert api.by_their_clock(now) == now
 
 
 def test_the_longer_of_header_and_body_is_waited() -> None:
