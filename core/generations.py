@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+
+logger = logging.getLogger(__name__)
 
 
 class Status(StrEnum):
@@ -87,6 +90,27 @@ class ProviderFault(_Told):
     of_request: bool = False
 
 
+_NONSENSE_USD: Final = Decimal(1_000_000)
+
+
+def _plausible(told: Any) -> Decimal | None:
+    if told is None:
+        return None
+    try:
+        cost = Decimal(str(told))
+    except InvalidOperation:
+        cost = Decimal("NaN")
+    # What was reserved counts instead, which no slip of a provider's turns into a full or a bottomless budget.
+    if not cost.is_finite() or not 0 <= cost < _NONSENSE_USD:
+        logger.warning("a provider says that a generation cost %s USD: taken as not told", told)
+        return None
+    return cost
+
+
+Cost = Annotated[Decimal | None, BeforeValidator(_plausible)]
+"""What a provider says it charged, in USD; None when it does not say, or says what no generation can cost."""
+
+
 class Generation(_Told):
     """One paid remote job, as seen at one moment.
 
@@ -117,7 +141,7 @@ class Generation(_Told):
     parameters: dict[str, Any] = Field(default_factory=dict)
     metadata: dict[str, str] = Field(default_factory=dict)
     result: VideoResult | None = None
-    cost_usd: Decimal | None = None
+    cost_usd: Cost = None
     fault: ProviderFault | None = None
     retry_after: float | None = None
 

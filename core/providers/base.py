@@ -27,6 +27,9 @@ OPTIONAL_FIELDS: Final = (
 )
 """Fields of a shot that not every provider takes."""
 
+SEARCH_BACK: Final = timedelta(hours=2)
+"""How far before a submit its generation is searched for: farther than clocks are apart."""
+
 Reconciling = Literal["key", "likeness", "none"]
 """How a provider can tell whether an unanswered submit was accepted: it echoes our idempotency key, it can be
 searched for a generation like the one asked for, or it cannot tell."""
@@ -168,7 +171,7 @@ class Provider(Protocol):
         Args:
             shot: What was asked.
             idempotency_key: What was sent along.
-            sent_at: When the request left.
+            sent_at: When the request left, by this machine's clock; the provider's may show another time.
             known_ids: Generations that belong to other rows of the ledger.
 
         Returns:

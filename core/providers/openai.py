@@ -20,7 +20,7 @@ from prefect_video.generations import Generation, Status, WebhookEvent
 from prefect_video.http import ApiClient, HttpSettings, Params, check_endpoint, check_key
 from prefect_video.providers import standard_webhooks
 from prefect_video.providers.answers import accepted_unread
-from prefect_video.providers.base import Account, Capabilities, link_source
+from prefect_video.providers.base import SEARCH_BACK, Account, Capabilities, link_source
 from prefect_video.providers.fitting import check_fit
 from prefect_video.providers.likeness import is_same_text, may_tell_of
 from prefect_video.providers.model_inputs import own_aliases
@@ -39,7 +39,7 @@ from prefect_video.shots import DEFAULT_FPS, Shot
 
 PAGE_SIZE: Final = 100
 CLOCK_MARGIN: Final = timedelta(minutes=2)
-"""How far the server's clock may be from ours when an unanswered submit is looked for."""
+"""How far the times of its generations may be from its clock when an unanswered submit is looked for."""
 DEFAULT_SECONDS: Final = 4.0
 """How long a video is that asks for no length, by the dialect."""
 KEYLESS: Final = "EMPTY"
@@ -188,11 +188,12 @@ class OpenAIProvider(DerivedVideos):
                 f" shot {shot.id!r} was accepted"
             )
         known = {native_id(one) for one in known_ids}
-        alike = [
-            one
-            async for one in self.list(created_after=sent_at - CLOCK_MARGIN)
-            if native_id(one.id) not in known and may_tell_of(shot.prompt, one.prompt)
-        ]
+        alike: list[Generation] = []
+        async for one in self.list(created_after=sent_at - SEARCH_BACK):
+            if _older(one, self._api.by_their_clock(sent_at) - CLOCK_MARGIN):
+                break
+            if native_id(one.id) not in known and may_tell_of(shot.prompt, one.prompt):
+                alike.append(one)
         same = [one for one in alike if self._is_of(one, shot)]
         if alike and not same:
             raise NeedsAttention(

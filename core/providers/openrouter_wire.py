@@ -13,7 +13,7 @@ import httpx
 from pydantic import Field
 
 from prefect_video.errors import PolicyRefused, ProviderError
-from prefect_video.generations import Generation, ProviderFault, VideoResult, WebhookEvent
+from prefect_video.generations import Cost, Generation, ProviderFault, VideoResult, WebhookEvent
 from prefect_video.providers.answers import Loose, Wire, json_of, kind_of, moment, read, refusal
 from prefect_video.providers.base import Capabilities
 from prefect_video.providers.statuses import status_of
@@ -41,7 +41,7 @@ reference images) do not tell the price of a second.
 
 
 class _Usage(Loose):
-    cost: Decimal | None = None
+    cost: Cost = None
 
 
 class _Job(Loose):

@@ -21,7 +21,7 @@ from prefect_video.http import ApiClient, HttpSettings, check_endpoint, check_ke
 from prefect_video.links import origin
 from prefect_video.providers import replicate_wire, standard_webhooks
 from prefect_video.providers.answers import accepted_unread
-from prefect_video.providers.base import Account, Capabilities, link_source
+from prefect_video.providers.base import SEARCH_BACK, Account, Capabilities, link_source
 from prefect_video.providers.fitting import check_fit
 from prefect_video.providers.likeness import holds_all, may_tell_of
 from prefect_video.providers.model_inputs import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, HostedModels
@@ -31,7 +31,7 @@ from prefect_video.shots import Shot
 
 BASE_URL: Final = "https://api.replicate.com/v1"
 CLOCK_MARGIN: Final = timedelta(minutes=2)
-"""How far Replicate's clock may be from ours when an unanswered submit is looked for."""
+"""How far the times of its generations may be from its clock when an unanswered submit is looked for."""
 SHORTEST_DEADLINE_SECONDS: Final = 5
 
 _VERSION: Final = re.compile(r"[0-9a-f]{40,64}")
@@ -177,11 +177,14 @@ class ReplicateProvider:
         model = self._models.name(shot)
         asked = self._models.input(shot).arguments(shot)
         alike: list[replicate_wire.Prediction] = []
-        async for prediction in self._predictions(sent_at - CLOCK_MARGIN):
+        async for prediction in self._predictions(sent_at - SEARCH_BACK):
+            generation = prediction.generation
+            if generation.created_at and generation.created_at < self._api.by_their_clock(sent_at) - CLOCK_MARGIN:
+                break
             if (
-                prediction.generation.id not in known_ids
+                generation.id not in known_ids
                 and _may_be_of(prediction, model)
-                and may_tell_of(shot.prompt, prediction.generation.prompt)
+                and may_tell_of(shot.prompt, generation.prompt)
             ):
                 alike.append(prediction)
         same = [one.generation for one in alike if holds_all(one.input, asked)]

@@ -31,15 +31,14 @@ from prefect_video.errors import (
 from prefect_video.generations import Generation, Status, WebhookEvent
 from prefect_video.http import ApiClient, HttpSettings, check_endpoint, check_key
 from prefect_video.providers import sora_wire
-from prefect_video.providers.base import Account, Capabilities, link_source
+from prefect_video.providers.base import SEARCH_BACK, Account, Capabilities, link_source
 from prefect_video.providers.fitting import check_fit
-from prefect_video.providers.likeness import may_tell_of
 from prefect_video.providers.prices import SORA_PLANS, usd_for
 from prefect_video.shots import Shot
 
 PAGE_SIZE: Final = 100
 CLOCK_MARGIN: Final = timedelta(minutes=2)
-"""How far the provider's clock may be from ours when an unanswered submit is looked for."""
+"""How far the times of its generations may be from the provider's clock when an unanswered submit is looked for."""
 WEBHOOK_WINDOW_SECONDS: Final = 300.0
 
 
@@ -183,15 +182,19 @@ class SoraProvider:
     async def find(
         self, shot: Shot, *, idempotency_key: str, sent_at: datetime, known_ids: Collection[str]
     ) -> Generation | None:
-        """Looks for our key in `metadata`, else for a generation like the shot; see `Provider.find`."""
+        """Looks for our key in `metadata`, else for a generation like the shot; see `Provider.find`.
+
+        The key decides whatever the time; likeness only for what was made since, by the provider's clock.
+        """
         alike: MutableSequence[Generation] = []
         doubtful: MutableSequence[Generation] = []
-        for listed in await self._candidates(shot, since=sent_at - CLOCK_MARGIN, known_ids=known_ids):
+        for listed in await self._candidates(shot, since=sent_at - SEARCH_BACK, known_ids=known_ids):
             generation = await self._confirm(listed)
             key = generation.metadata.get("idempotency_key")
             if key == idempotency_key:
                 return generation
-            if key is None and may_tell_of(shot.prompt, generation.prompt):
+            since = self._api.by_their_clock(sent_at) - CLOCK_MARGIN
+            if key is None and sora_wire.may_be(generation, shot, since=since):
                 (alike if sora_wire.is_like(generation, shot) else doubtful).append(generation)
         if doubtful and not alike:
             raise NeedsAttention(

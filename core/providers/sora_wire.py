@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -27,7 +26,7 @@ from prefect_video.errors import (
     RequestRefused,
     UnreadableAnswer,
 )
-from prefect_video.generations import Generation, ProviderFault, VideoResult, WebhookEvent
+from prefect_video.generations import Cost, Generation, ProviderFault, VideoResult, WebhookEvent
 from prefect_video.http import retry_after_seconds
 from prefect_video.providers.answers import Loose, Wire
 from prefect_video.providers.likeness import is_same_text, is_same_value, may_tell_of
@@ -46,7 +45,7 @@ class _Result(Loose):
 
 class _Usage(Loose):
     seconds_generated: float | None = None
-    cost_usd: Decimal | None = None
+    cost_usd: Cost = None
 
 
 class _Fault(Loose):

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from email.utils import format_datetime
 
 import httpx
 import pytest
@@ -254,6 +255,54 @@ async def test_without_an_echo_of_our_key_the_oldest_like_it_is_taken() -> None:
         # The same words with other parameters may be ours, told otherwise.
         with pytest.raises(NeedsAttention, match="gen_other, which may or may not"):
             await looking
+
+
+@pytest.mark.parametrize("minutes", [-10, -3, 0, 3, 10])
+@pytest.mark.parametrize("echoed", ["our key", "another key", "no key"])
+async def test_a_clock_that_is_wrong_hides_no_generation(minutes: int, echoed: str) -> None:
+    """This machine's clock is ahead of the provider's, or behind it."""
+    theirs = datetime.now(UTC) - timedelta(minutes=minutes)
+    told: dict[str, object] = {"id": "gen_1", "status": "queued", "prompt": SHOT.prompt, "created": theirs.timestamp()}
+    if echoed != "no key":
+        told["metadata"] = {"idempotency_key": "k" if echoed == "our key" else "k2"}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        single = request.url.path.endswith("gen_1")
+        body = told if single else {"data": [{**told, "metadata": None}], "has_more": False}
+        return httpx.Response(200, json=body, headers={"date": format_datetime(theirs, usegmt=True)})
+
+    provider = SoraProvider(
+        api_key="k", endpoint="https://x/v1/sora", settings=FAST, transport=httpx.MockTransport(answer)
+    )
+    found = await provider.find(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known_ids=())
+    assert (found is not None) is (echoed != "another key")
+
+
+async def test_what_is_like_it_and_was_made_long_before_is_not_taken() -> None:
+    before = datetime.now(UTC) - timedelta(minutes=10)
+    told = {"id": "gen_1", "status": "queued", "prompt": SHOT.prompt, "created": before.timestamp()}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        single = request.url.path.endswith("gen_1")
+        return httpx.Response(200, json=told if single else {"data": [told], "has_more": False})
+
+    provider = SoraProvider(
+        api_key="k", endpoint="https://x/v1/sora", settings=FAST, transport=httpx.MockTransport(answer)
+    )
+    assert await provider.find(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known_ids=()) is None
+
+
+@pytest.mark.parametrize("cost", [-5, 1e30, 1e6, "NaN", "Infinity", "much", True])
+async def test_a_cost_that_is_nonsense_counts_as_not_told(cost: object, caplog: pytest.LogCaptureFixture) -> None:
+    told = {"id": "gen_1", "status": "completed", "usage": {"cost_usd": cost}}
+    assert (await mocked(httpx.Response(200, json=told)).retrieve("gen_1")).cost_usd is None
+    assert "taken as not told" in caplog.text
+
+
+@pytest.mark.parametrize("cost", [0, 2.4, "0.300000"])
+async def test_a_cost_is_taken_as_it_is_told(cost: object) -> None:
+    told = {"id": "gen_1", "status": "completed", "usage": {"cost_usd": cost}}
+    assert (await mocked(httpx.Response(200, json=told)).retrieve("gen_1")).cost_usd == Decimal(str(cost))
 
 
 def event(at: float, **data: object) -> bytes:
