@@ -23,6 +23,7 @@ from prefect_video.steps.claiming import bring_home, budgets_of, claim_shots, kn
 from prefect_video.steps.departing import Departure, Passage
 from prefect_video.steps.producing import InFlight, Produced, Steps, produce
 from prefect_video.studio import Studio
+from prefect_video.unbroken import to_its_end
 from prefect_video.wanting import Wanted, Way
 
 logger = logging.getLogger(__name__)
@@ -76,10 +77,7 @@ class Making:
         try:
             return await asyncio.gather(*tasks)
         except BaseException:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await self.give_back(untouched)
+            await to_its_end(self._stop(tasks, untouched))
             raise
 
     async def give_back(self, wanted: Iterable[Wanted], *, release: str | None = None) -> None:
@@ -93,12 +91,18 @@ class Making:
             else:
                 await one.route.studio.ledger.let_go([claim.entry.id])
 
+    async def _stop(self, tasks: Sequence[asyncio.Task[ShotReport]], untouched: Iterable[Wanted]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.give_back(untouched)
+
     async def _one(self, one: Wanted, passage: Passage | None, untouched: list[Wanted]) -> ShotReport:
         untouched.remove(one)
         try:
             report = await self._report(one, passage)
         except BaseException:
-            await self.give_back([one])
+            await to_its_end(self.give_back([one]))
             raise
         finally:
             if passage:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from getpass import getuser
@@ -28,6 +29,7 @@ from prefect_video.providers.guarded import GuardedProvider
 from prefect_video.screening import PromptScreen
 from prefect_video.shots import PROMPT_LIMIT
 from prefect_video.storage import Store
+from prefect_video.unbroken import to_its_end
 from prefect_video.waiting.breaker import Breaker
 from prefect_video.waiting.learned import LearnedTimes
 from prefect_video.waiting.pace import Pace
@@ -73,8 +75,8 @@ class StudioSettings(BaseSettings):
         on_open: What a submit does while it is open: wait, or fail at once.
         submissions_per_minute: Submits of this process a minute, evenly spaced; None for no limit.
         submit_patience_seconds: How long a submit that was turned away (429, no connection) is sent again.
-        settle_seconds: How long after an unanswered submit its absence from the provider's list proves nothing: longer
-            than a submit can be on its way (`HttpSettings.submit_timeout_seconds` and the time to connect).
+        settle_seconds: How long after a submit's outcome has become unknown its absence from the provider's list proves
+            nothing: longer than a submit can be on its way (`HttpSettings.submit_deadline_seconds`).
         on_unknown: What to do when a provider cannot tell whether it accepted: hold for a human, or send again.
         on_lost: What to do when a provider no longer knows a generation: hold for a human, or buy a new one.
         deadline_seconds: How long after its submit a generation is waited for.
@@ -215,13 +217,8 @@ class Studio:
             self.observer(moment, entry)
 
     async def aclose(self) -> None:
-        """Ends watches and closes all connections; remote generations go on."""
-        await self.watcher.aclose()
-        await self.rows.aclose()
-        await self.download_client.aclose()
-        await self.provider.aclose()
-        await self.store.aclose()
-        await self.ledger.aclose()
+        """Ends watches and closes all connections, even while being cancelled; remote generations go on."""
+        await to_its_end(self._close())
 
     async def __aenter__(self) -> Self:
         return self
@@ -230,3 +227,13 @@ class Studio:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    async def _close(self) -> None:
+        async with AsyncExitStack() as closing:
+            # From the last to the first; each is closed, whatever becomes of the others.
+            closing.push_async_callback(self.ledger.aclose)
+            closing.push_async_callback(self.store.aclose)
+            closing.push_async_callback(self.provider.aclose)
+            closing.push_async_callback(self.download_client.aclose)
+            closing.push_async_callback(self.rows.aclose)
+            closing.push_async_callback(self.watcher.aclose)

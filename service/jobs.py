@@ -226,7 +226,7 @@ async def _send(studio: Studio, entry: Entry) -> None:
         failure = error
     finally:
         try:
-            await asyncio.shield(give_up(studio, entry.id, failure))
+            await give_up(studio, entry.id, failure)
         except LedgerError as error:
             logger.error("row %s is not let go of before this process ends: %s", entry.id, error)
 

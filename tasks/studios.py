@@ -20,6 +20,7 @@ from prefect_video.providers.registry import open_provider
 from prefect_video.storage import Store, open_store
 from prefect_video.studio import Moment, Studio, StudioSettings
 from prefect_video.tasks.announcing import announce_anomaly, announce_breaker
+from prefect_video.unbroken import to_its_end
 
 __all__ = ["StudioRef", "observing", "open_ledger", "open_studio", "resolve_store"]
 
@@ -45,7 +46,7 @@ async def open_studio(ref: StudioRef) -> AsyncIterator[Studio]:
         shared.users -= 1
         if not shared.users:
             _open.pop(key, None)
-            await _close(shared)
+            await to_its_end(_close(shared))
 
 
 @asynccontextmanager

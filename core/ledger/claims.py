@@ -18,15 +18,12 @@ from prefect_video.ledger.ownership import Ownership
 from prefect_video.ledger.part import chunks
 from prefect_video.ledger.records import Budget, Claim, ClaimBatch, Entry, Intent, Priority, State
 from prefect_video.ledger.tables import entry_of_values, generations, rounded
+from prefect_video.unbroken import to_its_end
 
 logger = logging.getLogger(__name__)
 
 CLAIM_LOCK: Final = 0x5669_6465_6F02
 """PostgreSQL advisory lock held while claiming, so that claims follow one another as they do on SQLite."""
-
-_LIMIT_WAITING: Final = text(
-    "SELECT set_config('lock_timeout', '30s', true), set_config('idle_in_transaction_session_timeout', '60s', true)"
-)
 
 
 class Claims(Ownership):
@@ -56,7 +53,7 @@ class Claims(Ownership):
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            await self._give_back(claiming)
+            await to_its_end(self._give_back(claiming))
             raise
 
     async def _claim(self, intents: Sequence[Intent], budgets: Sequence[Budget], partial: bool) -> ClaimBatch:
@@ -96,7 +93,6 @@ class Claims(Ownership):
 
     async def _wait_for_turn(self, connection: AsyncConnection) -> None:
         if not self._database.is_sqlite:
-            await connection.execute(_LIMIT_WAITING)
             await connection.execute(text(f"SELECT pg_advisory_xact_lock({CLAIM_LOCK})"))
 
     async def _take_over_free(

@@ -6,9 +6,10 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
@@ -19,6 +20,7 @@ from prefect_video.ledger.locations import Location
 _CONNECTIONS = 5
 _POOL_SECONDS = 120.0
 _CONNECT_SECONDS = 10.0
+_LIMIT_WAITING: Final = "SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '60s'"
 _POOL: Final[dict[str, Any]] = {
     "pool_size": _CONNECTIONS,
     "max_overflow": 0,
@@ -37,6 +39,7 @@ class Database:
         self.location = location
         self.is_sqlite = location.path is not None
         self.engine = _sqlite_engine(location) if self.is_sqlite else _postgresql_engine(location)
+        self._aside = self.engine if self.is_sqlite else _postgresql_engine(location, pool_size=1, pool_pre_ping=True)
         self._writer = self.engine.execution_options(immediate=True)
         driver_errors = (sqlite3.Error,) if self.is_sqlite else _asyncpg_errors()
         self._errors: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, *driver_errors)
@@ -63,6 +66,21 @@ class Database:
         """
         with self._explained():
             async with self._turn, self._writer.begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def writing_aside(self) -> AsyncIterator[AsyncConnection]:
+        """As `writing`, on PostgreSQL with a connection of its own: a pool that is busy does not hold it up.
+
+        Raises:
+            LedgerError: See `faults`.
+        """
+        if self.is_sqlite:
+            async with self.writing() as connection:
+                yield connection
+            return
+        with self._explained():
+            async with self._aside.begin() as connection:
                 yield connection
 
     async def listen(self, channel: str, heard: Callable[..., None], broken: Callable[..., None]) -> AsyncConnection:
@@ -99,9 +117,20 @@ class Database:
             await connection.invalidate()
             await connection.close()
 
+    async def now(self, connection: AsyncConnection) -> datetime:
+        """The time by the one clock that all who share the database go by: the server's, or this machine's on SQLite.
+
+        Where two machines' times are compared and money depends on it, both are read here.
+        """
+        if self.is_sqlite:
+            return datetime.now(UTC)
+        told: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+        return told.astimezone(UTC)
+
     async def close(self) -> None:
         """Closes all connections."""
         await self.engine.dispose()
+        await self._aside.dispose()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -143,13 +172,21 @@ def _begin(connection: Connection) -> None:
 
 
 def _postgresql_engine(location: Location, **pool: Any) -> AsyncEngine:
-    return create_async_engine(
+    engine = create_async_engine(
         location.url,
         connect_args={"timeout": _CONNECT_SECONDS, "server_settings": {"application_name": "prefect-video"}},
         isolation_level="READ COMMITTED",
         hide_parameters=True,
         **(pool or _POOL),
     )
+    event.listen(engine.sync_engine, "connect", _limit_waiting)
+    return engine
+
+
+def _limit_waiting(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    # A machine that stalls inside a transaction holds its locks until the server ends it; nobody waits for ever.
+    # Not among the settings of the connection: poolers such as PgBouncer refuse those that they do not know.
+    connection.run_async(lambda driver: driver.execute(_LIMIT_WAITING))
 
 
 def _asyncpg_errors() -> tuple[type[Exception], ...]:

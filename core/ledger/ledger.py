@@ -16,12 +16,14 @@ from prefect_video.ledger.locations import default_ledger_url, parse_location
 from prefect_video.ledger.owners import Owner
 from prefect_video.ledger.queries import Queries
 from prefect_video.ledger.review import Review
+from prefect_video.ledger.strays import Strays
 from prefect_video.ledger.timings import Timings
+from prefect_video.unbroken import to_its_end
 
 LEASE_SECONDS = 30.0
 
 
-class Ledger(Claims, Accounts, Queries, Book, Review, WebhookEvents, Timings):
+class Ledger(Claims, Accounts, Queries, Strays, Book, Review, WebhookEvents, Timings):
     """A ledger that is open for one process; every instance is an owner of its own.
 
     Belongs to the event loop that opened it. Use it as an async context manager, or call `aclose`.
@@ -55,11 +57,11 @@ class Ledger(Claims, Accounts, Queries, Book, Review, WebhookEvents, Timings):
         return cls(database, owner)
 
     async def aclose(self) -> None:
-        """Signs off, so that this instance's unfinished rows are free for others, and closes the connections."""
-        try:
-            await self._owner.stop()
-        finally:
-            await self._database.close()
+        """Signs off, so that this instance's unfinished rows are free for others, and closes the connections.
+
+        It is done even while the caller is being cancelled.
+        """
+        await to_its_end(self._close())
 
     async def __aenter__(self) -> Self:
         return self
@@ -103,3 +105,9 @@ class Ledger(Claims, Accounts, Queries, Book, Review, WebhookEvents, Timings):
         """
         await schema.check(self._database)
         await self._owner.beat()
+
+    async def _close(self) -> None:
+        try:
+            await self._owner.stop()
+        finally:
+            await self._database.close()

@@ -1,7 +1,7 @@
 """Who works on a row, and whether that process is still alive.
 
 On one machine a lock file tells for certain: the system drops the lock when its holder dies. Between machines a
-heartbeat in the database tells, so their clocks must agree to within a few seconds of each other.
+heartbeat in the database tells, by the database's clock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import delete, insert, select, update
@@ -61,19 +61,21 @@ class Owner:
 
     async def stop(self) -> None:
         """Signs off: from now on this owner's rows are free for others."""
+        if self._lock is not None:
+            # First of all: whatever fails below, nobody on this machine takes this owner for alive any more.
+            self._lock.release()
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
-        if self._lock is not None:
-            await asyncio.to_thread(self._lock.path.unlink, missing_ok=True)
-            self._lock.release()
         async with self.database.writing() as connection:
             await connection.execute(delete(owners).where(owners.c.id == self.id))
+        if self._lock is not None:
+            await asyncio.to_thread(self._lock.path.unlink, missing_ok=True)
 
     async def beat(self) -> None:
         """Writes one heartbeat, whatever the number of rows that are owned."""
-        now = datetime.now(UTC)
-        async with self.database.writing() as connection:
+        async with self.database.writing_aside() as connection:
+            now = await self.database.now(connection)
             beaten = await connection.execute(update(owners).where(owners.c.id == self.id).values(heartbeat_at=now))
             if beaten.rowcount == 0:
                 host, pid, _ = self.id.rsplit(":", 2)
@@ -85,7 +87,7 @@ class Owner:
         held = await asyncio.to_thread(lambda: {owner: _lock_held(owner) for owner in ids})
         alive = {owner for owner, is_alive in held.items() if is_alive}
         if unsure := [owner for owner, is_alive in held.items() if is_alive is None]:
-            oldest = datetime.now(UTC) - timedelta(seconds=self.lease_seconds)
+            oldest = await self.database.now(connection) - timedelta(seconds=self.lease_seconds)
             beating = await connection.execute(
                 select(owners.c.id).where(owners.c.id.in_(unsure), owners.c.heartbeat_at >= oldest)
             )

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from prefect_video.ledger.part import LedgerPart, chunks
 from prefect_video.ledger.records import UNFINISHED, Entry
 from prefect_video.ledger.tables import ENTRY_COLUMNS, entry_of, generations
+from prefect_video.unbroken import to_its_end
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,18 @@ class Ownership(LedgerPart):
             return taken if taken.owner == self._owner.id else None
 
     async def let_go(self, entry_ids: Iterable[str]) -> None:
-        """Gives up unfinished rows that this process owns: anybody may carry them on."""
+        """Gives up unfinished rows that this process owns: anybody may carry them on.
+
+        It is done even while the caller is being cancelled: a row that keeps a living owner is out of others' reach.
+        """
+        await to_its_end(self._let_go(entry_ids))
+
+    async def owner_alive(self, owner_id: str) -> bool:
+        """Whether the process behind an owner id still works."""
+        async with self._database.reading() as connection:
+            return bool(await self._owner.living(connection, [owner_id]))
+
+    async def _let_go(self, entry_ids: Iterable[str]) -> None:
         async with self._database.writing() as connection:
             for some in chunks(entry_ids):
                 await connection.execute(
@@ -53,11 +65,6 @@ class Ownership(LedgerPart):
                     )
                     .values(owner=None, updated_at=datetime.now(UTC))
                 )
-
-    async def owner_alive(self, owner_id: str) -> bool:
-        """Whether the process behind an owner id still works."""
-        async with self._database.reading() as connection:
-            return bool(await self._owner.living(connection, [owner_id]))
 
     async def _take(self, connection: AsyncConnection, free: Sequence[tuple[Entry, str | None]]) -> list[Entry]:
         """Takes `(row, flow run that carries it on)`, unless somebody else was faster; the rows as they stand now."""

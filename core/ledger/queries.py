@@ -18,6 +18,11 @@ from prefect_video.ledger.tables import ENTRY_COLUMNS, copies, entry_of, generat
 class Queries(LedgerPart):
     """What the ledger knows."""
 
+    async def now(self) -> datetime:
+        """The time by the clock of the ledger, which `sent_at` and `unknown_at` are told in."""
+        async with self._database.reading() as connection:
+            return await self._database.now(connection)
+
     async def get(self, entry_id: str) -> Entry:
         """One row.
 
@@ -126,8 +131,19 @@ class Queries(LedgerPart):
         return await self._count(generations.c.account == account, generations.c.state.in_(OCCUPYING))
 
     async def submissions_since(self, account: str, at: datetime) -> int:
-        """How many requests of an account were sent since a time."""
-        return await self._count(generations.c.account == account, generations.c.sent_at >= at)
+        """How many requests of an account were sent since a time, those included that were turned away."""
+        sent = (
+            select(func.count())
+            .select_from(history.join(generations, history.c.entry_id == generations.c.id))
+            .where(
+                history.c.to_state == State.SUBMITTING,
+                history.c.from_state == State.RESERVED,
+                history.c.at >= at,
+                generations.c.account == account,
+            )
+        )
+        async with self._database.reading() as connection:
+            return (await connection.execute(sent)).scalar_one()
 
     async def copies(self, entry_ids: Iterable[str], project: str) -> dict[tuple[str, str], Asset]:
         """Copies of stored videos in a project, by entry id and shot id."""

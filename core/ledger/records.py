@@ -45,6 +45,8 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
         State.COMPLETED: frozenset({State.STORED, State.EXPIRED, State.LOST}),
         # A stored file that somebody deleted is lost: the fingerprint may be bought again.
         State.STORED: frozenset({State.LOST}),
+        # A human has found at the provider what had been given up.
+        State.LOST: frozenset({State.SUBMITTED}),
     }
 )
 """Every legal step; states that are not keys are final."""
@@ -122,6 +124,7 @@ class Entry(_Record):
     task_run_id: str | None
     created_at: AwareDatetime
     sent_at: AwareDatetime | None
+    unknown_at: AwareDatetime | None
     submitted_at: AwareDatetime | None
     completed_at: AwareDatetime | None
     stored_at: AwareDatetime | None

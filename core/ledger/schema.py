@@ -15,7 +15,7 @@ from prefect_video.ledger.database import Database
 from prefect_video.ledger.filelocks import FileLock
 from prefect_video.ledger.tables import VERSION_TABLE
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")
 """Every revision in `migrations/versions`, oldest first; held here so that opening a ledger need not load them."""
 
 MIGRATION_LOCK: Final = 0x5669_6465_6F01
@@ -55,6 +55,8 @@ async def upgrade(database: Database, revision: str = "head") -> None:
     """
     async with database.writing() as connection:
         if not database.is_sqlite:
+            # Somebody else's migration is waited for, however long it takes.
+            await connection.execute(text("SET LOCAL lock_timeout = 0"))
             await connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
         current = await connection.run_sync(_current)
         _refuse_newer(current, database)

@@ -138,6 +138,7 @@ generations = Table(
     Column("asset", Json(Asset)),
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("waiting_since", Instant),
+    Column("unknown_at", Instant),
 )
 
 _unfinished = generations.c.state.in_(sorted(UNFINISHED))
@@ -196,6 +197,8 @@ history = Table(
     Column("owner", String),
     Index("ix_history_entry", "entry_id"),
 )
+_sending = history.c.to_state == State.SUBMITTING
+Index("ix_history_sending", history.c.at, sqlite_where=_sending, postgresql_where=_sending)
 
 owners = Table(
     "owners",

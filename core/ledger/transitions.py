@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.assets import Asset
 from prefect_video.errors import IllegalTransition, ProviderError, VideoError
 from prefect_video.generations import Generation
-from prefect_video.ledger.part import LedgerPart
-from prefect_video.ledger.records import TRANSITIONS, UNFINISHED, Entry, State
-from prefect_video.ledger.tables import ENTRY_COLUMNS, entry_of, generations
+from prefect_video.ledger.moving import SENT, Moves, cause, demand_same, given, sources
+from prefect_video.ledger.records import UNFINISHED, Entry, State
 
 logger = logging.getLogger(__name__)
 
-_SENT: Final = frozenset({State.SUBMITTING, State.UNKNOWN})
 _ENDED: Final = frozenset({State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST})
 
 
-class Transitions(LedgerPart):
+class Transitions(Moves):
     """The steps from reserved to stored. Every method returns the row as it stands afterwards.
 
     Raises, from every method:
@@ -40,6 +36,16 @@ class Transitions(LedgerPart):
             entry = await self._locked(connection, entry_id)
             return await self._begin(connection, entry, task_run_id=task_run_id, deadline_at=deadline_at)
 
+    async def renew_submit(self, entry_id: str) -> Entry:
+        """Marks anew that the request is about to leave, after a pause in which others may have taken the row over."""
+        async with self._database.writing() as connection:
+            entry = await self._locked(connection, entry_id)
+            self._demand_mine(entry)
+            if entry.state is not State.SUBMITTING:
+                raise IllegalTransition(f"entry {entry.id} is {entry.state}: it is no longer to be sent")
+            await self._note(connection, [(entry.id, entry.state, entry.state)], "about to be sent after a pause")
+            return await self._change(connection, entry, {"sent_at": await self._database.now(connection)})
+
     async def record_submitted(self, entry_id: str, generation: Generation, *, detail: str | None = None) -> Entry:
         """Records that the provider accepted; again with the same generation it does nothing."""
         async with self._database.writing() as connection:
@@ -51,13 +57,13 @@ class Transitions(LedgerPart):
                 connection,
                 entry,
                 State.SUBMITTED,
-                _SENT,
+                SENT,
                 detail=detail,
                 generation_id=generation.id,
                 submitted_at=datetime.now(UTC),
                 error_type=None,
                 error_message=None,
-                **_given(estimated_completion_at=generation.estimated_completion_at),
+                **given(estimated_completion_at=generation.estimated_completion_at),
             )
 
     async def record_unknown(self, entry_id: str, error: VideoError | str) -> Entry:
@@ -72,7 +78,8 @@ class Transitions(LedgerPart):
                 State.UNKNOWN,
                 {State.SUBMITTING},
                 detail=str(error),
-                **_cause(error),
+                unknown_at=await self._database.now(connection),
+                **cause(error),
             )
 
     async def return_to_reserved(self, entry_id: str, detail: str) -> Entry:
@@ -86,9 +93,10 @@ class Transitions(LedgerPart):
                 connection,
                 entry,
                 State.RESERVED,
-                _SENT,
+                SENT,
                 detail=detail,
                 sent_at=None,
+                unknown_at=None,
                 error_type=None,
                 error_message=None,
             )
@@ -99,26 +107,26 @@ class Transitions(LedgerPart):
             entry = await self._locked(connection, entry_id)
             if entry.state is State.RELEASED:
                 return entry
-            if entry.state in _SENT:
+            if entry.state in SENT:
                 self._demand_verdict(entry)
             return await self._move(
                 connection,
                 entry,
                 State.RELEASED,
-                _sources(State.RELEASED),
+                sources(State.RELEASED),
                 detail=str(error),
-                **_cause(error),
+                **cause(error),
             )
 
     async def record_completed(self, entry_id: str, generation: Generation) -> Entry:
         """Records that the video is ready; on a completed row it only takes over a fresh expiry and cost."""
-        told = _given(
+        told = given(
             expires_at=generation.result.expires_at if generation.result else None,
             actual_usd=generation.cost_usd,
         )
         async with self._database.writing() as connection:
             entry = await self._locked(connection, entry_id)
-            _demand_same(entry, generation.id)
+            demand_same(entry, generation.id)
             if entry.state is State.STORED:
                 return entry
             if entry.state is State.COMPLETED:
@@ -174,11 +182,35 @@ class Transitions(LedgerPart):
             entry = await self._locked(connection, entry_id)
             if entry.state is state:
                 return entry
-            values = {**_cause(error), **_given(actual_usd=actual_usd, attention=attention)}
+            values = {**cause(error), **given(actual_usd=actual_usd, attention=attention)}
             if entry.generation_id is None and isinstance(error, ProviderError) and error.generation_id:
                 await self._demand_new(connection, entry, error.generation_id)
                 values |= {"generation_id": error.generation_id, "submitted_at": datetime.now(UTC)}
-            return await self._move(connection, entry, state, _sources(state) & UNFINISHED, detail=str(error), **values)
+            return await self._move(connection, entry, state, sources(state) & UNFINISHED, detail=str(error), **values)
+
+    async def record_found(
+        self, entry_id: str, generation: Generation, *, deadline_at: datetime | None = None
+    ) -> Entry:
+        """Records that what was given up as lost is at the provider after all: it is waited for like any other."""
+        async with self._database.writing() as connection:
+            entry = await self._locked(connection, entry_id)
+            await self._demand_new(connection, entry, generation.id)
+            await self._demand_none_under_way(connection, entry)
+            return await self._move(
+                connection,
+                entry,
+                State.SUBMITTED,
+                {State.LOST},
+                detail="found again",
+                generation_id=generation.id,
+                submitted_at=entry.submitted_at or datetime.now(UTC),
+                deadline_at=deadline_at,
+                completed_at=None,
+                stored_at=None,
+                asset=None,
+                error_type=None,
+                error_message=None,
+            )
 
     async def record_missing(self, entry_id: str, detail: str) -> Entry:
         """Records that a stored file is gone from its store: the fingerprint may be bought again."""
@@ -207,6 +239,16 @@ class Transitions(LedgerPart):
             await self._note(connection, [(entry.id, entry.state, entry.state)], "attention: settled")
             return await self._change(connection, entry, {"attention": None})
 
+    async def rebook(self, entry_id: str, *, account: str, credentials: str) -> Entry:
+        """Books a row under another account: one that sends it first, or whose key has replaced the row's."""
+        async with self._database.writing() as connection:
+            entry = await self._locked(connection, entry_id)
+            if entry.account == account:
+                return entry
+            detail = f"booked under account {account}, before under {entry.account}"
+            await self._note(connection, [(entry.id, entry.state, entry.state)], detail)
+            return await self._change(connection, entry, {"account": account, "credentials": credentials})
+
     async def set_deadline(self, entry_id: str, deadline_at: datetime | None) -> Entry:
         """Sets until when the generation is waited for."""
         async with self._database.writing() as connection:
@@ -217,96 +259,13 @@ class Transitions(LedgerPart):
     async def _begin(
         self, connection: AsyncConnection, entry: Entry, *, task_run_id: str | None, deadline_at: datetime | None
     ) -> Entry:
-        if entry.owner != self._owner.id:
-            raise IllegalTransition(
-                f"entry {entry.id} may not be sent: it belongs to {entry.owner or 'nobody'}, not to this process"
-            )
+        self._demand_mine(entry)
         return await self._move(
             connection,
             entry,
             State.SUBMITTING,
             {State.RESERVED},
-            sent_at=datetime.now(UTC),
+            sent_at=await self._database.now(connection),
             waiting_since=None,
-            **_given(task_run_id=task_run_id, deadline_at=deadline_at),
+            **given(task_run_id=task_run_id, deadline_at=deadline_at),
         )
-
-    async def _move(
-        self,
-        connection: AsyncConnection,
-        entry: Entry,
-        to: State,
-        allowed: Collection[State],
-        detail: str | None = None,
-        **values: Any,
-    ) -> Entry:
-        """Moves a row that was read in this transaction; a move settles what a human was asked."""
-        if entry.state not in allowed or to not in TRANSITIONS.get(entry.state, ()):
-            raise _illegal(entry, to, allowed)
-        if to not in UNFINISHED:
-            values["owner"] = None
-        moved = await self._change(connection, entry, {"attention": None, **values, "state": to})
-        await self._note(connection, [(entry.id, entry.state, to)], detail)
-        logger.info("entry %s (%s): %s -> %s", entry.id, entry.shot.id, entry.state, to)
-        return moved
-
-    async def _change(self, connection: AsyncConnection, entry: Entry, values: dict[str, Any]) -> Entry:
-        changed = await connection.execute(
-            update(generations)
-            .where(generations.c.id == entry.id, generations.c.state == entry.state)
-            .values(**values, updated_at=datetime.now(UTC))
-        )
-        if changed.rowcount != 1:
-            raise IllegalTransition(f"entry {entry.id} is no longer {entry.state}: read it again")
-        fresh = await connection.execute(select(*ENTRY_COLUMNS).where(generations.c.id == entry.id))
-        return entry_of(fresh.one())
-
-    def _demand_verdict(self, entry: Entry) -> None:
-        """Only its owner may say that a sent request came to nothing: it may be on its way at this moment."""
-        if entry.owner not in (None, self._owner.id) and entry.attention is None:
-            raise IllegalTransition(
-                f"entry {entry.id} is {entry.state} and belongs to {entry.owner}: take it over before settling it"
-            )
-
-    async def _demand_new(self, connection: AsyncConnection, entry: Entry, generation_id: str) -> None:
-        found = await connection.execute(
-            select(generations.c.id).where(
-                generations.c.account == entry.account, generations.c.generation_id == generation_id
-            )
-        )
-        if (other := found.scalar_one_or_none()) is not None and other != entry.id:
-            raise IllegalTransition(
-                f"entry {entry.id} cannot have generation {generation_id}: it belongs to entry {other}"
-            )
-
-
-def _sources(to: State) -> frozenset[State]:
-    return frozenset(state for state, targets in TRANSITIONS.items() if to in targets)
-
-
-def _illegal(entry: Entry, to: State, allowed: Collection[State]) -> IllegalTransition:
-    needed = " or ".join(sorted(allowed))
-    return IllegalTransition(
-        f"entry {entry.id} is {entry.state} and cannot become {to} (it would have to be {needed}): "
-        "somebody else moved it, read it again"
-    )
-
-
-def _demand_same(entry: Entry, generation_id: str) -> None:
-    if entry.generation_id not in (None, generation_id):
-        raise IllegalTransition(f"entry {entry.id} belongs to generation {entry.generation_id}, not to {generation_id}")
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _cause(error: VideoError | str) -> dict[str, Any]:
-    if isinstance(error, str):
-        return {"error_type": None, "error_message": error}
-    request_id = error.request_id if isinstance(error, ProviderError) else None
-    return {
-        "error_type": type(error).__name__,
-        "error_message": error.message,
-        **_given(request_id=request_id),
-    }

@@ -7,6 +7,8 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from prefect_video.unbroken import to_its_end
+
 Result = TypeVar("Result")
 
 
@@ -53,4 +55,4 @@ class Passage:
         finally:
             leaving.cancel()
             working.cancel()
-            await asyncio.gather(leaving, working, return_exceptions=True)
+            await to_its_end(asyncio.gather(leaving, working, return_exceptions=True))

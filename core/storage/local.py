@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.storage.base import STALE_SECONDS, checked_path, find_elsewhere, store_of
+from prefect_video.unbroken import to_its_end
 
 _CHUNK_BYTES: Final = 2**20
 _UNFINISHED: Final = ".unfinished"
@@ -175,8 +176,7 @@ async def _whole(action: Callable[[], object], stopped: threading.Event) -> None
         await asyncio.shield(running)
     except asyncio.CancelledError:
         stopped.set()
-        await asyncio.wait([running])
-        running.exception()
+        await to_its_end(asyncio.gather(running, return_exceptions=True))
         raise
 
 

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from prefect_video.errors import StoreError
 from prefect_video.storage.s3_errors import is_upload_gone
+from prefect_video.unbroken import to_its_end
 
 _log = logging.getLogger(__name__)
 
@@ -72,10 +73,10 @@ async def _in_parts(client: Any, about: Mapping[str, Any], parts: list[_Part], s
     try:
         tags = await _send_all(upload_id, parts, send)
     except BaseException:
-        await _to_its_end(_abort(client, where, upload_id))
+        await to_its_end(_abort(client, where, upload_id))
         raise
     done = [{"PartNumber": part.number, "ETag": tag} for part, tag in zip(parts, tags, strict=True)]
-    await _to_its_end(_complete(client, where, upload_id, done))
+    await to_its_end(_complete(client, where, upload_id, done))
 
 
 async def _create(client: Any, about: Mapping[str, Any], where: Mapping[str, str]) -> str:
@@ -83,11 +84,15 @@ async def _create(client: Any, about: Mapping[str, Any], where: Mapping[str, str
     try:
         return str((await asyncio.shield(creating))["UploadId"])
     except asyncio.CancelledError:
-        # The server may have begun an upload that only its answer names.
-        await asyncio.wait([creating])
-        if not creating.cancelled() and creating.exception() is None:
-            await _to_its_end(_abort(client, where, creating.result()["UploadId"]))
+        await to_its_end(_abort_once_created(client, where, creating))
         raise
+
+
+async def _abort_once_created(client: Any, where: Mapping[str, str], creating: asyncio.Future[Any]) -> None:
+    # The server may have begun an upload that only its answer names.
+    await asyncio.wait([creating])
+    if not creating.cancelled() and creating.exception() is None:
+        await _abort(client, where, creating.result()["UploadId"])
 
 
 async def _complete(client: Any, where: Mapping[str, str], upload_id: str, done: list[dict[str, Any]]) -> None:
@@ -104,18 +109,6 @@ async def _abort(client: Any, where: Mapping[str, str], upload_id: str) -> None:
     except (BotoCoreError, ClientError) as error:
         # What made us abort is the error to be told; `sweep` removes what stays behind.
         _log.warning("an unfinished upload of %s stays behind: %s", where["Key"], type(error).__name__)
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Lets a request end that must not be left half-way: a cancellation waits for it."""
-    running = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        if not running.cancelled() and (error := running.exception()) is not None:
-            _log.warning("while being cancelled: %s", type(error).__name__)
-        raise
 
 
 async def _send_all(upload_id: str, parts: list[_Part], send: _SendPart) -> list[str]:

@@ -82,6 +82,17 @@ async def test_what_an_account_has_in_flight_and_sent(ledger: Ledger) -> None:
     assert await ledger.known_generation_ids("sora-1", since=IN_AN_HOUR) == set()
 
 
+async def test_what_was_turned_away_and_sent_again_counts_twice(ledger: Ledger, other: Ledger) -> None:
+    entry = await claim_one(ledger)
+    for _ in range(2):
+        await ledger.begin_submit(entry.id)
+        await ledger.return_to_reserved(entry.id, "429")
+    await ledger.begin_submit(entry.id)
+    await ledger.let_go([entry.id])
+    assert await other.take_over(entry.id)
+    assert await ledger.submissions_since("sora-1", HOUR_AGO) == 3
+
+
 async def test_copies_of_a_video(ledger: Ledger) -> None:
     stored = await store_one(ledger)
     first, second = an_asset(stored), an_asset(stored, uri="file:///elsewhere.mp4")

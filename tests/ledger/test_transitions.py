@@ -101,6 +101,69 @@ async def test_a_verdict_on_a_sent_request_needs_its_owner(
     assert (await step(other, entry.id, "a human says so")).attention is None
 
 
+async def test_it_is_told_since_when_an_outcome_is_unknown(ledger: Ledger) -> None:
+    entry = await claim_one(ledger)
+    sending = await ledger.begin_submit(entry.id)
+    unknown = await ledger.record_unknown(entry.id, UNANSWERED)
+    assert sending.unknown_at is None
+    assert sending.sent_at is not None
+    assert unknown.unknown_at is not None
+    assert sending.sent_at <= unknown.unknown_at <= await ledger.now()
+    assert (await ledger.record_unknown(entry.id, "again")).unknown_at == unknown.unknown_at
+    assert (await ledger.return_to_reserved(entry.id, "absent")).unknown_at is None
+
+
+async def test_a_submit_is_renewed_by_its_owner_only(ledger: Ledger, other: Ledger) -> None:
+    entry = await claim_one(ledger)
+    with pytest.raises(IllegalTransition, match="is reserved"):
+        await ledger.renew_submit(entry.id)
+    sending = await ledger.begin_submit(entry.id)
+    renewed = await ledger.renew_submit(entry.id)
+    assert renewed.sent_at is not None
+    assert sending.sent_at is not None
+    assert renewed.sent_at >= sending.sent_at
+    with pytest.raises(IllegalTransition, match="belongs to"):
+        await other.renew_submit(entry.id)
+
+
+async def test_a_lost_generation_that_is_found_goes_on(ledger: Ledger) -> None:
+    entry = await submit_one(ledger)
+    with pytest.raises(IllegalTransition, match="is submitted"):
+        await ledger.record_found(entry.id, a_generation("gen-1"))
+    await ledger.record_ended(entry.id, State.LOST, "not known", actual_usd=None, attention="look")
+    found = await ledger.record_found(entry.id, a_generation("gen-1"), deadline_at=NOW)
+    assert (found.state, found.attention, found.deadline_at) == (State.SUBMITTED, None, NOW)
+    assert (found.generation_id, found.error_message) == ("gen-1", None)
+
+
+async def test_a_lost_generation_waits_for_what_was_bought_in_its_place(ledger: Ledger) -> None:
+    lost = await submit_one(ledger)
+    await ledger.record_ended(lost.id, State.LOST, "not known", actual_usd=None)
+    other = await claim_one(ledger)
+    with pytest.raises(IllegalTransition, match=f"while entry {other.id} of the same video is under way"):
+        await ledger.record_found(lost.id, a_generation("gen-1"))
+
+
+async def test_a_row_is_booked_under_another_account(ledger: Ledger) -> None:
+    entry = await claim_one(ledger)
+    assert await ledger.rebook(entry.id, account="sora-1", credentials="other") == entry
+    moved = await ledger.rebook(entry.id, account="sora-2", credentials="other")
+    assert (moved.account, moved.credentials, moved.state) == ("sora-2", "other", State.RESERVED)
+    assert "sora-2" in str((await ledger.history(entry.id))[-1].detail)
+
+
+async def test_a_stray_has_a_row_of_its_own(ledger: Ledger) -> None:
+    entry = await store_one(ledger)
+    stray = entry.model_copy(
+        update={"id": "stray", "state": State.LOST, "generation_id": "gen-9", "asset": None, "attention": "look"}
+    )
+    await ledger.record_stray(stray, "nobody owns it")
+    kept = await ledger.get("stray")
+    assert (kept.owner, kept.generation_id, kept.attention) == (None, "gen-9", "look")
+    with pytest.raises(IllegalTransition):
+        await ledger.record_stray(stray.model_copy(update={"id": "again"}), "twice")
+
+
 async def test_a_reserved_row_may_be_released_by_anybody(ledger: Ledger, other: Ledger) -> None:
     entry = await claim_one(ledger)
     released = await other.release(entry.id, PolicyRefused("not allowed", provider="sora", request_id="req-2"))
