@@ -16,6 +16,7 @@ from prefect_video.errors import DeadlinePassed, GenerationEnded, IllegalTransit
 from prefect_video.ledger import Entry, Ledger, State
 from prefect_video.opening import OpenStudio, by_studio
 from prefect_video.steps import downloading, overdue, polling, storing
+from prefect_video.steps.accounts import demand_account
 from prefect_video.steps.reconciling import reconcile
 from prefect_video.studio import Studio
 
@@ -124,6 +125,7 @@ async def _advance(studio: Studio, entry: Entry, wait: bool) -> str:
 
 
 async def _look(studio: Studio, entry: Entry) -> Entry:
+    demand_account(studio, entry)
     generation = await studio.watcher.look(entry.generation_id or "")
     if not generation.status.ended:
         if not overdue.is_overdue(entry):

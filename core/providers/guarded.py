@@ -1,4 +1,4 @@
-"""A provider whose every answer is noted by its account's circuit breaker."""
+"""A provider whose answers are noted by its account's circuit breaker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Answer = TypeVar("Answer")
 
 
 class GuardedProvider:
-    """The provider it is given, with the breaker told of each request's end."""
+    """The provider it is given, with the breaker told of the end of each request that costs nothing."""
 
     def __init__(self, provider: Provider, breaker: Breaker) -> None:
         self._provider = provider
@@ -47,9 +47,10 @@ class GuardedProvider:
     async def submit(
         self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
     ) -> Generation:
-        """See `Provider.submit`."""
-        sending = self._provider.submit(shot, idempotency_key=idempotency_key, project=project, webhook_url=webhook_url)
-        return await self._noted(sending, submit=True)
+        """See `Provider.submit`. How it ended is for the caller to note, once that is on record."""
+        return await self._provider.submit(
+            shot, idempotency_key=idempotency_key, project=project, webhook_url=webhook_url
+        )
 
     def source(self, generation: Generation) -> VideoSource:
         """See `Provider.source`."""
@@ -91,11 +92,11 @@ class GuardedProvider:
         """See `Provider.aclose`."""
         await self._provider.aclose()
 
-    async def _noted(self, request: Awaitable[Answer], *, submit: bool = False) -> Answer:
+    async def _noted(self, request: Awaitable[Answer]) -> Answer:
         try:
             answer = await request
         except Exception as error:
-            await self._breaker.note(error, submit=submit)
+            await self._breaker.note(error)
             raise
-        await self._breaker.note(None, submit=submit)
+        await self._breaker.note(None)
         return answer

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from prefect_video.errors import GenerationEnded, NotFound
 from prefect_video.generations import Status
 from prefect_video.ledger import Entry, State
+from prefect_video.steps.accounts import demand_account
 from prefect_video.steps.polling import record_end
 from prefect_video.studio import Studio
 
@@ -23,6 +24,7 @@ async def cancel(studio: Studio, entry_id: str) -> Entry:
         The row as it then stands.
 
     Raises:
+        NeedsAttention: It is another account's; nothing is changed.
         ProviderError: The provider gives no answer; nothing is changed.
     """
     entry = await studio.ledger.get(entry_id)
@@ -32,6 +34,7 @@ async def cancel(studio: Studio, entry_id: str) -> Entry:
         return entry
     if entry.state is not State.SUBMITTED or entry.generation_id is None:
         return entry
+    demand_account(studio, entry)
     try:
         generation = await studio.provider.cancel(entry.generation_id)
     except NotFound:

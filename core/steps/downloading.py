@@ -13,6 +13,7 @@ from prefect_video.errors import GenerationExpired, NeedsAttention, NotPlayable,
 from prefect_video.generations import Generation, Status
 from prefect_video.ledger import Entry, State
 from prefect_video.media import Media, check_media, probe
+from prefect_video.steps.accounts import demand_account
 from prefect_video.steps.ending import demand_alive, end
 from prefect_video.studio import Studio
 
@@ -27,10 +28,11 @@ async def download(studio: Studio, entry_id: str) -> Downloaded:
     Raises:
         GenerationEnded: The provider no longer has the video, or the row was ended by somebody else.
         DownloadError: It could not be fetched; the row stays completed and can be fetched later.
-        NeedsAttention: The provider serves a file that is not the video asked for.
+        NeedsAttention: The provider serves a file that is not the video asked for, or it is another account's.
         StoreError: The spool cannot be written.
     """
     entry = demand_alive(await studio.ledger.get(entry_id))
+    demand_account(studio, entry)
     async with studio.download_slots:
         studio.tell("downloading", entry)
         for left in reversed(range(_TRIES_OF_A_BAD_FILE)):

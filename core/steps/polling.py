@@ -10,8 +10,10 @@ from prefect_video.errors import DeadlinePassed, GenerationBlocked, GenerationFa
 from prefect_video.generations import POLICY_FAULTS, Generation, ProviderFault, Status
 from prefect_video.ledger import Entry, State
 from prefect_video.steps import overdue
+from prefect_video.steps.accounts import demand_account
 from prefect_video.steps.ending import ERRORS, demand_alive, end
 from prefect_video.studio import Studio
+from prefect_video.unbroken import to_its_end
 from prefect_video.waiting.schedule import expect
 
 _ENDED: dict[Status, tuple[State, str]] = {
@@ -31,11 +33,12 @@ async def poll(studio: Studio, entry_id: str) -> Entry:
     Raises:
         GenerationEnded: It ended without a video, or was cancelled at its deadline; the row is settled.
         DeadlinePassed: It has not ended in time and is left running.
-        NeedsAttention: It has not ended in time and is held for a human.
+        NeedsAttention: It has not ended in time and is held for a human, or it is another account's.
     """
     entry = demand_alive(await studio.ledger.get(entry_id))
     if entry.state is not State.SUBMITTED or entry.generation_id is None:
         return entry
+    demand_account(studio, entry)
     try:
         ended = await _end_of(studio, entry, entry.generation_id)
     except DeadlinePassed as passed:
@@ -116,4 +119,4 @@ async def _first(*works: Coroutine[Any, Any, Generation | Entry]) -> Generation 
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await to_its_end(asyncio.gather(*tasks, return_exceptions=True))

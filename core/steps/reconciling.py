@@ -5,69 +5,98 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
-from prefect_video.errors import IllegalTransition, NeedsAttention, ProviderError
+from prefect_video.errors import (
+    AuthenticationFailed,
+    IllegalTransition,
+    NeedsAttention,
+    ProviderError,
+    QuotaExhausted,
+    RequestRefused,
+)
+from prefect_video.generations import Generation
 from prefect_video.ledger import Entry
+from prefect_video.providers.base import SEARCH_BACK
+from prefect_video.steps.accounts import demand_account
 from prefect_video.studio import Studio
 from prefect_video.waiting.watcher import may_pass
 
 logger = logging.getLogger(__name__)
 
-_LOOK_AGAIN_SECONDS = 1.0
-_LOOK_AGAIN_LIMIT_SECONDS = 10.0
+_LOOK_AGAIN_SECONDS: Final = 1.0
+_LOOK_AGAIN_LIMIT_SECONDS: Final = 10.0
+_EMPTY_LOOKS: Final = 2
+"""How often the list must show nothing: a page may come from a replica that is behind."""
 
 
 async def reconcile(studio: Studio, entry: Entry) -> Entry:
     """Brings an unknown row to submitted (it was accepted) or back to reserved (proven absent).
 
-    Absence is proven by a look at the provider's list that began later than `settle_seconds` after the submit:
-    until then the request may still be on its way.
+    Absence is proven by looks at the provider's list of which the last began later than `settle_seconds` after the
+    outcome had become unknown: until then the provider may still be accepting the request.
 
     Raises:
-        NeedsAttention: The provider cannot tell, or another account's key sent it; the row is flagged.
+        NeedsAttention: The provider cannot tell, and the row is flagged; or another account's key sent it.
         ProviderError: The provider gives no answer; the row stays unknown and can be reconciled later.
     """
-    sent_at = entry.sent_at or entry.created_at
-    settled_at = sent_at + timedelta(seconds=studio.settings.settle_seconds)
+    demand_account(studio, entry)
+    settled_at = (entry.unknown_at or entry.updated_at) + timedelta(seconds=studio.settings.settle_seconds)
     delay = _LOOK_AGAIN_SECONDS
+    empty = 0
     while True:
-        looked_at = datetime.now(UTC)
-        known = await studio.ledger.known_generation_ids(entry.account, since=sent_at - timedelta(hours=1))
+        looked_at = await studio.ledger.now()
         try:
-            found = await studio.provider.find(entry.shot, idempotency_key=entry.id, sent_at=sent_at, known_ids=known)
+            found = await _find(studio, entry, looked_at)
         except NeedsAttention as error:
             return await _undecided(studio, entry, str(error))
         except ProviderError as error:
+            if _cannot_tell(error):
+                return await _undecided(studio, entry, f"{entry.provider} does not list its generations ({error})")
             if not may_pass(error) or looked_at > settled_at + timedelta(
                 seconds=studio.settings.submit_patience_seconds
             ):
                 raise
             logger.warning("shot %s: cannot reconcile yet: %s", entry.shot.id, error)
-            found = None
-            looked_at = sent_at
-        if found is not None:
-            try:
-                entry = await studio.ledger.record_submitted(entry.id, found, detail="reconciled: it was accepted")
-            except IllegalTransition:
-                # Two rows with the same prompt saw the same generation: the other one has it now.
-                current = await studio.ledger.get(entry.id)
-                if current.state is not entry.state:
-                    return current
-                continue
-            studio.last_told[found.id] = found
-            studio.tell("submitted", entry, "reconciled")
-            return entry
-        if looked_at >= settled_at:
-            if entry.account != studio.provider.account.id:
-                return await _undecided(studio, entry, "it was sent with another key, which must be asked")
-            return await studio.ledger.return_to_reserved(entry.id, "reconciled: proven absent at the provider")
-        await asyncio.sleep(_until_next_look(delay, settled_at))
+        else:
+            if found is not None:
+                current = await _take(studio, entry, found)
+                if current.state is entry.state:
+                    continue
+                return current
+            empty += 1
+            if looked_at >= settled_at and empty >= _EMPTY_LOOKS:
+                return await studio.ledger.return_to_reserved(entry.id, "reconciled: proven absent at the provider")
+        await asyncio.sleep(_until_next_look(delay, (settled_at - await studio.ledger.now()).total_seconds()))
         delay = min(delay * 1.5, _LOOK_AGAIN_LIMIT_SECONDS)
 
 
-def _until_next_look(delay: float, settled_at: datetime) -> float:
+async def _find(studio: Studio, entry: Entry, now: datetime) -> Generation | None:
+    # The ledger's clock has told when it was sent; the provider's is measured against this machine's.
+    sent_at = (entry.sent_at or entry.created_at) + (datetime.now(UTC) - now)
+    known = await studio.ledger.known_generation_ids(entry.account, since=sent_at - 2 * SEARCH_BACK)
+    return await studio.provider.find(entry.shot, idempotency_key=entry.id, sent_at=sent_at, known_ids=known)
+
+
+async def _take(studio: Studio, entry: Entry, found: Generation) -> Entry:
+    try:
+        entry = await studio.ledger.record_submitted(entry.id, found, detail="reconciled: it was accepted")
+    except IllegalTransition:
+        # Two rows with the same prompt saw the same generation: the other one has it now.
+        return await studio.ledger.get(entry.id)
+    studio.last_told[found.id] = found
+    studio.tell("submitted", entry, "reconciled")
+    return entry
+
+
+def _cannot_tell(error: ProviderError) -> bool:
+    """Whether the list was refused for good, as where there is none, and not for the key's or a quota's sake."""
+    passing = error.retryable or isinstance(error, AuthenticationFailed | QuotaExhausted)
+    return isinstance(error, RequestRefused) and not passing
+
+
+def _until_next_look(delay: float, left: float) -> float:
     """A look just after the time of settling decides, so that one is not missed by a long delay."""
-    left = (settled_at - datetime.now(UTC)).total_seconds()
     return min(delay, left + 0.01) if left > 0 else delay
 
 

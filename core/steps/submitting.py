@@ -15,26 +15,27 @@ from typing import Final
 
 from prefect_video.errors import (
     CircuitOpen,
-    GenerationFailed,
     IllegalTransition,
     ProviderError,
     ProviderUnavailable,
-    QuotaExhausted,
-    RateLimited,
     RequestRefused,
     SubmitUnknown,
 )
 from prefect_video.generations import Generation
 from prefect_video.ledger import Entry, State
-from prefect_video.steps.ending import demand_alive, end
+from prefect_video.steps.ending import demand_alive
 from prefect_video.steps.reconciling import reconcile
+from prefect_video.steps.recording import record, record_failure
 from prefect_video.studio import Studio
+from prefect_video.unbroken import to_its_end
 
 _SLOT_SECONDS: Final = 0.5
 """Between two looks for a free slot of the account."""
 _BREAKER_SECONDS: Final = 5.0
 """Between two looks at an open breaker at the most: it may close before its time."""
 _LONGEST_DELAY_SECONDS: Final = 60.0
+_PAUSE_SECONDS: Final = 5.0
+"""How long after its intent was written a request may leave without another look at the row."""
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ async def submit(studio: Studio, entry_id: str, *, task_run_id: str | None = Non
         NeedsAttention: Nobody can tell whether it was accepted.
         ProviderUnavailable: Turned away for longer than the studio's patience; nothing was accepted.
     """
-    entry = await studio.ledger.get(entry_id)
+    entry = await _booked_here(studio, await studio.ledger.get(entry_id))
     if entry.state is State.SUBMITTING:
         # Only a row taken over from an owner that died between intent and record is found like this.
         entry = await studio.ledger.record_unknown(entry.id, "its owner died between sending and recording")
@@ -113,32 +114,58 @@ async def _send(studio: Studio, entry: Entry, task_run_id: str | None) -> Entry:
     await studio.pace.next()
     await _watch_volume(studio, entry)
     try:
-        entry = await _take_slot(studio, entry, task_run_id)
+        entry = await _still_to_be_sent(studio, await _take_slot(studio, entry, task_run_id))
     except IllegalTransition:
         demand_alive(await studio.ledger.get(entry.id))
         raise
     studio.tell("before_send", entry)
     try:
-        generation = await studio.provider.submit(
-            entry.shot,
-            idempotency_key=entry.id,
-            project=entry.project,
-            webhook_url=studio.webhook_url(entry),
-        )
-    except GenerationFailed as error:
-        await end(studio, entry, State.FAILED, error)
-        raise
-    except (RequestRefused, ProviderUnavailable) as error:
-        await _put_back(studio, entry, error)
-        raise
-    except SubmitUnknown as error:
-        return await studio.ledger.record_unknown(entry.id, error)
+        generation = await _answer(studio, entry)
     except BaseException as error:
-        # Cancelled, or a defect of ours, with the request perhaps on its way: shielded, so that it is written down.
-        await asyncio.shield(studio.ledger.record_unknown(entry.id, f"interrupted: {type(error).__name__}"))
+        # Also when cancelled, or for a defect of ours: the request is perhaps on its way.
+        after = await to_its_end(record_failure(studio, entry, error))
+        if isinstance(error, SubmitUnknown):
+            return after
         raise
     studio.tell("answered", entry)
-    return await _record(studio, entry, generation)
+    return await to_its_end(record(studio, entry, generation))
+
+
+async def _answer(studio: Studio, entry: Entry) -> Generation:
+    # No longer than after which others may take this process for dead, find nothing and send in its place.
+    limit = studio.settings.lease_seconds + studio.settings.settle_seconds
+    try:
+        async with asyncio.timeout(limit):
+            return await studio.provider.submit(
+                entry.shot,
+                idempotency_key=entry.id,
+                project=entry.project,
+                webhook_url=studio.webhook_url(entry),
+            )
+    except TimeoutError as error:
+        raise SubmitUnknown(
+            f"{entry.provider}: the submit had no answer within {limit:.0f} s", provider=entry.provider
+        ) from error
+
+
+async def _booked_here(studio: Studio, entry: Entry) -> Entry:
+    """A row that another account had reserved, and this one is going to send."""
+    if entry.state is not State.RESERVED:
+        return entry
+    return await studio.ledger.rebook(entry.id, account=studio.provider.account.id, credentials=studio.credentials)
+
+
+async def _still_to_be_sent(studio: Studio, entry: Entry) -> Entry:
+    """The row, once it has only just been marked as about to be sent.
+
+    A process that was paused in between may have been taken for dead, and its row be sent by another.
+
+    Raises:
+        IllegalTransition: It was.
+    """
+    while (await studio.ledger.now() - (entry.sent_at or entry.updated_at)).total_seconds() > _PAUSE_SECONDS:
+        entry = await studio.ledger.renew_submit(entry.id)
+    return entry
 
 
 async def _take_slot(studio: Studio, entry: Entry, task_run_id: str | None) -> Entry:
@@ -167,42 +194,15 @@ async def _take_slot(studio: Studio, entry: Entry, task_run_id: str | None) -> E
                     async with asyncio.timeout(random.uniform(0.5, 1.0) * _SLOT_SECONDS):
                         await studio.slot_freed.wait()
         finally:
-            if not began and trying:
-                await asyncio.shield(studio.breaker.withdraw())
-            if not began and studio.account_slots is not None:
-                await asyncio.shield(studio.ledger.stop_waiting(entry.id))
+            if not began:
+                await to_its_end(_step_aside(studio, entry, trying))
 
 
-async def _record(studio: Studio, entry: Entry, generation: Generation) -> Entry:
-    recording = asyncio.ensure_future(studio.ledger.record_submitted(entry.id, generation))
-    try:
-        entry = await asyncio.shield(recording)
-    except asyncio.CancelledError:
-        await recording
-        raise
-    except IllegalTransition as error:
-        # Whoever took us for dead has reconciled the row meanwhile; the ledger knows the truth.
-        entry = await studio.ledger.get(entry.id)
-        if entry.state is State.SUBMITTING:
-            # A twin whose own submit was not answered has found our generation and taken it for its own. There are
-            # two rows and perhaps one generation now: whether there is a second one, the provider must tell.
-            return await studio.ledger.record_unknown(entry.id, error)
-        return entry
-    studio.last_told[generation.id] = generation
-    studio.tell("submitted", entry)
-    return entry
-
-
-async def _put_back(studio: Studio, entry: Entry, error: ProviderError) -> None:
-    if isinstance(error, RateLimited):
-        await studio.ledger.throttle(entry.account, slots=studio.account_slots)
-    if isinstance(error, QuotaExhausted) and error.retry_after:
-        await studio.ledger.record_quota(entry.account, datetime.now(UTC) + timedelta(seconds=error.retry_after))
-    if error.retryable:
-        await studio.ledger.return_to_reserved(entry.id, str(error))
-    else:
-        entry = await studio.ledger.release(entry.id, error)
-        studio.tell("ended", entry, str(error))
+async def _step_aside(studio: Studio, entry: Entry, trying: bool) -> None:
+    if trying:
+        await studio.breaker.withdraw()
+    if studio.account_slots is not None:
+        await studio.ledger.stop_waiting(entry.id)
 
 
 async def _watch_volume(studio: Studio, entry: Entry) -> None:

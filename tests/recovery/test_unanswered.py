@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from prefect_video.errors import NotFound, SubmitUnknown
+from prefect_video.generations import Generation
 from prefect_video.ledger import State
+from prefect_video.providers.sora import SoraProvider
 from tests.recovery.conftest import OpenWorkshop
 from tests.recovery.workshop import Workshop, a_shot, film, statuses
 
@@ -128,6 +132,59 @@ async def test_a_list_that_never_answers_leaves_the_row_for_later(workshop: Work
     workshop.emulator.clear_faults()
     assert statuses(await workshop.run(a_shot())) == ["stored"]
     assert workshop.paid == (1, 1)
+
+
+async def test_absence_is_proven_from_when_the_answer_was_lost_not_from_when_it_was_sent(workshop: Workshop) -> None:
+    """The request is long on its way, and is accepted after its answer has been given up."""
+    accepting: list[asyncio.Task[None]] = []
+
+    class Slow(SoraProvider):
+        async def submit(self, *shot: Any, **options: Any) -> Generation:
+            if accepting:
+                return await super().submit(*shot, **options)
+
+            async def accept() -> None:
+                await asyncio.sleep(0.2)
+                await super(Slow, self).submit(*shot, **options)
+
+            await asyncio.sleep(1.1)
+            accepting.append(asyncio.create_task(accept()))
+            raise SubmitUnknown("its answer was lost", provider=self.name)
+
+    assert statuses(await workshop.run(a_shot(), kind=Slow, settle_seconds=1.0)) == ["stored"]
+    await asyncio.gather(*accepting)
+    assert workshop.paid == (1, 1)
+
+
+async def test_one_empty_look_proves_nothing(workshop: Workshop) -> None:
+    """A page may come from a replica that is behind."""
+    looks: list[Generation | None] = []
+
+    class Behind(SoraProvider):
+        async def find(self, *shot: Any, **options: Any) -> Generation | None:
+            looks.append(await super().find(*shot, **options) if looks else None)
+            return looks[-1]
+
+    workshop.emulator.add_fault(operation="submit", kind="error_after")
+    assert statuses(await workshop.run(a_shot(), kind=Behind, settle_seconds=0)) == ["stored"]
+    assert workshop.paid == (1, 1)
+    assert [look is not None for look in looks] == [False, True]
+
+
+@pytest.mark.parametrize("on_unknown", ["hold", "resubmit"])
+async def test_a_list_that_is_refused_for_good_cannot_tell(workshop: Workshop, on_unknown: str) -> None:
+    class Unlisted(SoraProvider):
+        async def find(self, *shot: Any, **options: Any) -> Generation | None:
+            raise NotFound("no such page", provider=self.name)
+
+    workshop.emulator.add_fault(operation="submit", kind="error_before")
+    report = await workshop.run(a_shot(), kind=Unlisted, on_unknown=on_unknown)
+    row = await workshop.row()
+    if on_unknown == "hold":
+        assert (statuses(report), row.state) == (["held"], State.UNKNOWN)
+        assert "prefect-video resolve" in str(row.attention)
+    else:
+        assert statuses(report) == ["stored"]
 
 
 async def test_a_run_that_is_stopped_before_the_answer_is_reconciled_by_the_next(workshop: Workshop) -> None:
