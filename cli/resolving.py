@@ -12,13 +12,14 @@ from prefect_video.cli.books import public_entry
 from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
 from prefect_video.cli.studios import find_entry, open_ledger, open_studio, run_async
 from prefect_video.errors import InvalidInput, NotFound
+from prefect_video.generations import Generation
 from prefect_video.ledger import Entry, Ledger, State
 from prefect_video.opening import ref_of
-from prefect_video.studio import StudioSettings
+from prefect_video.studio import Studio, StudioSettings
 
 _SENT: Final = frozenset({State.SUBMITTING, State.UNKNOWN})
+_AT_PROVIDER: Final = frozenset({State.SUBMITTED, State.COMPLETED})
 _GONE: Final = frozenset({State.LOST, State.EXPIRED})
-_ACCEPTED: Final = frozenset({State.SUBMITTED, State.COMPLETED})
 
 Resolved = tuple[Entry, str]
 """The row as it then stands, and what that means for the user."""
@@ -29,7 +30,8 @@ def resolve(
     /,
     *,
     generation: Annotated[
-        str | None, Parameter(help="The unanswered submit was accepted: this is the provider's generation.")
+        str | None,
+        Parameter(help="The unanswered submit was accepted, or the lost video is there: the provider's generation."),
     ] = None,
     absent: Annotated[
         bool,
@@ -65,9 +67,11 @@ def resolve(
     """Decide about a job that waits for a human.
 
     After an unanswered submit, look at the provider's console first: was it accepted (`--generation ID`) or not
-    (`--absent`)? A generation that is past its deadline, or whose link is dead, is waited for once more with
-    `--keep-waiting`. For a paid video that is lost, expired, overdue or not what was asked for: `--buy-again` lets the
-    next run buy it anew, `--give-up` keeps every run from doing so until you change your mind with `--buy-again`.
+    (`--absent`)? `--generation ID` also takes up again what counts as lost and is in the console after all, and what
+    was sent with a key that a new one of the same account has replaced. A generation that is past its deadline, or
+    whose link is dead, is waited for once more with `--keep-waiting`. For a paid video that is lost, expired, overdue
+    or not what was asked for: `--buy-again` lets the next run buy it anew, `--give-up` keeps every run from doing so
+    until you change your mind with `--buy-again`.
 
     Try:
 
@@ -92,9 +96,12 @@ def resolve(
 async def _resolve(ledger: str | None, job: str, generation: str | None, absent: bool, give_up: bool) -> Resolved:
     async with open_ledger(ledger) as books:
         entry = await find_entry(books, job)
-        if generation is not None or absent:
+        if generation is not None:
+            await _demand_at_provider(books, entry)
+            return await _accepted(entry, generation, ledger)
+        if absent:
             await _demand_unanswered(books, entry)
-            return await (_absent(books, entry) if generation is None else _accepted(entry, generation, ledger))
+            return await _absent(books, entry)
         _demand_without_video(entry)
         return await (_give_up(books, entry) if give_up else _buy_again(books, entry))
 
@@ -102,7 +109,7 @@ async def _resolve(ledger: str | None, job: str, generation: str | None, absent:
 async def _keep_waiting(ledger: str | None, job: str) -> Resolved:
     async with open_ledger(ledger) as books:
         entry = await find_entry(books, job)
-        if entry.state not in _ACCEPTED:
+        if entry.state not in _AT_PROVIDER:
             raise InvalidInput(
                 f"job {entry.id} is {entry.state.value}: --keep-waiting is for one that is submitted or completed"
             )
@@ -125,8 +132,24 @@ async def _accepted(entry: Entry, generation_id: str, ledger: str | None) -> Res
                 f"--generation: {generation_id!r} was made from another prompt than shot {entry.shot.id!r};"
                 " nothing was changed"
             )
-        after = await studio.ledger.record_submitted(entry.id, generation, detail="resolved: it was accepted")
+        after = await _taken_up(studio, entry, generation)
     return after, f"accepted as {generation_id}. Fetch it with: prefect-video collect --wait"
+
+
+async def _taken_up(studio: Studio, entry: Entry, generation: Generation) -> Entry:
+    account = studio.provider.account.id
+    if entry.state in _AT_PROVIDER and (entry.account == account or entry.generation_id != generation.id):
+        raise InvalidInput(
+            f"job {entry.id} is {entry.state.value} as generation {entry.generation_id}: nothing was changed"
+        )
+    # A key that was replaced makes another account of the same one: the provider has just shown that it has it.
+    entry = await studio.ledger.rebook(entry.id, account=account, credentials=entry.credentials)
+    if entry.state in _AT_PROVIDER:
+        return entry
+    if entry.state is State.LOST:
+        deadline_at = datetime.now(UTC) + timedelta(seconds=studio.settings.deadline_seconds)
+        return await studio.ledger.record_found(entry.id, generation, deadline_at=deadline_at)
+    return await studio.ledger.record_submitted(entry.id, generation, detail="resolved: it was accepted")
 
 
 async def _absent(books: Ledger, entry: Entry) -> Resolved:
@@ -137,7 +160,7 @@ async def _absent(books: Ledger, entry: Entry) -> Resolved:
 
 
 async def _buy_again(books: Ledger, entry: Entry) -> Resolved:
-    if entry.state in _ACCEPTED:
+    if entry.state in _AT_PROVIDER:
         after = await books.record_ended(
             entry.id, State.LOST, "resolved: there is no usable video, to be bought again", actual_usd=None
         )
@@ -147,7 +170,7 @@ async def _buy_again(books: Ledger, entry: Entry) -> Resolved:
 
 
 async def _give_up(books: Ledger, entry: Entry) -> Resolved:
-    if entry.state in _ACCEPTED:
+    if entry.state in _AT_PROVIDER:
         await books.record_ended(
             entry.id, State.LOST, "resolved: there is no usable video, and it is given up", actual_usd=None
         )
@@ -159,17 +182,23 @@ async def _give_up(books: Ledger, entry: Entry) -> Resolved:
     return after, "given up: no run buys it again. Take the shot out of the project, or change your mind: --buy-again"
 
 
+async def _demand_at_provider(books: Ledger, entry: Entry) -> None:
+    if entry.state is not State.LOST and entry.state not in _AT_PROVIDER:
+        await _demand_unanswered(books, entry)
+
+
 async def _demand_unanswered(books: Ledger, entry: Entry) -> None:
     if entry.state not in _SENT:
         raise InvalidInput(
-            f"job {entry.id} is {entry.state.value}: --generation and --absent are for a submit that was not answered"
+            f"job {entry.id} is {entry.state.value}: --generation and --absent are for a submit that was not answered,"
+            " --generation also for one that is lost"
         )
     if entry.attention is None and entry.owner and await books.owner_alive(entry.owner):
         raise InvalidInput(f"job {entry.id} is being worked on by {entry.owner}: let it finish, or stop it first")
 
 
 def _demand_without_video(entry: Entry) -> None:
-    if entry.state in _GONE or (entry.state in _ACCEPTED and entry.attention is not None):
+    if entry.state in _GONE or (entry.state in _AT_PROVIDER and entry.attention is not None):
         return
     raise InvalidInput(
         f"job {entry.id} is {entry.state.value}: --buy-again and --give-up are for a paid video that is lost, expired,"

@@ -279,6 +279,39 @@ def test_a_generation_past_its_deadline_is_waited_for_once_more(call: InProcess)
     assert make(SHORT)[0][0] == "stored"
 
 
+def test_a_lost_generation_that_is_there_after_all_is_taken_up_again(call: InProcess, quick_emulator: Emulator) -> None:
+    job = submitted(SHORT)
+    quick_emulator.settle()
+
+    async def lose() -> None:
+        async with await Ledger.open() as ledger:
+            await ledger.record_ended(job.id, State.LOST, "not known", actual_usd=None, attention="look")
+
+    asyncio.run(lose())
+    before = quick_emulator.books()["submitted"]
+    assert call("resolve", job.id, "--absent").status == 2
+    answer = call("resolve", job.id, "--generation", job.generation_id or "")
+    assert (answer.status, read(job.id).state) == (0, State.SUBMITTED)
+    assert call("collect", "--wait").status == 0
+    assert read(job.id).state is State.STORED
+    assert quick_emulator.books()["submitted"] == before
+
+
+def test_a_generation_whose_key_was_replaced_is_taken_up_with_the_new_one(call: InProcess) -> None:
+    job = submitted(SHORT)
+    assert call("resolve", job.id, "--generation", job.generation_id or "").status == 2
+
+    async def replace_key() -> None:
+        async with await Ledger.open() as ledger:
+            await ledger.rebook(job.id, account="emulator-old", credentials=job.credentials)
+
+    asyncio.run(replace_key())
+    assert make(SHORT) == [("held", False)]
+    assert call("resolve", job.id, "--generation", job.generation_id or "").status == 0
+    assert (read(job.id).account, read(job.id).state) == (job.account, State.SUBMITTED)
+    assert make(SHORT)[0][0] == "stored"
+
+
 def test_a_decision_must_fit_the_job(call: InProcess) -> None:
     job = reserved()
     for decision in ("--absent", "--buy-again", "--give-up", "--keep-waiting"):
