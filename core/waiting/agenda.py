@@ -39,7 +39,7 @@ class Agenda:
             asked: Seconds that the provider asked for.
         """
         elapsed = _now() - watch.began
-        if watch.is_new and elapsed >= watch.expected.earliest:
+        if watch.is_new and self._schedule.worth_a_look(elapsed, watch.expected, relaxed=watch.relaxed):
             delay = 0.0
         else:
             delay = self._schedule.next_delay(elapsed, watch.expected, asked=asked, relaxed=watch.relaxed)

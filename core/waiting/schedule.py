@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import NormalDist
 from typing import Final
@@ -45,11 +45,13 @@ class Expectation:
         earliest: Before this, completion is implausible (one in fifty).
         likely: The moment around which it is expected (the median).
         latest: After this, it is late (one in fifty); None for as far from `likely` as `earliest` is, by ratio.
+        hoped: An earlier moment for which the provider has given hope: worth one look.
     """
 
     earliest: float
     likely: float
     latest: float | None = None
+    hoped: float | None = None
 
     @property
     def late(self) -> float:
@@ -118,18 +120,27 @@ class PollSchedule:
             relaxed: Whether the end is announced in another way, so that looking is a fallback only.
             dice: Gives random numbers from 0 to 1.
         """
-        first = self.first_look(expected)
-        if relaxed:
-            first = max(expected.late * 1.5, expected.late + self.grace_seconds)
+        first = self._relaxed_look(expected) if relaxed else self.first_look(expected)
+        if expected.hoped is not None and not relaxed and elapsed < expected.hoped:
+            first = expected.hoped
         if elapsed < first:
             delay = first - elapsed
             return max(delay * (1.0 + self.vary * dice() / 5), self.shortest_seconds, asked or 0.0)
         delay = self._interval(elapsed, expected, relaxed)
         return max(delay * (1.0 + self.vary * (2 * dice() - 1)), asked or 0.0)
 
+    def worth_a_look(self, elapsed: float, expected: Expectation, *, relaxed: bool) -> bool:
+        """Whether one that was never looked at may be done, and the news of it, if any is on its way, is late."""
+        if relaxed:
+            return elapsed >= self._relaxed_look(expected)
+        return elapsed >= (expected.earliest if expected.hoped is None else expected.hoped)
+
     def first_look(self, expected: Expectation) -> float:
         """Seconds from the submit to the first look: as if one at the earliest moment had been in vain."""
         return expected.earliest + self._interval(expected.earliest, expected, relaxed=False)
+
+    def _relaxed_look(self, expected: Expectation) -> float:
+        return max(expected.late * 1.5, expected.late + self.grace_seconds)
 
     def _interval(self, elapsed: float, expected: Expectation, relaxed: bool) -> float:
         widest = self.share * elapsed
@@ -153,7 +164,9 @@ def expect(
 ) -> Expectation:
     """What to expect of a submitted generation.
 
-    An estimate by the provider is trusted, unless it has been too hopeful for generations of this kind before.
+    An estimate by the provider is trusted, unless it has been too hopeful for generations of this kind before. Even
+    then it is worth one look: what was learned is when ends were noticed, and a provider that has become faster would
+    for ever be looked at too late.
 
     Args:
         generation: As the provider answered the submit.
@@ -170,8 +183,10 @@ def expect(
             told.earliest * (1 - _NOTICED_SHARE), told.likely, max(told.late, told.likely * (1 + _NOTICED_SHARE))
         )
     hinted = _hinted_seconds(generation, submitted_at)
-    if hinted is None or (learned is not None and hinted < _TOO_HOPEFUL * usual.earliest):
+    if hinted is None:
         return usual
+    if learned is not None and hinted < _TOO_HOPEFUL * usual.earliest:
+        return replace(usual, hoped=hinted)
     return _from_hint(hinted)
 
 

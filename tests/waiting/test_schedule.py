@@ -152,3 +152,24 @@ def test_learned_times_without_any_spread(took: float) -> None:
     same = WorkTimes(count=5, early_seconds=took, median_seconds=took, late_seconds=took)
     expected = expect(a_generation(), duration_seconds=10, work_seconds_per_second=(6, 12), learned=same)
     assert 1 <= len(looks(expected, took + 1)) <= 10
+
+
+def test_a_hopeful_estimate_is_worth_one_look() -> None:
+    expected = expect(
+        a_generation(100),
+        duration_seconds=10,
+        work_seconds_per_second=(6, 12),
+        learned=LEARNED,
+        submitted_at=NOW,
+    )
+    first, second, *_ = looks(expected, 250)
+    assert 100 <= first <= 102
+    assert second == pytest.approx(SCHEDULE.first_look(expected), rel=0.01)
+    assert SCHEDULE.next_delay(0, expected, relaxed=True) > expected.late
+
+
+@given(expectations(), seconds)
+def test_the_first_look_is_not_taken_before_the_news_is_late(expected: Expectation, elapsed: float) -> None:
+    at_once = SCHEDULE.worth_a_look(elapsed, expected, relaxed=True)
+    assert at_once is (elapsed >= expected.late * 1.5 and elapsed >= expected.late + SCHEDULE.grace_seconds)
+    assert SCHEDULE.worth_a_look(elapsed, expected, relaxed=False) is (elapsed >= expected.earliest)

@@ -224,6 +224,24 @@ async def test_taken_up_late_even_a_relaxed_wait_looks_at_once() -> None:
 
 
 @in_virtual_time
+async def test_a_relaxed_wait_that_begins_late_does_not_look_before_the_news_is_late() -> None:
+    provider = FakeProvider()
+    job = provider.start(0)
+    earlier = datetime.now(UTC) - timedelta(seconds=32)
+    assert await waiting(Watcher(provider), job, submitted_at=earlier, relaxed=True)
+    assert SOON.late * 1.5 - 32 <= provider.looks[0][0] <= SOON.late * 1.5
+
+
+@in_virtual_time
+async def test_a_provider_that_has_become_faster_is_looked_at_when_it_says() -> None:
+    provider = FakeProvider()
+    job = provider.start(31)
+    await waiting(Watcher(provider), job, Expectation(90, 100, 110, hoped=31))
+    assert now() < 32
+    assert provider.requests.total() == 1
+
+
+@in_virtual_time
 async def test_a_waiter_whose_callback_fails_fails_alone() -> None:
     provider = FakeProvider()
     watcher = Watcher(provider)
