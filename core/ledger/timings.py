@@ -14,6 +14,8 @@ from prefect_video.ledger.tables import generations
 
 _FEWEST: Final = 5
 """Fewer generations of a kind than this tell nothing."""
+_NEWEST: Final = 50
+"""More are not needed, and older ones tell of a provider that may have been slower, or of ends noticed late."""
 
 
 class Timings(LedgerPart):
@@ -49,8 +51,9 @@ class Timings(LedgerPart):
         async with self._database.reading() as connection:
             for shot, submitted_at, completed_at in await connection.execute(newest):
                 seconds = (completed_at - submitted_at).total_seconds()
-                if seconds > 0:
-                    taken.setdefault(WorkKind(shot.model, shot.duration, shot.resolution), []).append(seconds)
+                newest_of_kind = taken.setdefault(WorkKind(shot.model, shot.duration, shot.resolution), [])
+                if seconds > 0 and len(newest_of_kind) < _NEWEST:
+                    newest_of_kind.append(seconds)
         return {kind: _times(seconds) for kind, seconds in taken.items() if len(seconds) >= _FEWEST}
 
 

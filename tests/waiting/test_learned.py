@@ -60,6 +60,13 @@ async def test_times_by_kind(ledger: Ledger) -> None:
     assert await ledger.work_times("sora", at_most=4) == {}
 
 
+async def test_the_newest_of_a_kind_tell_all(ledger: Ledger) -> None:
+    for number in range(60):
+        await complete(ledger, number, 300 if number < 10 else 100)
+    times = (await ledger.work_times("sora"))[KIND]
+    assert (times.count, times.late_seconds) == (50, 100)
+
+
 async def test_one_query_serves_all_and_is_repeated_when_it_is_old(ledger: Ledger) -> None:
     for number in range(5):
         await complete(ledger, number, 100)
