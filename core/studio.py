@@ -90,8 +90,8 @@ class StudioSettings(BaseSettings):
         ttl_seconds: How old a stored asset may be to count as the answer; None for ever.
         lease_seconds: How long after its last sign of life another machine's process counts as dead.
         webhook_url: Public address of `prefect-video serve`, such as `https://video.example.com`, where providers
-            announce changes; what they are given is `{webhook_url}/webhooks/{provider}`. An address with a path that
-            begins with `/webhook` is taken as it is, with the row's id for `{job_id}`.
+            announce changes; what they are given is `{webhook_url}/webhooks/{provider}`. An address whose path
+            holds `/webhook` is taken as it is, with the row's id for `{job_id}`.
         spool: Folder for videos on their way to the store.
     """
 
@@ -191,11 +191,11 @@ class Studio:
         self.link_policy = LinkPolicy(trusted_host=urlsplit(self.provider.account.base_url).hostname)
 
     def webhook_url(self, entry: Entry) -> str | None:
-        """Where the provider should announce changes of a row's generation."""
+        """Where the provider is told to announce changes of a row's generation; None where it takes no address."""
         address = self.settings.webhook_url
-        if address is None:
+        if address is None or not self.provider.capabilities.takes_webhook_url:
             return None
-        if "/webhook" in address:
+        if "/webhook" in urlsplit(address).path:
             return address.replace("{job_id}", entry.id)
         return f"{address.rstrip('/')}/webhooks/{self.provider.name}"
 

@@ -74,6 +74,8 @@ class Capabilities:
             end what was reserved for it counts as spent.
         takes: Optional fields of a shot that are obeyed (see `OPTIONAL_FIELDS`).
         max_references: How many references, where any are taken; None for as many as there are.
+        takes_webhook_url: Whether a submit says where its end is to be announced; where that is set up in the
+            provider's console, nobody here knows whether it was.
         fetches_webhook_keys: Whether `parse_webhook` may ask the network for the keys it checks with, and blocks then.
         video_kept: How long after its end a video can be fetched, where that is the same for all.
         work_seconds_per_second: The span of work for one second of video, as a first guess.
@@ -93,6 +95,7 @@ class Capabilities:
     free_ends: Collection[Status] = ()
     takes: Collection[str] = ()
     max_references: int | None = 1
+    takes_webhook_url: bool = True
     fetches_webhook_keys: bool = False
     video_kept: timedelta | None = None
     work_seconds_per_second: tuple[float, float] = (6.0, 12.0)

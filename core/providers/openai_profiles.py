@@ -74,6 +74,7 @@ def _hosted() -> Capabilities:
         aspect_ratios=_RATIOS,
         can_cancel=False,
         reconciling="likeness",
+        takes_webhook_url=False,
         takes=("references", "size"),
     )
 
@@ -85,6 +86,7 @@ def _engine(*, can_cancel: bool, echoes_prompt: bool) -> Capabilities:
         aspect_ratios=_RATIOS,
         can_cancel=can_cancel,
         reconciling="likeness" if echoes_prompt else "none",
+        takes_webhook_url=False,
         takes=(*EXTRAS, "references", "size"),
         work_seconds_per_second=(1.0, 30.0),
     )

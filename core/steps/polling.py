@@ -104,7 +104,7 @@ async def _end_of(studio: Studio, entry: Entry, generation_id: str) -> Generatio
         expected=expected,
         deadline_at=entry.deadline_at,
         on_change=lambda _: studio.tell("polled", entry),
-        relaxed=studio.settings.webhook_url is not None,
+        relaxed=studio.webhook_url(entry) is not None,
     )
     if studio.settings.webhook_url is None:
         return await watching

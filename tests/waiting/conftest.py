@@ -22,6 +22,7 @@ from tests.postgres import postgres_server, postgres_url
 __all__ = ["postgres_server", "postgres_url"]
 
 OpenStudio = Callable[..., AbstractAsyncContextManager[Studio]]
+MakeEmulator = Callable[..., Emulator]
 
 
 @pytest.fixture
