@@ -100,7 +100,7 @@ class Intent(_Record):
 class Entry(_Record):
     """One row of the ledger: one generation, from intent to stored file.
 
-    `id` is also the idempotency key that is sent along with the submit.
+    `id` is also the idempotency key that is sent along with the submit. `priority` counts steps above normal.
     """
 
     id: str
@@ -136,6 +136,7 @@ class Entry(_Record):
     error_message: str | None
     attention: str | None
     asset: Asset | None
+    priority: int = 0
 
 
 class Claim(_Record):
@@ -165,6 +166,7 @@ class Standing(_Record):
         breaker: `closed` lets submits pass, `open` holds them until `open_until`, `half_open` lets one try.
         open_until: When the breaker may be tried.
         quota_until: Until when the provider said that the period's quota is used up.
+        just_opened: Whether it was the trouble just recorded that has opened the breaker.
     """
 
     account: str
@@ -174,6 +176,7 @@ class Standing(_Record):
     breaker: Literal["closed", "open", "half_open"] = "closed"
     open_until: AwareDatetime | None = None
     quota_until: AwareDatetime | None = None
+    just_opened: bool = False
 
 
 class Budget(_Record):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from prefect_video.errors import (
@@ -35,6 +35,8 @@ class Breaker:
         account: The account's id.
         threshold: Troubles in a row that open it.
         open_seconds: How long it stays open before one submit may try.
+        quota_seconds: How long a used-up quota is believed of which the provider does not say until when: somebody may
+            pay at any time.
         on_change: Told when this process has opened or closed it.
     """
 
@@ -43,12 +45,14 @@ class Breaker:
     account: str
     threshold: int = 5
     open_seconds: float = 300.0
+    quota_seconds: float = 300.0
     on_change: Callable[[Standing], None] | None = None
     _known_well: bool = field(default=False, init=False)
     _submits_unwell: bool = field(default=False, init=False)
     _reads_unwell: bool = field(default=False, init=False)
     _opened_by_read: bool = field(default=False, init=False)
     _used_up: QuotaExhausted | None = field(default=None, init=False)
+    _used_up_until: datetime = field(default=datetime.min.replace(tzinfo=UTC), init=False)
     _open_until: datetime | None = field(default=None, init=False)
 
     async def admit(self) -> bool:
@@ -61,8 +65,11 @@ class Breaker:
             CircuitOpen: The breaker is open, or another process is trying; says when to ask again.
             QuotaExhausted: The provider has said that the period's quota is used up.
         """
-        if self._used_up is not None:
-            raise QuotaExhausted(self._used_up.message, provider=self.provider)
+        if self._used_up is not None and datetime.now(UTC) < self._used_up_until:
+            raise QuotaExhausted(
+                f"{self._used_up.message} (this process asks again from {self._used_up_until:%H:%M:%S} UTC on)",
+                provider=self.provider,
+            )
         standing = await self.ledger.standing(self.account)
         if standing.quota_until is not None:
             raise QuotaExhausted(
@@ -73,6 +80,8 @@ class Breaker:
         if standing.breaker == "closed":
             self._open_until = None
             return False
+        # The polls of this process slow down as well, whoever met the trouble.
+        self._open_until = standing.open_until
         # How the next submit ends is news for everybody, however well this process has known the provider.
         self._known_well = False
         if standing.breaker == "half_open" and await self.ledger.probe(self.account):
@@ -100,8 +109,7 @@ class Breaker:
             if isinstance(error, _TROUBLE):
                 await self._note_trouble(submit)
             elif submit:
-                # One that does not say until when is believed for as long as this process lives.
-                self._used_up = error if isinstance(error, QuotaExhausted) and not error.retry_after else None
+                self._note_quota(error)
                 if not self._known_well:
                     await self._note_health(closes=True)
             elif self._reads_unwell and not self._submits_unwell:
@@ -113,6 +121,11 @@ class Breaker:
             # The breaker is a courtesy; what is known of the provider is not worth failing a step that went well.
             logger.warning("the breaker of %s could not be noted: %s", self.account, trouble)
 
+    def _note_quota(self, error: BaseException | None) -> None:
+        """Believes one that does not say until when for a while; the ledger keeps the others."""
+        self._used_up = error if isinstance(error, QuotaExhausted) and not error.retry_after else None
+        self._used_up_until = datetime.now(UTC) + timedelta(seconds=self.quota_seconds)
+
     async def _note_trouble(self, submit: bool) -> None:
         self._submits_unwell |= submit
         self._reads_unwell |= not submit
@@ -120,11 +133,11 @@ class Breaker:
         standing = await self.ledger.record_trouble(
             self.account, threshold=self.threshold, open_seconds=self.open_seconds
         )
-        opened = standing.breaker == "open" and self._open_until != standing.open_until
         self._open_until = standing.open_until
-        if standing.failures == self.threshold:
-            self._opened_by_read = not submit
-        if opened and self.on_change:
+        if not standing.just_opened:
+            return
+        self._opened_by_read = not submit
+        if self.on_change:
             self.on_change(standing)
 
     async def _note_health(self, *, closes: bool) -> None:

@@ -162,3 +162,25 @@ async def test_a_used_up_quota_without_a_date_is_believed_by_this_process(ledger
         await breaker.admit()
     # Somebody may have paid since: another run asks the provider.
     assert await a_breaker(other).admit() is False
+
+
+async def test_a_used_up_quota_without_a_date_is_asked_about_again(ledger: Ledger) -> None:
+    breaker = a_breaker(ledger, quota_seconds=0.0)
+    await breaker.note(QuotaExhausted("no credits are left"), submit=True)
+    assert await breaker.admit() is False
+
+
+async def test_one_opening_is_told_once(ledger: Ledger, other: Ledger) -> None:
+    told: list[Standing] = []
+    first, second = a_breaker(ledger, on_change=told.append), a_breaker(other, on_change=told.append)
+    await trouble(first, submit=True)
+    await trouble(second, submit=True)
+    assert [standing.breaker for standing in told] == ["open"]
+
+
+async def test_whoever_is_held_back_slows_its_polls_down_too(ledger: Ledger, other: Ledger) -> None:
+    unlucky, held = a_breaker(ledger), a_breaker(other)
+    await trouble(unlucky, submit=True)
+    with pytest.raises(CircuitOpen):
+        await held.admit()
+    assert held.pause_seconds() == pytest.approx(60, abs=5)
