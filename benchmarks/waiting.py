@@ -130,7 +130,7 @@ async def watched(order: Order) -> Noticed:
         claims = await claim_shots(studio, intents, budgets=(), partial=False)
 
         async def make(entry_id: str) -> None:
-            async with studio.slots:
+            async with studio.slots.of(0):
                 await submit(studio, entry_id)
                 entry = await poll(studio, entry_id)
             noticed[entry.generation_id or ""] = time.time()

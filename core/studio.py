@@ -34,6 +34,7 @@ from prefect_video.waiting.breaker import Breaker
 from prefect_video.waiting.learned import LearnedTimes
 from prefect_video.waiting.pace import Pace
 from prefect_video.waiting.rows import RowWatch
+from prefect_video.waiting.turns import Turns
 from prefect_video.waiting.watcher import Watcher
 
 logger = logging.getLogger(__name__)
@@ -171,8 +172,8 @@ class Studio:
         planned = self.provider.capabilities.concurrency
         self.account_slots = min(filter(None, (self.settings.account_slots, planned)), default=None)
         limit = self.settings.max_in_flight or self.account_slots or DEFAULT_IN_FLIGHT
-        self.slots = asyncio.Semaphore(min(limit, self.account_slots or limit))
-        self.slot_queue = asyncio.Lock()
+        self.slots = Turns(min(limit, self.account_slots or limit))
+        self.slot_queue = Turns(1)
         self.slot_freed = asyncio.Event()
         self.breaker = Breaker(
             self.ledger,

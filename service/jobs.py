@@ -217,7 +217,7 @@ async def _send(studio: Studio, entry: Entry) -> None:
     """Sends a row and leaves it at the provider; the ledger says what became of it."""
     failure: VideoError | None = None
     try:
-        async with studio.slots:
+        async with studio.slots.of(entry.priority):
             if entry.state is State.RESERVED:
                 await screen_prompt(studio, entry.id)
             await submit(studio, entry.id)

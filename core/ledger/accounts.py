@@ -1,19 +1,21 @@
 """Accounts: a true limit on unfinished generations across all processes, and the circuit breaker they share.
 
 A slot is an unfinished row: it outlives the worker that took it, as the remote job does. Whoever finds no slot free
-queues by priority, then by time; those whose process has died are passed over.
+queues by priority, then by time (see `priorities`); those whose process has died are passed over.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
+from sqlalchemy import and_, func, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from prefect_video.ledger.priorities import rank
 from prefect_video.ledger.records import OCCUPYING, Entry, Standing, State
 from prefect_video.ledger.tables import accounts, generations
 from prefect_video.ledger.transitions import Transitions
@@ -42,7 +44,8 @@ class Accounts(Transitions):
 
         Args:
             entry_id: A reserved row of this process.
-            slots: How many generations of the account may be unfinished at once; None for no limit.
+            slots: How many generations of the account may be unfinished at once; None for no limit but the one that
+                a 429 has left.
             task_run_id: The task run that sends it.
             deadline_at: Until when it is waited for.
 
@@ -54,9 +57,11 @@ class Accounts(Transitions):
         """
         async with self._database.writing() as connection:
             entry = await self._locked(connection, entry_id)
-            if slots is not None and entry.state is State.RESERVED:
+            if entry.state is State.RESERVED:
                 await self._one_at_a_time(connection, entry.account)
-                if not await self._is_free(connection, entry, slots):
+                row = await self._account(connection, entry.account)
+                allowed = _allowed(row.slots, row.slots_at, slots, datetime.now(UTC))
+                if allowed is not None and not await self._is_free(connection, entry, allowed):
                     return None
             return await self._begin(connection, entry, task_run_id=task_run_id, deadline_at=deadline_at)
 
@@ -90,7 +95,11 @@ class Accounts(Transitions):
         return left
 
     async def record_trouble(self, account: str, *, threshold: int, open_seconds: float) -> Standing:
-        """Counts a trouble of the provider; opens the breaker when there were `threshold` in a row."""
+        """Counts a trouble of the provider; opens the breaker when there were `threshold` in a row.
+
+        Returns:
+            How the account stands; `just_opened` for one caller of all.
+        """
         now = datetime.now(UTC)
         async with self._database.writing() as connection:
             await self._one_at_a_time(connection, account)
@@ -98,11 +107,12 @@ class Accounts(Transitions):
             failures = row.failures + 1
             values: dict[str, Any] = {"failures": failures}
             was_open = row.open_until is not None and row.open_until > now
-            if failures >= threshold and not was_open:
+            opens = failures >= threshold and not was_open
+            if opens:
                 values |= {"open_until": now + timedelta(seconds=open_seconds), "probing_until": None}
                 logger.error("account %s: breaker open for %.0f s after %d failures", account, open_seconds, failures)
             await self._set(connection, account, **values)
-        return await self.standing(account)
+        return (await self.standing(account)).model_copy(update={"just_opened": opens})
 
     async def record_health(self, account: str, *, closes: bool = True) -> bool:
         """Notes that the provider is well: the breaker closes; whether it had been open.
@@ -173,42 +183,45 @@ class Accounts(Transitions):
         )
 
     async def _is_free(self, connection: AsyncConnection, entry: Entry, slots: int) -> bool:
-        now = datetime.now(UTC)
-        row = await self._account(connection, entry.account)
-        allowed = _allowed(row.slots, row.slots_at, slots, now) or slots
-        left = allowed - await self._occupied(connection, entry.account)
+        left = slots - await self._occupied(connection, entry.account)
         if left > 0 and left > await self._ahead(connection, entry):
             return True
         await connection.execute(
             update(generations)
             .where(generations.c.id == entry.id, generations.c.waiting_since.is_(None))
-            .values(waiting_since=now)
+            .values(waiting_since=datetime.now(UTC))
         )
         return False
 
     async def _ahead(self, connection: AsyncConnection, entry: Entry) -> int:
         """How many rows that somebody alive is waiting with come before this one."""
         g = generations.c
-        mine = (await connection.execute(select(g.priority, g.waiting_since).where(g.id == entry.id))).one()
-        # A row that does not wait yet comes after all of its priority that do.
-        earlier = g.waiting_since < mine.waiting_since if mine.waiting_since else g.waiting_since.is_not(None)
         found = await connection.execute(
-            select(g.owner, func.count())
-            .where(
-                g.account == entry.account,
-                g.state == State.RESERVED,
-                g.waiting_since.is_not(None),
-                g.id != entry.id,
-                or_(g.priority > mine.priority, and_(g.priority == mine.priority, earlier)),
+            select(g.id, g.owner, g.priority, g.waiting_since).where(
+                g.account == entry.account, g.state == State.RESERVED, g.waiting_since.is_not(None)
             )
-            .group_by(g.owner)
         )
-        waiting: dict[str, int] = {owner: count for owner, count in found if owner is not None}
-        alive = await self._owner.living(connection, waiting) | {self._owner.id} if waiting else set()
-        return sum(count for owner, count in waiting.items() if owner in alive)
+        places = [(rank(row.priority, row.waiting_since.timestamp()), row.id, row.owner) for row in found]
+        # A row that does not wait yet comes after all of its priority that do.
+        new = rank(entry.priority, datetime.now(UTC).timestamp())
+        mine = next((place for place, row_id, _ in places if row_id == entry.id), new)
+        ahead = Counter(owner for place, row_id, owner in places if owner and (place, row_id) < (mine, entry.id))
+        alive = await self._owner.living(connection, ahead) | {self._owner.id} if ahead else set()
+        return sum(count for owner, count in ahead.items() if owner in alive)
 
     async def _occupied(self, connection: AsyncConnection, account: str) -> int:
-        return int((await connection.execute(select(func.count()).where(_occupying(account)))).scalar_one())
+        """How many rows the provider may be working on."""
+        g = generations.c
+        now = datetime.now(UTC)
+        unfinished = and_(g.account == account, g.state.in_(sorted(OCCUPYING)))
+        in_time = or_(g.deadline_at > now, and_(g.deadline_at.is_(None), g.attention.is_(None)))
+        working = int((await connection.execute(select(func.count()).where(unfinished, in_time))).scalar_one())
+        # Late ones go on at the provider. For as long again: those that never end would hold their slot for ever.
+        overdue = and_(unfinished, g.deadline_at <= now, g.sent_at.is_not(None), g.attention.is_(None))
+        rows = await connection.execute(select(g.sent_at, g.deadline_at).where(overdue))
+        return working + sum(
+            2 * row.deadline_at.timestamp() - row.sent_at.timestamp() > now.timestamp() for row in rows
+        )
 
     async def _account(self, connection: AsyncConnection, account: str) -> Any:
         """The account's row, made if it is new."""
@@ -225,17 +238,6 @@ class Accounts(Transitions):
             await connection.execute(
                 text("SELECT pg_advisory_xact_lock(hashtextextended(:account, 0))"), {"account": account}
             )
-
-
-def _occupying(account: str) -> ColumnElement[bool]:
-    """Rows that the provider may be working on; not those given up, which would hold their slot for ever."""
-    g = generations.c
-    return and_(
-        g.account == account,
-        g.state.in_(sorted(OCCUPYING)),
-        g.attention.is_(None),
-        or_(g.deadline_at.is_(None), g.deadline_at > datetime.now(UTC)),
-    )
 
 
 def _allowed(left: int | None, since: datetime | None, planned: int | None, now: datetime) -> int | None:

@@ -141,7 +141,7 @@ async def carry(studio: Studio, entry: Entry, steps: Steps, passage: Passage | N
             await steps.screen_prompt(entry)
         if entry.state is not State.COMPLETED:
             # The slot is held until the provider is done, not while the file is fetched.
-            async with studio.slots, steps.in_flight(entry):
+            async with studio.slots.of(entry.priority), steps.in_flight(entry):
                 try:
                     await steps.submit(entry)
                     if passage is None:

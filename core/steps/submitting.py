@@ -175,7 +175,7 @@ async def _take_slot(studio: Studio, entry: Entry, task_run_id: str | None) -> E
     """
     began = trying = False
     # One of a process asks at a time: the others come after it anyway.
-    async with studio.slot_queue:
+    async with studio.slot_queue.of(entry.priority) as turn:
         try:
             while True:
                 studio.slot_freed.clear()
@@ -193,6 +193,7 @@ async def _take_slot(studio: Studio, entry: Entry, task_run_id: str | None) -> E
                     # Our own generations tell when they end; those of other processes are looked for.
                     async with asyncio.timeout(random.uniform(0.5, 1.0) * _SLOT_SECONDS):
                         await studio.slot_freed.wait()
+                await turn.give_way()
         finally:
             if not began:
                 await to_its_end(_step_aside(studio, entry, trying))
@@ -201,8 +202,7 @@ async def _take_slot(studio: Studio, entry: Entry, task_run_id: str | None) -> E
 async def _step_aside(studio: Studio, entry: Entry, trying: bool) -> None:
     if trying:
         await studio.breaker.withdraw()
-    if studio.account_slots is not None:
-        await studio.ledger.stop_waiting(entry.id)
+    await studio.ledger.stop_waiting(entry.id)
 
 
 async def _watch_volume(studio: Studio, entry: Entry) -> None:

@@ -127,6 +127,22 @@ async def test_a_high_priority_project_overtakes_a_low_one_that_waits(workshop: 
     assert workshop.emulator.books()["peak_concurrency"] == 1
 
 
+async def test_it_overtakes_within_one_process_too(workshop: Workshop) -> None:
+    low = film(a_shot(1), a_shot(2), a_shot(3), name="low", priority="low")
+    high = film(a_shot(9), name="high", priority="high")
+    async with workshop.studio(account_slots=1) as studio:
+        async with studio.slots.of(1), asyncio.timeout(20):
+            runs = [asyncio.create_task(produce_project(studio, low))]
+            while len(studio.slots._waiting) < 3:
+                await asyncio.sleep(0.01)
+            runs.append(asyncio.create_task(produce_project(studio, high)))
+            while len(studio.slots._waiting) < 4:
+                await asyncio.sleep(0.01)
+        await asyncio.gather(*runs)
+    rows = sorted(await workshop.rows(), key=lambda row: row.sent_at or datetime.now(UTC))
+    assert [row.project for row in rows] == ["high", "low", "low", "low"]
+
+
 async def test_a_used_up_quota_is_said_and_not_asked_for_again(open_workshop: OpenWorkshop) -> None:
     workshop = open_workshop(monthly_quota=1)
     await workshop.run(a_shot(1))

@@ -5,16 +5,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from prefect_video.errors import IllegalTransition
-from prefect_video.ledger import Ledger, State
+from prefect_video.ledger import Ledger, State, priorities
 from prefect_video.ledger import accounts as module
+from prefect_video.ledger.tables import generations
 from tests.ledger.samples import a_generation, claim_one
 
 ACCOUNT = "sora-1"
 
 
-async def take(ledger: Ledger, number: int, *, slots: int = 1, **changes: Any) -> tuple[str, bool]:
+async def take(ledger: Ledger, number: int, *, slots: int | None = 1, **changes: Any) -> tuple[str, bool]:
     entry = await claim_one(ledger, number, **changes)
     return entry.id, await ledger.take_slot(entry.id, slots=slots) is not None
 
@@ -142,3 +144,43 @@ async def test_a_used_up_quota_is_remembered_until_it_is_new(ledger: Ledger, oth
     assert (await other.standing(ACCOUNT)).quota_until == until
     await ledger.record_quota(ACCOUNT, datetime.now(UTC) - timedelta(seconds=1))
     assert (await other.standing(ACCOUNT)).quota_until is None
+
+
+async def test_a_429_holds_where_no_plan_says_how_many(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        assert (await take(ledger, number, slots=None))[1]
+    assert await ledger.throttle(ACCOUNT) == 2
+    turned_away, taken = await take(ledger, 5, slots=None)
+    assert not taken
+    monkeypatch.setattr(module, "CREEP_SECONDS", 1e-6)
+    assert await ledger.take_slot(turned_away, slots=None) is not None
+
+
+async def test_one_past_its_deadline_holds_its_slot_for_as_long_again(ledger: Ledger) -> None:
+    late = await claim_one(ledger, 1)
+    now = datetime.now(UTC)
+    await ledger.take_slot(late.id, slots=1, deadline_at=now + timedelta(hours=1))
+    await ledger.record_submitted(late.id, a_generation("gen-1"))
+    await ledger.flag(late.id, "look at the console")
+    assert (await ledger.standing(ACCOUNT)).occupied == 1, "whatever a human decides, the provider works on"
+    await ledger.unflag(late.id)
+    for overdue, occupied in ((timedelta(minutes=59), 1), (timedelta(minutes=61), 0)):
+        async with ledger._database.writing() as connection:
+            values = {"sent_at": now - overdue - timedelta(hours=1), "deadline_at": now - overdue}
+            await connection.execute(update(generations).where(generations.c.id == late.id).values(**values))
+        assert (await ledger.standing(ACCOUNT)).occupied == occupied
+
+
+async def test_a_low_one_is_not_overtaken_for_ever(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(priorities, "AGEING_SECONDS", 0.0)
+    holder, _ = await take(ledger, 1)
+    low, _ = await take(ledger, 2, priority="low")
+    high, _ = await take(ledger, 3, priority="high")
+    await ledger.release(holder, "done")
+    assert await ledger.take_slot(high, slots=1) is None
+    assert await ledger.take_slot(low, slots=1) is not None
+
+
+async def test_who_has_opened_the_breaker_is_told_once(ledger: Ledger, other: Ledger) -> None:
+    told = [await owner.record_trouble(ACCOUNT, threshold=2, open_seconds=60) for owner in (ledger, other, ledger)]
+    assert [standing.just_opened for standing in told] == [False, True, False]

@@ -1,0 +1,132 @@
+"""Turns: how many at once, in what order, and what a cancelled wait leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from prefect_video.ledger import priorities
+from prefect_video.waiting.turns import Turns
+
+
+@asynccontextmanager
+async def all_taken(turns: Turns, at_once: int = 1) -> AsyncIterator[None]:
+    for _ in range(at_once):
+        await turns.begin(0.0)
+    yield
+    for _ in range(at_once):
+        turns.end()
+
+
+async def settled() -> None:
+    """Until everybody who can go on has."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def order_of(turns: Turns, *wanted: int) -> list[int]:
+    """In which order turns are given to those who came in the order of these priorities."""
+    order: list[int] = []
+
+    async def wait(priority: int) -> None:
+        async with turns.of(priority):
+            order.append(priority)
+
+    async with all_taken(turns), asyncio.TaskGroup() as waiting:
+        for priority in wanted:
+            waiting.create_task(wait(priority))
+            await settled()
+        turns.end()
+        await turns.begin(float("inf"))
+    return order
+
+
+async def test_so_many_at_once() -> None:
+    turns, inside, peak = Turns(3), 0, 0
+
+    async def work() -> None:
+        nonlocal inside, peak
+        async with turns.of(0):
+            inside += 1
+            peak = max(peak, inside)
+            await asyncio.sleep(0)
+            inside -= 1
+
+    await asyncio.gather(*(work() for _ in range(20)))
+    assert peak == 3
+
+
+async def test_by_priority_then_by_time() -> None:
+    assert await order_of(Turns(1), -1, 0, 1, 1, -1) == [1, 1, 0, -1, -1]
+
+
+async def test_who_waits_long_enough_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(priorities, "AGEING_SECONDS", 0.0)
+    assert await order_of(Turns(1), -1, 0, 1) == [-1, 0, 1]
+
+
+async def test_who_has_the_turn_gives_way_to_whoever_comes_first() -> None:
+    turns, order = Turns(1), list[str]()
+
+    async def patient() -> None:
+        async with turns.of(-1) as turn:
+            while len(order) < 2:
+                await asyncio.sleep(0)
+                await turn.give_way()
+            order.append("low")
+
+    async def hasty(name: str, priority: int) -> None:
+        async with turns.of(priority):
+            order.append(name)
+
+    async with asyncio.TaskGroup() as all_of_them:
+        all_of_them.create_task(patient())
+        await settled()
+        all_of_them.create_task(hasty("last", -1))
+        all_of_them.create_task(hasty("normal", 0))
+        all_of_them.create_task(hasty("high", 1))
+    assert order == ["high", "normal", "low", "last"]
+
+
+async def test_one_that_is_cancelled_takes_no_turn_with_it() -> None:
+    turns = Turns(1)
+
+    async def wait() -> None:
+        async with turns.of(0) as turn:
+            await asyncio.sleep(0)
+            await turn.give_way()
+
+    for steps in range(8):
+        for cancelled in range(3):
+            tasks = [asyncio.create_task(wait()) for _ in range(3)]
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            tasks[cancelled].cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert turns._free == 1
+
+
+async def test_nor_does_one_that_had_given_way() -> None:
+    turns = Turns(1)
+    blocked = asyncio.Event()
+
+    async def low() -> None:
+        async with turns.of(-1) as turn:
+            await settled()
+            await turn.give_way()
+
+    async def high() -> None:
+        async with turns.of(1):
+            await blocked.wait()
+
+    waiting, busy = asyncio.create_task(low()), asyncio.create_task(high())
+    await settled()
+    await settled()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    blocked.set()
+    await busy
+    assert turns._free == 1
