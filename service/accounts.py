@@ -40,26 +40,31 @@ class Accounts:
 
 async def verified(
     studios: Sequence[Studio], headers: Mapping[str, str], body: bytes
-) -> tuple[Studio, WebhookEvent] | None:
-    """Whose secret signed a delivery, and what it says; None when nobody's did, or when it is too old.
+) -> list[tuple[Studio, WebhookEvent]]:
+    """Whose secret signed a delivery, and what it says; nobody's, or when it is too old: none.
+
+    Several accounts of one provider may share a secret, or the keys that the provider publishes.
 
     Raises:
         ProviderUnavailable: The keys that it is checked with cannot be fetched now.
     """
+    genuine: list[tuple[Studio, WebhookEvent]] = []
     unsure: ProviderUnavailable | None = None
     for studio in studios:
         provider = studio.provider
         try:
             if provider.capabilities.fetches_webhook_keys:
-                return studio, await asyncio.to_thread(provider.parse_webhook, headers, body)
-            return studio, provider.parse_webhook(headers, body)
+                told = await asyncio.to_thread(provider.parse_webhook, headers, body)
+            else:
+                told = provider.parse_webhook(headers, body)
+            genuine.append((studio, told))
         except InvalidInput:
             continue
         except ProviderUnavailable as error:
             unsure = error
-    if unsure is not None:
+    if unsure is not None and not genuine:
         raise unsure
-    return None
+    return genuine
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
@@ -30,6 +31,9 @@ from prefect_video.studio import Studio
 
 logger = logging.getLogger(__name__)
 
+_STRANGER: Final = 2.0
+"""How many times `settle_seconds` an unanswered submit may take to be found at the provider and recorded."""
+
 
 def create_app(settings: ServiceSettings | None = None, *, announce: Announce | None = None) -> FastAPI:
     """The service as an ASGI application.
@@ -48,7 +52,8 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
             work = _Work(accounts, chosen, metrics, teller)
             app.router.routes.extend(webhook_routes(work.receiver))
             if chosen.api_token is not None:
-                app.include_router(job_routes(work.jobs, chosen.api_token, metrics))
+                limit = chosen.body_limit_bytes
+                app.include_router(job_routes(work.jobs, chosen.api_token, metrics, body_limit_bytes=limit))
             app.state.accounts = accounts
             await work.start()
             try:
@@ -86,9 +91,14 @@ class _Work:
     def __post_init__(self) -> None:
         ledger = self.accounts.studios[0].ledger
         self.inbox = Inbox(ledger)
-        self.jobs = Jobs(self.accounts)
+        self.jobs = Jobs(self.accounts, collect=self.settings.collect)
         self.workers = Workers(
-            self._handle, ledger=ledger, accounts=self.accounts.ids, settings=self.settings, metrics=self.metrics
+            self._handle,
+            ledger=ledger,
+            accounts=self.accounts.ids,
+            settings=self.settings,
+            metrics=self.metrics,
+            stranger_seconds=_STRANGER * max(studio.settings.settle_seconds for studio in self.accounts.studios),
         )
         self.receiver = Receiver(
             self.accounts, self.inbox, self.workers, self.metrics, body_limit_bytes=self.settings.body_limit_bytes

@@ -56,7 +56,9 @@ async def handle(
         ProviderError: The provider gave no answer.
         LedgerError: The ledger cannot be used.
     """
-    entry = await _entry_of(studio, event)
+    entry = await find_entry(studio, event)
+    if entry is None:
+        raise Stranger(f"generation {event.generation_id} is not in the ledger", generation_id=event.generation_id)
     if entry.state is State.SUBMITTED:
         entry = await _record(studio, entry, event, turn)
     if announce:
@@ -65,15 +67,19 @@ async def handle(
     return entry
 
 
-async def _entry_of(studio: Studio, event: ReceivedEvent) -> Entry:
+def is_about(event: ReceivedEvent, entry: Entry) -> bool:
+    """Whether an event names a row's generation: some announce the last part only of what names it at their address."""
+    known = entry.generation_id
+    return known is not None and f"/{known}".endswith(f"/{event.generation_id}")
+
+
+async def find_entry(studio: Studio, event: ReceivedEvent) -> Entry | None:
+    """The row that an event is about."""
     found = await studio.ledger.find_generation(event.account, event.generation_id)
     if found is not None:
         return found
-    # Some announce the last part only of what names a generation at their address.
-    for entry in await studio.ledger.unfinished(account=event.account):
-        if (entry.generation_id or "").endswith(f"/{event.generation_id}"):
-            return entry
-    raise Stranger(f"generation {event.generation_id} is not in the ledger", generation_id=event.generation_id)
+    unfinished = await studio.ledger.unfinished(account=event.account)
+    return next((entry for entry in unfinished if is_about(event, entry)), None)
 
 
 async def _record(studio: Studio, entry: Entry, event: ReceivedEvent, turn: AbstractAsyncContextManager[None]) -> Entry:

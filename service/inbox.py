@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from prefect_video.errors import LedgerError
 from prefect_video.ledger import Ledger, ReceivedEvent
 
 
@@ -41,7 +40,7 @@ class Inbox:
             batch, self._waiting = self._waiting, []
             try:
                 fresh = await self._ledger.receive_events([event for event, _ in batch])
-            except LedgerError as error:
+            except Exception as error:  # noqa: BLE001  theirs: each waits for an answer, and the next ones for this task
                 for _, written in batch:
                     if not written.done():
                         written.set_exception(error)

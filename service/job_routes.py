@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hmac
-from typing import Annotated, Final
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Response
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from pydantic import SecretStr
+from starlette.types import Message
 
 from prefect_video.errors import BudgetExceeded, InvalidInput, LedgerError
+from prefect_video.service.bodies import read_body
 from prefect_video.service.jobs import GenerationRequest, Job, Jobs
 from prefect_video.service.metrics import Metrics
 
@@ -17,13 +21,26 @@ _BEARER: Final = HTTPBearer(auto_error=False)
 _KEY = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
 
 
-def job_routes(jobs: Jobs, token: SecretStr, metrics: Metrics) -> APIRouter:
+def job_routes(jobs: Jobs, token: SecretStr, metrics: Metrics, *, body_limit_bytes: int) -> APIRouter:
     """The job API's routes, behind a bearer token."""
+    secret = token.get_secret_value().encode()
 
-    def authorize(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
-        secret = token.get_secret_value().encode()
-        if given is None or not hmac.compare_digest(given.credentials.encode(), secret):
-            raise HTTPException(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
+    class Guarded(APIRoute):
+        """Asks for the token before a byte of the body is read, and reads no more than is allowed."""
+
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def guarded(request: Request) -> Response:
+                given = await _BEARER(request)
+                if given is None or not hmac.compare_digest(given.credentials.encode(), secret):
+                    raise HTTPException(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
+                body = await read_body(request, body_limit_bytes)
+                if body is None:
+                    raise HTTPException(413, f"the body is larger than {body_limit_bytes} bytes")
+                return await handle(_with_body(request, body))
+
+            return guarded
 
     async def generate(request: GenerationRequest, response: Response, key: _KEY = None) -> Job:
         """Asks for a video. The same request again is answered with the same job, and is not paid for again."""
@@ -50,10 +67,20 @@ def job_routes(jobs: Jobs, token: SecretStr, metrics: Metrics) -> APIRouter:
             raise HTTPException(404, f"there is no job {job_id!r}")
         return found
 
-    routes = APIRouter(tags=["jobs"], dependencies=[Depends(authorize)])
+    # The scheme stands in the document only: by the time that it is asked for, the route has let the request pass.
+    routes = APIRouter(tags=["jobs"], dependencies=[Depends(_BEARER)], route_class=Guarded)
     routes.add_api_route("/generate", generate, methods=["POST"], status_code=202)
     routes.add_api_route("/jobs/{job_id}", job, methods=["GET"])
     return routes
+
+
+def _with_body(request: Request, body: bytes) -> Request:
+    """The request, to be read again."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return Request(request.scope, receive)
 
 
 def _refusal(status: int, error: Exception, metrics: Metrics) -> HTTPException:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from prefect_video.errors import BudgetExceeded, InvalidInput, LedgerError, VideoError
+from prefect_video.collecting import finish
+from prefect_video.errors import BudgetExceeded, InvalidInput, LedgerError, QuotaExhausted, VideoError
 from prefect_video.ledger import Claim, Entry, Intent, State
+from prefect_video.ledger.records import Priority
 from prefect_video.opening import DEFAULT_PROJECT
 from prefect_video.service.accounts import Accounts
 from prefect_video.shots import AspectRatio, Duration, Identifier, Project, Prompt, Resolution, Seed, Shot, slug
@@ -29,6 +32,7 @@ REQUEST_PREFIX: Final = "request-"
 """How the run ids of rows begin that were asked for here."""
 
 _UNSENT: Final = frozenset({State.RESERVED, State.SUBMITTING, State.UNKNOWN})
+_COLLECTED_AT_ONCE: Final = 4
 _STATUSES: Final[dict[State, JobStatus]] = {
     State.RESERVED: "queued",
     State.SUBMITTING: "queued",
@@ -50,6 +54,7 @@ class GenerationRequest(BaseModel):
         id: The shot's name; by default made from the prompt.
         take: Which of several independent videos of the same shot.
         provider: The account, where the service has several.
+        priority: Who goes first when the account's slots are taken.
         user_id: Whoever asked; sent along as a label.
     """
 
@@ -66,6 +71,7 @@ class GenerationRequest(BaseModel):
     id: Identifier | None = None
     take: int = Field(default=1, ge=1, le=10)
     provider: str | None = None
+    priority: Priority = "normal"
     user_id: str | None = Field(default=None, max_length=200)
     metadata: dict[str, str] = Field(default_factory=dict)
 
@@ -75,7 +81,7 @@ class GenerationRequest(BaseModel):
         Raises:
             InvalidInput: There is no such shot.
         """
-        own = self.model_dump(exclude={"project", "take", "provider", "user_id", "id"})
+        own = self.model_dump(exclude={"project", "take", "provider", "priority", "user_id", "id"})
         labels = {**self.metadata, **({"user_id": self.user_id} if self.user_id else {})}
         try:
             return Shot(**{**own, "id": self.id or slug(self.prompt), "takes": self.take, "metadata": labels})
@@ -132,11 +138,18 @@ class Job(BaseModel):
 
 
 class Jobs:
-    """Takes requests, sends them one after the other, and knows where they stand."""
+    """Takes requests, sends them one after the other, and knows where they stand.
 
-    def __init__(self, accounts: Accounts) -> None:
+    Args:
+        accounts: Who makes the videos.
+        collect: Whether to look for ends that no webhook has told of, and to store those videos.
+    """
+
+    def __init__(self, accounts: Accounts, *, collect: bool = False) -> None:
         self._accounts = accounts
-        self._sending: set[asyncio.Task[None]] = set()
+        self._collects = collect
+        self._collecting = asyncio.Semaphore(_COLLECTED_AT_ONCE)
+        self._working: set[asyncio.Task[None]] = set()
 
     async def ask(self, request: GenerationRequest, *, key: str | None = None) -> tuple[Job, str]:
         """Claims what is asked for; what is new is sent in the background.
@@ -155,13 +168,13 @@ class Jobs:
             LedgerError: The ledger cannot be used; nothing was sent.
         """
         studio = self._studio(request.provider)
-        project = Project(name=request.project, shots=(request.shot(),), max_attempts=1)
+        project = Project(name=request.project, shots=(request.shot(),), max_attempts=1, priority=request.priority)
         intent = await self._intent(studio, project, request.take, key)
         await find_assets(studio, [intent])
         (claim,) = await claim_shots(studio, [intent], budgets=budgets_of(studio, project), partial=False)
         entry = _entry(claim)
         if claim.kind == "yours":
-            self._send(studio, entry)
+            self._work_on(_send(studio, entry), f"send {entry.id}")
         outcome = {"yours": "accepted", "stored": "stored"}.get(claim.kind, "joined")
         return self._job(entry), outcome
 
@@ -171,20 +184,23 @@ class Jobs:
         return self._job(found[0]) if found else None
 
     async def resume(self) -> None:
-        """Sends what an earlier process had accepted and did not live to send."""
+        """Sends what an earlier process had accepted and did not live to send; looks for what may have ended since."""
         for studio in self._accounts.studios:
             for entry in await studio.ledger.unfinished(account=studio.provider.account.id):
                 asked_here = (entry.flow_run_id or "").startswith(REQUEST_PREFIX)
-                if not asked_here or entry.state not in _UNSENT or entry.attention:
+                if not asked_here or entry.attention:
                     continue
-                if taken := await studio.ledger.take_over(entry.id):
-                    self._send(studio, taken)
+                if entry.state in _UNSENT:
+                    if taken := await studio.ledger.take_over(entry.id):
+                        self._work_on(_send(studio, taken), f"send {entry.id}")
+                elif self._collects and _may_have_ended(entry):
+                    self._work_on(self._collect(studio, entry), f"collect {entry.id}")
 
     async def aclose(self) -> None:
-        """Stops sending; what was not sent is sent by the next start."""
-        for task in self._sending:
+        """Stops; what was not sent is sent by the next start."""
+        for task in self._working:
             task.cancel()
-        await asyncio.gather(*self._sending, return_exceptions=True)
+        await asyncio.gather(*self._working, return_exceptions=True)
 
     def _studio(self, name: str | None) -> Studio:
         if name is None:
@@ -203,10 +219,18 @@ class Jobs:
         )
         return intents[take - 1]
 
-    def _send(self, studio: Studio, entry: Entry) -> None:
-        task = asyncio.create_task(_send(studio, entry), name=f"send {entry.id}")
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+    def _work_on(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+
+    async def _collect(self, studio: Studio, entry: Entry) -> None:
+        """Stores a video of whose end no webhook has told, if that has come."""
+        try:
+            async with self._collecting:
+                await finish(studio, entry, wait=False)
+        except LedgerError as error:
+            logger.warning("%s/%s: not collected now: %s", entry.project, entry.shot.id, error)
 
     def _job(self, entry: Entry) -> Job:
         studio = self._accounts.by_id(entry.account) or self._accounts.studios[0]
@@ -220,7 +244,7 @@ async def _send(studio: Studio, entry: Entry) -> None:
         async with studio.slots.of(entry.priority):
             if entry.state is State.RESERVED:
                 await screen_prompt(studio, entry.id)
-            await submit(studio, entry.id)
+            await _submit(studio, entry)
     except VideoError as error:
         logger.warning("%s/%s: %s", entry.project, entry.shot.id, error)
         failure = error
@@ -229,6 +253,20 @@ async def _send(studio: Studio, entry: Entry) -> None:
             await give_up(studio, entry.id, failure)
         except LedgerError as error:
             logger.error("row %s is not let go of before this process ends: %s", entry.id, error)
+
+
+async def _submit(studio: Studio, entry: Entry) -> None:
+    try:
+        await submit(studio, entry.id)
+    except QuotaExhausted as error:
+        # It may have been held back here; whoever asks is told the same as by the provider itself.
+        await studio.ledger.release(entry.id, error)
+        raise
+
+
+def _may_have_ended(entry: Entry) -> bool:
+    estimate = entry.estimated_completion_at
+    return entry.state is State.COMPLETED or estimate is None or estimate <= datetime.now(UTC)
 
 
 def _entry(claim: Claim) -> Entry:

@@ -15,13 +15,13 @@ class Metrics:
         self._registry = CollectorRegistry()
         self.received = Counter(
             "prefect_video_webhooks_received",
-            "Deliveries: accepted, duplicate, forged, unknown (account or job), too_large, unavailable.",
+            "Deliveries: accepted, duplicate, forged, unknown (account or job), unreadable, too_large, unavailable.",
             ["outcome"],
             registry=self._registry,
         )
         self.handled = Counter(
             "prefect_video_webhooks_handled",
-            "Events: completed, failed, cancelled, stranger (not in the ledger), retried, given_up.",
+            "Events: completed, failed, cancelled, stranger (not in the ledger), retried, put_aside (for a sweep).",
             ["outcome"],
             registry=self._registry,
         )

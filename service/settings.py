@@ -23,7 +23,7 @@ class ServiceSettings(BaseSettings):
         body_limit_bytes: Largest body that is read.
         workers: Events handled at the same time.
         backlog: Events kept in memory; the others wait in the ledger.
-        attempts: How often an event is tried; then it waits in the ledger for the next start.
+        attempts: How often an event is tried; then it waits in the ledger for a sweep, for an ever later one each time.
         retry_seconds: Before the second try; doubles with each further one.
         sweep_seconds: Between two looks for what was left undone, by this service or one that died.
         keep_days: How long handled events are remembered, to tell repetitions.

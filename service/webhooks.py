@@ -11,12 +11,15 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from prefect_video.errors import LedgerError, ProviderUnavailable
+from prefect_video.generations import WebhookEvent
 from prefect_video.ledger import ReceivedEvent
 from prefect_video.service.accounts import Accounts, verified
-from prefect_video.service.handling import tells_of_progress
+from prefect_video.service.bodies import read_body
+from prefect_video.service.handling import find_entry, is_about, tells_of_progress
 from prefect_video.service.inbox import Inbox
 from prefect_video.service.metrics import Metrics
 from prefect_video.service.workers import Workers
+from prefect_video.studio import Studio
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ class Receiver:
         candidates = self._accounts.studios if name is None else self._accounts.named(name)
         if not candidates:
             return self._refuse(404, "unknown")
-        body = await _body(request, self._limit)
+        body = await read_body(request, self._limit)
         if body is None:
             return self._refuse(413, "too_large")
         try:
@@ -59,19 +62,14 @@ class Receiver:
         except ProviderUnavailable as error:
             logger.error("a webhook cannot be verified now, its sender is asked to come again: %s", error)
             return self._refuse(503, "unavailable")
-        if genuine is None:
+        if not genuine:
             return self._refuse(401, "forged")
-        studio, told = genuine
+        if not all(_is_readable(told) for _, told in genuine):
+            return self._refuse(400, "unreadable")
         now = datetime.now(UTC)
-        event = ReceivedEvent(
-            account=studio.provider.account.id,
-            event_id=told.event_id,
-            generation_id=told.generation_id,
-            type=told.event_type,
-            received_at=now,
-            handled_at=now if tells_of_progress(told.event_type) else None,
-        )
+        events = [_event(studio, told, now) for studio, told in genuine]
         try:
+            event = events[0] if len(events) == 1 else await self._whose(events)
             if job_id is not None and not await self._belongs(event, job_id):
                 return self._refuse(404, "unknown")
             is_new = await self._inbox.put(event)
@@ -86,12 +84,37 @@ class Receiver:
     async def _belongs(self, event: ReceivedEvent, job_id: str) -> bool:
         found = await self._accounts.studios[0].ledger.get_many([job_id])
         return any(
-            entry.account == event.account and entry.generation_id in (None, event.generation_id) for entry in found
+            entry.account == event.account and (entry.generation_id is None or is_about(event, entry))
+            for entry in found
         )
+
+    async def _whose(self, events: list[ReceivedEvent]) -> ReceivedEvent:
+        """Of several accounts with the same secret, the one whose ledger row the event is about."""
+        for event in events:
+            studio = self._accounts.by_id(event.account)
+            if studio is not None and await find_entry(studio, event) is not None:
+                return event
+        return events[0]
 
     def _refuse(self, status: int, outcome: str) -> JSONResponse:
         self._metrics.received.labels(outcome).inc()
         return JSONResponse({"received": False}, status)
+
+
+def _event(studio: Studio, told: WebhookEvent, now: datetime) -> ReceivedEvent:
+    return ReceivedEvent(
+        account=studio.provider.account.id,
+        event_id=told.event_id,
+        generation_id=told.generation_id,
+        type=told.event_type,
+        received_at=now,
+        handled_at=now if tells_of_progress(told.event_type) else None,
+    )
+
+
+def _is_readable(told: WebhookEvent) -> bool:
+    """Whether a database can keep its names: JSON allows NUL, and halves of characters."""
+    return f"{told.event_id}{told.generation_id}{told.event_type}".isprintable()
 
 
 def webhook_routes(receiver: Receiver) -> list[Route]:
@@ -103,16 +126,3 @@ def webhook_routes(receiver: Receiver) -> list[Route]:
         Route("/webhooks/{name:path}", receiver.of_account, methods=["POST"]),
         Route("/webhook/{job_id}", receiver.of_job, methods=["POST"]),
     ]
-
-
-async def _body(request: Request, limit: int) -> bytes | None:
-    """The raw body; None as soon as it is larger than the limit."""
-    told = request.headers.get("content-length", "")
-    if told.isdecimal() and int(told) > limit:
-        return None
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            return None
-    return bytes(body)

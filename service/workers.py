@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from prefect_video.errors import LedgerError, VideoError
 from prefect_video.ledger import Ledger, ReceivedEvent
@@ -20,7 +21,15 @@ Handle = Callable[[ReceivedEvent], Awaitable[None]]
 
 _RECENT = timedelta(days=3)
 _LINK_LIFE = timedelta(hours=1)
+_LONGEST_REST_SECONDS = 3600.0
 _MARKED_AT_ONCE = 50
+
+
+class _Aside(NamedTuple):
+    """An event that is left alone: how often before, and until when by the loop's clock."""
+
+    times: int
+    until: float
 
 
 class Workers:
@@ -28,20 +37,37 @@ class Workers:
 
     The ledger is the queue: what does not fit into memory, what failed too often and what a dead process left is
     found there again.
+
+    Args:
+        handle: Handles one event.
+        ledger: Where the events are.
+        accounts: Whose events are handled.
+        settings: How often and how soon they are tried.
+        metrics: Counts.
+        stranger_seconds: How old an event is before its generation, which the ledger does not know, counts as
+            somebody else's: one whose submit was not answered is recorded once it was found at the provider.
     """
 
     def __init__(
-        self, handle: Handle, *, ledger: Ledger, accounts: frozenset[str], settings: ServiceSettings, metrics: Metrics
+        self,
+        handle: Handle,
+        *,
+        ledger: Ledger,
+        accounts: frozenset[str],
+        settings: ServiceSettings,
+        metrics: Metrics,
+        stranger_seconds: float,
     ) -> None:
         self._handle = handle
         self._ledger = ledger
         self._accounts = accounts
         self._settings = settings
         self._metrics = metrics
+        self._stranger_age = timedelta(seconds=stranger_seconds)
         self._queue: asyncio.Queue[ReceivedEvent] = asyncio.Queue()
         self._known: set[Key] = set()
         self._tries: dict[Key, int] = {}
-        self._given_up: set[Key] = set()
+        self._put_aside: dict[Key, _Aside] = {}
         self._overflowed = False
         self._done: list[ReceivedEvent] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -62,7 +88,7 @@ class Workers:
     def offer(self, event: ReceivedEvent) -> None:
         """Takes an event that is written down already; one that does not fit is fetched from the ledger later."""
         key = _key(event)
-        if key in self._known or key in self._given_up:
+        if key in self._known or self._rests(key):
             return
         if len(self._known) >= self._settings.backlog:
             self._overflowed = True
@@ -87,8 +113,8 @@ class Workers:
         except VideoError as error:
             self._retry(event, error)
         except Exception:
-            logger.exception("webhook event %s of %s: unexpected error, given up", event.event_id, event.account)
-            self._give_up(event)
+            logger.exception("webhook event %s of %s: unexpected error", event.event_id, event.account)
+            self._set_aside(event)
 
     def _retry(self, event: ReceivedEvent, error: VideoError) -> None:
         key = _key(event)
@@ -97,13 +123,13 @@ class Workers:
             self._metrics.handled.labels("retried").inc()
             delay = max(self._settings.retry_seconds * 2 ** (tries - 1), error.retry_after or 0.0)
             asyncio.get_running_loop().call_later(delay, self._queue.put_nowait, event)
-        elif isinstance(error, Stranger):
+        elif isinstance(error, Stranger) and datetime.now(UTC) - event.received_at >= self._stranger_age:
             # Somebody else uses the same key: their generations are none of our business.
             self._metrics.handled.labels("stranger").inc()
             self._done.append(event)
         else:
-            logger.error("webhook event %s of %s: given up, %s", event.event_id, event.account, error)
-            self._give_up(event)
+            logger.error("webhook event %s of %s: left for a later sweep, %s", event.event_id, event.account, error)
+            self._set_aside(event)
 
     async def _mark(self) -> None:
         """Notes what is done, in one transaction; what is not noted is handled again, which changes nothing."""
@@ -115,10 +141,18 @@ class Workers:
         for event in done:
             self._forget(event)
 
-    def _give_up(self, event: ReceivedEvent) -> None:
-        self._given_up.add(_key(event))
+    def _set_aside(self, event: ReceivedEvent) -> None:
+        """Leaves an event to a later sweep, so that trouble that lasts costs neither memory nor the other events."""
+        key = _key(event)
+        times = self._put_aside[key].times + 1 if key in self._put_aside else 0
+        rest = min(self._settings.sweep_seconds * 2.0 ** min(times, 30), _LONGEST_REST_SECONDS)
+        self._put_aside[key] = _Aside(times, asyncio.get_running_loop().time() + rest)
         self._forget(event)
-        self._metrics.handled.labels("given_up").inc()
+        self._metrics.handled.labels("put_aside").inc()
+
+    def _rests(self, key: Key) -> bool:
+        aside = self._put_aside.get(key)
+        return aside is not None and asyncio.get_running_loop().time() < aside.until
 
     def _forget(self, event: ReceivedEvent) -> None:
         self._known.discard(_key(event))
@@ -144,15 +178,17 @@ class Workers:
         self._overflowed = False
         try:
             pending = await self._ledger.pending_events(
-                self._accounts, since=now - _RECENT, limit=self._settings.backlog + len(self._given_up)
+                self._accounts, since=now - _RECENT, limit=self._settings.backlog + len(self._put_aside)
             )
         except LedgerError as error:
             logger.warning("events that wait in the ledger are not read now: %s", error)
             return
+        keys = {_key(event) for event in pending}
+        self._put_aside = {key: aside for key, aside in self._put_aside.items() if key in keys}
         for event in pending:
             if event.received_at <= now - age:
                 self.offer(event)
-        if len(pending) >= self._settings.backlog:
+        if len(pending) - len(self._put_aside) >= self._settings.backlog:
             self._overflowed = True
 
 

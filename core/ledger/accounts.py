@@ -218,10 +218,8 @@ class Accounts(Transitions):
         working = int((await connection.execute(select(func.count()).where(unfinished, in_time))).scalar_one())
         # Late ones go on at the provider. For as long again: those that never end would hold their slot for ever.
         overdue = and_(unfinished, g.deadline_at <= now, g.sent_at.is_not(None), g.attention.is_(None))
-        rows = await connection.execute(select(g.sent_at, g.deadline_at).where(overdue))
-        return working + sum(
-            2 * row.deadline_at.timestamp() - row.sent_at.timestamp() > now.timestamp() for row in rows
-        )
+        late = (await connection.execute(select(g.sent_at, g.deadline_at).where(overdue))).all()
+        return working + sum(1 for sent_at, deadline_at in late if now - deadline_at < deadline_at - sent_at)
 
     async def _account(self, connection: AsyncConnection, account: str) -> Any:
         """The account's row, made if it is new."""

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from prefect_video.emulator import Emulator
-from prefect_video.errors import InvalidInput
+from prefect_video.errors import InvalidInput, QuotaExhausted
+from prefect_video.providers.sora import SoraProvider
 from prefect_video.service import ServiceSettings
 from prefect_video.steps import claim_shots, intents_of
 from tests.service.conftest import TOKEN, Service, open_studio, serving
@@ -127,6 +128,57 @@ async def test_what_was_accepted_and_not_sent_is_sent_by_the_next_start(environm
     async with serving() as service:
         await until(service, claim.entry.id, "processing")
     assert provider.books()["accepted"] == 1
+
+
+async def test_the_token_is_asked_for_before_the_body_is_read(environment: Path, provider: Emulator) -> None:
+    async def without_length() -> Any:
+        for _ in range(100):
+            yield b" " * 1_000
+
+    async with serving() as service:
+        async with httpx.AsyncClient(base_url=service.url) as stranger:
+            assert (await stranger.post("/generate", content=b"x" * 100_000)).status_code == 401
+        assert (await service.client.post("/generate", content=b" " * 100_000)).status_code == 413
+        assert (await service.client.post("/generate", content=without_length())).status_code == 413
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["lost", "none asked for"])
+async def test_a_job_is_done_without_any_webhook(
+    environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    provider.add_fault(operation="webhook", kind="drop", times=None)
+    port = await free_port()
+    if told:
+        monkeypatch.setenv("PREFECT_VIDEO_WEBHOOK_URL", f"http://127.0.0.1:{port.getsockname()[1]}")
+    async with serving(port, collect=True, sweep_seconds=0.1) as service:
+        job = (await generate(service)).json()
+        assert (await until(service, job["job_id"], "completed", "failed"))["status"] == "completed"
+    assert provider.books()["billed"] == 1
+
+
+async def test_a_used_up_quota_is_told_to_whoever_asks(
+    environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    async def refuse(*_: object, **__: object) -> None:
+        nonlocal asked
+        asked += 1
+        raise QuotaExhausted("no credits are left", provider="sora")
+
+    monkeypatch.setattr(SoraProvider, "submit", refuse)
+    async with serving() as service:
+        for prompt in ("one", "two"):
+            job = (await generate(service, prompt=prompt)).json()
+            assert "no credits" in (await until(service, job["job_id"], "failed"))["error"]
+    assert asked == 1
+
+
+async def test_a_request_has_a_priority(environment: Path, provider: Emulator) -> None:
+    async with serving() as service, await open_studio() as studio:
+        job = (await generate(service, priority="high")).json()
+        assert (await studio.ledger.get(job["job_id"])).priority == 1
+        assert (await generate(service, priority="highest")).status_code == 422
 
 
 async def free_port() -> Any:

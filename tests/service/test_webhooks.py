@@ -209,7 +209,7 @@ async def test_a_hint_that_comes_too_early_is_looked_at_again(environment: Path,
 
 
 async def test_events_of_others_with_the_same_key_are_dismissed(environment: Path, provider: Emulator) -> None:
-    async with serving() as service, await open_studio() as studio:
+    async with serving(sweep_seconds=0.2) as service, await open_studio() as studio:
         assert (await post(service, event("gen_of_somebody"), provider.webhook_secret)).is_success
         async with asyncio.timeout(10):
             while not await service.count("prefect_video_webhooks_handled_total", outcome="stranger"):
@@ -219,6 +219,44 @@ async def test_events_of_others_with_the_same_key_are_dismissed(environment: Pat
         )
         assert pending == []
         assert provider.books()["polled"] == 0
+
+
+async def test_one_that_is_recorded_late_is_no_stranger(environment: Path, provider: Emulator) -> None:
+    async with serving(sweep_seconds=0.1) as service, await open_studio() as studio:
+        (claim,) = await claim_shots(studio, await intents_of(studio, project("one")), budgets=(), partial=False)
+        assert claim.entry is not None
+        entry = await studio.ledger.begin_submit(claim.entry.id)
+        told = await studio.provider.submit(entry.shot, idempotency_key=entry.id, project="film")
+        provider.settle()
+        assert (await post(service, event(told.id), provider.webhook_secret)).is_success
+        async with asyncio.timeout(10):
+            while not await service.count("prefect_video_webhooks_handled_total", outcome="put_aside"):
+                await asyncio.sleep(0.02)
+        await studio.ledger.record_submitted(entry.id, told)
+        await service.announcements(1)
+
+
+async def test_an_outage_longer_than_all_tries_loses_no_event(environment: Path, provider: Emulator) -> None:
+    async with serving(sweep_seconds=0.1) as service, await open_studio() as studio:
+        entry = await submitted(studio)
+        provider.settle()
+        provider.add_fault(operation="retrieve", kind="error_before", times=None)
+        assert (await post(service, event(entry.generation_id or ""), provider.webhook_secret)).is_success
+        async with asyncio.timeout(60):
+            while not await service.count("prefect_video_webhooks_handled_total", outcome="put_aside"):
+                await asyncio.sleep(0.05)
+        provider.clear_faults()
+        await service.announcements(1)
+        assert (await studio.ledger.get(entry.id)).state is State.COMPLETED
+
+
+@pytest.mark.parametrize("event_id", ["evt_\ud800", "evt_\0"])
+async def test_names_that_no_database_keeps_are_refused(environment: Path, provider: Emulator, event_id: str) -> None:
+    async with serving() as service, await open_studio() as studio:
+        entry = await submitted(studio)
+        told = event(entry.generation_id or "", event_id=event_id)
+        assert (await post(service, told, provider.webhook_secret)).status_code == 400
+        assert (await post(service, event(entry.generation_id or ""), provider.webhook_secret)).is_success
 
 
 async def test_what_cannot_be_written_down_is_not_acknowledged(
