@@ -53,6 +53,16 @@ class Queries(LedgerPart):
                 found.extend(entry_of(row) for row in await connection.execute(query))
         return found
 
+    async def carried(self, entry_ids: Iterable[str]) -> dict[str, str | None]:
+        """The owners of those of some rows that are under way and on which no human is to decide."""
+        g = generations.c
+        found: dict[str, str | None] = {}
+        async with self._database.reading() as connection:
+            for some in chunks(entry_ids):
+                query = select(g.id, g.owner).where(g.id.in_(some), g.state.in_(UNFINISHED), g.attention.is_(None))
+                found.update((row.id, row.owner) for row in await connection.execute(query))
+        return found
+
     async def find_generation(self, account: str, generation_id: str) -> Entry | None:
         """The row of a provider's generation."""
         found = await self._select(generations.c.account == account, generations.c.generation_id == generation_id)

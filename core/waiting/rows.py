@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from prefect_video.errors import LedgerUnavailable
 from prefect_video.ledger import Entry, Ledger, State
-from prefect_video.ledger.records import UNFINISHED
 
 logger = logging.getLogger(__name__)
 
@@ -90,20 +89,18 @@ class RowWatch:
     async def _look(self, changed: frozenset[str] | None) -> None:
         """Answers whoever can be answered; rows that are said to stand as they stood are not asked for."""
         if self._joined:
-            entries = await self._ledger.get_many(list(self._joined))
-            abandoned = await self._abandoned(entries)
-            _answer(
-                self._joined,
-                (e for e in entries if e.state not in UNFINISHED or e.attention or e.owner in abandoned),
-            )
+            owners = await self._ledger.carried(list(self._joined))
+            abandoned = await self._abandoned(set(owners.values()))
+            due = [entry_id for entry_id in self._joined if owners.get(entry_id) in abandoned]
+            if due:
+                _answer(self._joined, await self._ledger.get_many(due))
         worth = set(self._submitted) if changed is None else (changed | self._unseen) & self._submitted.keys()
         self._unseen.clear()
         if worth:
             _answer(self._submitted, await self._ledger.moved(worth, out_of=State.SUBMITTED))
 
-    async def _abandoned(self, entries: list[Entry]) -> set[str | None]:
-        owners = {entry.owner for entry in entries if entry.owner}
-        dead: set[str | None] = {owner for owner in owners if not await self._ledger.owner_alive(owner)}
+    async def _abandoned(self, owners: Collection[str | None]) -> set[str | None]:
+        dead: set[str | None] = {owner for owner in owners if owner and not await self._ledger.owner_alive(owner)}
         return dead | {None}
 
     def _fail(self, error: Exception) -> None:
