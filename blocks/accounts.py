@@ -58,6 +58,24 @@ class ProviderCredentials(CredentialsBlock):
         description="When the provider no longer knows a paid generation: hold for a human, or buy it again.",
     )
 
+    deadline_seconds: float | None = Field(
+        default=None, gt=0, title="Deadline", description="Seconds after its submit that a generation is waited for."
+    )
+    on_deadline: Literal["cancel", "leave", "hold"] | None = Field(
+        default=None,
+        title="At the deadline",
+        description="Cancel the generation, leave it running for `collect`, or hold it for a human.",
+    )
+    breaker_failures: int | None = Field(
+        default=None, ge=1, title="Breaker failures", description="Troubles in a row that hold submits back; else 5."
+    )
+    breaker_seconds: float | None = Field(
+        default=None, gt=0, title="Breaker seconds", description="Until one submit may try again; else 300."
+    )
+    on_open: Literal["wait", "fail"] | None = Field(
+        default=None, title="While the breaker is open", description="Submits wait, or fail at once."
+    )
+
     @abstractmethod
     def get_client(self, *_args: Any, **_kwargs: Any) -> Provider:
         """The provider that these credentials open.
@@ -76,6 +94,11 @@ class ProviderCredentials(CredentialsBlock):
             "submissions_per_minute": self.submissions_per_minute,
             "on_unknown": self.on_unknown,
             "on_lost": self.on_lost,
+            "deadline_seconds": self.deadline_seconds,
+            "on_deadline": self.on_deadline,
+            "breaker_failures": self.breaker_failures,
+            "breaker_seconds": self.breaker_seconds,
+            "on_open": self.on_open,
         }
 
     def webhook_secrets(self, from_environment: str | None = None) -> tuple[str, ...]:

@@ -194,18 +194,35 @@ async def _concurrency_limit(studio: Any, *, create: bool) -> list[Check]:
     name = studio.settings.concurrency_limit
     if name is None:
         return []
+    import httpx
+    from prefect.exceptions import PrefectException
+
+    try:
+        found = await _limit(name, create_with=studio.account_slots or DEFAULT_IN_FLIGHT if create else None)
+    except (httpx.HTTPError, PrefectException, RuntimeError) as error:
+        # The client raises RuntimeError when no server answers at all.
+        detail = f"{name!r} cannot be looked at: {error or type(error).__name__}"
+        return [Check(name="concurrency limit", ok=False, detail=detail, fix="see that Prefect's API answers")]
+    if found is None:
+        fix = "create it with `prefect-video doctor --fix`; runs fail without it"
+        return [Check(name="concurrency limit", ok=False, detail=f"{name!r} does not exist", fix=fix)]
+    return [Check(name="concurrency limit", ok=True, detail=f"{name!r}: {found.active_slots} of {found.limit} taken")]
+
+
+async def _limit(name: str, *, create_with: int | None) -> Any:
+    """Prefect's limit of that name, None when there is none; one that an operator has set is left as it is."""
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
     from prefect.exceptions import ObjectNotFound
 
     async with get_client() as client:
-        if create:
-            await client.upsert_global_concurrency_limit_by_name(name, limit=studio.account_slots or DEFAULT_IN_FLIGHT)
         try:
-            found = await client.read_global_concurrency_limit_by_name(name)
+            return await client.read_global_concurrency_limit_by_name(name)
         except ObjectNotFound:
-            fix = "create it with `prefect-video doctor --fix`; runs fail without it"
-            return [Check(name="concurrency limit", ok=False, detail=f"{name!r} does not exist", fix=fix)]
-    return [Check(name="concurrency limit", ok=True, detail=f"{name!r}: {found.active_slots} of {found.limit} taken")]
+            if create_with is None:
+                return None
+        await client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=create_with))
+        return await client.read_global_concurrency_limit_by_name(name)
 
 
 async def _store(studio: Any) -> str:
