@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from prefect_video.ledger import Ledger, ReceivedEvent
 
+_GATHER_SECONDS: Final = 0.02
+"""Between two transactions: one costs as much as ten events do, and a storm would fill the processor with them."""
+
 
 class Inbox:
-    """Makes events durable; while one transaction is being committed, the next ones gather."""
+    """Makes events durable; while one transaction is being committed, and shortly after it, the next ones gather."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._free_at = 0.0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
         self._waiting: list[tuple[ReceivedEvent, asyncio.Future[bool]]] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -30,21 +37,36 @@ class Inbox:
             self._writing = asyncio.create_task(self._write(), name="webhook inbox")
         return await written
 
+    async def quiet(self) -> None:
+        """Returns when no transaction is under way: whatever else there is to do gives way to one."""
+        await self._quiet.wait()
+
     async def aclose(self) -> None:
         """Waits for what is being written."""
         if self._writing is not None:
             await self._writing
 
     async def _write(self) -> None:
+        clock = asyncio.get_running_loop().time
         while self._waiting:
+            if (early := self._free_at - clock()) > 0:
+                await asyncio.sleep(early)
             batch, self._waiting = self._waiting, []
+            self._quiet.clear()
             try:
-                fresh = await self._ledger.receive_events([event for event, _ in batch])
-            except Exception as error:  # noqa: BLE001  theirs: each waits for an answer, and the next ones for this task
-                for _, written in batch:
-                    if not written.done():
-                        written.set_exception(error)
-                continue
-            for (_, written), is_new in zip(batch, fresh, strict=True):
+                await self._settle(batch)
+            finally:
+                self._quiet.set()
+                self._free_at = clock() + _GATHER_SECONDS
+
+    async def _settle(self, batch: list[tuple[ReceivedEvent, asyncio.Future[bool]]]) -> None:
+        try:
+            fresh = await self._ledger.receive_events([event for event, _ in batch])
+        except Exception as error:  # noqa: BLE001  theirs: each waits for an answer, and the next ones for this task
+            for _, written in batch:
                 if not written.done():
-                    written.set_result(is_new)
+                    written.set_exception(error)
+            return
+        for (_, written), is_new in zip(batch, fresh, strict=True):
+            if not written.done():
+                written.set_result(is_new)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from starlette.applications import Starlette
 
 from prefect_video.emulator import Emulator
 from prefect_video.ledger import Entry, Ledger, ReceivedEvent
+from prefect_video.service import inbox as module
 from prefect_video.service.accounts import Accounts
 from prefect_video.service.handling import is_about
 from prefect_video.service.inbox import Inbox
@@ -94,4 +96,25 @@ async def test_a_defect_in_writing_leaves_nobody_without_an_answer(
         with pytest.raises(UnicodeEncodeError):
             await inbox.put(an_event())
     assert await inbox.put(an_event())
+    await inbox.aclose()
+
+
+async def test_deliveries_that_come_in_together_share_transactions(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    receive = Ledger.receive_events
+
+    async def counted(self: Ledger, events: list[ReceivedEvent]) -> list[bool]:
+        batches.append(len(events))
+        return await receive(self, events)
+
+    monkeypatch.setattr(Ledger, "receive_events", counted)
+    monkeypatch.setattr(module, "_GATHER_SECONDS", 0.5)
+    inbox = Inbox(ledger)
+    assert await inbox.put(an_event("evt_0"))
+    later = [asyncio.create_task(inbox.put(an_event(f"evt_{number}"))) for number in (1, 1, 2)]
+    await inbox.quiet()
+    assert sorted(await asyncio.gather(*later)) == [False, True, True]
+    assert batches == [1, 3]
     await inbox.aclose()
