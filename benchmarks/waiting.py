@@ -14,6 +14,8 @@ import argparse
 import asyncio
 import heapq
 import json
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -35,6 +37,9 @@ from prefect_video.steps import claim_shots, intents_of, poll, submit
 
 FIXED_SECONDS: Final = 31.0
 SIGMA: Final = 0.4
+SECRET: Final = "whsec_benchmark"
+ANNOUNCED_SECONDS: Final = 1.5
+"""With webhooks, the 95th percentile of the time from end to notice may be this long, whatever a generation takes."""
 SHOT_SECONDS: Final = 4
 """Length of the videos: with times spread log-normally, 9 seconds of work for each second is the median."""
 
@@ -122,10 +127,12 @@ def naive(pause_seconds: float) -> Client:
     return make_all
 
 
-async def watched(order: Order) -> Noticed:
+async def watched(order: Order, *, webhook_url: str | None = None) -> Noticed:
     """The steps of this package, over a new ledger: submit, then wait in the shared watcher."""
     noticed: Noticed = {}
-    async with open_studio(order.endpoint, order.folder, at_once=order.at_once, speed=order.speed) as studio:
+    async with open_studio(
+        order.endpoint, order.folder, at_once=order.at_once, speed=order.speed, webhook_url=webhook_url
+    ) as studio:
         intents = await intents_of(studio, Project(name="waiting", shots=order.shots()))
         claims = await claim_shots(studio, intents, budgets=(), partial=False)
 
@@ -139,6 +146,37 @@ async def watched(order: Order) -> Noticed:
     return noticed
 
 
+async def announced(order: Order) -> Noticed:
+    """The same, with a webhook receiver in a process of its own."""
+    async with receiver(order) as address:
+        return await watched(order, webhook_url=address)
+
+
+@asynccontextmanager
+async def receiver(order: Order) -> AsyncIterator[str]:
+    """`prefect-video serve` over the order's ledger: its address."""
+    settings = {
+        "SORA_API_KEY": "sk-emulator",
+        "SORA_API_ENDPOINT": order.endpoint,
+        "SORA_PLAN": "emulator",
+        "SORA_WEBHOOK_SECRET": SECRET,
+        "PREFECT_VIDEO_LEDGER_URL": f"sqlite:///{order.folder / 'ledger.db'}",
+        "PREFECT_VIDEO_STORE": (order.folder / "store").as_uri(),
+        "PREFECT_HOME": str(order.folder),
+        "NO_COLOR": "1",
+    }
+    command = [str(Path(sys.executable).parent / "prefect-video"), "serve", "--port", "0"]
+    process = await asyncio.create_subprocess_exec(*command, env={**os.environ, **settings}, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        line = (await process.stdout.readline()).decode()
+        yield line.split("Serving on ")[1].split(". ")[0]
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+        await process.wait()
+
+
 def rows(speed: float) -> list[Row]:
     """The table: fixed times as in the task, then times without any hint."""
     fixed = ("--times", f"fixed:{FIXED_SECONDS}", "--speed", str(speed))
@@ -149,6 +187,14 @@ def rows(speed: float) -> list[Row]:
         Row("asks every 15 s", naive(15.0), fixed),
         Row("watcher", watched, fixed, **held),
         Row("watcher, provider without lists", watched, (*fixed, "--listing", "404"), **held),
+        Row(
+            "watcher with webhooks",
+            announced,
+            (*fixed, "--webhook-secret", SECRET),
+            most_requests=1.2,
+            most_late=ANNOUNCED_SECONDS * speed / FIXED_SECONDS,
+            most_makespan=1.05,
+        ),
         Row("watcher, log-normal, no hint", watched, spread, most_requests=5.0, most_late=0.12),
     ]
 

@@ -26,6 +26,8 @@ from prefect_video.steps import claim_shots, intents_of, poll, submit
 from prefect_video.storage import open_store
 from prefect_video.studio import Studio, StudioSettings
 
+SETTLE_SECONDS: Final = 300.0
+"""The longest that it may take until all are waited for."""
 REST_SECONDS: Final = 10.0
 
 _opening: Final = asyncio.Lock()
@@ -33,9 +35,11 @@ _opening: Final = asyncio.Lock()
 
 
 @asynccontextmanager
-async def open_studio(endpoint: str, folder: Path, *, at_once: int, speed: float = 1.0) -> AsyncIterator[Studio]:
-    """A studio over a new ledger, with room for so many generations at once."""
-    provider = SoraProvider(api_key="sk-emulator", endpoint=endpoint, plan="emulator", name="emulator")
+async def open_studio(
+    endpoint: str, folder: Path, *, at_once: int, speed: float = 1.0, webhook_url: str | None = None
+) -> AsyncIterator[Studio]:
+    """A studio over the folder's ledger, with room for so many generations at once."""
+    provider = SoraProvider(api_key="sk-emulator", endpoint=endpoint, plan="emulator")
     least, most = provider.capabilities.work_seconds_per_second
     provider.capabilities = replace(
         provider.capabilities, concurrency=at_once, work_seconds_per_second=(least / speed, most / speed)
@@ -48,7 +52,9 @@ async def open_studio(endpoint: str, folder: Path, *, at_once: int, speed: float
         ledger=ledger,
         store=open_store(store),
         store_name=store,
-        settings=StudioSettings(max_in_flight=at_once, deadline_seconds=86_400, spool=folder / "spool"),
+        settings=StudioSettings(
+            max_in_flight=at_once, deadline_seconds=86_400, spool=folder / "spool", webhook_url=webhook_url
+        ),
     )
     async with studio:
         yield studio
@@ -65,7 +71,9 @@ async def measure(endpoint: str, folder: Path, waiting: int) -> dict[str, float]
         ids = [claim.entry.id for claim in claims if claim.entry]
         await asyncio.gather(*(submit(studio, entry_id) for entry_id in ids))
         polls = [asyncio.create_task(poll(studio, entry_id)) for entry_id in ids]
-        await asyncio.sleep(REST_SECONDS / 2)
+        async with asyncio.timeout(SETTLE_SECONDS):
+            while len(studio.watcher._watches) < waiting:
+                await asyncio.sleep(0.1)
         asked, cpu, clock = await asked_so_far(endpoint), time.process_time(), time.monotonic()
         await asyncio.sleep(REST_SECONDS)
         load = (time.process_time() - cpu) / (time.monotonic() - clock)
