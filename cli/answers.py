@@ -88,6 +88,11 @@ def error_object(error: str) -> dict[str, Any]:
     return {"error": error}
 
 
+def one_line(error: BaseException) -> str:
+    """An error of somebody else's, in one line of ours."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def table(*columns: str, title: str | None = None, right: tuple[str, ...] = ()) -> Table:
     """A plain table; `right` names the columns of numbers."""
     made = Table(

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
-from prefect_video.cli.answers import say
+from prefect_video.cli.answers import one_line, say
 
 STARTUP_SETTINGS: Final = {
     # In an empty home the embedded server migrates its database first; Prefect itself gives up after 20 s.
@@ -29,10 +29,12 @@ _SERVER_CONSOLE: Final = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
 _FOREIGN: Final = ("httpx", "httpcore", "alembic", "sqlalchemy", "aiosqlite", "asyncio", "aiobotocore", "botocore")
 _PREFECT_WORKERS: Final = ("EventsWorker", "APILogWorker")
 """Prefect's background senders; at exit they warn of what they are still sending."""
+_PREFECT_EVENTS: Final = ("prefect.events", "prefect._internal.concurrency")
+"""When the API is gone they print every event that they cannot send; that it is gone the run says itself."""
 
 
 class PrefectUnavailable(Exception):
-    """Prefect's API cannot be used; the message says what to do. Nothing was sent to a provider."""
+    """Prefect's API cannot be used; the message says what to do."""
 
 
 def quiet_libraries() -> None:
@@ -88,14 +90,13 @@ async def _ask(url: str | None) -> None:
         trouble = error
     if trouble is None:
         return
-    first_line = (str(trouble).strip() or type(trouble).__name__).splitlines()[0]
     if url:
         raise PrefectUnavailable(
-            f"the Prefect API at {url} does not answer ({first_line}). Start it (`prefect server start`), correct"
+            f"the Prefect API at {url} does not answer ({one_line(trouble)}). Start it (`prefect server start`), correct"
             " PREFECT_API_URL or the active profile, or unset it to use the embedded server. Nothing was sent."
         ) from trouble
     raise PrefectUnavailable(
-        f"Prefect's embedded server did not start ({first_line}). Allow it more time with"
+        f"Prefect's embedded server did not start ({one_line(trouble)}). Allow it more time with"
         " PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, or start one yourself (`prefect server start`) and set"
         " PREFECT_API_URL. Nothing was sent."
     ) from trouble
@@ -137,6 +138,10 @@ def _silent_server() -> Iterator[None]:
 
 def _drop_run_logs() -> None:
     """Keeps the failures of runs, which our report tells, off the console; the API still gets them."""
+    # A log that cannot be sent is told of on stderr otherwise, by the handler itself.
+    logging.raiseExceptions = False
+    for name in _PREFECT_EVENTS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     for name in ("prefect", ""):
         for handler in logging.getLogger(name).handlers:
             handler.addFilter(_is_not_about_a_run)
@@ -165,4 +170,4 @@ class _OneLine(logging.Formatter):
 
 
 def _is_not_in_the_report(record: logging.LogRecord) -> bool:
-    return record.name != "prefect_video.production" or bool(record.exc_info)
+    return record.name != "prefect_video.making" or bool(record.exc_info)

@@ -22,6 +22,7 @@ from prefect_video.cli.answers import (
     OVER_BUDGET,
     TERMINATED,
     Interrupted,
+    one_line,
     out,
     place,
     print_json,
@@ -215,21 +216,33 @@ def _run_to_its_end(project: Project, wanted: Wanted) -> ProjectReport:
 
 async def _run_flow(project: Project, wanted: Wanted) -> ProjectReport:
     from prefect_video.flows import generate_project
+    from prefect_video.flows.artifacts import API_TROUBLE
+    from prefect_video.flows.outcomes import keeping_outcome
 
     ref = wanted.studio.refs(project)[0]
     named = wanted.studio.provider or project.provider
-    try:
-        return await generate_project(
-            project,
-            provider=named or ref.provider,
-            store=ref.store,
-            ledger=ref.ledger,
-            max_in_flight=ref.max_in_flight,
-            refresh=wanted.refresh,
-            wait=wanted.wait,
-        )
-    except ProjectFailed as error:
-        return error.report
+    with keeping_outcome() as outcome:
+        try:
+            return await generate_project(
+                project,
+                provider=named or ref.provider,
+                store=ref.store,
+                ledger=ref.ledger,
+                max_in_flight=ref.max_in_flight,
+                refresh=wanted.refresh,
+                wait=wanted.wait,
+            )
+        except ProjectFailed as error:
+            return error.report
+        except API_TROUBLE as error:
+            trouble = one_line(error)
+            if outcome.report is None:
+                raise PrefectUnavailable(
+                    f"Prefect's API failed during the run ({trouble}). What was submitted goes on and is kept: run the"
+                    " same command again, or fetch it with: prefect-video collect --wait"
+                ) from error
+            say(f"Prefect's API was not told of the run's end ({trouble}); its shots ended as reported here.")
+            return outcome.report
 
 
 def _default_choice(ref: StudioRef) -> str:

@@ -24,6 +24,9 @@ from prefect_video.shots import Project
 
 logger = logging.getLogger(__name__)
 
+API_TROUBLE: Final = (PrefectException, httpx.HTTPError)
+"""What Prefect's client raises when the API cannot be reached or refuses."""
+
 LINKS_LIMIT: Final = 50
 """Link artifacts of one run at the most; the table holds every address anyway."""
 
@@ -71,29 +74,40 @@ class Progress:
 
     async def _write_changes(self) -> None:
         over = False
-        while not over:
-            await self._changed.wait()
-            self._changed.clear()
-            over = self._over
-            await self._write()
+        try:
+            while not over:
+                await self._changed.wait()
+                self._changed.clear()
+                over = self._over
+                await self._write()
+        except API_TROUBLE as error:
+            # Not tried again with the next shot: the client has done so for a minute.
+            logger.warning("the progress artifact could not be written: %s", error)
 
     async def _write(self) -> None:
         percent = 100.0 * self._ended / self._total
-        try:
-            if self._artifact is None:
-                self._artifact = await acreate_progress_artifact(
-                    progress=percent, key=artifact_key("progress", self._project.name), description=self._project.name
-                )
-            else:
-                await aupdate_progress_artifact(self._artifact, progress=percent)
-        except (PrefectException, httpx.HTTPError) as error:
-            logger.warning("the progress artifact could not be written: %s", error)
+        if self._artifact is None:
+            self._artifact = await acreate_progress_artifact(
+                progress=percent, key=artifact_key("progress", self._project.name), description=self._project.name
+            )
+        else:
+            await aupdate_progress_artifact(self._artifact, progress=percent)
 
 
 async def publish_table(report: ProjectReport) -> None:
-    """Writes the table of a run's shots, and a link to each video that it made."""
+    """Writes the table of a run's shots, and a link to each video that it made.
+
+    Like `Progress` it never decides about a video: the shots are made and paid by now.
+    """
     if FlowRunContext.get() is None:
         return
+    try:
+        await _publish_table(report)
+    except API_TROUBLE as error:
+        logger.warning("the table of shots could not be written: %s", error)
+
+
+async def _publish_table(report: ProjectReport) -> None:
     await acreate_table_artifact(
         key=artifact_key("shots", report.project),
         table=[_row(shot) for shot in report.shots],

@@ -10,6 +10,7 @@ from prefect.context import FlowRunContext
 
 from prefect_video.flows.artifacts import Progress, publish_table
 from prefect_video.flows.cancelling import cancel_generations
+from prefect_video.flows.outcomes import keep_report
 from prefect_video.production import produce_project
 from prefect_video.reports import ProjectFailed, ProjectReport
 from prefect_video.shots import Project
@@ -69,6 +70,7 @@ async def generate_project(
             on_report=progress.shot_ended,
             wait=wait,
         )
+    keep_report(report)
     await publish_table(report)
     if report.failures:
         raise ProjectFailed(report)

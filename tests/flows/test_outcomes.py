@@ -1,0 +1,83 @@
+"""What the command tells when Prefect's API fails while the shots are made and paid."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, NoReturn
+
+import httpx
+import pytest
+from prefect.flow_engine import AsyncFlowRunEngine
+from prefect.states import State
+
+from prefect_video.cli import main, making
+from prefect_video.emulator import Emulator
+from prefect_video.flows import artifacts
+
+
+@pytest.fixture
+def film(studio: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = studio / "film.yaml"
+    path.write_text(
+        "project: film\ndefaults: {duration: 1, resolution: 480p}\n"
+        'shots:\n  - {id: sea, prompt: the sea}\n  - {id: fog, prompt: "[policy] fog"}\n'
+    )
+    monkeypatch.setattr(making, "connect", lambda: None)
+    return path
+
+
+async def unreachable(*given: Any, **named: Any) -> NoReturn:
+    raise httpx.ConnectError("All connection attempts failed")
+
+
+def ending_fails_from(state_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = AsyncFlowRunEngine.set_state
+
+    async def set_state(engine: Any, state: State[Any], force: bool = False) -> Any:
+        if engine.flow_run and (state.name == state_name or state.is_final()):
+            await unreachable()
+        return await told(engine, state, force)
+
+    monkeypatch.setattr(AsyncFlowRunEngine, "set_state", set_state)
+
+
+def test_artifacts_that_cannot_be_written_decide_about_no_video(
+    film: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(artifacts, "acreate_table_artifact", unreachable)
+    with caplog.at_level(logging.WARNING, "prefect_video.flows.artifacts"):
+        status = main(["run", str(film), "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert status == 1
+    assert [shot["status"] for shot in report["shots"]] == ["stored", "failed"]
+    assert report["cost_usd"] == 0.3
+
+
+def test_an_end_that_prefect_is_not_told_of_is_reported_all_the_same(
+    film: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending_fails_from("Completed", monkeypatch)
+    status = main(["run", str(film), "--json"])
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    assert status == 1
+    assert (report["project"], report["cost_usd"]) == ("film", 0.3)
+    assert [shot["status"] for shot in report["shots"]] == ["stored", "failed"]
+    assert "Prefect's API was not told of the run's end (All connection attempts failed)" in said.err
+    assert "Traceback" not in said.err
+    assert "defect" not in said.err
+
+
+def test_an_api_that_fails_at_the_beginning_is_named(
+    film: Path, emulator: Emulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending_fails_from("Running", monkeypatch)
+    status = main(["run", str(film), "--json"])
+    said = capsys.readouterr()
+    assert status == 1
+    assert json.loads(said.out)["project"] == "film"
+    assert "Prefect's API failed during the run" in said.err
+    assert "defect" not in said.err
+    assert emulator.books()["submitted"] == 0
