@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
+from prefect_video.costs import with_costs
 from prefect_video.errors import BudgetExceeded
 from prefect_video.making import Making, OnReport
 from prefect_video.reports import ProjectReport
@@ -53,18 +55,21 @@ async def produce_project(
         BudgetExceeded: The project does not fit a limit; nothing was sent.
         LedgerError: The ledger cannot be used; nothing was sent.
     """
-    began = time.monotonic()
+    began, began_at = time.monotonic(), datetime.now(UTC)
+    flow_run_id = flow_run_id or f"run-{uuid.uuid4()}"
     asking = {
         "refresh": refresh,
         "ttl_seconds": studio.settings.ttl_seconds,
-        "flow_run_id": flow_run_id or f"run-{uuid.uuid4()}",
+        "flow_run_id": flow_run_id,
     }
     studios = [studio, *others]
     wanted = await wanted_of(project, studios, **asking)
     making = Making(project, studios, steps_of, on_report, departure=None if wait else Departure())
     await _claim(project, wanted, making)
     reports = await making.all(wanted)
-    return ProjectReport(project=project.name, shots=tuple(reports), seconds=time.monotonic() - began)
+    intents = [one.intent for one in wanted]
+    shots = await with_costs(reports, intents, studio.ledger, flow_run_id=flow_run_id, since=began_at)
+    return ProjectReport(project=project.name, shots=shots, seconds=time.monotonic() - began)
 
 
 async def _claim(project: Project, wanted: Sequence[Wanted], making: Making) -> None:

@@ -25,7 +25,7 @@ from prefect_video.errors import (
     ShotsFailed,
     StoreError,
 )
-from prefect_video.ledger import Intent
+from prefect_video.ledger import Entry, Intent
 from prefect_video.steps import Produced
 from prefect_video.steps.producing import InFlight
 
@@ -42,7 +42,8 @@ class ShotReport(BaseModel):
         uri: Where the video is.
         sha256: Its digest.
         bytes: Its size.
-        cost_usd: What this run paid for it; 0 when it was stored before, None when the price is not known.
+        cost_usd: What this run paid for it, video or not; what is expected for one in flight, 0 where an earlier run
+            paid, None when the price is not known.
         cached: Whether it was stored before.
         generation_id: The provider's id.
         error: Why there is no video, and what to do.
@@ -66,15 +67,12 @@ class ShotReport(BaseModel):
     @classmethod
     def stored(cls, intent: Intent, produced: Produced, asset: Asset) -> ShotReport:
         """The report of a shot that has its video."""
-        entry = produced.entry
-        paid = entry.actual_usd if entry.actual_usd is not None else entry.reserved_usd
         return cls(
             id=label(intent),
             status="stored",
             uri=asset.uri,
             sha256=asset.sha256,
             bytes=asset.bytes,
-            cost_usd=Decimal(0) if produced.cached else paid,
             cached=produced.cached,
             generation_id=asset.generation_id,
             asset=asset,
@@ -92,11 +90,10 @@ class ShotReport(BaseModel):
 
     @classmethod
     def in_flight(cls, intent: Intent, left: InFlight) -> ShotReport:
-        """The report of a shot that is left at the provider; its cost is what is expected."""
+        """The report of a shot that is left at the provider."""
         return cls(
             id=label(intent),
             status="in_flight",
-            cost_usd=left.entry.reserved_usd if left.ours else Decimal(0),
             generation_id=left.entry.generation_id,
         )
 
@@ -159,7 +156,7 @@ class ProjectFailed(ShotsFailed):
         self.report = report
 
 
-def label(intent: Intent) -> str:
+def label(intent: Intent | Entry) -> str:
     """How a take of a shot is called in reports: `opening`, `opening@2`."""
     return intent.shot.id if intent.take == 1 else f"{intent.shot.id}@{intent.take}"
 
