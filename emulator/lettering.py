@@ -5,6 +5,7 @@ from __future__ import annotations
 from PIL import Image, ImageDraw, ImageFont
 
 from prefect_video.emulator.clips import ClipSpec
+from prefect_video.emulator.spelling import spelled
 
 WHITE, BLACK, NEUTRAL = 235, 16, 128
 MAX_LINES = 4
@@ -17,7 +18,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 class Lettering:
     """Text laid over the frames of one clip; drawn once, pasted many times.
 
-    Pillow's own font is used, so that it looks the same on every machine; letters it lacks show as boxes.
+    Pillow's own font is used, so that it looks the same on every machine; what it lacks is spelled out.
     """
 
     def __init__(self, spec: ClipSpec) -> None:
@@ -81,7 +82,7 @@ def _line(text: str, font: Font, strength: int = 255) -> Image.Image:
 def _caption_panel(spec: ClipSpec, margin: int, font: Font, small: Font) -> Image.Image:
     """The wrapped prompt over a small line with model and clip number, as a mask across the whole width."""
     lines = [_line(text, font) for text in wrap(spec.prompt, font, spec.width - 2 * margin)]
-    lines.append(_line(f"{spec.model[:40]}   clip {spec.key[:8]}", small, strength=215))
+    lines.append(_line(f"{spelled(spec.model)[:40]}   clip {spec.key[:8]}", small, strength=215))
     height = sum(line.height for line in lines) + round(margin * 2)
     panel = Image.new("L", (spec.width, height + height % 2), 0)
     y = margin
@@ -94,7 +95,7 @@ def _caption_panel(spec: ClipSpec, margin: int, font: Font, small: Font) -> Imag
 def wrap(text: str, font: Font, width: int) -> list[str]:
     """Break text into at most MAX_LINES lines of ``width`` pixels; what is left out becomes an ellipsis."""
     lines: list[str] = []
-    words = text[:2000].split()
+    words = spelled(text[:2000]).split()
     while words and len(lines) < MAX_LINES:
         line = _fitting(words, font, width)
         lines.append(line)
