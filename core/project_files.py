@@ -11,11 +11,24 @@ import yaml
 from pydantic import ValidationError
 
 from prefect_video.errors import InvalidInput
+from prefect_video.mistakes import describe
 from prefect_video.shots import Project
 
 FILE_LIMIT_BYTES: Final = 16 * 2**20
 
 _Path = tuple[str | int, ...]
+
+
+class InvalidProject(InvalidInput):
+    """The file is read and what it asks for cannot be meant.
+
+    Attributes:
+        project: The name that it gives, where it gives one.
+    """
+
+    def __init__(self, message: str, project: str | None = None) -> None:
+        super().__init__(message)
+        self.project = project
 
 
 def load_project(path: Path | str) -> Project:
@@ -26,13 +39,23 @@ def load_project(path: Path | str) -> Project:
     """
     path = Path(path)
     text = _read(path)
-    data, lines = _parse(text, path)
+    try:
+        data, lines = _parse(text, path)
+        return _project(data, lines, path)
+    except RecursionError as error:
+        raise InvalidInput(f"{path}: its brackets are nested too deeply; is it a project file?") from error
+
+
+def _project(data: Any, lines: dict[_Path, int], path: Path) -> Project:
     if not isinstance(data, dict):
         raise InvalidInput(f"{path}: a project file holds a mapping with `project` and `shots`, not {_kind(data)}")
     try:
         return Project.model_validate(data)
     except ValidationError as error:
-        raise InvalidInput("\n".join(describe(error, data, source=str(path), lines=lines))) from error
+        name = data.get("project")
+        raise InvalidProject(
+            "\n".join(describe(error, data, source=str(path), lines=lines)), name if isinstance(name, str) else None
+        ) from error
 
 
 def project_schema() -> dict[str, Any]:
@@ -43,56 +66,6 @@ def project_schema() -> dict[str, Any]:
         **schema,
         "title": "prefect-video project",
     }
-
-
-def describe(
-    error: ValidationError, data: Any, *, source: str = "", lines: dict[_Path, int] | None = None
-) -> list[str]:
-    """One line for each thing that is wrong in the data of a project or a shot."""
-    return list(dict.fromkeys(_describe(one, data, source, lines or {}) for one in error.errors()))
-
-
-def _describe(one: Any, data: Any, source: str, lines: dict[_Path, int]) -> str:
-    location: _Path = tuple(part for part in one["loc"])
-    line = next((lines[location[:n]] for n in range(len(location), -1, -1) if location[:n] in lines), None)
-    where = [f"{source}:{line}" if source and line else source]
-    field = location
-    if len(location) >= 2 and location[0] == "shots" and isinstance(location[1], int):
-        where.append(_shot_name(data, location[1]))
-        field = location[2:]
-    if field:
-        where.append(".".join(str(part) for part in field))
-    where.append(_what(one))
-    return ": ".join(part for part in where if part)
-
-
-def _what(one: Any) -> str:
-    message = str(one["msg"]).removeprefix("Value error, ")
-    match one["type"]:
-        case "missing":
-            return "this field is missing and required"
-        case "extra_forbidden":
-            return "there is no such field; see `prefect-video schema`"
-        case "string_too_long":
-            return f"{message}; it has {len(one['input']):,}"
-        case "value_error":
-            return message
-        case "string_pattern_mismatch":
-            return f"{_short(one['input'])} is not a name: use letters, digits, `_`, `-` and single dots"
-    given = one.get("input")
-    return f"{message}, not {_short(given)}" if not isinstance(given, dict | list) else message
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def _shot_name(data: Any, index: int) -> str:
-    shots = data.get("shots") if isinstance(data, dict) else None
-    shot = shots[index] if isinstance(shots, list) and index < len(shots) else None
-    name = shot.get("id") if isinstance(shot, dict) else None
-    return f"shot {_short(name)}" if name is not None else f"shot number {index + 1}"
 
 
 def _read(path: Path) -> str:
@@ -144,6 +117,10 @@ def _note_lines(node: yaml.Node, at: _Path, lines: dict[_Path, int], path: Path)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise InvalidInput(
+                    f"{path}:{key.start_mark.line + 1}: the name of a field is one word, without brackets"
+                )
             if key.value in seen:
                 raise InvalidInput(f"{path}:{key.start_mark.line + 1}: {key.value!r} is given twice")
             seen.add(key.value)

@@ -43,6 +43,7 @@ def _whole(value: Any) -> Any:
 Duration = Annotated[int, Field(ge=1, le=20, strict=True), BeforeValidator(_whole)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
 
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SHORT_SIDE: Final[dict[Resolution, int]] = {"480p": 480, "720p": 720, "1080p": 1080}
 
 
@@ -55,6 +56,18 @@ def frame_size(aspect_ratio: AspectRatio, resolution: Resolution) -> tuple[int, 
     short = _SHORT_SIDE[resolution]
     long = -(-short * 16 // 9) + (-(-short * 16 // 9)) % 2
     return {"16:9": (long, short), "9:16": (short, long), "1:1": (short, short)}[aspect_ratio]
+
+
+class MisplacedError(ValueError):
+    """Something is wrong in one place of a project.
+
+    Attributes:
+        at: The place, such as `("shots", 3, "depends_on")`.
+    """
+
+    def __init__(self, message: str, *at: str | int) -> None:
+        super().__init__(message)
+        self.at = at
 
 
 class _Asked(BaseModel):
@@ -232,18 +245,35 @@ class Project(_Asked):
         if not self.shots:
             raise ValueError("shots: a project needs at least one")
         seen: set[str] = set()
-        for shot in self.shots:
+        for number, shot in enumerate(self.shots):
             # Stores may fold case: `A.mp4` and `a.mp4` are one file on many disks.
             if shot.id.casefold() in seen:
-                raise ValueError(f"shot {shot.id!r}: this id is used twice; every shot needs its own")
+                raise MisplacedError(
+                    f"shot {shot.id!r}: this id is used twice; every shot needs its own", "shots", number, "id"
+                )
             seen.add(shot.id.casefold())
-        ids = {shot.id for shot in self.shots}
-        for shot in self.shots:
+        numbers = {shot.id: number for number, shot in enumerate(self.shots)}
+        for number, shot in enumerate(self.shots):
             for needed in shot.depends_on:
-                if needed not in ids:
-                    raise ValueError(f"shot {shot.id!r}: depends_on names {needed!r}, which is not a shot")
+                if needed not in numbers:
+                    message = f"shot {shot.id!r}: depends_on names {needed!r}, which is not a shot"
+                    raise MisplacedError(message, "shots", number, "depends_on")
         if circle := _find_cycle({shot.id: shot.depends_on for shot in self.shots}):
-            raise ValueError(f"shot {circle[0]!r}: depends_on goes in a circle: {' → '.join(circle)}")
+            message = f"shot {circle[0]!r}: depends_on goes in a circle: {' → '.join(circle)}"
+            raise MisplacedError(message, "shots", numbers[circle[0]], "depends_on")
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_are_text(self) -> Self:
+        # Here and not with the shot, which the ledger reads back: what was paid once must be readable for ever.
+        for number, shot in enumerate(self.shots):
+            for field, text in (("prompt", shot.prompt), ("negative_prompt", shot.negative_prompt or "")):
+                if found := _CONTROL.search(text):
+                    raise MisplacedError(
+                        f"shot {shot.id!r}: {field}: character {found.start() + 1} is the control character"
+                        f" U+{ord(found[0]):04X}; only line breaks and tabs are text",
+                        *("shots", number, field),
+                    )
         return self
 
 

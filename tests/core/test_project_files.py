@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_video import InvalidInput, load_project
-from prefect_video.project_files import project_schema
+from prefect_video.project_files import InvalidProject, project_schema
 
 FILM = """\
 project: coffee-ad
@@ -57,15 +57,15 @@ def test_scalars_are_those_of_yaml_1_2(tmp_path: Path) -> None:
     ("shot", "said"),
     [
         ("{id: a}", "film.yaml:3: shot 'a': prompt: this field is missing and required"),
-        ("{id: a, prompt: x, duration: 0}", "shot 'a': duration: Input should be greater than or equal to 1, not 0"),
-        ("{id: a, prompt: x, duration: 25}", "shot 'a': duration: Input should be less than or equal to 20, not 25"),
-        ("{id: a, prompt: x, duration: 10s}", "shot 'a': duration: Input should be a valid integer, not '10s'"),
+        ("{id: a, prompt: x, duration: 0}", "shot 'a': duration: at least 1, not 0"),
+        ("{id: a, prompt: x, duration: 25}", "shot 'a': duration: at most 20, not 25"),
+        ("{id: a, prompt: x, duration: 10s}", "shot 'a': duration: a whole number, not '10s'"),
         ("{id: a, prompt: x, lenght: 3}", "shot 'a': lenght: there is no such field"),
         ("{id: ../a, prompt: x}", "shot '../a': id: '../a' is not a name"),
-        ("{id: a, prompt: ''}", "shot 'a': prompt: String should have at least 1 character"),
+        ("{id: a, prompt: ''}", "shot 'a': prompt: this text is empty"),
         ("{id: a, prompt: x, depends_on: [a]}", "shot 'a': depends_on goes in a circle"),
         ("{prompt: x}", "shot number 1: id: this field is missing"),
-        ("7", "shot number 1: Input should be a valid dictionary"),
+        ("7", "shot number 1: a mapping of fields to values, not 7"),
     ],
 )
 def test_a_bad_shot_is_named_with_its_field(tmp_path: Path, shot: str, said: str) -> None:
@@ -80,12 +80,37 @@ def test_each_problem_has_a_line_of_its_own_with_the_line_in_the_file(tmp_path: 
 
 
 def test_ids_used_twice(tmp_path: Path) -> None:
-    assert "'pour': this id is used twice" in refused(tmp_path, FILM.replace("opening", "pour"))
+    assert "film.yaml:6: shot 'pour': this id is used twice" in refused(tmp_path, FILM.replace("opening", "pour"))
+
+
+def test_what_is_wrong_between_shots_is_told_with_its_line(tmp_path: Path) -> None:
+    said = refused(tmp_path, FILM + "    depends_on: [pour]\n")
+    assert said == "film.yaml:9: shot 'pour': depends_on goes in a circle: pour → pour"
+    said = refused(tmp_path, FILM + "    depends_on: [none]\n")
+    assert said == "film.yaml:9: shot 'pour': depends_on names 'none', which is not a shot"
+
+
+def test_control_characters_are_no_text(tmp_path: Path) -> None:
+    shot = {"id": "a", "prompt": "two\nlines\tof text"}
+    (tmp_path / "film.json").write_text(json.dumps({"project": "ad", "shots": [shot]}))
+    assert load_project(tmp_path / "film.json").shots[0].prompt == shot["prompt"]
+    for field in ("prompt", "negative_prompt"):
+        bad = json.dumps({"project": "ad", "shots": [{**shot, field: "no\0text"}]}, indent=1)
+        said = refused(tmp_path, bad, name="film.json")
+        assert f"shot 'a': {field}: character 3 is the control character U+0000" in said
+        assert not said.startswith("film.json:1:")
+
+
+def test_an_error_tells_the_project_that_the_file_names(tmp_path: Path) -> None:
+    (tmp_path / "film.yaml").write_text("project: ad\nshots: []\n")
+    with pytest.raises(InvalidProject) as caught:
+        load_project(tmp_path / "film.yaml")
+    assert caught.value.project == "ad"
 
 
 def test_a_megabyte_of_prompt_is_refused_and_not_printed(tmp_path: Path) -> None:
     said = refused(tmp_path, FILM.replace("Dawn", "Dawn" * 250_000))
-    assert "at most 32000 characters" in said
+    assert "at most 32,000 characters; it has 1,0" in said
     assert len(said) < 500
 
 
@@ -100,6 +125,10 @@ def test_a_megabyte_of_prompt_is_refused_and_not_printed(tmp_path: Path) -> None
         ("project: &a x\nshots: *a", "aliases are not taken"),
         (b"project: \xff\xfe", "not UTF-8"),
         ("project: !!python/object:os.system x", "not valid YAML"),
+        ("? [a, b]\n: x\n", "film.yaml:1: the name of a field is one word"),
+        ("[" * 3000, "film.yaml: its brackets are nested too deeply"),
+        ("project: 5\nshots: {}\ntitle: x", "film.yaml:1: project: text in quotes, not 5"),
+        ("project: ad\nshots: {}", "film.yaml:2: shots: a list, not a mapping"),
         ("project: ad\nshots: []\n", "a project needs at least one"),
         ("shots: [{id: a, prompt: x}]", "project: this field is missing"),
     ],
@@ -110,6 +139,7 @@ def test_files_that_are_no_project(tmp_path: Path, text: str | bytes, said: str)
 
 def test_json_trouble_is_told_as_json(tmp_path: Path) -> None:
     assert "not valid JSON" in refused(tmp_path, '{"project": "a",}', name="film.json")
+    assert "nested too deeply" in refused(tmp_path, "[" * 100_000, name="film.json")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
