@@ -27,6 +27,7 @@ ROWS_LIMIT: Final = 20
 _WORDS: Final[dict[str, str]] = {
     "claimed": "reserved",
     "before_send": "submitting",
+    "unanswered": "asking the provider whether it was accepted",
     "answered": "submitting",
     "submitted": "being made",
     "polled": "being made",
@@ -34,12 +35,15 @@ _WORDS: Final[dict[str, str]] = {
     "downloading": "downloading",
     "downloaded": "checked",
     "before_publish": "publishing",
+    "not_published": "the store fails, it is tried again for a while",
     "published": "publishing",
     "stored": "stored",
     "ended": "no video",
 }
 _COLOURS: Final = {"stored": "green", "cached": "green", "no video": "red", "waiting": "dim"}
-_TOLD_IN_LINES: Final = frozenset({"being made", "downloading", "stored", "no video"})
+_TOLD_IN_LINES: Final = frozenset(
+    {"being made", "downloading", "stored", "no video", _WORDS["unanswered"], _WORDS["not_published"]}
+)
 _OVER: Final = frozenset({"stored", "cached", "no video"})
 
 

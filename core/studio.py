@@ -45,6 +45,7 @@ DEFAULT_IN_FLIGHT: Final = 10
 Moment = Literal[
     "claimed",
     "before_send",
+    "unanswered",
     "answered",
     "submitted",
     "polled",
@@ -52,6 +53,7 @@ Moment = Literal[
     "downloading",
     "downloaded",
     "before_publish",
+    "not_published",
     "published",
     "stored",
     "ended",

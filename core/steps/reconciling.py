@@ -41,6 +41,7 @@ async def reconcile(studio: Studio, entry: Entry) -> Entry:
         ProviderError: The provider gives no answer; the row stays unknown and can be reconciled later.
     """
     demand_account(studio, entry)
+    studio.tell("unanswered", entry)
     settled_at = (entry.unknown_at or entry.updated_at) + timedelta(seconds=studio.settings.settle_seconds)
     delay = _LOOK_AGAIN_SECONDS
     empty = 0

@@ -6,6 +6,7 @@ import asyncio
 
 from prefect_video.assets import Asset
 from prefect_video.downloads import Downloaded
+from prefect_video.errors import StoreError
 from prefect_video.ledger import Entry, State
 from prefect_video.media import probe
 from prefect_video.storage.publishing import AssetDraft, publish_video
@@ -23,7 +24,11 @@ async def store(studio: Studio, entry_id: str, downloaded: Downloaded) -> Asset:
         return entry.asset
     media = await asyncio.to_thread(probe, downloaded.path)
     studio.tell("before_publish", entry)
-    asset = await publish_video(studio.store, downloaded, media, draft=draft_of(entry))
+    try:
+        asset = await publish_video(studio.store, downloaded, media, draft=draft_of(entry))
+    except StoreError as error:
+        studio.tell("not_published", entry, str(error))
+        raise
     studio.tell("published", entry)
     entry = await studio.ledger.record_stored(entry.id, asset)
     await asyncio.to_thread(downloaded.path.unlink, missing_ok=True)

@@ -246,5 +246,5 @@ def _unusable(path: Path, error: OSError) -> StoreError:
         errno.EEXIST: "a file stands where a folder is needed: use another folder",
         errno.ENAMETOOLONG: "the path is too long: use a shorter store path or shorter names",
     }
-    reason = reasons.get(error.errno or 0, error.strerror or str(error))
+    reason = reasons.get(error.errno or 0, f"{error.strerror or error}: look at the path, or use another store")
     return StoreError(f"store at {error.filename or path}: {reason}")

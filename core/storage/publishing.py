@@ -88,10 +88,14 @@ async def publish_video(store: Store, video: Downloaded, media: Media, *, draft:
     # A video that is there has another content: it must not be seen beside a sidecar that is not its own.
     await store.delete(store.uri(relative))
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=video.path.parent) as folder:
-        thumbnail_uri = await _publish_thumbnail(store, video.path, Path(folder), relative)
-        asset = _asset(store, draft, video, media, thumbnail_uri)
-        await _publish_sidecar(store, asset, Path(folder), relative)
-        await store.publish(video.path, relative, content_type="video/mp4")
+        try:
+            thumbnail_uri = await _publish_thumbnail(store, video.path, Path(folder), relative)
+            asset = _asset(store, draft, video, media, thumbnail_uri)
+            await _publish_sidecar(store, asset, Path(folder), relative)
+            await store.publish(video.path, relative, content_type="video/mp4")
+        except StoreError:
+            await _clear(store, relative)
+            raise
     _log.info("stored %s: %d bytes", asset.uri, asset.bytes)
     return asset
 
@@ -142,6 +146,15 @@ async def _stored(store: Store, relative: PurePosixPath, sha256: str) -> Asset |
     if asset is None or asset.sha256 != sha256 or asset.bytes != size or asset.uri != uri:
         return None
     return asset
+
+
+async def _clear(store: Store, relative: PurePosixPath) -> None:
+    """Removes what was published of a video that was not; the video first, should it be there in spite of the error."""
+    try:
+        for path in (relative, sidecar_path(relative), thumbnail_path(relative)):
+            await store.delete(store.uri(path))
+    except StoreError as error:
+        _log.info("what was published beside %s stays: %s", relative, error)
 
 
 async def _publish_thumbnail(store: Store, video: Path, folder: Path, relative: PurePosixPath) -> str | None:
