@@ -76,7 +76,8 @@ class Moves(LedgerPart):
         )
         if (other := found.scalar_one_or_none()) is not None and other != entry.id:
             raise IllegalTransition(
-                f"entry {entry.id} cannot have generation {generation_id}: it belongs to entry {other}"
+                f"shot {entry.shot.id!r}: {entry.provider} says that generation {generation_id} is its; it belongs"
+                f" to entry {other}: one generation is one video. Tell the provider; see: prefect-video jobs"
             )
 
     async def _demand_none_under_way(self, connection: AsyncConnection, entry: Entry) -> None:
