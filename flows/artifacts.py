@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import re
 from types import TracebackType
@@ -125,8 +126,10 @@ async def _publish_table(report: ProjectReport) -> None:
 
 
 def artifact_key(*parts: str) -> str:
-    """A key as Prefect takes them: lower-case letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+    """A key as Prefect takes them: lower-case letters, digits and dashes; other names get other keys."""
+    name = "-".join(parts)
+    key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return key if key == name else f"{key}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def _row(shot: ShotReport) -> dict[str, str | int | float | None]:
