@@ -35,8 +35,10 @@ REPORT_COMMANDS: Final = frozenset({"run", "shot", "demo"})
 _PIPE_COLUMNS: Final = 200
 
 
-class Interrupted(BaseException):
+class Interrupted(KeyboardInterrupt):
     """The user, or whoever runs the machine, asked for the end.
+
+    Of this kind, because an event loop passes it on at once, whichever of its tasks it met.
 
     Attributes:
         status: The exit status: 130 for Ctrl-C, 143 for SIGTERM.

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final, NoReturn
 
 from cyclopts import App, CycloptsError, Group
 
@@ -16,6 +20,7 @@ from prefect_video.cli.answers import (
     INTERRUPTED,
     INVALID,
     REPORT_COMMANDS,
+    TERMINATED,
     Interrupted,
     error_object,
     report_object,
@@ -92,19 +97,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     quiet_libraries()
     try:
-        status = build_app(summaries=not _names_command(tokens))(
-            tokens, exit_on_error=False, print_error=False, result_action="return_value"
-        )
+        with _heeding_sigterm():
+            status = build_app(summaries=not _names_command(tokens))(
+                tokens, exit_on_error=False, print_error=False, result_action="return_value"
+            )
     except CycloptsError as error:
         asked = f"{tokens[0]} " if tokens and not tokens[0].startswith("-") else ""
         text = str(error) or type(error).__name__
         return _fail(tokens, f"{text.strip()}\nSee: prefect-video {asked}--help", INVALID)
     except (VideoError, PrefectUnavailable) as error:
         return _fail(tokens, str(error), status_of(error))
-    except KeyboardInterrupt:
-        return _fail(tokens, "interrupted", INTERRUPTED)
     except Interrupted as end:
         return _fail(tokens, str(end), end.status)
+    except KeyboardInterrupt:
+        return _fail(tokens, "interrupted", INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has gone; Python must not complain about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -119,6 +125,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             1,
         )
     return status if isinstance(status, int) else 0
+
+
+@contextmanager
+def _heeding_sigterm() -> Iterator[None]:
+    """Ends a command in good order on SIGTERM, unless whoever runs it has said what that does."""
+    in_charge = threading.current_thread() is threading.main_thread()
+    if not in_charge or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        raise Interrupted(TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _names_command(tokens: Sequence[str]) -> bool:

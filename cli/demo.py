@@ -20,9 +20,10 @@ from prefect_video.cli.answers import (
     status_of,
 )
 from prefect_video.cli.first_minute import PrefectUnavailable
-from prefect_video.cli.making import Wanted, produce, show_report, status_of_report
+from prefect_video.cli.making import Wanted, produce
 from prefect_video.cli.options import JsonFlag, QuietFlag, StudioOptions
 from prefect_video.cli.pages import write_manifest, write_page
+from prefect_video.cli.telling import show_report, status_of_report
 from prefect_video.errors import StoreError, VideoError
 from prefect_video.project_files import load_project
 from prefect_video.reports import ProjectReport
@@ -51,6 +52,7 @@ def demo(
         studio=StudioOptions(provider="emulator", store=str(folder / "videos"), ledger=str(folder / "ledger.db")),
         json=json,
         quiet=quiet,
+        flow_for_cached=False,
     )
     try:
         project = load_project(_project_file(folder))

@@ -92,8 +92,8 @@ async def _ask(url: str | None) -> None:
         return
     if url:
         raise PrefectUnavailable(
-            f"the Prefect API at {url} does not answer ({one_line(trouble)}). Start it (`prefect server start`), correct"
-            " PREFECT_API_URL or the active profile, or unset it to use the embedded server. Nothing was sent."
+            f"the Prefect API at {url} does not answer ({one_line(trouble)}). Start it (`prefect server start`),"
+            " correct PREFECT_API_URL or the active profile, or unset it to use the embedded server. Nothing was sent."
         ) from trouble
     raise PrefectUnavailable(
         f"Prefect's embedded server did not start ({one_line(trouble)}). Allow it more time with"

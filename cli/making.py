@@ -6,55 +6,38 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 from cyclopts import Parameter
 from pydantic import ValidationError
 
 from prefect_video.cli.answers import (
-    DONE,
-    FAILED,
     INTERRUPTED,
     INTERRUPTED_TEXT,
-    OVER_BUDGET,
     TERMINATED,
     Interrupted,
     one_line,
-    out,
-    place,
     print_json,
     report_object,
-    safe,
     say,
     status_of,
-    table,
-    usd,
 )
 from prefect_video.cli.first_minute import PrefectUnavailable, connect
 from prefect_video.cli.options import JsonFlag, QuietFlag, RefreshFlag, StudioOptions, WaitFlag
 from prefect_video.cli.progress import Board, showing
 from prefect_video.cli.studios import open_studios
+from prefect_video.cli.telling import show_report, status_of_report
 from prefect_video.errors import InvalidInput, VideoError
+from prefect_video.mistakes import describe
 from prefect_video.opening import DEFAULT_PROJECT, StudioRef
 from prefect_video.planning import Plan, plan_project
-from prefect_video.project_files import describe, load_project
-from prefect_video.reports import ProjectFailed, ProjectReport, ShotStatus
+from prefect_video.production import produce_project
+from prefect_video.project_files import InvalidProject, load_project
+from prefect_video.reports import ProjectFailed, ProjectReport
 from prefect_video.shots import Project, slug
-
-_WITHOUT_VIDEO: Final[Mapping[ShotStatus, str]] = {
-    "failed": "[red]failed[/]",
-    "cancelled": "[yellow]cancelled[/]",
-    "held": "[yellow]held[/]",
-    "over_budget": "[red]over budget[/]",
-    "skipped": "[yellow]skipped[/]",
-    "in_flight": "[blue]in flight[/]",
-}
-
-TABLE_LIMIT: Final = 60
-"""Shots in the final table; of a larger project only those without a video."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +50,7 @@ class Wanted:
         json: One JSON object instead of text.
         quiet: No progress.
         wait: Wait for the videos; otherwise leave when all are at the provider.
+        flow_for_cached: Let Prefect know of a run that finds everything stored.
     """
 
     studio: StudioOptions
@@ -74,6 +58,7 @@ class Wanted:
     json: bool = False
     quiet: bool = False
     wait: bool = True
+    flow_for_cached: bool = True
 
 
 def run(
@@ -97,7 +82,7 @@ def run(
         prefect-video run film.yaml --provider sora --store s3://films/ads --json
     """
     wanted = Wanted(studio=studio, refresh=refresh, json=json, quiet=quiet, wait=wait)
-    return make(lambda: load_project(project_file), wanted)
+    return make(lambda: load_project(project_file), wanted, source=project_file)
 
 
 def shot(
@@ -134,19 +119,28 @@ def shot(
     )
 
 
-def make(read: Callable[[], Project], wanted: Wanted) -> int:
-    """Reads a project, makes it, tells of it; returns the exit status."""
+def make(read: Callable[[], Project], wanted: Wanted, *, source: Path | None = None) -> int:
+    """Reads a project, makes it, tells of it; returns the exit status.
+
+    Args:
+        read: Gives the project.
+        wanted: How it is to be made.
+        source: The file that it is from, to be named with what is wrong in it.
+    """
     name: str | None = None
     try:
         project = read()
         name = project.name
         report = produce(project, wanted)
     except (VideoError, PrefectUnavailable) as error:
+        if isinstance(error, InvalidProject):
+            name = error.project
+        text = _placed(error, source, wanted)
         if wanted.json:
-            print_json(report_object(name, str(error)))
-        say(str(error), error=True)
+            print_json(report_object(name, text))
+        say(text, error=True)
         return status_of(error)
-    except (KeyboardInterrupt, Interrupted) as end:
+    except KeyboardInterrupt as end:
         if wanted.json:
             print_json(report_object(name, INTERRUPTED_TEXT))
         say(f"\n{INTERRUPTED_TEXT}")
@@ -170,29 +164,11 @@ def produce(project: Project, wanted: Wanted) -> ProjectReport:
         say(_default_choice(refs[0]))
     plan = asyncio.run(_prepare(project, refs, wanted.refresh))
     plan.demand_fit()
+    if not wanted.flow_for_cached and all(shot.action == "cached" for shot in plan.shots):
+        return asyncio.run(_find(project, refs))
     connect()
     with contextlib.redirect_stdout(sys.stderr), showing(Board.of(plan), quiet=wanted.quiet):
         return _run_to_its_end(project, wanted)
-
-
-def status_of_report(report: ProjectReport) -> int:
-    """The exit status of a run that has a report."""
-    if any(shot.status == "over_budget" for shot in report.shots):
-        return OVER_BUDGET
-    return FAILED if report.failures else DONE
-
-
-def show_report(report: ProjectReport, *, to_stderr: bool = False, quiet: bool = False) -> None:
-    """Prints a run's outcome for people: a table, and each failed shot with its reason."""
-    if not quiet and not to_stderr:
-        _show_table(report)
-    for shot in report.shots:
-        if shot.degraded:
-            say(f"{shot.id}: made otherwise than wanted: {shot.degraded}")
-    for failed in report.failures:
-        say(f"{failed.id}: {failed.status.replace('_', ' ')}: {failed.error}")
-    if not quiet:
-        _show_totals(report, to_stderr)
 
 
 async def _prepare(project: Project, refs: Sequence[StudioRef], refresh: bool) -> Plan:
@@ -203,11 +179,18 @@ async def _prepare(project: Project, refs: Sequence[StudioRef], refresh: bool) -
     return plan
 
 
+async def _find(project: Project, refs: Sequence[StudioRef]) -> ProjectReport:
+    async with open_studios(refs) as (studio, *others):
+        return await produce_project(studio, project, others=others)
+
+
 def _run_to_its_end(project: Project, wanted: Wanted) -> ProjectReport:
     from prefect.exceptions import TerminationSignal
 
     try:
         return asyncio.run(_run_flow(project, wanted))
+    except Interrupted:
+        raise
     except KeyboardInterrupt:
         raise Interrupted(INTERRUPTED) from None
     except TerminationSignal:
@@ -245,6 +228,14 @@ async def _run_flow(project: Project, wanted: Wanted) -> ProjectReport:
             return outcome.report
 
 
+def _placed(error: Exception, source: Path | None, wanted: Wanted) -> str:
+    """An error with the file that it is about, where it names only what is in the file."""
+    if source is None or not isinstance(error, InvalidInput):
+        return str(error)
+    in_file = ("shot ", "shots ") if wanted.studio.provider else ("shot ", "shots ", "provider: ")
+    return "\n".join(f"{source}: {line}" if line.startswith(in_file) else line for line in str(error).splitlines())
+
+
 def _default_choice(ref: StudioRef) -> str:
     if ref.provider == "sora":
         return "provider: sora, as SORA_API_KEY is set"
@@ -265,35 +256,3 @@ def _checked(data: dict[str, object]) -> Project:
         return Project.model_validate(data)
     except ValidationError as error:
         raise InvalidInput("\n".join(describe(error, data))) from error
-
-
-def _show_table(report: ProjectReport) -> None:
-    shown = report.shots if len(report.shots) <= TABLE_LIMIT else report.failures
-    made = table("shot", "", "length", "paid", "video", right=("length", "paid"))
-    for one in shown:
-        state = "[green]cached[/]" if one.cached else "[green]stored[/]"
-        made.add_row(
-            safe(one.id),
-            state if one.status == "stored" else _WITHOUT_VIDEO[one.status],
-            f"{one.asset.duration_seconds:.1f} s" if one.asset else "",
-            usd(one.cost_usd),
-            safe(place(one.uri)) if one.uri else "",
-        )
-    if shown:
-        out().print(made)
-
-
-def _show_totals(report: ProjectReport, to_stderr: bool) -> None:
-    stored = sum(shot.status == "stored" for shot in report.shots)
-    in_flight = sum(shot.status == "in_flight" for shot in report.shots)
-    cached = sum(shot.cached for shot in report.shots)
-    text = (
-        f"{report.project}: {stored} of {len(report.shots)} stored ({cached} cached),"
-        f" {usd(report.cost_usd)} paid, {report.seconds:.1f} s"
-    )
-    if in_flight:
-        text += f"; {in_flight} in flight: prefect-video collect --wait fetches them"
-    if to_stderr:
-        say(text)
-    else:
-        out().print(text, markup=False, soft_wrap=True)

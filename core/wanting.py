@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Claim, Entry, Intent, Ledger, State
@@ -16,6 +16,8 @@ from prefect_video.steps.claiming import reference_digests, takes_of
 from prefect_video.studio import Studio
 
 logger = logging.getLogger(__name__)
+
+_NAMES_SHOWN: Final = 5
 
 
 @dataclass(eq=False)
@@ -89,12 +91,12 @@ async def wanted_of(project: Project, studios: Sequence[Studio], **asking: Any) 
         asking: What every intent has in common, see `takes_of`.
 
     Raises:
-        InvalidInput: Some shots cannot be made; one line for each.
+        InvalidInput: Some shots cannot be made; one line for each reason.
     """
     candidates = [one for one in studios if one.credentials in project.accounts] if project.accounts else []
     candidates = candidates if project.is_routed and candidates else list(studios[:1])
     unwell = {id(one) for one in candidates if not await _is_well(one)} if len(candidates) > 1 else set()
-    problems: list[str] = []
+    problems: dict[str, list[str]] = {}
     wanted: list[Wanted] = []
     for shot in project.shots:
         try:
@@ -104,7 +106,7 @@ async def wanted_of(project: Project, studios: Sequence[Studio], **asking: Any) 
             fallbacks = _fallbacks(shot, project, routes, studios)
             digests = await reference_digests(shot)
         except InvalidInput as error:
-            problems.append(str(error))
+            problems.setdefault(str(error).removeprefix(f"shot {shot.id!r}: "), []).append(shot.id)
             continue
         ways: list[dict[tuple[int, str], Way]] = [{} for _ in range(shot.takes)]
         for degraded, route in chain(((False, one) for one in routes), ((True, one) for one in fallbacks)):
@@ -112,7 +114,7 @@ async def wanted_of(project: Project, studios: Sequence[Studio], **asking: Any) 
                 same.setdefault((id(route.studio), intent.fingerprint), Way(route, intent, degraded))
         wanted += (Wanted(shot, tuple(same.values()), refusals) for same in ways)
     if problems:
-        raise InvalidInput("\n".join(problems))
+        raise InvalidInput("\n".join(f"{_named(shots)}: {problem}" for problem, shots in problems.items()))
     return wanted
 
 
@@ -147,6 +149,15 @@ def _precedence(way: Way) -> tuple[int, bool]:
     if way.row.state is State.STORED:
         return 0, False
     return 1 if way.row.attention is None else 2, way.row.account != way.intent.account
+
+
+def _named(shot_ids: Sequence[str]) -> str:
+    """Shots by name, the first of them where there are many."""
+    if len(shot_ids) == 1:
+        return f"shot {shot_ids[0]!r}"
+    shown = ", ".join(map(repr, shot_ids[:_NAMES_SHOWN]))
+    left = len(shot_ids) - _NAMES_SHOWN
+    return f"shots {shown}" + (f" and {left} more" if left > 0 else "")
 
 
 async def _is_well(studio: Studio) -> bool:

@@ -31,7 +31,7 @@ def open_provider(name: str, environ: Mapping[str, str] = os.environ) -> Provide
         if point.name == name:
             opener: Opener = point.load()
             return opener(environ)
-    raise InvalidInput(f"there is no provider {name!r}; choose one of {', '.join(provider_names())}")
+    raise InvalidInput(f"provider: there is no provider {name!r}; choose one of {', '.join(provider_names())}")
 
 
 def default_provider(environ: Mapping[str, str] = os.environ) -> str:

@@ -46,7 +46,7 @@ def test_a_bad_file_is_refused_with_its_place(name: str, call: InProcess, quick_
 
     assert answer.status == 2
     assert answer.json == {
-        "project": None,
+        "project": "film" if text.startswith("project: film") and "invalid" not in name else None,
         "shots": [],
         "cost_usd": 0,
         "seconds": 0,
@@ -69,6 +69,23 @@ def test_a_file_that_is_not_there_is_named(call: InProcess) -> None:
 def test_a_folder_is_no_project_file(call: InProcess) -> None:
     Path("folder").mkdir()
     assert "folder: cannot read the file" in call("plan", "folder").err
+
+
+def test_what_a_provider_cannot_make_is_told_once_for_all_shots_with_the_file(call: InProcess) -> None:
+    shots = [f"{{id: s{n}, prompt: x, references: [a.png]}}" for n in range(300)]
+    Path("film.yaml").write_text(project(*shots))
+    answer = call("run", "film.yaml", "--json")
+    assert answer.status == 2
+    assert answer.json["error"].startswith("film.yaml: shots 's0', 's1', 's2', 's3', 's4' and 295 more: ")
+    assert len(answer.json["error"].splitlines()) == 1
+
+
+def test_a_projects_unknown_provider_is_told_with_file_and_field(call: InProcess) -> None:
+    Path("film.yaml").write_text(project("{id: a, prompt: x}", head="project: film\nprovider: sore"))
+    answer = call("run", "film.yaml", "--json")
+    assert answer.status == 2
+    assert answer.json["error"].startswith("film.yaml: provider: there is no provider 'sore'")
+    assert answer.json["project"] == "film"
 
 
 def test_an_unknown_provider_is_refused_with_those_that_there_are(call: InProcess, film: Path) -> None:

@@ -1,0 +1,73 @@
+"""How a run's outcome is told: a table, each shot without a video with its reason, and an exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from prefect_video.cli.answers import DONE, FAILED, OVER_BUDGET, out, place, safe, say, table, usd
+from prefect_video.reports import ProjectReport, ShotStatus
+
+_WITHOUT_VIDEO: Final[Mapping[ShotStatus, str]] = {
+    "failed": "[red]failed[/]",
+    "cancelled": "[yellow]cancelled[/]",
+    "held": "[yellow]held[/]",
+    "over_budget": "[red]over budget[/]",
+    "skipped": "[yellow]skipped[/]",
+    "in_flight": "[blue]in flight[/]",
+}
+
+TABLE_LIMIT: Final = 60
+"""Shots in the final table; of a larger project only those without a video."""
+
+
+def status_of_report(report: ProjectReport) -> int:
+    """The exit status of a run that has a report."""
+    if any(shot.status == "over_budget" for shot in report.shots):
+        return OVER_BUDGET
+    return FAILED if report.failures else DONE
+
+
+def show_report(report: ProjectReport, *, to_stderr: bool = False, quiet: bool = False) -> None:
+    """Prints a run's outcome for people: a table, and each failed shot with its reason."""
+    if not quiet and not to_stderr:
+        _show_table(report)
+    for shot in report.shots:
+        if shot.degraded:
+            say(f"{shot.id}: made otherwise than wanted: {shot.degraded}")
+    for failed in report.failures:
+        say(f"{failed.id}: {failed.status.replace('_', ' ')}: {failed.error}")
+    if not quiet:
+        _show_totals(report, to_stderr)
+
+
+def _show_table(report: ProjectReport) -> None:
+    shown = report.shots if len(report.shots) <= TABLE_LIMIT else report.failures
+    made = table("shot", "", "length", "paid", "video", right=("length", "paid"))
+    for one in shown:
+        state = "[green]cached[/]" if one.cached else "[green]stored[/]"
+        made.add_row(
+            safe(one.id),
+            state if one.status == "stored" else _WITHOUT_VIDEO[one.status],
+            f"{one.asset.duration_seconds:.1f} s" if one.asset else "",
+            usd(one.cost_usd),
+            safe(place(one.uri)) if one.uri else "",
+        )
+    if shown:
+        out().print(made)
+
+
+def _show_totals(report: ProjectReport, to_stderr: bool) -> None:
+    stored = sum(shot.status == "stored" for shot in report.shots)
+    in_flight = sum(shot.status == "in_flight" for shot in report.shots)
+    cached = sum(shot.cached for shot in report.shots)
+    text = (
+        f"{report.project}: {stored} of {len(report.shots)} stored ({cached} cached),"
+        f" {usd(report.cost_usd)} paid, {report.seconds:.1f} s"
+    )
+    if in_flight:
+        text += f"; {in_flight} in flight: prefect-video collect --wait fetches them"
+    if to_stderr:
+        say(text)
+    else:
+        out().print(text, markup=False, soft_wrap=True)
