@@ -73,7 +73,7 @@ def run(
 ) -> int:
     """Make every shot of a project that is not stored yet; run again after a crash, it never pays twice.
 
-    Exit status: 0 all stored, 1 some shot failed, 2 bad input, 3 over budget.
+    Exit status: 0 all stored, 1 some shot failed, 2 bad input, 3 over budget, 130 or 143 interrupted.
 
     Try:
 
@@ -91,10 +91,10 @@ def shot(
     *,
     id: Annotated[str | None, Parameter(help="The shot's name. Default: the prompt's first words.")] = None,
     project: Annotated[str, Parameter(help="The folder in the store and the name in the books.")] = DEFAULT_PROJECT,
-    model: Annotated[str | None, Parameter(help="The provider's name of the model.")] = None,
+    model: Annotated[str | None, Parameter(help="The provider's name of the model. Default: sora-2.")] = None,
     duration: Annotated[str | None, Parameter(help="Whole seconds, 1 to 20. Default: 10.")] = None,
-    aspect_ratio: Annotated[str | None, Parameter(help="`16:9`, `9:16` or `1:1`.")] = None,
-    resolution: Annotated[str | None, Parameter(help="`480p`, `720p` or `1080p`.")] = None,
+    aspect_ratio: Annotated[str | None, Parameter(help="`16:9`, `9:16` or `1:1`. Default: 16:9.")] = None,
+    resolution: Annotated[str | None, Parameter(help="`480p`, `720p` or `1080p`. Default: 1080p.")] = None,
     studio: StudioOptions = StudioOptions(),  # noqa: B008 -- frozen
     refresh: RefreshFlag = False,
     json: JsonFlag = False,

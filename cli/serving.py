@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from prefect_video.cli.answers import DONE, out, safe
+from prefect_video.cli.answers import DONE, Interrupted, out, safe
 from prefect_video.cli.options import LedgerOption, StoreOption, ledger_name
 from prefect_video.errors import VideoError
 
@@ -49,6 +49,9 @@ def serve(
     )
     try:
         asyncio.run(_serve(settings, host, port))
+    except Interrupted:
+        # uvicorn has ended in good order and passes the signal on; whoever runs services expects that.
+        return DONE
     except OSError as error:
         raise VideoError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
     return DONE

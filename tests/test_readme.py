@@ -1,4 +1,4 @@
-"""The README's Python example, run as printed."""
+"""The README's examples: the Python is run as printed, and a real account makes what they ask for."""
 
 import os
 import re
@@ -6,16 +6,40 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from prefect_video import Shot, load_project
+from prefect_video.providers.fitting import check_fit
+from prefect_video.providers.prices import SORA_PLANS
 from prefect_video.storage import open_store
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_example_runs_as_printed_and_pays_once(tmp_path: Path, prefect_api: str) -> None:
+def printed(language: str, beginning: str) -> str:
+    """The README's one example in a language that begins like this."""
     text = (ROOT / "README.md").read_text()
-    example = re.search(r"```python\n(from prefect import flow.*?)```", text, re.DOTALL)
-    assert example is not None
-    (tmp_path / "report.py").write_text(example[1])
+    (example,) = re.findall(rf"```{language}\n({re.escape(beginning)}.*?)```", text, re.DOTALL)
+    return str(example)
+
+
+@pytest.mark.parametrize("plan", SORA_PLANS)
+def test_every_plan_of_a_real_account_makes_what_the_example_asks_for(plan: str) -> None:
+    asked = re.search(r"opening = (Shot\(.*\))", printed("python", "from prefect import flow"))
+    assert asked is not None
+    check_fit(eval(asked[1], {"Shot": Shot}), SORA_PLANS[plan], by=plan)
+
+
+@pytest.mark.parametrize("plan", [plan for plan in SORA_PLANS if plan.startswith("api-tier")])
+def test_every_api_plan_makes_the_project(plan: str, tmp_path: Path) -> None:
+    path = tmp_path / "film.yaml"
+    path.write_text(printed("yaml", "# film.yaml"))
+    for shot in load_project(path).shots:
+        check_fit(shot, SORA_PLANS[plan], by=plan)
+
+
+def test_the_example_runs_as_printed_and_pays_once(tmp_path: Path, prefect_api: str) -> None:
+    (tmp_path / "report.py").write_text(printed("python", "from prefect import flow"))
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("SORA_", "PREFECT_VIDEO_"))}
     environ |= {"PREFECT_API_URL": prefect_api, "PREFECT_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}
     environ |= {"PREFECT_VIDEO_EMULATOR_SPEED": "200"}

@@ -75,6 +75,7 @@ def test_the_demo_run_again_finds_everything_and_bills_nothing(shell: Shell) -> 
     assert answer.status == 0, answer.err
     assert [shot["cached"] for shot in answer.json["shots"]] == [True, True, True]
     assert (answer.json["billed"], answer.json["cost_usd"]) == (0, 0)
+    assert "starting Prefect" not in answer.err
     assert not TRACES.search(answer.err)
 
 

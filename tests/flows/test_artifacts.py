@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 from uuid import UUID
 
@@ -43,6 +44,13 @@ async def test_a_run_that_ends_while_its_progress_is_made_shows_it_once(
 
     await run()
     assert asked == [50.0]
-    shown = await Artifact.aget(key="progress-slow")
+    shown = await Artifact.aget(key=artifacts.artifact_key("progress", "Slow"))
     assert shown is not None
     assert shown.data == 100.0
+
+
+def test_different_names_have_different_keys() -> None:
+    assert artifacts.artifact_key("video", "film", "opening-2") == "video-film-opening-2"
+    keys = {artifacts.artifact_key("video", "film", name) for name in ("a-1", "A_1", "a.1", "A-1")}
+    assert len(keys) == 4
+    assert all(re.fullmatch(r"[a-z0-9-]+", key) for key in keys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,14 +19,17 @@ from prefect_video.flows import artifacts
 
 
 @pytest.fixture
-def film(studio: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def film(studio: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path = studio / "film.yaml"
     path.write_text(
         "project: film\ndefaults: {duration: 1, resolution: 480p}\n"
         'shots:\n  - {id: sea, prompt: the sea}\n  - {id: fog, prompt: "[policy] fog"}\n'
     )
     monkeypatch.setattr(making, "connect", lambda: None)
-    return path
+    ours = logging.getLogger("prefect_video")
+    before = ours.handlers[:], ours.propagate
+    yield path
+    ours.handlers, ours.propagate = before
 
 
 async def unreachable(*given: Any, **named: Any) -> NoReturn:
@@ -44,12 +48,16 @@ def ending_fails_from(state_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_artifacts_that_cannot_be_written_decide_about_no_video(
-    film: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    film: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(artifacts, "acreate_table_artifact", unreachable)
-    with caplog.at_level(logging.WARNING, "prefect_video.flows.artifacts"):
-        status = main(["run", str(film), "--json"])
-    report = json.loads(capsys.readouterr().out)
+    for name in ("acreate_progress_artifact", "acreate_table_artifact"):
+        monkeypatch.setattr(artifacts, name, unreachable)
+    status = main(["run", str(film), "--json"])
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    for part in ("progress artifact", "table of shots"):
+        assert said.err.count(f"warning: the {part} could not be written") == 1
+    assert said.err.count("content policy") == 1, "a failure is told once"
     assert status == 1
     assert [shot["status"] for shot in report["shots"]] == ["stored", "failed"]
     assert report["cost_usd"] == 0.3

@@ -178,6 +178,25 @@ async def test_a_process_may_die_before_every_step(
     assert await do(Dying(store, 0)) == asset
 
 
+@pytest.mark.parametrize("published", [False, True])
+async def test_a_video_that_cannot_be_stored_leaves_nothing_behind(
+    store: Store, video: Downloaded, media: Media, monkeypatch: pytest.MonkeyPatch, published: bool
+) -> None:
+    publish = LocalStore.publish
+
+    async def fail(self: LocalStore, spool: Path, relative: PurePosixPath, *, content_type: str) -> str:
+        if published or relative.suffix != ".mp4":
+            await publish(self, spool, relative, content_type=content_type)
+        if relative.suffix == ".mp4":
+            raise StoreError("the disk is full")
+        return self.uri(relative)
+
+    monkeypatch.setattr(LocalStore, "publish", fail)
+    with pytest.raises(StoreError, match="full"):
+        await publish_video(store, video, media, draft=DRAFT)
+    assert files(store) == set()
+
+
 async def test_a_copy_has_its_own_record(store: Store, video: Downloaded, media: Media) -> None:
     asset = await publish_video(store, video, media, draft=DRAFT)
     draft = DRAFT.model_copy(update={"project": "tea-ad", "shot_id": "pour", "cost_usd": Decimal(0), "take": 2})
