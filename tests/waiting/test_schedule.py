@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefect_video.generations import Generation, Status
@@ -73,6 +73,7 @@ def test_never_sooner_than_the_provider_asked(
     assert SCHEDULE.next_delay(elapsed, expected, asked=asked, dice=lambda: thrown) >= asked
 
 
+@settings(deadline=None)
 @given(expectations())
 def test_looks_are_few_however_long_it_takes(expected: Expectation) -> None:
     day = 86_400.0
