@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -45,6 +46,7 @@ async def test_an_invalid_request_is_bought_once_and_counts_as_spent(
         settings=FAST,
         transport=httpx.MockTransport(answer),
     )
+    provider.capabilities = replace(provider.capabilities, work_seconds_per_second=(0.0, 0.001))
     store = (tmp_path / "store").as_uri()
     studio = Studio(
         provider=provider,

@@ -16,7 +16,7 @@ from prefect_video.steps import submitting
 from prefect_video.steps.claiming import intents_of
 from prefect_video.studio import Studio
 from tests.ledger.samples import claim_one
-from tests.recovery.conftest import OpenWorkshop
+from tests.recovery.conftest import SLOW, OpenWorkshop
 from tests.recovery.workshop import Workshop, a_shot, film, statuses
 
 
@@ -29,8 +29,9 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_what_is_accepted_for_a_row_that_others_have_carried_on_is_cancelled(
     open_workshop: OpenWorkshop, elsewhere: None
 ) -> None:
-    workshop = open_workshop(speed=1)
+    workshop = open_workshop(**SLOW)
     entry = await overtaken(workshop)
+    workshop.emulator.change_speed(500)
     rows = {row.id: row for row in await workshop.rows()}
     (stray,) = (row for row in rows.values() if row.id != entry.id)
     assert (rows[entry.id].state, stray.state, stray.attention) == (State.SUBMITTED, State.CANCELLED, None)
@@ -44,7 +45,7 @@ async def test_what_is_accepted_for_a_row_that_others_have_carried_on_is_cancell
 async def test_what_can_no_longer_be_cancelled_is_held_with_its_id(
     open_workshop: OpenWorkshop, elsewhere: None
 ) -> None:
-    workshop = open_workshop(speed=1)
+    workshop = open_workshop(**SLOW)
     workshop.emulator.add_fault(operation="cancel", kind="error_before", times=None)
     entry = await overtaken(workshop)
     (stray,) = (row for row in await workshop.rows() if row.id != entry.id)
