@@ -84,11 +84,9 @@ class InFlight:
 
     Attributes:
         entry: Its ledger row.
-        ours: Whether this run sent it; otherwise somebody else did.
     """
 
     entry: Entry
-    ours: bool
 
 
 async def produce(
@@ -110,12 +108,12 @@ async def produce(
             if claim.kind == "joined":
                 joined = await _joined(studio, claim, entry, budgets, passage)
                 if joined is None:
-                    return InFlight(await studio.ledger.get(entry.id), ours=False)
+                    return InFlight(await studio.ledger.get(entry.id))
                 claim = joined
                 continue
             asset = await carry(studio, entry, steps, passage)
             entry = await studio.ledger.get(entry.id)
-            return Produced(asset, entry, cached=False) if asset else InFlight(entry, ours=True)
+            return Produced(asset, entry, cached=False) if asset else InFlight(entry)
         except GenerationFailed as error:
             if error.fails_again:
                 raise
