@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Connection, event, func, select
@@ -16,6 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from prefect_video.ledger.faults import explain
 from prefect_video.ledger.locations import Location
+from prefect_video.ledger.sqlite_driver import connect
 
 _CONNECTIONS = 5
 _POOL_SECONDS = 120.0
@@ -143,7 +145,7 @@ class Database:
 def _sqlite_engine(location: Location) -> AsyncEngine:
     engine = create_async_engine(
         location.url,
-        connect_args={"timeout": location.busy_seconds},
+        async_creator=partial(connect, location),
         pool_size=_CONNECTIONS,
         max_overflow=0,
         pool_timeout=_POOL_SECONDS,
@@ -155,8 +157,6 @@ def _sqlite_engine(location: Location) -> AsyncEngine:
 
 
 def _set_pragmas(connection: Any, _entry: ConnectionPoolEntry) -> None:
-    # The driver must not begin transactions of its own: it would begin them deferred (see `_begin`).
-    connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
     # An intent must be on the disk before the request leaves; NORMAL may lose it at a power cut.

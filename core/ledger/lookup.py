@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import ColumnElement, and_, or_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.ledger.part import chunks
 from prefect_video.ledger.records import UNFINISHED, Entry, Intent, State
-from prefect_video.ledger.tables import ENTRY_COLUMNS, entry_of, generations
+from prefect_video.ledger.tables import ENTRIES, entry_of, generations
 
 Key = tuple[str, str]
 """Environment and fingerprint: of what there may be only one under way."""
@@ -109,9 +109,7 @@ async def _read(connection: AsyncConnection, keys: Iterable[Key], wanted: Column
     for environment, fingerprints in by_environment.items():
         for some in chunks(fingerprints):
             found = await connection.execute(
-                select(*ENTRY_COLUMNS).where(
-                    generations.c.environment == environment, generations.c.fingerprint.in_(some), wanted
-                )
+                ENTRIES.where(generations.c.environment == environment, generations.c.fingerprint.in_(some), wanted)
             )
             entries.extend(entry_of(row) for row in found)
     return entries

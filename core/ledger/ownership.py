@@ -6,12 +6,12 @@ import logging
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.ledger.part import LedgerPart, chunks
 from prefect_video.ledger.records import UNFINISHED, Entry
-from prefect_video.ledger.tables import ENTRY_COLUMNS, entry_of, generations
+from prefect_video.ledger.tables import ENTRIES, entry_of, generations
 from prefect_video.unbroken import to_its_end
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class Ownership(LedgerPart):
                 )
         fresh: list[Entry] = []
         for some in chunks(entry.id for entry, _ in free):
-            found = await connection.execute(select(*ENTRY_COLUMNS).where(generations.c.id.in_(some)))
+            found = await connection.execute(ENTRIES.where(generations.c.id.in_(some)))
             fresh.extend(entry_of(row) for row in found)
         mine = [entry for entry in fresh if entry.owner == self._owner.id]
         await self._note(connection, ((entry.id, entry.state, entry.state) for entry in mine), "taken over")

@@ -6,18 +6,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.errors import LedgerError
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.owners import Owner
 from prefect_video.ledger.records import Entry, State
-from prefect_video.ledger.tables import ENTRY_COLUMNS, entry_of, generations, history
+from prefect_video.ledger.tables import ENTRIES, entry_of, generations, history
 
 _Item = TypeVar("_Item")
 CHUNK: Final = 500
 """Values in one `IN (…)`: below every database's limit."""
+
+
+_LOCKED: Final = ENTRIES.where(generations.c.id == bindparam("sought")).with_for_update()
+_NOTE: Final = insert(history)
 
 
 class LedgerPart:
@@ -29,7 +33,7 @@ class LedgerPart:
 
     async def _locked(self, connection: AsyncConnection, entry_id: str) -> Entry:
         """Reads a row and keeps others from moving it until the transaction ends."""
-        found = await connection.execute(select(*ENTRY_COLUMNS).where(generations.c.id == entry_id).with_for_update())
+        found = await connection.execute(_LOCKED, {"sought": entry_id})
         row = found.one_or_none()
         if row is None:
             raise no_such_entry(entry_id)
@@ -55,7 +59,7 @@ class LedgerPart:
             for entry_id, before, after in entries
         ]
         if lines:
-            await connection.execute(insert(history), lines)
+            await connection.execute(_NOTE, lines)
 
 
 def chunks(items: Iterable[_Item]) -> Iterator[Sequence[_Item]]:

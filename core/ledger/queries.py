@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, delete, func, insert, select
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select
 
 from prefect_video.assets import Asset
 from prefect_video.ledger.lookup import answer, key_of, read_existing, read_stored
 from prefect_video.ledger.part import LedgerPart, chunks, no_such_entry
 from prefect_video.ledger.records import OCCUPYING, UNFINISHED, Entry, Intent, State, Step
-from prefect_video.ledger.tables import ENTRY_COLUMNS, copies, entry_of, generations, history
+from prefect_video.ledger.tables import ENTRIES, copies, entry_of, generations, history
+
+_BY_ID: Final = ENTRIES.where(generations.c.id == bindparam("sought"))
+_BY_GENERATION: Final = ENTRIES.where(
+    generations.c.account == bindparam("at"), generations.c.generation_id == bindparam("sought")
+)
 
 
 class Queries(LedgerPart):
@@ -29,10 +34,11 @@ class Queries(LedgerPart):
         Raises:
             LedgerError: There is no such row.
         """
-        found = await self.get_many([entry_id])
-        if not found:
+        async with self._database.reading() as connection:
+            row = (await connection.execute(_BY_ID, {"sought": entry_id})).one_or_none()
+        if row is None:
             raise no_such_entry(entry_id)
-        return found[0]
+        return entry_of(row)
 
     async def get_many(self, entry_ids: Iterable[str]) -> list[Entry]:
         """Rows by their ids, in the order asked for; ids that are not in the ledger are left out."""
@@ -40,7 +46,7 @@ class Queries(LedgerPart):
         found: dict[str, Entry] = {}
         async with self._database.reading() as connection:
             for some in chunks(wanted):
-                rows = await connection.execute(select(*ENTRY_COLUMNS).where(generations.c.id.in_(some)))
+                rows = await connection.execute(ENTRIES.where(generations.c.id.in_(some)))
                 found.update((row.id, entry_of(row)) for row in rows)
         return [found[entry_id] for entry_id in wanted if entry_id in found]
 
@@ -49,7 +55,7 @@ class Queries(LedgerPart):
         found: list[Entry] = []
         async with self._database.reading() as connection:
             for some in chunks(entry_ids):
-                query = select(*ENTRY_COLUMNS).where(generations.c.id.in_(some), generations.c.state != out_of)
+                query = ENTRIES.where(generations.c.id.in_(some), generations.c.state != out_of)
                 found.extend(entry_of(row) for row in await connection.execute(query))
         return found
 
@@ -65,8 +71,10 @@ class Queries(LedgerPart):
 
     async def find_generation(self, account: str, generation_id: str) -> Entry | None:
         """The row of a provider's generation."""
-        found = await self._select(generations.c.account == account, generations.c.generation_id == generation_id)
-        return found[0] if found else None
+        async with self._database.reading() as connection:
+            named = {"at": account, "sought": generation_id}
+            row = (await connection.execute(_BY_GENERATION, named)).one_or_none()
+        return None if row is None else entry_of(row)
 
     async def find_stored(
         self, fingerprints: Iterable[str], *, environment: str, ttl_seconds: float | None = None
@@ -187,7 +195,7 @@ class Queries(LedgerPart):
         self, *conditions: ColumnElement[bool], newest_first: bool = False, limit: int | None = None
     ) -> list[Entry]:
         order = (generations.c.created_at, generations.c.id)
-        query = select(*ENTRY_COLUMNS).where(*conditions).limit(limit)
+        query = ENTRIES.where(*conditions).limit(limit)
         query = query.order_by(*(column.desc() for column in order)) if newest_first else query.order_by(*order)
         async with self._database.reading() as connection:
             return [entry_of(row) for row in await connection.execute(query)]

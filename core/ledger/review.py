@@ -14,7 +14,7 @@ from prefect_video.ledger.claims import row_of
 from prefect_video.ledger.part import LedgerPart, chunks
 from prefect_video.ledger.records import Entry, Intent, State
 from prefect_video.ledger.tables import (
-    ENTRY_COLUMNS,
+    ENTRIES,
     allowed_prompts,
     entry_of,
     entry_of_values,
@@ -31,11 +31,9 @@ class Review(LedgerPart):
 
     async def review(self) -> list[Entry]:
         """Rows that the provider's policy or the local screen refused, newest first."""
-        query = (
-            select(*ENTRY_COLUMNS)
-            .where(generations.c.state.in_([State.RELEASED, State.FAILED]), generations.c.error_type.in_(_REFUSALS))
-            .order_by(generations.c.created_at.desc(), generations.c.id.desc())
-        )
+        query = ENTRIES.where(
+            generations.c.state.in_([State.RELEASED, State.FAILED]), generations.c.error_type.in_(_REFUSALS)
+        ).order_by(generations.c.created_at.desc(), generations.c.id.desc())
         async with self._database.reading() as connection:
             return [entry_of(row) for row in await connection.execute(query)]
 
