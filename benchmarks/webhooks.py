@@ -1,6 +1,6 @@
 """What webhooks bring: a storm of deliveries at a receiver, and a project that waits by webhook.
 
-Run: `python -m benchmarks.webhooks [--deliveries 10000] [--rate 200] [--generations 100] [--postgresql URL]`. The
+Run: `python -m benchmarks.webhooks [--deliveries 10000] [--rate 200] [--generations 100] [--ledger both]`. The
 provider, the receiver and the waiting process are three processes. Exits 1 unless every figure holds.
 """
 
@@ -31,6 +31,7 @@ from typing import Any
 import aiohttp
 from sqlalchemy import func, insert, select
 
+from benchmarks.torture import ledgers
 from prefect_video.ledger import Entry, Ledger, State
 from prefect_video.ledger.claims import row_of
 from prefect_video.ledger.tables import generations, history, webhook_events
@@ -43,7 +44,7 @@ from prefect_video.studio import Studio
 KEY, SECRET = "sk-benchmark", "whsec_benchmark"
 KINDS = ("generation.queued", "generation.started", "generation.completed")
 FORGED_SHARE, DUPLICATE_SHARE = 0.05, 0.10
-WORK_SECONDS, SPEED, AT_ONCE = 31.0, 2.0, 20
+WORK_SECONDS, AT_ONCE = 31.0, 20
 
 
 @dataclass(frozen=True)
@@ -259,9 +260,8 @@ async def measure_storm(folder: Path, count: int, rate: float, ledger: str, name
 
 
 async def measure_waiting(folder: Path, count: int, ledger: str, name: str) -> list[Figure]:
-    work = WORK_SECONDS / SPEED
-    ideal = -(-count // AT_ONCE) * work
-    options = ("--capacity", str(AT_ONCE), "--speed", str(SPEED), "--times", f"fixed:{WORK_SECONDS:g}")
+    ideal = -(-count // AT_ONCE) * WORK_SECONDS
+    options = ("--capacity", str(AT_ONCE), "--times", f"fixed:{WORK_SECONDS:g}")
     with provider(*options) as emulator:
         environment(folder, emulator["endpoint"], ledger)
         delays: list[float] = []
@@ -271,7 +271,7 @@ async def measure_waiting(folder: Path, count: int, ledger: str, name: str) -> l
             if moment == "answered":
                 answered[entry.id] = time.perf_counter()
             elif moment == "completed":
-                delays.append(time.perf_counter() - answered[entry.id] - work)
+                delays.append(time.perf_counter() - answered[entry.id] - WORK_SECONDS)
 
         with receiver() as address:
             os.environ["PREFECT_VIDEO_WEBHOOK_URL"] = address
@@ -296,17 +296,14 @@ async def measure_waiting(folder: Path, count: int, ledger: str, name: str) -> l
 async def measure(options: argparse.Namespace) -> list[Figure]:
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        ledgers = {"SQLite": f"sqlite:///{folder / 'ledger.db'}"}
-        if options.postgresql:
-            ledgers["PostgreSQL"] = options.postgresql
-            async with await Ledger.open(options.postgresql, migrate=True):
-                pass
-        for kind, ledger in ledgers.items():
-            if options.deliveries:
-                figures += await measure_storm(folder, options.deliveries, options.rate, ledger, kind)
-            if options.generations:
-                figures += await measure_waiting(folder, options.generations, ledger, kind)
+        for kind in ["sqlite", "postgres"] if options.ledger == "both" else [options.ledger]:
+            folder = Path(name) / kind
+            folder.mkdir()
+            with ledgers(kind, folder) as url:
+                if options.deliveries:
+                    figures += await measure_storm(folder, options.deliveries, options.rate, url, kind)
+                if options.generations:
+                    figures += await measure_waiting(folder, options.generations, url, kind)
     return figures
 
 
@@ -316,7 +313,7 @@ def main() -> int:
     parser.add_argument("--deliveries", type=int, default=10_000)
     parser.add_argument("--rate", type=float, default=200.0)
     parser.add_argument("--generations", type=int, default=100)
-    parser.add_argument("--postgresql", metavar="URL", help="an empty database that may be thrown away")
+    parser.add_argument("--ledger", choices=["sqlite", "postgres", "both"], default="both")
     figures = asyncio.run(measure(parser.parse_args()))
     for figure in figures:
         print(f"{figure.what:<52}{figure.value:>24}   {'holds' if figure.holds else 'FAILS'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -77,6 +78,9 @@ async def _serve(settings: ServiceSettings, host: str, port: int) -> None:
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
+                # What is loaded by now stays; to go through all of it again and again holds up deliveries.
+                gc.collect()
+                gc.freeze()
                 _announce(listening.getsockname()[1], host, app.state.accounts, settings)
 
     server = Server(uvicorn.Config(app, log_level="warning", access_log=False))

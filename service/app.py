@@ -104,7 +104,7 @@ class _Work:
             self.accounts, self.inbox, self.workers, self.metrics, body_limit_bytes=self.settings.body_limit_bytes
         )
         self._finishing: set[asyncio.Task[None]] = set()
-        self._one_writes = asyncio.Lock()
+        self._one_at_a_time = asyncio.Lock()
         self._resuming: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -125,8 +125,7 @@ class _Work:
     async def _handle(self, event: ReceivedEvent) -> None:
         studio = self.accounts.by_id(event.account)
         assert studio is not None
-        await self.inbox.quiet()
-        entry = await handle(studio, event, self.announce, turn=self._turn())
+        entry = await handle(studio, event, self.announce, turn=self._turn)
         self.metrics.handled.labels(outcome_of(entry)).inc()
         if self.settings.collect and entry.state is State.COMPLETED:
             task = asyncio.create_task(_finish(studio, entry), name=f"store {entry.id}")
@@ -137,8 +136,8 @@ class _Work:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """To write the ledger for one event: one does at a time, and gives way to deliveries."""
-        async with self._one_writes:
+        """To use the ledger for one event: one does at a time, and gives way to deliveries."""
+        async with self._one_at_a_time:
             await self.inbox.quiet()
             yield
 

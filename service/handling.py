@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
@@ -14,6 +15,8 @@ from prefect_video.steps.polling import record_end
 from prefect_video.studio import Studio
 
 logger = logging.getLogger(__name__)
+
+Turn = Callable[[], AbstractAsyncContextManager[None]]
 
 _PROGRESS: Final = frozenset(
     {"queued", "pending", "started", "start", "starting", "processing", "progress", "in_progress", "output", "logs"}
@@ -33,9 +36,7 @@ class Stranger(NotYet):
     """The generation is not in the ledger: not recorded yet, or somebody else's with the same key."""
 
 
-async def handle(
-    studio: Studio, event: ReceivedEvent, announce: Announce | None, *, turn: AbstractAsyncContextManager[None]
-) -> Entry:
+async def handle(studio: Studio, event: ReceivedEvent, announce: Announce | None, *, turn: Turn) -> Entry:
     """Reads the generation from its provider, writes the ledger, and tells Prefect; repeating it is safe.
 
     What the provider told of a completed generation is in `studio.last_told` afterwards.
@@ -44,7 +45,7 @@ async def handle(
         studio: Of the event's account.
         event: What was received.
         announce: Tells Prefect.
-        turn: Held while the ledger is written, so that deliveries, which must be answered at once, queue behind one
+        turn: Held while the ledger is used, so that deliveries, which must be answered at once, queue behind one
             event at the most.
 
     Returns:
@@ -56,7 +57,8 @@ async def handle(
         ProviderError: The provider gave no answer.
         LedgerError: The ledger cannot be used.
     """
-    entry = await find_entry(studio, event)
+    async with turn():
+        entry = await find_entry(studio, event)
     if entry is None:
         raise Stranger(f"generation {event.generation_id} is not in the ledger", generation_id=event.generation_id)
     if entry.state is State.SUBMITTED:
@@ -82,11 +84,11 @@ async def find_entry(studio: Studio, event: ReceivedEvent) -> Entry | None:
     return next((entry for entry in unfinished if is_about(event, entry)), None)
 
 
-async def _record(studio: Studio, entry: Entry, event: ReceivedEvent, turn: AbstractAsyncContextManager[None]) -> Entry:
+async def _record(studio: Studio, entry: Entry, event: ReceivedEvent, turn: Turn) -> Entry:
     generation = await studio.provider.retrieve(entry.generation_id or event.generation_id)
     if not generation.status.ended:
         raise NotYet(f"generation {generation.id} is {generation.status.value}", generation_id=generation.id)
-    async with turn:
+    async with turn():
         if generation.result is not None and entry.owner is not None:
             # Before the row moves: whoever waits for that fetches the video at once, and need not ask again.
             await studio.ledger.leave_told(event, generation)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Final
 
 from prefect_video.ledger import Ledger, ReceivedEvent
 
-_GATHER_SECONDS: Final = 0.02
+_GATHER_SECONDS: Final = 0.005
 """Between two transactions: one costs as much as ten events do, and a storm would fill the processor with them."""
+
+_PATIENCE_SECONDS: Final = 0.02
+"""How long other work gives way at a time: a storm that lasts must not bring it to a halt."""
 
 
 class Inbox:
@@ -17,8 +21,8 @@ class Inbox:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._free_at = 0.0
-        self._quiet = asyncio.Event()
-        self._quiet.set()
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._waiting: list[tuple[ReceivedEvent, asyncio.Future[bool]]] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -33,13 +37,15 @@ class Inbox:
         """
         written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((event, written))
+        self._empty.clear()
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(), name="webhook inbox")
         return await written
 
     async def quiet(self) -> None:
-        """Returns when no transaction is under way: whatever else there is to do gives way to one."""
-        await self._quiet.wait()
+        """Returns when nobody waits for an answer, or has for long: whatever else there is to do gives way."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), _PATIENCE_SECONDS)
 
     async def aclose(self) -> None:
         """Waits for what is being written."""
@@ -52,12 +58,9 @@ class Inbox:
             if (early := self._free_at - clock()) > 0:
                 await asyncio.sleep(early)
             batch, self._waiting = self._waiting, []
-            self._quiet.clear()
-            try:
-                await self._settle(batch)
-            finally:
-                self._quiet.set()
-                self._free_at = clock() + _GATHER_SECONDS
+            await self._settle(batch)
+            self._free_at = clock() + _GATHER_SECONDS
+        self._empty.set()
 
     async def _settle(self, batch: list[tuple[ReceivedEvent, asyncio.Future[bool]]]) -> None:
         try:
