@@ -137,6 +137,7 @@ async def test_an_account_goes_by_its_names_and_by_the_job(environment: Path, pr
     async with serving() as service, await open_studio() as studio:
         path = f"/webhooks/{studio.provider.account.id if name == 'account' else name}"
         first, second = await submitted(studio, "one"), await submitted(studio, "two")
+        provider.settle()
         assert (await post(service, event(first.generation_id or ""), provider.webhook_secret, path)).is_success
         wrong = await post(service, event(first.generation_id or ""), provider.webhook_secret, f"/webhook/{second.id}")
         assert wrong.status_code == 404
@@ -237,7 +238,7 @@ async def test_one_that_is_recorded_late_is_no_stranger(environment: Path, provi
 
 
 async def test_an_outage_longer_than_all_tries_loses_no_event(environment: Path, provider: Emulator) -> None:
-    async with serving(sweep_seconds=0.1) as service, await open_studio() as studio:
+    async with serving(attempts=2, sweep_seconds=0.1) as service, await open_studio() as studio:
         entry = await submitted(studio)
         provider.settle()
         provider.add_fault(operation="retrieve", kind="error_before", times=None)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else importing it asks the network for prices
-
+import importlib
 from pathlib import Path
 from typing import Any
 
-import litellm
 import pytest
-from litellm.types.videos.utils import encode_video_id_with_provider
 
 from prefect_video.emulator import Emulator
 from prefect_video.emulator.openai_words import wrapped_id
@@ -19,12 +14,21 @@ from prefect_video.media import probe
 from prefect_video.providers.openai_jobs import native_id
 
 
+@pytest.fixture(scope="module")
+def litellm() -> Any:
+    """The SDK; importing it takes as long as all else together, so only who runs these tests does."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Else importing it asks the network for prices.
+        patch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+        return importlib.import_module("litellm")
+
+
 def where(emulator: Emulator, profile: str | None = None) -> dict[str, Any]:
     path = f"/profiles/{profile}/v1" if profile else "/v1"
     return {"api_base": emulator.url + path, "api_key": emulator.key}
 
 
-def test_generate_wait_and_download(emulator: Emulator, tmp_path: Path) -> None:
+def test_generate_wait_and_download(litellm: Any, emulator: Emulator, tmp_path: Path) -> None:
     video = litellm.video_generation(
         prompt="a cat", model="openai/sora-2", seconds="4", size="720x1280", **where(emulator)
     )
@@ -42,7 +46,7 @@ def test_generate_wait_and_download(emulator: Emulator, tmp_path: Path) -> None:
     assert {native_id(one["id"]) for one in listed["data"]} == {native_id(video.id), native_id(remixed.id)}
 
 
-def test_a_vllm_server_behind_it(emulator: Emulator) -> None:
+def test_a_vllm_server_behind_it(litellm: Any, emulator: Emulator) -> None:
     video = litellm.video_generation(
         prompt="a cat", model="hosted_vllm/wan", size="848x480", num_frames=33, fps=16, **where(emulator, "vllm_omni")
     )
@@ -52,7 +56,9 @@ def test_a_vllm_server_behind_it(emulator: Emulator) -> None:
     assert (done.status, done.progress) == ("completed", 100)
 
 
-def test_ids_are_wrapped_as_it_wraps_them() -> None:
+def test_ids_are_wrapped_as_it_wraps_them(litellm: Any) -> None:
+    from litellm.types.videos.utils import encode_video_id_with_provider
+
     wrapped = encode_video_id_with_provider("video_abc/+=", "openai", "sora-2?>~")
     assert wrapped == wrapped_id("video_abc/+=", "sora-2?>~")
     assert native_id(wrapped) == "video_abc/+="
