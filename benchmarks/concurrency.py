@@ -26,15 +26,15 @@ from typing import Any, Final
 
 import httpx
 
-from benchmarks.concurrency_worker import PLAN_SLOTS, Order
+from benchmarks.concurrency_worker import PLAN_SLOTS, Order, work
 from benchmarks.torture import ledgers
 from benchmarks.torture_verdict import Shelf, Verdict, judge
+from benchmarks.workers import KILLED, End, Worker
 from prefect_video.shots import Project, Shot
 
 ROOT: Final = Path(__file__).parents[1]
 SLOTS: Final = 10
 WORKERS: Final = 3
-KILLED: Final = -9
 STUCK_SECONDS: Final = 400.0
 LAUNCHES_LIMIT: Final = 5
 _STILL: Final = 0.001
@@ -108,20 +108,6 @@ class Provider:
         return ready
 
 
-@dataclass(frozen=True)
-class End:
-    """How a worker ended: its exit status, negative for a signal, and what it said."""
-
-    status: int
-    said: Mapping[str, Any]
-
-    @property
-    def failures(self) -> list[str]:
-        """What is not stored, and why."""
-        shots = self.said.get("shots", ())
-        return [f"{shot['id']}: {shot['status']}: {shot['error']}" for shot in shots if shot["status"] != "stored"]
-
-
 @dataclass
 class Site:
     """One ledger, one store and one provider, and the workers on them."""
@@ -130,9 +116,9 @@ class Site:
     ledger: str
     folder: Path
     settings: Mapping[str, Any]
-    _all: list[subprocess.Popen[str]] = field(default_factory=list)
+    _all: list[Worker] = field(default_factory=list)
 
-    def start(self, project: Project | None) -> subprocess.Popen[str]:
+    def start(self, project: Project | None) -> Worker:
         """Starts a worker; it collects when there is no project."""
         order = Order(
             endpoint=self.provider.endpoint,
@@ -141,16 +127,9 @@ class Site:
             project=project,
             settings=self.settings,
         )
-        command = [sys.executable, "-m", "benchmarks.concurrency_worker", order.model_dump_json()]
-        with (self.folder / "workers.log").open("a") as log:
-            worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
+        worker = Worker(work, order, log=self.folder / "workers.log")
         self._all.append(worker)
         return worker
-
-    def end(self, worker: subprocess.Popen[str]) -> End:
-        """Waits for a worker's end."""
-        words, _ = worker.communicate(timeout=STUCK_SECONDS)
-        return End(worker.returncode, json.loads(words) if words else {})
 
     def finish(self, project: Project) -> int:
         """Runs a project again until all of it is stored; how often it took.
@@ -159,7 +138,7 @@ class Site:
             RuntimeError: It is not done after many runs.
         """
         for launches in range(LAUNCHES_LIMIT):
-            if self.end(self.start(project)).status == 0:
+            if self.start(project).end(STUCK_SECONDS).status == 0:
                 return launches + 1
         raise RuntimeError(f"{project.name} is not done after {LAUNCHES_LIMIT} more runs, see {self.folder}")
 
@@ -182,11 +161,7 @@ class Site:
     def close(self) -> None:
         """Ends what is left."""
         for worker in self._all:
-            if worker.poll() is None:
-                worker.kill()
-                worker.wait()
-            if worker.stdout is not None and not worker.stdout.closed:
-                worker.stdout.close()
+            worker.close()
         self.provider.stop()
 
 
@@ -219,6 +194,12 @@ def site(kind: str, *options: str, **settings: Any) -> Iterator[Site]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def failures(ends: Sequence[End]) -> list[str]:
+    """What is not stored, and why."""
+    shots = [shot for end in ends for shot in end.said.get("shots", ())]
+    return [f"{shot['id']}: {shot['status']}: {shot['error']}" for shot in shots if shot["status"] != "stored"]
+
+
 def parts(shots: int, in_common: int = 0) -> list[Project]:
     """A project for each worker, the last shots of each the same."""
 
@@ -236,10 +217,10 @@ def shared(kind: str, *, shots: int = 22, speed: float = 8.0) -> Outcome:
     """Three workers, one limit."""
     projects = parts(shots)
     with site(kind, "--speed", str(speed), lease_seconds=2.0, settle_seconds=1.0) as here:
-        ends = [here.end(worker) for worker in [here.start(project) for project in projects]]
+        ends = [worker.end(STUCK_SECONDS) for worker in [here.start(project) for project in projects]]
         verdict = here.verdict(projects)
         peak = here.provider.books()["peak_concurrency"]
-    return Outcome(verdict, peak, peak <= SLOTS, problems=[line for end in ends for line in end.failures])
+    return Outcome(verdict, peak, peak <= SLOTS, problems=failures(ends))
 
 
 def killed(kind: str, *, shots: int = 24, in_common: int = 6, speed: float = 8.0) -> Outcome:
@@ -253,14 +234,14 @@ def killed(kind: str, *, shots: int = 24, in_common: int = 6, speed: float = 8.0
         here.await_accepted(SLOTS)
         victim.kill()
         here.provider.change_speed(speed)
-        status = here.end(victim).status
+        status = victim.end(STUCK_SECONDS).status
         collector = here.start(None)
-        ends = [here.end(worker) for worker in (collector, *others)]
+        ends = [worker.end(STUCK_SECONDS) for worker in (collector, *others)]
         launches = here.finish(projects[0])
         verdict = here.verdict(projects)
         peak = here.provider.books()["peak_concurrency"]
     collected = len(ends[0].said.get("collected", ()))
-    problems = [line for end in ends for line in end.failures]
+    problems = failures(ends)
     if status != KILLED:
         problems.append(f"the worker had ended with {status} before it was killed")
     return Outcome(
@@ -292,8 +273,8 @@ def outage(
         here.provider.misbehave(burst_seconds)
         here.await_accepted(shots * WORKERS // 2)
         here.provider.misbehave(burst_seconds)
-        ends = [here.end(worker) for worker in workers]
-        first = [line for end in ends for line in end.failures]
+        ends = [worker.end(STUCK_SECONDS) for worker in workers]
+        first = failures(ends)
         done = max(end.said.get("ended", 0.0) for end in ends) - back
         for project, end in zip(projects, ends, strict=True):
             if end.status:

@@ -1,15 +1,12 @@
 """One worker of the concurrency script: runs a project, or collects, with the settings that it is given.
 
-Its whole order is one JSON argument. It prints one JSON line at its end and exits with 0 when every shot is stored, 1
-when not.
+At its end it says what became of its order, and ends with 0 when every shot is stored, 1 when not.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -20,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks.torture_worker import PATIENCE
+from benchmarks.workers import Line
 from prefect_video.collecting import collect
 from prefect_video.errors import VideoError
 from prefect_video.ledger import Entry, Ledger
@@ -89,19 +87,14 @@ async def obey(order: Order) -> dict[str, Any]:
         return {"collected": [line.outcome for line in swept], "shots": [], "ended": time.time()}
 
 
-def main() -> int:
-    """Runs the order in the first argument."""
-    order = Order.model_validate_json(sys.argv[1])
+def work(order: Order, line: Line) -> int:
+    """Obeys, says what became of it, and returns the exit status."""
     logging.basicConfig(format="%(asctime)s %(process)d %(name)s %(message)s", level=logging.WARNING)
     logging.getLogger("prefect_video").setLevel(logging.INFO)
     try:
         done = asyncio.run(obey(order))
     except VideoError as error:
         done = {"error": f"{type(error).__name__}: {error}", "shots": []}
-    print(json.dumps(done), flush=True)
+    line.send(done)
     stored = all(shot["status"] == "stored" for shot in done["shots"])
     return 0 if stored and "error" not in done else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -32,14 +32,14 @@ import httpx
 
 from benchmarks.torture_points import POINTS, noise
 from benchmarks.torture_verdict import Shelf, Verdict, judge
-from benchmarks.torture_worker import Address, Kill, Order
+from benchmarks.torture_worker import Address, Kill, Order, work
+from benchmarks.workers import KILLED, End, Worker
 from prefect_video.fingerprints import fingerprint
 from prefect_video.shots import Project, Shot
 from tests.postgres import PostgresServer
 from tests.providers.accounts import ACCOUNTS, account_named
 
 ROOT: Final = Path(__file__).parents[1]
-KILLED: Final = -9
 LAUNCHES_LIMIT: Final = 150
 STUCK_SECONDS: Final = 120.0
 
@@ -144,14 +144,14 @@ class Torturer:
             pair = wanted and self._random.random() < 0.2
             ends = self._work([project, project] if pair else [project], kill=wanted)
             self.shelf.inspect(self._shots)
-            if any(words and self._is_done(project, words) for _, words in ends):
+            if any(end.said and self._is_done(project, end.said) for end in ends):
                 return
         self.unfinished.append(f"{project.name}: not done after {LAUNCHES_LIMIT} launches: {ends}")
 
     def _collect(self, project: Project) -> None:
         self._work([None], kill=self._random.random() < 0.3)
 
-    def _work(self, orders: list[Project | None], *, kill: bool) -> list[tuple[int, str]]:
+    def _work(self, orders: list[Project | None], *, kill: bool) -> list[End]:
         """Starts workers side by side, each to be killed somewhere; how each of them ended."""
         faults = noise(self._random) if kill else []
         started = []
@@ -164,7 +164,7 @@ class Torturer:
         workers = [(name, self._start(project, how)) for name, project, how in started]
         return [self._await(name, worker) for name, worker in workers]
 
-    def _start(self, project: Project | None, kill: Kill | None) -> subprocess.Popen[str]:
+    def _start(self, project: Project | None, kill: Kill | None) -> Worker:
         self.launches += 1
         order = Order(
             endpoint=self._provider.endpoint,
@@ -174,29 +174,28 @@ class Torturer:
             project=project,
             kill=kill,
         )
-        command = [sys.executable, "-m", "benchmarks.torture_worker", order.model_dump_json()]
-        with (self._folder / "workers.log").open("a") as log:
-            return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
+        return Worker(work, order, log=self._folder / "workers.log")
 
-    def _await(self, name: str, worker: subprocess.Popen[str]) -> tuple[int, str]:
-        timer = threading.Timer(self._random.uniform(0.8, 5.0), worker.kill)
+    def _await(self, name: str, worker: Worker) -> End:
+        timer = threading.Timer(self._random.uniform(0.0, 3.0), worker.kill)
         if name == "any time":
             timer.start()
         try:
-            words, _ = worker.communicate(timeout=STUCK_SECONDS)
-        except subprocess.TimeoutExpired:
+            end = worker.end(STUCK_SECONDS)
+        except TimeoutError:
             self.unfinished.append(f"a worker was stuck for {STUCK_SECONDS:.0f} s ({name or 'not to be killed'})")
             worker.kill()
-            words, _ = worker.communicate()
+            end = worker.end()
         finally:
             timer.cancel()
-        if worker.returncode == KILLED:
+        worker.close()
+        if end.status == KILLED:
             self.kills[name] += 1
-        return worker.returncode, words
+        return end
 
-    def _is_done(self, project: Project, words: str) -> bool:
+    def _is_done(self, project: Project, said: Mapping[str, Any]) -> bool:
         """Whether every take is stored, and visible in its project's folder, or held where that may be."""
-        shots = json.loads(words)["shots"]
+        shots = said["shots"]
         uris = {shot["uri"] for shot in shots if shot["status"] == "stored"}
         visible = {path.as_uri() for path in self.shelf.assets if path.parent.name == project.name}
         if not uris <= visible:

@@ -1,16 +1,13 @@
 """One worker of the torture script: runs a project, or collects, and kills itself where it is told to.
 
-Its whole order is one JSON argument. It prints one JSON line when it lives to the end and exits with 0 when every shot
-is stored, 1 when not.
+When it lives to the end it says what became of its order, and ends with 0 when every shot is stored, 1 when not.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
-import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +17,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
+from benchmarks.workers import Line
 from prefect_video.collecting import collect
 from prefect_video.errors import VideoError
 from prefect_video.http import HttpSettings
@@ -162,16 +160,12 @@ async def obey(order: Order) -> dict[str, Any]:
         return {"collected": [f"{line.entry.shot.id}: {line.outcome}" for line in swept], "shots": []}
 
 
-def work(order: Order) -> int:
-    """Obeys, prints what became of it, and returns the exit status."""
+def work(order: Order, line: Line) -> int:
+    """Obeys, says what became of it, and returns the exit status."""
     try:
         done = asyncio.run(obey(order))
     except VideoError as error:
         done = {"error": f"{type(error).__name__}: {error}", "shots": []}
-    print(json.dumps(done), flush=True)
+    line.send(done)
     stored = all(shot["status"] == "stored" for shot in done["shots"])
     return 0 if stored and "error" not in done else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(work(Order.model_validate_json(sys.argv[1])))

@@ -1,15 +1,15 @@
 """A process that claims, for the tests that need several of them or one to kill.
 
-Talks in lines: prints `ready`, then obeys each command read from stdin and prints one line of answer.
+Says `ready`, then obeys each command that comes over its line and sends an answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import sys
 from decimal import Decimal
 
+from benchmarks.workers import Line
 from prefect_video.ledger import Budget, Ledger
 from tests.ledger.samples import PRICE, an_intent, claim_one
 
@@ -37,12 +37,14 @@ async def obey(ledger: Ledger, command: str) -> str:
     return entry.id
 
 
-async def main(url: str) -> None:
+async def serve(url: str, line: Line) -> None:
     async with await Ledger.open(url) as ledger:
-        print("ready", flush=True)
-        while command := (await asyncio.to_thread(sys.stdin.readline)).strip():
-            print(await obey(ledger, command), flush=True)
+        line.send("ready")
+        while True:
+            line.send(await obey(ledger, await asyncio.to_thread(line.recv)))
 
 
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+def work(url: str, line: Line) -> int:
+    """Obeys until it is killed."""
+    asyncio.run(serve(url, line))
+    return 0

@@ -4,66 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, update
 
+from benchmarks.workers import Worker
 from prefect_video.ledger import Ledger, State
 from prefect_video.ledger.owners import runtime_folder
 from prefect_video.ledger.tables import generations, owners
+from tests.ledger.claimer import work
 from tests.ledger.samples import an_intent, claim_one, submit_one
-
-ROOT = Path(__file__).parents[2]
 
 
 class Claimer:
     """A running `claimer` process."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
+    def __init__(self, url: str) -> None:
+        self._worker = Worker(work, url)
 
     async def read(self) -> str:
-        assert self.process.stdout is not None
-        return (await self.process.stdout.readline()).decode().strip()
+        said: str = await asyncio.to_thread(self._worker.line.recv)
+        return said
 
     async def ask(self, command: str) -> str:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{command}\n".encode())
+        self._worker.line.send(command)
         return await self.read()
 
     async def kill(self) -> None:
-        self.process.kill()
-        await self.process.wait()
+        await asyncio.to_thread(self._worker.kill)
+
+    def close(self) -> None:
+        self._worker.close()
 
 
 @asynccontextmanager
 async def claimers(url: str, number: int) -> AsyncIterator[list[Claimer]]:
-    started = [
-        Claimer(
-            await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "tests.ledger.claimer",
-                url,
-                cwd=ROOT,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-            )
-        )
-        for _ in range(number)
-    ]
+    started = [Claimer(url) for _ in range(number)]
     try:
         assert {await claimer.read() for claimer in started} == {"ready"}
         yield started
     finally:
         for claimer in started:
-            if claimer.process.returncode is None:
-                await claimer.kill()
+            claimer.close()
 
 
 async def test_eight_processes_buy_every_video_once_and_keep_the_budget(ledger: Ledger, url: str) -> None:

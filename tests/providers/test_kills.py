@@ -5,40 +5,30 @@ The provider's books are the judge. `python -m benchmarks.torture --provider all
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from benchmarks.torture_forks import End, Forks
 from benchmarks.torture_points import POINTS
 from benchmarks.torture_verdict import Shelf, judge
-from benchmarks.torture_worker import Kill, Order
+from benchmarks.torture_worker import Kill, Order, work
+from benchmarks.workers import KILLED, End, Worker
 from prefect_video.emulator import Emulator
 from prefect_video.shots import Project, Shot
 from tests.providers.accounts import TestAccount
 
-KILLED: Final = -9
 NOT_RECORDED: Final = ("before send", "sent, not answered", "answered, not recorded")
 RECORDED: Final = ("mid-poll", "mid-download", "published, not recorded")
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    """Begins workers."""
-    with Forks() as running:
-        yield running
 
 
 class Site:
     """One provider's emulator, ledger and store, and the workers on them."""
 
-    def __init__(self, forks: Forks, account: TestAccount, emulator: Emulator, folder: Path) -> None:
+    def __init__(self, account: TestAccount, emulator: Emulator, folder: Path) -> None:
         self.emulator = emulator
         self.ledger = f"sqlite:///{folder / 'ledger.db'}"
         self.shelf = Shelf(folder / "store")
-        self._forks = forks
         self._account = account
         self._folder = folder
 
@@ -53,7 +43,11 @@ class Site:
             kill=kill,
             settle_seconds=0.5,
         )
-        return self._forks.run(order)
+        worker = Worker(work, order)
+        try:
+            return worker.end()
+        finally:
+            worker.close()
 
     def kill_at(self, name: str, shot: Shot) -> None:
         """One worker, which dies there."""
@@ -67,8 +61,8 @@ class Site:
 
 
 @pytest.fixture
-def site(forks: Forks, account: TestAccount, emulator: Emulator, tmp_path: Path) -> Site:
-    return Site(forks, account, emulator, tmp_path)
+def site(account: TestAccount, emulator: Emulator, tmp_path: Path) -> Site:
+    return Site(account, emulator, tmp_path)
 
 
 def test_wherever_a_worker_is_killed_nothing_is_bought_twice(site: Site, account: TestAccount) -> None:

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final
 
-from benchmarks.torture_worker import Kill, Order
+from benchmarks.torture_worker import Kill, Order, work
+from benchmarks.workers import KILLED, End, Worker
 from prefect_video.shots import Project
 from tests.recovery.workshop import Workshop
 
-ROOT: Final = Path(__file__).parents[2]
-KILLED: Final = -9
+__all__ = ["KILLED", "end", "race", "start"]
+
 _HESITANT: Final = {"PREFECT_VIDEO_DOWNLOADS_AT_ONCE": "1", "PREFECT_VIDEO_MAX_IN_FLIGHT": "2"}
 
 
-class End(NamedTuple):
-    """How a worker ended: its exit status, negative for a signal, and what it said last."""
-
-    status: int
-    said: dict[str, Any]
-
-
-def start(workshop: Workshop, project: Project | None, kill: Kill | None = None) -> subprocess.Popen[str]:
+def start(workshop: Workshop, project: Project | None, kill: Kill | None = None) -> Worker:
     """Starts a worker; it collects when there is no project."""
     order = Order(
         endpoint=workshop.emulator.endpoint,
@@ -37,23 +26,16 @@ def start(workshop: Workshop, project: Project | None, kill: Kill | None = None)
         kill=kill,
         settle_seconds=0.5,
     )
-    return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.torture_worker", order.model_dump_json()],
-        cwd=ROOT,
-        # One that is to die does little at once, so that rows are left for the next one's moment.
-        env=os.environ | (_HESITANT if kill else {}),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    # One that is to die does little at once, so that rows are left for the next one's moment.
+    return Worker(work, order, environment=_HESITANT if kill else None)
 
 
-def end(worker: subprocess.Popen[str]) -> End:
+def end(worker: Worker) -> End:
     """Waits for a worker's end."""
     try:
-        words, _ = worker.communicate(timeout=150)
+        return worker.end()
     finally:
-        worker.kill()
-    return End(worker.returncode, json.loads(words) if words else {})
+        worker.close()
 
 
 async def race(workshop: Workshop, projects: Sequence[Project]) -> list[End]:
