@@ -17,7 +17,16 @@ Line = Connection
 KILLED: Final = -9
 
 _FORKS: Final = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["benchmarks.torture_worker", "benchmarks.concurrency_worker", "tests.ledger.claimer"])
+_FORKS.set_forkserver_preload(
+    [
+        "benchmarks.concurrency_worker",
+        "benchmarks.torture_worker",
+        "tests.ledger.claimer",
+        # What the scripts themselves import: a fork loads the script that began it once more.
+        "benchmarks.torture_verdict",
+        "tests.postgres",
+    ]
+)
 
 
 class End(NamedTuple):
