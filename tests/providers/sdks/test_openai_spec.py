@@ -63,7 +63,7 @@ def test_schemathesis_finds_nothing(idle: Emulator, document: Path, tmp_path: Pa
         document,
         f"--url={idle.url}/v1",
         f"--header=Authorization: Bearer {idle.key}",
-        "--max-examples=25",
+        "--max-examples=15",
         "--seed=1",
         "--no-color",
         "--generation-database=none",
