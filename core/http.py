@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 import tenacity
 
+from prefect_video.certificates import trusted_certificates
 from prefect_video.errors import (
     GenerationEnded,
     InvalidInput,
@@ -165,6 +166,7 @@ class ApiClient:
                 max_keepalive_connections=self.settings.max_connections,
             ),
             transport=transport,
+            verify=trusted_certificates(),
         )
 
     async def send(self, method: str, path: str, *, params: Params | None = None, json: Any = None) -> httpx.Response:

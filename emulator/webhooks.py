@@ -13,6 +13,7 @@ from typing import Protocol
 
 import httpx
 
+from prefect_video.certificates import trusted_certificates
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.gate import pause
@@ -105,7 +106,9 @@ class Courier:
 
     async def _post(self, url: str, delivery: Delivery) -> bool:
         if self._client is None:
-            self._client = httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False)
+            self._client = httpx.AsyncClient(
+                timeout=TIMEOUT_SECONDS, trust_env=False, verify=trusted_certificates(trust_env=False)
+            )
         headers = {
             "Content-Type": "application/json",
             **delivery.headers,

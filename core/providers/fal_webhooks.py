@@ -16,6 +16,7 @@ import httpx
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from prefect_video.certificates import trusted_certificates
 from prefect_video.errors import InvalidInput, ProviderUnavailable
 from prefect_video.generations import WebhookEvent
 
@@ -64,7 +65,8 @@ class PublishedKeys:
 
     def _fetch(self) -> tuple[Ed25519PublicKey, ...]:
         try:
-            with httpx.Client(timeout=TIMEOUT_SECONDS, transport=self._transport) as client:
+            certificates = trusted_certificates()
+            with httpx.Client(timeout=TIMEOUT_SECONDS, transport=self._transport, verify=certificates) as client:
                 listed = client.get(self._url).raise_for_status().json()["keys"]
             return tuple(_key(one["x"]) for one in listed if one.get("crv", "Ed25519") == "Ed25519")
         except (httpx.HTTPError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -8,6 +8,7 @@ from typing import Final
 
 import httpx
 
+from prefect_video.certificates import trusted_certificates
 from prefect_video.links import redact
 
 
@@ -48,6 +49,7 @@ def open_download_client(settings: DownloadSettings = DEFAULT_SETTINGS, *, trust
     return httpx.AsyncClient(
         follow_redirects=False,
         trust_env=trust_env,
+        verify=trusted_certificates(trust_env=trust_env),
         timeout=httpx.Timeout(
             settings.read_timeout_seconds,
             connect=settings.connect_timeout_seconds,

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from prefect_video.certificates import trusted_certificates
 from prefect_video.emulator import Emulator
 
 
@@ -19,6 +20,7 @@ class Client:
             headers={"Authorization": f"Bearer {key}"},
             timeout=timeout_seconds,
             trust_env=False,
+            verify=trusted_certificates(),
         )
 
     @classmethod
@@ -64,7 +66,7 @@ class Client:
 
 
 def download(url: str, **headers: str) -> httpx.Response:
-    return httpx.get(url, headers=headers, trust_env=False)
+    return httpx.get(url, headers=headers, trust_env=False, verify=trusted_certificates())
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:

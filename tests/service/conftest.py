@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from prefect_video.certificates import trusted_certificates
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.ledger import Entry, ReceivedEvent
 from prefect_video.opening import StudioRef, open_named
@@ -71,7 +72,8 @@ async def serving(port_socket: socket.socket | None = None, **given: object) -> 
     app = create_app(settings, announce=announce)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
     running = asyncio.create_task(server.serve(sockets=[listening]))
-    async with httpx.AsyncClient(base_url=address, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(base_url=address, headers=headers, verify=trusted_certificates()) as client:
         while not server.started:
             assert not running.done(), "the service did not start"
             await asyncio.sleep(0.01)
