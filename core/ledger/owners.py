@@ -138,10 +138,11 @@ def _lock_held(owner_id: str) -> bool | None:
 
 def _remove_old_locks(folder: Path) -> None:
     oldest = time.time() - _FORGET_AFTER.total_seconds()
-    for path in folder.glob("*.lock"):
-        with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_mtime < oldest and is_held(path) is False:
-                path.unlink()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                if entry.name.endswith(".lock") and entry.stat().st_mtime < oldest and is_held(Path(entry)) is False:
+                    os.unlink(entry)
 
 
 def _lock_path(owner_id: str) -> Path:
