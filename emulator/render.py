@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -35,7 +36,7 @@ def render_clip(
         RenderStopped: ``should_stop`` said so before a frame.
     """
     scene = Scene(spec)
-    part = video.with_name(f".{video.name}.{os.getpid()}.part")
+    part = _part(video)
     try:
         _encode(scene, spec, part, should_stop)
         _save_thumbnail(scene.draw(_frames(spec) // 3, spec.fps), thumbnail)
@@ -89,9 +90,14 @@ def _save_thumbnail(planes: Planes, path: Path) -> None:
             red.resize(size, Image.Resampling.BILINEAR).point([_full_chroma(v) for v in range(256)]),
         ),
     )
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = _part(path)
     picture.convert("RGB").save(part, "JPEG", quality=85)
     part.replace(path)
+
+
+def _part(path: Path) -> Path:
+    """Where a file is written until it is whole; emulators of other processes and threads may be at the same one."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
 
 
 def _full_range(value: int, span: int) -> int:

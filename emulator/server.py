@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -130,12 +131,17 @@ async def _start_engine(settings: EmulatorSettings, stack: contextlib.AsyncExitS
     if settings.db is not None:
         journal, folder = SqliteJournal(settings.db), settings.db.with_name(f"{settings.db.name}.clips")
     else:
-        journal = MemoryJournal()
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emulator-clips-")))
+        journal, folder = MemoryJournal(), Path(_passing_clips().name)
     stack.push_async_callback(journal.close)
     clips = ClipLibrary(settings, folder)
     stack.push_async_callback(clips.close)
     return Engine(settings, journal, clips)
+
+
+@cache
+def _passing_clips() -> tempfile.TemporaryDirectory[str]:
+    """Where the clips of emulators without ``db`` lie until the process ends: they look the same from each of them."""
+    return tempfile.TemporaryDirectory(prefix="emulator-clips-")
 
 
 def _run_in_background(stack: contextlib.AsyncExitStack, engine: Engine) -> None:
