@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 from prefect_video.errors import InvalidInput
@@ -103,6 +104,7 @@ def _filesystem(options: S3Options, loop: asyncio.AbstractEventLoop) -> Any:
     config |= rest.pop("config_kwargs", {})
     client |= rest.pop("client_kwargs", {})
     return s3fs.S3FileSystem(
+        session=_aws_session(rest.pop("profile", None)),
         asynchronous=True,
         loop=loop,
         skip_instance_cache=True,
@@ -112,6 +114,23 @@ def _filesystem(options: S3Options, loop: asyncio.AbstractEventLoop) -> Any:
         config_kwargs=config,
         **rest,
     )
+
+
+def _aws_session(profile: str | None) -> Any:
+    """A session with the credentials of its own, and with descriptions of S3 that all sessions share."""
+    from aiobotocore.session import AioSession
+
+    session = AioSession(profile=profile)
+    session.register_component("data_loader", _descriptions(session.get_config_variable("data_path")))
+    return session
+
+
+@cache
+def _descriptions(search_path: str | None) -> Any:
+    """What botocore knows of S3 and its endpoints: megabytes of JSON, which each session would read again."""
+    from botocore.loaders import create_loader
+
+    return create_loader(search_path)
 
 
 def _revealed(value: Any) -> Any:
