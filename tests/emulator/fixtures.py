@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from prefect_video.certificates import trusted_certificates
 from prefect_video.emulator import Emulator, EmulatorSettings
 
 KEY = "sk-emulator"
@@ -47,17 +48,21 @@ class EmulatorProcess:
 
     def books(self) -> dict[str, Any]:
         """What the provider says was paid."""
-        books: dict[str, Any] = httpx.get(f"{self.url}/_emulator/books").raise_for_status().json()
+        books: dict[str, Any] = self._asked("GET", "books").json()
         return books
 
     def add_fault(self, **rule: Any) -> None:
         """Put up a fault rule."""
-        httpx.post(f"{self.url}/_emulator/faults", json=rule).raise_for_status()
+        self._asked("POST", "faults", json=rule)
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         self.process.kill()
         self.process.wait()
+
+    def _asked(self, method: str, name: str, **request: Any) -> httpx.Response:
+        url = f"{self.url}/_emulator/{name}"
+        return httpx.request(method, url, verify=trusted_certificates(), **request).raise_for_status()
 
 
 EmulatorFactory = Callable[..., EmulatorProcess]
