@@ -97,7 +97,7 @@ def film(environment: None) -> Path:
 class Shell:
     """Runs the installed command in a home that is empty at first and then kept, as a user's is."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         (folder / "home").mkdir()
         self.environment = {
@@ -105,6 +105,7 @@ class Shell:
             "HOME": str(folder / "home"),
             "TMPDIR": str(folder),
             "LANG": "C.UTF-8",
+            **environment,
         }
 
     def __call__(self, *arguments: str | Path, **environment: str) -> Answer:
@@ -140,4 +141,11 @@ def _heed_interrupts() -> None:
 
 @pytest.fixture(scope="session")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """Of a user who has no Prefect server: each command that needs one starts Prefect's embedded one."""
     return Shell(tmp_path_factory.mktemp("shell"))
+
+
+@pytest.fixture(scope="session")
+def connected(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Shell:
+    """Of a user who has a Prefect server: several times cheaper, where the embedded one is not what is tested."""
+    return Shell(tmp_path_factory.mktemp("connected"), PREFECT_API_URL=prefect_api)

@@ -1,4 +1,4 @@
-"""Real runs: the installed command, a home that was empty, Prefect's embedded server, the embedded provider."""
+"""Real runs: the installed command in a home that was empty, with Prefect's server and the embedded provider."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import pytest
 
-from tests.cli.conftest import FILM, Answer, Shell
+from tests.cli.conftest import FILM, Answer, InProcess, Shell
 
 TRACES = re.compile(r"Traceback|database is locked|\| (?:INFO|ERROR|WARNING) +\||HTTP Request|alembic")
 
@@ -24,8 +24,8 @@ def first_demo(shell: Shell) -> Answer:
 
 
 @pytest.fixture(scope="module")
-def project_file(shell: Shell) -> Path:
-    path = shell.folder / "film.yaml"
+def project_file(connected: Shell) -> Path:
+    path = connected.folder / "film.yaml"
     path.write_text(
         FILM
         + '  - {id: refused, prompt: "the [policy] sea"}\n'
@@ -79,8 +79,8 @@ def test_the_demo_run_again_finds_everything_and_bills_nothing(shell: Shell) -> 
     assert not TRACES.search(answer.err)
 
 
-def test_a_run_prints_one_json_object_and_a_failed_shot_fails_alone(shell: Shell, project_file: Path) -> None:
-    answer = shell("run", project_file, "--json")
+def test_a_run_prints_one_json_object_and_a_failed_shot_fails_alone(connected: Shell, project_file: Path) -> None:
+    answer = connected("run", project_file, "--json")
     assert answer.status == 1, answer.err
     report = answer.json
     assert set(report) == {"project", "shots", "cost_usd", "seconds"}
@@ -99,12 +99,12 @@ def test_a_run_prints_one_json_object_and_a_failed_shot_fails_alone(shell: Shell
     assert not TRACES.search(answer.err)
 
 
-def test_one_shot_is_made_and_its_place_is_told(shell: Shell) -> None:
-    answer = shell("shot", "A lighthouse in fog", "--duration", "1", "--resolution", "480p", "--store", "out")
+def test_one_shot_is_made_and_its_place_is_told(connected: Shell) -> None:
+    answer = connected("shot", "A lighthouse in fog", "--duration", "1", "--resolution", "480p", "--store", "out")
     assert answer.status == 0, answer.err
     made = re.search(r"out/shots/a-lighthouse-in-fog\.[\w.]+\.mp4", answer.out)
     assert made
-    assert (shell.folder / made[0]).is_file()
+    assert (connected.folder / made[0]).is_file()
     assert "1 of 1 stored (0 cached), $0.30 paid" in answer.out
     assert "DO_NOT_TRACK" not in answer.err
 
@@ -126,21 +126,16 @@ def test_ctrl_c_ends_it_at_once_and_says_how_to_go_on(shell: Shell) -> None:
     assert cancelled.json["cancelled"][0]["state"] == "cancelled"
 
 
-def test_a_prefect_api_that_does_not_answer_is_named_and_nothing_is_sent(shell: Shell, project_file: Path) -> None:
-    answer = shell("run", project_file, "--refresh", "--json", PREFECT_API_URL="http://127.0.0.1:9/api")
+def test_a_prefect_api_that_does_not_answer_is_named_and_nothing_is_sent(connected: Shell, project_file: Path) -> None:
+    answer = connected("run", project_file, "--refresh", "--json", PREFECT_API_URL="http://127.0.0.1:9/api")
     assert answer.status == 1
     assert "the Prefect API at http://127.0.0.1:9/api does not answer" in answer.json["error"]
     assert "Nothing was sent" in answer.json["error"]
     assert not TRACES.search(answer.err)
 
 
-def test_the_doctor_finds_a_healthy_home_and_says_what_is_wrong_elsewhere(shell: Shell) -> None:
-    healthy = shell("doctor", "--json")
-    assert healthy.status == 0, healthy.out
-    assert {check["name"] for check in healthy.json["checks"]} >= {
-        "python", "prefect", "fastapi", "prefect API", "key", "provider", "store", "ledger"
-    }  # fmt: skip
-    ill = shell(
+def test_the_doctor_says_what_is_wrong(connected: Shell) -> None:
+    ill = connected(
         "doctor", "--json", "--provider", "sora", "--store", "/proc/videos", PREFECT_API_URL="http://127.0.0.1:9/api",
         SORA_API_KEY="sk-secret", SORA_API_ENDPOINT="http://127.0.0.1:9/v1/sora",
     )  # fmt: skip
@@ -150,8 +145,8 @@ def test_the_doctor_finds_a_healthy_home_and_says_what_is_wrong_elsewhere(shell:
     assert "sk-secret" not in ill.out + ill.err
 
 
-def test_the_emulator_says_how_to_use_it_and_ends_on_sigterm(shell: Shell) -> None:
-    process = shell.start("emulator", "--port", "0", "--speed", "500", "--key", "sk-own")
+def test_with_what_the_emulator_says_to_export_the_doctor_finds_all_well(connected: Shell) -> None:
+    process = connected.start("emulator", "--port", "0", "--speed", "500", "--key", "sk-own")
     assert process.stdout is not None
     lines = []
     while not any("faults" in line for line in lines):
@@ -159,8 +154,11 @@ def test_the_emulator_says_how_to_use_it_and_ends_on_sigterm(shell: Shell) -> No
     exports = dict(re.findall(r"export (\w+)=(\S+)", "".join(lines)))
     assert exports["SORA_API_KEY"] == "sk-own"
 
-    planned = shell("doctor", "--provider", "sora", "--json", PREFECT_API_URL="http://127.0.0.1:9/api", **exports)
-    assert {check["name"]: check["ok"] for check in planned.json["checks"]}["provider"] is True
+    healthy = connected("doctor", "--json", **exports)
+    assert healthy.status == 0, healthy.out
+    checks = {check["name"]: check for check in healthy.json["checks"]}
+    assert set(checks) >= {"python", "prefect", "fastapi", "prefect API", "key", "provider", "store", "ledger"}
+    assert checks["provider"]["detail"].startswith(f"sora at {exports['SORA_API_ENDPOINT']}")
     process.terminate()
     assert process.wait(timeout=20) == 0
 
@@ -168,8 +166,8 @@ def test_the_emulator_says_how_to_use_it_and_ends_on_sigterm(shell: Shell) -> No
 @pytest.mark.parametrize(
     ("options", "word"), [(("--speed", "0"), "speed"), (("--faults", "nowhere.yaml"), "faults"), (("--key", ""), "key")]
 )
-def test_the_emulator_refuses_bad_options(shell: Shell, options: tuple[str, ...], word: str) -> None:
-    answer = shell("emulator", *options)
+def test_the_emulator_refuses_bad_options(call: InProcess, options: tuple[str, ...], word: str) -> None:
+    answer = call("emulator", *options)
     assert answer.status == 2
     assert f"--{word}" in answer.err
 
