@@ -1,9 +1,5 @@
 """What a flow needs beside the session's Prefect server."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,8 +7,6 @@ import pytest
 from prefect_video.emulator import Emulator
 
 ROOT = Path(__file__).parent.parent.parent
-
-Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -29,22 +23,3 @@ def studio(prefect_api: str, emulator: Emulator, tmp_path: Path, monkeypatch: py
     }.items():
         monkeypatch.setenv(name, value)
     return tmp_path
-
-
-@pytest.fixture
-def prefect_cli(prefect_api: str) -> Cli:
-    """Runs the `prefect` command against the session's server, in the repository's folder."""
-
-    def run(*words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *words],
-            cwd=ROOT,
-            env={**os.environ, "PREFECT_API_URL": prefect_api},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
-        assert done.returncode == 0, f"prefect {' '.join(words)}\n{done.stdout}\n{done.stderr}"
-        return done
-
-    return run

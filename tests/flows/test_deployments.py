@@ -9,19 +9,25 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import yaml
 from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel, RawScheduleConfig, WorkPoolConfig
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.deployments import arun_deployment
 from prefect.flows import load_flow_from_entrypoint
+from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel
 
+from prefect_video import Shot
 from prefect_video.blocks import SoraCredentials, VideoLedger, VideoStore
 from prefect_video.emulator import Emulator, EmulatorSettings
+from prefect_video.flows import generate_shot
 from prefect_video.ledger import Ledger
-from tests.flows.conftest import ROOT, Cli
+from tests.flows.conftest import ROOT
 
 SHOT = {"id": "opening", "prompt": "Dawn over a plantation", "duration": 1, "resolution": "480p"}
 
@@ -92,7 +98,7 @@ async def blocks(prefect_api: str, emulator: Emulator, slow_emulator: Emulator, 
 
 
 @pytest.fixture(scope="module")
-def worker(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def worker(prefect_api: str, pool: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A process worker on the pool of `prefect.yaml`."""
     home = tmp_path_factory.mktemp("worker")
     environ = {
@@ -113,28 +119,32 @@ def worker(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture(scope="module")
-def deployed(prefect_api: str) -> None:
-    """Everything in `prefect.yaml`, deployed."""
-    environ = {**os.environ, "PREFECT_API_URL": prefect_api}
-    for words in (
-        ["work-pool", "create", "video", "--type", "process", "--overwrite"],
-        ["block", "register", "-m", "prefect_video.blocks"],
-        ["deploy", "--all"],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *words],
-            cwd=ROOT,
-            env=environ,
-            capture_output=True,
-            text=True,
+def pool(prefect_api: str) -> None:
+    """The work pool that `prefect.yaml` names."""
+    template = ProcessWorker.get_default_base_job_template()
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(
+            WorkPoolCreate(name="video", type=ProcessWorker.type, base_job_template=template), overwrite=True
         )
-        assert done.returncode == 0, done.stdout + done.stderr
 
 
-async def run_until(run_id: str, reached: Callable[[FlowRun], Awaitable[bool]], seconds: float = 90) -> FlowRun:
+@pytest.fixture(scope="module")
+def deployed(prefect_api: str, pool: None) -> None:
+    """Everything in `prefect.yaml`, deployed as an operator does it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        cwd=ROOT,
+        env={**os.environ, "PREFECT_API_URL": prefect_api},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def run_until(run_id: UUID, reached: Callable[[FlowRun], Awaitable[bool]], seconds: float = 90) -> FlowRun:
     async with get_client() as client, asyncio.timeout(seconds):
         while True:
-            run = await client.read_flow_run(run_id)  # type: ignore[arg-type]
+            run = await client.read_flow_run(run_id)
             if await reached(run):
                 return run
             await asyncio.sleep(0.5)
@@ -144,19 +154,16 @@ async def ended(run: FlowRun) -> bool:
     return bool(run.state and run.state.is_final())
 
 
-def started(prefect_cli: Cli, name: str, **parameters: object) -> str:
-    given = [word for key, value in parameters.items() for word in ("--param", f"{key}={json.dumps(value)}")]
-    said = prefect_cli("deployment", "run", name, *given).stdout
-    return said.split("UUID:")[1].split()[0]
+async def started(name: str, **parameters: object) -> UUID:
+    run: FlowRun = await arun_deployment(name, parameters=parameters, timeout=0, as_subflow=False)
+    return run.id
 
 
 async def test_a_deployed_project_runs_on_a_worker_with_saved_blocks(
-    blocks: None, deployed: None, worker: None, prefect_cli: Cli, emulator: Emulator, books: Path
+    blocks: None, deployed: None, worker: None, emulator: Emulator, books: Path
 ) -> None:
     project = {"project": "ad", "shots": [SHOT, {**SHOT, "id": "pour", "prompt": "Espresso"}]}
-    run_id = await asyncio.to_thread(
-        started, prefect_cli, "generate-project/project", project=project, ledger="video-ledger/production"
-    )
+    run_id = await started("generate-project/project", project=project, ledger="video-ledger/production")
     run = await run_until(run_id, ended)
     assert run.state is not None
     assert run.state.is_completed(), run.state.message
@@ -164,21 +171,22 @@ async def test_a_deployed_project_runs_on_a_worker_with_saved_blocks(
     assert len(list((books / "videos" / "ad").glob("*.mp4"))) == 2
     assert emulator.key not in json.dumps(run.parameters)
 
-    shot_run = await asyncio.to_thread(
-        started, prefect_cli, "generate-shot/shot", shot=SHOT, project="ad", ledger="video-ledger/production"
+    # What the worker made is found from elsewhere, by the names of the same blocks.
+    found = await generate_shot(
+        Shot.model_validate(SHOT),
+        project="ad",
+        provider="sora-credentials/production",
+        store="video-store/production",
+        ledger="video-ledger/production",
     )
-    run = await run_until(shot_run, ended)
-    assert run.state is not None
-    assert run.state.is_completed(), run.state.message
+    assert found.uri.startswith(f"file://{books}/videos/ad/")
     assert emulator.books()["billed"] == 2
 
 
 async def test_cancelling_a_deployed_run_cancels_its_generation(
-    blocks: None, deployed: None, worker: None, prefect_cli: Cli, slow_emulator: Emulator, books: Path
+    blocks: None, deployed: None, worker: None, slow_emulator: Emulator, books: Path
 ) -> None:
-    run_id = await asyncio.to_thread(
-        started,
-        prefect_cli,
+    run_id = await started(
         "generate-shot/shot",
         shot={**SHOT, "prompt": "never done"},
         provider="sora-credentials/slow",
@@ -192,13 +200,14 @@ async def test_cancelling_a_deployed_run_cancels_its_generation(
         return bool(slow_emulator.books()["cancelled"] == 1)
 
     await run_until(run_id, submitted)
-    await asyncio.to_thread(prefect_cli, "flow-run", "cancel", run_id)
+    async with get_client() as client:
+        await client.set_flow_run_state(run_id, State(type=StateType.CANCELLING))
     await run_until(run_id, cancelled)
 
     async with await Ledger.open(f"sqlite:///{books}/ledger.db") as ledger:
         async with asyncio.timeout(10):
-            while entries := await ledger.unfinished(flow_run_id=run_id):
+            while entries := await ledger.unfinished(flow_run_id=str(run_id)):
                 await asyncio.sleep(0.2)
         assert entries == []
-        [entry] = await ledger.entries(flow_run_id=run_id)
+        [entry] = await ledger.entries(flow_run_id=str(run_id))
         assert (entry.state.value, entry.actual_usd) == ("cancelled", 0)
