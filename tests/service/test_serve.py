@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from prefect_video.emulator import Emulator
+from tests.cli.conftest import InProcess, call
+
+__all__ = ["call"]
 
 COMMAND = [str(Path(sys.executable).parent / "prefect-video"), "serve", "--port", "0"]
 
@@ -36,14 +40,15 @@ def test_it_serves_until_it_is_interrupted(environment: Path, provider: Emulator
         assert "a-token" not in out + err + "".join(lines)
 
 
-def test_what_cannot_be_used_is_said_in_one_line(environment: Path) -> None:
-    told = {**os.environ, "PREFECT_VIDEO_SERVICE_API_TOKEN": "short"}
-    done = subprocess.run(COMMAND, env=told, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert "PREFECT_VIDEO_SERVICE_API_TOKEN" in done.stderr
-    assert "Traceback" not in done.stderr
-    told["PREFECT_VIDEO_SERVICE_API_TOKEN"] = "long-enough-a-token"
-    done = subprocess.run([*COMMAND, "--account", "nobody"], env=told, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2, done.stderr
-    assert "nobody" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("token", "options", "word"),
+    [("short", (), "PREFECT_VIDEO_SERVICE_API_TOKEN"), ("long-enough-a-token", ("--account", "nobody"), "nobody")],
+)
+def test_what_cannot_be_used_is_said_in_one_line(
+    call: InProcess, monkeypatch: pytest.MonkeyPatch, token: str, options: tuple[str, ...], word: str
+) -> None:
+    monkeypatch.setenv("PREFECT_VIDEO_SERVICE_API_TOKEN", token)
+    answer = call("serve", "--port", "0", *options)
+    assert answer.status == 2, answer.err
+    assert word in answer.err
+    assert "Traceback" not in answer.err
