@@ -10,7 +10,7 @@ demo: $(READY)  ## a three-shot project, with the embedded provider, and a page 
 	$(BIN)/prefect-video demo
 
 test: $(READY)  ## the whole suite
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .
