@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -150,6 +151,7 @@ class _Transfer:
         self._from_start = False
         self._fruitless = 0
         self._furthest = 0
+        self._away_since: float | None = None
 
     async def run(self) -> Downloaded:
         spool = self._spool
@@ -170,11 +172,17 @@ class _Transfer:
     def _retrying(self) -> tenacity.AsyncRetrying:
         return tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(self._worth_a_try),
-            stop=lambda _: self._fruitless >= self._settings.tries,
+            stop=lambda _: self._is_spent(),
             wait=self._wait,
             before_sleep=self._tell,
             reraise=True,
         )
+
+    def _is_spent(self) -> bool:
+        if self._fruitless < self._settings.tries:
+            return False
+        away_since = self._away_since
+        return away_since is None or time.monotonic() - away_since >= self._settings.outage_seconds
 
     def _worth_a_try(self, error: BaseException) -> bool:
         if isinstance(error, LinkExpired):
@@ -200,7 +208,7 @@ class _Transfer:
             await self._request()
             self._check_end()
         except httpx.TransportError as error:
-            self._count_try()
+            self._count_try(away=isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)))
             reason = str(error) or type(error).__name__
             raise BrokenDownload(f"{self._where}: broke off at byte {self._spool.size:,} ({reason})") from error
         except DownloadError as error:
@@ -212,8 +220,9 @@ class _Transfer:
     def _where(self) -> str:
         return redact(self._url)
 
-    def _count_try(self) -> None:
+    def _count_try(self, *, away: bool = False) -> None:
         """A try is fruitless unless it got well beyond where any earlier one had been."""
+        self._away_since = (self._away_since or time.monotonic()) if away else None
         if self._spool.size >= self._furthest + _PROGRESS_BYTES:
             self._fruitless = 0
         self._furthest = max(self._furthest, self._spool.size)

@@ -18,6 +18,7 @@ class DownloadSettings:
 
     Attributes:
         tries: Requests in a row that bring nothing new before it gives up.
+        outage_seconds: How long a host that takes no connections is waited for, however many tries that makes.
         refreshes: How many fresh links it asks for.
         backoff_seconds: Upper bound of the first wait; doubles with each fruitless try, drawn at random below.
         backoff_limit_seconds: Upper bound of any such wait.
@@ -27,6 +28,7 @@ class DownloadSettings:
     """
 
     tries: int = 5
+    outage_seconds: float = 120.0
     refreshes: int = 3
     backoff_seconds: float = 0.5
     backoff_limit_seconds: float = 20.0

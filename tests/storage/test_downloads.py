@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from prefect_video.errors import BrokenDownload, LinkExpired, LinkRefused, Store
 from prefect_video.links import LinkPolicy
 from tests.storage.web import Reply, Request, Web, ranged, running_web
 
-QUICK = DownloadSettings(tries=3, backoff_seconds=0.001, read_timeout_seconds=0.3)
+QUICK = DownloadSettings(tries=3, outage_seconds=0.0, backoff_seconds=0.001, read_timeout_seconds=0.3)
 VIDEO = b"\0\0\0\x18ftypisom" + os.urandom(3 * 2**20)
 MP4 = {"Content-Type": "video/mp4"}
 
@@ -80,6 +81,29 @@ async def test_tries_that_bring_nothing_end(web: Web, spool: Path, client: httpx
     assert len(web.requests) == QUICK.tries
     assert "hush" not in str(caught.value)
     assert not spool.exists()
+
+
+async def test_a_host_that_is_away_is_waited_for(
+    spool: Path, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_web() as web:
+        pass
+    patient = replace(QUICK, outage_seconds=60.0, backoff_limit_seconds=0.01)
+    with caplog.at_level(logging.INFO, "prefect_video.downloads"):
+        fetching = asyncio.create_task(fetch(web, spool, client, settings=patient))
+        async with asyncio.timeout(30):
+            while len(caplog.records) <= QUICK.tries:
+                await asyncio.sleep(0.01)
+        async with running_web(web.port) as back:
+            back.handler = ranged(VIDEO)
+            assert_is_video(await fetching, spool)
+
+
+async def test_nor_is_it_waited_for_without_end(spool: Path, client: httpx.AsyncClient) -> None:
+    async with running_web() as web:
+        pass
+    with pytest.raises(BrokenDownload, match="broke off at byte 0"):
+        await fetch(web, spool, client)
 
 
 async def test_a_changed_file_is_fetched_from_its_start(web: Web, spool: Path, client: httpx.AsyncClient) -> None:

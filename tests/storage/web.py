@@ -81,10 +81,10 @@ class Web:
 
 
 @asynccontextmanager
-async def running_web() -> AsyncIterator[Web]:
-    """Runs a server on a free port of the loopback."""
+async def running_web(port: int = 0) -> AsyncIterator[Web]:
+    """Runs a server on a port of the loopback, by default on a free one."""
     web = Web()
-    server = await asyncio.start_server(web.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(web.serve, "127.0.0.1", port)
     web.port = server.sockets[0].getsockname()[1]
     async with server:
         yield web
