@@ -45,7 +45,8 @@ class Inbox:
     async def quiet(self) -> None:
         """Returns when nobody waits for an answer, or has for long: whatever else there is to do gives way."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._empty.wait(), _PATIENCE_SECONDS)
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._empty.wait()
 
     async def aclose(self) -> None:
         """Waits for what is being written."""

@@ -19,8 +19,10 @@ _Item = TypeVar("_Item")
 CHUNK: Final = 500
 """Values in one `IN (…)`: below every database's limit."""
 
+BY_ID: Final = ENTRIES.where(generations.c.id == bindparam("sought"))
+"""The row whose id is given as `sought`."""
 
-_LOCKED: Final = ENTRIES.where(generations.c.id == bindparam("sought")).with_for_update()
+_LOCKED: Final = BY_ID.with_for_update()
 _NOTE: Final = insert(history)
 
 

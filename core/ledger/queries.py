@@ -10,11 +10,10 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select
 
 from prefect_video.assets import Asset
 from prefect_video.ledger.lookup import answer, key_of, read_existing, read_stored
-from prefect_video.ledger.part import LedgerPart, chunks, no_such_entry
+from prefect_video.ledger.part import BY_ID, LedgerPart, chunks, no_such_entry
 from prefect_video.ledger.records import OCCUPYING, UNFINISHED, Entry, Intent, State, Step
 from prefect_video.ledger.tables import ENTRIES, copies, entry_of, generations, history
 
-_BY_ID: Final = ENTRIES.where(generations.c.id == bindparam("sought"))
 _BY_GENERATION: Final = ENTRIES.where(
     generations.c.account == bindparam("at"), generations.c.generation_id == bindparam("sought")
 )
@@ -35,7 +34,7 @@ class Queries(LedgerPart):
             LedgerError: There is no such row.
         """
         async with self._database.reading() as connection:
-            row = (await connection.execute(_BY_ID, {"sought": entry_id})).one_or_none()
+            row = (await connection.execute(BY_ID, {"sought": entry_id})).one_or_none()
         if row is None:
             raise no_such_entry(entry_id)
         return entry_of(row)

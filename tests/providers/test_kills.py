@@ -17,6 +17,7 @@ from benchmarks.workers import KILLED, End, Worker
 from prefect_video.emulator import Emulator
 from prefect_video.shots import Project, Shot
 from tests.providers.accounts import TestAccount
+from tests.recovery.workers import end
 
 NOT_RECORDED: Final = ("before send", "sent, not answered", "answered, not recorded")
 RECORDED: Final = ("mid-poll", "mid-download", "published, not recorded")
@@ -43,11 +44,7 @@ class Site:
             kill=kill,
             settle_seconds=0.5,
         )
-        worker = Worker(work, order)
-        try:
-            return worker.end()
-        finally:
-            worker.close()
+        return end(Worker(work, order))
 
     def kill_at(self, name: str, shot: Shot) -> None:
         """One worker, which dies there."""
