@@ -18,14 +18,14 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmarks.torture_worker import PATIENCE
 from benchmarks.workers import Line
-from prefect_video.collecting import collect
 from prefect_video.errors import VideoError
 from prefect_video.ledger import Entry, Ledger
-from prefect_video.production import produce_project
+from prefect_video.pipeline.collect import collect
+from prefect_video.pipeline.production import produce_project
 from prefect_video.providers.sora import SoraProvider
+from prefect_video.session.session import Studio, StudioSettings
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
-from prefect_video.studio import Studio, StudioSettings
 
 PLAN_SLOTS = 50
 """What the plan would allow, so that it is not the plan that limits."""

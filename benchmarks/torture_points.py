@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from benchmarks.torture_worker import Kill
-from prefect_video.studio import Moment
+from prefect_video.session.session import Moment
 
 Fault = Mapping[str, Any]
 

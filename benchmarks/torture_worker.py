@@ -18,17 +18,17 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks.workers import Line
-from prefect_video.collecting import collect
 from prefect_video.errors import VideoError
 from prefect_video.http import HttpSettings
 from prefect_video.ledger import Entry, Ledger
-from prefect_video.opening import prepared
-from prefect_video.production import produce_project
+from prefect_video.pipeline.collect import collect
+from prefect_video.pipeline.production import produce_project
 from prefect_video.providers.base import Provider
 from prefect_video.providers.sora import SoraProvider
+from prefect_video.session.refs import prepared
+from prefect_video.session.session import Moment, Studio, StudioSettings
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
-from prefect_video.studio import Moment, Studio, StudioSettings
 from tests.providers.accounts import account_named
 
 PATIENCE: Final = HttpSettings(submit_timeout_seconds=1.5, read_timeout_seconds=5.0, backoff_seconds=0.1)

@@ -31,9 +31,9 @@ from typing import Any, Final
 import httpx
 
 from benchmarks.waiting_crowd import open_studio
+from prefect_video.pipeline.steps import claim_shots, intents_of, poll, submit
 from prefect_video.providers.sora import SoraProvider
 from prefect_video.shots import Project, Shot
-from prefect_video.steps import claim_shots, intents_of, poll, submit
 
 FIXED_SECONDS: Final = 31.0
 SIGMA: Final = 0.4

@@ -20,11 +20,11 @@ from typing import Final
 import httpx
 
 from prefect_video.ledger import Ledger
+from prefect_video.pipeline.steps import claim_shots, intents_of, poll, submit
 from prefect_video.providers.sora import SoraProvider
+from prefect_video.session.session import Studio, StudioSettings
 from prefect_video.shots import Project, Shot
-from prefect_video.steps import claim_shots, intents_of, poll, submit
 from prefect_video.storage import open_store
-from prefect_video.studio import Studio, StudioSettings
 
 SETTLE_SECONDS: Final = 300.0
 """The longest that it may take until all are waited for."""

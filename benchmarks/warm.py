@@ -41,8 +41,8 @@ async def _compare(count: int, folder: Path) -> int:
 
     from prefect_video.emulator import Emulator, EmulatorSettings
     from prefect_video.flows import generate_project
-    from prefect_video.opening import StudioRef, open_named
-    from prefect_video.production import produce_project
+    from prefect_video.pipeline.production import produce_project
+    from prefect_video.session.refs import StudioRef, open_named
     from prefect_video.shots import Project
 
     project = Project.model_validate(

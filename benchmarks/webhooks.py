@@ -35,11 +35,11 @@ from benchmarks.torture import ledgers
 from prefect_video.ledger import Entry, Ledger, State
 from prefect_video.ledger.claims import row_of
 from prefect_video.ledger.tables import generations, history, webhook_events
-from prefect_video.opening import StudioRef, open_named
-from prefect_video.production import produce_project
+from prefect_video.pipeline.production import produce_project
+from prefect_video.pipeline.steps import intents_of
+from prefect_video.session.refs import StudioRef, open_named
+from prefect_video.session.session import Studio
 from prefect_video.shots import Project
-from prefect_video.steps import intents_of
-from prefect_video.studio import Studio
 
 KEY, SECRET = "sk-benchmark", "whsec_benchmark"
 KINDS = ("generation.queued", "generation.started", "generation.completed")

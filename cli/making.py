@@ -32,11 +32,11 @@ from prefect_video.cli.studios import open_studios
 from prefect_video.cli.telling import show_report, status_of_report
 from prefect_video.errors import InvalidInput, VideoError
 from prefect_video.mistakes import describe
-from prefect_video.opening import DEFAULT_PROJECT, StudioRef
-from prefect_video.planning import Plan, plan_project
-from prefect_video.production import produce_project
+from prefect_video.pipeline.plan import Plan, plan_project
+from prefect_video.pipeline.production import produce_project
+from prefect_video.pipeline.reports import ProjectFailed, ProjectReport
 from prefect_video.project_files import InvalidProject, load_project
-from prefect_video.reports import ProjectFailed, ProjectReport
+from prefect_video.session.refs import DEFAULT_PROJECT, StudioRef
 from prefect_video.shots import Project, slug
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from prefect_video.ledger.locations import URL_VARIABLE
-from prefect_video.opening import StudioRef, names_ledger_block
+from prefect_video.session.refs import StudioRef, names_ledger_block
 from prefect_video.shots import Project
 
 JsonFlag = Annotated[

@@ -17,9 +17,9 @@ from rich.text import Text
 
 from prefect_video.cli.answers import err, safe, table, usd
 from prefect_video.ledger import Entry
-from prefect_video.opening import observing
-from prefect_video.planning import Plan
-from prefect_video.studio import Moment
+from prefect_video.pipeline.plan import Plan
+from prefect_video.session.refs import observing
+from prefect_video.session.session import Moment
 
 ROWS_LIMIT: Final = 20
 """Shots shown at once; the line below tells of the others."""

@@ -14,8 +14,8 @@ from prefect_video.cli.studios import find_entry, open_ledger, open_studio, run_
 from prefect_video.errors import InvalidInput, NotFound
 from prefect_video.generations import Generation
 from prefect_video.ledger import Entry, Ledger, State
-from prefect_video.opening import ref_of
-from prefect_video.studio import Studio, StudioSettings
+from prefect_video.session.refs import ref_of
+from prefect_video.session.session import Studio, StudioSettings
 
 _SENT: Final = frozenset({State.SUBMITTING, State.UNKNOWN})
 _AT_PROVIDER: Final = frozenset({State.SUBMITTED, State.COMPLETED})

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from prefect_video.cli.first_minute import connect
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Entry, Ledger
-from prefect_video.opening import StudioRef, names_ledger_block, open_named
-from prefect_video.studio import Studio, StudioSettings
+from prefect_video.session.refs import StudioRef, names_ledger_block, open_named
+from prefect_video.session.session import Studio, StudioSettings
 
 _T = TypeVar("_T")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from prefect_video.cli.answers import DONE, FAILED, OVER_BUDGET, out, place, safe, say, table, usd
-from prefect_video.reports import ProjectReport, ShotStatus
+from prefect_video.pipeline.reports import ProjectReport, ShotStatus
 
 _WITHOUT_VIDEO: Final[Mapping[ShotStatus, str]] = {
     "failed": "[red]failed[/]",

@@ -11,8 +11,8 @@ from prefect.context import FlowRunContext
 from prefect_video.flows.artifacts import Progress, publish_table
 from prefect_video.flows.cancelling import cancel_generations
 from prefect_video.flows.outcomes import keep_report
-from prefect_video.production import produce_project
-from prefect_video.reports import ProjectFailed, ProjectReport
+from prefect_video.pipeline.production import produce_project
+from prefect_video.pipeline.reports import ProjectFailed, ProjectReport
 from prefect_video.shots import Project
 from prefect_video.tasks.shot_steps import tasks_of
 from prefect_video.tasks.studios import StudioRef, open_studio

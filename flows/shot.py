@@ -9,9 +9,9 @@ from prefect_video.assets import Asset
 from prefect_video.flows.artifacts import publish_table
 from prefect_video.flows.cancelling import cancel_generations
 from prefect_video.flows.project import flow_run_id
-from prefect_video.opening import DEFAULT_PROJECT
-from prefect_video.production import produce_project
-from prefect_video.reports import ProjectFailed
+from prefect_video.pipeline.production import produce_project
+from prefect_video.pipeline.reports import ProjectFailed
+from prefect_video.session.refs import DEFAULT_PROJECT
 from prefect_video.shots import Project, Shot
 from prefect_video.tasks.shot_steps import tasks_of
 from prefect_video.tasks.studios import StudioRef, open_studio

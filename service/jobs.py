@@ -11,18 +11,18 @@ from typing import Any, Final, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from prefect_video.collecting import finish
 from prefect_video.errors import BudgetExceeded, InvalidInput, LedgerError, QuotaExhausted, VideoError
 from prefect_video.ledger import Claim, Entry, Intent, State
 from prefect_video.ledger.records import Priority
-from prefect_video.opening import DEFAULT_PROJECT
+from prefect_video.pipeline.collect import finish
+from prefect_video.pipeline.releasing import give_up
+from prefect_video.pipeline.steps.claim import budgets_of, claim_shots, find_assets, intents_of
+from prefect_video.pipeline.steps.screening import screen_prompt
+from prefect_video.pipeline.steps.submit import submit
 from prefect_video.service.accounts import Accounts
+from prefect_video.session.refs import DEFAULT_PROJECT
+from prefect_video.session.session import Studio
 from prefect_video.shots import AspectRatio, Duration, Identifier, Project, Prompt, Resolution, Seed, Shot, slug
-from prefect_video.steps.claiming import budgets_of, claim_shots, find_assets, intents_of
-from prefect_video.steps.releasing import give_up
-from prefect_video.steps.screening import screen_prompt
-from prefect_video.steps.submitting import submit
-from prefect_video.studio import Studio
 
 logger = logging.getLogger(__name__)
 

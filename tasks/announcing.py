@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect.events import emit_event
 
 from prefect_video.ledger import Entry, Standing
-from prefect_video.studio import Moment
+from prefect_video.session.session import Moment
 
 
 def announce_anomaly(moment: Moment, entry: Entry) -> None:

@@ -21,8 +21,8 @@ from prefect.results import ResultStore
 from prefect_video.assets import Asset
 from prefect_video.errors import VideoError
 from prefect_video.fingerprints import fingerprint
+from prefect_video.session.session import StudioSettings
 from prefect_video.shots import as_shot
-from prefect_video.studio import StudioSettings
 from prefect_video.tasks.blocking import run_to_end
 from prefect_video.tasks.studios import StudioRef, resolve_store
 

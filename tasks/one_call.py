@@ -10,11 +10,11 @@ from prefect import task
 from prefect.context import FlowRunContext, TaskRunContext
 
 from prefect_video.assets import Asset
-from prefect_video.opening import DEFAULT_PROJECT
-from prefect_video.production import produce_project
-from prefect_video.reports import ProjectFailed
+from prefect_video.pipeline.production import produce_project
+from prefect_video.pipeline.reports import ProjectFailed
+from prefect_video.session.refs import DEFAULT_PROJECT
+from prefect_video.session.session import StudioSettings
 from prefect_video.shots import Project, Shot, as_shot
-from prefect_video.studio import StudioSettings
 from prefect_video.tasks.blocking import run_to_end
 from prefect_video.tasks.caching import FINGERPRINT
 from prefect_video.tasks.studios import StudioRef, open_studio

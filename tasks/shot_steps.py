@@ -22,8 +22,13 @@ from prefect_video.assets import Asset
 from prefect_video.downloads import Downloaded
 from prefect_video.errors import LedgerUnavailable, ProviderError, VideoError
 from prefect_video.ledger import Entry, Intent
-from prefect_video.steps import claiming, downloading, polling, screening, storing, submitting
-from prefect_video.studio import Studio
+from prefect_video.pipeline.steps.claim import find_assets
+from prefect_video.pipeline.steps.download import download as download_step
+from prefect_video.pipeline.steps.poll import poll as poll_step
+from prefect_video.pipeline.steps.screening import screen_prompt as screen_prompt_step
+from prefect_video.pipeline.steps.store import store as store_step
+from prefect_video.pipeline.steps.submit import submit as submit_step
+from prefect_video.session.session import Studio
 from prefect_video.tasks.studios import StudioRef, open_studio
 
 
@@ -54,47 +59,47 @@ _PAID: dict[str, Any] = {**_STEP, "retry_condition_fn": _nothing_was_accepted}
 async def find_asset(studio: StudioRef, intents: Sequence[Intent], project: str) -> dict[str, Asset]:
     """The assets that are stored already, by fingerprint; one query for all shots of a project."""
     async with open_studio(studio) as opened:
-        return await claiming.find_assets(opened, intents)
+        return await find_assets(opened, intents)
 
 
 @task(name="screen_prompt", task_run_name="screen {shot}", **_FREE)
 async def screen_prompt(studio: StudioRef, entry_id: str, shot: str) -> None:
     """Lets a reserved row pass the local screen, or releases it and keeps it for review."""
     async with open_studio(studio) as opened:
-        await screening.screen_prompt(opened, entry_id)
+        await screen_prompt_step(opened, entry_id)
 
 
 @task(name="submit", task_run_name="submit {shot}", **_PAID)
 async def submit(studio: StudioRef, entry_id: str, shot: str) -> Entry:
     """Brings a row to submitted; retried only where nothing was accepted."""
     async with open_studio(studio) as opened:
-        return await submitting.submit(opened, entry_id, task_run_id=_task_run_id())
+        return await submit_step(opened, entry_id, task_run_id=_task_run_id())
 
 
 @task(name="poll", task_run_name="poll {shot}", **_FREE)
 async def poll(studio: StudioRef, entry_id: str, shot: str) -> Entry:
     """Waits for the generation's end; all shots of the process share one watcher."""
     async with open_studio(studio) as opened:
-        return await polling.poll(opened, entry_id)
+        return await poll_step(opened, entry_id)
 
 
 @task(name="download", task_run_name="download {shot}", cache_result_in_memory=False, **_FREE)
 async def download(studio: StudioRef, entry_id: str, shot: str) -> Downloaded:
     """Fetches the finished video into the spool and checks it."""
     async with open_studio(studio) as opened:
-        return await downloading.download(opened, entry_id)
+        return await download_step(opened, entry_id)
 
 
 @task(name="store", task_run_name="store {shot}", **_FREE)
 async def store(studio: StudioRef, entry_id: str, shot: str, downloaded: Downloaded) -> Asset:
     """Publishes the video and marks its row stored."""
     async with open_studio(studio) as opened:
-        return await storing.store(opened, entry_id, downloaded)
+        return await store_step(opened, entry_id, downloaded)
 
 
 @dataclass(frozen=True)
 class TaskSteps:
-    """The steps of a studio's rows, each as a task run; see `prefect_video.steps.Steps`."""
+    """The steps of a studio's rows, each as a task run; see `prefect_video.pipeline.steps.Steps`."""
 
     studio: StudioRef
 

@@ -14,11 +14,11 @@ from prefect_video.blocks import VideoLedger, VideoStore
 from prefect_video.blocks.accounts import ProviderCredentials
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Budget, Entry, Ledger
-from prefect_video.opening import StudioRef, observing, open_named, prepared, tell_observers
 from prefect_video.providers.base import Provider
 from prefect_video.providers.registry import open_provider
+from prefect_video.session.refs import StudioRef, observing, open_named, prepared, tell_observers
+from prefect_video.session.session import Moment, Studio, StudioSettings
 from prefect_video.storage import Store, open_store
-from prefect_video.studio import Moment, Studio, StudioSettings
 from prefect_video.tasks.announcing import announce_anomaly, announce_breaker
 from prefect_video.unbroken import to_its_end
 

@@ -16,12 +16,12 @@ from prefect_video.emulator.in_thread import Emulator
 from prefect_video.emulator.settings import EmulatorSettings
 from prefect_video.errors import GenerationLost, PromptScreened
 from prefect_video.ledger import Entry, Intent, Ledger, State
-from prefect_video.opening import StudioRef, open_named
-from prefect_video.production import produce_project
+from prefect_video.pipeline.production import produce_project
+from prefect_video.pipeline.steps import intents_of, submit
 from prefect_video.project_files import load_project
+from prefect_video.session.refs import StudioRef, open_named
+from prefect_video.session.session import Studio
 from prefect_video.shots import Project, Shot
-from prefect_video.steps import intents_of, submit
-from prefect_video.studio import Studio
 from tests.cli.conftest import InProcess
 
 WAITING = Project(name="film", shots=(Shot(id="sea", prompt="the sea at night", duration=20, resolution="480p"),))

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from prefect_video.emulator.in_thread import Emulator
-from prefect_video.opening import StudioRef, open_named
-from prefect_video.production import produce_project
+from prefect_video.pipeline.production import produce_project
 from prefect_video.project_files import load_project
+from prefect_video.session.refs import StudioRef, open_named
 from tests.cli.conftest import InProcess
 
 

@@ -14,9 +14,9 @@ import pytest
 from prefect_video.errors import QuotaExhausted
 from prefect_video.generations import Generation
 from prefect_video.ledger import Ledger, State, accounts
-from prefect_video.production import produce_project
+from prefect_video.pipeline.production import produce_project
 from prefect_video.providers.sora import SoraProvider
-from prefect_video.studio import Studio
+from prefect_video.session.session import Studio
 from tests.ledger.samples import claim_one
 from tests.recovery.conftest import OpenWorkshop
 from tests.recovery.workshop import Workshop, a_shot, film, statuses

@@ -17,7 +17,7 @@ from prefect_video import Asset, BudgetExceeded, InvalidInput, Project, Shot
 from prefect_video.emulator import Emulator
 from prefect_video.flows import collect_generations, generate_project, generate_shot, spend_report
 from prefect_video.ledger import Ledger, tables
-from prefect_video.reports import ProjectFailed, ProjectReport
+from prefect_video.pipeline.reports import ProjectFailed, ProjectReport
 from prefect_video.tasks import agenerate_video, generate_video
 
 

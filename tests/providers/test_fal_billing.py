@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from prefect_video.ledger import Ledger, State
-from prefect_video.production import produce_project
+from prefect_video.pipeline.production import produce_project
 from prefect_video.providers.fal import FalProvider
+from prefect_video.session.session import Studio, StudioSettings
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
-from prefect_video.studio import Studio, StudioSettings
 from prefect_video.waiting.schedule import PollSchedule
 from prefect_video.waiting.watcher import Watcher
 from tests.providers.fal import FAST, QUEUE, SHOT

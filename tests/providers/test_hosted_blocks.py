@@ -16,9 +16,9 @@ from prefect_video.blocks import (
 )
 from prefect_video.blocks.accounts import ProviderCredentials
 from prefect_video.ledger import Ledger
-from prefect_video.steps import intents_of
+from prefect_video.pipeline.steps import intents_of
+from prefect_video.session.session import Studio
 from prefect_video.storage import open_store
-from prefect_video.studio import Studio
 
 KEY = "sk-very-secret"
 BLOCKS: dict[type[ProviderCredentials], str] = {

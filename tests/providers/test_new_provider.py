@@ -16,10 +16,10 @@ import pytest
 
 from prefect_video.errors import InvalidInput
 from prefect_video.media import check_media, probe
-from prefect_video.opening import StudioRef, open_named
-from prefect_video.production import produce_project
+from prefect_video.pipeline.production import produce_project
+from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.providers.registry import open_provider, provider_names
-from prefect_video.reports import ProjectReport
+from prefect_video.session.refs import StudioRef, open_named
 from prefect_video.shots import Project, Shot
 from tests.storage.clips import write_clip
 

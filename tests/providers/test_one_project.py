@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from prefect_video.emulator import Emulator
-from prefect_video.opening import StudioRef, open_named
-from prefect_video.production import produce_project
+from prefect_video.pipeline.production import produce_project
 from prefect_video.project_files import load_project
 from prefect_video.providers.registry import provider_names
+from prefect_video.session.refs import StudioRef, open_named
 from prefect_video.waiting.schedule import PollSchedule
 from prefect_video.waiting.watcher import Watcher
 

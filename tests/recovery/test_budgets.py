@@ -9,7 +9,7 @@ import pytest
 
 from prefect_video.errors import BudgetExceeded
 from prefect_video.ledger import Budget, State
-from prefect_video.production import produce_project
+from prefect_video.pipeline.production import produce_project
 from tests.recovery.workshop import Workshop, a_shot, film, statuses
 
 PRICE = Decimal("0.30")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect_video.ledger import State
-from prefect_video.production import produce_project
-from prefect_video.reports import ProjectReport
+from prefect_video.pipeline.production import produce_project
+from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
 from tests.recovery.workshop import Workshop, a_shot, film, statuses
@@ -75,7 +75,7 @@ async def _store_all(workshop: Workshop, project: Project, video: Path) -> None:
 
     from prefect_video.ledger.claims import row_of
     from prefect_video.ledger.tables import generations
-    from prefect_video.steps import intents_of
+    from prefect_video.pipeline.steps import intents_of
 
     (paid,) = await workshop.rows()
     async with workshop.studio() as studio:

@@ -10,9 +10,9 @@ from sqlalchemy import select
 
 from prefect_video.ledger import Budget, Entry, State
 from prefect_video.ledger.tables import generations
-from prefect_video.production import produce_project
-from prefect_video.steps.cancelling import cancel, cancel_each
-from prefect_video.studio import Moment
+from prefect_video.pipeline.cancelling import cancel, cancel_each
+from prefect_video.pipeline.production import produce_project
+from prefect_video.session.session import Moment
 from tests.recovery.conftest import SLOW, OpenWorkshop
 from tests.recovery.workshop import Workshop, a_shot, film, statuses
 

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 import pytest
 from sqlalchemy import update
 
-from prefect_video.collecting import collect
 from prefect_video.ledger import Entry, State
 from prefect_video.ledger.tables import generations
-from prefect_video.production import produce_project
-from prefect_video.reports import ProjectReport
-from prefect_video.studio import Moment, Studio
+from prefect_video.pipeline.collect import collect
+from prefect_video.pipeline.production import produce_project
+from prefect_video.pipeline.reports import ProjectReport
+from prefect_video.session.session import Moment, Studio
 from tests.recovery.conftest import SLOW, OpenWorkshop
 from tests.recovery.workshop import Workshop, a_shot, collect_with, film, statuses
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from prefect_video.collecting import Collected, collect
 from prefect_video.emulator import Emulator
 from prefect_video.http import HttpSettings
 from prefect_video.ledger import Budget, Entry, Ledger
-from prefect_video.production import produce_project
+from prefect_video.pipeline.collect import Collected, collect
+from prefect_video.pipeline.production import produce_project
+from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.providers.sora import SoraProvider
-from prefect_video.reports import ProjectReport
+from prefect_video.session.session import Moment, Observer, Studio, StudioSettings
 from prefect_video.shots import Project, Shot
 from prefect_video.storage import open_store
-from prefect_video.studio import Moment, Observer, Studio, StudioSettings
 from prefect_video.waiting.schedule import PollSchedule
 from prefect_video.waiting.watcher import Watcher
 

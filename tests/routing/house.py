@@ -13,11 +13,11 @@ from prefect_video import Project
 from prefect_video.emulator import Emulator
 from prefect_video.http import HttpSettings
 from prefect_video.ledger import Ledger
-from prefect_video.production import produce_project
+from prefect_video.pipeline.production import produce_project
+from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.providers.sora import SoraProvider
-from prefect_video.reports import ProjectReport
+from prefect_video.session.session import Observer, Studio, StudioSettings
 from prefect_video.storage import open_store
-from prefect_video.studio import Observer, Studio, StudioSettings
 
 QUICK = HttpSettings(backoff_seconds=0.01, backoff_limit_seconds=0.02, attempts=1, submit_timeout_seconds=2)
 

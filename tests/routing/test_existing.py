@@ -15,11 +15,11 @@ from prefect_video import Project
 from prefect_video.emulator import Emulator
 from prefect_video.errors import CircuitOpen, QuotaExhausted
 from prefect_video.ledger import Entry, State
-from prefect_video.planning import plan_project
-from prefect_video.production import produce_project
-from prefect_video.reports import ProjectReport
-from prefect_video.steps import claim_shots, intents_of, poll, submit
-from prefect_video.studio import Moment, Studio
+from prefect_video.pipeline.plan import plan_project
+from prefect_video.pipeline.production import produce_project
+from prefect_video.pipeline.reports import ProjectReport
+from prefect_video.pipeline.steps import claim_shots, intents_of, poll, submit
+from prefect_video.session.session import Moment, Studio
 from tests.routing.house import AUTO, House, open_house, project
 
 SHORTER: dict[str, Any] = {"fallbacks": [{"duration": 1}]}

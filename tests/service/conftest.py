@@ -17,9 +17,9 @@ from fastapi import FastAPI
 from prefect_video.certificates import trusted_certificates
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.ledger import Entry, ReceivedEvent
-from prefect_video.opening import StudioRef, open_named
 from prefect_video.service import ServiceSettings, create_app
-from prefect_video.studio import Studio
+from prefect_video.session.refs import StudioRef, open_named
+from prefect_video.session.session import Studio
 from prefect_video.waiting.schedule import PollSchedule
 from prefect_video.waiting.watcher import Watcher
 from tests.ledger.conftest import ledger, other, sqlite_url, url

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from prefect_video.collecting import collect
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.ledger import Entry, State
-from prefect_video.production import produce_project
-from prefect_video.studio import Studio
+from prefect_video.pipeline.collect import collect
+from prefect_video.pipeline.production import produce_project
+from prefect_video.session.session import Studio
 from tests.service.conftest import open_studio, serving
 from tests.service.test_webhooks import project
 

@@ -11,9 +11,9 @@ import pytest
 
 from prefect_video.emulator import Emulator
 from prefect_video.errors import InvalidInput, QuotaExhausted
+from prefect_video.pipeline.steps import claim_shots, intents_of
 from prefect_video.providers.sora import SoraProvider
 from prefect_video.service import ServiceSettings
-from prefect_video.steps import claim_shots, intents_of
 from tests.service.conftest import TOKEN, Service, open_studio, serving
 from tests.service.test_webhooks import project
 

@@ -18,10 +18,10 @@ import pytest
 from prefect_video.emulator import Emulator
 from prefect_video.errors import LedgerUnavailable
 from prefect_video.ledger import Entry, Ledger, ReceivedEvent, State
-from prefect_video.production import produce_project
+from prefect_video.pipeline.production import produce_project
+from prefect_video.pipeline.steps import claim_shots, intents_of, submit
+from prefect_video.session.session import Studio
 from prefect_video.shots import Project
-from prefect_video.steps import claim_shots, intents_of, submit
-from prefect_video.studio import Studio
 from tests.service.conftest import Service, open_studio, serving
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.ledger import Entry, Ledger
+from prefect_video.pipeline.steps import claim_shots, intents_of, submit
 from prefect_video.providers.sora import SoraProvider
+from prefect_video.session.session import Studio, StudioSettings
 from prefect_video.shots import Project, Shot
-from prefect_video.steps import claim_shots, intents_of, submit
 from prefect_video.storage import open_store
-from prefect_video.studio import Studio, StudioSettings
 from tests.postgres import postgres_server, postgres_url
 
 __all__ = ["postgres_server", "postgres_url"]

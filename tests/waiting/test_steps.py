@@ -11,7 +11,7 @@ import pytest
 from prefect_video.emulator import Emulator
 from prefect_video.errors import DeadlinePassed, GenerationCancelled, GenerationLost, NeedsAttention
 from prefect_video.ledger import State
-from prefect_video.steps import poll
+from prefect_video.pipeline.steps import poll
 from tests.waiting.conftest import OpenStudio, submitted
 
 MakeEmulator = Callable[..., Emulator]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect_video.errors import NeedsAttention
 from prefect_video.ledger import Entry
-from prefect_video.studio import Studio
+from prefect_video.session.session import Studio
 
 
 def demand_account(studio: Studio, entry: Entry) -> None:

@@ -17,14 +17,14 @@ from prefect_video.errors import (
     VideoError,
 )
 from prefect_video.ledger import Claim, Intent, State
-from prefect_video.reports import ShotReport, label
+from prefect_video.pipeline.departing import Departure, Passage
+from prefect_video.pipeline.reports import ShotReport, label
+from prefect_video.pipeline.shot_run import InFlight, Produced, Steps, produce
+from prefect_video.pipeline.steps.claim import bring_home, budgets_of, claim_shots, known_copies
+from prefect_video.pipeline.wanting import Wanted, Way
+from prefect_video.session.session import Studio
 from prefect_video.shots import Project, Shot
-from prefect_video.steps.claiming import bring_home, budgets_of, claim_shots, known_copies
-from prefect_video.steps.departing import Departure, Passage
-from prefect_video.steps.producing import InFlight, Produced, Steps, produce
-from prefect_video.studio import Studio
 from prefect_video.unbroken import to_its_end
-from prefect_video.wanting import Wanted, Way
 
 logger = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Generation
 from prefect_video.ledger import Entry, State
-from prefect_video.steps.ending import end
-from prefect_video.steps.straying import settle_stray
-from prefect_video.studio import Studio
+from prefect_video.pipeline.steps.end import end
+from prefect_video.pipeline.steps.straying import settle_stray
+from prefect_video.session.session import Studio
 
 logger = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ from prefect_video.errors import InvalidInput, ProviderError
 from prefect_video.ledger import Entry, Ledger
 from prefect_video.providers.base import Provider
 from prefect_video.providers.registry import default_provider, open_provider
+from prefect_video.session.session import Moment, Observer, Studio, StudioSettings
 from prefect_video.shots import AUTO, Project
 from prefect_video.storage import open_store
-from prefect_video.studio import Moment, Observer, Studio, StudioSettings
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from prefect_video.errors import ProviderError
 from prefect_video.generations import Generation, Status
 from prefect_video.ledger import Entry, State
-from prefect_video.studio import Studio
+from prefect_video.session.session import Studio
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Generation
 from prefect_video.ledger import Entry, State
-from prefect_video.studio import Studio
+from prefect_video.session.session import Studio
 
 LEFT_FOR: Final = timedelta(days=1)
 """How long after its deadline a generation is left to later sweeps; then a human is told of it."""

@@ -18,9 +18,15 @@ from prefect_video.errors import (
 )
 from prefect_video.ledger import Budget, Claim, Entry, Intent, State
 from prefect_video.ledger.records import UNFINISHED
-from prefect_video.steps import claiming, downloading, polling, releasing, screening, storing, submitting
-from prefect_video.steps.departing import Passage
-from prefect_video.studio import Studio
+from prefect_video.pipeline.departing import Passage
+from prefect_video.pipeline.releasing import give_up
+from prefect_video.pipeline.steps.claim import claim_shots, find_assets
+from prefect_video.pipeline.steps.download import download
+from prefect_video.pipeline.steps.poll import poll
+from prefect_video.pipeline.steps.screening import screen_prompt
+from prefect_video.pipeline.steps.store import store
+from prefect_video.pipeline.steps.submit import submit
+from prefect_video.session.session import Studio
 
 
 class Steps(Protocol):
@@ -45,22 +51,22 @@ class PlainSteps:
         return nullcontext()
 
     async def find_asset(self, intents: Sequence[Intent]) -> Mapping[str, Asset]:
-        return await claiming.find_assets(self.studio, intents)
+        return await find_assets(self.studio, intents)
 
     async def screen_prompt(self, entry: Entry) -> None:
-        await screening.screen_prompt(self.studio, entry.id)
+        await screen_prompt(self.studio, entry.id)
 
     async def submit(self, entry: Entry) -> Entry:
-        return await submitting.submit(self.studio, entry.id)
+        return await submit(self.studio, entry.id)
 
     async def poll(self, entry: Entry) -> Entry:
-        return await polling.poll(self.studio, entry.id)
+        return await poll(self.studio, entry.id)
 
     async def download(self, entry: Entry) -> Downloaded:
-        return await downloading.download(self.studio, entry.id)
+        return await download(self.studio, entry.id)
 
     async def store(self, entry: Entry, downloaded: Downloaded) -> Asset:
-        return await storing.store(self.studio, entry.id, downloaded)
+        return await store(self.studio, entry.id, downloaded)
 
 
 @dataclass(frozen=True)
@@ -151,14 +157,14 @@ async def carry(studio: Studio, entry: Entry, steps: Steps, passage: Passage | N
                     studio.slot_freed.set()
         return await steps.store(entry, await steps.download(entry))
     except BaseException as error:
-        await releasing.give_up(studio, entry.id, error)
+        await give_up(studio, entry.id, error)
         raise
 
 
 async def _seen_off(studio: Studio, entry: Entry, passage: Passage) -> bool:
     """Waits for the generation's end for as long as the run stays; whether it came."""
     passage.sent()
-    return await passage.unless_all_sent(polling.poll(studio, entry.id)) is not None
+    return await passage.unless_all_sent(poll(studio, entry.id)) is not None
 
 
 async def _joined(
@@ -199,4 +205,4 @@ async def _join(studio: Studio, claim: Claim, entry: Entry, budgets: Sequence[Bu
 
 
 async def _claim_again(studio: Studio, claim: Claim, budgets: Sequence[Budget]) -> Claim:
-    return (await claiming.claim_shots(studio, [claim.intent], budgets=budgets, partial=True))[0]
+    return (await claim_shots(studio, [claim.intent], budgets=budgets, partial=True))[0]

@@ -17,9 +17,9 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Generation
 from prefect_video.ledger import Entry
+from prefect_video.pipeline.steps.accounts import demand_account
 from prefect_video.providers.base import SEARCH_BACK
-from prefect_video.steps.accounts import demand_account
-from prefect_video.studio import Studio
+from prefect_video.session.session import Studio
 from prefect_video.waiting.watcher import may_pass
 
 logger = logging.getLogger(__name__)

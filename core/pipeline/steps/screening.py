@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prefect_video.errors import PromptScreened
-from prefect_video.studio import Studio
+from prefect_video.session.session import Studio
 
 
 async def screen_prompt(studio: Studio, entry_id: str) -> None:

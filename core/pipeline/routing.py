@@ -12,8 +12,8 @@ from decimal import Decimal
 
 from prefect_video.errors import InvalidInput, Unsupported
 from prefect_video.providers.fitting import adapt
+from prefect_video.session.session import Studio
 from prefect_video.shots import Fallback, Project, Shot
-from prefect_video.studio import Studio
 
 
 @dataclass(frozen=True)

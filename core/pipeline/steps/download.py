@@ -13,9 +13,9 @@ from prefect_video.errors import GenerationExpired, NeedsAttention, NotPlayable,
 from prefect_video.generations import Generation, Status
 from prefect_video.ledger import Entry, State
 from prefect_video.media import Media, check_media, probe
-from prefect_video.steps.accounts import demand_account
-from prefect_video.steps.ending import demand_alive, end
-from prefect_video.studio import Studio
+from prefect_video.pipeline.steps.accounts import demand_account
+from prefect_video.pipeline.steps.end import demand_alive, end
+from prefect_video.session.session import Studio
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from prefect_video.downloads import Downloaded
 from prefect_video.errors import StoreError
 from prefect_video.ledger import Entry, State
 from prefect_video.media import probe
+from prefect_video.session.session import Studio
 from prefect_video.storage.publishing import AssetDraft, publish_video
-from prefect_video.studio import Studio
 
 
 async def store(studio: Studio, entry_id: str, downloaded: Downloaded) -> Asset:

@@ -23,10 +23,10 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Generation
 from prefect_video.ledger import Entry, State
-from prefect_video.steps.ending import demand_alive
-from prefect_video.steps.reconciling import reconcile
-from prefect_video.steps.recording import record, record_failure
-from prefect_video.studio import Studio
+from prefect_video.pipeline.steps.end import demand_alive
+from prefect_video.pipeline.steps.reconcile import reconcile
+from prefect_video.pipeline.steps.submit_result import record, record_failure
+from prefect_video.session.session import Studio
 from prefect_video.unbroken import to_its_end
 
 _SLOT_SECONDS: Final = 0.5

@@ -26,8 +26,7 @@ from prefect_video.errors import (
     StoreError,
 )
 from prefect_video.ledger import Entry, Intent
-from prefect_video.steps import Produced
-from prefect_video.steps.producing import InFlight
+from prefect_video.pipeline.shot_run import InFlight, Produced
 
 ShotStatus = Literal["stored", "failed", "cancelled", "held", "over_budget", "skipped", "in_flight"]
 

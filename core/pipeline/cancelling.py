@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from prefect_video.errors import GenerationEnded, NotFound
 from prefect_video.generations import Status
 from prefect_video.ledger import Entry, State
-from prefect_video.steps.accounts import demand_account
-from prefect_video.steps.polling import record_end
-from prefect_video.studio import Studio
+from prefect_video.pipeline.steps.accounts import demand_account
+from prefect_video.pipeline.steps.poll import record_end
+from prefect_video.session.session import Studio
 
 
 async def cancel(studio: Studio, entry_id: str) -> Entry:

@@ -10,7 +10,7 @@ from typing import Final
 
 from prefect_video.errors import LedgerError
 from prefect_video.ledger import Entry, Intent, Ledger, State
-from prefect_video.reports import ShotReport, label
+from prefect_video.pipeline.reports import ShotReport, label
 
 logger = logging.getLogger(__name__)
 

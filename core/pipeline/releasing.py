@@ -6,7 +6,7 @@ import contextlib
 
 from prefect_video.errors import IllegalTransition, LedgerError, VideoError
 from prefect_video.ledger import State
-from prefect_video.studio import Studio
+from prefect_video.session.session import Studio
 
 
 async def give_up(studio: Studio, entry_id: str, error: BaseException | None) -> None:

@@ -18,7 +18,7 @@ from prefect_video.errors import (
 from prefect_video.generations import Generation
 from prefect_video.ledger import Entry, State
 from prefect_video.ledger.records import UNFINISHED
-from prefect_video.studio import Studio
+from prefect_video.session.session import Studio
 
 ERRORS: Final[Mapping[State, type[GenerationEnded]]] = MappingProxyType(
     {

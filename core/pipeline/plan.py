@@ -13,11 +13,11 @@ from prefect_video.durations import duration_hints
 from prefect_video.errors import BudgetExceeded
 from prefect_video.ledger import BudgetStanding, Entry, State
 from prefect_video.ledger.budgets import Limit
-from prefect_video.reports import as_number, label
+from prefect_video.pipeline.reports import as_number, label
+from prefect_video.pipeline.steps.claim import budgets_of, missing_files
+from prefect_video.pipeline.wanting import Wanted, Way, look_up, studios_used, wanted_of
+from prefect_video.session.session import Studio
 from prefect_video.shots import Project
-from prefect_video.steps.claiming import budgets_of, missing_files
-from prefect_video.studio import Studio
-from prefect_video.wanting import Wanted, Way, look_up, studios_used, wanted_of
 
 PlannedAction = Literal["generate", "cached", "under_way", "held", "over_budget"]
 

@@ -13,11 +13,11 @@ from prefect_video.assets import Asset
 from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.fingerprints import fingerprint
 from prefect_video.ledger import Budget, Claim, Entry, Intent
+from prefect_video.pipeline.steps.store import draft_of
+from prefect_video.session.session import Studio
 from prefect_video.shots import Project, Shot
-from prefect_video.steps.storing import draft_of
 from prefect_video.storage import open_store
 from prefect_video.storage.publishing import copy_video
-from prefect_video.studio import Studio
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Any
 from prefect_video.errors import DeadlinePassed, GenerationBlocked, GenerationFailed, GenerationInvalid
 from prefect_video.generations import POLICY_FAULTS, Generation, ProviderFault, Status
 from prefect_video.ledger import Entry, State
-from prefect_video.steps import overdue
-from prefect_video.steps.accounts import demand_account
-from prefect_video.steps.ending import ERRORS, demand_alive, end
-from prefect_video.studio import Studio
+from prefect_video.pipeline.steps.accounts import demand_account
+from prefect_video.pipeline.steps.deadline import give_up
+from prefect_video.pipeline.steps.end import ERRORS, demand_alive, end
+from prefect_video.session.session import Studio
 from prefect_video.unbroken import to_its_end
 from prefect_video.waiting.schedule import expect
 
@@ -42,7 +42,7 @@ async def poll(studio: Studio, entry_id: str) -> Entry:
     try:
         ended = await _end_of(studio, entry, entry.generation_id)
     except DeadlinePassed as passed:
-        ended = await overdue.give_up(studio, entry, passed)
+        ended = await give_up(studio, entry, passed)
     if isinstance(ended, Generation):
         return await record_end(studio, entry, ended)
     ended = demand_alive(ended)

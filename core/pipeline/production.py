@@ -7,16 +7,16 @@ import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from prefect_video.costs import with_costs
 from prefect_video.errors import BudgetExceeded
-from prefect_video.making import Making, OnReport
-from prefect_video.reports import ProjectReport
+from prefect_video.pipeline.costs import with_costs
+from prefect_video.pipeline.departing import Departure
+from prefect_video.pipeline.project_run import Making, OnReport
+from prefect_video.pipeline.reports import ProjectReport
+from prefect_video.pipeline.shot_run import PlainSteps, Steps
+from prefect_video.pipeline.steps.claim import budgets_of, claim_shots
+from prefect_video.pipeline.wanting import Wanted, look_up, studios_used, wanted_of
+from prefect_video.session.session import Studio
 from prefect_video.shots import Project
-from prefect_video.steps.claiming import budgets_of, claim_shots
-from prefect_video.steps.departing import Departure
-from prefect_video.steps.producing import PlainSteps, Steps
-from prefect_video.studio import Studio
-from prefect_video.wanting import Wanted, look_up, studios_used, wanted_of
 
 StepsOf = Callable[[Studio], Steps]
 """Makes the steps of a studio's rows; an orchestrator gives its tasks."""

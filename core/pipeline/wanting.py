@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Claim, Entry, Intent, Ledger, State
-from prefect_video.routing import Route, degrade, routes_for
+from prefect_video.pipeline.routing import Route, degrade, routes_for
+from prefect_video.pipeline.steps.claim import reference_digests, takes_of
+from prefect_video.session.session import Studio
 from prefect_video.shots import Project, Shot
-from prefect_video.steps.claiming import reference_digests, takes_of
-from prefect_video.studio import Studio
 
 logger = logging.getLogger(__name__)
 

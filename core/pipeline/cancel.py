@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from prefect_video.errors import VideoError
 from prefect_video.ledger import UNFINISHED, Entry, State
-from prefect_video.opening import OpenStudio, by_studio
-from prefect_video.steps.cancelling import cancel_each
+from prefect_video.pipeline.cancelling import cancel_each
+from prefect_video.session.refs import OpenStudio, by_studio
 
 logger = logging.getLogger(__name__)
 

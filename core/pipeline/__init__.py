@@ -1,0 +1,1 @@
+"""The pipeline: from a project to its stored videos, its plan and its report."""

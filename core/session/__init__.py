@@ -1,0 +1,1 @@
+"""The session: provider, ledger, store and settings that are open together."""
