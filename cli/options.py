@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_video.ledger.locations import URL_VARIABLE
+from prefect_video.ledger.locations import URL_VARIABLE, default_ledger_url, parse_location
 from prefect_video.session.refs import StudioRef, names_ledger_block
 from prefect_video.shots import Project
 
@@ -70,6 +70,17 @@ class StudioOptions:
     ledger: LedgerOption = None
     max_in_flight: InFlightOption = None
 
+    @property
+    def command_ledger(self) -> str | None:
+        """The `--ledger` that commands about these videos need; None where they find the ledger without one.
+
+        Raises:
+            InvalidInput: The ledger's name cannot be used.
+        """
+        if names_ledger_block(self.ledger):
+            return self.ledger
+        return parse_location(self.ledger or default_ledger_url()).command_option
+
     def ref(self) -> StudioRef:
         """The names of what makes up the studio.
 
@@ -90,11 +101,15 @@ class StudioOptions:
 def ledger_name(given: str | None) -> str | None:
     """The name by which a ledger may be passed on, None for the environment's.
 
-    A URL goes into this process's environment, so that its password never becomes a flow's parameter.
+    A URL goes into this process's environment, so that its password never becomes a flow's parameter. One without a
+    password, as messages show it, stands for the environment's own, where that differs by its password only.
     """
     if not given or names_ledger_block(given):
         return given or None
     if "://" in given:
-        os.environ[URL_VARIABLE] = given
+        if parse_location(given).command_option != parse_location(default_ledger_url()).command_option or (
+            parse_location(given).url.password is not None
+        ):
+            os.environ[URL_VARIABLE] = given
         return None
     return str(Path(given).expanduser().absolute())

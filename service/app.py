@@ -132,7 +132,7 @@ class _Work:
             self._finishing.add(task)
             task.add_done_callback(self._finishing.discard)
         else:
-            studio.last_told.pop(entry.generation_id or "", None)
+            studio.fresh_generations.discard(entry.generation_id)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -155,4 +155,4 @@ async def _finish(studio: Studio, entry: Entry) -> None:
     try:
         await finish(studio, entry, wait=False)
     finally:
-        studio.last_told.pop(entry.generation_id or "", None)
+        studio.fresh_generations.discard(entry.generation_id)

@@ -21,10 +21,10 @@ from prefect.results import ResultStore
 from prefect_video.assets import Asset
 from prefect_video.errors import VideoError
 from prefect_video.fingerprints import fingerprint
-from prefect_video.session.session import StudioSettings
+from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import as_shot
 from prefect_video.tasks.blocking import run_to_end
-from prefect_video.tasks.studios import StudioRef, resolve_store
+from prefect_video.tasks.studios import BlockResolver, StudioRef
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def _is_there(results: ResultStore, key: str, ref: StudioRef) -> bool:
 
 
 async def _exists(uri: str, store_name: str) -> bool:
-    store = await resolve_store(store_name)
+    store = await BlockResolver().store(store_name)
     try:
         return uri in await store.exists_many([uri])
     finally:

@@ -10,10 +10,10 @@ from prefect import task
 from prefect.context import FlowRunContext, TaskRunContext
 
 from prefect_video.assets import Asset
-from prefect_video.pipeline.production import produce_project
-from prefect_video.pipeline.reports import ProjectFailed
+from prefect_video.errors import ProjectFailed
+from prefect_video.pipeline.project_run import run_project
 from prefect_video.session.refs import DEFAULT_PROJECT
-from prefect_video.session.session import StudioSettings
+from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import Project, Shot, as_shot
 from prefect_video.tasks.blocking import run_to_end
 from prefect_video.tasks.caching import FINGERPRINT
@@ -45,7 +45,7 @@ async def _generate(
 ) -> Asset:
     wanted = Project(name=project, shots=(as_shot(shot),))
     async with open_studio(StudioRef.of(provider, store, ledger)) as studio:
-        report = await produce_project(studio, wanted, refresh=refresh, flow_run_id=_run_id())
+        report = await run_project(studio, wanted, refresh=refresh, flow_run_id=_run_id())
     asset = report.shots[0].asset
     if asset is None:
         raise ProjectFailed(report)

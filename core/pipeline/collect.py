@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict
 
 from prefect_video.errors import DeadlinePassed, GenerationEnded, IllegalTransition, NeedsAttention, VideoError
 from prefect_video.ledger import Entry, Ledger, State
-from prefect_video.pipeline.steps.accounts import demand_account
-from prefect_video.pipeline.steps.deadline import give_up, is_overdue, plea
+from prefect_video.pipeline.steps.deadline import give_up, hold_message_if_stuck, is_overdue
 from prefect_video.pipeline.steps.download import download
+from prefect_video.pipeline.steps.end import demand_account
 from prefect_video.pipeline.steps.poll import poll, record_end
 from prefect_video.pipeline.steps.reconcile import reconcile
 from prefect_video.pipeline.steps.store import store
@@ -119,11 +119,11 @@ async def _advance(studio: Studio, entry: Entry, wait: bool) -> str:
         return "released: it was never sent"
     if entry.state is State.SUBMITTED:
         waits = wait and not is_overdue(entry)
-        entry = await (poll(studio, entry.id) if waits else _look(studio, entry))
+        entry = await (poll(studio, entry) if waits else _look(studio, entry))
     if entry.state is State.SUBMITTED:
         return "still being made"
     if entry.state is State.COMPLETED:
-        await store(studio, entry.id, await download(studio, entry.id))
+        await store(studio, entry, await download(studio, entry))
     return "stored"
 
 
@@ -144,8 +144,8 @@ async def _look(studio: Studio, entry: Entry) -> Entry:
 async def _left(studio: Studio, entry_id: str, error: VideoError) -> Collected:
     """Leaves a row to the next sweep; to a human, when no sweep will finish it by itself."""
     entry = await studio.ledger.get(entry_id)
-    if entry.attention is None and (text := plea(entry, error)):
-        entry = await studio.ledger.flag(entry.id, text)
+    if entry.attention is None and (message := hold_message_if_stuck(studio, entry, error)):
+        entry = await studio.ledger.flag(entry.id, message)
     if entry.attention:
         return Collected(entry=entry, outcome="needs a human", error=entry.attention)
     logger.warning("%s/%s: not collected now: %s", entry.project, entry.shot.id, error)

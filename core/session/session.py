@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
-from getpass import getuser
-from pathlib import Path
+from enum import StrEnum
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import Field, ImportString, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from prefect_video.downloads import open_download_client
-from prefect_video.errors import InvalidInput
-from prefect_video.generations import Generation
-from prefect_video.ledger import Budget, Entry, Ledger
+from prefect_video.ledger import Budget, Entry, Ledger, Standing
 from prefect_video.links import LinkPolicy
 from prefect_video.providers.base import Provider
 from prefect_video.providers.guarded import GuardedProvider
 from prefect_video.screening import PromptScreen
-from prefect_video.shots import PROMPT_LIMIT
+from prefect_video.session.fresh_generations import FreshGenerations
+from prefect_video.session.settings import StudioSettings
 from prefect_video.storage import Store
 from prefect_video.unbroken import to_its_end
 from prefect_video.waiting.breaker import Breaker
@@ -42,101 +37,28 @@ logger = logging.getLogger(__name__)
 DEFAULT_IN_FLIGHT: Final = 10
 """Unfinished generations at once where neither the user nor the plan says."""
 
-Moment = Literal[
-    "claimed",
-    "before_send",
-    "unanswered",
-    "answered",
-    "submitted",
-    "polled",
-    "completed",
-    "downloading",
-    "downloaded",
-    "before_publish",
-    "not_published",
-    "published",
-    "stored",
-    "ended",
-    "anomaly",
-]
-"""What an observer is told of: one line of the log, one step of a progress bar."""
 
-Observer = Callable[[Moment, Entry], None]
+class SessionEvent(StrEnum):
+    """A step of a row: one line of the log, one step of a progress bar."""
+
+    CLAIMED = "claimed"
+    BEFORE_SEND = "before_send"
+    UNANSWERED = "unanswered"
+    ANSWERED = "answered"
+    SUBMITTED = "submitted"
+    POLLED = "polled"
+    COMPLETED = "completed"
+    DOWNLOADING = "downloading"
+    DOWNLOADED = "downloaded"
+    BEFORE_PUBLISH = "before_publish"
+    NOT_PUBLISHED = "not_published"
+    PUBLISHED = "published"
+    STORED = "stored"
+    ENDED = "ended"
+    ANOMALY = "anomaly"
 
 
-class StudioSettings(BaseSettings):
-    """How a studio behaves; each field can be set as `PREFECT_VIDEO_<FIELD>` in the environment.
-
-    Attributes:
-        environment: Fingerprints are shared within one environment only.
-        max_in_flight: Generations of this process that may be unfinished at once; None for what the plan allows.
-        account_slots: Generations of the account that may be unfinished at once, over all processes and machines
-            that share the ledger; None for what the plan allows.
-        concurrency_limit: Name of a limit of the orchestrator's own that is held from submit to the end of poll.
-        breaker_failures: Troubles of the provider in a row that open the account's circuit breaker.
-        breaker_seconds: How long it stays open before one submit may try.
-        on_open: What a submit does while it is open: wait, or fail at once.
-        submissions_per_minute: Submits of this process a minute, evenly spaced; None for no limit.
-        submit_patience_seconds: How long a submit that was turned away (429, no connection) is sent again.
-        settle_seconds: How long after a submit's outcome has become unknown its absence from the provider's list proves
-            nothing: longer than a submit can be on its way (`HttpSettings.submit_deadline_seconds`).
-        on_unknown: What to do when a provider cannot tell whether it accepted: hold for a human, or send again.
-        on_lost: What to do when a provider no longer knows a generation: hold for a human, or buy a new one.
-        deadline_seconds: How long after its submit a generation is waited for.
-        on_deadline: What to do with one that has not ended by then: cancel it where the provider still can, leave it
-            running for `collect`, or hold it for a human.
-        downloads_at_once: Videos downloaded and published at the same time.
-        anomalous_per_hour: Submissions per hour and account from which on an alert is raised; None for never.
-        screen_patterns: Regular expressions that no prompt may match, as a JSON list in the environment.
-        screen_longest: Most characters of a prompt.
-        screen_rule: `package.module.function` or `…:function`: answers why a shot is refused, or None; it may be async.
-        ttl_seconds: How old a stored asset may be to count as the answer; None for ever.
-        lease_seconds: How long after its last sign of life another machine's process counts as dead.
-        webhook_url: Public address of `prefect-video serve`, such as `https://video.example.com`, where providers
-            announce changes; what they are given is `{webhook_url}/webhooks/{provider}`. An address whose path
-            holds `/webhook` is taken as it is, with the row's id for `{job_id}`.
-        spool: Folder for videos on their way to the store.
-    """
-
-    model_config = SettingsConfigDict(env_prefix="PREFECT_VIDEO_", frozen=True, extra="ignore")
-
-    environment: Literal["development", "staging", "production"] = "production"
-    max_in_flight: int | None = Field(default=None, ge=1)
-    account_slots: int | None = Field(default=None, ge=1)
-    concurrency_limit: str | None = None
-    breaker_failures: int = Field(default=5, ge=1)
-    breaker_seconds: float = Field(default=300.0, gt=0)
-    on_open: Literal["wait", "fail"] = "wait"
-    submissions_per_minute: float | None = Field(default=None, gt=0)
-    submit_patience_seconds: float = Field(default=900.0, ge=0)
-    settle_seconds: float = Field(default=90.0, ge=0)
-    on_unknown: Literal["hold", "resubmit"] = "hold"
-    on_lost: Literal["hold", "resubmit"] = "hold"
-    deadline_seconds: float = Field(default=3600.0, gt=0)
-    on_deadline: Literal["cancel", "leave", "hold"] = "leave"
-    downloads_at_once: int = Field(default=4, ge=1)
-    anomalous_per_hour: int | None = Field(default=None, ge=1)
-    screen_patterns: tuple[str, ...] = ()
-    screen_longest: int = Field(default=PROMPT_LIMIT, ge=1)
-    screen_rule: ImportString[Any] | None = None
-    ttl_seconds: float | None = Field(default=None, ge=0)
-    lease_seconds: float = Field(default=30.0, gt=0)
-    webhook_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@]+[^?#]*$")
-    spool: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()) / f"prefect-video-spool-{getuser()}")
-
-    @classmethod
-    def from_environment(cls, **given: Any) -> Self:
-        """Settings from `PREFECT_VIDEO_*`, with what is given taking precedence; None counts as not given.
-
-        Raises:
-            InvalidInput: A variable or an argument is not usable.
-        """
-        try:
-            return cls(**{name: value for name, value in given.items() if value is not None})
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = str(first["loc"][0])
-            raise InvalidInput(f"setting {name} (PREFECT_VIDEO_{name.upper()}): {first['msg']}") from error
+Observer = Callable[[SessionEvent, Entry], None]
 
 
 @dataclass
@@ -152,7 +74,22 @@ class Studio:
         budgets: Limits that hold for every claim, besides a project's own.
         screen: Refuses prompts before anything is spent, as the settings say.
         settings: See `StudioSettings`.
-        observer: Told of each step of each row.
+        observer: Called with each step of each row.
+        on_breaker_change: Called when this process has opened or closed the account's circuit breaker.
+        fresh_generations: The provider's last answers, from one step to the next.
+        volume_alert_at: When the alert of an unusual volume was raised last.
+        account_slots: Generations of the account that may be unfinished at once; None for no limit that is known.
+        slots: Turns of this process's shots at the provider.
+        slot_queue: Turns to ask the ledger for a slot of the account.
+        slot_freed: Set when a shot of this process has left the provider.
+        breaker: The account's circuit breaker.
+        download_slots: Turns of this process's downloads.
+        pace: Spaces submits.
+        watcher: Waits for the ends of generations, for all shots of the process.
+        times: How long generations have taken.
+        rows: Waits for rows that other processes move.
+        download_client: Fetches videos.
+        link_policy: The addresses that it may fetch from.
     """
 
     provider: Provider
@@ -163,35 +100,50 @@ class Studio:
     budgets: tuple[Budget, ...] = ()
     settings: StudioSettings = field(default_factory=StudioSettings.from_environment)
     observer: Observer | None = None
-    last_told: dict[str, Generation] = field(default_factory=dict, init=False)
+    on_breaker_change: Callable[[Standing], None] | None = None
+    fresh_generations: FreshGenerations = field(init=False)
     volume_alert_at: datetime | None = field(default=None, init=False)
     screen: PromptScreen = field(init=False)
+    account_slots: int | None = field(init=False)
+    slots: Turns = field(init=False)
+    slot_queue: Turns = field(init=False)
+    slot_freed: asyncio.Event = field(init=False)
+    breaker: Breaker = field(init=False)
+    download_slots: asyncio.Semaphore = field(init=False)
+    pace: Pace = field(init=False)
+    watcher: Watcher = field(init=False)
+    times: LearnedTimes = field(init=False)
+    rows: RowWatch = field(init=False)
+    download_client: httpx.AsyncClient = field(init=False)
+    link_policy: LinkPolicy = field(init=False)
 
     def __post_init__(self) -> None:
-        self.screen = PromptScreen(
-            self.settings.screen_patterns, self.settings.screen_longest, self.settings.screen_rule
-        )
-        planned = self.provider.capabilities.concurrency
-        self.account_slots = min(filter(None, (self.settings.account_slots, planned)), default=None)
-        limit = self.settings.max_in_flight or self.account_slots or DEFAULT_IN_FLIGHT
+        """Build what the shots of a process share, from what was given."""
+        settings, provider = self.settings, self.provider
+        self.screen = PromptScreen(settings.screen_patterns, settings.screen_longest, settings.screen_rule)
+        planned = provider.capabilities.concurrency
+        self.account_slots = min(filter(None, (settings.account_slots, planned)), default=None)
+        limit = settings.max_in_flight or self.account_slots or DEFAULT_IN_FLIGHT
         self.slots = Turns(min(limit, self.account_slots or limit))
         self.slot_queue = Turns(1)
         self.slot_freed = asyncio.Event()
         self.breaker = Breaker(
             self.ledger,
-            self.provider.name,
-            self.provider.account.id,
-            threshold=self.settings.breaker_failures,
-            open_seconds=self.settings.breaker_seconds,
+            provider.name,
+            provider.account.id,
+            threshold=settings.breaker_failures,
+            open_seconds=settings.breaker_seconds,
+            on_change=self.on_breaker_change,
         )
-        self.provider = GuardedProvider(self.provider, self.breaker)
-        self.download_slots = asyncio.Semaphore(self.settings.downloads_at_once)
-        self.pace = Pace(self.settings.submissions_per_minute)
+        self.provider = GuardedProvider(provider, self.breaker)
+        self.download_slots = asyncio.Semaphore(settings.downloads_at_once)
+        self.pace = Pace(settings.submissions_per_minute)
         self.watcher = Watcher(self.provider, pause=self.breaker.pause_seconds)
-        self.times = LearnedTimes(self.ledger, self.provider.name)
+        self.times = LearnedTimes(self.ledger, provider.name)
         self.rows = RowWatch(self.ledger)
-        self.download_client: httpx.AsyncClient = open_download_client()
-        self.link_policy = LinkPolicy(trusted_host=urlsplit(self.provider.account.base_url).hostname)
+        self.fresh_generations = FreshGenerations(self.ledger)
+        self.download_client = open_download_client()
+        self.link_policy = LinkPolicy(trusted_host=urlsplit(provider.account.base_url).hostname)
 
     def webhook_url(self, entry: Entry) -> str | None:
         """Where the provider is told to announce changes of a row's generation; None where it takes no address."""
@@ -202,7 +154,7 @@ class Studio:
             return address.replace("{job_id}", entry.id)
         return f"{address.rstrip('/')}/webhooks/{self.provider.name}"
 
-    def tell(self, moment: Moment, entry: Entry, detail: str = "") -> None:
+    def tell(self, event: SessionEvent, entry: Entry, detail: str = "") -> None:
         """Logs a step of a row and tells the observer."""
         cost = entry.actual_usd if entry.actual_usd is not None else entry.reserved_usd
         logger.info(
@@ -210,14 +162,14 @@ class Studio:
             entry.project,
             entry.shot.id,
             entry.take,
-            moment,
+            event,
             f": {detail}" if detail else "",
             entry.id,
             entry.generation_id or "-",
             cost if cost is not None else "?",
         )
         if self.observer:
-            self.observer(moment, entry)
+            self.observer(event, entry)
 
     async def aclose(self) -> None:
         """Ends watches and closes all connections, even while being cancelled; remote generations go on."""

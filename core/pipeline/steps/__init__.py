@@ -1,20 +1,20 @@
-"""The steps of a shot, free of any orchestrator: claim, submit, poll, download, store.
+"""The steps of a shot, free of any orchestrator: claim, screen, submit, poll, download, store.
 
-Each takes a studio and the id of a ledger row, reads from the ledger where the generation stands, and does what
-is still to be done; repeating a step is always safe and never pays again.
+Each takes a session and the ledger row as the step before has left it, does what is still to be done, and returns what
+it has made: repeating a step is always safe and never pays again.
 """
 
-from prefect_video.pipeline.steps.claim import claim_shots, intents_of
+from prefect_video.pipeline.steps.claim import ClaimOptions, build_project_intents, claim_shots, screen_prompt
 from prefect_video.pipeline.steps.download import download
 from prefect_video.pipeline.steps.poll import poll
-from prefect_video.pipeline.steps.screening import screen_prompt
 from prefect_video.pipeline.steps.store import store
 from prefect_video.pipeline.steps.submit import submit
 
 __all__ = [
+    "ClaimOptions",
+    "build_project_intents",
     "claim_shots",
     "download",
-    "intents_of",
     "poll",
     "screen_prompt",
     "store",
