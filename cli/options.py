@@ -107,9 +107,13 @@ def ledger_name(given: str | None) -> str | None:
     if not given or names_ledger_block(given):
         return given or None
     if "://" in given:
-        if parse_location(given).command_option != parse_location(default_ledger_url()).command_option or (
-            parse_location(given).url.password is not None
-        ):
+        if not _is_environments_own(given):
             os.environ[URL_VARIABLE] = given
         return None
     return str(Path(given).expanduser().absolute())
+
+
+def _is_environments_own(url: str) -> bool:
+    """Whether a URL without a password, as messages show it, is that of the environment but for its password."""
+    given, own = parse_location(url), parse_location(default_ledger_url())
+    return given.url.password is None and given.command_option == own.command_option

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,13 @@ def _last_and_free(results: ResultStore, key: str) -> tuple[str | None, str]:
 
 def _is_there(results: ResultStore, key: str, ref: StudioRef) -> bool:
     answer = results.read(key).result
-    return isinstance(answer, Asset) and run_to_end(_exists(answer.uri, ref.store))
+    return isinstance(answer, Asset) and _is_recent(answer) and run_to_end(_exists(answer.uri, ref.store))
+
+
+def _is_recent(asset: Asset) -> bool:
+    # Not by Prefect's own expiry, which is fixed when the task is defined: settings are read when they are used.
+    ttl_seconds = StudioSettings.from_environment().ttl_seconds
+    return ttl_seconds is None or (datetime.now(UTC) - asset.created_at).total_seconds() < ttl_seconds
 
 
 async def _exists(uri: str, store_name: str) -> bool:

@@ -57,8 +57,9 @@ class Location:
     def command_option(self) -> str | None:
         """The value of a command's `--ledger`, never with a password; None where a command finds it without one."""
         if self.path is None:
-            url = self.url.set(drivername=self.url.get_backend_name(), password=None)
-            return url.render_as_string(hide_password=False)
+            # `set` takes None for "as it is".
+            url = self.url._replace(drivername=self.url.get_backend_name(), password=None)
+            return url.render_as_string()
         # A shell that does not have this process's variable looks in the default place.
         return None if self.path == _default_path() and not os.environ.get(URL_VARIABLE) else str(self.path)
 
