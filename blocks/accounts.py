@@ -44,9 +44,7 @@ class ProviderCredentials(SessionOverrides, CredentialsBlock):
 
     def session_overrides(self) -> Mapping[str, Any]:
         """Return the settings of a session that these credentials decide; their limit is the account's too."""
-        overrides = super().session_overrides()
-        limit = {"account_slots": self.max_in_flight} if self.max_in_flight is not None else {}
-        return {**overrides, **limit}
+        return {**super().session_overrides(), "account_slots": self.max_in_flight}
 
     def webhook_secrets(self, from_environment: str | None = None) -> tuple[str, ...]:
         """The secrets that deliveries may be signed with, the current one first."""

@@ -43,7 +43,7 @@ from prefect_video.shots import Project, slug
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """How a project is to be made, and how it is told.
+    """The options of a run, and of its report.
 
     Attributes:
         studio: With what.

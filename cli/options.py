@@ -114,6 +114,6 @@ def ledger_name(given: str | None) -> str | None:
 
 
 def _is_environments_own(url: str) -> bool:
-    """Whether a URL without a password, as messages show it, is that of the environment but for its password."""
+    """Check if a URL without a password, as messages show it, is that of the environment but for its password."""
     given, own = parse_location(url), parse_location(default_ledger_url())
     return given.url.password is None and given.command_option == own.command_option

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Cancelled(BaseModel):
-    """What became of a row that was to be cancelled.
+    """The outcome of cancelling one row.
 
     Attributes:
         entry: The row as it then stands.
@@ -37,7 +37,7 @@ class Cancelled(BaseModel):
 
     @property
     def goes_on(self) -> bool:
-        """Whether it is still under way, and may be billed."""
+        """True while it is still in progress, and may be billed."""
         return self.entry.state in UNFINISHED
 
 

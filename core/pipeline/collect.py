@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class Collected(BaseModel):
-    """What a sweep did with one row.
+    """The outcome of a sweep for one row.
 
     Attributes:
         entry: The row as it then stands.

@@ -47,7 +47,7 @@ class RouteOption(BaseModel):
 
 
 class PlannedShot(BaseModel):
-    """What a run would do for one take of one shot.
+    """One take of one shot in a plan.
 
     Attributes:
         id: The shot's id; takes after the first add `@2`, `@3` ….
@@ -88,7 +88,7 @@ class PlannedShot(BaseModel):
 
 
 class Plan(BaseModel):
-    """What a run of a project would do.
+    """The plan of a run: everything that it would buy, find and refuse.
 
     Attributes:
         project: Its name.
@@ -108,12 +108,12 @@ class Plan(BaseModel):
 
     @property
     def cost_usd(self) -> Decimal:
-        """What would be paid, as far as prices are known."""
+        """The amount that would be paid, as far as prices are known."""
         return sum((shot.estimate_usd for shot in self.shots if shot.estimate_usd is not None), Decimal(0))
 
     @property
     def fits(self) -> bool:
-        """Whether everything that is to be bought fits every limit."""
+        """True where everything that is to be bought fits every limit."""
         return self.refusal is None and not any(shot.action == "over_budget" for shot in self.shots)
 
     def demand_fit(self) -> None:

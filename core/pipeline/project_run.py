@@ -293,7 +293,7 @@ class ProjectRun:
         return (await claim_shots(candidate.session, [candidate.intent], budgets=budgets, partial=True))[0]
 
     async def _has_job(self, candidate: Candidate) -> bool:
-        """Whether a candidate that failed may be owed for all the same: its row is not over, or is held."""
+        """Look up if a candidate that failed may be owed for all the same: its row is not over, or is held."""
         return (await candidate.session.ledger.answers([candidate.intent])) != [None]
 
     # Report

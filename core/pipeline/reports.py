@@ -39,7 +39,7 @@ _UNPAID: Final = frozenset({State.RESERVED, State.RELEASED})
 
 
 class ShotReport(BaseModel):
-    """What became of one take of one shot.
+    """The outcome of one take of one shot.
 
     Attributes:
         id: The shot's id; takes after the first add `@2`, `@3` ….
@@ -112,7 +112,7 @@ class ShotReport(BaseModel):
 
 
 class ProjectReport(BaseModel):
-    """What became of a project.
+    """The outcome of a project.
 
     Attributes:
         project: Its name.
@@ -128,7 +128,7 @@ class ProjectReport(BaseModel):
 
     @property
     def cost_usd(self) -> Decimal:
-        """What this run paid, as far as prices are known."""
+        """The amount that this run paid, as far as prices are known."""
         return sum((shot.cost_usd for shot in self.shots if shot.cost_usd is not None), Decimal(0))
 
     @property
@@ -194,7 +194,7 @@ def _paid(sent: Iterable[Entry], intents: Sequence[Intent]) -> Mapping[str, Deci
 
 
 def take_label(intent: Intent | Entry) -> str:
-    """How a take of a shot is called in reports: `opening`, `opening@2`."""
+    """Name a take of a shot as reports do: `opening`, `opening@2`."""
     return intent.shot.id if intent.take == 1 else f"{intent.shot.id}@{intent.take}"
 
 

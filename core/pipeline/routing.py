@@ -75,7 +75,7 @@ class Candidate:
 
     @property
     def has_existing_job(self) -> bool:
-        """Whether its row is one for this take to have, so that nothing else may be bought.
+        """True where its row is one for this take to have, so that nothing else may be bought.
 
         A fallback's row counts while it may still be owed for, and was begun for this very shot. Once it is stored,
         only the run that made it is content with it: a later one may get what the project really asks for.

@@ -119,7 +119,7 @@ class StudioRef(BaseModel):
 
     @property
     def names_blocks(self) -> bool:
-        """Whether any of the names stands for a block that is saved in Prefect."""
+        """True where any of the names stands for a block that is saved in Prefect."""
         return "/" in self.provider or self.store.startswith(f"{STORE_BLOCK}/") or names_ledger_block(self.ledger)
 
 
@@ -141,7 +141,7 @@ def by_studio(entries: Iterable[Entry]) -> list[list[Entry]]:
 
 
 def names_ledger_block(name: str | None) -> bool:
-    """Whether a ledger's name stands for a block that is saved in Prefect."""
+    """Check if a ledger's name stands for a block that is saved in Prefect."""
     return bool(name) and str(name).startswith(f"{LEDGER_BLOCK}/")
 
 

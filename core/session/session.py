@@ -146,7 +146,7 @@ class Studio:
         self.link_policy = LinkPolicy(trusted_host=urlsplit(provider.account.base_url).hostname)
 
     def webhook_url(self, entry: Entry) -> str | None:
-        """Where the provider is told to announce changes of a row's generation; None where it takes no address."""
+        """Return the address for the provider's webhooks about a row; None where the provider takes no address."""
         address = self.settings.webhook_url
         if address is None or not self.provider.capabilities.takes_webhook_url:
             return None

@@ -98,13 +98,12 @@ class SessionOverrides(BaseModel):
     )
 
     def session_overrides(self) -> Mapping[str, Any]:
-        """Return the settings that are decided here, by their names."""
-        values = {name: getattr(self, name) for name in SessionOverrides.model_fields}
-        return {name: value for name, value in values.items() if value is not None}
+        """Return the settings that may be decided here, by their names; None for those that are not."""
+        return {name: getattr(self, name) for name in SessionOverrides.model_fields}
 
 
 class StudioSettings(SessionOverrides, EnvironmentSettings):
-    """How a session behaves; each field can be set as `PREFECT_VIDEO_<FIELD>` in the environment.
+    """The settings of a session; each field can be set as `PREFECT_VIDEO_<FIELD>` in the environment.
 
     The fields that credentials may decide are described in `SessionOverrides`; here those have their defaults.
 

@@ -195,7 +195,7 @@ async def screen_prompt(studio: Studio, entry: Entry) -> Entry:
 
 
 async def load_copies(studio: Studio, claims: Sequence[Claim]) -> dict[tuple[str, str], Asset]:
-    """What earlier runs have copied into the asking project's folder, by (row, shot id); few queries for all."""
+    """Load what earlier runs have copied into the asking project's folder, by (row, shot id); few queries for all."""
     hits = [(claim.entry, claim.intent) for claim in claims if claim.kind is ClaimOutcome.STORED and claim.entry]
     foreign = [(entry, intent) for entry, intent in hits if not _is_in_project(studio, entry, intent)]
     copied: dict[tuple[str, str], Asset] = {}

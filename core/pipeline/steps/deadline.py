@@ -1,4 +1,4 @@
-"""What becomes of a generation that is not done in time: left, held for a human, or cancelled."""
+"""Deadline: leaves, holds or cancels a generation that has not ended in time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEFT_FOR: Final = timedelta(days=1)
 
 
 def is_overdue(entry: Entry) -> bool:
-    """Whether a row's generation should have ended by now."""
+    """Check if a row's generation should have ended by now."""
     return entry.deadline_at is not None and entry.deadline_at <= datetime.now(UTC)
 
 

@@ -1,4 +1,4 @@
-"""How rows end without a video: writing it down with its cost, and telling it to whoever wanted the video."""
+"""End: records that a row ended without a video, with its cost, and raises that to the run that needs the video."""
 
 from __future__ import annotations
 

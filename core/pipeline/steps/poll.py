@@ -79,7 +79,7 @@ def _failure(fault: ProviderFault | None) -> type[GenerationFailed]:
 
 
 async def _end_of(studio: Studio, entry: Entry, generation_id: str) -> Generation | Entry:
-    """What the provider tells at the end, or the row once somebody else, a webhook's receiver, has written it."""
+    """Wait for the provider's last answer, or for the row once another process, a webhook's receiver, has moved it."""
     submitted_at = entry.submitted_at or entry.updated_at
     latest = studio.fresh_generations.get(generation_id) or Generation(
         id=generation_id,

@@ -91,7 +91,7 @@ async def _take(studio: Studio, entry: Entry, found: Generation) -> Entry:
 
 
 def _cannot_tell(error: ProviderError) -> bool:
-    """Whether the list was refused for good, as where there is none, and not for the key's or a quota's sake."""
+    """Check if the list was refused for good, as where there is none, and not for the key's or a quota's sake."""
     passing = error.retryable or isinstance(error, AuthenticationFailed | QuotaExhausted)
     return isinstance(error, RequestRefused) and not passing
 

@@ -39,7 +39,7 @@ async def store(studio: Studio, entry: Entry, downloaded: Downloaded) -> Entry:
 
 
 def asset_draft(entry: Entry) -> AssetDraft:
-    """What a row says about the asset that is made from it."""
+    """Draft the asset that is made from a row."""
     return AssetDraft(
         entry_id=entry.id,
         project=entry.project,

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Patience:
-    """How long one submit is tried for. What counts is the time turned away, not that in the queue for a slot.
+    """The time that one submit is tried for: the time turned away counts, not that in the queue for a slot.
 
     Attributes:
         left: Seconds.

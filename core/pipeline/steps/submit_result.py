@@ -85,7 +85,7 @@ async def _recorded(studio: Studio, entry: Entry, generation: Generation) -> Ent
 
 
 async def _overtaken(studio: Studio, entry: Entry, generation: Generation, error: IllegalTransition) -> Entry:
-    """What becomes of a row that somebody else has moved while it was sent."""
+    """Handle a row that another owner has moved while it was sent."""
     owner = await studio.ledger.find_generation(entry.account, generation.id)
     if owner is None:
         await handle_orphan(studio, entry, generation)
