@@ -18,14 +18,15 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmarks.torture_worker import PATIENCE
 from benchmarks.workers import Line
-from prefect_video.collecting import collect
 from prefect_video.errors import VideoError
 from prefect_video.ledger import Entry, Ledger
-from prefect_video.production import produce_project
+from prefect_video.pipeline.collect import collect
+from prefect_video.pipeline.project_run import run_project
 from prefect_video.providers.sora import SoraProvider
+from prefect_video.session.session import Studio
+from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
-from prefect_video.studio import Studio, StudioSettings
 
 PLAN_SLOTS = 50
 """What the plan would allow, so that it is not the plan that limits."""
@@ -76,7 +77,7 @@ async def obey(order: Order) -> dict[str, Any]:
     """Does what is ordered, and says what became of it, with the time at which the last shot ended."""
     async with open_studio(order) as studio:
         if order.project is not None:
-            report = (await produce_project(studio, order.project)).public()
+            report = (await run_project(studio, order.project)).public()
             return {**report, "ended": time.time()}
 
         @asynccontextmanager

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from benchmarks.torture_worker import Kill
-from prefect_video.studio import Moment
+from prefect_video.session.session import SessionEvent
 
 Fault = Mapping[str, Any]
 
@@ -25,7 +25,7 @@ class Point:
         skip: How many such moments may pass first, at most.
     """
 
-    moment: Moment | None
+    moment: SessionEvent | None
     delay_seconds: tuple[float, float] | None = None
     faults: Sequence[Fault] = ()
     skip: int = 6

@@ -18,17 +18,18 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks.workers import Line
-from prefect_video.collecting import collect
 from prefect_video.errors import VideoError
 from prefect_video.http import HttpSettings
 from prefect_video.ledger import Entry, Ledger
-from prefect_video.opening import prepared
-from prefect_video.production import produce_project
+from prefect_video.pipeline.collect import collect
+from prefect_video.pipeline.project_run import run_project
 from prefect_video.providers.base import Provider
 from prefect_video.providers.sora import SoraProvider
+from prefect_video.session.refs import prepared
+from prefect_video.session.session import SessionEvent, Studio
+from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
-from prefect_video.studio import Moment, Studio, StudioSettings
 from tests.providers.accounts import account_named
 
 PATIENCE: Final = HttpSettings(submit_timeout_seconds=1.5, read_timeout_seconds=5.0, backoff_seconds=0.1)
@@ -45,7 +46,7 @@ class Kill(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    moment: Moment
+    moment: SessionEvent
     skip: int = 0
     delay_seconds: float | None = None
 
@@ -97,7 +98,7 @@ class Executioner:
         self._kill = kill
         self._seen = 0
 
-    def __call__(self, moment: Moment, entry: Entry) -> None:
+    def __call__(self, moment: SessionEvent, entry: Entry) -> None:
         """Counts the steps and strikes at the one that was named."""
         if moment != self._kill.moment:
             return
@@ -150,7 +151,7 @@ async def obey(order: Order) -> dict[str, Any]:
     """Does what is ordered, and says what became of it."""
     async with open_studio(order) as studio:
         if order.project is not None:
-            return (await produce_project(studio, order.project)).public()
+            return (await run_project(studio, order.project)).public()
 
         @asynccontextmanager
         async def same_studio(entry: Entry) -> AsyncIterator[Studio]:

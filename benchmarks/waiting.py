@@ -31,9 +31,10 @@ from typing import Any, Final
 import httpx
 
 from benchmarks.waiting_crowd import open_studio
+from prefect_video.ledger import Entry
+from prefect_video.pipeline.steps import build_project_intents, claim_shots, poll, submit
 from prefect_video.providers.sora import SoraProvider
 from prefect_video.shots import Project, Shot
-from prefect_video.steps import claim_shots, intents_of, poll, submit
 
 FIXED_SECONDS: Final = 31.0
 SIGMA: Final = 0.4
@@ -133,16 +134,15 @@ async def watched(order: Order, *, webhook_url: str | None = None) -> Noticed:
     async with open_studio(
         order.endpoint, order.folder, at_once=order.at_once, speed=order.speed, webhook_url=webhook_url
     ) as studio:
-        intents = await intents_of(studio, Project(name="waiting", shots=order.shots()))
+        intents = await build_project_intents(studio, Project(name="waiting", shots=order.shots()))
         claims = await claim_shots(studio, intents, budgets=(), partial=False)
 
-        async def make(entry_id: str) -> None:
+        async def make(entry: Entry) -> None:
             async with studio.slots.of(0):
-                await submit(studio, entry_id)
-                entry = await poll(studio, entry_id)
+                entry = await poll(studio, await submit(studio, entry))
             noticed[entry.generation_id or ""] = time.time()
 
-        await asyncio.gather(*(make(claim.entry.id) for claim in claims if claim.entry))
+        await asyncio.gather(*(make(claim.entry) for claim in claims if claim.entry))
     return noticed
 
 

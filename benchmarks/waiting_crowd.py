@@ -20,11 +20,12 @@ from typing import Final
 import httpx
 
 from prefect_video.ledger import Ledger
+from prefect_video.pipeline.steps import build_project_intents, claim_shots, poll, submit
 from prefect_video.providers.sora import SoraProvider
+from prefect_video.session.session import Studio
+from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import Project, Shot
-from prefect_video.steps import claim_shots, intents_of, poll, submit
 from prefect_video.storage import open_store
-from prefect_video.studio import Studio, StudioSettings
 
 SETTLE_SECONDS: Final = 300.0
 """The longest that it may take until all are waited for."""
@@ -66,11 +67,11 @@ async def measure(endpoint: str, folder: Path, waiting: int) -> dict[str, float]
         idle = peak_bytes()
         shots = tuple(Shot(id=f"shot-{number}", prompt=f"a lighthouse, view {number}") for number in range(waiting))
         claims = await claim_shots(
-            studio, await intents_of(studio, Project(name="crowd", shots=shots)), budgets=(), partial=False
+            studio, await build_project_intents(studio, Project(name="crowd", shots=shots)), budgets=(), partial=False
         )
-        ids = [claim.entry.id for claim in claims if claim.entry]
-        await asyncio.gather(*(submit(studio, entry_id) for entry_id in ids))
-        polls = [asyncio.create_task(poll(studio, entry_id)) for entry_id in ids]
+        reserved = [claim.entry for claim in claims if claim.entry]
+        submitted = await asyncio.gather(*(submit(studio, entry) for entry in reserved))
+        polls = [asyncio.create_task(poll(studio, entry)) for entry in submitted]
         async with asyncio.timeout(SETTLE_SECONDS):
             while len(studio.watcher._watches) < waiting:
                 await asyncio.sleep(0.1)

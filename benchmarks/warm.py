@@ -41,8 +41,8 @@ async def _compare(count: int, folder: Path) -> int:
 
     from prefect_video.emulator import Emulator, EmulatorSettings
     from prefect_video.flows import generate_project
-    from prefect_video.opening import StudioRef, open_named
-    from prefect_video.production import produce_project
+    from prefect_video.pipeline.project_run import run_project
+    from prefect_video.session.refs import StudioRef, open_session
     from prefect_video.shots import Project
 
     project = Project.model_validate(
@@ -60,8 +60,8 @@ async def _compare(count: int, folder: Path) -> int:
     with Emulator(settings) as emulator, prefect_test_harness(server_startup_timeout=120):
         os.environ |= {"PREFECT_VIDEO_EMULATOR_ENDPOINT": emulator.endpoint, "SORA_API_KEY": ""}
         began = time.perf_counter()
-        async with await open_named(StudioRef.of("emulator")) as studio:
-            made = await produce_project(studio, project)
+        async with await open_session(StudioRef.of("emulator")) as studio:
+            made = await run_project(studio, project)
         print(f"making {count} shots: {time.perf_counter() - began:.1f} s, {len(made.failures)} failed")
         before = emulator.books()
         await empty()

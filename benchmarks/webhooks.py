@@ -35,11 +35,11 @@ from benchmarks.torture import ledgers
 from prefect_video.ledger import Entry, Ledger, State
 from prefect_video.ledger.claims import row_of
 from prefect_video.ledger.tables import generations, history, webhook_events
-from prefect_video.opening import StudioRef, open_named
-from prefect_video.production import produce_project
+from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.steps import build_project_intents
+from prefect_video.session.refs import StudioRef, open_session
+from prefect_video.session.session import Studio
 from prefect_video.shots import Project
-from prefect_video.steps import intents_of
-from prefect_video.studio import Studio
 
 KEY, SECRET = "sk-benchmark", "whsec_benchmark"
 KINDS = ("generation.queued", "generation.started", "generation.completed")
@@ -116,7 +116,7 @@ def a_project(name: str, count: int, prefix: str) -> Project:
 
 async def submit_all(studio: Studio, wanted: Project) -> list[str]:
     """Rows that are submitted, made in bulk; the requests themselves are real."""
-    intents = await intents_of(studio, wanted)
+    intents = await build_project_intents(studio, wanted)
     at_once = asyncio.Semaphore(20)
 
     async def send(row: dict[str, Any]) -> dict[str, Any]:
@@ -227,7 +227,7 @@ async def measure_storm(folder: Path, count: int, rate: float, ledger: str, name
     number = -(-unique // len(KINDS))
     with provider("--capacity", "100000", "--speed", "100000") as emulator:
         environment(folder, emulator["endpoint"], ledger)
-        async with await open_named(StudioRef.of()) as studio:
+        async with await open_session(StudioRef.of()) as studio:
             made = await submit_all(studio, a_project(f"storm-{name}", number, "made"))
             victims = await submit_all(studio, a_project(f"victims-{name}", 50, "victim"))
             url = emulator["endpoint"].partition("/v1")[0]
@@ -276,9 +276,9 @@ async def measure_waiting(folder: Path, count: int, ledger: str, name: str) -> l
         with receiver() as address:
             os.environ["PREFECT_VIDEO_WEBHOOK_URL"] = address
             try:
-                async with await open_named(StudioRef.of()) as studio:
+                async with await open_session(StudioRef.of()) as studio:
                     studio.observer = observe
-                    report = await produce_project(studio, a_project(f"waiting-{name}", count, "shot"))
+                    report = await run_project(studio, a_project(f"waiting-{name}", count, "shot"))
             finally:
                 del os.environ["PREFECT_VIDEO_WEBHOOK_URL"]
         asked = await books(emulator["endpoint"].partition("/v1")[0])

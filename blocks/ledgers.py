@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -9,6 +10,7 @@ from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
 from prefect_video.ledger import Budget, Ledger
+from prefect_video.session.refs import LedgerSource
 
 
 class VideoLedger(Block):
@@ -46,13 +48,12 @@ class VideoLedger(Block):
     )
 
     async def aopen(self, *, lease_seconds: float = 30.0) -> Ledger:
-        """The ledger; close it with `aclose()`.
+        """Open the ledger; close it with `aclose()`.
 
         Raises:
             LedgerError: It cannot be used; the message says what to do.
         """
-        url = self.url.get_secret_value() if self.url else None
-        return await Ledger.open(url, lease_seconds=lease_seconds)
+        return await Ledger.open(self.source().url, lease_seconds=lease_seconds)
 
     def budgets(self) -> tuple[Budget, ...]:
         """The limits that hold for every claim."""
@@ -62,9 +63,17 @@ class VideoLedger(Block):
         )
         return tuple(limit for limit in limits if limit.limit_usd is not None or limit.limit_videos is not None)
 
-    def studio_settings(self) -> dict[str, Any]:
-        """The settings of a studio that this block decides."""
-        return {
-            "anomalous_per_hour": self.anomalous_per_hour,
-            "ttl_seconds": self.ttl_days * 86_400 if self.ttl_days else None,
-        }
+    def session_overrides(self) -> Mapping[str, Any]:
+        """Return the settings of a session that this block decides."""
+        ttl_seconds = self.ttl_days * 86_400 if self.ttl_days else None
+        values = {"anomalous_per_hour": self.anomalous_per_hour, "ttl_seconds": ttl_seconds}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def source(self, name: str | None = None) -> LedgerSource:
+        """Return the ledger's address, limits and settings, before it is opened.
+
+        Args:
+            name: The name that the block was loaded by.
+        """
+        url = self.url.get_secret_value() if self.url else None
+        return LedgerSource(url, name, self.budgets(), self.session_overrides())

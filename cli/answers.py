@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from prefect_video.errors import BudgetExceeded, InvalidInput
+from prefect_video.ledger.hold_reasons import command_line
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -26,7 +27,7 @@ TERMINATED: Final = 143
 
 INTERRUPTED_TEXT: Final = (
     "interrupted. What was submitted goes on at the provider and is paid for: run the same command again to go on, or"
-    " fetch it with: prefect-video collect --wait"
+    " fetch it with: {command}"
 )
 
 REPORT_COMMANDS: Final = frozenset({"run", "shot", "demo"})
@@ -45,8 +46,13 @@ class Interrupted(KeyboardInterrupt):
     """
 
     def __init__(self, status: int) -> None:
-        super().__init__(INTERRUPTED_TEXT)
+        super().__init__(interrupted_text())
         self.status = status
+
+
+def interrupted_text(ledger: str | None = None) -> str:
+    """Return what an interrupted run says; `ledger` is the `--ledger` that its command needs."""
+    return INTERRUPTED_TEXT.format(command=command_line("collect", "--wait", ledger=ledger))
 
 
 def out() -> Console:

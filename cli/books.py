@@ -15,7 +15,7 @@ from prefect_video.cli.options import JsonFlag, LedgerOption, ProjectName, ledge
 from prefect_video.cli.studios import open_ledger, run_async
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Entry, Spend, State
-from prefect_video.reports import as_number
+from prefect_video.pipeline.reports import as_number
 
 Grouping = Literal["month", "project", "account", "model", "day"]
 

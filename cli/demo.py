@@ -25,8 +25,8 @@ from prefect_video.cli.options import JsonFlag, QuietFlag, StudioOptions
 from prefect_video.cli.pages import write_manifest, write_page
 from prefect_video.cli.telling import show_report, status_of_report
 from prefect_video.errors import StoreError, VideoError
+from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.project_files import load_project
-from prefect_video.reports import ProjectReport
 
 
 def demo(

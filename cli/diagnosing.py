@@ -19,8 +19,8 @@ from prefect_video.cli.first_minute import PrefectUnavailable, connect
 from prefect_video.cli.options import JsonFlag, StudioOptions
 from prefect_video.cli.studios import open_ledger, open_studio
 from prefect_video.errors import AuthenticationFailed, RequestRefused, VideoError
-from prefect_video.opening import StudioRef
-from prefect_video.studio import DEFAULT_IN_FLIGHT
+from prefect_video.session.refs import StudioRef
+from prefect_video.session.session import DEFAULT_IN_FLIGHT
 
 FASTAPI_LIMIT: Final = (0, 151)
 PREFECT_NEEDED: Final = (3, 8)

@@ -170,4 +170,4 @@ class _OneLine(logging.Formatter):
 
 
 def _is_not_in_the_report(record: logging.LogRecord) -> bool:
-    return record.name != "prefect_video.making" or bool(record.exc_info)
+    return record.name != "prefect_video.pipeline.project_run" or bool(record.exc_info)

@@ -7,7 +7,7 @@ from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
 from prefect_video.cli.studios import open_ledger, run_async
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Ledger
-from prefect_video.opening import names_ledger_block
+from prefect_video.session.refs import names_ledger_block
 
 
 def upgrade(*, ledger: LedgerOption = None, json: JsonFlag = False) -> int:

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from prefect_video.cli.answers import (
     INTERRUPTED,
-    INTERRUPTED_TEXT,
     TERMINATED,
     Interrupted,
+    interrupted_text,
     one_line,
     print_json,
     report_object,
@@ -30,19 +30,20 @@ from prefect_video.cli.options import JsonFlag, QuietFlag, RefreshFlag, StudioOp
 from prefect_video.cli.progress import Board, showing
 from prefect_video.cli.studios import open_studios
 from prefect_video.cli.telling import show_report, status_of_report
-from prefect_video.errors import InvalidInput, VideoError
+from prefect_video.errors import InvalidInput, ProjectFailed, VideoError
+from prefect_video.ledger import command_line
 from prefect_video.mistakes import describe
-from prefect_video.opening import DEFAULT_PROJECT, StudioRef
-from prefect_video.planning import Plan, plan_project
-from prefect_video.production import produce_project
+from prefect_video.pipeline.plan import Plan, plan_project
+from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.project_files import InvalidProject, load_project
-from prefect_video.reports import ProjectFailed, ProjectReport
+from prefect_video.session.refs import DEFAULT_PROJECT, StudioRef
 from prefect_video.shots import Project, slug
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """How a project is to be made, and how it is told.
+    """The options of a run, and of its report.
 
     Attributes:
         studio: With what.
@@ -141,13 +142,14 @@ def make(read: Callable[[], Project], wanted: Wanted, *, source: Path | None = N
         say(text, error=True)
         return status_of(error)
     except KeyboardInterrupt as end:
+        text = interrupted_text(wanted.studio.command_ledger)
         if wanted.json:
-            print_json(report_object(name, INTERRUPTED_TEXT))
-        say(f"\n{INTERRUPTED_TEXT}")
+            print_json(report_object(name, text))
+        say(f"\n{text}")
         return end.status if isinstance(end, Interrupted) else INTERRUPTED
     if wanted.json:
         print_json(report.public())
-    show_report(report, to_stderr=wanted.json, quiet=wanted.quiet)
+    show_report(report, ledger=wanted.studio.command_ledger, to_stderr=wanted.json, quiet=wanted.quiet)
     return status_of_report(report)
 
 
@@ -181,7 +183,7 @@ async def _prepare(project: Project, refs: Sequence[StudioRef], refresh: bool) -
 
 async def _find(project: Project, refs: Sequence[StudioRef]) -> ProjectReport:
     async with open_studios(refs) as (studio, *others):
-        return await produce_project(studio, project, others=others)
+        return await run_project(studio, project, others=others)
 
 
 def _run_to_its_end(project: Project, wanted: Wanted) -> ProjectReport:
@@ -220,9 +222,10 @@ async def _run_flow(project: Project, wanted: Wanted) -> ProjectReport:
         except API_TROUBLE as error:
             trouble = one_line(error)
             if outcome.report is None:
+                fetch = command_line("collect", "--wait", ledger=wanted.studio.command_ledger)
                 raise PrefectUnavailable(
                     f"Prefect's API failed during the run ({trouble}). What was submitted goes on and is kept: run the"
-                    " same command again, or fetch it with: prefect-video collect --wait"
+                    f" same command again, or fetch it with: {fetch}"
                 ) from error
             say(f"Prefect's API was not told of the run's end ({trouble}); its shots ended as reported here.")
             return outcome.report

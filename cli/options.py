@@ -9,8 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_video.ledger.locations import URL_VARIABLE
-from prefect_video.opening import StudioRef, names_ledger_block
+from prefect_video.ledger.locations import URL_VARIABLE, default_ledger_url, parse_location
+from prefect_video.session.refs import StudioRef, names_ledger_block
 from prefect_video.shots import Project
 
 JsonFlag = Annotated[
@@ -70,6 +70,17 @@ class StudioOptions:
     ledger: LedgerOption = None
     max_in_flight: InFlightOption = None
 
+    @property
+    def command_ledger(self) -> str | None:
+        """The `--ledger` that commands about these videos need; None where they find the ledger without one.
+
+        Raises:
+            InvalidInput: The ledger's name cannot be used.
+        """
+        if names_ledger_block(self.ledger):
+            return self.ledger
+        return parse_location(self.ledger or default_ledger_url()).command_option
+
     def ref(self) -> StudioRef:
         """The names of what makes up the studio.
 
@@ -90,11 +101,19 @@ class StudioOptions:
 def ledger_name(given: str | None) -> str | None:
     """The name by which a ledger may be passed on, None for the environment's.
 
-    A URL goes into this process's environment, so that its password never becomes a flow's parameter.
+    A URL goes into this process's environment, so that its password never becomes a flow's parameter. One without a
+    password, as messages show it, stands for the environment's own, where that differs by its password only.
     """
     if not given or names_ledger_block(given):
         return given or None
     if "://" in given:
-        os.environ[URL_VARIABLE] = given
+        if not _is_environments_own(given):
+            os.environ[URL_VARIABLE] = given
         return None
     return str(Path(given).expanduser().absolute())
+
+
+def _is_environments_own(url: str) -> bool:
+    """Check if a URL without a password, as messages show it, is that of the environment but for its password."""
+    given, own = parse_location(url), parse_location(default_ledger_url())
+    return given.url.password is None and given.command_option == own.command_option

@@ -12,9 +12,9 @@ from prefect_video.cli.answers import DONE, OVER_BUDGET, out, place, print_json,
 from prefect_video.cli.options import JsonFlag, RefreshFlag, StudioOptions
 from prefect_video.cli.studios import open_studios, run_async
 from prefect_video.ledger import BudgetStanding
-from prefect_video.opening import StudioRef
-from prefect_video.planning import Plan, PlannedShot, RouteOption, plan_project
+from prefect_video.pipeline.plan import Plan, PlannedShot, RouteOption, plan_project
 from prefect_video.project_files import load_project
+from prefect_video.session.refs import StudioRef
 from prefect_video.shots import Project
 
 _ACTIONS = {

@@ -17,9 +17,9 @@ from rich.text import Text
 
 from prefect_video.cli.answers import err, safe, table, usd
 from prefect_video.ledger import Entry
-from prefect_video.opening import observing
-from prefect_video.planning import Plan
-from prefect_video.studio import Moment
+from prefect_video.pipeline.plan import Plan
+from prefect_video.session.refs import observing
+from prefect_video.session.session import SessionEvent
 
 ROWS_LIMIT: Final = 20
 """Shots shown at once; the line below tells of the others."""
@@ -71,7 +71,7 @@ class Board:
         """A board with the shots of a plan; what is cached is over already."""
         return cls({shot.id: _Line("cached" if shot.action == "cached" else "waiting") for shot in plan.shots})
 
-    def __call__(self, moment: Moment, entry: Entry) -> None:
+    def __call__(self, moment: SessionEvent, entry: Entry) -> None:
         """Takes note of a step of a row."""
         state = _WORDS.get(moment)
         if state is None:

@@ -6,16 +6,16 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from prefect_video.cancelling import Cancelled, cancel_rows
 from prefect_video.cli.answers import DONE, FAILED, out, print_json, safe, table
 from prefect_video.cli.books import public_entry
 from prefect_video.cli.options import JsonFlag, LedgerOption, ProjectName, ledger_name
 from prefect_video.cli.studios import find_entry, open_ledger, open_studio, run_async
-from prefect_video.collecting import Collected
-from prefect_video.collecting import collect as collect_rows
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Entry
-from prefect_video.opening import ref_of
+from prefect_video.pipeline.cancel import Cancelled, cancel_rows
+from prefect_video.pipeline.collect import Collected
+from prefect_video.pipeline.collect import collect as collect_rows
+from prefect_video.session.refs import ref_of
 
 
 def collect(

@@ -13,9 +13,10 @@ from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
 from prefect_video.cli.studios import find_entry, open_ledger, open_studio, run_async
 from prefect_video.errors import InvalidInput, NotFound
 from prefect_video.generations import Generation
-from prefect_video.ledger import Entry, Ledger, State
-from prefect_video.opening import ref_of
-from prefect_video.studio import Studio, StudioSettings
+from prefect_video.ledger import Entry, HoldReason, Ledger, State, command_line, hold_message
+from prefect_video.session.refs import ref_of
+from prefect_video.session.session import Studio
+from prefect_video.session.settings import StudioSettings
 
 _SENT: Final = frozenset({State.SUBMITTING, State.UNKNOWN})
 _AT_PROVIDER: Final = frozenset({State.SUBMITTED, State.COMPLETED})
@@ -116,7 +117,8 @@ async def _keep_waiting(ledger: str | None, job: str) -> Resolved:
         seconds = StudioSettings.from_environment().deadline_seconds
         await books.set_deadline(entry.id, datetime.now(UTC) + timedelta(seconds=seconds))
         after = await books.unflag(entry.id)
-    return after, "waited for once more. Fetch it with: prefect-video collect --wait"
+    fetch = command_line("collect", "--wait", ledger=books.command_option)
+    return after, f"waited for once more. Fetch it with: {fetch}"
 
 
 async def _accepted(entry: Entry, generation_id: str, ledger: str | None) -> Resolved:
@@ -133,7 +135,8 @@ async def _accepted(entry: Entry, generation_id: str, ledger: str | None) -> Res
                 " nothing was changed"
             )
         after = await _taken_up(studio, entry, generation)
-    return after, f"accepted as {generation_id}. Fetch it with: prefect-video collect --wait"
+        fetch = command_line("collect", "--wait", ledger=studio.ledger.command_option)
+    return after, f"accepted as {generation_id}. Fetch it with: {fetch}"
 
 
 async def _taken_up(studio: Studio, entry: Entry, generation: Generation) -> Entry:
@@ -174,11 +177,8 @@ async def _give_up(books: Ledger, entry: Entry) -> Resolved:
         await books.record_ended(
             entry.id, State.LOST, "resolved: there is no usable video, and it is given up", actual_usd=None
         )
-    after = await books.flag(
-        entry.id,
-        f"shot {entry.shot.id!r}: given up, and not bought again by any run. To change that:"
-        f" prefect-video resolve {entry.id} --buy-again",
-    )
+    message = hold_message(HoldReason.GIVEN_UP, job=entry.id, shot=entry.shot.id, ledger=books.command_option)
+    after = await books.flag(entry.id, message)
     return after, "given up: no run buys it again. Take the shot out of the project, or change your mind: --buy-again"
 
 

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from prefect_video.cli.first_minute import connect
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import Entry, Ledger
-from prefect_video.opening import StudioRef, names_ledger_block, open_named
-from prefect_video.studio import Studio, StudioSettings
+from prefect_video.ledger import Entry, Ledger, command_line
+from prefect_video.session.refs import StudioRef, names_ledger_block, open_session
+from prefect_video.session.refs import open_ledger as open_named_ledger
+from prefect_video.session.session import Studio
 
 _T = TypeVar("_T")
 
@@ -32,7 +33,7 @@ async def open_studio(ref: StudioRef) -> AsyncIterator[Studio]:
         LedgerError: The ledger cannot be used.
     """
     if not ref.names_blocks:
-        async with await open_named(ref) as studio:
+        async with await open_session(ref) as studio:
             yield studio
         return
     await asyncio.to_thread(connect)
@@ -58,8 +59,7 @@ async def open_ledger(name: str | None) -> AsyncIterator[Ledger]:
         LedgerError: The ledger cannot be used.
     """
     if not names_ledger_block(name):
-        lease_seconds = StudioSettings.from_environment().lease_seconds
-        async with await Ledger.open(name, lease_seconds=lease_seconds) as ledger:
+        async with await open_named_ledger(name) as ledger:
             yield ledger
         return
     await asyncio.to_thread(connect)
@@ -85,4 +85,5 @@ async def find_entry(ledger: Ledger, text: str) -> Entry:
         return matches[0]
     if matches:
         raise InvalidInput(f"{text!r} is the beginning of {len(matches)} ids; give more of it")
-    raise InvalidInput(f"there is no job {text!r} in the ledger {ledger.url_label}; see: prefect-video jobs")
+    listing = command_line("jobs", ledger=ledger.command_option)
+    raise InvalidInput(f"there is no job {text!r} in the ledger {ledger.url_label}; see: {listing}")

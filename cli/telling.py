@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from prefect_video.cli.answers import DONE, FAILED, OVER_BUDGET, out, place, safe, say, table, usd
-from prefect_video.reports import ProjectReport, ShotStatus
+from prefect_video.ledger import command_line
+from prefect_video.pipeline.reports import ProjectReport, ShotStatus
 
 _WITHOUT_VIDEO: Final[Mapping[ShotStatus, str]] = {
     "failed": "[red]failed[/]",
@@ -28,8 +29,17 @@ def status_of_report(report: ProjectReport) -> int:
     return FAILED if report.failures else DONE
 
 
-def show_report(report: ProjectReport, *, to_stderr: bool = False, quiet: bool = False) -> None:
-    """Prints a run's outcome for people: a table, and each failed shot with its reason."""
+def show_report(
+    report: ProjectReport, *, ledger: str | None = None, to_stderr: bool = False, quiet: bool = False
+) -> None:
+    """Print a run's outcome for people: a table, and each failed shot with its reason.
+
+    Args:
+        report: The outcome.
+        ledger: The `--ledger` that commands about this run need; None for none.
+        to_stderr: Print nothing on stdout.
+        quiet: Print failures only.
+    """
     if not quiet and not to_stderr:
         _show_table(report)
     for shot in report.shots:
@@ -38,7 +48,7 @@ def show_report(report: ProjectReport, *, to_stderr: bool = False, quiet: bool =
     for failed in report.failures:
         say(f"{failed.id}: {failed.status.replace('_', ' ')}: {failed.error}")
     if not quiet:
-        _show_totals(report, to_stderr)
+        _show_totals(report, ledger, to_stderr)
 
 
 def _show_table(report: ProjectReport) -> None:
@@ -57,7 +67,7 @@ def _show_table(report: ProjectReport) -> None:
         out().print(made)
 
 
-def _show_totals(report: ProjectReport, to_stderr: bool) -> None:
+def _show_totals(report: ProjectReport, ledger: str | None, to_stderr: bool) -> None:
     stored = sum(shot.status == "stored" for shot in report.shots)
     in_flight = sum(shot.status == "in_flight" for shot in report.shots)
     cached = sum(shot.cached for shot in report.shots)
@@ -66,7 +76,8 @@ def _show_totals(report: ProjectReport, to_stderr: bool) -> None:
         f" {usd(report.cost_usd)} paid, {report.seconds:.1f} s"
     )
     if in_flight:
-        text += f"; {in_flight} in flight: prefect-video collect --wait fetches them"
+        fetch = command_line("collect", "--wait", ledger=ledger)
+        text += f"; {in_flight} in flight: {fetch} fetches them"
     if to_stderr:
         say(text)
     else:

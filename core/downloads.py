@@ -17,6 +17,7 @@ import tenacity
 
 from prefect_video.errors import BrokenDownload, DownloadError, LinkExpired, LinkRefused
 from prefect_video.links import LinkPolicy, origin, redact
+from prefect_video.media import Media
 from prefect_video.storage.answers import check_answer, first_byte, follow, version_of
 from prefect_video.storage.download_client import DEFAULT_SETTINGS, DownloadSettings, open_download_client
 from prefect_video.storage.spool import Spool, Version
@@ -66,11 +67,13 @@ class Downloaded:
         path: Where it is.
         sha256: Hex digest of its content.
         bytes: Its size.
+        media: Its streams, once they have been looked at.
     """
 
     path: Path
     sha256: str
     bytes: int
+    media: Media | None = None
 
 
 async def download(

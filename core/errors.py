@@ -35,13 +35,16 @@ VideoError
 │   ├── LedgerUnavailable   unreachable, locked, read-only, full or corrupt
 │   ├── LedgerOutdated      its schema is not this version's: run `prefect-video ledger upgrade`
 │   └── IllegalTransition   a row was not in a state that allows this step (somebody else moved it)
-└── ShotsFailed             a project ended with shots that were not stored
+└── ProjectFailed           a project ended with shots that were not stored
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prefect_video.pipeline.reports import ProjectReport
 
 
 class VideoError(Exception):
@@ -283,5 +286,13 @@ class IllegalTransition(LedgerError):
     """The row is not in a state that allows this step: somebody else moved it. Read it again."""
 
 
-class ShotsFailed(VideoError):
-    """A project ended with shots that were not stored; the message lists them."""
+class ProjectFailed(VideoError):
+    """A project ended with shots that were not stored; the message lists them.
+
+    Attributes:
+        report: The report of every shot, those that were stored included.
+    """
+
+    def __init__(self, report: ProjectReport) -> None:
+        super().__init__(report.summary())
+        self.report = report

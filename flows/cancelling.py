@@ -15,12 +15,12 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlo
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.logging import get_logger
 
-from prefect_video.cancelling import Cancelled, cancel_rows
 from prefect_video.errors import VideoError
-from prefect_video.opening import ref_of
+from prefect_video.pipeline.cancel import Cancelled, cancel_rows
+from prefect_video.session.refs import ref_of
 from prefect_video.tasks.studios import open_ledger, open_studio
 
-logger = get_logger("prefect_video.cancelling")
+logger = get_logger("prefect_video.pipeline.cancel")
 
 
 async def cancel_generations(flow: Any, flow_run: FlowRun, state: State[Any], *, ledger: str | None = None) -> None:

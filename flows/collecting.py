@@ -6,9 +6,9 @@ from prefect import flow
 from prefect.artifacts import acreate_table_artifact
 from prefect.context import FlowRunContext
 
-from prefect_video.collecting import Collected, collect
 from prefect_video.flows.artifacts import artifact_key
-from prefect_video.opening import ref_of
+from prefect_video.pipeline.collect import Collected, collect
+from prefect_video.session.refs import ref_of
 from prefect_video.tasks.studios import open_ledger, open_studio
 
 

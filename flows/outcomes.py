@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from prefect_video.reports import ProjectReport
+from prefect_video.pipeline.reports import ProjectReport
 
 
 @dataclass

@@ -8,13 +8,14 @@ import prefect.runtime
 from prefect import flow
 from prefect.context import FlowRunContext
 
+from prefect_video.errors import ProjectFailed
 from prefect_video.flows.artifacts import Progress, publish_table
 from prefect_video.flows.cancelling import cancel_generations
 from prefect_video.flows.outcomes import keep_report
-from prefect_video.production import produce_project
-from prefect_video.reports import ProjectFailed, ProjectReport
+from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.shots import Project
-from prefect_video.tasks.shot_steps import tasks_of
+from prefect_video.tasks.shot_steps import TaskRunner
 from prefect_video.tasks.studios import StudioRef, open_studio
 
 
@@ -60,11 +61,11 @@ async def generate_project(
     async with AsyncExitStack() as stack:
         studio, *others = [await stack.enter_async_context(open_studio(ref)) for ref in refs]
         progress = await stack.enter_async_context(Progress(project))
-        report = await produce_project(
+        report = await run_project(
             studio,
             project,
             others=others,
-            steps_of=tasks_of(refs),
+            runner=TaskRunner(refs),
             refresh=refresh,
             flow_run_id=flow_run_id(),
             on_report=progress.shot_ended,

@@ -6,14 +6,14 @@ import prefect.runtime
 from prefect import flow
 
 from prefect_video.assets import Asset
+from prefect_video.errors import ProjectFailed
 from prefect_video.flows.artifacts import publish_table
 from prefect_video.flows.cancelling import cancel_generations
 from prefect_video.flows.project import flow_run_id
-from prefect_video.opening import DEFAULT_PROJECT
-from prefect_video.production import produce_project
-from prefect_video.reports import ProjectFailed
+from prefect_video.pipeline.project_run import run_project
+from prefect_video.session.refs import DEFAULT_PROJECT
 from prefect_video.shots import Project, Shot
-from prefect_video.tasks.shot_steps import tasks_of
+from prefect_video.tasks.shot_steps import TaskRunner
 from prefect_video.tasks.studios import StudioRef, open_studio
 
 
@@ -51,10 +51,10 @@ async def generate_shot(
     """
     ref = StudioRef.of(provider, store, ledger)
     async with open_studio(ref) as studio:
-        report = await produce_project(
+        report = await run_project(
             studio,
             Project(name=project, shots=(shot,)),
-            steps_of=tasks_of([ref]),
+            runner=TaskRunner([ref]),
             refresh=refresh,
             flow_run_id=flow_run_id(),
         )

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from prefect_video.errors import InvalidInput, ProviderUnavailable
 from prefect_video.generations import WebhookEvent
-from prefect_video.opening import StudioRef, open_named
 from prefect_video.service.settings import ServiceSettings
-from prefect_video.studio import Studio
+from prefect_video.session.refs import StudioRef, open_session
+from prefect_video.session.session import Studio
 
 
 @dataclass(frozen=True)
@@ -85,5 +85,5 @@ async def open_accounts(settings: ServiceSettings) -> AsyncIterator[Accounts]:
 
                 studios.append(await stack.enter_async_context(open_studio(ref)))
             else:
-                studios.append(await stack.enter_async_context(await open_named(ref)))
+                studios.append(await stack.enter_async_context(await open_session(ref)))
         yield Accounts(tuple(studios))

@@ -14,9 +14,9 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 
 from prefect_video import __version__
-from prefect_video.collecting import finish
 from prefect_video.errors import LedgerError
 from prefect_video.ledger import Entry, ReceivedEvent, State
+from prefect_video.pipeline.collect import finish
 from prefect_video.service.accounts import Accounts, open_accounts
 from prefect_video.service.announcing import Announce, open_announcer, outcome_of
 from prefect_video.service.handling import handle
@@ -27,7 +27,7 @@ from prefect_video.service.metrics import CONTENT_TYPE, Metrics
 from prefect_video.service.settings import ServiceSettings
 from prefect_video.service.webhooks import Receiver, webhook_routes
 from prefect_video.service.workers import Workers
-from prefect_video.studio import Studio
+from prefect_video.session.session import Studio
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class _Work:
             self._finishing.add(task)
             task.add_done_callback(self._finishing.discard)
         else:
-            studio.last_told.pop(entry.generation_id or "", None)
+            studio.fresh_generations.discard(entry.generation_id)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -155,4 +155,4 @@ async def _finish(studio: Studio, entry: Entry) -> None:
     try:
         await finish(studio, entry, wait=False)
     finally:
-        studio.last_told.pop(entry.generation_id or "", None)
+        studio.fresh_generations.discard(entry.generation_id)

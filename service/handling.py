@@ -10,9 +10,9 @@ from typing import Final
 
 from prefect_video.errors import GenerationEnded, IllegalTransition, ProviderUnavailable
 from prefect_video.ledger import Entry, ReceivedEvent, State
+from prefect_video.pipeline.steps.poll import record_end
 from prefect_video.service.announcing import Announce, outcome_of
-from prefect_video.steps.polling import record_end
-from prefect_video.studio import Studio
+from prefect_video.session.session import Studio
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Stranger(NotYet):
 async def handle(studio: Studio, event: ReceivedEvent, announce: Announce | None, *, turn: Turn) -> Entry:
     """Reads the generation from its provider, writes the ledger, and tells Prefect; repeating it is safe.
 
-    What the provider told of a completed generation is in `studio.last_told` afterwards.
+    What the provider told of a completed generation is in `studio.fresh_generations` afterwards.
 
     Args:
         studio: Of the event's account.
@@ -91,7 +91,7 @@ async def _record(studio: Studio, entry: Entry, event: ReceivedEvent, turn: Turn
     async with turn():
         if generation.result is not None and entry.owner is not None:
             # Before the row moves: whoever waits for that fetches the video at once, and need not ask again.
-            await studio.ledger.leave_told(event, generation)
+            await studio.fresh_generations.leave(event, generation)
         try:
             return await record_end(studio, entry, generation)
         except (GenerationEnded, IllegalTransition):

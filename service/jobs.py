@@ -11,18 +11,24 @@ from typing import Any, Final, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from prefect_video.collecting import finish
 from prefect_video.errors import BudgetExceeded, InvalidInput, LedgerError, QuotaExhausted, VideoError
-from prefect_video.ledger import Claim, Entry, Intent, State
+from prefect_video.ledger import Claim, ClaimOutcome, Entry, Intent, State
 from prefect_video.ledger.records import Priority
-from prefect_video.opening import DEFAULT_PROJECT
+from prefect_video.pipeline.collect import finish
+from prefect_video.pipeline.shot_run import abandon
+from prefect_video.pipeline.steps.claim import (
+    ClaimOptions,
+    build_project_intents,
+    claim_shots,
+    find_assets,
+    project_budgets,
+    screen_prompt,
+)
+from prefect_video.pipeline.steps.submit import submit
 from prefect_video.service.accounts import Accounts
+from prefect_video.session.refs import DEFAULT_PROJECT
+from prefect_video.session.session import Studio
 from prefect_video.shots import AspectRatio, Duration, Identifier, Project, Prompt, Resolution, Seed, Shot, slug
-from prefect_video.steps.claiming import budgets_of, claim_shots, find_assets, intents_of
-from prefect_video.steps.releasing import give_up
-from prefect_video.steps.screening import screen_prompt
-from prefect_video.steps.submitting import submit
-from prefect_video.studio import Studio
 
 logger = logging.getLogger(__name__)
 
@@ -171,11 +177,11 @@ class Jobs:
         project = Project(name=request.project, shots=(request.shot(),), max_attempts=1, priority=request.priority)
         intent = await self._intent(studio, project, request.take, key)
         await find_assets(studio, [intent])
-        (claim,) = await claim_shots(studio, [intent], budgets=budgets_of(studio, project), partial=False)
+        (claim,) = await claim_shots(studio, [intent], budgets=project_budgets(studio, project), partial=False)
         entry = _entry(claim)
-        if claim.kind == "yours":
+        if claim.kind is ClaimOutcome.ACQUIRED:
             self._work_on(_send(studio, entry), f"send {entry.id}")
-        outcome = {"yours": "accepted", "stored": "stored"}.get(claim.kind, "joined")
+        outcome = {ClaimOutcome.ACQUIRED: "accepted", ClaimOutcome.STORED: "stored"}.get(claim.kind, "joined")
         return self._job(entry), outcome
 
     async def find(self, job_id: str) -> Job | None:
@@ -211,11 +217,13 @@ class Jobs:
         return named[0]
 
     async def _intent(self, studio: Studio, project: Project, take: int, key: str | None) -> Intent:
-        intents = await intents_of(
+        intents = await build_project_intents(
             studio,
             project,
-            ttl_seconds=studio.settings.ttl_seconds,
-            flow_run_id=f"{REQUEST_PREFIX}{key or uuid.uuid4()}",
+            ClaimOptions(
+                ttl_seconds=studio.settings.ttl_seconds,
+                flow_run_id=f"{REQUEST_PREFIX}{key or uuid.uuid4()}",
+            ),
         )
         return intents[take - 1]
 
@@ -243,21 +251,21 @@ async def _send(studio: Studio, entry: Entry) -> None:
     try:
         async with studio.slots.of(entry.priority):
             if entry.state is State.RESERVED:
-                await screen_prompt(studio, entry.id)
+                entry = await screen_prompt(studio, entry)
             await _submit(studio, entry)
     except VideoError as error:
         logger.warning("%s/%s: %s", entry.project, entry.shot.id, error)
         failure = error
     finally:
         try:
-            await give_up(studio, entry.id, failure)
+            await abandon(studio, entry.id, failure)
         except LedgerError as error:
             logger.error("row %s is not let go of before this process ends: %s", entry.id, error)
 
 
 async def _submit(studio: Studio, entry: Entry) -> None:
     try:
-        await submit(studio, entry.id)
+        await submit(studio, entry)
     except QuotaExhausted as error:
         # It may have been held back here; whoever asks is told the same as by the provider itself.
         await studio.ledger.release(entry.id, error)
@@ -270,7 +278,7 @@ def _may_have_ended(entry: Entry) -> bool:
 
 
 def _entry(claim: Claim) -> Entry:
-    if claim.kind == "over_budget" or claim.entry is None:
+    if claim.kind is ClaimOutcome.OVER_BUDGET or claim.entry is None:
         raise BudgetExceeded(f"shot {claim.intent.shot.id!r}: {claim.refusal}")
     return claim.entry
 

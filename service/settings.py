@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
-from prefect_video.errors import InvalidInput
+from prefect_video.session.settings import EnvironmentSettings
 
 
-class ServiceSettings(BaseSettings):
+class ServiceSettings(EnvironmentSettings):
     """How the service behaves; each field can be set as `PREFECT_VIDEO_SERVICE_<FIELD>` in the environment.
 
     Attributes:
@@ -56,19 +56,3 @@ class ServiceSettings(BaseSettings):
         if token is not None and len(token.get_secret_value()) < 16:
             raise ValueError("a token of fewer than 16 characters can be guessed; make one with `openssl rand -hex 32`")
         return token
-
-    @classmethod
-    def from_environment(cls, **given: Any) -> Self:
-        """Settings from the environment, with what is given taking precedence; None counts as not given.
-
-        Raises:
-            InvalidInput: A variable or an argument is not usable.
-        """
-        try:
-            return cls(**{name: value for name, value in given.items() if value is not None})
-        except ValidationError as error:
-            first = error.errors(include_input=False)[0]
-            name = str(first["loc"][0])
-            message = f"setting {name} (PREFECT_VIDEO_SERVICE_{name.upper()}): {first['msg']}"
-        # Not chained: the cause would show the token.
-        raise InvalidInput(message)

@@ -19,7 +19,7 @@ from prefect_video.service.handling import find_entry, is_about, tells_of_progre
 from prefect_video.service.inbox import Inbox
 from prefect_video.service.metrics import Metrics
 from prefect_video.service.workers import Workers
-from prefect_video.studio import Studio
+from prefect_video.session.session import Studio
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from prefect_video.tasks.one_call import agenerate_video, generate_video
 from prefect_video.tasks.shot_steps import (
-    TaskSteps,
+    TaskRunner,
     download,
     find_asset,
     poll,
@@ -14,7 +14,7 @@ from prefect_video.tasks.studios import StudioRef, observing, open_studio
 
 __all__ = [
     "StudioRef",
-    "TaskSteps",
+    "TaskRunner",
     "agenerate_video",
     "download",
     "find_asset",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from prefect.events import emit_event
 
 from prefect_video.ledger import Entry, Standing
-from prefect_video.studio import Moment
+from prefect_video.session.session import SessionEvent
 
 
-def announce_anomaly(moment: Moment, entry: Entry) -> None:
+def announce_anomaly(event: SessionEvent, entry: Entry) -> None:
     """Emits `video.account.anomaly` when an account submits unusually much."""
-    if moment == "anomaly":
+    if event is SessionEvent.ANOMALY:
         emit_event(
             event="video.account.anomaly",
             resource=_account(entry.account),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ from prefect.results import ResultStore
 from prefect_video.assets import Asset
 from prefect_video.errors import VideoError
 from prefect_video.fingerprints import fingerprint
+from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import as_shot
-from prefect_video.studio import StudioSettings
 from prefect_video.tasks.blocking import run_to_end
-from prefect_video.tasks.studios import StudioRef, resolve_store
+from prefect_video.tasks.studios import BlockResolver, StudioRef
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +80,17 @@ def _last_and_free(results: ResultStore, key: str) -> tuple[str | None, str]:
 
 def _is_there(results: ResultStore, key: str, ref: StudioRef) -> bool:
     answer = results.read(key).result
-    return isinstance(answer, Asset) and run_to_end(_exists(answer.uri, ref.store))
+    return isinstance(answer, Asset) and _is_recent(answer) and run_to_end(_exists(answer.uri, ref.store))
+
+
+def _is_recent(asset: Asset) -> bool:
+    # Not by Prefect's own expiry, which is fixed when the task is defined: settings are read when they are used.
+    ttl_seconds = StudioSettings.from_environment().ttl_seconds
+    return ttl_seconds is None or (datetime.now(UTC) - asset.created_at).total_seconds() < ttl_seconds
 
 
 async def _exists(uri: str, store_name: str) -> bool:
-    store = await resolve_store(store_name)
+    store = await BlockResolver().store(store_name)
     try:
         return uri in await store.exists_many([uri])
     finally:

@@ -1,15 +1,15 @@
-"""The steps of one shot as Prefect tasks.
+"""The steps of one shot as Prefect tasks, and the runner that a flow gives to the pipeline.
 
 All of them are safe to repeat: where a generation stands is in the ledger, not in Prefect's results, so nothing here
-is cached or persisted by Prefect.
+is cached or persisted by Prefect. Each takes the row as the step before has returned it, which is how Prefect knows
+that one follows the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Any, Concatenate, Final, cast
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -17,13 +17,16 @@ from prefect.client.schemas.objects import State
 from prefect.concurrency.asyncio import concurrency
 from prefect.context import TaskRunContext
 from prefect.tasks import exponential_backoff
+from prefect.utilities.annotations import opaque, quote
 
 from prefect_video.assets import Asset
 from prefect_video.downloads import Downloaded
 from prefect_video.errors import LedgerUnavailable, ProviderError, VideoError
 from prefect_video.ledger import Entry, Intent
-from prefect_video.steps import claiming, downloading, polling, screening, storing, submitting
-from prefect_video.studio import Studio
+from prefect_video.pipeline import steps
+from prefect_video.pipeline.shot_run import Inputs, Result, StepRunner
+from prefect_video.pipeline.steps.claim import find_assets
+from prefect_video.session.session import Studio
 from prefect_video.tasks.studios import StudioRef, open_studio
 
 
@@ -50,97 +53,101 @@ _FREE: dict[str, Any] = {**_STEP, "retry_condition_fn": _costs_nothing}
 _PAID: dict[str, Any] = {**_STEP, "retry_condition_fn": _nothing_was_accepted}
 
 
-@task(name="find_asset", task_run_name="find {project}", **_FREE)
-async def find_asset(studio: StudioRef, intents: Sequence[Intent], project: str) -> dict[str, Asset]:
-    """The assets that are stored already, by fingerprint; one query for all shots of a project."""
-    async with open_studio(studio) as opened:
-        return await claiming.find_assets(opened, intents)
+@task(name="find_asset", task_run_name="find {intents[0].project}", **_FREE)
+async def find_asset(studio: StudioRef, intents: Sequence[Intent]) -> dict[str, Asset]:
+    """Find the assets that are stored already, by fingerprint; one query for all shots of a project."""
+    async with open_studio(studio) as session:
+        return await find_assets(session, intents)
 
 
-@task(name="screen_prompt", task_run_name="screen {shot}", **_FREE)
-async def screen_prompt(studio: StudioRef, entry_id: str, shot: str) -> None:
-    """Lets a reserved row pass the local screen, or releases it and keeps it for review."""
-    async with open_studio(studio) as opened:
-        await screening.screen_prompt(opened, entry_id)
+@task(name="screen_prompt", task_run_name="screen {entry.shot.id}", **_FREE)
+async def screen_prompt(studio: StudioRef, entry: Entry) -> Entry:
+    """Let a reserved row pass the local screen, or release it and keep it for review."""
+    async with open_studio(studio) as session:
+        return await steps.screen_prompt(session, await _current(session, entry))
 
 
-@task(name="submit", task_run_name="submit {shot}", **_PAID)
-async def submit(studio: StudioRef, entry_id: str, shot: str) -> Entry:
-    """Brings a row to submitted; retried only where nothing was accepted."""
-    async with open_studio(studio) as opened:
-        return await submitting.submit(opened, entry_id, task_run_id=_task_run_id())
+@task(name="submit", task_run_name="submit {entry.shot.id}", **_PAID)
+async def submit(studio: StudioRef, entry: Entry) -> Entry:
+    """Bring a row to submitted; retried only where nothing was accepted."""
+    async with open_studio(studio) as session:
+        return await steps.submit(session, await _current(session, entry), task_run_id=_task_run_id())
 
 
-@task(name="poll", task_run_name="poll {shot}", **_FREE)
-async def poll(studio: StudioRef, entry_id: str, shot: str) -> Entry:
-    """Waits for the generation's end; all shots of the process share one watcher."""
-    async with open_studio(studio) as opened:
-        return await polling.poll(opened, entry_id)
+@task(name="poll", task_run_name="poll {entry.shot.id}", **_FREE)
+async def poll(studio: StudioRef, entry: Entry) -> Entry:
+    """Wait for the generation's end; all shots of the process share one poller."""
+    async with open_studio(studio) as session:
+        return await steps.poll(session, await _current(session, entry))
 
 
-@task(name="download", task_run_name="download {shot}", cache_result_in_memory=False, **_FREE)
-async def download(studio: StudioRef, entry_id: str, shot: str) -> Downloaded:
-    """Fetches the finished video into the spool and checks it."""
-    async with open_studio(studio) as opened:
-        return await downloading.download(opened, entry_id)
+@task(name="download", task_run_name="download {entry.shot.id}", cache_result_in_memory=False, **_FREE)
+async def download(studio: StudioRef, entry: Entry) -> Downloaded:
+    """Fetch the finished video into the spool and check it."""
+    async with open_studio(studio) as session:
+        return await steps.download(session, await _current(session, entry))
 
 
-@task(name="store", task_run_name="store {shot}", **_FREE)
-async def store(studio: StudioRef, entry_id: str, shot: str, downloaded: Downloaded) -> Asset:
-    """Publishes the video and marks its row stored."""
-    async with open_studio(studio) as opened:
-        return await storing.store(opened, entry_id, downloaded)
+@task(name="store", task_run_name="store {entry.shot.id}", **_FREE)
+async def store(studio: StudioRef, entry: Entry, downloaded: Downloaded) -> Entry:
+    """Publish the video and mark its row stored."""
+    async with open_studio(studio) as session:
+        return await steps.store(session, entry, downloaded)
 
 
-@dataclass(frozen=True)
-class TaskSteps:
-    """The steps of a studio's rows, each as a task run; see `prefect_video.steps.Steps`."""
+_TASKS: Final[Mapping[Callable[..., Any], Callable[..., Awaitable[Any]]]] = {
+    find_assets: find_asset,
+    steps.screen_prompt: screen_prompt,
+    steps.submit: submit,
+    steps.poll: poll,
+    steps.download: download,
+    steps.store: store,
+}
 
-    studio: StudioRef
 
-    @asynccontextmanager
-    async def in_flight(self, entry: Entry) -> AsyncIterator[None]:
-        """Holds the Prefect concurrency limit that the credentials name, while the provider is at work.
+class TaskRunner(StepRunner):
+    """Runs each step as a task run of its own, with the options of its task.
+
+    Args:
+        refs: The references that the run's sessions were opened by.
+    """
+
+    def __init__(self, refs: Sequence[StudioRef]) -> None:
+        self._refs = {ref.provider: ref for ref in refs}
+
+    def run_step(
+        self,
+        step: Callable[Concatenate[Studio, Inputs], Awaitable[Result]],
+        session: Studio,
+        *inputs: Inputs.args,
+        **named: Inputs.kwargs,
+    ) -> Awaitable[Result]:
+        """Run the task of a step; in Prefect's graph it follows the task that has made its last input."""
+        # Prefect looks for inputs in whatever it is given, down to single strings, and rows of one run share those.
+        *others, last = inputs
+        given = (quote(self._refs[session.credentials]), *map(quote, others), opaque(last))
+        return cast(Awaitable[Result], _TASKS[step](*given, **named))
+
+    def hold_limit(self, session: Studio) -> AbstractAsyncContextManager[None]:
+        """Hold the Prefect concurrency limit that the credentials name.
 
         A lost renewal does not kill the run: what is paid for is awaited, and the ledger's slots hold anyway.
         """
-        async with open_studio(self.studio) as opened:
-            limit = opened.settings.concurrency_limit
-        if limit is None:
-            yield
-            return
-        async with concurrency(limit, strict=True, raise_on_lease_renewal_failure=False):
-            yield
-
-    async def find_asset(self, intents: Sequence[Intent]) -> dict[str, Asset]:
-        """See the task of the same name."""
-        return await find_asset(self.studio, intents, project=intents[0].project)
-
-    async def screen_prompt(self, entry: Entry) -> None:
-        """See the task of the same name."""
-        await screen_prompt(self.studio, entry.id, shot=entry.shot.id)
-
-    async def submit(self, entry: Entry) -> Entry:
-        """See the task of the same name."""
-        return await submit(self.studio, entry.id, shot=entry.shot.id)
-
-    async def poll(self, entry: Entry) -> Entry:
-        """See the task of the same name."""
-        return await poll(self.studio, entry.id, shot=entry.shot.id)
-
-    async def download(self, entry: Entry) -> Downloaded:
-        """See the task of the same name."""
-        return await download(self.studio, entry.id, shot=entry.shot.id)
-
-    async def store(self, entry: Entry, downloaded: Downloaded) -> Asset:
-        """See the task of the same name."""
-        return await store(self.studio, entry.id, shot=entry.shot.id, downloaded=downloaded)
+        limit = session.settings.concurrency_limit
+        return _hold(limit) if limit is not None else nullcontext()
 
 
-def tasks_of(refs: Sequence[StudioRef]) -> Callable[[Studio], TaskSteps]:
-    """Makes the steps of a studio's rows, as `produce_project` wants them, from the references it was opened by."""
-    by_provider = {ref.provider: TaskSteps(ref) for ref in refs}
-    return lambda studio: by_provider[studio.credentials]
+@asynccontextmanager
+async def _hold(limit: str) -> AsyncIterator[None]:
+    async with concurrency(limit, strict=True, raise_on_lease_renewal_failure=False):
+        yield
+
+
+async def _current(session: Studio, entry: Entry) -> Entry:
+    """Return a row as the step before has left it, or as it stands where this run of the task is a retry."""
+    context = TaskRunContext.get()
+    is_first = context is None or context.task_run.run_count <= 1
+    return entry if is_first else await session.ledger.get(entry.id)
 
 
 def _task_run_id() -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,16 +13,16 @@ from prefect.blocks.core import Block
 from prefect_video.blocks import VideoLedger, VideoStore
 from prefect_video.blocks.accounts import ProviderCredentials
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import Budget, Entry, Ledger
-from prefect_video.opening import StudioRef, observing, open_named, prepared, tell_observers
+from prefect_video.ledger import Entry, Ledger
 from prefect_video.providers.base import Provider
-from prefect_video.providers.registry import open_provider
-from prefect_video.storage import Store, open_store
-from prefect_video.studio import Moment, Studio, StudioSettings
+from prefect_video.session import refs
+from prefect_video.session.refs import LedgerSource, NameResolver, StudioRef, observing, open_session, tell_observers
+from prefect_video.session.session import SessionEvent, Studio
+from prefect_video.storage import Store
 from prefect_video.tasks.announcing import announce_anomaly, announce_breaker
 from prefect_video.unbroken import to_its_end
 
-__all__ = ["StudioRef", "observing", "open_ledger", "open_studio", "resolve_store"]
+__all__ = ["BlockResolver", "StudioRef", "observing", "open_ledger", "open_studio"]
 
 BlockT = TypeVar("BlockT", bound=Block)
 
@@ -51,15 +51,13 @@ async def open_studio(ref: StudioRef) -> AsyncIterator[Studio]:
 
 @asynccontextmanager
 async def open_ledger(name: str | None) -> AsyncIterator[Ledger]:
-    """The ledger alone, by the name that a `StudioRef` would hold.
+    """Open the ledger alone, by the name that a `StudioRef` would hold.
 
     Raises:
         InvalidInput: There is no such block.
         LedgerError: The ledger cannot be used.
     """
-    settings = StudioSettings.from_environment()
-    ledger, _ = await _resolve_ledger(name, await _load(name, VideoLedger), settings)
-    async with ledger:
+    async with await refs.open_ledger(name, resolver=BlockResolver()) as ledger:
         yield ledger
 
 
@@ -73,43 +71,12 @@ _open: dict[tuple[int, StudioRef], _Shared] = {}
 
 
 async def _open_anew(ref: StudioRef) -> Studio:
-    studio = await (_open_with_blocks(ref) if ref.names_blocks else open_named(ref))
-    studio.observer = _observe
-    studio.breaker.on_change = announce_breaker
-    return studio
+    return await open_session(ref, resolver=BlockResolver(), observer=_observe, on_breaker_change=announce_breaker)
 
 
-def _observe(moment: Moment, entry: Entry) -> None:
-    tell_observers(moment, entry)
-    announce_anomaly(moment, entry)
-
-
-async def _open_with_blocks(ref: StudioRef) -> Studio:
-    provider, from_credentials = await _resolve_provider(ref.provider)
-    try:
-        ledger_block = await _load(ref.ledger, VideoLedger)
-        settings = StudioSettings.from_environment(
-            **{
-                **from_credentials,
-                **_given(ledger_block.studio_settings() if ledger_block else {}),
-                **_given({"max_in_flight": ref.max_in_flight, "on_open": ref.on_open}),
-            }
-        )
-        await prepared(provider)
-        store = await resolve_store(ref.store)
-        ledger, budgets = await _resolve_ledger(ref.ledger, ledger_block, settings)
-    except BaseException:
-        await provider.aclose()
-        raise
-    return Studio(
-        provider=provider,
-        ledger=ledger,
-        store=store,
-        store_name=ref.store,
-        credentials=ref.provider,
-        budgets=budgets,
-        settings=settings,
-    )
+def _observe(event: SessionEvent, entry: Entry) -> None:
+    tell_observers(event, entry)
+    announce_anomaly(event, entry)
 
 
 async def _close(shared: _Shared) -> None:
@@ -120,32 +87,28 @@ async def _close(shared: _Shared) -> None:
         await shared.opening.result().aclose()
 
 
-async def _resolve_provider(name: str) -> tuple[Provider, dict[str, Any]]:
-    if "/" not in name:
-        return await asyncio.to_thread(open_provider, name), {}
-    block = await _load_any(name)
-    if not hasattr(block, "get_client"):
-        raise InvalidInput(f"provider {name!r}: this block holds no provider's credentials")
-    settings = block.studio_settings() if isinstance(block, ProviderCredentials) else {}
-    return block.get_client(), _given(settings)
+class BlockResolver(NameResolver):
+    """Finds what names stand for, blocks that are saved in Prefect included."""
 
+    async def provider(self, name: str) -> tuple[Provider, Mapping[str, Any]]:
+        """Open a provider by its name or with a block of credentials."""
+        if "/" not in name:
+            return await super().provider(name)
+        block = await _load_any(name)
+        if not hasattr(block, "get_client"):
+            raise InvalidInput(f"provider {name!r}: this block holds no provider's credentials")
+        overrides = block.session_overrides() if isinstance(block, ProviderCredentials) else {}
+        return block.get_client(), overrides
 
-async def resolve_store(name: str) -> Store:
-    """The store of a reference's name; no request is made to it yet.
+    async def store(self, name: str) -> Store:
+        """Open a store by its URL or with a block."""
+        block = await _load(name, VideoStore)
+        return block.open() if block else await super().store(name)
 
-    Raises:
-        InvalidInput: The name is not understood, or there is no such block.
-    """
-    block = await _load(name, VideoStore)
-    return block.open() if block else open_store(name)
-
-
-async def _resolve_ledger(
-    name: str | None, block: VideoLedger | None, settings: StudioSettings
-) -> tuple[Ledger, tuple[Budget, ...]]:
-    if block:
-        return await block.aopen(lease_seconds=settings.lease_seconds), block.budgets()
-    return await Ledger.open(name, lease_seconds=settings.lease_seconds), ()
+    async def ledger(self, name: str | None) -> LedgerSource:
+        """Find a ledger by its file or with a block."""
+        block = await _load(name, VideoLedger)
+        return block.source(name) if block else await super().ledger(name)
 
 
 async def _load(name: str | None, kind: type[BlockT]) -> BlockT | None:
@@ -164,7 +127,3 @@ async def _load_any(name: str) -> Any:
         raise InvalidInput(
             f"there is no block {name!r}: save it in Prefect first (prefect block ls shows those that there are)"
         ) from error
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}

@@ -1,5 +1,6 @@
 """The ledger of all generations: prompt cache, single flight, budgets, and what recovery works from."""
 
+from prefect_video.ledger.hold_reasons import HoldReason, command_line, hold_message
 from prefect_video.ledger.ledger import Ledger
 from prefect_video.ledger.locations import default_ledger_url
 from prefect_video.ledger.records import (
@@ -10,6 +11,7 @@ from prefect_video.ledger.records import (
     BudgetStanding,
     Claim,
     ClaimBatch,
+    ClaimOutcome,
     Entry,
     Intent,
     ReceivedEvent,
@@ -27,7 +29,9 @@ __all__ = [
     "BudgetStanding",
     "Claim",
     "ClaimBatch",
+    "ClaimOutcome",
     "Entry",
+    "HoldReason",
     "Intent",
     "Ledger",
     "ReceivedEvent",
@@ -35,5 +39,7 @@ __all__ = [
     "Standing",
     "State",
     "Step",
+    "command_line",
     "default_ledger_url",
+    "hold_message",
 ]

@@ -16,7 +16,7 @@ from prefect_video.ledger.budgets import Limits, beginning_of_month
 from prefect_video.ledger.lookup import Key, failures, held, key_of, read_finished, read_unfinished, usable
 from prefect_video.ledger.ownership import Ownership
 from prefect_video.ledger.part import chunks
-from prefect_video.ledger.records import Budget, Claim, ClaimBatch, Entry, Intent, Priority, State
+from prefect_video.ledger.records import Budget, Claim, ClaimBatch, ClaimOutcome, Entry, Intent, Priority, State
 from prefect_video.ledger.tables import entry_of_values, generations, rounded
 from prefect_video.unbroken import to_its_end
 
@@ -74,9 +74,9 @@ class Claims(Ownership):
             for number, intent in enumerate(intents):
                 key = key_of(intent)
                 if key in under_way:
-                    kind = "yours" if key in taken else "joined"
+                    kind = ClaimOutcome.ACQUIRED if key in taken else ClaimOutcome.JOINED
                     taken.discard(key)
-                    claims[number] = Claim.model_validate({"kind": kind, "intent": intent, "entry": under_way[key]})
+                    claims[number] = Claim(kind=kind, intent=intent, entry=under_way[key])
                 elif claim := _settled(intent, finished.get(key, ()), now):
                     claims[number] = claim
                 else:
@@ -152,7 +152,7 @@ class Claims(Ownership):
         await asyncio.wait([claiming])
         if claiming.cancelled() or claiming.exception() is not None:
             return
-        yours = [claim.entry for claim in claiming.result().claims if claim.kind == "yours"]
+        yours = [claim.entry for claim in claiming.result().claims if claim.kind is ClaimOutcome.ACQUIRED]
         await self.let_go(entry.id for entry in yours if entry is not None)
 
 
@@ -188,12 +188,12 @@ def row_of(intent: Intent, state: State, attempt: int, owner: str | None, now: d
 def _settled(intent: Intent, finished: Sequence[Entry], now: datetime) -> Claim | None:
     """The answer where nothing need be bought, or nothing may be."""
     if stored := usable(finished, intent, now):
-        return Claim(kind="stored", intent=intent, entry=stored)
+        return Claim(kind=ClaimOutcome.STORED, intent=intent, entry=stored)
     if waiting := held(finished):
-        return Claim(kind="joined", intent=intent, entry=waiting)
+        return Claim(kind=ClaimOutcome.JOINED, intent=intent, entry=waiting)
     failed = failures(finished, intent) if intent.flow_run_id is not None else []
     if len(failed) >= intent.max_attempts:
-        return Claim(kind="exhausted", intent=intent, entry=failed[0])
+        return Claim(kind=ClaimOutcome.EXHAUSTED, intent=intent, entry=failed[0])
     return None
 
 
@@ -212,5 +212,5 @@ def _refuse(new: Mapping[Key, Intent], limits: Limits, partial: bool) -> dict[Ke
 
 def _bought(intent: Intent, refusal: str | None, entry: Entry | None, first: bool) -> Claim:
     if refusal is not None:
-        return Claim(kind="over_budget", intent=intent, refusal=refusal)
-    return Claim(kind="yours" if first else "joined", intent=intent, entry=entry)
+        return Claim(kind=ClaimOutcome.OVER_BUDGET, intent=intent, refusal=refusal)
+    return Claim(kind=ClaimOutcome.ACQUIRED if first else ClaimOutcome.JOINED, intent=intent, entry=entry)

@@ -29,9 +29,16 @@ class Ledger(Claims, Accounts, Queries, Strays, Book, Review, WebhookEvents, Tim
     Belongs to the event loop that opened it. Use it as an async context manager, or call `aclose`.
     """
 
+    block: str | None = None
+
     @classmethod
     async def open(
-        cls, url: str | None = None, *, lease_seconds: float = LEASE_SECONDS, migrate: bool | None = None
+        cls,
+        url: str | None = None,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        migrate: bool | None = None,
+        block: str | None = None,
     ) -> Self:
         """Opens a ledger and registers this instance as an owner.
 
@@ -39,6 +46,7 @@ class Ledger(Claims, Accounts, Queries, Strays, Book, Review, WebhookEvents, Tim
             url: `sqlite:///path`, a bare path or `postgresql://user:password@host/database`; None for
                 `default_ledger_url()`. `?timeout=` sets the seconds a locked SQLite file is waited for (30).
             lease_seconds: After how long without a heartbeat an owner on another machine counts as dead.
+            block: The saved block that the URL is from, by which commands find the ledger.
             migrate: Whether to create the tables and bring them up to date; None does so on SQLite only.
 
         Raises:
@@ -54,7 +62,9 @@ class Ledger(Claims, Accounts, Queries, Strays, Book, Review, WebhookEvents, Tim
         except BaseException:
             await database.close()
             raise
-        return cls(database, owner)
+        ledger = cls(database, owner)
+        ledger.block = block
+        return ledger
 
     async def aclose(self) -> None:
         """Signs off, so that this instance's unfinished rows are free for others, and closes the connections.
@@ -78,6 +88,11 @@ class Ledger(Claims, Accounts, Queries, Strays, Book, Review, WebhookEvents, Tim
     def owner_id(self) -> str:
         """This instance's id in the rows that it owns: `host:pid:uuid`."""
         return self._owner.id
+
+    @property
+    def command_option(self) -> str | None:
+        """The value of `--ledger` by which commands find this ledger; None where they find it without one."""
+        return self.block or self._database.location.command_option
 
     @property
     def url_label(self) -> str:

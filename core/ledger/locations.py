@@ -26,10 +26,12 @@ _OPTIONS: Final = frozenset({"ssl", "target_session_attrs", "host", "port", "pre
 
 def default_ledger_url() -> str:
     """`$PREFECT_VIDEO_LEDGER_URL`, else `video-ledger.db` under `$PREFECT_HOME` or `~/.prefect`."""
-    if url := os.environ.get(URL_VARIABLE):
-        return url
+    return os.environ.get(URL_VARIABLE) or f"sqlite:///{_default_path()}"
+
+
+def _default_path() -> Path:
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser().absolute()
-    return f"sqlite:///{home / 'video-ledger.db'}"
+    return home / "video-ledger.db"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,16 @@ class Location:
     def label(self) -> str:
         """The URL without password and options: safe to show and to log."""
         return self.url.set(drivername=self.url.get_backend_name(), query={}).render_as_string()
+
+    @property
+    def command_option(self) -> str | None:
+        """The value of a command's `--ledger`, never with a password; None where a command finds it without one."""
+        if self.path is None:
+            # `set` takes None for "as it is".
+            url = self.url._replace(drivername=self.url.get_backend_name(), password=None)
+            return url.render_as_string()
+        # A shell that does not have this process's variable looks in the default place.
+        return None if self.path == _default_path() and not os.environ.get(URL_VARIABLE) else str(self.path)
 
     @property
     def name(self) -> str:

@@ -139,17 +139,26 @@ class Entry(_Record):
     priority: int = 0
 
 
-class Claim(_Record):
-    """The ledger's answer to one intent.
+class ClaimOutcome(StrEnum):
+    """How a claim ends.
 
-    `stored`: the video exists, see `entry.asset`. `joined`: somebody else's row is under way, or one waits
-    for a human (see `entry.attention`). `yours`: the row is
-    reserved, or taken over from an owner that died, and this process must carry it on from `entry.state`.
-    `over_budget`: nothing was reserved, `refusal` says why. `exhausted`: this flow run used up its attempts;
-    `entry` is the last failed one.
+    STORED: the video exists, see `entry.asset`. JOINED: another owner's row is in progress, or one is held (see
+    `entry.attention`). ACQUIRED: the row is reserved, or taken over from an owner that died, and this process must
+    carry it on from `entry.state`. OVER_BUDGET: nothing was reserved, `refusal` says why. EXHAUSTED: this flow run has
+    used up its attempts; `entry` is the last failed one.
     """
 
-    kind: Literal["stored", "joined", "yours", "over_budget", "exhausted"]
+    STORED = "stored"
+    JOINED = "joined"
+    ACQUIRED = "acquired"
+    OVER_BUDGET = "over_budget"
+    EXHAUSTED = "exhausted"
+
+
+class Claim(_Record):
+    """The ledger's answer to one intent."""
+
+    kind: ClaimOutcome
     intent: Intent
     entry: Entry | None = None
     refusal: str | None = None

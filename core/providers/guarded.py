@@ -26,6 +26,8 @@ class GuardedProvider:
         self.name = provider.name
         self.account = provider.account
         self.capabilities = provider.capabilities
+        # As it is: how a submit ended is for the caller to note, once that is on record.
+        self.submit = provider.submit
 
     async def prepare(self) -> None:
         """See `Provider.prepare`."""
@@ -43,14 +45,6 @@ class GuardedProvider:
     def estimate(self, shot: Shot) -> Decimal | None:
         """See `Provider.estimate`."""
         return self._provider.estimate(shot)
-
-    async def submit(
-        self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
-    ) -> Generation:
-        """See `Provider.submit`. How it ended is for the caller to note, once that is on record."""
-        return await self._provider.submit(
-            shot, idempotency_key=idempotency_key, project=project, webhook_url=webhook_url
-        )
 
     def source(self, generation: Generation) -> VideoSource:
         """See `Provider.source`."""

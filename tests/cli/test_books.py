@@ -16,12 +16,12 @@ from prefect_video.emulator.in_thread import Emulator
 from prefect_video.emulator.settings import EmulatorSettings
 from prefect_video.errors import GenerationLost, PromptScreened
 from prefect_video.ledger import Entry, Intent, Ledger, State
-from prefect_video.opening import StudioRef, open_named
-from prefect_video.production import produce_project
+from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.steps import build_project_intents, submit
 from prefect_video.project_files import load_project
+from prefect_video.session.refs import StudioRef, open_session
+from prefect_video.session.session import Studio
 from prefect_video.shots import Project, Shot
-from prefect_video.steps import intents_of, submit
-from prefect_video.studio import Studio
 from tests.cli.conftest import InProcess
 
 WAITING = Project(name="film", shots=(Shot(id="sea", prompt="the sea at night", duration=20, resolution="480p"),))
@@ -30,7 +30,7 @@ SHORT = Project(name="film", shots=(Shot(id="sea", prompt="the sea at noon", dur
 
 def with_studio(work: Callable[[Studio], Awaitable[Entry]]) -> Entry:
     async def run() -> Entry:
-        async with await open_named(StudioRef.of("emulator")) as studio:
+        async with await open_session(StudioRef.of("emulator")) as studio:
             return await work(studio)
 
     return asyncio.run(run())
@@ -45,7 +45,7 @@ def read(entry_id: str) -> Entry:
 
 
 async def reserve(studio: Studio, project: Project) -> Entry:
-    intent: Intent = (await intents_of(studio, project))[0]
+    intent: Intent = (await build_project_intents(studio, project))[0]
     entry = (await studio.ledger.claim([intent])).claims[0].entry
     assert entry is not None
     return entry
@@ -57,7 +57,7 @@ def reserved(project: Project = SHORT) -> Entry:
 
 def submitted(project: Project) -> Entry:
     async def send(studio: Studio) -> Entry:
-        return await submit(studio, (await reserve(studio, project)).id)
+        return await submit(studio, await reserve(studio, project))
 
     return with_studio(send)
 
@@ -78,7 +78,7 @@ def lost() -> Entry:
     """A paid row whose generation its provider has forgotten, held for a human."""
 
     async def lose(studio: Studio) -> Entry:
-        entry = await submit(studio, (await reserve(studio, SHORT)).id)
+        entry = await submit(studio, await reserve(studio, SHORT))
         error = GenerationLost("gone", provider="emulator", generation_id=entry.generation_id)
         await studio.ledger.record_ended(entry.id, State.LOST, error, actual_usd=None)
         return await studio.ledger.flag(entry.id, "it was paid for and is gone")
@@ -88,8 +88,8 @@ def lost() -> Entry:
 
 def make(project: Project) -> list[tuple[str, bool]]:
     async def produce() -> list[tuple[str, bool]]:
-        async with await open_named(StudioRef.of("emulator")) as studio:
-            report = await produce_project(studio, project)
+        async with await open_session(StudioRef.of("emulator")) as studio:
+            report = await run_project(studio, project)
             return [(shot.status, shot.cached) for shot in report.shots]
 
     return asyncio.run(produce())
@@ -139,7 +139,9 @@ def test_spending_is_added_up_for_people_machines_and_spreadsheets(call: InProce
 
 def test_a_refused_prompt_is_reviewed_and_allowed_by_the_beginning_of_its_fingerprint(call: InProcess) -> None:
     async def refuse(studio: Studio) -> Entry:
-        return await studio.ledger.record_screened((await intents_of(studio, SHORT))[0], PromptScreened("too bright"))
+        return await studio.ledger.record_screened(
+            (await build_project_intents(studio, SHORT))[0], PromptScreened("too bright")
+        )
 
     refused = with_studio(refuse)
     assert call("review", "--json").json["refused"][0]["fingerprint"] == refused.fingerprint
@@ -218,7 +220,7 @@ def test_an_unanswered_submit_that_was_accepted_is_fetched_and_not_bought_again(
         return generation.id
 
     async def sent() -> str:
-        async with await open_named(StudioRef.of("emulator")) as studio:
+        async with await open_session(StudioRef.of("emulator")) as studio:
             return await accept(studio)
 
     generation_id = asyncio.run(sent())

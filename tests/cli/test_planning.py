@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from prefect_video.emulator.in_thread import Emulator
-from prefect_video.opening import StudioRef, open_named
-from prefect_video.production import produce_project
+from prefect_video.pipeline.project_run import run_project
 from prefect_video.project_files import load_project
+from prefect_video.session.refs import StudioRef, open_session
 from tests.cli.conftest import InProcess
 
 
 def make(path: Path) -> None:
     async def produce() -> None:
-        async with await open_named(StudioRef.of("emulator")) as studio:
-            await produce_project(studio, load_project(path))
+        async with await open_session(StudioRef.of("emulator")) as studio:
+            await run_project(studio, load_project(path))
 
     asyncio.run(produce())
 

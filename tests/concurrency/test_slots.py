@@ -14,9 +14,9 @@ import pytest
 from prefect_video.errors import QuotaExhausted
 from prefect_video.generations import Generation
 from prefect_video.ledger import Ledger, State, accounts
-from prefect_video.production import produce_project
+from prefect_video.pipeline.project_run import run_project
 from prefect_video.providers.sora import SoraProvider
-from prefect_video.studio import Studio
+from prefect_video.session.session import Studio
 from tests.ledger.samples import claim_one
 from tests.recovery.conftest import OpenWorkshop
 from tests.recovery.workshop import Workshop, a_shot, film, statuses
@@ -58,7 +58,7 @@ async def test_a_429_halves_what_an_earlier_one_has_grown_to(ledger: Ledger, mon
 async def test_an_open_breaker_is_waited_for_until_one_may_try(workshop: Workshop) -> None:
     async with workshop.studio() as studio:
         standing = await studio.ledger.record_trouble(studio.provider.account.id, threshold=1, open_seconds=0.7)
-        report = await produce_project(studio, film(a_shot(1), a_shot(2), a_shot(3)))
+        report = await run_project(studio, film(a_shot(1), a_shot(2), a_shot(3)))
         assert statuses(report) == ["stored"] * 3
         assert (await studio.ledger.standing(studio.provider.account.id)).breaker == "closed"
     sent = [row.sent_at for row in await workshop.rows()]
@@ -70,7 +70,7 @@ async def test_an_open_breaker_is_waited_for_until_one_may_try(workshop: Worksho
 async def test_or_fails_at_once_by_choice(workshop: Workshop) -> None:
     async with workshop.studio(on_open="fail") as studio:
         await studio.ledger.record_trouble(studio.provider.account.id, threshold=1, open_seconds=60)
-        report = await produce_project(studio, film(a_shot(1), a_shot(2)))
+        report = await run_project(studio, film(a_shot(1), a_shot(2)))
         assert statuses(report) == ["failed"] * 2
         assert "in trouble" in str(report.shots[0].error)
         assert await studio.ledger.unfinished() == []
@@ -79,7 +79,7 @@ async def test_or_fails_at_once_by_choice(workshop: Workshop) -> None:
 
 async def test_a_breaker_that_opens_meanwhile_holds_back_those_in_the_queue(workshop: Workshop) -> None:
     async with workshop.studio(on_open="fail", account_slots=1) as studio, all_slots_taken(workshop, studio):
-        run = asyncio.create_task(produce_project(studio, film(a_shot())))
+        run = asyncio.create_task(run_project(studio, film(a_shot())))
         await until_queued(workshop)
         await studio.ledger.record_trouble(studio.provider.account.id, threshold=1, open_seconds=60)
         async with asyncio.timeout(20):
@@ -91,7 +91,7 @@ async def test_a_try_that_is_cancelled_in_the_queue_is_left_to_others(workshop: 
     async with workshop.studio(account_slots=1) as studio, all_slots_taken(workshop, studio):
         account = studio.provider.account.id
         await studio.ledger.record_trouble(account, threshold=1, open_seconds=0)
-        run = asyncio.create_task(produce_project(studio, film(a_shot())))
+        run = asyncio.create_task(run_project(studio, film(a_shot())))
         await until_queued(workshop)
         assert not await studio.ledger.probe(account)
         run.cancel()
@@ -104,7 +104,7 @@ async def test_time_in_the_queue_is_not_time_turned_away(workshop: Workshop) -> 
     workshop.emulator.add_fault(operation="submit", kind="rate_limited", retry_after=0.1)
     async with workshop.studio(account_slots=1, submit_patience_seconds=patience) as studio:
         async with all_slots_taken(workshop, studio):
-            run = asyncio.create_task(produce_project(studio, film(a_shot())))
+            run = asyncio.create_task(run_project(studio, film(a_shot())))
             await until_queued(workshop)
             await asyncio.sleep(patience)
         assert statuses(await run) == ["stored"]
@@ -116,9 +116,9 @@ async def test_a_high_priority_project_overtakes_a_low_one_that_waits(workshop: 
     high = film(a_shot(9), name="high", priority="high")
     async with workshop.studio(account_slots=1) as first, workshop.studio(account_slots=1) as second:
         async with all_slots_taken(workshop, first):
-            runs = [asyncio.create_task(produce_project(first, low))]
+            runs = [asyncio.create_task(run_project(first, low))]
             await until_queued(workshop)
-            runs.append(asyncio.create_task(produce_project(second, high)))
+            runs.append(asyncio.create_task(run_project(second, high)))
             await until_queued(workshop, count=2)
         assert [set(statuses(report)) for report in await asyncio.gather(*runs)] == [{"stored"}] * 2
     rows = [row for row in await workshop.rows() if row.state is State.STORED]
@@ -132,10 +132,10 @@ async def test_it_overtakes_within_one_process_too(workshop: Workshop) -> None:
     high = film(a_shot(9), name="high", priority="high")
     async with workshop.studio(account_slots=1) as studio:
         async with studio.slots.of(1), asyncio.timeout(20):
-            runs = [asyncio.create_task(produce_project(studio, low))]
+            runs = [asyncio.create_task(run_project(studio, low))]
             while len(studio.slots._waiting) < 3:
                 await asyncio.sleep(0.01)
-            runs.append(asyncio.create_task(produce_project(studio, high)))
+            runs.append(asyncio.create_task(run_project(studio, high)))
             while len(studio.slots._waiting) < 4:
                 await asyncio.sleep(0.01)
         await asyncio.gather(*runs)

@@ -24,7 +24,7 @@ from prefect_video.errors import (
 )
 from prefect_video.http import ApiClient, HttpSettings, check_endpoint, check_key, retry_after_seconds
 from prefect_video.providers import sora_wire
-from prefect_video.studio import StudioSettings
+from prefect_video.session.settings import StudioSettings
 
 FAST = HttpSettings(backoff_seconds=0.001, backoff_limit_seconds=0.002, attempts=4)
 

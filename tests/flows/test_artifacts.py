@@ -12,7 +12,7 @@ from prefect import flow
 from prefect.artifacts import Artifact, acreate_progress_artifact
 
 from prefect_video.flows import artifacts
-from prefect_video.reports import ShotReport
+from prefect_video.pipeline.reports import ShotReport
 from prefect_video.shots import Project
 
 PROJECT = Project.model_validate(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,19 @@ async def test_each_environment_has_its_own(studio: Path, emulator: Emulator, mo
     name, _ = await embedding()
     assert name == "Completed"
     assert emulator.books()["billed"] == 2
+
+
+async def test_what_is_too_old_is_made_again(studio: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    await embedding()
+    assert (await embedding())[0] == "Cached"
+    monkeypatch.setenv("PREFECT_VIDEO_TTL_SECONDS", "0")
+    assert (await embedding())[0] == "Completed"
+    assert emulator.books()["billed"] == 2
+
+
+def test_a_wrong_setting_does_not_keep_the_tasks_from_being_imported() -> None:
+    environment = {**os.environ, "PREFECT_VIDEO_TTL_SECONDS": "abc"}
+    subprocess.run([sys.executable, "-c", "import prefect_video.tasks"], env=environment, check=True)
 
 
 def test_a_sync_flow_is_answered_the_same_way(studio: Path, emulator: Emulator) -> None:

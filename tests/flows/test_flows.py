@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
 
@@ -15,9 +16,10 @@ from sqlalchemy import select
 
 from prefect_video import Asset, BudgetExceeded, InvalidInput, Project, Shot
 from prefect_video.emulator import Emulator
+from prefect_video.errors import ProjectFailed
 from prefect_video.flows import collect_generations, generate_project, generate_shot, spend_report
 from prefect_video.ledger import Ledger, tables
-from prefect_video.reports import ProjectFailed, ProjectReport
+from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.tasks import agenerate_video, generate_video
 
 
@@ -59,6 +61,22 @@ async def test_a_project_is_made_once_and_shown(studio: Path, emulator: Emulator
     assert [shot.cached for shot in again.shots] == [True] * 3
     assert again.cost_usd == 0
     assert emulator.books()["billed"] == 3
+
+
+async def test_the_steps_of_a_shot_are_a_chain_in_prefect(studio: Path, emulator: Emulator) -> None:
+    state = await generate_project(project("one", "two"), return_state=True)
+    async with get_client() as client:
+        tasks = await client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+        )
+    names = {task.id: task.name for task in tasks}
+    before = {
+        task.name: {names[given.id] for inputs in task.task_inputs.values() for given in inputs if hasattr(given, "id")}
+        for task in tasks
+    }
+    chain = ("screen", "submit", "poll", "download", "store")
+    expected = {f"{step} {shot}": {f"{former} {shot}"} for shot in ("s0", "s1") for former, step in pairwise(chain)}
+    assert before == {"find Film.1": set(), "screen s0": set(), "screen s1": set(), **expected}
 
 
 async def test_a_failed_shot_fails_alone_and_the_run_says_so(studio: Path, emulator: Emulator) -> None:

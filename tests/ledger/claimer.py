@@ -20,7 +20,7 @@ async def count_yours(ledger: Ledger, numbers: list[int], project: str, budgets:
     for start in range(0, len(numbers), size):
         intents = [an_intent(number, project=project) for number in numbers[start : start + size]]
         batch = await ledger.claim(intents, budgets, partial=True)
-        yours += sum(claim.kind == "yours" for claim in batch.claims)
+        yours += sum(claim.kind == "acquired" for claim in batch.claims)
     return yours
 
 

@@ -98,7 +98,7 @@ class Model:
                 result.append(Answer("over_budget", None))
             else:
                 first = all(i.fingerprint != intent.fingerprint or answers[n] for n, i in enumerate(intents[:number]))
-                result.append(Answer("yours" if first else "joined", made[intent.fingerprint]))
+                result.append(Answer("acquired" if first else "joined", made[intent.fingerprint]))
         return result
 
     def _known(self, me: str, living: set[str], intent: Intent) -> Answer | None:
@@ -108,7 +108,7 @@ class Model:
             if row.attention or row.owner in living:
                 return Answer("joined", number)
             row.owner, row.steps, row.run = me, row.steps + 1, intent.flow_run_id or row.run
-            return Answer("yours", number)
+            return Answer("acquired", number)
         same = [(n, row) for n, row in enumerate(self.rows) if row.fingerprint == intent.fingerprint]
         stored = [n for n, row in same if row.state is State.STORED]
         if intent.refresh:

@@ -64,7 +64,7 @@ def an_asset(entry: Entry | None = None, **changes: Any) -> Asset:
 async def claim_one(ledger: Ledger, number: int = 1, **changes: Any) -> Entry:
     """Claims one intent that must be ours."""
     (claim,) = (await ledger.claim([an_intent(number, **changes)])).claims
-    assert claim.kind == "yours"
+    assert claim.kind == "acquired"
     assert claim.entry is not None
     return claim.entry
 

@@ -19,7 +19,7 @@ async def ask(ledger: Ledger, intent: Intent) -> Claim:
 
 async def test_a_new_fingerprint_is_reserved(ledger: Ledger) -> None:
     claim = await ask(ledger, an_intent())
-    assert claim.kind == "yours"
+    assert claim.kind == "acquired"
     assert claim.entry == await ledger.get(claim.entry.id)
     assert (claim.entry.state, claim.entry.attempt, claim.entry.owner) == (State.RESERVED, 1, ledger.owner_id)
     assert claim.entry.reserved_usd == Decimal("2.40")
@@ -39,13 +39,13 @@ async def test_what_is_under_way_is_joined_by_everybody(ledger: Ledger, other: L
 
 async def test_a_duplicate_in_one_batch_joins_the_first(ledger: Ledger) -> None:
     batch = await ledger.claim([an_intent(1), an_intent(2), an_intent(1)])
-    assert [claim.kind for claim in batch.claims] == ["yours", "yours", "joined"]
+    assert [claim.kind for claim in batch.claims] == ["acquired", "acquired", "joined"]
     assert batch.claims[0].entry == batch.claims[2].entry
 
 
 async def test_environments_do_not_share(ledger: Ledger) -> None:
     await claim_one(ledger)
-    assert (await ask(ledger, an_intent(environment="staging"))).kind == "yours"
+    assert (await ask(ledger, an_intent(environment="staging"))).kind == "acquired"
 
 
 async def test_what_is_stored_is_answered_with_its_asset(ledger: Ledger, other: Ledger) -> None:
@@ -59,11 +59,11 @@ async def test_what_is_stored_is_answered_with_its_asset(ledger: Ledger, other: 
 @pytest.mark.parametrize(
     ("changes", "kind"),
     [
-        ({"refresh": True, "flow_run_id": "run-2"}, "yours"),
-        ({"refresh": True, "flow_run_id": None}, "yours"),
+        ({"refresh": True, "flow_run_id": "run-2"}, "acquired"),
+        ({"refresh": True, "flow_run_id": None}, "acquired"),
         ({"refresh": True, "flow_run_id": "run-1"}, "stored"),
         ({"ttl_seconds": 3600.0, "flow_run_id": "run-2"}, "stored"),
-        ({"ttl_seconds": 0.0, "flow_run_id": "run-2"}, "yours"),
+        ({"ttl_seconds": 0.0, "flow_run_id": "run-2"}, "acquired"),
         # A retried run must not buy again what it has bought itself.
         ({"ttl_seconds": 0.0, "flow_run_id": "run-1"}, "stored"),
     ],
@@ -89,7 +89,7 @@ async def test_a_missing_file_may_be_bought_again_and_is_no_failed_attempt(ledge
     stored = await store_one(ledger)
     await ledger.record_missing(stored.id, "the file is gone")
     claim = await ask(ledger, an_intent(max_attempts=1))
-    assert claim.kind == "yours"
+    assert claim.kind == "acquired"
     assert claim.entry.attempt == 1
 
 
@@ -120,7 +120,7 @@ async def test_the_last_failure_is_shown_when_attempts_are_used_up(ledger: Ledge
 async def test_failures_of_other_runs_do_not_count(ledger: Ledger, flow_run_id: str | None) -> None:
     await fail_one(ledger, 1, "gen-1")
     claim = await ask(ledger, an_intent(max_attempts=1, flow_run_id=flow_run_id))
-    assert claim.kind == "yours"
+    assert claim.kind == "acquired"
     assert claim.entry.attempt == 1
 
 
@@ -128,7 +128,7 @@ async def test_released_rows_are_no_attempts(ledger: Ledger) -> None:
     entry = await claim_one(ledger)
     await ledger.release(entry.id, "refused")
     claim = await ask(ledger, an_intent(max_attempts=1))
-    assert claim.kind == "yours"
+    assert claim.kind == "acquired"
     assert claim.entry.attempt == 1
 
 
@@ -136,7 +136,7 @@ async def test_a_row_without_owner_is_taken_over_where_it_stands(ledger: Ledger,
     entry = await submit_one(ledger)
     await ledger.let_go([entry.id])
     batch = await other.claim([an_intent(flow_run_id="run-2"), an_intent(flow_run_id="run-2")])
-    assert [claim.kind for claim in batch.claims] == ["yours", "joined"]
+    assert [claim.kind for claim in batch.claims] == ["acquired", "joined"]
     taken = batch.claims[0].entry
     assert (taken.id, taken.state, taken.owner) == (entry.id, State.SUBMITTED, other.owner_id)
     assert taken.flow_run_id == "run-2"
@@ -162,7 +162,7 @@ async def test_an_end_that_waits_for_a_human_holds_its_fingerprint(ledger: Ledge
         assert claim.entry.attention == "buy it again?"
     assert len(await ledger.entries()) == 1
     await ledger.unflag(entry.id)
-    assert (await ask(other, an_intent(flow_run_id="run-2"))).kind == "yours"
+    assert (await ask(other, an_intent(flow_run_id="run-2"))).kind == "acquired"
 
 
 async def test_what_is_stored_answers_though_a_later_purchase_waits_for_a_human(ledger: Ledger) -> None:
@@ -189,13 +189,13 @@ async def test_closing_frees_the_rows(ledger: Ledger, url: str) -> None:
         entry = await claim_one(short)
     assert not await ledger.owner_alive(short.owner_id)
     claim = await ask(ledger, an_intent())
-    assert (claim.kind, claim.entry.id) == ("yours", entry.id)
+    assert (claim.kind, claim.entry.id) == ("acquired", entry.id)
 
 
 async def test_two_coroutines_one_buyer(ledger: Ledger) -> None:
     batches = await asyncio.gather(*(ledger.claim([an_intent(1), an_intent(2)]) for _ in range(8)))
     kinds = [claim.kind for batch in batches for claim in batch.claims]
-    assert kinds.count("yours") == 2
+    assert kinds.count("acquired") == 2
     assert kinds.count("joined") == 14
 
 
@@ -207,12 +207,12 @@ async def test_a_cancelled_claim_leaves_nothing_owned(ledger: Ledger) -> None:
         with pytest.raises(asyncio.CancelledError):
             await claiming
     assert all(entry.owner is None for entry in await ledger.unfinished())
-    assert (await ask(ledger, an_intent(1))).kind == "yours"
+    assert (await ask(ledger, an_intent(1))).kind == "acquired"
 
 
 async def test_a_thousand_intents_keep_their_order(ledger: Ledger) -> None:
     intents = [an_intent(number) for number in range(1000)]
     batch = await ledger.claim(intents)
-    assert {claim.kind for claim in batch.claims} == {"yours"}
+    assert {claim.kind for claim in batch.claims} == {"acquired"}
     assert [claim.intent for claim in batch.claims] == intents
     assert [entry.fingerprint for entry in await ledger.unfinished()] == [i.fingerprint for i in intents]

@@ -79,7 +79,7 @@ async def test_a_locked_file(tmp_path: Path) -> None:
             assert caught.value.retryable
             assert "is locked by another process" in await refusal(url)
             holder.execute("ROLLBACK")
-        assert (await ledger.claim([an_intent()])).claims[0].kind == "yours"
+        assert (await ledger.claim([an_intent()])).claims[0].kind == "acquired"
 
 
 async def test_a_file_that_somebody_else_is_opening(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ async def test_a_connection_that_is_cut(postgres_url: str, postgres_server: Post
     async with await Ledger.open(postgres_url, migrate=True) as ledger:
         with pytest.raises(LedgerUnavailable, match="closed the connection"):
             await cut_while_writing(ledger)
-        assert (await ledger.claim([an_intent()])).claims[0].kind == "yours"
+        assert (await ledger.claim([an_intent()])).claims[0].kind == "acquired"
 
 
 async def test_a_ledger_without_its_tables(ledger: Ledger) -> None:

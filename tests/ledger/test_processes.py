@@ -78,7 +78,7 @@ async def test_what_a_killed_process_held_is_taken_over_at_once(ledger: Ledger, 
         await claimer.kill()
     assert [await ledger.owner_alive(owner) for _ in range(2)] == [False, False]
     (claim,) = (await ledger.claim([an_intent(7)])).claims
-    assert (claim.kind, claim.entry.id, claim.entry.state) == ("yours", entry_id, State.SUBMITTING)
+    assert (claim.kind, claim.entry.id, claim.entry.state) == ("acquired", entry_id, State.SUBMITTING)
 
 
 @pytest.mark.parametrize(("age_seconds", "alive"), [(5, True), (31, False), (None, False)])

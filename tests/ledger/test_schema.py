@@ -69,7 +69,7 @@ async def test_an_old_ledger_keeps_its_rows(url: str) -> None:
         await Ledger.open(url, migrate=False)
     async with await Ledger.open(url, migrate=True) as ledger:
         (claim,) = (await ledger.claim([an_intent()])).claims
-        assert claim.kind == "yours"
+        assert claim.kind == "acquired"
         await ledger.record_copy(claim.entry.id, "tea", "shot-1", an_asset())
         await ledger.upgrade()
         await ledger.check()

@@ -10,11 +10,12 @@ import httpx
 import pytest
 
 from prefect_video.ledger import Ledger, State
-from prefect_video.production import produce_project
+from prefect_video.pipeline.project_run import run_project
 from prefect_video.providers.fal import FalProvider
+from prefect_video.session.session import Studio
+from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
-from prefect_video.studio import Studio, StudioSettings
 from prefect_video.waiting.schedule import PollSchedule
 from prefect_video.waiting.watcher import Watcher
 from tests.providers.fal import FAST, QUEUE, SHOT
@@ -57,7 +58,7 @@ async def test_an_invalid_request_is_bought_once_and_counts_as_spent(
     )
     studio.watcher = Watcher(provider, schedule=PollSchedule(shortest_seconds=0.005))
     async with studio:
-        report = await produce_project(studio, Project(name="film", shots=(SHOT,), budget_usd=Decimal(10)))
+        report = await run_project(studio, Project(name="film", shots=(SHOT,), budget_usd=Decimal(10)))
         rows = await studio.ledger.entries(limit=None)
     assert report.shots[0].status == "failed"
     assert len(sent) == bought

@@ -16,9 +16,9 @@ from prefect_video.blocks import (
 )
 from prefect_video.blocks.accounts import ProviderCredentials
 from prefect_video.ledger import Ledger
-from prefect_video.steps import intents_of
+from prefect_video.pipeline.steps import build_project_intents
+from prefect_video.session.session import Studio
 from prefect_video.storage import open_store
-from prefect_video.studio import Studio
 
 KEY = "sk-very-secret"
 BLOCKS: dict[type[ProviderCredentials], str] = {
@@ -103,7 +103,7 @@ async def test_an_alias_makes_another_video(block: type[ProviderCredentials], tm
         ledger = await Ledger.open(str(tmp_path / "ledger.db"))
         store = tmp_path.as_uri()
         async with Studio(provider=provider, ledger=ledger, store=open_store(store), store_name=store) as studio:
-            (intent,) = await intents_of(studio, Project(name="film", shots=(shot,)))
+            (intent,) = await build_project_intents(studio, Project(name="film", shots=(shot,)))
             return intent.fingerprint
 
     name, known = SORA_2[block]

@@ -16,10 +16,10 @@ import pytest
 
 from prefect_video.errors import InvalidInput
 from prefect_video.media import check_media, probe
-from prefect_video.opening import StudioRef, open_named
-from prefect_video.production import produce_project
+from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.providers.registry import open_provider, provider_names
-from prefect_video.reports import ProjectReport
+from prefect_video.session.refs import StudioRef, open_session
 from prefect_video.shots import Project, Shot
 from tests.storage.clips import write_clip
 
@@ -119,8 +119,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 async def made(folder: Path) -> ProjectReport:
     ref = StudioRef.of("acme", str(folder / "videos"), str(folder / "ledger.db"))
-    async with await open_named(ref) as studio:
-        return await produce_project(studio, Project(name="film", shots=(SHOT,)))
+    async with await open_session(ref) as studio:
+        return await run_project(studio, Project(name="film", shots=(SHOT,)))
 
 
 @pytest.mark.usefixtures("package")

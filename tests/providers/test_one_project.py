@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from prefect_video.emulator import Emulator
-from prefect_video.opening import StudioRef, open_named
-from prefect_video.production import produce_project
+from prefect_video.pipeline.project_run import run_project
 from prefect_video.project_files import load_project
 from prefect_video.providers.registry import provider_names
+from prefect_video.session.refs import StudioRef, open_session
 from prefect_video.waiting.schedule import PollSchedule
 from prefect_video.waiting.watcher import Watcher
 
@@ -53,9 +53,9 @@ async def test_the_same_file_is_made_by_every_provider(name: str, tmp_path: Path
     file = tmp_path / "film.yaml"
     file.write_text(FILM)
     ref = StudioRef.of(name, str(tmp_path / "videos"), f"sqlite:///{tmp_path / 'ledger.db'}")
-    async with await open_named(ref) as studio:
+    async with await open_session(ref) as studio:
         studio.provider.capabilities = replace(studio.provider.capabilities, work_seconds_per_second=(0.0, 0.05))
         studio.watcher = Watcher(studio.provider, schedule=PollSchedule(shortest_seconds=0.005))
-        report = await produce_project(studio, load_project(file))
+        report = await run_project(studio, load_project(file))
     assert [(shot.status, shot.error, shot.degraded) for shot in report.shots] == [("stored", None, None)]
     assert emulator.books()["accepted"] == 1

@@ -82,12 +82,12 @@ def test_a_block_opens_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
     assert provider.account == OpenAIProvider(base_url="http://gpu-1:8000/v1", profile="vllm_omni").account
     assert provider.estimate(SHOT) == Decimal("0.08")
     assert "sk-secret" not in repr(block(api_key=SecretStr("sk-secret")))
-    settings = block(environment="staging", max_in_flight=2, on_lost="resubmit").studio_settings()
+    settings = block(environment="staging", max_in_flight=2, on_lost="resubmit").session_overrides()
     assert (settings["environment"], settings["max_in_flight"], settings["on_lost"]) == ("staging", 2, "resubmit")
     assert settings["breaker_failures"] is None, "the environment's counts"
     strict = {"breaker_failures": 2, "breaker_seconds": 10.0, "on_open": "fail"}
     strict |= {"deadline_seconds": 60.0, "on_deadline": "hold"}
-    assert strict.items() <= block(**strict).studio_settings().items()
+    assert strict.items() <= block(**strict).session_overrides().items()
 
 
 def test_a_block_takes_the_secret_that_is_being_rotated_out() -> None:

@@ -13,12 +13,13 @@ import pytest
 from prefect_video.emulator import Emulator
 from prefect_video.ledger import Ledger, State
 from prefect_video.media import check_media, probe
-from prefect_video.production import produce_project
+from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.providers.base import Provider
-from prefect_video.reports import ProjectReport
+from prefect_video.session.session import Studio
+from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
-from prefect_video.studio import Studio, StudioSettings
 from prefect_video.waiting.schedule import PollSchedule
 from prefect_video.waiting.watcher import Watcher
 from tests.providers.accounts import TestAccount
@@ -55,7 +56,7 @@ def film(account: TestAccount, **changes: Any) -> Project:
 
 async def made(open_studio: OpenStudio, project: Project) -> ProjectReport:
     async with open_studio() as studio:
-        return await produce_project(studio, project)
+        return await run_project(studio, project)
 
 
 def statuses(report: ProjectReport) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from prefect_video.errors import BudgetExceeded
 from prefect_video.ledger import Budget, State
-from prefect_video.production import produce_project
+from prefect_video.pipeline.project_run import run_project
 from tests.recovery.workshop import Workshop, a_shot, film, statuses
 
 PRICE = Decimal("0.30")
@@ -58,7 +58,7 @@ async def test_a_failure_that_may_be_billed_counts_as_spent_until_it_is_told(wor
     async with workshop.studio() as studio:
         studio.provider.capabilities = replace(studio.provider.capabilities, free_ends=())
         project = film(a_shot(prompt="a cat [fail]"), budget_usd=PRICE, max_attempts=2)
-        assert statuses(await produce_project(studio, project)) == ["over_budget"]
+        assert statuses(await run_project(studio, project)) == ["over_budget"]
         row = await workshop.row()
         assert (row.state, row.actual_usd, row.reserved_usd) == (State.FAILED, None, PRICE)
         (line,) = await studio.ledger.spend(by="project")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect_video.ledger import State
-from prefect_video.production import produce_project
-from prefect_video.reports import ProjectReport
+from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
 from tests.recovery.workshop import Workshop, a_shot, film, statuses
@@ -75,11 +75,11 @@ async def _store_all(workshop: Workshop, project: Project, video: Path) -> None:
 
     from prefect_video.ledger.claims import row_of
     from prefect_video.ledger.tables import generations
-    from prefect_video.steps import intents_of
+    from prefect_video.pipeline.steps import build_project_intents
 
     (paid,) = await workshop.rows()
     async with workshop.studio() as studio:
-        intents = await intents_of(studio, project)
+        intents = await build_project_intents(studio, project)
         rows = []
         for number, intent in enumerate(intents):
             assert paid.asset is not None
@@ -96,7 +96,7 @@ async def run_elsewhere(workshop: Workshop) -> ProjectReport:
     async with workshop.studio() as studio:
         studio.store_name = (workshop.folder / "elsewhere").as_uri()
         studio.store = open_store(studio.store_name)
-        return await produce_project(studio, film(a_shot(), name="second"))
+        return await run_project(studio, film(a_shot(), name="second"))
 
 
 async def test_a_file_that_was_deleted_from_another_store_is_bought_again_once(workshop: Workshop) -> None:

@@ -10,9 +10,9 @@ from sqlalchemy import select
 
 from prefect_video.ledger import Budget, Entry, State
 from prefect_video.ledger.tables import generations
-from prefect_video.production import produce_project
-from prefect_video.steps.cancelling import cancel, cancel_each
-from prefect_video.studio import Moment
+from prefect_video.pipeline.cancel import cancel, cancel_each
+from prefect_video.pipeline.project_run import run_project
+from prefect_video.session.session import SessionEvent
 from tests.recovery.conftest import SLOW, OpenWorkshop
 from tests.recovery.workshop import Workshop, a_shot, film, statuses
 
@@ -58,13 +58,13 @@ async def test_a_run_whose_generation_is_cancelled_says_so(open_workshop: OpenWo
     workshop = open_workshop(**SLOW)
     sent = asyncio.Event()
 
-    def observer(moment: Moment, entry: Entry) -> None:
+    def observer(moment: SessionEvent, entry: Entry) -> None:
         if moment == "submitted":
             sent.set()
 
     # One slot: the second shot waits, reserved, while the first is being made.
     async with workshop.studio(observer=observer, **{limit: 1}) as studio:
-        run = asyncio.create_task(produce_project(studio, film(a_shot(1), a_shot(2))))
+        run = asyncio.create_task(run_project(studio, film(a_shot(1), a_shot(2))))
         await sent.wait()
         await cancel_all(workshop)
         report = await run
@@ -88,7 +88,7 @@ async def test_a_row_that_waits_for_the_accounts_slot_is_given_up(open_workshop:
     await workshop.interrupt(a_shot(1), "submitted")
     claimed = asyncio.Event()
 
-    def observer(moment: Moment, entry: Entry) -> None:
+    def observer(moment: SessionEvent, entry: Entry) -> None:
         if moment == "claimed":
             claimed.set()
 

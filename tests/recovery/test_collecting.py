@@ -9,18 +9,18 @@ from contextlib import asynccontextmanager
 import pytest
 from sqlalchemy import update
 
-from prefect_video.collecting import collect
 from prefect_video.ledger import Entry, State
 from prefect_video.ledger.tables import generations
-from prefect_video.production import produce_project
-from prefect_video.reports import ProjectReport
-from prefect_video.studio import Moment, Studio
+from prefect_video.pipeline.collect import collect
+from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.reports import ProjectReport
+from prefect_video.session.session import SessionEvent, Studio
 from tests.recovery.conftest import SLOW, OpenWorkshop
 from tests.recovery.workshop import Workshop, a_shot, collect_with, film, statuses
 
 
 @pytest.mark.parametrize("moment", ["before_send", "answered", "submitted", "completed", "downloading", "published"])
-async def test_what_a_run_left_is_finished_without_a_payment(workshop: Workshop, moment: Moment) -> None:
+async def test_what_a_run_left_is_finished_without_a_payment(workshop: Workshop, moment: SessionEvent) -> None:
     workshop.emulator.add_fault(operation="submit", kind="delay", seconds=0.2)
     await workshop.interrupt(a_shot(), moment)
     accepted = workshop.paid
@@ -105,12 +105,12 @@ async def test_beside_a_live_run_nothing_that_it_works_on_is_touched(open_worksh
     workshop = open_workshop(**SLOW)
     at_work = asyncio.Event()
 
-    def observer(moment: Moment, entry: Entry) -> None:
+    def observer(moment: SessionEvent, entry: Entry) -> None:
         if moment == "submitted":
             at_work.set()
 
     async with workshop.studio(observer=observer) as studio:
-        run: asyncio.Task[ProjectReport] = asyncio.create_task(produce_project(studio, film(a_shot(1), a_shot(2))))
+        run: asyncio.Task[ProjectReport] = asyncio.create_task(run_project(studio, film(a_shot(1), a_shot(2))))
         await at_work.wait()
         swept = await (collect_with(studio) if shared else workshop.collect())
         assert {line.outcome for line in swept} == {"somebody is working on it"}

@@ -12,8 +12,8 @@ import pytest
 from prefect_video.generations import Generation
 from prefect_video.ledger import State
 from prefect_video.media import probe
+from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.providers.sora import SoraProvider
-from prefect_video.reports import ProjectReport
 from prefect_video.storage.sidecars import read_sidecar
 from tests.recovery.workshop import Workshop, a_shot, statuses
 

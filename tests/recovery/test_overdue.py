@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from prefect_video.collecting import Collected
 from prefect_video.ledger import State
-from prefect_video.steps.overdue import LEFT_FOR
+from prefect_video.pipeline.collect import Collected
+from prefect_video.pipeline.steps.deadline import LEFT_FOR
 from tests.recovery.conftest import OpenWorkshop
 from tests.recovery.workshop import Workshop, a_shot, collect_with, statuses
 

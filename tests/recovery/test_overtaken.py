@@ -11,10 +11,10 @@ from sqlalchemy import delete
 
 from prefect_video.errors import IllegalTransition
 from prefect_video.ledger import Budget, Entry, Intent, Ledger, State, owners, tables
+from prefect_video.pipeline.steps.claim import build_project_intents
+from prefect_video.pipeline.steps.submit import submit
 from prefect_video.providers.sora import SoraProvider
-from prefect_video.steps import submitting
-from prefect_video.steps.claiming import intents_of
-from prefect_video.studio import Studio
+from prefect_video.session.session import Studio
 from tests.ledger.samples import claim_one
 from tests.recovery.conftest import SLOW, OpenWorkshop
 from tests.recovery.workshop import Workshop, a_shot, film, statuses
@@ -69,17 +69,17 @@ async def overtaken(workshop: Workshop) -> Entry:
     async with workshop.studio(kind=Paused, settle_seconds=60) as paused, workshop.studio() as other:
         (claim,) = (await paused.ledger.claim([await an_intent_of(paused)])).claims
         assert claim.entry is not None
-        first = asyncio.create_task(submitting.submit(paused, claim.entry.id))
+        first = asyncio.create_task(submit(paused, claim.entry))
         await sending.wait()
         await sign_off(paused)
         assert await other.ledger.take_over(claim.entry.id)
-        await submitting.submit(other, claim.entry.id)
+        await submit(other, claim.entry)
         go_on.set()
         return await first
 
 
 async def an_intent_of(studio: Studio) -> Intent:
-    (intent,) = await intents_of(studio, film(a_shot()))
+    (intent,) = await build_project_intents(studio, film(a_shot()))
     return intent
 
 
@@ -125,7 +125,7 @@ async def test_a_submit_ends_before_others_may_send_in_its_place(workshop: Works
 
     async with workshop.studio(kind=Stuck, settle_seconds=0, lease_seconds=0.05, submit_patience_seconds=0) as studio:
         entry = await claim_one(studio.ledger, account=studio.provider.account.id, provider="emulator")
-        reconciling = asyncio.create_task(submitting.submit(studio, entry.id))
+        reconciling = asyncio.create_task(submit(studio, entry))
         await asyncio.wait([reconciling])
         history = await studio.ledger.history(entry.id)
     assert State.UNKNOWN in [step.to_state for step in history]

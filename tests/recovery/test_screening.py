@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prefect_video import InvalidInput, Shot
-from prefect_video.studio import StudioSettings
+from prefect_video.session.settings import StudioSettings
 from tests.recovery.conftest import OpenWorkshop
 from tests.recovery.workshop import a_shot, film
 

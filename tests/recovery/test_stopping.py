@@ -10,16 +10,16 @@ import pytest
 
 from prefect_video.errors import LedgerUnavailable
 from prefect_video.ledger import Entry, Ledger, State
-from prefect_video.studio import Moment
+from prefect_video.session.session import SessionEvent
 from tests.recovery.conftest import OpenWorkshop
 from tests.recovery.workshop import Workshop, a_shot, film, statuses
 
 
 @pytest.mark.parametrize("moment", ["claimed", "before_send", "answered", "submitted", "completed"])
-async def test_a_scope_that_is_cancelled_leaves_nothing_behind(workshop: Workshop, moment: Moment) -> None:
+async def test_a_scope_that_is_cancelled_leaves_nothing_behind(workshop: Workshop, moment: SessionEvent) -> None:
     scope = anyio.CancelScope()
 
-    def observer(told: Moment, entry: Entry) -> None:
+    def observer(told: SessionEvent, entry: Entry) -> None:
         if told == moment:
             scope.cancel()
 
@@ -59,7 +59,7 @@ async def test_an_answer_that_cannot_be_written_at_all_is_told_with_its_id(
     async def locked(ledger: Ledger, *arguments: Any, **options: Any) -> Entry:
         raise LedgerUnavailable("the ledger is locked")
 
-    monkeypatch.setattr("prefect_video.steps.recording._KEEP_SECONDS", 0.0)
+    monkeypatch.setattr("prefect_video.pipeline.steps.submit_result._KEEP_SECONDS", 0.0)
     with monkeypatch.context() as patched:
         patched.setattr(Ledger, "record_submitted", locked)
         report = await workshop.run(a_shot())

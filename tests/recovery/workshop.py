@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from prefect_video.collecting import Collected, collect
 from prefect_video.emulator import Emulator
 from prefect_video.http import HttpSettings
 from prefect_video.ledger import Budget, Entry, Ledger
-from prefect_video.production import produce_project
+from prefect_video.pipeline.collect import Collected, collect
+from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.providers.sora import SoraProvider
-from prefect_video.reports import ProjectReport
+from prefect_video.session.session import Observer, SessionEvent, Studio
+from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import Project, Shot
 from prefect_video.storage import open_store
-from prefect_video.studio import Moment, Observer, Studio, StudioSettings
 from prefect_video.waiting.schedule import PollSchedule
 from prefect_video.waiting.watcher import Watcher
 
@@ -67,13 +68,13 @@ class Workshop:
     async def run(self, wanted: Project | Shot, *, flow_run_id: str | None = None, **studio: Any) -> ProjectReport:
         """One run of a project, in a studio of its own."""
         async with self.studio(**studio) as opened:
-            return await produce_project(opened, as_project(wanted), flow_run_id=flow_run_id)
+            return await run_project(opened, as_project(wanted), flow_run_id=flow_run_id)
 
-    async def interrupt(self, wanted: Project | Shot, moment: Moment, **studio: Any) -> None:
+    async def interrupt(self, wanted: Project | Shot, moment: SessionEvent, **studio: Any) -> None:
         """A run that is cancelled at a moment of its first row that gets there."""
         run: asyncio.Task[ProjectReport]
 
-        def observer(told: Moment, entry: Entry) -> None:
+        def observer(told: SessionEvent, entry: Entry) -> None:
             if told == moment:
                 run.cancel()
 

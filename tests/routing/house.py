@@ -13,11 +13,12 @@ from prefect_video import Project
 from prefect_video.emulator import Emulator
 from prefect_video.http import HttpSettings
 from prefect_video.ledger import Ledger
-from prefect_video.production import produce_project
+from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.providers.sora import SoraProvider
-from prefect_video.reports import ProjectReport
+from prefect_video.session.session import Observer, Studio
+from prefect_video.session.settings import StudioSettings
 from prefect_video.storage import open_store
-from prefect_video.studio import Observer, Studio, StudioSettings
 
 QUICK = HttpSettings(backoff_seconds=0.01, backoff_limit_seconds=0.02, attempts=1, submit_timeout_seconds=2)
 
@@ -32,7 +33,7 @@ class House:
     at_cheap: Emulator
 
     async def make(self, project: Project, **options: Any) -> ProjectReport:
-        return await produce_project(self.dear, project, others=[self.cheap], **options)
+        return await run_project(self.dear, project, others=[self.cheap], **options)
 
     def observe(self, observer: Observer | None) -> None:
         self.dear.observer = self.cheap.observer = observer

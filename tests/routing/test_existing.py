@@ -15,11 +15,11 @@ from prefect_video import Project
 from prefect_video.emulator import Emulator
 from prefect_video.errors import CircuitOpen, QuotaExhausted
 from prefect_video.ledger import Entry, State
-from prefect_video.planning import plan_project
-from prefect_video.production import produce_project
-from prefect_video.reports import ProjectReport
-from prefect_video.steps import claim_shots, intents_of, poll, submit
-from prefect_video.studio import Moment, Studio
+from prefect_video.pipeline.plan import plan_project
+from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.reports import ProjectReport
+from prefect_video.pipeline.steps import ClaimOptions, build_project_intents, claim_shots, poll, submit
+from prefect_video.session.session import SessionEvent, Studio
 from tests.routing.house import AUTO, House, open_house, project
 
 SHORTER: dict[str, Any] = {"fallbacks": [{"duration": 1}]}
@@ -30,22 +30,23 @@ async def use_up(studio: Studio) -> None:
     await studio.ledger.record_quota(studio.provider.account.id, datetime.now(UTC) + timedelta(hours=5))
 
 
-async def begin(studio: Studio, wanted: Project, *steps: Callable[[Studio, str], Awaitable[Entry]]) -> Entry:
+async def begin(studio: Studio, wanted: Project, *steps: Callable[[Studio, Entry], Awaitable[Entry]]) -> Entry:
     """A row of a run that died after some steps."""
-    intents = await intents_of(studio, wanted, flow_run_id="dead")
+    intents = await build_project_intents(studio, wanted, ClaimOptions(flow_run_id="dead"))
     (claim,) = await claim_shots(studio, intents, budgets=(), partial=False)
     assert claim.entry is not None
+    entry = claim.entry
     for step in steps:
-        await step(studio, claim.entry.id)
+        entry = await step(studio, entry)
     await studio.ledger.let_go([claim.entry.id])
     return await studio.ledger.get(claim.entry.id)
 
 
-async def hold(studio: Studio, entry_id: str) -> Entry:
+async def hold(studio: Studio, entry: Entry) -> Entry:
     """Sent, not answered, and for a human to decide."""
-    await studio.ledger.begin_submit(entry_id)
-    await studio.ledger.record_unknown(entry_id, "no answer")
-    return await studio.ledger.flag(entry_id, "look at the console")
+    await studio.ledger.begin_submit(entry.id)
+    await studio.ledger.record_unknown(entry.id, "no answer")
+    return await studio.ledger.flag(entry.id, "look at the console")
 
 
 def outcomes(report: ProjectReport) -> list[tuple[str, bool, str | None]]:
@@ -113,20 +114,20 @@ async def test_what_was_reserved_and_never_sent_may_go_elsewhere(house: House) -
 async def test_a_video_that_is_stored_goes_before_one_that_is_under_way(house: House) -> None:
     wanted = project({}, **AUTO)
     await begin(house.cheap, wanted, submit)
-    await produce_project(house.dear, project({}))
+    await run_project(house.dear, project({}))
     assert outcomes(await house.make(wanted)) == [("stored", True, None)]
 
 
 @pytest.mark.parametrize("moment", ["before_send", "answered", "submitted", "completed", "downloaded", "published"])
 async def test_a_run_that_died_is_paid_once_whatever_has_changed_since(
-    tmp_path: Path, emulators: tuple[Emulator, Emulator], moment: Moment
+    tmp_path: Path, emulators: tuple[Emulator, Emulator], moment: SessionEvent
 ) -> None:
     """The cheap account is unwell before, and well again after, so that each run would choose another one."""
     wanted = project({}, **AUTO, fallbacks=[{"resolution": "720p"}])
     async with open_house(tmp_path, *emulators) as first:
         await use_up(first.cheap)
 
-        def observer(told: Moment, entry: Entry) -> None:
+        def observer(told: SessionEvent, entry: Entry) -> None:
             if told == moment:
                 dying.cancel()
 
@@ -150,7 +151,7 @@ async def test_nothing_is_given_up_for_a_video_that_is_paid(house: House, monkey
     async def refuse(generation_id: str) -> Any:
         raise QuotaExhausted("429: too many requests", provider="dear")
 
-    house.dear.last_told.clear()
+    house.dear.fresh_generations.clear()
     with monkeypatch.context() as patched:
         patched.setattr(house.dear.provider, "retrieve", refuse)
         assert outcomes(await house.make(wanted)) == [("failed", False, None)]

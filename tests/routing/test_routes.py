@@ -7,9 +7,9 @@ import pytest
 
 from prefect_video import InvalidInput, Shot
 from prefect_video.ledger.records import WorkKind, WorkTimes
-from prefect_video.opening import StudioRef
-from prefect_video.planning import plan_project
-from prefect_video.routing import Route
+from prefect_video.pipeline.plan import plan_project
+from prefect_video.pipeline.routing import Route
+from prefect_video.session.refs import StudioRef
 from tests.routing.house import AUTO, House, project
 
 

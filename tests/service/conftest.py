@@ -17,9 +17,9 @@ from fastapi import FastAPI
 from prefect_video.certificates import trusted_certificates
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.ledger import Entry, ReceivedEvent
-from prefect_video.opening import StudioRef, open_named
 from prefect_video.service import ServiceSettings, create_app
-from prefect_video.studio import Studio
+from prefect_video.session.refs import StudioRef, open_session
+from prefect_video.session.session import Studio
 from prefect_video.waiting.schedule import PollSchedule
 from prefect_video.waiting.watcher import Watcher
 from tests.ledger.conftest import ledger, other, sqlite_url, url
@@ -110,7 +110,7 @@ def environment(provider: Emulator, tmp_path: Path, sqlite_url: str, monkeypatch
 
 async def open_studio(webhook_url: str | None = None, *, grace_seconds: float = 3.0) -> Studio:
     """A studio of the environment, told where the service is and how long to trust in its news."""
-    studio = await open_named(StudioRef.of())
+    studio = await open_session(StudioRef.of())
     studio.watcher = Watcher(
         studio.provider, schedule=PollSchedule(grace_seconds=grace_seconds), pause=studio.breaker.pause_seconds
     )

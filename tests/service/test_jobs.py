@@ -11,9 +11,9 @@ import pytest
 
 from prefect_video.emulator import Emulator
 from prefect_video.errors import InvalidInput, QuotaExhausted
+from prefect_video.pipeline.steps import ClaimOptions, build_project_intents, claim_shots
 from prefect_video.providers.sora import SoraProvider
 from prefect_video.service import ServiceSettings
-from prefect_video.steps import claim_shots, intents_of
 from tests.service.conftest import TOKEN, Service, open_studio, serving
 from tests.service.test_webhooks import project
 
@@ -122,7 +122,7 @@ async def test_what_cannot_be_made_is_refused(
 
 async def test_what_was_accepted_and_not_sent_is_sent_by_the_next_start(environment: Path, provider: Emulator) -> None:
     async with await open_studio() as dying:
-        intents = await intents_of(dying, project("one"), flow_run_id="request-r-1")
+        intents = await build_project_intents(dying, project("one"), ClaimOptions(flow_run_id="request-r-1"))
         (claim,) = await claim_shots(dying, intents, budgets=(), partial=False)
         assert claim.entry is not None
     async with serving() as service:

@@ -18,7 +18,7 @@ from prefect_video.service.handling import is_about
 from prefect_video.service.inbox import Inbox
 from prefect_video.service.metrics import Metrics
 from prefect_video.service.webhooks import Receiver, webhook_routes
-from prefect_video.studio import Studio
+from prefect_video.session.session import Studio
 from tests.ledger.samples import submit_one
 from tests.service.conftest import open_studio
 from tests.service.test_webhooks import event, signed, submitted

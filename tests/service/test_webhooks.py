@@ -18,10 +18,10 @@ import pytest
 from prefect_video.emulator import Emulator
 from prefect_video.errors import LedgerUnavailable
 from prefect_video.ledger import Entry, Ledger, ReceivedEvent, State
-from prefect_video.production import produce_project
+from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.steps import build_project_intents, claim_shots, submit
+from prefect_video.session.session import Studio
 from prefect_video.shots import Project
-from prefect_video.steps import claim_shots, intents_of, submit
-from prefect_video.studio import Studio
 from tests.service.conftest import Service, open_studio, serving
 
 
@@ -34,9 +34,11 @@ def project(*prompts: str, **given: object) -> Project:
 
 async def submitted(studio: Studio, prompt: str = "a cat") -> Entry:
     """One generation at the provider."""
-    (claim,) = await claim_shots(studio, await intents_of(studio, project(prompt)), budgets=(), partial=False)
+    (claim,) = await claim_shots(
+        studio, await build_project_intents(studio, project(prompt)), budgets=(), partial=False
+    )
     assert claim.entry is not None
-    return await submit(studio, claim.entry.id)
+    return await submit(studio, claim.entry)
 
 
 def event(generation_id: str, kind: str = "generation.completed", **changes: Any) -> bytes:
@@ -60,7 +62,7 @@ async def post(service: Service, body: bytes, secret: str, path: str = "/webhook
 async def test_a_run_with_webhooks_asks_once_per_generation(environment: Path, provider: Emulator) -> None:
     # However slow the machine is, what is counted is the webhooks' doing: the fallback comes after the test's end.
     async with serving() as service, await open_studio(service.url, grace_seconds=600) as studio:
-        report = await produce_project(studio, project("one", "two", "three"))
+        report = await run_project(studio, project("one", "two", "three"))
         await service.announcements(3)
         assert [shot.status for shot in report.shots] == ["stored"] * 3
         assert provider.books()["polled"] == 3
@@ -72,7 +74,7 @@ async def test_a_run_with_webhooks_asks_once_per_generation(environment: Path, p
 
 async def test_a_failed_generation_is_told_and_tried_again(environment: Path, provider: Emulator) -> None:
     async with serving() as service, await open_studio(service.url) as studio:
-        report = await produce_project(studio, project("[fail] one"))
+        report = await run_project(studio, project("[fail] one"))
         await service.announcements(2)
         assert [shot.status for shot in report.shots] == ["failed"]
         assert {entry.state for entry, _ in service.announced} == {State.FAILED}
@@ -82,7 +84,7 @@ async def test_a_failed_generation_is_told_and_tried_again(environment: Path, pr
 async def test_a_lost_webhook_costs_time_not_a_video(environment: Path, provider: Emulator) -> None:
     provider.add_fault(operation="webhook", kind="drop", times=None)
     async with serving() as service, await open_studio(service.url) as studio:
-        report = await produce_project(studio, project("one"))
+        report = await run_project(studio, project("one"))
         assert report.shots[0].status == "stored"
         assert service.announced == []
 
@@ -91,7 +93,7 @@ async def test_late_duplicate_and_forged_deliveries_do_nothing_twice(environment
     provider.add_fault(operation="webhook", kind="duplicate", times=None, copies=3, match={"prompt": "twice"})
     provider.add_fault(operation="webhook", kind="forged", match={"prompt": "forged"})
     async with serving() as service, await open_studio(service.url) as studio:
-        report = await produce_project(studio, project("twice", "forged"))
+        report = await run_project(studio, project("twice", "forged"))
         await service.announcements(2)
         provider.settle()
         assert [shot.status for shot in report.shots] == ["stored"] * 2
@@ -224,7 +226,9 @@ async def test_events_of_others_with_the_same_key_are_dismissed(environment: Pat
 
 async def test_one_that_is_recorded_late_is_no_stranger(environment: Path, provider: Emulator) -> None:
     async with serving(sweep_seconds=0.1) as service, await open_studio() as studio:
-        (claim,) = await claim_shots(studio, await intents_of(studio, project("one")), budgets=(), partial=False)
+        (claim,) = await claim_shots(
+            studio, await build_project_intents(studio, project("one")), budgets=(), partial=False
+        )
         assert claim.entry is not None
         entry = await studio.ledger.begin_submit(claim.entry.id)
         told = await studio.provider.submit(entry.shot, idempotency_key=entry.id, project="film")

@@ -12,11 +12,12 @@ import pytest
 
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.ledger import Entry, Ledger
+from prefect_video.pipeline.steps import build_project_intents, claim_shots, submit
 from prefect_video.providers.sora import SoraProvider
+from prefect_video.session.session import Studio
+from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import Project, Shot
-from prefect_video.steps import claim_shots, intents_of, submit
 from prefect_video.storage import open_store
-from prefect_video.studio import Studio, StudioSettings
 from tests.postgres import postgres_server, postgres_url
 
 __all__ = ["postgres_server", "postgres_url"]
@@ -68,6 +69,6 @@ async def submitted(studio: Studio, count: int) -> list[Entry]:
         Shot(id=f"shot-{number}", prompt=f"a cat, scene {number}", duration=2, resolution="480p")
         for number in range(count)
     )
-    intents = await intents_of(studio, Project(name="film", shots=shots))
+    intents = await build_project_intents(studio, Project(name="film", shots=shots))
     claims = await claim_shots(studio, intents, budgets=(), partial=False)
-    return [await submit(studio, claim.entry.id) for claim in claims if claim.entry]
+    return [await submit(studio, claim.entry) for claim in claims if claim.entry]

@@ -11,7 +11,7 @@ import pytest
 from prefect_video.emulator import Emulator
 from prefect_video.errors import DeadlinePassed, GenerationCancelled, GenerationLost, NeedsAttention
 from prefect_video.ledger import State
-from prefect_video.steps import poll
+from prefect_video.pipeline.steps import poll
 from tests.waiting.conftest import OpenStudio, submitted
 
 MakeEmulator = Callable[..., Emulator]
@@ -21,7 +21,7 @@ async def test_many_that_wait_share_lists(open_studio: OpenStudio, crowded: Make
     with crowded(times="fixed:20") as emulator:
         async with open_studio(emulator) as studio:
             rows = await submitted(studio, 30)
-            ended = await asyncio.gather(*(poll(studio, row.id) for row in rows))
+            ended = await asyncio.gather(*(poll(studio, row) for row in rows))
         asked = emulator.books()["requests"]
     assert {row.state for row in ended} == {State.COMPLETED}
     assert all(row.actual_usd is not None for row in ended)
@@ -34,7 +34,7 @@ async def test_a_provider_that_refuses_to_list(open_studio: OpenStudio, crowded:
     with crowded(times="fixed:10", listing=listing) as emulator:
         async with open_studio(emulator) as studio:
             rows = await submitted(studio, 10)
-            ended = await asyncio.gather(*(poll(studio, row.id) for row in rows))
+            ended = await asyncio.gather(*(poll(studio, row) for row in rows))
         assert emulator.books()["requests"].get("list", 0) <= 1
     assert {row.state for row in ended} == {State.COMPLETED}
 
@@ -46,7 +46,7 @@ async def test_faults_of_looks_lose_nothing(open_studio: OpenStudio, crowded: Ma
             emulator.add_fault(operation="list", kind=kind, times=2, retry_after=0.1)
         async with open_studio(emulator) as studio:
             rows = await submitted(studio, 10)
-            ended = await asyncio.gather(*(poll(studio, row.id) for row in rows))
+            ended = await asyncio.gather(*(poll(studio, row) for row in rows))
         books = emulator.books()
     assert {row.state for row in ended} == {State.COMPLETED}
     assert (books["accepted"], books["cancelled"]) == (10, 0)
@@ -59,7 +59,7 @@ async def test_a_generation_that_is_always_denied_is_lost(open_studio: OpenStudi
             emulator.add_fault(operation="retrieve", kind="not_found", times=None)
             studio.watcher = type(studio.watcher)(studio.provider, lost_after=2)
             with pytest.raises(GenerationLost):
-                await poll(studio, row.id)
+                await poll(studio, row)
             assert (await studio.ledger.get(row.id)).state is State.LOST
 
 
@@ -69,7 +69,7 @@ async def overdue(studio_settings: dict[str, str], open_studio: OpenStudio, emul
         (row,) = await submitted(studio, 1)
         await studio.ledger.set_deadline(row.id, datetime.now(UTC) + timedelta(seconds=0.2))
         with pytest.raises((DeadlinePassed, NeedsAttention, GenerationCancelled)) as raised:
-            await poll(studio, row.id)
+            await poll(studio, row)
         return type(raised.value), await studio.ledger.get(row.id)
 
 
@@ -101,6 +101,6 @@ async def test_what_can_no_longer_be_cancelled_is_left(open_studio: OpenStudio, 
             (row,) = await submitted(studio, 1)
             await studio.ledger.set_deadline(row.id, datetime.now(UTC) + timedelta(seconds=1.1))
             with pytest.raises(DeadlinePassed):
-                await poll(studio, row.id)
+                await poll(studio, row)
             assert (await studio.ledger.get(row.id)).state is State.SUBMITTED
         assert emulator.books()["cancelled"] == 0

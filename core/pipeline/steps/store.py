@@ -4,40 +4,42 @@ from __future__ import annotations
 
 import asyncio
 
-from prefect_video.assets import Asset
 from prefect_video.downloads import Downloaded
 from prefect_video.errors import StoreError
 from prefect_video.ledger import Entry, State
 from prefect_video.media import probe
+from prefect_video.session.session import SessionEvent, Studio
 from prefect_video.storage.publishing import AssetDraft, publish_video
-from prefect_video.studio import Studio
 
 
-async def store(studio: Studio, entry_id: str, downloaded: Downloaded) -> Asset:
+async def store(studio: Studio, entry: Entry, downloaded: Downloaded) -> Entry:
     """Publishes a downloaded video with its sidecar and thumbnail, and marks its row stored.
 
     Raises:
         StoreError: The store cannot be written; the row stays completed and can be stored later.
     """
-    entry = await studio.ledger.get(entry_id)
+    # Read again: a download may have taken minutes, and another process have stored it since.
+    entry = await studio.ledger.get(entry.id)
     if entry.state is State.STORED and entry.asset:
-        return entry.asset
-    media = await asyncio.to_thread(probe, downloaded.path)
-    studio.tell("before_publish", entry)
+        return entry
+    media = downloaded.media
+    if media is None:
+        media = await asyncio.to_thread(probe, downloaded.path)
+    studio.tell(SessionEvent.BEFORE_PUBLISH, entry)
     try:
-        asset = await publish_video(studio.store, downloaded, media, draft=draft_of(entry))
+        asset = await publish_video(studio.store, downloaded, media, draft=asset_draft(entry))
     except StoreError as error:
-        studio.tell("not_published", entry, str(error))
+        studio.tell(SessionEvent.NOT_PUBLISHED, entry, str(error))
         raise
-    studio.tell("published", entry)
+    studio.tell(SessionEvent.PUBLISHED, entry)
     entry = await studio.ledger.record_stored(entry.id, asset)
     await asyncio.to_thread(downloaded.path.unlink, missing_ok=True)
-    studio.tell("stored", entry)
-    return asset
+    studio.tell(SessionEvent.STORED, entry)
+    return entry
 
 
-def draft_of(entry: Entry) -> AssetDraft:
-    """What a row says about the asset that is made from it."""
+def asset_draft(entry: Entry) -> AssetDraft:
+    """Draft the asset that is made from a row."""
     return AssetDraft(
         entry_id=entry.id,
         project=entry.project,

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -21,12 +22,11 @@ from prefect_video.errors import (
     RequestRefused,
     SubmitUnknown,
 )
-from prefect_video.generations import Generation
 from prefect_video.ledger import Entry, State
-from prefect_video.steps.ending import demand_alive
-from prefect_video.steps.reconciling import reconcile
-from prefect_video.steps.recording import record, record_failure
-from prefect_video.studio import Studio
+from prefect_video.pipeline.steps.end import demand_alive
+from prefect_video.pipeline.steps.reconcile import reconcile
+from prefect_video.pipeline.steps.submit_result import record, record_failure
+from prefect_video.session.session import SessionEvent, Studio
 from prefect_video.unbroken import to_its_end
 
 _SLOT_SECONDS: Final = 0.5
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Patience:
-    """How long one submit is tried for. What counts is the time turned away, not that in the queue for a slot.
+    """The time that one submit is tried for: the time turned away counts, not that in the queue for a slot.
 
     Attributes:
         left: Seconds.
@@ -66,7 +66,7 @@ class _Patience:
         return None if refused or max(asked, delay) > self.left else delay
 
 
-async def submit(studio: Studio, entry_id: str, *, task_run_id: str | None = None) -> Entry:
+async def submit(studio: Studio, entry: Entry, *, task_run_id: str | None = None) -> Entry:
     """Brings a reserved row to submitted, with at most one accepted payment, whatever went before.
 
     Returns:
@@ -79,7 +79,8 @@ async def submit(studio: Studio, entry_id: str, *, task_run_id: str | None = Non
         NeedsAttention: Nobody can tell whether it was accepted.
         ProviderUnavailable: Turned away for longer than the studio's patience; nothing was accepted.
     """
-    entry = await _booked_here(studio, await studio.ledger.get(entry_id))
+    # Read again: the row may have waited long for its slot.
+    entry = await _booked_here(studio, await studio.ledger.get(entry.id))
     if entry.state is State.SUBMITTING:
         # Only a row taken over from an owner that died between intent and record is found like this.
         entry = await studio.ledger.record_unknown(entry.id, "its owner died between sending and recording")
@@ -118,30 +119,38 @@ async def _send(studio: Studio, entry: Entry, task_run_id: str | None) -> Entry:
     except IllegalTransition:
         demand_alive(await studio.ledger.get(entry.id))
         raise
-    studio.tell("before_send", entry)
+    studio.tell(SessionEvent.BEFORE_SEND, entry)
     try:
-        generation = await _answer(studio, entry)
+        async with _answer_in_time(studio, entry):
+            generation = await studio.provider.submit(
+                entry.shot,
+                idempotency_key=entry.id,
+                project=entry.project,
+                webhook_url=studio.webhook_url(entry),
+            )
     except BaseException as error:
         # Also when cancelled, or for a defect of ours: the request is perhaps on its way.
         after = await to_its_end(record_failure(studio, entry, error))
         if isinstance(error, SubmitUnknown):
             return after
         raise
-    studio.tell("answered", entry)
+    studio.tell(SessionEvent.ANSWERED, entry)
     return await to_its_end(record(studio, entry, generation))
 
 
-async def _answer(studio: Studio, entry: Entry) -> Generation:
-    # No longer than after which others may take this process for dead, find nothing and send in its place.
+@contextlib.asynccontextmanager
+async def _answer_in_time(studio: Studio, entry: Entry) -> AsyncIterator[None]:
+    """Limit how long the answer to a submit is waited for.
+
+    No longer than after which others may take this process for dead, find nothing and send in its place.
+
+    Raises:
+        SubmitUnknown: There was no answer in time.
+    """
     limit = studio.settings.lease_seconds + studio.settings.settle_seconds
     try:
         async with asyncio.timeout(limit):
-            return await studio.provider.submit(
-                entry.shot,
-                idempotency_key=entry.id,
-                project=entry.project,
-                webhook_url=studio.webhook_url(entry),
-            )
+            yield
     except TimeoutError as error:
         raise SubmitUnknown(
             f"{entry.provider}: the submit had no answer within {limit:.0f} s", provider=entry.provider
@@ -150,9 +159,10 @@ async def _answer(studio: Studio, entry: Entry) -> Generation:
 
 async def _booked_here(studio: Studio, entry: Entry) -> Entry:
     """A row that another account had reserved, and this one is going to send."""
-    if entry.state is not State.RESERVED:
+    account = studio.provider.account.id
+    if entry.state is not State.RESERVED or entry.account == account:
         return entry
-    return await studio.ledger.rebook(entry.id, account=studio.provider.account.id, credentials=studio.credentials)
+    return await studio.ledger.rebook(entry.id, account=account, credentials=studio.credentials)
 
 
 async def _still_to_be_sent(studio: Studio, entry: Entry) -> Entry:
@@ -216,4 +226,4 @@ async def _watch_volume(studio: Studio, entry: Entry) -> None:
     if sent >= limit and (last is None or last < hour_ago):
         studio.volume_alert_at = datetime.now(UTC)
         logger.error("ALERT: account %s has submitted %d generations within an hour", entry.account, sent)
-        studio.tell("anomaly", entry, f"{sent} submissions within an hour")
+        studio.tell(SessionEvent.ANOMALY, entry, f"{sent} submissions within an hour")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,11 +13,17 @@ from prefect_video.durations import duration_hints
 from prefect_video.errors import BudgetExceeded
 from prefect_video.ledger import BudgetStanding, Entry, State
 from prefect_video.ledger.budgets import Limit
-from prefect_video.reports import as_number, label
+from prefect_video.pipeline.reports import as_number, take_label
+from prefect_video.pipeline.routing import (
+    Candidate,
+    TakeRequest,
+    build_take_requests,
+    load_existing,
+    sessions_of,
+)
+from prefect_video.pipeline.steps.claim import ClaimOptions, missing_files, project_budgets
+from prefect_video.session.session import Studio
 from prefect_video.shots import Project
-from prefect_video.steps.claiming import budgets_of, missing_files
-from prefect_video.studio import Studio
-from prefect_video.wanting import Wanted, Way, look_up, studios_used, wanted_of
 
 PlannedAction = Literal["generate", "cached", "under_way", "held", "over_budget"]
 
@@ -41,7 +47,7 @@ class RouteOption(BaseModel):
 
 
 class PlannedShot(BaseModel):
-    """What a run would do for one take of one shot.
+    """One take of one shot in a plan.
 
     Attributes:
         id: The shot's id; takes after the first add `@2`, `@3` ….
@@ -82,7 +88,7 @@ class PlannedShot(BaseModel):
 
 
 class Plan(BaseModel):
-    """What a run of a project would do.
+    """The plan of a run: everything that it would buy, find and refuse.
 
     Attributes:
         project: Its name.
@@ -102,12 +108,12 @@ class Plan(BaseModel):
 
     @property
     def cost_usd(self) -> Decimal:
-        """What would be paid, as far as prices are known."""
+        """The amount that would be paid, as far as prices are known."""
         return sum((shot.estimate_usd for shot in self.shots if shot.estimate_usd is not None), Decimal(0))
 
     @property
     def fits(self) -> bool:
-        """Whether everything that is to be bought fits every limit."""
+        """True where everything that is to be bought fits every limit."""
         return self.refusal is None and not any(shot.action == "over_budget" for shot in self.shots)
 
     def demand_fit(self) -> None:
@@ -140,7 +146,7 @@ async def plan_project(
     Args:
         studio: With what the shots would be made.
         project: What would be made.
-        others: Further accounts, as for `produce_project`.
+        others: Further accounts, as for `run_project`.
         refresh: Whether what is stored would be bought again.
 
     Raises:
@@ -148,22 +154,23 @@ async def plan_project(
         LedgerError: The ledger cannot be read.
         StoreError: The store cannot be read.
     """
-    wanted = await wanted_of(project, [studio, *others], refresh=refresh, ttl_seconds=studio.settings.ttl_seconds)
-    await look_up(studio.ledger, wanted)
-    await _forget_missing(studio, wanted)
-    for one in wanted:
-        one.settle()
-    used = studios_used(wanted)
+    options = ClaimOptions(refresh=refresh, ttl_seconds=studio.settings.ttl_seconds)
+    takes = await build_take_requests(project, [studio, *others], options)
+    await load_existing(studio.ledger, takes)
+    await _forget_missing(studio, takes)
+    for take in takes:
+        take.prefer_existing()
+    used = sessions_of(takes)
     limits = await _limits(used, project)
-    planned = _Planned(limits=limits, fit=project.over_budget == "fit" or bool(project.fallbacks))
-    shots = tuple([planned.shot(one, await _choice(one) if project.is_routed else {}) for one in wanted])
+    planner = _Planner(limits=limits, fit=project.over_budget == "fit" or bool(project.fallbacks))
+    shots = tuple([planner.plan(take, await _choice(take) if project.is_routed else _NO_CHOICE) for take in takes])
     standings = {limit.standing.name: limit.standing for held in limits.values() for limit in held}
     return Plan(
         project=project.name,
-        provider=", ".join(dict.fromkeys(one.provider.name for one in used)),
+        provider=", ".join(dict.fromkeys(session.provider.name for session in used)),
         shots=shots,
         limits=tuple(standings.values()),
-        refusal=planned.refusal(),
+        refusal=planner.refusal(),
     )
 
 
@@ -173,95 +180,117 @@ async def _limits(used: Sequence[Studio], project: Project) -> dict[int, list[Li
     limits: dict[int, list[Limit]] = {}
     for studio in used:
         standings = await studio.ledger.budget_standing(
-            budgets_of(studio, project), project=project.name, account=studio.provider.account.id
+            project_budgets(studio, project), project=project.name, account=studio.provider.account.id
         )
         limits[id(studio)] = [shared.setdefault(standing.name, Limit(standing)) for standing in standings]
     return limits
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """The accounts that a routed take could go to, and why others cannot make it."""
+
+    options: tuple[RouteOption, ...] = ()
+    refusals: Mapping[str, str] = field(default_factory=dict)
+
+
+_NO_CHOICE: Final = _Choice()
+
+
 @dataclass
-class _Planned:
+class _Planner:
     limits: dict[int, list[Limit]]
     fit: bool
-    new: dict[str, Wanted] = field(default_factory=dict)
+    new: dict[str, TakeRequest] = field(default_factory=dict)
 
-    def shot(self, one: Wanted, choice: Mapping[str, Any]) -> PlannedShot:
-        intent, way = one.intent, one.ways[0]
-        if way.exists and way.row is not None:
-            return _existing(way, way.row, choice)
+    def plan(self, take: TakeRequest, choice: _Choice) -> PlannedShot:
+        intent, first = take.intent, take.candidates[0]
+        if first.has_existing_job and first.existing is not None:
+            return _existing(first, first.existing, choice)
         if intent.fingerprint in self.new:
             reason = f"as shot {self.new[intent.fingerprint].shot.id!r}"
-            return _planned(way, "under_way", reason=reason, **choice)
-        if self.fit and (refusal := self._refusal([one])):
-            return _planned(way, "over_budget", reason=refusal, **choice)
-        self.new[intent.fingerprint] = one
+            return _planned(first, "under_way", choice, reason=reason)
+        if self.fit and (refusal := self._refusal([take])):
+            return _planned(first, "over_budget", choice, reason=refusal)
+        self.new[intent.fingerprint] = take
         if self.fit:
-            for limit in self.limits[id(one.route.studio)]:
+            for limit in self.limits[id(take.session)]:
                 limit.add(intent)
-        return _planned(
-            way,
-            "generate",
-            estimate_usd=intent.estimate_usd,
-            hints=duration_hints(intent.shot, usd_per_second=one.route.studio.provider.capabilities.usd_per_second),
-            **choice,
-        )
+        hints = duration_hints(intent.shot, usd_per_second=take.session.provider.capabilities.usd_per_second)
+        return _planned(first, "generate", choice, estimate_usd=intent.estimate_usd, hints=hints)
 
     def refusal(self) -> str | None:
-        """Why all that is new does not fit together; None where what fits is made."""
+        """Say why all that is new does not fit together; None where what fits is made."""
         return None if self.fit or not self.new else self._refusal(list(self.new.values()))
 
-    def _refusal(self, wanted: Sequence[Wanted]) -> str | None:
-        for studio in studios_used(wanted):
-            intents = [one.intent for one in wanted if one.route.studio is studio]
-            for limit in self.limits[id(studio)]:
+    def _refusal(self, takes: Sequence[TakeRequest]) -> str | None:
+        for session in sessions_of(takes):
+            intents = [take.intent for take in takes if take.session is session]
+            for limit in self.limits[id(session)]:
                 if refusal := limit.refusal(intents):
                     return refusal
         return None
 
 
-async def _forget_missing(studio: Studio, wanted: Sequence[Wanted]) -> None:
-    """Counts what is stored and whose file is gone as what is yet to be made, as a run would."""
-    ways = [way for one in wanted for way in one.ways]
-    stored = {way.row.id: way.row for way in ways if way.row and way.row.state is State.STORED}
-    gone = await missing_files(studio, stored)
-    for way in ways:
-        if way.row and way.row.id in gone:
-            way.row = None
+async def _forget_missing(studio: Studio, takes: Sequence[TakeRequest]) -> None:
+    """Count what is stored and whose file is missing as what is yet to be made, as a run would."""
+    candidates = [candidate for take in takes for candidate in take.candidates]
+    rows = [candidate.existing for candidate in candidates if candidate.existing]
+    missing = await missing_files(studio, {row.id: row for row in rows if row.state is State.STORED})
+    for candidate in candidates:
+        if candidate.existing and candidate.existing.id in missing:
+            candidate.existing = None
 
 
-async def _choice(one: Wanted) -> Mapping[str, Any]:
+async def _choice(take: TakeRequest) -> _Choice:
     options = [
         RouteOption(
-            provider=way.route.studio.credentials,
-            estimate_usd=way.route.usd,
-            seconds=round(await way.route.seconds(), 1),
-            changes=way.route.changes,
+            provider=candidate.session.credentials,
+            estimate_usd=candidate.route.usd,
+            seconds=round(await candidate.route.seconds(), 1),
+            changes=candidate.route.changes,
         )
-        for way in one.ways
-        if not way.degraded
+        for candidate in take.candidates
+        if not candidate.is_fallback
     ]
-    return {"options": tuple(options), "refusals": one.refusals}
+    return _Choice(tuple(options), take.refusals)
 
 
-def _existing(way: Way, row: Entry, choice: Mapping[str, Any]) -> PlannedShot:
+def _existing(candidate: Candidate, row: Entry, choice: _Choice) -> PlannedShot:
     if row.state is State.STORED and row.asset:
-        return _planned(way, "cached", entry_id=row.id, uri=row.asset.uri, **choice)
+        return _planned(candidate, "cached", choice, entry_id=row.id, uri=row.asset.uri)
     action: PlannedAction = "held" if row.attention else "under_way"
-    return _planned(way, action, entry_id=row.id, reason=row.attention, **choice)
+    return _planned(candidate, action, choice, entry_id=row.id, reason=row.attention)
 
 
-def _planned(way: Way, action: PlannedAction, **more: Any) -> PlannedShot:
-    shot = way.route.shot
+def _planned(
+    candidate: Candidate,
+    action: PlannedAction,
+    choice: _Choice,
+    *,
+    estimate_usd: Decimal | None = Decimal(0),
+    entry_id: str | None = None,
+    uri: str | None = None,
+    reason: str | None = None,
+    hints: tuple[str, ...] = (),
+) -> PlannedShot:
+    shot, row = candidate.route.shot, candidate.existing
     return PlannedShot(
-        id=label(way.intent),
+        id=take_label(candidate.intent),
         action=action,
         prompt=shot.prompt,
         duration=shot.duration,
         resolution=shot.size or shot.resolution,
         aspect_ratio=shot.aspect_ratio,
-        provider=way.row.credentials if way.exists and way.row else way.route.studio.credentials,
-        changes=way.route.changes,
-        **more,
+        estimate_usd=estimate_usd,
+        provider=row.credentials if candidate.has_existing_job and row else candidate.session.credentials,
+        entry_id=entry_id,
+        uri=uri,
+        reason=reason,
+        hints=hints,
+        changes=candidate.route.changes,
+        options=choice.options,
+        refusals=choice.refusals,
     )
 
 

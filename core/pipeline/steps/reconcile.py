@@ -16,10 +16,10 @@ from prefect_video.errors import (
     RequestRefused,
 )
 from prefect_video.generations import Generation
-from prefect_video.ledger import Entry
+from prefect_video.ledger import Entry, HoldReason, hold_message
+from prefect_video.pipeline.steps.end import demand_account
 from prefect_video.providers.base import SEARCH_BACK
-from prefect_video.steps.accounts import demand_account
-from prefect_video.studio import Studio
+from prefect_video.session.session import SessionEvent, Studio
 from prefect_video.waiting.watcher import may_pass
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ async def reconcile(studio: Studio, entry: Entry) -> Entry:
         ProviderError: The provider gives no answer; the row stays unknown and can be reconciled later.
     """
     demand_account(studio, entry)
-    studio.tell("unanswered", entry)
+    studio.tell(SessionEvent.UNANSWERED, entry)
     settled_at = (entry.unknown_at or entry.updated_at) + timedelta(seconds=studio.settings.settle_seconds)
     delay = _LOOK_AGAIN_SECONDS
     empty = 0
@@ -85,13 +85,13 @@ async def _take(studio: Studio, entry: Entry, found: Generation) -> Entry:
     except IllegalTransition:
         # Two rows with the same prompt saw the same generation: the other one has it now.
         return await studio.ledger.get(entry.id)
-    studio.last_told[found.id] = found
-    studio.tell("submitted", entry, "reconciled")
+    studio.fresh_generations.put(found)
+    studio.tell(SessionEvent.SUBMITTED, entry, "reconciled")
     return entry
 
 
 def _cannot_tell(error: ProviderError) -> bool:
-    """Whether the list was refused for good, as where there is none, and not for the key's or a quota's sake."""
+    """Check if the list was refused for good, as where there is none, and not for the key's or a quota's sake."""
     passing = error.retryable or isinstance(error, AuthenticationFailed | QuotaExhausted)
     return isinstance(error, RequestRefused) and not passing
 
@@ -104,10 +104,12 @@ def _until_next_look(delay: float, left: float) -> float:
 async def _undecided(studio: Studio, entry: Entry, reason: str) -> Entry:
     if studio.settings.on_unknown == "resubmit":
         return await studio.ledger.return_to_reserved(entry.id, f"sent again by policy: {reason}")
-    message = (
-        f"shot {entry.shot.id!r}: a submit was not answered and {reason}. It is not sent again, as it may have been"
-        f" paid. Look at the provider's console, then run: prefect-video resolve {entry.id} --generation ID"
-        f" (it was accepted) or --absent (it was not)"
+    message = hold_message(
+        HoldReason.SUBMIT_UNANSWERED,
+        job=entry.id,
+        shot=entry.shot.id,
+        ledger=studio.ledger.command_option,
+        cause=reason,
     )
     await studio.ledger.flag(entry.id, message)
     raise NeedsAttention(message)

@@ -6,31 +6,42 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from prefect_video.assets import Asset
-from prefect_video.errors import InvalidInput, StoreError
+from prefect_video.errors import InvalidInput, PromptScreened, StoreError
 from prefect_video.fingerprints import fingerprint
-from prefect_video.ledger import Budget, Claim, Entry, Intent
+from prefect_video.ledger import Budget, Claim, ClaimOutcome, Entry, Intent
+from prefect_video.pipeline.steps.store import asset_draft
+from prefect_video.session.session import SessionEvent, Studio
 from prefect_video.shots import Project, Shot
-from prefect_video.steps.storing import draft_of
 from prefect_video.storage import open_store
 from prefect_video.storage.publishing import copy_video
-from prefect_video.studio import Studio
 
 logger = logging.getLogger(__name__)
 
 
-async def intents_of(
-    studio: Studio,
-    project: Project,
-    *,
-    refresh: bool = False,
-    ttl_seconds: float | None = None,
-    flow_run_id: str | None = None,
+@dataclass(frozen=True, kw_only=True)
+class ClaimOptions:
+    """The options that all claims of a run share.
+
+    Attributes:
+        refresh: Buy again although a stored asset exists.
+        ttl_seconds: How old a stored asset may be to be the answer; None for any age.
+        flow_run_id: The run that asks, within which attempts are counted.
+    """
+
+    refresh: bool = False
+    ttl_seconds: float | None = None
+    flow_run_id: str | None = None
+
+
+async def build_project_intents(
+    studio: Studio, project: Project, options: ClaimOptions = ClaimOptions()
 ) -> list[Intent]:
-    """One intent for each take of each shot, in the project's order; nothing is sent or spent.
+    """Build one intent for each take of each shot, in the project's order; nothing is sent or spent.
 
     Raises:
         InvalidInput: A shot cannot be made by this provider, or a reference cannot be read.
@@ -40,15 +51,7 @@ async def intents_of(
     for shot in project.shots:
         try:
             studio.provider.check(shot)
-            intents += takes_of(
-                studio,
-                shot,
-                project,
-                await reference_digests(shot),
-                refresh=refresh,
-                ttl_seconds=ttl_seconds,
-                flow_run_id=flow_run_id,
-            )
+            intents += build_intents(studio, shot, project, await reference_digests(shot), options)
         except InvalidInput as error:
             problems.append(str(error))
     if problems:
@@ -56,17 +59,18 @@ async def intents_of(
     return intents
 
 
-def takes_of(
-    studio: Studio,
-    shot: Shot,
-    project: Project,
-    digests: Mapping[str, str],
-    *,
-    refresh: bool = False,
-    ttl_seconds: float | None = None,
-    flow_run_id: str | None = None,
+def build_intents(
+    studio: Studio, shot: Shot, project: Project, digests: Mapping[str, str], options: ClaimOptions
 ) -> list[Intent]:
-    """One intent for each take of a shot in a studio that can make it; `digests` is what `reference_digests` told."""
+    """Build one intent for each take of a shot at an account that can make it.
+
+    Args:
+        studio: The account's session.
+        shot: The shot in the form that is requested there.
+        project: The project that asks.
+        digests: The digests of the shot's references, from `reference_digests`.
+        options: The options that all claims of the run share.
+    """
     model = studio.provider.capabilities.aliases.get(shot.model)
     meant = shot if model is None else shot.model_copy(update={"model": model})
     hashed = tuple(digests[reference] for reference in shot.references)
@@ -83,16 +87,16 @@ def takes_of(
             store=studio.store_name,
             estimate_usd=studio.provider.estimate(shot),
             max_attempts=project.max_attempts,
-            refresh=refresh,
-            ttl_seconds=ttl_seconds,
-            flow_run_id=flow_run_id,
+            refresh=options.refresh,
+            ttl_seconds=options.ttl_seconds,
+            flow_run_id=options.flow_run_id,
             priority=project.priority,
         )
         for take in range(1, shot.takes + 1)
     ]
 
 
-def budgets_of(studio: Studio, project: Project) -> tuple[Budget, ...]:
+def project_budgets(studio: Studio, project: Project) -> tuple[Budget, ...]:
     """Every limit that a project's claims must keep to."""
     if project.budget_usd is None and project.budget_videos is None:
         return studio.budgets
@@ -169,15 +173,31 @@ async def claim_shots(
     for warning in batch.warnings:
         logger.warning("budget: %s", warning)
     for claim in batch.claims:
-        if claim.kind == "yours" and claim.entry:
-            studio.tell("claimed", claim.entry)
+        if claim.kind is ClaimOutcome.ACQUIRED and claim.entry:
+            studio.tell(SessionEvent.CLAIMED, claim.entry)
     return list(batch.claims)
 
 
-async def known_copies(studio: Studio, claims: Sequence[Claim]) -> dict[tuple[str, str], Asset]:
-    """What earlier runs have copied into the asking project's folder, by (row, shot id); few queries for all."""
-    hits = [(claim.entry, claim.intent) for claim in claims if claim.kind == "stored" and claim.entry]
-    foreign = [(entry, intent) for entry, intent in hits if not _at_home(studio, entry, intent)]
+async def screen_prompt(studio: Studio, entry: Entry) -> Entry:
+    """Let a reserved row pass, or release it and keep it for review; allow-listed prompts always pass.
+
+    Raises:
+        PromptScreened: The message names the shot and the reason.
+    """
+    if not await studio.ledger.allowed([entry.fingerprint]):
+        try:
+            await studio.screen.check(entry.shot)
+        except PromptScreened as error:
+            entry = await studio.ledger.release(entry.id, error)
+            studio.tell(SessionEvent.ENDED, entry, str(error))
+            raise
+    return entry
+
+
+async def load_copies(studio: Studio, claims: Sequence[Claim]) -> dict[tuple[str, str], Asset]:
+    """Load what earlier runs have copied into the asking project's folder, by (row, shot id); few queries for all."""
+    hits = [(claim.entry, claim.intent) for claim in claims if claim.kind is ClaimOutcome.STORED and claim.entry]
+    foreign = [(entry, intent) for entry, intent in hits if not _is_in_project(studio, entry, intent)]
     copied: dict[tuple[str, str], Asset] = {}
     for project in {intent.project for _, intent in foreign}:
         known = await studio.ledger.copies([entry.id for entry, _ in foreign], project)
@@ -186,7 +206,7 @@ async def known_copies(studio: Studio, claims: Sequence[Claim]) -> dict[tuple[st
     return copied
 
 
-async def bring_home(studio: Studio, entry: Entry, asset: Asset, intent: Intent) -> Asset:
+async def copy_to_project(studio: Studio, entry: Entry, asset: Asset, intent: Intent) -> Asset:
     """The asset of a stored row, in the folder of the project that asks.
 
     One of another project or another store is copied there, on the server's side where that can be done.
@@ -194,9 +214,9 @@ async def bring_home(studio: Studio, entry: Entry, asset: Asset, intent: Intent)
     Raises:
         StoreError: It cannot be copied; the original is as it was.
     """
-    if _at_home(studio, entry, intent):
+    if _is_in_project(studio, entry, intent):
         return asset
-    draft = draft_of(entry).model_copy(
+    draft = asset_draft(entry).model_copy(
         update={"project": intent.project, "shot_id": intent.shot.id, "take": intent.take}
     )
     async with studio.download_slots:
@@ -205,7 +225,7 @@ async def bring_home(studio: Studio, entry: Entry, asset: Asset, intent: Intent)
     return copied
 
 
-def _at_home(studio: Studio, entry: Entry, intent: Intent) -> bool:
+def _is_in_project(studio: Studio, entry: Entry, intent: Intent) -> bool:
     return entry.project == intent.project and entry.asset is not None and studio.store.owns(entry.asset.uri)
 
 

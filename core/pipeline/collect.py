@@ -14,17 +14,20 @@ from pydantic import BaseModel, ConfigDict
 
 from prefect_video.errors import DeadlinePassed, GenerationEnded, IllegalTransition, NeedsAttention, VideoError
 from prefect_video.ledger import Entry, Ledger, State
-from prefect_video.opening import OpenStudio, by_studio
-from prefect_video.steps import downloading, overdue, polling, storing
-from prefect_video.steps.accounts import demand_account
-from prefect_video.steps.reconciling import reconcile
-from prefect_video.studio import Studio
+from prefect_video.pipeline.steps.deadline import give_up, hold_message_if_stuck, is_overdue
+from prefect_video.pipeline.steps.download import download
+from prefect_video.pipeline.steps.end import demand_account
+from prefect_video.pipeline.steps.poll import poll, record_end
+from prefect_video.pipeline.steps.reconcile import reconcile
+from prefect_video.pipeline.steps.store import store
+from prefect_video.session.refs import OpenStudio, by_studio
+from prefect_video.session.session import Studio
 
 logger = logging.getLogger(__name__)
 
 
 class Collected(BaseModel):
-    """What a sweep did with one row.
+    """The outcome of a sweep for one row.
 
     Attributes:
         entry: The row as it then stands.
@@ -115,12 +118,12 @@ async def _advance(studio: Studio, entry: Entry, wait: bool) -> str:
         await studio.ledger.release(entry.id, "nobody was left to send it")
         return "released: it was never sent"
     if entry.state is State.SUBMITTED:
-        waits = wait and not overdue.is_overdue(entry)
-        entry = await (polling.poll(studio, entry.id) if waits else _look(studio, entry))
+        waits = wait and not is_overdue(entry)
+        entry = await (poll(studio, entry) if waits else _look(studio, entry))
     if entry.state is State.SUBMITTED:
         return "still being made"
     if entry.state is State.COMPLETED:
-        await storing.store(studio, entry.id, await downloading.download(studio, entry.id))
+        await store(studio, entry, await download(studio, entry))
     return "stored"
 
 
@@ -128,21 +131,21 @@ async def _look(studio: Studio, entry: Entry) -> Entry:
     demand_account(studio, entry)
     generation = await studio.watcher.look(entry.generation_id or "")
     if not generation.status.ended:
-        if not overdue.is_overdue(entry):
+        if not is_overdue(entry):
             return entry
         passed = DeadlinePassed(
             f"generation {entry.generation_id} had not ended by {entry.deadline_at:%Y-%m-%d %H:%M:%S}Z;"
             " it is left running"
         )
-        generation = await overdue.give_up(studio, entry, passed)
-    return await polling.record_end(studio, entry, generation)
+        generation = await give_up(studio, entry, passed)
+    return await record_end(studio, entry, generation)
 
 
 async def _left(studio: Studio, entry_id: str, error: VideoError) -> Collected:
     """Leaves a row to the next sweep; to a human, when no sweep will finish it by itself."""
     entry = await studio.ledger.get(entry_id)
-    if entry.attention is None and (plea := overdue.plea(entry, error)):
-        entry = await studio.ledger.flag(entry.id, plea)
+    if entry.attention is None and (message := hold_message_if_stuck(studio, entry, error)):
+        entry = await studio.ledger.flag(entry.id, message)
     if entry.attention:
         return Collected(entry=entry, outcome="needs a human", error=entry.attention)
     logger.warning("%s/%s: not collected now: %s", entry.project, entry.shot.id, error)

@@ -11,21 +11,23 @@ import asyncio
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
 from prefect_video.errors import InvalidInput, ProviderError
-from prefect_video.ledger import Entry, Ledger
+from prefect_video.ledger import Budget, Entry, Ledger, Standing
 from prefect_video.providers.base import Provider
 from prefect_video.providers.registry import default_provider, open_provider
+from prefect_video.session.session import Observer, SessionEvent, Studio
+from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import AUTO, Project
-from prefect_video.storage import open_store
-from prefect_video.studio import Moment, Observer, Studio, StudioSettings
+from prefect_video.storage import Store, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +119,7 @@ class StudioRef(BaseModel):
 
     @property
     def names_blocks(self) -> bool:
-        """Whether any of the names stands for a block that is saved in Prefect."""
+        """True where any of the names stands for a block that is saved in Prefect."""
         return "/" in self.provider or self.store.startswith(f"{STORE_BLOCK}/") or names_ledger_block(self.ledger)
 
 
@@ -139,37 +141,118 @@ def by_studio(entries: Iterable[Entry]) -> list[list[Entry]]:
 
 
 def names_ledger_block(name: str | None) -> bool:
-    """Whether a ledger's name stands for a block that is saved in Prefect."""
+    """Check if a ledger's name stands for a block that is saved in Prefect."""
     return bool(name) and str(name).startswith(f"{LEDGER_BLOCK}/")
 
 
-async def open_named(ref: StudioRef) -> Studio:
-    """The studio of a reference without blocks; close it, or use it as an async context manager.
+@dataclass(frozen=True)
+class LedgerSource:
+    """A ledger that a name stands for, before it is opened.
+
+    Attributes:
+        url: Its address, which may hold a password; None for the environment's.
+        block: The saved block that it is from.
+        budgets: The limits that hold for every claim.
+        overrides: The settings that it decides.
+    """
+
+    url: str | None = field(repr=False)
+    block: str | None = None
+    budgets: tuple[Budget, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+class NameResolver:
+    """Finds what the names of a reference stand for; an orchestrator's subclass knows its saved blocks too."""
+
+    async def provider(self, name: str) -> tuple[Provider, Mapping[str, Any]]:
+        """Open a provider; returns it with the settings that its credentials decide.
+
+        Raises:
+            InvalidInput: The name is not known, stands for a block, or a variable is missing.
+        """
+        _refuse_block(name, "/" in name)
+        return await asyncio.to_thread(open_provider, name), {}
+
+    async def store(self, name: str) -> Store:
+        """Open a store; no request is made to it yet.
+
+        Raises:
+            InvalidInput: The name is not understood, or stands for a block.
+        """
+        _refuse_block(name, name.startswith(f"{STORE_BLOCK}/"))
+        return open_store(name)
+
+    async def ledger(self, name: str | None) -> LedgerSource:
+        """Find a ledger.
+
+        Raises:
+            InvalidInput: The name stands for a block.
+        """
+        _refuse_block(name, names_ledger_block(name))
+        return LedgerSource(name)
+
+
+def _refuse_block(name: str | None, is_block: bool) -> None:
+    if is_block:
+        raise InvalidInput(f"{name!r} is a saved block: those are opened with prefect_video.tasks.open_studio")
+
+
+async def open_session(
+    ref: StudioRef,
+    *,
+    resolver: NameResolver | None = None,
+    observer: Observer | None = None,
+    on_breaker_change: Callable[[Standing], None] | None = None,
+) -> Studio:
+    """Open the session of a reference; close it, or use it as an async context manager.
+
+    Args:
+        ref: The names.
+        resolver: Finds what they stand for; without one, names of blocks are refused.
+        observer: Called with each step of each row; by default everything that is `observing`.
+        on_breaker_change: Called when this process has opened or closed the account's circuit breaker.
 
     Raises:
-        InvalidInput: A name is not known, stands for a block, or a variable is missing.
+        InvalidInput: A name is not known, or a variable or block is missing.
         LedgerError: The ledger cannot be used.
     """
-    if ref.names_blocks:
-        raise InvalidInput("blocks are opened with prefect_video.tasks.open_studio")
-    provider = await asyncio.to_thread(open_provider, ref.provider)
-    try:
-        settings = StudioSettings.from_environment(max_in_flight=ref.max_in_flight, on_open=ref.on_open)
-        store = open_store(ref.store)
-        ledger = await Ledger.open(ref.ledger, lease_seconds=settings.lease_seconds)
-    except BaseException:
-        await provider.aclose()
-        raise
-    await prepared(provider)
+    resolver = resolver or NameResolver()
+    async with AsyncExitStack() as opened:
+        provider, from_credentials = await resolver.provider(ref.provider)
+        opened.push_async_callback(provider.aclose)
+        source = await resolver.ledger(ref.ledger)
+        own = {"max_in_flight": ref.max_in_flight, "on_open": ref.on_open}
+        given = {name: value for name, value in own.items() if value is not None}
+        settings = StudioSettings.from_environment(**{**from_credentials, **source.overrides, **given})
+        store = await resolver.store(ref.store)
+        opened.push_async_callback(store.aclose)
+        await prepared(provider)
+        ledger = await Ledger.open(source.url, lease_seconds=settings.lease_seconds, block=source.block)
+        opened.pop_all()
     return Studio(
         provider=provider,
         ledger=ledger,
         store=store,
         store_name=ref.store,
         credentials=ref.provider,
+        budgets=source.budgets,
         settings=settings,
-        observer=tell_observers,
+        observer=observer or tell_observers,
+        on_breaker_change=on_breaker_change,
     )
+
+
+async def open_ledger(name: str | None, *, resolver: NameResolver | None = None) -> Ledger:
+    """Open the ledger alone, by the name that a reference would hold; close it, or use it as a context manager.
+
+    Raises:
+        InvalidInput: The name is not understood, or there is no such block.
+        LedgerError: The ledger cannot be used.
+    """
+    source = await (resolver or NameResolver()).ledger(name)
+    lease_seconds = StudioSettings.from_environment().lease_seconds
+    return await Ledger.open(source.url, lease_seconds=lease_seconds, block=source.block)
 
 
 async def prepared(provider: Provider) -> Provider:
@@ -191,10 +274,10 @@ def observing(observer: Observer) -> Iterator[None]:
         _observers.remove(observer)
 
 
-def tell_observers(moment: Moment, entry: Entry) -> None:
+def tell_observers(event: SessionEvent, entry: Entry) -> None:
     """Tells everyone who is observing; studios that are opened by reference call it."""
     for observer in _observers:
-        observer(moment, entry)
+        observer(event, entry)
 
 
 _observers: list[Observer] = []

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Final
 
 from prefect_video.errors import (
@@ -18,11 +20,10 @@ from prefect_video.errors import (
     RequestRefused,
     SubmitUnknown,
 )
-from prefect_video.generations import Generation
-from prefect_video.ledger import Entry, State
-from prefect_video.steps.ending import end
-from prefect_video.steps.straying import settle_stray
-from prefect_video.studio import Studio
+from prefect_video.generations import Generation, Status
+from prefect_video.ledger import Entry, HoldReason, State, hold_message
+from prefect_video.pipeline.steps.end import end
+from prefect_video.session.session import SessionEvent, Studio
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ _KEEP_SECONDS: Final = 60.0
 """How long an answer is kept ready for a ledger that cannot be written."""
 _AGAIN_SECONDS: Final = 0.1
 _AGAIN_LIMIT_SECONDS: Final = 5.0
+_ENDED: Final = {Status.CANCELLED: State.CANCELLED, Status.FAILED: State.FAILED}
 
 
 async def record(studio: Studio, entry: Entry, generation: Generation) -> Entry:
@@ -46,8 +48,8 @@ async def record(studio: Studio, entry: Entry, generation: Generation) -> Entry:
     except IllegalTransition as error:
         entry = await _overtaken(studio, entry, generation, error)
     else:
-        studio.last_told[generation.id] = generation
-        studio.tell("submitted", entry)
+        studio.fresh_generations.put(generation)
+        studio.tell(SessionEvent.SUBMITTED, entry)
     await studio.breaker.note(None, submit=True)
     return entry
 
@@ -68,8 +70,14 @@ async def _recorded(studio: Studio, entry: Entry, generation: Generation) -> Ent
             if clock() + delay > give_up:
                 logger.error("%s", message)
                 raise LedgerUnavailable(
-                    f"{message}. Once the ledger can be written, run:"
-                    f" prefect-video resolve {entry.id} --generation {generation.id}"
+                    hold_message(
+                        HoldReason.NOT_ON_RECORD,
+                        job=entry.id,
+                        shot=entry.shot.id,
+                        ledger=studio.ledger.command_option,
+                        generation=generation.id,
+                        cause=message,
+                    )
                 ) from error
             logger.warning("%s; writing it again in %.1f s", message, delay)
         await asyncio.sleep(delay)
@@ -77,10 +85,10 @@ async def _recorded(studio: Studio, entry: Entry, generation: Generation) -> Ent
 
 
 async def _overtaken(studio: Studio, entry: Entry, generation: Generation, error: IllegalTransition) -> Entry:
-    """What becomes of a row that somebody else has moved while it was sent."""
+    """Handle a row that another owner has moved while it was sent."""
     owner = await studio.ledger.find_generation(entry.account, generation.id)
     if owner is None:
-        await settle_stray(studio, entry, generation)
+        await handle_orphan(studio, entry, generation)
     current = await studio.ledger.get(entry.id)
     if current.state is State.SUBMITTING and current.owner == studio.ledger.owner_id:
         # A twin whose own submit was not answered has found our generation and taken it for its own. There are
@@ -124,4 +132,58 @@ async def _put_back(studio: Studio, entry: Entry, error: ProviderError) -> None:
         await studio.ledger.return_to_reserved(entry.id, str(error))
     else:
         entry = await studio.ledger.release(entry.id, error)
-        studio.tell("ended", entry, str(error))
+        studio.tell(SessionEvent.ENDED, entry, str(error))
+
+
+async def handle_orphan(studio: Studio, entry: Entry, generation: Generation) -> None:
+    """Cancels a generation that no row owns, where that can still be done, and gives it a row of its own in the books.
+
+    One that cannot be cancelled is held for a human, with its id.
+
+    Args:
+        studio: Where it was accepted.
+        entry: The row that it was sent for, as it was then.
+        generation: What the provider answered.
+
+    Raises:
+        LedgerError: The ledger cannot be used; its id is in the log.
+    """
+    happened = (
+        f"shot {entry.shot.id!r}: {generation.provider} has accepted generation {generation.id} for row {entry.id},"
+        " which somebody else has carried on meanwhile"
+    )
+    logger.error("%s; cancelling it", happened)
+    told = await _cancelled(studio, generation)
+    state = _ENDED.get(told.status, State.LOST)
+    stray_id = str(uuid.uuid4())
+    attention = hold_message(
+        HoldReason.ORPHAN,
+        job=stray_id,
+        shot=entry.shot.id,
+        ledger=studio.ledger.command_option,
+        generation=generation.id,
+        cause=happened,
+    )
+    stray = entry.model_copy(
+        update={
+            "id": stray_id,
+            "state": state,
+            "generation_id": generation.id,
+            # No attempt of its run: it took the place of none.
+            "flow_run_id": None,
+            "actual_usd": told.cost_usd if told.cost_usd is not None or state is State.LOST else Decimal(0),
+            "submitted_at": await studio.ledger.now(),
+            "error_message": f"{happened}.",
+            "attention": attention if state is State.LOST else None,
+        }
+    )
+    await studio.ledger.record_stray(stray, f"{happened}; now {told.status.value}")
+    studio.tell(SessionEvent.ENDED, stray, f"a stray of row {entry.id}, now {told.status.value}")
+
+
+async def _cancelled(studio: Studio, generation: Generation) -> Generation:
+    try:
+        return await studio.provider.cancel(generation.id)
+    except ProviderError as error:
+        logger.error("generation %s could not be cancelled: %s", generation.id, error)
+        return generation

@@ -1,4 +1,4 @@
-"""What becomes of a generation that is not done in time: left, held for a human, or cancelled."""
+"""Deadline: leaves, holds or cancels a generation that has not ended in time."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from prefect_video.errors import (
     VideoError,
 )
 from prefect_video.generations import Generation
-from prefect_video.ledger import Entry, State
-from prefect_video.studio import Studio
+from prefect_video.ledger import Entry, HoldReason, State, hold_message
+from prefect_video.session.session import Studio
 
 LEFT_FOR: Final = timedelta(days=1)
 """How long after its deadline a generation is left to later sweeps; then a human is told of it."""
 
 
 def is_overdue(entry: Entry) -> bool:
-    """Whether a row's generation should have ended by now."""
+    """Check if a row's generation should have ended by now."""
     return entry.deadline_at is not None and entry.deadline_at <= datetime.now(UTC)
 
 
-def plea(entry: Entry, error: VideoError) -> str | None:
-    """What a human is told of a paid row that no sweep will finish by itself; None while a later one may.
+def hold_message_if_stuck(studio: Studio, entry: Entry, error: VideoError) -> str | None:
+    """Write why a paid row needs a human, if no later sweep will finish it by itself; None while one may.
 
     Args:
+        studio: The row's session.
         entry: A row that could not be finished now.
         error: Why.
     """
@@ -39,12 +40,15 @@ def plea(entry: Entry, error: VideoError) -> str | None:
     # The link was read anew on the way, and the provider had no other.
     is_dead = isinstance(error, LinkExpired) and entry.expires_at is not None and entry.expires_at < now
     if entry.state is State.SUBMITTED and is_late:
-        return _not_ended(entry) + ("" if isinstance(error, DeadlinePassed) else f" The last look: {error}")
+        return _not_ended(studio, entry, "" if isinstance(error, DeadlinePassed) else f" The last look: {error}.")
     if entry.state is State.COMPLETED and (is_late or is_dead):
-        return (
-            f"shot {entry.shot.id!r}: generation {entry.generation_id} is made and paid, and its video cannot be"
-            f" fetched: {error}. It is not bought again by itself. Look at the provider's console, then decide:"
-            f" prefect-video resolve {entry.id} --keep-waiting (collect tries again), --buy-again or --give-up"
+        return hold_message(
+            HoldReason.VIDEO_UNREACHABLE,
+            job=entry.id,
+            shot=entry.shot.id,
+            ledger=studio.ledger.command_option,
+            generation=entry.generation_id,
+            cause=str(error),
         )
     return None
 
@@ -68,7 +72,7 @@ async def give_up(studio: Studio, entry: Entry, passed: DeadlinePassed) -> Gener
 
 
 async def _hold(studio: Studio, entry: Entry, passed: DeadlinePassed) -> None:
-    message = _not_ended(entry)
+    message = _not_ended(studio, entry)
     await studio.ledger.flag(entry.id, message)
     raise NeedsAttention(message) from passed
 
@@ -83,10 +87,13 @@ async def _cancel(studio: Studio, entry: Entry, passed: DeadlinePassed) -> Gener
     return generation
 
 
-def _not_ended(entry: Entry) -> str:
-    return (
-        f"shot {entry.shot.id!r}: generation {entry.generation_id} has not ended by its deadline"
-        f" ({entry.deadline_at:%Y-%m-%d %H:%M:%S} UTC) and may be billed. It is not bought again by itself. Look at the"
-        f" provider's console, then run: prefect-video cancel {entry.id},"
-        f" or prefect-video resolve {entry.id} --keep-waiting, --buy-again or --give-up"
+def _not_ended(studio: Studio, entry: Entry, cause: str = "") -> str:
+    return hold_message(
+        HoldReason.PAST_DEADLINE,
+        job=entry.id,
+        shot=entry.shot.id,
+        ledger=studio.ledger.command_option,
+        generation=entry.generation_id,
+        deadline=f"{entry.deadline_at:%Y-%m-%d %H:%M:%S}",
+        cause=cause,
     )

@@ -1,4 +1,4 @@
-"""How rows end without a video: writing it down with its cost, and telling it to whoever wanted the video."""
+"""End: records that a row ended without a video, with its cost, and raises that to the run that needs the video."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from prefect_video.errors import (
     GenerationFailed,
     GenerationLost,
     IllegalTransition,
+    NeedsAttention,
 )
 from prefect_video.generations import Generation
-from prefect_video.ledger import Entry, State
+from prefect_video.ledger import Entry, HoldReason, State, hold_message
 from prefect_video.ledger.records import UNFINISHED
-from prefect_video.studio import Studio
+from prefect_video.session.session import SessionEvent, Studio
 
 ERRORS: Final[Mapping[State, type[GenerationEnded]]] = MappingProxyType(
     {
@@ -48,9 +49,12 @@ async def end(
         actual_usd = Decimal(0)
     attention = None
     if state in (State.LOST, State.EXPIRED) and studio.settings.on_lost == "hold":
-        attention = (
-            f"{error} It was paid for and is not bought again by itself:"
-            f" prefect-video resolve {entry.id} --buy-again (or --give-up)"
+        attention = hold_message(
+            HoldReason.VIDEO_GONE,
+            job=entry.id,
+            shot=entry.shot.id,
+            ledger=studio.ledger.command_option,
+            cause=str(error),
         )
     try:
         entry = await studio.ledger.record_ended(
@@ -66,7 +70,7 @@ async def end(
         if entry.state in UNFINISHED:
             raise
         return entry
-    studio.tell("ended", entry, str(error))
+    studio.tell(SessionEvent.ENDED, entry, str(error))
     return entry
 
 
@@ -82,4 +86,29 @@ def demand_alive(entry: Entry) -> Entry:
         f"shot {entry.shot.id!r}: {entry.error_message or entry.state}",
         provider=entry.provider,
         generation_id=entry.generation_id,
+    )
+
+
+def demand_account(studio: Studio, entry: Entry) -> None:
+    """Refuses to ask another account about a row: its "not found" says nothing, and what it lists is not ours.
+
+    Raises:
+        NeedsAttention: The studio's key is not the one that the row was sent with; nothing was asked or written.
+    """
+    account = studio.provider.account.id
+    if entry.account == account:
+        return
+    raise NeedsAttention(
+        hold_message(
+            HoldReason.OTHER_ACCOUNT,
+            job=entry.id,
+            shot=entry.shot.id,
+            ledger=studio.ledger.command_option,
+            generation=entry.generation_id,
+            what=f"generation {entry.generation_id}" if entry.generation_id else "an unanswered submit",
+            account=entry.account,
+            credentials=entry.credentials,
+            used_account=account,
+            used_credentials=studio.credentials,
+        )
     )

@@ -9,10 +9,9 @@ from typing import Any
 from prefect_video.errors import DeadlinePassed, GenerationBlocked, GenerationFailed, GenerationInvalid
 from prefect_video.generations import POLICY_FAULTS, Generation, ProviderFault, Status
 from prefect_video.ledger import Entry, State
-from prefect_video.steps import overdue
-from prefect_video.steps.accounts import demand_account
-from prefect_video.steps.ending import ERRORS, demand_alive, end
-from prefect_video.studio import Studio
+from prefect_video.pipeline.steps.deadline import give_up
+from prefect_video.pipeline.steps.end import ERRORS, demand_account, demand_alive, end
+from prefect_video.session.session import SessionEvent, Studio
 from prefect_video.unbroken import to_its_end
 from prefect_video.waiting.schedule import expect
 
@@ -24,7 +23,7 @@ _ENDED: dict[Status, tuple[State, str]] = {
 }
 
 
-async def poll(studio: Studio, entry_id: str) -> Entry:
+async def poll(studio: Studio, entry: Entry) -> Entry:
     """Waits until a submitted generation ends and writes down how.
 
     Returns:
@@ -35,18 +34,18 @@ async def poll(studio: Studio, entry_id: str) -> Entry:
         DeadlinePassed: It has not ended in time and is left running.
         NeedsAttention: It has not ended in time and is held for a human, or it is another account's.
     """
-    entry = demand_alive(await studio.ledger.get(entry_id))
+    demand_alive(entry)
     if entry.state is not State.SUBMITTED or entry.generation_id is None:
         return entry
     demand_account(studio, entry)
     try:
         ended = await _end_of(studio, entry, entry.generation_id)
     except DeadlinePassed as passed:
-        ended = await overdue.give_up(studio, entry, passed)
+        ended = await give_up(studio, entry, passed)
     if isinstance(ended, Generation):
         return await record_end(studio, entry, ended)
     ended = demand_alive(ended)
-    studio.tell("completed", ended)
+    studio.tell(SessionEvent.COMPLETED, ended)
     return ended
 
 
@@ -58,8 +57,8 @@ async def record_end(studio: Studio, entry: Entry, generation: Generation) -> En
     """
     if generation.status is Status.COMPLETED:
         entry = await studio.ledger.record_completed(entry.id, generation)
-        studio.last_told[generation.id] = generation
-        studio.tell("completed", entry)
+        studio.fresh_generations.put(generation)
+        studio.tell(SessionEvent.COMPLETED, entry)
         return entry
     state, happened = _ENDED[generation.status]
     reason = f" ({generation.fault.code}: {generation.fault.message})" if generation.fault else ""
@@ -80,19 +79,19 @@ def _failure(fault: ProviderFault | None) -> type[GenerationFailed]:
 
 
 async def _end_of(studio: Studio, entry: Entry, generation_id: str) -> Generation | Entry:
-    """What the provider tells at the end, or the row once somebody else, a webhook's receiver, has written it."""
+    """Wait for the provider's last answer, or for the row once another process, a webhook's receiver, has moved it."""
     submitted_at = entry.submitted_at or entry.updated_at
-    told = studio.last_told.get(generation_id) or Generation(
+    latest = studio.fresh_generations.get(generation_id) or Generation(
         id=generation_id,
         provider=entry.provider,
         status=Status.PROCESSING,
         created_at=submitted_at,
         estimated_completion_at=entry.estimated_completion_at,
     )
-    if told.status.ended:
-        return told
+    if latest.status.ended:
+        return latest
     expected = expect(
-        told,
+        latest,
         duration_seconds=entry.shot.duration,
         work_seconds_per_second=studio.provider.capabilities.work_seconds_per_second,
         learned=await studio.times.of(entry.shot),
@@ -103,7 +102,7 @@ async def _end_of(studio: Studio, entry: Entry, generation_id: str) -> Generatio
         submitted_at=submitted_at,
         expected=expected,
         deadline_at=entry.deadline_at,
-        on_change=lambda _: studio.tell("polled", entry),
+        on_change=lambda _: studio.tell(SessionEvent.POLLED, entry),
         relaxed=studio.webhook_url(entry) is not None,
     )
     if studio.settings.webhook_url is None:

@@ -1,8 +1,10 @@
-"""What a run of a project came to, for people and for machines."""
+"""Reports: the outcome and the cost of a run of a project, for people and for programs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Literal
 
@@ -18,22 +20,26 @@ from prefect_video.errors import (
     GenerationExpired,
     GenerationFailed,
     GenerationLost,
+    LedgerError,
     NeedsAttention,
     PolicyRefused,
     ProviderUnavailable,
     QuotaExhausted,
-    ShotsFailed,
     StoreError,
 )
-from prefect_video.ledger import Entry, Intent
-from prefect_video.steps import Produced
-from prefect_video.steps.producing import InFlight
+from prefect_video.ledger import Entry, Intent, Ledger, State, command_line
+from prefect_video.ledger.hold_reasons import PROGRAM
+from prefect_video.pipeline.shot_run import DetachedShot, StoredShot
+
+logger = logging.getLogger(__name__)
 
 ShotStatus = Literal["stored", "failed", "cancelled", "held", "over_budget", "skipped", "in_flight"]
 
+_UNPAID: Final = frozenset({State.RESERVED, State.RELEASED})
+
 
 class ShotReport(BaseModel):
-    """What became of one take of one shot.
+    """The outcome of one take of one shot.
 
     Attributes:
         id: The shot's id; takes after the first add `@2`, `@3` ….
@@ -65,36 +71,38 @@ class ShotReport(BaseModel):
     asset: Asset | None = None
 
     @classmethod
-    def stored(cls, intent: Intent, produced: Produced, asset: Asset) -> ShotReport:
+    def stored(cls, intent: Intent, stored: StoredShot, asset: Asset) -> ShotReport:
         """The report of a shot that has its video."""
         return cls(
-            id=label(intent),
+            id=take_label(intent),
             status="stored",
             uri=asset.uri,
             sha256=asset.sha256,
             bytes=asset.bytes,
-            cached=produced.cached,
+            cached=stored.cached,
             generation_id=asset.generation_id,
             asset=asset,
         )
 
     @classmethod
-    def failed(cls, intent: Intent, error: Exception, *, status: ShotStatus | None = None) -> ShotReport:
-        """The report of a shot that has no video."""
+    def failed(
+        cls, intent: Intent, error: Exception, *, ledger: str | None, status: ShotStatus | None = None
+    ) -> ShotReport:
+        """Report on a shot that has no video; `ledger` is the `--ledger` that the commands in its message need."""
         return cls(
-            id=label(intent),
+            id=take_label(intent),
             status=status or _status_of(error),
             generation_id=getattr(error, "generation_id", None),
-            error=_told(error),
+            error=_message_with_remedy(error, ledger),
         )
 
     @classmethod
-    def in_flight(cls, intent: Intent, left: InFlight) -> ShotReport:
+    def in_flight(cls, intent: Intent, detached: DetachedShot) -> ShotReport:
         """The report of a shot that is left at the provider."""
         return cls(
-            id=label(intent),
+            id=take_label(intent),
             status="in_flight",
-            generation_id=left.entry.generation_id,
+            generation_id=detached.entry.generation_id,
         )
 
     def public(self) -> dict[str, Any]:
@@ -104,7 +112,7 @@ class ShotReport(BaseModel):
 
 
 class ProjectReport(BaseModel):
-    """What became of a project.
+    """The outcome of a project.
 
     Attributes:
         project: Its name.
@@ -120,7 +128,7 @@ class ProjectReport(BaseModel):
 
     @property
     def cost_usd(self) -> Decimal:
-        """What this run paid, as far as prices are known."""
+        """The amount that this run paid, as far as prices are known."""
         return sum((shot.cost_usd for shot in self.shots if shot.cost_usd is not None), Decimal(0))
 
     @property
@@ -148,16 +156,45 @@ class ProjectReport(BaseModel):
         }
 
 
-class ProjectFailed(ShotsFailed):
-    """A project ended with shots that were not stored; `report` tells of all of them."""
+async def add_costs(
+    reports: Sequence[ShotReport], intents: Sequence[Intent], ledger: Ledger, *, flow_run_id: str, since: datetime
+) -> tuple[ShotReport, ...]:
+    """Add to the reports of a run what it paid for each shot: a generation is paid for by the run that sent it.
 
-    def __init__(self, report: ProjectReport) -> None:
-        super().__init__(report.summary())
-        self.report = report
+    Args:
+        reports: One for each intent.
+        intents: What the run asked for.
+        ledger: Where its generations are.
+        flow_run_id: The run. A row that it has taken over is booked under it too, hence `since`.
+        since: When it began; what was sent before was paid for by an earlier run.
+    """
+    if all(report.cached for report in reports):
+        return tuple(reports)
+    try:
+        entries = await ledger.entries(flow_run_id=flow_run_id, limit=None)
+    except LedgerError as error:
+        logger.warning("what this run paid is not known: %s", error)
+        return tuple(report if report.cached else report.model_copy(update={"cost_usd": None}) for report in reports)
+    paid = _paid((entry for entry in entries if entry.sent_at and entry.sent_at >= since), intents)
+    return tuple(report.model_copy(update={"cost_usd": paid.get(report.id, Decimal(0))}) for report in reports)
 
 
-def label(intent: Intent | Entry) -> str:
-    """How a take of a shot is called in reports: `opening`, `opening@2`."""
+def _paid(sent: Iterable[Entry], intents: Sequence[Intent]) -> Mapping[str, Decimal | None]:
+    """Add up what was paid for each take, by its label; None where a price is not known."""
+    # A row may be named after another shot, which asked for the same video; one of a fallback is named after its own.
+    labels = {intent.fingerprint: take_label(intent) for intent in reversed(intents)}
+    paid: dict[str, Decimal | None] = {}
+    for entry in sent:
+        if entry.state not in _UNPAID:
+            name = labels.get(entry.fingerprint) or take_label(entry)
+            cost = entry.actual_usd if entry.actual_usd is not None else entry.reserved_usd
+            before = paid.get(name, Decimal(0))
+            paid[name] = None if cost is None or before is None else before + cost
+    return paid
+
+
+def take_label(intent: Intent | Entry) -> str:
+    """Name a take of a shot as reports do: `opening`, `opening@2`."""
     return intent.shot.id if intent.take == 1 else f"{intent.shot.id}@{intent.take}"
 
 
@@ -168,23 +205,28 @@ def as_number(amount: Decimal | None) -> float | int | None:
     return int(amount) if amount == amount.to_integral_value() else float(amount)
 
 
-_NEXT_STEPS: Final[Mapping[type[Exception], str]] = {
-    PolicyRefused: "Change the prompt; see: prefect-video review",
-    AuthenticationFailed: "Correct the key and run again",
-    QuotaExhausted: "Wait for the next period, or use another account",
-    GenerationFailed: "Run again to buy another attempt",
-    GenerationCancelled: "Run again to buy it anew",
-    ProviderUnavailable: "Run again later",
-    DownloadError: "It is paid and kept: prefect-video collect fetches it, or run again",
-    StoreError: "It is paid and kept: prefect-video collect stores it, or run again",
+_NEXT_STEPS: Final[Mapping[type[Exception], tuple[str, tuple[str, ...]]]] = {
+    PolicyRefused: ("Change the prompt; see: {command}", ("review",)),
+    AuthenticationFailed: ("Correct the key and run again", ()),
+    QuotaExhausted: ("Wait for the next period, or use another account", ()),
+    GenerationFailed: ("Run again to buy another attempt", ()),
+    GenerationCancelled: ("Run again to buy it anew", ()),
+    ProviderUnavailable: ("Run again later", ()),
+    DownloadError: ("It is paid and kept: run again, or fetch it with: {command}", ("collect",)),
+    StoreError: ("It is paid and kept: run again, or store it with: {command}", ("collect",)),
+    DeadlinePassed: ("When it ends, store it with: {command}", ("collect",)),
 }
+"""The next step after an error, and the command in it."""
 
 
-def _told(error: Exception) -> str:
-    """The error's message with the next step, unless it names one itself."""
+def _message_with_remedy(error: Exception, ledger: str | None) -> str:
+    """Return the error's message with the next step, unless it names one itself."""
     text = str(error) or type(error).__name__
     step = next((step for kind, step in _NEXT_STEPS.items() if isinstance(error, kind)), None)
-    return text if step is None or "prefect-video " in text else f"{text.rstrip('. ')}. {step}"
+    if step is None or f"{PROGRAM} " in text:
+        return text
+    advice, words = step
+    return f"{text.rstrip('. ')}. {advice.format(command=command_line(*words, ledger=ledger))}"
 
 
 def _status_of(error: Exception) -> ShotStatus:

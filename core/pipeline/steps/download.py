@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -11,18 +12,17 @@ from prefect_video.downloads import Downloaded
 from prefect_video.downloads import download as fetch
 from prefect_video.errors import GenerationExpired, NeedsAttention, NotPlayable, StoreError, UnreadableAnswer
 from prefect_video.generations import Generation, Status
-from prefect_video.ledger import Entry, State
+from prefect_video.ledger import Entry, HoldReason, State, hold_message
 from prefect_video.media import Media, check_media, probe
-from prefect_video.steps.accounts import demand_account
-from prefect_video.steps.ending import demand_alive, end
-from prefect_video.studio import Studio
+from prefect_video.pipeline.steps.end import demand_account, demand_alive, end
+from prefect_video.session.session import SessionEvent, Studio
 
 logger = logging.getLogger(__name__)
 
 _TRIES_OF_A_BAD_FILE: Final = 2
 
 
-async def download(studio: Studio, entry_id: str) -> Downloaded:
+async def download(studio: Studio, entry: Entry) -> Downloaded:
     """Fetches the video of a completed row into the spool and checks that it is what was asked for.
 
     Raises:
@@ -31,31 +31,28 @@ async def download(studio: Studio, entry_id: str) -> Downloaded:
         NeedsAttention: The provider serves a file that is not the video asked for, or it is another account's.
         StoreError: The spool cannot be written.
     """
-    entry = demand_alive(await studio.ledger.get(entry_id))
+    demand_alive(entry)
     demand_account(studio, entry)
     async with studio.download_slots:
-        studio.tell("downloading", entry)
+        studio.tell(SessionEvent.DOWNLOADING, entry)
         for left in reversed(range(_TRIES_OF_A_BAD_FILE)):
             fetched = await _fetch(studio, entry)
             try:
-                await _checked(fetched.path, entry)
+                media = await _checked(fetched.path, entry)
             except NotPlayable as error:
                 fetched.path.unlink(missing_ok=True)
                 logger.warning("shot %s: %s%s", entry.shot.id, error, "; fetching it again" if left else "")
                 if not left:
                     await _hold(studio, entry, error)
             else:
-                studio.tell("downloaded", entry)
-                return fetched
+                studio.tell(SessionEvent.DOWNLOADED, entry)
+                return replace(fetched, media=media)
     raise AssertionError("unreachable: the last try returns or raises")
 
 
 async def _fetch(studio: Studio, entry: Entry) -> Downloaded:
-    generation = studio.last_told.pop(entry.generation_id or "", None)
-    if generation is None or generation.result is None:
-        # A webhook's receiver has asked the provider already and left the answer.
-        generation = await studio.ledger.take_told(entry.account, entry.generation_id or "")
-    if generation is None or generation.result is None:
+    generation = await studio.fresh_generations.pop(entry.account, entry.generation_id or "")
+    if generation is None:
         generation = await _retrieve(studio, entry)
     assert generation.result is not None
 
@@ -103,9 +100,13 @@ async def _checked(path: Path, entry: Entry) -> Media:
 
 
 async def _hold(studio: Studio, entry: Entry, error: NotPlayable) -> None:
-    message = (
-        f"shot {entry.shot.id!r}: generation {entry.generation_id} is completed and its file is not the video asked"
-        f" for: {error}. Decide: prefect-video resolve {entry.id} --buy-again (or --give-up)"
+    message = hold_message(
+        HoldReason.WRONG_VIDEO,
+        job=entry.id,
+        shot=entry.shot.id,
+        ledger=studio.ledger.command_option,
+        generation=entry.generation_id,
+        cause=str(error),
     )
     await studio.ledger.flag(entry.id, message)
     raise NeedsAttention(message) from error

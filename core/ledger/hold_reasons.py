@@ -1,0 +1,145 @@
+"""Hold reasons: why a job waits for a human, in which words that is said, and the commands that decide it.
+
+The one place of the package that writes command lines: the command line, the API and the flows all show what stands
+here. Each command is complete, with the `--ledger` that it needs, so that it can be pasted into a shell.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+PROGRAM: Final = "prefect-video"
+
+
+class HoldReason(StrEnum):
+    """Why a job waits for a human."""
+
+    SUBMIT_UNANSWERED = "submit_unanswered"
+    OTHER_ACCOUNT = "other_account"
+    VIDEO_GONE = "video_gone"
+    PAST_DEADLINE = "past_deadline"
+    VIDEO_UNREACHABLE = "video_unreachable"
+    WRONG_VIDEO = "wrong_video"
+    ORPHAN = "orphan"
+    NOT_ON_RECORD = "not_on_record"
+    GIVEN_UP = "given_up"
+
+
+class Remedy(NamedTuple):
+    """One decision that a human may take.
+
+    Attributes:
+        words: The command's words without the program's name; `{job}` and `{generation}` are filled in.
+        meaning: When to take it, or what it does; may be empty.
+    """
+
+    words: tuple[str, ...]
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class Hold:
+    """The words for one hold reason.
+
+    Attributes:
+        message: What has happened, with names in braces for what is filled in.
+        remedies: The decisions to choose from.
+    """
+
+    message: str
+    remedies: tuple[Remedy, ...]
+
+
+def _resolve(option: str, *values: str, meaning: str = "") -> Remedy:
+    return Remedy(("resolve", "{job}", option, *values), meaning)
+
+
+_ACCEPTED: Final = _resolve("--generation", "{generation}")
+_KEEP_WAITING: Final = _resolve("--keep-waiting", meaning="collect tries again")
+_BUY_AGAIN: Final = _resolve("--buy-again")
+_GIVE_UP: Final = _resolve("--give-up")
+
+HOLDS: Final[Mapping[HoldReason, Hold]] = MappingProxyType(
+    {
+        HoldReason.SUBMIT_UNANSWERED: Hold(
+            "shot {shot!r}: a submit was not answered and {cause}. It is not sent again, as it may have been paid."
+            " Look at the provider's console, then run:",
+            (_ACCEPTED._replace(meaning="it was accepted"), _resolve("--absent", meaning="it was not")),
+        ),
+        HoldReason.OTHER_ACCOUNT: Hold(
+            "shot {shot!r}: {what} belongs to account {account} (credentials {credentials!r}), and the key in use is"
+            " that of account {used_account} (credentials {used_credentials!r}). Run again with the key it was sent"
+            " with. If that key was replaced by a new one of the same account, run:",
+            (_ACCEPTED,),
+        ),
+        HoldReason.VIDEO_GONE: Hold(
+            "{cause} It was paid for and is not bought again by itself. Decide:", (_BUY_AGAIN, _GIVE_UP)
+        ),
+        HoldReason.PAST_DEADLINE: Hold(
+            "shot {shot!r}: generation {generation} has not ended by its deadline ({deadline} UTC) and may be billed."
+            " It is not bought again by itself.{cause} Look at the provider's console, then run:",
+            (Remedy(("cancel", "{job}")), _KEEP_WAITING, _BUY_AGAIN, _GIVE_UP),
+        ),
+        HoldReason.VIDEO_UNREACHABLE: Hold(
+            "shot {shot!r}: generation {generation} is made and paid, and its video cannot be fetched: {cause}. It is"
+            " not bought again by itself. Look at the provider's console, then decide:",
+            (_KEEP_WAITING, _BUY_AGAIN, _GIVE_UP),
+        ),
+        HoldReason.WRONG_VIDEO: Hold(
+            "shot {shot!r}: generation {generation} is completed and its file is not the video asked for: {cause}."
+            " Decide:",
+            (_BUY_AGAIN, _GIVE_UP),
+        ),
+        HoldReason.ORPHAN: Hold(
+            "{cause}. It could not be cancelled and may be billed. Look at the provider's console, then run:",
+            (
+                _ACCEPTED._replace(meaning="to fetch it, once nothing else of this shot is in progress"),
+                _GIVE_UP,
+            ),
+        ),
+        HoldReason.NOT_ON_RECORD: Hold("{cause}. Once the ledger can be written, run:", (_ACCEPTED,)),
+        HoldReason.GIVEN_UP: Hold(
+            "shot {shot!r}: given up, and not bought again by any run. To change that:", (_BUY_AGAIN,)
+        ),
+    }
+)
+"""The words for each reason."""
+
+
+def hold_message(
+    reason: HoldReason, *, job: str, shot: str, ledger: str | None, generation: str | None = None, **details: str
+) -> str:
+    """Write why a job waits for a human, with the commands that decide it.
+
+    Args:
+        reason: The reason.
+        job: The job's id.
+        shot: The shot's id.
+        ledger: The value of `--ledger` by which commands find the job; None where they need none.
+        generation: The provider's id, where it is known.
+        **details: The other names in braces of the reason's message.
+    """
+    hold = HOLDS[reason]
+    names = {"job": job, "shot": shot, "generation": generation or "ID", **details}
+    return f"{hold.message.format(**names)} {_choices(hold.remedies, names, ledger)}"
+
+
+def _choices(remedies: tuple[Remedy, ...], names: Mapping[str, str], ledger: str | None) -> str:
+    commands = [command_line(*(word.format(**names) for word in remedy.words), ledger=ledger) for remedy in remedies]
+    meanings = [f" ({remedy.meaning})" if remedy.meaning else "" for remedy in remedies]
+    return ", or ".join(command + meaning for command, meaning in zip(commands, meanings, strict=True))
+
+
+def command_line(*words: str, ledger: str | None = None) -> str:
+    """Write a command of `prefect-video` as it is pasted into a shell.
+
+    Args:
+        *words: The command and its arguments.
+        ledger: The value of its `--ledger`; None for none.
+    """
+    return shlex.join([PROGRAM, *words, *(["--ledger", ledger] if ledger else [])])

@@ -1,0 +1,26 @@
+"""The pipeline: from a project to its stored videos, its plan and its report.
+
+It may import the session, and everything below that; it knows of no orchestrator, command line or service.
+"""
+
+from prefect_video.pipeline.cancel import Cancelled, cancel_rows
+from prefect_video.pipeline.collect import Collected, collect
+from prefect_video.pipeline.plan import Plan, PlannedShot, plan_project
+from prefect_video.pipeline.project_run import ProjectRun, run_project
+from prefect_video.pipeline.reports import ProjectReport, ShotReport
+from prefect_video.pipeline.shot_run import StepRunner
+
+__all__ = [
+    "Cancelled",
+    "Collected",
+    "Plan",
+    "PlannedShot",
+    "ProjectReport",
+    "ProjectRun",
+    "ShotReport",
+    "StepRunner",
+    "cancel_rows",
+    "collect",
+    "plan_project",
+    "run_project",
+]

@@ -1,0 +1,312 @@
+"""One run of a project: prepare its takes, claim them all at once, run them side by side, report on each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from prefect_video.assets import Asset
+from prefect_video.errors import (
+    AuthenticationFailed,
+    BudgetExceeded,
+    CircuitOpen,
+    QuotaExhausted,
+    VideoError,
+)
+from prefect_video.ledger import Claim, ClaimOutcome, Intent, State
+from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
+from prefect_video.pipeline.routing import Candidate, TakeRequest, build_take_requests, load_existing, sessions_of
+from prefect_video.pipeline.shot_run import DetachBarrier, DetachedShot, DetachToken, StepRunner, StoredShot, run_shot
+from prefect_video.pipeline.steps.claim import (
+    ClaimOptions,
+    claim_shots,
+    copy_to_project,
+    find_assets,
+    load_copies,
+    project_budgets,
+)
+from prefect_video.session.session import Studio
+from prefect_video.shots import Project, Shot
+from prefect_video.unbroken import to_its_end
+
+logger = logging.getLogger(__name__)
+
+OnReport = Callable[[ShotReport], None]
+
+FALLBACK_ERRORS: Final = (CircuitOpen, QuotaExhausted, BudgetExceeded)
+"""For these the next candidate is tried, where nothing is owed for the first: waiting a little will not help."""
+
+
+async def run_project(
+    session: Studio,
+    project: Project,
+    *,
+    others: Sequence[Studio] = (),
+    runner: StepRunner | None = None,
+    refresh: bool = False,
+    flow_run_id: str | None = None,
+    on_report: OnReport | None = None,
+    wait: bool = True,
+) -> ProjectReport:
+    """Make every shot of a project that is not stored yet; a shot that fails fails alone.
+
+    Args:
+        session: The account that makes the shots.
+        project: The shots.
+        others: Further accounts, with the same ledger and store: those that `provider: auto` may choose from too,
+            and those that the project's fallbacks name.
+        runner: Runs the steps; plain coroutines unless an orchestrator gives its own.
+        refresh: Buy again what is stored.
+        flow_run_id: The run on whose behalf, within which attempts are counted; None makes up an id of its own.
+        on_report: Called with the report of each shot as it ends.
+        wait: Wait for the videos; otherwise leave as soon as the last shot is at the provider, with what is not done
+            by then `in_flight` for `collect`.
+
+    Returns:
+        One report for each take of each shot.
+
+    Raises:
+        InvalidInput: A shot cannot be made; nothing was sent.
+        BudgetExceeded: The project does not fit a limit; nothing was sent.
+        LedgerError: The ledger cannot be used; nothing was sent.
+    """
+    run = ProjectRun(
+        project,
+        [session, *others],
+        flow_run_id or f"run-{uuid.uuid4()}",
+        runner=runner or StepRunner(),
+        refresh=refresh,
+        on_report=on_report,
+        wait=wait,
+    )
+    return await run.run()
+
+
+@dataclass
+class ProjectRun:
+    """One run of a project.
+
+    Attributes:
+        project: The shots.
+        sessions: The accounts that are open, the one that makes the shots first.
+        flow_run_id: The run's id, which ledger rows are booked under.
+        runner: Runs the steps.
+        refresh: Buy again what is stored.
+        on_report: Called with the report of each take as it ends.
+        wait: Wait for the videos, instead of leaving when all are submitted.
+    """
+
+    project: Project
+    sessions: Sequence[Studio]
+    flow_run_id: str
+    runner: StepRunner
+    refresh: bool = False
+    on_report: OnReport | None = None
+    wait: bool = True
+    _copies: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
+    _not_started: set[TakeRequest] = field(default_factory=set, init=False)
+    _reports_by_shot: dict[str, list[asyncio.Task[ShotReport]]] = field(default_factory=dict, init=False)
+    _rejected_keys: dict[int, AuthenticationFailed] = field(default_factory=dict, init=False)
+
+    async def run(self) -> ProjectReport:
+        """Prepare, claim, run, report.
+
+        Raises:
+            VideoError: The run was refused as a whole; nothing was sent.
+        """
+        began, began_at = time.monotonic(), datetime.now(UTC)
+        takes = await self._prepare()
+        await self._claim(takes)
+        reports = await self._run_takes(takes)
+        shots = await add_costs(
+            reports,
+            [take.intent for take in takes],
+            self.sessions[0].ledger,
+            flow_run_id=self.flow_run_id,
+            since=began_at,
+        )
+        return ProjectReport(project=self.project.name, shots=shots, seconds=time.monotonic() - began)
+
+    # Prepare
+
+    async def _prepare(self) -> list[TakeRequest]:
+        options = ClaimOptions(
+            refresh=self.refresh,
+            ttl_seconds=self.sessions[0].settings.ttl_seconds,
+            flow_run_id=self.flow_run_id,
+        )
+        return await build_take_requests(self.project, self.sessions, options)
+
+    # Claim
+
+    async def _claim(self, takes: Sequence[TakeRequest]) -> None:
+        """Claim everything, account by account; when the project must fit as a whole and does not, keep nothing.
+
+        Raises:
+            BudgetExceeded: It does not fit; nothing was sent.
+        """
+        try:
+            await self._prefer_existing(takes)
+            for session in sessions_of(takes):
+                await self._claim_at(session, [take for take in takes if take.session is session])
+            for session in self.sessions:
+                claims = [take.claim for take in takes if take.claim and take.session is session]
+                self._copies |= await load_copies(session, claims)
+        except BaseException:
+            await self._release_claims(takes, reason="the run was refused")
+            raise
+
+    async def _prefer_existing(self, takes: Sequence[TakeRequest]) -> None:
+        """Let what is stored, in progress or held decide how a take is made, before prices and health do."""
+        candidates = [candidate for take in takes for candidate in take.candidates]
+        for session in sessions_of(candidates):
+            intents = [candidate.intent for candidate in candidates if candidate.session is session]
+            # Not for its answer, which the claim gives: a row whose file is missing is marked as lost by it.
+            await self.runner.run_step(find_assets, session, intents)
+        undecided = [take for take in takes if len(take.candidates) > 1]
+        if undecided:
+            await load_existing(self.sessions[0].ledger, undecided)
+        for take in undecided:
+            take.prefer_existing()
+
+    async def _claim_at(self, session: Studio, takes: Sequence[TakeRequest]) -> None:
+        partial = self.project.over_budget == "fit" or bool(self.project.fallbacks)
+        budgets = project_budgets(session, self.project)
+        claims = await claim_shots(session, [take.intent for take in takes], budgets=budgets, partial=partial)
+        for take, claim in zip(takes, claims, strict=True):
+            take.claim = claim
+        for claim in claims:
+            if claim.kind is ClaimOutcome.OVER_BUDGET and not partial:
+                raise BudgetExceeded(f"project {self.project.name!r}: {claim.refusal}. Nothing was sent.")
+
+    async def _release_claims(self, takes: Iterable[TakeRequest], *, reason: str | None = None) -> None:
+        """Let go of rows that nothing was done with; with a reason, release what is only reserved."""
+        for take in takes:
+            claim = take.claim
+            if claim is None or claim.kind is not ClaimOutcome.ACQUIRED or claim.entry is None:
+                continue
+            if reason and claim.entry.state is State.RESERVED:
+                await take.session.ledger.release(claim.entry.id, reason)
+            else:
+                await take.session.ledger.let_go([claim.entry.id])
+
+    # Run
+
+    async def _run_takes(self, takes: Sequence[TakeRequest]) -> list[ShotReport]:
+        """Run everything that was claimed, side by side; the reports are in the same order."""
+        barrier = None if self.wait else DetachBarrier()
+        self._not_started = set(takes)
+        tasks: list[asyncio.Task[ShotReport]] = []
+        for take in takes:
+            token = barrier.register() if barrier else None
+            task = asyncio.create_task(self._run_take(take, token), name=take_label(take.intent))
+            self._reports_by_shot.setdefault(take.shot.id, []).append(task)
+            tasks.append(task)
+        try:
+            return await asyncio.gather(*tasks)
+        except BaseException:
+            await to_its_end(self._stop(tasks))
+            raise
+
+    async def _stop(self, tasks: Sequence[asyncio.Task[ShotReport]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._release_claims(self._not_started)
+
+    async def _run_take(self, take: TakeRequest, token: DetachToken | None) -> ShotReport:
+        """Run one take; whatever goes wrong with it is its report, so that it fails alone."""
+        self._not_started.discard(take)
+        name = f"{take.intent.project}/{take_label(take.intent)}"
+        ledger = take.session.ledger.command_option
+        try:
+            report = await self._skip(take)
+            if report is None:
+                try:
+                    report = await self._try_candidates(take, token)
+                except VideoError as error:
+                    logger.error("%s: %s", name, error)
+                    report = ShotReport.failed(take.intent, error, ledger=ledger)
+                except Exception as error:
+                    logger.exception("%s: unexpected error", name)
+                    report = ShotReport.failed(take.intent, error, ledger=ledger)
+        except BaseException:
+            await to_its_end(self._release_claims([take]))
+            raise
+        finally:
+            # Also where it failed: the others must not wait for it.
+            if token:
+                token.mark_submitted()
+        if self.on_report:
+            self.on_report(report)
+        return report
+
+    async def _skip(self, take: TakeRequest) -> ShotReport | None:
+        """Report on a take that is not worth trying; None for one that is."""
+        ledger = take.session.ledger.command_option
+        if missing := await self._failed_dependencies(take.shot):
+            reason = f"it depends on {missing}, which failed"
+            await self._release_claims([take], reason=reason)
+            return ShotReport.failed(take.intent, VideoError(reason), ledger=ledger, status="skipped")
+        if rejected := self._rejected_keys.get(id(take.session)):
+            await self._release_claims([take], reason="the key was refused")
+            return ShotReport.failed(take.intent, rejected, ledger=ledger)
+        return None
+
+    async def _failed_dependencies(self, shot: Shot) -> str:
+        needed = [task for shot_id in shot.depends_on for task in self._reports_by_shot.get(shot_id, ())]
+        reports = await asyncio.gather(*(asyncio.shield(task) for task in needed))
+        return ", ".join(dict.fromkeys(repr(report.id) for report in reports if report.status != "stored"))
+
+    async def _try_candidates(self, take: TakeRequest, token: DetachToken | None) -> ShotReport:
+        """Make a take by its first candidate, and by the next one where the account of the first cannot serve."""
+        claim, failure = take.claim, None
+        for candidate in take.candidates:
+            session, changes = candidate.session, take.changes_by(candidate)
+            if failure is not None:
+                claim = await self._claim_candidate(candidate)
+                name = f"{self.project.name}/{take_label(candidate.intent)}"
+                logger.warning("%s: %s; %s", name, failure, "; ".join(changes))
+            assert claim is not None
+            budgets = project_budgets(session, self.project)
+            try:
+                result = await run_shot(session, claim, budgets=budgets, runner=self.runner, token=token)
+                return await self._report(session, claim.intent, result, changes)
+            except AuthenticationFailed as error:
+                self._rejected_keys[id(session)] = error
+                raise
+            except FALLBACK_ERRORS as error:
+                if await self._has_job(candidate):
+                    raise
+                failure = error
+        assert failure is not None
+        raise failure
+
+    async def _claim_candidate(self, candidate: Candidate) -> Claim:
+        budgets = project_budgets(candidate.session, self.project)
+        return (await claim_shots(candidate.session, [candidate.intent], budgets=budgets, partial=True))[0]
+
+    async def _has_job(self, candidate: Candidate) -> bool:
+        """Look up if a candidate that failed may be owed for all the same: its row is not over, or is held."""
+        return (await candidate.session.ledger.answers([candidate.intent])) != [None]
+
+    # Report
+
+    async def _report(
+        self, session: Studio, intent: Intent, result: StoredShot | DetachedShot, changes: Sequence[str]
+    ) -> ShotReport:
+        degraded = "; ".join(changes) or None
+        if isinstance(result, DetachedShot):
+            return ShotReport.in_flight(intent, result).model_copy(update={"degraded": degraded})
+        asset = await self._place_in_project(session, result, intent)
+        return ShotReport.stored(intent, result, asset).model_copy(update={"degraded": degraded})
+
+    async def _place_in_project(self, session: Studio, stored: StoredShot, intent: Intent) -> Asset:
+        known = self._copies.get((stored.entry.id, intent.shot.id))
+        return known or await copy_to_project(session, stored.entry, stored.asset, intent)

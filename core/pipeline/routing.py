@@ -1,0 +1,304 @@
+"""Routing: every take of a project, with the accounts that can make it and the form that each would make.
+
+An account that cannot make a shot is passed over; of those that can, the cheapest or the fastest goes first. An unknown
+price is not a low one: such accounts come last.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import chain
+from typing import Final
+
+from prefect_video.errors import InvalidInput, Unsupported
+from prefect_video.ledger import Claim, Entry, Intent, Ledger, State
+from prefect_video.pipeline.steps.claim import ClaimOptions, build_intents, reference_digests
+from prefect_video.providers.fitting import adapt
+from prefect_video.session.session import Studio
+from prefect_video.shots import Fallback, Project, Shot
+
+logger = logging.getLogger(__name__)
+
+_NAMES_SHOWN: Final = 5
+
+
+@dataclass(frozen=True)
+class Route:
+    """One account that can make a shot.
+
+    Attributes:
+        session: The account's session.
+        shot: The shot in the form that is requested there.
+        changes: Differences from the shot as the project has it, one sentence each.
+    """
+
+    session: Studio
+    shot: Shot
+    changes: tuple[str, ...] = ()
+
+    @property
+    def usd(self) -> Decimal | None:
+        """The expected cost of one take; None when the price is not known."""
+        return self.session.provider.estimate(self.shot)
+
+    async def seconds(self) -> float:
+        """Return how long one take should take: as learned from such shots, else as the provider is known for."""
+        if learned := await self.session.times.of(self.shot):
+            return learned.median_seconds
+        least, most = self.session.provider.capabilities.work_seconds_per_second
+        return self.shot.length_seconds * (least + most) / 2
+
+
+@dataclass(eq=False)
+class Candidate:
+    """One route by which one take could be made.
+
+    Attributes:
+        route: The account, and the form of the shot there.
+        intent: The ledger's request for it.
+        is_fallback: Whether it gives something up.
+        existing: The ledger's row for it: stored, in progress or held; see `load_existing`.
+    """
+
+    route: Route
+    intent: Intent
+    is_fallback: bool = False
+    existing: Entry | None = None
+
+    @property
+    def session(self) -> Studio:
+        """The account's session."""
+        return self.route.session
+
+    @property
+    def has_existing_job(self) -> bool:
+        """True where its row is one for this take to have, so that nothing else may be bought.
+
+        A fallback's row counts while it may still be owed for, and was begun for this very shot. Once it is stored,
+        only the run that made it is content with it: a later one may get what the project really asks for.
+        """
+        if self.existing is None or not self.is_fallback:
+            return self.existing is not None
+        of_this_shot = (self.existing.project, self.existing.shot.id) == (self.intent.project, self.intent.shot.id)
+        of_this_run = self.existing.flow_run_id == self.intent.flow_run_id
+        return of_this_shot and (self.existing.state is not State.STORED or of_this_run)
+
+
+@dataclass(eq=False)
+class TakeRequest:
+    """One take of one shot.
+
+    Attributes:
+        shot: The shot as the project has it.
+        candidates: The routes to it, the first one to try in front, fallbacks last.
+        refusals: Reasons why other accounts cannot make it, by their names.
+        claim: The ledger's answer for the first candidate.
+    """
+
+    shot: Shot
+    candidates: tuple[Candidate, ...]
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    claim: Claim | None = None
+
+    @property
+    def session(self) -> Studio:
+        """The session of the candidate that is tried first."""
+        return self.candidates[0].session
+
+    @property
+    def intent(self) -> Intent:
+        """The request of the candidate that is tried first."""
+        return self.candidates[0].intent
+
+    def prefer_existing(self) -> None:
+        """Put the candidate in front whose video or row exists, whatever its price and its provider's health are."""
+        first = min(self.candidates, key=_precedence)
+        self.candidates = (first, *(candidate for candidate in self.candidates if candidate is not first))
+
+    def changes_by(self, candidate: Candidate) -> Sequence[str]:
+        """Return how a candidate's video differs from that of the first; a fallback names its account itself."""
+        first = self.candidates[0]
+        if candidate is first or candidate.is_fallback:
+            return candidate.route.changes
+        became = f"provider: {first.session.credentials} became {candidate.session.credentials}"
+        return (became, *candidate.route.changes)
+
+
+async def build_take_requests(project: Project, sessions: Sequence[Studio], options: ClaimOptions) -> list[TakeRequest]:
+    """Build every take of every shot with its candidates, the best first; nothing is sent or spent.
+
+    Args:
+        project: The shots.
+        sessions: The accounts that are open; a project that is not routed uses the first.
+        options: The options that all claims share.
+
+    Raises:
+        InvalidInput: Some shots cannot be made; one line for each reason.
+    """
+    accounts = [session for session in sessions if session.credentials in project.accounts]
+    accounts = accounts if project.is_routed and accounts else list(sessions[:1])
+    unhealthy = {id(account) for account in accounts if not await _is_healthy(account)} if len(accounts) > 1 else set()
+    problems: dict[str, list[str]] = {}
+    takes: list[TakeRequest] = []
+    for shot in project.shots:
+        try:
+            routes, refusals = await routes_for(shot, project, accounts)
+            # Sorting is stable: among the healthy, and among the others, the order stays.
+            routes.sort(key=lambda route: id(route.session) in unhealthy)
+            fallbacks = list(_fallback_routes(shot, project, routes, sessions))
+            digests = await reference_digests(shot)
+        except InvalidInput as error:
+            problems.setdefault(str(error).removeprefix(f"shot {shot.id!r}: "), []).append(shot.id)
+            continue
+        for candidates in _candidates(shot, project, routes, fallbacks, digests, options):
+            takes.append(TakeRequest(shot, candidates, refusals))
+    if problems:
+        raise InvalidInput("\n".join(f"{_named(shots)}: {problem}" for problem, shots in problems.items()))
+    return takes
+
+
+def _candidates(
+    shot: Shot,
+    project: Project,
+    routes: Iterable[Route],
+    fallbacks: Iterable[Route],
+    digests: Mapping[str, str],
+    options: ClaimOptions,
+) -> list[tuple[Candidate, ...]]:
+    """Build the candidates of each take; two routes that come to the same request at one account are one."""
+    takes: list[dict[tuple[int, str], Candidate]] = [{} for _ in range(shot.takes)]
+    for is_fallback, route in chain(((False, route) for route in routes), ((True, route) for route in fallbacks)):
+        intents = build_intents(route.session, route.shot, project, digests, options)
+        for candidates, intent in zip(takes, intents, strict=True):
+            key = (id(route.session), intent.fingerprint)
+            candidates.setdefault(key, Candidate(route, intent, is_fallback))
+    return [tuple(candidates.values()) for candidates in takes]
+
+
+async def load_existing(ledger: Ledger, takes: Iterable[TakeRequest]) -> None:
+    """Read, in one query, the rows that exist for all candidates; `TakeRequest.prefer_existing` then uses them."""
+    candidates = [candidate for take in takes for candidate in take.candidates]
+    rows = await ledger.answers([candidate.intent for candidate in candidates])
+    for candidate, row in zip(candidates, rows, strict=True):
+        candidate.existing = row
+
+
+def sessions_of(requests: Iterable[TakeRequest | Candidate]) -> list[Studio]:
+    """Return the sessions that candidates, or the first candidates of takes, lead to, in the order of their shots."""
+    return list({id(request.session): request.session for request in requests}.values())
+
+
+async def routes_for(shot: Shot, project: Project, sessions: Sequence[Studio]) -> tuple[list[Route], Mapping[str, str]]:
+    """Find every route to a shot, the best first, and why the other accounts cannot make it, by their names.
+
+    Args:
+        shot: The shot as the project has it.
+        project: Its preference, and whether a shot may be adapted.
+        sessions: The accounts to choose from.
+
+    Raises:
+        InvalidInput: None can make it; the message says why, for each.
+    """
+    found: list[Route] = []
+    refusals: dict[str, str] = {}
+    for session in sessions:
+        try:
+            found.append(_route(shot, session, adaptable=project.adapt))
+        except InvalidInput as error:
+            refusals[session.credentials] = str(error)
+    if not found:
+        raise InvalidInput("\n".join(refusals.values()))
+    if project.prefer == "fastest":
+        seconds = {id(route): await route.seconds() for route in found}
+        return sorted(found, key=lambda route: (len(route.changes), seconds[id(route)])), refusals
+    return sorted(found, key=_price), refusals
+
+
+def fallback_route(shot: Shot, fallback: Fallback, sessions: Sequence[Studio], current: Studio, *, at: Studio) -> Route:
+    """Build the route that a fallback names.
+
+    Args:
+        shot: The shot as the project has it.
+        fallback: The parts to give up.
+        sessions: The accounts that are open, by the name that the fallback may use.
+        current: The account that makes the shot where nothing is given up.
+        at: The account that is used where the fallback names none.
+
+    Raises:
+        InvalidInput: The account cannot make it so either, or is not open.
+    """
+    session = at
+    if fallback.provider is not None:
+        named = [candidate for candidate in sessions if candidate.credentials == fallback.provider]
+        if not named:
+            raise InvalidInput(f"fallback: provider {fallback.provider!r} is not open")
+        session = named[0]
+    given_up = fallback.model_dump(exclude={"provider"}, exclude_none=True)
+    if "resolution" in given_up:
+        # An exact size would win over it.
+        given_up["size"] = None
+    changed = {name: value for name, value in given_up.items() if value != getattr(shot, name)}
+    changes = tuple(f"{name}: {getattr(shot, name)!r} became {value!r}" for name, value in changed.items())
+    if session is not current:
+        changes = (f"provider: {current.credentials} became {session.credentials}", *changes)
+    if not changes:
+        raise Unsupported(f"shot {shot.id!r}: this fallback gives nothing up")
+    route = _route(shot.model_copy(update=changed), session, adaptable=False)
+    return Route(session, route.shot, changes)
+
+
+def _fallback_routes(
+    shot: Shot, project: Project, routes: Sequence[Route], sessions: Sequence[Studio]
+) -> Iterator[Route]:
+    """Yield the routes of the project's fallbacks; one that names no provider may go to every account of the shot."""
+    best = routes[0].session
+    for fallback in project.fallbacks:
+        for route in routes if fallback.provider is None else routes[:1]:
+            try:
+                yield fallback_route(shot, fallback, sessions, best, at=route.session)
+            except InvalidInput as error:
+                logger.debug("%s/%s: a fallback does not fit: %s", project.name, shot.id, error)
+
+
+def _route(shot: Shot, session: Studio, *, adaptable: bool) -> Route:
+    try:
+        session.provider.check(shot)
+        return Route(session, shot)
+    except Unsupported:
+        if not adaptable:
+            raise
+    adapted, changes = adapt(shot, session.provider.offered(shot))
+    session.provider.check(adapted)
+    return Route(session, adapted, tuple(changes))
+
+
+def _price(route: Route) -> tuple[int, bool, Decimal]:
+    usd = route.usd
+    return len(route.changes), usd is None, usd or Decimal(0)
+
+
+def _precedence(candidate: Candidate) -> tuple[int, bool]:
+    """Order candidates: a stored video, a row in progress (best at the account it was sent with), a held row, none."""
+    if not candidate.has_existing_job or candidate.existing is None:
+        return 3, False
+    if candidate.existing.state is State.STORED:
+        return 0, False
+    elsewhere = candidate.existing.account != candidate.intent.account
+    return 1 if candidate.existing.attention is None else 2, elsewhere
+
+
+def _named(shot_ids: Sequence[str]) -> str:
+    """Name shots, the first of them where there are many."""
+    if len(shot_ids) == 1:
+        return f"shot {shot_ids[0]!r}"
+    shown = ", ".join(map(repr, shot_ids[:_NAMES_SHOWN]))
+    left = len(shot_ids) - _NAMES_SHOWN
+    return f"shots {shown}" + (f" and {left} more" if left > 0 else "")
+
+
+async def _is_healthy(session: Studio) -> bool:
+    standing = await session.ledger.standing(session.provider.account.id)
+    return standing.breaker == "closed" and standing.quota_until is None

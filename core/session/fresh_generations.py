@@ -1,0 +1,47 @@
+"""Fresh generations: what the provider has answered last, so that the next step need not ask again."""
+
+from __future__ import annotations
+
+from prefect_video.generations import Generation
+from prefect_video.ledger import Ledger, ReceivedEvent
+
+
+class FreshGenerations:
+    """The last answers about generations, of this process and of the webhook receiver that shares its ledger.
+
+    Each is used up by the download, which needs the link to the video while it is new.
+
+    Args:
+        ledger: Where the receiver, which runs in another process, leaves its answers.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._generations: dict[str, Generation] = {}
+
+    def put(self, generation: Generation) -> None:
+        """Keep an answer for the next step in this process."""
+        self._generations[generation.id] = generation
+
+    async def leave(self, event: ReceivedEvent, generation: Generation) -> None:
+        """Keep an answer for the process that owns the generation's row, and hears of the event from the ledger."""
+        await self._ledger.leave_told(event, generation)
+
+    def get(self, generation_id: str) -> Generation | None:
+        """Return this process's last answer about a generation."""
+        return self._generations.get(generation_id)
+
+    async def pop(self, account: str, generation_id: str) -> Generation | None:
+        """Return the last answer that has a link to the video, and forget it; None where there is none."""
+        generation = self._generations.pop(generation_id, None)
+        if generation is None or generation.result is None:
+            generation = await self._ledger.take_told(account, generation_id)
+        return generation if generation is not None and generation.result is not None else None
+
+    def discard(self, generation_id: str | None) -> None:
+        """Forget an answer that no step of this process is going to use."""
+        self._generations.pop(generation_id or "", None)
+
+    def clear(self) -> None:
+        """Forget all answers of this process."""
+        self._generations.clear()

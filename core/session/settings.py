@@ -1,0 +1,147 @@
+"""Settings: how a session behaves, from `PREFECT_VIDEO_*`, from the credentials, or given by name."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from getpass import getuser
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field, ImportString, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from prefect_video.errors import InvalidInput
+from prefect_video.shots import PROMPT_LIMIT
+
+
+class EnvironmentSettings(BaseSettings):
+    """Settings that come from the environment, unless they are given."""
+
+    @classmethod
+    def from_environment(cls, **given: Any) -> Self:
+        """Read the settings, with what is given taking precedence; None counts as not given.
+
+        Raises:
+            InvalidInput: A variable or an argument is not usable.
+        """
+        try:
+            return cls(**{name: value for name, value in given.items() if value is not None})
+        except ValidationError as error:
+            first = error.errors(include_input=False)[0]
+            name = str(first["loc"][0])
+            variable = f"{cls.model_config.get('env_prefix', '')}{name.upper()}"
+            message = f"setting {name} ({variable}): {first['msg']}"
+        # Not chained: the cause would show what was given, which may be a secret.
+        raise InvalidInput(message)
+
+
+class SessionOverrides(BaseModel):
+    """The settings that an account's credentials may decide; None leaves one to the environment.
+
+    Attributes:
+        environment: Fingerprints are shared within one environment only.
+        max_in_flight: Generations of this process that may be unfinished at once; None for what the plan allows.
+        concurrency_limit: Name of a limit of the orchestrator's own that is held from submit to the end of poll.
+        submissions_per_minute: Submits of this process a minute, evenly spaced; None for no limit.
+        on_unknown: Whether to hold for a human, or send again, where a provider cannot tell whether it accepted.
+        on_lost: Whether to hold for a human, or buy a new one, where a provider no longer knows a generation.
+        deadline_seconds: How long after its submit a generation is waited for.
+        on_deadline: What to do with one that has not ended by then: cancel it where the provider still can, leave it
+            running for `collect`, or hold it for a human.
+        breaker_failures: Failures of the provider in a row that open the account's circuit breaker.
+        breaker_seconds: How long it stays open before one submit may try.
+        on_open: What a submit does while it is open: wait, or fail at once.
+    """
+
+    environment: Literal["development", "staging", "production"] = Field(
+        default="production", title="Environment", description="Stored videos are shared within one environment only."
+    )
+    max_in_flight: int | None = Field(
+        default=None, ge=1, title="At once", description="Unfinished generations; else what the plan allows."
+    )
+    concurrency_limit: str | None = Field(
+        default=None,
+        title="Prefect concurrency limit",
+        description="Name of a global concurrency limit that is held while the provider is at work;"
+        " `prefect-video doctor --fix` creates it.",
+    )
+    submissions_per_minute: float | None = Field(
+        default=None, gt=0, title="Submissions a minute", description="Evenly spaced; no limit when empty."
+    )
+    on_unknown: Literal["hold", "resubmit"] = Field(
+        default="hold",
+        title="Unanswered submits",
+        description="When the provider cannot tell whether it accepted: hold for a human, or send again.",
+    )
+    on_lost: Literal["hold", "resubmit"] = Field(
+        default="hold",
+        title="Lost generations",
+        description="When the provider no longer knows a paid generation: hold for a human, or buy it again.",
+    )
+    deadline_seconds: float | None = Field(
+        default=None, gt=0, title="Deadline", description="Seconds after its submit that a generation is waited for."
+    )
+    on_deadline: Literal["cancel", "leave", "hold"] | None = Field(
+        default=None,
+        title="At the deadline",
+        description="Cancel the generation, leave it running for `collect`, or hold it for a human.",
+    )
+    breaker_failures: int | None = Field(
+        default=None, ge=1, title="Breaker failures", description="Failures in a row that hold submits back; else 5."
+    )
+    breaker_seconds: float | None = Field(
+        default=None, gt=0, title="Breaker seconds", description="Until one submit may try again; else 300."
+    )
+    on_open: Literal["wait", "fail"] | None = Field(
+        default=None, title="While the breaker is open", description="Submits wait, or fail at once."
+    )
+
+    def session_overrides(self) -> Mapping[str, Any]:
+        """Return the settings that may be decided here, by their names; None for those that are not."""
+        return {name: getattr(self, name) for name in SessionOverrides.model_fields}
+
+
+class StudioSettings(SessionOverrides, EnvironmentSettings):
+    """The settings of a session; each field can be set as `PREFECT_VIDEO_<FIELD>` in the environment.
+
+    The fields that credentials may decide are described in `SessionOverrides`; here those have their defaults.
+
+    Attributes:
+        account_slots: Generations of the account that may be unfinished at once, over all processes and machines
+            that share the ledger; None for what the plan allows.
+        submit_patience_seconds: How long a submit that was turned away (429, no connection) is sent again.
+        settle_seconds: How long after a submit's outcome has become unknown its absence from the provider's list proves
+            nothing: longer than a submit can be on its way (`HttpSettings.submit_deadline_seconds`).
+        downloads_at_once: Videos downloaded and published at the same time.
+        anomalous_per_hour: Submissions per hour and account from which on an alert is raised; None for never.
+        screen_patterns: Regular expressions that no prompt may match, as a JSON list in the environment.
+        screen_longest: Most characters of a prompt.
+        screen_rule: `package.module.function` or `…:function`: answers why a shot is refused, or None; it may be async.
+        ttl_seconds: How old a stored asset may be to count as the answer; None for any age.
+        lease_seconds: How long after its last sign of life another machine's process counts as dead.
+        webhook_url: Public address of `prefect-video serve`, such as `https://video.example.com`, where providers
+            announce changes; what they are given is `{webhook_url}/webhooks/{provider}`. An address whose path
+            holds `/webhook` is taken as it is, with the row's id for `{job_id}`.
+        spool: Folder for videos on their way to the store.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PREFECT_VIDEO_", frozen=True, extra="ignore")
+
+    deadline_seconds: float = Field(default=3600.0, gt=0)
+    on_deadline: Literal["cancel", "leave", "hold"] = "leave"
+    breaker_failures: int = Field(default=5, ge=1)
+    breaker_seconds: float = Field(default=300.0, gt=0)
+    on_open: Literal["wait", "fail"] = "wait"
+    account_slots: int | None = Field(default=None, ge=1)
+    submit_patience_seconds: float = Field(default=900.0, ge=0)
+    settle_seconds: float = Field(default=90.0, ge=0)
+    downloads_at_once: int = Field(default=4, ge=1)
+    anomalous_per_hour: int | None = Field(default=None, ge=1)
+    screen_patterns: tuple[str, ...] = ()
+    screen_longest: int = Field(default=PROMPT_LIMIT, ge=1)
+    screen_rule: ImportString[Any] | None = None
+    ttl_seconds: float | None = Field(default=None, ge=0)
+    lease_seconds: float = Field(default=30.0, gt=0)
+    webhook_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@]+[^?#]*$")
+    spool: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()) / f"prefect-video-spool-{getuser()}")
