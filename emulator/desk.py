@@ -59,7 +59,7 @@ class Desk:
             Refusal: None that is known.
         """
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        account = self.engine.accounts.authenticate(f"Bearer {key}") if scheme == self._scheme else None
+        account = self.engine.accounts.authenticate(f"Bearer {key}") if scheme.lower() == self._scheme.lower() else None
         if account is None:
             raise Refusal("authentication", f"Missing or unknown API key; send Authorization: {self._scheme} KEY")
         return account
