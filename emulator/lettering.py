@@ -135,7 +135,7 @@ def transliterate(text: str) -> str:
 def _transliterate(char: str) -> str:
     if char.isspace() or _is_drawn(char):
         return char
-    plain = unidecode(char)
+    plain: str = unidecode(char)
     # The table ends at the basic plane and answers "[?]" for signs that it lacks.
     if plain and plain != "[?]":
         return plain

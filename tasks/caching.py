@@ -22,6 +22,7 @@ from prefect_video.assets import Asset
 from prefect_video.errors import VideoError
 from prefect_video.fingerprints import fingerprint
 from prefect_video.shots import as_shot
+from prefect_video.storage import exists_anywhere
 from prefect_video.studio import StudioSettings
 from prefect_video.tasks.blocking import run_to_end
 from prefect_video.tasks.studios import StudioRef, resolve_store
@@ -85,6 +86,6 @@ def _is_there(results: ResultStore, key: str, ref: StudioRef) -> bool:
 async def _exists(uri: str, store_name: str) -> bool:
     store = await resolve_store(store_name)
     try:
-        return uri in await store.exists_many([uri])
+        return uri in await exists_anywhere(store, [uri])
     finally:
         await store.aclose()
