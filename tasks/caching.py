@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,14 @@ def _last_and_free(results: ResultStore, key: str) -> tuple[str | None, str]:
 
 
 def _is_there(results: ResultStore, key: str, ref: StudioRef) -> bool:
-    answer = results.read(key).result
-    return isinstance(answer, Asset) and run_to_end(_exists(answer.uri, ref.store))
+    asset = results.read(key).result
+    if not isinstance(asset, Asset):
+        return False
+    # Read at each call: a `cache_expiration` would be fixed when the task is imported, before settings can be checked.
+    ttl_seconds = StudioSettings.from_environment().ttl_seconds
+    if ttl_seconds is not None and datetime.now(UTC) - asset.created_at > timedelta(seconds=ttl_seconds):
+        return False
+    return run_to_end(_exists(asset.uri, ref.store))
 
 
 async def _exists(uri: str, store_name: str) -> bool:

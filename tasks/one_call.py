@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import prefect.runtime
@@ -14,7 +13,6 @@ from prefect_video.opening import DEFAULT_PROJECT
 from prefect_video.production import produce_project
 from prefect_video.reports import ProjectFailed
 from prefect_video.shots import Project, Shot, as_shot
-from prefect_video.studio import StudioSettings
 from prefect_video.tasks.blocking import run_to_end
 from prefect_video.tasks.caching import FINGERPRINT
 from prefect_video.tasks.studios import StudioRef, open_studio
@@ -25,10 +23,8 @@ def _run_name() -> str:
     return f"generate {asked['project']}/{as_shot(asked['shot']).id}"
 
 
-_ttl_seconds = StudioSettings.from_environment().ttl_seconds
 _one_call: dict[str, Any] = {
     "cache_policy": FINGERPRINT,
-    "cache_expiration": timedelta(seconds=_ttl_seconds) if _ttl_seconds is not None else None,
     "persist_result": True,
     "result_serializer": "json",
     "task_run_name": _run_name,

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
+from prefect_video.service.settings import ServiceSettings
+from prefect_video.studio import StudioSettings
 from tests.test_layout import FOLDERS, ROOT
 
 Graph = dict[str, set[str]]
@@ -120,3 +125,20 @@ def test_a_circle_is_found_wherever_it_closes() -> None:
     assert set(circle) == {"a", "b", "c"}
     for module, imported in pairwise(circle):
         assert imported in graph[module].runtime | graph[module].typing
+
+
+def test_importing_reads_no_setting() -> None:
+    modules = [name for name in read_sources() if not name.endswith(("__main__", "migrations.env"))]
+    settings = [
+        f"{kind.model_config.get('env_prefix', '')}{name}".upper()
+        for kind in (StudioSettings, ServiceSettings)
+        for name in kind.model_fields
+    ]
+    assert "PREFECT_VIDEO_TTL_SECONDS" in settings
+    run = subprocess.run(
+        [sys.executable, "-c", "".join(f"import {name}\n" for name in modules)],
+        env={**os.environ, **dict.fromkeys(settings, "nonsense")},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
