@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -18,6 +17,7 @@ import tenacity
 from prefect_video.errors import BrokenDownload, DownloadError, LinkExpired, LinkRefused
 from prefect_video.links import LinkPolicy, origin, redact
 from prefect_video.media import Media
+from prefect_video.retry_policy import is_retryable, retrying
 from prefect_video.storage.answers import check_answer, first_byte, follow, version_of
 from prefect_video.storage.download_client import DEFAULT_SETTINGS, DownloadSettings, open_download_client
 from prefect_video.storage.spool import Spool, Version
@@ -173,12 +173,13 @@ class _Transfer:
         return Downloaded(spool.path, spool.sha256, spool.size)
 
     def _retrying(self) -> tenacity.AsyncRetrying:
-        return tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(self._worth_a_try),
+        return retrying(
+            self._settings.backoff_seconds,
+            self._settings.backoff_limit_seconds,
             stop=lambda _: self._is_spent(),
-            wait=self._wait,
+            retry=self._worth_a_try,
+            attempts=lambda: self._fruitless,
             before_sleep=self._tell,
-            reraise=True,
         )
 
     def _is_spent(self) -> bool:
@@ -190,16 +191,8 @@ class _Transfer:
     def _worth_a_try(self, error: BaseException) -> bool:
         if isinstance(error, LinkExpired):
             return self._refresh is not None and self._refreshes < self._settings.refreshes
-        if isinstance(error, BrokenDownload) and error.retryable:
-            return (error.retry_after or 0.0) <= self._settings.retry_after_limit_seconds
-        return False
-
-    def _wait(self, state: tenacity.RetryCallState) -> float:
-        settings = self._settings
-        doubled = settings.backoff_seconds * 2.0 ** max(0, self._fruitless - 1)
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, DownloadError) else None
-        return max(random.uniform(0.0, min(doubled, settings.backoff_limit_seconds)), asked or 0.0)
+        patience = self._settings.retry_after_limit_seconds
+        return isinstance(error, BrokenDownload) and is_retryable(error) and (error.retry_after or 0.0) <= patience
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

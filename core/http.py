@@ -28,6 +28,7 @@ from prefect_video.errors import (
     RateLimited,
     SubmitUnknown,
 )
+from prefect_video.retry_policy import retrying
 
 Params = Mapping[str, str | int]
 Part = tuple[str | None, str | bytes] | tuple[str | None, bytes, str]
@@ -175,14 +176,14 @@ class ApiClient:
         Raises:
             ProviderError: What the answer meant, or `ProviderUnavailable` when there was none.
         """
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(_worth_repeating),
-            stop=tenacity.stop_after_attempt(self.settings.attempts),
-            wait=self._delay,
-            reraise=True,
+        settings = self.settings
+        attempt = retrying(
+            settings.backoff_seconds,
+            settings.backoff_limit_seconds,
+            stop=tenacity.stop_after_attempt(settings.attempts),
         )
         try:
-            response: httpx.Response = await retrying(self._send_free, method, path, params, json)
+            response: httpx.Response = await attempt(self._send_free, method, path, params, json)
         except QuotaExhausted as error:
             # A quota is about buying: what costs nothing can be asked again, and what is paid is not given up for it.
             raise RateLimited(
@@ -293,14 +294,6 @@ class ApiClient:
             f"{self._provider}: no answer from {host} ({_cause(error)})", provider=self._provider
         )
 
-    def _delay(self, state: tenacity.RetryCallState) -> float:
-        backoff = tenacity.wait_random_exponential(
-            multiplier=self.settings.backoff_seconds, max=self.settings.backoff_limit_seconds
-        )(state)
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, ProviderError) else None
-        return max(backoff, asked or 0.0)
-
 
 def _key_in(headers: Mapping[str, str]) -> bytes:
     key = headers.get("Authorization", "").rpartition(" ")[2]
@@ -316,7 +309,3 @@ def _cause(error: httpx.RequestError | TimeoutError) -> str:
 def _is_refusal(status: int) -> bool:
     """Whether a paid request was turned down for certain: a 4xx, or a redirect that was to be repeated elsewhere."""
     return 400 <= status < 500 or status in (301, 307, 308)
-
-
-def _worth_repeating(error: BaseException) -> bool:
-    return isinstance(error, ProviderError) and error.retryable

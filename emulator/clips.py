@@ -4,56 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
-from prefect_video.emulator.generation import FPS, Order
+from prefect_video.emulator.generation import Order
 from prefect_video.emulator.settings import EmulatorSettings
-
-LOOK = 1
-"""Version of the picture; goes into every clip's key, so that a new look never serves an old file."""
+from prefect_video.emulator.spec import Clip, ClipSpec
 
 PLATE_PROMPT = "One clip for every generation of this duration and shape"
-
-
-class ClipSpec(NamedTuple):
-    """All that decides the bytes of a clip; ``duration`` in seconds, ``width`` and ``height`` in pixels.
-
-    ``frames`` is the exact number of pictures where that is not ``duration * fps``.
-    """
-
-    seed: str
-    model: str
-    prompt: str
-    duration: int
-    width: int
-    height: int
-    frames: int | None = None
-    fps: int = FPS
-
-    @property
-    def key(self) -> str:
-        """Hash of the specification; also what the picture shows as its clip number."""
-        return hashlib.sha256(json.dumps([LOOK, *self]).encode()).hexdigest()[:24]
-
-
-class Clip(NamedTuple):
-    """A rendered clip.
-
-    Attributes:
-        video: The MP4 file.
-        thumbnail: The JPEG file.
-        size: Bytes of the MP4.
-        etag: Quoted SHA-256 of the MP4.
-    """
-
-    video: Path
-    thumbnail: Path
-    size: int
-    etag: str
 
 
 class ClipLibrary:

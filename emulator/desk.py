@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 from starlette.responses import Response
 
-from prefect_video.emulator.download import CountedResponse, serve_file
+from prefect_video.emulator.download import CountedResponse, serve_video
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.faults import FaultRule, Operation
 from prefect_video.emulator.gate import pass_gate
@@ -59,7 +59,7 @@ class Desk:
             Refusal: None that is known.
         """
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        account = self.engine.accounts.authenticate(f"Bearer {key}") if scheme == self._scheme else None
+        account = self.engine.accounts.authenticate(f"Bearer {key}") if scheme.lower() == self._scheme.lower() else None
         if account is None:
             raise Refusal("authentication", f"Missing or unknown API key; send Authorization: {self._scheme} KEY")
         return account
@@ -147,18 +147,15 @@ class Desk:
         generation = self.find(request, "content")
         if generation.status != "completed":
             raise Refusal("not_found", f"Generation {generation.id} has no video; it is {generation.status}")
-        clip = await self.engine.clip(generation)
 
-        def serve(generation: Generation, rule: FaultRule | None) -> Response:
-            cut = rule.fraction if rule is not None and rule.kind == "short_file" else 1.0
+        async def answer(rule: FaultRule | None) -> Response:
             if rule is not None and rule.kind == "expired_link":
                 raise Refusal("not_found", "The video is gone", status=410)
-            response = serve_file(request.headers, clip.video, int(clip.size * cut), clip.etag, "video/mp4")
-            if request.method == "GET" and response.status_code < 300:
-                self.engine.books.count("downloaded", prompt=generation.order.prompt)
-            return response
+            return await serve_video(self.engine, generation, rule)
 
-        response = await self.about(generation, "content", serve)
+        response = await pass_gate(
+            self.engine, "content", answer, prompt=generation.order.prompt, generation_id=generation.id
+        )
         return CountedResponse(response, lambda number: self.engine.books.count("download_bytes", amount=number))
 
     async def about(self, generation: Generation, operation: Operation, word: Wording) -> Response:

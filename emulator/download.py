@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable
+from email.utils import formatdate
 from pathlib import Path
-from typing import NamedTuple
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from prefect_video.emulator.engine import Engine
@@ -23,65 +21,18 @@ from prefect_video.emulator.generation import Generation
 from prefect_video.emulator.links import LinkSigner
 from prefect_video.emulator.refusal import Refusal
 from prefect_video.emulator.routes import route
-
-CHUNK = 256 * 1024
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+from prefect_video.emulator.spec import Clip
 
 
-class Span(NamedTuple):
-    """Bytes ``start`` up to but not including ``stop``."""
+class ClipResponse(FileResponse):
+    """File of a finished generation, or a range of it; several ranges at once are answered with the whole."""
 
-    start: int
-    stop: int
+    max_ranges = 1
 
-
-def parse_range(header: str | None, size: int) -> Span | None:
-    """What a ``Range`` header asks of a file of ``size`` bytes.
-
-    Several ranges at once, other units and nonsense are ignored, as the standard allows: None, the whole file.
-
-    Raises:
-        ValueError: The range lies outside the file.
-    """
-    matched = _RANGE.fullmatch(header.strip()) if header else None
-    if matched is None or matched.group(0) == "bytes=-":
-        return None
-    first, last = matched.groups()
-    if not first:
-        span = Span(max(0, size - int(last)), size)
-    else:
-        if last and int(last) < int(first):
-            return None
-        span = Span(int(first), min(size, int(last) + 1) if last else size)
-    if span.start >= size or span.start >= span.stop:
-        raise ValueError(f"range {header} lies outside a file of {size} bytes")
-    return span
-
-
-class FileResponse(Response):
-    """A part of a file, read in chunks off the event loop; no body for HEAD."""
-
-    def __init__(self, path: Path, span: Span, *, status: int, headers: dict[str, str], media_type: str) -> None:
-        super().__init__(status_code=status, media_type=media_type)
-        self.headers.update({**headers, "content-length": str(span.stop - span.start)})
-        self._path = path
-        self._span = span
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send headers and body."""
-        start: Message = {
-            "type": "http.response.start",
-            "status": self.status_code,
-            "headers": self.raw_headers,
-        }
-        await send(start)
-        position = self._span.start if scope["method"] != "HEAD" else self._span.stop
-        while position < self._span.stop:
-            length = min(CHUNK, self._span.stop - position)
-            body = await asyncio.to_thread(_read, self._path, position, length)
-            position += length
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    def __init__(self, path: Path, generation: Generation, *, etag: str, media_type: str) -> None:
+        # The file may have been rendered for an earlier generation, or anew after a restart: its own time says nothing.
+        headers = {"etag": etag, "last-modified": formatdate(generation.finished, usegmt=True)}
+        super().__init__(path, headers=headers, media_type=media_type)
 
 
 class CountedResponse(Response):
@@ -98,6 +49,27 @@ class CountedResponse(Response):
         async def send_counted(message: Message) -> None:
             if body := message.get("body", b""):
                 self._count(len(body))
+            await send(message)
+
+        await self._inner(scope, receive, send_counted)
+
+
+class VideoResponse(Response):
+    """Video of a generation, counted as downloaded once a part of it is about to leave."""
+
+    def __init__(self, inner: Response, engine: Engine, generation: Generation) -> None:
+        super().__init__()
+        self._inner = inner
+        self._engine = engine
+        self._prompt = generation.order.prompt
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the inner response."""
+
+        async def send_counted(message: Message) -> None:
+            if scope["method"] == "GET" and message.get("status", 400) < 300:
+                self._engine.books.count("downloaded", prompt=self._prompt)
+                await self._engine.commit()
             await send(message)
 
         await self._inner(scope, receive, send_counted)
@@ -128,12 +100,7 @@ class DownloadHost:
 
         async def answer(rule: FaultRule | None) -> Response:
             self._check_link(request, expired=rule is not None and rule.kind == "expired_link")
-            clip = await self._engine.clip(generation)
-            cut = rule.fraction if rule is not None and rule.kind == "short_file" else 1.0
-            response = serve_file(request.headers, clip.video, int(clip.size * cut), clip.etag, "video/mp4")
-            if request.method == "GET" and response.status_code < 300:
-                self._engine.books.count("downloaded", prompt=generation.order.prompt)
-            return response
+            return await serve_video(self._engine, generation, rule)
 
         response = await pass_gate(
             self._engine, "content", answer, prompt=generation.order.prompt, generation_id=generation.id
@@ -147,8 +114,8 @@ class DownloadHost:
         generation = self._generation(request)
         self._check_link(request)
         clip = await self._engine.clip(generation)
-        size = (await asyncio.to_thread(clip.thumbnail.stat)).st_size
-        return serve_file(request.headers, clip.thumbnail, size, f'{clip.etag[:-1]}-thumbnail"', "image/jpeg")
+        etag = f'{clip.etag[:-1]}-thumbnail"'
+        return ClipResponse(clip.thumbnail, generation, etag=etag, media_type="image/jpeg")
 
     def _count_bytes(self, number: int) -> None:
         self._engine.books.count("download_bytes", amount=number)
@@ -174,26 +141,22 @@ class DownloadHost:
             raise Refusal("invalid", "The link has expired; retrieve the generation for a fresh one", status=403)
 
 
-def serve_file(headers: Headers, path: Path, size: int, etag: str, media_type: str) -> Response:
-    """The file or the range asked for."""
-    common = {"accept-ranges": "bytes", "etag": etag}
-    wanted = headers.get("range")
-    if headers.get("if-range") not in (None, etag):
-        wanted = None
-    try:
-        span = parse_range(wanted, size)
-    except ValueError as error:
-        return PlainTextResponse(f"{error}\n", 416, {**common, "content-range": f"bytes */{size}"})
-    if span is None:
-        return FileResponse(path, Span(0, size), status=200, headers=common, media_type=media_type)
-    content_range = {"content-range": f"bytes {span.start}-{span.stop - 1}/{size}"}
-    return FileResponse(path, span, status=206, headers={**common, **content_range}, media_type=media_type)
+async def serve_video(engine: Engine, generation: Generation, rule: FaultRule | None) -> Response:
+    """Answer with the video of a generation, only its first part where the fault says so."""
+    clip = await engine.clip(generation)
+    path = clip.video
+    if rule is not None and rule.kind == "short_file":
+        path = await asyncio.to_thread(_write_first_part, clip, rule.fraction)
+    response = ClipResponse(path, generation, etag=clip.etag, media_type="video/mp4")
+    return VideoResponse(response, engine, generation)
 
 
-def _read(path: Path, position: int, length: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(position)
-        return file.read(length)
+def _write_first_part(clip: Clip, fraction: float) -> Path:
+    size = int(clip.size * fraction)
+    path = clip.video.with_name(f"{clip.video.stem}.first-{size}.mp4")
+    part = path.with_suffix(f".{time.monotonic_ns()}")
+    part.write_bytes(clip.video.read_bytes()[:size])
+    return part.replace(path)
 
 
 def _plain_refusal(request: Request, error: Exception) -> Response:

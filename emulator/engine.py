@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import takewhile
 
 from prefect_video.emulator.accounts import Accounts
-from prefect_video.emulator.admission import breaks_policy, check_admission, check_quota
 from prefect_video.emulator.agenda import Agenda
 from prefect_video.emulator.books import Books
-from prefect_video.emulator.clips import Clip, ClipLibrary
+from prefect_video.emulator.clips import ClipLibrary
 from prefect_video.emulator.faults import FaultBoard
-from prefect_video.emulator.generation import Failure, Generation, Order, Status, cost_usd
+from prefect_video.emulator.generation import Failure, Generation, GenerationIndex, Order, Status, cost_usd
 from prefect_video.emulator.journal import Journal, JournalError
 from prefect_video.emulator.refusal import Refusal
-from prefect_video.emulator.register import Register
 from prefect_video.emulator.settings import EmulatorSettings
-from prefect_video.emulator.timing import QUEUED_SHARE, WorkTimes
+from prefect_video.emulator.spec import Clip
+from prefect_video.emulator.timing import QUEUED_SHARE, WorkDistribution
 
 logger = logging.getLogger("prefect_video.emulator")
 
@@ -54,8 +56,8 @@ class Engine:
         self.listeners: list[Listener] = []
         self._journal = journal
         self._clips = clips
-        self._times = WorkTimes.parse(settings.times)
-        self._register = Register()
+        self._times = WorkDistribution.parse(settings.times)
+        self._index = GenerationIndex()
         self._changed: dict[str, Generation] = {}
         self._agenda = Agenda(self._advance)
         self._renders: set[asyncio.Task[None]] = set()
@@ -74,8 +76,8 @@ class Engine:
         generations, lines = await self._journal.load()
         self.books = Books(lines)
         for generation in generations:
-            self._register.add(generation)
-        for generation in self._register.all_unfinished():
+            self._index.add(generation)
+        for generation in self._index.all_unfinished():
             self.idle.clear()
             self._resume(generation)
 
@@ -100,7 +102,7 @@ class Engine:
     async def reset(self) -> None:
         """Forget every generation, count and fault."""
         self._stop_work()
-        self._register.clear()
+        self._index.clear()
         self.idle.set()
         self.faults.clear()
         async with self._writing:
@@ -141,10 +143,11 @@ class Engine:
         Raises:
             Refusal: The prompt is against policy, or the account's quota or capacity is used up.
         """
-        if queueing:
-            check_quota(self.settings, self._register, account)
-        else:
-            check_admission(self.settings, self._register, account, "" if moderated_later else order.prompt)
+        if not (queueing or moderated_later) and self._breaks_policy(order):
+            raise Refusal("policy", "Prompt violates content policy")
+        self._check_quota(account)
+        if not queueing:
+            self._check_capacity(account)
         now = time.time()
         work = self._times.work_seconds(order.seed, order.duration) / self.settings.speed
         generation = Generation(
@@ -155,15 +158,15 @@ class Engine:
             created=now,
             starts_at=now + work * QUEUED_SHARE,
             ends_at=now + work,
-            doomed=FAILING_PROMPT in order.prompt or breaks_policy(self.settings, order.prompt),
+            doomed=FAILING_PROMPT in order.prompt or self._breaks_policy(order),
         )
-        self._register.add(generation)
+        self._index.add(generation)
         self.idle.clear()
         self._changed[generation.id] = generation
         key = self.accounts.label(account)
         self.books.count("accepted", prompt=order.prompt, key=key)
         self.books.raise_peak(self.now_concurrency)
-        self.books.raise_peak(self._register.count_unfinished(account), key=key)
+        self.books.raise_peak(self._index.count_unfinished(account), key=key)
         self._tell(generation)
         if fail_at_once:
             self._fail(generation, Failure(code="internal_failure", message="Internal generation failure"))
@@ -177,27 +180,19 @@ class Engine:
         Raises:
             Refusal: There is none of that id.
         """
-        generation = self._register.get(generation_id)
+        generation = self._index.get(generation_id)
         if generation is None or generation.account != account or generation.deleted:
             raise Refusal("not_found", f"No generation with id {generation_id!r} exists under this key")
         return generation
 
     def find(self, generation_id: str) -> Generation | None:
         """A generation of any account, as the download host sees them."""
-        generation = self._register.get(generation_id)
+        generation = self._index.get(generation_id)
         return None if generation is None or generation.deleted else generation
 
-    def list_generations(
-        self, account: str, *, status: str | None = None, created_after: float | None = None
-    ) -> list[Generation]:
-        """The account's generations, newest first; ``created_after`` excludes its own second."""
-        return [
-            generation
-            for generation in self._register.newest_first(account)
-            if not generation.deleted
-            and (status is None or generation.status == status)
-            and (created_after is None or int(generation.created) > created_after)
-        ]
+    def list_generations(self, account: str) -> list[Generation]:
+        """Return the account's generations, newest first."""
+        return [generation for generation in self._index.newest_first(account) if not generation.deleted]
 
     def cancel(self, account: str, generation_id: str) -> Generation:
         """Cancel what is queued or at most half done; cancelling twice is no error.
@@ -230,7 +225,7 @@ class Engine:
         """Go on at another speed: what is left of the work under way is divided by it too."""
         now, factor = time.time(), self.settings.speed / speed
         self.settings = self.settings.model_copy(update={"speed": speed})
-        for generation in self._register.all_unfinished():
+        for generation in self._index.all_unfinished():
             generation.starts_at = now + (generation.starts_at - now) * factor
             generation.ends_at = now + (generation.ends_at - now) * factor
             self._changed[generation.id] = generation
@@ -244,11 +239,37 @@ class Engine:
     @property
     def now_concurrency(self) -> int:
         """Unfinished generations of all accounts."""
-        return self._register.count_unfinished()
+        return self._index.count_unfinished()
 
     async def clip(self, generation: Generation) -> Clip:
         """The rendered video of a generation."""
         return await self._clips.get(generation.order)
+
+    def _breaks_policy(self, order: Order) -> bool:
+        folded = order.prompt.casefold()
+        return any(word.casefold() in folded for word in self.settings.forbidden)
+
+    def _check_quota(self, account: str) -> None:
+        if self.settings.monthly_quota is None:
+            return
+        now = datetime.now(UTC)
+        start, end = month_of(now)
+        this_month = takewhile(lambda g: g.created >= start.timestamp(), self._index.newest_first(account))
+        if sum(1 for _ in this_month) >= self.settings.monthly_quota:
+            raise Refusal(
+                "quota",
+                f"Monthly quota of {self.settings.monthly_quota} generations used up; it renews on {end:%Y-%m-%d}",
+                retry_after=math.ceil((end - now).total_seconds()),
+            )
+
+    def _check_capacity(self, account: str) -> None:
+        occupying, capacity = self._index.unfinished(account), self.settings.capacity
+        if len(occupying) < capacity:
+            return
+        wait = self.settings.retry_after_seconds
+        if wait is None:
+            wait = max(1, math.ceil(min((g.ends_at for g in occupying), default=0.0) - time.time()))
+        raise Refusal("capacity", f"Maximum concurrent generations reached ({capacity})", retry_after=wait)
 
     def _resume(self, generation: Generation) -> None:
         if generation.status == "queued":
@@ -258,7 +279,7 @@ class Engine:
 
     def _advance(self, generation_id: str) -> None:
         """Take the step that is due; entries that a step or a change of speed has made stale are passed over."""
-        generation = self._register.get(generation_id)
+        generation = self._index.get(generation_id)
         if generation is None or generation.is_finished or generation.next_step_at > time.time():
             return
         if generation.status == "queued":
@@ -272,7 +293,7 @@ class Engine:
             self._complete(generation)
 
     def _verdict(self, order: Order) -> Failure:
-        if breaks_policy(self.settings, order.prompt):
+        if self._breaks_policy(order):
             return Failure(code="content_policy_violation", message="Prompt violates content policy")
         return Failure(code="generation_failed", message="The model gave up on this prompt")
 
@@ -311,7 +332,7 @@ class Engine:
     def _finish(self, generation: Generation, status: Status) -> None:
         generation.status = status
         generation.finished = time.time()
-        self._register.finish(generation)
+        self._index.finish(generation)
         if not self.now_concurrency:
             self.idle.set()
         self._changed[generation.id] = generation
@@ -327,3 +348,11 @@ class Engine:
         self._agenda.clear()
         for task in self._renders:
             task.cancel()
+
+
+def month_of(now: datetime) -> tuple[datetime, datetime]:
+    """Return when the calendar month of `now` started and when the next one starts."""
+    start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    if start.month == 12:
+        return start, start.replace(year=start.year + 1, month=1)
+    return start, start.replace(month=start.month + 1)

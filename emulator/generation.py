@@ -1,13 +1,17 @@
-"""One remote generation as the provider keeps it, free of any dialect."""
+"""Remote generations as the provider keeps them, free of any dialect."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from prefect_video.shots import AspectRatio, Resolution, frame_size
 
 Status = Literal["queued", "processing", "completed", "failed", "cancelled"]
 FINISHED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
@@ -20,20 +24,12 @@ PRICE_PER_SECOND: dict[int, Decimal] = {
 }
 FPS = 24
 """Pictures per second where nothing else is asked for."""
-_SHORT_SIDE = {"480p": 480, "720p": 720, "1080p": 1080}
-_LONG_SIDE = {"480p": 854, "720p": 1280, "1080p": 1920}
 
 
 def cost_usd(duration: int) -> Decimal:
     """Price of a completed video in USD with cents: the tier of the largest table duration not longer."""
     tier = max((step for step in PRICE_PER_SECOND if step <= duration), default=min(PRICE_PER_SECOND))
     return (PRICE_PER_SECOND[tier] * duration).quantize(Decimal("0.01"))
-
-
-def frame_size(aspect_ratio: str, resolution: str) -> tuple[int, int]:
-    """Width and height in pixels."""
-    short, long = _SHORT_SIDE[resolution], _LONG_SIDE[resolution]
-    return {"16:9": (long, short), "9:16": (short, long), "1:1": (short, short)}[aspect_ratio]
 
 
 class Order(BaseModel):
@@ -51,8 +47,8 @@ class Order(BaseModel):
     model: str
     prompt: str
     duration: int
-    aspect_ratio: Literal["16:9", "9:16", "1:1"]
-    resolution: Literal["480p", "720p", "1080p"]
+    aspect_ratio: AspectRatio
+    resolution: Resolution
     metadata: dict[str, Any] = {}
     webhook_url: str | None = None
     size: tuple[int, int] | None = None
@@ -128,3 +124,51 @@ class Generation(BaseModel):
         if now >= self.ends_at:
             return 1.0
         return (now - self.starts_at) / (self.ends_at - self.starts_at)
+
+
+class GenerationIndex:
+    """Generations in order of acceptance, by id, by account and by being unfinished."""
+
+    def __init__(self) -> None:
+        self._generations: dict[str, Generation] = {}
+        self._by_account: defaultdict[str, list[Generation]] = defaultdict(list)
+        self._unfinished: defaultdict[str, dict[str, Generation]] = defaultdict(dict)
+
+    def add(self, generation: Generation) -> None:
+        """Append a generation."""
+        self._generations[generation.id] = generation
+        self._by_account[generation.account].append(generation)
+        if not generation.is_finished:
+            self._unfinished[generation.account][generation.id] = generation
+
+    def finish(self, generation: Generation) -> None:
+        """Free the slot that a generation occupied."""
+        self._unfinished[generation.account].pop(generation.id, None)
+
+    def clear(self) -> None:
+        """Remove every generation."""
+        self._generations.clear()
+        self._by_account.clear()
+        self._unfinished.clear()
+
+    def get(self, generation_id: str) -> Generation | None:
+        """Return the generation of that id, of any account."""
+        return self._generations.get(generation_id)
+
+    def newest_first(self, account: str) -> Iterable[Generation]:
+        """Iterate over the generations of an account."""
+        return reversed(self._by_account[account])
+
+    def unfinished(self, account: str) -> list[Generation]:
+        """Return the generations of an account that occupy a slot."""
+        return list(self._unfinished[account].values())
+
+    def all_unfinished(self) -> list[Generation]:
+        """Return the generations of all accounts that occupy a slot."""
+        return [generation for held in self._unfinished.values() for generation in held.values()]
+
+    def count_unfinished(self, account: str | None = None) -> int:
+        """Count the slots occupied by an account, or by all."""
+        if account is not None:
+            return len(self._unfinished[account])
+        return sum(len(held) for held in self._unfinished.values())

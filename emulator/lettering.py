@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from PIL import Image, ImageDraw, ImageFont
+import unicodedata
+from functools import cache
+from typing import Final
 
-from prefect_video.emulator.clips import ClipSpec
-from prefect_video.emulator.spelling import spelled
+from PIL import Image, ImageDraw, ImageFont
+from text_unidecode import unidecode
+
+from prefect_video.emulator.spec import ClipSpec
 
 WHITE, BLACK, NEUTRAL = 235, 16, 128
 MAX_LINES = 4
 WATERMARK = "EMULATOR"
 _DIGITS = "0123456789:."
+_INVISIBLE: Final = frozenset({"Mn", "Me", "Cf"})
+"""Unicode categories of accents that stand alone, joiners and selectors."""
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -18,7 +24,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 class Lettering:
     """Text laid over the frames of one clip; drawn once, pasted many times.
 
-    Pillow's own font is used, so that it looks the same on every machine; what it lacks is spelled out.
+    Pillow's own font is used, so that it looks the same on every machine; what it lacks is transliterated.
     """
 
     def __init__(self, spec: ClipSpec) -> None:
@@ -82,7 +88,7 @@ def _line(text: str, font: Font, strength: int = 255) -> Image.Image:
 def _caption_panel(spec: ClipSpec, margin: int, font: Font, small: Font) -> Image.Image:
     """The wrapped prompt over a small line with model and clip number, as a mask across the whole width."""
     lines = [_line(text, font) for text in wrap(spec.prompt, font, spec.width - 2 * margin)]
-    lines.append(_line(f"{spelled(spec.model)[:40]}   clip {spec.key[:8]}", small, strength=215))
+    lines.append(_line(f"{transliterate(spec.model)[:40]}   clip {spec.key[:8]}", small, strength=215))
     height = sum(line.height for line in lines) + round(margin * 2)
     panel = Image.new("L", (spec.width, height + height % 2), 0)
     y = margin
@@ -95,7 +101,7 @@ def _caption_panel(spec: ClipSpec, margin: int, font: Font, small: Font) -> Imag
 def wrap(text: str, font: Font, width: int) -> list[str]:
     """Break text into at most MAX_LINES lines of ``width`` pixels; what is left out becomes an ellipsis."""
     lines: list[str] = []
-    words = spelled(text[:2000]).split()
+    words = transliterate(text[:2000]).split()
     while words and len(lines) < MAX_LINES:
         line = _fitting(words, font, width)
         lines.append(line)
@@ -118,3 +124,30 @@ def _shortened(line: str, font: Font, width: int) -> str:
     while font.getlength(line) > width and len(line) > 2:
         line = line[:-2] + "…"
     return line
+
+
+def transliterate(text: str) -> str:
+    """Return the text in characters that the font can draw: `Köln ж ♥` as `Koln zh [black heart suit]`."""
+    return "".join(map(_transliterate, unicodedata.normalize("NFC", text)))
+
+
+@cache
+def _transliterate(char: str) -> str:
+    if char.isspace() or _is_drawn(char):
+        return char
+    plain: str = unidecode(char)
+    # The table ends at the basic plane and answers "[?]" for signs that it lacks.
+    if plain and plain != "[?]":
+        return plain
+    if unicodedata.category(char) in _INVISIBLE:
+        return ""
+    return f"[{unicodedata.name(char, f'U+{ord(char):04X}').lower()}]"
+
+
+@cache
+def _is_drawn(char: str) -> bool:
+    return _mask(char) != _mask("\N{REPLACEMENT CHARACTER}")
+
+
+def _mask(char: str) -> bytes:
+    return bytes(ImageFont.load_default(size=20).getmask(char))

@@ -21,8 +21,6 @@ from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.generation import Generation, Order, Status
 from prefect_video.emulator.links import LinkSigner
-from prefect_video.emulator.openai_derived import DerivedRoutes
-from prefect_video.emulator.openai_pictures import picture
 from prefect_video.emulator.openai_profiles import PROFILES, Profile
 from prefect_video.emulator.openai_requests import read_create
 from prefect_video.emulator.refusal import Cause, Refusal
@@ -51,11 +49,9 @@ class OpenAIDialect:
     def app(self) -> Starlette:
         """The ASGI application, to be mounted at the profile's prefix."""
         one = "/videos/{id:path}" if self._profile.wraps_ids else "/videos/{id}"
-        derived = DerivedRoutes(self._desk, self._profile, self._accepted).routes() if self._profile.remixes else []
         return Starlette(
             routes=[
                 route("/videos", POST=self.create, GET=self.list_videos),
-                *derived,
                 route(f"{one}/content", GET=self.content),
                 route(one, GET=self.retrieve, DELETE=self.delete),
             ],
@@ -114,7 +110,7 @@ class OpenAIDialect:
         return await self._desk.about(self._desk.find(request, "cancel"), "cancel", deleted)
 
     async def content(self, request: Request) -> Response:
-        """``GET /videos/{id}/content``: the MP4, or a picture from it."""
+        """``GET /videos/{id}/content``: the MP4; of pictures from it there are none."""
         _unwrap(request)
         generation = self._engine.retrieve(self._desk.account_of(request), request.path_params["id"])
         if generation.status == "failed" and self._profile.name == "vllm_omni":
@@ -125,9 +121,8 @@ class OpenAIDialect:
         if self._profile.cloud:
             link = self._desk.links(generation).video
             raise Refusal("invalid", f"Video has been uploaded to cloud storage. Please use the cloud URL: {link}")
-        variant = request.query_params.get("variant", "video")
-        if variant != "video" and self._profile.name == "generic":
-            return await picture(self._engine, generation, variant)
+        if request.query_params.get("variant", "video") != "video" and self._profile.name == "generic":
+            raise Refusal("invalid", "Invalid variant: only video is served here")
         if self._profile.redirects:
             return RedirectResponse(self._desk.links(generation).video, 302)
         return await self._desk.content(request)

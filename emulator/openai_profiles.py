@@ -43,7 +43,6 @@ class Profile:
         unready: HTTP status of content that is not there yet.
         cloud: Whether videos lie in a bucket: the job names the link and the content endpoint refuses.
         redirects: Whether content is a redirect to another host.
-        remixes: Whether videos can be remixed, edited and extended, and characters made.
         queueing: Whether any number of jobs is let in.
         priced: Whether OpenAI's prices hold; an engine at home costs nothing.
     """
@@ -68,7 +67,6 @@ class Profile:
     unready: int = 404
     cloud: bool = False
     redirects: bool = False
-    remixes: bool = False
     queueing: bool = True
     priced: bool = False
 
@@ -82,7 +80,6 @@ def _generic(name: str, prefix: str, *, redirects: bool = False) -> Profile:
         text_seconds=True,
         checked_reference=True,
         redirects=redirects,
-        remixes=True,
         queueing=False,
         priced=True,
     )
@@ -134,7 +131,6 @@ PROFILES: Final = (
         prefix="/profiles/litellm/v1",
         wraps_ids=True,
         fields=FIELDS | EXTRAS,
-        remixes=True,
         queueing=False,
         priced=True,
     ),

@@ -79,30 +79,6 @@ class ReferenceBody(RootModel[FileReference | LinkReference]):
     """`input_reference` of a JSON body: "Provide exactly one of `image_url` or `file_id`"."""
 
 
-class PromptBody(BaseModel):
-    """A remix or an edit."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    prompt: str = Field(min_length=1, max_length=MAX_PROMPT)
-    video: Any = None
-
-
-class ExtendBody(PromptBody):
-    """An extension by some seconds."""
-
-    seconds: str
-
-
-class CharacterBody(BaseModel):
-    """A character to be made from a video."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
-
-    name: str = Field(min_length=1, max_length=80)
-    video: UploadFile
-
-
 async def read_create(request: Request, profile: Profile) -> Order:
     """The order in a create request.
 
@@ -147,7 +123,7 @@ def order_of(body: CreateBody, profile: Profile) -> Order:
 
 
 async def read_body(request: Request, *, form_only: bool = False) -> dict[str, Any]:
-    """The fields of a form or of a JSON object; `video[id]` in a form is the `id` of an object `video`.
+    """The fields of a form or of a JSON object; `extra_body[fps]` in a form is `fps` of an object `extra_body`.
 
     Raises:
         Refusal: It is neither, or not the one that is wanted.

@@ -53,7 +53,7 @@ def job(generation: Generation, profile: Profile, rule: FaultRule | None, *, exp
         "prompt": order.prompt,
         "size": f"{width}x{height}",
         "seconds": str(order.duration),
-        "remixed_from_video_id": order.metadata.get("remixed_from"),
+        "remixed_from_video_id": None,
         "error": fault(generation.failure, profile),
     }
     return _respelled(told, generation, profile)

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from prefect_video.emulator.faults import FaultRule
-from prefect_video.emulator.timing import WorkTimes
+from prefect_video.emulator.timing import WorkDistribution
 
 
 class EmulatorSettings(BaseModel):
@@ -82,7 +82,7 @@ class EmulatorSettings(BaseModel):
     @field_validator("times")
     @classmethod
     def _times_can_be_read(cls, times: str) -> str:
-        WorkTimes.parse(times)
+        WorkDistribution.parse(times)
         return times
 
     @model_validator(mode="after")

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import json
 import math
-import time
 from typing import Any
 
 from starlette.applications import Starlette
@@ -14,10 +13,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from prefect_video.emulator.desk import Desk, disguised
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.faults import FaultRule
-from prefect_video.emulator.gate import pass_gate
-from prefect_video.emulator.generation import Generation, Order, Status, frame_size
+from prefect_video.emulator.generation import Generation, Order, Status
 from prefect_video.emulator.links import Links, LinkSigner
 from prefect_video.emulator.refusal import Cause, Refusal
 from prefect_video.emulator.routes import route
@@ -60,7 +59,7 @@ class SoraDialect:
 
     def __init__(self, engine: Engine, signer: LinkSigner) -> None:
         self._engine = engine
-        self._signer = signer
+        self._desk = Desk(engine, signer, DIALECT)
         self._settings = engine.settings
 
     def app(self) -> Starlette:
@@ -75,98 +74,58 @@ class SoraDialect:
         )
 
     async def submit(self, request: Request) -> Response:
-        """``POST /generations``."""
-        books = self._engine.books
-        books.count_request("submit")
-        books.count("submitted")
-        key: str | None = None
-        try:
-            account = self._authenticate(request)
-            key = self._engine.accounts.label(account)
-            books.count_only("submitted", key=key)
-            body = validated(SubmitBody, await read_json(request))
-        except Refusal:
-            books.count("refused", key=key)
-            await self._engine.commit()
-            raise
-        books.count_only("submitted", prompt=body.prompt)
-        order = Order.model_validate(body.model_dump())
-        accepted = False
+        """Answer ``POST /generations``."""
 
-        async def answer(rule: FaultRule | None) -> Response:
-            nonlocal accepted
-            broken = rule is not None and rule.kind == "generation_error"
-            generation = self._engine.submit(account, DIALECT, order, fail_at_once=broken)
-            accepted = True
-            if broken:
+        async def read(request: Request) -> Order:
+            return Order.model_validate(validated(SubmitBody, await read_json(request)).model_dump())
+
+        def accepted(generation: Generation, rule: FaultRule | None) -> Response:
+            if rule is not None and rule.kind == "generation_error":
                 raise Refusal("generation", "Internal generation failure", generation_id=generation.id)
             return JSONResponse(self._accepted(generation), 202)
 
-        try:
-            return await pass_gate(self._engine, "submit", answer, prompt=body.prompt)
-        finally:
-            if not accepted:
-                books.count("refused", prompt=body.prompt, key=key)
-                await self._engine.commit()
+        return await self._desk.submit(request, read, accepted)
 
     async def retrieve(self, request: Request) -> Response:
-        """``GET /generations/{id}``."""
-        books = self._engine.books
-        books.count_request("retrieve")
-        books.count("polled")
-        account = self._authenticate(request)
-        generation = self._engine.retrieve(account, request.path_params["id"])
-        books.count_only("polled", prompt=generation.order.prompt, key=self._engine.accounts.label(account))
-
-        async def answer(rule: FaultRule | None) -> Response:
-            return JSONResponse(_disguised(self._described(generation, rule), rule))
-
-        return await pass_gate(
-            self._engine, "retrieve", answer, prompt=generation.order.prompt, generation_id=generation.id
+        """Answer ``GET /generations/{id}``."""
+        return await self._desk.retrieve(
+            request, lambda generation, rule: JSONResponse(self._described(generation, rule))
         )
 
     async def list_generations(self, request: Request) -> Response:
-        """``GET /generations``."""
-        self._engine.books.count_request("list")
-        self._engine.books.count("listed")
-        account = self._authenticate(request)
-        if self._settings.listing != "on":
-            raise Refusal("unavailable", "Listing is not available", status=int(self._settings.listing))
-        query = validated(ListQuery, dict(request.query_params))
+        """Answer ``GET /generations``."""
 
-        async def answer(rule: FaultRule | None) -> Response:
-            found = self._engine.list_generations(account, status=query.status, created_after=query.created_after)
+        def listed(generations: list[Generation], rule: FaultRule | None) -> Response:
+            if self._settings.listing != "on":
+                raise Refusal("unavailable", "Listing is not available", status=int(self._settings.listing))
+            query = validated(ListQuery, dict(request.query_params))
+            found = [generation for generation in generations if query.matches(generation)]
             page = found[query.offset : query.offset + query.limit]
             return JSONResponse(
                 {
                     "object": "list",
-                    "data": [_disguised(self._item(generation, rule), rule) for generation in page],
+                    "data": [self._item(generation, rule) for generation in page],
                     "has_more": query.offset + len(page) < len(found),
                     "total_count": len(found),
                 }
             )
 
-        return await pass_gate(self._engine, "list", answer)
+        return await self._desk.list_all(request, listed)
 
     async def cancel(self, request: Request) -> Response:
-        """``POST /generations/{id}/cancel``."""
-        self._engine.books.count_request("cancel")
-        account = self._authenticate(request)
-        generation = self._engine.retrieve(account, request.path_params["id"])
+        """Answer ``POST /generations/{id}/cancel``."""
 
-        async def answer(rule: FaultRule | None) -> Response:
-            self._engine.cancel(account, generation.id)
+        def cancelled(generation: Generation, rule: FaultRule | None) -> Response:
+            self._engine.cancel(generation.account, generation.id)
             return JSONResponse({"id": generation.id, "status": "cancelled", "cancellation_reason": "user_requested"})
 
-        return await pass_gate(
-            self._engine, "cancel", answer, prompt=generation.order.prompt, generation_id=generation.id
-        )
+        return await self._desk.about(self._desk.find(request, "cancel"), "cancel", cancelled)
 
     def delivery(self, generation: Generation, status: Status, event_id: str, timestamp: float) -> Delivery:
         """The signed webhook that tells of a status."""
         data: dict[str, Any] = {"generation_id": generation.id, "status": status}
         if status == "completed":
-            data["result"] = self._result(generation, self._signer.mint(generation.id, time.time()))
+            data["result"] = self._result(generation, self._desk.links(generation))
         if status == "failed":
             data["error"] = _failure(generation)
         event = {
@@ -180,28 +139,22 @@ class SoraDialect:
         signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
         return Delivery(body=body, signature_header=SIGNATURE_HEADER, signature=signature)
 
-    def _authenticate(self, request: Request) -> str:
-        account = self._engine.accounts.authenticate(request.headers.get("authorization"))
-        if account is None:
-            raise Refusal("authentication", "Missing or unknown API key; send Authorization: Bearer KEY")
-        return account
-
     def _accepted(self, generation: Generation) -> dict[str, Any]:
-        answer = {**_head(generation), "parameters": _parameters(generation)}
+        answer = {**_head(generation, None), "parameters": _parameters(generation)}
         if self._settings.hint:
             answer["estimated_completion_time"] = math.ceil(generation.ends_at)
         return answer
 
     def _described(self, generation: Generation, rule: FaultRule | None) -> dict[str, Any]:
         answer = {
-            **_head(generation),
+            **_head(generation, rule),
             "prompt": generation.order.prompt,
             "parameters": _parameters(generation),
         }
         if self._settings.echo_metadata:
             answer["metadata"] = generation.order.metadata
         if generation.status == "completed":
-            answer["result"] = self._result(generation, self._links(generation, rule))
+            answer["result"] = self._result(generation, self._desk.links(generation, rule))
             answer["usage"] = {
                 "seconds_generated": generation.order.duration,
                 "cost_usd": float(generation.cost or 0),
@@ -213,21 +166,16 @@ class SoraDialect:
     def _item(self, generation: Generation, rule: FaultRule | None) -> dict[str, Any]:
         item: dict[str, Any] = {
             "id": generation.id,
-            "status": generation.status,
+            "status": disguised(generation.status, rule),
             "created": int(generation.created),
             "prompt": generation.order.prompt,
         }
         if generation.status == "completed":
-            item["result"] = self._result(generation, self._links(generation, rule))
+            item["result"] = self._result(generation, self._desk.links(generation, rule))
         return item
 
-    def _links(self, generation: Generation, rule: FaultRule | None) -> Links:
-        expired = rule is not None and rule.kind == "expired_link"
-        mint = self._signer.mint_expired if expired else self._signer.mint
-        return mint(generation.id, time.time())
-
     def _result(self, generation: Generation, links: Links) -> dict[str, Any]:
-        width, height = frame_size(generation.order.aspect_ratio, generation.order.resolution)
+        width, height = generation.order.frame_size
         return {
             "video_url": links.video,
             "thumbnail_url": links.thumbnail,
@@ -252,13 +200,13 @@ class SoraDialect:
         return JSONResponse({"error": body}, error.status, headers)
 
 
-def _head(generation: Generation) -> dict[str, Any]:
+def _head(generation: Generation, rule: FaultRule | None) -> dict[str, Any]:
     return {
         "id": generation.id,
         "object": "video_generation",
         "created": int(generation.created),
         "model": generation.order.model,
-        "status": generation.status,
+        "status": disguised(generation.status, rule),
     }
 
 
@@ -270,12 +218,6 @@ def _failure(generation: Generation) -> dict[str, Any]:
     if generation.failure is None:
         return {"type": "generation_error", "message": "Generation failed"}
     return {"type": "generation_error", **generation.failure.model_dump()}
-
-
-def _disguised(answer: dict[str, Any], rule: FaultRule | None) -> dict[str, Any]:
-    if rule is not None and rule.kind == "unknown_status":
-        return {**answer, "status": rule.status}
-    return answer
 
 
 def _http_error(request: Request, error: Exception) -> Response:

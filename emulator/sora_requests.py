@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from starlette.requests import Request
 
-from prefect_video.emulator.generation import Status
+from prefect_video.emulator.generation import Generation, Status
 from prefect_video.emulator.refusal import Refusal
 
 MAX_PROMPT, MAX_DURATION, MAX_LIST = 32_000, 20, 100
@@ -53,6 +53,12 @@ class ListQuery(BaseModel):
     offset: Annotated[int, Field(ge=0)] = 0
     status: Status | None = None
     created_after: float | None = None
+
+    def matches(self, generation: Generation) -> bool:
+        """Tell whether a generation belongs into the list; `created_after` excludes its own second."""
+        return (self.status is None or generation.status == self.status) and (
+            self.created_after is None or int(generation.created) > self.created_after
+        )
 
 
 async def read_json(request: Request) -> Any:

@@ -12,8 +12,8 @@ QUEUED_SHARE = 0.05
 """Share of the whole time that a generation spends queued."""
 
 
-class WorkTimes(NamedTuple):
-    """A distribution of work times.
+class WorkDistribution(NamedTuple):
+    """Distribution of work times.
 
     Attributes:
         kind: Which distribution.

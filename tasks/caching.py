@@ -24,6 +24,7 @@ from prefect_video.errors import VideoError
 from prefect_video.fingerprints import fingerprint
 from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import as_shot
+from prefect_video.storage import exists_anywhere
 from prefect_video.tasks.blocking import run_to_end
 from prefect_video.tasks.studios import BlockResolver, StudioRef
 
@@ -92,6 +93,6 @@ def _is_recent(asset: Asset) -> bool:
 async def _exists(uri: str, store_name: str) -> bool:
     store = await BlockResolver().store(store_name)
     try:
-        return uri in await store.exists_many([uri])
+        return uri in await exists_anywhere(store, [uri])
     finally:
         await store.aclose()

@@ -1,77 +1,44 @@
-"""Locks on files that the system drops when their holder dies, however it dies."""
+"""Locks on files that the system drops when their holder dies, however it dies.
+
+A forked child does not inherit them: `filelock` closes its copies, so that no child outlives its parent as the holder.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
-import weakref
 from pathlib import Path
 
-if sys.platform != "win32":
-    import fcntl
+from filelock import FileLock, Timeout, lock_descriptor
+
+__all__ = ["FileLock", "is_held", "try_lock"]
 
 
-class FileLock:
-    """An exclusive lock on a file, held until released or until the process is gone."""
+def try_lock(path: Path) -> FileLock | None:
+    """Lock a file if it is free, creating it if needed.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._descriptor: int | None = None
+    Returns:
+        The lock, held until it is released or the process is gone; None while another process holds it.
 
-    def acquire(self) -> bool:
-        """Takes the lock if it is free, creating the file if needed; True on a system without such locks.
-
-        Raises:
-            OSError: The file cannot be opened.
-        """
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if not _lock(descriptor):
-            os.close(descriptor)
-            return False
-        self._descriptor = descriptor
-        _held.add(self)
-        return True
-
-    def release(self) -> None:
-        """Gives the lock back; does nothing when it is not held."""
-        _held.discard(self)
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+    Raises:
+        OSError: The file cannot be opened, or its file system has no such locks.
+    """
+    # Asyncio's worker threads take the lock and others release it; a lock that survives its holder is of no use here.
+    lock = FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    return lock
 
 
 def is_held(path: Path) -> bool | None:
-    """Whether a process holds the lock on a file; None when there is no such file or no such locks here."""
-    if sys.platform == "win32":
-        return None
+    """Tell whether a process holds the lock on a file; None when there is no such file."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        # Without `FileLock`, which would create the file and renew its time, by which old ones are removed.
+        descriptor = os.open(path, os.O_RDWR)
     except OSError:
         return None
     try:
-        return not _lock(descriptor)
+        return not lock_descriptor(descriptor, blocking=False)
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    if sys.platform == "win32":
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-_held: weakref.WeakSet[FileLock] = weakref.WeakSet()
-
-
-def _drop_inherited() -> None:
-    # A forked child shares its parent's locks and would keep them after the parent's death.
-    for lock in list(_held):
-        lock.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_drop_inherited)

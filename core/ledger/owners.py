@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.errors import LedgerError
 from prefect_video.ledger.database import Database
-from prefect_video.ledger.filelocks import FileLock, is_held
+from prefect_video.ledger.filelocks import FileLock, is_held, try_lock
 from prefect_video.ledger.tables import owners
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Owner:
         async with self.database.writing() as connection:
             await connection.execute(delete(owners).where(owners.c.id == self.id))
         if self._lock is not None:
-            await asyncio.to_thread(self._lock.path.unlink, missing_ok=True)
+            await asyncio.to_thread(_lock_path(self.id).unlink, missing_ok=True)
 
     async def beat(self) -> None:
         """Writes one heartbeat, whatever the number of rows that are owned."""
@@ -118,12 +118,10 @@ def _take_lock(owner_id: str) -> FileLock | None:
         if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "geteuid") and found.st_uid != os.geteuid()):
             raise PermissionError(f"{folder} belongs to somebody else")
         _remove_old_locks(folder)
-        lock = FileLock(_lock_path(owner_id))
-        lock.acquire()
+        return try_lock(_lock_path(owner_id))
     except OSError as error:
         logger.warning("no lock file, only heartbeats will tell that this process lives: %s", error)
         return None
-    return lock
 
 
 def _lock_held(owner_id: str) -> bool | None:

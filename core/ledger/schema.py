@@ -6,13 +6,14 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, inspect, text
 
 from prefect_video.errors import LedgerOutdated, LedgerUnavailable
 from prefect_video.ledger.database import Database
-from prefect_video.ledger.filelocks import FileLock
+from prefect_video.ledger.filelocks import FileLock, try_lock
 from prefect_video.ledger.tables import VERSION_TABLE
 
 REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")
@@ -119,10 +120,9 @@ async def _sole_opener(database: Database) -> AsyncIterator[None]:
     """Lets one process at a time open a SQLite file: switching a new file to WAL fails when two do it."""
     path = database.location.path
     assert path is not None
-    lock = FileLock(path.with_name(path.name + ".lock"))
     try:
         await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
-        await _acquire(lock, database)
+        lock = await _acquire(path.with_name(path.name + ".lock"), database)
     except OSError as error:
         raise LedgerUnavailable(
             f"the ledger {path} cannot be opened: see that its folder exists and that this user may write "
@@ -134,13 +134,14 @@ async def _sole_opener(database: Database) -> AsyncIterator[None]:
         lock.release()
 
 
-async def _acquire(lock: FileLock, database: Database) -> None:
+async def _acquire(path: Path, database: Database) -> FileLock:
     clock = asyncio.get_running_loop().time
     give_up = clock() + database.location.busy_seconds
-    while not await asyncio.to_thread(lock.acquire):
+    while (lock := await asyncio.to_thread(try_lock, path)) is None:
         if clock() > give_up:
             raise LedgerUnavailable(
                 f"the ledger {database.location.name} is being opened or upgraded by another process for "
-                f"{database.location.busy_seconds:g} s: see what holds {lock.path}"
+                f"{database.location.busy_seconds:g} s: see what holds {path}"
             )
         await asyncio.sleep(_PAUSE_SECONDS)
+    return lock

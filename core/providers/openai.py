@@ -1,7 +1,7 @@
 """The OpenAI Videos dialect (`/videos`), as OpenAI defined it and as engines and proxies speak it.
 
 How servers differ is data in `openai_profiles`; how a shot is asked for is in `openai_requests`; how the JSON is read
-is in `openai_wire`; what the dialect has besides shots is in `openai_derived`.
+is in `openai_wire`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from prefect_video.providers.base import SEARCH_BACK, Account, Capabilities, lin
 from prefect_video.providers.fitting import check_fit
 from prefect_video.providers.likeness import is_same_text, may_tell_of
 from prefect_video.providers.model_inputs import own_aliases
-from prefect_video.providers.openai_derived import DerivedVideos
 from prefect_video.providers.openai_jobs import native_id, path_part
 from prefect_video.providers.openai_profiles import profile_of
-from prefect_video.providers.openai_requests import Body, create_body
+from prefect_video.providers.openai_requests import create_body
 from prefect_video.providers.openai_wire import (
     JobInError,
     Page,
@@ -46,7 +45,7 @@ KEYLESS: Final = "EMPTY"
 """What is sent to engines that want no key, as their own documentation does."""
 
 
-class OpenAIProvider(DerivedVideos):
+class OpenAIProvider:
     """A server that speaks the OpenAI Videos dialect.
 
     Args:
@@ -117,7 +116,15 @@ class OpenAIProvider(DerivedVideos):
         self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
     ) -> Generation:
         """Sends the shot once; the dialect carries no key, no labels and no webhook; see `Provider.submit`."""
-        return await self._buy("/videos", await create_body(self._named(shot), self.profile))
+        body = await create_body(self._named(shot), self.profile)
+        try:
+            response = await self._api.send_once("POST", "/videos", json=body.json, form=body.form)
+        except JobInError as job:
+            return job.generation
+        try:
+            return self._read.generation(response)
+        except UnreadableAnswer as error:
+            raise accepted_unread(error, response, provider=self.name) from error
 
     def source(self, generation: Generation) -> VideoSource:
         """The content endpoint with the key, or the server's own link without; see `Provider.source`."""
@@ -218,16 +225,6 @@ class OpenAIProvider(DerivedVideos):
     def _named(self, shot: Shot) -> Shot:
         """The shot with this server's name of its model."""
         return shot.model_copy(update={"model": self._models.get(shot.model, shot.model)})
-
-    async def _buy(self, path: str, body: Body) -> Generation:
-        try:
-            response = await self._api.send_once("POST", path, json=body.json, form=body.form)
-        except JobInError as job:
-            return job.generation
-        try:
-            return self._read.generation(response)
-        except UnreadableAnswer as error:
-            raise accepted_unread(error, response, provider=self.name) from error
 
     async def _page(self, after: str | None) -> Page:
         params: Params = {"limit": PAGE_SIZE, "order": "desc", **({"after": after} if after else {})}

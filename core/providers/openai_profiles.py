@@ -37,7 +37,6 @@ class Profile:
         pages: Whether the list takes `limit`, `order` and `after`; else it is one page in any order.
         delete_aborts: Whether DELETE ends work under way; else it only loses the video.
         links: Whether a finished job may name a link of its own, outside the API and free of the key.
-        remixes: Whether finished videos can be remixed, edited and extended, and characters made.
         webhooks: Whether events are sent.
         needs_key: Whether it wants a key; engines at home mostly do not.
         default_url: Where it is when nothing else is said.
@@ -54,7 +53,6 @@ class Profile:
     pages: bool = True
     delete_aborts: bool = False
     links: bool = False
-    remixes: bool = False
     webhooks: bool = False
     needs_key: bool = False
     default_url: str | None = None
@@ -97,7 +95,6 @@ PROFILES: Final[Mapping[str, Profile]] = {
         provider="openai",
         title="openai",
         capabilities=replace(_hosted(), video_kept=timedelta(hours=1)),
-        remixes=True,
         webhooks=True,
         needs_key=True,
         default_url="https://api.openai.com/v1",
@@ -136,7 +133,6 @@ PROFILES: Final[Mapping[str, Profile]] = {
         provider="litellm",
         title="LiteLLM",
         capabilities=_hosted(),
-        remixes=True,
         needs_key=True,
     ),
 }

@@ -19,13 +19,13 @@ from prefect_video.downloads import open_download_client
 from prefect_video.ledger import Budget, Entry, Ledger, Standing
 from prefect_video.links import LinkPolicy
 from prefect_video.providers.base import Provider
-from prefect_video.providers.guarded import GuardedProvider
 from prefect_video.screening import PromptScreen
 from prefect_video.session.fresh_generations import FreshGenerations
 from prefect_video.session.settings import StudioSettings
 from prefect_video.storage import Store
 from prefect_video.unbroken import to_its_end
 from prefect_video.waiting.breaker import Breaker
+from prefect_video.waiting.guarded import GuardedProvider
 from prefect_video.waiting.learned import LearnedTimes
 from prefect_video.waiting.pace import Pace
 from prefect_video.waiting.rows import RowWatch

@@ -1,12 +1,11 @@
-"""What every store offers, and how a store is opened from its URL."""
+"""Interface of every store, and the names that files may have in it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
+from typing import Final, Protocol
 
 from prefect_video.errors import InvalidInput
 
@@ -56,13 +55,20 @@ class Store(Protocol):
         """Size of a file in bytes; None when there is no such file."""
 
     async def exists_many(self, uris: Collection[str]) -> set[str]:
-        """Those of the URIs that exist, in few requests; URIs of other stores are looked up there."""
+        """Return those of some URIs that exist, in few requests.
+
+        Raises:
+            InvalidInput: The store does not reach one of them.
+        """
 
     async def copy(self, uri: str, relative: PurePosixPath) -> str:
-        """Publishes a copy of a stored file, on the server's side where it can; from any other store too.
+        """Publish a copy of a file that this store reaches, on the server's side where it can.
 
         Returns:
             The copy's URI.
+
+        Raises:
+            InvalidInput: The store does not reach the file.
         """
 
     async def delete(self, uri: str) -> None:
@@ -78,6 +84,9 @@ class Store(Protocol):
     def owns(self, uri: str) -> bool:
         """Whether the URI lies within this store."""
 
+    def reaches(self, uri: str) -> bool:
+        """Tell whether the store can read the file, its own or one beside it under the same credentials."""
+
     async def check(self) -> None:
         """Makes sure that the store can be written, by writing and removing a tiny file."""
 
@@ -86,62 +95,6 @@ class Store(Protocol):
 
     async def aclose(self) -> None:
         """Closes connections."""
-
-
-def open_store(url: str, *, options: Mapping[str, Any] | None = None) -> Store:
-    """Opens a store; no request is made yet.
-
-    Args:
-        url: `file:///absolute/folder`, a path, or `s3://bucket/prefix`.
-        options: For S3: `key`, `secret`, `token`, `profile`, `endpoint_url`, `region`, `anon`, `client_kwargs`,
-            `config_kwargs`, `s3_additional_kwargs`. What is not given comes from the environment, as for
-            every AWS tool (`AWS_ENDPOINT_URL` too).
-
-    Raises:
-        InvalidInput: The URL or an option is not understood.
-    """
-    scheme = url.partition("://")[0].lower() if "://" in url else ""
-    if scheme == "s3":
-        from prefect_video.storage.s3 import S3Store
-
-        return S3Store.open(url, options or {})
-    if scheme in ("", "file"):
-        from prefect_video.storage.local import LocalStore
-
-        if options:
-            raise InvalidInput(f"store {url}: a local folder takes no options ({', '.join(sorted(options))})")
-        return LocalStore.open(url)
-    raise InvalidInput(f"store of scheme {scheme!r}: use file:///folder, a path, or s3://bucket/prefix")
-
-
-def store_of(uri: str) -> Store:
-    """Opens the store that a URI of another store lies in, with the environment's settings.
-
-    Raises:
-        InvalidInput: The URI is of no kind that can be opened.
-    """
-    parts = urlsplit(uri)
-    store = open_store(f"{parts.scheme or 'none'}://{parts.netloc}{'/' if parts.scheme == 'file' else ''}")
-    if not store.owns(uri):
-        raise InvalidInput(f"{uri}: not the URI of a stored file")
-    return store
-
-
-async def find_elsewhere(uris: Collection[str]) -> set[str]:
-    """Those of the URIs that exist, looked up in whatever stores they lie in, store by store."""
-    found: set[str] = set()
-    stores: dict[str, Store] = {}
-    wanted: dict[str, list[str]] = {}
-    for uri in uris:
-        store = store_of(uri)
-        stores.setdefault(store.url, store)
-        wanted.setdefault(store.url, []).append(uri)
-    for url, store in stores.items():
-        try:
-            found |= await store.exists_many(wanted[url])
-        finally:
-            await store.aclose()
-    return found
 
 
 def checked_path(relative: PurePosixPath) -> PurePosixPath:
@@ -169,3 +122,9 @@ def plain_name(name: str) -> str:
             f" at most {_COMPONENT_LIMIT} characters"
         )
     return name
+
+
+def guess_content_type(relative: PurePosixPath) -> str:
+    """Return the media type that a file's name stands for."""
+    known = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".json": "application/json"}
+    return known.get(relative.suffix, "application/octet-stream")

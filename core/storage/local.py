@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from prefect_video.errors import InvalidInput, StoreError
-from prefect_video.storage.base import STALE_SECONDS, checked_path, find_elsewhere, store_of
+from prefect_video.storage.base import STALE_SECONDS, checked_path
 from prefect_video.unbroken import to_its_end
 
 _CHUNK_BYTES: Final = 2**20
@@ -82,10 +82,9 @@ class LocalStore:
         return await asyncio.to_thread(self._guarded(path, lambda: _size(path)))
 
     async def exists_many(self, uris: Collection[str]) -> set[str]:
-        """See `Store.exists_many`; one thread looks up all of this store's."""
-        mine = {uri: self._place(uri) for uri in uris if self.owns(uri)}
-        found = await asyncio.to_thread(self._guarded(self.root, lambda: self._existing(mine)))
-        return found | await find_elsewhere(set(uris) - mine.keys())
+        """See `Store.exists_many`; one thread looks up all."""
+        places = {uri: self._place(uri) for uri in uris}
+        return await asyncio.to_thread(self._guarded(self.root, lambda: self._existing(places)))
 
     def _existing(self, places: Mapping[str, Path]) -> set[str]:
         if places and not self.root.is_dir():
@@ -100,18 +99,7 @@ class LocalStore:
         """See `Store.copy`."""
         if uri == self.uri(relative):
             return uri
-        if self.owns(uri):
-            return await self.publish(self._place(uri), relative, content_type="")
-        spool = self._place(self.uri(relative))
-        spool = spool.with_name(f".{spool.name}.{uuid.uuid4().hex[:12]}{_UNFINISHED}")
-        other = store_of(uri)
-        try:
-            await asyncio.to_thread(self._guarded(spool, lambda: spool.parent.mkdir(parents=True, exist_ok=True)))
-            await other.fetch(uri, spool)
-            return await self.publish(spool, relative, content_type="")
-        finally:
-            await other.aclose()
-            await asyncio.to_thread(spool.unlink, missing_ok=True)
+        return await self.publish(self._place(uri), relative, content_type="")
 
     async def delete(self, uri: str) -> None:
         """See `Store.delete`."""
@@ -131,6 +119,10 @@ class LocalStore:
         except InvalidInput:
             return False
         return path != self.root and path.is_relative_to(self.root)
+
+    def reaches(self, uri: str) -> bool:
+        """See `Store.reaches`."""
+        return self.owns(uri)
 
     async def check(self) -> None:
         """See `Store.check`."""

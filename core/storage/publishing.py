@@ -21,6 +21,7 @@ from prefect_video.downloads import Downloaded
 from prefect_video.errors import NotPlayable, StoreError
 from prefect_video.media import Media, thumbnail
 from prefect_video.storage.base import Store, plain_name
+from prefect_video.storage.registry import copy_between, exists_anywhere
 from prefect_video.storage.sidecars import read_sidecar, sidecar_path, thumbnail_path, write_sidecar
 
 _log = logging.getLogger(__name__)
@@ -112,8 +113,8 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
         return stored
     await store.delete(store.uri(relative))
     thumbnail_uri = None
-    if asset.thumbnail_uri is not None and await store.exists_many([asset.thumbnail_uri]):
-        thumbnail_uri = await store.copy(asset.thumbnail_uri, thumbnail_path(relative))
+    if asset.thumbnail_uri is not None and await exists_anywhere(store, [asset.thumbnail_uri]):
+        thumbnail_uri = await copy_between(store, asset.thumbnail_uri, thumbnail_path(relative))
     copied = asset.model_copy(
         update={
             **draft.model_dump(exclude={"entry_id"}),
@@ -125,7 +126,7 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
     )
     with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
         await _publish_sidecar(store, copied, Path(folder), relative)
-    uri = await store.copy(asset.uri, relative)
+    uri = await copy_between(store, asset.uri, relative)
     if (size := await store.size(uri)) != asset.bytes:
         await store.delete(uri)
         raise StoreError(f"copy of {asset.uri}: {size} bytes came instead of {asset.bytes}; it was removed")

@@ -15,7 +15,7 @@ from typing import Any, Final
 from botocore.exceptions import ClientError
 
 from prefect_video.errors import InvalidInput, StoreError
-from prefect_video.storage.base import STALE_SECONDS, checked_path, find_elsewhere, store_of
+from prefect_video.storage.base import STALE_SECONDS, checked_path, guess_content_type
 from prefect_video.storage.s3_errors import is_forbidden, is_missing, no_bucket, translated
 from prefect_video.storage.s3_session import S3Options, S3Session
 from prefect_video.storage.s3_upload import upload_file
@@ -95,9 +95,9 @@ class S3Store:
 
     async def exists_many(self, uris: Collection[str]) -> set[str]:
         """See `Store.exists_many`; a folder with many of them is listed, others are looked up one by one."""
-        found = await find_elsewhere([uri for uri in uris if not uri.startswith("s3://")])
+        found: set[str] = set()
         folders: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for uri in {uri for uri in uris if uri.startswith("s3://")}:
+        for uri in set(uris):
             bucket, key = _locate(uri)
             folders[bucket, key.rpartition("/")[0]].append(uri)
         slots = asyncio.Semaphore(_HEADS_AT_ONCE)
@@ -117,7 +117,7 @@ class S3Store:
         target = self.uri(relative)
         if uri == target:
             return target
-        size = await self.size(uri) if uri.startswith("s3://") else None
+        size = await self.size(uri)
         if size is None or size > _COPY_LIMIT_BYTES:
             return await self._copy_through_here(uri, relative)
         origin = dict(zip(("Bucket", "Key"), _locate(uri), strict=True))
@@ -142,6 +142,10 @@ class S3Store:
         """See `Store.owns`."""
         inside = uri.removeprefix(f"{self.url}/")
         return inside != uri and bool(inside) and ".." not in PurePosixPath(inside).parts
+
+    def reaches(self, uri: str) -> bool:
+        """See `Store.reaches`; every bucket is asked with the same credentials."""
+        return uri.startswith("s3://")
 
     async def check(self) -> None:
         """See `Store.check`."""
@@ -171,15 +175,8 @@ class S3Store:
     async def _copy_through_here(self, uri: str, relative: PurePosixPath) -> str:
         with TemporaryDirectory(prefix="prefect-video-") as folder:
             spool = Path(folder) / "copy"
-            if uri.startswith("s3://"):
-                await self.fetch(uri, spool)
-            else:
-                other = store_of(uri)
-                try:
-                    await other.fetch(uri, spool)
-                finally:
-                    await other.aclose()
-            return await self.publish(spool, relative, content_type=_content_type(relative))
+            await self.fetch(uri, spool)
+            return await self.publish(spool, relative, content_type=guess_content_type(relative))
 
 
 def _split(uri: str) -> tuple[str, str]:
@@ -196,11 +193,6 @@ def _locate(uri: str) -> tuple[str, str]:
     if not key:
         raise InvalidInput(f"{uri}: names a bucket, not an object in it")
     return bucket, key
-
-
-def _content_type(relative: PurePosixPath) -> str:
-    known = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".json": "application/json"}
-    return known.get(relative.suffix, "application/octet-stream")
 
 
 async def _head(client: Any, bucket: str, key: str, *, slots: asyncio.Semaphore | None = None) -> int | None:

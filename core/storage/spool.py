@@ -11,17 +11,15 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from prefect_video.errors import BrokenDownload, StoreError
+from filelock import lock_descriptor
 
-if sys.platform != "win32":
-    import fcntl
+from prefect_video.errors import BrokenDownload, StoreError
 
 _REHASH_BYTES: Final = 2**20
 
@@ -160,12 +158,9 @@ class Spool:
 
     def _claim(self) -> None:
         assert self._file is not None
-        if sys.platform == "win32":
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BrokenDownload(f"another download is writing {self._part}; wait for it to end") from error
+        # By descriptor: `FileLock` would truncate the very file that is to be continued.
+        if not lock_descriptor(self._file.fileno(), blocking=False):
+            raise BrokenDownload(f"another download is writing {self._part}; wait for it to end")
 
     def _read_notes(self) -> Version:
         try:

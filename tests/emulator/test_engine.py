@@ -26,7 +26,7 @@ from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.generation import Generation, Order, cost_usd
 from prefect_video.emulator.journal import JournalError, MemoryJournal
 from prefect_video.emulator.refusal import Refusal
-from prefect_video.emulator.timing import WorkTimes
+from prefect_video.emulator.timing import WorkDistribution
 from tests.emulator.client import Client
 
 ORDER = Order(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution="480p")
@@ -34,12 +34,12 @@ ORDER = Order(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution=
 
 @given(seed=st.text(max_size=10), duration=st.integers(1, 20))
 def test_work_is_six_to_twelve_seconds_a_video_second(seed: str, duration: int) -> None:
-    times = WorkTimes.parse("uniform")
+    times = WorkDistribution.parse("uniform")
     work = times.work_seconds(seed, duration)
     assert 6 * duration <= work <= 12 * duration
     assert work == times.work_seconds(seed, duration)
-    assert WorkTimes.parse("fixed:3").work_seconds(seed, duration) == 3
-    assert WorkTimes.parse("lognormal:0").work_seconds(seed, duration) == pytest.approx(9 * duration)
+    assert WorkDistribution.parse("fixed:3").work_seconds(seed, duration) == 3
+    assert WorkDistribution.parse("lognormal:0").work_seconds(seed, duration) == pytest.approx(9 * duration)
 
 
 @given(st.text(max_size=20))
@@ -47,13 +47,13 @@ def test_unknown_times_are_refused(text: str) -> None:
     readable = text == "uniform" or text.startswith(("fixed:", "lognormal:"))
     if not readable:
         with pytest.raises(ValueError, match="times"):
-            WorkTimes.parse(text)
+            WorkDistribution.parse(text)
 
 
 @pytest.mark.parametrize("text", ["", "uniform:1", "fixed", "fixed:", "fixed:x", "fixed:nan", "lognormal:-1"])
 def test_times_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="write uniform, fixed:SECONDS or lognormal:SIGMA"):
-        WorkTimes.parse(text)
+        WorkDistribution.parse(text)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ import av
 import pytest
 from PIL import Image, ImageChops
 
-from prefect_video.emulator.clips import ClipLibrary, ClipSpec
-from prefect_video.emulator.generation import FPS, Order, frame_size
+from prefect_video.emulator.clips import ClipLibrary
+from prefect_video.emulator.generation import FPS, Order
 from prefect_video.emulator.lettering import MAX_LINES, Lettering, wrap
 from prefect_video.emulator.render import RenderStopped, render_clip
 from prefect_video.emulator.settings import EmulatorSettings
+from prefect_video.emulator.spec import ClipSpec
+from prefect_video.shots import frame_size
 
 
 def _spec(duration: int = 1, size: tuple[int, int] = (854, 480), seed: str = "7", prompt: str = "Dawn") -> ClipSpec:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from prefect_video.emulator import Emulator, EmulatorSettings
-from prefect_video.emulator.admission import month_of
+from prefect_video.emulator.engine import month_of
 from tests.emulator.client import Client, error_of
 
 LONG: dict[str, Any] = {"times": "fixed:600", "render": "plate"}

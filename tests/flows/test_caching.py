@@ -93,3 +93,15 @@ async def test_without_a_key_the_ledger_answers(
     monkeypatch.setattr("prefect_video.tasks.caching._is_there", broken)
     assert await embedding() == ("Completed", first)
     assert emulator.books()["billed"] == 1
+
+
+async def test_a_video_older_than_the_settings_allow_is_made_again(
+    studio: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await embedding()
+    monkeypatch.setenv("PREFECT_VIDEO_TTL_SECONDS", "0")
+    name, again = await embedding()
+    assert name == "Completed"
+    monkeypatch.setenv("PREFECT_VIDEO_TTL_SECONDS", "3600")
+    assert await embedding() == ("Cached", again)
+    assert emulator.books()["billed"] == 2

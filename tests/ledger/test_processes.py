@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, update
 
 from benchmarks.workers import Worker
 from prefect_video.ledger import Ledger, State
+from prefect_video.ledger.filelocks import is_held
 from prefect_video.ledger.owners import runtime_folder
 from prefect_video.ledger.tables import generations, owners
 from tests.ledger.claimer import work
@@ -118,6 +123,35 @@ async def test_old_lock_files_are_removed_and_held_ones_are_not(url: str) -> Non
             assert [path.exists() for path in (held, left, fresh)] == [True, False, True]
         fresh.unlink()
     assert not held.exists()
+
+
+_HOLD_AND_FORK = """
+import os, pathlib, sys
+from prefect_video.ledger.filelocks import try_lock
+lock = try_lock(pathlib.Path(sys.argv[1]))
+child = os.fork()
+if child == 0:
+    sys.stdin.read()
+    os._exit(0)
+print(child, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_does_not_keep_the_lock_of_its_dead_parent(tmp_path: Path) -> None:
+    path = tmp_path / "owner.lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD_AND_FORK, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert is_held(path) is True
+        parent.kill()
+        parent.wait()
+        os.kill(child, 0)  # the child is there and outlives its parent
+        assert is_held(path) is False
+        os.kill(child, signal.SIGTERM)
 
 
 async def test_taking_over(ledger: Ledger, other: Ledger) -> None:

@@ -15,12 +15,11 @@ from prefect_video.errors import (
     NeedsAttention,
     NotFound,
     RequestRefused,
-    Unsupported,
 )
 from prefect_video.generations import Status
 from prefect_video.providers.openai_jobs import native_id
 from prefect_video.providers.openai_profiles import PROFILES
-from tests.providers.openai import ENGINES, SHOT, Open, Server, find, job, open_profile, submit
+from tests.providers.openai import SHOT, Open, Server, find, job, open_profile, submit
 
 __all__ = ["open_profile"]
 
@@ -168,12 +167,6 @@ async def test_a_number_of_frames_is_found_by_frames_or_by_the_dialects_default(
         return
     with pytest.raises(NeedsAttention, match="may or may not"):
         await looking
-
-
-@pytest.mark.parametrize("profile", ENGINES)
-async def test_engines_remix_nothing(profile: str) -> None:
-    with pytest.raises(Unsupported, match="cannot remix"):
-        await Server(job()).provider(profile).remix("video_1", "a dog")
 
 
 @pytest.mark.parametrize("wrong", ["", ".", "..", "é", "a\nb"])

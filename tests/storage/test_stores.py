@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_video.errors import InvalidInput, StoreError
-from prefect_video.storage import Store, open_store
+from prefect_video.storage import Store, copy_between, exists_anywhere, open_store
 from prefect_video.storage.base import checked_path, plain_name
 from tests.s3_server import S3Server
 
@@ -109,16 +109,17 @@ async def test_files_of_other_stores_are_found_and_copied(
         uri = await publish(elsewhere, spool)
         await elsewhere.aclose()
         assert not store.owns(uri)
-        assert await store.exists_many([uri, uri + "x"]) == {uri}
-        copied = await store.copy(uri, target("copied.mp4"))
+        assert await exists_anywhere(store, [uri, uri + "x"]) == {uri}
+        copied = await copy_between(store, uri, target("copied.mp4"))
         assert store.owns(copied)
         assert await store.read_bytes(copied) == spool.read_bytes()
 
 
 @pytest.mark.parametrize("uri", ["file:///", "file:///..", "file://host/x", "http://host/x", "x", "s3://bucket"])
 async def test_what_is_no_stored_file_cannot_be_looked_up(store: Store, uri: str) -> None:
-    with pytest.raises(InvalidInput):
-        await store.exists_many([uri])
+    for lookup in (store.exists_many([uri]), exists_anywhere(store, [uri])):
+        with pytest.raises(InvalidInput):
+            await lookup
 
 
 async def test_only_files_of_this_store_are_removed(store: Store) -> None:

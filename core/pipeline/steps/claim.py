@@ -17,7 +17,7 @@ from prefect_video.ledger import Budget, Claim, ClaimOutcome, Entry, Intent
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.session.session import SessionEvent, Studio
 from prefect_video.shots import Project, Shot
-from prefect_video.storage import open_store
+from prefect_video.storage import exists_anywhere, open_store
 from prefect_video.storage.publishing import copy_video
 
 logger = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ async def load_copies(studio: Studio, claims: Sequence[Claim]) -> dict[tuple[str
     copied: dict[tuple[str, str], Asset] = {}
     for project in {intent.project for _, intent in foreign}:
         known = await studio.ledger.copies([entry.id for entry, _ in foreign], project)
-        present = await studio.store.exists_many([asset.uri for asset in known.values()])
+        present = await exists_anywhere(studio.store, [asset.uri for asset in known.values()])
         copied |= {key: asset for key, asset in known.items() if asset.uri in present}
     return copied
 

@@ -41,9 +41,11 @@ def test_generate_wait_and_download(litellm: Any, emulator: Emulator, tmp_path: 
     path = tmp_path / "video.mp4"
     path.write_bytes(content)
     assert probe(path).duration_seconds == pytest.approx(4, abs=0.1)
-    remixed = litellm.video_remix(video_id=video.id, prompt="a dog", **where(emulator))
+    second = litellm.video_generation(
+        prompt="a dog", model="openai/sora-2", seconds="4", size="720x1280", **where(emulator)
+    )
     listed = litellm.video_list(**where(emulator))
-    assert {native_id(one["id"]) for one in listed["data"]} == {native_id(video.id), native_id(remixed.id)}
+    assert {native_id(one["id"]) for one in listed["data"]} == {native_id(video.id), native_id(second.id)}
 
 
 def test_a_vllm_server_behind_it(litellm: Any, emulator: Emulator) -> None:

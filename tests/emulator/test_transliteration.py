@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prefect_video.emulator.spelling import spelled
+from prefect_video.emulator.lettering import transliterate
 
 
 @pytest.mark.parametrize(
@@ -13,13 +13,14 @@ from prefect_video.emulator.spelling import spelled
         ("Dawn, 5 o'clock “now”…", "Dawn, 5 o'clock “now”…"),
         ("Zürich naïve Ÿ", "Zurich naive Y"),
         ("u\N{COMBINING DIAERESIS}ber", "uber"),
-        ("Straße, smørrebrød, Æther", "Strasse, smorrebrod, Aether"),
-        ("one — two", "one - two"),
-        ("дом", "deoem"),
+        ("Straße, smørrebrød, Æther", "Strasse, smorrebrod, AEther"),
+        ("one — two", "one -- two"),
+        ("дом", "dom"),
         ("a ♥\N{VARIATION SELECTOR-16} b", "a [black heart suit] b"),
-        ("日", "[U+65E5]"),
+        ("日本", "Ri Ben "),
+        ("🎬", "[clapper board]"),
         ("two\nlines", "two\nlines"),
     ],
 )
-def test_what_the_font_lacks_is_spelled(text: str, drawn: str) -> None:
-    assert spelled(text) == drawn
+def test_what_the_font_lacks_is_transliterated(text: str, drawn: str) -> None:
+    assert transliterate(text) == drawn

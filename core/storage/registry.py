@@ -1,0 +1,96 @@
+"""Stores by their URLs, and files of whichever store their URIs lie in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import urlsplit
+
+from prefect_video.errors import InvalidInput
+from prefect_video.storage.base import Store, guess_content_type
+
+
+def open_store(url: str, *, options: Mapping[str, Any] | None = None) -> Store:
+    """Open a store; no request is made yet.
+
+    Args:
+        url: `file:///absolute/folder`, a path, or `s3://bucket/prefix`.
+        options: For S3: `key`, `secret`, `token`, `profile`, `endpoint_url`, `region`, `anon`, `client_kwargs`,
+            `config_kwargs`, `s3_additional_kwargs`. What is not given comes from the environment, as for
+            every AWS tool (`AWS_ENDPOINT_URL` too).
+
+    Raises:
+        InvalidInput: The URL or an option is not understood.
+    """
+    scheme = url.partition("://")[0].lower() if "://" in url else ""
+    if scheme == "s3":
+        from prefect_video.storage.s3 import S3Store
+
+        return S3Store.open(url, options or {})
+    if scheme in ("", "file"):
+        from prefect_video.storage.local import LocalStore
+
+        if options:
+            raise InvalidInput(f"store {url}: a local folder takes no options ({', '.join(sorted(options))})")
+        return LocalStore.open(url)
+    raise InvalidInput(f"store of scheme {scheme!r}: use file:///folder, a path, or s3://bucket/prefix")
+
+
+def open_store_for(uri: str) -> Store:
+    """Open the widest store that a file lies in, with the environment's settings.
+
+    Raises:
+        InvalidInput: The URI is of no kind that can be opened.
+    """
+    parts = urlsplit(uri)
+    store = open_store(f"{parts.scheme or 'none'}://{parts.netloc}{'/' if parts.scheme == 'file' else ''}")
+    if not store.owns(uri):
+        raise InvalidInput(f"{uri}: not the URI of a stored file")
+    return store
+
+
+async def exists_anywhere(store: Store, uris: Collection[str]) -> set[str]:
+    """Return the URIs that exist, looked up through a store where it reaches them and in their own stores elsewhere.
+
+    Raises:
+        InvalidInput: A URI is of no kind that can be opened.
+        StoreError: A store cannot be reached or read.
+    """
+    found = await store.exists_many([uri for uri in uris if store.reaches(uri)])
+    stores: dict[str, Store] = {}
+    elsewhere: dict[str, list[str]] = {}
+    for uri in uris:
+        if not store.reaches(uri):
+            other = open_store_for(uri)
+            stores.setdefault(other.url, other)
+            elsewhere.setdefault(other.url, []).append(uri)
+    for url, other in stores.items():
+        try:
+            found |= await other.exists_many(elsewhere[url])
+        finally:
+            await other.aclose()
+    return found
+
+
+async def copy_between(store: Store, uri: str, relative: PurePosixPath) -> str:
+    """Publish a copy of a file of any store, on the server's side where the target reaches it.
+
+    Returns:
+        The copy's URI.
+
+    Raises:
+        InvalidInput: The URI is of no kind that can be opened, or the path is not a plain relative path.
+        StoreError: A store cannot be read or written.
+    """
+    if store.reaches(uri):
+        return await store.copy(uri, relative)
+    other = open_store_for(uri)
+    try:
+        with TemporaryDirectory(prefix="prefect-video-") as folder:
+            spool = Path(folder) / "copy"
+            await other.fetch(uri, spool)
+            return await store.publish(spool, relative, content_type=guess_content_type(relative))
+    finally:
+        await other.aclose()
