@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from prefect_video.emulator.generation import FPS, Order
 from prefect_video.emulator.settings import EmulatorSettings
+from prefect_video.unbroken import run_in_thread
 
 LOOK = 1
 """Version of the picture; goes into every clip's key, so that a new look never serves an old file."""
@@ -89,7 +90,7 @@ class ClipLibrary:
     async def close(self) -> None:
         """Stop rendering; a clip that is being drawn is given up at its next frame."""
         self._stop.set()
-        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+        await run_in_thread(self._threads.shutdown, wait=True, cancel_futures=True)
         for task in self._clips.values():
             task.cancel()
         await asyncio.gather(*self._clips.values(), return_exceptions=True)

@@ -14,6 +14,7 @@ from prefect_video.errors import LedgerOutdated, LedgerUnavailable
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.filelocks import FileLock
 from prefect_video.ledger.tables import VERSION_TABLE
+from prefect_video.unbroken import run_in_thread
 
 REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")
 """Every revision in `migrations/versions`, oldest first; held here so that opening a ledger need not load them."""
@@ -121,23 +122,24 @@ async def _sole_opener(database: Database) -> AsyncIterator[None]:
     assert path is not None
     lock = FileLock(path.with_name(path.name + ".lock"))
     try:
-        await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
-        await _acquire(lock, database)
-    except OSError as error:
-        raise LedgerUnavailable(
-            f"the ledger {path} cannot be opened: see that its folder exists and that this user may write "
-            f"in it ({error.strerror or error})"
-        ) from error
-    try:
+        try:
+            await run_in_thread(path.parent.mkdir, parents=True, exist_ok=True)
+            await _acquire(lock, database)
+        except OSError as error:
+            raise LedgerUnavailable(
+                f"the ledger {path} cannot be opened: see that its folder exists and that this user may write "
+                f"in it ({error.strerror or error})"
+            ) from error
         yield
     finally:
+        # Also when cancelled while acquiring: a lock that stays behind keeps every other process out.
         lock.release()
 
 
 async def _acquire(lock: FileLock, database: Database) -> None:
     clock = asyncio.get_running_loop().time
     give_up = clock() + database.location.busy_seconds
-    while not await asyncio.to_thread(lock.acquire):
+    while not await run_in_thread(lock.acquire):
         if clock() > give_up:
             raise LedgerUnavailable(
                 f"the ledger {database.location.name} is being opened or upgraded by another process for "

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.storage.base import STALE_SECONDS, checked_path, find_elsewhere, store_of
-from prefect_video.unbroken import to_its_end
+from prefect_video.unbroken import run_in_thread, to_its_end
 
 _CHUNK_BYTES: Final = 2**20
 _UNFINISHED: Final = ".unfinished"
@@ -64,7 +64,7 @@ class LocalStore:
     async def fetch(self, uri: str, destination: Path) -> None:
         """See `Store.fetch`."""
         source = self._place(uri)
-        await asyncio.to_thread(self._guarded(source, lambda: shutil.copyfile(source, destination)))
+        await run_in_thread(self._guarded(source, lambda: shutil.copyfile(source, destination)))
 
     async def read_bytes(self, uri: str) -> bytes:
         """See `Store.read_bytes`."""
@@ -106,12 +106,12 @@ class LocalStore:
         spool = spool.with_name(f".{spool.name}.{uuid.uuid4().hex[:12]}{_UNFINISHED}")
         other = store_of(uri)
         try:
-            await asyncio.to_thread(self._guarded(spool, lambda: spool.parent.mkdir(parents=True, exist_ok=True)))
+            await run_in_thread(self._guarded(spool, lambda: spool.parent.mkdir(parents=True, exist_ok=True)))
             await other.fetch(uri, spool)
             return await self.publish(spool, relative, content_type="")
         finally:
             await other.aclose()
-            await asyncio.to_thread(spool.unlink, missing_ok=True)
+            await run_in_thread(spool.unlink, missing_ok=True)
 
     async def delete(self, uri: str) -> None:
         """See `Store.delete`."""

@@ -5,7 +5,6 @@ In that order, because readers look for videos: whoever sees an MP4 sees it whol
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import tempfile
@@ -22,6 +21,7 @@ from prefect_video.errors import NotPlayable, StoreError
 from prefect_video.media import Media, thumbnail
 from prefect_video.storage.base import Store, plain_name
 from prefect_video.storage.sidecars import read_sidecar, sidecar_path, thumbnail_path, write_sidecar
+from prefect_video.unbroken import run_in_thread
 
 _log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ async def _clear(store: Store, relative: PurePosixPath) -> None:
 async def _publish_thumbnail(store: Store, video: Path, folder: Path, relative: PurePosixPath) -> str | None:
     still = folder / "thumbnail.jpg"
     try:
-        await asyncio.to_thread(thumbnail, video, still)
+        await run_in_thread(thumbnail, video, still)
     except NotPlayable as error:
         # The video has passed its checks; a picture that cannot be made is no reason to lose it.
         _log.warning("no thumbnail for %s: %s", relative, error)
@@ -170,7 +170,7 @@ async def _publish_thumbnail(store: Store, video: Path, folder: Path, relative: 
 
 async def _publish_sidecar(store: Store, asset: Asset, folder: Path, relative: PurePosixPath) -> str:
     record = folder / "sidecar.json"
-    await asyncio.to_thread(record.write_bytes, write_sidecar(asset))
+    await run_in_thread(record.write_bytes, write_sidecar(asset))
     return await store.publish(record, sidecar_path(relative), content_type="application/json")
 
 
