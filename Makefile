@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The suite is done in a third of this; one that hangs is ended and shows where.
+TEST_SECONDS ?= 1200
 
 .PHONY: demo test lint types format bench torture clean typing
 
@@ -10,7 +12,8 @@ demo: $(READY)  ## a three-shot project, with the embedded provider, and a page 
 	$(BIN)/prefect-video demo
 
 test: $(READY)  ## the whole suite
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.time_limit $(TEST_SECONDS) \
+		$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 lint: $(READY)
 	$(BIN)/ruff check .

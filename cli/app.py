@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 from cyclopts import App, CycloptsError, Group
 
 from prefect_video import __version__
+from prefect_video._crash_trace import enable_crash_trace
 from prefect_video.cli.answers import (
     INTERRUPTED,
     INVALID,
@@ -94,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 all is well, 1 something failed, 2 bad input, 3 over budget, 130 interrupted.
     """
+    enable_crash_trace()
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     quiet_libraries()
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,6 +20,7 @@ from prefect_video.retry_policy import is_retryable, retrying
 from prefect_video.storage.answers import check_answer, first_byte, follow, version_of
 from prefect_video.storage.download_client import DEFAULT_SETTINGS, DownloadSettings, open_download_client
 from prefect_video.storage.spool import Spool, Version
+from prefect_video.unbroken import run_in_thread
 
 __all__ = [
     "DownloadSettings",
@@ -158,16 +158,17 @@ class _Transfer:
 
     async def run(self) -> Downloaded:
         spool = self._spool
-        if await asyncio.to_thread(spool.finished):
+        if await run_in_thread(spool.finished):
             if self._expected in (None, spool.size):
                 return Downloaded(spool.path, spool.sha256, spool.size)
-            await asyncio.to_thread(spool.path.unlink, missing_ok=True)
+            await run_in_thread(spool.path.unlink, missing_ok=True)
         try:
-            await asyncio.to_thread(spool.open)
+            await run_in_thread(spool.open)
             self._furthest = spool.size
             await self._retrying()(self._try)
-            await asyncio.to_thread(spool.finish)
+            await run_in_thread(spool.finish)
         finally:
+            # No thread uses the file any more: each of its uses was waited for.
             spool.close()
         _log.info("downloaded %s: %d bytes", spool.path.name, spool.size)
         return Downloaded(spool.path, spool.sha256, spool.size)
@@ -244,9 +245,9 @@ class _Transfer:
                 self._start_over("answered another part or version than was asked for")
             self._check_size(version.total)
             if version.total is not None:
-                await asyncio.to_thread(spool.reserve, version.total - offset)
+                await run_in_thread(spool.reserve, version.total - offset)
             if response.status_code == 200:
-                await asyncio.to_thread(spool.restart, version)
+                await run_in_thread(spool.restart, version)
             await self._write(response)
 
     def _answer(self, offset: int) -> AbstractAsyncContextManager[httpx.Response]:
@@ -312,7 +313,7 @@ class _Transfer:
 
     async def _flush(self, pieces: list[bytes]) -> None:
         if pieces:
-            await asyncio.to_thread(self._spool.append, pieces)
+            await run_in_thread(self._spool.append, pieces)
             if self._on_progress is not None:
                 self._on_progress(self._spool.size, self._wanted)
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, TypeVar
 
 from prefect_video.errors import VideoError
 
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
 Result = TypeVar("Result")
+
+
+async def run_in_thread(function: Callable[P, Result], *arguments: P.args, **options: P.kwargs) -> Result:
+    """Run a function in a thread; a cancellation meanwhile is raised after its end.
+
+    For functions that use what the caller closes, removes or uses again afterwards: a file, a lock, a folder.
+    `asyncio.to_thread` lets go of them while they run.
+    """
+    return await to_its_end(asyncio.to_thread(function, *arguments, **options))
 
 
 async def to_its_end(work: Awaitable[Result]) -> Result:

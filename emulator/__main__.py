@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from prefect_video._crash_trace import enable_crash_trace
 from prefect_video.emulator.faults import load_faults
 from prefect_video.emulator.journal import JournalError
 from prefect_video.emulator.server import Addresses, serve
@@ -53,6 +54,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> EmulatorSettings:
 
 def main() -> int:
     """Run it; 2 is a bad option, 1 a port or file that cannot be used."""
+    enable_crash_trace()
     try:
         settings = parse_arguments()
     except ValidationError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from prefect_video.emulator.generation import Order
 from prefect_video.emulator.settings import EmulatorSettings
 from prefect_video.emulator.spec import Clip, ClipSpec
+from prefect_video.unbroken import run_in_thread
 
 PLATE_PROMPT = "One clip for every generation of this duration and shape"
 
@@ -48,7 +49,7 @@ class ClipLibrary:
     async def close(self) -> None:
         """Stop rendering; a clip that is being drawn is given up at its next frame."""
         self._stop.set()
-        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+        await run_in_thread(self._threads.shutdown, wait=True, cancel_futures=True)
         for task in self._clips.values():
             task.cancel()
         await asyncio.gather(*self._clips.values(), return_exceptions=True)

@@ -94,7 +94,8 @@ class Engine:
             lines, self.books.changed = self.books.changed, set()
             try:
                 await self._journal.write(generations.values(), [(line, self.books.value(line)) for line in lines])
-            except JournalError:
+            except BaseException:
+                # Also when the request was cancelled, and it is not known what was written: twice does no harm.
                 self._changed = generations | self._changed
                 self.books.changed |= lines
                 raise

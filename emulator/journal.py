@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from prefect_video._dedicated_thread import DedicatedThread
 from prefect_video.emulator.books import Line
 from prefect_video.emulator.generation import Generation
 
@@ -74,11 +73,14 @@ class MemoryJournal:
 
 
 class SqliteJournal:
-    """A SQLite file, used from one thread of its own. Survives SIGKILL of the process (not a power cut)."""
+    """A SQLite file, used from one thread of its own. Survives SIGKILL of the process (not a power cut).
+
+    A write whose request is cancelled is made all the same, before anything that comes after it.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="emulator-journal")
+        self._thread = DedicatedThread("emulator-journal")
         self._connection: sqlite3.Connection | None = None
 
     async def load(self) -> tuple[list[Generation], list[tuple[Line, Decimal]]]:
@@ -105,12 +107,11 @@ class SqliteJournal:
 
     async def close(self) -> None:
         """Close the file."""
-        await self._in_thread(self._close)
-        self._thread.shutdown()
+        await self._thread.close(self._close)
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            return await self._thread.run(work)
         except sqlite3.OperationalError as error:
             in_use = "; another emulator has it open" if "locked" in str(error) else ""
             raise JournalError(f"Emulator database {self._path}: {error}{in_use}") from error
@@ -125,7 +126,7 @@ class SqliteJournal:
 
     def _load(self) -> tuple[list[Generation], list[tuple[Line, Decimal]]]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(self._path, timeout=LOCK_SECONDS, check_same_thread=False)
+        self._connection = sqlite3.connect(self._path, timeout=LOCK_SECONDS)
         # Two emulators on one file would both move, and bill, the same generations.
         self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         self._connection.execute("PRAGMA journal_mode=WAL")

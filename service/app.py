@@ -14,6 +14,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 
 from prefect_video import __version__
+from prefect_video._crash_trace import enable_crash_trace
 from prefect_video.errors import LedgerError
 from prefect_video.ledger import Entry, ReceivedEvent, State
 from prefect_video.pipeline.collect import finish
@@ -47,6 +48,7 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
+        enable_crash_trace()
         async with open_accounts(chosen) as accounts:
             teller = announce or (await open_announcer() if chosen.announce else None)
             work = _Work(accounts, chosen, metrics, teller)

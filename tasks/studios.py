@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from prefect.blocks.core import Block
 
+from prefect_video._crash_trace import enable_crash_trace
 from prefect_video.blocks import VideoLedger, VideoStore
 from prefect_video.blocks.accounts import ProviderCredentials
 from prefect_video.errors import InvalidInput
@@ -35,6 +36,8 @@ async def open_studio(ref: StudioRef) -> AsyncIterator[Studio]:
         InvalidInput: A name is not known, or a variable or block is missing.
         LedgerError: The ledger cannot be used.
     """
+    # Flows and tasks come here in whatever process a worker runs them in.
+    enable_crash_trace()
     key = (id(asyncio.get_running_loop()), ref)
     shared = _open.get(key)
     if shared is None:
@@ -57,6 +60,7 @@ async def open_ledger(name: str | None) -> AsyncIterator[Ledger]:
         InvalidInput: There is no such block.
         LedgerError: The ledger cannot be used.
     """
+    enable_crash_trace()
     async with await refs.open_ledger(name, resolver=BlockResolver()) as ledger:
         yield ledger
 

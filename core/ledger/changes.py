@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from prefect_video._dedicated_thread import DedicatedThread
 from prefect_video.errors import LedgerError
 from prefect_video.ledger.database import Database
 
@@ -94,6 +95,8 @@ class FileVersion:
 
     def __init__(self, database: Database) -> None:
         self._path = database.location.path
+        self._thread = DedicatedThread("ledger-changes")
+        # Belongs to the thread: a look whose task is cancelled goes on there, and closing comes after it.
         self._connection: sqlite3.Connection | None = None
         self._version: int | None = None
 
@@ -101,7 +104,7 @@ class FileVersion:
         clock = asyncio.get_running_loop().time
         until = clock() + seconds
         while True:
-            version = await asyncio.to_thread(self._look)
+            version = await self._thread.run(self._look)
             if version is None:
                 await asyncio.sleep(seconds)
                 return None
@@ -114,16 +117,18 @@ class FileVersion:
             await asyncio.sleep(min(left, _LOOK_SECONDS))
 
     async def aclose(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await asyncio.to_thread(connection.close)
+        await self._thread.close(self._close)
 
     def _look(self) -> int | None:
         try:
             if self._connection is None:
-                self._connection = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, check_same_thread=False)
+                self._connection = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True)
             (version,) = self._connection.execute("PRAGMA data_version").fetchone()
         except sqlite3.Error as error:
             logger.debug("the ledger's version cannot be read, looking at its rows instead: %s", error)
             return None
         return int(version)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()

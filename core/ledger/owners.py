@@ -27,6 +27,7 @@ from prefect_video.errors import LedgerError
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.filelocks import FileLock, is_held, try_lock
 from prefect_video.ledger.tables import owners
+from prefect_video.unbroken import run_in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -55,15 +56,18 @@ class Owner:
         Raises:
             LedgerError: The ledger cannot be written.
         """
-        self._lock = await asyncio.to_thread(_take_lock, self.id)
-        await self.beat()
+        try:
+            await run_in_thread(self._take_lock)
+            await self.beat()
+        except BaseException:
+            self._release_lock()
+            raise
         self._beating = asyncio.create_task(self._keep_beating(), name="ledger-heartbeat")
 
     async def stop(self) -> None:
         """Signs off: from now on this owner's rows are free for others."""
-        if self._lock is not None:
-            # First of all: whatever fails below, nobody on this machine takes this owner for alive any more.
-            self._lock.release()
+        # First of all: whatever fails below, nobody on this machine takes this owner for alive any more.
+        self._release_lock()
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
@@ -94,6 +98,14 @@ class Owner:
             alive |= set(beating.scalars())
         return alive
 
+    def _take_lock(self) -> None:
+        # Kept by the thread that takes it: the task that awaits it may be cancelled.
+        self._lock = _open_lock(self.id)
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
     async def _keep_beating(self) -> None:
         while True:
             await asyncio.sleep(self.lease_seconds / _BEATS_PER_LEASE)
@@ -109,7 +121,7 @@ def runtime_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"prefect-video-{user}"
 
 
-def _take_lock(owner_id: str) -> FileLock | None:
+def _open_lock(owner_id: str) -> FileLock | None:
     """Holds this owner's lock file; None where that is not possible and heartbeats must do."""
     folder = runtime_folder()
     try:

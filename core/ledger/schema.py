@@ -6,15 +6,15 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, inspect, text
 
 from prefect_video.errors import LedgerOutdated, LedgerUnavailable
 from prefect_video.ledger.database import Database
-from prefect_video.ledger.filelocks import FileLock, try_lock
+from prefect_video.ledger.filelocks import FileLock, acquire_if_free, new_lock
 from prefect_video.ledger.tables import VERSION_TABLE
+from prefect_video.unbroken import run_in_thread
 
 REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")
 """Every revision in `migrations/versions`, oldest first; held here so that opening a ledger need not load them."""
@@ -120,28 +120,29 @@ async def _sole_opener(database: Database) -> AsyncIterator[None]:
     """Lets one process at a time open a SQLite file: switching a new file to WAL fails when two do it."""
     path = database.location.path
     assert path is not None
+    lock = new_lock(path.with_name(path.name + ".lock"))
     try:
-        await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
-        lock = await _acquire(path.with_name(path.name + ".lock"), database)
-    except OSError as error:
-        raise LedgerUnavailable(
-            f"the ledger {path} cannot be opened: see that its folder exists and that this user may write "
-            f"in it ({error.strerror or error})"
-        ) from error
-    try:
+        try:
+            await run_in_thread(path.parent.mkdir, parents=True, exist_ok=True)
+            await _acquire(lock, database)
+        except OSError as error:
+            raise LedgerUnavailable(
+                f"the ledger {path} cannot be opened: see that its folder exists and that this user may write "
+                f"in it ({error.strerror or error})"
+            ) from error
         yield
     finally:
+        # Also when cancelled while acquiring: a lock that stays behind keeps every other process out.
         lock.release()
 
 
-async def _acquire(path: Path, database: Database) -> FileLock:
+async def _acquire(lock: FileLock, database: Database) -> None:
     clock = asyncio.get_running_loop().time
     give_up = clock() + database.location.busy_seconds
-    while (lock := await asyncio.to_thread(try_lock, path)) is None:
+    while not await run_in_thread(acquire_if_free, lock):
         if clock() > give_up:
             raise LedgerUnavailable(
                 f"the ledger {database.location.name} is being opened or upgraded by another process for "
-                f"{database.location.busy_seconds:g} s: see what holds {path}"
+                f"{database.location.busy_seconds:g} s: see what holds {lock.lock_file}"
             )
         await asyncio.sleep(_PAUSE_SECONDS)
-    return lock

@@ -1,7 +1,7 @@
-"""The connection to a SQLite file: aiosqlite's, with one visit to its thread for each statement.
+"""The connection to a SQLite file, as SQLAlchemy's aiosqlite dialect drives it: one visit to its thread a statement.
 
-aiosqlite makes four (opens a cursor, executes, fetches, closes it), and each one wakes two threads: they, not SQLite,
-are what a transaction's time goes to.
+aiosqlite's own connection makes four (opens a cursor, executes, fetches, closes it), and each one wakes two threads:
+they, not SQLite, are what a transaction's time goes to.
 """
 
 from __future__ import annotations
@@ -9,50 +9,113 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self, TypeVar
 
-import aiosqlite
-
+from prefect_video._dedicated_thread import DedicatedThread
 from prefect_video.ledger.locations import Location
+
+THREAD_NAME: Final = "ledger-sqlite"
+
+Result = TypeVar("Result")
 
 
 async def connect(location: Location) -> Connection:
-    """A new connection, to be closed by whoever asked for it.
+    """Open a new connection, to be closed by the caller.
 
     Raises:
         sqlite3.Error: The file cannot be opened.
     """
-
-    def open_file() -> sqlite3.Connection:
-        # Without an isolation level the driver begins no transactions of its own: it would begin them deferred.
-        return sqlite3.connect(str(location.path), timeout=location.busy_seconds, isolation_level=None)
-
-    connection = Connection(open_file, iter_chunk_size=64)
-    # A process that ends does not wait for it.
-    connection._thread.daemon = True
-    await connection
+    connection = Connection(location)
+    try:
+        await connection.open()
+    except BaseException:
+        connection.stop()
+        raise
     return connection
 
 
-class Connection(aiosqlite.Connection):
-    """A connection whose cursors have read all their rows when a statement is done."""
+class Connection:
+    """A connection that lives in a thread of its own; `sqlite3` itself refuses it to every other thread.
 
-    def cursor(self) -> Cursor:  # type: ignore[override]
-        """A cursor; opening and closing it costs nothing."""
+    A statement whose task is cancelled is run to its end before anything that comes after it, `close` included.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        self._thread = DedicatedThread(THREAD_NAME)
+        # Both belong to the thread; the second is read elsewhere only while the thread is idle.
+        self._file: sqlite3.Connection | None = None
+        self._in_transaction = False
+
+    @property
+    def _connection(self) -> bool:
+        """Tell SQLAlchemy's dialect whether there is something to commit or roll back: it asks by this name."""
+        return not self._thread.is_stopped
+
+    async def open(self) -> None:
+        """Open the file.
+
+        Raises:
+            sqlite3.Error: It cannot be opened.
+        """
+        await self._thread.run(self._open)
+
+    def cursor(self) -> Cursor:
+        """Return a cursor; opening and closing it costs nothing."""
         return Cursor(self)
 
-    async def rollback(self) -> None:
-        """Takes back what was not committed; the pool asks for it each time a connection is returned."""
-        if self._conn.in_transaction:
-            await super().rollback()
+    async def commit(self) -> None:
+        """Make the transaction durable."""
+        await self.run(sqlite3.Connection.commit)
 
-    async def run(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Runs a function in the connection's thread, after all that was asked for before."""
-        await self._execute(function, *arguments)  # type: ignore[no-untyped-call]
+    async def rollback(self) -> None:
+        """Take back what was not committed; the pool asks for it each time a connection is returned."""
+        if self._in_transaction or not self._thread.is_idle:
+            await self.run(sqlite3.Connection.rollback)
+
+    async def create_function(self, *arguments: Any, **options: Any) -> None:
+        """Make a Python function callable from SQL; the dialect brings `regexp` and `floor` with each connection."""
+        await self.run(sqlite3.Connection.create_function, *arguments, **options)
+
+    async def close(self) -> None:
+        """Close the file after everything that was begun, and end the thread; a second time does nothing."""
+        await self._thread.close(self._close)
+
+    def stop(self) -> None:
+        """As `close`, without waiting for it."""
+        self._thread.stop(self._close)
+
+    async def run(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+        """Call a function with the `sqlite3` connection in its thread, after all that was asked for before.
+
+        Raises:
+            sqlite3.ProgrammingError: The connection is closed.
+        """
+        if self._thread.is_stopped:
+            # In the words of `sqlite3`, by which SQLAlchemy knows a connection that is of no more use.
+            raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
+        return await self._thread.run(self._call, function, *arguments, **options)
+
+    def _open(self) -> None:
+        location = self._location
+        # Without an isolation level the driver begins no transactions of its own: it would begin them deferred.
+        self._file = sqlite3.connect(str(location.path), timeout=location.busy_seconds, isolation_level=None)
+
+    def _call(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+        assert self._file is not None
+        try:
+            return function(self._file, *arguments, **options)
+        finally:
+            self._in_transaction = self._file.in_transaction
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 class Cursor:
-    """What SQLAlchemy asks of an asynchronous cursor."""
+    """What SQLAlchemy asks of an asynchronous cursor; all rows are read when a statement is done."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -75,24 +138,24 @@ class Cursor:
         await self.close()
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
-        """Runs a statement and reads all its rows."""
+        """Run a statement and read all its rows."""
         await self._connection.run(self._run, sqlite3.Cursor.execute, sql, parameters)
 
     async def executemany(self, sql: str, parameters: Sequence[Sequence[Any]]) -> None:
-        """Runs a statement for each of several parameters."""
+        """Run a statement for each of several parameters."""
         await self._connection.run(self._run, sqlite3.Cursor.executemany, sql, parameters)
 
     async def fetchall(self) -> list[Any]:
-        """The rows, once."""
+        """Return the rows, once."""
         rows, self._rows = self._rows, []
         return rows
 
     async def close(self) -> None:
-        """Forgets the rows."""
+        """Forget the rows."""
         self._rows = []
 
-    def _run(self, execute: Callable[..., Any], sql: str, parameters: Sequence[Any]) -> None:
-        cursor = self._connection._conn.cursor()
+    def _run(self, file: sqlite3.Connection, execute: Callable[..., Any], sql: str, parameters: Sequence[Any]) -> None:
+        cursor = file.cursor()
         try:
             execute(cursor, sql, parameters)
             self.description, self._rows = cursor.description, cursor.fetchall()

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.storage.base import STALE_SECONDS, checked_path
-from prefect_video.unbroken import to_its_end
+from prefect_video.unbroken import run_in_thread, to_its_end
 
 _CHUNK_BYTES: Final = 2**20
 _UNFINISHED: Final = ".unfinished"
@@ -64,7 +64,7 @@ class LocalStore:
     async def fetch(self, uri: str, destination: Path) -> None:
         """See `Store.fetch`."""
         source = self._place(uri)
-        await asyncio.to_thread(self._guarded(source, lambda: shutil.copyfile(source, destination)))
+        await run_in_thread(self._guarded(source, lambda: shutil.copyfile(source, destination)))
 
     async def read_bytes(self, uri: str) -> bytes:
         """See `Store.read_bytes`."""

@@ -5,7 +5,6 @@ In that order, because readers look for videos: whoever sees an MP4 sees it whol
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import tempfile
@@ -23,6 +22,7 @@ from prefect_video.media import Media, thumbnail
 from prefect_video.storage.base import Store, plain_name
 from prefect_video.storage.registry import copy_between, exists_anywhere
 from prefect_video.storage.sidecars import read_sidecar, sidecar_path, thumbnail_path, write_sidecar
+from prefect_video.unbroken import run_in_thread
 
 _log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ async def _clear(store: Store, relative: PurePosixPath) -> None:
 async def _publish_thumbnail(store: Store, video: Path, folder: Path, relative: PurePosixPath) -> str | None:
     still = folder / "thumbnail.jpg"
     try:
-        await asyncio.to_thread(thumbnail, video, still)
+        await run_in_thread(thumbnail, video, still)
     except NotPlayable as error:
         # The video has passed its checks; a picture that cannot be made is no reason to lose it.
         _log.warning("no thumbnail for %s: %s", relative, error)
@@ -171,7 +171,7 @@ async def _publish_thumbnail(store: Store, video: Path, folder: Path, relative: 
 
 async def _publish_sidecar(store: Store, asset: Asset, folder: Path, relative: PurePosixPath) -> str:
     record = folder / "sidecar.json"
-    await asyncio.to_thread(record.write_bytes, write_sidecar(asset))
+    await run_in_thread(record.write_bytes, write_sidecar(asset))
     return await store.publish(record, sidecar_path(relative), content_type="application/json")
 
 

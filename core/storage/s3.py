@@ -19,6 +19,7 @@ from prefect_video.storage.base import STALE_SECONDS, checked_path, guess_conten
 from prefect_video.storage.s3_errors import is_forbidden, is_missing, no_bucket, translated
 from prefect_video.storage.s3_session import S3Options, S3Session
 from prefect_video.storage.s3_upload import upload_file
+from prefect_video.unbroken import run_in_thread
 
 _LIST_FROM: Final = 20
 _HEADS_AT_ONCE: Final = 16
@@ -64,10 +65,11 @@ class S3Store:
         async with self._client(f"fetch {uri}") as client:
             answer = await client.get_object(Bucket=bucket, Key=key)
             came = 0
-            with await asyncio.to_thread(destination.open, "wb") as file:
+            # Opened here: a cancellation in a thread's hands would lose the open file.
+            with destination.open("wb") as file:
                 async with answer["Body"] as body:
                     while piece := await body.read(_READ_BYTES):
-                        came += await asyncio.to_thread(file.write, piece)
+                        came += await run_in_thread(file.write, piece)
         if came != answer["ContentLength"]:
             raise StoreError(f"cannot fetch {uri}: {came:,} of {answer['ContentLength']:,} bytes came; try again")
 

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,7 +53,9 @@ class Version:
 
 
 class Spool:
-    """One download's file. Blocking: use it through `asyncio.to_thread`.
+    """One download's file. Blocking: use it through `run_in_thread`, one call after another.
+
+    The file belongs to the call that uses it: nothing else, closing included, may come before that has ended.
 
     Raises:
         StoreError: The disk is full, read-only or not ours to write; the message names path and reason.
@@ -69,8 +70,6 @@ class Spool:
         self._notes = path.with_name(path.name + ".part.json")
         self._digest = hashlib.sha256()
         self._file: IO[bytes] | None = None
-        # A cancelled task leaves its last write running in a thread; closing waits for it.
-        self._lock = threading.Lock()
 
     @property
     def sha256(self) -> str:
@@ -114,52 +113,50 @@ class Spool:
 
     def append(self, pieces: Sequence[bytes]) -> None:
         """Writes pieces in order and takes them into the digest."""
-        with self._lock:
-            if self._file is None:
-                return
-            try:
-                for piece in pieces:
-                    _write_all(self._file, piece)
-                    self._digest.update(piece)
-                    self.size += len(piece)
-            except OSError as error:
-                raise self._unusable(error) from error
+        file = self._opened
+        try:
+            for piece in pieces:
+                _write_all(file, piece)
+                self._digest.update(piece)
+                self.size += len(piece)
+        except OSError as error:
+            raise self._unusable(error) from error
 
     def restart(self, version: Version) -> None:
         """Forgets all bytes: what follows is the beginning of the given version."""
-        with self._lock:
-            if self._file is None:
-                return
-            try:
-                self._file.truncate(0)
-                self._notes.write_text(json.dumps(asdict(version)))
-            except OSError as error:
-                raise self._unusable(error) from error
-            self._digest, self.size, self.version = hashlib.sha256(), 0, version
+        file = self._opened
+        try:
+            file.truncate(0)
+            self._notes.write_text(json.dumps(asdict(version)))
+        except OSError as error:
+            raise self._unusable(error) from error
+        self._digest, self.size, self.version = hashlib.sha256(), 0, version
 
     def finish(self) -> None:
         """Makes the part durable and gives it its name."""
-        with self._lock:
-            if self._file is None:
-                return
-            try:
-                os.fsync(self._file.fileno())
-                os.replace(self._part, self.path)
-                self._notes.unlink(missing_ok=True)
-            except OSError as error:
-                raise self._unusable(error) from error
+        file = self._opened
+        try:
+            os.fsync(file.fileno())
+            os.replace(self._part, self.path)
+            self._notes.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
 
     def close(self) -> None:
         """Closes the file and keeps it for a later continuation. Idempotent."""
-        with self._lock:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    @property
+    def _opened(self) -> IO[bytes]:
+        if self._file is None:
+            raise RuntimeError(f"the partial download {self._part} is not open")
+        return self._file
 
     def _claim(self) -> None:
-        assert self._file is not None
         # By descriptor: `FileLock` would truncate the very file that is to be continued.
-        if not lock_descriptor(self._file.fileno(), blocking=False):
+        if not lock_descriptor(self._opened.fileno(), blocking=False):
             raise BrokenDownload(f"another download is writing {self._part}; wait for it to end")
 
     def _read_notes(self) -> Version:
@@ -169,11 +166,11 @@ class Spool:
             return Version()
 
     def _rehash(self) -> None:
-        assert self._file is not None
+        file = self._opened
         if not self.version.known:
-            self._file.truncate(0)
-        self._file.seek(0)
-        self._hash_all(self._file)
+            file.truncate(0)
+        file.seek(0)
+        self._hash_all(file)
 
     def _hash_all(self, file: IO[bytes]) -> None:
         self._digest, self.size = hashlib.sha256(), 0

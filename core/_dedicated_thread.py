@@ -1,0 +1,127 @@
+"""A thread that owns a native handle: whatever uses the handle runs there, in order, and nowhere else.
+
+`asyncio.to_thread` lets go of its thread when the awaiting task is cancelled: the thread goes on, and closing the
+handle meanwhile, from another thread, ends the process by a signal. Here closing is one more function in the same
+queue, so it follows whatever still uses the handle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
+
+from prefect_video.unbroken import to_its_end
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+class DedicatedThread:
+    """A daemon thread that runs functions one after another, in the order in which they are submitted.
+
+    It starts with the first of them. A process that ends does not wait for it.
+
+    Args:
+        name: Name of the thread, for traces.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._queue: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=_run_all, args=(self._queue,), name=name, daemon=True)
+        self._stopped = False
+        # Each has one writer: the submitting side and the thread.
+        self._submitted = 0
+        self._done = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that was submitted is done."""
+        return self._done == self._submitted
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether no more functions are taken."""
+        return self._stopped
+
+    async def run(self, function: Callable[P, Result], *arguments: P.args, **options: P.kwargs) -> Result:
+        """Run a function in the thread, after all that was submitted before, and return its result.
+
+        A cancellation ends only the wait: the function still runs, before anything that is submitted later.
+
+        Raises:
+            RuntimeError: The thread was stopped.
+        """
+        return await self._submit(function, *arguments, **options)
+
+    async def close(self, last: Callable[[], object]) -> None:
+        """Run a last function, after all that was submitted before, and end the thread.
+
+        It is waited for even while the caller is being cancelled. Do nothing the second time, and where nothing was
+        ever submitted.
+        """
+        if not self._can_end():
+            return
+        closed = self._submit(last)
+        self._end()
+        await to_its_end(closed)
+
+    def stop(self, last: Callable[[], object]) -> None:
+        """As `close`, but return at once; for where nothing can be awaited, such as garbage collection."""
+        if self._can_end():
+            self._enqueue(last)
+            self._end()
+
+    def _submit(self, function: Callable[P, Result], *arguments: P.args, **options: P.kwargs) -> asyncio.Future[Result]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+
+        def call() -> None:
+            settle: Callable[[], None]
+            try:
+                result = function(*arguments, **options)
+            except BaseException as error:  # noqa: BLE001  raised where the result is awaited
+                settle = partial(future.set_exception, error)
+            else:
+                settle = partial(future.set_result, result)
+            self._done += 1
+            # A loop that is closed has nobody left who waits.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_settle, future, settle)
+
+        self._submitted += 1
+        self._enqueue(call)
+        return future
+
+    def _enqueue(self, call: Callable[[], object]) -> None:
+        if self._stopped:
+            raise RuntimeError(f"the thread {self._thread.name} was stopped and takes no more work")
+        if self._thread.ident is None:
+            self._thread.start()
+        self._queue.put(call)
+
+    def _can_end(self) -> bool:
+        if self._thread.ident is None:
+            self._stopped = True
+        return not self._stopped
+
+    def _end(self) -> None:
+        self._stopped = True
+        self._queue.put(None)
+
+
+def _run_all(queue: SimpleQueue[Callable[[], object] | None]) -> None:
+    while (call := queue.get()) is not None:
+        call()
+        # Until the next one comes, what this one holds must be free to go.
+        del call
+
+
+def _settle(future: asyncio.Future[Any], settle: Callable[[], None]) -> None:
+    # One whose task was cancelled is done already.
+    if not future.done():
+        settle()
