@@ -9,10 +9,11 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from prefect_video.collecting import finish
 from prefect_video.errors import BudgetExceeded, InvalidInput, LedgerError, QuotaExhausted, VideoError
+from prefect_video.inputs import Input, WholeNumber
 from prefect_video.ledger import Claim, Entry, Intent, State
 from prefect_video.ledger.records import Priority
 from prefect_video.opening import DEFAULT_PROJECT
@@ -44,7 +45,7 @@ _STATUSES: Final[dict[State, JobStatus]] = {
 }
 
 
-class GenerationRequest(BaseModel):
+class GenerationRequest(Input):
     """One video that is wanted.
 
     Attributes:
@@ -58,8 +59,6 @@ class GenerationRequest(BaseModel):
         user_id: Whoever asked; sent along as a label.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     prompt: Prompt
     duration: Duration = 10
     aspect_ratio: AspectRatio = "16:9"
@@ -69,7 +68,7 @@ class GenerationRequest(BaseModel):
     negative_prompt: Prompt | None = None
     project: Identifier = Field(default=DEFAULT_PROJECT, validation_alias=AliasChoices("project", "project_id"))
     id: Identifier | None = None
-    take: int = Field(default=1, ge=1, le=10)
+    take: WholeNumber = Field(default=1, ge=1, le=10)
     provider: str | None = None
     priority: Priority = "normal"
     user_id: str | None = Field(default=None, max_length=200)
