@@ -275,6 +275,8 @@ def _failure(generation: Generation) -> dict[str, Any]:
 def _disguised(answer: dict[str, Any], rule: FaultRule | None) -> dict[str, Any]:
     if rule is not None and rule.kind == "unknown_status":
         return {**answer, "status": rule.status}
+    if rule is not None and rule.kind == "wrong_cost" and "usage" in answer:
+        return {**answer, "usage": {**answer["usage"], "cost_usd": rule.cost}}
     return answer
 
 

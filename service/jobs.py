@@ -98,7 +98,7 @@ class Job(BaseModel):
         estimated_time: Seconds until it should be there; None when it is, or never will be.
         uri: Where the video is.
         cost_usd: What it cost, or is expected to; None when unknown.
-        error: Why there is no video, and what to do.
+        error: Why there is no video, or what a human is to decide, and what to do.
     """
 
     job_id: str
@@ -117,9 +117,10 @@ class Job(BaseModel):
     @classmethod
     def of(cls, entry: Entry, work_seconds_per_second: tuple[float, float]) -> Job:
         """The job of a row."""
-        status: JobStatus = "held" if entry.attention else _STATUSES.get(entry.state, "failed")
+        # A stored video may still be held for its cost: it can be had all the same.
+        held = entry.attention is not None and entry.state is not State.STORED
+        status: JobStatus = "held" if held else _STATUSES.get(entry.state, "failed")
         waiting = status in ("queued", "processing")
-        cost = entry.actual_usd if entry.actual_usd is not None else entry.reserved_usd
         return cls(
             job_id=entry.id,
             status=status,
@@ -131,7 +132,7 @@ class Job(BaseModel):
             estimated_time=_seconds_left(entry, work_seconds_per_second) if waiting else None,
             uri=entry.asset.uri if entry.asset else None,
             sha256=entry.asset.sha256 if entry.asset else None,
-            cost_usd=None if cost is None else float(cost),
+            cost_usd=None if entry.cost_usd is None else float(entry.cost_usd),
             error=entry.attention or entry.error_message,
         )
 

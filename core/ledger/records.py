@@ -101,6 +101,7 @@ class Entry(_Record):
     """One row of the ledger: one generation, from intent to stored file.
 
     `id` is also the idempotency key that is sent along with the submit. `priority` counts steps above normal.
+    `disputed_usd` is what the provider says it cost, where that is not believed (see `cost_bound`).
     """
 
     id: str
@@ -120,6 +121,7 @@ class Entry(_Record):
     request_id: str | None
     reserved_usd: Decimal | None
     actual_usd: Decimal | None
+    disputed_usd: Decimal | None = None
     flow_run_id: str | None
     task_run_id: str | None
     created_at: AwareDatetime
@@ -137,6 +139,13 @@ class Entry(_Record):
     attention: str | None
     asset: Asset | None
     priority: int = 0
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """What it cost, or is expected to: 0 where nothing was accepted, None where the price is not known."""
+        if self.state is State.RELEASED:
+            return Decimal(0)
+        return self.actual_usd if self.actual_usd is not None else self.reserved_usd
 
 
 class Claim(_Record):

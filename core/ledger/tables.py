@@ -139,6 +139,7 @@ generations = Table(
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("waiting_since", Instant),
     Column("unknown_at", Instant),
+    Column("disputed_usd", Money),
 )
 
 _unfinished = generations.c.state.in_(sorted(UNFINISHED))

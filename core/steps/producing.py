@@ -188,10 +188,10 @@ def _claimed(claim: Claim, failure: VideoError | None) -> Entry:
 async def _join(studio: Studio, claim: Claim, entry: Entry, budgets: Sequence[Budget]) -> Claim:
     if entry.attention is None:
         entry = await studio.rows.wait(entry.id)
-    if entry.attention is not None:
-        raise NeedsAttention(entry.attention)
     if entry.state is State.STORED:
         return Claim(kind="stored", intent=claim.intent, entry=entry)
+    if entry.attention is not None:
+        raise NeedsAttention(entry.attention)
     if entry.state in UNFINISHED:
         taken = await studio.ledger.take_over(entry.id)
         return Claim(kind="yours" if taken else "joined", intent=claim.intent, entry=taken or entry)

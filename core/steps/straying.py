@@ -13,6 +13,7 @@ from decimal import Decimal
 from prefect_video.errors import ProviderError
 from prefect_video.generations import Generation, Status
 from prefect_video.ledger import Entry, State
+from prefect_video.ledger.cost_bound import cost_columns, with_dispute
 from prefect_video.studio import Studio
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ async def settle_stray(studio: Studio, entry: Entry, generation: Generation) -> 
         f" prefect-video resolve {stray_id} --generation {generation.id} (to fetch it, once nothing else of this shot"
         f" is under way) or --give-up"
     )
+    told_usd = told.cost_usd if told.cost_usd is not None or state is State.LOST else Decimal(0)
     stray = entry.model_copy(
         update={
             "id": stray_id,
@@ -53,12 +55,12 @@ async def settle_stray(studio: Studio, entry: Entry, generation: Generation) -> 
             "generation_id": generation.id,
             # No attempt of its run: it took the place of none.
             "flow_run_id": None,
-            "actual_usd": told.cost_usd if told.cost_usd is not None or state is State.LOST else Decimal(0),
             "submitted_at": await studio.ledger.now(),
             "error_message": f"{happened}.",
-            "attention": attention if state is State.LOST else None,
+            **cost_columns(entry, told_usd, studio.settings.cost_bound),
         }
     )
+    stray = stray.model_copy(update={"attention": with_dispute(stray, attention if state is State.LOST else None)})
     await studio.ledger.record_stray(stray, f"{happened}; now {told.status.value}")
     studio.tell("ended", stray, f"a stray of row {entry.id}, now {told.status.value}")
 
