@@ -60,7 +60,7 @@ class VideoLedger(Block):
             Budget(scope="month", limit_usd=self.monthly_usd, limit_videos=self.monthly_videos),
             Budget(scope="account", limit_usd=self.account_usd, limit_videos=self.account_videos),
         )
-        return tuple(limit for limit in limits if limit.limit_usd is not None or limit.limit_videos is not None)
+        return tuple(limit for limit in limits if not limit.is_empty)
 
     def studio_settings(self) -> dict[str, Any]:
         """The settings of a studio that this block decides."""

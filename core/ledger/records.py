@@ -193,14 +193,20 @@ class Budget(_Record):
 
     Attributes:
         scope: `project` counts the rows of one project for ever, `account` those of one account for ever,
-            `month` those of the current calendar month (UTC), all projects and accounts together.
+            `month` those of the current calendar month (UTC), all projects and accounts together, `plan` those of one
+            account in the current calendar month.
         limit_usd: The most in USD; None for no limit in money.
         limit_videos: The most generations paid or reserved; None for no limit in number.
     """
 
-    scope: Literal["month", "project", "account"]
+    scope: Literal["month", "project", "account", "plan"]
     limit_usd: Decimal | None = Field(default=None, ge=0)
     limit_videos: int | None = Field(default=None, ge=0)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it limits nothing."""
+        return self.limit_usd is None and self.limit_videos is None
 
 
 class Step(_Record):
