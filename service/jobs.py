@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import uuid
 from collections.abc import Coroutine
@@ -13,8 +14,9 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from prefect_video.collecting import finish
 from prefect_video.errors import BudgetExceeded, InvalidInput, LedgerError, QuotaExhausted, VideoError
+from prefect_video.fingerprints import canonical_json
 from prefect_video.inputs import Input, WholeNumber
-from prefect_video.ledger import Claim, Entry, Intent, State
+from prefect_video.ledger import UNFINISHED, Claim, Entry, Intent, State
 from prefect_video.ledger.records import Priority
 from prefect_video.opening import DEFAULT_PROJECT
 from prefect_video.service.accounts import Accounts
@@ -73,6 +75,11 @@ class GenerationRequest(Input):
     priority: Priority = "normal"
     user_id: str | None = Field(default=None, max_length=200)
     metadata: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """What tells this request from others, however it is spelled: SHA-256 of all that it gives."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude_defaults=True)).encode()).hexdigest()
 
     def shot(self) -> Shot:
         """The shot that is asked for.
@@ -157,12 +164,13 @@ class Jobs:
         Args:
             request: What is wanted.
             key: The sender's own id of the request: the same one is never answered with a second payment, not even
-                after a failure.
+                after a failure, and never stands for another request.
 
         Returns:
             The job, and whether it was `accepted`, `joined` to one under way, or `stored` already.
 
         Raises:
+            IdempotencyKeyReused: The key stands for another request; nothing was sent.
             InvalidInput: It cannot be made; nothing was sent.
             BudgetExceeded: A limit would be passed; nothing was sent.
             LedgerError: The ledger cannot be used; nothing was sent.
@@ -170,9 +178,13 @@ class Jobs:
         studio = self._studio(request.provider)
         project = Project(name=request.project, shots=(request.shot(),), max_attempts=1, priority=request.priority)
         intent = await self._intent(studio, project, request.take, key)
+        if key is not None and (answered := await _answered(studio, request, key)):
+            return self._job(answered), "stored" if answered.state is State.STORED else "joined"
         await find_assets(studio, [intent])
         (claim,) = await claim_shots(studio, [intent], budgets=budgets_of(studio, project), partial=False)
         entry = _entry(claim)
+        if key is not None:
+            await studio.ledger.answer_key(key, entry.id, environment=studio.settings.environment)
         if claim.kind == "yours":
             self._work_on(_send(studio, entry), f"send {entry.id}")
         outcome = {"yours": "accepted", "stored": "stored"}.get(claim.kind, "joined")
@@ -235,6 +247,13 @@ class Jobs:
     def _job(self, entry: Entry) -> Job:
         studio = self._accounts.by_id(entry.account) or self._accounts.studios[0]
         return Job.of(entry, studio.provider.capabilities.work_seconds_per_second)
+
+
+async def _answered(studio: Studio, request: GenerationRequest, key: str) -> Entry | None:
+    """The finished row that the same request with the same key was answered with, if anything was accepted for it."""
+    entry_id = await studio.ledger.bind_key(key, request.digest, environment=studio.settings.environment)
+    entry = await studio.ledger.get(entry_id) if entry_id else None
+    return entry if entry and entry.state not in UNFINISHED and entry.state is not State.RELEASED else None
 
 
 async def _send(studio: Studio, entry: Entry) -> None:

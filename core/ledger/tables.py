@@ -231,6 +231,16 @@ copies = Table(
     Column("asset", Json(Asset), nullable=False),
 )
 
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("environment", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("request_digest", String, nullable=False),
+    Column("entry_id", String, ForeignKey("generations.id")),
+    Column("created_at", Instant, nullable=False),
+)
+
 allowed_prompts = Table(
     "allowed_prompts",
     metadata,
