@@ -8,6 +8,7 @@ from typing import Any
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
+from prefect_video.inputs import WholeNumber
 from prefect_video.ledger import Budget, Ledger
 
 
@@ -32,9 +33,9 @@ class VideoLedger(Block):
         description="`postgresql://…` or `sqlite:///…`; else the SQLite file under Prefect's home.",
     )
     monthly_usd: Decimal | None = Field(default=None, ge=0, title="USD a month")
-    monthly_videos: int | None = Field(default=None, ge=0, title="Videos a month")
+    monthly_videos: WholeNumber | None = Field(default=None, ge=0, title="Videos a month")
     account_usd: Decimal | None = Field(default=None, ge=0, title="USD for each account")
-    account_videos: int | None = Field(default=None, ge=0, title="Videos for each account")
+    account_videos: WholeNumber | None = Field(default=None, ge=0, title="Videos for each account")
     ttl_days: float | None = Field(
         default=None,
         gt=0,
