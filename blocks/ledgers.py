@@ -9,6 +9,7 @@ from typing import Any
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
+from prefect_video.inputs import WholeNumber
 from prefect_video.ledger import Budget, Ledger
 from prefect_video.session.refs import LedgerSource
 
@@ -34,9 +35,9 @@ class VideoLedger(Block):
         description="`postgresql://…` or `sqlite:///…`; else the SQLite file under Prefect's home.",
     )
     monthly_usd: Decimal | None = Field(default=None, ge=0, title="USD a month")
-    monthly_videos: int | None = Field(default=None, ge=0, title="Videos a month")
+    monthly_videos: WholeNumber | None = Field(default=None, ge=0, title="Videos a month")
     account_usd: Decimal | None = Field(default=None, ge=0, title="USD for each account")
-    account_videos: int | None = Field(default=None, ge=0, title="Videos for each account")
+    account_videos: WholeNumber | None = Field(default=None, ge=0, title="Videos for each account")
     ttl_days: float | None = Field(
         default=None,
         gt=0,
@@ -61,7 +62,7 @@ class VideoLedger(Block):
             Budget(scope="month", limit_usd=self.monthly_usd, limit_videos=self.monthly_videos),
             Budget(scope="account", limit_usd=self.account_usd, limit_videos=self.account_videos),
         )
-        return tuple(limit for limit in limits if limit.limit_usd is not None or limit.limit_videos is not None)
+        return tuple(limit for limit in limits if not limit.is_empty)
 
     def session_overrides(self) -> Mapping[str, Any]:
         """Return the settings of a session that this block decides."""

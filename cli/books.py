@@ -134,6 +134,8 @@ def public_entry(entry: Entry) -> dict[str, Any]:
         "generation_id": entry.generation_id,
         "reserved_usd": as_number(entry.reserved_usd),
         "actual_usd": as_number(entry.actual_usd),
+        "disputed_usd": as_number(entry.disputed_usd),
+        "cost_usd": as_number(entry.cost_usd),
         "created_at": entry.created_at.isoformat(),
         "updated_at": entry.updated_at.isoformat(),
         "uri": entry.asset.uri if entry.asset else None,
@@ -168,11 +170,8 @@ def show_entries(entries: list[Entry]) -> None:
 
 def _cost(entry: Entry) -> str:
     """What it cost; with a `~`, what was reserved for it, where the provider has not told."""
-    if entry.state is State.RELEASED:
-        return ""
-    if entry.actual_usd is None and entry.reserved_usd is not None:
-        return f"~{usd(entry.reserved_usd)}"
-    return usd(entry.actual_usd)
+    is_estimate = entry.state is not State.RELEASED and entry.actual_usd is None and entry.reserved_usd is not None
+    return f"~{usd(entry.cost_usd)}" if is_estimate else usd(entry.cost_usd)
 
 
 def _in_utc(moment: datetime | None) -> datetime | None:

@@ -80,7 +80,7 @@ class Board:
         line = self.lines.setdefault(name, _Line())
         changed = line.state != state
         line.state = state
-        line.cost_usd = entry.actual_usd if entry.actual_usd is not None else entry.reserved_usd
+        line.cost_usd = entry.cost_usd
         line.began = line.began or time.monotonic()
         line.ended = time.monotonic() if state in _OVER else None
         if changed and self.on_change:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from prefect_video.cli.answers import DONE, out, print_json
+from prefect_video.cli.answers import DONE, out, print_json, usd
 from prefect_video.cli.books import public_entry
 from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
 from prefect_video.cli.studios import find_entry, open_ledger, open_studio, run_async
 from prefect_video.errors import InvalidInput, NotFound
-from prefect_video.generations import Generation
+from prefect_video.generations import MOST_USD, Generation
 from prefect_video.ledger import Entry, HoldReason, Ledger, State, command_line, hold_message
 from prefect_video.session.refs import ref_of
 from prefect_video.session.session import Studio
@@ -56,6 +57,10 @@ def resolve(
             help="The paid video is gone or unusable: it is not bought again by any run.",
         ),
     ] = False,
+    cost: Annotated[
+        Decimal | None,
+        Parameter(help="The provider's figure is not believed: what the generation cost in USD, by its bill."),
+    ] = None,
     keep_waiting: Annotated[
         bool,
         Parameter(
@@ -72,7 +77,8 @@ def resolve(
     was sent with a key that a new one of the same account has replaced. A generation that is past its deadline, or
     whose link is dead, is waited for once more with `--keep-waiting`. For a paid video that is lost, expired, overdue
     or not what was asked for: `--buy-again` lets the next run buy it anew, `--give-up` keeps every run from doing so
-    until you change your mind with `--buy-again`.
+    until you change your mind with `--buy-again`. Where the provider says that it cost far more than was expected,
+    `--cost USD` books what its bill says.
 
     Try:
 
@@ -80,12 +86,17 @@ def resolve(
 
         prefect-video resolve 3fa94c07 --absent
     """
-    if sum((generation is not None, absent, buy_again, give_up, keep_waiting)) != 1:
+    if sum((generation is not None, absent, buy_again, give_up, keep_waiting, cost is not None)) != 1:
         raise InvalidInput(
-            "resolve: give exactly one of --generation ID, --absent, --buy-again, --give-up, --keep-waiting"
+            "resolve: give exactly one of --generation ID, --absent, --buy-again, --give-up, --keep-waiting, --cost USD"
         )
     name = ledger_name(ledger)
-    decision = _keep_waiting(name, job) if keep_waiting else _resolve(name, job, generation, absent, give_up)
+    if cost is not None:
+        decision = _settle_cost(name, job, _demand_amount(cost))
+    elif keep_waiting:
+        decision = _keep_waiting(name, job)
+    else:
+        decision = _resolve(name, job, generation, absent, give_up)
     entry, told = run_async(decision)
     if json:
         print_json({**public_entry(entry), "outcome": told})
@@ -119,6 +130,18 @@ async def _keep_waiting(ledger: str | None, job: str) -> Resolved:
         after = await books.unflag(entry.id)
     fetch = command_line("collect", "--wait", ledger=books.command_option)
     return after, f"waited for once more. Fetch it with: {fetch}"
+
+
+async def _settle_cost(ledger: str | None, job: str, cost: Decimal) -> Resolved:
+    async with open_ledger(ledger) as books:
+        entry = await find_entry(books, job)
+        if entry.disputed_usd is None:
+            raise InvalidInput(
+                f"job {entry.id} is {entry.state.value} and its cost is not disputed: --cost is for one that is held"
+                " because the provider's figure is not believed"
+            )
+        after = await books.settle_cost(entry.id, cost)
+    return after, f"its cost is booked as {usd(cost)}; the provider had said {usd(entry.disputed_usd)}"
 
 
 async def _accepted(entry: Entry, generation_id: str, ledger: str | None) -> Resolved:
@@ -169,6 +192,8 @@ async def _buy_again(books: Ledger, entry: Entry) -> Resolved:
         )
     else:
         after = await books.unflag(entry.id)
+    if after.attention:
+        return after, f"settled, and still held: {after.attention}"
     return after, "settled: what it cost stays in the books, and the next run that asks for it buys it again"
 
 
@@ -180,6 +205,12 @@ async def _give_up(books: Ledger, entry: Entry) -> Resolved:
     message = hold_message(HoldReason.GIVEN_UP, job=entry.id, shot=entry.shot.id, ledger=books.command_option)
     after = await books.flag(entry.id, message)
     return after, "given up: no run buys it again. Take the shot out of the project, or change your mind: --buy-again"
+
+
+def _demand_amount(cost: Decimal) -> Decimal:
+    if not cost.is_finite() or not 0 <= cost <= MOST_USD:
+        raise InvalidInput(f"--cost: an amount in USD, such as 1.50, not {cost}")
+    return cost
 
 
 async def _demand_at_provider(books: Ledger, entry: Entry) -> None:

@@ -2,7 +2,8 @@
 
 VideoError
 ├── InvalidInput            a shot, project, file, option or setting is wrong; nothing was spent
-│   └── Unsupported         the provider or plan cannot make what is asked; the message names what it can
+│   ├── Unsupported         the provider or plan cannot make what is asked; the message names what it can
+│   └── IdempotencyKeyReused  one key for two requests: which of them is meant cannot be known
 ├── ProviderError           what a provider answered, or failed to answer
 │   ├── RequestRefused      the request was turned down: nothing was accepted, nothing is owed
 │   │   ├── PolicyRefused           content policy; never retried, kept for review
@@ -80,6 +81,10 @@ class InvalidInput(VideoError):
 
 class Unsupported(InvalidInput):
     """The provider or the account's plan cannot make what is asked. The message names the nearest it can."""
+
+
+class IdempotencyKeyReused(InvalidInput):
+    """A request came with the key of another one. Give it a key of its own; nothing was sent."""
 
 
 class ProviderError(VideoError):

@@ -90,7 +90,8 @@ class ProviderFault(_Told):
     of_request: bool = False
 
 
-_NONSENSE_USD: Final = Decimal(1_000_000)
+MOST_USD: Final = Decimal(10) ** 12
+"""As much as the ledger can keep; what is beyond it is as little believed as this."""
 
 
 def _plausible(told: Any) -> Decimal | None:
@@ -100,15 +101,15 @@ def _plausible(told: Any) -> Decimal | None:
         cost = Decimal(str(told))
     except InvalidOperation:
         cost = Decimal("NaN")
-    # What was reserved counts instead, which no slip of a provider's turns into a full or a bottomless budget.
-    if not cost.is_finite() or not 0 <= cost < _NONSENSE_USD:
+    # What was reserved counts instead. How much of the rest is believed, the ledger decides, which knows the estimate.
+    if not cost.is_finite() or cost < 0:
         logger.warning("a provider says that a generation cost %s USD: taken as not told", told)
         return None
-    return cost
+    return min(cost, MOST_USD)
 
 
 Cost = Annotated[Decimal | None, BeforeValidator(_plausible)]
-"""What a provider says it charged, in USD; None when it does not say, or says what no generation can cost."""
+"""What a provider says it charged, in USD; None when it does not say, or says what is no amount."""
 
 
 class Generation(_Told):

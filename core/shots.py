@@ -10,7 +10,9 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+from prefect_video.inputs import Input, Number, WholeNumber
 
 AspectRatio = Literal["16:9", "9:16", "1:1"]
 Resolution = Literal["480p", "720p", "1080p"]
@@ -42,6 +44,8 @@ def _whole(value: Any) -> Any:
 
 Duration = Annotated[int, Field(ge=1, le=20, strict=True), BeforeValidator(_whole)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+ProviderName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SHORT_SIDE: Final[dict[Resolution, int]] = {"480p": 480, "720p": 720, "1080p": 1080}
@@ -70,51 +74,86 @@ class MisplacedError(ValueError):
         self.at = at
 
 
-class _Asked(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+def _show_as_unset(schema: dict[str, Any]) -> None:
+    """Shows the fields of a shot that a project's defaults may fill as optional and unset.
 
-
-class Shot(_Asked):
-    """One video that is wanted.
-
-    Attributes:
-        id: Name within the project; becomes part of the file name.
-        prompt: What is to be seen; at most 32,000 characters.
-        model: The provider's name of the model.
-        duration: Length in whole seconds, 1 to 20.
-        aspect_ratio: `16:9`, `9:16` or `1:1`.
-        resolution: `480p`, `720p` or `1080p`: the length of the shorter side.
-        size: Exact width and height in pixels, such as `1792x1024`, where the provider takes it; wins over aspect ratio
-            and resolution.
-        seed: Fixes the randomness where the provider can.
-        negative_prompt: What is not to be seen, for engines that take it.
-        fps: Frames per second, for engines that take it.
-        num_frames: Exact number of frames, for engines that take it; wins over the duration there.
-        num_inference_steps: Denoising steps, for engines that take it.
-        guidance_scale: How closely the prompt is followed, for engines that take it.
-        references: Paths of reference images, where the provider takes them; fingerprinted by content, so local files.
-        depends_on: Ids of shots of the same project that must be stored first.
-        takes: How many independent generations are wanted, 1 to 10; each is paid.
-        metadata: Free labels; sent along, without effect on the fingerprint.
+    A form fills in the default that a schema names and sends it: it would then win over the project's defaults.
     """
+    for name in ShotDefaults.model_fields:
+        shown = schema["properties"][name]
+        fallback = shown.pop("default", None)
+        outside = {key: shown.pop(key) for key in ("title", "description") if key in shown}
+        outside["description"] += "; unset: as the project's defaults say" + (f", else {fallback}" if fallback else "")
+        choices = shown.pop("anyOf", [dict(shown), {"type": "null"}])
+        shown.clear()
+        shown.update(outside, anyOf=choices, default=None)
 
-    id: Identifier
-    prompt: Prompt
-    model: Annotated[str, StringConstraints(min_length=1, max_length=200)] = DEFAULT_MODEL
-    duration: Duration = 10
-    aspect_ratio: AspectRatio = "16:9"
-    resolution: Resolution = "1080p"
-    size: Size | None = None
-    seed: Seed | None = None
-    negative_prompt: Prompt | None = None
-    fps: int | None = Field(default=None, ge=1, le=120, strict=True)
-    num_frames: int | None = Field(default=None, ge=1, le=10_000, strict=True)
-    num_inference_steps: int | None = Field(default=None, ge=1, le=1_000, strict=True)
-    guidance_scale: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
-    references: tuple[str, ...] = ()
-    depends_on: tuple[Identifier, ...] = ()
-    takes: int = Field(default=1, ge=1, le=TAKES_LIMIT, strict=True)
-    metadata: dict[str, str] = Field(default_factory=dict)
+
+def _describe_as_shot(schema: dict[str, Any]) -> None:
+    """Describes the fields of a project's defaults as a shot's own."""
+    for name, shown in schema["properties"].items():
+        shown["description"] = Shot.model_fields[name].description
+
+
+class Shot(Input):
+    """One video that is wanted; what is unset comes from the project's defaults, else from here."""
+
+    model_config = ConfigDict(json_schema_extra=_show_as_unset)
+
+    id: Identifier = Field(description="Name within the project; becomes part of the file name")
+    prompt: Prompt = Field(description="What is to be seen; at most 32,000 characters")
+    model: ModelName = Field(default=DEFAULT_MODEL, description="The provider's name of the model")
+    duration: Duration = Field(default=10, description="Length in whole seconds, 1 to 20")
+    aspect_ratio: AspectRatio = Field(default="16:9", description="Width to height")
+    resolution: Resolution = Field(default="1080p", description="Length of the shorter side")
+    size: Size | None = Field(
+        default=None,
+        description=(
+            "Exact width and height in pixels, such as 1792x1024, where the provider takes it; wins over aspect ratio"
+            " and resolution"
+        ),
+    )
+    seed: Seed | None = Field(default=None, description="Fixes the randomness where the provider can")
+    negative_prompt: Prompt | None = Field(default=None, description="What is not to be seen, for engines that take it")
+    fps: int | None = Field(
+        default=None, ge=1, le=120, strict=True, description="Frames per second, for engines that take it"
+    )
+    num_frames: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        strict=True,
+        description="Exact number of frames, for engines that take it; wins over the duration there",
+    )
+    num_inference_steps: int | None = Field(
+        default=None, ge=1, le=1_000, strict=True, description="Denoising steps, for engines that take it"
+    )
+    guidance_scale: Number | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        allow_inf_nan=False,
+        description="How closely the prompt is followed, for engines that take it",
+    )
+    references: tuple[str, ...] = Field(
+        default=(),
+        description=(
+            "Paths of reference images, where the provider takes them; fingerprinted by content, so local files"
+        ),
+    )
+    depends_on: tuple[Identifier, ...] = Field(
+        default=(), description="Ids of shots of the same project that must be stored first"
+    )
+    takes: int = Field(
+        default=1,
+        ge=1,
+        le=TAKES_LIMIT,
+        strict=True,
+        description="How many independent generations are wanted, 1 to 10; each is paid",
+    )
+    metadata: dict[str, str] = Field(
+        default_factory=dict, description="Free labels; sent along, without effect on the fingerprint"
+    )
 
     @model_validator(mode="after")
     def _prompt_says_something(self) -> Self:
@@ -141,10 +180,12 @@ class Shot(_Asked):
         return self.num_frames / (self.fps or DEFAULT_FPS) if self.num_frames else float(self.duration)
 
 
-class ShotDefaults(_Asked):
+class ShotDefaults(Input):
     """Values for every shot of a project that does not give its own."""
 
-    model: str | None = None
+    model_config = ConfigDict(json_schema_extra=_describe_as_shot)
+
+    model: ModelName | None = None
     duration: Duration | None = None
     aspect_ratio: AspectRatio | None = None
     resolution: Resolution | None = None
@@ -154,26 +195,21 @@ class ShotDefaults(_Asked):
     fps: int | None = Field(default=None, ge=1, le=120, strict=True)
     num_frames: int | None = Field(default=None, ge=1, le=10_000, strict=True)
     num_inference_steps: int | None = Field(default=None, ge=1, le=1_000, strict=True)
-    guidance_scale: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
+    guidance_scale: Number | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
     references: tuple[str, ...] | None = None
     takes: int | None = Field(default=None, ge=1, le=TAKES_LIMIT, strict=True)
     metadata: dict[str, str] | None = None
 
 
-class Fallback(_Asked):
-    """What to give up when a shot cannot be made as asked: another provider, or less of something.
+class Fallback(Input):
+    """What to give up when a shot cannot be made as asked: another provider, or less of something."""
 
-    Attributes:
-        provider: A provider's name or `block-type/block-name`.
-        model: That provider's name of the model.
-        duration: A shorter length.
-        resolution: A lower resolution.
-    """
-
-    provider: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
-    model: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
-    duration: Duration | None = None
-    resolution: Resolution | None = None
+    provider: ProviderName | None = Field(
+        default=None, description="Another provider: its name, or `block-type/block-name`"
+    )
+    model: ModelName | None = Field(default=None, description="That provider's name of the model")
+    duration: Duration | None = Field(default=None, description="A shorter length in seconds")
+    resolution: Resolution | None = Field(default=None, description="A lower resolution")
 
     @model_validator(mode="after")
     def _gives_something_up(self) -> Self:
@@ -182,39 +218,58 @@ class Fallback(_Asked):
         return self
 
 
-class Project(_Asked):
-    """Shots that belong together.
+class Project(Input):
+    """Shots that belong together."""
 
-    Attributes:
-        name: The project's name (`project:` in a file); becomes the folder in the store.
-        defaults: Values for every shot that does not give its own.
-        provider: What makes the shots where the caller names nothing: a provider's name, `block-type/block-name`, or
-            `auto` for the best of `accounts`; may be left out.
-        shots: The shots, in order; ids are unique and `depends_on` has no cycle.
-        budget_usd: The most that this project may ever cost, in USD; None for no limit.
-        budget_videos: The most generations that this project may ever pay for; None for no limit.
-        over_budget: `refuse` the whole run when it does not fit (default), or make the shots that still `fit`.
-        max_attempts: How often a failed generation is bought anew, the first included.
-        accounts: For `provider: auto`: the providers to choose from, as `provider` would name them.
-        prefer: Which of several that can make a shot is taken: the `cheapest`, or the `fastest`.
-        adapt: Whether a shot that does not fit is changed to the nearest that does; what was changed is reported.
-        fallbacks: What to give up, in order, while a provider is in trouble, its quota is used up or a limit reached.
-        priority: Who goes first when an account's slots are taken.
-    """
-
-    name: Identifier = Field(alias="project")
-    defaults: ShotDefaults = ShotDefaults()
-    provider: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
-    shots: tuple[Shot, ...] = Field(max_length=SHOTS_LIMIT)
-    budget_usd: Decimal | None = Field(default=None, ge=0)
-    budget_videos: int | None = Field(default=None, ge=0)
-    over_budget: Literal["refuse", "fit"] = "refuse"
-    max_attempts: int = Field(default=2, ge=1, le=10)
-    accounts: tuple[Annotated[str, StringConstraints(min_length=1, max_length=200)], ...] = ()
-    prefer: Literal["cheapest", "fastest"] = "cheapest"
-    adapt: bool = False
-    fallbacks: tuple[Fallback, ...] = Field(default=(), max_length=20)
-    priority: Literal["high", "normal", "low"] = "normal"
+    name: Identifier = Field(alias="project", description="The project's name; becomes the folder in the store")
+    defaults: ShotDefaults = Field(
+        default=ShotDefaults(), description="Values for every shot that does not give its own"
+    )
+    provider: ProviderName | None = Field(
+        default=None,
+        description=(
+            "What makes the shots where the run names nothing: a provider's name, `block-type/block-name`, or `auto`"
+            " for the best of `accounts`"
+        ),
+    )
+    shots: tuple[Shot, ...] = Field(
+        max_length=SHOTS_LIMIT,
+        description="The shots, in order; ids are unique and `depends_on` has no cycle",
+    )
+    budget_usd: Decimal | None = Field(
+        default=None, ge=0, description="The most that this project may ever cost, in USD; unset: no limit"
+    )
+    budget_videos: WholeNumber | None = Field(
+        default=None, ge=0, description="The most generations that this project may ever pay for; unset: no limit"
+    )
+    over_budget: Literal["refuse", "fit"] = Field(
+        default="refuse",
+        description="Refuse the whole run when it does not fit the limits, or make the shots that still fit",
+    )
+    max_attempts: WholeNumber = Field(
+        default=2, ge=1, le=10, description="How often a failed generation is bought anew, the first included"
+    )
+    accounts: tuple[ProviderName, ...] = Field(
+        default=(),
+        description="For provider `auto`: the providers to choose from, as `provider` would name them",
+    )
+    prefer: Literal["cheapest", "fastest"] = Field(
+        default="cheapest", description="Which of several accounts that can make a shot is taken"
+    )
+    adapt: bool = Field(
+        default=False,
+        description="Change a shot that does not fit to the nearest that does; what was changed is reported",
+    )
+    fallbacks: tuple[Fallback, ...] = Field(
+        default=(),
+        max_length=20,
+        description=(
+            "What to give up, in order, while a provider is in trouble, its quota is used up or a limit reached"
+        ),
+    )
+    priority: Literal["high", "normal", "low"] = Field(
+        default="normal", description="Who goes first when an account's slots are taken"
+    )
 
     @property
     def is_routed(self) -> bool:
@@ -231,8 +286,8 @@ class Project(_Asked):
             defaults = defaults.model_dump(exclude_none=True)
         if not isinstance(defaults, dict) or not isinstance(shots, list | tuple):
             return data
-        known = {key: value for key, value in defaults.items() if key in ShotDefaults.model_fields}
-        return {**data, "shots": [{**known, **shot} if isinstance(shot, dict) else shot for shot in shots]}
+        known = {key: value for key, value in _given(defaults).items() if key in ShotDefaults.model_fields}
+        return {**data, "shots": [_with_defaults(shot, known) for shot in shots] if known else shots}
 
     @model_validator(mode="after")
     def _auto_has_accounts(self) -> Self:
@@ -275,6 +330,17 @@ class Project(_Asked):
                         *("shots", number, field),
                     )
         return self
+
+
+def _with_defaults(shot: Any, defaults: dict[str, Any]) -> Any:
+    """A shot, as given, with a project's defaults for what it does not give."""
+    if isinstance(shot, Shot):
+        shot = {name: getattr(shot, name) for name in shot.model_fields_set}
+    return {**defaults, **_given(shot)} if isinstance(shot, dict) else shot
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _find_cycle(edges: dict[str, tuple[str, ...]]) -> list[str] | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from getpass import getuser
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ from prefect_video.downloads import open_download_client
 from prefect_video.errors import InvalidInput
 from prefect_video.generations import Generation
 from prefect_video.ledger import Budget, Entry, Ledger
+from prefect_video.ledger.cost_bound import DEFAULT_COST_BOUND, CostBound
 from prefect_video.links import LinkPolicy
 from prefect_video.providers.base import Provider
 from prefect_video.screening import PromptScreen
@@ -90,6 +92,9 @@ class StudioSettings(BaseSettings):
         screen_patterns: Regular expressions that no prompt may match, as a JSON list in the environment.
         screen_longest: Most characters of a prompt.
         screen_rule: `package.module.function` or `…:function`: answers why a shot is refused, or None; it may be async.
+        max_cost_ratio: How many times its estimate a generation is believed to have cost at the most; beyond it the
+            estimate is booked and the row is held, with both figures.
+        max_unpriced_cost_usd: The same in USD, for a generation without an estimate, or with one of nothing.
         ttl_seconds: How old a stored asset may be to count as the answer; None for ever.
         lease_seconds: How long after its last sign of life another machine's process counts as dead.
         webhook_url: Public address of `prefect-video serve`, such as `https://video.example.com`, where providers
@@ -119,10 +124,17 @@ class StudioSettings(BaseSettings):
     screen_patterns: tuple[str, ...] = ()
     screen_longest: int = Field(default=PROMPT_LIMIT, ge=1)
     screen_rule: ImportString[Any] | None = None
+    max_cost_ratio: Decimal = Field(default=DEFAULT_COST_BOUND.max_ratio, gt=0)
+    max_unpriced_cost_usd: Decimal = Field(default=DEFAULT_COST_BOUND.max_unpriced_usd, ge=0)
     ttl_seconds: float | None = Field(default=None, ge=0)
     lease_seconds: float = Field(default=30.0, gt=0)
     webhook_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@]+[^?#]*$")
     spool: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()) / f"prefect-video-spool-{getuser()}")
+
+    @property
+    def cost_bound(self) -> CostBound:
+        """The most that a generation is believed to have cost."""
+        return CostBound(max_ratio=self.max_cost_ratio, max_unpriced_usd=self.max_unpriced_cost_usd)
 
     @classmethod
     def from_environment(cls, **given: Any) -> Self:
@@ -204,7 +216,7 @@ class Studio:
 
     def tell(self, moment: Moment, entry: Entry, detail: str = "") -> None:
         """Logs a step of a row and tells the observer."""
-        cost = entry.actual_usd if entry.actual_usd is not None else entry.reserved_usd
+        cost = entry.cost_usd
         logger.info(
             "%s/%s take %d: %s%s (row %s, generation %s, $%s)",
             entry.project,

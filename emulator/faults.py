@@ -22,6 +22,7 @@ Rules are not kept over a restart.
 | wrong_content | all but webhook | – | 200 with an HTML page; nothing was done |
 | expired_link | retrieve, list, content | – | links handed out are dead; on content: 403 as if it were |
 | unknown_status | retrieve, list | status | the answer carries that status word; on list, in every item |
+| wrong_cost | retrieve | cost | a completed generation is said to have cost that, whatever it is (Sora's dialect) |
 | not_found | retrieve, cancel, content | – | 404 although the generation exists |
 | list_off | list | http_status (404) | the endpoint answers 404, 405 or 501 |
 | duplicate | webhook | copies (2) | the same delivery is sent that many times |
@@ -43,7 +44,7 @@ Operation = Literal["submit", "retrieve", "list", "cancel", "content", "webhook"
 Kind = Literal[
     "rate_limited", "quota_exhausted", "error_before", "error_after", "generation_error", "reset_before", "reset_after",
     "hang", "delay", "slow", "truncated", "short_file", "wrong_content", "expired_link", "unknown_status", "not_found",
-    "list_off", "duplicate", "late", "forged", "drop",
+    "list_off", "wrong_cost", "duplicate", "late", "forged", "drop",
 ]  # fmt: skip
 
 _HTTP: frozenset[Operation] = frozenset({"submit", "retrieve", "list", "cancel", "content"})
@@ -64,6 +65,7 @@ OPERATIONS_OF: dict[Kind, frozenset[Operation]] = {
     "wrong_content": _HTTP,
     "expired_link": frozenset({"retrieve", "list", "content"}),
     "unknown_status": frozenset({"retrieve", "list"}),
+    "wrong_cost": frozenset({"retrieve"}),
     "not_found": frozenset({"retrieve", "cancel", "content"}),
     "list_off": frozenset({"list"}),
     "duplicate": _WEBHOOK,
@@ -105,6 +107,7 @@ class FaultRule(BaseModel):
     bytes_per_second: int = Field(default=65_536, ge=1)
     fraction: float = Field(default=0.5, ge=0, lt=1)
     status: str = Field(default="moderating", min_length=1)
+    cost: float | str | bool | None = 999_999.0
     http_status: Literal[404, 405, 501] = 404
     copies: int = Field(default=2, ge=2)
 

@@ -157,7 +157,9 @@ class SoraDialect:
             answer["result"] = self._result(generation, self._desk.links(generation, rule))
             answer["usage"] = {
                 "seconds_generated": generation.order.duration,
-                "cost_usd": float(generation.cost or 0),
+                "cost_usd": rule.cost
+                if rule is not None and rule.kind == "wrong_cost"
+                else float(generation.cost or 0),
             }
         if generation.status == "failed":
             answer["error"] = _failure(generation)

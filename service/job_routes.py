@@ -7,12 +7,13 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from pydantic import SecretStr
 from starlette.types import Message
 
-from prefect_video.errors import BudgetExceeded, InvalidInput, LedgerError
+from prefect_video.errors import BudgetExceeded, IdempotencyKeyReused, InvalidInput, LedgerError
 from prefect_video.service.bodies import read_body
 from prefect_video.service.jobs import GenerationRequest, Job, Jobs
 from prefect_video.service.metrics import Metrics
@@ -42,10 +43,13 @@ def job_routes(jobs: Jobs, token: SecretStr, metrics: Metrics, *, body_limit_byt
 
             return guarded
 
-    async def generate(request: GenerationRequest, response: Response, key: _KEY = None) -> Job:
+    async def generate(request: GenerationRequest, response: Response, key: _KEY = None) -> Job | JSONResponse:
         """Asks for a video. The same request again is answered with the same job, and is not paid for again."""
         try:
             job, outcome = await jobs.ask(request, key=key)
+        except IdempotencyKeyReused as error:
+            metrics.jobs.labels("refused").inc()
+            return _problem(422, "idempotency-key-reused", "The Idempotency-Key stands for another request", error)
         except InvalidInput as error:
             raise _refusal(422, error, metrics) from error
         except BudgetExceeded as error:
@@ -69,7 +73,7 @@ def job_routes(jobs: Jobs, token: SecretStr, metrics: Metrics, *, body_limit_byt
 
     # The scheme stands in the document only: by the time that it is asked for, the route has let the request pass.
     routes = APIRouter(tags=["jobs"], dependencies=[Depends(_BEARER)], route_class=Guarded)
-    routes.add_api_route("/generate", generate, methods=["POST"], status_code=202)
+    routes.add_api_route("/generate", generate, methods=["POST"], status_code=202, response_model=Job)
     routes.add_api_route("/jobs/{job_id}", job, methods=["GET"])
     return routes
 
@@ -81,6 +85,12 @@ def _with_body(request: Request, body: bytes) -> Request:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return Request(request.scope, receive)
+
+
+def _problem(status: int, kind: str, title: str, error: Exception) -> JSONResponse:
+    """A refusal as RFC 9457 has it, so that a client can tell its kind."""
+    content = {"type": f"urn:prefect-video:{kind}", "title": title, "status": status, "detail": str(error)}
+    return JSONResponse(content, status, media_type="application/problem+json")
 
 
 def _refusal(status: int, error: Exception, metrics: Metrics) -> HTTPException:

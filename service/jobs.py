@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import uuid
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from prefect_video.errors import BudgetExceeded, InvalidInput, LedgerError, QuotaExhausted, VideoError
-from prefect_video.ledger import Claim, ClaimOutcome, Entry, Intent, State
+from prefect_video.fingerprints import canonical_json
+from prefect_video.inputs import Input, WholeNumber
+from prefect_video.ledger import UNFINISHED, Claim, ClaimOutcome, Entry, Intent, State
 from prefect_video.ledger.records import Priority
 from prefect_video.pipeline.collect import finish
 from prefect_video.pipeline.shot_run import abandon
@@ -50,7 +53,7 @@ _STATUSES: Final[dict[State, JobStatus]] = {
 }
 
 
-class GenerationRequest(BaseModel):
+class GenerationRequest(Input):
     """One video that is wanted.
 
     Attributes:
@@ -64,8 +67,6 @@ class GenerationRequest(BaseModel):
         user_id: Whoever asked; sent along as a label.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     prompt: Prompt
     duration: Duration = 10
     aspect_ratio: AspectRatio = "16:9"
@@ -75,11 +76,16 @@ class GenerationRequest(BaseModel):
     negative_prompt: Prompt | None = None
     project: Identifier = Field(default=DEFAULT_PROJECT, validation_alias=AliasChoices("project", "project_id"))
     id: Identifier | None = None
-    take: int = Field(default=1, ge=1, le=10)
+    take: WholeNumber = Field(default=1, ge=1, le=10)
     provider: str | None = None
     priority: Priority = "normal"
     user_id: str | None = Field(default=None, max_length=200)
     metadata: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """What tells this request from others, however it is spelled: SHA-256 of all that it gives."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude_defaults=True)).encode()).hexdigest()
 
     def shot(self) -> Shot:
         """The shot that is asked for.
@@ -105,7 +111,7 @@ class Job(BaseModel):
         estimated_time: Seconds until it should be there; None when it is, or never will be.
         uri: Where the video is.
         cost_usd: What it cost, or is expected to; None when unknown.
-        error: Why there is no video, and what to do.
+        error: Why there is no video, or what a human is to decide, and what to do.
     """
 
     job_id: str
@@ -124,9 +130,10 @@ class Job(BaseModel):
     @classmethod
     def of(cls, entry: Entry, work_seconds_per_second: tuple[float, float]) -> Job:
         """The job of a row."""
-        status: JobStatus = "held" if entry.attention else _STATUSES.get(entry.state, "failed")
+        # A stored video may still be held for its cost: it can be had all the same.
+        held = entry.attention is not None and entry.state is not State.STORED
+        status: JobStatus = "held" if held else _STATUSES.get(entry.state, "failed")
         waiting = status in ("queued", "processing")
-        cost = entry.actual_usd if entry.actual_usd is not None else entry.reserved_usd
         return cls(
             job_id=entry.id,
             status=status,
@@ -138,7 +145,7 @@ class Job(BaseModel):
             estimated_time=_seconds_left(entry, work_seconds_per_second) if waiting else None,
             uri=entry.asset.uri if entry.asset else None,
             sha256=entry.asset.sha256 if entry.asset else None,
-            cost_usd=None if cost is None else float(cost),
+            cost_usd=None if entry.cost_usd is None else float(entry.cost_usd),
             error=entry.attention or entry.error_message,
         )
 
@@ -163,12 +170,13 @@ class Jobs:
         Args:
             request: What is wanted.
             key: The sender's own id of the request: the same one is never answered with a second payment, not even
-                after a failure.
+                after a failure, and never stands for another request.
 
         Returns:
             The job, and whether it was `accepted`, `joined` to one under way, or `stored` already.
 
         Raises:
+            IdempotencyKeyReused: The key stands for another request; nothing was sent.
             InvalidInput: It cannot be made; nothing was sent.
             BudgetExceeded: A limit would be passed; nothing was sent.
             LedgerError: The ledger cannot be used; nothing was sent.
@@ -176,9 +184,13 @@ class Jobs:
         studio = self._studio(request.provider)
         project = Project(name=request.project, shots=(request.shot(),), max_attempts=1, priority=request.priority)
         intent = await self._intent(studio, project, request.take, key)
+        if key is not None and (answered := await _answered(studio, request, key)):
+            return self._job(answered), "stored" if answered.state is State.STORED else "joined"
         await find_assets(studio, [intent])
         (claim,) = await claim_shots(studio, [intent], budgets=project_budgets(studio, project), partial=False)
         entry = _entry(claim)
+        if key is not None:
+            await studio.ledger.answer_key(key, entry.id, environment=studio.settings.environment)
         if claim.kind is ClaimOutcome.ACQUIRED:
             self._work_on(_send(studio, entry), f"send {entry.id}")
         outcome = {ClaimOutcome.ACQUIRED: "accepted", ClaimOutcome.STORED: "stored"}.get(claim.kind, "joined")
@@ -243,6 +255,13 @@ class Jobs:
     def _job(self, entry: Entry) -> Job:
         studio = self._accounts.by_id(entry.account) or self._accounts.studios[0]
         return Job.of(entry, studio.provider.capabilities.work_seconds_per_second)
+
+
+async def _answered(studio: Studio, request: GenerationRequest, key: str) -> Entry | None:
+    """The finished row that the same request with the same key was answered with, if anything was accepted for it."""
+    entry_id = await studio.ledger.bind_key(key, request.digest, environment=studio.settings.environment)
+    entry = await studio.ledger.get(entry_id) if entry_id else None
+    return entry if entry and entry.state not in UNFINISHED and entry.state is not State.RELEASED else None
 
 
 async def _send(studio: Studio, entry: Entry) -> None:

@@ -65,7 +65,7 @@ class Book(LedgerPart):
     async def budget_standing(self, budgets: Sequence[Budget], *, project: str, account: str) -> list[BudgetStanding]:
         """How much of each budget is used up, for a project and an account."""
         now = datetime.now(UTC)
-        keys = {"project": project, "account": account, "month": ""}
+        keys = {"project": project, "account": account, "plan": account, "month": ""}
         async with self._database.reading() as connection:
             return [await read_standing(connection, budget, keys[budget.scope], now) for budget in budgets]
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.ledger.amounts import amount_of, count, counted, reserved_usd, spent_usd, usd
@@ -132,10 +132,9 @@ async def read_standing(connection: AsyncConnection, budget: Budget, key: str, n
         )
     )
     spent, reserved, videos = found.one()
-    name = f"month {now:%Y-%m}" if budget.scope == "month" else f"{budget.scope} {key}"
     return BudgetStanding(
         budget=budget,
-        name=name,
+        name=_name(budget, key, now),
         spent_usd=amount_of(spent),
         reserved_usd=amount_of(reserved),
         videos=int(videos),
@@ -157,13 +156,20 @@ def _scope(budget: Budget, key: str, now: datetime) -> ColumnElement[bool]:
         return generations.c.project == key
     if budget.scope == "account":
         return generations.c.account == key
-    return generations.c.created_at >= beginning_of_month(now)
+    this_month = generations.c.created_at >= beginning_of_month(now)
+    return and_(generations.c.account == key, this_month) if budget.scope == "plan" else this_month
+
+
+def _name(budget: Budget, key: str, now: datetime) -> str:
+    if budget.scope == "month":
+        return f"month {now:%Y-%m}"
+    return f"plan of account {key} in {now:%Y-%m}" if budget.scope == "plan" else f"{budget.scope} {key}"
 
 
 def _key(budget: Budget, intent: Intent) -> str:
     if budget.scope == "project":
         return intent.project
-    return intent.account if budget.scope == "account" else ""
+    return "" if budget.scope == "month" else intent.account
 
 
 def _videos(number: int) -> str:

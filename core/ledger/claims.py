@@ -35,9 +35,10 @@ class Claims(Ownership):
         """Asks for a batch of videos; the answers say which exist, which are under way and which to buy.
 
         What is to be bought is reserved within every budget. A row of a dead process is taken over, and belongs from
-        then on to the flow run that asks; a mere reservation of an earlier month is made anew, as the limits of this
-        month have not seen it. An intent that is twice in a batch is joined to the first. A row that waits for a human,
-        unfinished or ended, is joined: whoever asks sees its `attention`, and nothing is bought.
+        then on to the flow run that asks; a mere reservation of an earlier month or of another account is made anew,
+        as the limits that now apply have not seen it. An intent that is twice in a batch is joined to the first. A row
+        that waits for a human, unfinished or ended, is joined: whoever asks sees its `attention`, and nothing is
+        bought.
 
         Args:
             intents: What is wanted, in order of preference.
@@ -63,7 +64,8 @@ class Claims(Ownership):
             # In this order: a row may become stored between the two queries, never unfinished again.
             under_way = await read_unfinished(connection, map(key_of, intents))
             taken = await self._take_over_free(connection, under_way, intents)
-            for entry in await self._release_outdated(connection, [under_way[key] for key in taken], now):
+            accounts = {key_of(intent): intent.account for intent in reversed(intents)}
+            for entry in await self._release_outdated(connection, [under_way[key] for key in taken], accounts, now):
                 del under_way[key_of(entry)]
                 taken.discard(key_of(entry))
             others = [intent for intent in intents if key_of(intent) not in under_way]
@@ -108,13 +110,23 @@ class Claims(Ownership):
         return {key_of(entry) for entry in taken if entry.owner == self._owner.id}
 
     async def _release_outdated(
-        self, connection: AsyncConnection, taken: Sequence[Entry], now: datetime
+        self, connection: AsyncConnection, taken: Sequence[Entry], accounts: Mapping[Key, str], now: datetime
     ) -> list[Entry]:
-        """Gives up reservations of earlier months; those that were."""
+        """Gives up reservations that the limits of this month and of the asking account have not seen; those that were.
+
+        Args:
+            connection: Of the claim's transaction.
+            taken: The rows that were taken over.
+            accounts: Which account each is asked from.
+            now: The time of the claim.
+        """
         outdated = [
-            entry for entry in taken if entry.state is State.RESERVED and entry.created_at < beginning_of_month(now)
+            entry
+            for entry in taken
+            if entry.state is State.RESERVED
+            and (entry.created_at < beginning_of_month(now) or entry.account != accounts[key_of(entry)])
         ]
-        reason = "its reservation was of an earlier month"
+        reason = "its reservation was of an earlier month or of another account"
         for some in chunks(entry.id for entry in outdated):
             await connection.execute(
                 update(generations)

@@ -28,6 +28,7 @@ class HoldReason(StrEnum):
     ORPHAN = "orphan"
     NOT_ON_RECORD = "not_on_record"
     GIVEN_UP = "given_up"
+    COST_DISPUTED = "cost_disputed"
 
 
 class Remedy(NamedTuple):
@@ -103,6 +104,11 @@ HOLDS: Final[Mapping[HoldReason, Hold]] = MappingProxyType(
             ),
         ),
         HoldReason.NOT_ON_RECORD: Hold("{cause}. Once the ledger can be written, run:", (_ACCEPTED,)),
+        HoldReason.COST_DISPUTED: Hold(
+            "shot {shot!r}: {provider} reports that generation {generation} cost {reported}, which is not believed;"
+            " {booked}. Look at the provider's bill, then run:",
+            (_resolve("--cost", "USD"),),
+        ),
         HoldReason.GIVEN_UP: Hold(
             "shot {shot!r}: given up, and not bought again by any run. To change that:", (_BUY_AGAIN,)
         ),

@@ -12,6 +12,7 @@ from prefect_video.ledger.changes import Changes, changes_of
 from prefect_video.ledger.claims import Claims
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.events import WebhookEvents
+from prefect_video.ledger.idempotency_keys import IdempotencyKeys
 from prefect_video.ledger.locations import default_ledger_url, parse_location
 from prefect_video.ledger.owners import Owner
 from prefect_video.ledger.queries import Queries
@@ -23,13 +24,11 @@ from prefect_video.unbroken import to_its_end
 LEASE_SECONDS = 30.0
 
 
-class Ledger(Claims, Accounts, Queries, Strays, Book, Review, WebhookEvents, Timings):
+class Ledger(Claims, Accounts, Queries, Strays, Book, Review, WebhookEvents, IdempotencyKeys, Timings):
     """A ledger that is open for one process; every instance is an owner of its own.
 
     Belongs to the event loop that opened it. Use it as an async context manager, or call `aclose`.
     """
-
-    block: str | None = None
 
     @classmethod
     async def open(
@@ -88,11 +87,6 @@ class Ledger(Claims, Accounts, Queries, Strays, Book, Review, WebhookEvents, Tim
     def owner_id(self) -> str:
         """This instance's id in the rows that it owns: `host:pid:uuid`."""
         return self._owner.id
-
-    @property
-    def command_option(self) -> str | None:
-        """The value of `--ledger` by which commands find this ledger; None where they find it without one."""
-        return self.block or self._database.location.command_option
 
     @property
     def url_label(self) -> str:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from prefect_video.errors import IllegalTransition, ProviderError, VideoError
+from prefect_video.ledger.cost_bound import with_dispute
 from prefect_video.ledger.part import LedgerPart
 from prefect_video.ledger.records import TRANSITIONS, UNFINISHED, Entry, State
 from prefect_video.ledger.tables import ENTRY_COLUMNS, entry_of, generations
@@ -35,12 +36,16 @@ class Moves(LedgerPart):
         detail: str | None = None,
         **values: Any,
     ) -> Entry:
-        """Moves a row that was read in this transaction; a move settles what a human was asked."""
+        """Moves a row that was read in this transaction; a move settles what a human was asked, but for its cost."""
         if entry.state not in allowed or to not in TRANSITIONS.get(entry.state, ()):
             raise _illegal(entry, to, allowed)
+        values = {"attention": None, **values, "state": to}
         if to not in UNFINISHED:
             values["owner"] = None
-        moved = await self._change(connection, entry, {"attention": None, **values, "state": to})
+            values["attention"] = with_dispute(
+                entry.model_copy(update=values), values["attention"], self.command_option
+            )
+        moved = await self._change(connection, entry, values)
         await self._note(connection, [(entry.id, entry.state, to)], detail)
         logger.info("entry %s (%s): %s -> %s", entry.id, entry.shot.id, entry.state, to)
         return moved

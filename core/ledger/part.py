@@ -27,11 +27,22 @@ _NOTE: Final = insert(history)
 
 
 class LedgerPart:
-    """Base of the ledger's parts."""
+    """Base of the ledger's parts.
+
+    Attributes:
+        block: The saved block that the ledger's URL is from, by which commands find it.
+    """
+
+    block: str | None = None
 
     def __init__(self, database: Database, owner: Owner) -> None:
         self._database = database
         self._owner = owner
+
+    @property
+    def command_option(self) -> str | None:
+        """The value of `--ledger` by which commands find this ledger; None where they find it without one."""
+        return self.block or self._database.location.command_option
 
     async def _locked(self, connection: AsyncConnection, entry_id: str) -> Entry:
         """Reads a row and keeps others from moving it until the transaction ends."""

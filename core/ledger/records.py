@@ -101,6 +101,7 @@ class Entry(_Record):
     """One row of the ledger: one generation, from intent to stored file.
 
     `id` is also the idempotency key that is sent along with the submit. `priority` counts steps above normal.
+    `disputed_usd` is what the provider says it cost, where that is not believed (see `cost_bound`).
     """
 
     id: str
@@ -120,6 +121,7 @@ class Entry(_Record):
     request_id: str | None
     reserved_usd: Decimal | None
     actual_usd: Decimal | None
+    disputed_usd: Decimal | None = None
     flow_run_id: str | None
     task_run_id: str | None
     created_at: AwareDatetime
@@ -137,6 +139,13 @@ class Entry(_Record):
     attention: str | None
     asset: Asset | None
     priority: int = 0
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """What it cost, or is expected to: 0 where nothing was accepted, None where the price is not known."""
+        if self.state is State.RELEASED:
+            return Decimal(0)
+        return self.actual_usd if self.actual_usd is not None else self.reserved_usd
 
 
 class ClaimOutcome(StrEnum):
@@ -193,14 +202,20 @@ class Budget(_Record):
 
     Attributes:
         scope: `project` counts the rows of one project for ever, `account` those of one account for ever,
-            `month` those of the current calendar month (UTC), all projects and accounts together.
+            `month` those of the current calendar month (UTC), all projects and accounts together, `plan` those of one
+            account in the current calendar month.
         limit_usd: The most in USD; None for no limit in money.
         limit_videos: The most generations paid or reserved; None for no limit in number.
     """
 
-    scope: Literal["month", "project", "account"]
+    scope: Literal["month", "project", "account", "plan"]
     limit_usd: Decimal | None = Field(default=None, ge=0)
     limit_videos: int | None = Field(default=None, ge=0)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it limits nothing."""
+        return self.limit_usd is None and self.limit_videos is None
 
 
 class Step(_Record):

@@ -139,6 +139,7 @@ generations = Table(
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("waiting_since", Instant),
     Column("unknown_at", Instant),
+    Column("disputed_usd", Money),
 )
 
 _unfinished = generations.c.state.in_(sorted(UNFINISHED))
@@ -228,6 +229,16 @@ copies = Table(
     Column("project", String, primary_key=True),
     Column("shot_id", String, primary_key=True),
     Column("asset", Json(Asset), nullable=False),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("environment", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("request_digest", String, nullable=False),
+    Column("entry_id", String, ForeignKey("generations.id")),
+    Column("created_at", Instant, nullable=False),
 )
 
 allowed_prompts = Table(

@@ -12,6 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from prefect_video.assets import Asset
 from prefect_video.errors import IllegalTransition, ProviderError, VideoError
 from prefect_video.generations import Generation
+from prefect_video.ledger.amounts import usd
+from prefect_video.ledger.cost_bound import (
+    DEFAULT_COST_BOUND,
+    CostBound,
+    cost_columns,
+    with_dispute,
+    without_dispute,
+)
 from prefect_video.ledger.moving import SENT, Moves, cause, demand_same, given, sources
 from prefect_video.ledger.records import UNFINISHED, Entry, State
 
@@ -118,14 +126,18 @@ class Transitions(Moves):
                 **cause(error),
             )
 
-    async def record_completed(self, entry_id: str, generation: Generation) -> Entry:
-        """Records that the video is ready; on a completed row it only takes over a fresh expiry and cost."""
-        told = given(
-            expires_at=generation.result.expires_at if generation.result else None,
-            actual_usd=generation.cost_usd,
-        )
+    async def record_completed(
+        self, entry_id: str, generation: Generation, *, bound: CostBound = DEFAULT_COST_BOUND
+    ) -> Entry:
+        """Records that the video is ready; on a completed row it only takes over a fresh expiry and cost.
+
+        A cost beyond the bound does not keep the video from being fetched: the row is held once that is stored.
+        """
         async with self._database.writing() as connection:
             entry = await self._locked(connection, entry_id)
+            told = cost_columns(entry, generation.cost_usd, bound) | given(
+                expires_at=generation.result.expires_at if generation.result else None
+            )
             demand_same(entry, generation.id)
             if entry.state is State.STORED:
                 return entry
@@ -165,6 +177,7 @@ class Transitions(Moves):
         *,
         actual_usd: Decimal | None,
         attention: str | None = None,
+        bound: CostBound = DEFAULT_COST_BOUND,
     ) -> Entry:
         """Records that the generation is over and there is no video.
 
@@ -175,6 +188,7 @@ class Transitions(Moves):
             actual_usd: What it cost; None when not known: then what was reserved counts as spent.
             attention: What a human is to decide; until then nothing is bought in its place. In the same transaction
                 as the end: a crash in between would leave a row that the next run buys again.
+            bound: The most that it is believed to have cost; beyond it the row is held.
         """
         if state not in _ENDED:
             raise IllegalTransition(f"entry {entry_id} cannot end as {state}: that is not an end without a video")
@@ -182,7 +196,7 @@ class Transitions(Moves):
             entry = await self._locked(connection, entry_id)
             if entry.state is state:
                 return entry
-            values = {**cause(error), **given(actual_usd=actual_usd, attention=attention)}
+            values = cause(error) | cost_columns(entry, actual_usd, bound) | given(attention=attention)
             if entry.generation_id is None and isinstance(error, ProviderError) and error.generation_id:
                 await self._demand_new(connection, entry, error.generation_id)
                 values |= {"generation_id": error.generation_id, "submitted_at": datetime.now(UTC)}
@@ -224,6 +238,8 @@ class Transitions(Moves):
         """Marks a row for a human: nobody carries it on by itself until it moves or is unflagged."""
         async with self._database.writing() as connection:
             entry = await self._locked(connection, entry_id)
+            if entry.state not in UNFINISHED:
+                attention = with_dispute(entry, attention, self.command_option) or attention
             if entry.attention == attention:
                 return entry
             await self._note(connection, [(entry.id, entry.state, entry.state)], f"needs attention: {attention}")
@@ -231,13 +247,29 @@ class Transitions(Moves):
             return await self._change(connection, entry, {"attention": attention})
 
     async def unflag(self, entry_id: str) -> Entry:
-        """Takes the mark for a human away."""
+        """Takes the mark for a human away; a finished row whose cost is disputed stays held for that."""
         async with self._database.writing() as connection:
             entry = await self._locked(connection, entry_id)
-            if entry.attention is None:
+            left = None if entry.state in UNFINISHED else with_dispute(entry, None, self.command_option)
+            if entry.attention == left:
                 return entry
             await self._note(connection, [(entry.id, entry.state, entry.state)], "attention: settled")
-            return await self._change(connection, entry, {"attention": None})
+            return await self._change(connection, entry, {"attention": left})
+
+    async def settle_cost(self, entry_id: str, actual_usd: Decimal) -> Entry:
+        """Books what a human has found that a generation cost, in place of a cost that is disputed."""
+        async with self._database.writing() as connection:
+            entry = await self._locked(connection, entry_id)
+            if entry.disputed_usd is None:
+                raise IllegalTransition(f"entry {entry.id} has no disputed cost: there is nothing to settle")
+            detail = f"cost settled as {usd(actual_usd)}; {entry.provider} says {usd(entry.disputed_usd)}"
+            await self._note(connection, [(entry.id, entry.state, entry.state)], detail)
+            settled = {
+                "actual_usd": actual_usd,
+                "disputed_usd": None,
+                "attention": without_dispute(entry, self.command_option),
+            }
+            return await self._change(connection, entry, settled)
 
     async def rebook(self, entry_id: str, *, account: str, credentials: str) -> Entry:
         """Books a row under another account: one that sends it first, or whose key has replaced the row's."""

@@ -187,7 +187,7 @@ def _paid(sent: Iterable[Entry], intents: Sequence[Intent]) -> Mapping[str, Deci
     for entry in sent:
         if entry.state not in _UNPAID:
             name = labels.get(entry.fingerprint) or take_label(entry)
-            cost = entry.actual_usd if entry.actual_usd is not None else entry.reserved_usd
+            cost = entry.cost_usd
             before = paid.get(name, Decimal(0))
             paid[name] = None if cost is None or before is None else before + cost
     return paid

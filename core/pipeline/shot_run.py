@@ -271,10 +271,10 @@ def _require_job(claim: Claim, failure: VideoError | None) -> Entry:
 async def _join(session: Studio, claim: Claim, entry: Entry, budgets: Sequence[Budget]) -> Claim:
     if entry.attention is None:
         entry = await session.rows.wait(entry.id)
-    if entry.attention is not None:
-        raise NeedsAttention(entry.attention)
     if entry.state is State.STORED:
         return Claim(kind=ClaimOutcome.STORED, intent=claim.intent, entry=entry)
+    if entry.attention is not None:
+        raise NeedsAttention(entry.attention)
     if entry.state in UNFINISHED:
         taken = await session.ledger.take_over(entry.id)
         kind = ClaimOutcome.ACQUIRED if taken else ClaimOutcome.JOINED

@@ -156,7 +156,7 @@ class Studio:
 
     def tell(self, event: SessionEvent, entry: Entry, detail: str = "") -> None:
         """Logs a step of a row and tells the observer."""
-        cost = entry.actual_usd if entry.actual_usd is not None else entry.reserved_usd
+        cost = entry.cost_usd
         logger.info(
             "%s/%s take %d: %s%s (row %s, generation %s, $%s)",
             entry.project,

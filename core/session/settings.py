@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from decimal import Decimal
 from getpass import getuser
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -12,6 +13,7 @@ from pydantic import BaseModel, Field, ImportString, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from prefect_video.errors import InvalidInput
+from prefect_video.ledger.cost_bound import DEFAULT_COST_BOUND, CostBound
 from prefect_video.shots import PROMPT_LIMIT
 
 
@@ -118,6 +120,9 @@ class StudioSettings(SessionOverrides, EnvironmentSettings):
         screen_patterns: Regular expressions that no prompt may match, as a JSON list in the environment.
         screen_longest: Most characters of a prompt.
         screen_rule: `package.module.function` or `…:function`: answers why a shot is refused, or None; it may be async.
+        max_cost_ratio: How many times its estimate a generation is believed to have cost at most; beyond it
+            the estimate is booked and the job is held, with both figures.
+        max_unpriced_cost_usd: The same in USD, for a generation without an estimate, or with an estimate of 0.
         ttl_seconds: How old a stored asset may be to count as the answer; None for any age.
         lease_seconds: How long after its last sign of life another machine's process counts as dead.
         webhook_url: Public address of `prefect-video serve`, such as `https://video.example.com`, where providers
@@ -141,7 +146,14 @@ class StudioSettings(SessionOverrides, EnvironmentSettings):
     screen_patterns: tuple[str, ...] = ()
     screen_longest: int = Field(default=PROMPT_LIMIT, ge=1)
     screen_rule: ImportString[Any] | None = None
+    max_cost_ratio: Decimal = Field(default=DEFAULT_COST_BOUND.max_ratio, gt=0)
+    max_unpriced_cost_usd: Decimal = Field(default=DEFAULT_COST_BOUND.max_unpriced_usd, ge=0)
     ttl_seconds: float | None = Field(default=None, ge=0)
     lease_seconds: float = Field(default=30.0, gt=0)
     webhook_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@]+[^?#]*$")
     spool: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()) / f"prefect-video-spool-{getuser()}")
+
+    @property
+    def cost_bound(self) -> CostBound:
+        """The most that a generation is believed to have cost."""
+        return CostBound(max_ratio=self.max_cost_ratio, max_unpriced_usd=self.max_unpriced_cost_usd)

@@ -15,6 +15,7 @@ import pytest
 from prefect_video.emulator.in_thread import Emulator
 from prefect_video.emulator.settings import EmulatorSettings
 from prefect_video.errors import GenerationLost, PromptScreened
+from prefect_video.generations import Generation, Status
 from prefect_video.ledger import Entry, Intent, Ledger, State
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.steps import build_project_intents, submit
@@ -23,6 +24,7 @@ from prefect_video.session.refs import StudioRef, open_session
 from prefect_video.session.session import Studio
 from prefect_video.shots import Project, Shot
 from tests.cli.conftest import InProcess
+from tests.ledger.samples import an_asset
 
 WAITING = Project(name="film", shots=(Shot(id="sea", prompt="the sea at night", duration=20, resolution="480p"),))
 SHORT = Project(name="film", shots=(Shot(id="sea", prompt="the sea at noon", duration=1, resolution="480p"),))
@@ -93,6 +95,52 @@ def make(project: Project) -> list[tuple[str, bool]]:
             return [(shot.status, shot.cached) for shot in report.shots]
 
     return asyncio.run(produce())
+
+
+def disputed() -> Entry:
+    """A stored row whose provider says that it cost a fortune."""
+
+    async def store(studio: Studio) -> Entry:
+        entry = await submit(studio, (await reserve(studio, SHORT)).id)
+        generation = Generation(
+            id=entry.generation_id or "", provider="emulator", status=Status.COMPLETED, cost_usd=Decimal(999_999)
+        )
+        await studio.ledger.record_completed(entry.id, generation)
+        return await studio.ledger.record_stored(entry.id, an_asset(entry))
+
+    return with_studio(store)
+
+
+def test_a_cost_that_is_not_believed_is_settled(call: InProcess, environment: None) -> None:
+    entry = disputed()
+    (job,) = call("jobs", "--attention", "--json").json["jobs"]
+    assert (job["state"], job["disputed_usd"], job["cost_usd"], job["actual_usd"]) == ("stored", 999999, 0.3, None)
+    assert "$999999.00" in call("jobs", "--attention").out.replace("\n", " ")
+    assert call("spend", "--json").json["spent_usd"] == 0.3
+    for amount in ("-1", "nan", "inf", "1e30"):
+        refused = call("resolve", entry.id, f"--cost={amount}")
+        assert (refused.status, "--cost" in refused.err) == (2, True), refused.err
+    assert read(entry.id).disputed_usd == 999_999
+
+    answer = call("resolve", entry.id, "--cost", "1.25")
+    assert (answer.status, "booked as $1.25" in answer.out) == (0, True), answer.err
+    after = read(entry.id)
+    assert (after.actual_usd, after.disputed_usd, after.attention) == (Decimal("1.25"), None, None)
+    assert call("spend", "--json").json["spent_usd"] == 1.25
+    again = call("resolve", entry.id, "--cost", "1.25")
+    assert (again.status, "not disputed" in again.err) == (2, True)
+    assert call("resolve", entry.id, "--cost", "1", "--absent").status == 2
+
+
+def test_a_released_job_costs_nothing(call: InProcess, environment: None) -> None:
+    async def release(studio: Studio) -> Entry:
+        return await studio.ledger.release((await reserve(studio, SHORT)).id, "it was refused")
+
+    with_studio(release)
+    (job,) = call("jobs", "--json").json["jobs"]
+    assert (job["state"], job["cost_usd"]) == ("released", 0)
+    assert "$0.00" in call("jobs").out
+    assert call("spend", "--json").json["lines"] == []
 
 
 @pytest.fixture

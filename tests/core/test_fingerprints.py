@@ -21,6 +21,38 @@ def test_it_is_stable_across_versions_of_this_package() -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "digest"),
+    [
+        (
+            {
+                **{"prompt": "Dawn over a plantation", "duration": 8, "resolution": "720p", "aspect_ratio": "9:16"},
+                **{"seed": 7, "negative_prompt": "rain", "metadata": {"a": "b"}, "takes": 3},
+            },
+            "976e632e39654b794bc57d50a2057dc761876a720b5a067931b6cb427b9cde78",
+        ),
+        (
+            {
+                **{"prompt": "É\tcafé", "model": "veo-3", "size": "1792x1024", "fps": 24, "num_frames": 97},
+                **{"num_inference_steps": 30, "guidance_scale": 5.0},
+            },
+            "8db12820e8b8e51d7956c9c3ac145dd873e833f006992e6a7dde3f791e1f0f03",
+        ),
+        (
+            {"prompt": "x", "guidance_scale": 2.5, "num_frames": None, "duration": 5.0},
+            "3ba5fbcddd43b35ea27a49808c86203d26037bf4263a777398905036755a5dc8",
+        ),
+        (
+            {"prompt": "x", "references": ["a.png"]},
+            "42b3cfbacdbf3c1cac114f90ff3c12e02ad3c98466fb5668bbf805e9f8239a3b",
+        ),
+    ],
+)
+def test_every_field_counts_as_it_always_has(asked: dict[str, object], digest: str) -> None:
+    digests = ("ab" * 32,) if "references" in asked else ()
+    assert of(digests=digests, **asked) == f"v1:{digest}"
+
+
+@pytest.mark.parametrize(
     "other",
     [
         {"prompt": "a blue balloon"},

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from prefect_video import Project, Shot
-from prefect_video.shots import as_shot, frame_size, slug
+from prefect_video.shots import Fallback, ShotDefaults, as_shot, frame_size, slug
 
 
 def shot(**given: object) -> Shot:
@@ -26,7 +26,7 @@ def test_names_that_could_leave_their_folder_are_refused(name: str) -> None:
         shot(id=name)
 
 
-@pytest.mark.parametrize("duration", [0, -1, 21, 25, "10s", "10", 5.5, True, None])
+@pytest.mark.parametrize("duration", [0, -1, 21, 25, "10s", "10", 5.5, True])
 def test_durations_that_no_provider_makes_are_refused(duration: object) -> None:
     with pytest.raises(ValidationError):
         shot(duration=duration)
@@ -72,6 +72,56 @@ def test_defaults_fill_what_a_shot_leaves_out_and_nothing_else() -> None:
         }
     )
     assert [(s.duration, s.resolution) for s in project.shots] == [(8, "720p"), (5, "720p")]
+
+
+def test_null_means_unset_wherever_a_field_may_be_left_out() -> None:
+    nulls = dict.fromkeys(set(Shot.model_fields) - {"id", "prompt"})
+    assert shot(**nulls) == shot()
+    project = {
+        **dict.fromkeys(set(Project.model_fields) - {"name", "shots"}),
+        "project": "ad",
+        "shots": [{"id": "a", "prompt": "x", **nulls}],
+    }
+    assert Project.model_validate(project) == Project(name="ad", shots=(Shot(id="a", prompt="x"),))
+    given = {**project, "defaults": {"duration": 8, "metadata": {"team": "film"}, "seed": None, "takes": 2}}
+    (made,) = Project.model_validate(given).shots
+    assert (made.duration, made.metadata, made.seed, made.takes) == (8, {"team": "film"}, None, 2)
+    with pytest.raises(ValidationError, match="names what to give up"):
+        Project.model_validate({**project, "fallbacks": [dict.fromkeys(Fallback.model_fields)]})
+
+
+@pytest.mark.parametrize("field", ["id", "prompt"])
+def test_null_is_no_value_for_what_must_be_given(field: str) -> None:
+    with pytest.raises(ValidationError, match=field):
+        shot(**{field: None})
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        shot(length=None)
+
+
+def test_defaults_fill_what_a_shot_object_leaves_out_too() -> None:
+    shots = (Shot(id="a", prompt="x"), Shot(id="b", prompt="y", duration=10))
+    project = Project(name="ad", defaults=ShotDefaults(duration=8), shots=shots)
+    assert [one.duration for one in project.shots] == [8, 10]
+    assert Project.model_validate(project.model_dump()) == project
+
+
+@pytest.mark.parametrize("value", [True, False])
+@pytest.mark.parametrize("field", ["budget_usd", "budget_videos", "max_attempts"])
+def test_a_boolean_is_no_number_of_a_project(field: str, value: bool) -> None:
+    with pytest.raises(ValidationError, match=field):
+        Project.model_validate({"project": "ad", "shots": [{"id": "a", "prompt": "x"}], field: value})
+
+
+_NUMBERS = ("duration", "seed", "fps", "num_frames", "num_inference_steps", "guidance_scale", "takes")
+
+
+@pytest.mark.parametrize("field", _NUMBERS)
+@pytest.mark.parametrize("place", ["shot", "defaults"])
+def test_a_boolean_is_no_number_of_a_shot(field: str, place: str) -> None:
+    values = {field: True}
+    own, defaults = (values, {}) if place == "shot" else ({}, values)
+    with pytest.raises(ValidationError, match=field):
+        Project.model_validate({"project": "ad", "defaults": defaults, "shots": [{"id": "a", "prompt": "x", **own}]})
 
 
 def test_a_project_survives_a_round_trip_through_json() -> None:

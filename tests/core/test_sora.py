@@ -292,14 +292,14 @@ async def test_what_is_like_it_and_was_made_long_before_is_not_taken() -> None:
     assert await provider.find(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known_ids=()) is None
 
 
-@pytest.mark.parametrize("cost", [-5, 1e30, 1e6, "NaN", "Infinity", "much", True])
+@pytest.mark.parametrize("cost", [-5, "NaN", "Infinity", "much", True])
 async def test_a_cost_that_is_nonsense_counts_as_not_told(cost: object, caplog: pytest.LogCaptureFixture) -> None:
     told = {"id": "gen_1", "status": "completed", "usage": {"cost_usd": cost}}
     assert (await mocked(httpx.Response(200, json=told)).retrieve("gen_1")).cost_usd is None
     assert "taken as not told" in caplog.text
 
 
-@pytest.mark.parametrize("cost", [0, 2.4, "0.300000"])
+@pytest.mark.parametrize("cost", [0, 2.4, "0.300000", 1e6])
 async def test_a_cost_is_taken_as_it_is_told(cost: object) -> None:
     told = {"id": "gen_1", "status": "completed", "usage": {"cost_usd": cost}}
     assert (await mocked(httpx.Response(200, json=told)).retrieve("gen_1")).cost_usd == Decimal(str(cost))

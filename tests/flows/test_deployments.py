@@ -27,7 +27,9 @@ from prefect_video.blocks import SoraCredentials, VideoLedger, VideoStore
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.flows import generate_shot
 from prefect_video.ledger import Ledger
+from prefect_video.providers.sora import SoraProvider
 from tests.flows.conftest import ROOT
+from tests.flows.forms import submit_untouched, undescribed
 
 SHOT = {"id": "opening", "prompt": "Dawn over a plantation", "duration": 1, "resolution": "480p"}
 
@@ -181,6 +183,45 @@ async def test_a_deployed_project_runs_on_a_worker_with_saved_blocks(
     )
     assert found.uri.startswith(f"file://{books}/videos/ad/")
     assert emulator.books()["billed"] == 2
+
+
+async def test_the_run_form_submitted_untouched_buys_what_the_deployment_says(
+    blocks: None, deployed: None, worker: None, emulator: Emulator
+) -> None:
+    before = emulator.books()
+    async with get_client() as client:
+        deployment = await client.read_deployment_by_name("generate-project/project")
+    assert deployment.parameter_openapi_schema is not None
+    form = submit_untouched(deployment.parameter_openapi_schema, deployment.parameters)
+    assert form["project"]["shots"][0]["duration"] is None
+    assert form["project"]["shots"][0]["metadata"] is None
+    run = await run_until(await started("generate-project/project", **form), ended)
+    assert run.state is not None
+    assert run.state.is_completed(), run.state.message
+    assert emulator.books()["billed"] - before["billed"] == 2
+
+    provider = SoraProvider(api_key=emulator.key, endpoint=emulator.endpoint, plan="emulator")
+    try:
+        made = [generation async for generation in provider.list()][:2]
+        bought = [(await provider.retrieve(generation.id)).parameters for generation in made]
+    finally:
+        await provider.aclose()
+    assert {(order["duration"], order["resolution"]) for order in bought} == {(8, "720p"), (5, "720p")}
+
+
+@pytest.mark.parametrize("name", ["shot", "project", "collect", "spend"])
+def test_every_field_of_a_run_form_is_described(name: str) -> None:
+    (deployment,) = (one for one in declared()["deployments"] if one["name"] == name)
+    flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
+    assert list(undescribed(flow.parameters.model_dump())) == []
+
+
+@pytest.mark.parametrize("name", ["shot", "project", "collect", "spend"])
+def test_a_form_submitted_untouched_asks_for_the_same_as_the_deployment(name: str) -> None:
+    (deployment,) = (one for one in declared()["deployments"] if one["name"] == name)
+    flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
+    form = submit_untouched(flow.parameters.model_dump(), deployment["parameters"])
+    assert flow.validate_parameters(form) == flow.validate_parameters(deployment["parameters"])
 
 
 async def test_cancelling_a_deployed_run_cancels_its_generation(

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from prefect_video.errors import IllegalTransition
 from prefect_video.ledger import TRANSITIONS, UNFINISHED, Budget, Entry, Ledger, State
+from prefect_video.ledger.cost_bound import CostBound
 from tests.ledger.model import ENDED, SENT, Model, Row
 from tests.ledger.samples import a_generation, an_asset, an_intent
 
@@ -28,6 +29,7 @@ OWNERS = st.sampled_from([0, 1])
 ROWS = st.integers(min_value=0, max_value=10**6)
 PRICES = st.sampled_from([Decimal("0.1"), Decimal("2.4"), Decimal("1.000001"), None])
 COSTS = st.sampled_from([None, Decimal(0), Decimal("0.7"), Decimal("3.333333")])
+ANY_COST = CostBound(max_ratio=Decimal(1000))
 BUDGETS = st.none() | st.builds(
     Budget,
     scope=st.just("project"),
@@ -192,7 +194,7 @@ class LedgerMachine(RuleBasedStateMachine):
         generation = a_generation(row.generation_id or "gen-none", cost_usd=cost)
         known = row.generation_id is not None
         legal = known and row.state in (State.SUBMITTED, State.COMPLETED, State.STORED)
-        if self.attempt(legal, self.ledgers[who].record_completed(entry_id, generation)):
+        if self.attempt(legal, self.ledgers[who].record_completed(entry_id, generation, bound=ANY_COST)):
             if row.state is not State.STORED and cost is not None:
                 row.actual = cost
             if row.state is State.SUBMITTED:
@@ -212,7 +214,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def end(self, who: int, number: int, to: State, cost: Decimal | None) -> None:
         entry_id, row = self.pick(number)
         legal = row.state is to or (row.state in UNFINISHED and to in TRANSITIONS[row.state])
-        step = self.ledgers[who].record_ended(entry_id, to, "over", actual_usd=cost)
+        step = self.ledgers[who].record_ended(entry_id, to, "over", actual_usd=cost, bound=ANY_COST)
         if self.attempt(legal, step) and row.state is not to:
             row.actual = cost if cost is not None else row.actual
             row.move(to)

@@ -14,6 +14,7 @@ from prefect_video.errors import InvalidInput, QuotaExhausted
 from prefect_video.pipeline.steps import ClaimOptions, build_project_intents, claim_shots
 from prefect_video.providers.sora import SoraProvider
 from prefect_video.service import ServiceSettings
+from prefect_video.service.jobs import GenerationRequest
 from tests.service.conftest import TOKEN, Service, open_studio, serving
 from tests.service.test_webhooks import project
 
@@ -107,6 +108,9 @@ async def test_nobody_gets_in_without_the_token(environment: Path, provider: Emu
         ({"webhook": "x"}, 422, "webhook"),
         ({"provider": "fal"}, 422, "no account"),
         ({"project_id": "../x"}, 422, "project"),
+        ({"take": True}, 422, "take"),
+        ({"duration": True}, 422, "duration"),
+        ({"prompt": None}, 422, "prompt"),
     ],
 )
 async def test_what_cannot_be_made_is_refused(
@@ -118,6 +122,15 @@ async def test_what_cannot_be_made_is_refused(
         assert said in answer.text
         assert (await service.client.get("/jobs/nothing")).status_code == 404
     assert provider.books()["submitted"] == 0
+
+
+async def test_null_means_unset(environment: Path, provider: Emulator) -> None:
+    nulls = dict.fromkeys(set(GenerationRequest.model_fields) - {"prompt", "duration", "resolution"})
+    async with serving() as service:
+        job = (await generate(service, project_id=None, **nulls)).json()
+        assert (job["project"], job["take"]) == ("shots", 1)
+        await until(service, job["job_id"], "processing")
+    assert provider.books()["accepted"] == 1
 
 
 async def test_what_was_accepted_and_not_sent_is_sent_by_the_next_start(environment: Path, provider: Emulator) -> None:

@@ -97,11 +97,12 @@ def build_intents(
 
 
 def project_budgets(studio: Studio, project: Project) -> tuple[Budget, ...]:
-    """Every limit that a project's claims must keep to."""
-    if project.budget_usd is None and project.budget_videos is None:
-        return studio.budgets
-    own = Budget(scope="project", limit_usd=project.budget_usd, limit_videos=project.budget_videos)
-    return (*studio.budgets, own)
+    """Every limit that a project's claims must keep to: the ledger's, the plan's and its own."""
+    own = (
+        Budget(scope="plan", limit_videos=studio.provider.capabilities.monthly_videos),
+        Budget(scope="project", limit_usd=project.budget_usd, limit_videos=project.budget_videos),
+    )
+    return (*studio.budgets, *(budget for budget in own if not budget.is_empty))
 
 
 async def find_assets(studio: Studio, intents: Sequence[Intent]) -> dict[str, Asset]:

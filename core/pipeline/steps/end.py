@@ -63,6 +63,7 @@ async def end(
             error,
             actual_usd=actual_usd,
             attention=attention,
+            bound=studio.settings.cost_bound,
         )
     except IllegalTransition:
         # Somebody else saw the same end first, a cancel command for example.

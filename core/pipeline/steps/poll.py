@@ -56,7 +56,7 @@ async def record_end(studio: Studio, entry: Entry, generation: Generation) -> En
         GenerationEnded: It ended without a video.
     """
     if generation.status is Status.COMPLETED:
-        entry = await studio.ledger.record_completed(entry.id, generation)
+        entry = await studio.ledger.record_completed(entry.id, generation, bound=studio.settings.cost_bound)
         studio.fresh_generations.put(generation)
         studio.tell(SessionEvent.COMPLETED, entry)
         return entry

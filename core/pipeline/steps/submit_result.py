@@ -22,6 +22,7 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Generation, Status
 from prefect_video.ledger import Entry, HoldReason, State, hold_message
+from prefect_video.ledger.cost_bound import cost_columns, with_dispute
 from prefect_video.pipeline.steps.end import end
 from prefect_video.session.session import SessionEvent, Studio
 
@@ -164,6 +165,7 @@ async def handle_orphan(studio: Studio, entry: Entry, generation: Generation) ->
         generation=generation.id,
         cause=happened,
     )
+    reported_usd = told.cost_usd if told.cost_usd is not None or state is State.LOST else Decimal(0)
     stray = entry.model_copy(
         update={
             "id": stray_id,
@@ -171,12 +173,13 @@ async def handle_orphan(studio: Studio, entry: Entry, generation: Generation) ->
             "generation_id": generation.id,
             # No attempt of its run: it took the place of none.
             "flow_run_id": None,
-            "actual_usd": told.cost_usd if told.cost_usd is not None or state is State.LOST else Decimal(0),
             "submitted_at": await studio.ledger.now(),
             "error_message": f"{happened}.",
-            "attention": attention if state is State.LOST else None,
+            **cost_columns(entry, reported_usd, studio.settings.cost_bound),
         }
     )
+    hold = with_dispute(stray, attention if state is State.LOST else None, studio.ledger.command_option)
+    stray = stray.model_copy(update={"attention": hold})
     await studio.ledger.record_stray(stray, f"{happened}; now {told.status.value}")
     studio.tell(SessionEvent.ENDED, stray, f"a stray of row {entry.id}, now {told.status.value}")
 

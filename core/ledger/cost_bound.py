@@ -1,0 +1,83 @@
+"""How much of what a provider says that a generation cost is believed, and what becomes of the rest."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from prefect_video.ledger.amounts import usd
+from prefect_video.ledger.hold_reasons import HoldReason, hold_message
+from prefect_video.ledger.records import Entry
+
+
+class CostBound(BaseModel):
+    """The most that a generation is believed to have cost.
+
+    Attributes:
+        max_ratio: As a multiple of its estimate.
+        max_unpriced_usd: In USD, where there is no estimate, or one of nothing, to measure it by.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    max_ratio: Decimal = Field(default=Decimal(10), gt=0)
+    max_unpriced_usd: Decimal = Field(default=Decimal(100), ge=0)
+
+    def believes(self, told_usd: Decimal, estimate_usd: Decimal | None) -> bool:
+        """Whether a generation may have cost so much."""
+        return told_usd <= (self.max_ratio * estimate_usd if estimate_usd else self.max_unpriced_usd)
+
+
+DEFAULT_COST_BOUND: Final = CostBound()
+
+
+def cost_columns(entry: Entry, told_usd: Decimal | None, bound: CostBound) -> dict[str, Any]:
+    """The columns that a provider's word on the cost changes; none where it says nothing.
+
+    A cost beyond the bound is kept beside the books for a human to settle: until then what was reserved counts, so
+    that no slip of a provider's fills a budget.
+    """
+    if told_usd is None:
+        return {}
+    if bound.believes(told_usd, entry.reserved_usd):
+        return {"actual_usd": told_usd, "disputed_usd": None}
+    return {"disputed_usd": told_usd}
+
+
+def dispute_notice(entry: Entry, ledger: str | None) -> str | None:
+    """Write why a job is held for its cost, with both figures; None when its cost is not disputed.
+
+    Args:
+        entry: The job.
+        ledger: The value of `--ledger` by which commands find it; None where they need none.
+    """
+    if entry.disputed_usd is None:
+        return None
+    booked = entry.actual_usd if entry.actual_usd is not None else entry.reserved_usd
+    return hold_message(
+        HoldReason.COST_DISPUTED,
+        job=entry.id,
+        shot=entry.shot.id,
+        ledger=ledger,
+        generation=entry.generation_id,
+        provider=entry.provider,
+        reported=usd(entry.disputed_usd),
+        booked=f"{usd(booked)} is booked" if booked is not None else "nothing is booked, as its price is not known",
+    )
+
+
+def with_dispute(entry: Entry, attention: str | None, ledger: str | None) -> str | None:
+    """Join what a human is to decide about a finished job: what is given, and its cost where that is disputed."""
+    notices = [notice for notice in (attention, dispute_notice(entry, ledger)) if notice]
+    return "\n".join(dict.fromkeys(notices)) or None
+
+
+def without_dispute(entry: Entry, ledger: str | None) -> str | None:
+    """Return what a human has yet to decide about a job once its cost is settled."""
+    lines = (entry.attention or "").split("\n")
+    # By its first words, not whole: the `--ledger` of the remedy depends on how the ledger was opened.
+    notice = dispute_notice(entry, ledger)
+    first_words = notice.partition(". Look at")[0] if notice else None
+    return "\n".join(line for line in lines if not (first_words and line.startswith(first_words))) or None
