@@ -276,8 +276,7 @@ async def measure_waiting(folder: Path, count: int, ledger: str, name: str) -> l
         with receiver() as address:
             os.environ["PREFECT_VIDEO_WEBHOOK_URL"] = address
             try:
-                async with await open_session(StudioRef.of()) as studio:
-                    studio.observer = observe
+                async with await open_session(StudioRef.of(), observer=observe) as studio:
                     report = await run_project(studio, a_project(f"waiting-{name}", count, "shot"))
             finally:
                 del os.environ["PREFECT_VIDEO_WEBHOOK_URL"]

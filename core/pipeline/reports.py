@@ -214,7 +214,7 @@ _NEXT_STEPS: Final[Mapping[type[Exception], tuple[str, tuple[str, ...]]]] = {
     ProviderUnavailable: ("Run again later", ()),
     DownloadError: ("It is paid and kept: run again, or fetch it with: {command}", ("collect",)),
     StoreError: ("It is paid and kept: run again, or store it with: {command}", ("collect",)),
-    DeadlinePassed: ("When it ends, store it with: {command}", ("collect",)),
+    DeadlinePassed: ("To do so, run: {command}", ("collect",)),
 }
 """The next step after an error, and the command in it."""
 

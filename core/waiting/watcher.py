@@ -220,7 +220,7 @@ class Watcher:
         """A row that is taken up long after its deadline may have been completed long ago."""
         passed = DeadlinePassed(
             f"{self._provider.name} generation {generation_id} had not ended by {deadline_at:%Y-%m-%d %H:%M:%S}Z;"
-            " it is left running"
+            " it is left running, and collect stores it when it ends"
         )
         try:
             generation = await self._provider.retrieve(generation_id)

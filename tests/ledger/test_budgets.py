@@ -198,4 +198,4 @@ async def test_a_race_on_the_last_dollar_has_one_winner(ledger: Ledger, other: L
     last = Budget(scope="project", limit_usd=Decimal("2.40"))
     asked = [owner.claim([an_intent(n)], [last]) for n, owner in enumerate([ledger, other] * 4)]
     claims = [batch.claims[0].kind for batch in await asyncio.gather(*asked)]
-    assert sorted(claims) == ["over_budget"] * 7 + ["acquired"]
+    assert sorted(claims) == ["acquired"] + ["over_budget"] * 7

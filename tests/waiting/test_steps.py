@@ -67,7 +67,7 @@ async def overdue(studio_settings: dict[str, str], open_studio: OpenStudio, emul
     """What a wait past its deadline raises, and the row after it."""
     async with open_studio(emulator, **studio_settings) as studio:
         (row,) = await submitted(studio, 1)
-        await studio.ledger.set_deadline(row.id, datetime.now(UTC) + timedelta(seconds=0.2))
+        row = await studio.ledger.set_deadline(row.id, datetime.now(UTC) + timedelta(seconds=0.2))
         with pytest.raises((DeadlinePassed, NeedsAttention, GenerationCancelled)) as raised:
             await poll(studio, row)
         return type(raised.value), await studio.ledger.get(row.id)
@@ -99,7 +99,7 @@ async def test_what_can_no_longer_be_cancelled_is_left(open_studio: OpenStudio, 
     with crowded(speed=1.0, times="fixed:1.5") as emulator:
         async with open_studio(emulator, on_deadline="cancel") as studio:
             (row,) = await submitted(studio, 1)
-            await studio.ledger.set_deadline(row.id, datetime.now(UTC) + timedelta(seconds=1.1))
+            row = await studio.ledger.set_deadline(row.id, datetime.now(UTC) + timedelta(seconds=1.1))
             with pytest.raises(DeadlinePassed):
                 await poll(studio, row)
             assert (await studio.ledger.get(row.id)).state is State.SUBMITTED
