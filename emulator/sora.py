@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from prefect_video.emulator.desk import verdict_of
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.gate import pass_gate
@@ -96,7 +97,7 @@ class SoraDialect:
         async def answer(rule: FaultRule | None) -> Response:
             nonlocal accepted
             broken = rule is not None and rule.kind == "generation_error"
-            generation = self._engine.submit(account, DIALECT, order, fail_at_once=broken)
+            generation = self._engine.submit(account, DIALECT, order, fail_at_once=broken, verdict=verdict_of(rule))
             accepted = True
             if broken:
                 raise Refusal("generation", "Internal generation failure", generation_id=generation.id)

@@ -181,7 +181,7 @@ def _fault(response: httpx.Response) -> ProviderFault:
 
 def _error_body(document: Any, _status: int) -> ErrorBody | None:
     """fal's `{"detail": …}`: a text by the queue, or a list of typed errors by the model."""
-    if not isinstance(document, Mapping):
+    if not isinstance(document, Mapping) or not set(document) <= {"detail", "error_type", "timeout_type"}:
         return None
     detail = document.get("detail")
     message = fastapi_message(detail)

@@ -57,6 +57,10 @@ class _Job(Loose):
     progress: float | None = None
 
 
+class _Key(Wire):
+    data: dict[str, Any]
+
+
 class _Model(Loose):
     id: str
     supported_resolutions: list[str] | None = None
@@ -108,6 +112,15 @@ def read_job(response: httpx.Response, *, provider: str) -> Job:
         fault=fault_of(wire.status, _fault(wire.error)),
     )
     return Job(generation, wire.polling_url)
+
+
+def read_key(response: httpx.Response, *, provider: str) -> None:
+    """Demands that an answer tells about a key.
+
+    Raises:
+        UnreadableAnswer: It is not one of the contract.
+    """
+    read(_Key, response, provider=provider)
 
 
 def read_models(response: httpx.Response, *, provider: str, host: Capabilities) -> Mapping[str, Model]:

@@ -41,6 +41,10 @@ class _Prediction(Loose):
     progress: float | None = None
 
 
+class _Account(Wire):
+    username: str
+
+
 class _Page(Wire):
     results: list[_Prediction]
     next: str | None = None
@@ -85,6 +89,15 @@ def read_prediction(response: httpx.Response, *, provider: str) -> Prediction:
             generation_id=generation.id,
         )
     return prediction
+
+
+def read_account(response: httpx.Response, *, provider: str) -> None:
+    """Demands that an answer is an account.
+
+    Raises:
+        UnreadableAnswer: It is not one of the contract.
+    """
+    read(_Account, response, provider=provider)
 
 
 def read_page(response: httpx.Response, *, provider: str) -> Page:

@@ -13,6 +13,7 @@ from prefect_video.assets import Asset
 from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.fingerprints import fingerprint
 from prefect_video.ledger import Budget, Claim, Entry, Intent
+from prefect_video.ledger.records import UNFINISHED
 from prefect_video.shots import Project, Shot
 from prefect_video.steps.storing import draft_of
 from prefect_video.storage import open_store
@@ -164,7 +165,11 @@ async def claim_shots(
         intents: What is wanted.
         budgets: Limits that must hold.
         partial: Whether shots that fit the budget are reserved although others do not.
+
+    Raises:
+        RequestRefused: The session's first read shows that the endpoint or the key is wrong; nothing was claimed.
     """
+    await _demand_access(studio, intents)
     batch = await studio.ledger.claim(intents, budgets, partial=partial)
     for warning in batch.warnings:
         logger.warning("budget: %s", warning)
@@ -172,6 +177,15 @@ async def claim_shots(
         if claim.kind == "yours" and claim.entry:
             studio.tell("claimed", claim.entry)
     return list(batch.claims)
+
+
+async def _demand_access(studio: Studio, intents: Sequence[Intent]) -> None:
+    """Has the session's access checked, once, where the provider is needed: not for what is stored or held."""
+    if studio.access.is_done or not studio.settings.check_access:
+        return
+    answers = await studio.ledger.answers(intents)
+    if any(row is None or (row.state in UNFINISHED and row.attention is None) for row in answers):
+        await studio.access.demand()
 
 
 async def known_copies(studio: Studio, claims: Sequence[Claim]) -> dict[tuple[str, str], Asset]:

@@ -11,6 +11,7 @@ from prefect_video.assets import Asset
 from prefect_video.downloads import Downloaded
 from prefect_video.errors import (
     BudgetExceeded,
+    GenerationBlocked,
     GenerationFailed,
     GenerationLost,
     NeedsAttention,
@@ -20,6 +21,7 @@ from prefect_video.ledger import Budget, Claim, Entry, Intent, State
 from prefect_video.ledger.records import UNFINISHED
 from prefect_video.steps import claiming, downloading, polling, releasing, screening, storing, submitting
 from prefect_video.steps.departing import Passage
+from prefect_video.steps.ending import demand_alive, error_of
 from prefect_video.studio import Studio
 
 
@@ -176,7 +178,8 @@ def _claimed(claim: Claim, failure: VideoError | None) -> Entry:
         raise BudgetExceeded(f"shot {claim.intent.shot.id!r}: {claim.refusal}")
     if claim.kind == "exhausted" or claim.entry is None:
         last = claim.entry
-        raise failure or GenerationFailed(
+        kind = error_of(last) if last else GenerationFailed
+        raise failure or kind(
             f"shot {claim.intent.shot.id!r}: all {claim.intent.max_attempts} attempts are used up;"
             f" the last one: {last.error_message if last else 'unknown'}",
             provider=claim.intent.provider,
@@ -192,6 +195,8 @@ async def _join(studio: Studio, claim: Claim, entry: Entry, budgets: Sequence[Bu
         raise NeedsAttention(entry.attention)
     if entry.state is State.STORED:
         return Claim(kind="stored", intent=claim.intent, entry=entry)
+    if entry.state is State.FAILED and issubclass(error_of(entry), GenerationBlocked):
+        demand_alive(entry)
     if entry.state in UNFINISHED:
         taken = await studio.ledger.take_over(entry.id)
         return Claim(kind="yours" if taken else "joined", intent=claim.intent, entry=taken or entry)
