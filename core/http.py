@@ -28,7 +28,13 @@ from prefect_video.errors import (
     SubmitUnknown,
     UnreadableAnswer,
 )
-from prefect_video.http_bodies import ACCEPTED_ENCODINGS, LONGEST_WAIT_SECONDS, read_body, usable_number
+from prefect_video.http_bodies import (
+    ACCEPTED_ENCODINGS,
+    LONGEST_LOOK_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    read_body,
+    usable_number,
+)
 
 Params = Mapping[str, str | int]
 Part = tuple[str | None, str | bytes] | tuple[str | None, bytes, str]
@@ -108,6 +114,12 @@ def retry_after_seconds(headers: Mapping[str, str], body: Any = None) -> float |
             asked.append(usable_number(holder.get("retry_after")))
     longest = max((delay for delay in asked if delay is not None), default=None)
     return None if longest is None else min(longest, LONGEST_WAIT_SECONDS)
+
+
+def look_again_seconds(headers: Mapping[str, str]) -> float | None:
+    """The delay that a good answer asks for before the next look, in seconds; None when it asks for none."""
+    asked = retry_after_seconds(headers)
+    return None if asked is None else min(asked, LONGEST_LOOK_SECONDS)
 
 
 def _date_delay(value: str | None) -> float | None:
@@ -257,7 +269,11 @@ class ApiClient:
             response = await self._answer(method, path, params=params, json=json)
         except httpx.RequestError as error:
             raise self._unavailable(error) from error
-        return self._successful(response)
+        try:
+            return self._successful(response)
+        except ProviderError as error:
+            error.retry_after = None if error.retry_after is None else min(error.retry_after, LONGEST_LOOK_SECONDS)
+            raise
 
     async def _answer(self, method: str, path: str, **request: Any) -> httpx.Response:
         """Sends a request and reads its answer within bounds."""

@@ -16,7 +16,9 @@ import httpx
 from prefect_video.errors import UnreadableAnswer
 
 LONGEST_WAIT_SECONDS: Final = 31 * 86_400.0
-"""No server is believed that asks for a longer wait: quotas are renewed by the month."""
+"""No server is believed that asks for a longer wait before it is paid: quotas are renewed by the month."""
+LONGEST_LOOK_SECONDS: Final = 300.0
+"""Nor one that asks for a longer wait before it is looked at again: what was paid may be gone by then."""
 ACCEPTED_ENCODINGS: Final = "gzip"
 """What is asked for, as it is inflated here piece by piece; a body in any other encoding is not read."""
 

@@ -54,6 +54,7 @@ async def produce_project(
         InvalidInput: A shot cannot be made; nothing was sent.
         BudgetExceeded: The project does not fit a limit; nothing was sent.
         LedgerError: The ledger cannot be used; nothing was sent.
+        RequestRefused: An account's endpoint or key is wrong; nothing was sent.
     """
     began, began_at = time.monotonic(), datetime.now(UTC)
     flow_run_id = flow_run_id or f"run-{uuid.uuid4()}"

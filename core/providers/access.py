@@ -67,21 +67,22 @@ class AccessCheck:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await self._provider.check_access()
         except AuthenticationFailed as error:
-            raise AuthenticationFailed(self._refused(error, "key"), provider=error.provider) from error
+            raise AuthenticationFailed(self._refused(error), provider=error.provider) from error
         except (ProviderUnavailable, RateLimited, TimeoutError) as error:
             logger.warning("%s: endpoint and key could not be checked for now: %s", self._provider.name, error)
         except (RequestRefused, UnreadableAnswer) as error:
             if not error.in_own_words:
-                raise RequestRefused(self._refused(error, "address"), provider=error.provider) from error
+                raise RequestRefused(self._refused(error), provider=error.provider) from error
             logger.info("%s answers and has no list to check the key by: %s", self._provider.name, error)
         except ProviderError as error:
             logger.warning("%s: endpoint and key could not be checked: %s", self._provider.name, error)
 
-    def _refused(self, error: ProviderError, what: str) -> str:
+    def _refused(self, error: ProviderError) -> str:
         key, address = _VARIABLES.get(self._provider.name, ("the API key", "the address"))
         if "/" in self._credentials:
             key, address = f"the key in block {self._credentials}", f"the address in block {self._credentials}"
-        wrong = key if what == "key" else f"{address} (or {key})"
+        # In its own words it is the right server; else it may be another one, or a guard before it.
+        wrong = key if error.in_own_words else f"{address} (or {key})"
         return (
             f"{error.message.rstrip('. ')}. That was the answer of {self._provider.account.base_url} to a free read"
             f" before anything was sent: correct {wrong} and start again"

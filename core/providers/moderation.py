@@ -17,7 +17,7 @@ _IN_CODE: Final = re.compile(
     r"|content_?(?:policy|filter|safety|security|violation|blocked)|(?:policy|guidelines?|copyright|terms)_violation"
     r"|sensitive_(?:content|words?|information|input|output)|(?:input|output|prompt|text|image|video)_sensitive"
     r"|prohibited_content|unsafe_content|(?:prompt|media|input|output)_(?:unsafe|blocked|flagged|rejected)"
-    r"|(?:^|_)safety_(?:input|output|block|violation|filter|system|check)|(?:image|prompt|video)_safety"
+    r"|(?:^|_)safety_(?:input|output|text|image|video|prompt|block|violation|filter|system|check)|(?:image|prompt|video)_safety"
     r"|data_inspection_failed|rai_(?:media_)?filter|guardrail|risk_control|infringement|audit_(?:submit_)?illegal"
     r"|(?:^|_)blocklist"
 )

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from prefect_video.errors import GenerationEnded, InvalidInput, ProviderError
 from prefect_video.generations import Generation, Status
 from prefect_video.http import retry_after_seconds
-from prefect_video.http_bodies import LONGEST_WAIT_SECONDS
+from prefect_video.http_bodies import LONGEST_LOOK_SECONDS
 from prefect_video.providers.answers import Wire, json_of, moment, read, read_document, share_of
 from prefect_video.providers.openai_jobs import Job, number_of, path_part
 from prefect_video.providers.openai_refusals import table_of
@@ -156,4 +156,4 @@ def _poll_after(response: httpx.Response) -> float | None:
     milliseconds = number_of(response.headers.get("openai-poll-after-ms"))
     asked = [retry_after_seconds(response.headers), milliseconds / 1000 if milliseconds is not None else None]
     longest = max((delay for delay in asked if delay is not None), default=None)
-    return None if longest is None else min(longest, LONGEST_WAIT_SECONDS)
+    return None if longest is None else min(longest, LONGEST_LOOK_SECONDS)

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from prefect_video.errors import GenerationBlocked, GenerationFailed, ProviderError, QuotaExhausted
 from prefect_video.generations import Cost, Generation, ProviderFault, Status, VideoResult, WebhookEvent
-from prefect_video.http import retry_after_seconds
+from prefect_video.http import look_again_seconds
 from prefect_video.providers.answers import Loose, Wire, json_of, moment, read, share_of
 from prefect_video.providers.likeness import is_same_text, is_same_value, may_tell_of
 from prefect_video.providers.moderation import is_moderation
@@ -102,7 +102,7 @@ def read_generation(response: httpx.Response, *, provider: str) -> Generation:
         UnreadableAnswer: It is not one of the contract.
     """
     wire = read(_Generation, response, provider=provider)
-    return wire.told(provider, retry_after_seconds(response.headers))
+    return wire.told(provider, look_again_seconds(response.headers))
 
 
 def read_page(response: httpx.Response, *, provider: str) -> Page:

@@ -8,32 +8,40 @@ from prefect_video.studio import Studio
 
 
 async def screen_prompt(studio: Studio, entry_id: str) -> None:
-    """Lets a reserved row pass, or releases it and keeps it for review.
-
-    A prompt that a human has allowed passes the local screen, and may be sent once more where the provider's content
-    policy has stopped it.
+    """Lets a reserved row pass, or releases it and keeps it for review; allow-listed prompts always pass.
 
     Raises:
         PromptScreened: The message names the shot and the reason.
-        PolicyRefused: The provider's content policy stopped this prompt before; nothing was sent.
     """
     entry = await studio.ledger.get(entry_id)
+    if await studio.ledger.allowed([entry.fingerprint]):
+        return
     try:
-        if not await studio.ledger.allowed([entry.fingerprint]):
-            await studio.screen.check(entry.shot)
-        if blocked := await studio.ledger.blocked(entry):
-            raise _blocked_before(entry, blocked)
-    except (PromptScreened, PolicyRefused) as error:
+        await studio.screen.check(entry.shot)
+    except PromptScreened as error:
         entry = await studio.ledger.release(entry.id, error)
         studio.tell("ended", entry, str(error))
         raise
 
 
-def _blocked_before(entry: Entry, blocked: Entry) -> PolicyRefused:
-    return PolicyRefused(
+async def refuse_blocked(studio: Studio, entry: Entry) -> None:
+    """Releases a reserved row whose prompt the provider's content policy stopped before, and keeps it for review.
+
+    A human who allows the prompt has it sent once more.
+
+    Raises:
+        PolicyRefused: The message names the shot, the row that was stopped, and the command that allows it.
+    """
+    blocked = await studio.ledger.blocked(entry)
+    if blocked is None:
+        return
+    error = PolicyRefused(
         f"shot {entry.shot.id!r}: the content policy of {entry.provider} stopped this prompt before (row {blocked.id}),"
         " so that it is not sent. Change the prompt; see: prefect-video review. To send it once more, and perhaps pay"
         f" for it: prefect-video review --allow {entry.fingerprint}",
         provider=entry.provider,
         generation_id=blocked.generation_id,
     )
+    entry = await studio.ledger.release(entry.id, error)
+    studio.tell("ended", entry, str(error))
+    raise error

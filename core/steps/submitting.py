@@ -26,6 +26,7 @@ from prefect_video.ledger import Entry, State
 from prefect_video.steps.ending import demand_alive
 from prefect_video.steps.reconciling import reconcile
 from prefect_video.steps.recording import record, record_failure
+from prefect_video.steps.screening import refuse_blocked
 from prefect_video.studio import Studio
 from prefect_video.unbroken import to_its_end
 
@@ -73,7 +74,8 @@ async def submit(studio: Studio, entry_id: str, *, task_run_id: str | None = Non
         The row, submitted or further on.
 
     Raises:
-        RequestRefused: The provider turned it down for good; the reservation is released.
+        RequestRefused: The provider turned it down for good, or stopped the prompt before; the reservation is
+            released.
         GenerationFailed: It was accepted and failed at once.
         GenerationEnded: Somebody ended the row while it waited for its turn, a cancel command for example.
         NeedsAttention: Nobody can tell whether it was accepted.
@@ -96,6 +98,7 @@ async def submit(studio: Studio, entry_id: str, *, task_run_id: str | None = Non
                     provider=entry.provider,
                 )
             continue
+        await refuse_blocked(studio, entry)
         try:
             entry = await _send(studio, entry, task_run_id)
         except (RequestRefused, ProviderUnavailable) as error:
