@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import httpx
 
-from prefect_video.errors import PolicyRefused, ProviderError, ProviderUnavailable
+from prefect_video.errors import PolicyRefused, ProviderError, RequestRefused
 from prefect_video.providers.answers import json_of, kind_of, refusal
 from prefect_video.providers.moderation import is_moderation
 
@@ -105,7 +105,7 @@ class RefusalTable:
                 kind = PolicyRefused
         error = refusal(kind, _message(body, document) or f"HTTP {status}", response, provider=provider)
         error.in_own_words = body is not None
-        if rule is None and not isinstance(error, ProviderUnavailable):
+        if rule is None and isinstance(error, RequestRefused):
             error.accepted = None
         return error
 
