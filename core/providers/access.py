@@ -20,6 +20,7 @@ from prefect_video.providers.base import Provider
 logger = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS: Final = 10.0
+_LAPSE_SECONDS: Final = 0.5
 _VARIABLES: Final[Mapping[str, tuple[str, str]]] = {
     "sora": ("SORA_API_KEY", "SORA_API_ENDPOINT"),
     "emulator": ("PREFECT_VIDEO_EMULATOR_KEY", "PREFECT_VIDEO_EMULATOR_ENDPOINT"),
@@ -65,7 +66,7 @@ class AccessCheck:
     async def _check(self) -> None:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._provider.check_access()
+                await self._read()
         except AuthenticationFailed as error:
             raise AuthenticationFailed(self._refused(error), provider=error.provider) from error
         except (ProviderUnavailable, RateLimited, TimeoutError) as error:
@@ -76,6 +77,16 @@ class AccessCheck:
             logger.info("%s answers and has no list to check the key by: %s", self._provider.name, error)
         except ProviderError as error:
             logger.warning("%s: endpoint and key could not be checked: %s", self._provider.name, error)
+
+    async def _read(self) -> None:
+        """Reads, and once more where something else than the provider has answered: a gateway's lapse passes."""
+        try:
+            await self._provider.check_access()
+        except (RequestRefused, UnreadableAnswer) as error:
+            if error.in_own_words:
+                raise
+            await asyncio.sleep(_LAPSE_SECONDS)
+            await self._provider.check_access()
 
     def _refused(self, error: ProviderError) -> str:
         key, address = _VARIABLES.get(self._provider.name, ("the API key", "the address"))

@@ -61,6 +61,12 @@ async def test_a_trouble_that_may_pass_does_not_fail_a_run(workshop: Workshop, k
     assert workshop.paid == (1, 1)
 
 
+async def test_a_lapse_of_a_gateway_does_not_fail_a_run(workshop: Workshop) -> None:
+    workshop.emulator.add_fault(operation="list", kind="foreign_answer", foreign_status=403)
+    assert statuses(await workshop.run(a_shot())) == ["stored"]
+    assert workshop.paid == (1, 1)
+
+
 async def test_it_is_asked_once_a_session_and_not_for_what_is_stored(workshop: Workshop) -> None:
     shots = film(*(a_shot(number) for number in range(3)))
     assert statuses(await workshop.run(shots)) == ["stored"] * 3
