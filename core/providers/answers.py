@@ -140,13 +140,20 @@ def kind_of(status: int) -> type[ProviderError]:
 
 
 def refusal(kind: type[ProviderError], message: str, response: httpx.Response, *, provider: str) -> ProviderError:
-    """An error of that kind, with what the answer's headers and body say about waiting."""
-    return kind(
+    """An error of that kind, with what the answer's headers and body say about waiting.
+
+    It leaves open whether a submit was accepted, as anything between here and the provider may have made the answer;
+    a `RefusalTable` tells that nothing was.
+    """
+    error = kind(
         f"{provider}: {message[:LONGEST_MESSAGE]}",
         provider=provider,
         request_id=request_id(response),
         retry_after=retry_after_seconds(response.headers, json_of(response)),
     )
+    if isinstance(error, RequestRefused):
+        error.accepted = None
+    return error
 
 
 def request_id(response: httpx.Response) -> str | None:

@@ -85,7 +85,7 @@ class RefusalTable:
     ) -> ProviderError:
         """Reads what an unsuccessful answer means.
 
-        Its `accepted` is False where the table lists the answer, and None where it does not.
+        Of a refusal, `accepted` is False where the table lists the answer, and None where it does not.
 
         Args:
             response: The answer.
@@ -105,8 +105,8 @@ class RefusalTable:
                 kind = PolicyRefused
         error = refusal(kind, _message(body, document) or f"HTTP {status}", response, provider=provider)
         error.in_own_words = body is not None
-        if rule is None and isinstance(error, RequestRefused):
-            error.accepted = None
+        if rule is not None and isinstance(error, RequestRefused):
+            error.accepted = False
         return error
 
 

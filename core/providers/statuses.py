@@ -74,7 +74,14 @@ class Evidence:
         return None
 
 
-def status_of(word: str, *, provider: str, generation_id: str, evidence: Evidence | None = None) -> Status:
+def status_of(
+    word: str,
+    own: Mapping[str, Status] = MappingProxyType({}),
+    *,
+    provider: str,
+    generation_id: str,
+    evidence: Evidence | None = None,
+) -> Status:
     """The status that a provider's word stands for.
 
     One that is not known is decided by the evidence beside it, else counts as processing; of that a warning is logged,
@@ -82,12 +89,13 @@ def status_of(word: str, *, provider: str, generation_id: str, evidence: Evidenc
 
     Args:
         word: In any case and spelling.
+        own: Words of this dialect alone, or ones that mean something else there; in small letters with underscores.
         provider: For the warning about an unknown word.
         generation_id: Likewise.
         evidence: What else the answer tells.
     """
     spelled = _spelled(word)
-    status = STATUSES.get(spelled) or STATUSES.get(_BEFORE.sub("", spelled))
+    status = own.get(spelled) or STATUSES.get(spelled) or STATUSES.get(_BEFORE.sub("", spelled))
     if status is None and is_moderation(word):
         status = Status.FAILED
     if status is not None:
