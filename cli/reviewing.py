@@ -19,7 +19,9 @@ def review(
     *,
     allow: Annotated[
         str | None,
-        Parameter(help="Let the prompt with this fingerprint (or its beginning) pass the local screen from now on."),
+        Parameter(
+            help="Let the prompt with this fingerprint (or its beginning) pass the local screen, and be sent once more."
+        ),
     ] = None,
     note: Annotated[str | None, Parameter(help="Why it is allowed; kept in the ledger.")] = None,
     ledger: LedgerOption = None,
@@ -27,7 +29,8 @@ def review(
 ) -> int:
     """List prompts that the provider's policy or the local screen refused; allow one.
 
-    Allowing overrules the local screen only: a provider's policy is the provider's.
+    Allowing overrules the local screen. A provider's policy is the provider's: a prompt that it stopped is sent once
+    more, and may be stopped, and billed, again.
 
     Try:
 

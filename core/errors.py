@@ -95,9 +95,11 @@ class ProviderError(VideoError):
         generation_id: The provider's id of the generation concerned, if one is known.
         request_id: The provider's id of the HTTP request, if it gave one.
         accepted: Whether the provider took on paid work: True, False, or None when it cannot be told.
+        in_own_words: Whether it was told in an error body of the provider's contract, not of something in between.
     """
 
     accepted: bool | None = False
+    in_own_words: bool = False
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 logger = logging.getLogger(__name__)
 
@@ -59,20 +59,9 @@ class VideoResult(_Told):
     expires_at: AwareDatetime | None = None
 
 
-POLICY_FAULTS: Final = frozenset(
-    {
-        "content_policy_violation",
-        "content_policy",
-        "moderation_blocked",
-        "moderation",
-        "content_moderation",
-        "safety",
-        "sensitive_content",
-        "nsfw",
-        "e005",
-    }
-)
-"""Fault codes, in lower case, by which providers say that their content policy stopped a generation."""
+_LONGEST_TEXT: Final = 2000
+
+_ShortText = Annotated[str, AfterValidator(lambda text: text[:_LONGEST_TEXT])]
 
 
 class ProviderFault(_Told):
@@ -80,13 +69,15 @@ class ProviderFault(_Told):
 
     Attributes:
         code: The provider's word for it.
-        message: What it says.
+        type: Its word for the kind of error, where it has one besides.
+        message: What it says, cut where it is long.
         of_request: Whether the request itself was wrong, so that the same one would fail again. That it showed only
             after it was accepted may be billed.
     """
 
-    code: str
-    message: str
+    code: _ShortText
+    type: _ShortText | None = None
+    message: _ShortText
     of_request: bool = False
 
 

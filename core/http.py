@@ -7,7 +7,6 @@ A paid request is sent exactly once (`ApiClient.send_once`); only requests that 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +26,14 @@ from prefect_video.errors import (
     QuotaExhausted,
     RateLimited,
     SubmitUnknown,
+    UnreadableAnswer,
+)
+from prefect_video.http_bodies import (
+    ACCEPTED_ENCODINGS,
+    LONGEST_LOOK_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    read_body,
+    usable_number,
 )
 from prefect_video.retry_policy import retrying
 
@@ -35,6 +42,7 @@ Part = tuple[str | None, str | bytes] | tuple[str | None, bytes, str]
 """A part of a form: file name (None for a plain field), content, and media type of a file."""
 
 _SHORTEST_KEY: Final = 8
+_OF_THE_BODY: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 _FARTHEST: Final = timedelta(days=1)
 """A server's date that is farther from ours tells of no clock."""
 
@@ -53,6 +61,7 @@ class HttpSettings:
         attempts: Tries of a request that costs nothing, the first included.
         backoff_seconds: Upper bound of the first random delay; doubles with each try.
         backoff_limit_seconds: Upper bound of any random delay.
+        answer_limit_bytes: The largest answer that is read, after inflation.
     """
 
     connect_timeout_seconds: float = 10.0
@@ -63,6 +72,7 @@ class HttpSettings:
     attempts: int = 5
     backoff_seconds: float = 0.5
     backoff_limit_seconds: float = 30.0
+    answer_limit_bytes: int = 8 * 1024 * 1024
 
 
 def check_endpoint(endpoint: str, *, named: str) -> str:
@@ -93,30 +103,28 @@ def check_key(key: str, *, named: str) -> str:
 def retry_after_seconds(headers: Mapping[str, str], body: Any = None) -> float | None:
     """The longest delay that headers or an error body ask for, in seconds; None when neither does.
 
-    Understands `Retry-After` as seconds and as a date, `retry-after-ms`, and `error.retry_after` of the body.
+    Understands `Retry-After` as seconds and as a date, `retry-after-ms`, and `error.retry_after` of the body. What is
+    no number, or a negative one, is not asked for; nothing is longer than `LONGEST_WAIT_SECONDS`.
     """
-    asked = [_number(headers.get("retry-after")), _date_delay(headers.get("retry-after"))]
-    milliseconds = _number(headers.get("retry-after-ms"))
+    asked = [usable_number(headers.get("retry-after")), _date_delay(headers.get("retry-after"))]
+    milliseconds = usable_number(headers.get("retry-after-ms"))
     asked.append(milliseconds / 1000 if milliseconds is not None else None)
     error = body.get("error") if isinstance(body, Mapping) else None
     for holder in (error, body):
         if isinstance(holder, Mapping):
-            asked.append(_number(holder.get("retry_after")))
-    return max((delay for delay in asked if delay is not None), default=None)
+            asked.append(usable_number(holder.get("retry_after")))
+    longest = max((delay for delay in asked if delay is not None), default=None)
+    return None if longest is None else min(longest, LONGEST_WAIT_SECONDS)
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
+def look_again_seconds(headers: Mapping[str, str]) -> float | None:
+    """The delay that a good answer asks for before the next look, in seconds; None when it asks for none."""
+    asked = retry_after_seconds(headers)
+    return None if asked is None else min(asked, LONGEST_LOOK_SECONDS)
 
 
 def _date_delay(value: str | None) -> float | None:
-    moment = None if _number(value) is not None else _date(value)
+    moment = None if usable_number(value) is not None else _date(value)
     return None if moment is None else max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
@@ -137,7 +145,8 @@ class ApiClient:
         provider: Name for errors.
         base_url: Address that paths are appended to.
         headers: Sent with every request; the key is in here and nowhere else.
-        refuse: Makes the error of an unsuccessful answer, by the dialect's table.
+        refuse: Makes the error of an unsuccessful answer, by the dialect's table. Its `accepted` decides about a paid
+            request: only False, for a refusal in the dialect's own words, lets it be sent again.
         settings: Timeouts and repeats.
         transport: For tests at the transport boundary.
     """
@@ -159,7 +168,7 @@ class ApiClient:
         self._key = _key_in(headers)
         self._ahead = timedelta(0)
         self._client = httpx.AsyncClient(
-            headers=dict(headers),
+            headers={"Accept-Encoding": ACCEPTED_ENCODINGS, **headers},
             follow_redirects=False,
             timeout=httpx.Timeout(self.settings.read_timeout_seconds, connect=self.settings.connect_timeout_seconds),
             limits=httpx.Limits(
@@ -174,7 +183,8 @@ class ApiClient:
         """Sends a request that costs nothing, repeating it on resets, timeouts, 429 and 5xx.
 
         Raises:
-            ProviderError: What the answer meant, or `ProviderUnavailable` when there was none.
+            ProviderError: What the answer meant, `ProviderUnavailable` when there was none, `UnreadableAnswer` for one
+                that is out of bounds.
         """
         settings = self.settings
         attempt = retrying(
@@ -235,19 +245,17 @@ class ApiClient:
                 f"{self._provider}: the submit was sent and its answer was lost ({_cause(error)})",
                 provider=self._provider,
             ) from error
+        except UnreadableAnswer as error:
+            raise self._unknown(error) from error
         try:
             return self._successful(response)
         except GenerationEnded:
             raise
         except ProviderError as error:
-            # Whatever a 5xx says, a gateway may have said it after the provider had accepted; a 303 says so itself.
-            if _is_refusal(response.status_code) and not isinstance(error, ProviderUnavailable):
+            # Whatever a gateway, a redirect or a 5xx says, it may say it after the provider had accepted.
+            if error.accepted is False and not isinstance(error, ProviderUnavailable):
                 raise
-            raise SubmitUnknown(
-                f"{error.message} (HTTP {response.status_code}): nobody knows whether the submit was accepted",
-                provider=self._provider,
-                request_id=error.request_id,
-            ) from error
+            raise self._unknown(error, f" (HTTP {response.status_code})") from error
 
     def by_their_clock(self, moment: datetime) -> datetime:
         """A time of this machine's clock as the server's would have told it, going by the date of its last answer."""
@@ -262,25 +270,39 @@ class ApiClient:
             response = await self._answer(method, path, params=params, json=json)
         except httpx.RequestError as error:
             raise self._unavailable(error) from error
-        return self._successful(response)
+        try:
+            return self._successful(response)
+        except ProviderError as error:
+            error.retry_after = None if error.retry_after is None else min(error.retry_after, LONGEST_LOOK_SECONDS)
+            raise
 
     async def _answer(self, method: str, path: str, **request: Any) -> httpx.Response:
-        response = await self._client.request(method, self._base_url + path, **request)
+        """Sends a request and reads its answer within bounds."""
+        sent = self._client.build_request(method, self._base_url + path, **request)
+        response = await self._client.send(sent, stream=True)
+        try:
+            self._note_clock(response)
+            body = await read_body(response, limit=self.settings.answer_limit_bytes, provider=self._provider)
+        finally:
+            await response.aclose()
+        # The key is taken out should the server quote it: its words go into logs, reports and rows.
+        return httpx.Response(
+            response.status_code,
+            headers=[(name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_BODY],
+            content=body.replace(self._key, b"[key]") if self._key else body,
+            request=sent,
+        )
+
+    def _note_clock(self, response: httpx.Response) -> None:
         told = _date(response.headers.get("date"))
         if told is not None and abs(ahead := told - datetime.now(UTC)) < _FARTHEST:
             self._ahead = ahead
-        return self._without_key(response)
 
-    def _without_key(self, response: httpx.Response) -> httpx.Response:
-        """The answer, with the key taken out should the server quote it: its words go into logs, reports and rows."""
-        if not self._key or self._key not in response.content:
-            return response
-        of_the_body = ("content-encoding", "content-length", "transfer-encoding")
-        return httpx.Response(
-            response.status_code,
-            headers=[(name, value) for name, value in response.headers.multi_items() if name not in of_the_body],
-            content=response.content.replace(self._key, b"[key]"),
-            request=response.request,
+    def _unknown(self, error: ProviderError, detail: str = "") -> SubmitUnknown:
+        return SubmitUnknown(
+            f"{error.message}{detail}: nobody knows whether the submit was accepted",
+            provider=self._provider,
+            request_id=error.request_id,
         )
 
     def _successful(self, response: httpx.Response) -> httpx.Response:
@@ -304,8 +326,3 @@ def _key_in(headers: Mapping[str, str]) -> bytes:
 def _cause(error: httpx.RequestError | TimeoutError) -> str:
     # Some transport errors have an empty message; their class still says what happened.
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _is_refusal(status: int) -> bool:
-    """Whether a paid request was turned down for certain: a 4xx, or a redirect that was to be repeated elsewhere."""
-    return 400 <= status < 500 or status in (301, 307, 308)

@@ -26,6 +26,7 @@ from prefect_video.generations import Generation
 from prefect_video.ledger import Budget, Entry, Ledger
 from prefect_video.ledger.cost_bound import DEFAULT_COST_BOUND, CostBound
 from prefect_video.links import LinkPolicy
+from prefect_video.providers.access import AccessCheck
 from prefect_video.providers.base import Provider
 from prefect_video.screening import PromptScreen
 from prefect_video.shots import PROMPT_LIMIT
@@ -89,6 +90,8 @@ class StudioSettings(BaseSettings):
             running for `collect`, or hold it for a human.
         downloads_at_once: Videos downloaded and published at the same time.
         anomalous_per_hour: Submissions per hour and account from which on an alert is raised; None for never.
+        check_access: Whether a session begins with a free read that shows whether endpoint and key are right; off for a
+            key that may submit and not read.
         screen_patterns: Regular expressions that no prompt may match, as a JSON list in the environment.
         screen_longest: Most characters of a prompt.
         screen_rule: `package.module.function` or `…:function`: answers why a shot is refused, or None; it may be async.
@@ -121,6 +124,7 @@ class StudioSettings(BaseSettings):
     on_deadline: Literal["cancel", "leave", "hold"] = "leave"
     downloads_at_once: int = Field(default=4, ge=1)
     anomalous_per_hour: int | None = Field(default=None, ge=1)
+    check_access: bool = True
     screen_patterns: tuple[str, ...] = ()
     screen_longest: int = Field(default=PROMPT_LIMIT, ge=1)
     screen_rule: ImportString[Any] | None = None
@@ -197,6 +201,7 @@ class Studio:
             open_seconds=self.settings.breaker_seconds,
         )
         self.provider = GuardedProvider(self.provider, self.breaker)
+        self.access = AccessCheck(self.provider, self.credentials)
         self.download_slots = asyncio.Semaphore(self.settings.downloads_at_once)
         self.pace = Pace(self.settings.submissions_per_minute)
         self.watcher = Watcher(self.provider, pause=self.breaker.pause_seconds)

@@ -12,7 +12,7 @@ from prefect_video.emulator.download import CountedResponse, serve_video
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.faults import FaultRule, Operation
 from prefect_video.emulator.gate import pass_gate
-from prefect_video.emulator.generation import Generation, Order
+from prefect_video.emulator.generation import Failure, Generation, Order
 from prefect_video.emulator.links import Links, LinkSigner
 from prefect_video.emulator.refusal import Refusal
 
@@ -97,6 +97,7 @@ class Desk:
                 queueing=self._queueing,
                 moderated_later=self._moderated_later,
                 id_prefix=self._id_prefix,
+                verdict=verdict_of(rule),
             )
             accepted = True
             return word(generation, rule)
@@ -185,6 +186,11 @@ class Desk:
         expired = rule is not None and rule.kind == "expired_link"
         mint = self._signer.mint_expired if expired else self._signer.mint
         return mint(generation.id, at if at is not None and not expired else time.time())
+
+
+def verdict_of(rule: FaultRule | None) -> Failure | None:
+    """Why a generation will fail, where a fault says so."""
+    return Failure(code=rule.code, message=rule.message) if rule is not None and rule.kind == "blocked" else None
 
 
 def disguised(word: str, rule: FaultRule | None) -> str:

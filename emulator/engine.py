@@ -129,6 +129,7 @@ class Engine:
         queueing: bool = False,
         moderated_later: bool = False,
         id_prefix: str = "gen_",
+        verdict: Failure | None = None,
     ) -> Generation:
         """Accept an order.
 
@@ -140,6 +141,7 @@ class Engine:
             queueing: Whether everything is let in, as job queues do: policy and a full account only show later.
             moderated_later: Whether a prompt against policy is let in, and fails.
             id_prefix: What its id begins with.
+            verdict: Why it will fail at the end of its work, and be billed all the same.
 
         Raises:
             Refusal: The prompt is against policy, or the account's quota or capacity is used up.
@@ -159,7 +161,8 @@ class Engine:
             created=now,
             starts_at=now + work * QUEUED_SHARE,
             ends_at=now + work,
-            doomed=FAILING_PROMPT in order.prompt or self._breaks_policy(order),
+            doomed=verdict is not None or FAILING_PROMPT in order.prompt or self._breaks_policy(order),
+            verdict=verdict,
         )
         self._index.add(generation)
         self.idle.clear()
@@ -289,7 +292,9 @@ class Engine:
             self._tell(generation)
             self._work_on(generation)
         elif generation.doomed:
-            self._fail(generation, self._verdict(generation.order))
+            if generation.verdict is not None:
+                self._bill(generation)
+            self._fail(generation, generation.verdict or self._verdict(generation.order))
         elif generation.file_size is not None:
             self._complete(generation)
 
@@ -319,12 +324,15 @@ class Engine:
         self._agenda.add(generation.ends_at, generation.id)
 
     def _complete(self, generation: Generation) -> None:
+        self._bill(generation)
+        self._finish(generation, "completed")
+
+    def _bill(self, generation: Generation) -> None:
         price = generation.order.price_usd
         generation.cost = price if price is not None else cost_usd(generation.order.duration)
         prompt, key = generation.order.prompt, self.accounts.label(generation.account)
         self.books.count("billed", prompt=prompt, key=key)
         self.books.count("billed_usd", prompt=prompt, key=key, amount=generation.cost)
-        self._finish(generation, "completed")
 
     def _fail(self, generation: Generation, failure: Failure) -> None:
         generation.failure = failure

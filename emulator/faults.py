@@ -25,10 +25,18 @@ Rules are not kept over a restart.
 | wrong_cost | retrieve | cost | a completed generation is said to have cost that, whatever it is (Sora's dialect) |
 | not_found | retrieve, cancel, content | – | 404 although the generation exists |
 | list_off | list | http_status (404) | the endpoint answers 404, 405 or 501 |
+| foreign_answer | all but content, webhook | foreign, foreign_status (502) | done, then a gateway's answer (below) |
+| inflated | all but content, webhook | inflates_to (bytes) | done, then a gzip body that inflates to that size |
+| nested | all but content, webhook | depth (200000) | done, then JSON nested that deep |
+| odd_number | all but content, webhook | number (``NaN``) | done; each number of the answer is that one |
+| wrapped | all but content, webhook | wrapper (``data``) | done; the answer is inside of an object of that name |
+| blocked | submit | code, message | accepted; fails with these words at the end of its work, and is billed |
 | duplicate | webhook | copies (2) | the same delivery is sent that many times |
 | late | webhook | seconds (1), backdate_seconds (0) | sent that late; the signed timestamp is older by both |
 | forged | webhook | – | before the true one comes a false "completed" with a wrong signature |
 | drop | webhook | – | never sent |
+
+A gateway answers as ``foreign`` says: ``html``, ``json``, ``problem`` (RFC 9457), ``text`` or ``empty``.
 """
 
 from __future__ import annotations
@@ -44,7 +52,8 @@ Operation = Literal["submit", "retrieve", "list", "cancel", "content", "webhook"
 Kind = Literal[
     "rate_limited", "quota_exhausted", "error_before", "error_after", "generation_error", "reset_before", "reset_after",
     "hang", "delay", "slow", "truncated", "short_file", "wrong_content", "expired_link", "unknown_status", "not_found",
-    "list_off", "wrong_cost", "duplicate", "late", "forged", "drop",
+    "list_off", "wrong_cost", "foreign_answer", "inflated", "nested", "odd_number", "wrapped", "blocked", "duplicate",
+    "late", "forged", "drop",
 ]  # fmt: skip
 
 _HTTP: frozenset[Operation] = frozenset({"submit", "retrieve", "list", "cancel", "content"})
@@ -68,6 +77,12 @@ OPERATIONS_OF: dict[Kind, frozenset[Operation]] = {
     "wrong_cost": frozenset({"retrieve"}),
     "not_found": frozenset({"retrieve", "cancel", "content"}),
     "list_off": frozenset({"list"}),
+    "foreign_answer": _HTTP - {"content"},
+    "inflated": _HTTP - {"content"},
+    "nested": _HTTP - {"content"},
+    "odd_number": _HTTP - {"content"},
+    "wrapped": _HTTP - {"content"},
+    "blocked": frozenset({"submit"}),
     "duplicate": _WEBHOOK,
     "late": _WEBHOOK,
     "forged": _WEBHOOK,
@@ -110,6 +125,14 @@ class FaultRule(BaseModel):
     cost: float | str | bool | None = 999_999.0
     http_status: Literal[404, 405, 501] = 404
     copies: int = Field(default=2, ge=2)
+    foreign: Literal["html", "json", "problem", "text", "empty"] = "html"
+    foreign_status: int = Field(default=502, ge=300, le=599)
+    inflates_to: int = Field(default=1_500_000_000, ge=1)
+    depth: int = Field(default=200_000, ge=1)
+    number: str = "NaN"
+    wrapper: str = Field(default="data", min_length=1)
+    code: str = Field(default="moderation_blocked", min_length=1)
+    message: str = "Your request was blocked by our moderation system."
 
     @model_validator(mode="after")
     def _kind_fits_operation(self) -> Self:

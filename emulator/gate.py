@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, Response
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.faults import FaultRule, Operation
 from prefect_video.emulator.misbehaviour import HungResponse, ResetResponse, SlowResponse, TruncatedResponse
+from prefect_video.emulator.odd_answers import odd_answer
 from prefect_video.emulator.refusal import Refusal
 
 WRONG_PAGE = "<!doctype html><title>Welcome</title><h1>Please sign in to the network</h1>"
@@ -88,7 +89,7 @@ async def _after(engine: Engine, rule: FaultRule, response: Response) -> Respons
         case "truncated":
             return TruncatedResponse(response, rule.fraction)
         case _:
-            return response
+            return odd_answer(rule, response) or response
 
 
 async def pause(seconds: float, closing: asyncio.Event) -> None:

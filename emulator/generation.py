@@ -87,6 +87,7 @@ class Generation(BaseModel):
         starts_at: When it leaves the queue.
         ends_at: When its work is over; it completes then, or when its clip is rendered if that is later.
         doomed: Whether it will fail at ``ends_at``.
+        verdict: Why it will fail, and be billed all the same, where a fault says so.
         deleted: Whether the client has had it forgotten; work under way goes on all the same.
         file_size: Bytes of the video, once completed.
         cost: Billed USD, once completed.
@@ -100,6 +101,7 @@ class Generation(BaseModel):
     starts_at: float
     ends_at: float
     doomed: bool = False
+    verdict: Failure | None = None
     deleted: bool = False
     status: Status = "queued"
     failure: Failure | None = None

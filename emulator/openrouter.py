@@ -132,6 +132,7 @@ class OpenRouterDialect:
         return Starlette(
             routes=[
                 route("/videos", POST=self.submit),
+                route("/key", GET=self.key),
                 route("/videos/models", GET=self.models),
                 route("/videos/{id}", GET=self.retrieve),
                 route("/videos/{id}/content", GET=self.content),
@@ -166,6 +167,12 @@ class OpenRouterDialect:
     async def content(self, request: Request) -> Response:
         """``GET /videos/{id}/content``: the MP4, to whoever has the key."""
         return await self._desk.content(request)
+
+    async def key(self, request: Request) -> Response:
+        """``GET /key``: what is known of the key that asks."""
+        self._engine.books.count_request("key")
+        self._desk.account_of(request)
+        return JSONResponse({"data": {"label": "emulator", "usage": 0, "limit": None}})
 
     async def models(self, request: Request) -> Response:
         """``GET /videos/models``: takes no key."""

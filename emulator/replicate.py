@@ -78,6 +78,7 @@ class ReplicateDialect:
         """The ASGI application, to be mounted at PREFIX."""
         return Starlette(
             routes=[
+                route("/v1/account", GET=self.account),
                 route("/v1/predictions", POST=self.submit, GET=self.list_predictions),
                 route("/v1/models/{owner}/{name}/predictions", POST=self.submit),
                 route("/v1/predictions/{id}", GET=self.retrieve),
@@ -97,6 +98,12 @@ class ReplicateDialect:
             return JSONResponse(self._described(generation, rule, _root(request)), 201)
 
         return await self._desk.submit(request, _read_order, accepted)
+
+    async def account(self, request: Request) -> Response:
+        """``GET /v1/account``: whose key it is that asks."""
+        self._engine.books.count_request("account")
+        self._desk.account_of(request)
+        return JSONResponse({"type": "user", "username": "emulator", "name": "Emulator"})
 
     async def retrieve(self, request: Request) -> Response:
         """``GET /v1/predictions/{id}``."""

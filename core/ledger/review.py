@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, or_, select
 
 from prefect_video.errors import GenerationBlocked, PolicyRefused, PromptScreened, VideoError
 from prefect_video.ledger.claims import row_of
@@ -24,6 +24,7 @@ from prefect_video.ledger.tables import (
 logger = logging.getLogger(__name__)
 
 _REFUSALS: Final = (PolicyRefused.__name__, PromptScreened.__name__, GenerationBlocked.__name__)
+_BLOCKS: Final = (PolicyRefused.__name__, GenerationBlocked.__name__)
 
 
 class Review(LedgerPart):
@@ -50,6 +51,28 @@ class Review(LedgerPart):
         logger.info("entry %s (%s): refused by the local screen", row["id"], intent.shot.id)
         return entry_of_values(row)
 
+    async def blocked(self, entry: Entry) -> Entry | None:
+        """The newest row with the prompt of `entry` that a provider's content policy stopped.
+
+        It counts for the same account, and for the same fingerprint at any account of the provider; not once a human
+        has allowed the fingerprint of `entry` since.
+        """
+        same = or_(generations.c.account == entry.account, generations.c.fingerprint == entry.fingerprint)
+        query = ENTRIES.where(
+            generations.c.state.in_([State.RELEASED, State.FAILED]),
+            generations.c.error_type.in_(_BLOCKS),
+            generations.c.provider == entry.provider,
+            generations.c.id != entry.id,
+            same,
+        ).order_by(generations.c.updated_at.desc())
+        allowed = select(allowed_prompts.c.at).where(allowed_prompts.c.fingerprint == entry.fingerprint)
+        prompt = _words(entry)
+        async with self._database.reading() as connection:
+            allowed_at = (await connection.execute(allowed)).scalar()
+            rows = [entry_of(row) for row in await connection.execute(query)]
+        found = next((row for row in rows if _words(row) == prompt), None)
+        return None if found is None or (allowed_at is not None and allowed_at > found.updated_at) else found
+
     async def allow(self, fingerprint: str, note: str) -> None:
         """Allows a prompt by its fingerprint, whatever the local screen says; replaces an earlier note."""
         async with self._database.writing() as connection:
@@ -69,3 +92,8 @@ class Review(LedgerPart):
                 )
                 found.update(rows.scalars())
         return found
+
+
+def _words(entry: Entry) -> str:
+    """A prompt without the differences that no content policy sees."""
+    return " ".join(entry.shot.prompt.split()).casefold()

@@ -75,6 +75,7 @@ async def run_project(
         InvalidInput: A shot cannot be made; nothing was sent.
         BudgetExceeded: The project does not fit a limit; nothing was sent.
         LedgerError: The ledger cannot be used; nothing was sent.
+        RequestRefused: An account's endpoint or key is wrong; nothing was sent.
     """
     run = ProjectRun(
         project,

@@ -12,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from prefect_video.assets import Asset
 from prefect_video.errors import (
     BudgetExceeded,
+    GenerationBlocked,
     GenerationFailed,
     GenerationLost,
     IllegalTransition,
@@ -23,6 +24,7 @@ from prefect_video.ledger import Budget, Claim, ClaimOutcome, Entry, State
 from prefect_video.ledger.records import UNFINISHED
 from prefect_video.pipeline.steps.claim import claim_shots, screen_prompt
 from prefect_video.pipeline.steps.download import download
+from prefect_video.pipeline.steps.end import demand_alive, error_of
 from prefect_video.pipeline.steps.poll import poll
 from prefect_video.pipeline.steps.store import store
 from prefect_video.pipeline.steps.submit import submit
@@ -259,7 +261,8 @@ def _require_job(claim: Claim, failure: VideoError | None) -> Entry:
         raise BudgetExceeded(f"shot {claim.intent.shot.id!r}: {claim.refusal}")
     if claim.kind is ClaimOutcome.EXHAUSTED or claim.entry is None:
         last = claim.entry
-        raise failure or GenerationFailed(
+        kind = error_of(last) if last else GenerationFailed
+        raise failure or kind(
             f"shot {claim.intent.shot.id!r}: all {claim.intent.max_attempts} attempts are used up;"
             f" the last one: {last.error_message if last else 'unknown'}",
             provider=claim.intent.provider,
@@ -275,6 +278,8 @@ async def _join(session: Studio, claim: Claim, entry: Entry, budgets: Sequence[B
         return Claim(kind=ClaimOutcome.STORED, intent=claim.intent, entry=entry)
     if entry.attention is not None:
         raise NeedsAttention(entry.attention)
+    if entry.state is State.FAILED and issubclass(error_of(entry), GenerationBlocked):
+        demand_alive(entry)
     if entry.state in UNFINISHED:
         taken = await session.ledger.take_over(entry.id)
         kind = ClaimOutcome.ACQUIRED if taken else ClaimOutcome.JOINED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Self, TypeVar
 
@@ -22,6 +22,7 @@ from prefect_video.errors import (
     UnreadableAnswer,
 )
 from prefect_video.http import retry_after_seconds
+from prefect_video.http_bodies import decode_json, usable_number
 
 logger = logging.getLogger(__name__)
 
@@ -69,23 +70,59 @@ class Loose(Wire):
 
 Told = TypeVar("Told", bound=Wire)
 
+_WRAPPERS: Final = ("data", "result", "job", "task", "video", "generation", "prediction", "response", "output")
+"""Names under which relays put the whole of what another server had answered."""
+
 
 def read(wire: type[Told], response: httpx.Response, *, provider: str) -> Told:
-    """The answer as a model.
+    """The answer as a model, taken out of what relays wrap around it.
 
     Raises:
         UnreadableAnswer: It does not keep to the contract.
     """
     try:
-        return wire.model_validate_json(response.content)
+        return read_document(wire, decode_json(response.content))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise UnreadableAnswer(
-            f"{provider}: the answer to {response.request.method} is not one of the contract: {where}: {first['msg']}",
-            provider=provider,
-            request_id=request_id(response),
-        ) from error
+        reason = f"{'.'.join(str(part) for part in first['loc']) or 'the body'}: {first['msg']}"
+        raise _unreadable(response, provider, reason) from error
+    except ValueError as error:
+        raise _unreadable(response, provider, f"the body: {error}") from error
+
+
+def read_document(wire: type[Told], document: Any) -> Told:
+    """A decoded answer as a model, taken out of what relays wrap around it.
+
+    Raises:
+        ValidationError: It does not keep to the contract.
+    """
+    failure: ValidationError | None = None
+    for candidate in unwrapped(document):
+        try:
+            return wire.model_validate(candidate)
+        except ValidationError as error:
+            failure = failure or error
+    assert failure is not None
+    raise failure
+
+
+def unwrapped(document: Any) -> Iterator[Any]:
+    """A document, and what is inside of up to two wrappers around it, from the outside in."""
+    yield document
+    for _ in range(2):
+        inner = [document[name] for name in _WRAPPERS if name in document] if isinstance(document, Mapping) else []
+        document = next((one for one in inner if isinstance(one, Mapping)), None)
+        if document is None:
+            return
+        yield document
+
+
+def _unreadable(response: httpx.Response, provider: str, reason: str) -> UnreadableAnswer:
+    return UnreadableAnswer(
+        f"{provider}: the answer to {response.request.method} is not one of the contract: {reason[:LONGEST_MESSAGE]}",
+        provider=provider,
+        request_id=request_id(response),
+    )
 
 
 def accepted_unread(error: UnreadableAnswer, response: httpx.Response, *, provider: str) -> SubmitUnknown:
@@ -103,13 +140,20 @@ def kind_of(status: int) -> type[ProviderError]:
 
 
 def refusal(kind: type[ProviderError], message: str, response: httpx.Response, *, provider: str) -> ProviderError:
-    """An error of that kind, with what the answer's headers and body say about waiting."""
-    return kind(
+    """An error of that kind, with what the answer's headers and body say about waiting.
+
+    It leaves open whether a submit was accepted, as anything between here and the provider may have made the answer;
+    a `RefusalTable` tells that nothing was.
+    """
+    error = kind(
         f"{provider}: {message[:LONGEST_MESSAGE]}",
         provider=provider,
         request_id=request_id(response),
         retry_after=retry_after_seconds(response.headers, json_of(response)),
     )
+    if isinstance(error, RequestRefused):
+        error.accepted = None
+    return error
 
 
 def request_id(response: httpx.Response) -> str | None:
@@ -121,17 +165,27 @@ def request_id(response: httpx.Response) -> str | None:
 def json_of(response: httpx.Response) -> Any:
     """The decoded body, or None when it is no JSON."""
     try:
-        return response.json()
+        return decode_json(response.content)
     except ValueError:
         return None
 
 
+_LATEST: Final = 32503680000.0
+
+
 def moment(value: float | str | None) -> datetime | None:
-    """A time given as Unix seconds or in ISO 8601; None for anything else."""
+    """A time given as Unix seconds or in ISO 8601; None for anything else, and for what no clock has ever shown."""
     if isinstance(value, str):
         try:
             read_as = datetime.fromisoformat(value)
         except ValueError:
             return None
-        return read_as if read_as.tzinfo else read_as.replace(tzinfo=UTC)
-    return datetime.fromtimestamp(value, UTC) if value is not None and 0 < value < 32503680000 else None
+        read_as = read_as if read_as.tzinfo else read_as.replace(tzinfo=UTC)
+        return read_as if 0 < read_as.timestamp() < _LATEST else None
+    return datetime.fromtimestamp(value, UTC) if value is not None and 0 < value < _LATEST else None
+
+
+def share_of(percent: float | None) -> float | None:
+    """A share from 0 to 1, of a progress in percent; None where none is told."""
+    number = usable_number(percent)
+    return None if number is None else min(number / 100, 1.0)

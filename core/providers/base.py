@@ -116,6 +116,14 @@ class Provider(Protocol):
             ProviderError: It could not be read; what is known without it holds.
         """
 
+    async def check_access(self) -> None:
+        """Reads something that costs nothing and wants the key; does nothing where there is no such thing.
+
+        Raises:
+            AuthenticationFailed: The key was refused.
+            ProviderError: There was no answer, or not one of this provider's.
+        """
+
     def offered(self, shot: Shot) -> Capabilities:
         """What can be made with the shot's model: `capabilities`, or less."""
 

@@ -117,6 +117,9 @@ class FalProvider(UnlistedProvider):
     async def prepare(self) -> None:
         """Nothing to read; see `Provider.prepare`."""
 
+    async def check_access(self) -> None:
+        """The queue has nothing to read without a job; see `Provider.check_access`."""
+
     def offered(self, shot: Shot) -> Capabilities:
         """What the shot's model can make."""
         return self._models.input(shot).narrow(self.capabilities)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,7 +10,6 @@ import httpx
 from pydantic import Field
 
 from prefect_video.errors import (
-    PolicyRefused,
     ProviderError,
     ProviderUnavailable,
     QuotaExhausted,
@@ -17,10 +17,10 @@ from prefect_video.errors import (
     UnreadableAnswer,
 )
 from prefect_video.generations import ProviderFault, Status, VideoResult
-from prefect_video.providers.answers import Loose, json_of, kind_of, read, refusal, request_id
-from prefect_video.providers.statuses import status_of
+from prefect_video.providers.answers import Loose, json_of, kind_of, read, refusal, request_id, share_of, unwrapped
+from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, fastapi_message, text_of
+from prefect_video.providers.statuses import Evidence, fault_of, status_of
 
-_POLICY_TYPES: Final = frozenset({"content_policy_violation"})
 _UNTOLD: Final = "error"
 _CANCELLED_TYPES: Final = frozenset({"client_cancelled", "request_cancelled", "cancelled"})
 
@@ -44,10 +44,15 @@ class QueueStatus(Loose):
     response_url: str | None = None
     error: Any = None
     error_type: str | None = None
+    progress: float | None = None
 
     @property
     def fault(self) -> ProviderFault | None:
         """Why it failed, where the status itself says so."""
+        return fault_of(self.status, self._fault)
+
+    @property
+    def _fault(self) -> ProviderFault | None:
         if not self.error and not self.error_type:
             return None
         message = str(self.error or self.error_type)
@@ -68,6 +73,11 @@ class _Payload(Loose):
     video_url: str | None = None
     videos: list[_File | str] | None = None
     output: _File | str | None = None
+
+    @property
+    def file(self) -> _File | str | None:
+        """The video, under any of the names that models use."""
+        return self.video or self.video_url or next(iter(self.videos or ()), None) or self.output
 
 
 class ResultRefused(ProviderError):
@@ -92,7 +102,8 @@ def read_status(response: httpx.Response, *, provider: str, generation_id: str) 
         UnreadableAnswer: It is not one of the contract.
     """
     told = read(QueueStatus, response, provider=provider)
-    status = status_of(told.status, provider=provider, generation_id=generation_id)
+    evidence = Evidence(told.response_url is not None, share_of(told.progress), bool(told.error or told.error_type))
+    status = status_of(told.status, provider=provider, generation_id=generation_id, evidence=evidence)
     if status is Status.COMPLETED and told.fault is not None:
         status = ended_by(told.fault)
     return status, told
@@ -109,8 +120,9 @@ def read_result(response: httpx.Response, *, provider: str) -> VideoResult:
     Raises:
         UnreadableAnswer: It names none.
     """
-    payload = read(_Payload, response, provider=provider)
-    found = payload.video or payload.video_url or next(iter(payload.videos or ()), None) or payload.output
+    read(_Payload, response, provider=provider)
+    payloads = (_Payload.model_validate(document) for document in unwrapped(json_of(response)))
+    found = next((file for payload in payloads if (file := payload.file)), None)
     if not found:
         raise UnreadableAnswer(
             f"{provider}: the result names no video under any of the names that are known",
@@ -130,13 +142,7 @@ def read_result(response: httpx.Response, *, provider: str) -> VideoResult:
 
 def read_error(response: httpx.Response, *, provider: str) -> ProviderError:
     """The error that an unsuccessful answer of the queue means."""
-    fault = _fault(response)
-    kind = kind_of(response.status_code)
-    if response.status_code == 403 and "balance" in fault.message.lower():
-        kind = QuotaExhausted
-    elif fault.code in _POLICY_TYPES and response.status_code < 500:
-        kind = PolicyRefused
-    return refusal(kind, fault.message, response, provider=provider)
+    return REFUSALS.read_error(response, provider=provider)
 
 
 def read_result_error(response: httpx.Response, *, provider: str) -> ProviderError:
@@ -171,3 +177,35 @@ def _fault(response: httpx.Response) -> ProviderFault:
         return ProviderFault(code=str(first.get("type") or code or _UNTOLD), message=message, of_request=of_request)
     told = str(detail or f"HTTP {response.status_code}")
     return ProviderFault(code=str(code or _UNTOLD), message=told, of_request=of_request)
+
+
+def _error_body(document: Any, _status: int) -> ErrorBody | None:
+    """fal's `{"detail": …}`: a text by the queue, or a list of typed errors by the model."""
+    if not isinstance(document, Mapping) or not set(document) <= {"detail", "error_type", "timeout_type"}:
+        return None
+    detail = document.get("detail")
+    message = fastapi_message(detail)
+    if message is None:
+        return None
+    kind = detail[0].get("type") if isinstance(detail, list) else document.get("error_type")
+    return ErrorBody(type=text_of(kind), message=message)
+
+
+def _is_of_balance(body: ErrorBody) -> bool:
+    return re.search(r"balance|top[_ ]?up", body.message, re.IGNORECASE) is not None
+
+
+def _is_of_application(body: ErrorBody) -> bool:
+    return re.match(r"(?:application|path|app)\b.*\bnot found", body.message, re.IGNORECASE) is not None
+
+
+REFUSALS: Final = RefusalTable(
+    _error_body,
+    (
+        RefusalRule((402, 403), error=QuotaExhausted, applies=_is_of_balance),
+        ACCOUNT,
+        RefusalRule((404,), applies=_is_of_application),
+        RefusalRule((400, 422)),
+    ),
+)
+"""What the queue says when it takes nothing in."""

@@ -100,6 +100,11 @@ class OpenAIProvider:
     async def prepare(self) -> None:
         """Nothing to read; see `Provider.prepare`."""
 
+    async def check_access(self) -> None:
+        """Reads a list of one, or all where there are no pages; see `Provider.check_access`."""
+        params: Params | None = {"limit": 1} if self.profile.pages else None
+        self._read.page(await self._api.send("GET", "/videos", params=params))
+
     def offered(self, shot: Shot) -> Capabilities:
         """The same for every model, as far as is known; see `Provider.offered`."""
         return self.capabilities

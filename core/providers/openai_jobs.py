@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import re
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -12,11 +11,13 @@ from pydantic import AfterValidator
 
 from prefect_video.errors import InvalidInput
 from prefect_video.generations import ProviderFault, VideoResult
+from prefect_video.http_bodies import usable_number
 from prefect_video.providers.answers import Loose, moment
 
 
 class _Fault(Loose):
     code: str | int | None = None
+    type: str | None = None
     message: str | None = None
 
 
@@ -68,10 +69,15 @@ class Job(Loose):
             expires_at=moment(self.expires_at),
         )
 
+    @property
+    def has_error(self) -> bool:
+        """Whether an error is told, whatever the status."""
+        return self.error not in (None, "", _Fault())
+
     def fault(self) -> ProviderFault:
         if isinstance(self.error, _Fault):
             code = "error" if self.error.code is None else str(self.error.code)
-            return ProviderFault(code=code, message=self.error.message or "no reason given")
+            return ProviderFault(code=code, type=self.error.type, message=self.error.message or "no reason given")
         return ProviderFault(code="error", message=self.error or "no reason given")
 
 
@@ -98,8 +104,4 @@ def native_id(generation_id: str) -> str:
 
 def number_of(value: str | float | None) -> float | None:
     """A number, also where it is told as text; None for anything that is no length, count or share."""
-    try:
-        number = float(value) if value is not None else math.nan
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
+    return usable_number(value)

@@ -9,29 +9,21 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import httpx
 from pydantic import Field, ValidationError
 
-from prefect_video.errors import GenerationEnded, InvalidInput, PolicyRefused, ProviderError, QuotaExhausted
+from prefect_video.errors import GenerationEnded, InvalidInput, ProviderError
 from prefect_video.generations import Generation, Status
 from prefect_video.http import retry_after_seconds
-from prefect_video.providers.answers import Wire, json_of, kind_of, moment, read, refusal
+from prefect_video.http_bodies import LONGEST_LOOK_SECONDS
+from prefect_video.providers.answers import Wire, json_of, moment, read, read_document, share_of
 from prefect_video.providers.openai_jobs import Job, number_of, path_part
-from prefect_video.providers.statuses import status_of
+from prefect_video.providers.openai_refusals import table_of
+from prefect_video.providers.statuses import Evidence, fault_of, status_of
 
 logger = logging.getLogger(__name__)
-
-_CODES: Final[Mapping[str, type[ProviderError]]] = {
-    "content_policy_violation": PolicyRefused,
-    "moderation_blocked": PolicyRefused,
-    "policy_violation": PolicyRefused,
-    "insufficient_quota": QuotaExhausted,
-    "billing_hard_limit_reached": QuotaExhausted,
-    "budget_exceeded": QuotaExhausted,
-}
-"""What an error's code means; by the HTTP status where it is none of these."""
 
 
 class _Page(Wire):
@@ -115,34 +107,34 @@ class Reader:
         job = self._job(body)
         if job is not None and job.status.ended and job.status is not Status.COMPLETED:
             return JobInError(job)
-        code, message = _reason(body)
-        kind = _CODES.get(code) or kind_of(response.status_code)
-        return refusal(kind, message or f"HTTP {response.status_code}", response, provider=self.provider)
+        return table_of(self.provider).read_error(response, provider=self.provider)
 
     def _job(self, body: Any) -> Generation | None:
         if not isinstance(body, Mapping) or body.get("object") != "video":
             return None
         try:
-            return self._told(Job.model_validate(body))
+            return self._told(read_document(Job, body))
         except ValidationError:
             logger.warning("%s: an unsuccessful answer holds a job that cannot be read", self.provider)
             return None
 
     def _told(self, job: Job, *, called: str | None = None, retry_after: float | None = None) -> Generation:
         name = called or job.id
-        status = status_of(job.status, provider=self.provider, generation_id=name)
-        own_link = job.url if self.links and (job.url or "").startswith(("https://", "http://")) else None
+        named = job.url if (job.url or "").startswith(("https://", "http://")) else None
+        own_link = named if self.links else None
+        evidence = Evidence(named is not None, share_of(job.progress), job.has_error)
+        status = status_of(job.status, provider=self.provider, generation_id=name, evidence=evidence)
         return Generation(
             id=name,
             provider=self.provider,
             status=status,
             model=job.model,
             created_at=moment(job.created_at),
-            progress=min(percent / 100, 1.0) if (percent := number_of(job.progress)) is not None else None,
+            progress=share_of(job.progress),
             prompt=job.prompt,
             parameters=job.parameters(),
             result=job.result(own_link or self.content_url(name)) if status is Status.COMPLETED else None,
-            fault=job.fault() if status is Status.FAILED else None,
+            fault=fault_of(job.status, job.fault()) if status is Status.FAILED else None,
             retry_after=retry_after,
         )
 
@@ -160,26 +152,8 @@ def read_event(body: bytes) -> tuple[str, str]:
     return event.type, event.data.id
 
 
-def _reason(body: Any) -> tuple[str, str]:
-    """Code and message of an error, in any of the shapes that servers use."""
-    if not isinstance(body, Mapping):
-        return "", ""
-    error = body.get("error", body)
-    if not isinstance(error, Mapping):
-        return "", str(error)
-    message = error.get("message") or error.get("detail") or ""
-    if isinstance(message, list):
-        message = "; ".join(_complaint(item) for item in message)
-    return str(error.get("code") or ""), str(message)
-
-
-def _complaint(item: Any) -> str:
-    if not isinstance(item, Mapping):
-        return str(item)
-    return f"{'.'.join(map(str, item.get('loc', ())))}: {item.get('msg', '')}"
-
-
 def _poll_after(response: httpx.Response) -> float | None:
     milliseconds = number_of(response.headers.get("openai-poll-after-ms"))
     asked = [retry_after_seconds(response.headers), milliseconds / 1000 if milliseconds is not None else None]
-    return max((delay for delay in asked if delay is not None), default=None)
+    longest = max((delay for delay in asked if delay is not None), default=None)
+    return None if longest is None else min(longest, LONGEST_LOOK_SECONDS)

@@ -125,6 +125,10 @@ class OpenRouterProvider(UnlistedProvider):
             self._models = openrouter_wire.read_models(response, provider=self.name, host=self.capabilities)
             self._models_read_at = now
 
+    async def check_access(self) -> None:
+        """Reads what is known of the key; see `Provider.check_access`."""
+        openrouter_wire.read_key(await self._api.send("GET", "/key"), provider=self.name)
+
     def offered(self, shot: Shot) -> Capabilities:
         """What the shot's model can make, as far as it is known.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,15 +11,15 @@ from typing import Any, Final
 import httpx
 from pydantic import Field
 
-from prefect_video.errors import PolicyRefused, ProviderError
+from prefect_video.errors import ProviderError
 from prefect_video.generations import Cost, Generation, ProviderFault, VideoResult, WebhookEvent
-from prefect_video.providers.answers import Loose, Wire, json_of, kind_of, moment, read, refusal
+from prefect_video.providers.answers import Loose, Wire, moment, read, share_of
 from prefect_video.providers.base import Capabilities
-from prefect_video.providers.statuses import status_of
+from prefect_video.providers.moderation import is_moderation
+from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, text_of
+from prefect_video.providers.statuses import Evidence, fault_of, status_of
 from prefect_video.shots import AspectRatio, Resolution
 
-_MODERATION: Final = re.compile(r"moderat|content.?policy|safety (?:system|filter)|flagged", re.IGNORECASE)
-"""By which words the failure of a job is its upstream's policy: it has no code."""
 _USD_PER_SECOND_SKUS: Final[tuple[tuple[str, Decimal], ...]] = (
     ("text_to_video_duration_seconds_{resolution}", Decimal(1)),
     ("duration_seconds_with_audio_{resolution}", Decimal(1)),
@@ -55,6 +54,11 @@ class _Job(Loose):
     created_at: float | str | None = None
     usage: _Usage | None = None
     error: str | dict[str, Any] | None = None
+    progress: float | None = None
+
+
+class _Key(Wire):
+    data: dict[str, Any]
 
 
 class _Model(Loose):
@@ -96,17 +100,27 @@ def read_job(response: httpx.Response, *, provider: str) -> Job:
     # A signed link needs no key; the other kind leads to the API and needs it.
     link = next(iter([*(wire.urls or ()), *(wire.unsigned_urls or ())]), None)
     signed = bool(wire.urls)
+    evidence = Evidence(link is not None, share_of(wire.progress), bool(wire.error))
     generation = Generation(
         id=wire.id,
         provider=provider,
-        status=status_of(wire.status, provider=provider, generation_id=wire.id),
+        status=status_of(wire.status, provider=provider, generation_id=wire.id, evidence=evidence),
         model=wire.model,
         created_at=moment(wire.created_at),
         result=VideoResult(video_url=link, expires_at=moment(wire.expires_at) if signed else None) if link else None,
         cost_usd=wire.usage.cost if wire.usage else None,
-        fault=_fault(wire.error),
+        fault=fault_of(wire.status, _fault(wire.error)),
     )
     return Job(generation, wire.polling_url)
+
+
+def read_key(response: httpx.Response, *, provider: str) -> None:
+    """Demands that an answer tells about a key.
+
+    Raises:
+        UnreadableAnswer: It is not one of the contract.
+    """
+    read(_Key, response, provider=provider)
 
 
 def read_models(response: httpx.Response, *, provider: str, host: Capabilities) -> Mapping[str, Model]:
@@ -127,23 +141,30 @@ def read_event(body: Any, *, sent_at: datetime) -> WebhookEvent:
 
 def read_error(response: httpx.Response, *, provider: str) -> ProviderError:
     """The error that an unsuccessful answer means."""
-    body = json_of(response)
-    told = body.get("error") if isinstance(body, Mapping) else None
-    error: Mapping[str, Any] = told if isinstance(told, Mapping) else {}
-    kind = PolicyRefused if _is_moderated(error) and response.status_code < 500 else kind_of(response.status_code)
-    return refusal(
-        kind, str(error.get("message") or told or f"HTTP {response.status_code}"), response, provider=provider
-    )
+    return REFUSALS.read_error(response, provider=provider)
+
+
+def _error_body(document: Any, status: int) -> ErrorBody | None:
+    """OpenRouter's `{"error": {code, message, metadata?}}`, whose code is the HTTP status."""
+    error = document.get("error") if isinstance(document, Mapping) else None
+    if not isinstance(error, Mapping) or error.get("code") != status or "status" in error:
+        return None
+    return ErrorBody(text_of(error.get("type")), "", text_of(error.get("message")), is_moderated=_is_moderated(error))
+
+
+REFUSALS: Final = RefusalTable(_error_body, (ACCOUNT, RefusalRule((400, 404, 413, 422))))
+"""By OpenRouter's page on errors; 408 and 5xx are said of its upstreams."""
 
 
 def _fault(error: str | dict[str, Any] | None) -> ProviderFault | None:
-    if error is None:
+    if not error:
         return None
-    message = error if isinstance(error, str) else str(error.get("message") or error)
-    if _MODERATION.search(message) or (isinstance(error, dict) and _is_moderated(error)):
-        return ProviderFault(code="moderation", message=message)
-    code = "error" if isinstance(error, str) else str(error.get("code") or "error")
-    return ProviderFault(code=code, message=message)
+    if isinstance(error, str):
+        return ProviderFault(code="moderation" if is_moderation(None, None, error) else "error", message=error)
+    message = text_of(error.get("message")) or str(error)
+    code, kind = text_of(error.get("code")), text_of(error.get("type"))
+    moderated = _is_moderated(error) or is_moderation(code, kind, message)
+    return ProviderFault(code="moderation" if moderated else code or "error", type=kind or None, message=message)
 
 
 def _is_moderated(error: Mapping[str, Any]) -> bool:

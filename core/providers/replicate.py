@@ -105,6 +105,11 @@ class ReplicateProvider:
     async def prepare(self) -> None:
         """Nothing to read; see `Provider.prepare`."""
 
+    async def check_access(self) -> None:
+        """Reads the account; see `Provider.check_access`."""
+        response = await self._api.send("GET", "/account")
+        replicate_wire.read_account(response, provider=self.name)
+
     def offered(self, shot: Shot) -> Capabilities:
         """What the shot's model can make."""
         return self._models.input(shot).narrow(self.capabilities)

@@ -15,8 +15,10 @@ from pydantic import Field
 
 from prefect_video.errors import ProviderError, UnreadableAnswer
 from prefect_video.generations import Generation, ProviderFault, Status, VideoResult, WebhookEvent
-from prefect_video.providers.answers import Loose, Wire, json_of, kind_of, moment, read, refusal
-from prefect_video.providers.statuses import status_of
+from prefect_video.http_bodies import LONGEST_WAIT_SECONDS
+from prefect_video.providers.answers import Loose, Wire, moment, read, share_of
+from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, text_of
+from prefect_video.providers.statuses import Evidence, fault_of, status_of
 
 FILES_KEPT: Final = timedelta(hours=1)
 """How long after its end a prediction's input and output can be had."""
@@ -36,6 +38,11 @@ class _Prediction(Loose):
     data_removed: bool = False
     created_at: str | None = None
     completed_at: str | None = None
+    progress: float | None = None
+
+
+class _Account(Wire):
+    username: str
 
 
 class _Page(Wire):
@@ -84,6 +91,15 @@ def read_prediction(response: httpx.Response, *, provider: str) -> Prediction:
     return prediction
 
 
+def read_account(response: httpx.Response, *, provider: str) -> None:
+    """Demands that an answer is an account.
+
+    Raises:
+        UnreadableAnswer: It is not one of the contract.
+    """
+    read(_Account, response, provider=provider)
+
+
 def read_page(response: httpx.Response, *, provider: str) -> Page:
     """One page of a list of predictions.
 
@@ -107,18 +123,32 @@ def read_event(body: Any, *, event_id: str, sent_at: datetime) -> WebhookEvent:
 
 def read_error(response: httpx.Response, *, provider: str) -> ProviderError:
     """The error that an unsuccessful answer means."""
-    body = json_of(response)
-    told: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
-    message = str(told.get("detail") or told.get("title") or f"HTTP {response.status_code}")
-    error = refusal(kind_of(response.status_code), message, response, provider=provider)
-    if error.retry_after is None and (wait := _AVAILABLE_IN.search(message)):
-        error.retry_after = float(wait[1])
+    error = REFUSALS.read_error(response, provider=provider)
+    if error.retry_after is None and (wait := _AVAILABLE_IN.search(error.message)):
+        error.retry_after = min(float(wait[1]), LONGEST_WAIT_SECONDS)
     return error
 
 
+def _error_body(document: Any, status: int) -> ErrorBody | None:
+    """Replicate's `{title, detail, status}`, whose status is that of HTTP; a throttle may come without it.
+
+    A firewall's problem document has the same names, and a `type` besides.
+    """
+    if not isinstance(document, Mapping) or "type" in document:
+        return None
+    message = text_of(document.get("detail")) or text_of(document.get("title"))
+    is_throttle = status == 429 and _AVAILABLE_IN.search(message) is not None
+    return ErrorBody(message=message) if message and (document.get("status") == status or is_throttle) else None
+
+
+REFUSALS: Final = RefusalTable(_error_body, (ACCOUNT, RefusalRule((400, 404, 422))))
+"""By Replicate's reference of its HTTP API."""
+
+
 def _told(wire: _Prediction, provider: str) -> Prediction:
-    status = status_of(wire.status, provider=provider, generation_id=wire.id)
     link = next(_links(wire.output), None)
+    evidence = Evidence(link is not None, share_of(wire.progress), bool(wire.error))
+    status = status_of(wire.status, provider=provider, generation_id=wire.id, evidence=evidence)
     if status is Status.COMPLETED and link is None and wire.data_removed:
         status = Status.EXPIRED
     ended = moment(wire.completed_at)
@@ -135,7 +165,7 @@ def _told(wire: _Prediction, provider: str) -> Prediction:
         result=VideoResult(video_url=link, expires_at=ended + FILES_KEPT if ended else None) if link else None,
         # One that was aborted had not started; any other end may be charged.
         cost_usd=Decimal(0) if wire.status == "aborted" else None,
-        fault=_fault(wire.error),
+        fault=fault_of(wire.status, _fault(wire.error)),
     )
     return Prediction(generation, wire.version, asked, wire.data_removed)
 

@@ -96,6 +96,11 @@ class SoraProvider:
     async def prepare(self) -> None:
         """Nothing to read; see `Provider.prepare`."""
 
+    async def check_access(self) -> None:
+        """Reads a list of one; see `Provider.check_access`."""
+        response = await self._api.send("GET", "/generations", params={"limit": 1})
+        sora_wire.read_page(response, provider=self.name)
+
     def offered(self, shot: Shot) -> Capabilities:
         """What the plan allows; see `Provider.offered`."""
         return self.capabilities

@@ -9,28 +9,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import httpx
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from prefect_video.errors import (
-    AuthenticationFailed,
-    GenerationFailed,
-    NotFound,
-    PolicyRefused,
-    ProviderError,
-    ProviderUnavailable,
-    QuotaExhausted,
-    RateLimited,
-    RequestRefused,
-    UnreadableAnswer,
-)
-from prefect_video.generations import Cost, Generation, ProviderFault, VideoResult, WebhookEvent
-from prefect_video.http import retry_after_seconds
-from prefect_video.providers.answers import Loose, Wire
+from prefect_video.errors import GenerationBlocked, GenerationFailed, ProviderError, QuotaExhausted
+from prefect_video.generations import Cost, Generation, ProviderFault, Status, VideoResult, WebhookEvent
+from prefect_video.http import look_again_seconds
+from prefect_video.providers.answers import Loose, Wire, json_of, moment, read, share_of
 from prefect_video.providers.likeness import is_same_text, is_same_value, may_tell_of
-from prefect_video.providers.statuses import status_of
+from prefect_video.providers.moderation import is_moderation
+from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, text_of
+from prefect_video.providers.statuses import Evidence, fault_of, status_of
 from prefect_video.shots import Shot
 
 
@@ -66,23 +57,29 @@ class _Generation(Loose):
     result: _Result | None = None
     usage: _Usage | None = None
     error: _Fault | str | None = None
+    progress: float | None = None
 
     def told(self, provider: str, retry_after: float | None = None) -> Generation:
         return Generation(
             id=self.id,
             provider=provider,
-            status=status_of(self.status, provider=provider, generation_id=self.id),
+            status=self._status(provider),
             model=self.model,
-            created_at=_moment(self.created),
-            estimated_completion_at=_moment(self.estimated_completion_time),
+            created_at=moment(self.created),
+            estimated_completion_at=moment(self.estimated_completion_time),
             prompt=self.prompt,
             parameters=self.parameters or {},
             metadata={name: str(value) for name, value in (self.metadata or {}).items()},
             result=_result(self.result),
             cost_usd=self.usage.cost_usd if self.usage else None,
-            fault=_fault(self.error),
+            fault=fault_of(self.status, _fault(self.error)),
             retry_after=retry_after,
         )
+
+    def _status(self, provider: str) -> Status:
+        has_error = self.error not in (None, "", _Fault())
+        evidence = Evidence(self.result is not None, share_of(self.progress), has_error)
+        return status_of(self.status, provider=provider, generation_id=self.id, evidence=evidence)
 
 
 class _Page(Wire):
@@ -104,11 +101,8 @@ def read_generation(response: httpx.Response, *, provider: str) -> Generation:
     Raises:
         UnreadableAnswer: It is not one of the contract.
     """
-    try:
-        wire = _Generation.model_validate_json(response.content)
-    except ValidationError as error:
-        raise _unreadable(response, provider, error) from error
-    return wire.told(provider, retry_after_seconds(response.headers))
+    wire = read(_Generation, response, provider=provider)
+    return wire.told(provider, look_again_seconds(response.headers))
 
 
 def read_page(response: httpx.Response, *, provider: str) -> Page:
@@ -117,10 +111,7 @@ def read_page(response: httpx.Response, *, provider: str) -> Page:
     Raises:
         UnreadableAnswer: It is not one of the contract.
     """
-    try:
-        wire = _Page.model_validate_json(response.content)
-    except ValidationError as error:
-        raise _unreadable(response, provider, error) from error
+    wire = read(_Page, response, provider=provider)
     return Page(tuple(item.told(provider) for item in wire.data), wire.has_more)
 
 
@@ -136,39 +127,46 @@ def read_event(body: Any) -> WebhookEvent:
 
 def read_error(response: httpx.Response, *, provider: str) -> ProviderError:
     """The error that an unsuccessful answer means, by the contract's table."""
-    body = _json(response)
-    fault = body.get("error") if isinstance(body, Mapping) else None
-    error: Mapping[str, Any] = fault if isinstance(fault, Mapping) else {}
-    generation_id = error.get("generation_id")
-    kind = _kind(response.status_code, error)
-    message = str(error.get("message") or fault or f"HTTP {response.status_code}")[:500]
-    return kind(
-        f"{provider}: {message}",
-        provider=provider,
-        generation_id=str(generation_id) if generation_id else None,
-        request_id=response.headers.get("x-request-id"),
-        retry_after=retry_after_seconds(response.headers, body),
-    )
+    document = json_of(response)
+    fault = document.get("error") if isinstance(document, Mapping) else None
+    generation_id = fault.get("generation_id") if isinstance(fault, Mapping) else None
+    error = REFUSALS.read_error(response, provider=provider, otherwise=_failed_at_once(response, fault))
+    error.generation_id = str(generation_id) if generation_id else None
+    return error
 
 
-def _kind(status: int, error: Mapping[str, Any]) -> type[ProviderError]:
-    code = str(error.get("code") or "")
-    if status == 501:
-        return RequestRefused
-    if status >= 500 or status == 408:
-        if error.get("type") == "generation_error" and error.get("generation_id"):
-            return GenerationFailed
-        return ProviderUnavailable
-    if status == 429:
-        about_quota = "quota" in code.lower() or "quota" in str(error.get("message") or "").lower()
-        return QuotaExhausted if about_quota else RateLimited
-    if status in (401, 403):
-        return AuthenticationFailed
-    if status in (404, 410):
-        return NotFound
-    if code == "content_policy_violation":
-        return PolicyRefused
-    return RequestRefused
+def _failed_at_once(response: httpx.Response, fault: Any) -> type[ProviderError] | None:
+    """The failure that a 5xx tells of, which names the generation that was accepted and has failed."""
+    named = isinstance(fault, Mapping) and fault.get("type") == "generation_error" and fault.get("generation_id")
+    if not named or response.status_code < 500:
+        return None
+    blocked = is_moderation(text_of(fault.get("code")), None, text_of(fault.get("message")))
+    return GenerationBlocked if blocked else GenerationFailed
+
+
+def _error_body(document: Any, _status: int) -> ErrorBody | None:
+    error = document.get("error") if isinstance(document, Mapping) else None
+    if not isinstance(error, Mapping) or not isinstance(error.get("message"), str):
+        return None
+    if not isinstance(error.get("type"), str):
+        return None
+    return ErrorBody(error["type"], text_of(error.get("code")), error["message"])
+
+
+def _is_of_quota(body: ErrorBody) -> bool:
+    return "quota" in f"{body.code} {body.message}".casefold()
+
+
+REFUSALS: Final = RefusalTable(
+    _error_body,
+    (
+        RefusalRule((429,), error=QuotaExhausted, applies=_is_of_quota),
+        ACCOUNT,
+        RefusalRule((400, 422), types=("invalid_request_error", "content_policy_violation")),
+        RefusalRule((404,), types=("not_found_error",)),
+    ),
+)
+"""The contract's table of errors."""
 
 
 def may_be(listed: Generation, shot: Shot, *, since: datetime) -> bool:
@@ -203,7 +201,7 @@ def _result(wire: _Result | None) -> VideoResult | None:
         width=int(size[1]) if size else None,
         height=int(size[2]) if size else None,
         file_size=wire.file_size if wire.file_size and wire.file_size > 0 else None,
-        expires_at=_moment(wire.expires_at),
+        expires_at=moment(wire.expires_at),
     )
 
 
@@ -212,25 +210,6 @@ def _fault(wire: _Fault | str | None) -> ProviderFault | None:
         return None
     if isinstance(wire, str):
         return ProviderFault(code="error", message=wire)
-    return ProviderFault(code=wire.code or wire.type or "error", message=wire.message or "no reason given")
-
-
-def _moment(seconds: float | None) -> datetime | None:
-    return datetime.fromtimestamp(seconds, UTC) if seconds is not None and 0 < seconds < 32503680000 else None
-
-
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError:
-        return None
-
-
-def _unreadable(response: httpx.Response, provider: str, error: ValidationError) -> UnreadableAnswer:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the body"
-    return UnreadableAnswer(
-        f"{provider}: the answer to {response.request.method} is not one of the contract: {where}: {first['msg']}",
-        provider=provider,
-        request_id=response.headers.get("x-request-id"),
+    return ProviderFault(
+        code=wire.code or wire.type or "error", type=wire.type, message=wire.message or "no reason given"
     )

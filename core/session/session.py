@@ -18,6 +18,7 @@ import httpx
 from prefect_video.downloads import open_download_client
 from prefect_video.ledger import Budget, Entry, Ledger, Standing
 from prefect_video.links import LinkPolicy
+from prefect_video.providers.access import AccessCheck
 from prefect_video.providers.base import Provider
 from prefect_video.screening import PromptScreen
 from prefect_video.session.fresh_generations import FreshGenerations
@@ -76,6 +77,7 @@ class Studio:
         settings: See `StudioSettings`.
         observer: Called with each step of each row.
         on_breaker_change: Called when this process has opened or closed the account's circuit breaker.
+        access: The session's free read that shows whether endpoint and key are right.
         fresh_generations: The provider's last answers, from one step to the next.
         volume_alert_at: When the alert of an unusual volume was raised last.
         account_slots: Generations of the account that may be unfinished at once; None for no limit that is known.
@@ -101,6 +103,7 @@ class Studio:
     settings: StudioSettings = field(default_factory=StudioSettings.from_environment)
     observer: Observer | None = None
     on_breaker_change: Callable[[Standing], None] | None = None
+    access: AccessCheck = field(init=False)
     fresh_generations: FreshGenerations = field(init=False)
     volume_alert_at: datetime | None = field(default=None, init=False)
     screen: PromptScreen = field(init=False)
@@ -136,6 +139,7 @@ class Studio:
             on_change=self.on_breaker_change,
         )
         self.provider = GuardedProvider(provider, self.breaker)
+        self.access = AccessCheck(self.provider, self.credentials)
         self.download_slots = asyncio.Semaphore(settings.downloads_at_once)
         self.pace = Pace(settings.submissions_per_minute)
         self.watcher = Watcher(self.provider, pause=self.breaker.pause_seconds)

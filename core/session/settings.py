@@ -117,6 +117,8 @@ class StudioSettings(SessionOverrides, EnvironmentSettings):
             nothing: longer than a submit can be on its way (`HttpSettings.submit_deadline_seconds`).
         downloads_at_once: Videos downloaded and published at the same time.
         anomalous_per_hour: Submissions per hour and account from which on an alert is raised; None for never.
+        check_access: Whether a session begins with a free read that shows whether endpoint and key are right; off for a
+            key that may submit and not read.
         screen_patterns: Regular expressions that no prompt may match, as a JSON list in the environment.
         screen_longest: Most characters of a prompt.
         screen_rule: `package.module.function` or `…:function`: answers why a shot is refused, or None; it may be async.
@@ -143,6 +145,7 @@ class StudioSettings(SessionOverrides, EnvironmentSettings):
     settle_seconds: float = Field(default=90.0, ge=0)
     downloads_at_once: int = Field(default=4, ge=1)
     anomalous_per_hour: int | None = Field(default=None, ge=1)
+    check_access: bool = True
     screen_patterns: tuple[str, ...] = ()
     screen_longest: int = Field(default=PROMPT_LIMIT, ge=1)
     screen_rule: ImportString[Any] | None = None

@@ -34,6 +34,10 @@ class GuardedProvider:
         await self._noted(self._provider.prepare())
         self.capabilities = self._provider.capabilities
 
+    async def check_access(self) -> None:
+        """See `Provider.check_access`. One that fails is no trouble yet."""
+        await self._provider.check_access()
+
     def offered(self, shot: Shot) -> Capabilities:
         """See `Provider.offered`."""
         return self._provider.offered(shot)

@@ -101,7 +101,7 @@ def disputed() -> Entry:
     """A stored row whose provider says that it cost a fortune."""
 
     async def store(studio: Studio) -> Entry:
-        entry = await submit(studio, (await reserve(studio, SHORT)).id)
+        entry = await submit(studio, await reserve(studio, SHORT))
         generation = Generation(
             id=entry.generation_id or "", provider="emulator", status=Status.COMPLETED, cost_usd=Decimal(999_999)
         )

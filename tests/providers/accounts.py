@@ -55,6 +55,7 @@ class TestAccount:
         policy_fault: What is in the fault of a prompt that failed by policy.
         has_quota: Whether what may be bought in a month, or with what is left, can be used up.
         cancels_queued_only: Whether only what has not started can be cancelled.
+        tells_link_with_progress: Whether a finished job names a link of its own and its progress.
         an_id: A generation's id of the dialect's form.
         shot: What its shots need that differs from the usual.
     """
@@ -69,6 +70,7 @@ class TestAccount:
     policy_fault: str = "policy"
     has_quota: bool = True
     cancels_queued_only: bool = False
+    tells_link_with_progress: bool = False
     an_id: str = "gen_1"
     shot: dict[str, Any] = field(default_factory=dict)
 
@@ -152,7 +154,13 @@ ACCOUNTS: Final = (
     TestAccount("openai-redirecting", openai("generic", "generic_redirecting")),
     TestAccount("vllm_omni", openai("vllm_omni"), delivers=False, has_quota=False, forgets_cancelled=True),
     TestAccount("sglang", openai("sglang"), delivers=False, has_quota=False),
-    TestAccount("sglang-cloud", openai("sglang", "sglang_cloud"), delivers=False, has_quota=False),
+    TestAccount(
+        "sglang-cloud",
+        openai("sglang", "sglang_cloud"),
+        delivers=False,
+        has_quota=False,
+        tells_link_with_progress=True,
+    ),
     TestAccount("trtllm", openai("trtllm"), delivers=False, has_quota=False, forgets_cancelled=True),
     TestAccount("litellm", openai("litellm"), delivers=False),
     TestAccount("openrouter", openrouter("emulator/video"), refuses_by_policy=True),

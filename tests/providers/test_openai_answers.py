@@ -12,8 +12,10 @@ import pytest
 from prefect_video.downloads import download, open_download_client
 from prefect_video.emulator import Emulator
 from prefect_video.errors import (
+    AuthenticationFailed,
     LinkRefused,
     NotFound,
+    PolicyRefused,
     QuotaExhausted,
     RequestRefused,
     SubmitUnknown,
@@ -160,16 +162,33 @@ async def test_only_where_a_profile_says_so_is_a_servers_link_trusted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"),
+    ("profile", "status", "answer", "kind"),
     [
-        ({"error": {"message": "no", "code": "insufficient_quota"}}, QuotaExhausted),
-        ({"detail": "no"}, RequestRefused),
-        ({"detail": [{"loc": ["body", "prompt"], "msg": "no"}]}, RequestRefused),
-        ({"object": "error", "message": "no", "code": 400}, RequestRefused),
-        ({"error": "no"}, RequestRefused),
+        ("generic", 429, {"error": {"message": "no", "code": "insufficient_quota"}}, QuotaExhausted),
+        ("generic", 400, {"error": {"message": "no", "type": "invalid_request_error"}}, RequestRefused),
+        ("generic", 400, {"error": {"message": "no", "code": "sentinel_block"}}, PolicyRefused),
+        ("generic", 400, {"error": {"message": "no", "type": "of_a_gateway"}}, SubmitUnknown),
+        ("generic", 403, {"error": {"message": "no", "code": 403, "status": "PERMISSION_DENIED"}}, SubmitUnknown),
+        ("generic", 400, {"detail": "no"}, SubmitUnknown),
+        ("generic", 400, {"error": "no"}, SubmitUnknown),
+        ("litellm", 400, {"error": {"message": "no", "type": "budget_exceeded", "code": "400"}}, QuotaExhausted),
+        ("litellm", 401, {"error": {"message": "no", "type": "auth_error", "code": "401"}}, AuthenticationFailed),
+        ("sglang", 400, {"detail": "no"}, RequestRefused),
+        ("sglang", 422, {"detail": [{"loc": ["body", "prompt"], "msg": "no"}]}, RequestRefused),
+        ("sglang", 401, {"error": "Unauthorized"}, AuthenticationFailed),
+        ("sglang", 403, {"detail": "no"}, SubmitUnknown),
+        ("sglang", 400, {"detail": "no", "title": "of a gateway"}, SubmitUnknown),
+        ("vllm_omni", 422, {"detail": [{"loc": ["body", "prompt"], "msg": "no"}]}, RequestRefused),
+        ("vllm_omni", 400, {"error": {"message": "no", "type": "BadRequestError", "code": 400}}, RequestRefused),
+        ("vllm_omni", 400, {"error": {"message": "no", "type": "BadRequestError", "code": 500}}, SubmitUnknown),
+        ("trtllm", 400, {"object": "error", "message": "no", "code": 400}, RequestRefused),
+        ("trtllm", 403, {"object": "error", "message": "no", "code": 403}, SubmitUnknown),
     ],
 )
-async def test_errors_in_every_shape(answer: dict[str, Any], kind: type[Exception]) -> None:
-    status = 429 if kind is QuotaExhausted else 400
-    with pytest.raises(kind, match="no"):
-        await submit(Server(httpx.Response(status, json=answer)).provider())
+async def test_each_server_refuses_in_its_own_words_only(
+    profile: str, status: int, answer: dict[str, Any], kind: type[Exception]
+) -> None:
+    with pytest.raises(kind) as raised:
+        await submit(Server(httpx.Response(status, json=answer)).provider(profile))
+    assert type(raised.value) is kind
+    assert kind is AuthenticationFailed or "no" in str(raised.value)

@@ -85,7 +85,7 @@ async def test_a_completed_job_without_links_has_its_documented_address() -> Non
         ("cancelled", Status.CANCELLED),
         ("expired", Status.EXPIRED),
         ("EXPIRED", Status.EXPIRED),
-        ("pondering", Status.PROCESSING),
+        ("pondering", Status.FAILED),
     ],
 )
 async def test_statuses(word: str, status: Status, caplog: pytest.LogCaptureFixture) -> None:

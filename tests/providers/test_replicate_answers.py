@@ -75,8 +75,10 @@ async def test_success_without_a_video_is_no_verdict() -> None:
     [
         (httpx.Response(401, json={"title": "Unauthenticated", "detail": "no", "status": 401}), AuthenticationFailed),
         (httpx.Response(402, json={"title": "Insufficient credit", "status": 402}), QuotaExhausted),
-        (httpx.Response(404, json={"detail": "not found"}), NotFound),
-        (httpx.Response(422, json={"title": "Invalid version"}), RequestRefused),
+        (httpx.Response(404, json={"detail": "not found", "status": 404}), NotFound),
+        (httpx.Response(422, json={"title": "Invalid version", "status": 422}), RequestRefused),
+        (httpx.Response(404, json={"detail": "not found"}), SubmitUnknown),
+        (httpx.Response(403, json={"type": "about:blank", "title": "Denied", "status": 403}), SubmitUnknown),
         (httpx.Response(500), SubmitUnknown),
         (httpx.Response(201, text="<html>"), SubmitUnknown),
         (httpx.Response(201, json={"status": "starting"}), SubmitUnknown),

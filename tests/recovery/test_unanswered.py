@@ -19,12 +19,17 @@ ACCEPTED_AND_UNANSWERED: list[dict[str, Any]] = [
     {"kind": "reset_after"},
     {"kind": "hang", "seconds": 30},
     {"kind": "truncated"},
+    *({"kind": "foreign_answer", "foreign_status": status} for status in (301, 400, 403, 404, 409, 413, 425, 429, 499)),
+    {"kind": "foreign_answer", "foreign_status": 401, "foreign": "json"},
+    {"kind": "foreign_answer", "foreign_status": 422, "foreign": "problem"},
+    {"kind": "inflated", "inflates_to": 100_000_000},
+    {"kind": "nested"},
 ]
 NOT_ACCEPTED: list[dict[str, Any]] = [{"kind": "error_before"}, {"kind": "reset_before"}, {"kind": "wrong_content"}]
 
 
 def kind_of(fault: dict[str, Any]) -> str:
-    return str(fault["kind"])
+    return f"{fault['kind']} {fault.get('foreign_status', '')}".strip()
 
 
 @pytest.mark.parametrize("fault", ACCEPTED_AND_UNANSWERED, ids=kind_of)
@@ -88,6 +93,16 @@ async def test_a_human_who_says_that_it_was_not_accepted_lets_it_be_sent(open_wo
     assert workshop.paid == (1, 1)
 
 
+@pytest.mark.parametrize("wait", [1e12, 1e300, 3e6])
+async def test_a_wait_out_of_all_bounds_leaves_no_row_behind(workshop: Workshop, wait: float) -> None:
+    workshop.emulator.add_fault(operation="submit", kind="rate_limited", retry_after=wait)
+    workshop.emulator.add_fault(operation="submit", kind="quota_exhausted")
+    report = await workshop.run(film(a_shot(1), a_shot(2)))
+    assert statuses(report) == ["failed", "failed"]
+    assert {row.state for row in await workshop.rows()} == {State.RELEASED}
+    assert workshop.paid == (0, 0)
+
+
 @pytest.mark.parametrize("echo_metadata", [True, False], ids=["by key", "by likeness"])
 async def test_twins_that_are_both_unanswered_are_two_payments(
     open_workshop: OpenWorkshop, echo_metadata: bool
@@ -118,7 +133,7 @@ async def test_a_twin_that_takes_the_others_generation_costs_nothing_more(open_w
 async def test_a_list_that_does_not_answer_is_asked_again(workshop: Workshop, kind: str, times: int) -> None:
     workshop.emulator.add_fault(operation="submit", kind="error_after")
     workshop.emulator.add_fault(operation="list", kind=kind, times=times)
-    assert statuses(await workshop.run(a_shot(), settle_seconds=0.1)) == ["stored"]
+    assert statuses(await workshop.run(a_shot(), settle_seconds=0.1, check_access=False)) == ["stored"]
     assert workshop.paid == (1, 1)
 
 

@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from prefect_video.assets import Asset
-from prefect_video.errors import InvalidInput, PromptScreened, StoreError
+from prefect_video.errors import InvalidInput, PolicyRefused, PromptScreened, StoreError
 from prefect_video.fingerprints import fingerprint
-from prefect_video.ledger import Budget, Claim, ClaimOutcome, Entry, Intent
+from prefect_video.ledger import Budget, Claim, ClaimOutcome, Entry, Intent, command_line
+from prefect_video.ledger.records import UNFINISHED
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.session.session import SessionEvent, Studio
 from prefect_video.shots import Project, Shot
@@ -169,7 +170,11 @@ async def claim_shots(
         intents: What is wanted.
         budgets: Limits that must hold.
         partial: Whether shots that fit the budget are reserved although others do not.
+
+    Raises:
+        RequestRefused: The session's first read shows that the endpoint or the key is wrong; nothing was claimed.
     """
+    await _check_access(studio, intents)
     batch = await studio.ledger.claim(intents, budgets, partial=partial)
     for warning in batch.warnings:
         logger.warning("budget: %s", warning)
@@ -177,6 +182,15 @@ async def claim_shots(
         if claim.kind is ClaimOutcome.ACQUIRED and claim.entry:
             studio.tell(SessionEvent.CLAIMED, claim.entry)
     return list(batch.claims)
+
+
+async def _check_access(studio: Studio, intents: Sequence[Intent]) -> None:
+    """Check the session's access once, where the provider is needed: not for what is stored or held."""
+    if studio.access.is_done or not studio.settings.check_access:
+        return
+    answers = await studio.ledger.answers(intents)
+    if any(row is None or (row.state in UNFINISHED and row.attention is None) for row in answers):
+        await studio.access.demand()
 
 
 async def screen_prompt(studio: Studio, entry: Entry) -> Entry:
@@ -193,6 +207,30 @@ async def screen_prompt(studio: Studio, entry: Entry) -> Entry:
             studio.tell(SessionEvent.ENDED, entry, str(error))
             raise
     return entry
+
+
+async def refuse_blocked(studio: Studio, entry: Entry) -> None:
+    """Release a reserved row whose prompt the provider's content policy stopped before, and keep it for review.
+
+    A human who allows the prompt has it sent once more.
+
+    Raises:
+        PolicyRefused: The message names the shot, the row that was stopped, and the command that allows it.
+    """
+    blocked = await studio.ledger.blocked(entry)
+    if blocked is None:
+        return
+    ledger = studio.ledger.command_option
+    error = PolicyRefused(
+        f"shot {entry.shot.id!r}: the content policy of {entry.provider} stopped this prompt before (row {blocked.id}),"
+        f" so that it is not sent. Change the prompt; see: {command_line('review', ledger=ledger)}. To send it once"
+        f" more, and perhaps pay for it: {command_line('review', '--allow', entry.fingerprint, ledger=ledger)}",
+        provider=entry.provider,
+        generation_id=blocked.generation_id,
+    )
+    entry = await studio.ledger.release(entry.id, error)
+    studio.tell(SessionEvent.ENDED, entry, str(error))
+    raise error
 
 
 async def load_copies(studio: Studio, claims: Sequence[Claim]) -> dict[tuple[str, str], Asset]:

@@ -8,10 +8,12 @@ from types import MappingProxyType
 from typing import Final
 
 from prefect_video.errors import (
+    GenerationBlocked,
     GenerationCancelled,
     GenerationEnded,
     GenerationExpired,
     GenerationFailed,
+    GenerationInvalid,
     GenerationLost,
     IllegalTransition,
     NeedsAttention,
@@ -75,6 +77,14 @@ async def end(
     return entry
 
 
+def error_of(entry: Entry) -> type[GenerationEnded]:
+    """What a row that ended without a video is raised as: for a failure, the very kind that was written down."""
+    kinds = {kind.__name__: kind for kind in (GenerationBlocked, GenerationInvalid)}
+    if entry.state is State.FAILED and entry.error_type in kinds:
+        return kinds[entry.error_type]
+    return ERRORS.get(entry.state, GenerationFailed)
+
+
 def demand_alive(entry: Entry) -> Entry:
     """The row, unless it has ended without a video: by a cancel command, for example, while a step was waiting.
 
@@ -83,7 +93,7 @@ def demand_alive(entry: Entry) -> Entry:
     """
     if entry.state not in ERRORS:
         return entry
-    raise ERRORS[entry.state](
+    raise error_of(entry)(
         f"shot {entry.shot.id!r}: {entry.error_message or entry.state}",
         provider=entry.provider,
         generation_id=entry.generation_id,

@@ -7,10 +7,11 @@ from collections.abc import Coroutine
 from typing import Any
 
 from prefect_video.errors import DeadlinePassed, GenerationBlocked, GenerationFailed, GenerationInvalid
-from prefect_video.generations import POLICY_FAULTS, Generation, ProviderFault, Status
+from prefect_video.generations import Generation, ProviderFault, Status
 from prefect_video.ledger import Entry, State
 from prefect_video.pipeline.steps.deadline import give_up
 from prefect_video.pipeline.steps.end import ERRORS, demand_account, demand_alive, end
+from prefect_video.providers.moderation import is_moderation
 from prefect_video.session.session import SessionEvent, Studio
 from prefect_video.unbroken import to_its_end
 from prefect_video.waiting.schedule import expect
@@ -73,7 +74,7 @@ async def record_end(studio: Studio, entry: Entry, generation: Generation) -> En
 
 
 def _failure(fault: ProviderFault | None) -> type[GenerationFailed]:
-    if fault is not None and fault.code.casefold() in POLICY_FAULTS:
+    if fault is not None and is_moderation(fault.code, fault.type, fault.message):
         return GenerationBlocked
     return GenerationInvalid if fault is not None and fault.of_request else GenerationFailed
 

@@ -23,6 +23,7 @@ from prefect_video.errors import (
     SubmitUnknown,
 )
 from prefect_video.ledger import Entry, State
+from prefect_video.pipeline.steps.claim import refuse_blocked
 from prefect_video.pipeline.steps.end import demand_alive
 from prefect_video.pipeline.steps.reconcile import reconcile
 from prefect_video.pipeline.steps.submit_result import record, record_failure
@@ -73,7 +74,8 @@ async def submit(studio: Studio, entry: Entry, *, task_run_id: str | None = None
         The row, submitted or further on.
 
     Raises:
-        RequestRefused: The provider turned it down for good; the reservation is released.
+        RequestRefused: The provider turned it down for good, or stopped the prompt before; the reservation is
+            released.
         GenerationFailed: It was accepted and failed at once.
         GenerationEnded: Somebody ended the row while it waited for its turn, a cancel command for example.
         NeedsAttention: Nobody can tell whether it was accepted.
@@ -97,6 +99,7 @@ async def submit(studio: Studio, entry: Entry, *, task_run_id: str | None = None
                     provider=entry.provider,
                 )
             continue
+        await refuse_blocked(studio, entry)
         try:
             entry = await _send(studio, entry, task_run_id)
         except (RequestRefused, ProviderUnavailable) as error:

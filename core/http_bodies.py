@@ -1,0 +1,140 @@
+"""Bodies of HTTP answers, read within bounds: bytes after inflation, depth of nesting, numbers that can be used.
+
+Whatever a server sends, reading it takes neither more memory than allowed nor an exception but `UnreadableAnswer`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import zlib
+from typing import Any, Final
+
+import httpx
+
+from prefect_video.errors import UnreadableAnswer
+
+LONGEST_WAIT_SECONDS: Final = 31 * 86_400.0
+"""No server is believed that asks for a longer wait before it is paid: quotas are renewed by the month."""
+LONGEST_LOOK_SECONDS: Final = 300.0
+"""Nor one that asks for a longer wait before it is looked at again: what was paid may be gone by then."""
+ACCEPTED_ENCODINGS: Final = "gzip"
+"""What is asked for, as it is inflated here piece by piece; a body in any other encoding is not read."""
+
+_DEEPEST: Final = 100
+_MOST_DIGITS: Final = 40
+_PLAIN: Final = ("", "identity")
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+_BRACKETS: Final = re.compile(rb"[\[\]{}]")
+_UNUSABLE_ESCAPE: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+_UNUSABLE: Final = re.compile("[\x00\ud800-\udfff]")
+
+
+async def read_body(response: httpx.Response, *, limit: int, provider: str) -> bytes:
+    """Reads the inflated body of an answer that was opened as a stream.
+
+    Args:
+        response: The answer; whoever opened it closes it.
+        limit: The most bytes, before and after inflation.
+        provider: Name for the error.
+
+    Raises:
+        UnreadableAnswer: The body is larger, nested deeper than any contract's, damaged, or in an unknown encoding.
+        httpx.RequestError: The connection failed on the way.
+    """
+    try:
+        body = response.content if response.is_stream_consumed else await _inflate(response, limit)
+        _check_size(len(body), limit)
+        _check_depth(body)
+    except (ValueError, zlib.error) as error:
+        raise UnreadableAnswer(
+            f"{provider}: the answer (HTTP {response.status_code}) cannot be read: {error}", provider=provider
+        ) from error
+    return body
+
+
+def decode_json(content: bytes) -> Any:
+    """Decodes JSON; a number that is none (NaN, Infinity, 10^400) becomes None, and text is fit for any database.
+
+    Raises:
+        ValueError: It is no JSON, or nested too deeply.
+    """
+    _check_depth(content)
+    document = json.loads(content, parse_constant=_no_number, parse_float=_finite, parse_int=_integer)
+    return _clean(document) if _UNUSABLE_ESCAPE.search(content) else document
+
+
+def usable_number(value: Any) -> float | None:
+    """A number that can be counted with, also where it is told as text; None for anything else and for negatives."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+async def _inflate(response: httpx.Response, limit: int) -> bytes:
+    encoding = response.headers.get("content-encoding", "").strip().lower()
+    if encoding not in (*_PLAIN, "gzip", "x-gzip"):
+        raise ValueError(f"its encoding {encoding[:40]!r} was not asked for")
+    announced = usable_number(response.headers.get("content-length"))
+    _check_size(announced or 0, limit)
+    inflater = None if encoding in _PLAIN else zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    body, received = bytearray(), 0
+    async for piece in response.aiter_raw():
+        received += len(piece)
+        _check_size(received, limit)
+        # One byte above the limit is enough to know that there is more.
+        body += piece if inflater is None else inflater.decompress(piece, limit - len(body) + 1)
+        _check_size(len(body), limit)
+    if inflater is not None and received and not inflater.eof:
+        raise ValueError("its compressed body is cut off")
+    return bytes(body)
+
+
+def _check_size(size: float, limit: int) -> None:
+    if size > limit:
+        raise ValueError(f"it is larger than {limit:,} bytes")
+
+
+def _check_depth(body: bytes) -> None:
+    """Refuses nesting that could exhaust the stack of whatever walks through it.
+
+    Raises:
+        ValueError: It is nested too deeply.
+    """
+    if body.lstrip()[:1] not in (b"[", b"{") or body.count(b"[") + body.count(b"{") <= _DEEPEST:
+        return
+    depth = 0
+    for bracket in _BRACKETS.finditer(_STRING.sub(b"", body)):
+        depth += 1 if bracket[0] in b"[{" else -1
+        if depth > _DEEPEST:
+            raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
+
+
+def _no_number(_word: str) -> None:
+    return None
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _integer(text: str) -> int | None:
+    # Long ones are ids; longer ones than that are nothing, and slow to convert.
+    return int(text) if len(text) <= _MOST_DIGITS else None
+
+
+def _clean(document: Any) -> Any:
+    match document:
+        case str():
+            return _UNUSABLE.sub("\N{REPLACEMENT CHARACTER}", document)
+        case list():
+            return [_clean(item) for item in document]
+        case dict():
+            return {_clean(name): _clean(item) for name, item in document.items()}
+    return document

@@ -1,0 +1,80 @@
+"""Recognising that a provider's content policy stopped a prompt or a video, in the words of any provider.
+
+Blocked prompts are never sent again by themselves, so that what is taken for one needs a human's word. What merely
+speaks of moderation, such as a filter that could not be reached, is no block.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_CODES: Final = frozenset({"e005", "moderation", "moderated", "safety", "nsfw", "sensitive", "prohibited", "unsafe"})
+"""Whole codes."""
+
+_IN_CODE: Final = re.compile(
+    r"moderation|(?:^|_)moderated|nsfw|sentinel_block"
+    r"|content_?(?:policy|filter|safety|security|violation|blocked)|(?:policy|guidelines?|copyright|terms)_violation"
+    r"|sensitive_(?:content|words?|information|input|output)|(?:input|output|prompt|text|image|video)_sensitive"
+    r"|prohibited_content|unsafe_content|(?:prompt|media|input|output)_(?:unsafe|blocked|flagged|rejected)"
+    r"|(?:^|_)safety_(?:input|output|text|image|video|prompt|block|violation|filter|system|check)|(?:image|prompt|video)_safety"
+    r"|data_inspection_failed|rai_(?:media_)?filter|guardrail|risk_control|infringement|audit_(?:submit_)?illegal"
+    r"|(?:^|_)blocklist"
+)
+"""Parts of a code or type, once it is spelled in small letters with underscores."""
+
+_IN_MESSAGE: Final = re.compile(
+    r"content[ _-]?(?:policy|policies|moderation|guidelines|restrictions?|safety polic)"
+    r"|(?:blocked|rejected|refused|stopped|denied|declined|removed|filtered)\b[^.]{0,40}"
+    r"\b(?:moderation|safety|content filter|guardrails?|sensitive|responsible ai|policy violation)"
+    r"|moderation[ _](?:system|block(?:ed)?|filter|polic|violation|layer|reasons?)"
+    r"|\b(?:prompts?|inputs?|outputs?|content|images?|videos?|requests?|media)\b[^.]{0,40}"
+    r"\b(?:was|were|is|are|has been|have been|got) (?:flagged|moderated|deemed (?:unsafe|sensitive))"
+    r"|flagged (?:as|for|by)\b|(?:potentially|possibly) (?:sensitive|unsafe|harmful)"
+    r"|violat\w+[^.]{0,40}\b(?:content|usage|use|safety|community|moderation|responsible|acceptable|our)\b[^.]{0,20}"
+    r"\b(?:polic|guideline|guardrail|rules?|terms|standards|practices)"
+    r"|violat\w+[^.]{0,40}\bguardrails?\b|sensitive (?:content|words?|information|material)"
+    r"|(?:prohibited|inappropriate|nsfw|explicit|unsafe|harmful|disallowed) (?:content|material|prompt|words?)"
+    r"|nsfw (?:was )?detected|(?:copyright|copyrighted) (?:restrictions?|content|material|characters?)"
+    r"|(?:triggered|by|through|with|against) (?:our |the |a )?safety (?:system|filter|polic|guideline)"
+    r"|safety (?:system|filters?) (?:block|reject|refus|flag|stopp)"
+    r"|\b(?:sentinel_block|moderation_blocked|content_filter|prohibited_content|content_policy_violation)\b"
+)
+
+_TECHNICAL: Final = re.compile(
+    r"unavailable|unreachable|timed? ?out|overload|not (?:be )?(?:loaded|reached|available|configured|found|supported)"
+    r"|(?:failed|unable) to (?:load|start|respond|connect|reach|initiali[sz]e|run)"
+    r"|connection|out of memory|internal error"
+)
+"""By which words it is the moderation itself that failed."""
+
+_TECHNICAL_CODE: Final = re.compile(
+    r"unavailable|unreachable|time_?d?_?out|overload|internal|connection|not_configured"
+)
+
+
+def is_moderation(code: str | None, type: str | None = None, message: str | None = None) -> bool:
+    """Whether an error says that a content policy stopped a prompt, an input or an output.
+
+    Args:
+        code: The error's code, such as `moderation_blocked` or `OutputVideoSensitiveContentDetected`.
+        type: The error's type, such as `content_policy_violation`.
+        message: What it says; looked at where code and type tell nothing.
+    """
+    if any(_is_moderation_code(word) for word in (code, type) if word):
+        return True
+    text = (message or "")[:2000].casefold()
+    return bool(_IN_MESSAGE.search(text)) and not _TECHNICAL.search(text)
+
+
+def _is_moderation_code(word: str) -> bool:
+    spelled = _spelled(word)
+    if spelled in _CODES:
+        return True
+    return bool(_IN_CODE.search(spelled)) and not _TECHNICAL_CODE.search(spelled)
+
+
+def _spelled(word: str) -> str:
+    """A word in small letters, its parts joined by underscores: `SAFETY.INPUT.TEXT` is `safety_input_text`."""
+    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word[:200])
+    return re.sub(r"[^a-z0-9]+", "_", parted.casefold()).strip("_")

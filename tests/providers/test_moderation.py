@@ -1,0 +1,114 @@
+"""Blocked prompts are recognised in the words of any provider, and troubles of another kind are not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefect_video.providers.moderation import is_moderation
+
+CODES = (
+    "OutputVideoSensitiveContentDetected",
+    "OutputVideoSensitiveContentDetected.PolicyViolation",
+    "InputTextSensitiveContentDetected",
+    "InputImageSensitiveContentDetected",
+    "content_filter",
+    "PROHIBITED_CONTENT",
+    "SAFETY",
+    "SAFETY.INPUT.TEXT",
+    "SAFETY.OUTPUT.VIDEO",
+    "INPUT_PREPROCESSING.SAFETY.TEXT",
+    "sentinel_block",
+    "content_policy_violation",
+    "moderation_blocked",
+    "moderation_failed",
+    "nsfw",
+    "NSFW_CONTENT_DETECTED",
+    "E005",
+    "ContentPolicyViolationError",
+    "DataInspectionFailed",
+    "IMAGE_SAFETY",
+    "prompt_unsafe",
+    "INPUT_MEDIA_UNSAFE",
+    "model_moderated",
+)
+MESSAGES = (
+    "Your request was blocked by our moderation system.",
+    "This content may violate our guardrails concerning similarity to third-party content.",
+    "This content may violate our content policies.",
+    "Prompt violates content policy",
+    "The input or output was flagged as sensitive. Please try again with different inputs. (E005) (uIJ6l3ruRD)",
+    "The request failed because the output video may be related to copyright restrictions.",
+    "The content was flagged by a content checker.",
+    "The prompt was flagged",
+    "NSFW content detected. Try running it again, or try a different prompt.",
+    "Your request was rejected as a result of our safety system.",
+    "the prompt contains sensitive words that violate Google's Responsible AI practices",
+    "Text contains prohibited content",
+)
+OTHER_CODES = (
+    "error",
+    "generation_failed",
+    "rate_limit_exceeded",
+    "invalid_request_error",
+    "internal_error",
+    "insufficient_quota",
+    "INTERNAL.BAD_OUTPUT.CODE01",
+    "timeout",
+    "moderation_unavailable",
+    "moderation_service_timeout",
+    "safety_checker_internal_error",
+    "content_type_error",
+    "invalid_content_type",
+    "E1000",
+    "400",
+    "policy_not_found",
+    "retention_policy",
+    "",
+)
+OTHER_MESSAGES = (
+    "The model gave up on this prompt",
+    "CUDA out of memory",
+    "Internal generation failure",
+    "The safety checker could not be loaded: connection refused",
+    "The moderation service is unavailable, try again",
+    "Moderation system timed out",
+    "Rate limit policy exceeded",
+    "This request violates the rate limit of your plan",
+    "Content length is too large",
+    "The video content could not be decoded",
+    "duration must be at most 20",
+    "blocked by CORS policy",
+    "The output was empty",
+    "prompt is required",
+    "seed is sensitive to hardware",
+)
+
+
+@pytest.mark.parametrize("word", CODES)
+def test_codes_and_types_that_tell_of_a_block(word: str) -> None:
+    assert is_moderation(word)
+    assert is_moderation("error", word, "no reason given")
+    assert is_moderation(word.upper() if "_" in word else word)
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_messages_that_tell_of_a_block(message: str) -> None:
+    assert is_moderation("error", "invalid_request_error", message)
+    assert is_moderation(None, None, message.upper())
+
+
+@pytest.mark.parametrize("word", OTHER_CODES)
+def test_codes_of_another_kind(word: str) -> None:
+    assert not is_moderation(word, word, "it failed")
+
+
+@pytest.mark.parametrize("message", OTHER_MESSAGES)
+def test_messages_of_another_kind(message: str) -> None:
+    assert not is_moderation("error", "server_error", message)
+
+
+@given(st.none() | st.text(), st.none() | st.text(), st.none() | st.text())
+def test_any_words_are_answered(code: str | None, kind: str | None, message: str | None) -> None:
+    assert is_moderation(code, kind, message) in (True, False)
