@@ -20,8 +20,9 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Generation
 from prefect_video.ledger import Entry, State
+from prefect_video.steps.conflicts import find_other_row, hold_conflict, is_taken_by_twin
 from prefect_video.steps.ending import end
-from prefect_video.steps.straying import settle_stray
+from prefect_video.steps.straying import record_unnamed_stray, settle_stray
 from prefect_video.studio import Studio
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ async def record(studio: Studio, entry: Entry, generation: Generation) -> Entry:
         The row as it then stands: somebody else may have carried it on meanwhile.
 
     Raises:
+        NeedsAttention: The answer names the generation of another row; this one is held and counts as spent.
         LedgerError: It could not be written down, and the message names its id.
     """
     try:
@@ -48,7 +50,8 @@ async def record(studio: Studio, entry: Entry, generation: Generation) -> Entry:
     else:
         studio.last_told[generation.id] = generation
         studio.tell("submitted", entry)
-    await studio.breaker.note(None, submit=True)
+    finally:
+        await studio.breaker.note(None, submit=True)
     return entry
 
 
@@ -82,11 +85,16 @@ async def _overtaken(studio: Studio, entry: Entry, generation: Generation, error
     if owner is None:
         await settle_stray(studio, entry, generation)
     current = await studio.ledger.get(entry.id)
-    if current.state is State.SUBMITTING and current.owner == studio.ledger.owner_id:
-        # A twin whose own submit was not answered has found our generation and taken it for its own. There are
-        # two rows and perhaps one generation now: whether there is a second one, the provider must tell.
+    is_ours = current.state is State.SUBMITTING and current.owner == studio.ledger.owner_id
+    if owner is None or owner.id == entry.id:
+        return await studio.ledger.record_unknown(entry.id, error) if is_ours else current
+    if not is_ours:
+        await record_unnamed_stray(studio, entry, generation.id, owner)
+        return current
+    if is_taken_by_twin(current, owner):
+        # There are two rows and perhaps one generation now: whether there is a second one, the provider must tell.
         return await studio.ledger.record_unknown(entry.id, error)
-    return current
+    raise await hold_conflict(studio, entry, generation.id, owner)
 
 
 async def record_failure(studio: Studio, entry: Entry, error: BaseException) -> Entry:
@@ -96,10 +104,13 @@ async def record_failure(studio: Studio, entry: Entry, error: BaseException) -> 
         The row as it then stands.
 
     Raises:
+        NeedsAttention: The error names the generation of another row; this one is held and counts as spent.
         LedgerError: It could not be written down.
     """
     try:
         match error:
+            case GenerationFailed() if owner := await find_other_row(studio, entry, error.generation_id):
+                raise await hold_conflict(studio, entry, str(error.generation_id), owner)
             case GenerationFailed():
                 await end(studio, entry, State.FAILED, error)
             case RequestRefused() | ProviderUnavailable():
@@ -111,7 +122,8 @@ async def record_failure(studio: Studio, entry: Entry, error: BaseException) -> 
     except IllegalTransition as moved:
         # Whoever took us for dead has carried the row on meanwhile.
         logger.error("shot %s: %r came too late for its row: %s", entry.shot.id, error, moved)
-    await studio.breaker.note(error, submit=True)
+    finally:
+        await studio.breaker.note(error, submit=True)
     return await studio.ledger.get(entry.id)
 
 

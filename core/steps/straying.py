@@ -63,6 +63,40 @@ async def settle_stray(studio: Studio, entry: Entry, generation: Generation) -> 
     studio.tell("ended", stray, f"a stray of row {entry.id}, now {told.status.value}")
 
 
+async def record_unnamed_stray(studio: Studio, entry: Entry, generation_id: str, owner: Entry) -> None:
+    """Give what was accepted for a row that has moved on a row of its own, held, where its id is that of another row.
+
+    Args:
+        studio: Where it was accepted.
+        entry: The row that it was sent for, as it was then.
+        generation_id: The provider's id, which cannot stand in two rows.
+        owner: The row that has it.
+
+    Raises:
+        LedgerError: The ledger cannot be used; what happened is in the log.
+    """
+    happened = (
+        f"shot {entry.shot.id!r}: {entry.provider} has accepted a generation for row {entry.id}, which another owner"
+        f" has carried on meanwhile, and calls it {generation_id}, which belongs to row {owner.id}"
+    )
+    logger.error("%s", happened)
+    stray_id = str(uuid.uuid4())
+    stray = entry.model_copy(
+        update={
+            "id": stray_id,
+            "state": State.LOST,
+            "generation_id": None,
+            "flow_run_id": None,
+            "submitted_at": await studio.ledger.now(),
+            "error_message": f"{happened}.",
+            "attention": f"{happened}. It counts as spent. Look at the provider's console, then run:"
+            f" prefect-video resolve {stray_id} --give-up",
+        }
+    )
+    await studio.ledger.record_stray(stray, happened)
+    studio.tell("ended", stray, happened)
+
+
 async def _cancelled(studio: Studio, generation: Generation) -> Generation:
     try:
         return await studio.provider.cancel(generation.id)

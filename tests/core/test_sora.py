@@ -27,6 +27,7 @@ from prefect_video.generations import Status
 from prefect_video.http import HttpSettings
 from prefect_video.providers import sora_wire
 from prefect_video.providers.sora import SoraProvider
+from tests.providers.known import known
 
 FAST = HttpSettings(backoff_seconds=0.01, backoff_limit_seconds=0.05, submit_timeout_seconds=5)
 SHOT = Shot(id="a", prompt="a red balloon", duration=2, resolution="480p")
@@ -100,17 +101,20 @@ async def test_cancel_is_idempotent_and_tells_the_truth(provider: SoraProvider, 
 async def test_the_answered_generation_is_found_again_by_our_key(provider: SoraProvider) -> None:
     ids = [await submit(provider, key) for key in ("k1", "k2", "k3")]
     since = datetime.now(UTC)
-    found = await provider.find(SHOT, idempotency_key="k2", sent_at=since, known_ids=())
+    found = await provider.find_unclaimed(SHOT, idempotency_key="k2", sent_at=since, known={})
     assert found is not None
     assert found.id == ids[1]
-    assert await provider.find(SHOT, idempotency_key="k2", sent_at=since, known_ids=ids) is None
-    assert await provider.find(SHOT, idempotency_key="other", sent_at=since, known_ids=()) is None
+    again = await provider.find_unclaimed(SHOT, idempotency_key="k2", sent_at=since, known=known(*ids))
+    # Whose it is, the ledger settles; it is never "absent".
+    assert again is not None
+    assert again.id == ids[1]
+    assert await provider.find_unclaimed(SHOT, idempotency_key="other", sent_at=since, known={}) is None
 
 
 async def test_a_provider_that_does_not_list_cannot_tell(provider: SoraProvider, emulator: Emulator) -> None:
     emulator.add_fault(operation="list", kind="list_off")
     with pytest.raises(NeedsAttention, match="does not list"):
-        await provider.find(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known_ids=())
+        await provider.find_unclaimed(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known={})
 
 
 async def test_refusals_by_the_contracts_table(provider: SoraProvider, emulator: Emulator) -> None:
@@ -244,12 +248,14 @@ async def test_without_an_echo_of_our_key_the_oldest_like_it_is_taken() -> None:
     provider = SoraProvider(
         api_key="k", endpoint="https://x/v1/sora", settings=FAST, transport=httpx.MockTransport(answer)
     )
-    found = await provider.find(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known_ids={"gen_known"})
+    found = await provider.find_unclaimed(
+        SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known=known("gen_known")
+    )
     assert found is not None
     assert found.id == "gen_old"
-    for known in ({"gen_new", "gen_old"}, {*bodies}):
-        looking = provider.find(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known_ids=known)
-        if known == {*bodies}:
+    for ids in ({"gen_new", "gen_old"}, {*bodies}):
+        looking = provider.find_unclaimed(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known=known(*ids))
+        if ids == {*bodies}:
             assert await looking is None
             continue
         # The same words with other parameters may be ours, told otherwise.
@@ -274,7 +280,7 @@ async def test_a_clock_that_is_wrong_hides_no_generation(minutes: int, echoed: s
     provider = SoraProvider(
         api_key="k", endpoint="https://x/v1/sora", settings=FAST, transport=httpx.MockTransport(answer)
     )
-    found = await provider.find(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known_ids=())
+    found = await provider.find_unclaimed(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known={})
     assert (found is not None) is (echoed != "another key")
 
 
@@ -289,7 +295,7 @@ async def test_what_is_like_it_and_was_made_long_before_is_not_taken() -> None:
     provider = SoraProvider(
         api_key="k", endpoint="https://x/v1/sora", settings=FAST, transport=httpx.MockTransport(answer)
     )
-    assert await provider.find(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known_ids=()) is None
+    assert await provider.find_unclaimed(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known={}) is None
 
 
 @pytest.mark.parametrize("cost", [-5, 1e30, 1e6, "NaN", "Infinity", "much", True])
