@@ -52,6 +52,9 @@ class Journal(Protocol):
     async def clear(self) -> None:
         """Forget everything."""
 
+    async def forget_generations(self) -> None:
+        """Forget every generation, and keep the counters."""
+
     async def close(self) -> None:
         """Release what is held."""
 
@@ -67,6 +70,9 @@ class MemoryJournal:
         """Nothing to do."""
 
     async def clear(self) -> None:
+        """Nothing to do."""
+
+    async def forget_generations(self) -> None:
         """Nothing to do."""
 
     async def close(self) -> None:
@@ -102,6 +108,10 @@ class SqliteJournal:
     async def clear(self) -> None:
         """Empty both tables."""
         await self._in_thread(self._clear)
+
+    async def forget_generations(self) -> None:
+        """Empty the table of generations."""
+        await self._in_thread(self._forget_generations)
 
     async def close(self) -> None:
         """Close the file."""
@@ -147,6 +157,10 @@ class SqliteJournal:
         with self._open as connection:
             connection.execute("DELETE FROM generations")
             connection.execute("DELETE FROM books")
+
+    def _forget_generations(self) -> None:
+        with self._open as connection:
+            connection.execute("DELETE FROM generations")
 
     def _close(self) -> None:
         if self._connection is not None:

@@ -19,6 +19,7 @@ from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.gate import pass_gate
 from prefect_video.emulator.generation import Generation, Order, Status, frame_size
 from prefect_video.emulator.links import Links, LinkSigner
+from prefect_video.emulator.list_faults import distort_page
 from prefect_video.emulator.refusal import Cause, Refusal
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.sora_requests import ListQuery, SubmitBody, read_json, validated
@@ -136,15 +137,16 @@ class SoraDialect:
 
         async def answer(rule: FaultRule | None) -> Response:
             found = self._engine.list_generations(account, status=query.status, created_after=query.created_after)
-            page = found[query.offset : query.offset + query.limit]
-            return JSONResponse(
-                {
-                    "object": "list",
-                    "data": [_disguised(self._item(generation, rule), rule) for generation in page],
-                    "has_more": query.offset + len(page) < len(found),
-                    "total_count": len(found),
-                }
-            )
+            # An item before the page was deleted since the page before it was read.
+            offset = query.offset + (query.offset > 0 and rule is not None and rule.kind == "shifted_page")
+            page = found[offset : offset + query.limit]
+            answer = {
+                "object": "list",
+                "data": [_disguised(self._item(generation, rule), rule) for generation in page],
+                "has_more": offset + len(page) < len(found),
+                "total_count": len(found),
+            }
+            return JSONResponse(distort_page(answer, rule))
 
         return await pass_gate(self._engine, "list", answer)
 
@@ -187,18 +189,18 @@ class SoraDialect:
         return account
 
     def _accepted(self, generation: Generation) -> dict[str, Any]:
-        answer = {**_head(generation), "parameters": _parameters(generation)}
+        answer = {**self._head(generation), "parameters": _parameters(generation)}
         if self._settings.hint:
             answer["estimated_completion_time"] = math.ceil(generation.ends_at)
         return answer
 
     def _described(self, generation: Generation, rule: FaultRule | None) -> dict[str, Any]:
         answer = {
-            **_head(generation),
-            "prompt": generation.order.prompt,
+            **self._head(generation),
+            "prompt": self._engine.echo_prompt(generation),
             "parameters": _parameters(generation),
         }
-        if self._settings.echo_metadata:
+        if self._engine.settings.echo_metadata:
             answer["metadata"] = generation.order.metadata
         if generation.status == "completed":
             answer["result"] = self._result(generation, self._links(generation, rule))
@@ -210,12 +212,21 @@ class SoraDialect:
             answer["error"] = _failure(generation)
         return answer
 
+    def _head(self, generation: Generation) -> dict[str, Any]:
+        return {
+            "id": generation.id,
+            "object": "video_generation",
+            "created": int(self._engine.told_time(generation.created)),
+            "model": generation.order.model,
+            "status": generation.status,
+        }
+
     def _item(self, generation: Generation, rule: FaultRule | None) -> dict[str, Any]:
         item: dict[str, Any] = {
             "id": generation.id,
             "status": generation.status,
-            "created": int(generation.created),
-            "prompt": generation.order.prompt,
+            "created": int(self._engine.told_time(generation.created)),
+            "prompt": self._engine.echo_prompt(generation),
         }
         if generation.status == "completed":
             item["result"] = self._result(generation, self._links(generation, rule))
@@ -250,16 +261,6 @@ class SoraDialect:
             if self._settings.retry_after_header:
                 headers["Retry-After"] = str(math.ceil(error.retry_after))
         return JSONResponse({"error": body}, error.status, headers)
-
-
-def _head(generation: Generation) -> dict[str, Any]:
-    return {
-        "id": generation.id,
-        "object": "video_generation",
-        "created": int(generation.created),
-        "model": generation.order.model,
-        "status": generation.status,
-    }
 
 
 def _parameters(generation: Generation) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from difflib import SequenceMatcher
 from enum import IntEnum
 from itertools import pairwise
 from typing import Any, Final, Protocol
@@ -23,6 +23,21 @@ from prefect_video.generations import Generation
 from prefect_video.providers.clocks import CLOCK_MARGIN, ClockReading
 from prefect_video.providers.pages import Cursor, ListItem, ListPage, UnreadableItem, read_whole
 from prefect_video.shots import Shot
+
+_SHORTEST_SPELLING: Final = 4
+"""Of shorter words, another letter makes another word."""
+
+KEY_FIELD: Final = "idempotency_key"
+"""Where a generation's metadata holds the key that it was submitted with."""
+SEARCH_BACK: Final = timedelta(days=1)
+"""How much older than the submit a whole page of a list must be for the rest not to be read."""
+_UUID_LENGTH: Final = 36
+_ELLIPSIS: Final = re.compile(r"(\.\.\.|…)\s*$")
+_WORDS: Final = re.compile(r"[^\W_]+")
+_UNSPACED: Final = 0x2E80
+"""Scripts from this code point on are written without spaces: each sign counts as a word."""
+_SPELLING: Final = 0.8
+"""How much of two words must agree for one to be a spelling of the other."""
 
 KEY_FIELD: Final = "idempotency_key"
 """Where a generation's metadata holds the key that it was submitted with."""
@@ -48,8 +63,9 @@ class Match(IntEnum):
 def match_prompt(requested: str, echoed: str | None) -> Match:
     """Compare a prompt with a server's echo of it.
 
-    Servers collapse white space, normalise Unicode, change case, cut text short and put words of their own around it:
-    such an echo may be ours. An echo that differs in nothing but spelling is the same.
+    Servers collapse white space, normalise Unicode, change case, cut text short and put words of their own around and
+    into it: such an echo may be ours. One that differs in nothing but white space, Unicode form and case is the same,
+    and one in which words are exchanged is another.
     """
     if echoed is None or not echoed.strip():
         return Match.POSSIBLE
@@ -59,10 +75,7 @@ def match_prompt(requested: str, echoed: str | None) -> Match:
     # Nothing to compare, or a translation into another script: nothing is known.
     if not ours or not theirs or _is_latin(ours) != _is_latin(theirs):
         return Match.POSSIBLE
-    text, echo = " ".join(ours), " ".join(theirs)
-    if text in echo or echo in text:
-        return Match.POSSIBLE
-    return Match.POSSIBLE if _shared_words(ours, theirs) > _SHARED * min(len(ours), len(theirs)) else Match.DIFFERENT
+    return Match.POSSIBLE if _is_respelling(ours, theirs) else Match.DIFFERENT
 
 
 def match_values(requested: Mapping[str, Any], echoed: Mapping[str, Any], *, required: bool = False) -> Match:
@@ -113,11 +126,35 @@ def _is_latin(words: list[str]) -> bool:
     return any(word.isascii() for word in words)
 
 
-def _shared_words(ours: list[str], theirs: list[str]) -> int:
-    shared = (Counter(ours) & Counter(theirs)).total()
-    # The last word of a text that was cut may be cut itself.
-    is_cut = theirs[-1] not in ours and any(word.startswith(theirs[-1]) for word in ours)
-    return shared + is_cut
+def _is_respelling(ours: list[str], theirs: list[str]) -> bool:
+    """Return whether words may be ours with some put in, some left out, and an end cut off: none of them exchanged."""
+    if _is_within(ours, theirs) or (_is_within(theirs[:-1], ours) and _may_be_cut(theirs[-1], ours)):
+        return True
+    # Words were put before ours, and then the end was cut off.
+    ends = [at for at, word in enumerate(ours) if word.startswith(theirs[-1]) or _is_same_word(word, theirs[-1])]
+    if any(_is_within(ours[:at], theirs[:-1]) for at in ends):
+        return True
+    # The beginning was cut off, and words were put behind.
+    starts = [at for at, word in enumerate(ours[:-1]) if _is_same_word(word, theirs[0])]
+    return any(_is_within(ours[at:], theirs) for at in starts)
+
+
+def _is_within(some: list[str], words: list[str]) -> bool:
+    """Return whether some words all stand in a text, in their order."""
+    rest = iter(words)
+    return all(any(_is_same_word(word, other) for other in rest) for word in some)
+
+
+def _may_be_cut(word: str, words: list[str]) -> bool:
+    return any(other.startswith(word) or _is_same_word(word, other) for other in words)
+
+
+def _is_same_word(word: str, other: str) -> bool:
+    if word == other:
+        return True
+    if min(len(word), len(other)) < _SHORTEST_SPELLING or abs(len(word) - len(other)) > 1:
+        return False
+    return SequenceMatcher(None, word, other, autojunk=False).ratio() >= _SPELLING
 
 
 def _number(value: Any) -> float | None:
