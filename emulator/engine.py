@@ -136,7 +136,7 @@ class Engine:
 
     def change_habits(self, **changes: Any) -> None:
         """Go on with other settings of how prompts, keys, times and ids are told."""
-        self.settings = EmulatorSettings.model_validate({**dict(self.settings), **changes})
+        self.settings = EmulatorSettings.model_validate({**self.settings.model_dump(), **changes})
 
     async def close(self) -> None:
         """Stop all work and write down what is left."""

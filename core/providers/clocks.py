@@ -12,7 +12,7 @@ from typing import Final
 
 CLOCK_MARGIN: Final = timedelta(minutes=2)
 """How far the times of generations may be from their clock."""
-_REUSE_MARGIN: Final = timedelta(minutes=5)
+_REUSE_MARGIN: Final = timedelta(seconds=30)
 """How much younger than its record a generation must be for its id to be one that was given out twice."""
 _STEP_SECONDS: Final = 2.0
 """How far this machine's clock may drift from the monotonic one before it counts as having been set."""

@@ -144,6 +144,7 @@ class _Reading:
         self._seen: set[str] = set()
         self._expected: str | None = None
         self._longest_page = 0
+        self._is_promised = False
         self._first_page: list[str | None] = []
         self._total: int | None = None
 
@@ -165,6 +166,7 @@ class _Reading:
             self.is_open = False
         else:
             self._go_on(page)
+        self._is_promised = page.has_more is True
         self._longest_page = max(self._longest_page, len(page.items))
 
     def _is_only_page(self, page: ListPage) -> bool:
@@ -178,6 +180,8 @@ class _Reading:
 
     def _discontinuity(self, page: ListPage) -> str | None:
         """Why a page does not continue the one before it; None when it does."""
+        if self._is_promised and not page.items:
+            return "a page is empty although more was to follow"
         if self._expected is None:
             return None
         first = self._name(page.items[0]) if page.items else None
