@@ -78,15 +78,25 @@ async def test_a_clock_that_is_wrong_hides_nothing(
         assert status == "stored"
 
 
+@pytest.mark.parametrize(("seconds", "is_learned_from_list"), [(-3 * 3600, True), (-3 * 3600, False), (3600, False)])
 async def test_a_clock_that_is_known_to_be_wrong_is_allowed_for(
-    open_studio: OpenStudio, account: TestAccount, emulator: Emulator, provider: Provider
+    account: TestAccount, emulator: Emulator, provider: Provider, seconds: float, is_learned_from_list: bool
 ) -> None:
-    emulator.change_habits(clock_offset_seconds=-3 * 3600, echo_metadata=False)
-    await made(open_studio, one_shot(account, id="known", prompt="a dog in the rain"))
+    if not provider.capabilities.can_list:
+        pytest.skip(f"{provider.name} lists nothing")
+    emulator.change_habits(clock_offset_seconds=seconds, echo_metadata=False)
+    shot = account.a_shot(prompt="a dog in the rain")
+    other = await provider.submit(shot, idempotency_key="o1", project="film")
     emulator.add_fault(operation="submit", kind="error_after")
-    status, accepted = await run_twice(open_studio, one_shot(account), emulator)
-    assert accepted == 2
-    assert status == ("held" if provider.capabilities.reconciling == "none" else "stored")
+    with pytest.raises(SubmitUnknown):
+        await provider.submit(account.a_shot(prompt=PROMPT), idempotency_key="k1", project="film")
+    asked = account.open(emulator) if is_learned_from_list else provider
+    found = await look(asked, account, known(other.id))
+    assert found is not None
+    again = await look(asked, account, known(other.id, found.id))
+    assert again is None or (echoes_key(provider) and again.id == found.id)
+    if is_learned_from_list:
+        await asked.aclose()
 
 
 @pytest.mark.parametrize("kind", [None, "error_after", "generation_error"])
