@@ -39,18 +39,6 @@ _UNSPACED: Final = 0x2E80
 _SPELLING: Final = 0.8
 """How much of two words must agree for one to be a spelling of the other."""
 
-KEY_FIELD: Final = "idempotency_key"
-"""Where a generation's metadata holds the key that it was submitted with."""
-SEARCH_BACK: Final = timedelta(days=1)
-"""How much older than the submit a whole page of a list must be for the rest not to be read."""
-_UUID_LENGTH: Final = 36
-_ELLIPSIS: Final = re.compile(r"(\.\.\.|…)\s*$")
-_WORDS: Final = re.compile(r"[^\W_]+")
-_UNSPACED: Final = 0x2E80
-"""Scripts from this code point on are written without spaces: each sign counts as a word."""
-_SHARED: Final = 0.5
-"""More of the shorter text's words than this share must be those of the other for it to be a respelling."""
-
 
 class Match(IntEnum):
     """How a generation compares with what was requested."""

@@ -19,7 +19,25 @@ from prefect_video.providers.pages import Cursor, ListPage, read_whole
 Rewrite = Callable[[str], str]
 
 WORDS = st.lists(
-    st.sampled_from(["a", "red", "balloon", "drifts", "over", "café", "rooftops", "at", "dawn", "35mm", "ﬁlm", "霧", "городом", "–", "“slowly”"]),
+    st.sampled_from(
+        [
+            "a",
+            "red",
+            "balloon",
+            "drifts",
+            "over",
+            "café",
+            "rooftops",
+            "at",
+            "dawn",
+            "35mm",
+            "ﬁlm",
+            "霧",
+            "городом",
+            "–",
+            "“slowly”",
+        ]
+    ),
     min_size=3,
     max_size=30,
 )
