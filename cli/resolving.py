@@ -15,6 +15,7 @@ from prefect_video.errors import InvalidInput, NotFound
 from prefect_video.generations import Generation
 from prefect_video.ledger import Entry, Ledger, State
 from prefect_video.opening import ref_of
+from prefect_video.providers.matching import Match, match_prompt
 from prefect_video.studio import Studio, StudioSettings
 
 _SENT: Final = frozenset({State.SUBMITTING, State.UNKNOWN})
@@ -127,7 +128,8 @@ async def _accepted(entry: Entry, generation_id: str, ledger: str | None) -> Res
             raise InvalidInput(
                 f"--generation: {studio.provider.name} does not know {generation_id!r} on this account ({error})"
             ) from error
-        if generation.prompt is not None and generation.prompt != entry.shot.prompt:
+        # Providers respell prompts: only words that were exchanged are those of another shot.
+        if match_prompt(entry.shot.prompt, generation.prompt) is Match.DIFFERENT:
             raise InvalidInput(
                 f"--generation: {generation_id!r} was made from another prompt than shot {entry.shot.id!r};"
                 " nothing was changed"
