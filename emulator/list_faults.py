@@ -7,6 +7,7 @@ from typing import Any, Final
 from prefect_video.emulator.faults import FaultRule
 
 _ENDS: Final = ("has_more", "total_count", "next", "previous", "first_id", "last_id")
+NEXT_PAGE: Final = "/v1/predictions?cursor=gone"
 ODD_ITEM: Final = {"object": "unlike any other", "status": ["?"]}
 
 
@@ -21,7 +22,7 @@ def distort_page(page: dict[str, Any], rule: FaultRule | None, *, items: str = "
     match rule.kind if rule is not None else None:
         case "empty_page":
             # Replicate says it by naming a next page.
-            more = {"next": page["next"]} if page.get("next") else {"has_more": True}
+            more = {"next": page["next"] or NEXT_PAGE} if "next" in page else {"has_more": True}
             return {**page, items: [], **more}
         case "silent_list":
             return {name: value for name, value in page.items() if name not in _ENDS}
