@@ -15,6 +15,7 @@ from prefect_video.cli.studios import find_entry, open_ledger, open_studio, run_
 from prefect_video.errors import InvalidInput, NotFound
 from prefect_video.generations import MOST_USD, Generation
 from prefect_video.ledger import Entry, HoldReason, Ledger, State, command_line, hold_message
+from prefect_video.providers.matching import Match, match_prompt
 from prefect_video.session.refs import ref_of
 from prefect_video.session.session import Studio
 from prefect_video.session.settings import StudioSettings
@@ -152,7 +153,8 @@ async def _accepted(entry: Entry, generation_id: str, ledger: str | None) -> Res
             raise InvalidInput(
                 f"--generation: {studio.provider.name} does not know {generation_id!r} on this account ({error})"
             ) from error
-        if generation.prompt is not None and generation.prompt != entry.shot.prompt:
+        # Providers respell prompts: only words that were exchanged are those of another shot.
+        if match_prompt(entry.shot.prompt, generation.prompt) is Match.DIFFERENT:
             raise InvalidInput(
                 f"--generation: {generation_id!r} was made from another prompt than shot {entry.shot.id!r};"
                 " nothing was changed"

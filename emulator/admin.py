@@ -29,6 +29,7 @@ class Admin:
                 route("/faults", GET=self.faults, POST=self.add_faults, DELETE=self.clear_faults),
                 route("/speed", PUT=self.change_speed),
                 route("/reset", POST=self.reset),
+                route("/restart", POST=self.restart),
             ]
         )
 
@@ -68,6 +69,11 @@ class Admin:
     async def reset(self, request: Request) -> Response:
         """``POST /_emulator/reset``: forget every generation, count and fault."""
         await self._engine.reset()
+        return JSONResponse(self._engine.books.report(self._engine.now_concurrency))
+
+    async def restart(self, request: Request) -> Response:
+        """``POST /_emulator/restart``: forget every generation and keep the books; counted ids begin anew."""
+        await self._engine.restart()
         return JSONResponse(self._engine.books.report(self._engine.now_concurrency))
 
 

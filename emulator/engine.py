@@ -10,11 +10,13 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import takewhile
+from typing import Any
 
 from prefect_video.emulator.accounts import Accounts
 from prefect_video.emulator.agenda import Agenda
 from prefect_video.emulator.books import Books
 from prefect_video.emulator.clips import ClipLibrary
+from prefect_video.emulator.echo import echo_prompt
 from prefect_video.emulator.faults import FaultBoard
 from prefect_video.emulator.generation import Failure, Generation, GenerationIndex, Order, Status, cost_usd
 from prefect_video.emulator.journal import Journal, JournalError
@@ -58,6 +60,7 @@ class Engine:
         self._clips = clips
         self._times = WorkDistribution.parse(settings.times)
         self._index = GenerationIndex()
+        self._accepted = 0
         self._changed: dict[str, Generation] = {}
         self._agenda = Agenda(self._advance)
         self._renders: set[asyncio.Task[None]] = set()
@@ -75,6 +78,7 @@ class Engine:
         """Take up what the journal holds; generations under way go on as if time had not stopped."""
         generations, lines = await self._journal.load()
         self.books = Books(lines)
+        self._accepted = len(generations)
         for generation in generations:
             self._index.add(generation)
         for generation in self._index.all_unfinished():
@@ -104,12 +108,38 @@ class Engine:
         """Forget every generation, count and fault."""
         self._stop_work()
         self._index.clear()
+        self._accepted = 0
         self.idle.set()
         self.faults.clear()
         async with self._writing:
             self._changed.clear()
             self.books.clear()
             await self._journal.clear()
+
+    async def restart(self) -> None:
+        """Forget every generation, as an engine that keeps them in memory does; the books go on.
+
+        Where ids are counted, they begin anew.
+        """
+        self._stop_work()
+        self._index.clear()
+        self._accepted = 0
+        self.idle.set()
+        async with self._writing:
+            self._changed.clear()
+            await self._journal.forget_generations()
+
+    def echo_prompt(self, generation: Generation) -> str | None:
+        """Return the prompt of a generation as this provider tells it."""
+        return echo_prompt(generation.order.prompt, self.settings.echo_prompt)
+
+    def told_time(self, seconds: float) -> float:
+        """Return a time by the clock that generations are timed by."""
+        return seconds + self.settings.clock_offset_seconds
+
+    def change_habits(self, **changes: Any) -> None:
+        """Go on with other settings of how prompts, keys, times and ids are told."""
+        self.settings = EmulatorSettings.model_validate({**self.settings.model_dump(), **changes})
 
     async def close(self) -> None:
         """Stop all work and write down what is left."""
@@ -154,7 +184,7 @@ class Engine:
         now = time.time()
         work = self._times.work_seconds(order.seed, order.duration) / self.settings.speed
         generation = Generation(
-            id=f"{id_prefix}{uuid.uuid4().hex[:24]}",
+            id=f"{id_prefix}{self._next_id()}",
             dialect=dialect,
             account=account,
             order=order,
@@ -274,6 +304,10 @@ class Engine:
         if wait is None:
             wait = max(1, math.ceil(min((g.ends_at for g in occupying), default=0.0) - time.time()))
         raise Refusal("capacity", f"Maximum concurrent generations reached ({capacity})", retry_after=wait)
+
+    def _next_id(self) -> str:
+        self._accepted += 1
+        return f"{self._accepted:024d}" if self.settings.ids == "counting" else uuid.uuid4().hex[:24]
 
     def _resume(self, generation: Generation) -> None:
         if generation.status == "queued":

@@ -31,6 +31,11 @@ Rules are not kept over a restart.
 | odd_number | all but content, webhook | number (``NaN``) | done; each number of the answer is that one |
 | wrapped | all but content, webhook | wrapper (``data``) | done; the answer is inside of an object of that name |
 | blocked | submit | code, message | accepted; fails with these words at the end of its work, and is billed |
+| empty_page | list | – | a page without items that says that more follow |
+| silent_list | list | – | the list does not say whether more follow, nor how many there are |
+| odd_item | list | – | the first item is one of somebody else's that keeps to no contract |
+| shifted_page | list | – | pages after the first leave out an item, as when one before it was deleted; lists with
+cursors begin again, as when the cursor's generation was |
 | duplicate | webhook | copies (2) | the same delivery is sent that many times |
 | late | webhook | seconds (1), backdate_seconds (0) | sent that late; the signed timestamp is older by both |
 | forged | webhook | – | before the true one comes a false "completed" with a wrong signature |
@@ -52,8 +57,8 @@ Operation = Literal["submit", "retrieve", "list", "cancel", "content", "webhook"
 Kind = Literal[
     "rate_limited", "quota_exhausted", "error_before", "error_after", "generation_error", "reset_before", "reset_after",
     "hang", "delay", "slow", "truncated", "short_file", "wrong_content", "expired_link", "unknown_status", "not_found",
-    "list_off", "wrong_cost", "foreign_answer", "inflated", "nested", "odd_number", "wrapped", "blocked", "duplicate",
-    "late", "forged", "drop",
+    "list_off", "empty_page", "silent_list", "odd_item", "shifted_page", "wrong_cost", "foreign_answer", "inflated",
+    "nested", "odd_number", "wrapped", "blocked", "duplicate", "late", "forged", "drop",
 ]  # fmt: skip
 
 _HTTP: frozenset[Operation] = frozenset({"submit", "retrieve", "list", "cancel", "content"})
@@ -83,6 +88,10 @@ OPERATIONS_OF: dict[Kind, frozenset[Operation]] = {
     "odd_number": _HTTP - {"content"},
     "wrapped": _HTTP - {"content"},
     "blocked": frozenset({"submit"}),
+    "empty_page": frozenset({"list"}),
+    "silent_list": frozenset({"list"}),
+    "odd_item": frozenset({"list"}),
+    "shifted_page": frozenset({"list"}),
     "duplicate": _WEBHOOK,
     "late": _WEBHOOK,
     "forged": _WEBHOOK,

@@ -129,6 +129,18 @@ class Emulator:
         """Forget every generation, count and fault."""
         self._await(self._alive.engine.reset())
 
+    def restart(self) -> None:
+        """Forget every generation, as an engine without a disk does, and begin counted ids anew; the books go on."""
+        self._await(self._alive.engine.restart())
+
+    def change_habits(self, **changes: Any) -> None:
+        """Go on with other settings of how prompts, keys, times and ids are told, such as ``echo_prompt="cut"``.
+
+        Raises:
+            ValueError: A setting is not usable.
+        """
+        self._call(lambda: self._alive.engine.change_habits(**changes))
+
     def change_speed(self, speed: float) -> None:
         """Go on at another speed, with what is under way too."""
         self._call(lambda: self._alive.engine.change_speed(speed))

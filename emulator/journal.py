@@ -51,6 +51,9 @@ class Journal(Protocol):
     async def clear(self) -> None:
         """Forget everything."""
 
+    async def forget_generations(self) -> None:
+        """Forget every generation, and keep the counters."""
+
     async def close(self) -> None:
         """Release what is held."""
 
@@ -66,6 +69,9 @@ class MemoryJournal:
         """Nothing to do."""
 
     async def clear(self) -> None:
+        """Nothing to do."""
+
+    async def forget_generations(self) -> None:
         """Nothing to do."""
 
     async def close(self) -> None:
@@ -104,6 +110,10 @@ class SqliteJournal:
     async def clear(self) -> None:
         """Empty both tables."""
         await self._in_thread(self._clear)
+
+    async def forget_generations(self) -> None:
+        """Empty the table of generations."""
+        await self._in_thread(self._forget_generations)
 
     async def close(self) -> None:
         """Close the file."""
@@ -148,6 +158,10 @@ class SqliteJournal:
         with self._open as connection:
             connection.execute("DELETE FROM generations")
             connection.execute("DELETE FROM books")
+
+    def _forget_generations(self) -> None:
+        with self._open as connection:
+            connection.execute("DELETE FROM generations")
 
     def _close(self) -> None:
         if self._connection is not None:

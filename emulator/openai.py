@@ -21,6 +21,7 @@ from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.generation import Generation, Order, Status
 from prefect_video.emulator.links import LinkSigner
+from prefect_video.emulator.list_faults import distort_page
 from prefect_video.emulator.openai_profiles import PROFILES, Profile
 from prefect_video.emulator.openai_requests import read_create
 from prefect_video.emulator.refusal import Cause, Refusal
@@ -77,14 +78,14 @@ class OpenAIDialect:
         def listed(generations: list[Generation], rule: FaultRule | None) -> Response:
             if self._profile.paging == "none":
                 told = [self._job(one, rule) for one in reversed(generations)]
-                return JSONResponse({"object": "list", "data": told})
-            page, more = _page(request, generations)
+                return JSONResponse(distort_page({"object": "list", "data": told}, rule))
+            page, more = _page(request, generations, rule)
             told = [self._job(one, rule) for one in page]
             answer: dict[str, Any] = {"object": "list", "data": told}
             if self._profile.paging == "cursor":
                 ends = {"first_id": told[0]["id"] if told else None, "last_id": told[-1]["id"] if told else None}
                 answer |= {**ends, "has_more": more}
-            return JSONResponse(answer)
+            return JSONResponse(distort_page(answer, rule))
 
         return await self._desk.list_all(request, listed)
 
@@ -170,6 +171,9 @@ class OpenAIDialect:
     def _job(self, generation: Generation, rule: FaultRule | None, *, model: str | None = None) -> dict[str, Any]:
         expires = (generation.finished or time.time()) + self._engine.settings.link_ttl_seconds
         told = words.job(generation, self._profile, rule, expires=expires)
+        told["created_at"] = int(self._engine.told_time(generation.created))
+        if "prompt" in told:
+            told["prompt"] = self._engine.echo_prompt(generation)
         if self._profile.wraps_ids:
             told["id"] = words.wrapped_id(generation.id, generation.order.model if model is None else model)
         if self._profile.cloud and generation.status == "completed":
@@ -193,7 +197,7 @@ def dialects(engine: Engine, signer: LinkSigner) -> dict[str, tuple[str, OpenAID
     return {f"openai:{profile.name}": (profile.prefix, OpenAIDialect(engine, signer, profile)) for profile in PROFILES}
 
 
-def _page(request: Request, generations: list[Generation]) -> tuple[list[Generation], bool]:
+def _page(request: Request, generations: list[Generation], rule: FaultRule | None) -> tuple[list[Generation], bool]:
     """What the query asks for of all generations, newest first; and whether there are more."""
     limit, order = request.query_params.get("limit", "20"), request.query_params.get("order", "desc")
     if not (limit.isascii() and limit.isdecimal() and int(limit) <= LARGEST_PAGE):
@@ -203,7 +207,8 @@ def _page(request: Request, generations: list[Generation]) -> tuple[list[Generat
     wanted = generations if order == "desc" else generations[::-1]
     ids = [one.id for one in wanted]
     after = words.unwrapped_id(request.query_params.get("after", ""))
-    start = ids.index(after) + 1 if after in ids else 0
+    is_cursor_gone = rule is not None and rule.kind == "shifted_page"
+    start = ids.index(after) + 1 if after in ids and not is_cursor_gone else 0
     page = wanted[start : start + int(limit)]
     return page, start + len(page) < len(wanted)
 

@@ -92,6 +92,7 @@ def _sglang(name: str, *, cloud: bool = False) -> Profile:
         id_prefix="",
         file_wanted=True,
         nested_extras=True,
+        fields=FIELDS | EXTRAS | {"output_path"},
         error="detail",
         fault="message",
         delete="forgets",

@@ -45,6 +45,7 @@ class CreateBody(BaseModel):
     num_frames: int | None = Field(default=None, ge=1, le=7200)
     num_inference_steps: int | None = Field(default=None, ge=1)
     guidance_scale: float | None = Field(default=None, ge=0)
+    output_path: str | None = None
 
     @field_validator("model")
     @classmethod
@@ -107,7 +108,7 @@ def order_of(body: CreateBody, profile: Profile) -> Order:
     width, height = map(int, body.size.split("x"))
     if width % 2 or height % 2 or min(width, height) < 64:
         raise Refusal("invalid", f"Invalid size: '{body.size}'; both sides must be even and at least 64")
-    extras = body.model_dump(include=set(EXTRAS), exclude_none=True)
+    extras = body.model_dump(include={*EXTRAS, "output_path"} & profile.fields, exclude_none=True)
     return Order(
         model=body.model,
         prompt=body.prompt,

@@ -73,7 +73,9 @@ def _respelled(told: dict[str, Any], generation: Generation, profile: Profile) -
             return {**told, "quality": "default", "media_type": "video/mp4", "file_name": file_name, **measured}
         case "sglang" | "sglang_cloud":
             del told["prompt"]
-            return {**told, "quality": "standard", "url": None, "file_path": file_name, "num_outputs": 1}
+            folder = order.metadata.get("output_path", "outputs")
+            file_path = f"/srv/{folder}/{file_name}"
+            return {**told, "quality": "standard", "url": None, "file_path": file_path, "num_outputs": 1}
         case "trtllm":
             told["duration"] = float(told.pop("seconds"))
             del told["remixed_from_video_id"]

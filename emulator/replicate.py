@@ -27,6 +27,7 @@ from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.generation import FINISHED, Generation, Order, Status
 from prefect_video.emulator.links import LinkSigner
+from prefect_video.emulator.list_faults import distort_page
 from prefect_video.emulator.model_input import read_order
 from prefect_video.emulator.refusal import Cause, Refusal
 from prefect_video.emulator.routes import route
@@ -116,14 +117,16 @@ class ReplicateDialect:
         cursor, after = request.query_params.get("cursor"), _moment(request.query_params.get("created_after"))
 
         def listed(generations: list[Generation], rule: FaultRule | None) -> Response:
-            wanted = [one for one in generations if after is None or one.created >= after]
+            wanted = [one for one in generations if after is None or self._engine.told_time(one.created) >= after]
             ids = [one.id for one in wanted]
-            start = ids.index(cursor) + 1 if cursor in ids else 0
+            is_cursor_gone = rule is not None and rule.kind == "shifted_page"
+            start = ids.index(cursor) + 1 if cursor in ids and not is_cursor_gone else 0
             page = wanted[start : start + PAGE_SIZE]
             more = len(wanted) > start + PAGE_SIZE
             link = request.url.include_query_params(cursor=page[-1].id) if more else None
             results = [self._described(one, rule, _root(request)) for one in page]
-            return JSONResponse({"previous": None, "next": str(link) if link else None, "results": results})
+            answer = {"previous": None, "next": str(link) if link else None, "results": results}
+            return JSONResponse(distort_page(answer, rule, items="results"))
 
         return await self._desk.list_all(request, listed)
 
@@ -182,14 +185,14 @@ class ReplicateDialect:
             "model": generation.order.model,
             "version": prediction["version"],
             "status": disguised(word, rule),
-            "input": {} if removed else generation.order.metadata["input"],
+            "input": {} if removed else self._echo_input(generation),
             "output": None,
             "logs": "",
             "error": _error(generation),
             "metrics": {},
             "data_removed": removed,
             "source": "api",
-            "created_at": _stamp(generation.created),
+            "created_at": _stamp(self._engine.told_time(generation.created)),
             "started_at": _stamp(generation.starts_at) if generation.status != "queued" else None,
             "completed_at": _stamp(ended) if ended is not None else None,
             "urls": {"get": url, "cancel": f"{url}/cancel"},
@@ -199,6 +202,11 @@ class ReplicateDialect:
             if not removed:
                 answer["output"] = self._desk.links(generation, rule, at=ended).video
         return answer
+
+    def _echo_input(self, generation: Generation) -> dict[str, Any]:
+        prompt = self._engine.echo_prompt(generation)
+        told = {**generation.order.metadata["input"], "prompt": prompt}
+        return {name: value for name, value in told.items() if value is not None}
 
 
 async def _read_order(request: Request) -> Order:

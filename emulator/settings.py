@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from prefect_video.emulator.echo import PromptEcho
 from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.timing import WorkDistribution
 
@@ -36,6 +37,10 @@ class EmulatorSettings(BaseModel):
         retry_after_seconds: Fixed answer of a full account; None estimates when a slot gets free.
         retry_after_header: Whether ``retry_after`` also goes out as a ``Retry-After`` header.
         echo_metadata: Whether retrieve echoes ``metadata``.
+        echo_prompt: How prompts are told again: as they came, with white space collapsed, in Unicode NFC, in lower
+            case, cut to 20 characters, rewritten with words put before them, or not at all.
+        clock_offset_seconds: How far the clock that generations are timed by is ahead.
+        ids: ``random``, or ``counting`` from 1 on, and from 1 again after a restart.
         listing: ``on``, or the status with which the list endpoint is refused.
         forbidden: Marker words; a prompt with one of them (in any case) is refused by policy.
         webhook_attempts: Deliveries tried per event before it is given up.
@@ -65,6 +70,9 @@ class EmulatorSettings(BaseModel):
     retry_after_seconds: float | None = Field(default=None, ge=0)
     retry_after_header: bool = False
     echo_metadata: bool = True
+    echo_prompt: PromptEcho = "exact"
+    clock_offset_seconds: float = 0.0
+    ids: Literal["random", "counting"] = "random"
     listing: Literal["on", "404", "405", "501"] = "on"
     forbidden: tuple[str, ...] = ("[policy]",)
     webhook_attempts: int = Field(default=5, ge=1)

@@ -18,6 +18,7 @@ from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.generation import Generation, Order, Status
 from prefect_video.emulator.links import Links, LinkSigner
+from prefect_video.emulator.list_faults import distort_page
 from prefect_video.emulator.refusal import Cause, Refusal
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.sora_requests import ListQuery, SubmitBody, read_json, validated
@@ -99,16 +100,17 @@ class SoraDialect:
             if self._settings.listing != "on":
                 raise Refusal("unavailable", "Listing is not available", status=int(self._settings.listing))
             query = validated(ListQuery, dict(request.query_params))
-            found = [generation for generation in generations if query.matches(generation)]
-            page = found[query.offset : query.offset + query.limit]
-            return JSONResponse(
-                {
-                    "object": "list",
-                    "data": [self._item(generation, rule) for generation in page],
-                    "has_more": query.offset + len(page) < len(found),
-                    "total_count": len(found),
-                }
-            )
+            found = [item for item in generations if query.matches(item, self._engine.told_time(item.created))]
+            # An item before the page was deleted since the page before it was read.
+            offset = query.offset + (query.offset > 0 and rule is not None and rule.kind == "shifted_page")
+            page = found[offset : offset + query.limit]
+            body = {
+                "object": "list",
+                "data": [self._item(generation, rule) for generation in page],
+                "has_more": offset + len(page) < len(found),
+                "total_count": len(found),
+            }
+            return JSONResponse(distort_page(body, rule))
 
         return await self._desk.list_all(request, listed)
 
@@ -140,18 +142,18 @@ class SoraDialect:
         return Delivery(body=body, signature_header=SIGNATURE_HEADER, signature=signature)
 
     def _accepted(self, generation: Generation) -> dict[str, Any]:
-        answer = {**_head(generation, None), "parameters": _parameters(generation)}
+        answer = {**self._head(generation, None), "parameters": _parameters(generation)}
         if self._settings.hint:
             answer["estimated_completion_time"] = math.ceil(generation.ends_at)
         return answer
 
     def _described(self, generation: Generation, rule: FaultRule | None) -> dict[str, Any]:
         answer = {
-            **_head(generation, rule),
-            "prompt": generation.order.prompt,
+            **self._head(generation, rule),
+            "prompt": self._engine.echo_prompt(generation),
             "parameters": _parameters(generation),
         }
-        if self._settings.echo_metadata:
+        if self._engine.settings.echo_metadata:
             answer["metadata"] = generation.order.metadata
         if generation.status == "completed":
             answer["result"] = self._result(generation, self._desk.links(generation, rule))
@@ -165,12 +167,21 @@ class SoraDialect:
             answer["error"] = _failure(generation)
         return answer
 
+    def _head(self, generation: Generation, rule: FaultRule | None) -> dict[str, Any]:
+        return {
+            "id": generation.id,
+            "object": "video_generation",
+            "created": int(self._engine.told_time(generation.created)),
+            "model": generation.order.model,
+            "status": disguised(generation.status, rule),
+        }
+
     def _item(self, generation: Generation, rule: FaultRule | None) -> dict[str, Any]:
         item: dict[str, Any] = {
             "id": generation.id,
             "status": disguised(generation.status, rule),
-            "created": int(generation.created),
-            "prompt": generation.order.prompt,
+            "created": int(self._engine.told_time(generation.created)),
+            "prompt": self._engine.echo_prompt(generation),
         }
         if generation.status == "completed":
             item["result"] = self._result(generation, self._desk.links(generation, rule))
@@ -200,16 +211,6 @@ class SoraDialect:
             if self._settings.retry_after_header:
                 headers["Retry-After"] = str(math.ceil(error.retry_after))
         return JSONResponse({"error": body}, error.status, headers)
-
-
-def _head(generation: Generation, rule: FaultRule | None) -> dict[str, Any]:
-    return {
-        "id": generation.id,
-        "object": "video_generation",
-        "created": int(generation.created),
-        "model": generation.order.model,
-        "status": disguised(generation.status, rule),
-    }
 
 
 def _parameters(generation: Generation) -> dict[str, Any]:

@@ -54,10 +54,13 @@ class ListQuery(BaseModel):
     status: Status | None = None
     created_after: float | None = None
 
-    def matches(self, generation: Generation) -> bool:
-        """Tell whether a generation belongs into the list; `created_after` excludes its own second."""
+    def matches(self, generation: Generation, created: float) -> bool:
+        """Return whether a generation, with the time that the list shows, belongs into it.
+
+        `created_after` excludes its own second.
+        """
         return (self.status is None or generation.status == self.status) and (
-            self.created_after is None or int(generation.created) > self.created_after
+            self.created_after is None or int(created) > self.created_after
         )
 
 

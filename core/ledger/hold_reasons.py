@@ -26,6 +26,8 @@ class HoldReason(StrEnum):
     VIDEO_UNREACHABLE = "video_unreachable"
     WRONG_VIDEO = "wrong_video"
     ORPHAN = "orphan"
+    ORPHAN_UNNAMED = "orphan_unnamed"
+    ID_CONFLICT = "id_conflict"
     NOT_ON_RECORD = "not_on_record"
     GIVEN_UP = "given_up"
     COST_DISPUTED = "cost_disputed"
@@ -102,6 +104,13 @@ HOLDS: Final[Mapping[HoldReason, Hold]] = MappingProxyType(
                 _ACCEPTED._replace(meaning="to fetch it, once nothing else of this shot is in progress"),
                 _GIVE_UP,
             ),
+        ),
+        HoldReason.ORPHAN_UNNAMED: Hold(
+            "{cause}. It counts as spent. Look at the provider's console, then run:", (_GIVE_UP,)
+        ),
+        HoldReason.ID_CONFLICT: Hold(
+            "{cause}; it is not sent again by itself. Look at the provider's console, then run:",
+            (_BUY_AGAIN._replace(meaning="the next run buys it anew"), _GIVE_UP),
         ),
         HoldReason.NOT_ON_RECORD: Hold("{cause}. Once the ledger can be written, run:", (_ACCEPTED,)),
         HoldReason.COST_DISPUTED: Hold(

@@ -131,17 +131,16 @@ class Queries(LedgerPart):
             )
             return [Step.model_validate(row._asdict()) for row in found]
 
-    async def known_generation_ids(self, account: str, *, since: datetime) -> set[str]:
-        """Ids of the account's generations that were recorded since a time."""
+    async def recorded_generations(self, account: str) -> dict[str, datetime]:
+        """Return the ids of the account's generations, and when each was recorded."""
         async with self._database.reading() as connection:
             found = await connection.execute(
-                select(generations.c.generation_id).where(
-                    generations.c.account == account,
-                    generations.c.submitted_at >= since,
-                    generations.c.generation_id.is_not(None),
-                )
+                select(
+                    generations.c.generation_id,
+                    func.coalesce(generations.c.submitted_at, generations.c.created_at).label("recorded_at"),
+                ).where(generations.c.account == account, generations.c.generation_id.is_not(None))
             )
-            return {str(generation_id) for generation_id in found.scalars()}
+            return {str(row.generation_id): row.recorded_at for row in found}
 
     async def occupied(self, account: str) -> int:
         """How many generations the provider may be working on for an account."""

@@ -39,7 +39,10 @@ OCCUPYING: Final = frozenset({State.SUBMITTING, State.UNKNOWN, State.SUBMITTED})
 TRANSITIONS: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
     {
         State.RESERVED: frozenset({State.SUBMITTING, State.RELEASED}),
-        State.SUBMITTING: frozenset({State.SUBMITTED, State.UNKNOWN, State.RESERVED, State.RELEASED, State.FAILED}),
+        # A submit whose answer names the generation of another row is lost at once.
+        State.SUBMITTING: frozenset(
+            {State.SUBMITTED, State.UNKNOWN, State.RESERVED, State.RELEASED, State.FAILED, State.LOST}
+        ),
         State.UNKNOWN: frozenset({State.SUBMITTED, State.RESERVED, State.RELEASED, State.FAILED, State.LOST}),
         State.SUBMITTED: frozenset({State.COMPLETED, State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST}),
         State.COMPLETED: frozenset({State.STORED, State.EXPIRED, State.LOST}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Self, TypeVar
 
@@ -21,8 +21,10 @@ from prefect_video.errors import (
     SubmitUnknown,
     UnreadableAnswer,
 )
+from prefect_video.generations import Generation
 from prefect_video.http import retry_after_seconds
 from prefect_video.http_bodies import decode_json, usable_number
+from prefect_video.providers.pages import ListItem, UnreadableItem
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +125,27 @@ def _unreadable(response: httpx.Response, provider: str, reason: str) -> Unreada
         provider=provider,
         request_id=request_id(response),
     )
+
+
+def read_item(item: Any, wire: type[Told], told: Callable[[Told], Generation]) -> ListItem:
+    """Read one item of a list; one that does not keep to the contract counts as a generation that may be any.
+
+    Args:
+        item: The decoded JSON.
+        wire: What it should be.
+        told: Makes the generation of it.
+    """
+    try:
+        return told(wire.model_validate(item))
+    except ValidationError:
+        fields: Mapping[str, Any] = item if isinstance(item, Mapping) else {}
+        name = fields.get("id")
+        made = fields.get("created_at", fields.get("created"))
+        logger.warning("an item of a list cannot be read: %s", name)
+        return UnreadableItem(
+            id=name if isinstance(name, str) and name else None,
+            created_at=moment(made) if isinstance(made, int | float | str) and not isinstance(made, bool) else None,
+        )
 
 
 def accepted_unread(error: UnreadableAnswer, response: httpx.Response, *, provider: str) -> SubmitUnknown:

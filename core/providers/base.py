@@ -27,9 +27,6 @@ OPTIONAL_FIELDS: Final = (
 )
 """Fields of a shot that not every provider takes."""
 
-SEARCH_BACK: Final = timedelta(hours=2)
-"""How far before a submit its generation is searched for: farther than clocks are apart."""
-
 Reconciling = Literal["key", "likeness", "none"]
 """How a provider can tell whether an unanswered submit was accepted: it echoes our idempotency key, it can be
 searched for a generation like the one asked for, or it cannot tell."""
@@ -145,7 +142,7 @@ class Provider(Protocol):
         Raises:
             RequestRefused: Nothing was accepted.
             GenerationFailed: It was accepted and failed at once; the error carries its id.
-            SubmitUnknown: Nobody knows; see `find`.
+            SubmitUnknown: Nobody knows; see `find_unclaimed`.
         """
 
     def source(self, generation: Generation) -> VideoSource:
@@ -174,22 +171,24 @@ class Provider(Protocol):
     def list(self, *, status: Status | None = None, created_after: datetime | None = None) -> AsyncIterator[Generation]:
         """All generations of the account, newest first, page by page."""
 
-    async def find(
-        self, shot: Shot, *, idempotency_key: str, sent_at: datetime, known_ids: Collection[str]
+    async def find_unclaimed(
+        self, shot: Shot, *, idempotency_key: str, sent_at: datetime, known: Mapping[str, datetime]
     ) -> Generation | None:
-        """Looks for the generation that an unanswered submit may have started.
+        """Finds the generation that an unanswered submit may have started.
 
         Args:
             shot: What was asked.
             idempotency_key: What was sent along.
             sent_at: When the request left, by this machine's clock; the provider's may show another time.
-            known_ids: Generations that belong to other rows of the ledger.
+            known: Generations that belong to other rows of the ledger, and when each was recorded.
 
         Returns:
-            The generation, or None when the provider shows that there is none at this moment.
+            The generation, or None when the provider shows that there is none at this moment. One that echoes the key
+            is returned even where it is known.
 
         Raises:
-            NeedsAttention: This provider cannot tell.
+            NeedsAttention: This provider cannot tell, or has one that may be it.
+            UnreadableAnswer: Its list does not hold together.
             ProviderUnavailable: No answer.
         """
 

@@ -16,26 +16,17 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from prefect_video.downloads import VideoSource
-from prefect_video.errors import (
-    InvalidInput,
-    LinkRefused,
-    NotFound,
-    RequestRefused,
-    UnreadableAnswer,
-)
+from prefect_video.errors import InvalidInput, NotFound, UnreadableAnswer
 from prefect_video.generations import Generation, ProviderFault, Status, WebhookEvent
-from prefect_video.http import ApiClient, HttpSettings, check_endpoint, check_key
-from prefect_video.links import origin
+from prefect_video.http import HttpSettings, check_endpoint
 from prefect_video.providers import fal_wire
 from prefect_video.providers.answers import accepted_unread
-from prefect_video.providers.base import Account, Capabilities, link_source
+from prefect_video.providers.base import Capabilities
 from prefect_video.providers.fal_webhooks import KEYS_URL, PublishedKeys, read_webhook
 from prefect_video.providers.fitting import check_fit
+from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.model_inputs import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, HostedModels
-from prefect_video.providers.prices import listed_usd
 from prefect_video.providers.references import reference_urls
-from prefect_video.providers.unlisted import UnlistedProvider
 from prefect_video.shots import Shot
 
 logger = logging.getLogger(__name__)
@@ -47,7 +38,7 @@ _MODEL: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+")
 _JOB: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+/requests/[A-Za-z0-9_-]+")
 
 
-class FalProvider(UnlistedProvider):
+class FalProvider(HttpProvider):
     """fal's queue.
 
     There is no list of jobs, so an unanswered submit needs a human; only what has not started can be cancelled.
@@ -78,12 +69,8 @@ class FalProvider(UnlistedProvider):
         settings: HttpSettings | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._queue_url = check_endpoint(queue_url, named=f"{name} queue")
-        key = check_key(api_key, named=f"{name} API key")
-        self.name = name
-        self.account = Account.of(name, self._queue_url, key)
         self._models = HostedModels("fal", models)
-        self.capabilities = Capabilities(
+        capabilities = Capabilities(
             sizes=dict.fromkeys(RESOLUTIONS, LONGEST_SECONDS),
             aspect_ratios=ASPECT_RATIOS,
             can_list=False,
@@ -94,28 +81,20 @@ class FalProvider(UnlistedProvider):
             fetches_webhook_keys=True,
             aliases=self._models.own_aliases,
         )
-        self._usd_per_second = usd_per_second
+        super().__init__(
+            name=name,
+            api_key=api_key,
+            base_url=queue_url,
+            capabilities=capabilities,
+            error_from=lambda response: fal_wire.read_error(response, provider=name),
+            address_label="queue",
+            scheme="Key",
+            usd_per_second=usd_per_second,
+            settings=settings,
+            transport=transport,
+        )
         self._keys = PublishedKeys(provider=name, url=check_endpoint(keys_url, named=f"{name} keys"))
-        headers = {"Authorization": f"Key {key}", "Accept": "application/json"}
-        self._api = ApiClient(
-            provider=name,
-            base_url=self._queue_url,
-            headers=headers,
-            refuse=lambda response: fal_wire.read_error(response, provider=name),
-            settings=settings,
-            transport=transport,
-        )
-        self._results = ApiClient(
-            provider=name,
-            base_url=self._queue_url,
-            headers=headers,
-            refuse=lambda response: fal_wire.read_result_error(response, provider=name),
-            settings=settings,
-            transport=transport,
-        )
-
-    async def prepare(self) -> None:
-        """Nothing to read; see `Provider.prepare`."""
+        self._results = self._open_client(lambda response: fal_wire.read_result_error(response, provider=name))
 
     async def check_access(self) -> None:
         """The queue has nothing to read without a job; see `Provider.check_access`."""
@@ -130,11 +109,6 @@ class FalProvider(UnlistedProvider):
         if not _MODEL.fullmatch(name) or ".." in name:
             raise InvalidInput(f"shot {shot.id!r}: model: {name!r} is not a model of fal, such as fal-ai/veo3/fast")
         check_fit(shot, self.offered(shot), by=f"{self.name} model {name!r}")
-
-    def estimate(self, shot: Shot) -> Decimal | None:
-        """By the account's price, else the price table; see `Provider.estimate`."""
-        asked = shot.model_copy(update={"model": self._models.name(shot)})
-        return listed_usd(self.name, asked, usd_per_second=self._usd_per_second)
 
     async def submit(
         self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
@@ -156,10 +130,6 @@ class FalProvider(UnlistedProvider):
             id=self._job(ticket, model), provider=self.name, status=Status.QUEUED, model=model, prompt=shot.prompt
         )
 
-    def source(self, generation: Generation) -> VideoSource:
-        """The link, fetched without the key; see `Provider.source`."""
-        return link_source(generation)
-
     async def retrieve(self, generation_id: str) -> Generation:
         """Reads the status, and the result once there is one; see `Provider.retrieve`."""
         response = await self._api.send("GET", f"/{_job_path(generation_id)}/status")
@@ -179,17 +149,14 @@ class FalProvider(UnlistedProvider):
 
     async def cancel(self, generation_id: str) -> Generation:
         """Takes it from the queue if it has not started; see `Provider.cancel`."""
+        was_taken = await self._request_cancel("PUT", f"/{_job_path(generation_id)}/cancel")
         try:
-            await self._api.send("PUT", f"/{_job_path(generation_id)}/cancel")
-        except NotFound:
-            raise
-        except RequestRefused:
-            # Over already: how it ended, the job itself tells.
-            return await self.retrieve(generation_id)
-        try:
+            # Where it was refused, the job itself tells how it has ended.
             return await self.retrieve(generation_id)
         except NotFound:
-            # The cancel was taken; what is out of the queue may no longer be known to it.
+            if not was_taken:
+                raise
+            # What is out of the queue may no longer be known to it.
             return self._seen(generation_id, Status.CANCELLED)
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
@@ -206,8 +173,11 @@ class FalProvider(UnlistedProvider):
 
     async def aclose(self) -> None:
         """Closes connections."""
-        await self._api.aclose()
+        await super().aclose()
         await self._results.aclose()
+
+    def _model(self, shot: Shot) -> str:
+        return self._models.name(shot)
 
     def _seen(self, generation_id: str, status: Status, fault: ProviderFault | None = None) -> Generation:
         return Generation(id=generation_id, provider=self.name, status=status, fault=fault)
@@ -222,12 +192,8 @@ class FalProvider(UnlistedProvider):
 
     def _path(self, url: str | None) -> str | None:
         """The path below the queue's address; None for an address elsewhere."""
-        prefix = f"{urlsplit(self._queue_url).path}/"
-        try:
-            ours = url is not None and origin(url) == origin(self._queue_url)
-        except LinkRefused:
-            return None
-        path = urlsplit(url).path if url and ours else ""
+        prefix = f"{urlsplit(self._base_url).path}/"
+        path = urlsplit(url).path if url and self._is_ours(url) else ""
         below = path.removeprefix(prefix)
         return below if path.startswith(prefix) and below and ".." not in below else None
 

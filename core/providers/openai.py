@@ -6,46 +6,40 @@ is in `openai_wire`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
 import httpx
 
 from prefect_video.downloads import VideoSource
-from prefect_video.errors import InvalidInput, NeedsAttention, NotFound, RequestRefused, UnreadableAnswer
+from prefect_video.errors import InvalidInput, UnreadableAnswer
 from prefect_video.generations import Generation, Status, WebhookEvent
-from prefect_video.http import ApiClient, HttpSettings, Params, check_endpoint, check_key
+from prefect_video.http import HttpSettings, Params
 from prefect_video.providers import standard_webhooks
 from prefect_video.providers.answers import accepted_unread
-from prefect_video.providers.base import SEARCH_BACK, Account, Capabilities, link_source
+from prefect_video.providers.base import link_source
 from prefect_video.providers.fitting import check_fit
-from prefect_video.providers.likeness import is_same_text, may_tell_of
+from prefect_video.providers.http_provider import HttpProvider
+from prefect_video.providers.matching import Match, match_prompt
 from prefect_video.providers.model_inputs import own_aliases
 from prefect_video.providers.openai_jobs import native_id, path_part
 from prefect_video.providers.openai_profiles import profile_of
-from prefect_video.providers.openai_requests import create_body
-from prefect_video.providers.openai_wire import (
-    JobInError,
-    Page,
-    Reader,
-    read_event,
-)
-from prefect_video.providers.prices import listed_usd
+from prefect_video.providers.openai_requests import Body, create_body
+from prefect_video.providers.openai_wire import JobInError, Reader, read_event
+from prefect_video.providers.pages import Cursor, ListItem, ListPage
 from prefect_video.shots import DEFAULT_FPS, Shot
 
 PAGE_SIZE: Final = 100
-CLOCK_MARGIN: Final = timedelta(minutes=2)
-"""How far the times of its generations may be from its clock when an unanswered submit is looked for."""
 DEFAULT_SECONDS: Final = 4.0
 """How long a video is that asks for no length, by the dialect."""
 KEYLESS: Final = "EMPTY"
 """What is sent to engines that want no key, as their own documentation does."""
 
 
-class OpenAIProvider:
+class OpenAIProvider(HttpProvider):
     """A server that speaks the OpenAI Videos dialect.
 
     Args:
@@ -75,61 +69,45 @@ class OpenAIProvider:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.profile = profile_of(profile)
-        self.name = self.profile.provider
-        address = base_url or self.profile.default_url or ""
-        self._base_url = check_endpoint(address, named=f"{self.name} base URL")
-        key = check_key(api_key or ("" if self.profile.needs_key else KEYLESS), named=f"{self.name} API key")
-        self.account = Account.of(self.name, self._base_url, key)
-        self.capabilities = replace(self.profile.capabilities, aliases=own_aliases(models, {}))
+        name = self.profile.provider
+        capabilities = replace(self.profile.capabilities, aliases=own_aliases(models, {}))
         if usd_per_second is not None:
-            self.capabilities = replace(self.capabilities, usd_per_second={1: usd_per_second})
-        self._usd_per_second = usd_per_second
-        self._models = dict(models or {})
-        self._webhook_secrets = tuple(webhook_secrets)
-        self._authorization = {"Authorization": f"Bearer {key}"}
-        self._read = Reader(self.name, f"{self._base_url}/videos", links=self.profile.links)
-        self._api = ApiClient(
-            provider=self.name,
-            base_url=self._base_url,
-            headers={**self._authorization, "Accept": "application/json"},
-            refuse=self._read.error,
+            capabilities = replace(capabilities, usd_per_second={1: usd_per_second})
+        super().__init__(
+            name=name,
+            api_key=api_key or ("" if self.profile.needs_key else KEYLESS),
+            base_url=base_url or self.profile.default_url or "",
+            capabilities=capabilities,
+            error_from=lambda response: self._read.error(response),
+            address_label="base URL",
+            usd_per_second=usd_per_second,
             settings=settings,
             transport=transport,
         )
-
-    async def prepare(self) -> None:
-        """Nothing to read; see `Provider.prepare`."""
+        self._models = dict(models or {})
+        self._webhook_secrets = tuple(webhook_secrets)
+        self._read = Reader(
+            name, f"{self._base_url}/videos", links=self.profile.links, output_folder=self.profile.output_folder
+        )
 
     async def check_access(self) -> None:
-        """Reads a list of one, or all where there are no pages; see `Provider.check_access`."""
+        """Read a list of one, or all where there are no pages."""
         params: Params | None = {"limit": 1} if self.profile.pages else None
         self._read.page(await self._api.send("GET", "/videos", params=params))
-
-    def offered(self, shot: Shot) -> Capabilities:
-        """The same for every model, as far as is known; see `Provider.offered`."""
-        return self.capabilities
 
     def check(self, shot: Shot) -> None:
         """Refuses a shot that the dialect cannot ask for; see `Provider.check`."""
         check_fit(shot, self.capabilities, by=self.profile.title)
 
-    def estimate(self, shot: Shot) -> Decimal | None:
-        """Price by the table or the account's own; see `Provider.estimate`."""
-        return listed_usd(self.name, self._named(shot), usd_per_second=self._usd_per_second)
-
     async def submit(
         self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
     ) -> Generation:
-        """Sends the shot once; the dialect carries no key, no labels and no webhook; see `Provider.submit`."""
-        body = await create_body(self._named(shot), self.profile)
-        try:
-            response = await self._api.send_once("POST", "/videos", json=body.json, form=body.form)
-        except JobInError as job:
-            return job.generation
-        try:
-            return self._read.generation(response)
-        except UnreadableAnswer as error:
-            raise accepted_unread(error, response, provider=self.name) from error
+        """Sends the shot once; the dialect carries no labels and no webhook; see `Provider.submit`.
+
+        Our key goes along only where the server can be told a folder for the video, which it then names.
+        """
+        body = await create_body(self._named(shot), self.profile, idempotency_key=idempotency_key)
+        return self._accepted(await self._buy("/videos", body))
 
     def source(self, generation: Generation) -> VideoSource:
         """The content endpoint with the key, or the server's own link without; see `Provider.source`."""
@@ -154,11 +132,7 @@ class OpenAIProvider:
         generation = await self.retrieve(generation_id)
         if generation.status.ended or not self.profile.delete_aborts:
             return generation
-        try:
-            await self.delete(generation_id)
-        except NotFound:
-            raise
-        except RequestRefused:
+        if not await self._request_cancel("DELETE", f"/videos/{path_part(generation_id)}"):
             # Being cancelled already, or over meanwhile: which of them, the job itself tells.
             return await self.retrieve(generation_id)
         return generation.model_copy(update={"status": Status.CANCELLED, "progress": None})
@@ -172,46 +146,16 @@ class OpenAIProvider:
         """
         await self._api.send("DELETE", f"/videos/{path_part(generation_id)}")
 
-    async def list(
-        self, *, status: Status | None = None, created_after: datetime | None = None
-    ) -> AsyncIterator[Generation]:
-        """All generations, newest first; see `Provider.list`."""
-        seen: set[str] = set()
-        after: str | None = None
-        while True:
-            page = await self._page(after)
-            fresh = [one for one in page.generations if one.id not in seen]
-            seen.update(one.id for one in fresh)
-            recent = [one for one in fresh if not _older(one, created_after)]
-            for generation in recent:
-                if status in (None, generation.status):
-                    yield generation
-            if not self.profile.pages or len(recent) < len(fresh) or not fresh or not _goes_on(page):
-                return
-            after = page.last_id or page.generations[-1].id
+    def compare(self, generation: Generation, shot: Shot) -> Match:
+        """Compares words, length and size; see `Searchable`."""
+        words = match_prompt(shot.prompt, generation.prompt)
+        echoed = generation.parameters
+        same_size = echoed.get("size") in (None, self.profile.size_of(shot))
+        return words if same_size and _lasts_like(echoed, shot) else min(words, Match.POSSIBLE)
 
-    async def find(
-        self, shot: Shot, *, idempotency_key: str, sent_at: datetime, known_ids: Collection[str]
-    ) -> Generation | None:
-        """Looks for an unclaimed generation with the shot's words, length and size; see `Provider.find`."""
-        if self.capabilities.reconciling == "none":
-            raise NeedsAttention(
-                f"{self.profile.title} does not say which prompt a generation was made of, so nobody can tell whether"
-                f" shot {shot.id!r} was accepted"
-            )
-        known = {native_id(one) for one in known_ids}
-        alike: list[Generation] = []
-        async for one in self.list(created_after=sent_at - SEARCH_BACK):
-            if _older(one, self._api.by_their_clock(sent_at) - CLOCK_MARGIN):
-                break
-            if native_id(one.id) not in known and may_tell_of(shot.prompt, one.prompt):
-                alike.append(one)
-        same = [one for one in alike if self._is_of(one, shot)]
-        if alike and not same:
-            raise NeedsAttention(
-                f"{self.name} has generation {alike[0].id}, which may or may not be the one of shot {shot.id!r}"
-            )
-        return min(same, key=lambda one: one.created_at or sent_at, default=None)
+    def native_id(self, generation_id: str) -> str:
+        """Returns the id that the model's own server gave, which proxies spell differently; see `Searchable`."""
+        return native_id(generation_id)
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
         """Verifies a delivery by Standard Webhooks; see `Provider.parse_webhook`."""
@@ -223,26 +167,42 @@ class OpenAIProvider:
             event_id=delivery.id, event_type=event_type, generation_id=generation_id, sent_at=delivery.sent_at
         )
 
-    async def aclose(self) -> None:
-        """Closes connections."""
-        await self._api.aclose()
-
     def _named(self, shot: Shot) -> Shot:
         """The shot with this server's name of its model."""
-        return shot.model_copy(update={"model": self._models.get(shot.model, shot.model)})
+        return shot.model_copy(update={"model": self._model(shot)})
 
-    async def _page(self, after: str | None) -> Page:
-        params: Params = {"limit": PAGE_SIZE, "order": "desc", **({"after": after} if after else {})}
-        page = self._read.page(await self._api.send("GET", "/videos", params=params if self.profile.pages else None))
-        if self.profile.pages:
-            return page
-        newest_first = sorted(page.generations, key=lambda one: one.created_at.timestamp() if one.created_at else 0.0)
-        return replace(page, generations=tuple(reversed(newest_first)))
+    def _model(self, shot: Shot) -> str:
+        return self._models.get(shot.model, shot.model)
 
-    def _is_of(self, generation: Generation, shot: Shot) -> bool:
-        told = generation.parameters
-        same_size = told.get("size") in (None, self.profile.size_of(shot))
-        return is_same_text(generation.prompt, shot.prompt) and same_size and _lasts_like(told, shot)
+    async def _buy(self, path: str, body: Body) -> Generation:
+        try:
+            response = await self._api.send_once("POST", path, json=body.json, form=body.form)
+        except JobInError as job:
+            return job.generation
+        try:
+            return self._read.generation(response)
+        except UnreadableAnswer as error:
+            raise accepted_unread(error, response, provider=self.name) from error
+
+    async def _page(
+        self, cursor: Cursor | None, *, status: Status | None = None, created_after: datetime | None = None
+    ) -> ListPage:
+        if not self.profile.pages:
+            page = self._read.page(await self._api.send("GET", "/videos"))
+            return replace(page, items=_newest_first(page.items), cursors=(), paged=False)
+        params: Params = {"limit": PAGE_SIZE, "order": "desc", **({"after": cursor} if cursor else {})}
+        page = self._read.page(await self._api.send("GET", "/videos", params=params))
+        return replace(page, limit=PAGE_SIZE)
+
+    @property
+    def _page_size(self) -> int:
+        return PAGE_SIZE
+
+
+def _newest_first(items: Sequence[ListItem]) -> tuple[ListItem, ...]:
+    """The items of a list in any order; those without a time come last, and of those with the same the last first."""
+    oldest_first = sorted(items, key=lambda item: item.created_at.timestamp() if item.created_at else 0.0)
+    return tuple(reversed(oldest_first))
 
 
 def _lasts_like(told: Mapping[str, Any], shot: Shot) -> bool:
@@ -254,11 +214,3 @@ def _lasts_like(told: Mapping[str, Any], shot: Shot) -> bool:
     by_default = bool(shot.num_frames) and seconds == DEFAULT_SECONDS
     # Servers tell whole seconds, also of a number of frames.
     return by_default or bool(abs(seconds - shot.length_seconds) < 1)
-
-
-def _older(generation: Generation, moment: datetime | None) -> bool:
-    return moment is not None and generation.created_at is not None and generation.created_at < moment
-
-
-def _goes_on(page: Page) -> bool:
-    return len(page.generations) >= PAGE_SIZE if page.has_more is None else page.has_more

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from pathlib import PurePosixPath
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -46,6 +47,7 @@ class Job(Loose):
     fps: float | None = None
     size: str | None = None
     url: str | None = None
+    file_path: str | None = None
     error: _Fault | str | None = None
 
     @property
@@ -58,6 +60,13 @@ class Job(Loose):
         """What was asked for, as far as it is told."""
         asked = {"seconds": self.length, "size": self.size or None, "num_frames": self.num_frames, "fps": self.fps}
         return {name: value for name, value in asked.items() if value is not None}
+
+    def key_in(self, output_folder: str | None) -> str | None:
+        """The name of the folder below the output folder in which the file lies; None where it lies elsewhere."""
+        folders = PurePosixPath((self.file_path or "").replace("\\", "/")).parts[:-1]
+        if output_folder is None or output_folder not in folders[:-1]:
+            return None
+        return folders[folders.index(output_folder) + 1]
 
     def result(self, url: str) -> VideoResult:
         size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", self.size or "")

@@ -40,6 +40,8 @@ class Profile:
         webhooks: Whether events are sent.
         needs_key: Whether it wants a key; engines at home mostly do not.
         default_url: Where it is when nothing else is said.
+        output_folder: A folder on the server below which each video gets a folder named by our key, where a request may
+            choose one and jobs tell it: that is how our key comes back.
         one_model: Whether it serves a single model, whatever its name: the name that a shot has by default is not sent.
     """
 
@@ -56,6 +58,7 @@ class Profile:
     webhooks: bool = False
     needs_key: bool = False
     default_url: str | None = None
+    output_folder: str | None = None
     one_model: bool = False
 
     def size_of(self, shot: Shot) -> str:
@@ -77,13 +80,13 @@ def _hosted() -> Capabilities:
     )
 
 
-def _engine(*, can_cancel: bool, echoes_prompt: bool) -> Capabilities:
-    """An engine on a GPU of one's own; without the prompt in its list, two jobs look alike."""
+def _engine(*, can_cancel: bool, echoes_key: bool = False) -> Capabilities:
+    """An engine on a GPU of one's own."""
     return Capabilities(
         sizes={"1080p": 20, "720p": 20, "480p": 20},
         aspect_ratios=_RATIOS,
         can_cancel=can_cancel,
-        reconciling="likeness" if echoes_prompt else "none",
+        reconciling="key" if echoes_key else "likeness",
         takes_webhook_url=False,
         takes=(*EXTRAS, "references", "size"),
         work_seconds_per_second=(1.0, 30.0),
@@ -102,7 +105,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "vllm_omni": Profile(
         provider="vllm_omni",
         title="vLLM-Omni",
-        capabilities=_engine(can_cancel=True, echoes_prompt=True),
+        capabilities=_engine(can_cancel=True),
         body="form",
         size_step=16,
         one_model=True,
@@ -111,17 +114,18 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "sglang": Profile(
         provider="sglang",
         title="SGLang",
-        capabilities=_engine(can_cancel=False, echoes_prompt=False),
+        capabilities=_engine(can_cancel=False, echoes_key=True),
         seconds="whole",
         nested_extras=True,
         size_step=16,
         one_model=True,
+        output_folder="prefect-video",
         links=True,
     ),
     "trtllm": Profile(
         provider="trtllm",
         title="TensorRT-LLM",
-        capabilities=_engine(can_cancel=True, echoes_prompt=True),
+        capabilities=_engine(can_cancel=True),
         body="json",
         seconds="number",
         size_step=16,

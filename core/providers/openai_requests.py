@@ -31,14 +31,21 @@ class _Reference:
     media_type: str
 
 
-async def create_body(shot: Shot, profile: Profile) -> Body:
+async def create_body(shot: Shot, profile: Profile, *, idempotency_key: str) -> Body:
     """The body that asks for a shot.
+
+    Args:
+        shot: What is wanted.
+        profile: How the server wants to be asked.
+        idempotency_key: Names the folder of the video, where the profile has one for that.
 
     Raises:
         RequestRefused: A reference cannot be read; nothing was sent.
     """
     reference = await asyncio.to_thread(_read, shot, profile) if shot.references else None
     fields = _fields(shot, profile)
+    if profile.output_folder is not None:
+        fields["output_path"] = f"{profile.output_folder}/{idempotency_key}"
     if profile.body == "json" or (profile.body == "form_with_file" and reference is None):
         if reference is not None:
             fields["input_reference"] = base64.b64encode(reference.content).decode()

@@ -18,18 +18,27 @@ from prefect_video.errors import GenerationEnded, InvalidInput, ProviderError
 from prefect_video.generations import Generation, Status
 from prefect_video.http import retry_after_seconds
 from prefect_video.http_bodies import LONGEST_LOOK_SECONDS
-from prefect_video.providers.answers import Wire, json_of, moment, read, read_document, share_of
+from prefect_video.providers.answers import (
+    Wire,
+    json_of,
+    moment,
+    read,
+    read_document,
+    read_item,
+    share_of,
+)
+from prefect_video.providers.matching import KEY_FIELD
 from prefect_video.providers.openai_jobs import Job, number_of, path_part
 from prefect_video.providers.openai_refusals import table_of
+from prefect_video.providers.pages import ListPage
 from prefect_video.providers.statuses import Evidence, fault_of, status_of
 
 logger = logging.getLogger(__name__)
 
 
 class _Page(Wire):
-    data: list[Job]
+    data: list[Any]
     has_more: bool | None = None
-    last_id: str | None = None
 
 
 class _Event(Wire):
@@ -38,15 +47,6 @@ class _Event(Wire):
 
     type: str = Field(min_length=1)
     data: About
-
-
-@dataclass(frozen=True)
-class Page:
-    """One page of a list; `has_more` is None where the server does not say."""
-
-    generations: tuple[Generation, ...]
-    has_more: bool | None
-    last_id: str | None
 
 
 class JobInError(GenerationEnded):
@@ -69,11 +69,13 @@ class Reader:
         provider: Its name.
         videos_url: Address of its videos, to which `/{id}/content` is appended.
         links: Whether a finished job may name a link of its own.
+        output_folder: The folder whose subfolders are named by our keys, where jobs say where their file is.
     """
 
     provider: str
     videos_url: str
     links: bool = False
+    output_folder: str | None = None
 
     def content_url(self, generation_id: str) -> str:
         """Where the API serves a video to whoever has the key."""
@@ -92,14 +94,15 @@ class Reader:
         job = read(Job, response, provider=self.provider)
         return self._told(job, called=called, retry_after=_poll_after(response))
 
-    def page(self, response: httpx.Response) -> Page:
-        """The jobs of one page of a list.
+    def page(self, response: httpx.Response) -> ListPage:
+        """Read the jobs of one page of a list, each by itself: an odd one hides no others.
 
         Raises:
-            UnreadableAnswer: It is not one of the dialect.
+            UnreadableAnswer: It is no page of the dialect.
         """
         page = read(_Page, response, provider=self.provider)
-        return Page(tuple(self._told(job) for job in page.data), page.has_more, page.last_id)
+        items = tuple(read_item(item, Job, self._told) for item in page.data)
+        return ListPage(items, has_more=page.has_more, cursors=tuple(item.id for item in items))
 
     def error(self, response: httpx.Response) -> ProviderError:
         """What an unsuccessful answer means: a job that failed, or a refusal by the table."""
@@ -133,6 +136,7 @@ class Reader:
             progress=share_of(job.progress),
             prompt=job.prompt,
             parameters=job.parameters(),
+            metadata={KEY_FIELD: key} if (key := job.key_in(self.output_folder)) else {},
             result=job.result(own_link or self.content_url(name)) if status is Status.COMPLETED else None,
             fault=fault_of(job.status, job.fault()) if status is Status.FAILED else None,
             retry_after=retry_after,

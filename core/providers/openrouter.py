@@ -20,24 +20,21 @@ from urllib.parse import urljoin
 
 import httpx
 
-from prefect_video.downloads import VideoSource
 from prefect_video.errors import (
     InvalidInput,
-    LinkRefused,
     UnreadableAnswer,
     Unsupported,
 )
 from prefect_video.generations import Generation, Status, VideoResult, WebhookEvent
-from prefect_video.http import ApiClient, HttpSettings, check_endpoint, check_key
-from prefect_video.links import origin
+from prefect_video.http import HttpSettings
 from prefect_video.providers import openrouter_wire
 from prefect_video.providers.answers import accepted_unread
-from prefect_video.providers.base import Account, Capabilities, link_source
+from prefect_video.providers.base import Capabilities
 from prefect_video.providers.fitting import check_fit
+from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.model_inputs import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, own_aliases
 from prefect_video.providers.prices import listed_usd
 from prefect_video.providers.references import reference_urls
-from prefect_video.providers.unlisted import UnlistedProvider
 from prefect_video.shots import Shot
 
 logger = logging.getLogger(__name__)
@@ -50,7 +47,7 @@ _ALIASES: Final[Mapping[str, str]] = {"sora-2": "openai/sora-2", "sora-2-pro": "
 _SIGNATURE: Final = re.compile(r"t=(\d{1,11}),v1=([0-9a-fA-F]{64})", re.ASCII)
 
 
-class OpenRouterProvider(UnlistedProvider):
+class OpenRouterProvider(HttpProvider):
     """OpenRouter's video API.
 
     There is no list of jobs and no echo of a key, so an unanswered submit needs a human; a job cannot be cancelled.
@@ -69,6 +66,8 @@ class OpenRouterProvider(UnlistedProvider):
         InvalidInput: The key or the address is not usable.
     """
 
+    sends_key_to_own_links = True
+
     def __init__(
         self,
         *,
@@ -81,11 +80,7 @@ class OpenRouterProvider(UnlistedProvider):
         settings: HttpSettings | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._base_url = check_endpoint(base_url, named=f"{name} address")
-        key = check_key(api_key, named=f"{name} API key")
-        self.name = name
-        self.account = Account.of(name, self._base_url, key)
-        self.capabilities = Capabilities(
+        capabilities = Capabilities(
             sizes=dict.fromkeys(RESOLUTIONS, LONGEST_SECONDS),
             aspect_ratios=ASPECT_RATIOS,
             can_list=False,
@@ -95,21 +90,21 @@ class OpenRouterProvider(UnlistedProvider):
             max_references=None,
             aliases=own_aliases(models, _ALIASES),
         )
-        self._authorization = {"Authorization": f"Bearer {key}"}
-        self._webhook_secrets = tuple(webhook_secrets)
-        self._aliases = {**_ALIASES, **(models or {})}
-        self._usd_per_second = usd_per_second
-        self._models: Mapping[str, openrouter_wire.Model] = {}
-        self._models_read_at: float | None = None
-        self._reading_models = asyncio.Lock()
-        self._api = ApiClient(
-            provider=name,
-            base_url=self._base_url,
-            headers={**self._authorization, "Accept": "application/json"},
-            refuse=lambda response: openrouter_wire.read_error(response, provider=name),
+        super().__init__(
+            name=name,
+            api_key=api_key,
+            base_url=base_url,
+            capabilities=capabilities,
+            error_from=lambda response: openrouter_wire.read_error(response, provider=name),
+            usd_per_second=usd_per_second,
             settings=settings,
             transport=transport,
         )
+        self._webhook_secrets = tuple(webhook_secrets)
+        self._aliases = {**_ALIASES, **(models or {})}
+        self._models: Mapping[str, openrouter_wire.Model] = {}
+        self._models_read_at: float | None = None
+        self._reading_models = asyncio.Lock()
 
     async def prepare(self) -> None:
         """Reads what the models offer and charge, at most once an hour; until then nothing is known about them.
@@ -179,14 +174,7 @@ class OpenRouterProvider(UnlistedProvider):
         except UnreadableAnswer as error:
             raise accepted_unread(error, response, provider=self.name) from error
         self._check_polling_url(job)
-        return job.generation
-
-    def source(self, generation: Generation) -> VideoSource:
-        """The signed link without the key, or the API's own content address with it; see `Provider.source`."""
-        source = link_source(generation)
-        if self._is_ours(source.url):
-            return VideoSource(url=source.url, headers=self._authorization)
-        return source
+        return self._accepted(job.generation)
 
     async def retrieve(self, generation_id: str) -> Generation:
         """Reads one job; see `Provider.retrieve`."""
@@ -219,18 +207,8 @@ class OpenRouterProvider(UnlistedProvider):
         except (ValueError, TypeError, KeyError) as error:
             raise InvalidInput(f"webhook: the body is not an event of the contract ({error})") from error
 
-    async def aclose(self) -> None:
-        """Closes connections."""
-        await self._api.aclose()
-
     def _model(self, shot: Shot) -> str:
         return self._aliases.get(shot.model, shot.model)
-
-    def _is_ours(self, url: str) -> bool:
-        try:
-            return origin(url) == origin(self._base_url)
-        except LinkRefused:
-            return False
 
     def _check_polling_url(self, job: openrouter_wire.Job) -> None:
         """The key goes to our own address only, whatever address the answer names."""

@@ -7,31 +7,29 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
 import httpx
 
-from prefect_video.downloads import VideoSource
-from prefect_video.errors import InvalidInput, LinkRefused, NeedsAttention, NotFound, RequestRefused, UnreadableAnswer
+from prefect_video.errors import InvalidInput, UnreadableAnswer
 from prefect_video.generations import Generation, Status, WebhookEvent
-from prefect_video.http import ApiClient, HttpSettings, check_endpoint, check_key
-from prefect_video.links import origin
+from prefect_video.http import HttpSettings
 from prefect_video.providers import replicate_wire, standard_webhooks
 from prefect_video.providers.answers import accepted_unread
-from prefect_video.providers.base import SEARCH_BACK, Account, Capabilities, link_source
+from prefect_video.providers.base import Capabilities
 from prefect_video.providers.fitting import check_fit
-from prefect_video.providers.likeness import holds_all, may_tell_of
+from prefect_video.providers.http_provider import HttpProvider
+from prefect_video.providers.matching import Match, match_prompt, match_values
 from prefect_video.providers.model_inputs import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, HostedModels
-from prefect_video.providers.prices import listed_usd
+from prefect_video.providers.pages import Cursor, ListPage
 from prefect_video.providers.references import reference_urls
+from prefect_video.providers.replicate_wire import Prediction
 from prefect_video.shots import Shot
 
 BASE_URL: Final = "https://api.replicate.com/v1"
-CLOCK_MARGIN: Final = timedelta(minutes=2)
-"""How far the times of its generations may be from its clock when an unanswered submit is looked for."""
 SHORTEST_DEADLINE_SECONDS: Final = 5
 
 _VERSION: Final = re.compile(r"[0-9a-f]{40,64}")
@@ -39,7 +37,7 @@ _HASH: Final = re.compile(r"[0-9a-f]{8,64}")
 _MODEL: Final = re.compile(r"(?P<owner>[\w.-]+)/(?P<name>[\w.-]+)(?::(?P<version>[\w.-]+))?", re.ASCII)
 
 
-class ReplicateProvider:
+class ReplicateProvider(HttpProvider):
     """Replicate's predictions.
 
     An unanswered submit is looked for among the account's predictions by its whole input. Inputs and videos are gone an
@@ -60,6 +58,8 @@ class ReplicateProvider:
         InvalidInput: The key, the address or the deadline is not usable.
     """
 
+    sends_key_to_own_links = True
+
     def __init__(
         self,
         *,
@@ -75,12 +75,8 @@ class ReplicateProvider:
     ) -> None:
         if cancel_after_seconds is not None and cancel_after_seconds < SHORTEST_DEADLINE_SECONDS:
             raise InvalidInput(f"{name}: cancel_after_seconds is at least {SHORTEST_DEADLINE_SECONDS}")
-        self._base_url = check_endpoint(base_url, named=f"{name} address")
-        key = check_key(api_key, named=f"{name} API token")
-        self.name = name
-        self.account = Account.of(name, self._base_url, key)
         self._models = HostedModels("replicate", models)
-        self.capabilities = Capabilities(
+        capabilities = Capabilities(
             sizes=dict.fromkeys(RESOLUTIONS, LONGEST_SECONDS),
             aspect_ratios=ASPECT_RATIOS,
             can_list=True,
@@ -89,21 +85,19 @@ class ReplicateProvider:
             video_kept=replicate_wire.FILES_KEPT,
             aliases=self._models.own_aliases,
         )
-        self._authorization = {"Authorization": f"Bearer {key}"}
-        self._webhook_secrets = tuple(webhook_secrets)
-        self._usd_per_second = usd_per_second
-        self._deadline = {"Cancel-After": f"{cancel_after_seconds}s"} if cancel_after_seconds else {}
-        self._api = ApiClient(
-            provider=name,
-            base_url=self._base_url,
-            headers={**self._authorization, "Accept": "application/json"},
-            refuse=lambda response: replicate_wire.read_error(response, provider=name),
+        super().__init__(
+            name=name,
+            api_key=api_key,
+            base_url=base_url,
+            capabilities=capabilities,
+            error_from=lambda response: replicate_wire.read_error(response, provider=name),
+            key_label="API token",
+            usd_per_second=usd_per_second,
             settings=settings,
             transport=transport,
         )
-
-    async def prepare(self) -> None:
-        """Nothing to read; see `Provider.prepare`."""
+        self._webhook_secrets = tuple(webhook_secrets)
+        self._deadline = {"Cancel-After": f"{cancel_after_seconds}s"} if cancel_after_seconds else {}
 
     async def check_access(self) -> None:
         """Reads the account; see `Provider.check_access`."""
@@ -123,11 +117,6 @@ class ReplicateProvider:
             )
         check_fit(shot, self.offered(shot), by=f"{self.name} model {name!r}")
 
-    def estimate(self, shot: Shot) -> Decimal | None:
-        """By the account's price, else the price table; see `Provider.estimate`."""
-        asked = shot.model_copy(update={"model": self._models.name(shot)})
-        return listed_usd(self.name, asked, usd_per_second=self._usd_per_second)
-
     async def submit(
         self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
     ) -> Generation:
@@ -138,69 +127,36 @@ class ReplicateProvider:
             body |= {"webhook": webhook_url, "webhook_events_filter": ["completed"]}
         response = await self._api.send_once("POST", path, json=body, headers=self._deadline)
         try:
-            return replicate_wire.read_prediction(response, provider=self.name).generation
+            return self._accepted(replicate_wire.read_prediction(response, provider=self.name))
         except UnreadableAnswer as error:
             raise accepted_unread(error, response, provider=self.name) from error
-
-    def source(self, generation: Generation) -> VideoSource:
-        """The link, with the key only where it leads to the API itself; see `Provider.source`."""
-        source = link_source(generation)
-        try:
-            ours = origin(source.url) == origin(self._base_url)
-        except LinkRefused:
-            ours = False
-        return VideoSource(url=source.url, headers=self._authorization) if ours else source
 
     async def retrieve(self, generation_id: str) -> Generation:
         """Reads one prediction; see `Provider.retrieve`."""
         response = await self._api.send("GET", f"/predictions/{_path_part(generation_id)}")
-        return replicate_wire.read_prediction(response, provider=self.name).generation
+        return replicate_wire.read_prediction(response, provider=self.name)
 
     async def cancel(self, generation_id: str) -> Generation:
         """Cancels what still runs; see `Provider.cancel`."""
-        try:
-            await self._api.send("POST", f"/predictions/{_path_part(generation_id)}/cancel")
-        except NotFound:
-            raise
-        except RequestRefused:
-            # Over already: how it ended, the prediction itself tells.
-            return await self.retrieve(generation_id)
+        # Where it is refused, the prediction itself tells how it has ended.
+        await self._request_cancel("POST", f"/predictions/{_path_part(generation_id)}/cancel")
         return await self.retrieve(generation_id)
 
-    async def list(
-        self, *, status: Status | None = None, created_after: datetime | None = None
-    ) -> AsyncIterator[Generation]:
-        """The account's predictions, newest first, those by other programs too."""
-        async for prediction in self._predictions(created_after):
-            if status is None or prediction.generation.status is status:
-                yield prediction.generation
+    def compare(self, generation: Generation, shot: Shot) -> Match:
+        """Compares model, words and the whole input; see `Searchable`."""
+        if isinstance(generation, Prediction) and not _may_be_of(generation, self._model(shot)):
+            return Match.DIFFERENT
+        words = match_prompt(shot.prompt, generation.prompt)
+        requested = self._models.input(shot).arguments(shot)
+        requested.pop("prompt", None)
+        same_input = match_values(requested, generation.parameters, required=True)
+        return words if words is Match.DIFFERENT else min(words, same_input)
 
-    async def find(
-        self, shot: Shot, *, idempotency_key: str, sent_at: datetime, known_ids: Collection[str]
-    ) -> Generation | None:
-        """Looks for the oldest prediction with the input that was sent; see `Provider.find`."""
-        model = self._models.name(shot)
-        asked = self._models.input(shot).arguments(shot)
-        alike: list[replicate_wire.Prediction] = []
-        async for prediction in self._predictions(sent_at - SEARCH_BACK):
-            generation = prediction.generation
-            if generation.created_at and generation.created_at < self._api.by_their_clock(sent_at) - CLOCK_MARGIN:
-                break
-            if (
-                generation.id not in known_ids
-                and _may_be_of(prediction, model)
-                and may_tell_of(shot.prompt, generation.prompt)
-            ):
-                alike.append(prediction)
-        same = [one.generation for one in alike if holds_all(one.input, asked)]
-        if alike and not same:
-            doubtful = alike[0]
-            told = "has removed the input of" if doubtful.removed else "tells other inputs, or none, of"
-            raise NeedsAttention(
-                f"{self.name} {told} prediction {doubtful.generation.id}, so nobody can tell whether it is"
-                f" shot {shot.id!r}"
-            )
-        return min(same, key=lambda one: one.created_at or sent_at, default=None)
+    def describe_doubt(self, generation: Generation, shot: Shot) -> str:
+        """Says whether the input is gone or another; see `Searchable`."""
+        is_removed = isinstance(generation, Prediction) and generation.removed
+        reason = "has removed the input of" if is_removed else "tells other inputs, or none, of"
+        return f"{self.name} {reason} prediction {generation.id}, so nobody can tell whether it is shot {shot.id!r}"
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
         """Verifies the Standard Webhooks signature; see `Provider.parse_webhook`."""
@@ -224,28 +180,17 @@ class ReplicateProvider:
         self._webhook_secrets = (secret, *(known for known in self._webhook_secrets if known != secret))
         return secret
 
-    async def aclose(self) -> None:
-        """Closes connections."""
-        await self._api.aclose()
-
-    async def _predictions(self, created_after: datetime | None) -> AsyncIterator[replicate_wire.Prediction]:
-        params: dict[str, str | int] = {}
+    async def _page(
+        self, cursor: Cursor | None, *, status: Status | None = None, created_after: datetime | None = None
+    ) -> ListPage:
+        params: dict[str, str | int] = {"cursor": cursor} if cursor is not None else {}
         if created_after is not None:
             params["created_after"] = created_after.isoformat()
-        seen: set[str] = set()
-        while True:
-            response = await self._api.send("GET", "/predictions", params=params)
-            page = replicate_wire.read_page(response, provider=self.name)
-            for prediction in page.predictions:
-                created_at = prediction.generation.created_at
-                if created_after is not None and created_at is not None and created_at < created_after:
-                    return
-                if prediction.generation.id not in seen:
-                    seen.add(prediction.generation.id)
-                    yield prediction
-            if page.cursor is None or page.cursor == params.get("cursor"):
-                return
-            params["cursor"] = page.cursor
+        response = await self._api.send("GET", "/predictions", params=params)
+        return replicate_wire.read_page(response, provider=self.name)
+
+    def _model(self, shot: Shot) -> str:
+        return self._models.name(shot)
 
 
 def _address(model: str) -> tuple[str, dict[str, Any]]:
@@ -258,7 +203,7 @@ def _address(model: str) -> tuple[str, dict[str, Any]]:
     return f"/models/{named['owner']}/{named['name']}/predictions", {}
 
 
-def _may_be_of(prediction: replicate_wire.Prediction, model: str) -> bool:
+def _may_be_of(prediction: Prediction, model: str) -> bool:
     """Whether a prediction may be by that model: not where it tells another version, or another name."""
     named = _MODEL.fullmatch(model)
     asked, told = (named["version"] if named else model), prediction.version
@@ -266,7 +211,7 @@ def _may_be_of(prediction: replicate_wire.Prediction, model: str) -> bool:
         # Both name the version's id, which may be cut short.
         return told.startswith(asked) or asked.startswith(told)
     name = f"{named['owner']}/{named['name']}" if named else None
-    of = prediction.generation.model
+    of = prediction.model
     return name is None or of is None or of.casefold() == name.casefold()
 
 

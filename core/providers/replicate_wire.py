@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -16,7 +15,8 @@ from pydantic import Field
 from prefect_video.errors import ProviderError, UnreadableAnswer
 from prefect_video.generations import Generation, ProviderFault, Status, VideoResult, WebhookEvent
 from prefect_video.http_bodies import LONGEST_WAIT_SECONDS
-from prefect_video.providers.answers import Loose, Wire, moment, read, share_of
+from prefect_video.providers.answers import Loose, Wire, moment, read, read_item, share_of
+from prefect_video.providers.pages import ListPage
 from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, text_of
 from prefect_video.providers.statuses import Evidence, fault_of, status_of
 
@@ -46,32 +46,20 @@ class _Account(Wire):
 
 
 class _Page(Wire):
-    results: list[_Prediction]
+    results: list[Any]
     next: str | None = None
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """A generation, and what tells it from others.
+class Prediction(Generation):
+    """A generation of Replicate's.
 
     Attributes:
         version: Id of the model's version.
-        input: What was asked; empty once it was removed.
         removed: Whether input and output are gone.
     """
 
-    generation: Generation
-    version: str | None
-    input: Mapping[str, Any]
-    removed: bool
-
-
-@dataclass(frozen=True)
-class Page:
-    """One page of a list, and the cursor of the next."""
-
-    predictions: tuple[Prediction, ...]
-    cursor: str | None
+    version: str | None = None
+    removed: bool = False
 
 
 def read_prediction(response: httpx.Response, *, provider: str) -> Prediction:
@@ -80,15 +68,14 @@ def read_prediction(response: httpx.Response, *, provider: str) -> Prediction:
     Raises:
         UnreadableAnswer: It is not one of the contract, or it has succeeded and names no video.
     """
-    prediction = _told(read(_Prediction, response, provider=provider), provider)
-    generation = prediction.generation
+    generation = _told(read(_Prediction, response, provider=provider), provider)
     if generation.status is Status.COMPLETED and generation.result is None:
         raise UnreadableAnswer(
             f"{provider}: prediction {generation.id} has succeeded and its output names no video",
             provider=provider,
             generation_id=generation.id,
         )
-    return prediction
+    return generation
 
 
 def read_account(response: httpx.Response, *, provider: str) -> None:
@@ -100,15 +87,18 @@ def read_account(response: httpx.Response, *, provider: str) -> None:
     read(_Account, response, provider=provider)
 
 
-def read_page(response: httpx.Response, *, provider: str) -> Page:
-    """One page of a list of predictions.
+def read_page(response: httpx.Response, *, provider: str) -> ListPage:
+    """Read one page of a list of predictions, each by itself: an odd one hides no others.
 
     Raises:
-        UnreadableAnswer: It is not one of the contract.
+        UnreadableAnswer: It is no page of the contract.
     """
     wire = read(_Page, response, provider=provider)
-    cursors = parse_qs(urlsplit(wire.next or "").query).get("cursor", [])
-    return Page(tuple(_told(item, provider) for item in wire.results), next(iter(cursors), None))
+    cursor = next(iter(parse_qs(urlsplit(wire.next or "").query).get("cursor", [])), None)
+    items = tuple(read_item(item, _Prediction, lambda one: _told(one, provider)) for item in wire.results)
+    # The last page says that nothing is next; one that says nothing is no last page.
+    has_more = wire.next is not None if "next" in wire.model_fields_set else None
+    return ListPage(items, has_more=has_more, next_cursor=cursor)
 
 
 def read_event(body: Any, *, event_id: str, sent_at: datetime) -> WebhookEvent:
@@ -154,7 +144,7 @@ def _told(wire: _Prediction, provider: str) -> Prediction:
     ended = moment(wire.completed_at)
     asked = wire.input or {}
     prompt = asked.get("prompt")
-    generation = Generation(
+    return Prediction(
         id=wire.id,
         provider=provider,
         status=status,
@@ -166,8 +156,9 @@ def _told(wire: _Prediction, provider: str) -> Prediction:
         # One that was aborted had not started; any other end may be charged.
         cost_usd=Decimal(0) if wire.status == "aborted" else None,
         fault=fault_of(wire.status, _fault(wire.error)),
+        version=wire.version,
+        removed=wire.data_removed,
     )
-    return Prediction(generation, wire.version, asked, wire.data_removed)
 
 
 def _links(output: Any) -> Iterator[str]:

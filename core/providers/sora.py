@@ -9,40 +9,37 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, MutableSequence, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
 import httpx
 
-from prefect_video.downloads import VideoSource
 from prefect_video.errors import (
-    AuthenticationFailed,
     InvalidInput,
-    NeedsAttention,
     NotFound,
     ProviderUnavailable,
-    RequestRefused,
     SubmitUnknown,
     UnreadableAnswer,
 )
 from prefect_video.generations import Generation, Status, WebhookEvent
-from prefect_video.http import ApiClient, HttpSettings, check_endpoint, check_key
+from prefect_video.http import HttpSettings
 from prefect_video.providers import sora_wire
-from prefect_video.providers.base import SEARCH_BACK, Account, Capabilities, link_source
+from prefect_video.providers.base import Account, Capabilities
 from prefect_video.providers.fitting import check_fit
+from prefect_video.providers.http_provider import HttpProvider
+from prefect_video.providers.matching import Match
+from prefect_video.providers.pages import Cursor, ListPage
 from prefect_video.providers.prices import SORA_PLANS, usd_for
 from prefect_video.shots import Shot
 
 PAGE_SIZE: Final = 100
-CLOCK_MARGIN: Final = timedelta(minutes=2)
-"""How far the times of its generations may be from the provider's clock when an unanswered submit is looked for."""
 WEBHOOK_WINDOW_SECONDS: Final = 300.0
 
 
-class SoraProvider:
+class SoraProvider(HttpProvider):
     """A provider that speaks the Sora dialect.
 
     Args:
@@ -75,35 +72,27 @@ class SoraProvider:
     ) -> None:
         if plan not in SORA_PLANS:
             raise InvalidInput(f"plan {plan!r} is not known; choose one of {', '.join(SORA_PLANS)}")
-        base_url = check_endpoint(endpoint, named=f"{name} endpoint")
-        key = check_key(api_key, named=f"{name} API key")
-        self.name = name
-        self.plan = plan
-        self.account = account or Account.of(name, base_url, key)
-        self.capabilities: Capabilities = SORA_PLANS[plan]
+        capabilities: Capabilities = SORA_PLANS[plan]
         if usd_per_second is not None:
-            self.capabilities = replace(self.capabilities, usd_per_second={1: usd_per_second})
-        self._webhook_secrets = tuple(webhook_secrets)
-        self._api = ApiClient(
-            provider=name,
-            base_url=base_url,
-            headers={"Authorization": f"Bearer {key}", "Accept": "application/json"},
-            refuse=lambda response: sora_wire.read_error(response, provider=name),
+            capabilities = replace(capabilities, usd_per_second={1: usd_per_second})
+        super().__init__(
+            name=name,
+            api_key=api_key,
+            base_url=endpoint,
+            capabilities=capabilities,
+            error_from=lambda response: sora_wire.read_error(response, provider=name),
+            address_label="endpoint",
+            account=account,
             settings=settings,
             transport=transport,
         )
-
-    async def prepare(self) -> None:
-        """Nothing to read; see `Provider.prepare`."""
+        self.plan = plan
+        self._webhook_secrets = tuple(webhook_secrets)
 
     async def check_access(self) -> None:
-        """Reads a list of one; see `Provider.check_access`."""
+        """Read a list of one."""
         response = await self._api.send("GET", "/generations", params={"limit": 1})
         sora_wire.read_page(response, provider=self.name)
-
-    def offered(self, shot: Shot) -> Capabilities:
-        """What the plan allows; see `Provider.offered`."""
-        return self.capabilities
 
     def check(self, shot: Shot) -> None:
         """Refuses a shot that this plan cannot make; see `Provider.check`."""
@@ -134,17 +123,13 @@ class SoraProvider:
             body["webhook_url"] = webhook_url
         response = await self._api.send_once("POST", "/generations", json=body)
         try:
-            return sora_wire.read_generation(response, provider=self.name)
+            return self._accepted(sora_wire.read_generation(response, provider=self.name))
         except UnreadableAnswer as error:
             raise SubmitUnknown(
                 f"{self.name}: the submit was answered {response.status_code} and the answer names no generation",
                 provider=self.name,
                 request_id=error.request_id,
             ) from error
-
-    def source(self, generation: Generation) -> VideoSource:
-        """The signed link, fetched without the key; see `Provider.source`."""
-        return link_source(generation)
 
     async def retrieve(self, generation_id: str) -> Generation:
         """Reads one generation, with a fresh link when it is completed; see `Provider.retrieve`."""
@@ -153,82 +138,44 @@ class SoraProvider:
 
     async def cancel(self, generation_id: str) -> Generation:
         """Cancels where still possible (up to half of the work); see `Provider.cancel`."""
-        try:
-            await self._api.send("POST", f"/generations/{_path_part(generation_id)}/cancel")
-        except NotFound:
-            raise
-        except RequestRefused:
-            # Too late, or cancelled before: which of them, the generation itself tells.
-            return await self.retrieve(generation_id)
+        # Where it is refused, the generation itself tells: it is too far on, or over.
+        await self._request_cancel("POST", f"/generations/{_path_part(generation_id)}/cancel")
         return await self.retrieve(generation_id)
 
-    async def list(
-        self, *, status: Status | None = None, created_after: datetime | None = None
-    ) -> AsyncIterator[Generation]:
-        """All generations, newest first; one that moves between pages is given once."""
-        params: dict[str, str | int] = {"limit": PAGE_SIZE}
-        if status is not None:
-            params["status"] = status.value
-        if created_after is not None:
-            params["created_after"] = int(created_after.timestamp())
-        offset = 0
-        seen: set[str] = set()
-        while True:
-            response = await self._api.send("GET", "/generations", params={**params, "offset": offset})
-            page = sora_wire.read_page(response, provider=self.name)
-            for generation in page.generations:
-                if generation.id not in seen:
-                    seen.add(generation.id)
-                    yield generation
-            offset += len(page.generations)
-            if not page.has_more or not page.generations:
-                return
-
-    async def find(
-        self, shot: Shot, *, idempotency_key: str, sent_at: datetime, known_ids: Collection[str]
-    ) -> Generation | None:
-        """Looks for our key in `metadata`, else for a generation like the shot; see `Provider.find`.
-
-        The key decides whatever the time; likeness only for what was made since, by the provider's clock.
-        """
-        alike: MutableSequence[Generation] = []
-        doubtful: MutableSequence[Generation] = []
-        for listed in await self._candidates(shot, since=sent_at - SEARCH_BACK, known_ids=known_ids):
-            generation = await self._confirm(listed)
-            key = generation.metadata.get("idempotency_key")
-            if key == idempotency_key:
-                return generation
-            since = self._api.by_their_clock(sent_at) - CLOCK_MARGIN
-            if key is None and sora_wire.may_be(generation, shot, since=since):
-                (alike if sora_wire.is_like(generation, shot) else doubtful).append(generation)
-        if doubtful and not alike:
-            raise NeedsAttention(
-                f"{self.name} has generation {doubtful[0].id}, which may or may not be the one of shot {shot.id!r}"
-            )
-        return min(alike, key=lambda one: one.created_at or sent_at, default=None)
-
-    async def _candidates(self, shot: Shot, *, since: datetime, known_ids: Collection[str]) -> Sequence[Generation]:
+    async def confirm(self, listed: Generation) -> Generation:
+        """Reads a generation by itself, as lists leave out the metadata with our key; see `Searchable`."""
         try:
-            return [
-                listed
-                async for listed in self.list(created_after=since)
-                if listed.id not in known_ids and sora_wire.may_be(listed, shot, since=since)
-            ]
-        except RequestRefused as error:
-            if error.retryable or isinstance(error, AuthenticationFailed):
-                raise
-            raise NeedsAttention(
-                f"{self.name} does not list its generations ({error}), so nobody can tell whether"
-                f" shot {shot.id!r} was accepted"
-            ) from error
-
-    async def _confirm(self, listed: Generation) -> Generation:
-        try:
-            return await self.retrieve(listed.id)
+            generation = await self.retrieve(listed.id)
         except NotFound as error:
             raise ProviderUnavailable(
                 f"{self.name}: {listed.id} is listed and cannot be read", provider=self.name, generation_id=listed.id
             ) from error
+        return generation.model_copy(
+            update={
+                "prompt": generation.prompt or listed.prompt,
+                "created_at": generation.created_at or listed.created_at,
+            }
+        )
+
+    def compare(self, generation: Generation, shot: Shot) -> Match:
+        """Compares words and parameters; see `Searchable`."""
+        return sora_wire.compare(generation, shot)
+
+    async def _page(
+        self, cursor: Cursor | None, *, status: Status | None = None, created_after: datetime | None = None
+    ) -> ListPage:
+        offset = int(cursor or 0)
+        params: dict[str, str | int] = {"limit": PAGE_SIZE, "offset": offset}
+        if status is not None:
+            params["status"] = status.value
+        if created_after is not None:
+            params["created_after"] = int(created_after.timestamp())
+        response = await self._api.send("GET", "/generations", params=params)
+        return sora_wire.read_page(response, provider=self.name, offset=offset, limit=PAGE_SIZE)
+
+    @property
+    def _page_size(self) -> int:
+        return PAGE_SIZE
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
         """Verifies `X-Sora-Signature` over the raw body; see `Provider.parse_webhook`."""
@@ -245,10 +192,6 @@ class SoraProvider:
         if abs(time.time() - event.sent_at.timestamp()) > WEBHOOK_WINDOW_SECONDS:
             raise InvalidInput("webhook: the timestamp is more than 5 minutes off; refused as a replay")
         return event
-
-    async def aclose(self) -> None:
-        """Closes connections."""
-        await self._api.aclose()
 
 
 def _signature(secret: str, body: bytes) -> bytes:

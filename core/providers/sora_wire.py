@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -17,9 +16,10 @@ from pydantic import Field
 from prefect_video.errors import GenerationBlocked, GenerationFailed, ProviderError, QuotaExhausted
 from prefect_video.generations import Cost, Generation, ProviderFault, Status, VideoResult, WebhookEvent
 from prefect_video.http import look_again_seconds
-from prefect_video.providers.answers import Loose, Wire, json_of, moment, read, share_of
-from prefect_video.providers.likeness import is_same_text, is_same_value, may_tell_of
+from prefect_video.providers.answers import Loose, Wire, json_of, moment, read, read_item, share_of
+from prefect_video.providers.matching import Match, match_prompt, match_values
 from prefect_video.providers.moderation import is_moderation
+from prefect_video.providers.pages import ListPage
 from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, text_of
 from prefect_video.providers.statuses import Evidence, fault_of, status_of
 from prefect_video.shots import Shot
@@ -83,16 +83,9 @@ class _Generation(Loose):
 
 
 class _Page(Wire):
-    data: list[_Generation]
-    has_more: bool = False
-
-
-@dataclass(frozen=True)
-class Page:
-    """One page of a list."""
-
-    generations: tuple[Generation, ...]
-    has_more: bool
+    data: list[Any]
+    has_more: bool | None = None
+    total_count: int | None = None
 
 
 def read_generation(response: httpx.Response, *, provider: str) -> Generation:
@@ -105,14 +98,22 @@ def read_generation(response: httpx.Response, *, provider: str) -> Generation:
     return wire.told(provider, look_again_seconds(response.headers))
 
 
-def read_page(response: httpx.Response, *, provider: str) -> Page:
-    """The generations of one page of a list.
+def read_page(response: httpx.Response, *, provider: str, offset: int = 0, limit: int | None = None) -> ListPage:
+    """Read one page of a list, item by item: one that does not keep to the contract hides no others.
 
     Raises:
-        UnreadableAnswer: It is not one of the contract.
+        UnreadableAnswer: It is no page of the contract.
     """
-    wire = read(_Page, response, provider=provider)
-    return Page(tuple(item.told(provider) for item in wire.data), wire.has_more)
+    page = read(_Page, response, provider=provider)
+    items = tuple(read_item(item, _Generation, lambda wire: wire.told(provider)) for item in page.data)
+    return ListPage(
+        items,
+        has_more=page.has_more,
+        cursors=tuple(range(offset + 1, offset + len(items) + 1)),
+        total=page.total_count,
+        limit=limit,
+        positional=True,
+    )
 
 
 def read_event(body: Any) -> WebhookEvent:
@@ -169,25 +170,18 @@ REFUSALS: Final = RefusalTable(
 """The contract's table of errors."""
 
 
-def may_be(listed: Generation, shot: Shot, *, since: datetime) -> bool:
-    """Whether a list item could be the generation of a shot: list items may lack or shorten the prompt."""
-    if listed.created_at is not None and listed.created_at < since:
-        return False
-    return may_tell_of(shot.prompt, listed.prompt)
-
-
-def is_like(generation: Generation, shot: Shot) -> bool:
-    """Whether a generation that does not echo our key was asked for in the shot's words and parameters."""
-    asked = {
+def compare(generation: Generation, shot: Shot) -> Match:
+    """Compare a generation that does not echo our key with a shot, by its words and parameters."""
+    requested = {
         "duration": shot.duration,
         "aspect_ratio": shot.aspect_ratio,
         "resolution": shot.resolution,
     }
-    return (
-        (generation.prompt is None or is_same_text(generation.prompt, shot.prompt))
-        and generation.model in (None, shot.model)
-        and all(is_same_value(generation.parameters.get(name, value), value) for name, value in asked.items())
-    )
+    words = match_prompt(shot.prompt, generation.prompt)
+    if words is Match.DIFFERENT:
+        return words
+    model = Match.SAME if generation.model in (None, shot.model) else Match.POSSIBLE
+    return min(words, model, match_values(requested, generation.parameters))
 
 
 def _result(wire: _Result | None) -> VideoResult | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import TypeVar
@@ -74,12 +74,12 @@ class GuardedProvider:
             raise
         await self._breaker.note(None)
 
-    async def find(
-        self, shot: Shot, *, idempotency_key: str, sent_at: datetime, known_ids: Collection[str]
+    async def find_unclaimed(
+        self, shot: Shot, *, idempotency_key: str, sent_at: datetime, known: Mapping[str, datetime]
     ) -> Generation | None:
-        """See `Provider.find`."""
+        """See `Provider.find_unclaimed`."""
         return await self._noted(
-            self._provider.find(shot, idempotency_key=idempotency_key, sent_at=sent_at, known_ids=known_ids)
+            self._provider.find_unclaimed(shot, idempotency_key=idempotency_key, sent_at=sent_at, known=known)
         )
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:

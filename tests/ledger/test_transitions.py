@@ -225,7 +225,7 @@ async def test_a_submit_that_failed_after_acceptance_keeps_its_id(ledger: Ledger
     failed = await ledger.record_ended(entry.id, State.FAILED, FAILED, actual_usd=Decimal("0.5"))
     assert (failed.state, failed.generation_id, failed.request_id) == (State.FAILED, "gen-1", "req-1")
     assert (failed.actual_usd, failed.error_type) == (Decimal("0.5"), "GenerationFailed")
-    assert await ledger.known_generation_ids("sora-1", since=NOW) == {"gen-1"}
+    assert set(await ledger.recorded_generations("sora-1")) == {"gen-1"}
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST])

@@ -14,6 +14,7 @@ from prefect_video.generations import Generation
 from prefect_video.providers.openai import OpenAIProvider
 from prefect_video.shots import Shot
 from tests.providers.accounts import QUICK
+from tests.providers.known import known as recorded
 
 ENGINES = ("vllm_omni", "sglang", "trtllm")
 SHOT = Shot(id="a", prompt="a cat", model="wan", duration=2, resolution="480p")
@@ -74,4 +75,4 @@ async def submit(provider: OpenAIProvider, shot: Shot = SHOT) -> Generation:
 
 
 async def find(provider: OpenAIProvider, shot: Shot, *, known: tuple[str, ...]) -> Generation | None:
-    return await provider.find(shot, idempotency_key="k", sent_at=datetime.now(UTC), known_ids=known)
+    return await provider.find_unclaimed(shot, idempotency_key="k", sent_at=datetime.now(UTC), known=recorded(*known))

@@ -33,6 +33,7 @@ from prefect_video.waiting.schedule import Expectation, PollSchedule
 from prefect_video.waiting.watcher import Watcher
 from tests.emulator.receiver import Received, Receiver
 from tests.providers.accounts import TestAccount
+from tests.providers.known import known
 
 SOON = Expectation(earliest=0.0, likely=0.02)
 
@@ -289,7 +290,7 @@ async def test_an_unanswered_submit_is_sent_once_and_found_if_that_can_be(
         await submit(provider, shot)
     assert unknown.value.accepted is None
     assert emulator.books()["submitted"] == 3
-    looking = provider.find(shot, idempotency_key="k1", sent_at=sent_at, known_ids={twin.id})
+    looking = provider.find_unclaimed(shot, idempotency_key="k1", sent_at=sent_at, known=known(twin.id))
     if provider.capabilities.reconciling == "none":
         with pytest.raises(NeedsAttention):
             await looking
@@ -313,7 +314,7 @@ async def test_where_the_list_is_off_nothing_is_proven_absent(
     with pytest.raises(SubmitUnknown):
         await submit(provider, shot)
     with pytest.raises((NeedsAttention, RequestRefused)):
-        await provider.find(shot, idempotency_key="k1", sent_at=sent_at, known_ids=())
+        await provider.find_unclaimed(shot, idempotency_key="k1", sent_at=sent_at, known={})
 
 
 async def test_a_link_that_has_died_is_replaced(

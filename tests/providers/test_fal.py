@@ -183,7 +183,7 @@ async def test_an_unanswered_submit_needs_a_human(provider: FalProvider, emulato
         await submit(provider)
     assert provider.capabilities.reconciling == "none"
     with pytest.raises(NeedsAttention, match="does not list"):
-        await provider.find(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known_ids=())
+        await provider.find_unclaimed(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known={})
     assert emulator.books()["accepted"] == 1
 
 

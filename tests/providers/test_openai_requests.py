@@ -78,7 +78,13 @@ async def test_a_model_that_nobody_named_is_not_asked_of_an_engine(profile: str)
 async def test_extras_lie_where_each_engine_looks_for_them() -> None:
     shot = SHOT.model_copy(update=EXTRA)
     nested = json.loads((await sent("sglang", shot)).content)
-    assert nested == {"model": "wan", "prompt": "a cat", "size": "848x480", "extra_body": EXTRA}
+    assert nested == {
+        "model": "wan",
+        "prompt": "a cat",
+        "size": "848x480",
+        "extra_body": EXTRA,
+        "output_path": "prefect-video/k",
+    }
     flat = json.loads((await sent("trtllm", shot)).content)
     assert flat == {"model": "wan", "prompt": "a cat", "size": "848x480", **EXTRA}
     assert "extra_body" not in json.loads((await sent("sglang")).content)

@@ -165,7 +165,7 @@ async def test_a_job_that_policy_stopped_says_so(error: object, code: str) -> No
 async def test_an_unanswered_submit_needs_a_human(provider: OpenRouterProvider) -> None:
     assert provider.capabilities.reconciling == "none"
     with pytest.raises(NeedsAttention, match="does not list"):
-        await provider.find(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known_ids=())
+        await provider.find_unclaimed(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known={})
     with pytest.raises(RequestRefused, match="does not list"):
         _ = [one async for one in provider.list()]
 

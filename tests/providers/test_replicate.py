@@ -16,6 +16,7 @@ from prefect_video.errors import NotFound, SubmitUnknown, Unsupported
 from prefect_video.generations import Status
 from prefect_video.providers.replicate import ReplicateProvider, open_provider
 from tests.emulator.receiver import Receiver
+from tests.providers.known import known as recorded
 from tests.providers.replicate import FAST, HASH, SHOT, mocked, opened, submit
 
 
@@ -50,7 +51,7 @@ async def test_files_are_gone_after_their_time() -> None:
         assert gone.status is Status.EXPIRED
         assert gone.result is None
         with pytest.raises(NeedsAttention, match="removed the input"):
-            await provider.find(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known_ids=())
+            await provider.find_unclaimed(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known={})
         await provider.aclose()
 
 
@@ -204,14 +205,14 @@ async def test_an_unanswered_submit_is_found_by_its_input(provider: ReplicatePro
     wanted = SHOT.model_copy(update={"seed": 1})
     with pytest.raises(SubmitUnknown):
         await submit(provider, wanted)
-    found = await provider.find(wanted, idempotency_key="k", sent_at=since, known_ids={known})
+    found = await provider.find_unclaimed(wanted, idempotency_key="k", sent_at=since, known=recorded(known))
     assert found is not None
     assert found.id not in {other_model, other_seed, known}
     # The one of the same words and another seed may be ours, told otherwise; only when it is known, it is not.
     with pytest.raises(NeedsAttention, match="tells other inputs"):
-        await provider.find(wanted, idempotency_key="k", sent_at=since, known_ids={known, found.id})
+        await provider.find_unclaimed(wanted, idempotency_key="k", sent_at=since, known=recorded(known, found.id))
     others = {known, found.id, other_seed}
-    assert await provider.find(wanted, idempotency_key="k", sent_at=since, known_ids=others) is None
+    assert await provider.find_unclaimed(wanted, idempotency_key="k", sent_at=since, known=recorded(*others)) is None
     assert provider.capabilities.reconciling == "likeness"
 
 
@@ -222,14 +223,14 @@ async def test_a_number_that_comes_back_in_another_spelling_is_the_same(
     emulator.add_fault(operation="submit", kind="error_after")
     with pytest.raises(SubmitUnknown):
         await submit(provider, shot)
-    assert await provider.find(shot, idempotency_key="k", sent_at=since, known_ids=()) is not None
+    assert await provider.find_unclaimed(shot, idempotency_key="k", sent_at=since, known={}) is not None
 
 
 async def test_a_submit_that_never_arrived_is_proven_absent(provider: ReplicateProvider, emulator: Emulator) -> None:
     emulator.add_fault(operation="submit", kind="error_before", times=1)
     with pytest.raises(SubmitUnknown):
         await submit(provider)
-    assert await provider.find(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known_ids=()) is None
+    assert await provider.find_unclaimed(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known={}) is None
 
 
 async def test_webhooks_of_the_emulator_are_verified(emulator: Emulator) -> None:

@@ -109,7 +109,7 @@ async def test_of_a_version_only_its_own_predictions_count() -> None:
     ]
     provider, _ = mocked(httpx.Response(200, json={"results": alike, "next": None}))
     shot = SHOT.model_copy(update={"model": HASH})
-    found = await provider.find(shot, idempotency_key="k", sent_at=now, known_ids=())
+    found = await provider.find_unclaimed(shot, idempotency_key="k", sent_at=now, known={})
     assert found is not None
     assert found.id == "p1"
 
@@ -126,7 +126,7 @@ def echoed(**told: object) -> ReplicateProvider:
 
 async def found(provider: ReplicateProvider, **asked: object) -> str | None:
     shot = SHOT.model_copy(update=asked)
-    told = await provider.find(shot, idempotency_key="k", sent_at=datetime.now(UTC), known_ids=())
+    told = await provider.find_unclaimed(shot, idempotency_key="k", sent_at=datetime.now(UTC), known={})
     return told.id if told else None
 
 

@@ -176,8 +176,8 @@ async def test_one_empty_look_proves_nothing(workshop: Workshop) -> None:
     looks: list[Generation | None] = []
 
     class Behind(SoraProvider):
-        async def find(self, *shot: Any, **options: Any) -> Generation | None:
-            looks.append(await super().find(*shot, **options) if looks else None)
+        async def find_unclaimed(self, *shot: Any, **options: Any) -> Generation | None:
+            looks.append(await super().find_unclaimed(*shot, **options) if looks else None)
             return looks[-1]
 
     workshop.emulator.add_fault(operation="submit", kind="error_after")
@@ -189,7 +189,7 @@ async def test_one_empty_look_proves_nothing(workshop: Workshop) -> None:
 @pytest.mark.parametrize("on_unknown", ["hold", "resubmit"])
 async def test_a_list_that_is_refused_for_good_cannot_tell(workshop: Workshop, on_unknown: str) -> None:
     class Unlisted(SoraProvider):
-        async def find(self, *shot: Any, **options: Any) -> Generation | None:
+        async def find_unclaimed(self, *shot: Any, **options: Any) -> Generation | None:
             raise NotFound("no such page", provider=self.name)
 
     workshop.emulator.add_fault(operation="submit", kind="error_before")

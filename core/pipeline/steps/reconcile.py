@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Self
 
 from prefect_video.errors import (
     AuthenticationFailed,
@@ -14,11 +15,12 @@ from prefect_video.errors import (
     ProviderError,
     QuotaExhausted,
     RequestRefused,
+    UnreadableAnswer,
 )
 from prefect_video.generations import Generation
 from prefect_video.ledger import Entry, HoldReason, hold_message
 from prefect_video.pipeline.steps.end import demand_account
-from prefect_video.providers.base import SEARCH_BACK
+from prefect_video.providers.matching import KEY_FIELD
 from prefect_video.session.session import SessionEvent, Studio
 from prefect_video.waiting.watcher import may_pass
 
@@ -30,33 +32,64 @@ _EMPTY_LOOKS: Final = 2
 """How often the list must show nothing: a page may come from a replica that is behind."""
 
 
+@dataclass(frozen=True)
+class _SettleTime:
+    """When an unanswered submit can no longer be accepted: by two clocks, and the later one decides.
+
+    A clock on the wall can be set, and this process's own has not seen what was before it.
+
+    Attributes:
+        at: By the ledger's clock, which all processes share.
+        monotonic_at: By this process's monotonic clock, counted from when the process took the row up.
+    """
+
+    at: datetime
+    monotonic_at: float
+
+    @classmethod
+    def begin(cls, entry: Entry, settle_seconds: float) -> Self:
+        """Begin to wait for a row."""
+        return cls(
+            at=(entry.unknown_at or entry.updated_at) + timedelta(seconds=settle_seconds),
+            monotonic_at=asyncio.get_running_loop().time() + settle_seconds,
+        )
+
+    def seconds_left(self, now: datetime) -> float:
+        """Return how long it takes until both clocks are past it, given the ledger's time; negative after that."""
+        by_ledger = (self.at - now).total_seconds()
+        return max(by_ledger, self.monotonic_at - asyncio.get_running_loop().time())
+
+
 async def reconcile(studio: Studio, entry: Entry) -> Entry:
     """Brings an unknown row to submitted (it was accepted) or back to reserved (proven absent).
 
-    Absence is proven by looks at the provider's list of which the last began later than `settle_seconds` after the
-    outcome had become unknown: until then the provider may still be accepting the request.
+    Absence is proven by looks at the provider's whole list of which the last began later than `settle_seconds` after
+    the outcome had become unknown: until then the provider may still be accepting the request, and what looks unclaimed
+    may be about to be recorded by another row.
 
     Raises:
-        NeedsAttention: The provider cannot tell, and the row is flagged; or another account's key sent it.
+        NeedsAttention: The provider cannot tell, and the row is held; or another account's key sent it.
         ProviderError: The provider gives no answer; the row stays unknown and can be reconciled later.
     """
     demand_account(studio, entry)
     studio.tell(SessionEvent.UNANSWERED, entry)
-    settled_at = (entry.unknown_at or entry.updated_at) + timedelta(seconds=studio.settings.settle_seconds)
+    settle_time = _SettleTime.begin(entry, studio.settings.settle_seconds)
     delay = _LOOK_AGAIN_SECONDS
     empty = 0
     while True:
         looked_at = await studio.ledger.now()
+        left = settle_time.seconds_left(looked_at)
         try:
             found = await _find(studio, entry, looked_at)
         except NeedsAttention as error:
-            return await _undecided(studio, entry, str(error))
+            if left <= 0 or not studio.provider.capabilities.can_list:
+                return await _undecided(studio, entry, str(error))
+            empty = 0
         except ProviderError as error:
-            if _cannot_tell(error):
+            is_last = left <= -studio.settings.submit_patience_seconds
+            if _cannot_tell(error) or (is_last and isinstance(error, UnreadableAnswer)):
                 return await _undecided(studio, entry, f"{entry.provider} does not list its generations ({error})")
-            if not may_pass(error) or looked_at > settled_at + timedelta(
-                seconds=studio.settings.submit_patience_seconds
-            ):
+            if is_last or not may_pass(error):
                 raise
             logger.warning("shot %s: cannot reconcile yet: %s", entry.shot.id, error)
         else:
@@ -66,23 +99,26 @@ async def reconcile(studio: Studio, entry: Entry) -> Entry:
                     continue
                 return current
             empty += 1
-            if looked_at >= settled_at and empty >= _EMPTY_LOOKS:
+            if left <= 0 and empty >= _EMPTY_LOOKS:
                 return await studio.ledger.return_to_reserved(entry.id, "reconciled: proven absent at the provider")
-        await asyncio.sleep(_until_next_look(delay, (settled_at - await studio.ledger.now()).total_seconds()))
+        await asyncio.sleep(_until_next_look(delay, settle_time.seconds_left(await studio.ledger.now())))
         delay = min(delay * 1.5, _LOOK_AGAIN_LIMIT_SECONDS)
 
 
 async def _find(studio: Studio, entry: Entry, now: datetime) -> Generation | None:
     # The ledger's clock has told when it was sent; the provider's is measured against this machine's.
     sent_at = (entry.sent_at or entry.created_at) + (datetime.now(UTC) - now)
-    known = await studio.ledger.known_generation_ids(entry.account, since=sent_at - 2 * SEARCH_BACK)
-    return await studio.provider.find(entry.shot, idempotency_key=entry.id, sent_at=sent_at, known_ids=known)
+    known = await studio.ledger.recorded_generations(entry.account)
+    return await studio.provider.find_unclaimed(entry.shot, idempotency_key=entry.id, sent_at=sent_at, known=known)
 
 
 async def _take(studio: Studio, entry: Entry, found: Generation) -> Entry:
     try:
         entry = await studio.ledger.record_submitted(entry.id, found, detail="reconciled: it was accepted")
     except IllegalTransition:
+        owner = await find_other_row(studio, entry, found.id)
+        if owner is not None and found.metadata.get(KEY_FIELD) == entry.id:
+            raise await hold_conflict(studio, entry, found.id, owner) from None
         # Two rows with the same prompt saw the same generation: the other one has it now.
         return await studio.ledger.get(entry.id)
     studio.fresh_generations.put(found)

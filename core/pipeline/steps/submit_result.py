@@ -42,6 +42,7 @@ async def record(studio: Studio, entry: Entry, generation: Generation) -> Entry:
         The row as it then stands: somebody else may have carried it on meanwhile.
 
     Raises:
+        NeedsAttention: The answer names the generation of another row; this one is held and counts as spent.
         LedgerError: It could not be written down, and the message names its id.
     """
     try:
@@ -51,7 +52,8 @@ async def record(studio: Studio, entry: Entry, generation: Generation) -> Entry:
     else:
         studio.fresh_generations.put(generation)
         studio.tell(SessionEvent.SUBMITTED, entry)
-    await studio.breaker.note(None, submit=True)
+    finally:
+        await studio.breaker.note(None, submit=True)
     return entry
 
 
@@ -91,11 +93,16 @@ async def _overtaken(studio: Studio, entry: Entry, generation: Generation, error
     if owner is None:
         await handle_orphan(studio, entry, generation)
     current = await studio.ledger.get(entry.id)
-    if current.state is State.SUBMITTING and current.owner == studio.ledger.owner_id:
-        # A twin whose own submit was not answered has found our generation and taken it for its own. There are
-        # two rows and perhaps one generation now: whether there is a second one, the provider must tell.
+    is_ours = current.state is State.SUBMITTING and current.owner == studio.ledger.owner_id
+    if owner is None or owner.id == entry.id:
+        return await studio.ledger.record_unknown(entry.id, error) if is_ours else current
+    if not is_ours:
+        await record_unnamed_orphan(studio, entry, generation.id, owner)
+        return current
+    if is_taken_by_twin(current, owner):
+        # There are two rows and perhaps one generation now: whether there is a second one, the provider must tell.
         return await studio.ledger.record_unknown(entry.id, error)
-    return current
+    raise await hold_conflict(studio, entry, generation.id, owner)
 
 
 async def record_failure(studio: Studio, entry: Entry, error: BaseException) -> Entry:
@@ -105,10 +112,13 @@ async def record_failure(studio: Studio, entry: Entry, error: BaseException) -> 
         The row as it then stands.
 
     Raises:
+        NeedsAttention: The error names the generation of another row; this one is held and counts as spent.
         LedgerError: It could not be written down.
     """
     try:
         match error:
+            case GenerationFailed() if owner := await find_other_row(studio, entry, error.generation_id):
+                raise await hold_conflict(studio, entry, str(error.generation_id), owner)
             case GenerationFailed():
                 await end(studio, entry, State.FAILED, error)
             case RequestRefused() | ProviderUnavailable():
@@ -120,7 +130,8 @@ async def record_failure(studio: Studio, entry: Entry, error: BaseException) -> 
     except IllegalTransition as moved:
         # Whoever took us for dead has carried the row on meanwhile.
         logger.error("shot %s: %r came too late for its row: %s", entry.shot.id, error, moved)
-    await studio.breaker.note(error, submit=True)
+    finally:
+        await studio.breaker.note(error, submit=True)
     return await studio.ledger.get(entry.id)
 
 
@@ -182,6 +193,45 @@ async def handle_orphan(studio: Studio, entry: Entry, generation: Generation) ->
     stray = stray.model_copy(update={"attention": hold})
     await studio.ledger.record_stray(stray, f"{happened}; now {told.status.value}")
     studio.tell(SessionEvent.ENDED, stray, f"a stray of row {entry.id}, now {told.status.value}")
+
+
+async def record_unnamed_orphan(studio: Studio, entry: Entry, generation_id: str, owner: Entry) -> None:
+    """Give what was accepted for a row that has moved on a row of its own, held, where its id is that of another row.
+
+    Args:
+        studio: Where it was accepted.
+        entry: The row that it was sent for, as it was then.
+        generation_id: The provider's id, which cannot stand in two rows.
+        owner: The row that has it.
+
+    Raises:
+        LedgerError: The ledger cannot be used; what happened is in the log.
+    """
+    happened = (
+        f"shot {entry.shot.id!r}: {entry.provider} has accepted a generation for row {entry.id}, which another owner"
+        f" has carried on meanwhile, and calls it {generation_id}, which belongs to row {owner.id}"
+    )
+    logger.error("%s", happened)
+    orphan_id = str(uuid.uuid4())
+    orphan = entry.model_copy(
+        update={
+            "id": orphan_id,
+            "state": State.LOST,
+            "generation_id": None,
+            "flow_run_id": None,
+            "submitted_at": await studio.ledger.now(),
+            "error_message": f"{happened}.",
+            "attention": hold_message(
+                HoldReason.ORPHAN_UNNAMED,
+                job=orphan_id,
+                shot=entry.shot.id,
+                ledger=studio.ledger.command_option,
+                cause=happened,
+            ),
+        }
+    )
+    await studio.ledger.record_stray(orphan, happened)
+    studio.tell(SessionEvent.ENDED, orphan, happened)
 
 
 async def _cancelled(studio: Studio, generation: Generation) -> Generation:

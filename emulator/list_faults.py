@@ -1,0 +1,32 @@
+"""Lists that do not hold together: what a fault makes of a page, whatever its dialect."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from prefect_video.emulator.faults import FaultRule
+
+_ENDS: Final = ("has_more", "total_count", "next", "previous", "first_id", "last_id")
+NEXT_PAGE: Final = "/v1/predictions?cursor=gone"
+ODD_ITEM: Final = {"object": "unlike any other", "status": ["?"]}
+
+
+def distort_page(page: dict[str, Any], rule: FaultRule | None, *, items: str = "data") -> dict[str, Any]:
+    """Return a page as the fault due for it has it; as it is, where the fault is of another kind or none.
+
+    Args:
+        page: The page in the dialect's words.
+        rule: The fault.
+        items: The field that holds the items.
+    """
+    match rule.kind if rule is not None else None:
+        case "empty_page":
+            # Replicate says it by naming a next page.
+            more = {"next": page["next"] or NEXT_PAGE} if "next" in page else {"has_more": True}
+            return {**page, items: [], **more}
+        case "silent_list":
+            return {name: value for name, value in page.items() if name not in _ENDS}
+        case "odd_item":
+            return {**page, items: [ODD_ITEM, *page[items]]}
+        case _:
+            return page
