@@ -129,11 +129,11 @@ _HOLD_AND_FORK = """
 import os, pathlib, sys
 from prefect_video.ledger.filelocks import try_lock
 lock = try_lock(pathlib.Path(sys.argv[1]))
-child = os.fork()
-if child == 0:
+if os.fork() == 0:
+    # It says so itself: by now it has closed its copy of the lock.
+    print(os.getpid(), flush=True)
     sys.stdin.read()
     os._exit(0)
-print(child, flush=True)
 sys.stdin.read()
 """
 
