@@ -1,0 +1,33 @@
+"""Processes that join one another's shots on one SQLite ledger, and end while others still use it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from tests.recovery.conftest import OpenWorkshop
+from tests.recovery.workers import race
+from tests.recovery.workshop import Workshop, a_shot, film
+
+PROCESSES = 8
+ROUNDS = 30
+
+
+async def test_eight_processes_that_join_one_another_end_well_thirty_times(open_workshop: OpenWorkshop) -> None:
+    """Two ledgers at once, so that there are more processes than even a large machine has cores."""
+    common = open_workshop(speed=2000, capacity=100)
+    workshops = [
+        replace(common, folder=common.folder / name, ledger_url=f"sqlite:///{common.folder / name / 'ledger.db'}")
+        for name in ("first", "second")
+    ]
+
+    async def race_repeatedly(workshop: Workshop) -> None:
+        for number in range(ROUNDS // len(workshops)):
+            # One process buys the round's shot, and seven wait for it.
+            shot = a_shot(number, prompt=f"a cat on roof {number} of {workshop.folder.name}")
+            ends = await race(workshop, [film(shot)] * PROCESSES)
+            assert [end.status for end in ends] == [0] * PROCESSES, ends
+
+    await asyncio.gather(*(race_repeatedly(workshop) for workshop in workshops))
+    assert common.paid == (ROUNDS, ROUNDS)
+    assert common.emulator.books()["submitted"] == ROUNDS
