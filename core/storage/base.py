@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from prefect_video.errors import InvalidInput
@@ -15,6 +15,13 @@ STALE_SECONDS: Final = 24 * 3600.0
 
 _COMPONENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*")
 _COMPONENT_LIMIT: Final = 200  # leaves room, below the usual 255, for what a temporary name adds
+
+
+class StoredFile(NamedTuple):
+    """A file of a store: its URI and its size in bytes."""
+
+    uri: str
+    bytes: int
 
 
 class Store(Protocol):
@@ -55,8 +62,29 @@ class Store(Protocol):
     async def size(self, uri: str) -> int | None:
         """Size of a file in bytes; None when there is no such file."""
 
+    async def read_identity(self) -> str | None:
+        """Return the identity that the store's marker holds; None where there is no marker, or nothing at all."""
+
+    async def create_identity(self) -> str:
+        """Write a marker with a new identity, unless one is there, and return the identity that stands."""
+
+    async def sizes(self, uris: Collection[str]) -> dict[str, int]:
+        """Return the sizes in bytes of those URIs that exist, in few requests; other stores' are looked up there."""
+
     async def exists_many(self, uris: Collection[str]) -> set[str]:
         """Those of the URIs that exist, in few requests; URIs of other stores are looked up there."""
+
+    def read_chunks(self, uri: str) -> AsyncIterator[bytes]:
+        """Read a file piece by piece, at constant memory."""
+
+    async def folders(self) -> list[str]:
+        """Return the names of the folders directly below the root, sorted; a project is one."""
+
+    def files(self, folder: str) -> AsyncIterator[StoredFile]:
+        """List the files below a folder, those of its own sub-folders too; "" lists those directly at the root.
+
+        Markers and unfinished files are left out.
+        """
 
     async def copy(self, uri: str, relative: PurePosixPath) -> str:
         """Publishes a copy of a stored file, on the server's side where it can; from any other store too.
@@ -127,9 +155,9 @@ def store_of(uri: str) -> Store:
     return store
 
 
-async def find_elsewhere(uris: Collection[str]) -> set[str]:
-    """Those of the URIs that exist, looked up in whatever stores they lie in, store by store."""
-    found: set[str] = set()
+async def sizes_elsewhere(uris: Collection[str]) -> dict[str, int]:
+    """Return the sizes of those URIs that exist, looked up in the stores they lie in, store by store."""
+    found: dict[str, int] = {}
     stores: dict[str, Store] = {}
     wanted: dict[str, list[str]] = {}
     for uri in uris:
@@ -138,7 +166,7 @@ async def find_elsewhere(uris: Collection[str]) -> set[str]:
         wanted.setdefault(store.url, []).append(uri)
     for url, store in stores.items():
         try:
-            found |= await store.exists_many(wanted[url])
+            found |= await store.sizes(wanted[url])
         finally:
             await store.aclose()
     return found
