@@ -139,6 +139,7 @@ generations = Table(
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("waiting_since", Instant),
     Column("unknown_at", Instant),
+    Column("store_id", String),
 )
 
 _unfinished = generations.c.state.in_(sorted(UNFINISHED))
@@ -228,6 +229,13 @@ copies = Table(
     Column("project", String, primary_key=True),
     Column("shot_id", String, primary_key=True),
     Column("asset", Json(Asset), nullable=False),
+)
+
+stores = Table(
+    "stores",
+    metadata,
+    Column("url", String, primary_key=True),
+    Column("store_id", String, primary_key=True),
 )
 
 allowed_prompts = Table(
