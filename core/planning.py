@@ -15,7 +15,8 @@ from prefect_video.ledger import BudgetStanding, Entry, State
 from prefect_video.ledger.budgets import Limit
 from prefect_video.reports import as_number, label
 from prefect_video.shots import Project
-from prefect_video.steps.claiming import budgets_of, missing_files
+from prefect_video.steps.claiming import budgets_of
+from prefect_video.steps.store_check import check_store, find_flaws, require_single_flaw
 from prefect_video.studio import Studio
 from prefect_video.wanting import Wanted, Way, look_up, studios_used, wanted_of
 
@@ -133,7 +134,12 @@ class Plan(BaseModel):
 
 
 async def plan_project(
-    studio: Studio, project: Project, *, others: Sequence[Studio] = (), refresh: bool = False
+    studio: Studio,
+    project: Project,
+    *,
+    others: Sequence[Studio] = (),
+    refresh: bool = False,
+    rebuy_missing: bool = False,
 ) -> Plan:
     """Works out what a run would do; reads the ledger and the store, and changes neither.
 
@@ -142,15 +148,18 @@ async def plan_project(
         project: What would be made.
         others: Further accounts, as for `produce_project`.
         refresh: Whether what is stored would be bought again.
+        rebuy_missing: Whether the store would be taken as it stands, as for `produce_project`.
 
     Raises:
         InvalidInput: A shot cannot be made by this provider.
         LedgerError: The ledger cannot be read.
-        StoreError: The store cannot be read.
+        StoreError: The store cannot be read, or is not the one that the ledger knows.
     """
+    if not (refresh or rebuy_missing):
+        await check_store(studio.ledger, studio.store)
     wanted = await wanted_of(project, [studio, *others], refresh=refresh, ttl_seconds=studio.settings.ttl_seconds)
     await look_up(studio.ledger, wanted)
-    await _forget_missing(studio, wanted)
+    await _reopen_flawed(studio, wanted, rebuy_missing)
     for one in wanted:
         one.settle()
     used = studios_used(wanted)
@@ -219,14 +228,18 @@ class _Planned:
         return None
 
 
-async def _forget_missing(studio: Studio, wanted: Sequence[Wanted]) -> None:
-    """Counts what is stored and whose file is gone as what is yet to be made, as a run would."""
+async def _reopen_flawed(studio: Studio, wanted: Sequence[Wanted], rebuy_missing: bool) -> None:
+    """Counts what is stored and whose file is missing or damaged as what is yet to be fetched, as a run would."""
     ways = [way for one in wanted for way in one.ways]
     stored = {way.row.id: way.row for way in ways if way.row and way.row.state is State.STORED}
-    gone = await missing_files(studio, stored)
+    flaws = await find_flaws(studio, stored)
+    if flaws and not rebuy_missing:
+        accounts = [way.intent.account for way in ways]
+        await require_single_flaw(studio, stored, flaws, accounts=accounts)
     for way in ways:
-        if way.row and way.row.id in gone:
-            way.row = None
+        if way.row and (flaw := flaws.get(way.row.id)):
+            reason = f"its stored file is {flaw}: fetched again, or made anew where the provider no longer has it"
+            way.row = way.row.model_copy(update={"state": State.COMPLETED, "error_message": reason})
 
 
 async def _choice(one: Wanted) -> Mapping[str, Any]:
@@ -247,7 +260,8 @@ def _existing(way: Way, row: Entry, choice: Mapping[str, Any]) -> PlannedShot:
     if row.state is State.STORED and row.asset:
         return _planned(way, "cached", entry_id=row.id, uri=row.asset.uri, **choice)
     action: PlannedAction = "held" if row.attention else "under_way"
-    return _planned(way, action, entry_id=row.id, reason=row.attention, **choice)
+    reason = row.error_message if row.is_reopened else row.attention
+    return _planned(way, action, entry_id=row.id, reason=reason, **choice)
 
 
 def _planned(way: Way, action: PlannedAction, **more: Any) -> PlannedShot:

@@ -29,6 +29,7 @@ async def produce_project(
     others: Sequence[Studio] = (),
     steps_of: StepsOf = PlainSteps,
     refresh: bool = False,
+    rebuy_missing: bool = False,
     flow_run_id: str | None = None,
     on_report: OnReport | None = None,
     wait: bool = True,
@@ -42,6 +43,8 @@ async def produce_project(
             and those that the project's fallbacks name.
         steps_of: Makes the steps of a studio's rows; plain coroutines unless an orchestrator gives its tasks.
         refresh: Buy again what is stored.
+        rebuy_missing: Take the store as it stands, although videos are missing or it is another one: what is not
+            there is fetched again where the provider still has it, and bought again where not.
         flow_run_id: The run on whose behalf, within which attempts are counted; None makes up an id of its own.
         on_report: Told of each shot as it ends.
         wait: Wait for the videos; otherwise leave as soon as the last shot is at the provider, with what is not done
@@ -53,6 +56,7 @@ async def produce_project(
     Raises:
         InvalidInput: A shot cannot be made; nothing was sent.
         BudgetExceeded: The project does not fit a limit; nothing was sent.
+        StoreOutage: The store is not the one that the ledger knows, or several videos are missing; nothing was sent.
         LedgerError: The ledger cannot be used; nothing was sent.
     """
     began, began_at = time.monotonic(), datetime.now(UTC)
@@ -65,14 +69,14 @@ async def produce_project(
     studios = [studio, *others]
     wanted = await wanted_of(project, studios, **asking)
     making = Making(project, studios, steps_of, on_report, departure=None if wait else Departure())
-    await _claim(project, wanted, making)
+    await _claim(project, wanted, making, rebuy_missing)
     reports = await making.all(wanted)
     intents = [one.intent for one in wanted]
     shots = await with_costs(reports, intents, studio.ledger, flow_run_id=flow_run_id, since=began_at)
     return ProjectReport(project=project.name, shots=shots, seconds=time.monotonic() - began)
 
 
-async def _claim(project: Project, wanted: Sequence[Wanted], making: Making) -> None:
+async def _claim(project: Project, wanted: Sequence[Wanted], making: Making, rebuy_missing: bool) -> None:
     """Claims everything, studio by studio; when the project must fit as a whole and does not, nothing is kept.
 
     Raises:
@@ -80,7 +84,7 @@ async def _claim(project: Project, wanted: Sequence[Wanted], making: Making) -> 
     """
     fit = project.over_budget == "fit" or bool(project.fallbacks)
     try:
-        await _settle_on_what_exists(wanted, making)
+        await _settle_on_what_exists(wanted, making, rebuy_missing)
         for studio in studios_used(wanted):
             mine = [one for one in wanted if one.route.studio is studio]
             intents = [one.intent for one in mine]
@@ -96,11 +100,13 @@ async def _claim(project: Project, wanted: Sequence[Wanted], making: Making) -> 
         raise
 
 
-async def _settle_on_what_exists(wanted: Sequence[Wanted], making: Making) -> None:
+async def _settle_on_what_exists(wanted: Sequence[Wanted], making: Making, rebuy_missing: bool) -> None:
     """Lets what is stored, under way or held decide how a take is made, before prices and health do."""
     ways = [way for one in wanted for way in one.ways]
+    accounts = [studio.provider.account.id for studio in making.studios]
     for studio in studios_used(ways):
-        await making.steps(studio).find_asset([way.intent for way in ways if way.route.studio is studio])
+        intents = [way.intent for way in ways if way.route.studio is studio]
+        await making.steps(studio).find_asset(intents, rebuy_missing=rebuy_missing, accounts=accounts)
     undecided = [one for one in wanted if len(one.ways) > 1]
     if undecided:
         await look_up(making.studios[0].ledger, undecided)

@@ -79,12 +79,12 @@ def _last_and_free(results: ResultStore, key: str) -> tuple[str | None, str]:
 
 def _is_there(results: ResultStore, key: str, ref: StudioRef) -> bool:
     answer = results.read(key).result
-    return isinstance(answer, Asset) and run_to_end(_exists(answer.uri, ref.store))
+    return isinstance(answer, Asset) and run_to_end(_is_whole(answer, ref.store))
 
 
-async def _exists(uri: str, store_name: str) -> bool:
+async def _is_whole(asset: Asset, store_name: str) -> bool:
     store = await resolve_store(store_name)
     try:
-        return uri in await store.exists_many([uri])
+        return (await store.sizes([asset.uri])).get(asset.uri) == asset.bytes
     finally:
         await store.aclose()

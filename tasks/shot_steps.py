@@ -6,7 +6,7 @@ is cached or persisted by Prefect.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -51,10 +51,16 @@ _PAID: dict[str, Any] = {**_STEP, "retry_condition_fn": _nothing_was_accepted}
 
 
 @task(name="find_asset", task_run_name="find {project}", **_FREE)
-async def find_asset(studio: StudioRef, intents: Sequence[Intent], project: str) -> dict[str, Asset]:
+async def find_asset(
+    studio: StudioRef,
+    intents: Sequence[Intent],
+    project: str,
+    rebuy_missing: bool = False,
+    accounts: Collection[str] = (),
+) -> dict[str, Asset]:
     """The assets that are stored already, by fingerprint; one query for all shots of a project."""
     async with open_studio(studio) as opened:
-        return await claiming.find_assets(opened, intents)
+        return await claiming.find_assets(opened, intents, rebuy_missing=rebuy_missing, accounts=accounts)
 
 
 @task(name="screen_prompt", task_run_name="screen {shot}", **_FREE)
@@ -112,9 +118,13 @@ class TaskSteps:
         async with concurrency(limit, strict=True, raise_on_lease_renewal_failure=False):
             yield
 
-    async def find_asset(self, intents: Sequence[Intent]) -> dict[str, Asset]:
+    async def find_asset(
+        self, intents: Sequence[Intent], *, rebuy_missing: bool, accounts: Collection[str]
+    ) -> dict[str, Asset]:
         """See the task of the same name."""
-        return await find_asset(self.studio, intents, project=intents[0].project)
+        return await find_asset(
+            self.studio, intents, project=intents[0].project, rebuy_missing=rebuy_missing, accounts=accounts
+        )
 
     async def screen_prompt(self, entry: Entry) -> None:
         """See the task of the same name."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,6 +12,7 @@ from prefect_video.assets import Asset
 from prefect_video.downloads import Downloaded
 from prefect_video.errors import (
     BudgetExceeded,
+    GenerationExpired,
     GenerationFailed,
     GenerationLost,
     NeedsAttention,
@@ -22,12 +24,16 @@ from prefect_video.steps import claiming, downloading, polling, releasing, scree
 from prefect_video.steps.departing import Passage
 from prefect_video.studio import Studio
 
+logger = logging.getLogger(__name__)
+
 
 class Steps(Protocol):
     """The steps of one row; an orchestrator puts its tasks here."""
 
     def in_flight(self, entry: Entry) -> AbstractAsyncContextManager[None]: ...
-    async def find_asset(self, intents: Sequence[Intent]) -> Mapping[str, Asset]: ...
+    async def find_asset(
+        self, intents: Sequence[Intent], *, rebuy_missing: bool, accounts: Collection[str]
+    ) -> Mapping[str, Asset]: ...
     async def screen_prompt(self, entry: Entry) -> None: ...
     async def submit(self, entry: Entry) -> Entry: ...
     async def poll(self, entry: Entry) -> Entry: ...
@@ -44,8 +50,10 @@ class PlainSteps:
     def in_flight(self, entry: Entry) -> AbstractAsyncContextManager[None]:
         return nullcontext()
 
-    async def find_asset(self, intents: Sequence[Intent]) -> Mapping[str, Asset]:
-        return await claiming.find_assets(self.studio, intents)
+    async def find_asset(
+        self, intents: Sequence[Intent], *, rebuy_missing: bool, accounts: Collection[str]
+    ) -> Mapping[str, Asset]:
+        return await claiming.find_assets(self.studio, intents, rebuy_missing=rebuy_missing, accounts=accounts)
 
     async def screen_prompt(self, entry: Entry) -> None:
         await screening.screen_prompt(self.studio, entry.id)
@@ -71,11 +79,13 @@ class Produced:
         asset: Where it is.
         entry: Its ledger row.
         cached: Whether it was there before, so that nothing was paid now.
+        repair: What became of a stored file that was missing or damaged: fetched again, or made anew.
     """
 
     asset: Asset
     entry: Entry
     cached: bool
+    repair: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,11 +109,12 @@ async def produce(
     Raises:
         VideoError: Why there is no asset; what was paid is in the ledger with the reason.
     """
-    failure: GenerationFailed | GenerationLost | None = None
+    failure: GenerationFailed | GenerationLost | GenerationExpired | None = None
+    repair: str | None = None
     while True:
         entry = _claimed(claim, failure)
         if claim.kind == "stored" and entry.asset:
-            return Produced(entry.asset, entry, cached=failure is None)
+            return Produced(entry.asset, entry, cached=failure is None, repair=repair)
         try:
             if claim.kind == "joined":
                 joined = await _joined(studio, claim, entry, budgets, passage)
@@ -111,9 +122,11 @@ async def produce(
                     return InFlight(await studio.ledger.get(entry.id))
                 claim = joined
                 continue
+            if entry.is_reopened:
+                repair = f"{entry.error_message}; it was fetched again from {entry.provider}, free"
             asset = await carry(studio, entry, steps, passage)
             entry = await studio.ledger.get(entry.id)
-            return Produced(asset, entry, cached=False) if asset else InFlight(entry)
+            return Produced(asset, entry, cached=False, repair=repair) if asset else InFlight(entry)
         except GenerationFailed as error:
             if error.fails_again:
                 raise
@@ -122,6 +135,12 @@ async def produce(
             if studio.settings.on_lost == "hold":
                 raise
             failure = error
+        except GenerationExpired as error:
+            if not entry.is_reopened:
+                raise
+            failure = error
+            repair = f"{entry.error_message}, and {entry.provider} no longer has it: it was made anew"
+            logger.warning("%s/%s: %s", entry.project, entry.shot.id, repair)
         claim = await _claim_again(studio, claim, budgets)
 
 

@@ -9,6 +9,7 @@ from prefect_video.downloads import Downloaded
 from prefect_video.errors import StoreError
 from prefect_video.ledger import Entry, State
 from prefect_video.media import probe
+from prefect_video.steps.store_check import claim_store
 from prefect_video.storage.publishing import AssetDraft, publish_video
 from prefect_video.studio import Studio
 
@@ -25,12 +26,13 @@ async def store(studio: Studio, entry_id: str, downloaded: Downloaded) -> Asset:
     media = await asyncio.to_thread(probe, downloaded.path)
     studio.tell("before_publish", entry)
     try:
+        store_id = await claim_store(studio.ledger, studio.store)
         asset = await publish_video(studio.store, downloaded, media, draft=draft_of(entry))
     except StoreError as error:
         studio.tell("not_published", entry, str(error))
         raise
     studio.tell("published", entry)
-    entry = await studio.ledger.record_stored(entry.id, asset)
+    entry = await studio.ledger.record_stored(entry.id, asset, store_id=store_id)
     await asyncio.to_thread(downloaded.path.unlink, missing_ok=True)
     studio.tell("stored", entry)
     return asset
