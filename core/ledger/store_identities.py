@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Collection, Iterable
+from typing import Final
 
-from sqlalchemy import exists, insert, select, update
+from sqlalchemy import exists, func, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.assets import Asset
 from prefect_video.ledger.part import LedgerPart, chunks
 from prefect_video.ledger.records import Entry, State
 from prefect_video.ledger.tables import ENTRIES, copies, entry_of, generations, stores
+
+STORE_LOCK: Final = 0x5669_6465_6F03
+"""PostgreSQL advisory lock held while an identity is given to a store, as SQLite has one writer anyway."""
 
 
 class StoreIdentities(LedgerPart):
@@ -21,9 +27,21 @@ class StoreIdentities(LedgerPart):
             found = await connection.execute(select(stores.c.store_id).where(stores.c.url == url))
             return set(found.scalars())
 
+    async def propose_store_id(self, url: str) -> str:
+        """Return the identity that a store without a marker is to get: the same for all who ask at once."""
+        async with self._database.writing() as connection:
+            await self._lock_stores(connection)
+            found = await connection.execute(select(func.min(stores.c.store_id)).where(stores.c.url == url))
+            if (known := found.scalar_one()) is not None:
+                return str(known)
+            store_id = str(uuid.uuid4())
+            await connection.execute(insert(stores).values(url=url, store_id=store_id))
+            return store_id
+
     async def remember_store(self, store_id: str, url: str) -> None:
         """Record that a store lies at an address; again it does nothing."""
         async with self._database.writing() as connection:
+            await self._lock_stores(connection)
             known = await connection.execute(
                 select(stores.c.store_id).where(stores.c.url == url, stores.c.store_id == store_id)
             )
@@ -81,3 +99,7 @@ class StoreIdentities(LedgerPart):
             )
             copied = await connection.execute(select(copies.c.project).distinct())
             return sorted({*stored.scalars(), *copied.scalars()})
+
+    async def _lock_stores(self, connection: AsyncConnection) -> None:
+        if not self._database.is_sqlite:
+            await connection.execute(text(f"SELECT pg_advisory_xact_lock({STORE_LOCK})"))

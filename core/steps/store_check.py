@@ -49,7 +49,9 @@ async def accept_store(ledger: Ledger, store: Store) -> str:
     Raises:
         StoreError: The store cannot be read or written.
     """
-    store_id = await store.create_identity()
+    store_id = await store.read_identity()
+    if store_id is None:
+        store_id = await store.create_identity(await ledger.propose_store_id(store.url))
     await ledger.remember_store(store_id, store.url)
     return store_id
 

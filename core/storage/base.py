@@ -65,8 +65,11 @@ class Store(Protocol):
     async def read_identity(self) -> str | None:
         """Return the identity that the store's marker holds; None where there is no marker, or nothing at all."""
 
-    async def create_identity(self) -> str:
-        """Write a marker with a new identity, unless one is there, and return the identity that stands."""
+    async def create_identity(self, store_id: str) -> str:
+        """Write a marker with an identity, unless one is there, and return the identity that stands.
+
+        Not every server can refuse to replace: writers that may come at once agree on the identity beforehand.
+        """
 
     async def sizes(self, uris: Collection[str]) -> dict[str, int]:
         """Return the sizes in bytes of those URIs that exist, in few requests; other stores' are looked up there."""

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.storage.base import STALE_SECONDS, StoredFile, checked_path, sizes_elsewhere, store_of
-from prefect_video.storage.marker import STORE_MARKER, new_marker, parse_marker
+from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marker
 from prefect_video.unbroken import to_its_end
 
 _CHUNK_BYTES: Final = 2**20
@@ -90,15 +90,15 @@ class LocalStore:
         content = await asyncio.to_thread(self._guarded(marker, lambda: _content(marker)))
         return None if content is None else parse_marker(content, self.url)
 
-    async def create_identity(self) -> str:
+    async def create_identity(self, store_id: str) -> str:
         """See `Store.create_identity`; of two that write it at once, one does."""
         if (known := await self.read_identity()) is not None:
             return known
-        await asyncio.to_thread(self._guarded(self.root, lambda: _create_once(self.root / STORE_MARKER, new_marker())))
-        store_id = await self.read_identity()
-        if store_id is None:
+        marker = self.root / STORE_MARKER
+        await asyncio.to_thread(self._guarded(self.root, lambda: _create_once(marker, write_marker(store_id))))
+        if (stands := await self.read_identity()) is None:
             raise StoreError(f"store {self.url}: the marker that was just written is gone: look at the folder")
-        return store_id
+        return stands
 
     async def sizes(self, uris: Collection[str]) -> dict[str, int]:
         """See `Store.sizes`; one thread looks up all of this store's."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -25,13 +24,13 @@ class StoreMarker(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     schema_version: Literal[1] = 1
-    store_id: str = Field(default_factory=lambda: str(uuid.uuid4()), min_length=1)
+    store_id: str = Field(min_length=1)
     created_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
 
 
-def new_marker() -> bytes:
-    """Return the content of a marker with a new identity."""
-    return (StoreMarker().model_dump_json(indent=2) + "\n").encode()
+def write_marker(store_id: str) -> bytes:
+    """Return the content of a marker."""
+    return (StoreMarker(store_id=store_id).model_dump_json(indent=2) + "\n").encode()
 
 
 def parse_marker(content: bytes, url: str) -> str:

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.storage.base import STALE_SECONDS, StoredFile, checked_path, sizes_elsewhere, store_of
-from prefect_video.storage.marker import STORE_MARKER, new_marker, parse_marker
+from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marker
 from prefect_video.storage.s3_errors import is_forbidden, is_missing, is_taken, no_bucket, not_supported, translated
 from prefect_video.storage.s3_session import S3Options, S3Session
 from prefect_video.storage.s3_upload import upload_file
@@ -104,16 +104,16 @@ class S3Store:
             return None
         return parse_marker(content, self.url)
 
-    async def create_identity(self) -> str:
+    async def create_identity(self, store_id: str) -> str:
         """See `Store.create_identity`; of two that write it at once, one does where the server can tell."""
-        if (store_id := await self.read_identity()) is not None:
-            return store_id
+        if (known := await self.read_identity()) is not None:
+            return known
         bucket, key = _locate(f"{self.url}/{STORE_MARKER}")
         async with self._client(f"mark {self.url}") as client:
-            await _create_object(client, bucket, key, new_marker(), self._session.options.on_write)
-        if (store_id := await self.read_identity()) is None:
+            await _create_object(client, bucket, key, write_marker(store_id), self._session.options.on_write)
+        if (stands := await self.read_identity()) is None:
             raise StoreError(f"store {self.url}: the marker that was just written is gone: look at the bucket's rules")
-        return store_id
+        return stands
 
     async def sizes(self, uris: Collection[str]) -> dict[str, int]:
         """See `Store.sizes`; a folder with many of them is listed, others are looked up one by one."""
