@@ -166,6 +166,7 @@ class Jobs:
             InvalidInput: It cannot be made; nothing was sent.
             BudgetExceeded: A limit would be passed; nothing was sent.
             LedgerError: The ledger cannot be used; nothing was sent.
+            StoreError: The store cannot be read, or is not the one that the ledger knows; nothing was sent.
         """
         studio = self._studio(request.provider)
         project = Project(name=request.project, shots=(request.shot(),), max_attempts=1, priority=request.priority)
