@@ -56,6 +56,7 @@ _COMMANDS: Final = {
     "Recover": {
         "collect": ("recovering:collect", "Finish what crashed or deferred runs left behind."),
         "cancel": ("recovering:cancel", "Give up what is under way."),
+        "verify": ("verify:verify", "Every stored video against the store; repair it."),
         "resolve": ("resolving:resolve", "Decide about a job that waits for a human."),
     },
     "Set up": {

@@ -29,6 +29,7 @@ VideoError
 │   ├── BrokenDownload      the body stopped early or the server answered nonsense; safe to repeat
 │   └── NotPlayable         the file is not the video that was asked for
 ├── StoreError              the store cannot be read or written
+│   └── StoreOutage         it is empty, or another store, or videos are missing: nothing is bought in their place
 ├── BudgetExceeded          a limit would be passed; nothing was sent
 ├── PromptScreened          the local screen refused the prompt; nothing was sent
 ├── NeedsAttention          a human must decide; the message says what
@@ -239,6 +240,12 @@ class StoreError(VideoError):
     """The store cannot be read or written. The generation is kept and can be stored later."""
 
     retryable = True
+
+
+class StoreOutage(StoreError):
+    """The store does not hold what the ledger knows to be in it. Mount or correct it; nothing was bought or marked."""
+
+    retryable = False
 
 
 class BudgetExceeded(VideoError):

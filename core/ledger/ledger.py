@@ -17,6 +17,7 @@ from prefect_video.ledger.locations import default_ledger_url, parse_location
 from prefect_video.ledger.owners import Owner
 from prefect_video.ledger.queries import Queries
 from prefect_video.ledger.review import Review
+from prefect_video.ledger.store_identities import StoreIdentities
 from prefect_video.ledger.strays import Strays
 from prefect_video.ledger.timings import Timings
 from prefect_video.unbroken import to_its_end
@@ -24,7 +25,7 @@ from prefect_video.unbroken import to_its_end
 LEASE_SECONDS = 30.0
 
 
-class Ledger(Claims, Accounts, Queries, Strays, Book, Review, WebhookEvents, IdempotencyKeys, Timings):
+class Ledger(Claims, Accounts, Queries, Strays, Book, Review, WebhookEvents, IdempotencyKeys, Timings, StoreIdentities):
     """A ledger that is open for one process; every instance is an owner of its own.
 
     Belongs to the event loop that opened it. Use it as an async context manager, or call `aclose`.

@@ -140,6 +140,7 @@ generations = Table(
     Column("waiting_since", Instant),
     Column("unknown_at", Instant),
     Column("disputed_usd", Money),
+    Column("store_id", String),
 )
 
 _unfinished = generations.c.state.in_(sorted(UNFINISHED))
@@ -239,6 +240,13 @@ idempotency_keys = Table(
     Column("request_digest", String, nullable=False),
     Column("entry_id", String, ForeignKey("generations.id")),
     Column("created_at", Instant, nullable=False),
+)
+
+stores = Table(
+    "stores",
+    metadata,
+    Column("url", String, primary_key=True),
+    Column("store_id", String, primary_key=True),
 )
 
 allowed_prompts = Table(

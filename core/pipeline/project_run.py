@@ -50,6 +50,7 @@ async def run_project(
     others: Sequence[Studio] = (),
     runner: StepRunner | None = None,
     refresh: bool = False,
+    rebuy_missing: bool = False,
     flow_run_id: str | None = None,
     on_report: OnReport | None = None,
     wait: bool = True,
@@ -63,6 +64,8 @@ async def run_project(
             and those that the project's fallbacks name.
         runner: Runs the steps; plain coroutines unless an orchestrator gives its own.
         refresh: Buy again what is stored.
+        rebuy_missing: Take the store as it stands, although videos are missing or it is another one: what is not
+            there is fetched again where the provider still has it, and bought again where not.
         flow_run_id: The run on whose behalf, within which attempts are counted; None makes up an id of its own.
         on_report: Called with the report of each shot as it ends.
         wait: Wait for the videos; otherwise leave as soon as the last shot is at the provider, with what is not done
@@ -74,6 +77,7 @@ async def run_project(
     Raises:
         InvalidInput: A shot cannot be made; nothing was sent.
         BudgetExceeded: The project does not fit a limit; nothing was sent.
+        StoreOutage: The store is not the one that the ledger knows, or several videos are missing; nothing was sent.
         LedgerError: The ledger cannot be used; nothing was sent.
         RequestRefused: An account's endpoint or key is wrong; nothing was sent.
     """
@@ -83,6 +87,7 @@ async def run_project(
         flow_run_id or f"run-{uuid.uuid4()}",
         runner=runner or StepRunner(),
         refresh=refresh,
+        rebuy_missing=rebuy_missing,
         on_report=on_report,
         wait=wait,
     )
@@ -99,6 +104,7 @@ class ProjectRun:
         flow_run_id: The run's id, which ledger rows are booked under.
         runner: Runs the steps.
         refresh: Buy again what is stored.
+        rebuy_missing: Take the store as it stands, although videos are missing or it is another one.
         on_report: Called with the report of each take as it ends.
         wait: Wait for the videos, instead of leaving when all are submitted.
     """
@@ -108,6 +114,7 @@ class ProjectRun:
     flow_run_id: str
     runner: StepRunner
     refresh: bool = False
+    rebuy_missing: bool = False
     on_report: OnReport | None = None
     wait: bool = True
     _copies: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
@@ -166,10 +173,13 @@ class ProjectRun:
     async def _prefer_existing(self, takes: Sequence[TakeRequest]) -> None:
         """Let what is stored, in progress or held decide how a take is made, before prices and health do."""
         candidates = [candidate for take in takes for candidate in take.candidates]
+        accounts = [session.provider.account.id for session in self.sessions]
         for session in sessions_of(candidates):
             intents = [candidate.intent for candidate in candidates if candidate.session is session]
-            # Not for its answer, which the claim gives: a row whose file is missing is marked as lost by it.
-            await self.runner.run_step(find_assets, session, intents)
+            # Not for its answer, which the claim gives: a row whose file is missing or damaged is reopened by it.
+            await self.runner.run_step(
+                find_assets, session, intents, rebuy_missing=self.rebuy_missing, accounts=accounts
+            )
         undecided = [take for take in takes if len(take.candidates) > 1]
         if undecided:
             await load_existing(self.sessions[0].ledger, undecided)

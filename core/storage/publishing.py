@@ -92,7 +92,7 @@ async def publish_video(store: Store, video: Downloaded, media: Media, *, draft:
         try:
             thumbnail_uri = await _publish_thumbnail(store, video.path, Path(folder), relative)
             asset = _asset(store, draft, video, media, thumbnail_uri)
-            await _publish_sidecar(store, asset, Path(folder), relative)
+            await publish_sidecar(store, asset, Path(folder), relative)
             await store.publish(video.path, relative, content_type="video/mp4")
         except StoreError:
             await _clear(store, relative)
@@ -125,7 +125,7 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
         }
     )
     with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
-        await _publish_sidecar(store, copied, Path(folder), relative)
+        await publish_sidecar(store, copied, Path(folder), relative)
     uri = await copy_between(store, asset.uri, relative)
     if (size := await store.size(uri)) != asset.bytes:
         await store.delete(uri)
@@ -169,7 +169,8 @@ async def _publish_thumbnail(store: Store, video: Path, folder: Path, relative: 
     return await store.publish(still, thumbnail_path(relative), content_type="image/jpeg")
 
 
-async def _publish_sidecar(store: Store, asset: Asset, folder: Path, relative: PurePosixPath) -> str:
+async def publish_sidecar(store: Store, asset: Asset, folder: Path, relative: PurePosixPath) -> str:
+    """Publish the sidecar of a video, by way of a local folder; return its URI."""
     record = folder / "sidecar.json"
     await run_in_thread(record.write_bytes, write_sidecar(asset))
     return await store.publish(record, sidecar_path(relative), content_type="application/json")

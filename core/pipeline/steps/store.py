@@ -8,6 +8,7 @@ from prefect_video.downloads import Downloaded
 from prefect_video.errors import StoreError
 from prefect_video.ledger import Entry, State
 from prefect_video.media import probe
+from prefect_video.pipeline.steps.store_check import claim_store
 from prefect_video.session.session import SessionEvent, Studio
 from prefect_video.storage.publishing import AssetDraft, publish_video
 
@@ -27,12 +28,13 @@ async def store(studio: Studio, entry: Entry, downloaded: Downloaded) -> Entry:
         media = await asyncio.to_thread(probe, downloaded.path)
     studio.tell(SessionEvent.BEFORE_PUBLISH, entry)
     try:
+        store_id = await claim_store(studio.ledger, studio.store)
         asset = await publish_video(studio.store, downloaded, media, draft=asset_draft(entry))
     except StoreError as error:
         studio.tell(SessionEvent.NOT_PUBLISHED, entry, str(error))
         raise
     studio.tell(SessionEvent.PUBLISHED, entry)
-    entry = await studio.ledger.record_stored(entry.id, asset)
+    entry = await studio.ledger.record_stored(entry.id, asset, store_id=store_id)
     await asyncio.to_thread(downloaded.path.unlink, missing_ok=True)
     studio.tell(SessionEvent.STORED, entry)
     return entry
