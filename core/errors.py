@@ -33,6 +33,8 @@ VideoError
 ├── NeedsAttention          a human must decide; the message says what
 ├── LedgerError             the ledger cannot be used; nothing is sent without it
 │   ├── LedgerUnavailable   unreachable, locked, read-only, full or corrupt
+│   │   └── LedgerFileUnsafe    its file was deleted, moved or replaced while in use, or has several names
+│   ├── LedgerBehindStore   the store holds what this ledger bought and does not know: run `prefect-video ledger recover`
 │   ├── LedgerOutdated      its schema is not this version's: run `prefect-video ledger upgrade`
 │   └── IllegalTransition   a row was not in a state that allows this step (somebody else moved it)
 └── ShotsFailed             a project ended with shots that were not stored
@@ -273,6 +275,14 @@ class LedgerUnavailable(LedgerError):
     """The ledger's database is unreachable, locked, read-only, full or corrupt."""
 
     retryable = True
+
+
+class LedgerFileUnsafe(LedgerUnavailable):
+    """The ledger's file was deleted, moved or replaced while it was in use, or has several names. Put it back."""
+
+
+class LedgerBehindStore(LedgerError):
+    """The store holds what this ledger has bought and does not know: an old backup. Run `prefect-video ledger recover`."""
 
 
 class LedgerOutdated(LedgerError):

@@ -15,7 +15,7 @@ from prefect_video.ledger.database import Database
 from prefect_video.ledger.filelocks import FileLock
 from prefect_video.ledger.tables import VERSION_TABLE
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Every revision in `migrations/versions`, oldest first; held here so that opening a ledger need not load them."""
 
 MIGRATION_LOCK: Final = 0x5669_6465_6F01

@@ -13,19 +13,30 @@ from typing import Any, Self
 
 import aiosqlite
 
+from prefect_video.ledger.file_identity import FileIdentity
 from prefect_video.ledger.locations import Location
 
 
-async def connect(location: Location) -> Connection:
+async def connect(location: Location, file: FileIdentity) -> Connection:
     """A new connection, to be closed by whoever asked for it.
 
     Raises:
         sqlite3.Error: The file cannot be opened.
+        LedgerFileUnsafe: It is not the file that earlier connections are to, or has several names.
     """
 
     def open_file() -> sqlite3.Connection:
+        if file.is_known:
+            # Before it is opened: that would create a new file where the old one was deleted.
+            file.require()
         # Without an isolation level the driver begins no transactions of its own: it would begin them deferred.
-        return sqlite3.connect(str(location.path), timeout=location.busy_seconds, isolation_level=None)
+        opened = sqlite3.connect(str(location.path), timeout=location.busy_seconds, isolation_level=None)
+        try:
+            file.require()
+        except BaseException:
+            opened.close()
+            raise
+        return opened
 
     connection = Connection(open_file, iter_chunk_size=64)
     # A process that ends does not wait for it.

@@ -196,7 +196,7 @@ async def bring_home(studio: Studio, entry: Entry, asset: Asset, intent: Intent)
     """
     if _at_home(studio, entry, intent):
         return asset
-    draft = draft_of(entry).model_copy(
+    draft = draft_of(entry, studio.ledger.identity).model_copy(
         update={"project": intent.project, "shot_id": intent.shot.id, "take": intent.take}
     )
     async with studio.download_slots:

@@ -58,6 +58,9 @@ class Store(Protocol):
     async def exists_many(self, uris: Collection[str]) -> set[str]:
         """Those of the URIs that exist, in few requests; URIs of other stores are looked up there."""
 
+    async def list_files(self, folder: PurePosixPath | None = None) -> list[str]:
+        """URIs of the published files below a folder, or of all; none where there is no such folder."""
+
     async def copy(self, uri: str, relative: PurePosixPath) -> str:
         """Publishes a copy of a stored file, on the server's side where it can; from any other store too.
 

@@ -96,6 +96,11 @@ class LocalStore:
             )
         return {uri for uri, path in places.items() if _size(path) is not None}
 
+    async def list_files(self, folder: PurePosixPath | None = None) -> list[str]:
+        """See `Store.list_files`."""
+        top = self.root if folder is None else self._place(self.uri(folder))
+        return await asyncio.to_thread(self._guarded(top, lambda: _files_below(top)))
+
     async def copy(self, uri: str, relative: PurePosixPath) -> str:
         """See `Store.copy`."""
         if uri == self.uri(relative):
@@ -212,6 +217,20 @@ def _size(path: Path) -> int | None:
         return path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _files_below(top: Path) -> list[str]:
+    found: list[str] = []
+    for folder, folders, names in os.walk(top, onerror=_raise_unless_missing):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(folder, name).as_uri() for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    # A folder that cannot be read must not look like one that holds nothing.
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _remove_stale(root: Path) -> int:

@@ -112,6 +112,13 @@ class S3Store:
                     found.update(set(wanted) & await _list(client, bucket, f"{folder}/" if folder else ""))
         return found
 
+    async def list_files(self, folder: PurePosixPath | None = None) -> list[str]:
+        """See `Store.list_files`."""
+        top = self.url if folder is None else self.uri(folder)
+        prefix = f"{top.removeprefix(f's3://{self.bucket}')}/".lstrip("/")
+        async with self._client(f"list {top}") as client:
+            return sorted(await _list(client, self.bucket, prefix, deep=True))
+
     async def copy(self, uri: str, relative: PurePosixPath) -> str:
         """See `Store.copy`; within S3 nothing passes through here."""
         target = self.uri(relative)
@@ -225,9 +232,10 @@ async def _check_bucket(client: Any, bucket: str) -> None:
             raise
 
 
-async def _list(client: Any, bucket: str, prefix: str) -> set[str]:
+async def _list(client: Any, bucket: str, prefix: str, *, deep: bool = False) -> set[str]:
     found: set[str] = set()
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
+    delimiter = {} if deep else {"Delimiter": "/"}
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **delimiter)
     async for page in pages:
         found.update(f"s3://{bucket}/{entry['Key']}" for entry in page.get("Contents", []))
     return found

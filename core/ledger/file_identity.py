@@ -1,0 +1,54 @@
+"""The identity of a SQLite ledger's file.
+
+A path names a place. A file that was deleted or replaced there goes on existing for the processes that hold it open:
+what they write is in a book that no other process reads, and each side would buy what the other has bought.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from prefect_video.errors import LedgerFileUnsafe
+
+_NEXT_STEP = (
+    "Nothing is sent. Put the file that was opened back in its place; or, if it is lost, restore a backup and run:"
+    " prefect-video ledger recover"
+)
+
+
+class FileIdentity:
+    """The file that was opened under a path: device and inode, of which only one name may exist."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened: tuple[int, int] | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the file has been opened before, so that it must not be created anew."""
+        return self._opened is not None
+
+    def require(self) -> None:
+        """Compares the file at the path with the one that was opened; the first call records it.
+
+        Raises:
+            LedgerFileUnsafe: It was deleted or replaced, or has several names.
+        """
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError as error:
+            raise LedgerFileUnsafe(
+                f"the ledger {self._path} was deleted or moved away while it was in use. {_NEXT_STEP}"
+            ) from error
+        if found.st_nlink > 1:
+            raise LedgerFileUnsafe(
+                f"the ledger {self._path} has {found.st_nlink} names (hard links): SQLite keeps a journal for each name,"
+                " and two of them damage the file. Nothing is sent. Remove the other names"
+                f" (find them with: find FOLDER -samefile {self._path}), or make a copy with: sqlite3 FILE '.backup COPY'"
+            )
+        identity = (found.st_dev, found.st_ino)
+        if self._opened is None:
+            self._opened = identity
+        elif self._opened != identity:
+            raise LedgerFileUnsafe(f"the ledger {self._path} was replaced by another file while it was in use. {_NEXT_STEP}")
