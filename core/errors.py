@@ -34,7 +34,7 @@ VideoError
 ├── LedgerError             the ledger cannot be used; nothing is sent without it
 │   ├── LedgerUnavailable   unreachable, locked, read-only, full or corrupt
 │   │   └── LedgerFileUnsafe    its file was deleted, moved or replaced while in use, or has several names
-│   ├── LedgerBehindStore   the store holds what this ledger bought and does not know: run `prefect-video ledger recover`
+│   ├── LedgerBehindStore   an old backup, which does not know what it bought: run `prefect-video ledger recover`
 │   ├── LedgerOutdated      its schema is not this version's: run `prefect-video ledger upgrade`
 │   └── IllegalTransition   a row was not in a state that allows this step (somebody else moved it)
 └── ShotsFailed             a project ended with shots that were not stored
@@ -282,7 +282,10 @@ class LedgerFileUnsafe(LedgerUnavailable):
 
 
 class LedgerBehindStore(LedgerError):
-    """The store holds what this ledger has bought and does not know: an old backup. Run `prefect-video ledger recover`."""
+    """The ledger is an old backup: the store holds what it has bought and does not know.
+
+    Run `prefect-video ledger recover`; until then nothing is bought.
+    """
 
 
 class LedgerOutdated(LedgerError):

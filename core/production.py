@@ -12,6 +12,7 @@ from prefect_video.errors import BudgetExceeded
 from prefect_video.making import Making, OnReport
 from prefect_video.reports import ProjectReport
 from prefect_video.shots import Project
+from prefect_video.steps.adoption import adopt_stored
 from prefect_video.steps.claiming import budgets_of, claim_shots
 from prefect_video.steps.departing import Departure
 from prefect_video.steps.producing import PlainSteps, Steps
@@ -104,5 +105,17 @@ async def _settle_on_what_exists(wanted: Sequence[Wanted], making: Making) -> No
     undecided = [one for one in wanted if len(one.ways) > 1]
     if undecided:
         await look_up(making.studios[0].ledger, undecided)
+        if await _adopt_undecided(undecided):
+            await look_up(making.studios[0].ledger, undecided)
     for one in undecided:
         one.settle()
+
+
+async def _adopt_undecided(undecided: Sequence[Wanted]) -> int:
+    """Adopts what the store holds of takes for which no way exists; where one does, no other is looked for."""
+    ways = [way for one in undecided if not any(way.exists for way in one.ways) for way in one.ways]
+    adopted = [
+        await adopt_stored(studio, [way.intent for way in ways if way.route.studio is studio])
+        for studio in studios_used(ways)
+    ]
+    return sum(adopted)

@@ -164,6 +164,7 @@ class Studio:
     settings: StudioSettings = field(default_factory=StudioSettings.from_environment)
     observer: Observer | None = None
     last_told: dict[str, Generation] = field(default_factory=dict, init=False)
+    foreign_sidecars: set[str] = field(default_factory=set, init=False)
     volume_alert_at: datetime | None = field(default=None, init=False)
     screen: PromptScreen = field(init=False)
 

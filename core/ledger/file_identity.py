@@ -43,12 +43,14 @@ class FileIdentity:
             ) from error
         if found.st_nlink > 1:
             raise LedgerFileUnsafe(
-                f"the ledger {self._path} has {found.st_nlink} names (hard links): SQLite keeps a journal for each name,"
-                " and two of them damage the file. Nothing is sent. Remove the other names"
-                f" (find them with: find FOLDER -samefile {self._path}), or make a copy with: sqlite3 FILE '.backup COPY'"
+                f"the ledger {self._path} has {found.st_nlink} names (hard links): SQLite keeps a journal for each,"
+                " and two of them damage the file. Nothing is sent. Remove the other names (find them with:"
+                f" find FOLDER -samefile {self._path}); for a copy use: sqlite3 {self._path} '.backup COPY'"
             )
         identity = (found.st_dev, found.st_ino)
         if self._opened is None:
             self._opened = identity
         elif self._opened != identity:
-            raise LedgerFileUnsafe(f"the ledger {self._path} was replaced by another file while it was in use. {_NEXT_STEP}")
+            raise LedgerFileUnsafe(
+                f"the ledger {self._path} was replaced by another file while it was in use. {_NEXT_STEP}"
+            )

@@ -36,7 +36,7 @@ class Recoveries(Claims):
     """What others can prove about this ledger's generations."""
 
     async def paid_jobs(self, project: str | None = None) -> set[tuple[str, str]]:
-        """Reads `(job id, fingerprint)` of the rows whose generation is known, of one project with its copies, or all."""
+        """Reads `(job id, fingerprint)` of rows whose generation is known: of one project and its copies, or of all."""
         wanted = select(generations.c.id, generations.c.fingerprint).where(generations.c.generation_id.is_not(None))
         if project is not None:
             copied = select(copies.c.entry_id).where(copies.c.project == project)
@@ -90,12 +90,13 @@ class Recoveries(Claims):
                 await self._note(connection, [(entry.id, None, entry.state)], detail)
                 return entry
             changes = {name: value for name, value in values.items() if name not in _KEPT}
-            change = generations.update().where(generations.c.id == current.id).values(**changes)
-            await connection.execute(change)
+            await connection.execute(generations.update().where(generations.c.id == current.id).values(**changes))
             await self._note(connection, [(current.id, current.state, entry.state)], detail)
             return await self._locked(connection, current.id)
 
     async def _require_free(self, current: Entry, entry: Entry, connection: Any) -> None:
+        if current.fingerprint != entry.fingerprint:
+            raise IllegalTransition(f"job {current.id} is of another video than generation {entry.generation_id}")
         if current.generation_id not in (None, entry.generation_id):
             raise IllegalTransition(
                 f"job {current.id} belongs to generation {current.generation_id}, and generation"

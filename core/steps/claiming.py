@@ -14,6 +14,7 @@ from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.fingerprints import fingerprint
 from prefect_video.ledger import Budget, Claim, Entry, Intent
 from prefect_video.shots import Project, Shot
+from prefect_video.steps.adoption import adopt_stored
 from prefect_video.steps.storing import draft_of
 from prefect_video.storage import open_store
 from prefect_video.storage.publishing import copy_video
@@ -164,7 +165,11 @@ async def claim_shots(
         intents: What is wanted.
         budgets: Limits that must hold.
         partial: Whether shots that fit the budget are reserved although others do not.
+
+    Raises:
+        LedgerBehindStore: The ledger is an old backup, see `adopt_stored`; nothing was claimed.
     """
+    await adopt_stored(studio, intents)
     batch = await studio.ledger.claim(intents, budgets, partial=partial)
     for warning in batch.warnings:
         logger.warning("budget: %s", warning)

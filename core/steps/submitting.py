@@ -24,6 +24,7 @@ from prefect_video.errors import (
 from prefect_video.generations import Generation
 from prefect_video.ledger import Entry, State
 from prefect_video.steps.ending import demand_alive
+from prefect_video.steps.labels import add_labels
 from prefect_video.steps.reconciling import reconcile
 from prefect_video.steps.recording import record, record_failure
 from prefect_video.studio import Studio
@@ -137,7 +138,7 @@ async def _answer(studio: Studio, entry: Entry) -> Generation:
     try:
         async with asyncio.timeout(limit):
             return await studio.provider.submit(
-                entry.shot,
+                add_labels(entry, studio.ledger.identity),
                 idempotency_key=entry.id,
                 project=entry.project,
                 webhook_url=studio.webhook_url(entry),

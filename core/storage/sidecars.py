@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Final, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from prefect_video.assets import Asset
 from prefect_video.generations import Cost
 from prefect_video.shots import Shot
 
 _NAME: Final = re.compile(r"\.(?P<digest>[0-9a-f]{10})\.(?P<job>[^.]{1,6})\.json$")
+_COST: Final[TypeAdapter[Decimal | None]] = TypeAdapter(Cost)
 DIGEST_LENGTH: Final = 10
 """Hex digits of the fingerprint in a file's name."""
 JOB_LENGTH: Final = 6
@@ -60,6 +62,11 @@ class Sidecar:
 
     asset: Asset
     ledger: LedgerReference | None = None
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """What the provider charged; None where it did not say, or the sidecar says what no video can cost."""
+        return _COST.validate_python(self.asset.cost_usd)
 
 
 @dataclass(frozen=True)
