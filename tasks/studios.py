@@ -20,6 +20,7 @@ from prefect_video.providers.registry import open_provider
 from prefect_video.storage import Store, open_store
 from prefect_video.studio import Moment, Studio, StudioSettings
 from prefect_video.tasks.announcing import announce_anomaly, announce_breaker
+from prefect_video.tasks.default_ledger import warn_about_default_ledger
 from prefect_video.unbroken import to_its_end
 
 __all__ = ["StudioRef", "observing", "open_ledger", "open_studio", "resolve_store"]
@@ -73,6 +74,7 @@ _open: dict[tuple[int, StudioRef], _Shared] = {}
 
 
 async def _open_anew(ref: StudioRef) -> Studio:
+    warn_about_default_ledger(ref)
     studio = await (_open_with_blocks(ref) if ref.names_blocks else open_named(ref))
     studio.observer = _observe
     studio.breaker.on_change = announce_breaker
