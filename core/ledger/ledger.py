@@ -119,6 +119,7 @@ class Ledger(Recoveries, Accounts, Queries, Strays, Book, Review, WebhookEvents,
         Raises:
             LedgerError: It cannot be used; the message says what to do.
         """
+        self.require_file()
         await schema.check(self._database)
         await self._owner.beat()
 

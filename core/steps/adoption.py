@@ -16,10 +16,11 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from prefect_video.assets import Asset
-from prefect_video.errors import IllegalTransition, LedgerBehindStore, NeedsAttention
+from prefect_video.errors import IllegalTransition, LedgerBehindStore
 from prefect_video.ledger import Entry, Intent, State
 from prefect_video.ledger.claims import row_of
 from prefect_video.ledger.tables import entry_of_values
+from prefect_video.steps.storing import draft_of
 from prefect_video.storage import Store
 from prefect_video.storage.sidecars import (
     Sidecar,
@@ -65,8 +66,8 @@ async def adopt_stored(studio: Studio, intents: Sequence[Intent]) -> int:
         How many were adopted.
 
     Raises:
-        LedgerBehindStore: The store holds what this ledger has bought and does not know; nothing may be bought.
-        NeedsAttention: A video is there that is probably one of them, and its sidecar cannot be read.
+        LedgerBehindStore: The store holds what this ledger has bought and does not know, or a video that is probably
+            one of them and whose sidecar cannot be read; nothing may be bought.
         StoreError: The store cannot be read.
     """
     rows = await studio.ledger.answers(intents)
@@ -75,6 +76,22 @@ async def adopt_stored(studio: Studio, intents: Sequence[Intent]) -> int:
     for project in dict.fromkeys(intent.project for intent in unpaid):
         adopted += await _adopt_in_folder(studio, project, [intent for intent in unpaid if intent.project == project])
     return adopted
+
+
+async def require_unpaid(studio: Studio, entry: Entry) -> None:
+    """Refuses to send a row whose sidecar is in the store: a backup may know it as reserved only.
+
+    Raises:
+        LedgerBehindStore: It is there.
+        StoreError: The store cannot be read.
+    """
+    uri = studio.store.uri(sidecar_path(draft_of(entry, studio.ledger.identity).path))
+    if await studio.store.size(uri) is not None:
+        raise LedgerBehindStore(
+            f"shot {entry.shot.id!r}: job {entry.id} is {entry.state.value} in the ledger {studio.ledger.url_label},"
+            f" and its sidecar {uri} shows that it was paid: the ledger is an old backup. Nothing was sent. Run:"
+            f" prefect-video ledger recover --ledger {studio.ledger.url_label} --store {studio.store_name}"
+        )
 
 
 async def read_videos(store: Store, sidecars: Mapping[str, SidecarName], files: Collection[str]) -> list[StoredVideo]:
@@ -164,7 +181,7 @@ def _video_for(intent: Intent, videos: Sequence[StoredVideo]) -> StoredVideo | N
     """The newest whole video of an intent.
 
     Raises:
-        NeedsAttention: There is none, but one whose sidecar cannot be read may be it.
+        LedgerBehindStore: There is none, but one whose sidecar cannot be read may be it.
     """
     same = [video for video in videos if _is_of(video, intent) and video.is_whole]
     if same:
@@ -172,7 +189,7 @@ def _video_for(intent: Intent, videos: Sequence[StoredVideo]) -> StoredVideo | N
     digest = fingerprint_digest(intent.fingerprint)
     for video in videos:
         if video.name.digest == digest and video.sidecar is None and video.size:
-            raise NeedsAttention(
+            raise LedgerBehindStore(
                 f"shot {intent.shot.id!r}: {video.uri.removesuffix('.json')}.mp4 bears the shot's fingerprint, and its"
                 f" sidecar {video.uri} cannot be read, so nobody can tell whether it is whole. It is not bought again."
                 " Restore the sidecar from a backup; or remove both files (or use --refresh) to have it made anew"

@@ -23,6 +23,7 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Generation
 from prefect_video.ledger import Entry, State
+from prefect_video.steps.adoption import require_unpaid
 from prefect_video.steps.ending import demand_alive
 from prefect_video.steps.labels import add_labels
 from prefect_video.steps.reconciling import reconcile
@@ -78,12 +79,15 @@ async def submit(studio: Studio, entry_id: str, *, task_run_id: str | None = Non
         GenerationFailed: It was accepted and failed at once.
         GenerationEnded: Somebody ended the row while it waited for its turn, a cancel command for example.
         NeedsAttention: Nobody can tell whether it was accepted.
+        LedgerBehindStore: The store shows that it was paid before.
         ProviderUnavailable: Turned away for longer than the studio's patience; nothing was accepted.
     """
     entry = await _booked_here(studio, await studio.ledger.get(entry_id))
     if entry.state is State.SUBMITTING:
         # Only a row taken over from an owner that died between intent and record is found like this.
         entry = await studio.ledger.record_unknown(entry.id, "its owner died between sending and recording")
+    if entry.state is State.RESERVED:
+        await require_unpaid(studio, entry)
     patience = _Patience(studio)
     while entry.state in (State.RESERVED, State.UNKNOWN):
         if entry.state is State.UNKNOWN:

@@ -16,6 +16,7 @@ from prefect_video.errors import LedgerBehindStore, LedgerFileUnsafe
 from prefect_video.ledger import Entry, Ledger, State
 from prefect_video.ledger_recovery import Recovery, recover_ledger
 from prefect_video.shots import Project
+from prefect_video.steps import submit
 from prefect_video.studio import Moment
 from tests.postgres import PostgresServer
 from tests.recovery.conftest import SLOW, OpenWorkshop
@@ -161,6 +162,12 @@ async def test_a_row_that_was_only_reserved_in_the_backup_is_recovered(
     backup.restore()
     with pytest.raises(LedgerBehindStore):
         await workshop.run(a_shot(1))
+    async with workshop.studio() as studio:
+        # As the job API's service does with what it finds when it starts.
+        taken = await studio.ledger.take_over((await workshop.row()).id)
+        assert taken is not None
+        with pytest.raises(LedgerBehindStore, match="shows that it was paid"):
+            await submit(studio, taken.id)
     assert [job.outcome for job in (await recover(workshop)).jobs] == ["stored"]
     assert (await workshop.row()).state is State.STORED
     assert (await workshop.run(a_shot(1))).shots[0].cached

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from prefect_video.errors import LedgerBehindStore, NeedsAttention
+from prefect_video.errors import LedgerBehindStore
 from prefect_video.ledger import State
 from prefect_video.ledger_recovery import recover_ledger
 from prefect_video.production import produce_project
@@ -84,7 +84,7 @@ async def test_a_video_that_is_cut_or_missing_is_not_adopted(workshop: Workshop)
 async def test_an_unreadable_sidecar_beside_a_video_is_no_licence_to_buy(workshop: Workshop) -> None:
     await workshop.run(a_shot())
     sidecar(workshop).write_text('{"uri": ')
-    with pytest.raises(NeedsAttention, match=r"bears the shot's fingerprint.*cannot be read.*--refresh"):
+    with pytest.raises(LedgerBehindStore, match=r"bears the shot's fingerprint.*cannot be read.*--refresh"):
         await elsewhere(workshop).run(a_shot())
     assert workshop.paid == (1, 1)
     assert (await workshop.run(a_shot())).shots[0].cached, "the ledger that knows it needs no sidecar"
@@ -105,7 +105,7 @@ async def test_a_sidecar_that_belies_its_name_is_not_believed(
 ) -> None:
     await workshop.run(a_shot())
     change(sidecar(workshop), edit)
-    with pytest.raises(NeedsAttention):
+    with pytest.raises(LedgerBehindStore):
         await elsewhere(workshop).run(a_shot())
     assert workshop.paid == (1, 1)
 
