@@ -99,7 +99,7 @@ class Recovery(BaseModel):
 async def recover_ledger(
     studio: Studio, *, others: Sequence[Studio] = (), lost_ledgers: Collection[str] = (), dry_run: bool = False
 ) -> Recovery:
-    """Adds the rows that a restored or new ledger lacks.
+    """Add the rows that a restored or new ledger lacks.
 
     Args:
         studio: The ledger, the store whose sidecars are read, and an account whose list is read.
@@ -130,7 +130,7 @@ class _Recovery:
     _accounted: set[str] = field(default_factory=set)
 
     async def read_store(self) -> None:
-        """Adopts the videos of the store that no row knows; originals before their copies."""
+        """Adopt the videos of the store that no row knows; originals before their copies."""
         store, ledger = self.studio.store, self.studio.ledger
         files = await store.list_files()
         known = {SidecarName.of(print_, job) for job, print_ in await ledger.paid_jobs()}
@@ -140,7 +140,7 @@ class _Recovery:
             await self._adopt_video(video)
 
     async def read_account(self, account: Studio) -> None:
-        """Adopts the generations on an account's list that name a key of ours and are in no row."""
+        """Adopt the generations on an account's list that name a key of ours and are in no row."""
         try:
             listed = [generation async for generation in account.provider.list()]
             known = {
@@ -216,7 +216,7 @@ class _Recovery:
     async def _entry_of_generation(
         self, account: Studio, generation: Generation, labels: Labels, row: Entry | None
     ) -> tuple[Entry, bool]:
-        """The row of a listed generation, and whether its fingerprint is certain."""
+        """Build the row of a listed generation, and tell whether its fingerprint is certain."""
         shot = row.shot if row else _shot_of(generation, labels)
         print_ = row.fingerprint if row else labels.fingerprint
         take = row.take if row else labels.take
@@ -322,7 +322,7 @@ def _new_entry(studio: Studio, print_: str, shot: Shot, take: int, project: str,
 
 
 def _shot_of_asset(video: StoredVideo) -> Shot:
-    """The shot as far as a sidecar tells that names no row; its fingerprint is in the sidecar, and counts."""
+    """Rebuild the shot as far as a sidecar tells that names no row; its fingerprint is in the sidecar, and counts."""
     assert video.sidecar is not None
     asset = video.sidecar.asset
     duration = min(20, max(1, round(asset.duration_seconds)))
@@ -330,7 +330,7 @@ def _shot_of_asset(video: StoredVideo) -> Shot:
 
 
 def _shot_of(generation: Generation, labels: Labels) -> Shot:
-    """The shot as far as a provider echoes it.
+    """Rebuild the shot as far as a provider echoes it.
 
     Raises:
         ValidationError: It does not echo enough.

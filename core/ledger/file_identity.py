@@ -26,11 +26,11 @@ class FileIdentity:
 
     @property
     def is_known(self) -> bool:
-        """Whether the file has been opened before, so that it must not be created anew."""
+        """Tell whether the file has been opened before, so that it must not be created anew."""
         return self._opened is not None
 
     def require(self) -> None:
-        """Compares the file at the path with the one that was opened; the first call records it.
+        """Compare the file at the path with the one that was opened; the first call records it.
 
         Raises:
             LedgerFileUnsafe: It was deleted or replaced, or has several names.

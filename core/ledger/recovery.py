@@ -20,7 +20,7 @@ _KEPT: Final = frozenset({"id", "attempt", "flow_run_id", "task_run_id", "create
 
 
 async def read_identity(database: Database) -> str:
-    """Reads the UUID of a ledger.
+    """Read the UUID of a ledger.
 
     Raises:
         LedgerError: It has none.
@@ -36,7 +36,7 @@ class Recoveries(Claims):
     """What others can prove about this ledger's generations."""
 
     async def paid_jobs(self, project: str | None = None) -> set[tuple[str, str]]:
-        """Reads `(job id, fingerprint)` of rows whose generation is known: of one project and its copies, or of all."""
+        """Read `(job id, fingerprint)` of rows whose generation is known: of one project and its copies, or of all."""
         wanted = select(generations.c.id, generations.c.fingerprint).where(generations.c.generation_id.is_not(None))
         if project is not None:
             copied = select(copies.c.entry_id).where(copies.c.project == project)
@@ -45,7 +45,7 @@ class Recoveries(Claims):
             return {(row.id, row.fingerprint) for row in await connection.execute(wanted)}
 
     async def find_paid(self, job_ids: Iterable[str], generation_ids: Iterable[str]) -> list[Entry]:
-        """Reads the rows that have one of some ids, or one of some generations, whatever their account."""
+        """Read the rows that have one of some ids, or one of some generations, whatever their account."""
         found: dict[str, Entry] = {}
         async with self._database.reading() as connection:
             for column, values in ((generations.c.id, job_ids), (generations.c.generation_id, generation_ids)):
@@ -55,7 +55,7 @@ class Recoveries(Claims):
         return list(found.values())
 
     async def adopt(self, entry: Entry, detail: str) -> Entry:
-        """Brings the ledger to what is proven about one generation: a row of it is moved, or one is added.
+        """Bring the ledger to what is proven about one generation: a row of it is moved, or one is added.
 
         Args:
             entry: The row as it should be.

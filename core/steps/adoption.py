@@ -60,7 +60,7 @@ class StoredVideo:
 
 
 async def adopt_stored(studio: Studio, intents: Sequence[Intent]) -> int:
-    """Adopts what the store holds of intents that would be bought; reads nothing where none would be.
+    """Adopt what the store holds of intents that would be bought; reads nothing where none would be.
 
     Returns:
         How many were adopted.
@@ -79,7 +79,7 @@ async def adopt_stored(studio: Studio, intents: Sequence[Intent]) -> int:
 
 
 async def require_unpaid(studio: Studio, entry: Entry) -> None:
-    """Refuses to send a row whose sidecar is in the store: a backup may know it as reserved only.
+    """Refuse to send a row whose sidecar is in the store: a backup may know it as reserved only.
 
     Raises:
         LedgerBehindStore: It is there.
@@ -95,7 +95,7 @@ async def require_unpaid(studio: Studio, entry: Entry) -> None:
 
 
 async def read_videos(store: Store, sidecars: Mapping[str, SidecarName], files: Collection[str]) -> list[StoredVideo]:
-    """Reads sidecars, and how long the videos beside them are, several at a time."""
+    """Read sidecars, and how long the videos beside them are, several at a time."""
     slots = asyncio.Semaphore(_READ_AT_ONCE)
     present = frozenset(files)
 
@@ -116,12 +116,12 @@ async def read_videos(store: Store, sidecars: Mapping[str, SidecarName], files: 
 
 
 def sidecars_of(files: Collection[str]) -> dict[str, SidecarName]:
-    """Picks the sidecars out of a listing."""
+    """Pick the sidecars out of a listing."""
     return {uri: name for uri in files if (name := SidecarName.parse(uri))}
 
 
 def asset_where_it_lies(store: Store, video: StoredVideo, project: str) -> Asset:
-    """The asset of a video at the place where it was found: a store may have moved since its sidecar was written."""
+    """Locate a video's asset where it was found: a store may have moved since its sidecar was written."""
     assert video.sidecar is not None
     path = PurePosixPath(project) / f"{video.uri.rpartition('/')[2].removesuffix('.json')}.mp4"
     thumbnail = video.sidecar.asset.thumbnail_uri and store.uri(thumbnail_path(path))
@@ -145,7 +145,7 @@ async def _adopt_in_folder(studio: Studio, project: str, intents: Sequence[Inten
 async def _read_telling(
     studio: Studio, project: str, intents: Sequence[Intent], files: Collection[str]
 ) -> list[StoredVideo]:
-    """Reads those sidecars that are of a wanted fingerprint, or of no row of this ledger as far as names tell."""
+    """Read those sidecars that are of a wanted fingerprint, or of no row of this ledger as far as names tell."""
     wanted = {fingerprint_digest(intent.fingerprint) for intent in intents}
     known = {SidecarName.of(fingerprint, job) for job, fingerprint in await studio.ledger.paid_jobs(project)}
     telling = {
@@ -161,7 +161,7 @@ async def _read_telling(
 
 
 async def _require_up_to_date(studio: Studio, project: str, videos: Sequence[StoredVideo]) -> None:
-    """Refuses a ledger that does not know what it has bought: its sidecar proves that, with or without its video."""
+    """Refuse a ledger that does not know what it has bought: its sidecar proves that, with or without its video."""
     own: dict[str, tuple[str, str]] = {}
     for video in videos:
         if video.sidecar and video.sidecar.ledger and video.sidecar.ledger.id == studio.ledger.identity:
@@ -178,7 +178,7 @@ async def _require_up_to_date(studio: Studio, project: str, videos: Sequence[Sto
 
 
 def _video_for(intent: Intent, videos: Sequence[StoredVideo]) -> StoredVideo | None:
-    """The newest whole video of an intent.
+    """Choose the newest whole video of an intent.
 
     Raises:
         LedgerBehindStore: There is none, but one whose sidecar cannot be read may be it.
@@ -217,7 +217,7 @@ def _is_of(video: StoredVideo, intent: Intent) -> bool:
 
 
 async def _adopt(studio: Studio, intent: Intent, video: StoredVideo) -> bool:
-    """Adds a stored row; what another ledger has paid costs nothing in this one."""
+    """Add a stored row; what another ledger has paid costs nothing in this one."""
     assert video.sidecar is not None
     reference = video.sidecar.ledger
     payer = f"ledger {reference.id}" if reference else "a ledger that its sidecar does not name"

@@ -35,7 +35,7 @@ class Labels:
 
     @classmethod
     def parse(cls, metadata: Mapping[str, str]) -> Self | None:
-        """Reads the metadata that a provider echoes; None where it names no idempotency key."""
+        """Read the metadata that a provider echoes; None where it names no idempotency key."""
         if not (job := metadata.get("idempotency_key")):
             return None
         fingerprint, take = metadata.get("fingerprint", ""), metadata.get("take", "")
@@ -50,6 +50,6 @@ class Labels:
 
 
 def add_labels(entry: Entry, ledger_id: str) -> Shot:
-    """The row's shot, with labels that name ledger, fingerprint and take; the provider adds key, project and shot."""
+    """Label a row's shot with ledger, fingerprint and take; the provider adds key, project and shot."""
     labels = {"ledger_id": ledger_id, "fingerprint": entry.fingerprint, "take": str(entry.take)}
     return entry.shot.model_copy(update={"metadata": {**entry.shot.metadata, **labels}})

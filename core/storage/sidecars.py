@@ -83,18 +83,18 @@ class SidecarName:
 
     @classmethod
     def parse(cls, uri: str) -> Self | None:
-        """Reads a file's URI; None when it is not that of a sidecar."""
+        """Read a file's URI; None when it is not that of a sidecar."""
         found = _NAME.search(uri)
         return cls(found["digest"], found["job"]) if found else None
 
     @classmethod
     def of(cls, fingerprint: str, job_id: str) -> Self:
-        """Names what a row's files are called."""
+        """Name what a row's files are called."""
         return cls(fingerprint_digest(fingerprint), job_id[-JOB_LENGTH:])
 
 
 def fingerprint_digest(fingerprint: str) -> str:
-    """Cuts a fingerprint to the digits that a file's name holds."""
+    """Cut a fingerprint to the digits that a file's name holds."""
     return fingerprint.rpartition(":")[2][:DIGEST_LENGTH]
 
 
@@ -125,7 +125,7 @@ def read_sidecar(content: bytes) -> Asset | None:
 
 
 def parse_sidecar(content: bytes) -> Sidecar | None:
-    """Reads a whole sidecar; None when it is not one of ours, or what it says of its ledger cannot be read."""
+    """Read a whole sidecar; None when it is not one of ours, or what it says of its ledger cannot be read."""
     asset = read_sidecar(content)
     if asset is None:
         return None
