@@ -223,6 +223,9 @@ accounts = Table(
     Column("quota_until", Instant),
 )
 
+ledger_identity = Table("ledger_identity", metadata, Column("id", String, primary_key=True))
+"""One row: the UUID by which sidecars in a store name the ledger; a backup shares it with what it is a backup of."""
+
 copies = Table(
     "copies",
     metadata,

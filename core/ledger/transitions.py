@@ -51,6 +51,7 @@ class Transitions(Moves):
             self._demand_mine(entry)
             if entry.state is not State.SUBMITTING:
                 raise IllegalTransition(f"entry {entry.id} is {entry.state}: it is no longer to be sent")
+            self._database.require_file()
             await self._note(connection, [(entry.id, entry.state, entry.state)], "about to be sent after a pause")
             return await self._change(connection, entry, {"sent_at": await self._database.now(connection)})
 
@@ -317,6 +318,7 @@ class Transitions(Moves):
         self, connection: AsyncConnection, entry: Entry, *, task_run_id: str | None, deadline_at: datetime | None
     ) -> Entry:
         self._demand_mine(entry)
+        self._database.require_file()
         return await self._move(
             connection,
             entry,

@@ -23,6 +23,7 @@ from prefect_video.ledger import Claim, ClaimOutcome, Intent, State
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
 from prefect_video.pipeline.routing import Candidate, TakeRequest, build_take_requests, load_existing, sessions_of
 from prefect_video.pipeline.shot_run import DetachBarrier, DetachedShot, DetachToken, StepRunner, StoredShot, run_shot
+from prefect_video.pipeline.steps.adoption import adopt_stored
 from prefect_video.pipeline.steps.claim import (
     ClaimOptions,
     claim_shots,
@@ -183,6 +184,8 @@ class ProjectRun:
         undecided = [take for take in takes if len(take.candidates) > 1]
         if undecided:
             await load_existing(self.sessions[0].ledger, undecided)
+            if await _adopt_undecided(undecided):
+                await load_existing(self.sessions[0].ledger, undecided)
         for take in undecided:
             take.prefer_existing()
 
@@ -321,3 +324,14 @@ class ProjectRun:
     async def _place_in_project(self, session: Studio, stored: StoredShot, intent: Intent) -> Asset:
         known = self._copies.get((stored.entry.id, intent.shot.id))
         return known or await copy_to_project(session, stored.entry, stored.asset, intent)
+
+
+async def _adopt_undecided(takes: Sequence[TakeRequest]) -> int:
+    """Adopt what the store holds of takes that no candidate has a job for; return how many were adopted."""
+    undecided = [take for take in takes if not any(candidate.has_existing_job for candidate in take.candidates)]
+    candidates = [candidate for take in undecided for candidate in take.candidates]
+    adopted = [
+        await adopt_stored(session, [candidate.intent for candidate in candidates if candidate.session is session])
+        for session in sessions_of(candidates)
+    ]
+    return sum(adopted)

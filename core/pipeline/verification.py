@@ -26,7 +26,7 @@ from prefect_video.pipeline.steps.store_check import accept_store, check_store, 
 from prefect_video.session.refs import OpenStudio, by_studio
 from prefect_video.storage import Store
 from prefect_video.storage.publishing import copy_video, publish_sidecar
-from prefect_video.storage.sidecars import read_sidecar, sidecar_path
+from prefect_video.storage.sidecars import LedgerReference, parse_sidecar, read_sidecar, sidecar_path
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ class _Verifier:
         known = _places(self.store, [*copied, *(row.asset for row in rows if row.asset)])
         for row in rows:
             if row.state in UNFINISHED and not row.asset:
-                path = asset_draft(row).path
+                path = asset_draft(row, self.ledger.identity).path
                 known |= {self.store.uri(path.with_suffix(kind)) for kind in (".mp4", ".json", ".jpg")}
         return known
 
@@ -215,16 +215,27 @@ class _Verifier:
             errors |= await _restore_all(self.open_studio, group, details)
         for item, flaw in flawed:
             if flaw.problem == "sidecar":
-                errors[flaw.uri] = await _attempt(_write_sidecar(self.store, item.asset))
+                errors[flaw.uri] = await _attempt(self._write_sidecar(item))
             elif item.entry is None:
                 errors[flaw.uri] = await _attempt(self._copy_again(item))
         return [_outcome(flaw, errors[flaw.uri]) for _, flaw in flawed]
+
+    async def _write_sidecar(self, expected: _Expected) -> None:
+        row = expected.entry or await self.ledger.get(expected.job_id)
+        asset = expected.asset
+        relative = sidecar_path(_relative(self.store, asset))
+        # What another ledger has paid stays booked to that one.
+        reference = await _read_payer(self.store, asset) or asset_draft(row, self.ledger.identity).ledger
+        with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
+            await publish_sidecar(self.store, asset, reference, Path(folder), relative)
 
     async def _copy_again(self, copy: _Expected) -> None:
         original = await self.ledger.get(copy.job_id)
         if original.asset is None:
             raise StoreError(f"{copy.asset.uri}: the original is not stored")
-        draft = asset_draft(original).model_copy(update=copy.asset.model_dump(include={"project", "shot_id", "take"}))
+        draft = asset_draft(original, self.ledger.identity).model_copy(
+            update=copy.asset.model_dump(include={"project", "shot_id", "take"})
+        )
         await self.store.delete(copy.asset.uri)
         asset = await copy_video(self.store, original.asset, draft=draft)
         await self.ledger.record_copy(original.id, asset.project, asset.shot_id, asset)
@@ -270,10 +281,10 @@ async def _sha256(store: Store, uri: str) -> str:
 
 async def _describe_sidecar(store: Store, asset: Asset) -> str | None:
     """Return what is wrong with the sidecar of an asset, or None."""
-    try:
-        described = read_sidecar(await store.read_bytes(store.uri(sidecar_path(_relative(store, asset)))))
-    except FileNotFoundError:
+    content = await _read_sidecar(store, asset)
+    if content is None:
         return "its sidecar is missing"
+    described = read_sidecar(content)
     same = described is not None and (described.uri, described.sha256, described.generation_id) == (
         asset.uri,
         asset.sha256,
@@ -282,9 +293,18 @@ async def _describe_sidecar(store: Store, asset: Asset) -> str | None:
     return None if same else "its sidecar describes something else"
 
 
-async def _write_sidecar(store: Store, asset: Asset) -> None:
-    with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
-        await publish_sidecar(store, asset, Path(folder), sidecar_path(_relative(store, asset)))
+async def _read_sidecar(store: Store, asset: Asset) -> bytes | None:
+    try:
+        return await store.read_bytes(store.uri(sidecar_path(_relative(store, asset))))
+    except FileNotFoundError:
+        return None
+
+
+async def _read_payer(store: Store, asset: Asset) -> LedgerReference | None:
+    """Return the ledger's row that the sidecar of an asset names, where it is of this very generation."""
+    sidecar = parse_sidecar(await _read_sidecar(store, asset) or b"")
+    is_same = sidecar is not None and sidecar.asset.generation_id == asset.generation_id
+    return sidecar.ledger if sidecar and is_same else None
 
 
 def _relative(store: Store, asset: Asset) -> PurePosixPath:

@@ -277,7 +277,7 @@ def _folders(root: Path) -> list[str]:
 
 def _files(root: Path, folder: str) -> Iterator[StoredFile]:
     top = root / folder
-    for place, folders, names in os.walk(top):
+    for place, folders, names in os.walk(top, onerror=_raise_unless_missing):
         # Without a folder only what lies at the root itself is listed.
         folders[:] = sorted(folders) if folder else []
         for name in sorted(names):
@@ -292,6 +292,12 @@ def _size(path: Path) -> int | None:
         return path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    # A folder that cannot be read must not look like one that holds nothing.
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _remove_stale(root: Path) -> int:

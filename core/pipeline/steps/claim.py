@@ -15,6 +15,7 @@ from prefect_video.errors import IllegalTransition, InvalidInput, PolicyRefused,
 from prefect_video.fingerprints import fingerprint
 from prefect_video.ledger import Budget, Claim, ClaimOutcome, Entry, Intent, command_line
 from prefect_video.ledger.records import UNFINISHED
+from prefect_video.pipeline.steps.adoption import adopt_stored
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import (
     accept_store,
@@ -179,8 +180,11 @@ async def claim_shots(
         partial: Whether shots that fit the budget are reserved although others do not.
 
     Raises:
+        LedgerBehindStore: The ledger is an old backup, see `adopt_stored`; nothing was claimed.
         RequestRefused: The session's first read shows that the endpoint or the key is wrong; nothing was claimed.
     """
+    # First, as what the store holds needs no provider.
+    await adopt_stored(studio, intents)
     await _check_access(studio, intents)
     batch = await studio.ledger.claim(intents, budgets, partial=partial)
     for warning in batch.warnings:
@@ -262,7 +266,7 @@ async def copy_to_project(studio: Studio, entry: Entry, asset: Asset, intent: In
     """
     if _is_in_project(studio, entry, intent):
         return asset
-    draft = asset_draft(entry).model_copy(
+    draft = asset_draft(entry, studio.ledger.identity).model_copy(
         update={"project": intent.project, "shot_id": intent.shot.id, "take": intent.take}
     )
     await claim_store(studio.ledger, studio.store)
