@@ -56,6 +56,7 @@ _COMMANDS: Final = {
     "Recover": {
         "collect": ("recovering:collect", "Finish what crashed or deferred runs left behind."),
         "cancel": ("recovering:cancel", "Give up what is under way."),
+        "verify": ("verify:verify", "Every stored video against the store; repair it."),
         "resolve": ("resolving:resolve", "Decide about a job that waits for a human."),
     },
     "Set up": {
@@ -78,9 +79,10 @@ def build_app(*, summaries: bool = True) -> App:
         group = Group.create_ordered(title)
         for name, (place, summary) in commands.items():
             app.command(f"prefect_video.cli.{place}", name=name, group=group, help=summary if summaries else None)
-    ledger = App(name="ledger", help="Create, upgrade and check the ledger's database.", group=group)
+    ledger = App(name="ledger", help="Create, upgrade, check and recover the ledger's database.", group=group)
     ledger.command("prefect_video.cli.ledgers:upgrade", name="upgrade", help="Create or upgrade its tables.")
     ledger.command("prefect_video.cli.ledgers:check", name="check", help="Prove that it can be used.")
+    ledger.command("prefect_video.cli.ledgers:recover", name="recover", help="Add what a backup lacks. Pays nothing.")
     app.command(ledger)
     app["--help"].group = app["--version"].group = Group.create_ordered("Options")
     return app

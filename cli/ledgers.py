@@ -1,13 +1,18 @@
-"""`ledger upgrade` and `ledger check`."""
+"""`ledger upgrade`, `ledger check` and `ledger recover`."""
 
 from __future__ import annotations
 
-from prefect_video.cli.answers import DONE, out, print_json
-from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
-from prefect_video.cli.studios import open_ledger, run_async
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from prefect_video.cli.answers import DONE, FAILED, out, print_json, safe, table, usd
+from prefect_video.cli.options import JsonFlag, LedgerOption, StoreOption, ledger_name
+from prefect_video.cli.studios import open_ledger, open_studios, run_async
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import Ledger
-from prefect_video.session.refs import names_ledger_block
+from prefect_video.ledger import Ledger, command_line
+from prefect_video.pipeline.ledger_recovery import Recovery, recover_ledger
+from prefect_video.session.refs import StudioRef, names_ledger_block
 
 
 def upgrade(*, ledger: LedgerOption = None, json: JsonFlag = False) -> int:
@@ -25,6 +30,50 @@ def check(*, ledger: LedgerOption = None, json: JsonFlag = False) -> int:
     return _tell(run_async(_check(ledger_name(ledger))), "can be written and is up to date", json)
 
 
+def recover(
+    *,
+    store: StoreOption = None,
+    provider: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--provider",
+            help="An account whose list is read (a provider's name or a saved block); may be repeated."
+            " Default: `sora` when SORA_API_KEY is set, else the embedded emulator.",
+        ),
+    ] = (),
+    lost_ledger: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--lost-ledger",
+            help="Identity of another ledger that is gone for good: what it has paid is counted here. May be repeated.",
+        ),
+    ] = (),
+    dry_run: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Say what would be done, and write nothing.")
+    ] = False,
+    ledger: LedgerOption = None,
+    json: JsonFlag = False,
+) -> int:
+    """Bring a restored or new ledger up to what the store and the providers' lists prove. Pays for nothing.
+
+    Videos in the store get rows with their cost; generations that a provider lists with our key get rows that
+    `prefect-video collect` finishes. What cannot be proven is listed. It can be repeated at any time.
+
+    Exit status 1 when something is left for a human.
+
+    Try:
+
+        prefect-video ledger recover --store s3://films/ads --dry-run
+    """
+    refs = [StudioRef.of(name, store, ledger_name(ledger)) for name in provider or (None,)]
+    recovery, command_ledger = run_async(_recover(refs, lost_ledger, dry_run))
+    if json:
+        print_json(recovery.public())
+    else:
+        _show_recovery(recovery, command_line("collect", "--wait", ledger=command_ledger))
+    return FAILED if recovery.left else DONE
+
+
 async def _upgrade(name: str | None) -> str:
     if names_ledger_block(name):
         raise InvalidInput("ledger upgrade: give the URL; a block's user may not have the right to change tables")
@@ -36,6 +85,37 @@ async def _check(name: str | None) -> str:
     async with open_ledger(name) as ledger:
         await ledger.check()
         return ledger.url_label
+
+
+async def _recover(refs: list[StudioRef], lost_ledgers: tuple[str, ...], dry_run: bool) -> tuple[Recovery, str | None]:
+    """Recover a ledger; return the outcome, and the `--ledger` that a further command needs."""
+    async with open_studios(refs) as (first, *others):
+        recovery = await recover_ledger(first, others=others, lost_ledgers=lost_ledgers, dry_run=dry_run)
+        return recovery, first.ledger.command_option
+
+
+def _show_recovery(recovery: Recovery, collect_command: str) -> None:
+    console = out()
+    if not recovery.jobs:
+        console.print("the ledger knows everything that the store and the providers' lists show")
+    else:
+        made = table("outcome", "project", "shot", "generation", "cost", right=("cost",))
+        for job in recovery.jobs:
+            names = (job.project or "", job.shot_id or "", job.generation_id or "")
+            made.add_row(job.outcome, *map(safe, names), "" if job.cost_usd is None else usd(job.cost_usd))
+        console.print(made)
+    for job in recovery.left:
+        console.print(f"[yellow]![/] {safe(job.source)}: {safe(job.reason)}", soft_wrap=True)
+    for account, count in recovery.unlabelled.items():
+        console.print(
+            f"[yellow]![/] account {safe(account)} lists {count} generations that the ledger does not know and that"
+            " name no key of it: made by others, or sent where the provider echoes no key; see the provider's console",
+            soft_wrap=True,
+        )
+    if recovery.dry_run:
+        console.print("nothing was written (--dry-run)")
+    elif any(job.outcome in ("submitted", "held") for job in recovery.jobs):
+        console.print(f"now run `{safe(collect_command)}`, which stores what is at the provider", soft_wrap=True)
 
 
 def _tell(label: str, state: str, json: bool) -> int:

@@ -26,7 +26,7 @@ from prefect_video.cli.answers import (
     status_of,
 )
 from prefect_video.cli.first_minute import PrefectUnavailable, connect
-from prefect_video.cli.options import JsonFlag, QuietFlag, RefreshFlag, StudioOptions, WaitFlag
+from prefect_video.cli.options import JsonFlag, QuietFlag, RebuyMissingFlag, RefreshFlag, StudioOptions, WaitFlag
 from prefect_video.cli.progress import Board, showing
 from prefect_video.cli.studios import open_studios
 from prefect_video.cli.telling import show_report, status_of_report
@@ -48,6 +48,7 @@ class Wanted:
     Attributes:
         studio: With what.
         refresh: Buy again what is stored.
+        rebuy_missing: Take the store as it stands, whatever is missing there.
         json: One JSON object instead of text.
         quiet: No progress.
         wait: Wait for the videos; otherwise leave when all are at the provider.
@@ -56,6 +57,7 @@ class Wanted:
 
     studio: StudioOptions
     refresh: bool = False
+    rebuy_missing: bool = False
     json: bool = False
     quiet: bool = False
     wait: bool = True
@@ -68,6 +70,7 @@ def run(
     *,
     studio: StudioOptions = StudioOptions(),  # noqa: B008 -- frozen
     refresh: RefreshFlag = False,
+    rebuy_missing: RebuyMissingFlag = False,
     wait: WaitFlag = True,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -82,7 +85,7 @@ def run(
 
         prefect-video run film.yaml --provider sora --store s3://films/ads --json
     """
-    wanted = Wanted(studio=studio, refresh=refresh, json=json, quiet=quiet, wait=wait)
+    wanted = Wanted(studio=studio, refresh=refresh, rebuy_missing=rebuy_missing, json=json, quiet=quiet, wait=wait)
     return make(lambda: load_project(project_file), wanted, source=project_file)
 
 
@@ -98,6 +101,7 @@ def shot(
     resolution: Annotated[str | None, Parameter(help="`480p`, `720p` or `1080p`. Default: 1080p.")] = None,
     studio: StudioOptions = StudioOptions(),  # noqa: B008 -- frozen
     refresh: RefreshFlag = False,
+    rebuy_missing: RebuyMissingFlag = False,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> int:
@@ -116,7 +120,7 @@ def shot(
     asked = {"id": id or slug(prompt), "prompt": prompt, **{k: v for k, v in given.items() if v is not None}}
     return make(
         lambda: _checked({"project": project, "shots": [asked]}),
-        Wanted(studio=studio, refresh=refresh, json=json, quiet=quiet),
+        Wanted(studio=studio, refresh=refresh, rebuy_missing=rebuy_missing, json=json, quiet=quiet),
     )
 
 
@@ -164,7 +168,7 @@ def produce(project: Project, wanted: Wanted) -> ProjectReport:
     refs = wanted.studio.refs(project)
     if wanted.studio.provider is None and project.provider is None and not wanted.quiet:
         say(_default_choice(refs[0]))
-    plan = asyncio.run(_prepare(project, refs, wanted.refresh))
+    plan = asyncio.run(_prepare(project, refs, wanted))
     plan.demand_fit()
     if not wanted.flow_for_cached and all(shot.action == "cached" for shot in plan.shots):
         return asyncio.run(_find(project, refs))
@@ -173,9 +177,11 @@ def produce(project: Project, wanted: Wanted) -> ProjectReport:
         return _run_to_its_end(project, wanted)
 
 
-async def _prepare(project: Project, refs: Sequence[StudioRef], refresh: bool) -> Plan:
+async def _prepare(project: Project, refs: Sequence[StudioRef], wanted: Wanted) -> Plan:
     async with open_studios(refs) as (studio, *others):
-        plan = await plan_project(studio, project, others=others, refresh=refresh)
+        plan = await plan_project(
+            studio, project, others=others, refresh=wanted.refresh, rebuy_missing=wanted.rebuy_missing
+        )
         await studio.ledger.check()
         await studio.store.check()
     return plan
@@ -215,6 +221,7 @@ async def _run_flow(project: Project, wanted: Wanted) -> ProjectReport:
                 ledger=ref.ledger,
                 max_in_flight=ref.max_in_flight,
                 refresh=wanted.refresh,
+                rebuy_missing=wanted.rebuy_missing,
                 wait=wanted.wait,
             )
         except ProjectFailed as error:

@@ -20,6 +20,15 @@ QuietFlag = Annotated[
     bool, Parameter(name=("--quiet", "-q"), negative="", show_default=False, help="No progress; errors only.")
 ]
 RefreshFlag = Annotated[bool, Parameter(negative="", show_default=False, help="Buy again what is stored already.")]
+RebuyMissingFlag = Annotated[
+    bool,
+    Parameter(
+        negative="",
+        show_default=False,
+        help="Take the store as it stands, although videos are missing or it is another one: fetch again what the"
+        " provider still has, buy the rest again.",
+    ),
+]
 WaitFlag = Annotated[
     bool,
     Parameter(

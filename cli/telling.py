@@ -45,6 +45,8 @@ def show_report(
     for shot in report.shots:
         if shot.degraded:
             say(f"{shot.id}: made otherwise than wanted: {shot.degraded}")
+        if shot.repair:
+            say(f"{shot.id}: {shot.repair}")
     for failed in report.failures:
         say(f"{failed.id}: {failed.status.replace('_', ' ')}: {failed.error}")
     if not quiet:

@@ -29,11 +29,14 @@ VideoError
 │   ├── BrokenDownload      the body stopped early or the server answered nonsense; safe to repeat
 │   └── NotPlayable         the file is not the video that was asked for
 ├── StoreError              the store cannot be read or written
+│   └── StoreOutage         it is empty, or another store, or videos are missing: nothing is bought in their place
 ├── BudgetExceeded          a limit would be passed; nothing was sent
 ├── PromptScreened          the local screen refused the prompt; nothing was sent
 ├── NeedsAttention          a human must decide; the message says what
 ├── LedgerError             the ledger cannot be used; nothing is sent without it
 │   ├── LedgerUnavailable   unreachable, locked, read-only, full or corrupt
+│   │   └── LedgerFileUnsafe    its file was deleted, moved or replaced while in use, or has several names
+│   ├── LedgerBehindStore   an old backup, which does not know what it bought: run `prefect-video ledger recover`
 │   ├── LedgerOutdated      its schema is not this version's: run `prefect-video ledger upgrade`
 │   └── IllegalTransition   a row was not in a state that allows this step (somebody else moved it)
 └── ProjectFailed           a project ended with shots that were not stored
@@ -241,6 +244,12 @@ class StoreError(VideoError):
     retryable = True
 
 
+class StoreOutage(StoreError):
+    """The store does not hold what the ledger knows to be in it. Mount or correct it; nothing was bought or marked."""
+
+    retryable = False
+
+
 class BudgetExceeded(VideoError):
     """A limit would be passed. Nothing was sent; raise the limit or ask for less.
 
@@ -283,6 +292,17 @@ class LedgerUnavailable(LedgerError):
     """The ledger's database is unreachable, locked, read-only, full or corrupt."""
 
     retryable = True
+
+
+class LedgerFileUnsafe(LedgerUnavailable):
+    """The ledger's file was deleted, moved or replaced while it was in use, or has several names. Put it back."""
+
+
+class LedgerBehindStore(LedgerError):
+    """The ledger is an old backup: the store holds what it has bought and does not know.
+
+    Run `prefect-video ledger recover`; until then nothing is bought.
+    """
 
 
 class LedgerOutdated(LedgerError):

@@ -33,6 +33,7 @@ async def generate_project(
     max_in_flight: int | None = None,
     refresh: bool = False,
     wait: bool = True,
+    rebuy_missing: bool = False,
 ) -> ProjectReport:
     """Makes every shot of a project that is not stored yet, side by side; a failed shot fails alone.
 
@@ -48,6 +49,8 @@ async def generate_project(
         refresh: Buy again what is stored.
         wait: Wait for the videos; otherwise leave as soon as the last shot is at the provider. What is `in_flight`
             then is finished by `collect_generations`.
+        rebuy_missing: Take the store as it stands, although videos are missing or it is another one: what is not there
+            is fetched again where the provider still has it, and bought again where not.
 
     Returns:
         One report for each take of each shot.
@@ -56,6 +59,7 @@ async def generate_project(
         ProjectFailed: Some shot was not stored; the others were, and the message says what to do.
         InvalidInput: A shot or a setting is wrong; nothing was sent.
         BudgetExceeded: The project does not fit a limit; nothing was sent.
+        StoreOutage: The store is not the one that the ledger knows, or several videos are missing; nothing was sent.
     """
     refs = StudioRef.all_of(project, provider, store, ledger, max_in_flight)
     async with AsyncExitStack() as stack:
@@ -67,6 +71,7 @@ async def generate_project(
             others=others,
             runner=TaskRunner(refs),
             refresh=refresh,
+            rebuy_missing=rebuy_missing,
             flow_run_id=flow_run_id(),
             on_report=progress.shot_ended,
             wait=wait,

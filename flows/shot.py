@@ -30,6 +30,7 @@ async def generate_shot(
     store: str | None = None,
     ledger: str | None = None,
     refresh: bool = False,
+    rebuy_missing: bool = False,
 ) -> Asset:
     """Makes one shot, unless it is stored already.
 
@@ -40,6 +41,7 @@ async def generate_shot(
         store: As for `generate_project`.
         ledger: As for `generate_project`.
         refresh: Buy it again although it is stored.
+        rebuy_missing: As for `generate_project`.
 
     Returns:
         The stored video.
@@ -48,6 +50,7 @@ async def generate_shot(
         ProjectFailed: There is no video; the message says why and what to do.
         InvalidInput: The shot or a setting is wrong; nothing was sent.
         BudgetExceeded: A limit would be passed; nothing was sent.
+        StoreOutage: The store is not the one that the ledger knows; nothing was sent.
     """
     ref = StudioRef.of(provider, store, ledger)
     async with open_studio(ref) as studio:
@@ -56,6 +59,7 @@ async def generate_shot(
             Project(name=project, shots=(shot,)),
             runner=TaskRunner([ref]),
             refresh=refresh,
+            rebuy_missing=rebuy_missing,
             flow_run_id=flow_run_id(),
         )
     await publish_table(report)

@@ -13,7 +13,14 @@ from fastapi.security import HTTPBearer
 from pydantic import SecretStr
 from starlette.types import Message
 
-from prefect_video.errors import BudgetExceeded, IdempotencyKeyReused, InvalidInput, LedgerError, ProviderError
+from prefect_video.errors import (
+    BudgetExceeded,
+    IdempotencyKeyReused,
+    InvalidInput,
+    LedgerError,
+    ProviderError,
+    StoreError,
+)
 from prefect_video.service.bodies import read_body
 from prefect_video.service.jobs import GenerationRequest, Job, Jobs
 from prefect_video.service.metrics import Metrics
@@ -54,7 +61,7 @@ def job_routes(jobs: Jobs, token: SecretStr, metrics: Metrics, *, body_limit_byt
             raise _refusal(422, error, metrics) from error
         except BudgetExceeded as error:
             raise _refusal(402, error, metrics) from error
-        except (LedgerError, ProviderError) as error:
+        except (LedgerError, ProviderError, StoreError) as error:
             raise _refusal(503, error, metrics) from error
         metrics.jobs.labels(outcome).inc()
         response.status_code = 202 if job.status in ("queued", "processing") else 200

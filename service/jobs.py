@@ -181,6 +181,7 @@ class Jobs:
             BudgetExceeded: A limit would be passed; nothing was sent.
             LedgerError: The ledger cannot be used; nothing was sent.
             RequestRefused: The provider's endpoint or key is wrong; nothing was sent.
+            StoreError: The store cannot be read, or is not the one that the ledger knows; nothing was sent.
         """
         studio = self._studio(request.provider)
         project = Project(name=request.project, shots=(request.shot(),), max_attempts=1, priority=request.priority)

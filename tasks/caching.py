@@ -24,7 +24,7 @@ from prefect_video.errors import VideoError
 from prefect_video.fingerprints import fingerprint
 from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import as_shot
-from prefect_video.storage import exists_anywhere
+from prefect_video.storage import sizes_anywhere
 from prefect_video.tasks.blocking import run_to_end
 from prefect_video.tasks.studios import BlockResolver, StudioRef
 
@@ -81,7 +81,7 @@ def _last_and_free(results: ResultStore, key: str) -> tuple[str | None, str]:
 
 def _is_there(results: ResultStore, key: str, ref: StudioRef) -> bool:
     answer = results.read(key).result
-    return isinstance(answer, Asset) and _is_recent(answer) and run_to_end(_exists(answer.uri, ref.store))
+    return isinstance(answer, Asset) and _is_recent(answer) and run_to_end(_is_whole(answer, ref.store))
 
 
 def _is_recent(asset: Asset) -> bool:
@@ -90,9 +90,9 @@ def _is_recent(asset: Asset) -> bool:
     return ttl_seconds is None or (datetime.now(UTC) - asset.created_at).total_seconds() < ttl_seconds
 
 
-async def _exists(uri: str, store_name: str) -> bool:
+async def _is_whole(asset: Asset, store_name: str) -> bool:
     store = await BlockResolver().store(store_name)
     try:
-        return uri in await exists_anywhere(store, [uri])
+        return (await sizes_anywhere(store, [asset.uri])).get(asset.uri) == asset.bytes
     finally:
         await store.aclose()

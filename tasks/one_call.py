@@ -38,10 +38,11 @@ async def _generate(
     ledger: str | None,
     project: str,
     refresh: bool,
+    rebuy_missing: bool,
 ) -> Asset:
     wanted = Project(name=project, shots=(as_shot(shot),))
     async with open_studio(StudioRef.of(provider, store, ledger)) as studio:
-        report = await run_project(studio, wanted, refresh=refresh, flow_run_id=_run_id())
+        report = await run_project(studio, wanted, refresh=refresh, rebuy_missing=rebuy_missing, flow_run_id=_run_id())
     asset = report.shots[0].asset
     if asset is None:
         raise ProjectFailed(report)
@@ -57,6 +58,7 @@ async def agenerate_video(
     ledger: str | None = None,
     project: str = DEFAULT_PROJECT,
     refresh: bool = False,
+    rebuy_missing: bool = False,
 ) -> Asset:
     """Makes one video and stores it; the same shot again is found, not paid for.
 
@@ -67,6 +69,7 @@ async def agenerate_video(
         ledger: `video-ledger/name` or a file; by default the SQLite file under Prefect's home.
         project: The folder in the store and the name in the books.
         refresh: Buy it again although it is stored.
+        rebuy_missing: Take the store as it stands, although videos are missing or it is another one.
 
     Returns:
         The stored video.
@@ -74,9 +77,10 @@ async def agenerate_video(
     Raises:
         InvalidInput: The shot cannot be made; nothing was sent.
         BudgetExceeded: A limit would be passed; nothing was sent.
+        StoreOutage: The store is not the one that the ledger knows; nothing was sent.
         ProjectFailed: There is no video; the message says why and what to do.
     """
-    return await _generate(shot, provider, store, ledger, project, refresh)
+    return await _generate(shot, provider, store, ledger, project, refresh, rebuy_missing)
 
 
 @task(name="generate_video", **_one_call)
@@ -88,9 +92,10 @@ def generate_video(
     ledger: str | None = None,
     project: str = DEFAULT_PROJECT,
     refresh: bool = False,
+    rebuy_missing: bool = False,
 ) -> Asset:
     """The same as `agenerate_video`, for flows and scripts that are not async."""
-    return run_to_end(_generate(shot, provider, store, ledger, project, refresh))
+    return run_to_end(_generate(shot, provider, store, ledger, project, refresh, rebuy_missing))
 
 
 def _run_id() -> str | None:

@@ -7,7 +7,7 @@ that one follows the other.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Concatenate, Final, cast
 
@@ -54,10 +54,12 @@ _PAID: dict[str, Any] = {**_STEP, "retry_condition_fn": _nothing_was_accepted}
 
 
 @task(name="find_asset", task_run_name="find {intents[0].project}", **_FREE)
-async def find_asset(studio: StudioRef, intents: Sequence[Intent]) -> dict[str, Asset]:
+async def find_asset(
+    studio: StudioRef, intents: Sequence[Intent], *, rebuy_missing: bool = False, accounts: Collection[str] = ()
+) -> dict[str, Asset]:
     """Find the assets that are stored already, by fingerprint; one query for all shots of a project."""
     async with open_studio(studio) as session:
-        return await find_assets(session, intents)
+        return await find_assets(session, intents, rebuy_missing=rebuy_missing, accounts=accounts)
 
 
 @task(name="screen_prompt", task_run_name="screen {entry.shot.id}", **_FREE)
@@ -126,7 +128,8 @@ class TaskRunner(StepRunner):
         # Prefect looks for inputs in whatever it is given, down to single strings, and rows of one run share those.
         *others, last = inputs
         given = (quote(self._refs[session.credentials]), *map(quote, others), opaque(last))
-        return cast(Awaitable[Result], _TASKS[step](*given, **named))
+        options = {name: quote(value) for name, value in named.items()}
+        return cast(Awaitable[Result], _TASKS[step](*given, **options))
 
     def hold_limit(self, session: Studio) -> AbstractAsyncContextManager[None]:
         """Hold the Prefect concurrency limit that the credentials name.

@@ -21,6 +21,7 @@ from prefect_video.session.refs import LedgerSource, NameResolver, StudioRef, ob
 from prefect_video.session.session import SessionEvent, Studio
 from prefect_video.storage import Store
 from prefect_video.tasks.announcing import announce_anomaly, announce_breaker
+from prefect_video.tasks.default_ledger import warn_about_default_ledger
 from prefect_video.unbroken import to_its_end
 
 __all__ = ["BlockResolver", "StudioRef", "observing", "open_ledger", "open_studio"]
@@ -75,6 +76,7 @@ _open: dict[tuple[int, StudioRef], _Shared] = {}
 
 
 async def _open_anew(ref: StudioRef) -> Studio:
+    warn_about_default_ledger(ref)
     return await open_session(ref, resolver=BlockResolver(), observer=_observe, on_breaker_change=announce_breaker)
 
 

@@ -26,6 +26,11 @@ class PostgresServer:
             self._server.psql(f"ALTER SYSTEM SET {setting} = off")
         self._server.psql("SELECT pg_reload_conf()")
 
+    @property
+    def tools(self) -> Path:
+        """Where `pg_dump` and its like of the server's own version are."""
+        return Path(self._server.bin_path)
+
     def new_database(self) -> str:
         """The URL of a new, empty database."""
         name = f"test_{uuid.uuid4().hex}"

@@ -60,6 +60,7 @@ class Claims(Ownership):
     async def _claim(self, intents: Sequence[Intent], budgets: Sequence[Budget], partial: bool) -> ClaimBatch:
         async with self._database.writing() as connection:
             await self._wait_for_turn(connection)
+            self._database.require_file()
             now = datetime.now(UTC)
             # In this order: a row may become stored between the two queries, never unfinished again.
             under_way = await read_unfinished(connection, map(key_of, intents))

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from prefect_video.ledger.faults import explain
+from prefect_video.ledger.file_identity import FileIdentity
 from prefect_video.ledger.locations import Location
 from prefect_video.ledger.sqlite_driver import connect
 
@@ -40,7 +41,8 @@ class Database:
     def __init__(self, location: Location) -> None:
         self.location = location
         self.is_sqlite = location.path is not None
-        self.engine = _sqlite_engine(location) if self.is_sqlite else _postgresql_engine(location)
+        self._file = FileIdentity(location) if self.is_sqlite else None
+        self.engine = _sqlite_engine(location, self._file) if self._file else _postgresql_engine(location)
         self._aside = self.engine if self.is_sqlite else _postgresql_engine(location, pool_size=1, pool_pre_ping=True)
         self._writer = self.engine.execution_options(immediate=True)
         driver_errors = (sqlite3.Error,) if self.is_sqlite else _asyncpg_errors()
@@ -129,6 +131,15 @@ class Database:
         told: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
         return told.astimezone(UTC)
 
+    def require_file(self) -> None:
+        """Makes sure that what is written here is what others read; call it before anything is spent.
+
+        Raises:
+            LedgerFileUnsafe: The SQLite file was deleted, moved or replaced, or has several names.
+        """
+        if self._file is not None:
+            self._file.require()
+
     async def close(self) -> None:
         """Closes all connections."""
         await self.engine.dispose()
@@ -142,10 +153,10 @@ class Database:
             raise explain(error, self.location) from error
 
 
-def _sqlite_engine(location: Location) -> AsyncEngine:
+def _sqlite_engine(location: Location, file: FileIdentity) -> AsyncEngine:
     engine = create_async_engine(
         location.url,
-        async_creator=partial(connect, location),
+        async_creator=partial(connect, location, file),
         pool_size=_CONNECTIONS,
         max_overflow=0,
         pool_timeout=_POOL_SECONDS,

@@ -31,6 +31,7 @@ class HoldReason(StrEnum):
     NOT_ON_RECORD = "not_on_record"
     GIVEN_UP = "given_up"
     COST_DISPUTED = "cost_disputed"
+    RECOVERED = "recovered"
 
 
 class Remedy(NamedTuple):
@@ -117,6 +118,12 @@ HOLDS: Final[Mapping[HoldReason, Hold]] = MappingProxyType(
             "shot {shot!r}: {provider} reports that generation {generation} cost {reported}, which is not believed;"
             " {booked}. Look at the provider's bill, then run:",
             (_resolve("--cost", "USD"),),
+        ),
+        HoldReason.RECOVERED: Hold(
+            "shot {shot!r}: generation {generation} was found on the provider's list. It was sent for this job, which"
+            " the ledger did not know, and names no fingerprint: the shot was made out from what the provider echoes,"
+            " and its next run may not find it. Decide:",
+            (_KEEP_WAITING._replace(meaning="collect stores it"), Remedy(("cancel", "{job}"))),
         ),
         HoldReason.GIVEN_UP: Hold(
             "shot {shot!r}: given up, and not bought again by any run. To change that:", (_BUY_AGAIN,)

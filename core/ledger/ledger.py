@@ -9,14 +9,15 @@ from prefect_video.ledger import schema
 from prefect_video.ledger.accounts import Accounts
 from prefect_video.ledger.book import Book
 from prefect_video.ledger.changes import Changes, changes_of
-from prefect_video.ledger.claims import Claims
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.events import WebhookEvents
 from prefect_video.ledger.idempotency_keys import IdempotencyKeys
 from prefect_video.ledger.locations import default_ledger_url, parse_location
 from prefect_video.ledger.owners import Owner
 from prefect_video.ledger.queries import Queries
+from prefect_video.ledger.recovery import Recoveries, read_identity
 from prefect_video.ledger.review import Review
+from prefect_video.ledger.store_identities import StoreIdentities
 from prefect_video.ledger.strays import Strays
 from prefect_video.ledger.timings import Timings
 from prefect_video.unbroken import to_its_end
@@ -24,11 +25,18 @@ from prefect_video.unbroken import to_its_end
 LEASE_SECONDS = 30.0
 
 
-class Ledger(Claims, Accounts, Queries, Strays, Book, Review, WebhookEvents, IdempotencyKeys, Timings):
+class Ledger(
+    Recoveries, Accounts, Queries, Strays, Book, Review, WebhookEvents, IdempotencyKeys, Timings, StoreIdentities
+):
     """A ledger that is open for one process; every instance is an owner of its own.
 
     Belongs to the event loop that opened it. Use it as an async context manager, or call `aclose`.
+
+    Attributes:
+        identity: The ledger's UUID, which sidecars in the store name; a restored backup has that of its original.
     """
+
+    identity: str
 
     @classmethod
     async def open(
@@ -57,12 +65,14 @@ class Ledger(Claims, Accounts, Queries, Strays, Book, Review, WebhookEvents, Ide
         owner = Owner(database, lease_seconds)
         try:
             await schema.prepare(database, migrate=migrate)
+            identity = await read_identity(database)
             await owner.start()
         except BaseException:
             await database.close()
             raise
         ledger = cls(database, owner)
         ledger.block = block
+        ledger.identity = identity
         return ledger
 
     async def aclose(self) -> None:
@@ -97,6 +107,14 @@ class Ledger(Claims, Accounts, Queries, Strays, Book, Review, WebhookEvents, Ide
         """Word of rows that move, whoever moves them; close it with `aclose`."""
         return changes_of(self._database)
 
+    def require_file(self) -> None:
+        """Makes sure that what is written here is what other processes read.
+
+        Raises:
+            LedgerFileUnsafe: The SQLite file was deleted, moved or replaced, or has several names.
+        """
+        self._database.require_file()
+
     async def upgrade(self) -> None:
         """Runs the missing migrations; does nothing on a current schema.
 
@@ -112,6 +130,7 @@ class Ledger(Claims, Accounts, Queries, Strays, Book, Review, WebhookEvents, Ide
         Raises:
             LedgerError: It cannot be used; the message says what to do.
         """
+        self.require_file()
         await schema.check(self._database)
         await self._owner.beat()
 

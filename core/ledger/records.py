@@ -46,8 +46,9 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
         State.UNKNOWN: frozenset({State.SUBMITTED, State.RESERVED, State.RELEASED, State.FAILED, State.LOST}),
         State.SUBMITTED: frozenset({State.COMPLETED, State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST}),
         State.COMPLETED: frozenset({State.STORED, State.EXPIRED, State.LOST}),
-        # A stored file that somebody deleted is lost: the fingerprint may be bought again.
-        State.STORED: frozenset({State.LOST}),
+        # A stored file that is missing or damaged is fetched again; one that nobody has any more is lost, and its
+        # fingerprint may be bought again.
+        State.STORED: frozenset({State.COMPLETED, State.LOST}),
         # A human has found at the provider what had been given up.
         State.LOST: frozenset({State.SUBMITTED}),
     }
@@ -105,6 +106,7 @@ class Entry(_Record):
 
     `id` is also the idempotency key that is sent along with the submit. `priority` counts steps above normal.
     `disputed_usd` is what the provider says it cost, where that is not believed (see `cost_bound`).
+    `store_id` is the identity of the store that the asset was published to.
     """
 
     id: str
@@ -142,6 +144,12 @@ class Entry(_Record):
     attention: str | None
     asset: Asset | None
     priority: int = 0
+    store_id: str | None = None
+
+    @property
+    def is_reopened(self) -> bool:
+        """Whether the video was stored, its file is missing or damaged, and it is to be fetched again."""
+        return self.state is State.COMPLETED and self.stored_at is not None
 
     @property
     def cost_usd(self) -> Decimal | None:

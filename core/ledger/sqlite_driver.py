@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from prefect_video._dedicated_thread import DedicatedThread
+from prefect_video.ledger.file_identity import FileIdentity
 from prefect_video.ledger.locations import Location
 
 THREAD_NAME: Final = "ledger-sqlite"
@@ -19,13 +20,14 @@ THREAD_NAME: Final = "ledger-sqlite"
 Result = TypeVar("Result")
 
 
-async def connect(location: Location) -> Connection:
+async def connect(location: Location, file: FileIdentity) -> Connection:
     """Open a new connection, to be closed by the caller.
 
     Raises:
         sqlite3.Error: The file cannot be opened.
+        LedgerFileUnsafe: It is not the file that earlier connections are to, or has several names.
     """
-    connection = Connection(location)
+    connection = Connection(location, file)
     try:
         await connection.open()
     except BaseException:
@@ -40,8 +42,9 @@ class Connection:
     A statement whose task is cancelled is run to its end before anything that comes after it, `close` included.
     """
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, file: FileIdentity) -> None:
         self._location = location
+        self._identity = file
         self._thread = DedicatedThread(THREAD_NAME)
         # Both belong to the thread; the second is read elsewhere only while the thread is idle.
         self._file: sqlite3.Connection | None = None
@@ -57,6 +60,7 @@ class Connection:
 
         Raises:
             sqlite3.Error: It cannot be opened.
+            LedgerFileUnsafe: It is not the file that earlier connections are to, or has several names.
         """
         await self._thread.run(self._open)
 
@@ -98,8 +102,12 @@ class Connection:
 
     def _open(self) -> None:
         location = self._location
+        if self._identity.is_known:
+            # Before it is opened: that would create a new file where the old one was deleted.
+            self._identity.require()
         # Without an isolation level the driver begins no transactions of its own: it would begin them deferred.
         self._file = sqlite3.connect(str(location.path), timeout=location.busy_seconds, isolation_level=None)
+        self._identity.require()
 
     def _call(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
         assert self._file is not None

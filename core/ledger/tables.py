@@ -140,6 +140,7 @@ generations = Table(
     Column("waiting_since", Instant),
     Column("unknown_at", Instant),
     Column("disputed_usd", Money),
+    Column("store_id", String),
 )
 
 _unfinished = generations.c.state.in_(sorted(UNFINISHED))
@@ -222,6 +223,9 @@ accounts = Table(
     Column("quota_until", Instant),
 )
 
+ledger_identity = Table("ledger_identity", metadata, Column("id", String, primary_key=True))
+"""One row: the UUID by which sidecars in a store name the ledger; a backup shares it with what it is a backup of."""
+
 copies = Table(
     "copies",
     metadata,
@@ -239,6 +243,13 @@ idempotency_keys = Table(
     Column("request_digest", String, nullable=False),
     Column("entry_id", String, ForeignKey("generations.id")),
     Column("created_at", Instant, nullable=False),
+)
+
+stores = Table(
+    "stores",
+    metadata,
+    Column("url", String, primary_key=True),
+    Column("store_id", String, primary_key=True),
 )
 
 allowed_prompts = Table(

@@ -51,6 +51,7 @@ class Transitions(Moves):
             self._demand_mine(entry)
             if entry.state is not State.SUBMITTING:
                 raise IllegalTransition(f"entry {entry.id} is {entry.state}: it is no longer to be sent")
+            self._database.require_file()
             await self._note(connection, [(entry.id, entry.state, entry.state)], "about to be sent after a pause")
             return await self._change(connection, entry, {"sent_at": await self._database.now(connection)})
 
@@ -152,8 +153,14 @@ class Transitions(Moves):
                 **told,
             )
 
-    async def record_stored(self, entry_id: str, asset: Asset) -> Entry:
-        """Records the published file; again with the same content it does nothing."""
+    async def record_stored(self, entry_id: str, asset: Asset, *, store_id: str | None = None) -> Entry:
+        """Records the published file; again with the same content it does nothing.
+
+        Args:
+            entry_id: The row.
+            asset: What was published.
+            store_id: Identity of the store that it was published to.
+        """
         async with self._database.writing() as connection:
             entry = await self._locked(connection, entry_id)
             if entry.state is State.STORED and entry.asset and entry.asset.sha256 == asset.sha256:
@@ -163,10 +170,28 @@ class Transitions(Moves):
                 entry,
                 State.STORED,
                 {State.COMPLETED},
-                stored_at=datetime.now(UTC),
+                # One that was fetched again is as old as it was.
+                stored_at=entry.stored_at or datetime.now(UTC),
                 asset=asset,
+                store_id=store_id,
                 error_type=None,
                 error_message=None,
+            )
+
+    async def reopen_stored(self, entry_id: str, reason: str) -> Entry:
+        """Record that a stored file is missing or damaged and is to be fetched again from the provider.
+
+        The row is completed again and belongs to nobody: a claim, or `collect`, takes it up. Again it does nothing.
+        """
+        async with self._database.writing() as connection:
+            entry = await self._locked(connection, entry_id)
+            if entry.is_reopened:
+                return entry
+            if entry.generation_id is None:
+                raise IllegalTransition(f"entry {entry_id} has no generation that its video could be fetched from")
+            await self._demand_none_under_way(connection, entry)
+            return await self._move(
+                connection, entry, State.COMPLETED, {State.STORED}, detail=reason, error_type=None, error_message=reason
             )
 
     async def record_ended(
@@ -227,12 +252,13 @@ class Transitions(Moves):
             )
 
     async def record_missing(self, entry_id: str, detail: str) -> Entry:
-        """Records that a stored file is gone from its store: the fingerprint may be bought again."""
+        """Records that a stored file is gone, here and at the provider: the fingerprint may be bought again."""
         async with self._database.writing() as connection:
             entry = await self._locked(connection, entry_id)
             if entry.state is State.LOST and entry.stored_at is not None:
                 return entry
-            return await self._move(connection, entry, State.LOST, {State.STORED}, detail=detail, error_message=detail)
+            allowed = {State.STORED, State.COMPLETED} if entry.is_reopened else {State.STORED}
+            return await self._move(connection, entry, State.LOST, allowed, detail=detail, error_message=detail)
 
     async def flag(self, entry_id: str, attention: str) -> Entry:
         """Marks a row for a human: nobody carries it on by itself until it moves or is unflagged."""
@@ -292,6 +318,7 @@ class Transitions(Moves):
         self, connection: AsyncConnection, entry: Entry, *, task_run_id: str | None, deadline_at: datetime | None
     ) -> Entry:
         self._demand_mine(entry)
+        self._database.require_file()
         return await self._move(
             connection,
             entry,

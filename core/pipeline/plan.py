@@ -21,7 +21,8 @@ from prefect_video.pipeline.routing import (
     load_existing,
     sessions_of,
 )
-from prefect_video.pipeline.steps.claim import ClaimOptions, missing_files, project_budgets
+from prefect_video.pipeline.steps.claim import ClaimOptions, project_budgets
+from prefect_video.pipeline.steps.store_check import check_store, find_flaws, require_single_flaw
 from prefect_video.session.session import Studio
 from prefect_video.shots import Project
 
@@ -139,7 +140,12 @@ class Plan(BaseModel):
 
 
 async def plan_project(
-    studio: Studio, project: Project, *, others: Sequence[Studio] = (), refresh: bool = False
+    studio: Studio,
+    project: Project,
+    *,
+    others: Sequence[Studio] = (),
+    refresh: bool = False,
+    rebuy_missing: bool = False,
 ) -> Plan:
     """Works out what a run would do; reads the ledger and the store, and changes neither.
 
@@ -148,16 +154,19 @@ async def plan_project(
         project: What would be made.
         others: Further accounts, as for `run_project`.
         refresh: Whether what is stored would be bought again.
+        rebuy_missing: Whether the store would be taken as it stands, as for `run_project`.
 
     Raises:
         InvalidInput: A shot cannot be made by this provider.
         LedgerError: The ledger cannot be read.
-        StoreError: The store cannot be read.
+        StoreError: The store cannot be read, or is not the one that the ledger knows.
     """
+    if not (refresh or rebuy_missing):
+        await check_store(studio.ledger, studio.store)
     options = ClaimOptions(refresh=refresh, ttl_seconds=studio.settings.ttl_seconds)
     takes = await build_take_requests(project, [studio, *others], options)
     await load_existing(studio.ledger, takes)
-    await _forget_missing(studio, takes)
+    await _reopen_flawed(studio, takes, rebuy_missing)
     for take in takes:
         take.prefer_existing()
     used = sessions_of(takes)
@@ -232,14 +241,20 @@ class _Planner:
         return None
 
 
-async def _forget_missing(studio: Studio, takes: Sequence[TakeRequest]) -> None:
-    """Count what is stored and whose file is missing as what is yet to be made, as a run would."""
+async def _reopen_flawed(studio: Studio, takes: Sequence[TakeRequest], rebuy_missing: bool) -> None:
+    """Count what is stored and whose file is missing or damaged as what is yet to be fetched, as a run would."""
     candidates = [candidate for take in takes for candidate in take.candidates]
     rows = [candidate.existing for candidate in candidates if candidate.existing]
-    missing = await missing_files(studio, {row.id: row for row in rows if row.state is State.STORED})
+    stored = {row.id: row for row in rows if row.state is State.STORED}
+    flaws = await find_flaws(studio, stored)
+    if flaws and not rebuy_missing:
+        accounts = [candidate.intent.account for candidate in candidates]
+        await require_single_flaw(studio, stored, flaws, accounts=accounts)
     for candidate in candidates:
-        if candidate.existing and candidate.existing.id in missing:
-            candidate.existing = None
+        if candidate.existing and (flaw := flaws.get(candidate.existing.id)):
+            reason = f"its stored file is {flaw}: fetched again, or made anew where the provider no longer has it"
+            update = {"state": State.COMPLETED, "error_message": reason}
+            candidate.existing = candidate.existing.model_copy(update=update)
 
 
 async def _choice(take: TakeRequest) -> _Choice:
@@ -260,7 +275,8 @@ def _existing(candidate: Candidate, row: Entry, choice: _Choice) -> PlannedShot:
     if row.state is State.STORED and row.asset:
         return _planned(candidate, "cached", choice, entry_id=row.id, uri=row.asset.uri)
     action: PlannedAction = "held" if row.attention else "under_way"
-    return _planned(candidate, action, choice, entry_id=row.id, reason=row.attention)
+    reason = row.error_message if row.is_reopened else row.attention
+    return _planned(candidate, action, choice, entry_id=row.id, reason=reason)
 
 
 def _planned(

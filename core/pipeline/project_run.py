@@ -23,6 +23,7 @@ from prefect_video.ledger import Claim, ClaimOutcome, Intent, State
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
 from prefect_video.pipeline.routing import Candidate, TakeRequest, build_take_requests, load_existing, sessions_of
 from prefect_video.pipeline.shot_run import DetachBarrier, DetachedShot, DetachToken, StepRunner, StoredShot, run_shot
+from prefect_video.pipeline.steps.adoption import adopt_stored
 from prefect_video.pipeline.steps.claim import (
     ClaimOptions,
     claim_shots,
@@ -50,6 +51,7 @@ async def run_project(
     others: Sequence[Studio] = (),
     runner: StepRunner | None = None,
     refresh: bool = False,
+    rebuy_missing: bool = False,
     flow_run_id: str | None = None,
     on_report: OnReport | None = None,
     wait: bool = True,
@@ -63,6 +65,8 @@ async def run_project(
             and those that the project's fallbacks name.
         runner: Runs the steps; plain coroutines unless an orchestrator gives its own.
         refresh: Buy again what is stored.
+        rebuy_missing: Take the store as it stands, although videos are missing or it is another one: what is not
+            there is fetched again where the provider still has it, and bought again where not.
         flow_run_id: The run on whose behalf, within which attempts are counted; None makes up an id of its own.
         on_report: Called with the report of each shot as it ends.
         wait: Wait for the videos; otherwise leave as soon as the last shot is at the provider, with what is not done
@@ -74,6 +78,7 @@ async def run_project(
     Raises:
         InvalidInput: A shot cannot be made; nothing was sent.
         BudgetExceeded: The project does not fit a limit; nothing was sent.
+        StoreOutage: The store is not the one that the ledger knows, or several videos are missing; nothing was sent.
         LedgerError: The ledger cannot be used; nothing was sent.
         RequestRefused: An account's endpoint or key is wrong; nothing was sent.
     """
@@ -83,6 +88,7 @@ async def run_project(
         flow_run_id or f"run-{uuid.uuid4()}",
         runner=runner or StepRunner(),
         refresh=refresh,
+        rebuy_missing=rebuy_missing,
         on_report=on_report,
         wait=wait,
     )
@@ -99,6 +105,7 @@ class ProjectRun:
         flow_run_id: The run's id, which ledger rows are booked under.
         runner: Runs the steps.
         refresh: Buy again what is stored.
+        rebuy_missing: Take the store as it stands, although videos are missing or it is another one.
         on_report: Called with the report of each take as it ends.
         wait: Wait for the videos, instead of leaving when all are submitted.
     """
@@ -108,6 +115,7 @@ class ProjectRun:
     flow_run_id: str
     runner: StepRunner
     refresh: bool = False
+    rebuy_missing: bool = False
     on_report: OnReport | None = None
     wait: bool = True
     _copies: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
@@ -166,13 +174,18 @@ class ProjectRun:
     async def _prefer_existing(self, takes: Sequence[TakeRequest]) -> None:
         """Let what is stored, in progress or held decide how a take is made, before prices and health do."""
         candidates = [candidate for take in takes for candidate in take.candidates]
+        accounts = [session.provider.account.id for session in self.sessions]
         for session in sessions_of(candidates):
             intents = [candidate.intent for candidate in candidates if candidate.session is session]
-            # Not for its answer, which the claim gives: a row whose file is missing is marked as lost by it.
-            await self.runner.run_step(find_assets, session, intents)
+            # Not for its answer, which the claim gives: a row whose file is missing or damaged is reopened by it.
+            await self.runner.run_step(
+                find_assets, session, intents, rebuy_missing=self.rebuy_missing, accounts=accounts
+            )
         undecided = [take for take in takes if len(take.candidates) > 1]
         if undecided:
             await load_existing(self.sessions[0].ledger, undecided)
+            if await _adopt_undecided(undecided):
+                await load_existing(self.sessions[0].ledger, undecided)
         for take in undecided:
             take.prefer_existing()
 
@@ -311,3 +324,14 @@ class ProjectRun:
     async def _place_in_project(self, session: Studio, stored: StoredShot, intent: Intent) -> Asset:
         known = self._copies.get((stored.entry.id, intent.shot.id))
         return known or await copy_to_project(session, stored.entry, stored.asset, intent)
+
+
+async def _adopt_undecided(takes: Sequence[TakeRequest]) -> int:
+    """Adopt what the store holds of takes that no candidate has a job for; return how many were adopted."""
+    undecided = [take for take in takes if not any(candidate.has_existing_job for candidate in take.candidates)]
+    candidates = [candidate for take in undecided for candidate in take.candidates]
+    adopted = [
+        await adopt_stored(session, [candidate.intent for candidate in candidates if candidate.session is session])
+        for session in sessions_of(candidates)
+    ]
+    return sum(adopted)

@@ -56,6 +56,7 @@ class ShotReport(BaseModel):
         generation_id: The provider's id.
         error: Why there is no video, and what to do.
         degraded: How the video differs from what was wanted, where a fallback or an adaptation was used.
+        repair: How a video came back whose stored file was missing or damaged: fetched again, or made anew.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -70,6 +71,7 @@ class ShotReport(BaseModel):
     generation_id: str | None = None
     error: str | None = None
     degraded: str | None = None
+    repair: str | None = None
     asset: Asset | None = None
 
     @classmethod
@@ -83,6 +85,7 @@ class ShotReport(BaseModel):
             bytes=asset.bytes,
             cached=stored.cached,
             generation_id=asset.generation_id,
+            repair=stored.repair,
             asset=asset,
         )
 
@@ -108,8 +111,9 @@ class ShotReport(BaseModel):
         )
 
     def public(self) -> dict[str, Any]:
-        """The fields that `--json` prints, with money as a number; `degraded` only where something was."""
-        fields = self.model_dump(mode="json", exclude={"asset"} if self.degraded else {"asset", "degraded"})
+        """The fields that `--json` prints, with money as a number; `degraded` and `repair` only where there are any."""
+        empty = {name for name in ("degraded", "repair") if getattr(self, name) is None}
+        fields = self.model_dump(mode="json", exclude={"asset", *empty})
         return {**fields, "cost_usd": as_number(self.cost_usd)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from prefect_video.assets import Asset
 from prefect_video.errors import (
     BudgetExceeded,
     GenerationBlocked,
+    GenerationExpired,
     GenerationFailed,
     GenerationLost,
     IllegalTransition,
@@ -30,6 +32,8 @@ from prefect_video.pipeline.steps.store import store
 from prefect_video.pipeline.steps.submit import submit
 from prefect_video.session.session import SessionEvent, Studio
 from prefect_video.unbroken import to_its_end
+
+logger = logging.getLogger(__name__)
 
 Inputs = ParamSpec("Inputs")
 Result = TypeVar("Result")
@@ -117,11 +121,13 @@ class StoredShot:
         asset: The stored video.
         entry: Its ledger row.
         cached: Whether it was there before, so that nothing was paid now.
+        repair: How a stored file that was missing or damaged came back: fetched again, or made anew.
     """
 
     asset: Asset
     entry: Entry
     cached: bool
+    repair: str | None = None
 
 
 @dataclass(frozen=True)
@@ -155,11 +161,12 @@ async def run_shot(
     Raises:
         VideoError: Why there is no asset; what was paid is in the ledger with the reason.
     """
-    failure: GenerationFailed | GenerationLost | None = None
+    failure: GenerationFailed | GenerationLost | GenerationExpired | None = None
+    repair: str | None = None
     while True:
         entry = _require_job(claim, failure)
         if claim.kind is ClaimOutcome.STORED and entry.asset:
-            return StoredShot(entry.asset, entry, cached=failure is None)
+            return StoredShot(entry.asset, entry, cached=failure is None, repair=repair)
         try:
             if claim.kind is ClaimOutcome.JOINED:
                 joined = await _join_or_detach(session, claim, entry, budgets, token)
@@ -167,8 +174,10 @@ async def run_shot(
                     return DetachedShot(await session.ledger.get(entry.id))
                 claim = joined
                 continue
-            entry = await run_steps(session, entry, runner, token)
-            return StoredShot(entry.asset, entry, cached=False) if entry.asset else DetachedShot(entry)
+            if entry.is_reopened:
+                repair = f"{entry.error_message}; it was fetched again from {entry.provider}, free"
+            made = await run_steps(session, entry, runner, token)
+            return StoredShot(made.asset, made, cached=False, repair=repair) if made.asset else DetachedShot(made)
         except GenerationFailed as error:
             if error.fails_again:
                 raise
@@ -177,6 +186,12 @@ async def run_shot(
             if session.settings.on_lost == "hold":
                 raise
             failure = error
+        except GenerationExpired as error:
+            if not entry.is_reopened:
+                raise
+            failure = error
+            repair = f"{entry.error_message}, and {entry.provider} no longer has it: it was made anew"
+            logger.warning("%s/%s: %s", entry.project, entry.shot.id, repair)
         claim = await _claim_again(session, claim, budgets)
 
 

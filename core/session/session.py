@@ -79,6 +79,7 @@ class Studio:
         on_breaker_change: Called when this process has opened or closed the account's circuit breaker.
         access: The session's free read that shows whether endpoint and key are right.
         fresh_generations: The provider's last answers, from one step to the next.
+        foreign_sidecars: URIs of the store's sidecars that other ledgers have written, and are not read again.
         volume_alert_at: When the alert of an unusual volume was raised last.
         account_slots: Generations of the account that may be unfinished at once; None for no limit that is known.
         slots: Turns of this process's shots at the provider.
@@ -105,6 +106,7 @@ class Studio:
     on_breaker_change: Callable[[Standing], None] | None = None
     access: AccessCheck = field(init=False)
     fresh_generations: FreshGenerations = field(init=False)
+    foreign_sidecars: set[str] = field(default_factory=set, init=False)
     volume_alert_at: datetime | None = field(default=None, init=False)
     screen: PromptScreen = field(init=False)
     account_slots: int | None = field(init=False)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path, PurePosixPath
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from prefect_video.errors import InvalidInput
 
@@ -14,6 +14,13 @@ STALE_SECONDS: Final = 24 * 3600.0
 
 _COMPONENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*")
 _COMPONENT_LIMIT: Final = 200  # leaves room, below the usual 255, for what a temporary name adds
+
+
+class StoredFile(NamedTuple):
+    """A file of a store: its URI and its size in bytes."""
+
+    uri: str
+    bytes: int
 
 
 class Store(Protocol):
@@ -54,11 +61,39 @@ class Store(Protocol):
     async def size(self, uri: str) -> int | None:
         """Size of a file in bytes; None when there is no such file."""
 
+    async def read_identity(self) -> str | None:
+        """Return the identity that the store's marker holds; None where there is no marker, or nothing at all."""
+
+    async def create_identity(self, store_id: str) -> str:
+        """Write a marker with an identity, unless one is there, and return the identity that stands.
+
+        Not every server can refuse to replace: writers that may come at once agree on the identity beforehand.
+        """
+
+    async def sizes(self, uris: Collection[str]) -> dict[str, int]:
+        """Return the sizes in bytes of those URIs that exist, in few requests.
+
+        Raises:
+            InvalidInput: The store does not reach one of them.
+        """
+
     async def exists_many(self, uris: Collection[str]) -> set[str]:
         """Return those of some URIs that exist, in few requests.
 
         Raises:
             InvalidInput: The store does not reach one of them.
+        """
+
+    def read_chunks(self, uri: str) -> AsyncIterator[bytes]:
+        """Read a file piece by piece, at constant memory."""
+
+    async def folders(self) -> list[str]:
+        """Return the names of the folders directly below the root, sorted; a project is one."""
+
+    def files(self, folder: str) -> AsyncIterator[StoredFile]:
+        """List the files below a folder, those of its own sub-folders too; "" lists those directly at the root.
+
+        Markers and unfinished files are left out.
         """
 
     async def copy(self, uri: str, relative: PurePosixPath) -> str:

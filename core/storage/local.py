@@ -10,16 +10,19 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from prefect_video.errors import InvalidInput, StoreError
-from prefect_video.storage.base import STALE_SECONDS, checked_path
+from prefect_video.storage.base import STALE_SECONDS, StoredFile, checked_path
+from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marker
 from prefect_video.unbroken import run_in_thread, to_its_end
 
 _CHUNK_BYTES: Final = 2**20
+_BATCH_FILES: Final = 1000
 _UNFINISHED: Final = ".unfinished"
 
 _T = TypeVar("_T")
@@ -81,19 +84,58 @@ class LocalStore:
         path = self._place(uri)
         return await asyncio.to_thread(self._guarded(path, lambda: _size(path)))
 
-    async def exists_many(self, uris: Collection[str]) -> set[str]:
-        """See `Store.exists_many`; one thread looks up all."""
-        places = {uri: self._place(uri) for uri in uris}
-        return await asyncio.to_thread(self._guarded(self.root, lambda: self._existing(places)))
+    async def read_identity(self) -> str | None:
+        """See `Store.read_identity`."""
+        marker = self.root / STORE_MARKER
+        content = await asyncio.to_thread(self._guarded(marker, lambda: _content(marker)))
+        return None if content is None else parse_marker(content, self.url)
 
-    def _existing(self, places: Mapping[str, Path]) -> set[str]:
+    async def create_identity(self, store_id: str) -> str:
+        """See `Store.create_identity`; of two that write it at once, one does."""
+        if (known := await self.read_identity()) is not None:
+            return known
+        marker = self.root / STORE_MARKER
+        await run_in_thread(self._guarded(self.root, lambda: _create_once(marker, write_marker(store_id))))
+        if (stands := await self.read_identity()) is None:
+            raise StoreError(f"store {self.url}: the marker that was just written is gone: look at the folder")
+        return stands
+
+    async def sizes(self, uris: Collection[str]) -> dict[str, int]:
+        """See `Store.sizes`; one thread looks up all."""
+        places = {uri: self._place(uri) for uri in uris}
+        return await asyncio.to_thread(self._guarded(self.root, lambda: self._sizes(places)))
+
+    async def exists_many(self, uris: Collection[str]) -> set[str]:
+        """See `Store.exists_many`."""
+        return set(await self.sizes(uris))
+
+    def _sizes(self, places: Mapping[str, Path]) -> dict[str, int]:
         if places and not self.root.is_dir():
             # An unmounted disk looks like this: to call its videos gone would have them all bought again.
             raise StoreError(
                 f"the store {self.root} is not there, and {len(places)} stored videos should be in it: mount it; or, if"
-                " it was deleted on purpose, create the empty folder and they are made again"
+                " it was deleted on purpose, run with --rebuy-missing"
             )
-        return {uri for uri, path in places.items() if _size(path) is not None}
+        sizes = {uri: _size(path) for uri, path in places.items()}
+        return {uri: size for uri, size in sizes.items() if size is not None}
+
+    async def read_chunks(self, uri: str) -> AsyncIterator[bytes]:
+        """See `Store.read_chunks`."""
+        path = self._place(uri)
+        with await run_in_thread(self._guarded(path, lambda: path.open("rb"))) as file:
+            while chunk := await run_in_thread(self._guarded(path, lambda: file.read(_CHUNK_BYTES))):
+                yield chunk
+
+    async def folders(self) -> list[str]:
+        """See `Store.folders`."""
+        return await asyncio.to_thread(self._guarded(self.root, lambda: _folders(self.root)))
+
+    async def files(self, folder: str) -> AsyncIterator[StoredFile]:
+        """See `Store.files`; read in batches, each in a thread."""
+        found = _files(self.root, folder)
+        while batch := await run_in_thread(self._guarded(self.root, lambda: list(islice(found, _BATCH_FILES)))):
+            for file in batch:
+                yield file
 
     async def copy(self, uri: str, relative: PurePosixPath) -> str:
         """See `Store.copy`."""
@@ -199,11 +241,63 @@ def _sync_folders(folder: Path, root: Path) -> None:
         folder = folder.parent
 
 
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _create_once(path: Path, content: bytes) -> None:
+    """Create a file whole and durable, or leave the one that is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hidden = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{_UNFINISHED}")
+    try:
+        with hidden.open("xb") as writer:
+            writer.write(content)
+            writer.flush()
+            os.fsync(writer.fileno())
+        try:
+            os.link(hidden, path)
+        except FileExistsError:
+            return
+        except OSError:
+            # A mount without hard links; the last one to write stands then, and is what is read back.
+            os.replace(hidden, path)
+        _sync_folders(path.parent, path.parent)
+    finally:
+        hidden.unlink(missing_ok=True)
+
+
+def _folders(root: Path) -> list[str]:
+    if not root.is_dir():
+        return []
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _files(root: Path, folder: str) -> Iterator[StoredFile]:
+    top = root / folder
+    for place, folders, names in os.walk(top, onerror=_raise_unless_missing):
+        # Without a folder only what lies at the root itself is listed.
+        folders[:] = sorted(folders) if folder else []
+        for name in sorted(names):
+            path = Path(place) / name
+            is_ours_hidden = name.startswith(".") and (name == STORE_MARKER or name.endswith(_UNFINISHED))
+            if not is_ours_hidden and (size := _size(path)) is not None:
+                yield StoredFile(path.as_uri(), size)
+
+
 def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    # A folder that cannot be read must not look like one that holds nothing.
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _remove_stale(root: Path) -> int:

@@ -21,7 +21,15 @@ from prefect_video.errors import NotPlayable, StoreError
 from prefect_video.media import Media, thumbnail
 from prefect_video.storage.base import Store, plain_name
 from prefect_video.storage.registry import copy_between, exists_anywhere
-from prefect_video.storage.sidecars import read_sidecar, sidecar_path, thumbnail_path, write_sidecar
+from prefect_video.storage.sidecars import (
+    JOB_LENGTH,
+    LedgerReference,
+    fingerprint_digest,
+    read_sidecar,
+    sidecar_path,
+    thumbnail_path,
+    write_sidecar,
+)
 from prefect_video.unbroken import run_in_thread
 
 _log = logging.getLogger(__name__)
@@ -43,6 +51,7 @@ class AssetDraft(BaseModel):
         generation_id: The provider's id of the generation.
         cost_usd: What it cost in USD, where known.
         entry_id: Id of the ledger's row; its last six characters keep two generations of one shot apart.
+        ledger: The row, for the sidecar.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +66,7 @@ class AssetDraft(BaseModel):
     generation_id: str
     cost_usd: Decimal | None = None
     entry_id: str = Field(min_length=1)
+    ledger: LedgerReference | None = None
 
     @property
     def path(self) -> PurePosixPath:
@@ -66,8 +76,8 @@ class AssetDraft(BaseModel):
             InvalidInput: A name is not fit to be part of a path.
         """
         take = f".take{self.take}" if self.take > 1 else ""
-        digest = self.fingerprint.rpartition(":")[2][:10]
-        name = f"{self.shot_id}{take}.{digest}.{self.entry_id[-6:]}.mp4"
+        digest = fingerprint_digest(self.fingerprint)
+        name = f"{self.shot_id}{take}.{digest}.{self.entry_id[-JOB_LENGTH:]}.mp4"
         # Each part is checked by itself: joined first, a separator inside a name would pass as a folder.
         return PurePosixPath(plain_name(self.project)) / plain_name(name)
 
@@ -92,7 +102,7 @@ async def publish_video(store: Store, video: Downloaded, media: Media, *, draft:
         try:
             thumbnail_uri = await _publish_thumbnail(store, video.path, Path(folder), relative)
             asset = _asset(store, draft, video, media, thumbnail_uri)
-            await _publish_sidecar(store, asset, Path(folder), relative)
+            await publish_sidecar(store, asset, draft.ledger, Path(folder), relative)
             await store.publish(video.path, relative, content_type="video/mp4")
         except StoreError:
             await _clear(store, relative)
@@ -117,7 +127,7 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
         thumbnail_uri = await copy_between(store, asset.thumbnail_uri, thumbnail_path(relative))
     copied = asset.model_copy(
         update={
-            **draft.model_dump(exclude={"entry_id"}),
+            **draft.model_dump(exclude={"entry_id", "ledger"}),
             "uri": store.uri(relative),
             "thumbnail_uri": thumbnail_uri,
             "sidecar_uri": store.uri(sidecar_path(relative)),
@@ -125,7 +135,7 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
         }
     )
     with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
-        await _publish_sidecar(store, copied, Path(folder), relative)
+        await publish_sidecar(store, copied, draft.ledger, Path(folder), relative)
     uri = await copy_between(store, asset.uri, relative)
     if (size := await store.size(uri)) != asset.bytes:
         await store.delete(uri)
@@ -169,9 +179,12 @@ async def _publish_thumbnail(store: Store, video: Path, folder: Path, relative: 
     return await store.publish(still, thumbnail_path(relative), content_type="image/jpeg")
 
 
-async def _publish_sidecar(store: Store, asset: Asset, folder: Path, relative: PurePosixPath) -> str:
+async def publish_sidecar(
+    store: Store, asset: Asset, ledger: LedgerReference | None, folder: Path, relative: PurePosixPath
+) -> str:
+    """Publish the sidecar of a video, by way of a local folder; return its URI."""
     record = folder / "sidecar.json"
-    await run_in_thread(record.write_bytes, write_sidecar(asset))
+    await run_in_thread(record.write_bytes, write_sidecar(asset, ledger))
     return await store.publish(record, sidecar_path(relative), content_type="application/json")
 
 
@@ -186,5 +199,5 @@ def _asset(store: Store, draft: AssetDraft, video: Downloaded, media: Media, thu
         width=media.width,
         height=media.height,
         created_at=datetime.now(UTC),
-        **draft.model_dump(exclude={"entry_id"}),
+        **draft.model_dump(exclude={"entry_id", "ledger"}),
     )

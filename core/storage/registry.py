@@ -52,13 +52,18 @@ def open_store_for(uri: str) -> Store:
 
 
 async def exists_anywhere(store: Store, uris: Collection[str]) -> set[str]:
-    """Return the URIs that exist, looked up through a store where it reaches them and in their own stores elsewhere.
+    """Return the URIs that exist; see `sizes_anywhere`."""
+    return set(await sizes_anywhere(store, uris))
+
+
+async def sizes_anywhere(store: Store, uris: Collection[str]) -> dict[str, int]:
+    """Return the sizes in bytes of those URIs that exist: the store's where it reaches them, else their own stores'.
 
     Raises:
         InvalidInput: A URI is of no kind that can be opened.
         StoreError: A store cannot be reached or read.
     """
-    found = await store.exists_many([uri for uri in uris if store.reaches(uri)])
+    found = await store.sizes([uri for uri in uris if store.reaches(uri)])
     stores: dict[str, Store] = {}
     elsewhere: dict[str, list[str]] = {}
     for uri in uris:
@@ -68,7 +73,7 @@ async def exists_anywhere(store: Store, uris: Collection[str]) -> set[str]:
             elsewhere.setdefault(other.url, []).append(uri)
     for url, other in stores.items():
         try:
-            found |= await other.exists_many(elsewhere[url])
+            found |= await other.sizes(elsewhere[url])
         finally:
             await other.aclose()
     return found

@@ -15,8 +15,9 @@ from typing import Any, Final
 from botocore.exceptions import ClientError
 
 from prefect_video.errors import InvalidInput, StoreError
-from prefect_video.storage.base import STALE_SECONDS, checked_path, guess_content_type
-from prefect_video.storage.s3_errors import is_forbidden, is_missing, no_bucket, translated
+from prefect_video.storage.base import STALE_SECONDS, StoredFile, checked_path, guess_content_type
+from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marker
+from prefect_video.storage.s3_errors import is_forbidden, is_missing, is_taken, no_bucket, not_supported, translated
 from prefect_video.storage.s3_session import S3Options, S3Session
 from prefect_video.storage.s3_upload import upload_file
 from prefect_video.unbroken import run_in_thread
@@ -95,9 +96,30 @@ class S3Store:
         async with self._client(f"look up {uri}") as client:
             return await _head(client, bucket, key)
 
-    async def exists_many(self, uris: Collection[str]) -> set[str]:
-        """See `Store.exists_many`; a folder with many of them is listed, others are looked up one by one."""
-        found: set[str] = set()
+    async def read_identity(self) -> str | None:
+        """See `Store.read_identity`; a bucket that is not there is an error, not a store without a marker."""
+        try:
+            content = await self.read_bytes(f"{self.url}/{STORE_MARKER}")
+        except FileNotFoundError:
+            async with self._client(f"look up {self.url}") as client:
+                await _check_bucket(client, self.bucket)
+            return None
+        return parse_marker(content, self.url)
+
+    async def create_identity(self, store_id: str) -> str:
+        """See `Store.create_identity`; of two that write it at once, one does where the server can tell."""
+        if (known := await self.read_identity()) is not None:
+            return known
+        bucket, key = _locate(f"{self.url}/{STORE_MARKER}")
+        async with self._client(f"mark {self.url}") as client:
+            await _create_object(client, bucket, key, write_marker(store_id), self._session.options.on_write)
+        if (stands := await self.read_identity()) is None:
+            raise StoreError(f"store {self.url}: the marker that was just written is gone: look at the bucket's rules")
+        return stands
+
+    async def sizes(self, uris: Collection[str]) -> dict[str, int]:
+        """See `Store.sizes`; a folder with many of them is listed, others are looked up one by one."""
+        found: dict[str, int] = {}
         folders: dict[tuple[str, str], list[str]] = defaultdict(list)
         for uri in set(uris):
             bucket, key = _locate(uri)
@@ -106,13 +128,48 @@ class S3Store:
         async with self._client(f"look up files in {self.url}") as client:
             singles = [uri for wanted in folders.values() if len(wanted) <= _LIST_FROM for uri in wanted]
             sizes = await asyncio.gather(*(_head(client, *_locate(uri), slots=slots) for uri in singles))
-            found.update(uri for uri, size in zip(singles, sizes, strict=True) if size is not None)
+            found.update((uri, size) for uri, size in zip(singles, sizes, strict=True) if size is not None)
             for bucket in {_locate(uri)[0] for uri in singles if uri not in found}:
                 await _check_bucket(client, bucket)
             for (bucket, folder), wanted in folders.items():
                 if len(wanted) > _LIST_FROM:
-                    found.update(set(wanted) & await _list(client, bucket, f"{folder}/" if folder else ""))
+                    listed = await _list(client, bucket, f"{folder}/" if folder else "")
+                    found.update((uri, listed[uri]) for uri in wanted if uri in listed)
         return found
+
+    async def exists_many(self, uris: Collection[str]) -> set[str]:
+        """See `Store.exists_many`."""
+        return set(await self.sizes(uris))
+
+    async def read_chunks(self, uri: str) -> AsyncIterator[bytes]:
+        """See `Store.read_chunks`."""
+        bucket, key = _locate(uri)
+        async with self._client(f"read {uri}") as client:
+            answer = await client.get_object(Bucket=bucket, Key=key)
+            async with answer["Body"] as body:
+                while piece := await body.read(_READ_BYTES):
+                    yield piece
+
+    async def folders(self) -> list[str]:
+        """See `Store.folders`."""
+        root = f"{self.prefix}/" if self.prefix else ""
+        found: list[str] = []
+        async with self._client(f"list {self.url}") as client:
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=root, Delimiter="/")
+            async for page in pages:
+                found += [entry["Prefix"].removeprefix(root).rstrip("/") for entry in page.get("CommonPrefixes", [])]
+        return sorted(found)
+
+    async def files(self, folder: str) -> AsyncIterator[StoredFile]:
+        """See `Store.files`; a page of the listing at a time."""
+        prefix = "".join(f"{part}/" for part in (self.prefix, folder) if part)
+        only_here = {} if folder else {"Delimiter": "/"}
+        async with self._client(f"list {self.url}") as client:
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, **only_here)
+            async for page in pages:
+                for entry in page.get("Contents", []):
+                    if not entry["Key"].endswith((STORE_MARKER, "/")):
+                        yield StoredFile(f"s3://{self.bucket}/{entry['Key']}", int(entry["Size"]))
 
     async def copy(self, uri: str, relative: PurePosixPath) -> str:
         """See `Store.copy`; within S3 nothing passes through here."""
@@ -219,11 +276,23 @@ async def _check_bucket(client: Any, bucket: str) -> None:
             raise
 
 
-async def _list(client: Any, bucket: str, prefix: str) -> set[str]:
-    found: set[str] = set()
+async def _create_object(client: Any, bucket: str, key: str, content: bytes, options: Mapping[str, Any]) -> None:
+    """Create an object unless there is one; a server that cannot tell replaces it."""
+    try:
+        await client.put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*", **options)
+    except ClientError as error:
+        if is_taken(error):
+            return
+        if not not_supported(error):
+            raise
+        await client.put_object(Bucket=bucket, Key=key, Body=content, **options)
+
+
+async def _list(client: Any, bucket: str, prefix: str) -> dict[str, int]:
+    found: dict[str, int] = {}
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
     async for page in pages:
-        found.update(f"s3://{bucket}/{entry['Key']}" for entry in page.get("Contents", []))
+        found.update((f"s3://{bucket}/{entry['Key']}", int(entry["Size"])) for entry in page.get("Contents", []))
     return found
 
 

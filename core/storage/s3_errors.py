@@ -82,6 +82,16 @@ def is_forbidden(error: ClientError) -> bool:
     return _code(error) in ("403", "AccessDenied", "Forbidden")
 
 
+def is_taken(error: ClientError) -> bool:
+    """Return whether an object that was to be created is there already, or is being created by another writer."""
+    return _code(error) in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
+
+
+def not_supported(error: ClientError) -> bool:
+    """Return whether the server does not know a header of the request."""
+    return _code(error) in ("NotImplemented", "501")
+
+
 def is_upload_gone(error: BaseException) -> bool:
     """Whether the answer means that an upload in parts is no longer there."""
     return isinstance(error, ClientError) and _code(error) == "NoSuchUpload"

@@ -46,7 +46,9 @@ def test_what_is_stored_is_cached_until_its_file_is_gone(call: InProcess, film: 
     assert answer.json["cost_usd"] == 0
 
     next(Path("videos/film").glob("opening*.mp4")).unlink()
-    assert [shot["action"] for shot in call("plan", film, "--json").json["shots"]] == ["generate", "cached"]
+    planned = call("plan", film, "--json").json["shots"]
+    assert [shot["action"] for shot in planned] == ["under_way", "cached"]
+    assert "missing: fetched again" in planned[0]["reason"]
     assert {job["state"] for job in call("jobs", "--json").json["jobs"]} == {"stored"}
 
     assert [shot["action"] for shot in call("plan", film, "--refresh", "--json").json["shots"]] == ["generate"] * 2

@@ -28,6 +28,8 @@ from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.flows import generate_shot
 from prefect_video.ledger import Ledger
 from prefect_video.providers.sora import SoraProvider
+from prefect_video.session.refs import StudioRef
+from prefect_video.tasks import default_ledger
 from tests.flows.conftest import ROOT
 from tests.flows.forms import submit_untouched, undescribed
 
@@ -74,6 +76,37 @@ def test_parameters_hold_names_of_blocks_and_no_secrets() -> None:
     text = (ROOT / "prefect.yaml").read_text()
     assert "sora-credentials/production" in text
     assert not {"api_key", "secret", "password", "sk-"} & set(text.lower().replace(":", " ").split())
+
+
+def test_every_deployment_and_trigger_names_the_shared_ledger() -> None:
+    deployments = declared()["deployments"]
+    given = [deployment["parameters"] for deployment in deployments]
+    given += [trigger["parameters"] for deployment in deployments for trigger in deployment.get("triggers", ())]
+    assert [parameters["ledger"] for parameters in given] == ["video-ledger/production"] * 5
+
+
+def a_ref(**changes: str | None) -> StudioRef:
+    names = {"provider": "sora-credentials/production", "store": "video-store/production", "ledger": None}
+    return StudioRef.model_validate({**names, **changes})
+
+
+def test_a_worker_without_a_shared_ledger_warns_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("PREFECT_VIDEO_LEDGER_URL", raising=False)
+    monkeypatch.setattr(default_ledger, "_warned", set())
+    default_ledger.warn_about_default_ledger(a_ref())
+    assert caplog.records == [], "at a desk the file under Prefect's home is what is meant"
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "0")
+    default_ledger.warn_about_default_ledger(a_ref(ledger="video-ledger/production"))
+    default_ledger.warn_about_default_ledger(a_ref(provider="emulator"))
+    assert caplog.records == []
+    for _ in range(2):
+        default_ledger.warn_about_default_ledger(a_ref())
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "may buy the same video again" in record.message
+    assert "Give the deployment the parameter ledger" in record.message
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +198,7 @@ async def test_a_deployed_project_runs_on_a_worker_with_saved_blocks(
     blocks: None, deployed: None, worker: None, emulator: Emulator, books: Path
 ) -> None:
     project = {"project": "ad", "shots": [SHOT, {**SHOT, "id": "pour", "prompt": "Espresso"}]}
-    run_id = await started("generate-project/project", project=project, ledger="video-ledger/production")
+    run_id = await started("generate-project/project", project=project)
     run = await run_until(run_id, ended)
     assert run.state is not None
     assert run.state.is_completed(), run.state.message
@@ -231,7 +264,6 @@ async def test_cancelling_a_deployed_run_cancels_its_generation(
         "generate-shot/shot",
         shot={**SHOT, "prompt": "never done"},
         provider="sora-credentials/slow",
-        ledger="video-ledger/production",
     )
 
     async def submitted(_: FlowRun) -> bool:

@@ -57,7 +57,7 @@ async def test_an_old_ledger_keeps_its_rows(url: str) -> None:
     async def make_old(database: Database) -> None:
         await schema.upgrade(database, schema.REVISIONS[0])
         row = row_of(an_intent(), State.RESERVED, 1, None, an_asset().created_at)
-        for newer in ("priority", "waiting_since", "unknown_at", "disputed_usd"):
+        for newer in ("priority", "waiting_since", "unknown_at", "disputed_usd", "store_id"):
             del row[newer]
         async with database.writing() as connection:
             await connection.execute(insert(generations), [row])

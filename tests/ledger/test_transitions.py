@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -255,6 +256,32 @@ async def test_a_stored_file_can_only_go_missing(ledger: Ledger) -> None:
     open_row = await submit_one(ledger, 2)
     with pytest.raises(IllegalTransition):
         await ledger.record_missing(open_row.id, "no")
+
+
+async def test_a_stored_row_whose_file_is_flawed_is_completed_again(ledger: Ledger) -> None:
+    stored = await store_one(ledger)
+    reopened = await ledger.reopen_stored(stored.id, "its stored file was missing")
+    assert (reopened.state, reopened.owner, reopened.is_reopened) == (State.COMPLETED, None, True)
+    assert (reopened.asset, reopened.stored_at) == (stored.asset, stored.stored_at)
+    assert await ledger.reopen_stored(stored.id, "again") == reopened
+    assert stored.asset is not None
+    again = await ledger.record_stored(stored.id, stored.asset, store_id="a store")
+    # Its age is what it was: a time to live is that of the video, not of the file.
+    assert (again.state, again.stored_at, again.store_id) == (State.STORED, stored.stored_at, "a store")
+
+    await ledger.reopen_stored(stored.id, "its stored file was missing")
+    lost = await ledger.record_missing(stored.id, "and the provider no longer has it")
+    assert (lost.state, lost.attention) == (State.LOST, None)
+    with pytest.raises(IllegalTransition):
+        await ledger.reopen_stored(lost.id, "too late")
+
+
+async def test_all_who_ask_at_once_are_proposed_one_identity(ledger: Ledger, other: Ledger) -> None:
+    proposed = await asyncio.gather(*(one.propose_store_id("s3://films") for one in (ledger, other) * 5))
+    assert len(set(proposed)) == 1
+    await asyncio.gather(*(one.remember_store(proposed[0], "s3://films") for one in (ledger, other) * 5))
+    assert await ledger.store_ids("s3://films") == set(proposed)
+    assert await ledger.store_ids("s3://other") == set()
 
 
 async def test_flags_are_kept_until_the_row_moves(ledger: Ledger) -> None:

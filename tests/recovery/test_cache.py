@@ -47,9 +47,23 @@ async def test_two_shots_of_the_same_words_are_one_payment(workshop: Workshop) -
     assert workshop.paid == (2, 2)
 
 
-async def test_a_file_that_was_deleted_is_bought_again_once(workshop: Workshop) -> None:
+async def test_a_file_that_was_deleted_is_fetched_again_free(workshop: Workshop) -> None:
     await workshop.run(film(a_shot(1), a_shot(2)))
     workshop.videos[0].unlink()
+    for _ in range(2):
+        assert statuses(await workshop.run(film(a_shot(1), a_shot(2)))) == ["stored", "stored"]
+    assert workshop.paid == (2, 2)
+    assert [row.state for row in await workshop.rows()] == [State.STORED, State.STORED]
+
+
+async def test_a_file_that_was_deleted_and_is_gone_at_the_provider_is_bought_again_once(workshop: Workshop) -> None:
+    await workshop.run(film(a_shot(1), a_shot(2)))
+    row = (await workshop.rows())[0]
+    assert row.asset is not None
+    Path(row.asset.uri.removeprefix("file://")).unlink()
+    workshop.emulator.add_fault(
+        operation="retrieve", kind="not_found", times=None, match={"generation_id": row.generation_id}
+    )
     for _ in range(2):
         assert statuses(await workshop.run(film(a_shot(1), a_shot(2)))) == ["stored", "stored"]
     assert workshop.paid == (3, 3)
@@ -99,13 +113,21 @@ async def run_elsewhere(workshop: Workshop) -> ProjectReport:
         return await run_project(studio, film(a_shot(), name="second"))
 
 
-async def test_a_file_that_was_deleted_from_another_store_is_bought_again_once(workshop: Workshop) -> None:
+async def test_a_file_that_was_deleted_from_another_store_is_fetched_again_free(workshop: Workshop) -> None:
     await workshop.run(a_shot())
     workshop.videos[0].unlink()
     for _ in range(2):
         assert statuses(await run_elsewhere(workshop)) == ["stored"]
-    assert [row.state for row in await workshop.rows()] == [State.LOST, State.STORED]
-    assert workshop.paid == (2, 2)
+    assert [row.state for row in await workshop.rows()] == [State.STORED]
+    assert workshop.paid == (1, 1)
+
+
+async def test_another_store_that_is_an_empty_folder_has_lost_nothing(workshop: Workshop) -> None:
+    await workshop.run(a_shot())
+    (workshop.folder / "store").rename(workshop.folder / "unmounted")
+    (workshop.folder / "store").mkdir()
+    assert statuses(await run_elsewhere(workshop)) == ["failed"]
+    assert workshop.paid == (1, 1)
 
 
 async def test_a_store_that_is_not_here_has_lost_nothing(workshop: Workshop) -> None:

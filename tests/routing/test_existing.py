@@ -71,16 +71,17 @@ async def test_what_is_stored_is_found_though_a_cheaper_account_is_well_again(ho
     assert house.billed == (1, 1)
 
 
-async def test_a_stored_video_that_is_gone_decides_nothing(house: House, tmp_path: Path) -> None:
+async def test_a_stored_video_that_is_gone_is_fetched_again_where_it_was_made(house: House, tmp_path: Path) -> None:
     await use_up(house.cheap)
     await house.make(project({}, **AUTO))
     await house.cheap.ledger.record_quota(house.cheap.provider.account.id, datetime.now(UTC))
     for video in (tmp_path / "videos").glob("*/*.mp4"):
         video.unlink()
     plan = await plan_project(house.dear, project({}, **AUTO), others=[house.cheap])
-    assert [(shot.action, shot.provider) for shot in plan.shots] == [("generate", "cheap")]
-    assert outcomes(await house.make(project({}, **AUTO))) == [("stored", False, None)]
-    assert house.billed == (1, 1)
+    assert [(shot.action, shot.provider) for shot in plan.shots] == [("under_way", "dear")]
+    made = await house.make(project({}, **AUTO))
+    assert [(shot.status, shot.cached) for shot in made.shots] == [("stored", False)]
+    assert house.billed == (1, 0)
 
 
 async def test_what_is_under_way_is_carried_on_though_its_account_is_unwell(house: House) -> None:

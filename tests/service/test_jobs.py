@@ -58,6 +58,19 @@ async def test_a_request_becomes_a_stored_video(
     assert provider.books()["polled"] == 1
 
 
+async def test_an_empty_mount_point_is_no_reason_to_pay(environment: Path, provider: Emulator) -> None:
+    async with serving(collect=True, sweep_seconds=0.1) as service:
+        job = (await generate(service)).json()
+        done = await until(service, job["job_id"], "completed", "failed")
+        store = Path(done["uri"].removeprefix("file://")).parents[1]
+        store.rename(store.with_name("volume"))
+        store.mkdir()
+        answer = await generate(service)
+        assert answer.status_code == 503
+        assert "has no marker" in answer.text
+    assert provider.books()["billed"] == 1
+
+
 async def test_the_same_request_at_once_is_paid_once(environment: Path, provider: Emulator) -> None:
     async with serving() as service:
         answers = await asyncio.gather(*(generate(service) for _ in range(20)))

@@ -11,14 +11,22 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from prefect_video.assets import Asset
-from prefect_video.errors import InvalidInput, PolicyRefused, PromptScreened, StoreError
+from prefect_video.errors import IllegalTransition, InvalidInput, PolicyRefused, PromptScreened
 from prefect_video.fingerprints import fingerprint
 from prefect_video.ledger import Budget, Claim, ClaimOutcome, Entry, Intent, command_line
 from prefect_video.ledger.records import UNFINISHED
+from prefect_video.pipeline.steps.adoption import adopt_stored
 from prefect_video.pipeline.steps.store import asset_draft
+from prefect_video.pipeline.steps.store_check import (
+    accept_store,
+    check_store,
+    claim_store,
+    find_flaws,
+    require_single_flaw,
+)
 from prefect_video.session.session import SessionEvent, Studio
 from prefect_video.shots import Project, Shot
-from prefect_video.storage import exists_anywhere, open_store
+from prefect_video.storage import sizes_anywhere
 from prefect_video.storage.publishing import copy_video
 
 logger = logging.getLogger(__name__)
@@ -106,12 +114,29 @@ def project_budgets(studio: Studio, project: Project) -> tuple[Budget, ...]:
     return (*studio.budgets, *(budget for budget in own if not budget.is_empty))
 
 
-async def find_assets(studio: Studio, intents: Sequence[Intent]) -> dict[str, Asset]:
+async def find_assets(
+    studio: Studio, intents: Sequence[Intent], *, rebuy_missing: bool = False, accounts: Collection[str] = ()
+) -> dict[str, Asset]:
     """The stored assets for intents, by fingerprint; one query for all, and one look at the store.
 
-    A row whose file is gone from the store is marked lost, so that it can be made again.
+    A row whose file is missing or damaged is reopened, so that a claim fetches it again from the provider, and buys it
+    again only where the provider no longer has it.
+
+    Args:
+        studio: Where to look.
+        intents: What is wanted.
+        rebuy_missing: Take the store as it stands, whatever is missing there; so does a refresh of everything.
+        accounts: Ids of further accounts that the run has open, and can fetch videos from.
+
+    Raises:
+        StoreOutage: The store is not the one that the ledger knows, or several files are missing at once.
+        StoreError: The store cannot be read.
     """
     wanted = [intent for intent in intents if not intent.refresh]
+    if rebuy_missing or not wanted:
+        await accept_store(studio.ledger, studio.store)
+    else:
+        await check_store(studio.ledger, studio.store)
     if not wanted:
         return {}
     stored = await studio.ledger.find_stored(
@@ -119,45 +144,28 @@ async def find_assets(studio: Studio, intents: Sequence[Intent]) -> dict[str, As
         environment=studio.settings.environment,
         ttl_seconds=wanted[0].ttl_seconds,
     )
-    gone = await missing_files(studio, stored)
-    for key in gone:
-        entry = stored[key]
-        logger.warning("%s/%s: the stored file is gone and will be made again", entry.project, entry.shot.id)
-        await studio.ledger.record_missing(entry.id, "the file is no longer in the store")
-    return {key: entry.asset for key, entry in stored.items() if entry.asset and key not in gone}
+    flaws = await find_flaws(studio, stored)
+    reachable = {studio.provider.account.id, *accounts}
+    if flaws and not rebuy_missing:
+        await require_single_flaw(studio, stored, flaws, accounts=reachable)
+    for key, flaw in flaws.items():
+        await _reopen(studio, stored[key], flaw, can_fetch=stored[key].account in reachable)
+    return {key: entry.asset for key, entry in stored.items() if entry.asset and key not in flaws}
 
 
-async def missing_files(studio: Studio, stored: Mapping[str, Entry]) -> set[str]:
-    """The keys of those stored rows whose file is gone from the store that it was put into."""
-    uris = {key: entry.asset.uri for key, entry in stored.items() if entry.asset}
-    owned = {uri for uri in uris.values() if studio.store.owns(uri)}
-    present = await studio.store.exists_many(owned)
-    elsewhere: dict[str, set[str]] = {}
-    for key, uri in uris.items():
-        if uri not in owned:
-            elsewhere.setdefault(stored[key].store, set()).add(uri)
-    for store, some in elsewhere.items():
-        present |= some - await _gone_from(store, some)
-    return {key for key, uri in uris.items() if uri not in present}
-
-
-async def _gone_from(name: str, uris: Collection[str]) -> set[str]:
-    """Those of some files that another store no longer has; none where that cannot be told from here.
-
-    A block is not opened here, and a folder may be another machine's: what is not seen then is not gone.
-    """
-    if "://" not in name:
-        return set()
+async def _reopen(studio: Studio, entry: Entry, flaw: str, *, can_fetch: bool) -> None:
+    """Leave a row whose file is missing or damaged to a claim, which fetches it again or buys it again."""
+    reason = f"its stored file was {flaw}"
+    if not can_fetch or entry.generation_id is None:
+        logger.warning("%s/%s: %s; it is made again, as requested", entry.project, entry.shot.id, reason)
+        await studio.ledger.record_missing(entry.id, reason)
+        return
+    logger.warning("%s/%s: %s; it is fetched again from %s", entry.project, entry.shot.id, reason, entry.provider)
     try:
-        store = open_store(name)
-        try:
-            mine = {uri for uri in uris if store.owns(uri)}
-            return mine - await store.exists_many(mine)
-        finally:
-            await store.aclose()
-    except (InvalidInput, StoreError) as error:
-        logger.warning("the files in %s cannot be looked up: %s", name, error)
-        return set()
+        await studio.ledger.reopen_stored(entry.id, reason)
+    except IllegalTransition as error:
+        # The same video is in progress, or another process was faster: the claim joins it.
+        logger.info("%s/%s: %s", entry.project, entry.shot.id, error)
 
 
 async def claim_shots(
@@ -172,8 +180,11 @@ async def claim_shots(
         partial: Whether shots that fit the budget are reserved although others do not.
 
     Raises:
+        LedgerBehindStore: The ledger is an old backup, see `adopt_stored`; nothing was claimed.
         RequestRefused: The session's first read shows that the endpoint or the key is wrong; nothing was claimed.
     """
+    # First, as what the store holds needs no provider.
+    await adopt_stored(studio, intents)
     await _check_access(studio, intents)
     batch = await studio.ledger.claim(intents, budgets, partial=partial)
     for warning in batch.warnings:
@@ -240,8 +251,8 @@ async def load_copies(studio: Studio, claims: Sequence[Claim]) -> dict[tuple[str
     copied: dict[tuple[str, str], Asset] = {}
     for project in {intent.project for _, intent in foreign}:
         known = await studio.ledger.copies([entry.id for entry, _ in foreign], project)
-        present = await exists_anywhere(studio.store, [asset.uri for asset in known.values()])
-        copied |= {key: asset for key, asset in known.items() if asset.uri in present}
+        sizes = await sizes_anywhere(studio.store, [asset.uri for asset in known.values()])
+        copied |= {key: asset for key, asset in known.items() if sizes.get(asset.uri) == asset.bytes}
     return copied
 
 
@@ -255,9 +266,10 @@ async def copy_to_project(studio: Studio, entry: Entry, asset: Asset, intent: In
     """
     if _is_in_project(studio, entry, intent):
         return asset
-    draft = asset_draft(entry).model_copy(
+    draft = asset_draft(entry, studio.ledger.identity).model_copy(
         update={"project": intent.project, "shot_id": intent.shot.id, "take": intent.take}
     )
+    await claim_store(studio.ledger, studio.store)
     async with studio.download_slots:
         copied = await copy_video(studio.store, asset, draft=draft)
     await studio.ledger.record_copy(entry.id, intent.project, intent.shot.id, copied)

@@ -88,7 +88,11 @@ async def _retrieve(studio: Studio, entry: Entry) -> Generation:
             provider=generation.provider,
             generation_id=generation.id,
         )
-        await end(studio, entry, State.EXPIRED, error, generation=generation)
+        if entry.is_reopened:
+            # It was stored once and is settled: with the provider's copy gone too, it is for the next claim to buy.
+            await studio.ledger.record_missing(entry.id, f"{entry.error_message}. {error}")
+        else:
+            await end(studio, entry, State.EXPIRED, error, generation=generation)
         raise error
     return generation
 

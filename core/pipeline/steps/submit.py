@@ -23,8 +23,10 @@ from prefect_video.errors import (
     SubmitUnknown,
 )
 from prefect_video.ledger import Entry, State
+from prefect_video.pipeline.steps.adoption import require_unpaid
 from prefect_video.pipeline.steps.claim import refuse_blocked
 from prefect_video.pipeline.steps.end import demand_alive
+from prefect_video.pipeline.steps.labels import add_labels
 from prefect_video.pipeline.steps.reconcile import reconcile
 from prefect_video.pipeline.steps.submit_result import record, record_failure
 from prefect_video.session.session import SessionEvent, Studio
@@ -79,6 +81,7 @@ async def submit(studio: Studio, entry: Entry, *, task_run_id: str | None = None
         GenerationFailed: It was accepted and failed at once.
         GenerationEnded: Somebody ended the row while it waited for its turn, a cancel command for example.
         NeedsAttention: Nobody can tell whether it was accepted.
+        LedgerBehindStore: The store shows that it was paid before.
         ProviderUnavailable: Turned away for longer than the studio's patience; nothing was accepted.
     """
     # Read again: the row may have waited long for its slot.
@@ -86,6 +89,8 @@ async def submit(studio: Studio, entry: Entry, *, task_run_id: str | None = None
     if entry.state is State.SUBMITTING:
         # Only a row taken over from an owner that died between intent and record is found like this.
         entry = await studio.ledger.record_unknown(entry.id, "its owner died between sending and recording")
+    if entry.state is State.RESERVED:
+        await require_unpaid(studio, entry)
     patience = _Patience(studio)
     while entry.state in (State.RESERVED, State.UNKNOWN):
         if entry.state is State.UNKNOWN:
@@ -126,7 +131,7 @@ async def _send(studio: Studio, entry: Entry, task_run_id: str | None) -> Entry:
     try:
         async with _answer_in_time(studio, entry):
             generation = await studio.provider.submit(
-                entry.shot,
+                add_labels(entry, studio.ledger.identity),
                 idempotency_key=entry.id,
                 project=entry.project,
                 webhook_url=studio.webhook_url(entry),

@@ -1,0 +1,122 @@
+"""`verify`: the store against the ledger, both ways."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+
+from prefect_video.cli.answers import DONE, FAILED, out, place, print_json, safe, say, table
+from prefect_video.cli.first_minute import connect
+from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
+from prefect_video.cli.studios import open_ledger, open_studio, run_async
+from prefect_video.ledger import command_line
+from prefect_video.pipeline.verification import Verification, verify_store
+from prefect_video.session.refs import STORE_BLOCK, StudioRef
+from prefect_video.storage import Store, open_store
+
+_FILES_SHOWN: Final = 20
+
+
+def verify(
+    store: Annotated[
+        str | None,
+        Parameter(
+            help="A folder, `s3://bucket/prefix` or a saved block (`video-store/films`)."
+            " Default: PREFECT_VIDEO_STORE, else `./videos`."
+        ),
+    ] = None,
+    /,
+    *,
+    repair: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Fetch again, free, what the provider still has; write missing sidecars and copies again.",
+        ),
+    ] = False,
+    ledger: LedgerOption = None,
+    json: JsonFlag = False,
+) -> int:
+    """Compare a store with the ledger: every video (there, size, SHA-256, sidecar), and every file. Buys nothing.
+
+    Exit status: 0 every video is whole, 1 something is missing, damaged or not repaired. Files that no job knows are
+    listed and are no error.
+
+    Try:
+
+        prefect-video verify s3://films/ads
+
+        prefect-video verify --repair
+    """
+    found, command_ledger = run_async(_verify(StudioRef.of(None, store, ledger_name(ledger)), repair))
+    if json:
+        print_json(found.public())
+    else:
+        _show(found, command_line("verify", found.store, "--repair", ledger=command_ledger))
+    return DONE if found.is_whole else FAILED
+
+
+async def _verify(ref: StudioRef, repair: bool) -> tuple[Verification, str | None]:
+    """Verify a store; return the outcome, and the `--ledger` that a further command needs."""
+    async with open_ledger(ref.ledger) as ledger, _open_store(ref.store) as store:
+        found = await verify_store(
+            ledger,
+            store,
+            open_studio=(lambda entry: open_studio(ref.model_copy(update={"provider": entry.credentials})))
+            if repair
+            else None,
+        )
+        return found, ledger.command_option
+
+
+@asynccontextmanager
+async def _open_store(name: str) -> AsyncIterator[Store]:
+    if name.startswith(f"{STORE_BLOCK}/"):
+        await asyncio.to_thread(connect)
+        from prefect_video.tasks.studios import BlockResolver
+
+        store = await BlockResolver().store(name)
+    else:
+        store = open_store(name)
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+def _show(found: Verification, repair_command: str) -> None:
+    if found.outage:
+        say(found.outage, error=True)
+    if found.flaws:
+        lines = table("job", "project", "shot", "problem", "outcome", "file")
+        for flaw in found.flaws:
+            outcome = "repaired" if flaw.repaired else "not repaired" if flaw.error else ""
+            lines.add_row(
+                flaw.job_id[:8], safe(flaw.project), safe(flaw.shot), flaw.problem, outcome, safe(place(flaw.uri))
+            )
+        out().print(lines)
+    for flaw in found.flaws:
+        say(f"{flaw.project}/{flaw.shot}: {flaw.detail}" + (f"; not repaired: {flaw.error}" if flaw.error else ""))
+    for uri in found.unknown_files[:_FILES_SHOWN]:
+        say(f"no job knows {place(uri)}")
+    if (more := len(found.unknown_files) - _FILES_SHOWN) > 0:
+        say(f"and {more} more files that no job knows; --json lists all")
+    _show_totals(found, repair_command)
+
+
+def _show_totals(found: Verification, repair_command: str) -> None:
+    broken = sum(not flaw.repaired for flaw in found.flaws)
+    repaired = len(found.flaws) - broken
+    text = f"{found.store}: {found.assets - broken} of {found.assets} videos whole"
+    if repaired:
+        text += f", {repaired} of them repaired"
+    if found.unknown_files:
+        text += f"; {len(found.unknown_files)} files that no job knows"
+    out().print(text, markup=False, soft_wrap=True)
+    if broken and not any(flaw.error for flaw in found.flaws):
+        say(f"{repair_command} fetches again, free, what the provider still has")

@@ -1,0 +1,105 @@
+"""Which stores the ledger knows: the identity in a store's marker, its address, and what it holds."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from sqlalchemy import exists, func, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from prefect_video.assets import Asset
+from prefect_video.ledger.part import LedgerPart, chunks
+from prefect_video.ledger.records import Entry, State
+from prefect_video.ledger.tables import ENTRIES, copies, entry_of, generations, stores
+
+STORE_LOCK: Final = 0x5669_6465_6F03
+"""PostgreSQL advisory lock held while an identity is given to a store, as SQLite has one writer anyway."""
+
+
+class StoreIdentities(LedgerPart):
+    """Identities of stores."""
+
+    async def store_ids(self, url: str) -> set[str]:
+        """Return the identities of all stores that were ever used at an address."""
+        async with self._database.reading() as connection:
+            found = await connection.execute(select(stores.c.store_id).where(stores.c.url == url))
+            return set(found.scalars())
+
+    async def propose_store_id(self, url: str) -> str:
+        """Return the identity that a store without a marker is to get: the same for all who ask at once."""
+        async with self._database.writing() as connection:
+            await self._lock_stores(connection)
+            found = await connection.execute(select(func.min(stores.c.store_id)).where(stores.c.url == url))
+            if (known := found.scalar_one()) is not None:
+                return str(known)
+            store_id = str(uuid.uuid4())
+            await connection.execute(insert(stores).values(url=url, store_id=store_id))
+            return store_id
+
+    async def remember_store(self, store_id: str, url: str) -> None:
+        """Record that a store lies at an address; again it does nothing."""
+        async with self._database.writing() as connection:
+            await self._lock_stores(connection)
+            known = await connection.execute(
+                select(stores.c.store_id).where(stores.c.url == url, stores.c.store_id == store_id)
+            )
+            if known.one_or_none() is None:
+                await connection.execute(insert(stores).values(url=url, store_id=store_id))
+
+    async def assign_store(self, entry_ids: Iterable[str], store_id: str) -> None:
+        """Record that the files of stored rows were found, whole, in a store."""
+        async with self._database.writing() as connection:
+            for some in chunks(entry_ids):
+                await connection.execute(
+                    update(generations)
+                    .where(generations.c.id.in_(some), generations.c.state == State.STORED)
+                    .values(store_id=store_id)
+                )
+
+    async def copies_into(self, project: str) -> list[tuple[str, Asset]]:
+        """Return the copies in a project of videos that are stored, each with the id of the original's row."""
+        query = (
+            select(copies.c.entry_id, copies.c.asset)
+            .join(generations, copies.c.entry_id == generations.c.id)
+            .where(copies.c.project == project, generations.c.state == State.STORED)
+        )
+        async with self._database.reading() as connection:
+            return [(row.entry_id, row.asset) for row in await connection.execute(query)]
+
+    async def holds_assets(self, store_ids: Collection[str]) -> bool:
+        """Return whether any video is stored in one of these stores."""
+        stored = generations.c.state == State.STORED
+        async with self._database.reading() as connection:
+            found = await connection.execute(
+                select(exists().where(stored, generations.c.store_id.in_(sorted(store_ids))))
+            )
+            return bool(found.scalar_one())
+
+    async def stored_beside(self, entry: Entry, *, limit: int) -> list[Entry]:
+        """Return the newest other stored rows of a row's project."""
+        query = (
+            ENTRIES.where(
+                generations.c.project == entry.project,
+                generations.c.state == State.STORED,
+                generations.c.id != entry.id,
+            )
+            .order_by(generations.c.created_at.desc())
+            .limit(limit)
+        )
+        async with self._database.reading() as connection:
+            return [entry_of(row) for row in await connection.execute(query)]
+
+    async def projects(self) -> list[str]:
+        """Return the names of all projects that have a stored video or a copy of one, sorted."""
+        async with self._database.reading() as connection:
+            stored = await connection.execute(
+                select(generations.c.project).where(generations.c.state == State.STORED).distinct()
+            )
+            copied = await connection.execute(select(copies.c.project).distinct())
+            return sorted({*stored.scalars(), *copied.scalars()})
+
+    async def _lock_stores(self, connection: AsyncConnection) -> None:
+        if not self._database.is_sqlite:
+            await connection.execute(text(f"SELECT pg_advisory_xact_lock({STORE_LOCK})"))

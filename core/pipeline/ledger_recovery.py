@@ -1,0 +1,372 @@
+"""Recovery of a ledger: rows for all that sidecars and the providers' lists prove to be paid, after an old backup.
+
+Nothing is sent or bought, and nothing that a row says already is changed, so it can be repeated at any time. What
+cannot be proven is reported and left to a human.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Literal
+from urllib.parse import unquote
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from prefect_video.errors import IllegalTransition, ProviderError
+from prefect_video.fingerprints import fingerprint
+from prefect_video.generations import Generation, Status
+from prefect_video.ledger import Entry, HoldReason, Intent, State, hold_message
+from prefect_video.ledger.claims import row_of
+from prefect_video.ledger.tables import entry_of_values
+from prefect_video.pipeline.reports import as_number
+from prefect_video.pipeline.steps.adoption import (
+    StoredVideo,
+    asset_where_it_lies,
+    list_folder,
+    read_videos,
+    sidecars_of,
+)
+from prefect_video.pipeline.steps.labels import Labels
+from prefect_video.session.session import Studio
+from prefect_video.shots import Shot
+from prefect_video.storage.sidecars import LedgerReference, SidecarName
+
+logger = logging.getLogger(__name__)
+
+RecoveryOutcome = Literal["stored", "submitted", "ended", "held", "left"]
+
+_ENDS = {
+    Status.FAILED: State.FAILED,
+    Status.CANCELLED: State.CANCELLED,
+    Status.EXPIRED: State.EXPIRED,
+    Status.LOST: State.LOST,
+}
+
+
+class RecoveredJob(BaseModel):
+    """What was done, or would be, about one video or generation that the ledger did not know.
+
+    Attributes:
+        outcome: A row was made that is `stored`, `submitted` (`collect` finishes it), `ended` without a video, or
+            `held` for a human; or it was `left` as it is.
+        source: Where it was found: a sidecar's URI, or `provider:generation`.
+        reason: The proof; for what was left, why, and the next step.
+        job_id: The row.
+        project: The row's project.
+        shot_id: The row's shot.
+        generation_id: The provider's id.
+        cost_usd: What counts as spent or reserved for it; None when not known.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    outcome: RecoveryOutcome
+    source: str
+    reason: str
+    job_id: str | None = None
+    project: str | None = None
+    shot_id: str | None = None
+    generation_id: str | None = None
+    cost_usd: Decimal | None = None
+
+
+class Recovery(BaseModel):
+    """What a recovery did, or would do.
+
+    Attributes:
+        ledger_id: The ledger's identity.
+        dry_run: Whether nothing was written.
+        jobs: One line for each video or generation that the ledger did not know.
+        unlabelled: By account, how many generations on its list the ledger does not know and name no key of ours.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    ledger_id: str
+    dry_run: bool
+    jobs: tuple[RecoveredJob, ...]
+    unlabelled: dict[str, int]
+
+    @property
+    def left(self) -> tuple[RecoveredJob, ...]:
+        """What waits for a human."""
+        return tuple(job for job in self.jobs if job.outcome in ("left", "held"))
+
+    def public(self) -> dict[str, Any]:
+        """The one object that `--json` prints, with money as numbers."""
+        jobs = [{**job.model_dump(mode="json"), "cost_usd": as_number(job.cost_usd)} for job in self.jobs]
+        return {**self.model_dump(mode="json"), "jobs": jobs}
+
+
+async def recover_ledger(
+    studio: Studio, *, others: Sequence[Studio] = (), lost_ledgers: Collection[str] = (), dry_run: bool = False
+) -> Recovery:
+    """Add the rows that a restored or new ledger lacks.
+
+    Args:
+        studio: The ledger, the store whose sidecars are read, and an account whose list is read.
+        others: Further accounts, with the same ledger and store.
+        lost_ledgers: Identities of ledgers that are gone for good: what they have paid is this one's from now on.
+        dry_run: Read, and write nothing.
+
+    Raises:
+        LedgerError: The ledger cannot be used.
+        StoreError: The store cannot be read.
+    """
+    work = _Recovery(studio, frozenset(lost_ledgers) | {studio.ledger.identity}, dry_run)
+    await work.read_store()
+    for account in (studio, *others):
+        await work.read_account(account)
+    return Recovery(
+        ledger_id=studio.ledger.identity, dry_run=dry_run, jobs=tuple(work.jobs), unlabelled=work.unlabelled
+    )
+
+
+@dataclass
+class _Recovery:
+    studio: Studio
+    own_ledgers: frozenset[str]
+    dry_run: bool
+    jobs: list[RecoveredJob] = field(default_factory=list)
+    unlabelled: dict[str, int] = field(default_factory=dict)
+    _accounted: set[str] = field(default_factory=set)
+
+    async def read_store(self) -> None:
+        """Adopt the videos of the store that no row knows; originals before their copies."""
+        store, ledger = self.studio.store, self.studio.ledger
+        known = {SidecarName.of(print_, job) for job, print_ in await ledger.paid_jobs()}
+        videos: list[StoredVideo] = []
+        for folder in await store.folders():
+            files = await list_folder(store, folder)
+            unknown = {uri: name for uri, name in sidecars_of(files).items() if name not in known}
+            videos += await read_videos(store, unknown, files)
+        for video in sorted(videos, key=lambda video: (_is_copy(video), video.uri)):
+            await self._adopt_video(video)
+
+    async def read_account(self, account: Studio) -> None:
+        """Adopt the generations on an account's list that name a key of ours and are in no row."""
+        try:
+            listed = [generation async for generation in account.provider.list()]
+            known = {
+                row.generation_id
+                for row in await self.studio.ledger.find_paid((), [generation.id for generation in listed])
+            }
+            for generation in listed:
+                if generation.id not in known | self._accounted:
+                    await self._adopt_generation(account, await account.provider.retrieve(generation.id))
+        except ProviderError as error:
+            self._leave(
+                account.provider.account.id,
+                f"its generations cannot be read ({error}); what is in flight or unstored there is not recovered: run"
+                " again, or look at the provider's console",
+            )
+
+    async def _adopt_video(self, video: StoredVideo) -> None:
+        if video.sidecar is None:
+            return self._leave(video.uri, "the sidecar cannot be read: restore it from a backup, or remove the video")
+        reference, asset = video.sidecar.ledger, video.sidecar.asset
+        if reference is not None and reference.id not in self.own_ledgers:
+            return self._leave(
+                video.uri,
+                f"ledger {reference.id} has paid for it; if that ledger is gone, run again with"
+                f" --lost-ledger {reference.id}",
+                generation_id=asset.generation_id,
+            )
+        names = [reference.job] if reference else []
+        rows = await self.studio.ledger.find_paid(names, [asset.generation_id])
+        if asset.generation_id in self._accounted or any(row.generation_id for row in rows):
+            return None
+        if not video.is_whole and reference is None:
+            return self._leave(video.uri, "its video is missing or cut, and it names no job to fetch it again for")
+        try:
+            entry = _entry_of_video(self.studio, video)
+        except ValidationError as error:
+            return self._leave(video.uri, f"it describes no shot that could be asked for ({error.errors()[0]['msg']})")
+        if video.is_whole:
+            return await self._adopt(entry, "stored", video.uri, "its sidecar and its video are in the store")
+        return await self._adopt(
+            entry, "submitted", video.uri, "its sidecar is in the store, its video is to be fetched"
+        )
+
+    async def _adopt_generation(self, account: Studio, generation: Generation) -> None:
+        source = f"{generation.provider}:{generation.id}"
+        labels = Labels.parse(generation.metadata)
+        if labels is None:
+            name = account.provider.account.id
+            self.unlabelled[name] = self.unlabelled.get(name, 0) + 1
+            return
+        if labels.ledger is not None and labels.ledger not in self.own_ledgers:
+            return self._leave(
+                source,
+                f"ledger {labels.ledger} has sent it; if that ledger is gone, run again with"
+                f" --lost-ledger {labels.ledger}",
+                generation_id=generation.id,
+            )
+        row = next(iter(await self.studio.ledger.get_many([labels.job])), None)
+        try:
+            entry, exact = await self._entry_of_generation(account, generation, labels, row)
+        except ValidationError as error:
+            return self._leave(
+                source,
+                f"job {labels.job} has sent it, and its shot cannot be made out ({error.errors()[0]['msg']})",
+                generation_id=generation.id,
+            )
+        if entry.state is not State.SUBMITTED:
+            return await self._adopt(entry, "ended", source, f"it is {generation.status} at the provider")
+        if exact:
+            return await self._adopt(entry, "submitted", source, "the provider's list names its job")
+        return await self._adopt(entry, "held", source, "the provider's list names its job, and no fingerprint")
+
+    async def _entry_of_generation(
+        self, account: Studio, generation: Generation, labels: Labels, row: Entry | None
+    ) -> tuple[Entry, bool]:
+        """Build the row of a listed generation, and tell whether its fingerprint is certain."""
+        shot = row.shot if row else _shot_of(generation, labels)
+        print_ = row.fingerprint if row else labels.fingerprint
+        take = row.take if row else labels.take
+        exact = print_ is not None
+        print_ = print_ or fingerprint(shot, provider=generation.provider, take=take)
+        base = row or _new_entry(account, print_, shot, take, labels.project or "recovered", labels.job)
+        state = _ENDS.get(generation.status, State.SUBMITTED)
+        created_at = generation.created_at or base.created_at
+        owed = None if generation.status not in account.provider.capabilities.free_ends else Decimal(0)
+        settings = account.settings
+        return base.model_copy(
+            update={
+                "state": state,
+                "account": account.provider.account.id,
+                "credentials": account.credentials,
+                "generation_id": generation.id,
+                "reserved_usd": base.reserved_usd if row else account.provider.estimate(shot),
+                "actual_usd": None if state is State.SUBMITTED else _first(generation.cost_usd, owed),
+                "created_at": created_at if row is None else base.created_at,
+                "sent_at": base.sent_at or created_at,
+                "submitted_at": created_at,
+                "deadline_at": datetime.now(UTC) + timedelta(seconds=settings.deadline_seconds),
+                "error_message": generation.fault.message if generation.fault else None,
+                "attention": None if exact or state is not State.SUBMITTED else self._question(base, generation),
+                "flow_run_id": base.flow_run_id if row else None,
+            }
+        ), exact
+
+    def _question(self, entry: Entry, generation: Generation) -> str:
+        return hold_message(
+            HoldReason.RECOVERED,
+            job=entry.id,
+            shot=entry.shot.id,
+            ledger=self.studio.ledger.command_option,
+            generation=generation.id,
+        )
+
+    async def _adopt(self, entry: Entry, outcome: RecoveryOutcome, source: str, proof: str) -> None:
+        assert entry.generation_id is not None
+        details: dict[str, Any] = {
+            "job_id": entry.id,
+            "project": entry.project,
+            "shot_id": entry.shot.id,
+            "generation_id": entry.generation_id,
+        }
+        if not self.dry_run:
+            try:
+                entry = await self.studio.ledger.adopt(entry, f"recovered from {source}: {proof}")
+            except IllegalTransition as error:
+                return self._leave(source, str(error), **details)
+        self._accounted.add(entry.generation_id or "")
+        cost = _first(entry.actual_usd, entry.reserved_usd)
+        self.jobs.append(RecoveredJob(outcome=outcome, source=source, reason=proof, cost_usd=cost, **details))
+        logger.info("%s/%s: recovered as %s from %s", entry.project, entry.shot.id, outcome, source)
+
+    def _leave(self, source: str, reason: str, **details: Any) -> None:
+        self.jobs.append(RecoveredJob(outcome="left", source=source, reason=reason, **details))
+        logger.warning("not recovered: %s: %s", source, reason)
+
+
+def _entry_of_video(studio: Studio, video: StoredVideo) -> Entry:
+    assert video.sidecar is not None
+    asset, reference = video.sidecar.asset, video.sidecar.ledger
+    folder = unquote(video.uri.rpartition("/")[0].rpartition("/")[2])
+    shot = reference.shot if reference else _shot_of_asset(video)
+    project = reference.project if reference else asset.project
+    base = _new_entry(studio, asset.fingerprint, shot, asset.take, project, reference.job if reference else None)
+    made: dict[str, Any] = {
+        "provider": asset.provider,
+        "generation_id": asset.generation_id,
+        "actual_usd": video.sidecar.cost_usd,
+        "sent_at": asset.created_at,
+        "submitted_at": asset.created_at,
+        "created_at": reference.reserved_at if reference else asset.created_at,
+        **(_of_reference(reference) if reference else {}),
+    }
+    if not video.is_whole:
+        limit = datetime.now(UTC) + timedelta(seconds=studio.settings.deadline_seconds)
+        return base.model_copy(update={**made, "state": State.SUBMITTED, "actual_usd": None, "deadline_at": limit})
+    stored = {
+        "state": State.STORED,
+        "completed_at": asset.created_at,
+        "stored_at": asset.created_at,
+        "asset": asset_where_it_lies(studio.store, video, folder),
+    }
+    return base.model_copy(update={**made, **stored})
+
+
+def _of_reference(reference: LedgerReference) -> dict[str, Any]:
+    return {
+        "environment": reference.environment,
+        "account": reference.account,
+        "credentials": reference.credentials,
+        "reserved_usd": reference.reserved_usd,
+    }
+
+
+def _new_entry(studio: Studio, print_: str, shot: Shot, take: int, project: str, job: str | None) -> Entry:
+    intent = Intent(
+        fingerprint=print_,
+        shot=shot,
+        take=take,
+        project=project,
+        provider=studio.provider.name,
+        account=studio.provider.account.id,
+        environment=studio.settings.environment,
+        credentials=studio.credentials,
+        store=studio.store_name,
+    )
+    values = row_of(intent, State.SUBMITTED, 1, None, datetime.now(UTC))
+    return entry_of_values({**values, "id": job or values["id"]})
+
+
+def _shot_of_asset(video: StoredVideo) -> Shot:
+    """Rebuild the shot as far as a sidecar tells that names no row; its fingerprint is in the sidecar, and counts."""
+    assert video.sidecar is not None
+    asset = video.sidecar.asset
+    duration = min(20, max(1, round(asset.duration_seconds)))
+    return Shot(id=asset.shot_id, prompt=asset.prompt, model=asset.model, duration=duration)
+
+
+def _shot_of(generation: Generation, labels: Labels) -> Shot:
+    """Rebuild the shot as far as a provider echoes it.
+
+    Raises:
+        ValidationError: It does not echo enough.
+    """
+    echoed = {
+        name: value
+        for name, value in generation.parameters.items()
+        if name in ("duration", "aspect_ratio", "resolution") and value is not None
+    }
+    values = {**echoed, "id": labels.shot_id or "recovered", "prompt": generation.prompt or ""}
+    return Shot.model_validate(values | ({"model": generation.model} if generation.model else {}))
+
+
+def _is_copy(video: StoredVideo) -> bool:
+    if video.sidecar is None or video.sidecar.ledger is None:
+        return False
+    asset, reference = video.sidecar.asset, video.sidecar.ledger
+    return (asset.project, asset.shot_id) != (reference.project, reference.shot.id)
+
+
+def _first(*values: Decimal | None) -> Decimal | None:
+    return next((value for value in values if value is not None), None)

@@ -1,0 +1,305 @@
+"""Adoption: the sidecars of a project's folder are read before anything of it is bought.
+
+They are evidence that outlives the ledger. A video of the same fingerprint, whichever ledger paid for it, is taken in
+instead of bought; where its file is cut or missing it is fetched again, free, from the account that made it. A video
+of this very ledger that it does not know of shows that the ledger is an old backup.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import PurePosixPath
+from typing import Final
+
+from prefect_video.assets import Asset
+from prefect_video.errors import IllegalTransition, LedgerBehindStore
+from prefect_video.ledger import Entry, Intent, State, command_line
+from prefect_video.ledger.claims import row_of
+from prefect_video.ledger.tables import entry_of_values
+from prefect_video.pipeline.steps.store import asset_draft
+from prefect_video.pipeline.steps.store_check import describe_size
+from prefect_video.session.session import Studio
+from prefect_video.storage import Store
+from prefect_video.storage.sidecars import (
+    Sidecar,
+    SidecarName,
+    fingerprint_digest,
+    parse_sidecar,
+    sidecar_path,
+    thumbnail_path,
+)
+
+logger = logging.getLogger(__name__)
+
+_READ_AT_ONCE: Final = 16
+
+
+@dataclass(frozen=True)
+class StoredVideo:
+    """A video in a store's folder, with what its sidecar says.
+
+    Attributes:
+        uri: Of the sidecar.
+        name: What its name says.
+        sidecar: Its content; None when it cannot be read, or belies its name.
+        size: Bytes of the video beside it; None when there is none.
+    """
+
+    uri: str
+    name: SidecarName
+    sidecar: Sidecar | None
+    size: int | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the video is there, as long as its sidecar says."""
+        return self.sidecar is not None and self.size == self.sidecar.asset.bytes
+
+
+async def adopt_stored(studio: Studio, intents: Sequence[Intent]) -> int:
+    """Adopt what the store holds of intents that would be bought; reads nothing where none would be.
+
+    Returns:
+        How many were adopted.
+
+    Raises:
+        LedgerBehindStore: The store holds what this ledger has bought and does not know, or a video that is probably
+            one of them and whose sidecar cannot be read; nothing may be bought.
+        StoreError: The store cannot be read.
+    """
+    rows = await studio.ledger.answers(intents)
+    unpaid = [intent for intent, row in zip(intents, rows, strict=True) if row is None or row.generation_id is None]
+    adopted = 0
+    for project in dict.fromkeys(intent.project for intent in unpaid):
+        adopted += await _adopt_in_folder(studio, project, [intent for intent in unpaid if intent.project == project])
+    return adopted
+
+
+async def require_unpaid(studio: Studio, entry: Entry) -> None:
+    """Refuse to send a row whose sidecar is in the store: a backup may know it as reserved only.
+
+    Raises:
+        LedgerBehindStore: It is there.
+        StoreError: The store cannot be read.
+    """
+    uri = studio.store.uri(sidecar_path(asset_draft(entry, studio.ledger.identity).path))
+    if await studio.store.size(uri) is not None:
+        raise LedgerBehindStore(
+            f"shot {entry.shot.id!r}: job {entry.id} is {entry.state.value} in the ledger {studio.ledger.url_label},"
+            f" and its sidecar {uri} shows that it was paid: the ledger is an old backup. Nothing was sent. Run:"
+            f" {_recover_command(studio)}"
+        )
+
+
+async def list_folder(store: Store, folder: str) -> dict[str, int]:
+    """Return the size in bytes of each file below a folder, by URI; nothing where there is no such folder."""
+    return {file.uri: file.bytes async for file in store.files(folder)}
+
+
+async def read_videos(store: Store, sidecars: Mapping[str, SidecarName], files: Mapping[str, int]) -> list[StoredVideo]:
+    """Read sidecars, several at a time; the sizes of the videos beside them are those of the listing."""
+    slots = asyncio.Semaphore(_READ_AT_ONCE)
+
+    async def read(uri: str, name: SidecarName) -> StoredVideo:
+        video = f"{uri.removesuffix('.json')}.mp4"
+        async with slots:
+            try:
+                content = await store.read_bytes(uri)
+            except FileNotFoundError:
+                content = b""
+            sidecar = parse_sidecar(content)
+            if sidecar and fingerprint_digest(sidecar.asset.fingerprint) != name.digest:
+                sidecar = None
+        return StoredVideo(uri, name, sidecar, files.get(video))
+
+    return list(await asyncio.gather(*(read(uri, name) for uri, name in sidecars.items())))
+
+
+def sidecars_of(files: Collection[str]) -> dict[str, SidecarName]:
+    """Pick the sidecars out of a listing."""
+    return {uri: name for uri in files if (name := SidecarName.parse(uri))}
+
+
+def asset_where_it_lies(store: Store, video: StoredVideo, project: str) -> Asset:
+    """Locate a video's asset where it was found: a store may have moved since its sidecar was written."""
+    assert video.sidecar is not None
+    path = PurePosixPath(project) / f"{video.uri.rpartition('/')[2].removesuffix('.json')}.mp4"
+    thumbnail = video.sidecar.asset.thumbnail_uri and store.uri(thumbnail_path(path))
+    places = {"uri": store.uri(path), "sidecar_uri": store.uri(sidecar_path(path)), "thumbnail_uri": thumbnail}
+    return video.sidecar.asset.model_copy(update=places)
+
+
+async def _adopt_in_folder(studio: Studio, project: str, intents: Sequence[Intent]) -> int:
+    files = await list_folder(studio.store, project)
+    videos = await _read_telling(studio, project, intents, files)
+    await _require_up_to_date(studio, project, videos)
+    adopted = 0
+    for intent in intents:
+        if intent.refresh:
+            continue
+        if (video := _video_for(intent, videos)) is not None:
+            adopted += await _adopt(studio, intent, _stored_entry(studio, intent, video), video)
+        elif (video := await _lost_video_for(studio, intent, videos)) is not None:
+            adopted += await _adopt(studio, intent, _reopened_entry(studio, intent, video), video)
+    return adopted
+
+
+async def _read_telling(
+    studio: Studio, project: str, intents: Sequence[Intent], files: Mapping[str, int]
+) -> list[StoredVideo]:
+    """Read those sidecars that are of a wanted fingerprint, or of no row of this ledger as far as names tell."""
+    wanted = {fingerprint_digest(intent.fingerprint) for intent in intents}
+    known = {SidecarName.of(fingerprint, job) for job, fingerprint in await studio.ledger.paid_jobs(project)}
+    telling = {
+        uri: name
+        for uri, name in sidecars_of(files).items()
+        if name.digest in wanted or (name not in known and uri not in studio.foreign_sidecars)
+    }
+    videos = await read_videos(studio.store, telling, files)
+    for video in videos:
+        if video.sidecar and (video.sidecar.ledger is None or video.sidecar.ledger.id != studio.ledger.identity):
+            studio.foreign_sidecars.add(video.uri)
+    return videos
+
+
+async def _require_up_to_date(studio: Studio, project: str, videos: Sequence[StoredVideo]) -> None:
+    """Refuse a ledger that does not know what it has bought: its sidecar proves that, with or without its video."""
+    own: dict[str, tuple[str, str]] = {}
+    for video in videos:
+        if video.sidecar and video.sidecar.ledger and video.sidecar.ledger.id == studio.ledger.identity:
+            own[video.uri] = (video.sidecar.ledger.job, video.sidecar.asset.generation_id)
+    rows = await studio.ledger.find_paid(*zip(*own.values(), strict=True)) if own else []
+    known = {name for row in rows if row.generation_id for name in (row.id, row.generation_id)}
+    if unknown := [uri for uri, names in own.items() if known.isdisjoint(names)]:
+        raise LedgerBehindStore(
+            f"project {project!r}: the store {studio.store.url} holds {len(unknown)} videos that the ledger"
+            f" {studio.ledger.url_label} has bought and does not know ({unknown[0]} and others): it is an old backup."
+            f" Nothing was sent, as what it has forgotten would be paid again. Run: {_recover_command(studio)}"
+        )
+
+
+def _recover_command(studio: Studio) -> str:
+    return command_line("ledger", "recover", "--store", studio.store_name, ledger=studio.ledger.command_option)
+
+
+def _video_for(intent: Intent, videos: Sequence[StoredVideo]) -> StoredVideo | None:
+    """Choose the newest whole video of an intent.
+
+    Raises:
+        LedgerBehindStore: There is none, but one whose sidecar cannot be read may be it.
+    """
+    same = [video for video in videos if _is_of(video, intent) and video.is_whole]
+    if same:
+        return max(same, key=_published_at)
+    digest = fingerprint_digest(intent.fingerprint)
+    for video in videos:
+        if video.name.digest == digest and video.sidecar is None and video.size:
+            raise LedgerBehindStore(
+                f"shot {intent.shot.id!r}: {video.uri.removesuffix('.json')}.mp4 bears the shot's fingerprint, and its"
+                f" sidecar {video.uri} cannot be read, so nobody can tell whether it is whole. It is not bought again."
+                " Restore the sidecar from a backup; or remove both files (or use --refresh) to have it made anew"
+            )
+    return None
+
+
+async def _lost_video_for(studio: Studio, intent: Intent, videos: Sequence[StoredVideo]) -> StoredVideo | None:
+    """Choose the newest video of an intent that is cut or missing, and can be fetched again from the account in use.
+
+    Not one of a generation that this ledger knows: that was tried before, and the provider no longer has it.
+    """
+    same = [video for video in videos if _is_of(video, intent) and _is_at(video, intent)]
+    if not same:
+        return None
+    ids = {video.sidecar.asset.generation_id for video in same if video.sidecar}
+    known = {row.generation_id for row in await studio.ledger.find_paid((), ids)}
+    return max(
+        (video for video in same if video.sidecar and video.sidecar.asset.generation_id not in known),
+        key=_published_at,
+        default=None,
+    )
+
+
+def _is_at(video: StoredVideo, intent: Intent) -> bool:
+    """Tell whether a video was made by the account that would make it again."""
+    if video.sidecar is None or video.sidecar.ledger is None or not video.sidecar.asset.generation_id:
+        return False
+    return (video.sidecar.asset.provider, video.sidecar.ledger.account) == (intent.provider, intent.account)
+
+
+def _published_at(video: StoredVideo) -> datetime:
+    assert video.sidecar is not None
+    return video.sidecar.asset.created_at
+
+
+def _is_of(video: StoredVideo, intent: Intent) -> bool:
+    if video.sidecar is None or video.sidecar.asset.fingerprint != intent.fingerprint:
+        return False
+    reference = video.sidecar.ledger
+    if reference is not None and reference.environment != intent.environment:
+        return False
+    if intent.ttl_seconds is None:
+        return True
+    # A copy is younger than what it is a copy of.
+    is_copy = reference is not None and reference.project != video.sidecar.asset.project
+    oldest = datetime.now(UTC) - timedelta(seconds=intent.ttl_seconds)
+    return not is_copy and video.sidecar.asset.created_at >= oldest
+
+
+async def _adopt(studio: Studio, intent: Intent, entry: Entry, video: StoredVideo) -> bool:
+    """Add a row; what another ledger has paid costs nothing in this one."""
+    assert video.sidecar is not None
+    reference = video.sidecar.ledger
+    payer = f"ledger {reference.id}" if reference else "a ledger that its sidecar does not name"
+    try:
+        entry = await studio.ledger.adopt(entry, f"adopted from {video.uri}; paid by {payer}")
+    except IllegalTransition as error:
+        logger.info("%s/%s: not adopted: %s", intent.project, intent.shot.id, error)
+        return False
+    logger.warning(
+        "%s/%s: found in the store and not in the ledger: adopted instead of bought; paid by %s",
+        intent.project,
+        intent.shot.id,
+        payer,
+    )
+    return True
+
+
+def _reopened_entry(studio: Studio, intent: Intent, video: StoredVideo) -> Entry:
+    """Build the row of a video that is to be fetched again, free, as one whose file went missing in this ledger."""
+    assert video.sidecar is not None
+    flaw = describe_size(video.size, video.sidecar.asset.bytes)
+    update = {
+        "state": State.COMPLETED,
+        "credentials": intent.credentials,
+        "error_message": f"its stored file was {flaw}",
+    }
+    return _stored_entry(studio, intent, video).model_copy(update=update)
+
+
+def _stored_entry(studio: Studio, intent: Intent, video: StoredVideo) -> Entry:
+    assert video.sidecar is not None
+    asset, reference = asset_where_it_lies(studio.store, video, intent.project), video.sidecar.ledger
+    values = row_of(intent, State.STORED, 1, None, asset.created_at)
+    values |= {
+        "provider": asset.provider,
+        "generation_id": asset.generation_id,
+        "reserved_usd": None,
+        "actual_usd": Decimal(0) if reference else video.sidecar.cost_usd,
+        "flow_run_id": None,
+        "submitted_at": asset.created_at,
+        "completed_at": asset.created_at,
+        "stored_at": asset.created_at,
+        "asset": asset,
+    }
+    if reference:
+        values |= {
+            "id": reference.job,
+            "account": reference.account,
+            "credentials": reference.credentials,
+        }
+    return entry_of_values(values)

@@ -1,0 +1,55 @@
+"""Labels that go along with a submit: where a provider echoes them, a ledger can make a row again that it has lost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Self
+
+from prefect_video.ledger import Entry
+from prefect_video.shots import Shot
+
+_FINGERPRINT: Final = re.compile(r"v\d+:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a generation's metadata says of the row that it was sent for.
+
+    Attributes:
+        job: The row's id, which is the idempotency key.
+        ledger: Identity of the ledger; None for generations sent by a version that did not say.
+        fingerprint: The row's fingerprint, where the label is one.
+        take: The row's take.
+        project: The row's project.
+        shot_id: The shot's id.
+    """
+
+    job: str
+    ledger: str | None
+    fingerprint: str | None
+    take: int
+    project: str | None
+    shot_id: str | None
+
+    @classmethod
+    def parse(cls, metadata: Mapping[str, str]) -> Self | None:
+        """Read the metadata that a provider echoes; None where it names no idempotency key."""
+        if not (job := metadata.get("idempotency_key")):
+            return None
+        fingerprint, take = metadata.get("fingerprint", ""), metadata.get("take", "")
+        return cls(
+            job=job,
+            ledger=metadata.get("ledger_id") or None,
+            fingerprint=fingerprint if _FINGERPRINT.fullmatch(fingerprint) else None,
+            take=int(take) if re.fullmatch(r"[1-9][0-9]?", take) else 1,
+            project=metadata.get("project_id") or None,
+            shot_id=metadata.get("shot_number") or None,
+        )
+
+
+def add_labels(entry: Entry, ledger_id: str) -> Shot:
+    """Label a row's shot with ledger, fingerprint and take; the provider adds key, project and shot."""
+    labels = {"ledger_id": ledger_id, "fingerprint": entry.fingerprint, "take": str(entry.take)}
+    return entry.shot.model_copy(update={"metadata": {**entry.shot.metadata, **labels}})

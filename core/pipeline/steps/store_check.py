@@ -1,0 +1,193 @@
+"""Checking the store before anything is bought: is it the one that the ledger knows, and are its files whole?
+
+What is merely not seen is no licence to pay. A mount point without its volume is an empty folder, and a bucket may be
+another one: then the run ends with the reason. One file that is missing or damaged is fetched again, free.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from prefect_video.errors import InvalidInput, StoreError, StoreOutage
+from prefect_video.ledger import Entry, Ledger, command_line
+from prefect_video.session.session import Studio
+from prefect_video.storage import Store, open_store
+from prefect_video.storage.marker import STORE_MARKER
+
+logger = logging.getLogger(__name__)
+
+_NEIGHBORS: Final = 20
+"""Stored videos of the same project that are looked at when one is missing."""
+
+_NAMES_SHOWN: Final = 5
+
+
+async def check_store(ledger: Ledger, store: Store) -> str | None:
+    """Return the identity of the store, None for a new one; nothing is written.
+
+    Raises:
+        StoreOutage: The store has no marker, or another one, and the ledger has videos at its address.
+        StoreError: The store cannot be read.
+    """
+    url = store.url
+    found = await store.read_identity()
+    known = await ledger.store_ids(url)
+    if known and found not in known and await ledger.holds_assets(known):
+        there = f"has no marker ({STORE_MARKER})" if found is None else f"is another one (its marker says {found})"
+        raise StoreOutage(
+            f"the store {url} {there}, and the ledger has videos in the store {', '.join(sorted(known))} at that"
+            f" address: {_advice(ledger, url)}"
+        )
+    return found
+
+
+async def accept_store(ledger: Ledger, store: Store) -> str:
+    """Take the store as it stands for one of the ledger's, marking it where it has no marker; return its identity.
+
+    Raises:
+        StoreError: The store cannot be read or written.
+    """
+    store_id = await store.read_identity()
+    if store_id is None:
+        store_id = await store.create_identity(await ledger.propose_store_id(store.url))
+    await ledger.remember_store(store_id, store.url)
+    return store_id
+
+
+async def claim_store(ledger: Ledger, store: Store) -> str:
+    """Return the identity of the store that is about to be written; the first to write to a new one marks it.
+
+    Raises:
+        StoreOutage: It is not the store that the ledger knows at that address.
+        StoreError: The store cannot be read or written.
+    """
+    found = await check_store(ledger, store)
+    if found is not None and found in await ledger.store_ids(store.url):
+        return found
+    return await accept_store(ledger, store)
+
+
+async def find_flaws(studio: Studio, stored: Mapping[str, Entry]) -> dict[str, str]:
+    """Return what is wrong with the files of stored rows, by the rows' keys; what is whole is left out.
+
+    A file is whole when it is there with the size that the ledger knows; `verify` compares the digest.
+    """
+    sizes = await _sizes(studio, [entry for entry in stored.values() if entry.asset])
+    flaws: dict[str, str] = {}
+    for key, entry in stored.items():
+        if entry.asset and (flaw := describe_size(sizes.get(entry.asset.uri), entry.asset.bytes)):
+            flaws[key] = flaw
+    return flaws
+
+
+def describe_size(found: int | None, expected: int) -> str | None:
+    """Return what a file's size in bytes says about it: `missing`, `damaged …`, or None for a whole one."""
+    if found is None:
+        return "missing"
+    return None if found == expected else f"damaged ({found:,} of {expected:,} bytes)"
+
+
+async def require_single_flaw(
+    studio: Studio, stored: Mapping[str, Entry], flaws: Mapping[str, str], *, accounts: Collection[str]
+) -> None:
+    """Refuse to take missing files for deleted ones where it looks like an outage.
+
+    Args:
+        studio: Where they were looked for.
+        stored: The rows, by any key.
+        flaws: What `find_flaws` found.
+        accounts: Ids of the accounts that the run can fetch videos from.
+
+    Raises:
+        StoreOutage: Several files are missing or damaged, or the one cannot be fetched again from here.
+    """
+    # By file: several rows may share one.
+    flawed = {entry.asset.uri: (entry, flaws[key]) for key, entry in stored.items() if key in flaws and entry.asset}
+    if len(flawed) == 1:
+        ((entry, flaw),) = flawed.values()
+        await _require_own_store(studio, entry, flaw, accounts)
+        beside = {row.id: row for row in await studio.ledger.stored_beside(entry, limit=_NEIGHBORS)}
+        for row_id, other_flaw in (await find_flaws(studio, beside)).items():
+            if asset := beside[row_id].asset:
+                flawed.setdefault(asset.uri, (beside[row_id], other_flaw))
+    if len(flawed) > 1:
+        raise StoreOutage(
+            f"the store {studio.store.url}: {len(flawed)} stored videos are missing or damaged at once"
+            f" ({_named(list(flawed.values()))}): {_advice(studio.ledger, studio.store.url)}"
+        )
+
+
+async def _require_own_store(studio: Studio, entry: Entry, flaw: str, accounts: Collection[str]) -> None:
+    """Refuse what only looks missing because the store is another one, and what another account would have to serve."""
+    assert entry.asset is not None
+    if entry.account not in accounts:
+        raise StoreOutage(
+            f"shot {entry.shot.id!r}: its stored file {entry.asset.uri} is {flaw}, and it can be fetched again only"
+            f" with the credentials {entry.credentials!r} (account {entry.account}), which are not in use here."
+            f" Nothing was bought. Run `{_repair(studio.ledger, studio.store.url)}`, or run with --rebuy-missing to buy"
+            " it again"
+        )
+    found = await studio.store.read_identity()
+    if studio.store.owns(entry.asset.uri) and (found is None or entry.store_id not in (None, found)):
+        raise StoreOutage(
+            f"shot {entry.shot.id!r}: its stored file {entry.asset.uri} is {flaw}, and the store there"
+            f" {'has no marker' if found is None else f'is {found}'}, where it was stored in"
+            f" {entry.store_id or 'one with a marker'}: {_advice(studio.ledger, studio.store.url)}"
+        )
+
+
+async def _sizes(studio: Studio, rows: Collection[Entry]) -> dict[str, int]:
+    """Return the sizes of the files of stored rows; one that cannot be looked up from here has its expected size."""
+    expected = {entry.asset.uri: entry for entry in rows if entry.asset}
+    owned = [uri for uri in expected if studio.store.owns(uri)]
+    sizes = await studio.store.sizes(owned)
+    elsewhere: dict[str, list[Entry]] = {}
+    for uri in expected.keys() - set(owned):
+        elsewhere.setdefault(expected[uri].store, []).append(expected[uri])
+    for name, entries in elsewhere.items():
+        sizes |= await _sizes_elsewhere(name, entries)
+    return sizes
+
+
+async def _sizes_elsewhere(name: str, rows: Collection[Entry]) -> dict[str, int]:
+    """Return the sizes of files in another store; a block is not opened, and a folder may be another machine's."""
+    unseen = {entry.asset.uri: entry.asset.bytes for entry in rows if entry.asset}
+    if "://" not in name:
+        return unseen
+    try:
+        store = open_store(name)
+        try:
+            found = await store.read_identity()
+            mine = {
+                entry.asset.uri
+                for entry in rows
+                if entry.asset and store.owns(entry.asset.uri) and entry.store_id in (None, found)
+            }
+            sizes = await store.sizes(mine)
+        finally:
+            await store.aclose()
+    except (InvalidInput, StoreError) as error:
+        logger.warning("the files in %s cannot be looked up: %s", name, error)
+        return unseen
+    if skipped := unseen.keys() - mine:
+        logger.warning("%d files of %s cannot be looked up: it is not the store they were put into", len(skipped), name)
+    return {uri: size for uri, size in unseen.items() if uri not in mine} | sizes
+
+
+def _advice(ledger: Ledger, url: str) -> str:
+    return (
+        "that is an outage, no reason to pay. Nothing was bought, and nothing is marked lost. Mount the volume or"
+        f" correct the store's address, and run again. If the files are really gone: `{_repair(ledger, url)}` fetches"
+        " again, free, what the provider still has, and a run with --rebuy-missing buys the rest"
+    )
+
+
+def _repair(ledger: Ledger, url: str) -> str:
+    return command_line("verify", url, "--repair", ledger=ledger.command_option)
+
+
+def _named(flawed: Collection[tuple[Entry, str]]) -> str:
+    shown = [f"{entry.project}/{entry.shot.id} {flaw}" for entry, flaw in list(flawed)[:_NAMES_SHOWN]]
+    return ", ".join(shown) + (f" and {len(flawed) - _NAMES_SHOWN} more" if len(flawed) > _NAMES_SHOWN else "")

@@ -1,0 +1,317 @@
+"""Verification: every asset of the ledger against its store, and every file of the store against the ledger.
+
+It goes project by project, so that memory is bounded by the largest project; contents are read in pieces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import tempfile
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from prefect_video.assets import Asset
+from prefect_video.errors import StoreError, StoreOutage, VideoError
+from prefect_video.ledger import Entry, Ledger, State
+from prefect_video.ledger.records import UNFINISHED
+from prefect_video.pipeline.steps.restore import restore
+from prefect_video.pipeline.steps.store import asset_draft
+from prefect_video.pipeline.steps.store_check import accept_store, check_store, describe_size
+from prefect_video.session.refs import OpenStudio, by_studio
+from prefect_video.storage import Store
+from prefect_video.storage.publishing import copy_video, publish_sidecar
+from prefect_video.storage.sidecars import LedgerReference, parse_sidecar, read_sidecar, sidecar_path
+
+logger = logging.getLogger(__name__)
+
+_READS_AT_ONCE: Final = 8
+_RESTORES_AT_ONCE: Final = 8
+
+Problem = Literal["missing", "damaged", "sidecar"]
+
+
+class AssetFlaw(BaseModel):
+    """One asset of the ledger that the store does not hold whole.
+
+    Attributes:
+        job_id: Id of the ledger's row; of the original's row for a copy.
+        project: The project whose folder it lies in.
+        shot: Id of the shot.
+        uri: Where the video should be.
+        problem: The video is missing or damaged, or only its sidecar is.
+        detail: What was found.
+        repaired: Whether it is whole again.
+        error: Why it could not be repaired.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    project: str
+    shot: str
+    uri: str
+    problem: Problem
+    detail: str
+    repaired: bool = False
+    error: str | None = None
+
+
+class Verification(BaseModel):
+    """Outcome of a verification.
+
+    Attributes:
+        store: Address of the store.
+        store_id: Identity in its marker; None where there is none.
+        outage: Why this is not the store that the ledger knows.
+        assets: How many assets of the ledger should be in it.
+        flaws: Those that are not whole, repaired ones too.
+        unknown_files: URIs of files that no row of the ledger knows.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    store: str
+    store_id: str | None
+    outage: str | None
+    assets: int
+    flaws: tuple[AssetFlaw, ...]
+    unknown_files: tuple[str, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the right store and every asset is whole; files that no row knows are no loss."""
+        return self.outage is None and all(flaw.repaired for flaw in self.flaws)
+
+    def public(self) -> dict[str, Any]:
+        """Return the one object that `--json` prints."""
+        return {**self.model_dump(mode="json"), "whole": self.is_whole}
+
+
+async def verify_store(ledger: Ledger, store: Store, *, open_studio: OpenStudio | None = None) -> Verification:
+    """Compare a store with the ledger, both ways, reading every asset; nothing is bought and nothing marked lost.
+
+    Args:
+        ledger: What should be there.
+        store: What is there.
+        open_studio: Opens the studio that a row was made with, on this store. Where it is given the store is taken as
+            it stands, and what is not whole is fetched again, copied again or written again.
+
+    Raises:
+        LedgerError: The ledger cannot be used.
+        StoreError: The store cannot be read.
+    """
+    outage: str | None = None
+    if open_studio:
+        await accept_store(ledger, store)
+    else:
+        try:
+            await check_store(ledger, store)
+        except StoreOutage as error:
+            outage = str(error)
+    verifier = _Verifier(ledger, store, open_studio, await store.read_identity())
+    for project in sorted({*await ledger.projects(), *await store.folders()}):
+        await verifier.verify_project(project)
+    verifier.unknown += [file.uri async for file in store.files("")]
+    return Verification(
+        store=store.url,
+        store_id=verifier.store_id,
+        outage=outage,
+        assets=verifier.assets,
+        flaws=tuple(verifier.flaws),
+        unknown_files=tuple(verifier.unknown),
+    )
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """An asset that should be in the store: of a stored row, or a copy of one (then `entry` is None)."""
+
+    job_id: str
+    asset: Asset
+    entry: Entry | None
+
+    def flaw(self, problem: Problem, detail: str) -> AssetFlaw:
+        asset = self.asset
+        return AssetFlaw(
+            job_id=self.job_id,
+            project=asset.project,
+            shot=asset.shot_id,
+            uri=asset.uri,
+            problem=problem,
+            detail=detail,
+        )
+
+
+@dataclass
+class _Verifier:
+    ledger: Ledger
+    store: Store
+    open_studio: OpenStudio | None
+    store_id: str | None
+    assets: int = 0
+    flaws: list[AssetFlaw] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+    async def verify_project(self, project: str) -> None:
+        """Compare one project's rows and copies with its folder."""
+        # The ledger first: what is published meanwhile is then not missed, and looked up again below.
+        expected = await self._expected(project)
+        sizes = {file.uri: file.bytes async for file in self.store.files(project)}
+        slots = asyncio.Semaphore(_READS_AT_ONCE)
+        flaws = await asyncio.gather(*(self._check(item, sizes.get(item.asset.uri), slots) for item in expected))
+        flawed = [(item, flaw) for item, flaw in zip(expected, flaws, strict=True) if flaw]
+        self.assets += len(expected)
+        self.flaws += await self._repaired(flawed) if self.open_studio else [flaw for _, flaw in flawed]
+        if sizes.keys() - _places(self.store, [item.asset for item in expected]):
+            self.unknown += sorted(sizes.keys() - await self._known_places(project))
+        if self.open_studio and self.store_id:
+            whole = [item.job_id for item, flaw in zip(expected, flaws, strict=True) if item.entry and not flaw]
+            await self.ledger.assign_store(whole, self.store_id)
+
+    async def _expected(self, project: str) -> list[_Expected]:
+        rows = await self.ledger.entries(project=project, state=State.STORED, limit=None)
+        own = [_Expected(row.id, row.asset, row) for row in reversed(rows) if row.asset]
+        copied = [_Expected(job_id, asset, None) for job_id, asset in await self.ledger.copies_into(project)]
+        return [item for item in (*own, *copied) if self.store.owns(item.asset.uri)]
+
+    async def _known_places(self, project: str) -> set[str]:
+        """Return where files of any row of a project lie, or will lie once they are recorded."""
+        rows = await self.ledger.entries(project=project, limit=None)
+        copied = [asset for _, asset in await self.ledger.copies_into(project)]
+        known = _places(self.store, [*copied, *(row.asset for row in rows if row.asset)])
+        for row in rows:
+            if row.state in UNFINISHED and not row.asset:
+                path = asset_draft(row, self.ledger.identity).path
+                known |= {self.store.uri(path.with_suffix(kind)) for kind in (".mp4", ".json", ".jpg")}
+        return known
+
+    async def _check(self, expected: _Expected, size: int | None, slots: asyncio.Semaphore) -> AssetFlaw | None:
+        asset = expected.asset
+        if described := describe_size(size, asset.bytes):
+            return expected.flaw("missing" if size is None else "damaged", described)
+        async with slots:
+            try:
+                digest = await _sha256(self.store, asset.uri)
+                sidecar = await _describe_sidecar(self.store, asset)
+            except StoreError as error:
+                return expected.flaw("damaged", f"cannot be read: {error}")
+        if digest != asset.sha256:
+            return expected.flaw("damaged", f"its SHA-256 is {digest}, not {asset.sha256}")
+        return expected.flaw("sidecar", sidecar) if sidecar else None
+
+    async def _repaired(self, flawed: Sequence[tuple[_Expected, AssetFlaw]]) -> list[AssetFlaw]:
+        """Repair what can be: videos of rows first, as copies are made from them."""
+        assert self.open_studio is not None
+        errors: dict[str, VideoError | None] = {}
+        details = {item.job_id: flaw.detail for item, flaw in flawed}
+        videos = [item.entry for item, flaw in flawed if item.entry and flaw.problem != "sidecar"]
+        for group in by_studio(videos):
+            errors |= await _restore_all(self.open_studio, group, details)
+        for item, flaw in flawed:
+            if flaw.problem == "sidecar":
+                errors[flaw.uri] = await _attempt(self._write_sidecar(item))
+            elif item.entry is None:
+                errors[flaw.uri] = await _attempt(self._copy_again(item))
+        return [_outcome(flaw, errors[flaw.uri]) for _, flaw in flawed]
+
+    async def _write_sidecar(self, expected: _Expected) -> None:
+        row = expected.entry or await self.ledger.get(expected.job_id)
+        asset = expected.asset
+        relative = sidecar_path(_relative(self.store, asset))
+        # What another ledger has paid stays booked to that one.
+        reference = await _read_payer(self.store, asset) or asset_draft(row, self.ledger.identity).ledger
+        with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
+            await publish_sidecar(self.store, asset, reference, Path(folder), relative)
+
+    async def _copy_again(self, copy: _Expected) -> None:
+        original = await self.ledger.get(copy.job_id)
+        if original.asset is None:
+            raise StoreError(f"{copy.asset.uri}: the original is not stored")
+        draft = asset_draft(original, self.ledger.identity).model_copy(
+            update=copy.asset.model_dump(include={"project", "shot_id", "take"})
+        )
+        await self.store.delete(copy.asset.uri)
+        asset = await copy_video(self.store, original.asset, draft=draft)
+        await self.ledger.record_copy(original.id, asset.project, asset.shot_id, asset)
+
+
+async def _restore_all(
+    open_studio: OpenStudio, entries: Sequence[Entry], details: dict[str, str]
+) -> dict[str, VideoError | None]:
+    """Fetch again the videos of rows of one studio; by URI what went wrong, or None."""
+    uris = [entry.asset.uri for entry in entries if entry.asset]
+    try:
+        async with open_studio(entries[0]) as studio:
+            slots = asyncio.Semaphore(_RESTORES_AT_ONCE)
+
+            async def restore_one(entry: Entry) -> VideoError | None:
+                async with slots:
+                    return await _attempt(restore(studio, entry, details[entry.id]))
+
+            return dict(zip(uris, await asyncio.gather(*map(restore_one, entries)), strict=True))
+    except VideoError as error:
+        logger.error("cannot open %s: %s", entries[0].credentials, error)
+        return dict.fromkeys(uris, error)
+
+
+async def _attempt(work: Awaitable[object]) -> VideoError | None:
+    try:
+        await work
+    except VideoError as error:
+        return error
+    return None
+
+
+def _outcome(flaw: AssetFlaw, error: VideoError | None) -> AssetFlaw:
+    return flaw.model_copy(update={"repaired": error is None, "error": None if error is None else str(error)})
+
+
+async def _sha256(store: Store, uri: str) -> str:
+    digest = hashlib.sha256()
+    async for chunk in store.read_chunks(uri):
+        await asyncio.to_thread(digest.update, chunk)
+    return digest.hexdigest()
+
+
+async def _describe_sidecar(store: Store, asset: Asset) -> str | None:
+    """Return what is wrong with the sidecar of an asset, or None."""
+    content = await _read_sidecar(store, asset)
+    if content is None:
+        return "its sidecar is missing"
+    described = read_sidecar(content)
+    same = described is not None and (described.uri, described.sha256, described.generation_id) == (
+        asset.uri,
+        asset.sha256,
+        asset.generation_id,
+    )
+    return None if same else "its sidecar describes something else"
+
+
+async def _read_sidecar(store: Store, asset: Asset) -> bytes | None:
+    try:
+        return await store.read_bytes(store.uri(sidecar_path(_relative(store, asset))))
+    except FileNotFoundError:
+        return None
+
+
+async def _read_payer(store: Store, asset: Asset) -> LedgerReference | None:
+    """Return the ledger's row that the sidecar of an asset names, where it is of this very generation."""
+    sidecar = parse_sidecar(await _read_sidecar(store, asset) or b"")
+    is_same = sidecar is not None and sidecar.asset.generation_id == asset.generation_id
+    return sidecar.ledger if sidecar and is_same else None
+
+
+def _relative(store: Store, asset: Asset) -> PurePosixPath:
+    return PurePosixPath(asset.uri.removeprefix(f"{store.url}/"))
+
+
+def _places(store: Store, assets: Sequence[Asset]) -> set[str]:
+    """Return the URIs of assets' files: video, sidecar, thumbnail."""
+    stems = {asset.uri.removesuffix(".mp4") for asset in assets if store.owns(asset.uri)}
+    return {f"{stem}{kind}" for stem in stems for kind in (".mp4", ".json", ".jpg")}

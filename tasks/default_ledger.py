@@ -1,0 +1,35 @@
+"""A warning for runs on a worker that would remember what they pay in a file of that worker's alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from prefect_video.ledger.locations import URL_VARIABLE, default_ledger_url
+from prefect_video.session.refs import STORE_BLOCK, StudioRef
+
+logger = logging.getLogger(__name__)
+
+_WORKER_VARIABLE = "PREFECT__FLOW_RUN_ID"
+"""Set by Prefect where it starts a run in a process or container of its own."""
+
+_warned: set[StudioRef] = set()
+
+
+def warn_about_default_ledger(ref: StudioRef) -> None:
+    """Warns, once for each set of names, of a run on a worker that names store and credentials but no ledger."""
+    names_both = "/" in ref.provider and ref.store.startswith(f"{STORE_BLOCK}/")
+    has_ledger = ref.ledger is not None or bool(os.environ.get(URL_VARIABLE))
+    if has_ledger or not names_both or not os.environ.get(_WORKER_VARIABLE) or ref in _warned:
+        return
+    _warned.add(ref)
+    logger.warning(
+        "This run names credentials (%s) and store (%s) and no ledger, so it remembers what it pays in %s, on this"
+        " worker alone: other workers do not see it and may buy the same video again, budgets are counted for each"
+        " worker by itself, and a container forgets all of it. Give the deployment the parameter ledger, such as"
+        " video-ledger/production, or set %s on the workers.",
+        ref.provider,
+        ref.store,
+        default_ledger_url(),
+        URL_VARIABLE,
+    )
