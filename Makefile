@@ -35,7 +35,7 @@ torture: $(READY)  ## kills workers at random and counts what was paid
 # Type checkers and editors cannot read setuptools' package-dir; this link tree shows them the package.
 typing:
 	@rm -rf .typing && mkdir -p .typing/prefect_video
-	@cd .typing/prefect_video && ln -s ../../core/* . && ln -s ../../blocks ../../tasks ../../flows ../../service ../../emulator ../../cli .
+	@cd .typing/prefect_video && ln -s ../../src/prefect_video/* ../../blocks ../../tasks ../../flows .
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -22,7 +22,7 @@ from prefect_video.errors import VideoError
 from prefect_video.ledger import Entry, Ledger
 from prefect_video.pipeline.collect import collect
 from prefect_video.pipeline.project_run import run_project
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session.session import Studio
 from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import Project

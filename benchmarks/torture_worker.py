@@ -19,12 +19,12 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmarks.workers import Line
 from prefect_video.errors import VideoError
-from prefect_video.http import HttpSettings
 from prefect_video.ledger import Entry, Ledger
 from prefect_video.pipeline.collect import collect
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.providers.base import Provider
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.http import HttpSettings
+from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session.refs import prepared
 from prefect_video.session.session import SessionEvent, Studio
 from prefect_video.session.settings import StudioSettings

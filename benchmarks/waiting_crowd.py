@@ -21,7 +21,7 @@ import httpx
 
 from prefect_video.ledger import Ledger
 from prefect_video.pipeline.steps import build_project_intents, claim_shots, poll, submit
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session.session import Studio
 from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import Project, Shot

@@ -3,13 +3,13 @@
 Register with `prefect block register -m prefect_video.blocks`.
 """
 
-from prefect_video.blocks.credentials import SoraCredentials
 from prefect_video.blocks.fal import FalCredentials
-from prefect_video.blocks.ledgers import VideoLedger
+from prefect_video.blocks.ledger import VideoLedger
 from prefect_video.blocks.openai import OpenAICredentials
 from prefect_video.blocks.openrouter import OpenRouterCredentials
 from prefect_video.blocks.replicate import ReplicateCredentials
-from prefect_video.blocks.stores import VideoStore
+from prefect_video.blocks.sora import SoraCredentials
+from prefect_video.blocks.store import VideoStore
 
 __all__ = [
     "FalCredentials",

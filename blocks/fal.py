@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from prefect_video.blocks.accounts import (
+from prefect_video.blocks.base import (
     LOGO_URL,
     ProviderCredentials,
     or_in_environment,
@@ -15,8 +15,8 @@ from prefect_video.blocks.accounts import (
     surroundings,
 )
 from prefect_video.errors import InvalidInput
-from prefect_video.providers.fal import QUEUE_URL, FalProvider
-from prefect_video.providers.fal_webhooks import KEYS_URL
+from prefect_video.providers.fal.provider import QUEUE_URL, FalProvider
+from prefect_video.providers.fal.webhooks import KEYS_URL
 
 
 class FalCredentials(ProviderCredentials):

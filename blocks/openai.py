@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from prefect_video.blocks.accounts import LOGO_URL, ProviderCredentials, secret_text
-from prefect_video.providers.openai import OpenAIProvider
+from prefect_video.blocks.base import LOGO_URL, ProviderCredentials, secret_text
+from prefect_video.providers.openai.provider import OpenAIProvider
 
 
 class OpenAICredentials(ProviderCredentials):

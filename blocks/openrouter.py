@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from prefect_video.blocks.accounts import (
+from prefect_video.blocks.base import (
     LOGO_URL,
     ProviderCredentials,
     or_in_environment,
@@ -15,7 +15,7 @@ from prefect_video.blocks.accounts import (
     surroundings,
 )
 from prefect_video.errors import InvalidInput
-from prefect_video.providers.openrouter import BASE_URL, OpenRouterProvider
+from prefect_video.providers.openrouter.provider import BASE_URL, OpenRouterProvider
 
 
 class OpenRouterCredentials(ProviderCredentials):

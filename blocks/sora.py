@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from prefect_video.blocks.accounts import LOGO_URL, ProviderCredentials, secret_text, surroundings
+from prefect_video.blocks.base import LOGO_URL, ProviderCredentials, secret_text, surroundings
 from prefect_video.errors import InvalidInput
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.sora.provider import SoraProvider
 
 Plan = Literal["plus", "pro", "api-tier-1", "api-tier-2", "api-tier-3", "emulator"]
 

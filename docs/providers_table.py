@@ -21,12 +21,12 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from prefect_video import blocks
-from prefect_video.blocks.accounts import ProviderCredentials
+from prefect_video.blocks.base import ProviderCredentials
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.base import OPTIONAL_FIELDS, Capabilities, Provider
-from prefect_video.providers.model_inputs import ModelInput
-from prefect_video.providers.openai_profiles import EXTRAS, PROFILES
-from prefect_video.providers.prices import SORA_PLANS, price_lists
+from prefect_video.providers.hosted_models import ModelInput
+from prefect_video.providers.openai.profiles import EXTRAS, PROFILES
+from prefect_video.providers.pricing import SORA_PLANS, price_lists
 from prefect_video.providers.registry import open_provider, provider_names
 from prefect_video.session.session import DEFAULT_IN_FLIGHT
 

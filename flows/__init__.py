@@ -3,10 +3,10 @@
 Importing a flow imports Prefect; deployments name them by module, as `prefect_video.flows.project.generate_project`.
 """
 
-from prefect_video.flows.cancelling import cancel_generations
-from prefect_video.flows.collecting import collect_generations
+from prefect_video.flows.cancellation import cancel_generations
+from prefect_video.flows.collect import collect_generations
 from prefect_video.flows.project import generate_project
 from prefect_video.flows.shot import generate_shot
-from prefect_video.flows.spending import spend_report
+from prefect_video.flows.spend import spend_report
 
 __all__ = ["cancel_generations", "collect_generations", "generate_project", "generate_shot", "spend_report"]

@@ -18,7 +18,7 @@ from prefect.logging import get_logger
 from prefect_video.errors import VideoError
 from prefect_video.pipeline.cancel import Cancelled, cancel_rows
 from prefect_video.session.refs import ref_of
-from prefect_video.tasks.studios import open_ledger, open_studio
+from prefect_video.tasks.sessions import open_ledger, open_studio
 
 logger = get_logger("prefect_video.pipeline.cancel")
 

@@ -9,7 +9,7 @@ from prefect.context import FlowRunContext
 from prefect_video.flows.artifacts import artifact_key
 from prefect_video.pipeline.collect import Collected, collect
 from prefect_video.session.refs import ref_of
-from prefect_video.tasks.studios import open_ledger, open_studio
+from prefect_video.tasks.sessions import open_ledger, open_studio
 
 
 @flow(name="collect-generations")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 import prefect.runtime
 from prefect import flow
@@ -10,13 +13,43 @@ from prefect.context import FlowRunContext
 
 from prefect_video.errors import ProjectFailed
 from prefect_video.flows.artifacts import Progress, publish_table
-from prefect_video.flows.cancelling import cancel_generations
-from prefect_video.flows.outcomes import keep_report
+from prefect_video.flows.cancellation import cancel_generations
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.shots import Project
-from prefect_video.tasks.shot_steps import TaskRunner
-from prefect_video.tasks.studios import StudioRef, open_studio
+from prefect_video.tasks.sessions import StudioRef, open_studio
+from prefect_video.tasks.steps import TaskRunner
+
+
+@dataclass
+class Outcome:
+    """What the flow that was called in the context has come to.
+
+    Attributes:
+        report: Of its shots; None for as long as it has not made them all.
+    """
+
+    report: ProjectReport | None = None
+
+
+@contextmanager
+def keeping_outcome() -> Iterator[Outcome]:
+    """Keeps the report of the flow that is called in the context, whatever becomes of the flow run."""
+    outcome = Outcome()
+    token = _outcome.set(outcome)
+    try:
+        yield outcome
+    finally:
+        _outcome.reset(token)
+
+
+def keep_report(report: ProjectReport) -> None:
+    """Hands a report to the caller who keeps it, if there is one."""
+    if outcome := _outcome.get():
+        outcome.report = report
+
+
+_outcome: ContextVar[Outcome | None] = ContextVar("outcome", default=None)
 
 
 def _run_name() -> str:

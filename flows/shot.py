@@ -8,13 +8,13 @@ from prefect import flow
 from prefect_video.assets import Asset
 from prefect_video.errors import ProjectFailed
 from prefect_video.flows.artifacts import publish_table
-from prefect_video.flows.cancelling import cancel_generations
+from prefect_video.flows.cancellation import cancel_generations
 from prefect_video.flows.project import flow_run_id
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.session.refs import DEFAULT_PROJECT
 from prefect_video.shots import Project, Shot
-from prefect_video.tasks.shot_steps import TaskRunner
-from prefect_video.tasks.studios import StudioRef, open_studio
+from prefect_video.tasks.sessions import StudioRef, open_studio
+from prefect_video.tasks.steps import TaskRunner
 
 
 def _run_name() -> str:

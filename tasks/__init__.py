@@ -1,7 +1,8 @@
 """One step of one shot, as a Prefect task; and the whole shot as one call."""
 
-from prefect_video.tasks.one_call import agenerate_video, generate_video
-from prefect_video.tasks.shot_steps import (
+from prefect_video.tasks.generate import agenerate_video, generate_video
+from prefect_video.tasks.sessions import StudioRef, observing, open_studio
+from prefect_video.tasks.steps import (
     TaskRunner,
     download,
     find_asset,
@@ -10,7 +11,6 @@ from prefect_video.tasks.shot_steps import (
     store,
     submit,
 )
-from prefect_video.tasks.studios import StudioRef, observing, open_studio
 
 __all__ = [
     "StudioRef",

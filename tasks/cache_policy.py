@@ -7,13 +7,17 @@ computed makes Prefect run the task uncached; that costs a look into the ledger,
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import hashlib
 import logging
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
@@ -25,10 +29,22 @@ from prefect_video.fingerprints import fingerprint
 from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import as_shot
 from prefect_video.storage import sizes_anywhere
-from prefect_video.tasks.blocking import run_to_end
-from prefect_video.tasks.studios import BlockResolver, StudioRef
+from prefect_video.tasks.sessions import BlockResolver, StudioRef
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of some work; the thread that asks waits for it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    # Called in a thread that runs a loop: that loop cannot run a second one, a thread of its own can.
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        return executor.submit(contextvars.copy_context().run, asyncio.run, work).result()
 
 
 @dataclass

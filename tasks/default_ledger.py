@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from prefect_video.ledger.locations import URL_VARIABLE, default_ledger_url
+from prefect_video.ledger.urls import URL_VARIABLE, default_ledger_url
 from prefect_video.session.refs import STORE_BLOCK, StudioRef
 
 logger = logging.getLogger(__name__)

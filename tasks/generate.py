@@ -13,9 +13,8 @@ from prefect_video.errors import ProjectFailed
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.session.refs import DEFAULT_PROJECT
 from prefect_video.shots import Project, Shot, as_shot
-from prefect_video.tasks.blocking import run_to_end
-from prefect_video.tasks.caching import FINGERPRINT
-from prefect_video.tasks.studios import StudioRef, open_studio
+from prefect_video.tasks.cache_policy import FINGERPRINT, run_to_end
+from prefect_video.tasks.sessions import StudioRef, open_studio
 
 
 def _run_name() -> str:

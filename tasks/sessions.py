@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from prefect.blocks.core import Block
 
 from prefect_video._crash_trace import enable_crash_trace
+from prefect_video._shield import to_its_end
 from prefect_video.blocks import VideoLedger, VideoStore
-from prefect_video.blocks.accounts import ProviderCredentials
+from prefect_video.blocks.base import ProviderCredentials
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Entry, Ledger
 from prefect_video.providers.base import Provider
@@ -20,9 +21,8 @@ from prefect_video.session import refs
 from prefect_video.session.refs import LedgerSource, NameResolver, StudioRef, observing, open_session, tell_observers
 from prefect_video.session.session import SessionEvent, Studio
 from prefect_video.storage import Store
-from prefect_video.tasks.announcing import announce_anomaly, announce_breaker
 from prefect_video.tasks.default_ledger import warn_about_default_ledger
-from prefect_video.unbroken import to_its_end
+from prefect_video.tasks.events import announce_anomaly, announce_breaker
 
 __all__ = ["BlockResolver", "StudioRef", "observing", "open_ledger", "open_studio"]
 

@@ -20,14 +20,14 @@ from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import opaque, quote
 
 from prefect_video.assets import Asset
-from prefect_video.downloads import Downloaded
+from prefect_video.downloads.transfer import Downloaded
 from prefect_video.errors import LedgerUnavailable, ProviderError, VideoError
 from prefect_video.ledger import Entry, Intent
 from prefect_video.pipeline import steps
 from prefect_video.pipeline.shot_run import Inputs, Result, StepRunner
 from prefect_video.pipeline.steps.claim import find_assets
 from prefect_video.session.session import Studio
-from prefect_video.tasks.studios import StudioRef, open_studio
+from prefect_video.tasks.sessions import StudioRef, open_studio
 
 
 async def _nothing_was_accepted(_task: Any, _run: Any, state: State[Any]) -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from prefect_video import Shot, load_project
-from prefect_video.providers.fitting import check_fit
-from prefect_video.providers.prices import SORA_PLANS
+from prefect_video.providers.capabilities import check_fit
+from prefect_video.providers.pricing import SORA_PLANS
 from prefect_video.storage import open_store
 
 ROOT = Path(__file__).parent.parent

@@ -15,7 +15,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
-from prefect_video.unbroken import to_its_end
+from prefect_video._shield import to_its_end
 
 P = ParamSpec("P")
 Result = TypeVar("Result")

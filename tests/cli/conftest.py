@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from prefect_video.cli import main
-from prefect_video.emulator.in_thread import Emulator
 from prefect_video.emulator.settings import EmulatorSettings
+from prefect_video.emulator.threaded import Emulator
 
 COMMAND = Path(sys.executable).with_name("prefect-video")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prefect_video.emulator.in_thread import Emulator
+from prefect_video.emulator.threaded import Emulator
 from tests.cli.conftest import InProcess
 
 

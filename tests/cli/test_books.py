@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from prefect_video.emulator.in_thread import Emulator
 from prefect_video.emulator.settings import EmulatorSettings
+from prefect_video.emulator.threaded import Emulator
 from prefect_video.errors import GenerationLost, PromptScreened
 from prefect_video.generations import Generation, Status
 from prefect_video.ledger import Entry, Intent, Ledger, State

@@ -10,7 +10,7 @@ import pytest
 from prefect.client import orchestration
 from prefect.exceptions import ObjectNotFound
 
-from prefect_video.cli.diagnosing import Check, _concurrency_limit
+from prefect_video.cli.commands.doctor import Check, _concurrency_limit
 
 STUDIO = SimpleNamespace(settings=SimpleNamespace(concurrency_limit="sora"), account_slots=4)
 

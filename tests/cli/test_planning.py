@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prefect_video.emulator.in_thread import Emulator
+from prefect_video.emulator.threaded import Emulator
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.project_files import load_project
 from prefect_video.session.refs import StudioRef, open_session

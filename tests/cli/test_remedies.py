@@ -15,7 +15,7 @@ from prefect_video.cli import main
 from prefect_video.cli.options import ledger_name
 from prefect_video.ledger import Entry, HoldReason, Ledger, State, hold_message
 from prefect_video.ledger.hold_reasons import HOLDS
-from prefect_video.ledger.locations import parse_location
+from prefect_video.ledger.urls import parse_location
 from prefect_video.pipeline.steps import build_project_intents, claim_shots
 from prefect_video.session.refs import StudioRef, open_session
 from prefect_video.shots import Project

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from prefect_video.cli import making
+from prefect_video.cli.commands import run as making
 from tests.cli.conftest import InProcess
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prefect_video.emulator.in_thread import Emulator
+from prefect_video.emulator.threaded import Emulator
 from tests.cli.conftest import InProcess
 from tests.cli.test_planning import make
 

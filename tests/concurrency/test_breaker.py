@@ -21,7 +21,7 @@ from prefect_video.errors import (
     VideoError,
 )
 from prefect_video.ledger import Ledger, Standing
-from prefect_video.waiting.breaker import Breaker
+from prefect_video.limits.circuit_breaker import Breaker
 
 ACCOUNT = "sora-1"
 OURS = (

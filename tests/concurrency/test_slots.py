@@ -13,9 +13,10 @@ import pytest
 
 from prefect_video.errors import QuotaExhausted
 from prefect_video.generations import Generation
-from prefect_video.ledger import Ledger, State, accounts
+from prefect_video.ledger import Ledger, State
+from prefect_video.ledger import account_limits as accounts
 from prefect_video.pipeline.project_run import run_project
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session.session import Studio
 from tests.ledger.samples import claim_one
 from tests.recovery.conftest import OpenWorkshop

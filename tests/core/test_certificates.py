@@ -8,7 +8,7 @@ from pathlib import Path
 import certifi
 import pytest
 
-from prefect_video.certificates import trusted_certificates
+from prefect_video._tls import trusted_certificates
 
 
 def test_clients_share_what_the_environment_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

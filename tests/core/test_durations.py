@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_video import InvalidInput
-from prefect_video.durations import optimize_duration
-from prefect_video.providers.prices import SORA_USD_PER_SECOND, usd_for
+from prefect_video.providers.duration_advice import optimize_duration
+from prefect_video.providers.pricing import SORA_USD_PER_SECOND, usd_for
 
 
 @pytest.mark.parametrize(

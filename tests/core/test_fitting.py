@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from prefect_video import Shot
 from prefect_video.errors import Unsupported
 from prefect_video.providers.base import Capabilities
-from prefect_video.providers.fitting import adapt, check_fit
+from prefect_video.providers.capabilities import adapt, check_fit
 
 OFFERED = Capabilities(
     sizes={"480p": 10, "720p": 8}, aspect_ratios=("16:9", "9:16"), durations=(4, 6, 8, 10), takes=("seed",)

@@ -21,8 +21,8 @@ from prefect_video.errors import (
     RequestRefused,
     SubmitUnknown,
 )
-from prefect_video.http import ApiClient, HttpSettings, check_endpoint, check_key, retry_after_seconds
-from prefect_video.providers import sora_wire
+from prefect_video.providers.http import ApiClient, HttpSettings, check_endpoint, check_key, retry_after_seconds
+from prefect_video.providers.sora import responses as sora_wire
 from prefect_video.session.settings import StudioSettings
 
 FAST = HttpSettings(backoff_seconds=0.001, backoff_limit_seconds=0.002, attempts=4)

@@ -18,10 +18,16 @@ from hypothesis import strategies as st
 
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.errors import RateLimited, SubmitUnknown, UnreadableAnswer
-from prefect_video.http import HttpSettings, retry_after_seconds
-from prefect_video.http_bodies import LONGEST_LOOK_SECONDS, LONGEST_WAIT_SECONDS, decode_json, read_body, usable_number
-from prefect_video.providers.answers import moment
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.http import HttpSettings, retry_after_seconds
+from prefect_video.providers.http_bodies import (
+    LONGEST_LOOK_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    decode_json,
+    read_body,
+    usable_number,
+)
+from prefect_video.providers.responses import moment
+from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.shots import Shot
 
 LIMIT = 10_000

@@ -3,7 +3,7 @@
 import pytest
 
 from prefect_video import InvalidInput, PromptScreened, Shot
-from prefect_video.screening import PromptScreen
+from prefect_video.limits.prompt_screen import PromptScreen
 
 SHOT = Shot(id="a", prompt="A red Balloon")
 

@@ -24,10 +24,10 @@ from prefect_video.errors import (
     Unsupported,
 )
 from prefect_video.generations import Generation, Status
-from prefect_video.http import HttpSettings
-from prefect_video.providers import sora_wire
+from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.matching import Match
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.sora import responses as sora_wire
+from prefect_video.providers.sora.provider import SoraProvider
 from tests.providers.known import known
 
 FAST = HttpSettings(backoff_seconds=0.01, backoff_limit_seconds=0.05, submit_timeout_seconds=5)
@@ -79,7 +79,7 @@ async def test_a_generation_from_submit_to_link(provider: SoraProvider, emulator
 async def test_all_generations_are_listed_newest_first_over_pages(
     provider: SoraProvider, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prefect_video.providers.sora.PAGE_SIZE", 2)
+    monkeypatch.setattr("prefect_video.providers.sora.provider.PAGE_SIZE", 2)
     made = [await submit(provider, f"k{n}") for n in range(5)]
     assert [one.id async for one in provider.list()] == made[::-1]
     emulator.settle()

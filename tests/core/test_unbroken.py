@@ -7,8 +7,8 @@ import asyncio
 import anyio
 import pytest
 
+from prefect_video._shield import to_its_end
 from prefect_video.errors import LedgerError
-from prefect_video.unbroken import to_its_end
 
 
 async def test_its_result_and_its_error_are_handed_on() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from prefect_video.certificates import trusted_certificates
+from prefect_video._tls import trusted_certificates
 from prefect_video.emulator import Emulator
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from prefect_video.certificates import trusted_certificates
+from prefect_video._tls import trusted_certificates
 from prefect_video.emulator import Emulator, EmulatorSettings
 
 KEY = "sk-emulator"

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from prefect_video.emulator import Emulator, EmulatorSettings
-from prefect_video.emulator.download import ClipResponse
+from prefect_video.emulator.download_host import ClipResponse
 from prefect_video.emulator.generation import Generation, Order
-from prefect_video.emulator.links import LinkSigner
+from prefect_video.emulator.signed_urls import LinkSigner
 from tests.emulator.client import Client, download
 
 ORDER = Order(model="sora-2", prompt="A quiet harbour", duration=1, aspect_ratio="16:9", resolution="480p")

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from prefect_video.emulator import Emulator, EmulatorSettings, running
-from prefect_video.emulator.agenda import Agenda
-from prefect_video.emulator.books import Line
-from prefect_video.emulator.clips import ClipLibrary
 from prefect_video.emulator.engine import Engine
+from prefect_video.emulator.errors import Refusal
 from prefect_video.emulator.generation import Generation, Order, cost_usd
-from prefect_video.emulator.journal import JournalError, MemoryJournal
-from prefect_video.emulator.refusal import Refusal
+from prefect_video.emulator.rendering.clips import ClipLibrary
+from prefect_video.emulator.scheduler import Agenda
+from prefect_video.emulator.state_store import JournalError, MemoryJournal
 from prefect_video.emulator.timing import WorkDistribution
+from prefect_video.emulator.usage import Line
 from tests.emulator.client import Client
 
 ORDER = Order(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution="480p")

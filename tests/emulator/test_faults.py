@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_video.emulator import Emulator, EmulatorSettings, FaultRule, load_faults
-from prefect_video.emulator.faults import OPERATIONS_OF, FaultBoard, parse_faults
+from prefect_video.emulator.faults.rules import OPERATIONS_OF, FaultBoard, parse_faults
 from tests.emulator.client import Client, download, error_of
 
 SLOW_TO_FINISH = EmulatorSettings(port=0, times="fixed:600")
@@ -285,7 +285,7 @@ def test_rules_from_files(tmp_path: Path) -> None:
 
 
 def test_every_kind_is_documented() -> None:
-    from prefect_video.emulator import faults
+    from prefect_video.emulator.faults import rules as faults
 
     table = [line for line in (faults.__doc__ or "").splitlines() if line.startswith("| ")]
     assert {line.split("|")[1].strip() for line in table} - {"kind", "---"} == set(OPERATIONS_OF)

@@ -9,12 +9,12 @@ import av
 import pytest
 from PIL import Image, ImageChops
 
-from prefect_video.emulator.clips import ClipLibrary
 from prefect_video.emulator.generation import FPS, Order
-from prefect_video.emulator.lettering import MAX_LINES, Lettering, wrap
-from prefect_video.emulator.render import RenderStopped, render_clip
+from prefect_video.emulator.rendering.clips import ClipLibrary
+from prefect_video.emulator.rendering.encode import RenderStopped, render_clip
+from prefect_video.emulator.rendering.spec import ClipSpec
+from prefect_video.emulator.rendering.text import MAX_LINES, Lettering, wrap
 from prefect_video.emulator.settings import EmulatorSettings
-from prefect_video.emulator.spec import ClipSpec
 from prefect_video.shots import frame_size
 
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from prefect_video.emulator import Emulator, EmulatorSettings
-from prefect_video.emulator.journal import JournalError
+from prefect_video.emulator.state_store import JournalError
 from tests.emulator.client import Client, download
 from tests.emulator.fixtures import EmulatorFactory
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prefect_video.emulator.lettering import transliterate
+from prefect_video.emulator.rendering.text import transliterate
 
 
 @pytest.mark.parametrize(

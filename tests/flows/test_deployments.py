@@ -27,7 +27,7 @@ from prefect_video.blocks import SoraCredentials, VideoLedger, VideoStore
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.flows import generate_shot
 from prefect_video.ledger import Ledger
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session.refs import StudioRef
 from prefect_video.tasks import default_ledger
 from tests.flows.conftest import ROOT

@@ -13,7 +13,8 @@ import pytest
 from prefect.flow_engine import AsyncFlowRunEngine
 from prefect.states import State
 
-from prefect_video.cli import main, making
+from prefect_video.cli import main
+from prefect_video.cli.commands import run as making
 from prefect_video.emulator import Emulator
 from prefect_video.flows import artifacts
 

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import update
 
 from prefect_video.errors import IllegalTransition
-from prefect_video.ledger import Ledger, State, priorities
-from prefect_video.ledger import accounts as module
+from prefect_video.ledger import Ledger, State
+from prefect_video.ledger import account_limits as module
+from prefect_video.ledger import account_limits as priorities
 from prefect_video.ledger.tables import generations
 from tests.ledger.samples import a_generation, claim_one
 

@@ -91,7 +91,7 @@ async def test_a_file_that_somebody_else_is_opening(tmp_path: Path) -> None:
 
 
 def schema_lock(path: Path) -> Any:
-    from prefect_video.ledger.filelocks import FileLock
+    from prefect_video.ledger.leases import FileLock
 
     return FileLock(path.with_name(path.name + ".lock"))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import default_ledger_url
-from prefect_video.ledger.locations import parse_location
+from prefect_video.ledger.urls import parse_location
 
 
 @pytest.mark.parametrize("text", ["/data/l.db", "sqlite:////data/l.db", "sqlite+aiosqlite:////data/l.db"])

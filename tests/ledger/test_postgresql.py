@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select, text, update
 
-from prefect_video.ledger import Ledger, database, owners
+from prefect_video.ledger import Ledger, database
+from prefect_video.ledger import leases as owners
 from prefect_video.ledger.tables import owners as owners_table
 from tests.ledger.samples import claim_one
 

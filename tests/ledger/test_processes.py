@@ -17,8 +17,7 @@ from sqlalchemy import insert, update
 
 from benchmarks.workers import Worker
 from prefect_video.ledger import Ledger, State
-from prefect_video.ledger.filelocks import is_held
-from prefect_video.ledger.owners import runtime_folder
+from prefect_video.ledger.leases import is_held, runtime_folder
 from prefect_video.ledger.tables import generations, owners
 from tests.ledger.claimer import work
 from tests.ledger.samples import an_intent, claim_one, submit_one
@@ -127,7 +126,7 @@ async def test_old_lock_files_are_removed_and_held_ones_are_not(url: str) -> Non
 
 _HOLD_AND_FORK = """
 import os, pathlib, sys
-from prefect_video.ledger.filelocks import try_lock
+from prefect_video.ledger.leases import try_lock
 lock = try_lock(pathlib.Path(sys.argv[1]))
 if os.fork() == 0:
     # It says so itself: by now it has closed its copy of the lock.

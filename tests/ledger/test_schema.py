@@ -16,10 +16,10 @@ from prefect_video.errors import LedgerError, LedgerOutdated
 from prefect_video.ledger import Ledger, schema
 from prefect_video.ledger.claims import row_of
 from prefect_video.ledger.database import Database
-from prefect_video.ledger.locations import parse_location
 from prefect_video.ledger.migrations import migration_config
 from prefect_video.ledger.records import State
 from prefect_video.ledger.tables import VERSION_TABLE, generations, metadata
+from prefect_video.ledger.urls import parse_location
 from tests.ledger.samples import an_asset, an_intent, claim_one
 
 

@@ -17,14 +17,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from prefect_video.ledger.database import Database
-from prefect_video.ledger.locations import parse_location
 from prefect_video.ledger.sqlite_driver import THREAD_NAME, Connection, connect
+from prefect_video.ledger.urls import parse_location
 
 CANCELLED_LOOKS = """
 import asyncio, sys
-from prefect_video.ledger.changes import FileVersion
+from prefect_video.ledger.change_feed import FileVersion
 from prefect_video.ledger.database import Database
-from prefect_video.ledger.locations import parse_location
+from prefect_video.ledger.urls import parse_location
 
 async def run(url):
     database = Database(parse_location(url))

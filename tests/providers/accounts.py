@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
-from prefect_video.http import HttpSettings
 from prefect_video.providers.base import Provider
-from prefect_video.providers.fal import FalProvider
-from prefect_video.providers.openai import OpenAIProvider
-from prefect_video.providers.openrouter import OpenRouterProvider
-from prefect_video.providers.replicate import ReplicateProvider
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.fal.provider import FalProvider
+from prefect_video.providers.http import HttpSettings
+from prefect_video.providers.openai.provider import OpenAIProvider
+from prefect_video.providers.openrouter.provider import OpenRouterProvider
+from prefect_video.providers.replicate.provider import ReplicateProvider
+from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.shots import Shot
 
 QUICK: Final = HttpSettings(submit_timeout_seconds=2.0, backoff_seconds=0.005, backoff_limit_seconds=0.02)

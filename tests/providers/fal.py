@@ -6,8 +6,8 @@ import httpx
 
 from prefect_video import Shot
 from prefect_video.emulator import Emulator
-from prefect_video.http import HttpSettings
-from prefect_video.providers.fal import FalProvider
+from prefect_video.providers.fal.provider import FalProvider
+from prefect_video.providers.http import HttpSettings
 
 FAST = HttpSettings(attempts=2, backoff_seconds=0.01, backoff_limit_seconds=0.05, submit_timeout_seconds=5)
 

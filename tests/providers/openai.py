@@ -11,7 +11,7 @@ import pytest
 
 from prefect_video.emulator import Emulator
 from prefect_video.generations import Generation
-from prefect_video.providers.openai import OpenAIProvider
+from prefect_video.providers.openai.provider import OpenAIProvider
 from prefect_video.shots import Shot
 from tests.providers.accounts import QUICK
 from tests.providers.known import known as recorded

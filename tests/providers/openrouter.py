@@ -4,8 +4,8 @@ import httpx
 
 from prefect_video import Shot
 from prefect_video.emulator import Emulator
-from prefect_video.http import HttpSettings
-from prefect_video.providers.openrouter import OpenRouterProvider
+from prefect_video.providers.http import HttpSettings
+from prefect_video.providers.openrouter.provider import OpenRouterProvider
 
 FAST = HttpSettings(attempts=2, backoff_seconds=0.01, backoff_limit_seconds=0.05, submit_timeout_seconds=5)
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from prefect_video import Shot
 from prefect_video.errors import InvalidInput, ProviderError, RequestRefused, SubmitUnknown
 from prefect_video.generations import Generation
-from prefect_video.http import HttpSettings
 from prefect_video.providers.base import Provider
-from prefect_video.providers.fal import FalProvider
-from prefect_video.providers.openrouter import OpenRouterProvider
-from prefect_video.providers.replicate import ReplicateProvider
+from prefect_video.providers.fal.provider import FalProvider
+from prefect_video.providers.http import HttpSettings
+from prefect_video.providers.openrouter.provider import OpenRouterProvider
+from prefect_video.providers.replicate.provider import ReplicateProvider
 
 ONCE = HttpSettings(attempts=1)
 SHOT = Shot(id="a", prompt="a red balloon", model="emulator/video", duration=2)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from prefect_video.downloads import Downloaded, download, open_download_client
+from prefect_video.downloads.media import check_media, probe
+from prefect_video.downloads.transfer import Downloaded, download, open_download_client
+from prefect_video.downloads.url_safety import LinkPolicy
 from prefect_video.emulator import Emulator
 from prefect_video.errors import (
     AuthenticationFailed,
@@ -25,12 +27,10 @@ from prefect_video.errors import (
     UnreadableAnswer,
 )
 from prefect_video.generations import Generation, Status
-from prefect_video.links import LinkPolicy
-from prefect_video.media import check_media, probe
+from prefect_video.polling.poller import Watcher
+from prefect_video.polling.schedule import Expectation, PollSchedule
 from prefect_video.providers.base import Provider
 from prefect_video.shots import Shot
-from prefect_video.waiting.schedule import Expectation, PollSchedule
-from prefect_video.waiting.watcher import Watcher
 from tests.emulator.receiver import Received, Receiver
 from tests.providers.accounts import TestAccount
 from tests.providers.known import known

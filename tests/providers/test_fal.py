@@ -13,7 +13,7 @@ from prefect_video import InvalidInput, NeedsAttention
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.errors import NotFound, SubmitUnknown, Unsupported
 from prefect_video.generations import Status
-from prefect_video.providers.fal import FalProvider, open_provider
+from prefect_video.providers.fal.provider import FalProvider, open_provider
 from tests.providers.fal import JOB, QUEUE, SHOT, mocked, opened, submit
 
 

@@ -16,7 +16,7 @@ from prefect_video.errors import (
     UnreadableAnswer,
 )
 from prefect_video.generations import Status
-from prefect_video.providers.fal import FalProvider
+from prefect_video.providers.fal.provider import FalProvider
 from tests.providers.fal import JOB, QUEUE, mocked, submit
 
 

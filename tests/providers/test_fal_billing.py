@@ -11,13 +11,13 @@ import pytest
 
 from prefect_video.ledger import Ledger, State
 from prefect_video.pipeline.project_run import run_project
-from prefect_video.providers.fal import FalProvider
+from prefect_video.polling.poller import Watcher
+from prefect_video.polling.schedule import PollSchedule
+from prefect_video.providers.fal.provider import FalProvider
 from prefect_video.session.session import Studio
 from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
-from prefect_video.waiting.schedule import PollSchedule
-from prefect_video.waiting.watcher import Watcher
 from tests.providers.fal import FAST, QUEUE, SHOT
 
 INVALID = httpx.Response(

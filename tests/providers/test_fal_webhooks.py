@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prefect_video import InvalidInput
 from prefect_video.emulator import Emulator
 from prefect_video.errors import ProviderUnavailable
-from prefect_video.providers.fal import FalProvider
-from prefect_video.providers.fal_webhooks import PublishedKeys, read_webhook
+from prefect_video.providers.fal.provider import FalProvider
+from prefect_video.providers.fal.webhooks import PublishedKeys, read_webhook
 from tests.emulator.receiver import Receiver
 from tests.providers.fal import SHOT, opened, submit
 
@@ -97,7 +97,7 @@ def test_webhooks_that_are_forged_stale_or_nonsense_are_refused() -> None:
 
 def test_a_replaced_key_is_fetched_once_a_minute_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     keys, now = Keys(), [1000.0]
-    monkeypatch.setattr("prefect_video.providers.fal_webhooks.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("prefect_video.providers.fal.webhooks.time.monotonic", lambda: now[0])
     published = keys.published()
     read_webhook(keys.sign(BODY), BODY, published)
     keys.private = Ed25519PrivateKey.generate()

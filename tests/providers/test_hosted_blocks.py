@@ -14,7 +14,7 @@ from prefect_video.blocks import (
     ReplicateCredentials,
     SoraCredentials,
 )
-from prefect_video.blocks.accounts import ProviderCredentials
+from prefect_video.blocks.base import ProviderCredentials
 from prefect_video.ledger import Ledger
 from prefect_video.pipeline.steps import build_project_intents
 from prefect_video.session.session import Studio

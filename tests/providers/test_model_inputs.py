@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from prefect_video import Shot
 from prefect_video.errors import RequestRefused, Unsupported
 from prefect_video.providers.base import OPTIONAL_FIELDS, Capabilities
-from prefect_video.providers.fitting import adapt, check_fit
-from prefect_video.providers.model_inputs import ASPECT_RATIOS, RESOLUTIONS, HostedModels, ModelInput, _hosts
-from prefect_video.providers.references import LARGEST_BYTES, reference_urls
+from prefect_video.providers.capabilities import adapt, check_fit
+from prefect_video.providers.hosted_models import ASPECT_RATIOS, RESOLUTIONS, HostedModels, ModelInput, _hosts
+from prefect_video.providers.reference_images import LARGEST_BYTES, reference_urls
 
 HOST = Capabilities(sizes=dict.fromkeys(RESOLUTIONS, 20), aspect_ratios=ASPECT_RATIOS)
 ENTRIES = [entry for host in _hosts().values() for entry in host.models]

@@ -11,12 +11,12 @@ import pytest
 from prefect_video.errors import SubmitUnknown
 from prefect_video.generations import Status
 from prefect_video.providers.base import Provider
-from prefect_video.providers.fal import FalProvider
-from prefect_video.providers.openai import OpenAIProvider
-from prefect_video.providers.openrouter import OpenRouterProvider
-from prefect_video.providers.replicate import ReplicateProvider
-from prefect_video.providers.sora import SoraProvider
-from prefect_video.providers.statuses import STATUSES
+from prefect_video.providers.fal.provider import FalProvider
+from prefect_video.providers.openai.provider import OpenAIProvider
+from prefect_video.providers.openrouter.provider import OpenRouterProvider
+from prefect_video.providers.replicate.provider import ReplicateProvider
+from prefect_video.providers.responses import STATUSES
+from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.shots import Shot
 from tests.providers.accounts import QUICK
 

@@ -9,11 +9,11 @@ import pytest
 
 from prefect_video.emulator import Emulator
 from prefect_video.pipeline.project_run import run_project
+from prefect_video.polling.poller import Watcher
+from prefect_video.polling.schedule import PollSchedule
 from prefect_video.project_files import load_project
 from prefect_video.providers.registry import provider_names
 from prefect_video.session.refs import StudioRef, open_session
-from prefect_video.waiting.schedule import PollSchedule
-from prefect_video.waiting.watcher import Watcher
 
 FILM = """
 project: film

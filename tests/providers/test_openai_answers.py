@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from prefect_video.downloads import download, open_download_client
+from prefect_video.downloads.transfer import download, open_download_client
+from prefect_video.downloads.url_safety import LinkPolicy
 from prefect_video.emulator import Emulator
 from prefect_video.errors import (
     AuthenticationFailed,
@@ -21,7 +22,6 @@ from prefect_video.errors import (
     SubmitUnknown,
 )
 from prefect_video.generations import Status
-from prefect_video.links import LinkPolicy
 from tests.providers.openai import SHOT, Open, Server, job, open_profile, submit
 
 __all__ = ["open_profile"]

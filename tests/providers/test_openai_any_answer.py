@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from prefect_video.errors import InvalidInput, ProviderError, RequestRefused, SubmitUnknown
 from prefect_video.generations import Generation, Status
-from prefect_video.http import HttpSettings
-from prefect_video.providers.openai import OpenAIProvider
-from prefect_video.providers.openai_jobs import native_id, path_part
-from prefect_video.providers.openai_profiles import PROFILES
+from prefect_video.providers.http import HttpSettings
+from prefect_video.providers.openai.profiles import PROFILES
+from prefect_video.providers.openai.provider import OpenAIProvider
+from prefect_video.providers.openai.responses import native_id, path_part
 from tests.providers.openai import SHOT
 
 WORDS = st.sampled_from(["queued", "in_progress", "completed", "failed", "deleted", "odd", ""])

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from prefect_video.blocks import OpenAICredentials
 from prefect_video.errors import InvalidInput
-from prefect_video.providers.openai import OpenAIProvider
+from prefect_video.providers.openai.provider import OpenAIProvider
 from prefect_video.providers.registry import open_provider, provider_names
 from prefect_video.shots import Shot
 

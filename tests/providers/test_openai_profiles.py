@@ -17,8 +17,8 @@ from prefect_video.errors import (
     RequestRefused,
 )
 from prefect_video.generations import Status
-from prefect_video.providers.openai_jobs import native_id
-from prefect_video.providers.openai_profiles import PROFILES
+from prefect_video.providers.openai.profiles import PROFILES
+from prefect_video.providers.openai.responses import native_id
 from tests.providers.openai import SHOT, Open, Server, find, job, open_profile, submit
 
 __all__ = ["open_profile"]
@@ -117,7 +117,7 @@ async def test_something_alike_is_neither_taken_nor_taken_for_nothing() -> None:
 async def test_lists_with_a_cursor_without_and_in_one_piece(
     open_profile: Open, monkeypatch: pytest.MonkeyPatch, emulator: Emulator
 ) -> None:
-    monkeypatch.setattr("prefect_video.providers.openai.PAGE_SIZE", 2)
+    monkeypatch.setattr("prefect_video.providers.openai.provider.PAGE_SIZE", 2)
     for profile in PROFILES:
         emulator.reset()
         provider = open_profile(profile)

@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 import pytest
 
-from prefect_video.downloads import download, open_download_client
+from prefect_video.downloads.media import check_media, probe
+from prefect_video.downloads.transfer import download, open_download_client
+from prefect_video.downloads.url_safety import LinkPolicy
 from prefect_video.emulator import Emulator
 from prefect_video.errors import NotPlayable, RequestRefused, Unsupported
-from prefect_video.links import LinkPolicy
-from prefect_video.media import check_media, probe
-from prefect_video.providers.openai_jobs import native_id
-from prefect_video.providers.openai_profiles import EXTRAS, PROFILES
+from prefect_video.providers.openai.profiles import EXTRAS, PROFILES
+from prefect_video.providers.openai.responses import native_id
 from prefect_video.shots import Shot
 from tests.providers.openai import ENGINES, EXTRA, SHOT, Open, Server, find, job, open_profile, submit
 

@@ -13,7 +13,7 @@ import pytest
 
 from prefect_video import InvalidInput, NeedsAttention, PolicyRefused
 from prefect_video.emulator import Emulator
-from prefect_video.emulator.openrouter import UNSIGNED_ONLY
+from prefect_video.emulator.dialects.openrouter import UNSIGNED_ONLY
 from prefect_video.errors import (
     AuthenticationFailed,
     ProviderError,
@@ -23,7 +23,7 @@ from prefect_video.errors import (
     SubmitUnknown,
 )
 from prefect_video.generations import Status
-from prefect_video.providers.openrouter import OpenRouterProvider, open_provider
+from prefect_video.providers.openrouter.provider import OpenRouterProvider, open_provider
 from tests.emulator.receiver import Receiver
 from tests.providers.openrouter import BASE, SHOT, mocked, opened, submit
 

@@ -8,7 +8,7 @@ import pytest
 
 from prefect_video.emulator import Emulator
 from prefect_video.errors import UnreadableAnswer, Unsupported
-from prefect_video.providers.openrouter import OpenRouterProvider
+from prefect_video.providers.openrouter.provider import OpenRouterProvider
 from tests.providers.openrouter import SHOT, mocked, opened
 
 

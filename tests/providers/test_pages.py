@@ -12,7 +12,7 @@ import yaml
 
 from docs.providers_table import NOTES, PAGE, TABLES, abilities, names, opened, page
 from prefect_video.errors import InvalidInput
-from prefect_video.http import HttpSettings
+from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.registry import provider_names
 from prefect_video.shots import Project
 from tests.providers.accounts import ACCOUNTS, TestAccount
@@ -82,7 +82,7 @@ def test_projects_of_the_page_are_projects() -> None:
 
 
 def test_blocks_of_the_page_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    from prefect_video.blocks.accounts import ProviderCredentials
+    from prefect_video.blocks.base import ProviderCredentials
 
     saved: list[str] = []
 

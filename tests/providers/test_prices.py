@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from pydantic import ValidationError
 
-from prefect_video.providers.prices import SORA_USD_PER_SECOND, PriceList, listed_usd, price_lists, usd_for
+from prefect_video.providers.pricing import SORA_USD_PER_SECOND, PriceList, listed_usd, price_lists, usd_for
 from prefect_video.shots import Shot
 
 SHOT = Shot(id="a", prompt="a cat", duration=8, resolution="720p")

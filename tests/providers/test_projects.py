@@ -10,18 +10,18 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from prefect_video.downloads.media import check_media, probe
 from prefect_video.emulator import Emulator
 from prefect_video.ledger import Ledger, State
-from prefect_video.media import check_media, probe
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
+from prefect_video.polling.poller import Watcher
+from prefect_video.polling.schedule import PollSchedule
 from prefect_video.providers.base import Provider
 from prefect_video.session.session import Studio
 from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
-from prefect_video.waiting.schedule import PollSchedule
-from prefect_video.waiting.watcher import Watcher
 from tests.providers.accounts import TestAccount
 
 OpenStudio = Callable[[], AbstractAsyncContextManager[Studio]]

@@ -14,7 +14,7 @@ from prefect_video import InvalidInput, NeedsAttention
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.errors import NotFound, SubmitUnknown, Unsupported
 from prefect_video.generations import Status
-from prefect_video.providers.replicate import ReplicateProvider, open_provider
+from prefect_video.providers.replicate.provider import ReplicateProvider, open_provider
 from tests.emulator.receiver import Receiver
 from tests.providers.known import known as recorded
 from tests.providers.replicate import FAST, HASH, SHOT, mocked, opened, submit
@@ -187,7 +187,7 @@ def test_a_deadline_that_is_too_short_is_refused() -> None:
 async def test_all_predictions_are_listed_over_pages(
     provider: ReplicateProvider, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prefect_video.emulator.replicate.PAGE_SIZE", 2)
+    monkeypatch.setattr("prefect_video.emulator.dialects.replicate.PAGE_SIZE", 2)
     made = [await submit(provider) for _ in range(5)]
     assert [one.id async for one in provider.list()] == made[::-1]
     assert emulator.books()["requests"]["list"] == 3

@@ -17,7 +17,7 @@ from prefect_video.errors import (
     UnreadableAnswer,
 )
 from prefect_video.generations import Status
-from prefect_video.providers.replicate import ReplicateProvider
+from prefect_video.providers.replicate.provider import ReplicateProvider
 from tests.providers.replicate import BASE, HASH, SHOT, mocked, submit
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_video.generations import Status
-from prefect_video.providers.statuses import STATUSES, Evidence, fault_of, status_of
+from prefect_video.providers.responses import STATUSES, Evidence, fault_of, status_of
 from tests.providers.test_odd_answers import IDS, OPEN, answering
 
 SPELLINGS = {

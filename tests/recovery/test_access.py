@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prefect_video.errors import AuthenticationFailed, RequestRefused
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.sora.provider import SoraProvider
 from tests.recovery.workshop import Workshop, a_shot, film, statuses
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from prefect_video.errors import IllegalTransition
 from prefect_video.ledger import Ledger, State
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import Shot
 from tests.recovery.conftest import OpenWorkshop

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from prefect_video.downloads.media import probe
 from prefect_video.generations import Generation
 from prefect_video.ledger import State
-from prefect_video.media import probe
 from prefect_video.pipeline.reports import ProjectReport
-from prefect_video.providers.sora import SoraProvider
-from prefect_video.storage.sidecars import read_sidecar
+from prefect_video.providers.sora.provider import SoraProvider
+from prefect_video.storage.publish import read_sidecar
 from tests.recovery.workshop import Workshop, a_shot, statuses
 
 PASSING: list[dict[str, Any]] = [

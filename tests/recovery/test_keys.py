@@ -8,7 +8,7 @@ import pytest
 
 from prefect_video.ledger import Entry, State
 from prefect_video.pipeline.cancel import cancel_each
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.sora.provider import SoraProvider
 from tests.recovery.conftest import OpenWorkshop
 from tests.recovery.workshop import Workshop, a_shot, collect_with, statuses
 

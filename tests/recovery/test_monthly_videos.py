@@ -15,7 +15,7 @@ from prefect_video.errors import BudgetExceeded
 from prefect_video.ledger import Budget, Ledger, State
 from prefect_video.ledger.tables import generations
 from prefect_video.pipeline.plan import plan_project
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.sora.provider import SoraProvider
 from tests.ledger.samples import an_intent, claim_one, store_one
 from tests.recovery.conftest import OpenWorkshop
 from tests.recovery.workshop import Workshop, a_shot, film, statuses

@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import delete
 
 from prefect_video.errors import IllegalTransition
-from prefect_video.ledger import Budget, Entry, Intent, Ledger, State, owners, tables
+from prefect_video.ledger import Budget, Entry, Intent, Ledger, State, tables
+from prefect_video.ledger import leases as owners
 from prefect_video.pipeline.steps.claim import build_project_intents
 from prefect_video.pipeline.steps.submit import submit
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session.session import Studio
 from tests.ledger.samples import claim_one
 from tests.recovery.conftest import SLOW, OpenWorkshop

@@ -11,7 +11,7 @@ import pytest
 from prefect_video.errors import SubmitUnknown
 from prefect_video.generations import Generation
 from prefect_video.ledger import Ledger
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.sora.provider import SoraProvider
 from tests.recovery.workshop import Workshop, a_shot, statuses
 
 

@@ -10,7 +10,7 @@ import pytest
 from prefect_video.errors import NotFound, SubmitUnknown
 from prefect_video.generations import Generation
 from prefect_video.ledger import State
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.sora.provider import SoraProvider
 from tests.recovery.conftest import OpenWorkshop
 from tests.recovery.workshop import Workshop, a_shot, film, statuses
 

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from prefect_video.emulator import Emulator
-from prefect_video.http import HttpSettings
 from prefect_video.ledger import Budget, Entry, Ledger
 from prefect_video.pipeline.collect import Collected, collect
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.polling.poller import Watcher
+from prefect_video.polling.schedule import PollSchedule
+from prefect_video.providers.http import HttpSettings
+from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session.session import Observer, SessionEvent, Studio
 from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import Project, Shot
 from prefect_video.storage import open_store
-from prefect_video.waiting.schedule import PollSchedule
-from prefect_video.waiting.watcher import Watcher
 
 QUICK: Final = HttpSettings(submit_timeout_seconds=0.6, backoff_seconds=0.01, backoff_limit_seconds=0.05)
 POLLS: Final = PollSchedule(shortest_seconds=0.005)

@@ -11,11 +11,11 @@ from typing import Any
 
 from prefect_video import Project
 from prefect_video.emulator import Emulator
-from prefect_video.http import HttpSettings
 from prefect_video.ledger import Ledger
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.http import HttpSettings
+from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session.session import Observer, Studio
 from prefect_video.session.settings import StudioSettings
 from prefect_video.storage import open_store

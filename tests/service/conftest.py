@@ -14,14 +14,14 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from prefect_video.certificates import trusted_certificates
+from prefect_video._tls import trusted_certificates
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.ledger import Entry, ReceivedEvent
+from prefect_video.polling.poller import Watcher
+from prefect_video.polling.schedule import PollSchedule
 from prefect_video.service import ServiceSettings, create_app
 from prefect_video.session.refs import StudioRef, open_session
 from prefect_video.session.session import Studio
-from prefect_video.waiting.schedule import PollSchedule
-from prefect_video.waiting.watcher import Watcher
 from tests.ledger.conftest import ledger, other, sqlite_url, url
 from tests.postgres import postgres_server, postgres_url
 

@@ -12,9 +12,9 @@ import pytest
 from prefect_video.emulator import Emulator
 from prefect_video.errors import InvalidInput, QuotaExhausted
 from prefect_video.pipeline.steps import ClaimOptions, build_project_intents, claim_shots
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.service import ServiceSettings
-from prefect_video.service.jobs import GenerationRequest
+from prefect_video.service.jobs.service import GenerationRequest
 from tests.service.conftest import TOKEN, Service, open_studio, serving
 from tests.service.test_webhooks import project
 

@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_video.emulator import Emulator
 from prefect_video.flows import collect_generations, generate_project
 from prefect_video.ledger import Ledger, ReceivedEvent
-from prefect_video.service.announcing import event_of, open_announcer
+from prefect_video.service.prefect_events import event_of, open_announcer
 from tests.ledger.samples import a_generation, submit_one
 from tests.service.test_webhooks import project
 

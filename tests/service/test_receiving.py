@@ -12,12 +12,12 @@ from starlette.applications import Starlette
 
 from prefect_video.emulator import Emulator
 from prefect_video.ledger import Entry, Ledger, ReceivedEvent
-from prefect_video.service import inbox as module
-from prefect_video.service.accounts import Accounts
-from prefect_video.service.handling import is_about
-from prefect_video.service.inbox import Inbox
 from prefect_video.service.metrics import Metrics
-from prefect_video.service.webhooks import Receiver, webhook_routes
+from prefect_video.service.sessions import Accounts
+from prefect_video.service.webhooks import inbox as module
+from prefect_video.service.webhooks.handler import is_about
+from prefect_video.service.webhooks.inbox import Inbox
+from prefect_video.service.webhooks.routes import Receiver, webhook_routes
 from prefect_video.session.session import Studio
 from tests.ledger.samples import submit_one
 from tests.service.conftest import open_studio

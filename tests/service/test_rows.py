@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import make_url
 
 from prefect_video.ledger import Ledger, State
-from prefect_video.ledger.changes import changes_of
-from prefect_video.waiting.rows import RowWatch
+from prefect_video.ledger.change_feed import changes_of
+from prefect_video.polling.job_watcher import RowWatch
 from tests.ledger.samples import a_generation, claim_one, submit_one
 from tests.postgres import PostgresServer
 

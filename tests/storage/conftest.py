@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from prefect_video.downloads import open_download_client
-from prefect_video.links import LinkPolicy
+from prefect_video.downloads.transfer import open_download_client
+from prefect_video.downloads.url_safety import LinkPolicy
 from tests.s3_server import S3Server, serve_s3
 from tests.storage.clips import write_clip
 from tests.storage.web import Web, running_web

@@ -14,15 +14,15 @@ from typing import Any
 import httpx
 import pytest
 
-from prefect_video.downloads import (
+from prefect_video.downloads.transfer import (
     Downloaded,
     DownloadSettings,
     VideoSource,
     download,
     open_download_client,
 )
+from prefect_video.downloads.url_safety import LinkPolicy
 from prefect_video.errors import BrokenDownload, LinkExpired, LinkRefused, StoreError, VideoError
-from prefect_video.links import LinkPolicy
 from tests.storage.web import Reply, Request, Web, ranged, running_web
 
 QUICK = DownloadSettings(tries=3, outage_seconds=0.0, backoff_seconds=0.001, read_timeout_seconds=0.3)
@@ -89,7 +89,7 @@ async def test_a_host_that_is_away_is_waited_for(
     async with running_web() as web:
         pass
     patient = replace(QUICK, outage_seconds=60.0, backoff_limit_seconds=0.01)
-    with caplog.at_level(logging.INFO, "prefect_video.downloads"):
+    with caplog.at_level(logging.INFO, "prefect_video.downloads.transfer"):
         fetching = asyncio.create_task(fetch(web, spool, client, settings=patient))
         async with asyncio.timeout(30):
             while len(caplog.records) <= QUICK.tries:
@@ -508,8 +508,8 @@ async def test_nobody_listening_is_a_broken_download(spool: Path, client: httpx.
 GIGABYTE = """
 import asyncio, resource, sys
 from pathlib import Path
-from prefect_video.downloads import VideoSource, download, open_download_client
-from prefect_video.links import LinkPolicy
+from prefect_video.downloads.transfer import VideoSource, download, open_download_client
+from prefect_video.downloads.url_safety import LinkPolicy
 
 def peak():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1])

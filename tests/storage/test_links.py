@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prefect_video.downloads.url_safety import LinkPolicy, Reach, origin, reach, redact, resolve
 from prefect_video.errors import BrokenDownload, LinkRefused
-from prefect_video.links import LinkPolicy, Reach, origin, reach, redact, resolve
 
 ANYWHERE = LinkPolicy()
 

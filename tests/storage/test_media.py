@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from prefect_video.downloads.media import Media, check_media, probe, thumbnail
 from prefect_video.errors import NotPlayable
-from prefect_video.media import Media, check_media, probe, thumbnail
 from prefect_video.shots import Shot
 from tests.storage.clips import write_clip
 

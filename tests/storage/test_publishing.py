@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 
 from prefect_video.assets import Asset
-from prefect_video.downloads import Downloaded
+from prefect_video.downloads.media import Media, probe
+from prefect_video.downloads.transfer import Downloaded
 from prefect_video.errors import InvalidInput, StoreError
-from prefect_video.media import Media, probe
 from prefect_video.storage import Store, open_store
 from prefect_video.storage.local import LocalStore
-from prefect_video.storage.publishing import AssetDraft, copy_video, publish_video
-from prefect_video.storage.sidecars import read_sidecar
+from prefect_video.storage.publish import AssetDraft, copy_video, publish_video, read_sidecar
 from tests.s3_server import S3Server
 from tests.storage.clips import write_clip
 

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from prefect_video.downloads import DownloadSettings, VideoSource, download
+from prefect_video.downloads.transfer import DownloadSettings, VideoSource, download
+from prefect_video.downloads.url_safety import LinkPolicy
 from prefect_video.errors import LinkExpired, StoreError
-from prefect_video.links import LinkPolicy
 from prefect_video.storage import Store, open_store, s3_upload
 from prefect_video.storage import s3 as s3_store
 from tests.s3_server import KEY, SECRET, S3Server

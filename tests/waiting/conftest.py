@@ -13,7 +13,7 @@ import pytest
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.ledger import Entry, Ledger
 from prefect_video.pipeline.steps import build_project_intents, claim_shots, submit
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session.session import Studio
 from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import Project, Shot

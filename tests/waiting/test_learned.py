@@ -15,8 +15,8 @@ from prefect_video.errors import LedgerUnavailable
 from prefect_video.ledger import Ledger
 from prefect_video.ledger.records import WorkKind, WorkTimes
 from prefect_video.ledger.tables import generations
+from prefect_video.polling.latency import LearnedTimes
 from prefect_video.shots import Shot
-from prefect_video.waiting.learned import LearnedTimes
 from tests.ledger.samples import a_generation, fingerprint_of, submit_one
 
 SHOT = Shot(id="shot", prompt="a cat", duration=5)

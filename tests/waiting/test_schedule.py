@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from prefect_video.generations import Generation, Status
 from prefect_video.ledger.records import WorkTimes
-from prefect_video.waiting.schedule import Expectation, PollSchedule, expect
+from prefect_video.polling.schedule import Expectation, PollSchedule, expect
 
 SCHEDULE = PollSchedule()
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from prefect_video.ledger import priorities
-from prefect_video.waiting.turns import Turns
+from prefect_video.ledger import account_limits as priorities
+from prefect_video.limits.priority_semaphore import Turns
 
 
 @asynccontextmanager

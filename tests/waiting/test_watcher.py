@@ -21,8 +21,8 @@ from prefect_video.errors import (
     UnreadableAnswer,
 )
 from prefect_video.generations import Generation, Status
-from prefect_video.waiting.schedule import Expectation
-from prefect_video.waiting.watcher import Watcher
+from prefect_video.polling.poller import Watcher
+from prefect_video.polling.schedule import Expectation
 from tests.waiting.fakes import FakeProvider, Job
 from tests.waiting.virtual_time import now, run
 

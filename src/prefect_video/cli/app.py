@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Group
 
 from prefect_video import __version__
 from prefect_video._crash_trace import enable_crash_trace
-from prefect_video.cli.answers import (
+from prefect_video.cli.output import (
     INTERRUPTED,
     INVALID,
     REPORT_COMMANDS,
@@ -28,7 +28,7 @@ from prefect_video.cli.answers import (
     say,
     status_of,
 )
-from prefect_video.cli.first_minute import PrefectUnavailable, quiet_libraries
+from prefect_video.cli.prefect_startup import PrefectUnavailable, quiet_libraries
 from prefect_video.errors import VideoError
 
 _HELP = """Prompts in, stored videos out: every generation is paid once, checked and kept.
@@ -80,9 +80,11 @@ def build_app(*, summaries: bool = True) -> App:
         for name, (place, summary) in commands.items():
             app.command(f"prefect_video.cli.{place}", name=name, group=group, help=summary if summaries else None)
     ledger = App(name="ledger", help="Create, upgrade, check and recover the ledger's database.", group=group)
-    ledger.command("prefect_video.cli.ledgers:upgrade", name="upgrade", help="Create or upgrade its tables.")
-    ledger.command("prefect_video.cli.ledgers:check", name="check", help="Prove that it can be used.")
-    ledger.command("prefect_video.cli.ledgers:recover", name="recover", help="Add what a backup lacks. Pays nothing.")
+    ledger.command("prefect_video.cli.commands.ledger:upgrade", name="upgrade", help="Create or upgrade its tables.")
+    ledger.command("prefect_video.cli.commands.ledger:check", name="check", help="Prove that it can be used.")
+    ledger.command(
+        "prefect_video.cli.commands.ledger:recover", name="recover", help="Add what a backup lacks. Pays nothing."
+    )
     app.command(ledger)
     app["--help"].group = app["--version"].group = Group.create_ordered("Options")
     return app

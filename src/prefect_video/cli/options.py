@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_video.ledger.locations import URL_VARIABLE, default_ledger_url, parse_location
+from prefect_video.ledger.urls import URL_VARIABLE, default_ledger_url, parse_location
 from prefect_video.session.refs import StudioRef, names_ledger_block
 from prefect_video.shots import Project
 

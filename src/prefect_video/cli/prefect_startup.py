@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
-from prefect_video.cli.answers import one_line, say
+from prefect_video.cli.output import one_line, say
 
 STARTUP_SETTINGS: Final = {
     # In an empty home the embedded server migrates its database first; Prefect itself gives up after 20 s.

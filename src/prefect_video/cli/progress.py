@@ -15,7 +15,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from prefect_video.cli.answers import err, safe, table, usd
+from prefect_video.cli.output import err, safe, table, usd
 from prefect_video.ledger import Entry
 from prefect_video.pipeline.plan import Plan
 from prefect_video.session.refs import observing

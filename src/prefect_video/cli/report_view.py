@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from prefect_video.cli.answers import DONE, FAILED, OVER_BUDGET, out, place, safe, say, table, usd
+from prefect_video.cli.output import DONE, FAILED, OVER_BUDGET, out, place, safe, say, table, usd
 from prefect_video.ledger import command_line
 from prefect_video.pipeline.reports import ProjectReport, ShotStatus
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
-from prefect_video.cli.first_minute import connect
+from prefect_video.cli.prefect_startup import connect
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Entry, Ledger, command_line
 from prefect_video.session.refs import StudioRef, names_ledger_block, open_session
@@ -63,7 +63,7 @@ async def open_ledger(name: str | None) -> AsyncIterator[Ledger]:
             yield ledger
         return
     await asyncio.to_thread(connect)
-    from prefect_video.tasks.studios import open_ledger as open_block
+    from prefect_video.tasks.sessions import open_ledger as open_block
 
     async with open_block(name) as ledger:
         yield ledger

@@ -8,8 +8,8 @@ from typing import Final
 
 import httpx
 
-from prefect_video.certificates import trusted_certificates
-from prefect_video.links import redact
+from prefect_video._tls import trusted_certificates
+from prefect_video.downloads.url_safety import redact
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Final
 
 import httpx
 
+from prefect_video.downloads.partial_file import Version
+from prefect_video.downloads.url_safety import CheckedLink, LinkPolicy, redact, resolve
 from prefect_video.errors import BrokenDownload, LinkExpired, LinkRefused
-from prefect_video.links import CheckedLink, LinkPolicy, redact, resolve
-from prefect_video.storage.spool import Version
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 # S3 and its likes answer 400 or 403 to a link whose time has run out; others 401, 404 or 410.

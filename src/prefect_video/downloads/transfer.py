@@ -13,14 +13,14 @@ from typing import Final, NoReturn
 import httpx
 import tenacity
 
+from prefect_video._shield import run_in_thread
+from prefect_video.downloads.client import DEFAULT_SETTINGS, DownloadSettings, open_download_client
+from prefect_video.downloads.http_responses import check_answer, first_byte, follow, version_of
+from prefect_video.downloads.media import Media
+from prefect_video.downloads.partial_file import Spool, Version
+from prefect_video.downloads.url_safety import LinkPolicy, origin, redact
 from prefect_video.errors import BrokenDownload, DownloadError, LinkExpired, LinkRefused
-from prefect_video.links import LinkPolicy, origin, redact
-from prefect_video.media import Media
 from prefect_video.retry_policy import is_retryable, retrying
-from prefect_video.storage.answers import check_answer, first_byte, follow, version_of
-from prefect_video.storage.download_client import DEFAULT_SETTINGS, DownloadSettings, open_download_client
-from prefect_video.storage.spool import Spool, Version
-from prefect_video.unbroken import run_in_thread
 
 __all__ = [
     "DownloadSettings",

@@ -13,10 +13,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from prefect_video._crash_trace import enable_crash_trace
-from prefect_video.emulator.faults import load_faults
-from prefect_video.emulator.journal import JournalError
+from prefect_video.emulator.faults.rules import load_faults
 from prefect_video.emulator.server import Addresses, serve
 from prefect_video.emulator.settings import EmulatorSettings
+from prefect_video.emulator.state_store import JournalError
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> EmulatorSettings:

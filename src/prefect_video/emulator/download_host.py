@@ -15,13 +15,13 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from prefect_video.emulator.engine import Engine
-from prefect_video.emulator.faults import FaultRule
-from prefect_video.emulator.gate import pass_gate
+from prefect_video.emulator.errors import Refusal
+from prefect_video.emulator.faults.injection import pass_gate
+from prefect_video.emulator.faults.rules import FaultRule
 from prefect_video.emulator.generation import Generation
-from prefect_video.emulator.links import LinkSigner
-from prefect_video.emulator.refusal import Refusal
+from prefect_video.emulator.rendering.spec import Clip
 from prefect_video.emulator.routes import route
-from prefect_video.emulator.spec import Clip
+from prefect_video.emulator.signed_urls import LinkSigner
 
 
 class ClipResponse(FileResponse):

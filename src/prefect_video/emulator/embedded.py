@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from prefect_video.emulator.in_thread import Emulator
-from prefect_video.emulator.journal import JournalError
 from prefect_video.emulator.settings import EmulatorSettings
+from prefect_video.emulator.state_store import JournalError
+from prefect_video.emulator.threaded import Emulator
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.base import Account
-from prefect_video.providers.sora import SoraProvider
+from prefect_video.providers.sora.provider import SoraProvider
 
 logger = logging.getLogger(__name__)
 

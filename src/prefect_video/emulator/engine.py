@@ -12,18 +12,18 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
 
-from prefect_video.emulator.accounts import Accounts
-from prefect_video.emulator.agenda import Agenda
-from prefect_video.emulator.books import Books
-from prefect_video.emulator.clips import ClipLibrary
-from prefect_video.emulator.echo import echo_prompt
-from prefect_video.emulator.faults import FaultBoard
+from prefect_video.emulator.api_keys import Accounts
+from prefect_video.emulator.dialects.echo import echo_prompt
+from prefect_video.emulator.errors import Refusal
+from prefect_video.emulator.faults.rules import FaultBoard
 from prefect_video.emulator.generation import Failure, Generation, GenerationIndex, Order, Status, cost_usd
-from prefect_video.emulator.journal import Journal, JournalError
-from prefect_video.emulator.refusal import Refusal
+from prefect_video.emulator.rendering.clips import ClipLibrary
+from prefect_video.emulator.rendering.spec import Clip
+from prefect_video.emulator.scheduler import Agenda
 from prefect_video.emulator.settings import EmulatorSettings
-from prefect_video.emulator.spec import Clip
+from prefect_video.emulator.state_store import Journal, JournalError
 from prefect_video.emulator.timing import QUEUED_SHARE, WorkDistribution
+from prefect_video.emulator.usage import Books
 
 logger = logging.getLogger("prefect_video.emulator")
 

@@ -21,15 +21,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount
 
-from prefect_video.emulator import admin, fal, openai, openrouter, replicate, sora
-from prefect_video.emulator.clips import ClipLibrary
-from prefect_video.emulator.download import DownloadHost
+from prefect_video.emulator import admin
+from prefect_video.emulator.dialects import fal, openrouter, replicate, sora
+from prefect_video.emulator.dialects.openai import routes as openai
+from prefect_video.emulator.download_host import DownloadHost
 from prefect_video.emulator.engine import Engine
-from prefect_video.emulator.journal import Journal, MemoryJournal, SqliteJournal
-from prefect_video.emulator.links import LinkSigner
-from prefect_video.emulator.misbehaviour import ReachableProtocol
+from prefect_video.emulator.faults.broken_responses import ReachableProtocol
+from prefect_video.emulator.rendering.clips import ClipLibrary
 from prefect_video.emulator.settings import EmulatorSettings
-from prefect_video.emulator.webhooks import Courier, Speaker
+from prefect_video.emulator.signed_urls import LinkSigner
+from prefect_video.emulator.state_store import Journal, MemoryJournal, SqliteJournal
+from prefect_video.emulator.webhook_sender import Courier, Speaker
 
 BACKLOG = 2048
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from prefect_video._dedicated_thread import DedicatedThread
-from prefect_video.emulator.books import Line
 from prefect_video.emulator.generation import Generation
+from prefect_video.emulator.usage import Line
 
 Result = TypeVar("Result")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from prefect_video.emulator.faults import FaultRule, parse_faults
+from prefect_video.emulator.faults.rules import FaultRule, parse_faults
 from prefect_video.emulator.server import Running, running
 from prefect_video.emulator.settings import EmulatorSettings
 

@@ -13,10 +13,10 @@ from typing import Protocol
 
 import httpx
 
-from prefect_video.certificates import trusted_certificates
+from prefect_video._tls import trusted_certificates
 from prefect_video.emulator.engine import Engine
-from prefect_video.emulator.faults import FaultRule
-from prefect_video.emulator.gate import pause
+from prefect_video.emulator.faults.injection import pause
+from prefect_video.emulator.faults.rules import FaultRule
 from prefect_video.emulator.generation import Generation, Status
 
 logger = logging.getLogger("prefect_video.emulator")

@@ -2,7 +2,6 @@
 
 from prefect_video.ledger.hold_reasons import HoldReason, command_line, hold_message
 from prefect_video.ledger.ledger import Ledger
-from prefect_video.ledger.locations import default_ledger_url
 from prefect_video.ledger.records import (
     OCCUPYING,
     TRANSITIONS,
@@ -20,6 +19,7 @@ from prefect_video.ledger.records import (
     State,
     Step,
 )
+from prefect_video.ledger.urls import default_ledger_url
 
 __all__ = [
     "OCCUPYING",

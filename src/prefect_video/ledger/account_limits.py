@@ -15,12 +15,25 @@ from sqlalchemy import and_, func, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from prefect_video.ledger.priorities import rank
 from prefect_video.ledger.records import OCCUPYING, Entry, Standing, State
 from prefect_video.ledger.tables import accounts, generations
 from prefect_video.ledger.transitions import Transitions
 
 logger = logging.getLogger(__name__)
+
+AGEING_SECONDS: Final = 600.0
+"""Whoever has waited this much longer than another makes up for one step of priority."""
+
+
+def rank(priority: int, since: float) -> float:
+    """Where somebody stands in a queue: the lower, the sooner.
+
+    Args:
+        priority: Steps above normal, or below.
+        since: When the wait began, in seconds by the queue's clock.
+    """
+    return since - priority * AGEING_SECONDS
+
 
 CREEP_SECONDS: Final = 30.0
 """How long after a 429 one more slot is tried."""

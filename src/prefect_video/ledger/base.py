@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.errors import LedgerError
 from prefect_video.ledger.database import Database
-from prefect_video.ledger.owners import Owner
+from prefect_video.ledger.leases import Owner
 from prefect_video.ledger.records import Entry, State
 from prefect_video.ledger.tables import ENTRIES, entry_of, generations, history
 

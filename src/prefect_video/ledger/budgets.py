@@ -6,14 +6,66 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy import ColumnElement, Integer, String, and_, case, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from prefect_video.ledger.amounts import amount_of, count, counted, reserved_usd, spent_usd, usd
-from prefect_video.ledger.records import Budget, BudgetStanding, Intent, State
+from prefect_video.ledger.base import LedgerPart
+from prefect_video.ledger.records import Budget, BudgetStanding, Intent, Spend, State
 from prefect_video.ledger.tables import generations, rounded
+
+_RESERVED: Final = (State.RESERVED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED)
+_SPENT: Final = (
+    State.COMPLETED,
+    State.STORED,
+    State.FAILED,
+    State.CANCELLED,
+    State.EXPIRED,
+    State.LOST,
+)
+_cost: Final = func.coalesce(generations.c.actual_usd, generations.c.reserved_usd)
+_ended_free: Final = and_(
+    generations.c.state.in_((State.FAILED, State.CANCELLED)),
+    func.coalesce(generations.c.actual_usd, Decimal(1)) == Decimal(0),
+)
+
+spent_usd: Final[ColumnElement[Decimal | None]] = func.sum(case((generations.c.state.in_(_SPENT), _cost), else_=None))
+"""Sum of what was paid; the reserved amount stands in where no cost was told."""
+
+assumed_usd: Final[ColumnElement[Decimal | None]] = func.sum(
+    case(
+        (and_(generations.c.state.in_(_SPENT), generations.c.actual_usd.is_(None)), generations.c.reserved_usd),
+        else_=None,
+    )
+)
+"""The part of it that no provider has told: what was reserved counts as paid."""
+
+reserved_usd: Final[ColumnElement[Decimal | None]] = func.sum(
+    case((generations.c.state.in_(_RESERVED), _cost), else_=None)
+)
+"""Sum of what is set aside for generations under way."""
+
+counted: Final[ColumnElement[bool]] = and_(generations.c.state != State.RELEASED, ~_ended_free)
+"""Whether a row is a video that was or may be paid for."""
+
+
+def count(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    """How many rows of a group meet a condition."""
+    return func.coalesce(func.sum(case((condition, literal(1, Integer)), else_=literal(0, Integer)), type_=Integer), 0)
+
+
+def usd(amount: Decimal) -> str:
+    """An amount for people: two decimals, more only where needed, such as `$2.40` or `$0.0125`."""
+    digits = f"{amount:.6f}".rstrip("0")
+    whole, _, cents = digits.partition(".")
+    return f"${whole}.{cents.ljust(2, '0')}"
+
+
+def amount_of(value: Any) -> Decimal:
+    """A sum that may be over no rows at all."""
+    return value if value is not None else Decimal(0)
+
 
 WARN_FROM: Final = Decimal("0.8")
 
@@ -174,3 +226,67 @@ def _key(budget: Budget, intent: Intent) -> str:
 
 def _videos(number: int) -> str:
     return "1 video" if number == 1 else f"{number} videos"
+
+
+Grouping = Literal["month", "project", "account", "model", "day"]
+
+_PERIODS: Final = {"month": ("YYYY-MM", 7), "day": ("YYYY-MM-DD", 10)}
+_unpriced: Final = and_(counted, generations.c.actual_usd.is_(None), generations.c.reserved_usd.is_(None))
+
+
+class Book(LedgerPart):
+    """Sums over the ledger."""
+
+    async def spend(self, *, by: Grouping, project: str | None = None, since: datetime | None = None) -> list[Spend]:
+        """What was spent and is reserved, by the value of a grouping, in order of that value.
+
+        Months and days are those (UTC) in which the generation was reserved, as budgets count them.
+        """
+        key = self._key(by)
+        conditions: list[ColumnElement[bool]] = [generations.c.state != State.RELEASED]
+        if project is not None:
+            conditions.append(generations.c.project == project)
+        if since is not None:
+            conditions.append(generations.c.created_at >= since)
+        query = (
+            select(
+                key.label("key"),
+                count(counted).label("videos"),
+                count(generations.c.state == State.STORED).label("stored"),
+                spent_usd.label("spent_usd"),
+                assumed_usd.label("assumed_usd"),
+                reserved_usd.label("reserved_usd"),
+                count(_unpriced).label("unpriced"),
+            )
+            .where(*conditions)
+            .group_by("key")
+            .order_by("key")
+        )
+        async with self._database.reading() as connection:
+            return [
+                Spend(
+                    key=row.key,
+                    videos=row.videos,
+                    stored=row.stored,
+                    spent_usd=amount_of(row.spent_usd),
+                    assumed_usd=amount_of(row.assumed_usd),
+                    reserved_usd=amount_of(row.reserved_usd),
+                    unpriced=row.unpriced,
+                )
+                for row in await connection.execute(query)
+            ]
+
+    async def budget_standing(self, budgets: Sequence[Budget], *, project: str, account: str) -> list[BudgetStanding]:
+        """How much of each budget is used up, for a project and an account."""
+        now = datetime.now(UTC)
+        keys = {"project": project, "account": account, "plan": account, "month": ""}
+        async with self._database.reading() as connection:
+            return [await read_standing(connection, budget, keys[budget.scope], now) for budget in budgets]
+
+    def _key(self, by: Grouping) -> ColumnElement[Any]:
+        if by not in _PERIODS:
+            return generations.c[by]
+        pattern, length = _PERIODS[by]
+        if self._database.is_sqlite:
+            return func.substr(generations.c.created_at, 1, length, type_=String)
+        return func.to_char(func.timezone("UTC", generations.c.created_at), pattern, type_=String)

@@ -10,7 +10,7 @@ import os
 
 from prefect_video.errors import LedgerFileUnsafe
 from prefect_video.ledger.hold_reasons import command_line
-from prefect_video.ledger.locations import Location
+from prefect_video.ledger.urls import Location
 
 
 class FileIdentity:

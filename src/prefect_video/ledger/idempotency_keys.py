@@ -8,7 +8,7 @@ from sqlalchemy import and_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from prefect_video.errors import IdempotencyKeyReused
-from prefect_video.ledger.part import LedgerPart
+from prefect_video.ledger.base import LedgerPart
 from prefect_video.ledger.tables import idempotency_keys
 
 

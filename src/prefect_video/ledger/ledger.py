@@ -5,22 +5,21 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from prefect_video._shield import to_its_end
 from prefect_video.ledger import schema
-from prefect_video.ledger.accounts import Accounts
-from prefect_video.ledger.book import Book
-from prefect_video.ledger.changes import Changes, changes_of
+from prefect_video.ledger.account_limits import Accounts
+from prefect_video.ledger.budgets import Book
+from prefect_video.ledger.change_feed import Changes, changes_of
 from prefect_video.ledger.database import Database
-from prefect_video.ledger.events import WebhookEvents
 from prefect_video.ledger.idempotency_keys import IdempotencyKeys
-from prefect_video.ledger.locations import default_ledger_url, parse_location
-from prefect_video.ledger.owners import Owner
-from prefect_video.ledger.queries import Queries
+from prefect_video.ledger.leases import Owner
+from prefect_video.ledger.prompt_reviews import Review
+from prefect_video.ledger.queries import Queries, Timings
 from prefect_video.ledger.recovery import Recoveries, read_identity
-from prefect_video.ledger.review import Review
 from prefect_video.ledger.store_identities import StoreIdentities
-from prefect_video.ledger.strays import Strays
-from prefect_video.ledger.timings import Timings
-from prefect_video.unbroken import to_its_end
+from prefect_video.ledger.transitions import Strays
+from prefect_video.ledger.urls import default_ledger_url, parse_location
+from prefect_video.ledger.webhook_events import WebhookEvents
 
 LEASE_SECONDS = 30.0
 

@@ -10,8 +10,8 @@ from typing import Final
 from sqlalchemy import delete, insert, or_, select
 
 from prefect_video.errors import GenerationBlocked, PolicyRefused, PromptScreened, VideoError
+from prefect_video.ledger.base import LedgerPart, chunks
 from prefect_video.ledger.claims import row_of
-from prefect_video.ledger.part import LedgerPart, chunks
 from prefect_video.ledger.records import Entry, Intent, State
 from prefect_video.ledger.tables import (
     ENTRIES,

@@ -2,17 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from statistics import quantiles
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select
+from sqlalchemy import ColumnElement, and_, bindparam, delete, func, insert, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.assets import Asset
-from prefect_video.ledger.lookup import answer, key_of, read_existing, read_stored
-from prefect_video.ledger.part import BY_ID, LedgerPart, chunks, no_such_entry
-from prefect_video.ledger.records import OCCUPYING, UNFINISHED, Entry, Intent, State, Step
+from prefect_video.ledger.base import BY_ID, LedgerPart, chunks, no_such_entry
+from prefect_video.ledger.records import OCCUPYING, UNFINISHED, Entry, Intent, State, Step, WorkKind, WorkTimes
 from prefect_video.ledger.tables import ENTRIES, copies, entry_of, generations, history
+
+Key = tuple[str, str]
+"""Environment and fingerprint: of what there may be only one under way."""
+
+_ENDED = (State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST)
+
+
+def key_of(item: Intent | Entry) -> Key:
+    """What must be single."""
+    return item.environment, item.fingerprint
+
+
+async def read_unfinished(connection: AsyncConnection, keys: Iterable[Key]) -> dict[Key, Entry]:
+    """The row under way for each key that has one."""
+    found = await _read(connection, keys, generations.c.state.in_(UNFINISHED))
+    return {key_of(entry): entry for entry in found}
+
+
+async def read_finished(connection: AsyncConnection, intents: Collection[Intent]) -> dict[Key, list[Entry]]:
+    """What exists for each intent; newest first.
+
+    That is: stored rows, what ended without a video in its own flow run, and what did so and waits for a human.
+    """
+    runs = {intent.flow_run_id for intent in intents if intent.flow_run_id is not None}
+    matters = or_(generations.c.flow_run_id.in_(runs), generations.c.attention.is_not(None))
+    ended = and_(generations.c.state.in_(_ENDED), matters)
+    wanted = or_(generations.c.state == State.STORED, ended)
+    finished: dict[Key, list[Entry]] = {}
+    for entry in await _read(connection, (key_of(intent) for intent in intents), wanted):
+        finished.setdefault(key_of(entry), []).append(entry)
+    for entries in finished.values():
+        entries.sort(key=lambda entry: entry.stored_at or entry.created_at, reverse=True)
+    return finished
+
+
+async def read_stored(connection: AsyncConnection, keys: Iterable[Key], since: datetime | None) -> dict[Key, Entry]:
+    """The newest stored row for each key that has one."""
+    wanted = generations.c.state == State.STORED
+    if since is not None:
+        wanted = and_(wanted, generations.c.stored_at >= since)
+    found = await _read(connection, keys, wanted)
+    found.sort(key=lambda entry: entry.stored_at or entry.created_at)
+    return {key_of(entry): entry for entry in found}
+
+
+async def read_existing(connection: AsyncConnection, intents: Iterable[Intent]) -> dict[Key, list[Entry]]:
+    """What stands in the way of buying each intent, newest first: stored, under way, or waiting for a human."""
+    standing = or_(generations.c.state.in_((*UNFINISHED, State.STORED)), generations.c.attention.is_not(None))
+    existing: dict[Key, list[Entry]] = {}
+    for entry in await _read(connection, map(key_of, intents), standing):
+        existing.setdefault(key_of(entry), []).append(entry)
+    for entries in existing.values():
+        entries.sort(key=lambda entry: entry.stored_at or entry.created_at, reverse=True)
+    return existing
+
+
+def answer(entries: Sequence[Entry], intent: Intent, now: datetime) -> Entry | None:
+    """The row that a claim of an intent would be answered with, were it claimed now; None when it would be bought."""
+    under_way = (entry for entry in entries if entry.state in UNFINISHED)
+    return next(under_way, None) or usable(entries, intent, now) or held(entries)
+
+
+def usable(entries: Iterable[Entry], intent: Intent, now: datetime) -> Entry | None:
+    """The newest stored row that answers an intent; what its own flow run stored always does."""
+    oldest = None if intent.ttl_seconds is None else now - timedelta(seconds=intent.ttl_seconds)
+    for entry in entries:
+        if entry.state is not State.STORED or entry.stored_at is None:
+            continue
+        of_this_run = intent.flow_run_id is not None and entry.flow_run_id == intent.flow_run_id
+        if of_this_run or (not intent.refresh and (oldest is None or entry.stored_at >= oldest)):
+            return entry
+    return None
+
+
+def held(entries: Iterable[Entry]) -> Entry | None:
+    """The newest row that ended without a video and waits for a human; until then nothing is bought in its place."""
+    waiting = (entry for entry in entries if entry.state in _ENDED and entry.attention is not None)
+    return max(waiting, key=lambda entry: entry.created_at, default=None)
+
+
+def failures(entries: Iterable[Entry], intent: Intent) -> list[Entry]:
+    """The attempts of the intent's own flow run that ended without a video, newest first."""
+    return [
+        entry
+        for entry in entries
+        # A row that was stored and whose file is gone was no failed attempt.
+        if entry.state in _ENDED and entry.stored_at is None and entry.flow_run_id == intent.flow_run_id
+    ]
+
+
+async def _read(connection: AsyncConnection, keys: Iterable[Key], wanted: ColumnElement[bool]) -> list[Entry]:
+    by_environment: dict[str, list[str]] = {}
+    for environment, fingerprint in keys:
+        by_environment.setdefault(environment, []).append(fingerprint)
+    entries: list[Entry] = []
+    for environment, fingerprints in by_environment.items():
+        for some in chunks(fingerprints):
+            found = await connection.execute(
+                ENTRIES.where(generations.c.environment == environment, generations.c.fingerprint.in_(some), wanted)
+            )
+            entries.extend(entry_of(row) for row in found)
+    return entries
+
 
 _BY_GENERATION: Final = ENTRIES.where(
     generations.c.account == bindparam("at"), generations.c.generation_id == bindparam("sought")
@@ -206,3 +310,53 @@ class Queries(LedgerPart):
 
 def _equal(**wanted: Any) -> list[ColumnElement[bool]]:
     return [generations.c[name] == value for name, value in wanted.items() if value is not None]
+
+
+_FEWEST: Final = 5
+"""Fewer generations of a kind than this tell nothing."""
+_NEWEST: Final = 50
+"""More are not needed, and older ones tell of a provider that may have been slower, or of ends noticed late."""
+
+
+class Timings(LedgerPart):
+    """What past generations tell of those to come."""
+
+    async def work_times(
+        self, provider: str, *, window: timedelta = timedelta(days=30), at_most: int = 500
+    ) -> dict[WorkKind, WorkTimes]:
+        """Times from submit to completion of a provider's newest generations, by kind.
+
+        Args:
+            provider: Its name; all accounts count.
+            window: How far to look back.
+            at_most: How many generations to look at.
+
+        Returns:
+            The kinds of which there were enough to tell.
+        """
+        taken: dict[WorkKind, list[float]] = {}
+        columns = (generations.c.shot, generations.c.submitted_at, generations.c.completed_at)
+        # By time of creation, as there is an index on it: the walk ends at the newest few hundred.
+        newest = (
+            select(*columns)
+            .where(
+                generations.c.created_at >= datetime.now(UTC) - window,
+                generations.c.provider == provider,
+                generations.c.submitted_at.is_not(None),
+                generations.c.completed_at.is_not(None),
+            )
+            .order_by(generations.c.created_at.desc())
+            .limit(at_most)
+        )
+        async with self._database.reading() as connection:
+            for shot, submitted_at, completed_at in await connection.execute(newest):
+                seconds = (completed_at - submitted_at).total_seconds()
+                newest_of_kind = taken.setdefault(WorkKind(shot.model, shot.duration, shot.resolution), [])
+                if seconds > 0 and len(newest_of_kind) < _NEWEST:
+                    newest_of_kind.append(seconds)
+        return {kind: _times(seconds) for kind, seconds in taken.items() if len(seconds) >= _FEWEST}
+
+
+def _times(seconds: list[float]) -> WorkTimes:
+    tenths = quantiles(seconds, n=10, method="inclusive")
+    return WorkTimes(count=len(seconds), early_seconds=tenths[0], median_seconds=tenths[4], late_seconds=tenths[8])

@@ -8,10 +8,10 @@ from typing import Any, Final
 from sqlalchemy import insert, or_, select
 
 from prefect_video.errors import IllegalTransition, LedgerError
+from prefect_video.ledger.base import chunks
 from prefect_video.ledger.claims import Claims
 from prefect_video.ledger.database import Database
-from prefect_video.ledger.lookup import key_of, read_unfinished
-from prefect_video.ledger.part import chunks
+from prefect_video.ledger.queries import key_of, read_unfinished
 from prefect_video.ledger.records import UNFINISHED, Entry, State
 from prefect_video.ledger.tables import ENTRIES, copies, entry_of, generations, ledger_identity
 

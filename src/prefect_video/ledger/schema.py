@@ -10,11 +10,11 @@ from typing import Final
 
 from sqlalchemy import Connection, inspect, text
 
+from prefect_video._shield import run_in_thread
 from prefect_video.errors import LedgerOutdated, LedgerUnavailable
 from prefect_video.ledger.database import Database
-from prefect_video.ledger.filelocks import FileLock, acquire_if_free, new_lock
+from prefect_video.ledger.leases import FileLock, acquire_if_free, new_lock
 from prefect_video.ledger.tables import VERSION_TABLE
-from prefect_video.unbroken import run_in_thread
 
 REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 """Every revision in `migrations/versions`, oldest first; held here so that opening a ledger need not load them."""

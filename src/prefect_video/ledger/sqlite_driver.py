@@ -13,7 +13,7 @@ from typing import Any, Final, Self, TypeVar
 
 from prefect_video._dedicated_thread import DedicatedThread
 from prefect_video.ledger.file_identity import FileIdentity
-from prefect_video.ledger.locations import Location
+from prefect_video.ledger.urls import Location
 
 THREAD_NAME: Final = "ledger-sqlite"
 

@@ -10,7 +10,7 @@ from sqlalchemy import exists, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.assets import Asset
-from prefect_video.ledger.part import LedgerPart, chunks
+from prefect_video.ledger.base import LedgerPart, chunks
 from prefect_video.ledger.records import Entry, State
 from prefect_video.ledger.tables import ENTRIES, copies, entry_of, generations, stores
 

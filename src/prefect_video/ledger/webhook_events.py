@@ -10,7 +10,7 @@ from sqlalchemy import and_, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from prefect_video.generations import Generation
-from prefect_video.ledger.part import LedgerPart, chunks
+from prefect_video.ledger.base import LedgerPart, chunks
 from prefect_video.ledger.records import ReceivedEvent
 from prefect_video.ledger.tables import webhook_events
 

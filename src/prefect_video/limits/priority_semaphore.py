@@ -8,7 +8,7 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from prefect_video.ledger.priorities import rank
+from prefect_video.ledger.account_limits import rank
 
 
 class Turn:

@@ -23,7 +23,7 @@ from prefect_video.ledger import Entry, HoldReason, Intent, State, hold_message
 from prefect_video.ledger.claims import row_of
 from prefect_video.ledger.tables import entry_of_values
 from prefect_video.pipeline.reports import as_number
-from prefect_video.pipeline.steps.adoption import (
+from prefect_video.pipeline.steps.adopt import (
     StoredVideo,
     asset_where_it_lies,
     list_folder,
@@ -33,7 +33,7 @@ from prefect_video.pipeline.steps.adoption import (
 from prefect_video.pipeline.steps.labels import Labels
 from prefect_video.session.session import Studio
 from prefect_video.shots import Shot
-from prefect_video.storage.sidecars import LedgerReference, SidecarName
+from prefect_video.storage.publish import LedgerReference, SidecarName
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from prefect_video.durations import duration_hints
 from prefect_video.errors import BudgetExceeded
 from prefect_video.ledger import BudgetStanding, Entry, State
 from prefect_video.ledger.budgets import Limit
@@ -23,6 +22,7 @@ from prefect_video.pipeline.routing import (
 )
 from prefect_video.pipeline.steps.claim import ClaimOptions, project_budgets
 from prefect_video.pipeline.steps.store_check import check_store, find_flaws, require_single_flaw
+from prefect_video.providers.duration_advice import duration_hints
 from prefect_video.session.session import Studio
 from prefect_video.shots import Project
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from prefect_video._shield import to_its_end
 from prefect_video.assets import Asset
 from prefect_video.errors import (
     AuthenticationFailed,
@@ -23,7 +24,7 @@ from prefect_video.ledger import Claim, ClaimOutcome, Intent, State
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
 from prefect_video.pipeline.routing import Candidate, TakeRequest, build_take_requests, load_existing, sessions_of
 from prefect_video.pipeline.shot_run import DetachBarrier, DetachedShot, DetachToken, StepRunner, StoredShot, run_shot
-from prefect_video.pipeline.steps.adoption import adopt_stored
+from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.claim import (
     ClaimOptions,
     claim_shots,
@@ -34,7 +35,6 @@ from prefect_video.pipeline.steps.claim import (
 )
 from prefect_video.session.session import Studio
 from prefect_video.shots import Project, Shot
-from prefect_video.unbroken import to_its_end
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Final
 from prefect_video.errors import InvalidInput, Unsupported
 from prefect_video.ledger import Claim, Entry, Intent, Ledger, State
 from prefect_video.pipeline.steps.claim import ClaimOptions, build_intents, reference_digests
-from prefect_video.providers.fitting import adapt
+from prefect_video.providers.capabilities import adapt
 from prefect_video.session.session import Studio
 from prefect_video.shots import Fallback, Project, Shot
 

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from prefect_video._shield import to_its_end
 from prefect_video.assets import Asset
 from prefect_video.errors import (
     BudgetExceeded,
@@ -31,7 +32,6 @@ from prefect_video.pipeline.steps.poll import poll
 from prefect_video.pipeline.steps.store import store
 from prefect_video.pipeline.steps.submit import submit
 from prefect_video.session.session import SessionEvent, Studio
-from prefect_video.unbroken import to_its_end
 
 logger = logging.getLogger(__name__)
 

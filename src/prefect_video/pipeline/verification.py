@@ -25,8 +25,14 @@ from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import accept_store, check_store, describe_size
 from prefect_video.session.refs import OpenStudio, by_studio
 from prefect_video.storage import Store
-from prefect_video.storage.publishing import copy_video, publish_sidecar
-from prefect_video.storage.sidecars import LedgerReference, parse_sidecar, read_sidecar, sidecar_path
+from prefect_video.storage.publish import (
+    LedgerReference,
+    copy_video,
+    parse_sidecar,
+    publish_sidecar,
+    read_sidecar,
+    sidecar_path,
+)
 
 logger = logging.getLogger(__name__)
 

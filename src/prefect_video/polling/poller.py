@@ -11,11 +11,10 @@ from typing import Any, Final
 
 from prefect_video.errors import DeadlinePassed, NotFound, ProviderError
 from prefect_video.generations import Generation
+from prefect_video.polling.poll_queue import Agenda, OnChange, Watch
+from prefect_video.polling.schedule import Expectation, PollSchedule
+from prefect_video.polling.status_requests import Inquiry, denied_seconds, lost, may_pass
 from prefect_video.providers.base import Provider
-from prefect_video.waiting.agenda import Agenda
-from prefect_video.waiting.inquiry import Inquiry, denied_seconds, lost, may_pass
-from prefect_video.waiting.schedule import Expectation, PollSchedule
-from prefect_video.waiting.watch import OnChange, Watch
 
 __all__ = ["OnChange", "Watcher", "may_pass"]
 

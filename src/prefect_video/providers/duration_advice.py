@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Final, Literal
 
 from prefect_video.errors import InvalidInput
-from prefect_video.providers.prices import usd_for
+from prefect_video.providers.pricing import usd_for
 from prefect_video.shots import Shot
 
 ContentType = Literal["product", "broll", "establishing", "abstract"]

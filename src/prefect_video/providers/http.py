@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import tenacity
 
-from prefect_video.certificates import trusted_certificates
+from prefect_video._tls import trusted_certificates
 from prefect_video.errors import (
     GenerationEnded,
     InvalidInput,
@@ -28,7 +28,7 @@ from prefect_video.errors import (
     SubmitUnknown,
     UnreadableAnswer,
 )
-from prefect_video.http_bodies import (
+from prefect_video.providers.http_bodies import (
     ACCEPTED_ENCODINGS,
     LONGEST_LOOK_SECONDS,
     LONGEST_WAIT_SECONDS,

@@ -11,17 +11,17 @@ from typing import ClassVar, Final
 
 import httpx
 
-from prefect_video.downloads import VideoSource
+from prefect_video.downloads.transfer import VideoSource
+from prefect_video.downloads.url_safety import origin
 from prefect_video.errors import LinkRefused, NotFound, ProviderError, RequestRefused
 from prefect_video.generations import Generation, Status
-from prefect_video.http import ApiClient, HttpSettings, check_endpoint, check_key
-from prefect_video.links import origin
 from prefect_video.providers.base import Account, Capabilities, link_source
+from prefect_video.providers.capabilities import check_fit
 from prefect_video.providers.clocks import ClockReading, ProviderClock
-from prefect_video.providers.fitting import check_fit
+from prefect_video.providers.http import ApiClient, HttpSettings, check_endpoint, check_key
 from prefect_video.providers.matching import Match, Search, find_unclaimed, match_prompt
 from prefect_video.providers.pages import Cursor, ListPage, iterate_generations
-from prefect_video.providers.prices import listed_usd
+from prefect_video.providers.pricing import listed_usd
 from prefect_video.shots import Shot
 
 PAGE_SIZE: Final = 100

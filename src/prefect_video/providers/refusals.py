@@ -13,8 +13,8 @@ from typing import Any, Final
 import httpx
 
 from prefect_video.errors import PolicyRefused, ProviderError, RequestRefused
-from prefect_video.providers.answers import json_of, kind_of, refusal
 from prefect_video.providers.moderation import is_moderation
+from prefect_video.providers.responses import json_of, kind_of, refusal
 
 _MAY_BE_MODERATION: Final = frozenset({400, 403, 422})
 

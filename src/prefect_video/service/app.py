@@ -18,16 +18,16 @@ from prefect_video._crash_trace import enable_crash_trace
 from prefect_video.errors import LedgerError
 from prefect_video.ledger import Entry, ReceivedEvent, State
 from prefect_video.pipeline.collect import finish
-from prefect_video.service.accounts import Accounts, open_accounts
-from prefect_video.service.announcing import Announce, open_announcer, outcome_of
-from prefect_video.service.handling import handle
-from prefect_video.service.inbox import Inbox
-from prefect_video.service.job_routes import job_routes
-from prefect_video.service.jobs import Jobs
+from prefect_video.service.jobs.routes import job_routes
+from prefect_video.service.jobs.service import Jobs
 from prefect_video.service.metrics import CONTENT_TYPE, Metrics
+from prefect_video.service.prefect_events import Announce, open_announcer, outcome_of
+from prefect_video.service.sessions import Accounts, open_accounts
 from prefect_video.service.settings import ServiceSettings
-from prefect_video.service.webhooks import Receiver, webhook_routes
-from prefect_video.service.workers import Workers
+from prefect_video.service.webhooks.handler import handle
+from prefect_video.service.webhooks.inbox import Inbox
+from prefect_video.service.webhooks.routes import Receiver, webhook_routes
+from prefect_video.service.webhooks.workers import Workers
 from prefect_video.session.session import Studio
 
 logger = logging.getLogger(__name__)

@@ -81,7 +81,7 @@ async def open_accounts(settings: ServiceSettings) -> AsyncIterator[Accounts]:
             ref = StudioRef.of(name, settings.store, settings.ledger)
             if ref.names_blocks:
                 # Prefect takes seconds to import and is not needed without blocks.
-                from prefect_video.tasks.studios import open_studio
+                from prefect_video.tasks.sessions import open_studio
 
                 studios.append(await stack.enter_async_context(open_studio(ref)))
             else:

@@ -1,7 +1,7 @@
 """Studios by reference: what a run needs, named by words that may be stored and logged.
 
 A `StudioRef` holds names, never secrets: `sora`, `emulator`, a store's URL, a ledger's file. Names of the kind
-`block-type/block-name` stand for saved blocks, which are loaded in `prefect_video.tasks.studios`; all others are
+`block-type/block-name` stand for saved blocks, which are loaded in `prefect_video.tasks.sessions`; all others are
 opened here, without an orchestrator.
 """
 

@@ -15,23 +15,22 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from prefect_video.downloads import open_download_client
+from prefect_video._shield import to_its_end
+from prefect_video.downloads.transfer import open_download_client
+from prefect_video.downloads.url_safety import LinkPolicy
 from prefect_video.ledger import Budget, Entry, Ledger, Standing
-from prefect_video.links import LinkPolicy
+from prefect_video.limits.circuit_breaker import Breaker, GuardedProvider
+from prefect_video.limits.priority_semaphore import Turns
+from prefect_video.limits.prompt_screen import PromptScreen
+from prefect_video.limits.rate_limiter import Pace
+from prefect_video.polling.job_watcher import RowWatch
+from prefect_video.polling.latency import LearnedTimes
+from prefect_video.polling.poller import Watcher
 from prefect_video.providers.access import AccessCheck
 from prefect_video.providers.base import Provider
-from prefect_video.screening import PromptScreen
 from prefect_video.session.fresh_generations import FreshGenerations
 from prefect_video.session.settings import StudioSettings
 from prefect_video.storage import Store
-from prefect_video.unbroken import to_its_end
-from prefect_video.waiting.breaker import Breaker
-from prefect_video.waiting.guarded import GuardedProvider
-from prefect_video.waiting.learned import LearnedTimes
-from prefect_video.waiting.pace import Pace
-from prefect_video.waiting.rows import RowWatch
-from prefect_video.waiting.turns import Turns
-from prefect_video.waiting.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 

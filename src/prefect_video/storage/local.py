@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from prefect_video._shield import run_in_thread, to_its_end
 from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.storage.base import STALE_SECONDS, StoredFile, checked_path
 from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marker
-from prefect_video.unbroken import run_in_thread, to_its_end
 
 _CHUNK_BYTES: Final = 2**20
 _BATCH_FILES: Final = 1000

@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
+from prefect_video._shield import run_in_thread
 from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.storage.base import STALE_SECONDS, StoredFile, checked_path, guess_content_type
 from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marker
+from prefect_video.storage.s3_client import S3Options, S3Session
 from prefect_video.storage.s3_errors import is_forbidden, is_missing, is_taken, no_bucket, not_supported, translated
-from prefect_video.storage.s3_session import S3Options, S3Session
 from prefect_video.storage.s3_upload import upload_file
-from prefect_video.unbroken import run_in_thread
 
 _LIST_FROM: Final = 20
 _HEADS_AT_ONCE: Final = 16

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from prefect_video._shield import to_its_end
 from prefect_video.errors import StoreError
 from prefect_video.storage.s3_errors import is_upload_gone
-from prefect_video.unbroken import to_its_end
 
 _log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from prefect_video.downloads.media import probe
 from prefect_video.emulator import Emulator
-from prefect_video.emulator.openai_words import wrapped_id
-from prefect_video.media import probe
-from prefect_video.providers.openai_jobs import native_id
+from prefect_video.emulator.dialects.openai.responses import wrapped_id
+from prefect_video.providers.openai.responses import native_id
 
 
 @pytest.fixture(scope="module")

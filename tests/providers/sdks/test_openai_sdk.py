@@ -11,9 +11,9 @@ import openai
 import pytest
 from openai import OpenAI
 
+from prefect_video.downloads.media import probe
 from prefect_video.emulator import Emulator
-from prefect_video.media import probe
-from prefect_video.providers.openai import OpenAIProvider
+from prefect_video.providers.openai.provider import OpenAIProvider
 from prefect_video.shots import Shot
 from tests.emulator.receiver import Receiver
 

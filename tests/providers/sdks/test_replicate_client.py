@@ -71,7 +71,7 @@ def test_cancel_and_list() -> None:
 
 
 def test_pages(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_video.emulator.replicate.PAGE_SIZE", 2)
+    monkeypatch.setattr("prefect_video.emulator.dialects.replicate.PAGE_SIZE", 2)
     made = [client.predictions.create(model="emulator/video", input=INPUT).id for _ in range(3)]
     first = client.predictions.list()
     second = client.predictions.list(first.next)

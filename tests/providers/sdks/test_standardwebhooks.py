@@ -15,8 +15,8 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from prefect_video.emulator import Emulator
 from prefect_video.errors import InvalidInput
-from prefect_video.providers import standard_webhooks
-from prefect_video.providers.openai import OpenAIProvider
+from prefect_video.providers import webhook_signatures as standard_webhooks
+from prefect_video.providers.openai.provider import OpenAIProvider
 from prefect_video.shots import Shot
 from tests.emulator.receiver import Receiver
 

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from prefect_video.cli.answers import DONE, FAILED, out, print_json, safe, table
-from prefect_video.cli.books import public_entry
+from prefect_video.cli.commands.jobs import public_entry
 from prefect_video.cli.options import JsonFlag, LedgerOption, ProjectName, ledger_name
-from prefect_video.cli.studios import find_entry, open_ledger, open_studio, run_async
+from prefect_video.cli.output import DONE, FAILED, out, print_json, safe, table
+from prefect_video.cli.sessions import find_entry, open_ledger, open_studio, run_async
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Entry
 from prefect_video.pipeline.cancel import Cancelled, cancel_rows

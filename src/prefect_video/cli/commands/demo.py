@@ -10,7 +10,10 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from prefect_video.cli.answers import (
+from prefect_video.cli.commands.run import Wanted, produce
+from prefect_video.cli.html_report import write_manifest, write_page
+from prefect_video.cli.options import JsonFlag, QuietFlag, StudioOptions
+from prefect_video.cli.output import (
     out,
     place,
     print_json,
@@ -19,11 +22,8 @@ from prefect_video.cli.answers import (
     say,
     status_of,
 )
-from prefect_video.cli.first_minute import PrefectUnavailable
-from prefect_video.cli.making import Wanted, produce
-from prefect_video.cli.options import JsonFlag, QuietFlag, StudioOptions
-from prefect_video.cli.pages import write_manifest, write_page
-from prefect_video.cli.telling import show_report, status_of_report
+from prefect_video.cli.prefect_startup import PrefectUnavailable
+from prefect_video.cli.report_view import show_report, status_of_report
 from prefect_video.errors import StoreError, VideoError
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.project_files import load_project

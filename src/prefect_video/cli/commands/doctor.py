@@ -14,10 +14,10 @@ from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict
 
 from prefect_video import __version__
-from prefect_video.cli.answers import DONE, FAILED, out, print_json, safe
-from prefect_video.cli.first_minute import PrefectUnavailable, connect
 from prefect_video.cli.options import JsonFlag, StudioOptions
-from prefect_video.cli.studios import open_ledger, open_studio
+from prefect_video.cli.output import DONE, FAILED, out, print_json, safe
+from prefect_video.cli.prefect_startup import PrefectUnavailable, connect
+from prefect_video.cli.sessions import open_ledger, open_studio
 from prefect_video.errors import AuthenticationFailed, RequestRefused, VideoError
 from prefect_video.session.refs import StudioRef
 from prefect_video.session.session import DEFAULT_IN_FLIGHT

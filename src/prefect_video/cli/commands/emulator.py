@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from pydantic import ValidationError
 
-from prefect_video.cli.answers import DONE, out, safe
+from prefect_video.cli.output import DONE, out, safe
 from prefect_video.errors import InvalidInput, VideoError
 
 
@@ -34,8 +34,8 @@ def emulator(
 
         prefect-video emulator --port 9000 --db emulator.db --faults faults.yaml
     """
-    from prefect_video.emulator.journal import JournalError
     from prefect_video.emulator.server import Addresses, serve
+    from prefect_video.emulator.state_store import JournalError
 
     settings = _settings(
         faults,
@@ -70,7 +70,7 @@ def emulator(
 
 
 def _settings(faults: Path | None, **options: Any) -> Any:
-    from prefect_video.emulator.faults import load_faults
+    from prefect_video.emulator.faults.rules import load_faults
     from prefect_video.emulator.settings import EmulatorSettings
 
     try:

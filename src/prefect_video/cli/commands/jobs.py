@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from prefect_video.cli.answers import DONE, age, out, print_json, safe, table, usd
 from prefect_video.cli.options import JsonFlag, LedgerOption, ProjectName, ledger_name
-from prefect_video.cli.studios import open_ledger, run_async
+from prefect_video.cli.output import DONE, age, out, print_json, safe, table, usd
+from prefect_video.cli.sessions import open_ledger, run_async
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Entry, Spend, State
 from prefect_video.pipeline.reports import as_number

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_video.cli.answers import DONE, FAILED, out, print_json, safe, table, usd
 from prefect_video.cli.options import JsonFlag, LedgerOption, StoreOption, ledger_name
-from prefect_video.cli.studios import open_ledger, open_studios, run_async
+from prefect_video.cli.output import DONE, FAILED, out, print_json, safe, table, usd
+from prefect_video.cli.sessions import open_ledger, open_studios, run_async
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Ledger, command_line
 from prefect_video.pipeline.ledger_recovery import Recovery, recover_ledger

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_video.cli.answers import DONE, out, print_json, safe, usd
 from prefect_video.cli.options import JsonFlag
-from prefect_video.durations import ADVISED_SECONDS, optimize_duration
+from prefect_video.cli.output import DONE, out, print_json, safe, usd
 from prefect_video.pipeline.reports import as_number
-from prefect_video.providers.prices import SORA_USD_PER_SECOND, usd_for
+from prefect_video.providers.duration_advice import ADVISED_SECONDS, optimize_duration
+from prefect_video.providers.pricing import SORA_USD_PER_SECOND, usd_for
 
 
 def optimize(

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_video.cli.answers import DONE, OVER_BUDGET, out, place, print_json, safe, table, usd
 from prefect_video.cli.options import JsonFlag, RefreshFlag, StudioOptions
-from prefect_video.cli.studios import open_studios, run_async
+from prefect_video.cli.output import DONE, OVER_BUDGET, out, place, print_json, safe, table, usd
+from prefect_video.cli.sessions import open_studios, run_async
 from prefect_video.ledger import BudgetStanding
 from prefect_video.pipeline.plan import Plan, PlannedShot, RouteOption, plan_project
 from prefect_video.project_files import load_project

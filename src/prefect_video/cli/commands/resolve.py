@@ -8,10 +8,10 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from prefect_video.cli.answers import DONE, out, print_json, usd
-from prefect_video.cli.books import public_entry
+from prefect_video.cli.commands.jobs import public_entry
 from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
-from prefect_video.cli.studios import find_entry, open_ledger, open_studio, run_async
+from prefect_video.cli.output import DONE, out, print_json, usd
+from prefect_video.cli.sessions import find_entry, open_ledger, open_studio, run_async
 from prefect_video.errors import InvalidInput, NotFound
 from prefect_video.generations import MOST_USD, Generation
 from prefect_video.ledger import Entry, HoldReason, Ledger, State, command_line, hold_message

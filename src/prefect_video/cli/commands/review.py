@@ -7,10 +7,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_video.cli.answers import DONE, age, out, print_json, safe
-from prefect_video.cli.books import public_entry
+from prefect_video.cli.commands.jobs import public_entry
 from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
-from prefect_video.cli.studios import open_ledger, run_async
+from prefect_video.cli.output import DONE, age, out, print_json, safe
+from prefect_video.cli.sessions import open_ledger, run_async
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Entry, Ledger
 

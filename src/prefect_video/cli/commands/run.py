@@ -14,7 +14,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import ValidationError
 
-from prefect_video.cli.answers import (
+from prefect_video.cli.options import JsonFlag, QuietFlag, RebuyMissingFlag, RefreshFlag, StudioOptions, WaitFlag
+from prefect_video.cli.output import (
     INTERRUPTED,
     TERMINATED,
     Interrupted,
@@ -25,18 +26,16 @@ from prefect_video.cli.answers import (
     say,
     status_of,
 )
-from prefect_video.cli.first_minute import PrefectUnavailable, connect
-from prefect_video.cli.options import JsonFlag, QuietFlag, RebuyMissingFlag, RefreshFlag, StudioOptions, WaitFlag
+from prefect_video.cli.prefect_startup import PrefectUnavailable, connect
 from prefect_video.cli.progress import Board, showing
-from prefect_video.cli.studios import open_studios
-from prefect_video.cli.telling import show_report, status_of_report
+from prefect_video.cli.report_view import show_report, status_of_report
+from prefect_video.cli.sessions import open_studios
 from prefect_video.errors import InvalidInput, ProjectFailed, VideoError
 from prefect_video.ledger import command_line
-from prefect_video.mistakes import describe
 from prefect_video.pipeline.plan import Plan, plan_project
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
-from prefect_video.project_files import InvalidProject, load_project
+from prefect_video.project_files import InvalidProject, describe, load_project
 from prefect_video.session.refs import DEFAULT_PROJECT, StudioRef
 from prefect_video.shots import Project, slug
 
@@ -208,7 +207,7 @@ def _run_to_its_end(project: Project, wanted: Wanted) -> ProjectReport:
 async def _run_flow(project: Project, wanted: Wanted) -> ProjectReport:
     from prefect_video.flows import generate_project
     from prefect_video.flows.artifacts import API_TROUBLE
-    from prefect_video.flows.outcomes import keeping_outcome
+    from prefect_video.flows.project import keeping_outcome
 
     ref = wanted.studio.refs(project)[0]
     named = wanted.studio.provider or project.provider

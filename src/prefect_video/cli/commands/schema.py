@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefect_video.cli.answers import print_json
+from prefect_video.cli.output import print_json
 from prefect_video.project_files import project_schema
 
 

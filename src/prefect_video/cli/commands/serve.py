@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from prefect_video.cli.answers import DONE, Interrupted, out, safe
 from prefect_video.cli.options import LedgerOption, StoreOption, ledger_name
+from prefect_video.cli.output import DONE, Interrupted, out, safe
 from prefect_video.errors import VideoError
 
 if TYPE_CHECKING:
     from prefect_video.service import ServiceSettings
-    from prefect_video.service.accounts import Accounts
+    from prefect_video.service.sessions import Accounts
 
 
 def serve(
@@ -64,7 +64,7 @@ async def _serve(settings: ServiceSettings, host: str, port: int) -> None:
     import uvicorn
 
     from prefect_video.service import create_app
-    from prefect_video.service.accounts import open_accounts
+    from prefect_video.service.sessions import open_accounts
 
     # A trial: what fails when the server starts is printed by it as a traceback.
     async with open_accounts(settings):

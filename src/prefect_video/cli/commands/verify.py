@@ -9,10 +9,10 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from prefect_video.cli.answers import DONE, FAILED, out, place, print_json, safe, say, table
-from prefect_video.cli.first_minute import connect
 from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
-from prefect_video.cli.studios import open_ledger, open_studio, run_async
+from prefect_video.cli.output import DONE, FAILED, out, place, print_json, safe, say, table
+from prefect_video.cli.prefect_startup import connect
+from prefect_video.cli.sessions import open_ledger, open_studio, run_async
 from prefect_video.ledger import command_line
 from prefect_video.pipeline.verification import Verification, verify_store
 from prefect_video.session.refs import STORE_BLOCK, StudioRef
@@ -78,7 +78,7 @@ async def _verify(ref: StudioRef, repair: bool) -> tuple[Verification, str | Non
 async def _open_store(name: str) -> AsyncIterator[Store]:
     if name.startswith(f"{STORE_BLOCK}/"):
         await asyncio.to_thread(connect)
-        from prefect_video.tasks.studios import BlockResolver
+        from prefect_video.tasks.sessions import BlockResolver
 
         store = await BlockResolver().store(name)
     else:

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 from starlette.responses import Response
 
-from prefect_video.emulator.download import CountedResponse, serve_video
+from prefect_video.emulator.download_host import CountedResponse, serve_video
 from prefect_video.emulator.engine import Engine
-from prefect_video.emulator.faults import FaultRule, Operation
-from prefect_video.emulator.gate import pass_gate
+from prefect_video.emulator.errors import Refusal
+from prefect_video.emulator.faults.injection import pass_gate
+from prefect_video.emulator.faults.rules import FaultRule, Operation
 from prefect_video.emulator.generation import Failure, Generation, Order
-from prefect_video.emulator.links import Links, LinkSigner
-from prefect_video.emulator.refusal import Refusal
+from prefect_video.emulator.signed_urls import Links, LinkSigner
 
 Read = Callable[[Request], Awaitable[Order]]
 Wording = Callable[[Generation, FaultRule | None], Response]

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from prefect_video.emulator.errors import Refusal
 from prefect_video.emulator.generation import Order
-from prefect_video.emulator.refusal import Refusal
 
 MODEL_FPS: Final = 16
 LONGEST_SECONDS: Final = 20

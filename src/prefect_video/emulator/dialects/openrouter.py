@@ -19,15 +19,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from prefect_video.emulator.desk import Desk, disguised
+from prefect_video.emulator.dialects.base import Desk, disguised
+from prefect_video.emulator.dialects.sora import read_json, validated
 from prefect_video.emulator.engine import Engine
-from prefect_video.emulator.faults import FaultRule
+from prefect_video.emulator.errors import Cause, Refusal
+from prefect_video.emulator.faults.rules import FaultRule
 from prefect_video.emulator.generation import Generation, Order, Status
-from prefect_video.emulator.links import LinkSigner
-from prefect_video.emulator.refusal import Cause, Refusal
 from prefect_video.emulator.routes import route
-from prefect_video.emulator.sora_requests import read_json, validated
-from prefect_video.emulator.webhooks import Delivery
+from prefect_video.emulator.signed_urls import LinkSigner
+from prefect_video.emulator.webhook_sender import Delivery
 
 DIALECT: Final = "openrouter"
 PREFIX: Final = "/api/v1"

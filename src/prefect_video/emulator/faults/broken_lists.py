@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from prefect_video.emulator.faults import FaultRule
+from prefect_video.emulator.faults.rules import FaultRule
 
 _ENDS: Final = ("has_more", "total_count", "next", "previous", "first_id", "last_id")
 NEXT_PAGE: Final = "/v1/predictions?cursor=gone"

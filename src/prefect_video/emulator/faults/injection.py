@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from starlette.responses import HTMLResponse, Response
 
 from prefect_video.emulator.engine import Engine
-from prefect_video.emulator.faults import FaultRule, Operation
-from prefect_video.emulator.misbehaviour import HungResponse, ResetResponse, SlowResponse, TruncatedResponse
-from prefect_video.emulator.odd_answers import odd_answer
-from prefect_video.emulator.refusal import Refusal
+from prefect_video.emulator.errors import Refusal
+from prefect_video.emulator.faults.broken_responses import HungResponse, ResetResponse, SlowResponse, TruncatedResponse
+from prefect_video.emulator.faults.odd_responses import odd_answer
+from prefect_video.emulator.faults.rules import FaultRule, Operation
 
 WRONG_PAGE = "<!doctype html><title>Welcome</title><h1>Please sign in to the network</h1>"
 

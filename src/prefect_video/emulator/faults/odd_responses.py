@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from prefect_video.emulator.faults import FaultRule
+from prefect_video.emulator.faults.rules import FaultRule
 
 _BLOCK: Final = 1 << 20
 _MARK: Final = "number-of-a-fault"

@@ -8,10 +8,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from prefect_video._shield import run_in_thread
 from prefect_video.emulator.generation import Order
+from prefect_video.emulator.rendering.spec import Clip, ClipSpec
 from prefect_video.emulator.settings import EmulatorSettings
-from prefect_video.emulator.spec import Clip, ClipSpec
-from prefect_video.unbroken import run_in_thread
 
 PLATE_PROMPT = "One clip for every generation of this duration and shape"
 
@@ -60,7 +60,7 @@ class ClipLibrary:
     def _render_to_files(self, spec: ClipSpec) -> Clip:
         video, thumbnail = self._folder / f"{spec.key}.mp4", self._folder / f"{spec.key}.jpg"
         if not (video.exists() and thumbnail.exists()):
-            from prefect_video.emulator.render import render_clip
+            from prefect_video.emulator.rendering.encode import render_clip
 
             self._folder.mkdir(parents=True, exist_ok=True)
             render_clip(spec, video, thumbnail, should_stop=self._stop.is_set)

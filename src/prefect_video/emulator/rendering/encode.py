@@ -13,8 +13,8 @@ from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from PIL import Image
 
-from prefect_video.emulator.picture import Planes, Scene
-from prefect_video.emulator.spec import ClipSpec
+from prefect_video.emulator.rendering.scene import Planes, Scene
+from prefect_video.emulator.rendering.spec import ClipSpec
 
 THUMBNAIL_WIDTH = 480
 _SMPTE170M = 6  # BT.601, which Pillow's YCbCr is

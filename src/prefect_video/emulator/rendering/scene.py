@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFilter
 
-from prefect_video.emulator.lettering import Lettering
-from prefect_video.emulator.spec import ClipSpec
+from prefect_video.emulator.rendering.spec import ClipSpec
+from prefect_video.emulator.rendering.text import Lettering
 
 RIDGES = 3
 

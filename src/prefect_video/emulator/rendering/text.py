@@ -9,7 +9,7 @@ from typing import Final
 from PIL import Image, ImageDraw, ImageFont
 from text_unidecode import unidecode
 
-from prefect_video.emulator.spec import ClipSpec
+from prefect_video.emulator.rendering.spec import ClipSpec
 
 WHITE, BLACK, NEUTRAL = 235, 16, 128
 MAX_LINES = 4

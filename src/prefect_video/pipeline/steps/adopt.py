@@ -25,7 +25,7 @@ from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import describe_size
 from prefect_video.session.session import Studio
 from prefect_video.storage import Store
-from prefect_video.storage.sidecars import (
+from prefect_video.storage.publish import (
     Sidecar,
     SidecarName,
     fingerprint_digest,

@@ -15,7 +15,7 @@ from prefect_video.errors import IllegalTransition, InvalidInput, PolicyRefused,
 from prefect_video.fingerprints import fingerprint
 from prefect_video.ledger import Budget, Claim, ClaimOutcome, Entry, Intent, command_line
 from prefect_video.ledger.records import UNFINISHED
-from prefect_video.pipeline.steps.adoption import adopt_stored
+from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import (
     accept_store,
@@ -27,7 +27,7 @@ from prefect_video.pipeline.steps.store_check import (
 from prefect_video.session.session import SessionEvent, Studio
 from prefect_video.shots import Project, Shot
 from prefect_video.storage import sizes_anywhere
-from prefect_video.storage.publishing import copy_video
+from prefect_video.storage.publish import copy_video
 
 logger = logging.getLogger(__name__)
 

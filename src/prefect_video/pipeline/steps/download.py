@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from prefect_video.downloads import Downloaded
-from prefect_video.downloads import download as fetch
+from prefect_video.downloads.media import Media, check_media, probe
+from prefect_video.downloads.transfer import Downloaded
+from prefect_video.downloads.transfer import download as fetch
 from prefect_video.errors import GenerationExpired, NeedsAttention, NotPlayable, StoreError, UnreadableAnswer
 from prefect_video.generations import Generation, Status
 from prefect_video.ledger import Entry, HoldReason, State, hold_message
-from prefect_video.media import Media, check_media, probe
 from prefect_video.pipeline.steps.end import demand_account, demand_alive, end
 from prefect_video.session.session import SessionEvent, Studio
 

@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from prefect_video._shield import to_its_end
 from prefect_video.errors import DeadlinePassed, GenerationBlocked, GenerationFailed, GenerationInvalid
 from prefect_video.generations import Generation, ProviderFault, Status
 from prefect_video.ledger import Entry, State
 from prefect_video.pipeline.steps.deadline import give_up
 from prefect_video.pipeline.steps.end import ERRORS, demand_account, demand_alive, end
+from prefect_video.polling.schedule import expect
 from prefect_video.providers.moderation import is_moderation
 from prefect_video.session.session import SessionEvent, Studio
-from prefect_video.unbroken import to_its_end
-from prefect_video.waiting.schedule import expect
 
 _ENDED: dict[Status, tuple[State, str]] = {
     Status.FAILED: (State.FAILED, "the provider failed to make it"),

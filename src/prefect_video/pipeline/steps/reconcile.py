@@ -21,9 +21,9 @@ from prefect_video.generations import Generation
 from prefect_video.ledger import Entry, HoldReason, hold_message
 from prefect_video.pipeline.steps.conflicts import find_other_row, hold_conflict
 from prefect_video.pipeline.steps.end import demand_account
+from prefect_video.polling.poller import may_pass
 from prefect_video.providers.matching import KEY_FIELD
 from prefect_video.session.session import SessionEvent, Studio
-from prefect_video.waiting.watcher import may_pass
 
 logger = logging.getLogger(__name__)
 

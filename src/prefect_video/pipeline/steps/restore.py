@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prefect_video._shield import to_its_end
 from prefect_video.errors import GenerationExpired, StoreError
 from prefect_video.generations import Status
 from prefect_video.ledger import Entry
@@ -9,7 +10,6 @@ from prefect_video.pipeline.steps.download import download
 from prefect_video.pipeline.steps.end import demand_account
 from prefect_video.pipeline.steps.store import store
 from prefect_video.session.session import Studio
-from prefect_video.unbroken import to_its_end
 
 
 async def restore(studio: Studio, entry: Entry, flaw: str) -> None:

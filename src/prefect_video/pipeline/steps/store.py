@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from prefect_video.downloads import Downloaded
+from prefect_video.downloads.media import probe
+from prefect_video.downloads.transfer import Downloaded
 from prefect_video.errors import StoreError
 from prefect_video.ledger import Entry, State
-from prefect_video.media import probe
 from prefect_video.pipeline.steps.store_check import claim_store
 from prefect_video.session.session import SessionEvent, Studio
-from prefect_video.storage.publishing import AssetDraft, publish_video
-from prefect_video.storage.sidecars import LedgerReference
+from prefect_video.storage.publish import AssetDraft, LedgerReference, publish_video
 
 
 async def store(studio: Studio, entry: Entry, downloaded: Downloaded) -> Entry:

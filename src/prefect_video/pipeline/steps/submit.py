@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from prefect_video._shield import to_its_end
 from prefect_video.errors import (
     CircuitOpen,
     IllegalTransition,
@@ -23,14 +24,13 @@ from prefect_video.errors import (
     SubmitUnknown,
 )
 from prefect_video.ledger import Entry, State
-from prefect_video.pipeline.steps.adoption import require_unpaid
+from prefect_video.pipeline.steps.adopt import require_unpaid
 from prefect_video.pipeline.steps.claim import refuse_blocked
 from prefect_video.pipeline.steps.end import demand_alive
 from prefect_video.pipeline.steps.labels import add_labels
 from prefect_video.pipeline.steps.reconcile import reconcile
 from prefect_video.pipeline.steps.submit_result import record, record_failure
 from prefect_video.session.session import SessionEvent, Studio
-from prefect_video.unbroken import to_its_end
 
 _SLOT_SECONDS: Final = 0.5
 """Between two looks for a free slot of the account."""

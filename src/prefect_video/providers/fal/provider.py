@@ -18,15 +18,15 @@ import httpx
 
 from prefect_video.errors import InvalidInput, NotFound, UnreadableAnswer
 from prefect_video.generations import Generation, ProviderFault, Status, WebhookEvent
-from prefect_video.http import HttpSettings, check_endpoint
-from prefect_video.providers import fal_wire
-from prefect_video.providers.answers import accepted_unread
 from prefect_video.providers.base import Capabilities
-from prefect_video.providers.fal_webhooks import KEYS_URL, PublishedKeys, read_webhook
-from prefect_video.providers.fitting import check_fit
+from prefect_video.providers.capabilities import check_fit
+from prefect_video.providers.fal import responses as fal_wire
+from prefect_video.providers.fal.webhooks import KEYS_URL, PublishedKeys, read_webhook
+from prefect_video.providers.hosted_models import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, HostedModels
+from prefect_video.providers.http import HttpSettings, check_endpoint
 from prefect_video.providers.http_provider import HttpProvider
-from prefect_video.providers.model_inputs import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, HostedModels
-from prefect_video.providers.references import reference_urls
+from prefect_video.providers.reference_images import reference_urls
+from prefect_video.providers.responses import accepted_unread
 from prefect_video.shots import Shot
 
 logger = logging.getLogger(__name__)

@@ -17,9 +17,20 @@ from prefect_video.errors import (
     UnreadableAnswer,
 )
 from prefect_video.generations import ProviderFault, Status, VideoResult
-from prefect_video.providers.answers import Loose, json_of, kind_of, read, refusal, request_id, share_of, unwrapped
 from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, fastapi_message, text_of
-from prefect_video.providers.statuses import Evidence, fault_of, status_of
+from prefect_video.providers.responses import (
+    Evidence,
+    Loose,
+    fault_of,
+    json_of,
+    kind_of,
+    read,
+    refusal,
+    request_id,
+    share_of,
+    status_of,
+    unwrapped,
+)
 
 _UNTOLD: Final = "error"
 _CANCELLED_TYPES: Final = frozenset({"client_cancelled", "request_cancelled", "cancelled"})

@@ -16,7 +16,7 @@ import httpx
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from prefect_video.certificates import trusted_certificates
+from prefect_video._tls import trusted_certificates
 from prefect_video.errors import InvalidInput, ProviderUnavailable
 from prefect_video.generations import WebhookEvent
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from prefect_video.errors import InvalidInput
-from prefect_video.providers.openai import OpenAIProvider
-from prefect_video.providers.openai_profiles import profile_of
+from prefect_video.providers.openai.profiles import profile_of
+from prefect_video.providers.openai.provider import OpenAIProvider
 
 
 def open_provider(environ: Mapping[str, str]) -> OpenAIProvider:

@@ -14,22 +14,21 @@ from typing import Any, Final
 
 import httpx
 
-from prefect_video.downloads import VideoSource
+from prefect_video.downloads.transfer import VideoSource
 from prefect_video.errors import InvalidInput, UnreadableAnswer
 from prefect_video.generations import Generation, Status, WebhookEvent
-from prefect_video.http import HttpSettings, Params
-from prefect_video.providers import standard_webhooks
-from prefect_video.providers.answers import accepted_unread
+from prefect_video.providers import webhook_signatures as standard_webhooks
 from prefect_video.providers.base import link_source
-from prefect_video.providers.fitting import check_fit
+from prefect_video.providers.capabilities import check_fit
+from prefect_video.providers.hosted_models import own_aliases
+from prefect_video.providers.http import HttpSettings, Params
 from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.matching import Match, match_prompt
-from prefect_video.providers.model_inputs import own_aliases
-from prefect_video.providers.openai_jobs import native_id, path_part
-from prefect_video.providers.openai_profiles import profile_of
-from prefect_video.providers.openai_requests import Body, create_body
-from prefect_video.providers.openai_wire import JobInError, Reader, read_event
+from prefect_video.providers.openai.profiles import profile_of
+from prefect_video.providers.openai.requests import Body, create_body
+from prefect_video.providers.openai.responses import JobInError, Reader, native_id, path_part, read_event
 from prefect_video.providers.pages import Cursor, ListItem, ListPage
+from prefect_video.providers.responses import accepted_unread
 from prefect_video.shots import DEFAULT_FPS, Shot
 
 PAGE_SIZE: Final = 100

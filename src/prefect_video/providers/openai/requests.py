@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from prefect_video.errors import RequestRefused
-from prefect_video.http import Part
-from prefect_video.providers.openai_profiles import EXTRAS, Profile
+from prefect_video.providers.http import Part
+from prefect_video.providers.openai.profiles import EXTRAS, Profile
 from prefect_video.shots import DEFAULT_MODEL, Shot
 
 

@@ -26,15 +26,15 @@ from prefect_video.errors import (
     Unsupported,
 )
 from prefect_video.generations import Generation, Status, VideoResult, WebhookEvent
-from prefect_video.http import HttpSettings
-from prefect_video.providers import openrouter_wire
-from prefect_video.providers.answers import accepted_unread
 from prefect_video.providers.base import Capabilities
-from prefect_video.providers.fitting import check_fit
+from prefect_video.providers.capabilities import check_fit
+from prefect_video.providers.hosted_models import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, own_aliases
+from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.http_provider import HttpProvider
-from prefect_video.providers.model_inputs import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, own_aliases
-from prefect_video.providers.prices import listed_usd
-from prefect_video.providers.references import reference_urls
+from prefect_video.providers.openrouter import responses as openrouter_wire
+from prefect_video.providers.pricing import listed_usd
+from prefect_video.providers.reference_images import reference_urls
+from prefect_video.providers.responses import accepted_unread
 from prefect_video.shots import Shot
 
 logger = logging.getLogger(__name__)

@@ -13,11 +13,10 @@ from pydantic import Field
 
 from prefect_video.errors import ProviderError
 from prefect_video.generations import Cost, Generation, ProviderFault, VideoResult, WebhookEvent
-from prefect_video.providers.answers import Loose, Wire, moment, read, share_of
 from prefect_video.providers.base import Capabilities
 from prefect_video.providers.moderation import is_moderation
 from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, text_of
-from prefect_video.providers.statuses import Evidence, fault_of, status_of
+from prefect_video.providers.responses import Evidence, Loose, Wire, fault_of, moment, read, share_of, status_of
 from prefect_video.shots import AspectRatio, Resolution
 
 _USD_PER_SECOND_SKUS: Final[tuple[tuple[str, Decimal], ...]] = (

@@ -16,17 +16,18 @@ import httpx
 
 from prefect_video.errors import InvalidInput, UnreadableAnswer
 from prefect_video.generations import Generation, Status, WebhookEvent
-from prefect_video.http import HttpSettings
-from prefect_video.providers import replicate_wire, standard_webhooks
-from prefect_video.providers.answers import accepted_unread
+from prefect_video.providers import webhook_signatures as standard_webhooks
 from prefect_video.providers.base import Capabilities
-from prefect_video.providers.fitting import check_fit
+from prefect_video.providers.capabilities import check_fit
+from prefect_video.providers.hosted_models import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, HostedModels
+from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.matching import Match, match_prompt, match_values
-from prefect_video.providers.model_inputs import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, HostedModels
 from prefect_video.providers.pages import Cursor, ListPage
-from prefect_video.providers.references import reference_urls
-from prefect_video.providers.replicate_wire import Prediction
+from prefect_video.providers.reference_images import reference_urls
+from prefect_video.providers.replicate import responses as replicate_wire
+from prefect_video.providers.replicate.responses import Prediction
+from prefect_video.providers.responses import accepted_unread
 from prefect_video.shots import Shot
 
 BASE_URL: Final = "https://api.replicate.com/v1"

@@ -14,11 +14,20 @@ from pydantic import Field
 
 from prefect_video.errors import ProviderError, UnreadableAnswer
 from prefect_video.generations import Generation, ProviderFault, Status, VideoResult, WebhookEvent
-from prefect_video.http_bodies import LONGEST_WAIT_SECONDS
-from prefect_video.providers.answers import Loose, Wire, moment, read, read_item, share_of
+from prefect_video.providers.http_bodies import LONGEST_WAIT_SECONDS
 from prefect_video.providers.pages import ListPage
 from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, text_of
-from prefect_video.providers.statuses import Evidence, fault_of, status_of
+from prefect_video.providers.responses import (
+    Evidence,
+    Loose,
+    Wire,
+    fault_of,
+    moment,
+    read,
+    read_item,
+    share_of,
+    status_of,
+)
 
 FILES_KEPT: Final = timedelta(hours=1)
 """How long after its end a prediction's input and output can be had."""

@@ -25,14 +25,14 @@ from prefect_video.errors import (
     UnreadableAnswer,
 )
 from prefect_video.generations import Generation, Status, WebhookEvent
-from prefect_video.http import HttpSettings
-from prefect_video.providers import sora_wire
 from prefect_video.providers.base import Account, Capabilities
-from prefect_video.providers.fitting import check_fit
+from prefect_video.providers.capabilities import check_fit
+from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.matching import Match
 from prefect_video.providers.pages import Cursor, ListPage
-from prefect_video.providers.prices import SORA_PLANS, usd_for
+from prefect_video.providers.pricing import SORA_PLANS, usd_for
+from prefect_video.providers.sora import responses as sora_wire
 from prefect_video.shots import Shot
 
 PAGE_SIZE: Final = 100

@@ -15,13 +15,23 @@ from pydantic import Field
 
 from prefect_video.errors import GenerationBlocked, GenerationFailed, ProviderError, QuotaExhausted
 from prefect_video.generations import Cost, Generation, ProviderFault, Status, VideoResult, WebhookEvent
-from prefect_video.http import look_again_seconds
-from prefect_video.providers.answers import Loose, Wire, json_of, moment, read, read_item, share_of
+from prefect_video.providers.http import look_again_seconds
 from prefect_video.providers.matching import Match, match_prompt, match_values
 from prefect_video.providers.moderation import is_moderation
 from prefect_video.providers.pages import ListPage
 from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, text_of
-from prefect_video.providers.statuses import Evidence, fault_of, status_of
+from prefect_video.providers.responses import (
+    Evidence,
+    Loose,
+    Wire,
+    fault_of,
+    json_of,
+    moment,
+    read,
+    read_item,
+    share_of,
+    status_of,
+)
 from prefect_video.shots import Shot
 
 

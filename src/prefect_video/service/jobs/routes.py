@@ -21,9 +21,9 @@ from prefect_video.errors import (
     ProviderError,
     StoreError,
 )
-from prefect_video.service.bodies import read_body
-from prefect_video.service.jobs import GenerationRequest, Job, Jobs
+from prefect_video.service.jobs.service import GenerationRequest, Job, Jobs
 from prefect_video.service.metrics import Metrics
+from prefect_video.service.webhooks.routes import read_body
 
 _BEARER: Final = HTTPBearer(auto_error=False)
 _KEY = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]

@@ -28,7 +28,7 @@ from prefect_video.pipeline.steps.claim import (
     screen_prompt,
 )
 from prefect_video.pipeline.steps.submit import submit
-from prefect_video.service.accounts import Accounts
+from prefect_video.service.sessions import Accounts
 from prefect_video.session.refs import DEFAULT_PROJECT
 from prefect_video.session.session import Studio
 from prefect_video.shots import AspectRatio, Duration, Identifier, Project, Prompt, Resolution, Seed, Shot, slug

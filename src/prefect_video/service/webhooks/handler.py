@@ -11,7 +11,7 @@ from typing import Final
 from prefect_video.errors import GenerationEnded, IllegalTransition, ProviderUnavailable
 from prefect_video.ledger import Entry, ReceivedEvent, State
 from prefect_video.pipeline.steps.poll import record_end
-from prefect_video.service.announcing import Announce, outcome_of
+from prefect_video.service.prefect_events import Announce, outcome_of
 from prefect_video.session.session import Studio
 
 logger = logging.getLogger(__name__)

@@ -13,15 +13,27 @@ from starlette.routing import Route
 from prefect_video.errors import LedgerError, ProviderUnavailable
 from prefect_video.generations import WebhookEvent
 from prefect_video.ledger import ReceivedEvent
-from prefect_video.service.accounts import Accounts, verified
-from prefect_video.service.bodies import read_body
-from prefect_video.service.handling import find_entry, is_about, tells_of_progress
-from prefect_video.service.inbox import Inbox
 from prefect_video.service.metrics import Metrics
-from prefect_video.service.workers import Workers
+from prefect_video.service.sessions import Accounts, verified
+from prefect_video.service.webhooks.handler import find_entry, is_about, tells_of_progress
+from prefect_video.service.webhooks.inbox import Inbox
+from prefect_video.service.webhooks.workers import Workers
 from prefect_video.session.session import Studio
 
 logger = logging.getLogger(__name__)
+
+
+async def read_body(request: Request, limit: int) -> bytes | None:
+    """The raw body; None as soon as it is larger than the limit."""
+    told = request.headers.get("content-length", "")
+    if told.isdecimal() and int(told) > limit:
+        return None
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            return None
+    return bytes(body)
 
 
 class Receiver:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from prefect_video.errors import LedgerError, VideoError
 from prefect_video.ledger import Ledger, ReceivedEvent
-from prefect_video.service.handling import Stranger
 from prefect_video.service.metrics import Metrics
 from prefect_video.service.settings import ServiceSettings
+from prefect_video.service.webhooks.handler import Stranger
 
 logger = logging.getLogger(__name__)
 

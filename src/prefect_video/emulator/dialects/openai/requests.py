@@ -12,10 +12,10 @@ from pydantic import AnyUrl, BaseModel, ConfigDict, Field, RootModel, field_vali
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
+from prefect_video.emulator.dialects.openai.profiles import EXTRAS, Profile
+from prefect_video.emulator.dialects.sora import MAX_PROMPT, read_json, validated
+from prefect_video.emulator.errors import Refusal
 from prefect_video.emulator.generation import FPS, Order
-from prefect_video.emulator.openai_profiles import EXTRAS, Profile
-from prefect_video.emulator.refusal import Refusal
-from prefect_video.emulator.sora_requests import MAX_PROMPT, read_json, validated
 
 DEFAULT_MODEL: Final = "sora-2"
 DEFAULT_SIZE: Final = "720x1280"

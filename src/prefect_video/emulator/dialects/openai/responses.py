@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 from typing import Any, Final
 
-from prefect_video.emulator.desk import disguised
-from prefect_video.emulator.faults import FaultRule
+from prefect_video.emulator.dialects.base import disguised
+from prefect_video.emulator.dialects.openai.profiles import Profile
+from prefect_video.emulator.dialects.openai.requests import DEFAULT_SECONDS
+from prefect_video.emulator.errors import Cause, Refusal
+from prefect_video.emulator.faults.rules import FaultRule
 from prefect_video.emulator.generation import Failure, Generation, Status
-from prefect_video.emulator.openai_profiles import Profile
-from prefect_video.emulator.openai_requests import DEFAULT_SECONDS
-from prefect_video.emulator.refusal import Cause, Refusal
 
 _STATUSES: Final[dict[Status, str]] = {"processing": "in_progress"}
 _RUNNING: Final = {"trtllm": "generating", "litellm": "processing"}

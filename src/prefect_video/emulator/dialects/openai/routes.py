@@ -15,18 +15,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from prefect_video.emulator import openai_words as words
-from prefect_video.emulator.desk import Desk
+from prefect_video.emulator.dialects.base import Desk
+from prefect_video.emulator.dialects.openai import responses as words
+from prefect_video.emulator.dialects.openai.profiles import PROFILES, Profile
+from prefect_video.emulator.dialects.openai.requests import read_create
 from prefect_video.emulator.engine import Engine
-from prefect_video.emulator.faults import FaultRule
+from prefect_video.emulator.errors import Cause, Refusal
+from prefect_video.emulator.faults.broken_lists import distort_page
+from prefect_video.emulator.faults.rules import FaultRule
 from prefect_video.emulator.generation import Generation, Order, Status
-from prefect_video.emulator.links import LinkSigner
-from prefect_video.emulator.list_faults import distort_page
-from prefect_video.emulator.openai_profiles import PROFILES, Profile
-from prefect_video.emulator.openai_requests import read_create
-from prefect_video.emulator.refusal import Cause, Refusal
 from prefect_video.emulator.routes import route
-from prefect_video.emulator.webhooks import Delivery
+from prefect_video.emulator.signed_urls import LinkSigner
+from prefect_video.emulator.webhook_sender import Delivery
 
 LARGEST_PAGE: Final = 100
 _EVENTS: Final[dict[Status, str]] = {"completed": "video.completed", "failed": "video.failed"}
