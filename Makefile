@@ -12,7 +12,7 @@ demo: $(READY)  ## a three-shot project, with the embedded provider, and a page 
 	$(BIN)/prefect-video demo
 
 test: $(READY)  ## the whole suite
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.time_limit $(TEST_SECONDS) \
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.support.time_limit $(TEST_SECONDS) \
 		$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 lint: $(READY)

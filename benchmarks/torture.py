@@ -36,8 +36,8 @@ from benchmarks.torture_worker import Address, Kill, Order, work
 from benchmarks.workers import KILLED, End, Worker
 from prefect_video.fingerprints import fingerprint
 from prefect_video.shots import Project, Shot
-from tests.postgres import PostgresServer
-from tests.providers.accounts import ACCOUNTS, account_named
+from tests.support.accounts import ACCOUNTS, account_named
+from tests.support.postgres import PostgresServer
 
 ROOT: Final = Path(__file__).parents[1]
 LAUNCHES_LIMIT: Final = 150
@@ -87,7 +87,7 @@ class Torturer:
         ledger: URL of the ledger.
         folder: Where everything else lies.
         seed: What is killed where.
-        dialect: How the provider is spoken to: a name of `tests/providers/accounts.py`; None for the usual one.
+        dialect: How the provider is spoken to: a name of `tests/support/accounts.py`; None for the usual one.
     """
 
     def __init__(self, provider: Provider, ledger: str, folder: Path, seed: int, dialect: str | None = None) -> None:

@@ -30,7 +30,7 @@ from prefect_video.session.session import SessionEvent, Studio
 from prefect_video.session.settings import StudioSettings
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
-from tests.providers.accounts import account_named
+from tests.support.accounts import account_named
 
 PATIENCE: Final = HttpSettings(submit_timeout_seconds=1.5, read_timeout_seconds=5.0, backoff_seconds=0.1)
 
@@ -56,7 +56,7 @@ class Order(BaseModel):
 
     Attributes:
         endpoint: Base URL of the emulator's Sora dialect.
-        provider: A name of `tests/providers/accounts.py`; None for the Sora dialect as the embedded emulator speaks it.
+        provider: A name of `tests/support/accounts.py`; None for the Sora dialect as the embedded emulator speaks it.
         ledger: URL of the ledger.
         folder: Where the store (`store/`) and the spool (`spool/`) are.
         project: What to make; None to collect what others have left.

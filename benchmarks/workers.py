@@ -21,10 +21,10 @@ _FORKS.set_forkserver_preload(
     [
         "benchmarks.concurrency_worker",
         "benchmarks.torture_worker",
-        "tests.ledger.claimer",
+        "tests.support.claim_worker",
         # What the scripts themselves import: a fork loads the script that began it once more.
         "benchmarks.torture_verdict",
-        "tests.postgres",
+        "tests.support.postgres",
     ]
 )
 

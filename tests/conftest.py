@@ -2,9 +2,9 @@
 
 import gc
 
-from tests.distribution import pytest_runtest_logreport, pytest_xdist_make_scheduler
-from tests.emulator.fixtures import emulator
-from tests.prefect_server import prefect_api
+from tests.support.distribution import pytest_runtest_logreport, pytest_xdist_make_scheduler
+from tests.support.emulator import emulator
+from tests.support.prefect_server import prefect_api
 
 __all__ = ["emulator", "prefect_api", "pytest_runtest_logreport", "pytest_xdist_make_scheduler"]
 

@@ -13,8 +13,8 @@ import pytest
 
 from prefect_video.errors import LedgerBehindStore
 from prefect_video.ledger import Ledger
-from tests.recovery.conftest import OpenWorkshop
-from tests.recovery.workshop import Workshop, a_shot, film, statuses
+from tests.support.recovery import Workshop, a_shot, film, statuses
+from tests.support.recovery_fixtures import OpenWorkshop
 
 DOCS: Final = Path(__file__).parents[2] / "docs" / "operations.md"
 

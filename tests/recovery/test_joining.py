@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from tests.recovery.conftest import OpenWorkshop
-from tests.recovery.workers import race
-from tests.recovery.workshop import Workshop, a_shot, film
+from tests.support.recovery import Workshop, a_shot, film
+from tests.support.recovery_fixtures import OpenWorkshop
+from tests.support.workers import race
 
 PROCESSES = 8
 ROUNDS = 30

@@ -9,9 +9,9 @@ from benchmarks.torture_points import POINTS
 from benchmarks.torture_verdict import Shelf, judge
 from benchmarks.torture_worker import Kill
 from prefect_video.ledger import Ledger
-from tests.recovery.conftest import OpenWorkshop
-from tests.recovery.workers import KILLED, end, start
-from tests.recovery.workshop import Workshop, a_shot, film
+from tests.support.recovery import Workshop, a_shot, film
+from tests.support.recovery_fixtures import OpenWorkshop
+from tests.support.workers import KILLED, end, start
 
 MARKED = [name for name, point in POINTS.items() if point.moment]
 

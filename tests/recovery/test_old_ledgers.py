@@ -19,9 +19,9 @@ from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.steps import submit
 from prefect_video.session.session import SessionEvent
 from prefect_video.shots import Project
-from tests.postgres import PostgresServer
-from tests.recovery.conftest import SLOW, OpenWorkshop
-from tests.recovery.workshop import Workshop, a_shot, film, statuses
+from tests.support.postgres import PostgresServer
+from tests.support.recovery import Workshop, a_shot, film, statuses
+from tests.support.recovery_fixtures import SLOW, OpenWorkshop
 
 
 def back_up(path: Path, copy: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from prefect_video.ledger import Ledger
-from tests.recovery.conftest import OpenWorkshop
-from tests.recovery.workers import race
-from tests.recovery.workshop import a_shot, film
+from tests.support.recovery import a_shot, film
+from tests.support.recovery_fixtures import OpenWorkshop
+from tests.support.workers import race
 
 PROCESSES = 8
 

@@ -19,10 +19,10 @@ from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.session.session import Studio
 from prefect_video.storage import open_store
-from tests.recovery.conftest import OpenWorkshop
 from tests.recovery.test_old_ledgers import back_up, recover, restore
-from tests.recovery.workshop import Workshop, a_shot, film, statuses
-from tests.s3_server import S3Server, serve_s3
+from tests.support.recovery import Workshop, a_shot, film, statuses
+from tests.support.recovery_fixtures import OpenWorkshop
+from tests.support.s3_server import S3Server, serve_s3
 
 
 def elsewhere(workshop: Workshop, name: str = "other.db") -> Workshop:

@@ -16,8 +16,8 @@ from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
 from prefect_video.storage.marker import STORE_MARKER
-from tests.recovery.conftest import OpenWorkshop
-from tests.recovery.workshop import Workshop, a_shot, film, statuses
+from tests.support.recovery import Workshop, a_shot, film, statuses
+from tests.support.recovery_fixtures import OpenWorkshop
 
 FILM = film(a_shot(1), a_shot(2), a_shot(3))
 

@@ -19,9 +19,9 @@ from prefect_video.session.session import Studio
 from prefect_video.shots import Project
 from prefect_video.storage import Store, open_store
 from prefect_video.storage.marker import STORE_MARKER
-from tests.recovery.workshop import Workshop, a_shot, film, statuses
-from tests.s3_server import S3Server
-from tests.storage.conftest import bucket, s3
+from tests.support.recovery import Workshop, a_shot, film, statuses
+from tests.support.s3_server import S3Server
+from tests.support.storage_fixtures import bucket, s3
 
 __all__ = ["bucket", "s3"]
 

@@ -1,0 +1,46 @@
+"""SIGTERM, as whoever runs the machine sends it: at any moment it ends a command in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_video.cli.commands import run as making
+from tests.support.cli_fixtures import InProcess
+
+
+async def terminate_a_task(*given: Any) -> None:
+    """The signal meets a task that nobody awaits: an event loop keeps most of what is raised there to itself."""
+
+    async def background() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0)
+
+    task = asyncio.create_task(background())
+    await asyncio.Event().wait()
+    await task
+
+
+def test_sigterm_before_the_flow_is_told_as_json(call: InProcess, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "_prepare", terminate_a_task)
+    answer = call("run", film, "--json")
+    assert answer.status == 143
+    assert answer.json["project"] == "film"
+    assert "prefect-video collect" in answer.json["error"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_prefects_second_signal_is_ours(call: InProcess, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect() -> None:
+        from prefect.utilities.engine import capture_sigterm
+
+        with capture_sigterm():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(making, "connect", connect)
+    assert call("run", film, "--json").status == 143

@@ -1,0 +1,286 @@
+"""`prefect.yaml`, deployed and run by a real worker, with credentials, store and ledger as saved blocks."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import yaml
+from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel, RawScheduleConfig, WorkPoolConfig
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.deployments import arun_deployment
+from prefect.flows import load_flow_from_entrypoint
+from prefect.workers.process import ProcessWorker
+from pydantic import BaseModel
+
+from prefect_video import Shot
+from prefect_video.blocks import SoraCredentials, VideoLedger, VideoStore
+from prefect_video.emulator import Emulator, EmulatorSettings
+from prefect_video.flows import generate_shot
+from prefect_video.ledger import Ledger
+from prefect_video.providers.sora.provider import SoraProvider
+from prefect_video.session.refs import StudioRef
+from prefect_video.tasks import default_ledger
+from tests.integration.flows.forms import submit_untouched, undescribed
+from tests.support.flow_fixtures import ROOT
+
+SHOT = {"id": "opening", "prompt": "Dawn over a plantation", "duration": 1, "resolution": "480p"}
+
+
+def declared() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    return content
+
+
+def known(model: type[BaseModel]) -> set[str]:
+    return set(model.model_fields) | {field.alias for field in model.model_fields.values() if field.alias}
+
+
+def test_no_key_of_prefect_yaml_would_be_ignored_in_silence() -> None:
+    content = declared()
+    assert set(content) - {"definitions"} <= known(PrefectYamlModel)
+    for deployment in content["deployments"]:
+        assert set(deployment) <= known(DeploymentConfig), deployment["name"]
+        assert set(deployment["work_pool"]) <= known(WorkPoolConfig)
+        for schedule in deployment.get("schedules", []):
+            assert set(schedule) <= known(RawScheduleConfig)
+            assert schedule["active"] is False
+    assert PrefectYamlModel.model_validate(content).name == "prefect-video"
+
+
+def test_every_deployment_names_a_flow_and_parameters_that_it_takes() -> None:
+    names = set()
+    for deployment in declared()["deployments"]:
+        flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
+        assert set(deployment["parameters"]) == set(flow.parameters.properties)
+        flow.validate_parameters(deployment["parameters"])
+        names.add(f"{flow.name}/{deployment['name']}")
+    assert names == {
+        "generate-shot/shot",
+        "generate-project/project",
+        "collect-generations/collect",
+        "spend-report/spend",
+    }
+
+
+def test_parameters_hold_names_of_blocks_and_no_secrets() -> None:
+    text = (ROOT / "prefect.yaml").read_text()
+    assert "sora-credentials/production" in text
+    assert not {"api_key", "secret", "password", "sk-"} & set(text.lower().replace(":", " ").split())
+
+
+def test_every_deployment_and_trigger_names_the_shared_ledger() -> None:
+    deployments = declared()["deployments"]
+    given = [deployment["parameters"] for deployment in deployments]
+    given += [trigger["parameters"] for deployment in deployments for trigger in deployment.get("triggers", ())]
+    assert [parameters["ledger"] for parameters in given] == ["video-ledger/production"] * 5
+
+
+def a_ref(**changes: str | None) -> StudioRef:
+    names = {"provider": "sora-credentials/production", "store": "video-store/production", "ledger": None}
+    return StudioRef.model_validate({**names, **changes})
+
+
+def test_a_worker_without_a_shared_ledger_warns_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("PREFECT_VIDEO_LEDGER_URL", raising=False)
+    monkeypatch.setattr(default_ledger, "_warned", set())
+    default_ledger.warn_about_default_ledger(a_ref())
+    assert caplog.records == [], "at a desk the file under Prefect's home is what is meant"
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "0")
+    default_ledger.warn_about_default_ledger(a_ref(ledger="video-ledger/production"))
+    default_ledger.warn_about_default_ledger(a_ref(provider="emulator"))
+    assert caplog.records == []
+    for _ in range(2):
+        default_ledger.warn_about_default_ledger(a_ref())
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "may buy the same video again" in record.message
+    assert "Give the deployment the parameter ledger" in record.message
+
+
+@pytest.fixture(scope="module")
+def slow_emulator() -> Iterator[Emulator]:
+    """A provider whose videos take longer than any test."""
+    with Emulator(EmulatorSettings(port=0, speed=0.01)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("deployed")
+
+
+@pytest.fixture
+async def blocks(prefect_api: str, emulator: Emulator, slow_emulator: Emulator, books: Path) -> None:
+    """What an operator saves: two accounts, a store, a ledger."""
+    for name, account in (("production", emulator), ("slow", slow_emulator)):
+        block = SoraCredentials(api_key=account.key, endpoint=account.endpoint, plan="emulator")  # type: ignore[arg-type]
+        await block.save(name, overwrite=True)  # type: ignore[misc]
+    await VideoStore(url=f"file://{books}/videos").save("production", overwrite=True)  # type: ignore[misc]
+    ledger = VideoLedger(url=f"sqlite:///{books}/ledger.db", monthly_usd=100)  # type: ignore[arg-type]
+    await ledger.save("production", overwrite=True)  # type: ignore[misc]
+
+
+@pytest.fixture(scope="module")
+def worker(prefect_api: str, pool: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A process worker on the pool of `prefect.yaml`."""
+    home = tmp_path_factory.mktemp("worker")
+    environ = {
+        **os.environ,
+        "PREFECT_API_URL": prefect_api,
+        "PREFECT_HOME": str(home),
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+    }
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "video", "--type", "process"]
+    with (home / "worker.log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=home, env=environ, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        yield
+        # How a worker takes its leave is Prefect's affair; its runs are over.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def pool(prefect_api: str) -> None:
+    """The work pool that `prefect.yaml` names."""
+    template = ProcessWorker.get_default_base_job_template()
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(
+            WorkPoolCreate(name="video", type=ProcessWorker.type, base_job_template=template), overwrite=True
+        )
+
+
+@pytest.fixture(scope="module")
+def deployed(prefect_api: str, pool: None) -> None:
+    """Everything in `prefect.yaml`, deployed as an operator does it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        cwd=ROOT,
+        env={**os.environ, "PREFECT_API_URL": prefect_api},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def run_until(run_id: UUID, reached: Callable[[FlowRun], Awaitable[bool]], seconds: float = 90) -> FlowRun:
+    async with get_client() as client, asyncio.timeout(seconds):
+        while True:
+            run = await client.read_flow_run(run_id)
+            if await reached(run):
+                return run
+            await asyncio.sleep(0.5)
+
+
+async def ended(run: FlowRun) -> bool:
+    return bool(run.state and run.state.is_final())
+
+
+async def started(name: str, **parameters: object) -> UUID:
+    run: FlowRun = await arun_deployment(name, parameters=parameters, timeout=0, as_subflow=False)
+    return run.id
+
+
+async def test_a_deployed_project_runs_on_a_worker_with_saved_blocks(
+    blocks: None, deployed: None, worker: None, emulator: Emulator, books: Path
+) -> None:
+    project = {"project": "ad", "shots": [SHOT, {**SHOT, "id": "pour", "prompt": "Espresso"}]}
+    run_id = await started("generate-project/project", project=project)
+    run = await run_until(run_id, ended)
+    assert run.state is not None
+    assert run.state.is_completed(), run.state.message
+    assert emulator.books()["billed"] == 2
+    assert len(list((books / "videos" / "ad").glob("*.mp4"))) == 2
+    assert emulator.key not in json.dumps(run.parameters)
+
+    # What the worker made is found from elsewhere, by the names of the same blocks.
+    found = await generate_shot(
+        Shot.model_validate(SHOT),
+        project="ad",
+        provider="sora-credentials/production",
+        store="video-store/production",
+        ledger="video-ledger/production",
+    )
+    assert found.uri.startswith(f"file://{books}/videos/ad/")
+    assert emulator.books()["billed"] == 2
+
+
+async def test_the_run_form_submitted_untouched_buys_what_the_deployment_says(
+    blocks: None, deployed: None, worker: None, emulator: Emulator
+) -> None:
+    before = emulator.books()
+    async with get_client() as client:
+        deployment = await client.read_deployment_by_name("generate-project/project")
+    assert deployment.parameter_openapi_schema is not None
+    form = submit_untouched(deployment.parameter_openapi_schema, deployment.parameters)
+    assert form["project"]["shots"][0]["duration"] is None
+    assert form["project"]["shots"][0]["metadata"] is None
+    run = await run_until(await started("generate-project/project", **form), ended)
+    assert run.state is not None
+    assert run.state.is_completed(), run.state.message
+    assert emulator.books()["billed"] - before["billed"] == 2
+
+    provider = SoraProvider(api_key=emulator.key, endpoint=emulator.endpoint, plan="emulator")
+    try:
+        made = [generation async for generation in provider.list()][:2]
+        bought = [(await provider.retrieve(generation.id)).parameters for generation in made]
+    finally:
+        await provider.aclose()
+    assert {(order["duration"], order["resolution"]) for order in bought} == {(8, "720p"), (5, "720p")}
+
+
+@pytest.mark.parametrize("name", ["shot", "project", "collect", "spend"])
+def test_every_field_of_a_run_form_is_described(name: str) -> None:
+    (deployment,) = (one for one in declared()["deployments"] if one["name"] == name)
+    flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
+    assert list(undescribed(flow.parameters.model_dump())) == []
+
+
+@pytest.mark.parametrize("name", ["shot", "project", "collect", "spend"])
+def test_a_form_submitted_untouched_asks_for_the_same_as_the_deployment(name: str) -> None:
+    (deployment,) = (one for one in declared()["deployments"] if one["name"] == name)
+    flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
+    form = submit_untouched(flow.parameters.model_dump(), deployment["parameters"])
+    assert flow.validate_parameters(form) == flow.validate_parameters(deployment["parameters"])
+
+
+async def test_cancelling_a_deployed_run_cancels_its_generation(
+    blocks: None, deployed: None, worker: None, slow_emulator: Emulator, books: Path
+) -> None:
+    run_id = await started(
+        "generate-shot/shot",
+        shot={**SHOT, "prompt": "never done"},
+        provider="sora-credentials/slow",
+    )
+
+    async def submitted(_: FlowRun) -> bool:
+        return bool(slow_emulator.books()["accepted"] == 1)
+
+    async def cancelled(_: FlowRun) -> bool:
+        return bool(slow_emulator.books()["cancelled"] == 1)
+
+    await run_until(run_id, submitted)
+    async with get_client() as client:
+        await client.set_flow_run_state(run_id, State(type=StateType.CANCELLING))
+    await run_until(run_id, cancelled)
+
+    async with await Ledger.open(f"sqlite:///{books}/ledger.db") as ledger:
+        async with asyncio.timeout(10):
+            while entries := await ledger.unfinished(flow_run_id=str(run_id)):
+                await asyncio.sleep(0.2)
+        assert entries == []
+        [entry] = await ledger.entries(flow_run_id=str(run_id))
+        assert (entry.state.value, entry.actual_usd) == ("cancelled", 0)

@@ -1,0 +1,54 @@
+"""`prefect-video serve` as its users start it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from prefect_video.emulator import Emulator
+from tests.support.cli_fixtures import InProcess, call
+
+__all__ = ["call"]
+
+COMMAND = [str(Path(sys.executable).parent / "prefect-video"), "serve", "--port", "0"]
+
+
+def test_it_serves_until_it_is_interrupted(environment: Path, provider: Emulator) -> None:
+    told = {**os.environ, "PREFECT_VIDEO_SERVICE_API_TOKEN": "a-token-of-the-tests", "NO_COLOR": "1"}
+    told.pop("PREFECT_API_URL", None)
+    told["PREFECT_HOME"] = str(environment / "prefect")
+    with subprocess.Popen(COMMAND, env=told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(4)]
+            assert "Serving on http://127.0.0.1:" in lines[0], [*lines, process.stderr.read() if process.stderr else ""]
+            address = lines[0].split("Serving on ")[1].split(". ")[0]
+            assert f"POST {address}/webhooks/sora" in lines[1]
+            assert httpx.get(f"{address}/healthz").json() == {"status": "ok"}
+            assert httpx.post(f"{address}/webhooks/sora", content=b"{}").status_code == 401
+            assert b"prefect_video_webhooks_received_total" in httpx.get(f"{address}/metrics").content
+        finally:
+            process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        assert "Traceback" not in err, err
+        assert "a-token" not in out + err + "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("token", "options", "word"),
+    [("short", (), "PREFECT_VIDEO_SERVICE_API_TOKEN"), ("long-enough-a-token", ("--account", "nobody"), "nobody")],
+)
+def test_what_cannot_be_used_is_said_in_one_line(
+    call: InProcess, monkeypatch: pytest.MonkeyPatch, token: str, options: tuple[str, ...], word: str
+) -> None:
+    monkeypatch.setenv("PREFECT_VIDEO_SERVICE_API_TOKEN", token)
+    answer = call("serve", "--port", "0", *options)
+    assert answer.status == 2, answer.err
+    assert word in answer.err
+    assert "Traceback" not in answer.err

@@ -1,0 +1,50 @@
+"""A process that claims, for the tests that need several of them or one to kill.
+
+Says `ready`, then obeys each command that comes over its line and sends an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from decimal import Decimal
+
+from benchmarks.workers import Line
+from prefect_video.ledger import Budget, Ledger
+from tests.support.records import PRICE, an_intent, claim_one
+
+
+async def count_yours(ledger: Ledger, numbers: list[int], project: str, budgets: list[Budget], size: int) -> int:
+    random.shuffle(numbers)
+    yours = 0
+    for start in range(0, len(numbers), size):
+        intents = [an_intent(number, project=project) for number in numbers[start : start + size]]
+        batch = await ledger.claim(intents, budgets, partial=True)
+        yours += sum(claim.kind == "acquired" for claim in batch.claims)
+    return yours
+
+
+async def obey(ledger: Ledger, command: str) -> str:
+    if command == "race":
+        return str(await count_yours(ledger, list(range(100)), "race", [], 10))
+    if command == "budget":
+        ten = [Budget(scope="project", limit_usd=10 * PRICE + Decimal("0.01"))]
+        # Every process wants videos of its own here: only the budget keeps them apart.
+        first = 1000 * (1 + random.randrange(10**6))
+        return str(await count_yours(ledger, list(range(first, first + 10)), "budget", ten, 1))
+    entry = await claim_one(ledger, 7)
+    await ledger.begin_submit(entry.id)
+    return entry.id
+
+
+async def serve(url: str, line: Line) -> None:
+    async with await Ledger.open(url) as ledger:
+        line.send("ready")
+        while True:
+            line.send(await obey(ledger, await asyncio.to_thread(line.recv)))
+
+
+def work(url: str, line: Line) -> int:
+    """Obeys until it is killed."""
+    asyncio.run(serve(url, line))
+    return 0

@@ -1,0 +1,26 @@
+"""Two owners of one ledger, and workshops."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from prefect_video.ledger import Ledger
+from tests.support.recovery_fixtures import open_workshop, workshop
+
+__all__ = ["open_workshop", "workshop"]
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
+    async with await Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def other(ledger: Ledger, tmp_path: Path) -> AsyncIterator[Ledger]:
+    """A second owner of the same ledger, as another process would be."""
+    async with await Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+        yield opened

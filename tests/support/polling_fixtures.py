@@ -1,0 +1,74 @@
+"""A studio over the emulator, for what waiting does to ledger rows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_video.emulator import Emulator, EmulatorSettings
+from prefect_video.ledger import Entry, Ledger
+from prefect_video.pipeline.steps import build_project_intents, claim_shots, submit
+from prefect_video.providers.sora.provider import SoraProvider
+from prefect_video.session.session import Studio
+from prefect_video.session.settings import StudioSettings
+from prefect_video.shots import Project, Shot
+from prefect_video.storage import open_store
+from tests.support.postgres import postgres_server, postgres_url
+
+__all__ = ["postgres_server", "postgres_url"]
+
+OpenStudio = Callable[..., AbstractAsyncContextManager[Studio]]
+MakeEmulator = Callable[..., Emulator]
+
+
+@pytest.fixture
+def open_studio(tmp_path: Path) -> OpenStudio:
+    """A factory: `open_studio(emulator, on_deadline="hold")`; all studios of a test share one ledger."""
+
+    @asynccontextmanager
+    async def open_with(emulator: Emulator, **settings: Any) -> AsyncIterator[Studio]:
+        provider = SoraProvider(api_key=emulator.key, endpoint=emulator.endpoint, plan="emulator", name="emulator")
+        speed = emulator.settings.speed
+        provider.capabilities = replace(
+            provider.capabilities,
+            concurrency=emulator.settings.capacity,
+            work_seconds_per_second=(6 / speed, 12 / speed),
+        )
+        studio = Studio(
+            provider=provider,
+            ledger=await Ledger.open(str(tmp_path / "ledger.db")),
+            store=open_store((tmp_path / "store").as_uri()),
+            store_name=(tmp_path / "store").as_uri(),
+            settings=StudioSettings(spool=tmp_path / "spool", **settings),
+        )
+        async with studio:
+            yield studio
+
+    return open_with
+
+
+@pytest.fixture
+def crowded() -> Callable[..., Emulator]:
+    """A factory of emulators with room for many, whose clips need no drawing."""
+
+    def make(**settings: Any) -> Emulator:
+        values = {"port": 0, "speed": 20.0, "capacity": 50, "render": "plate", **settings}
+        return Emulator(EmulatorSettings(**values))
+
+    return make
+
+
+async def submitted(studio: Studio, count: int) -> list[Entry]:
+    """Rows of so many generations that the provider has accepted."""
+    shots = tuple(
+        Shot(id=f"shot-{number}", prompt=f"a cat, scene {number}", duration=2, resolution="480p")
+        for number in range(count)
+    )
+    intents = await build_project_intents(studio, Project(name="film", shots=shots))
+    claims = await claim_shots(studio, intents, budgets=(), partial=False)
+    return [await submit(studio, claim.entry) for claim in claims if claim.entry]

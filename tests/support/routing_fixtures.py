@@ -1,0 +1,25 @@
+"""A house for each test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from prefect_video.emulator import Emulator, EmulatorSettings
+from tests.support.routing import House, open_house
+
+
+@pytest.fixture
+def emulators() -> Iterator[tuple[Emulator, Emulator]]:
+    """The providers of the dear and of the cheap account."""
+    fast = EmulatorSettings(port=0, speed=2000, render="plate")
+    with Emulator(fast.model_copy(update={"monthly_quota": 2})) as at_dear, Emulator(fast) as at_cheap:
+        yield at_dear, at_cheap
+
+
+@pytest.fixture
+async def house(tmp_path: Path, emulators: tuple[Emulator, Emulator]) -> AsyncIterator[House]:
+    async with open_house(tmp_path, *emulators) as opened:
+        yield opened

@@ -1,0 +1,119 @@
+"""A running service, a real provider that posts to it, and ledgers on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from prefect_video._tls import trusted_certificates
+from prefect_video.emulator import Emulator, EmulatorSettings
+from prefect_video.ledger import Entry, ReceivedEvent
+from prefect_video.polling.poller import Watcher
+from prefect_video.polling.schedule import PollSchedule
+from prefect_video.service import ServiceSettings, create_app
+from prefect_video.session.refs import StudioRef, open_session
+from prefect_video.session.session import Studio
+from tests.support.ledger_fixtures import ledger, other, sqlite_url, url
+from tests.support.postgres import postgres_server, postgres_url
+
+__all__ = ["ledger", "other", "postgres_server", "postgres_url", "sqlite_url", "url"]
+
+TOKEN = "a-token-of-the-tests"
+
+
+@dataclass
+class Service:
+    """The service as others see it, and what it has announced."""
+
+    url: str
+    app: FastAPI
+    client: httpx.AsyncClient
+    announced: list[tuple[Entry, ReceivedEvent]]
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def announcements(self, number: int) -> list[tuple[Entry, ReceivedEvent]]:
+        """Waits for so many."""
+        async with asyncio.timeout(20):
+            while len(self.announced) < number:
+                self.news.clear()
+                await self.news.wait()
+        return self.announced
+
+    async def count(self, name: str, **labels: str) -> float:
+        """A counter's value, as Prometheus reads it."""
+        inside = ",".join(f'{key}="{value}"' for key, value in labels.items())
+        wanted = f"{name}{{{inside}}} " if inside else f"{name} "
+        lines = (await self.client.get("/metrics")).text.splitlines()
+        return next((float(line.removeprefix(wanted)) for line in lines if line.startswith(wanted)), 0.0)
+
+
+@asynccontextmanager
+async def serving(port_socket: socket.socket | None = None, **given: object) -> AsyncIterator[Service]:
+    """The service on a port of its own, in this event loop."""
+    listening = port_socket or socket.create_server(("127.0.0.1", 0))
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    announced: list[tuple[Entry, ReceivedEvent]] = []
+    news = asyncio.Event()
+
+    def announce(entry: Entry, event: ReceivedEvent) -> None:
+        announced.append((entry, event))
+        news.set()
+
+    settings = ServiceSettings.from_environment(**{"api_token": TOKEN, "retry_seconds": 0.02, "attempts": 4, **given})
+    app = create_app(settings, announce=announce)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    running = asyncio.create_task(server.serve(sockets=[listening]))
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(base_url=address, headers=headers, verify=trusted_certificates()) as client:
+        while not server.started:
+            assert not running.done(), "the service did not start"
+            await asyncio.sleep(0.01)
+        try:
+            yield Service(address, app, client, announced, news)
+        finally:
+            server.should_exit = True
+            await running
+
+
+@pytest.fixture
+def provider() -> Iterator[Emulator]:
+    """A fast provider whose webhooks come again quickly when they are refused."""
+    with Emulator(EmulatorSettings(port=0, speed=200, render="plate", webhook_retry_seconds=0.05)) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def environment(provider: Emulator, tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The provider as the Sora account of this process; SQLite and a folder for the rest."""
+    for name, value in {
+        "SORA_API_KEY": provider.key,
+        "SORA_API_ENDPOINT": provider.endpoint,
+        "SORA_PLAN": "emulator",
+        "SORA_WEBHOOK_SECRET": provider.webhook_secret,
+        "PREFECT_VIDEO_STORE": str(tmp_path / "videos"),
+        "PREFECT_VIDEO_LEDGER_URL": sqlite_url,
+        "PREFECT_VIDEO_SPOOL": str(tmp_path / "spool"),
+        "PREFECT_VIDEO_SETTLE_SECONDS": "0.5",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return tmp_path
+
+
+async def open_studio(webhook_url: str | None = None, *, grace_seconds: float = 3.0) -> Studio:
+    """A studio of the environment, told where the service is and how long to trust in its news."""
+    studio = await open_session(StudioRef.of())
+    studio.watcher = Watcher(
+        studio.provider, schedule=PollSchedule(grace_seconds=grace_seconds), pause=studio.breaker.pause_seconds
+    )
+    if webhook_url:
+        studio.settings = studio.settings.model_copy(update={"webhook_url": webhook_url})
+    return studio

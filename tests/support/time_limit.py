@@ -1,0 +1,45 @@
+"""Runs a command for a limited time: `python -m tests.support.time_limit SECONDS COMMAND ...`.
+
+One that is not done by then gets SIGABRT first, on which Python prints where each of its threads stands. Made for
+systems with and without `timeout`; exit status 124 as with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+TIMED_OUT: Final = 124
+_LAST_WORDS_SECONDS: Final = 10.0
+
+
+def run(seconds: float, command: Sequence[str]) -> int:
+    """Run a command to its end or to the limit, and return its exit status as a shell would: 124 for the limit."""
+    with subprocess.Popen(command) as process:
+        try:
+            status = _wait(process, seconds)
+            return status if status >= 0 else 128 - status
+        except subprocess.TimeoutExpired:
+            print(f"not done after {seconds:g} s: {' '.join(command)}", file=sys.stderr, flush=True)
+            process.send_signal(signal.SIGABRT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_LAST_WORDS_SECONDS)
+            process.kill()
+            return TIMED_OUT
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> int:
+    while True:
+        try:
+            return process.wait(seconds)
+        except KeyboardInterrupt:
+            # Ctrl-C reaches the command too, which has things to say before it ends.
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(run(float(sys.argv[1]), sys.argv[2:]))

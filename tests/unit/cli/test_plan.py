@@ -1,0 +1,118 @@
+"""The plan: what a run would do, with nothing sent and nothing reserved."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from prefect_video.emulator.threaded import Emulator
+from prefect_video.pipeline.project_run import run_project
+from prefect_video.project_files import load_project
+from prefect_video.session.refs import StudioRef, open_session
+from tests.support.cli_fixtures import InProcess
+
+
+def make(path: Path) -> None:
+    async def produce() -> None:
+        async with await open_session(StudioRef.of("emulator")) as studio:
+            await run_project(studio, load_project(path))
+
+    asyncio.run(produce())
+
+
+def test_a_new_project_is_to_be_generated_and_costs_what_the_table_says(
+    call: InProcess, film: Path, quick_emulator: Emulator
+) -> None:
+    requests = quick_emulator.books()["requests"]
+    answer = call("plan", film, "--json")
+    assert answer.status == 0
+    assert [(shot["id"], shot["action"], shot["estimate_usd"]) for shot in answer.json["shots"]] == [
+        ("opening", "generate", 0.6),
+        ("closing", "generate", 0.3),
+    ]
+    assert answer.json["cost_usd"] == 0.9
+    assert answer.json["fits"] is True
+    assert quick_emulator.books()["requests"] == requests
+    assert call("jobs", "--json").json == {"jobs": []}
+    assert not Path("videos").exists()
+
+
+def test_what_is_stored_is_cached_until_its_file_is_gone(call: InProcess, film: Path) -> None:
+    make(film)
+    answer = call("plan", film, "--json")
+    assert [shot["action"] for shot in answer.json["shots"]] == ["cached", "cached"]
+    assert answer.json["cost_usd"] == 0
+
+    next(Path("videos/film").glob("opening*.mp4")).unlink()
+    planned = call("plan", film, "--json").json["shots"]
+    assert [shot["action"] for shot in planned] == ["under_way", "cached"]
+    assert "missing: fetched again" in planned[0]["reason"]
+    assert {job["state"] for job in call("jobs", "--json").json["jobs"]} == {"stored"}
+
+    assert [shot["action"] for shot in call("plan", film, "--refresh", "--json").json["shots"]] == ["generate"] * 2
+
+
+def test_a_budget_that_would_not_hold_is_exit_status_3(call: InProcess, film: Path) -> None:
+    film.write_text("budget_usd: 0.75\nbudget_videos: 5\n" + film.read_text())
+    answer = call("plan", film, "--json")
+    assert answer.status == 3
+    assert answer.json["fits"] is False
+    assert "the limit is $0.75" in answer.json["refusal"]
+    assert answer.json["limits"] == [
+        {"name": "project film", "limit_usd": 0.75, "limit_videos": 5, "spent_usd": 0, "reserved_usd": 0, "videos": 0}
+    ]
+    shown = call("plan", film)
+    assert "$0.00 spent and $0.00 reserved of $0.75, 0 of 5 videos" in shown.out
+    assert "over budget" in shown.out
+
+
+def test_shots_that_still_fit_are_planned_where_the_project_says_so(call: InProcess, film: Path) -> None:
+    film.write_text("budget_usd: 0.75\nover_budget: fit\n" + film.read_text())
+    answer = call("plan", film, "--json")
+    assert answer.status == 3
+    assert [shot["action"] for shot in answer.json["shots"]] == ["generate", "over_budget"]
+
+
+def test_a_plan_agrees_with_the_run_that_follows(call: InProcess, film: Path) -> None:
+    film.write_text("budget_usd: 0.9\n" + film.read_text())
+    planned = call("plan", film, "--json").json["cost_usd"]
+    make(film)
+    assert call("spend", "--by", "project", "--json").json["spent_usd"] == planned
+
+
+def test_hints_on_duration_come_from_the_price_table(call: InProcess) -> None:
+    Path("film.yaml").write_text(
+        "project: film\nshots:\n"
+        "  - {id: a, prompt: x, duration: 9}\n"
+        "  - {id: b, prompt: y, duration: 12, metadata: {content_type: broll}}\n"
+    )
+    shots = call("plan", "film.yaml", "--json").json["shots"]
+    assert shots[0]["hints"] == ["10 s would cost $2.50, 9 s cost $2.70"]
+    assert shots[1]["hints"] == ["8 s suit broll content and cost $2.40 instead of $3.00"]
+    assert "hint b: 8 s suit broll content" in call("plan", "film.yaml").out
+
+
+def test_the_same_video_twice_is_bought_once(call: InProcess) -> None:
+    Path("film.yaml").write_text(
+        "project: film\ndefaults: {duration: 1}\nshots:\n  - {id: a, prompt: x}\n  - {id: b, prompt: x}\n"
+    )
+    answer = call("plan", "film.yaml", "--json")
+    assert [shot["action"] for shot in answer.json["shots"]] == ["generate", "under_way"]
+    assert answer.json["cost_usd"] == 0.3
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("broll", 8), ("product", 10), ("abstract", 15), ("establishing", 12)])
+def test_optimize_follows_the_guide(call: InProcess, kind: str, seconds: int) -> None:
+    assert call("optimize", "--content-type", kind, "--json").json["seconds"] == seconds
+
+
+def test_optimize_refuses_what_nobody_makes(call: InProcess) -> None:
+    assert call("optimize", "--minimum", "30").status == 2
+
+
+def test_the_schema_is_one_json_object_that_knows_the_fields(call: InProcess) -> None:
+    schema = call("schema").json
+    assert schema["title"] == "prefect-video project"
+    assert {"project", "shots"} <= set(schema["required"])

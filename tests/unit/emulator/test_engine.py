@@ -1,0 +1,238 @@
+"""Time, money and load, seen from inside."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from prefect_video.emulator import Emulator, EmulatorSettings, running
+from prefect_video.emulator.engine import Engine
+from prefect_video.emulator.errors import Refusal
+from prefect_video.emulator.generation import Generation, Order, cost_usd
+from prefect_video.emulator.rendering.clips import ClipLibrary
+from prefect_video.emulator.scheduler import Agenda
+from prefect_video.emulator.state_store import JournalError, MemoryJournal
+from prefect_video.emulator.timing import WorkDistribution
+from prefect_video.emulator.usage import Line
+from tests.support.emulator_client import Client
+
+ORDER = Order(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution="480p")
+
+
+@given(seed=st.text(max_size=10), duration=st.integers(1, 20))
+def test_work_is_six_to_twelve_seconds_a_video_second(seed: str, duration: int) -> None:
+    times = WorkDistribution.parse("uniform")
+    work = times.work_seconds(seed, duration)
+    assert 6 * duration <= work <= 12 * duration
+    assert work == times.work_seconds(seed, duration)
+    assert WorkDistribution.parse("fixed:3").work_seconds(seed, duration) == 3
+    assert WorkDistribution.parse("lognormal:0").work_seconds(seed, duration) == pytest.approx(9 * duration)
+
+
+@given(st.text(max_size=20))
+def test_unknown_times_are_refused(text: str) -> None:
+    readable = text == "uniform" or text.startswith(("fixed:", "lognormal:"))
+    if not readable:
+        with pytest.raises(ValueError, match="times"):
+            WorkDistribution.parse(text)
+
+
+@pytest.mark.parametrize("text", ["", "uniform:1", "fixed", "fixed:", "fixed:x", "fixed:nan", "lognormal:-1"])
+def test_times_that_make_no_sense_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="write uniform, fixed:SECONDS or lognormal:SIGMA"):
+        WorkDistribution.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("duration", "usd"),
+    [(1, "0.30"), (4, "1.20"), (5, "1.50"), (9, "2.70"), (10, "2.50"), (14, "3.50"), (15, "3.30"), (20, "4.00")],
+)
+def test_prices_are_the_guides(duration: int, usd: str) -> None:
+    assert cost_usd(duration) == Decimal(usd)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"keys": ()},
+        {"keys": ("a", "a")},
+        {"keys": (" a",)},
+        {"speed": 0},
+        {"times": "fixed:-1"},
+        {"times": "lognormal:inf"},
+        {"webhook_secrets": {"stranger": "s"}},
+        {"colour": "red"},
+    ],
+)
+def test_bad_settings_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        EmulatorSettings.model_validate(bad)
+
+
+def test_settings_do_not_show_secrets() -> None:
+    shown = repr(EmulatorSettings(keys=("sk-secret",), webhook_secret="whsec_secret"))
+    assert "secret" not in shown.replace("webhook_secret", "")
+
+
+async def test_statuses_come_in_order_and_work_is_billed_once(tmp_path: Path) -> None:
+    settings = EmulatorSettings(speed=200)
+    clips = ClipLibrary(settings, tmp_path)
+    engine = Engine(settings, MemoryJournal(), clips)
+    seen: list[tuple[str, str]] = []
+    engine.listeners.append(lambda generation, status: seen.append((generation.id, status)))
+    clock = asyncio.create_task(engine.run())
+    try:
+        generation = engine.submit("acct", "sora", ORDER)
+        await asyncio.wait_for(engine.idle.wait(), 20)
+        assert [status for _, status in seen] == ["queued", "processing", "completed"]
+        assert generation.file_size == (await engine.clip(generation)).size
+        assert generation.finished is not None
+        assert generation.finished >= generation.ends_at
+        report = engine.books.report(engine.now_concurrency)
+        assert (report["billed"], report["billed_usd"], report["now_concurrency"]) == (1, "0.30", 0)
+    finally:
+        clock.cancel()
+        await engine.close()
+        await clips.close()
+
+
+async def test_past_half_the_work_there_is_no_cancelling(tmp_path: Path) -> None:
+    engine = Engine(EmulatorSettings(times="fixed:1000"), MemoryJournal(), ClipLibrary(EmulatorSettings(), tmp_path))
+    early, late = engine.submit("acct", "sora", ORDER), engine.submit("acct", "sora", ORDER)
+    _age(early, share=0.45)
+    _age(late, share=0.55)
+    assert engine.cancel("acct", early.id).status == "cancelled"
+    with pytest.raises(Refusal) as refusal:
+        engine.cancel("acct", late.id)
+    assert refusal.value.status == 409
+
+
+def test_a_change_of_speed_takes_hold_of_what_is_under_way() -> None:
+    with Emulator(EmulatorSettings(port=0, times="fixed:10000", render="plate")) as emulator:
+        client = Client.of(emulator)
+        for body in ("0", "-1", "nan", "inf", "fast", ""):
+            assert httpx.put(f"{emulator.url}/_emulator/speed", content=body).status_code == 400
+        under_way = client.accepted()
+        assert httpx.put(f"{emulator.url}/_emulator/speed", content="100000").json() == 100_000
+        emulator.settle()
+        assert client.retrieve(under_way).json()["status"] == "completed"
+        assert emulator.books()["billed"] == 1
+
+
+async def test_a_step_that_was_due_at_the_old_speed_is_not_taken(tmp_path: Path) -> None:
+    engine = Engine(EmulatorSettings(times="fixed:1"), MemoryJournal(), ClipLibrary(EmulatorSettings(), tmp_path))
+    generation = engine.submit("acct", "sora", ORDER)
+    was_due = generation.starts_at
+    engine.change_speed(0.001)
+    assert generation.starts_at > was_due
+    engine._advance(generation.id)
+    assert generation.status == "queued"
+
+
+def _age(generation: Generation, *, share: float) -> None:
+    """Put a generation at a share of its work, now."""
+    work = generation.ends_at - generation.starts_at
+    generation.starts_at = time.time() - work * share
+    generation.ends_at = generation.starts_at + work
+
+
+class _FullDisk(MemoryJournal):
+    """Refuses the first write."""
+
+    def __init__(self) -> None:
+        self.full = True
+        self.written: list[str] = []
+
+    async def write(self, generations: Iterable[Generation], lines: Iterable[tuple[Line, Decimal]]) -> None:
+        if self.full:
+            raise JournalError("disk full")
+        self.written.extend(generation.id for generation in generations)
+
+
+async def test_what_could_not_be_written_stays_pending(tmp_path: Path) -> None:
+    journal = _FullDisk()
+    engine = Engine(EmulatorSettings(), journal, ClipLibrary(EmulatorSettings(), tmp_path))
+    generation = engine.submit("acct", "sora", ORDER)
+    with pytest.raises(JournalError):
+        await engine.commit()
+    journal.full = False
+    await engine.commit()
+    assert journal.written == [generation.id]
+
+
+def test_import_is_light() -> None:
+    code = "import sys, prefect_video.emulator; print(sorted({'av', 'PIL', 'prefect'} & set(sys.modules)))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert shown.stdout.strip() == "[]"
+
+
+async def test_agenda_steps_in_order_of_time() -> None:
+    steps: list[str] = []
+    agenda = Agenda(steps.append)
+    now = time.time()
+    for name, due in [("late", now + 0.05), ("past", now - 5), ("soon", now + 0.01)]:
+        agenda.add(due, name)
+    async with asyncio.timeout(20):
+        async for _ in agenda:
+            if len(steps) == 3:
+                break
+    assert steps == ["past", "soon", "late"]
+
+
+def test_capacity_holds_under_a_stampede() -> None:
+    settings = EmulatorSettings(port=0, capacity=7, times="fixed:600")
+    with Emulator(settings) as emulator, ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda _: Client.of(emulator).submit().status_code, range(40)))
+        books = emulator.books()
+        assert statuses.count(202) == books["accepted"] == books["peak_concurrency"] == 7
+        assert statuses.count(429) == books["refused"] == 33
+
+
+def test_a_thousand_generations_at_once() -> None:
+    settings = EmulatorSettings(port=0, capacity=1000, speed=1000, render="plate", times="lognormal:0.5")
+    with Emulator(settings) as emulator:
+        client = Client.of(emulator)
+        for number in range(1000):
+            client.accepted(f"shot {number}")
+        emulator.settle()
+        books = emulator.books()
+        assert (books["completed"], books["billed"], books["billed_usd"]) == (1000, 1000, "300.00")
+        assert set(books["by_prompt"]) == {f"shot {number}" for number in range(1000)}
+
+
+async def test_runs_on_the_callers_loop() -> None:
+    async with running(EmulatorSettings(port=0)) as emulator, httpx.AsyncClient() as client:
+        response = await client.get(f"{emulator.addresses.url}/_emulator/books")
+        assert response.json()["submitted"] == 0
+
+
+def test_books_count_every_request(emulator: Emulator) -> None:
+    client = Client.of(emulator)
+    generation = client.completed(emulator, "Harbour")
+    client.list()
+    client.cancel(generation["id"])
+    httpx.get(generation["result"]["video_url"])
+    httpx.get(generation["result"]["thumbnail_url"])
+    books = emulator.books()
+    assert books["requests"] == {
+        "cancel": 1, "content": 1, "list": 1, "retrieve": 1, "submit": 1, "thumbnail": 1,
+    }  # fmt: skip
+    assert books["listed"] == books["polled"] == books["downloaded"] == 1
+    assert books["by_prompt"]["Harbour"] == {
+        "submitted": 1, "accepted": 1, "refused": 0, "billed": 1, "downloaded": 1, "polled": 1, "billed_usd": "0.30",
+    }  # fmt: skip
+    assert books["by_key"]["ator"]["billed_usd"] == "0.30"
+    assert httpx.get(f"{emulator.url}/_emulator/books").json() == books

@@ -1,0 +1,144 @@
+"""The schema's versions, on new, old, newer and foreign databases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, insert, text
+
+from prefect_video.errors import LedgerError, LedgerOutdated
+from prefect_video.ledger import Ledger, schema
+from prefect_video.ledger.claims import row_of
+from prefect_video.ledger.database import Database
+from prefect_video.ledger.migrations import migration_config
+from prefect_video.ledger.records import State
+from prefect_video.ledger.tables import VERSION_TABLE, generations, metadata
+from prefect_video.ledger.urls import parse_location
+from tests.support.records import an_asset, an_intent, claim_one
+
+
+async def run(url: str, work: Callable[[Database], Awaitable[None]]) -> None:
+    database = Database(parse_location(url))
+    try:
+        await work(database)
+    finally:
+        await database.close()
+
+
+async def stamp(url: str, revision: str) -> None:
+    async def work(database: Database) -> None:
+        async with database.writing() as connection:
+            await connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '{revision}'"))
+
+    await run(url, work)
+
+
+def test_the_known_revisions_are_those_of_the_scripts() -> None:
+    scripts = ScriptDirectory.from_config(migration_config()).walk_revisions()
+    assert tuple(script.revision for script in scripts)[::-1] == schema.REVISIONS
+
+
+async def test_the_migrations_make_the_tables_that_the_code_uses(ledger: Ledger) -> None:
+    def differences(connection: Connection) -> list[object]:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        return list(compare_metadata(context, metadata))
+
+    async with ledger._database.reading() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_an_old_ledger_keeps_its_rows(url: str) -> None:
+    async def make_old(database: Database) -> None:
+        await schema.upgrade(database, schema.REVISIONS[0])
+        row = row_of(an_intent(), State.RESERVED, 1, None, an_asset().created_at)
+        for newer in ("priority", "waiting_since", "unknown_at", "disputed_usd", "store_id"):
+            del row[newer]
+        async with database.writing() as connection:
+            await connection.execute(insert(generations), [row])
+
+    await run(url, make_old)
+    with pytest.raises(
+        LedgerOutdated, match=rf"at schema 0001.*needs {schema.REVISIONS[-1]}.*prefect-video ledger upgrade"
+    ):
+        await Ledger.open(url, migrate=False)
+    async with await Ledger.open(url, migrate=True) as ledger:
+        (claim,) = (await ledger.claim([an_intent()])).claims
+        assert claim.kind == "acquired"
+        await ledger.record_copy(claim.entry.id, "tea", "shot-1", an_asset())
+        await ledger.upgrade()
+        await ledger.check()
+
+
+async def test_a_new_sqlite_file_is_made_on_first_use(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "50% off" / "ledger.db"
+    async with await Ledger.open(str(path)) as ledger:
+        await ledger.check()
+    assert path.exists()
+
+
+async def test_postgresql_is_not_touched_without_being_told(postgres_url: str) -> None:
+    with pytest.raises(LedgerOutdated, match=r"has no tables yet.*prefect-video ledger upgrade"):
+        await Ledger.open(postgres_url)
+    async with await Ledger.open(postgres_url, migrate=True):
+        pass
+    async with await Ledger.open(postgres_url) as ledger:
+        await ledger.check()
+
+
+async def test_several_upgrades_at_once(url: str) -> None:
+    opened = await asyncio.gather(*(Ledger.open(url, migrate=True) for _ in range(4)))
+    assert len({ledger.owner_id for ledger in opened}) == 4
+    for ledger in opened:
+        await ledger.aclose()
+
+
+async def test_a_newer_ledger_is_refused(ledger: Ledger, url: str) -> None:
+    await stamp(url, "9999")
+    for migrate in (True, False):
+        with pytest.raises(LedgerOutdated, match=r"schema 9999.*install a newer prefect-video"):
+            await Ledger.open(url, migrate=migrate)
+    with pytest.raises(LedgerOutdated, match="9999"):
+        await ledger.upgrade()
+    with pytest.raises(LedgerOutdated, match="9999"):
+        await ledger.check()
+
+
+async def test_somebody_elses_alembic_is_left_alone(url: str) -> None:
+    async def make(database: Database) -> None:
+        async with database.writing() as connection:
+            await connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
+            await connection.execute(text("INSERT INTO alembic_version VALUES ('theirs')"))
+
+    await run(url, make)
+    async with await Ledger.open(url, migrate=True) as ledger, ledger._database.reading() as connection:
+        assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars().all() == ["theirs"]
+
+
+@pytest.mark.parametrize("change", ["UPDATE history SET detail = 'x'", "DELETE FROM history"])
+async def test_history_cannot_be_changed(ledger: Ledger, change: str) -> None:
+    entry = await claim_one(ledger)
+    with pytest.raises(LedgerError, match="append-only"):
+        async with ledger._database.writing() as connection:
+            await connection.execute(text(change))
+    assert len(await ledger.history(entry.id)) == 1
+
+
+async def test_the_database_itself_refuses_a_second_row_under_way(ledger: Ledger) -> None:
+    await claim_one(ledger)
+    row = row_of(an_intent(), State.RESERVED, 1, None, an_asset().created_at)
+    with pytest.raises(LedgerError, match="somebody else made first"):
+        async with ledger._database.writing() as connection:
+            await connection.execute(insert(generations), [row])
+
+
+async def test_several_new_ledgers_are_made_at_once_in_one_process(tmp_path: Path) -> None:
+    opened = await asyncio.gather(*(Ledger.open(str(tmp_path / f"{n}.db")) for n in range(4)))
+    for ledger in opened:
+        await ledger.check()
+        await ledger.aclose()

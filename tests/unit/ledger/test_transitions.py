@@ -1,0 +1,316 @@
+"""The steps of one row, and the steps that are refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from prefect_video.errors import (
+    GenerationFailed,
+    IllegalTransition,
+    LedgerError,
+    PolicyRefused,
+    SubmitUnknown,
+)
+from prefect_video.ledger import Entry, Ledger, State
+from tests.support.records import a_generation, a_result, an_asset, claim_one, store_one, submit_one
+
+NOW = datetime.now(UTC)
+UNANSWERED = SubmitUnknown("no answer", provider="sora", request_id="req-9")
+FAILED = GenerationFailed("it broke", provider="sora", generation_id="gen-1", request_id="req-1")
+
+
+async def test_the_whole_way(ledger: Ledger) -> None:
+    entry = await claim_one(ledger)
+    deadline, expiry = NOW + timedelta(hours=1), NOW + timedelta(days=1)
+
+    sending = await ledger.begin_submit(entry.id, task_run_id="task-1", deadline_at=deadline)
+    assert (sending.state, sending.task_run_id, sending.deadline_at) == (State.SUBMITTING, "task-1", deadline)
+    assert sending.sent_at is not None
+
+    sent = await ledger.record_submitted(entry.id, a_generation(estimated_completion_at=deadline), detail="202")
+    assert (sent.state, sent.generation_id, sent.estimated_completion_at) == (State.SUBMITTED, "gen-1", deadline)
+    assert sent.submitted_at is not None
+
+    ready = a_generation(result=a_result(expiry), cost_usd=Decimal("2.10"))
+    done = await ledger.record_completed(entry.id, ready)
+    assert (done.state, done.expires_at, done.actual_usd) == (State.COMPLETED, expiry, Decimal("2.10"))
+
+    asset = an_asset(entry)
+    stored = await ledger.record_stored(entry.id, asset)
+    assert (stored.state, stored.asset, stored.owner) == (State.STORED, asset, None)
+    assert stored == await ledger.get(entry.id)
+
+    steps = await ledger.history(entry.id)
+    assert [step.to_state for step in steps] == ["reserved", "submitting", "submitted", "completed", "stored"]
+    assert [step.from_state for step in steps] == [None, "reserved", "submitting", "submitted", "completed"]
+    assert steps[2].detail == "202"
+
+
+async def test_only_the_owner_sends(ledger: Ledger, other: Ledger) -> None:
+    entry = await claim_one(ledger)
+    with pytest.raises(IllegalTransition, match="belongs to"):
+        await other.begin_submit(entry.id)
+    await ledger.let_go([entry.id])
+    with pytest.raises(IllegalTransition, match="belongs to nobody"):
+        await ledger.begin_submit(entry.id)
+
+
+async def test_nothing_is_sent_twice(ledger: Ledger) -> None:
+    entry = await claim_one(ledger)
+    await ledger.begin_submit(entry.id)
+    with pytest.raises(IllegalTransition, match="is submitting and cannot become submitting"):
+        await ledger.begin_submit(entry.id)
+
+
+async def test_an_unanswered_submit_is_found(ledger: Ledger) -> None:
+    entry = await claim_one(ledger)
+    await ledger.begin_submit(entry.id)
+    unknown = await ledger.record_unknown(entry.id, UNANSWERED)
+    assert (unknown.state, unknown.error_type, unknown.request_id) == (State.UNKNOWN, "SubmitUnknown", "req-9")
+    assert await ledger.record_unknown(entry.id, "again") == unknown
+    found = await ledger.record_submitted(entry.id, a_generation(), detail="found by list")
+    assert (found.state, found.error_type, found.error_message) == (State.SUBMITTED, None, None)
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+async def test_an_unanswered_submit_is_proven_absent(ledger: Ledger, unknown: bool) -> None:
+    entry = await claim_one(ledger)
+    await ledger.begin_submit(entry.id)
+    if unknown:
+        await ledger.record_unknown(entry.id, UNANSWERED)
+    back = await ledger.return_to_reserved(entry.id, "not in the list")
+    assert (back.state, back.sent_at, back.error_type) == (State.RESERVED, None, None)
+    assert (back.owner, back.reserved_usd) == (ledger.owner_id, entry.reserved_usd)
+    assert (await ledger.begin_submit(entry.id)).state is State.SUBMITTING
+
+
+@pytest.mark.parametrize("step", [Ledger.return_to_reserved, Ledger.release])
+async def test_a_verdict_on_a_sent_request_needs_its_owner(
+    ledger: Ledger, other: Ledger, step: Callable[[Ledger, str, str], Awaitable[Entry]]
+) -> None:
+    entry = await claim_one(ledger)
+    await ledger.begin_submit(entry.id)
+    with pytest.raises(IllegalTransition, match="take it over before"):
+        await step(other, entry.id, "late news")
+    assert (await ledger.get(entry.id)).state is State.SUBMITTING
+    await ledger.flag(entry.id, "a human must say")
+    assert (await step(other, entry.id, "a human says so")).attention is None
+
+
+async def test_it_is_told_since_when_an_outcome_is_unknown(ledger: Ledger) -> None:
+    entry = await claim_one(ledger)
+    sending = await ledger.begin_submit(entry.id)
+    unknown = await ledger.record_unknown(entry.id, UNANSWERED)
+    assert sending.unknown_at is None
+    assert sending.sent_at is not None
+    assert unknown.unknown_at is not None
+    assert sending.sent_at <= unknown.unknown_at <= await ledger.now()
+    assert (await ledger.record_unknown(entry.id, "again")).unknown_at == unknown.unknown_at
+    assert (await ledger.return_to_reserved(entry.id, "absent")).unknown_at is None
+
+
+async def test_a_submit_is_renewed_by_its_owner_only(ledger: Ledger, other: Ledger) -> None:
+    entry = await claim_one(ledger)
+    with pytest.raises(IllegalTransition, match="is reserved"):
+        await ledger.renew_submit(entry.id)
+    sending = await ledger.begin_submit(entry.id)
+    renewed = await ledger.renew_submit(entry.id)
+    assert renewed.sent_at is not None
+    assert sending.sent_at is not None
+    assert renewed.sent_at >= sending.sent_at
+    with pytest.raises(IllegalTransition, match="belongs to"):
+        await other.renew_submit(entry.id)
+
+
+async def test_a_lost_generation_that_is_found_goes_on(ledger: Ledger) -> None:
+    entry = await submit_one(ledger)
+    with pytest.raises(IllegalTransition, match="is submitted"):
+        await ledger.record_found(entry.id, a_generation("gen-1"))
+    await ledger.record_ended(entry.id, State.LOST, "not known", actual_usd=None, attention="look")
+    found = await ledger.record_found(entry.id, a_generation("gen-1"), deadline_at=NOW)
+    assert (found.state, found.attention, found.deadline_at) == (State.SUBMITTED, None, NOW)
+    assert (found.generation_id, found.error_message) == ("gen-1", None)
+
+
+async def test_a_lost_generation_waits_for_what_was_bought_in_its_place(ledger: Ledger) -> None:
+    lost = await submit_one(ledger)
+    await ledger.record_ended(lost.id, State.LOST, "not known", actual_usd=None)
+    other = await claim_one(ledger)
+    with pytest.raises(IllegalTransition, match=f"while entry {other.id} of the same video is under way"):
+        await ledger.record_found(lost.id, a_generation("gen-1"))
+
+
+async def test_a_row_is_booked_under_another_account(ledger: Ledger) -> None:
+    entry = await claim_one(ledger)
+    assert await ledger.rebook(entry.id, account="sora-1", credentials="other") == entry
+    moved = await ledger.rebook(entry.id, account="sora-2", credentials="other")
+    assert (moved.account, moved.credentials, moved.state) == ("sora-2", "other", State.RESERVED)
+    assert "sora-2" in str((await ledger.history(entry.id))[-1].detail)
+
+
+async def test_a_stray_has_a_row_of_its_own(ledger: Ledger) -> None:
+    entry = await store_one(ledger)
+    stray = entry.model_copy(
+        update={"id": "stray", "state": State.LOST, "generation_id": "gen-9", "asset": None, "attention": "look"}
+    )
+    await ledger.record_stray(stray, "nobody owns it")
+    kept = await ledger.get("stray")
+    assert (kept.owner, kept.generation_id, kept.attention) == (None, "gen-9", "look")
+    with pytest.raises(IllegalTransition):
+        await ledger.record_stray(stray.model_copy(update={"id": "again"}), "twice")
+
+
+async def test_a_reserved_row_may_be_released_by_anybody(ledger: Ledger, other: Ledger) -> None:
+    entry = await claim_one(ledger)
+    released = await other.release(entry.id, PolicyRefused("not allowed", provider="sora", request_id="req-2"))
+    assert (released.state, released.owner, released.error_type) == (State.RELEASED, None, "PolicyRefused")
+    assert (released.error_message, released.request_id) == ("not allowed", "req-2")
+    assert released.reserved_usd == Decimal("2.40")
+    assert await other.release(entry.id, "again") == released
+    with pytest.raises(IllegalTransition):
+        await ledger.begin_submit(entry.id)
+
+
+async def test_recording_the_same_twice_does_nothing(ledger: Ledger) -> None:
+    entry = await claim_one(ledger)
+    await ledger.begin_submit(entry.id)
+    generation, asset = a_generation(), an_asset(entry)
+    for _ in range(2):
+        submitted = await ledger.record_submitted(entry.id, generation)
+    for _ in range(2):
+        completed = await ledger.record_completed(entry.id, generation)
+    for _ in range(2):
+        stored = await ledger.record_stored(entry.id, asset)
+    assert [row.state for row in (submitted, completed, stored)] == ["submitted", "completed", "stored"]
+    assert await ledger.record_submitted(entry.id, generation) == stored
+    assert await ledger.record_completed(entry.id, generation) == stored
+    assert len(await ledger.history(entry.id)) == 5
+
+
+async def test_a_fresh_link_brings_its_expiry(ledger: Ledger) -> None:
+    entry = await submit_one(ledger)
+    await ledger.record_completed(entry.id, a_generation(result=a_result(NOW)))
+    later = NOW + timedelta(days=1)
+    again = await ledger.record_completed(entry.id, a_generation(result=a_result(later), cost_usd=Decimal(3)))
+    assert (again.expires_at, again.actual_usd) == (later, Decimal(3))
+    assert len(await ledger.history(entry.id)) == 4
+
+
+async def test_a_generation_belongs_to_one_row(ledger: Ledger) -> None:
+    first = await submit_one(ledger, 1)
+    second = await claim_one(ledger, 2)
+    await ledger.begin_submit(second.id)
+    with pytest.raises(IllegalTransition, match=f"belongs to entry {first.id}"):
+        await ledger.record_submitted(second.id, a_generation("gen-1"))
+    with pytest.raises(IllegalTransition, match="belongs to entry"):
+        await ledger.record_ended(second.id, State.FAILED, FAILED, actual_usd=None)
+    with pytest.raises(IllegalTransition, match="belongs to generation gen-1, not to gen-2"):
+        await ledger.record_completed(first.id, a_generation("gen-2"))
+    assert (await ledger.get(second.id)).state is State.SUBMITTING
+
+
+async def test_another_file_for_a_stored_row_is_refused(ledger: Ledger) -> None:
+    stored = await store_one(ledger)
+    with pytest.raises(IllegalTransition, match="is stored"):
+        await ledger.record_stored(stored.id, an_asset(stored, sha256="cd" * 32))
+
+
+async def test_a_submit_that_failed_after_acceptance_keeps_its_id(ledger: Ledger) -> None:
+    entry = await claim_one(ledger)
+    await ledger.begin_submit(entry.id)
+    failed = await ledger.record_ended(entry.id, State.FAILED, FAILED, actual_usd=Decimal("0.5"))
+    assert (failed.state, failed.generation_id, failed.request_id) == (State.FAILED, "gen-1", "req-1")
+    assert (failed.actual_usd, failed.error_type) == (Decimal("0.5"), "GenerationFailed")
+    assert set(await ledger.recorded_generations("sora-1")) == {"gen-1"}
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST])
+async def test_every_end_without_a_video(ledger: Ledger, state: State) -> None:
+    entry = await submit_one(ledger)
+    ended = await ledger.record_ended(entry.id, state, "over", actual_usd=None)
+    assert (ended.state, ended.owner, ended.actual_usd, ended.error_message) == (state, None, None, "over")
+    assert await ledger.record_ended(entry.id, state, "over again", actual_usd=Decimal(9)) == ended
+    with pytest.raises(IllegalTransition):
+        await ledger.record_completed(entry.id, a_generation())
+
+
+@pytest.mark.parametrize("state", [State.STORED, State.RELEASED, State.RESERVED])
+async def test_an_end_is_an_end_without_a_video(ledger: Ledger, state: State) -> None:
+    entry = await submit_one(ledger)
+    with pytest.raises(IllegalTransition, match="not an end without a video"):
+        await ledger.record_ended(entry.id, state, "over", actual_usd=None)
+
+
+async def test_a_stored_file_can_only_go_missing(ledger: Ledger) -> None:
+    stored = await store_one(ledger)
+    with pytest.raises(IllegalTransition):
+        await ledger.record_ended(stored.id, State.LOST, "gone", actual_usd=None)
+    lost = await ledger.record_missing(stored.id, "deleted by hand")
+    assert (lost.state, lost.error_message) == (State.LOST, "deleted by hand")
+    assert await ledger.record_missing(stored.id, "again") == lost
+    open_row = await submit_one(ledger, 2)
+    with pytest.raises(IllegalTransition):
+        await ledger.record_missing(open_row.id, "no")
+
+
+async def test_a_stored_row_whose_file_is_flawed_is_completed_again(ledger: Ledger) -> None:
+    stored = await store_one(ledger)
+    reopened = await ledger.reopen_stored(stored.id, "its stored file was missing")
+    assert (reopened.state, reopened.owner, reopened.is_reopened) == (State.COMPLETED, None, True)
+    assert (reopened.asset, reopened.stored_at) == (stored.asset, stored.stored_at)
+    assert await ledger.reopen_stored(stored.id, "again") == reopened
+    assert stored.asset is not None
+    again = await ledger.record_stored(stored.id, stored.asset, store_id="a store")
+    # Its age is what it was: a time to live is that of the video, not of the file.
+    assert (again.state, again.stored_at, again.store_id) == (State.STORED, stored.stored_at, "a store")
+
+    await ledger.reopen_stored(stored.id, "its stored file was missing")
+    lost = await ledger.record_missing(stored.id, "and the provider no longer has it")
+    assert (lost.state, lost.attention) == (State.LOST, None)
+    with pytest.raises(IllegalTransition):
+        await ledger.reopen_stored(lost.id, "too late")
+
+
+async def test_all_who_ask_at_once_are_proposed_one_identity(ledger: Ledger, other: Ledger) -> None:
+    proposed = await asyncio.gather(*(one.propose_store_id("s3://films") for one in (ledger, other) * 5))
+    assert len(set(proposed)) == 1
+    await asyncio.gather(*(one.remember_store(proposed[0], "s3://films") for one in (ledger, other) * 5))
+    assert await ledger.store_ids("s3://films") == set(proposed)
+    assert await ledger.store_ids("s3://other") == set()
+
+
+async def test_flags_are_kept_until_the_row_moves(ledger: Ledger) -> None:
+    entry = await claim_one(ledger)
+    flagged = await ledger.flag(entry.id, "look")
+    assert flagged.attention == "look"
+    assert await ledger.flag(entry.id, "look") == flagged
+    assert (await ledger.unflag(entry.id)).attention is None
+    assert (await ledger.unflag(entry.id)).attention is None
+    await ledger.flag(entry.id, "look")
+    assert (await ledger.begin_submit(entry.id)).attention is None
+    details = [step.detail for step in await ledger.history(entry.id)]
+    assert details[1:4] == ["needs attention: look", "attention: settled", "needs attention: look"]
+
+
+async def test_the_deadline_moves(ledger: Ledger) -> None:
+    entry = await claim_one(ledger)
+    assert (await ledger.set_deadline(entry.id, NOW)).deadline_at == NOW
+    assert (await ledger.set_deadline(entry.id, None)).deadline_at is None
+
+
+async def test_unknown_ids_are_named(ledger: Ledger) -> None:
+    for step in (
+        ledger.begin_submit("nope"),
+        ledger.get("nope"),
+        ledger.release("nope", "x"),
+        ledger.take_over("nope"),
+        ledger.flag("nope", "x"),
+        ledger.record_copy("nope", "p", "s", an_asset()),
+    ):
+        with pytest.raises(LedgerError, match="no entry 'nope'"):
+            await step

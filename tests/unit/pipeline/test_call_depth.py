@@ -1,0 +1,77 @@
+"""How deep the paid request stands in the code, and how often one shot reads the ledger."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import prefect_video
+from prefect_video.ledger import Ledger
+from prefect_video.pipeline.project_run import run_project
+from tests.support.recovery import Workshop, a_shot, as_project, statuses
+
+PACKAGE = Path(prefect_video.__file__).parent
+DEEPEST = 9
+"""Frames of this package between the task of a shot and the request that pays."""
+
+
+def own_frames() -> list[str]:
+    """The functions of this package that are on the stack now, the outermost first."""
+    frames = []
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if Path(code.co_filename).is_relative_to(PACKAGE):
+            frames.append(code.co_qualname)
+        frame = frame.f_back  # type: ignore[assignment]
+    return frames[::-1]
+
+
+async def test_the_request_that_pays_is_few_calls_deep(workshop: Workshop) -> None:
+    stacks: list[list[str]] = []
+
+    async def note(request: httpx.Request) -> None:
+        if request.method == "POST":
+            stacks.append(own_frames())
+
+    async with workshop.studio() as session:
+        session.provider._provider._api._client.event_hooks["request"].append(note)  # type: ignore[attr-defined]
+        assert statuses(await run_project(session, as_project(a_shot()))) == ["stored"]
+    (stack,) = stacks
+    assert stack[0] == "ProjectRun._run_take", "the shot's own task"
+    assert "ApiClient.send_once" in stack
+    assert len(stack) <= DEEPEST, stack
+    assert workshop.paid == (1, 1)
+
+
+async def test_a_shot_reads_its_row_again_only_where_time_has_passed(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Counter[str] = Counter()
+
+    def counted(name: str) -> Any:
+        method = getattr(Ledger, name)
+
+        async def call(ledger: Ledger, *given: Any, **named: Any) -> Any:
+            calls[name] += 1
+            return await method(ledger, *given, **named)
+
+        return call
+
+    async with workshop.studio() as session:
+        for name in ("get", "rebook", "take_slot", "record_submitted", "record_completed", "record_stored"):
+            monkeypatch.setattr(Ledger, name, counted(name))
+        assert statuses(await run_project(session, as_project(a_shot()))) == ["stored"]
+    assert calls == {
+        # Before the send and before the publication: a slot, and a download, may take minutes.
+        "get": 2,
+        "take_slot": 1,
+        "record_submitted": 1,
+        "record_completed": 1,
+        "record_stored": 1,
+    }

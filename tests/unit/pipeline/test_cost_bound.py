@@ -1,0 +1,190 @@
+"""What a provider says that a generation cost is believed up to a bound; the books are the provider's own."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+
+from prefect_video.errors import IllegalTransition
+from prefect_video.ledger import Ledger, State
+from prefect_video.providers.sora.provider import SoraProvider
+from prefect_video.session.settings import StudioSettings
+from prefect_video.shots import Shot
+from tests.support.recovery import Workshop, a_shot, film, statuses
+from tests.support.recovery_fixtures import OpenWorkshop
+
+PRICE = Decimal("0.30")
+
+
+class Unpriced(SoraProvider):
+    """One that has no price list."""
+
+    def estimate(self, shot: Shot) -> Decimal | None:
+        return None
+
+
+class Free(SoraProvider):
+    """One at home, which costs nothing."""
+
+    def estimate(self, shot: Shot) -> Decimal | None:
+        return Decimal(0)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def either(request: pytest.FixtureRequest, open_workshop: OpenWorkshop) -> Workshop:
+    """A workshop on each kind of ledger."""
+    if request.param == "sqlite":
+        return open_workshop()
+    url: str = request.getfixturevalue("postgres_url")
+    async with await Ledger.open(url, migrate=True):
+        pass
+    return open_workshop(url)
+
+
+def quote(workshop: Workshop, cost: float | str | bool) -> None:
+    """Has the provider say from now on that everything cost this; what it bills is another matter."""
+    workshop.emulator.add_fault(operation="retrieve", kind="wrong_cost", times=None, cost=cost)
+
+
+async def spent(workshop: Workshop) -> Decimal:
+    async with workshop.ledger() as ledger:
+        return sum((line.spent_usd for line in await ledger.spend(by="project")), Decimal(0))
+
+
+async def test_a_slip_of_the_provider_neither_fills_a_budget_nor_costs_a_video(either: Workshop) -> None:
+    quote(either, 999_999)
+    report = await either.run(film(a_shot(1), budget_usd=4 * PRICE))
+    assert (statuses(report), report.cost_usd) == (["stored"], PRICE)
+    assert len(either.videos) == 1
+    row = await either.row()
+    assert (row.state, row.actual_usd, row.disputed_usd, row.cost_usd) == (State.STORED, None, 999_999, PRICE)
+    assert row.attention is not None
+    assert "$999999.00" in row.attention
+    assert "$0.30 is booked" in row.attention
+    assert f"prefect-video resolve {row.id} --cost" in row.attention
+    async with either.ledger() as ledger:
+        assert [entry.id for entry in await ledger.entries(attention=True)] == [row.id]
+
+    assert statuses(await either.run(film(a_shot(1), a_shot(2), budget_usd=4 * PRICE))) == ["stored", "stored"]
+    assert either.paid == (2, 2)
+    assert await spent(either) == Decimal(either.emulator.books()["billed_usd"]) == 2 * PRICE
+
+
+async def test_a_human_settles_it_and_the_books_follow(either: Workshop) -> None:
+    quote(either, 999_999)
+    await either.run(a_shot())
+    row = await either.row()
+    async with either.ledger() as ledger:
+        after = await ledger.settle_cost(row.id, Decimal("0.75"))
+        assert (after.state, after.actual_usd, after.disputed_usd, after.attention) == (
+            State.STORED,
+            Decimal("0.75"),
+            None,
+            None,
+        )
+        assert (await ledger.history(row.id))[-1].detail == "cost settled as $0.75; emulator says $999999.00"
+        with pytest.raises(IllegalTransition, match="no disputed cost"):
+            await ledger.settle_cost(row.id, Decimal(1))
+    assert await spent(either) == Decimal("0.75")
+    assert [shot.cached for shot in (await either.run(a_shot())).shots] == [True]
+    assert either.paid == (1, 1)
+
+
+async def test_a_crash_before_the_download_leaves_it_to_the_next_sweep(either: Workshop) -> None:
+    quote(either, 999_999)
+    await either.interrupt(a_shot(), "completed")
+    row = await either.row()
+    assert (row.state, row.attention, row.disputed_usd) == (State.COMPLETED, None, 999_999)
+    assert [line.outcome for line in await either.collect()] == ["stored"]
+    row = await either.row()
+    assert row.state is State.STORED
+    assert "$999999.00" in (row.attention or "")
+    assert (len(either.videos), either.paid) == (1, (1, 1))
+
+
+async def test_whoever_waits_for_it_elsewhere_gets_the_video(workshop: Workshop) -> None:
+    quote(workshop, 999_999)
+    reports = await asyncio.gather(*(workshop.run(a_shot()) for _ in range(3)))
+    assert [statuses(report) for report in reports] == [["stored"]] * 3
+    assert workshop.paid == (1, 1)
+
+
+@pytest.mark.parametrize("cost", [-5, "NaN", "-Infinity", "Infinity", "much", True])
+async def test_what_is_no_amount_does_not_count(workshop: Workshop, cost: float | str | bool) -> None:
+    quote(workshop, cost)
+    await workshop.run(a_shot())
+    row = await workshop.row()
+    assert (row.state, row.actual_usd, row.disputed_usd, row.attention) == (State.STORED, None, None, None)
+    assert await spent(workshop) == Decimal(workshop.emulator.books()["billed_usd"]) == PRICE
+
+
+@pytest.mark.parametrize(
+    ("kind", "cost", "is_believed"),
+    [
+        (SoraProvider, 3.0, True),
+        (SoraProvider, 3.01, False),
+        (SoraProvider, 0, True),
+        (SoraProvider, 1e30, False),
+        (Unpriced, 100, True),
+        (Unpriced, 100.01, False),
+        (Free, 0.02, True),
+        (Free, 1_000, False),
+    ],
+)
+async def test_the_bound_is_ten_estimates_or_else_a_hundred_dollars(
+    workshop: Workshop, kind: type[SoraProvider], cost: float, is_believed: bool
+) -> None:
+    quote(workshop, cost)
+    assert statuses(await workshop.run(a_shot(), kind=kind)) == ["stored"]
+    row = await workshop.row()
+    assert (row.attention is None) is (row.disputed_usd is None) is is_believed
+    assert row.actual_usd == (Decimal(str(cost)) if is_believed else None)
+
+
+async def test_the_bound_is_a_setting(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_VIDEO_MAX_COST_RATIO", "2")
+    monkeypatch.setenv("PREFECT_VIDEO_MAX_UNPRICED_COST_USD", "5")
+    assert StudioSettings.from_environment().cost_bound.max_unpriced_usd == 5
+    quote(workshop, 0.61)
+    await workshop.run(a_shot())
+    assert (await workshop.row()).disputed_usd == Decimal("0.61")
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.LOST])
+async def test_nothing_is_bought_in_place_of_a_failure_whose_cost_is_disputed(either: Workshop, state: State) -> None:
+    await either.interrupt(a_shot(), "submitted")
+    async with either.ledger() as ledger:
+        row = await either.row()
+        row = await ledger.record_ended(row.id, state, "it broke", actual_usd=Decimal(5_000), attention="Buy again?")
+        assert (row.attention or "").split("\n")[0] == "Buy again?"
+        assert "$5000.00" in (row.attention or "")
+        assert statuses(await either.run(a_shot())) == ["held"]
+        assert "$5000.00" in ((await ledger.unflag(row.id)).attention or "")
+        assert statuses(await either.run(a_shot())) == ["held"]
+        assert either.emulator.books()["accepted"] == 1
+        await ledger.settle_cost(row.id, PRICE)
+    assert statuses(await either.run(a_shot())) == ["stored"]
+    assert either.paid[0] == 2
+
+
+async def test_settling_the_cost_leaves_what_else_is_to_be_decided(workshop: Workshop) -> None:
+    await workshop.interrupt(a_shot(), "submitted")
+    row = await workshop.row()
+    async with workshop.ledger() as ledger:
+        await ledger.record_ended(row.id, State.LOST, "gone", actual_usd=Decimal(5_000), attention="Buy again?")
+        assert (await ledger.settle_cost(row.id, PRICE)).attention == "Buy again?"
+
+
+async def test_a_later_answer_that_is_credible_ends_the_dispute(workshop: Workshop) -> None:
+    quote(workshop, 999_999)
+    await workshop.interrupt(a_shot(), "completed")
+    row = await workshop.row()
+    workshop.emulator.clear_faults()
+    async with workshop.studio() as studio:
+        generation = await studio.provider.retrieve(row.generation_id or "")
+        after = await studio.ledger.record_completed(row.id, generation)
+    assert (after.actual_usd, after.disputed_usd) == (PRICE, None)
+    await workshop.collect()
+    assert (await workshop.row()).attention is None

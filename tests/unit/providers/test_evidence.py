@@ -1,0 +1,206 @@
+"""Only evidence decides about an unanswered submit: on every provider, by its own books, nothing is bought twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from prefect_video.emulator import Emulator
+from prefect_video.errors import NeedsAttention, SubmitUnknown, UnreadableAnswer
+from prefect_video.generations import Generation
+from prefect_video.ledger import Entry, State
+from prefect_video.ledger.tables import generations
+from prefect_video.providers.base import Provider
+from prefect_video.shots import Project
+from tests.integration.test_provider_projects import OpenStudio, made, open_studio, statuses
+from tests.support.accounts import TestAccount
+from tests.unit.providers.known import known
+
+__all__ = ["open_studio"]
+
+PROMPT = "a cafe\u0301  by the   Sea, seen from the roof of a house"
+USUAL = {"echo_prompt": "exact", "echo_metadata": True, "clock_offset_seconds": 0.0, "ids": "random"}
+
+
+@pytest.fixture(autouse=True)
+def usual_habits(emulator: Emulator) -> Iterator[None]:
+    yield
+    emulator.change_habits(**USUAL)
+
+
+def one_shot(account: TestAccount, **changes: Any) -> Project:
+    return Project(name="film", shots=(account.a_shot(**{"prompt": PROMPT, **changes}),))
+
+
+async def run_twice(open_studio: OpenStudio, project: Project, emulator: Emulator) -> tuple[str, int]:
+    """Run a project, and once more; return how its shot ended and how many generations were accepted."""
+    await made(open_studio, project)
+    (status,) = statuses(await made(open_studio, project))
+    emulator.settle()
+    return status, emulator.books()["accepted"]
+
+
+def echoes_key(provider: Provider) -> bool:
+    return provider.capabilities.reconciling == "key"
+
+
+@pytest.mark.parametrize("echo", ["collapsed", "nfc", "lower", "cut", "rewritten", "none"])
+async def test_a_prompt_that_is_respelled_is_not_bought_again(
+    open_studio: OpenStudio, account: TestAccount, emulator: Emulator, provider: Provider, echo: str
+) -> None:
+    emulator.change_habits(echo_prompt=echo)
+    emulator.add_fault(operation="submit", kind="error_after")
+    status, accepted = await run_twice(open_studio, one_shot(account), emulator)
+    assert accepted == 1
+    is_same = echo in ("collapsed", "nfc", "lower") and provider.capabilities.reconciling == "likeness"
+    assert status == ("stored" if echoes_key(provider) or is_same else "held")
+
+
+@pytest.mark.parametrize("echo_metadata", [True, False])
+@pytest.mark.parametrize("seconds", [-3 * 3600, -600, 600])
+async def test_a_clock_that_is_wrong_hides_nothing(
+    open_studio: OpenStudio,
+    account: TestAccount,
+    emulator: Emulator,
+    provider: Provider,
+    seconds: float,
+    echo_metadata: bool,
+) -> None:
+    emulator.change_habits(clock_offset_seconds=seconds, echo_metadata=echo_metadata)
+    emulator.add_fault(operation="submit", kind="error_after")
+    status, accepted = await run_twice(open_studio, one_shot(account), emulator)
+    assert accepted == 1
+    if echoes_key(provider) and echo_metadata:
+        assert status == "stored"
+
+
+@pytest.mark.parametrize(("seconds", "is_learned_from_list"), [(-3 * 3600, True), (-3 * 3600, False), (3600, False)])
+async def test_a_clock_that_is_known_to_be_wrong_is_allowed_for(
+    account: TestAccount, emulator: Emulator, provider: Provider, seconds: float, is_learned_from_list: bool
+) -> None:
+    if not provider.capabilities.can_list:
+        pytest.skip(f"{provider.name} lists nothing")
+    emulator.change_habits(clock_offset_seconds=seconds, echo_metadata=False)
+    shot = account.a_shot(prompt="a dog in the rain")
+    other = await provider.submit(shot, idempotency_key="o1", project="film")
+    emulator.add_fault(operation="submit", kind="error_after")
+    with pytest.raises(SubmitUnknown):
+        await provider.submit(account.a_shot(prompt=PROMPT), idempotency_key="k1", project="film")
+    asked = account.open(emulator) if is_learned_from_list else provider
+    found = await look(asked, account, known(other.id))
+    assert found is not None
+    again = await look(asked, account, known(other.id, found.id))
+    assert again is None or (echoes_key(provider) and again.id == found.id)
+    if is_learned_from_list:
+        await asked.aclose()
+
+
+@pytest.mark.parametrize("kind", [None, "error_after", "generation_error"])
+async def test_an_answer_that_names_a_known_generation_is_held_and_counts_as_spent(
+    open_studio: OpenStudio, account: TestAccount, emulator: Emulator, kind: str | None
+) -> None:
+    """The server was restarted, and its ids begin anew."""
+    emulator.change_habits(ids="counting", echo_metadata=False)
+    await made(open_studio, one_shot(account, id="known", prompt="a dog in the rain"))
+    emulator.restart()
+    await backdate_records(open_studio)
+    if kind is not None:
+        emulator.add_fault(operation="submit", kind=kind)
+    for _ in range(2):
+        status, accepted = await run_twice(open_studio, one_shot(account), emulator)
+        assert accepted == 2
+        assert status == "held"
+    async with open_studio() as studio:
+        rows = {entry.shot.id: entry for entry in await studio.ledger.entries(limit=None)}
+        (spend,) = await studio.ledger.spend(by="project")
+    assert spend.videos == 2
+    row, other = rows["roof"], rows["known"]
+    if kind is None:
+        assert row.state is State.LOST
+        assert_names_both(row, other)
+
+
+async def backdate_records(open_studio: OpenStudio) -> None:
+    """What was made so far was made an hour ago."""
+    async with open_studio() as studio, studio.ledger._database.writing() as connection:
+        await connection.execute(update(generations).values(submitted_at=datetime.now(UTC) - timedelta(hours=1)))
+
+
+def assert_names_both(row: Entry, other: Entry) -> None:
+    told = str(row.attention)
+    assert row.id in told
+    assert other.id in told
+    assert str(other.generation_id) in told
+    assert "prefect-video resolve" in told
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("providers.sora", "providers.openai", "emulator.replicate"):
+        monkeypatch.setattr(f"prefect_video.{module}.PAGE_SIZE", 2)
+
+
+async def unanswered_behind_others(provider: Provider, account: TestAccount, emulator: Emulator) -> dict[str, datetime]:
+    """An accepted submit without an answer, of which the list tells on its last page; returns the other ones."""
+    emulator.add_fault(operation="submit", kind="error_after")
+    with pytest.raises(SubmitUnknown):
+        await provider.submit(account.a_shot(prompt=PROMPT), idempotency_key="k1", project="film")
+    others = []
+    for number in range(4):
+        shot = account.a_shot(prompt=f"a dog, scene {number}")
+        others.append((await provider.submit(shot, idempotency_key=f"o{number}", project="film")).id)
+    return known(*others)
+
+
+async def look(provider: Provider, account: TestAccount, others: dict[str, datetime]) -> Generation | None:
+    shot = account.a_shot(prompt=PROMPT)
+    return await provider.find_unclaimed(shot, idempotency_key="k1", sent_at=datetime.now(UTC), known=others)
+
+
+@pytest.mark.usefixtures("small_pages")
+@pytest.mark.parametrize("after", [0, 1, 2])
+@pytest.mark.parametrize("times", [1, None])
+@pytest.mark.parametrize("kind", ["empty_page", "silent_list", "odd_item", "shifted_page"])
+async def test_a_list_that_does_not_hold_together_proves_nothing(
+    account: TestAccount, emulator: Emulator, provider: Provider, kind: str, times: int | None, after: int
+) -> None:
+    others = await unanswered_behind_others(provider, account, emulator)
+    emulator.add_fault(operation="list", kind=kind, times=times, after=after)
+    try:
+        found = await look(provider, account, others)
+    except (NeedsAttention, UnreadableAnswer):
+        assert times is None or kind == "odd_item" or not provider.capabilities.can_list
+        return
+    assert found is not None
+    assert found.id not in others
+
+
+@pytest.mark.parametrize("kind", ["empty_page", "silent_list", "odd_item"])
+async def test_a_project_on_such_a_list_is_paid_once(
+    open_studio: OpenStudio,
+    account: TestAccount,
+    emulator: Emulator,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PREFECT_VIDEO_SUBMIT_PATIENCE_SECONDS", "0")
+    emulator.change_habits(echo_metadata=False)
+    emulator.add_fault(operation="submit", kind="error_after")
+    emulator.add_fault(operation="list", kind=kind, times=None)
+    assert (await run_twice(open_studio, one_shot(account), emulator))[1] == 1
+
+
+async def test_a_list_without_words_proves_absence_where_nothing_is_unclaimed(
+    open_studio: OpenStudio, account: TestAccount, emulator: Emulator, provider: Provider
+) -> None:
+    emulator.change_habits(echo_prompt="none", echo_metadata=False)
+    emulator.add_fault(operation="submit", kind="error_before")
+    status, accepted = await run_twice(open_studio, one_shot(account), emulator)
+    if provider.capabilities.can_list:
+        assert (status, accepted) == ("stored", 1)
+    else:
+        assert (status, accepted) == ("held", 0)

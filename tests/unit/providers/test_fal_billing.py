@@ -1,0 +1,66 @@
+"""What fal found wrong with a request after it had taken it: never bought anew, and not taken for free."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from prefect_video.ledger import Ledger, State
+from prefect_video.pipeline.project_run import run_project
+from prefect_video.polling.poller import Watcher
+from prefect_video.polling.schedule import PollSchedule
+from prefect_video.providers.fal.provider import FalProvider
+from prefect_video.session.session import Studio
+from prefect_video.session.settings import StudioSettings
+from prefect_video.shots import Project
+from prefect_video.storage import open_store
+from tests.support.providers.fal import FAST, QUEUE, SHOT
+
+INVALID = httpx.Response(
+    422, json={"detail": [{"loc": ["body", "duration"], "msg": "too long", "type": "value_error"}]}
+)
+BROKEN = httpx.Response(500, json={"detail": "oops", "error_type": "internal_error"})
+
+
+@pytest.mark.parametrize(
+    ("result", "kind", "bought", "usd"), [(INVALID, "GenerationInvalid", 1, None), (BROKEN, "GenerationFailed", 2, 0)]
+)
+async def test_an_invalid_request_is_bought_once_and_counts_as_spent(
+    result: httpx.Response, kind: str, bought: int, usd: int | None, tmp_path: Path
+) -> None:
+    sent: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            sent.append(request)
+            return httpx.Response(200, json={"request_id": f"r{len(sent)}"})
+        return httpx.Response(200, json={"status": "COMPLETED"}) if request.url.path.endswith("/status") else result
+
+    provider = FalProvider(
+        api_key="k",
+        queue_url=QUEUE,
+        usd_per_second=Decimal("0.5"),
+        settings=FAST,
+        transport=httpx.MockTransport(answer),
+    )
+    provider.capabilities = replace(provider.capabilities, work_seconds_per_second=(0.0, 0.001))
+    store = (tmp_path / "store").as_uri()
+    studio = Studio(
+        provider=provider,
+        ledger=await Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}"),
+        store=open_store(store),
+        store_name=store,
+        settings=StudioSettings.from_environment(spool=tmp_path / "spool"),
+    )
+    studio.watcher = Watcher(provider, schedule=PollSchedule(shortest_seconds=0.005))
+    async with studio:
+        report = await run_project(studio, Project(name="film", shots=(SHOT,), budget_usd=Decimal(10)))
+        rows = await studio.ledger.entries(limit=None)
+    assert report.shots[0].status == "failed"
+    assert len(sent) == bought
+    assert {(row.state, row.error_type, row.actual_usd) for row in rows} == {(State.FAILED, kind, usd)}
+    assert {row.reserved_usd for row in rows} == {Decimal(1)}

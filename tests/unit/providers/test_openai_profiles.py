@@ -1,0 +1,191 @@
+"""What is done about each profile's deviations: deleting, cancelling, listing, finding, wrapped ids."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from prefect_video.emulator import Emulator, EmulatorSettings
+from prefect_video.errors import (
+    InvalidInput,
+    NeedsAttention,
+    NotFound,
+    RequestRefused,
+)
+from prefect_video.generations import Status
+from prefect_video.providers.openai.profiles import PROFILES
+from prefect_video.providers.openai.responses import native_id
+from tests.support.providers.openai import SHOT, Open, Server, find, job, open_profile, submit
+
+__all__ = ["open_profile"]
+
+
+def test_what_was_deleted_stays_so_over_a_restart(tmp_path: Path) -> None:
+    settings = EmulatorSettings(port=0, speed=500, render="plate", db=tmp_path / "emulator.db")
+    headers = {"Authorization": "Bearer sk-emulator"}
+    ids = []
+    with Emulator(settings) as emulator, httpx.Client(base_url=f"{emulator.url}/v1", headers=headers) as client:
+        for _ in range(2):
+            ids.append(client.post("/videos", json={"prompt": "a cat", "seconds": "1"}).json()["id"])
+        emulator.settle()
+        assert client.delete(f"/videos/{ids[0]}").json()["deleted"] is True
+    with Emulator(settings) as emulator, httpx.Client(base_url=f"{emulator.url}/v1", headers=headers) as client:
+        assert [client.get(f"/videos/{name}").status_code for name in ids] == [404, 200]
+        assert [one["id"] for one in client.get("/videos").json()["data"]] == [ids[1]]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+async def test_deleting_a_finished_video_by_any_servers_answer(
+    open_profile: Open, emulator: Emulator, profile: str
+) -> None:
+    provider = open_profile(profile)
+    accepted = await submit(provider)
+    emulator.settle()
+    await provider.delete(accepted.id)
+    with pytest.raises(NotFound):
+        await provider.delete(accepted.id)
+
+
+async def test_sglangs_delete_leaves_the_gpu_working_so_cancelling_leaves_it_alone(
+    open_profile: Open, emulator: Emulator
+) -> None:
+    provider = open_profile("sglang")
+    accepted = await submit(provider, SHOT.model_copy(update={"duration": 20}))
+    assert not (await provider.cancel(accepted.id)).status.ended
+    await provider.delete(accepted.id)
+    emulator.settle()
+    assert emulator.books()["completed"] == 1
+
+
+async def test_openai_refuses_to_delete_what_is_under_way(open_profile: Open) -> None:
+    provider = open_profile("generic")
+    accepted = await submit(provider, SHOT.model_copy(update={"duration": 20}))
+    with pytest.raises(RequestRefused, match="still being made"):
+        await provider.delete(accepted.id)
+
+
+async def test_litellm_spells_one_id_in_several_ways(open_profile: Open, emulator: Emulator) -> None:
+    provider = open_profile("litellm")
+    shot = SHOT.model_copy(update={"model": "sora-2?>"})
+    accepted = await submit(provider, shot)
+    assert "/" in accepted.id or "+" in accepted.id
+    emulator.settle()
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {emulator.key}"}) as client:
+        path = f"/profiles/litellm/v1/videos/{accepted.id.replace('/', '%2F').replace('+', '%2B')}"
+        spelt = (await client.get(emulator.url + path)).json()["id"]
+    assert spelt != accepted.id
+    assert native_id(spelt) == native_id(accepted.id)
+    assert (await provider.retrieve(accepted.id)).id == accepted.id
+    assert await find(provider, shot, known=(spelt,)) is None
+    assert (await find(provider, shot, known=())) is not None
+
+
+async def test_something_alike_is_neither_taken_nor_taken_for_nothing() -> None:
+    now = datetime.now(UTC).timestamp()
+    mine = {
+        "object": "video",
+        "status": "queued",
+        "created_at": now,
+        "prompt": "a cat",
+        "seconds": "2",
+        "size": "854x480",
+    }
+    exact = {**mine, "id": "video_exact"}
+    for other in ({"seconds": "8"}, {"size": "480x854"}, {"prompt": None}, {"prompt": "a c..."}):
+        alike = {**mine, "id": "video_alike", **other}
+        with pytest.raises(NeedsAttention, match="may or may not"):
+            await find(Server(httpx.Response(200, json={"data": [alike]})).provider(), SHOT, known=())
+        both = Server(httpx.Response(200, json={"data": [alike, exact]})).provider()
+        found = await find(both, SHOT, known=())
+        assert found is not None
+        assert found.id == "video_exact"
+    stranger = {**mine, "id": "video_other", "prompt": "a dog"}
+    old = {**mine, "id": "video_old", "created_at": now - 3600}
+    nothing = Server(httpx.Response(200, json={"data": [stranger, old]})).provider()
+    # A time proves something once a generation that the ledger knows has shown the server's clock.
+    assert await find(nothing, SHOT, known=("video_other",)) is None
+    with pytest.raises(NeedsAttention, match="video_old, which may or may not"):
+        await find(nothing, SHOT, known=())
+    stranger_alone = Server(httpx.Response(200, json={"data": [stranger]})).provider()
+    assert await find(stranger_alone, SHOT, known=()) is None
+
+
+async def test_lists_with_a_cursor_without_and_in_one_piece(
+    open_profile: Open, monkeypatch: pytest.MonkeyPatch, emulator: Emulator
+) -> None:
+    monkeypatch.setattr("prefect_video.providers.openai.provider.PAGE_SIZE", 2)
+    for profile in PROFILES:
+        emulator.reset()
+        provider = open_profile(profile)
+        made = [native_id((await submit(provider)).id) for _ in range(5)]
+        assert [native_id(one.id) async for one in provider.list()] == made[::-1], profile
+        pages = emulator.books()["requests"]["list"]
+        assert pages == (1 if profile == "trtllm" else 3), profile
+
+
+async def test_a_list_that_goes_in_circles_ends() -> None:
+    page = {"data": [{"id": "video_1", "status": "queued"}], "has_more": True}
+    server = Server(httpx.Response(200, json=page))
+    assert [one.id async for one in server.provider().list()] == ["video_1"]
+    assert len(server.asked) == 2
+
+
+async def test_cancelling_what_is_being_cancelled_is_no_error() -> None:
+    running, busy = job(status="in_progress"), httpx.Response(409, json={"error": {"message": "cancelling"}})
+    server = Server(running, busy, job(status="completed"))
+    assert (await server.provider("vllm_omni").cancel("video_1")).status is Status.COMPLETED
+    assert [request.method for request in server.asked] == ["GET", "DELETE", "GET"]
+
+
+async def test_what_is_over_is_never_deleted_by_cancelling() -> None:
+    for word in ("completed", "succeeded", "failed", "expired"):
+        server = Server(job(status=word))
+        await server.provider("vllm_omni").cancel("video_1")
+        assert [request.method for request in server.asked] == ["GET"]
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [
+        ({"seconds": "4"}, True),
+        ({"seconds": "4", "num_frames": 81, "fps": 16}, True),
+        ({"seconds": "4", "num_frames": 81}, True),
+        ({"seconds": "5"}, True),
+        ({"seconds": "4", "num_frames": 33, "fps": 16}, False),
+        ({"seconds": "4", "num_frames": 81, "fps": 24}, False),
+        ({"seconds": "8"}, False),
+    ],
+)
+async def test_a_number_of_frames_is_found_by_frames_or_by_the_dialects_default(
+    told: dict[str, object], found: bool
+) -> None:
+    shot = SHOT.model_copy(update={"num_frames": 81, "fps": 16})
+    one = {"id": "video_1", "object": "video", "status": "in_progress", "prompt": "a cat", "size": "848x480", **told}
+    page = {"data": [{**one, "created_at": int(datetime.now(UTC).timestamp())}]}
+    looking = find(Server(httpx.Response(200, json=page)).provider("vllm_omni"), shot, known=())
+    if found:
+        assert (await looking) is not None
+        return
+    with pytest.raises(NeedsAttention, match="may or may not"):
+        await looking
+
+
+@pytest.mark.parametrize("wrong", ["", ".", "..", "é", "a\nb"])
+async def test_ids_cannot_leave_their_path(wrong: str) -> None:
+    with pytest.raises(InvalidInput, match="generation id"):
+        await Server(job()).provider().retrieve(wrong)
+
+
+@pytest.mark.parametrize("given", ["a/../b", "a?b", "a#b", "a b", "%2e%2e"])
+async def test_an_id_is_one_part_of_the_path_whatever_is_in_it(given: str) -> None:
+    server = Server(job(status="completed"))
+    provider = server.provider()
+    done = await provider.retrieve(given)
+    path = server.asked[0].url.raw_path.decode()
+    assert path.startswith("/v1/videos/")
+    assert path.count("/") == 3
+    assert urlsplit(provider.source(done).url).path == f"{path}/content"

@@ -1,0 +1,248 @@
+"""OpenRouter's dialect: models with limits and prices of their own, two kinds of links, signed callbacks."""
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import httpx
+import pytest
+
+from prefect_video import InvalidInput, NeedsAttention, PolicyRefused
+from prefect_video.emulator import Emulator
+from prefect_video.emulator.dialects.openrouter import UNSIGNED_ONLY
+from prefect_video.errors import (
+    AuthenticationFailed,
+    ProviderError,
+    QuotaExhausted,
+    RateLimited,
+    RequestRefused,
+    SubmitUnknown,
+)
+from prefect_video.generations import Status
+from prefect_video.providers.openrouter.provider import OpenRouterProvider, open_provider
+from tests.support.providers.openrouter import BASE, SHOT, mocked, opened, submit
+from tests.support.webhook_receiver import Receiver
+
+
+@pytest.fixture
+async def provider(emulator: Emulator) -> AsyncIterator[OpenRouterProvider]:
+    provider = opened(emulator)
+    yield provider
+    await provider.aclose()
+
+
+async def test_what_was_charged_is_told_with_the_video(provider: OpenRouterProvider, emulator: Emulator) -> None:
+    accepted = await provider.submit(SHOT, idempotency_key="k", project="film")
+    assert accepted.status is Status.QUEUED
+    emulator.settle()
+    done = await provider.retrieve(accepted.id)
+    assert done.status is Status.COMPLETED
+    assert done.cost_usd == Decimal("0.6")
+    assert done.result is not None
+    assert done.result.expires_at is not None
+    assert done.result.video_url not in repr(done)
+
+
+async def test_only_a_link_to_the_api_is_fetched_with_the_key(provider: OpenRouterProvider, emulator: Emulator) -> None:
+    signed, unsigned = await submit(provider), await submit(provider, SHOT.model_copy(update={"model": UNSIGNED_ONLY}))
+    emulator.settle()
+    to_cdn = provider.source(await provider.retrieve(signed))
+    to_api = provider.source(await provider.retrieve(unsigned))
+    assert to_cdn.headers == {}
+    assert to_cdn.url.startswith(emulator.cdn)
+    assert to_api.headers == {"Authorization": f"Bearer {emulator.key}"}
+    assert to_api.url.startswith(f"{emulator.url}/api/v1/videos/")
+    assert emulator.key not in repr(to_api)
+    async with httpx.AsyncClient() as bare:
+        assert (await bare.get(to_api.url)).status_code == 401
+        assert (await bare.get(to_api.url, headers=to_api.headers)).content[4:8] == b"ftyp"
+        assert (await bare.get(to_cdn.url)).content[4:8] == b"ftyp"
+
+
+async def test_a_link_on_another_host_never_gets_the_key() -> None:
+    done = {"id": "j", "status": "completed", "unsigned_urls": ["https://elsewhere.example/v.mp4"]}
+    provider, _ = mocked(httpx.Response(200, json=done))
+    assert provider.source(await provider.retrieve("j")).headers == {}
+
+
+async def test_a_completed_job_without_links_has_its_documented_address() -> None:
+    provider, _ = mocked(httpx.Response(200, json={"id": "j", "status": "completed"}))
+    source = provider.source(await provider.retrieve("j"))
+    assert source.url == f"{BASE}/videos/j/content?index=0"
+    assert source.headers["Authorization"] == "Bearer sk-or-1"
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("pending", Status.QUEUED),
+        ("in_progress", Status.PROCESSING),
+        ("failed", Status.FAILED),
+        ("cancelled", Status.CANCELLED),
+        ("expired", Status.EXPIRED),
+        ("EXPIRED", Status.EXPIRED),
+        ("pondering", Status.FAILED),
+    ],
+)
+async def test_statuses(word: str, status: Status, caplog: pytest.LogCaptureFixture) -> None:
+    provider, _ = mocked(httpx.Response(200, json={"id": "j", "status": word, "error": "too bad"}))
+    seen = await provider.retrieve("j")
+    assert seen.status is status
+    assert seen.fault is not None
+    assert seen.fault.message == "too bad"
+    assert ("unknown status" in caplog.text) == (word == "pondering")
+
+
+async def test_what_is_sent() -> None:
+    provider, sent = mocked(httpx.Response(202, json={"id": "j", "status": "pending"}))
+    picture = "https://x.example/a.png"
+    shot = SHOT.model_copy(update={"model": "sora-2", "seed": 7, "references": (picture,)})
+    await submit(provider, shot, webhook_url="https://me.example/hook")
+    assert json.loads(sent[0].content) == {
+        "model": "openai/sora-2",
+        "prompt": "a red balloon",
+        "duration": 2,
+        "resolution": "480p",
+        "aspect_ratio": "16:9",
+        "seed": 7,
+        "input_references": [{"type": "image_url", "image_url": {"url": picture}}],
+        "callback_url": "https://me.example/hook",
+    }
+
+
+async def test_refusals(provider: OpenRouterProvider, emulator: Emulator) -> None:
+    with pytest.raises(PolicyRefused):
+        await submit(provider, SHOT.model_copy(update={"prompt": "[policy] x"}))
+    with pytest.raises(RequestRefused, match="not a valid model ID"):
+        await submit(provider, SHOT.model_copy(update={"model": "a/b"}))
+    emulator.add_fault(operation="submit", kind="rate_limited", retry_after=7, times=1)
+    with pytest.raises(RateLimited) as limited:
+        await submit(provider)
+    assert limited.value.retry_after == 7
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (httpx.Response(402, json={"error": {"code": 402, "message": "Insufficient credits"}}), QuotaExhausted),
+        (httpx.Response(403, json={"error": {"code": 403, "message": "no"}}), AuthenticationFailed),
+        (httpx.Response(403, json={"error": {"code": 403, "metadata": {"reasons": ["x"]}}}), PolicyRefused),
+        (httpx.Response(502, text="<html>"), SubmitUnknown),
+        (httpx.Response(408), SubmitUnknown),
+        (httpx.Response(202, text="<html>"), SubmitUnknown),
+        (httpx.Response(202, json={"status": "pending"}), SubmitUnknown),
+    ],
+)
+async def test_answers_to_a_submit(answer: httpx.Response, kind: type[ProviderError]) -> None:
+    provider, sent = mocked(answer)
+    with pytest.raises(kind):
+        await submit(provider)
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ("content policy violation", "moderation"),
+        ("Your request was blocked by our moderation system.", "moderation"),
+        ("The prompt was flagged", "moderation"),
+        ({"code": 403, "message": "no", "metadata": {"reasons": ["violence"]}}, "moderation"),
+        ("upstream out of memory", "error"),
+        ({"code": 502, "message": "upstream"}, "502"),
+    ],
+)
+async def test_a_job_that_policy_stopped_says_so(error: object, code: str) -> None:
+    provider, _ = mocked(httpx.Response(200, json={"id": "j", "status": "failed", "error": error}))
+    failed = await provider.retrieve("j")
+    assert failed.fault is not None
+    assert failed.fault.code == code
+
+
+async def test_an_unanswered_submit_needs_a_human(provider: OpenRouterProvider) -> None:
+    assert provider.capabilities.reconciling == "none"
+    with pytest.raises(NeedsAttention, match="does not list"):
+        await provider.find_unclaimed(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known={})
+    with pytest.raises(RequestRefused, match="does not list"):
+        _ = [one async for one in provider.list()]
+
+
+async def test_nothing_can_be_cancelled(provider: OpenRouterProvider, emulator: Emulator) -> None:
+    generation_id = await submit(provider)
+    assert (await provider.cancel(generation_id)).status in (Status.QUEUED, Status.PROCESSING, Status.COMPLETED)
+    emulator.settle()
+    assert emulator.books()["completed"] == 1
+
+
+async def test_a_polling_address_elsewhere_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    evil = {"id": "j", "status": "pending", "polling_url": "https://evil.example/api/v1/videos/j"}
+    provider, sent = mocked(httpx.Response(202, json=evil))
+    await provider.retrieve(await submit(provider))
+    assert "another host" in caplog.text
+    assert {request.url.host for request in sent} == {"openrouter.example"}
+
+
+@pytest.mark.parametrize("address", ["/api/v1/videos/j", f"{BASE}/videos/j", None])
+async def test_polling_addresses_of_both_forms_are_fine(address: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    provider, _ = mocked(httpx.Response(202, json={"id": "j", "status": "pending", "polling_url": address}))
+    await submit(provider)
+    assert caplog.text == ""
+
+
+async def test_a_callback_of_the_emulator_is_verified(provider: OpenRouterProvider, emulator: Emulator) -> None:
+    with Receiver() as receiver:
+        generation_id = await submit(provider, webhook_url=receiver.url)
+        (delivery,) = receiver.take(1)
+    event = provider.parse_webhook(delivery.headers, delivery.body)
+    assert (event.generation_id, event.event_type) == (generation_id, "video.generation.completed")
+    again = provider.parse_webhook(delivery.headers | {"x-openrouter-idempotency-key": "other"}, delivery.body)
+    assert again.event_id == event.event_id
+
+
+def signed(body: bytes, *, at: float | None = None, secret: str = "s", form: str = "{t},") -> dict[str, str]:
+    stamp = str(int(at if at is not None else time.time()))
+    code = hmac.new(secret.encode(), form.format(t=stamp).encode() + body, hashlib.sha256).hexdigest()
+    return {"X-OpenRouter-Signature": f"t={stamp},v1={code}"}
+
+
+def test_callbacks_that_are_forged_stale_or_nonsense_are_refused() -> None:
+    provider = OpenRouterProvider(api_key="k", webhook_secrets=("s",))
+    good = json.dumps({"type": "video.generation.failed", "data": {"id": "j"}}).encode()
+    assert provider.parse_webhook(signed(good), good).generation_id == "j"
+    refused = [
+        ({}, good),
+        (signed(good, secret="other"), good),
+        (signed(good), good + b" "),
+        (signed(good, form=""), good),
+        (signed(good, form="{t}."), good),
+        (signed(good, at=time.time() - 301), good),
+        (signed(good, at=time.time() + 301), good),
+        ({"X-OpenRouter-Signature": "t=é,v1=é"}, good),
+        (signed(b"[]"), b"[]"),
+        (signed(b"{}"), b"{}"),
+        (signed(b"<html>"), b"<html>"),
+    ]
+    for headers, body in refused:
+        with pytest.raises(InvalidInput, match="webhook"):
+            provider.parse_webhook(headers, body)
+    with pytest.raises(InvalidInput, match="webhook"):
+        OpenRouterProvider(api_key="k").parse_webhook(signed(good), good)
+
+
+async def test_ids_cannot_leave_their_path() -> None:
+    provider, sent = mocked(httpx.Response(200, json={}))
+    for wrong in ("../x", "a/b", "", "a?b", ".."):
+        with pytest.raises(InvalidInput):
+            await provider.retrieve(wrong)
+    assert sent == []
+
+
+def test_the_environment_opens_it() -> None:
+    with pytest.raises(InvalidInput, match="OPENROUTER_API_KEY"):
+        open_provider({})
+    opened = open_provider({"OPENROUTER_API_KEY": "sk-or-secret", "OPENROUTER_BASE_URL": f"{BASE}/"})
+    assert opened.account.base_url == BASE
+    assert "sk-or-secret" not in repr(opened.account)

@@ -1,0 +1,100 @@
+"""Words for where a generation stands, in any spelling; the rest of the answer decides about one that is not known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefect_video.generations import Status
+from prefect_video.providers.responses import STATUSES, Evidence, fault_of, status_of
+from tests.unit.providers.test_odd_responses import IDS, OPEN, answering
+
+SPELLINGS = {
+    "SUCCESS": Status.COMPLETED,
+    "SUCCEEDED": Status.COMPLETED,
+    "TASK_STATUS_SUCCEED": Status.COMPLETED,
+    "JOB_STATE_SUCCEEDED": Status.COMPLETED,
+    "finished": Status.COMPLETED,
+    "Done": Status.COMPLETED,
+    "FAILURE": Status.FAILED,
+    "error": Status.FAILED,
+    "rejected": Status.FAILED,
+    "timeout": Status.FAILED,
+    "Timed Out": Status.FAILED,
+    "nsfw": Status.FAILED,
+    "content_policy_violation": Status.FAILED,
+    "Canceled": Status.CANCELLED,
+    "InProgress": Status.PROCESSING,
+    "in-progress": Status.PROCESSING,
+    " Running ": Status.PROCESSING,
+    "IN_QUEUE": Status.QUEUED,
+    "NOT_STARTED": Status.QUEUED,
+    "EXPIRED": Status.EXPIRED,
+}
+VIDEO: dict[str, Any] = {
+    "result": {"video_url": "https://cdn.example/v.mp4"},
+    "url": "https://cdn.example/v.mp4",
+    "urls": ["https://cdn.example/v.mp4"],
+    "output": "https://cdn.example/v.mp4",
+    "video": {"url": "https://cdn.example/v.mp4"},
+    "response_url": "https://queue.fal.run/emulator/video/requests/v",
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+@pytest.mark.parametrize("word", SPELLINGS)
+async def test_a_word_in_any_spelling(name: str, word: str, caplog: pytest.LogCaptureFixture) -> None:
+    told = await answering(name, {"id": "v", "status": word, **VIDEO}).retrieve(IDS[name])
+    assert told.status is SPELLINGS[word]
+    assert "unknown status" not in caplog.text
+
+
+@pytest.mark.parametrize("name", OPEN)
+async def test_beside_an_unknown_word_the_evidence_decides(name: str) -> None:
+    for changes, status in (
+        ({"progress": 100}, Status.COMPLETED),
+        ({"progress": 99}, Status.PROCESSING),
+        ({}, Status.PROCESSING),
+        ({"error": {"code": "boom", "message": "no"}}, Status.FAILED),
+        ({"error": {"code": "boom", "message": "no"}, "progress": 100}, Status.FAILED),
+        ({"error": None}, Status.PROCESSING),
+    ):
+        told = await answering(name, {"id": "v", "status": "pensive", **VIDEO, **changes}).retrieve(IDS[name])
+        assert told.status is status, changes
+
+
+@pytest.mark.parametrize("name", OPEN)
+@pytest.mark.parametrize("wrapper", ["data", "result", "job"])
+async def test_an_object_in_a_wrapper(name: str, wrapper: str) -> None:
+    inner = {"id": "v", "status": "SUCCESS", **VIDEO}
+    for told in ({wrapper: inner}, {"code": 0, "message": "ok", wrapper: inner}, {"data": {wrapper: inner}}):
+        assert (await answering(name, told).retrieve(IDS[name])).status is Status.COMPLETED
+
+
+def test_one_warning_for_each_provider_and_word(caplog: pytest.LogCaptureFixture) -> None:
+    for provider in ("one", "one", "two"):
+        for _ in range(3):
+            assert status_of("perplexed", provider=provider, generation_id="g") is Status.PROCESSING
+    assert caplog.text.count("unknown status 'perplexed' counts as processing") == 2
+
+
+def test_a_word_that_tells_of_policy_is_a_fault_by_itself() -> None:
+    told = fault_of("NSFW", None)
+    assert told is not None
+    assert told.code == "moderation"
+    assert fault_of("failed", None) is None
+
+
+@given(st.text(), st.booleans(), st.none() | st.floats(), st.booleans())
+def test_any_word_has_a_status_and_none_ends_without_a_reason(
+    word: str, has_link: bool, progress: float | None, has_error: bool
+) -> None:
+    evidence = Evidence(has_link, progress, has_error)
+    status = status_of(word, provider="any", generation_id="g", evidence=evidence)
+    assert status in Status
+    assert status_of(f" {word.upper()} ", provider="any", generation_id="g", evidence=evidence) in Status
+    if evidence == Evidence() and status.ended:
+        assert any(part in word.casefold().replace(" ", "_") for part in STATUSES) or status is Status.FAILED

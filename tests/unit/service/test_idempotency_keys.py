@@ -1,0 +1,126 @@
+"""One `Idempotency-Key` stands for one request: by the provider's books, in every process, after every restart."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from prefect_video.emulator import Emulator
+from prefect_video.errors import IdempotencyKeyReused
+from prefect_video.ledger import Ledger
+from tests.support.service_fixtures import open_studio, serving
+from tests.unit.service.test_jobs import generate, until
+
+OTHERS: list[dict[str, Any]] = [
+    {"prompt": "a dog"},
+    {"duration": 2},
+    {"take": 2},
+    {"project_id": "another"},
+    {"user_id": "user-2"},
+    {"priority": "high"},
+    {"metadata": {"team": "film"}},
+]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def either(request: pytest.FixtureRequest, environment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The service's environment with each kind of ledger."""
+    if request.param == "postgresql":
+        url: str = request.getfixturevalue("postgres_url")
+        async with await Ledger.open(url, migrate=True):
+            pass
+        monkeypatch.setenv("PREFECT_VIDEO_LEDGER_URL", url)
+    return environment
+
+
+def assert_refused(answer: httpx.Response) -> None:
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert (problem["type"], problem["status"]) == ("urn:prefect-video:idempotency-key-reused", 422)
+    assert "'r-1' was used before" in problem["detail"]
+    assert "nothing was sent" in problem["detail"]
+
+
+async def test_another_content_with_the_same_key_is_refused_and_not_paid(either: Path, provider: Emulator) -> None:
+    async with serving() as service:
+        job = (await generate(service, key="r-1")).json()
+        await until(service, job["job_id"], "processing")
+        for other in OTHERS:
+            assert_refused(await generate(service, key="r-1", **other))
+        assert await service.count("prefect_video_jobs_total", outcome="refused") == len(OTHERS)
+        again = await generate(service, key="r-1", resolution="480p", priority="normal", metadata=None)
+        assert again.json()["job_id"] == job["job_id"]
+    async with serving() as restarted:
+        assert_refused(await generate(restarted, key="r-1", prompt="a dog"))
+        assert (await generate(restarted, key="r-1")).json()["job_id"] == job["job_id"]
+        assert (await generate(restarted, key="r-2", prompt="a dog")).status_code == 202
+        async with asyncio.timeout(20):
+            while provider.books()["accepted"] < 2:
+                await asyncio.sleep(0.02)
+    assert provider.books()["accepted"] == 2
+
+
+async def test_two_services_race_for_a_key_and_one_content_wins(either: Path, provider: Emulator) -> None:
+    async with serving() as one, serving() as other:
+        asked = [
+            generate(service, key="r-1", prompt=f"cat {number}") for number in range(6) for service in (one, other)
+        ]
+        answers = await asyncio.gather(*asked)
+        accepted = [answer for answer in answers if answer.status_code == 202]
+        assert len(accepted) == 2
+        (job_id,) = {answer.json()["job_id"] for answer in accepted}
+        for answer in answers:
+            if answer not in accepted:
+                assert_refused(answer)
+        await until(one, job_id, "processing", "completed")
+    assert provider.books()["accepted"] == 1
+
+
+async def test_a_request_that_cannot_be_made_does_not_use_up_its_key(environment: Path, provider: Emulator) -> None:
+    async with serving() as service:
+        assert (await generate(service, key="r-1", prompt=" ")).status_code == 422
+        assert (await generate(service, key="r-1", duration=0)).status_code == 422
+        assert (await generate(service, key="r-1")).status_code == 202
+    assert provider.books()["accepted"] <= 1
+
+
+async def test_a_key_is_not_paid_again_when_its_video_is_too_old_or_gone(
+    environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(collect=True, sweep_seconds=0.1) as service:
+        job = (await generate(service, key="r-1")).json()
+        done = await until(service, job["job_id"], "completed", "failed")
+    Path(done["uri"].removeprefix("file://")).unlink()
+    monkeypatch.setenv("PREFECT_VIDEO_TTL_SECONDS", "0")
+    async with serving() as service:
+        again = await generate(service, key="r-1")
+        assert (again.status_code, again.json()["job_id"]) == (200, job["job_id"])
+    assert provider.books()["accepted"] == 1
+
+
+async def test_a_released_job_costs_nothing_and_its_key_may_be_sent_again(
+    environment: Path, provider: Emulator
+) -> None:
+    async with serving() as service:
+        job = (await generate(service, key="r-1", prompt="[policy] no")).json()
+        refused = await until(service, job["job_id"], "failed")
+        assert (refused["state"], refused["cost_usd"]) == ("released", 0)
+        again = await generate(service, key="r-1", prompt="[policy] no")
+        assert again.status_code == 202
+        await until(service, again.json()["job_id"], "failed")
+    async with await open_studio() as studio:
+        assert {entry.cost_usd for entry in await studio.ledger.entries()} == {0}
+        assert await studio.ledger.spend(by="month") == []
+    assert provider.books()["accepted"] == 0
+
+
+async def test_keys_are_shared_within_one_environment_only(ledger: Ledger, other: Ledger) -> None:
+    assert await ledger.bind_key("k", "digest", environment="production") is None
+    assert await other.bind_key("k", "another", environment="staging") is None
+    with pytest.raises(IdempotencyKeyReused):
+        await other.bind_key("k", "another", environment="production")

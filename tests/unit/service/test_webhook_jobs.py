@@ -1,0 +1,126 @@
+"""Hearing of rows that another process moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import make_url
+
+from prefect_video.ledger import Ledger, State
+from prefect_video.ledger.change_feed import changes_of
+from prefect_video.polling.job_watcher import RowWatch
+from tests.support.postgres import PostgresServer
+from tests.support.records import a_generation, claim_one, submit_one
+
+SOON = 8.0
+"""Seconds within which word of a change must have come on any machine: the safety look, at 15 s, comes later. How much
+sooner than a second it is on a quiet one is the benchmark's to say."""
+
+
+@pytest.fixture
+async def rows(ledger: Ledger) -> AsyncIterator[RowWatch]:
+    watch = RowWatch(ledger)
+    yield watch
+    await watch.aclose()
+
+
+async def heard(waiting: asyncio.Task[object]) -> object:
+    async with asyncio.timeout(SOON):
+        return await waiting
+
+
+async def settled(rows: RowWatch) -> None:
+    """Lets the watch begin, so that what follows is heard and not seen at the first look."""
+    async with asyncio.timeout(20):
+        while rows._unseen or rows._looking is None:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+
+
+async def test_an_end_is_heard_of_before_the_safety_look(ledger: Ledger, other: Ledger, rows: RowWatch) -> None:
+    entries = [await submit_one(ledger, number) for number in range(1, 4)]
+    waiting = [asyncio.create_task(rows.changed(entry.id)) for entry in entries]
+    await settled(rows)
+    await other.record_completed(entries[0].id, a_generation("gen-1"))
+    moved = await heard(waiting[0])
+    assert moved.state is State.COMPLETED
+    assert not waiting[1].done()
+    await other.record_ended(entries[1].id, State.FAILED, "the provider failed", actual_usd=None)
+    assert (await heard(waiting[1])).state is State.FAILED
+    waiting[2].cancel()
+
+
+async def test_an_end_before_anybody_waits_is_seen(ledger: Ledger, other: Ledger, rows: RowWatch) -> None:
+    first, second = await submit_one(ledger, 1), await submit_one(ledger, 2)
+    waiting = asyncio.create_task(rows.changed(first.id))
+    await settled(rows)
+    await other.record_completed(second.id, a_generation("gen-2"))
+    await asyncio.sleep(0.3)
+    assert (await heard(asyncio.create_task(rows.changed(second.id)))).state is State.COMPLETED
+    waiting.cancel()
+
+
+async def test_whoever_joined_hears_too(ledger: Ledger, other: Ledger, rows: RowWatch) -> None:
+    flagged, freed = await claim_one(other, 1), await claim_one(other, 2)
+    waiting = [asyncio.create_task(rows.wait(entry.id)) for entry in (flagged, freed)]
+    await asyncio.sleep(0.2)
+    assert not any(task.done() for task in waiting)
+    await other.flag(flagged.id, "look at it")
+    assert (await heard(waiting[0])).attention == "look at it"
+    await other.let_go([freed.id])
+    assert (await heard(waiting[1])).owner is None
+
+
+async def test_nothing_is_asked_while_nothing_changes(
+    ledger: Ledger, rows: RowWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = await submit_one(ledger)
+    waiting = asyncio.create_task(rows.changed(entry.id))
+    await settled(rows)
+    asked = 0
+    moved = ledger.moved
+
+    async def counting(*given: object, **named: object) -> object:
+        nonlocal asked
+        asked += 1
+        return await moved(*given, **named)
+
+    monkeypatch.setattr(ledger, "moved", counting)
+    await asyncio.sleep(1.2)
+    assert asked == 0
+    await ledger.record_completed(entry.id, a_generation("gen-1"))
+    await heard(waiting)
+
+
+async def test_a_broken_connection_is_opened_again(postgres_url: str, postgres_server: PostgresServer) -> None:
+    async with await Ledger.open(postgres_url, migrate=True) as ledger:
+        entry = await submit_one(ledger)
+        changes = changes_of(ledger._database)
+        assert await changes.wait(0.1) is None, "what went before nobody knows"
+        assert await changes.wait(0.1) == frozenset()
+        postgres_server.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            f" WHERE datname = '{make_url(postgres_url).database}' AND query LIKE 'LISTEN%'"
+        )
+        async with asyncio.timeout(20):
+            while await changes.wait(0.1) is not None:
+                pass
+            while await changes.wait(0.1) is None:
+                pass
+        await ledger.record_completed(entry.id, a_generation("gen-1"))
+        assert await changes.wait(20) == {entry.id}
+        await changes.aclose()
+
+
+async def test_a_thousand_waiters_share_one_query(ledger: Ledger, other: Ledger, rows: RowWatch) -> None:
+    entry = await submit_one(ledger)
+    waiting = [asyncio.create_task(rows.changed(entry.id)) for _ in range(1000)]
+    await settled(rows)
+    began = datetime.now(UTC)
+    await other.record_completed(entry.id, a_generation("gen-1"))
+    states = {(await task).state for task in waiting}
+    assert states == {State.COMPLETED}
+    assert (datetime.now(UTC) - began).total_seconds() < SOON

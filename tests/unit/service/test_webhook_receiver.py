@@ -1,0 +1,120 @@
+"""The receiver by itself: whose an event is, and what becomes of one that cannot be written down."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from prefect_video.emulator import Emulator
+from prefect_video.ledger import Entry, Ledger, ReceivedEvent
+from prefect_video.service.metrics import Metrics
+from prefect_video.service.sessions import Accounts
+from prefect_video.service.webhooks import inbox as module
+from prefect_video.service.webhooks.handler import is_about
+from prefect_video.service.webhooks.inbox import Inbox
+from prefect_video.service.webhooks.routes import Receiver, webhook_routes
+from prefect_video.session.session import Studio
+from tests.support.records import submit_one
+from tests.support.service_fixtures import open_studio
+from tests.unit.service.test_webhooks import event, signed, submitted
+
+
+def an_event(event_id: str = "evt_1", generation_id: str = "gen_1", account: str = "sora-1") -> ReceivedEvent:
+    return ReceivedEvent(
+        account=account,
+        event_id=event_id,
+        generation_id=generation_id,
+        type="generation.completed",
+        received_at=datetime.now(UTC),
+    )
+
+
+class Heard(list[ReceivedEvent]):
+    """Workers that do nothing."""
+
+    def offer(self, told: ReceivedEvent) -> None:
+        self.append(told)
+
+
+async def delivered(studios: tuple[Studio, ...], path: str, body: bytes, secret: str) -> tuple[int, Heard]:
+    """A delivery to a receiver of these accounts: its answer, and what is left to do."""
+    heard = Heard()
+    inbox = Inbox(studios[0].ledger)
+    receiver = Receiver(Accounts(studios), inbox, heard, Metrics(), body_limit_bytes=10_000)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(Starlette(routes=list(webhook_routes(receiver))))
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        answer = await client.post(path, content=body, headers=signed(body, secret))
+    await inbox.aclose()
+    return answer.status_code, heard
+
+
+@pytest.mark.parametrize("by_job", [False, True], ids=["provider", "job"])
+async def test_accounts_with_one_secret_are_told_apart_by_their_rows(
+    environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch, by_job: bool
+) -> None:
+    async with await open_studio() as first:
+        monkeypatch.setenv("SORA_API_ENDPOINT", provider.endpoint.replace("127.0.0.1", "localhost"))
+        async with await open_studio() as second:
+            entry = await submitted(second)
+            path = f"/webhook/{entry.id}" if by_job else "/webhooks/sora"
+            told = event(entry.generation_id or "")
+            status, heard = await delivered((first, second), path, told, provider.webhook_secret)
+    assert (status, [one.account for one in heard]) == (200, [second.provider.account.id])
+
+
+@pytest.mark.parametrize(
+    ("known", "told", "same"),
+    [
+        ("fal-ai/veo3/requests/abc", "abc", True),
+        ("fal-ai/veo3/requests/abc", "bc", False),
+        ("gen_1", "gen_1", True),
+        ("gen_1", "gen_11", False),
+        (None, "None", False),
+    ],
+)
+async def test_a_generation_goes_by_the_last_part_of_its_name_too(
+    ledger: Ledger, known: str | None, told: str, same: bool
+) -> None:
+    entry: Entry = (await submit_one(ledger)).model_copy(update={"generation_id": known})
+    assert is_about(an_event(generation_id=told), entry) is same
+
+
+async def test_a_defect_in_writing_leaves_nobody_without_an_answer(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: Ledger, events: list[ReceivedEvent]) -> list[bool]:
+        raise UnicodeEncodeError("utf-8", "e\ud800", 1, 2, "surrogates not allowed")
+
+    inbox = Inbox(ledger)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "receive_events", fail)
+        with pytest.raises(UnicodeEncodeError):
+            await inbox.put(an_event())
+    assert await inbox.put(an_event())
+    await inbox.aclose()
+
+
+async def test_deliveries_that_come_in_together_share_transactions(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    receive = Ledger.receive_events
+
+    async def counted(self: Ledger, events: list[ReceivedEvent]) -> list[bool]:
+        batches.append(len(events))
+        return await receive(self, events)
+
+    monkeypatch.setattr(Ledger, "receive_events", counted)
+    monkeypatch.setattr(module, "_GATHER_SECONDS", 0.5)
+    inbox = Inbox(ledger)
+    assert await inbox.put(an_event("evt_0"))
+    later = [asyncio.create_task(inbox.put(an_event(f"evt_{number}"))) for number in (1, 1, 2)]
+    await inbox.quiet()
+    assert sorted(await asyncio.gather(*later)) == [False, True, True]
+    assert batches == [1, 3]
+    await inbox.aclose()

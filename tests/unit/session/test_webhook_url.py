@@ -1,0 +1,34 @@
+"""Where a provider is told to announce an end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.support.polling_fixtures import MakeEmulator, OpenStudio, submitted
+
+ADDRESSES = {
+    "https://video.example.com": "https://video.example.com/webhooks/emulator",
+    "https://webhooks.example.com": "https://webhooks.example.com/webhooks/emulator",
+    "https://webhook.example.com:8443/": "https://webhook.example.com:8443/webhooks/emulator",
+    "https://example.com/webhook/{job_id}": "https://example.com/webhook/ROW",
+    "https://example.com/video/webhooks/sora": "https://example.com/video/webhooks/sora",
+}
+
+
+async def test_the_path_says_whether_an_address_is_complete(open_studio: OpenStudio, crowded: MakeEmulator) -> None:
+    with crowded() as emulator:
+        async with open_studio(emulator) as studio:
+            (row,) = await submitted(studio, 1)
+            for told, given in ADDRESSES.items():
+                studio.settings = studio.settings.model_copy(update={"webhook_url": told})
+                assert studio.webhook_url(row) == given.replace("ROW", row.id)
+
+
+async def test_a_provider_that_takes_no_address_is_looked_at_as_if_there_were_none(
+    open_studio: OpenStudio, crowded: MakeEmulator
+) -> None:
+    with crowded() as emulator:
+        async with open_studio(emulator, webhook_url="https://video.example.com") as studio:
+            (row,) = await submitted(studio, 1)
+            studio.provider.capabilities = replace(studio.provider.capabilities, takes_webhook_url=False)
+            assert studio.webhook_url(row) is None
