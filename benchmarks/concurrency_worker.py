@@ -19,12 +19,12 @@ from pydantic import BaseModel, ConfigDict
 from benchmarks.torture_worker import PATIENCE
 from benchmarks.workers import Line
 from prefect_video.errors import VideoError
-from prefect_video.ledger import Entry, Ledger
+from prefect_video.ledger import Job, Ledger
 from prefect_video.pipeline.collect import collect
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session.session import Studio
-from prefect_video.session.settings import StudioSettings
+from prefect_video.session.session import Session
+from prefect_video.session.settings import Settings
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
 
@@ -40,7 +40,7 @@ class Order(BaseModel):
         ledger: URL of the ledger.
         folder: Where the store (`store/`) and the spool (`spool/`) are.
         project: What to make; None to collect what others have left, waiting for what is still being made.
-        settings: Of the studio.
+        settings: Of the session.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -53,38 +53,38 @@ class Order(BaseModel):
 
 
 @asynccontextmanager
-async def open_studio(order: Order) -> AsyncIterator[Studio]:
-    """The studio that an order describes."""
-    settings = StudioSettings.from_environment(spool=order.folder / "spool", **order.settings)
+async def open_session(order: Order) -> AsyncIterator[Session]:
+    """The session that an order describes."""
+    settings = Settings.from_environment(spool=order.folder / "spool", **order.settings)
     store = (order.folder / "store").as_uri()
     provider = SoraProvider(
         api_key="sk-emulator", endpoint=order.endpoint, plan="emulator", name="emulator", settings=PATIENCE
     )
     # The emulator is far faster than the guide's 6 to 12 seconds for a second of video.
-    provider.capabilities = replace(provider.capabilities, concurrency=PLAN_SLOTS, work_seconds_per_second=(0.0, 1.0))
-    studio = Studio(
+    provider.capabilities = replace(provider.capabilities, concurrency=PLAN_SLOTS, seconds_per_video_second=(0.0, 1.0))
+    session = Session(
         provider=provider,
         ledger=await Ledger.open(order.ledger, lease_seconds=settings.lease_seconds),
         store=open_store(store),
         store_name=store,
         settings=settings,
     )
-    async with studio:
-        yield studio
+    async with session:
+        yield session
 
 
 async def obey(order: Order) -> dict[str, Any]:
     """Does what is ordered, and says what became of it, with the time at which the last shot ended."""
-    async with open_studio(order) as studio:
+    async with open_session(order) as session:
         if order.project is not None:
-            report = (await run_project(studio, order.project)).public()
+            report = (await run_project(session, order.project)).public()
             return {**report, "ended": time.time()}
 
         @asynccontextmanager
-        async def same_studio(entry: Entry) -> AsyncIterator[Studio]:
-            yield studio
+        async def same_session(job: Job) -> AsyncIterator[Session]:
+            yield session
 
-        swept = await collect(studio.ledger, same_studio, wait=True)
+        swept = await collect(session.ledger, same_session, wait=True)
         return {"collected": [line.outcome for line in swept], "shots": [], "ended": time.time()}
 
 

@@ -18,7 +18,7 @@ from decimal import Decimal
 
 from prefect_video.assets import Asset
 from prefect_video.generations import Generation, Status
-from prefect_video.ledger import Budget, Entry, Intent, Ledger
+from prefect_video.ledger import Budget, Job, JobRequest, Ledger
 from prefect_video.shots import Shot
 
 ENVIRONMENT = "benchmark"
@@ -32,10 +32,10 @@ def timed(what: str, number: int) -> Iterator[None]:
     print(f"{what:<44}{seconds * 1000:>10.1f} ms{number / seconds:>12,.0f} /s")
 
 
-def intents(shots: int) -> list[Intent]:
+def job_requests(shots: int) -> list[JobRequest]:
     run = uuid.uuid4().hex
     return [
-        Intent(
+        JobRequest(
             fingerprint=f"{run}-{number}",
             shot=Shot(id=f"shot-{number}", prompt="a lighthouse at dawn"),
             project=f"benchmark-{run}",
@@ -50,54 +50,56 @@ def intents(shots: int) -> list[Intent]:
     ]
 
 
-def asset(entry: Entry) -> Asset:
+def asset(job: Job) -> Asset:
     return Asset(
-        uri=f"file:///benchmark/{entry.id}.mp4",
+        uri=f"file:///benchmark/{job.id}.mp4",
         sha256="0" * 64,
         bytes=1,
         duration_seconds=10,
         width=1920,
         height=1080,
-        project=entry.project,
-        shot_id=entry.shot.id,
-        fingerprint=entry.fingerprint,
-        prompt=entry.shot.prompt,
-        model=entry.shot.model,
-        provider=entry.provider,
-        generation_id=entry.id,
+        project=job.project,
+        shot_id=job.shot.id,
+        fingerprint=job.fingerprint,
+        prompt=job.shot.prompt,
+        model=job.shot.model,
+        provider=job.provider,
+        generation_id=job.id,
         created_at=datetime.now(UTC),
     )
 
 
-async def carry_through(ledger: Ledger, entry: Entry) -> None:
-    generation = Generation(id=entry.id, provider="emulator", status=Status.COMPLETED)
-    await ledger.begin_submit(entry.id)
-    await ledger.record_submitted(entry.id, generation)
-    await ledger.record_completed(entry.id, generation)
-    await ledger.record_stored(entry.id, asset(entry))
+async def carry_through(ledger: Ledger, job: Job) -> None:
+    generation = Generation(id=job.id, provider="emulator", status=Status.COMPLETED)
+    await ledger.begin_submit(job.id)
+    await ledger.record_submitted(job.id, generation)
+    await ledger.record_completed(job.id, generation)
+    await ledger.record_stored(job.id, asset(job))
 
 
 async def measure(url: str, shots: int) -> None:
     async with await Ledger.open(url, migrate=True) as ledger:
         print(ledger.url_label)
-        wanted = intents(shots)
+        wanted = job_requests(shots)
         budgets = [Budget(scope="project", limit_usd=Decimal(10**6)), Budget(scope="month", limit_videos=10**9)]
         with timed(f"claim {shots} at once", shots):
             batch = await ledger.claim(wanted, budgets)
-        entries = [claim.entry for claim in batch.claims if claim.entry is not None]
+        jobs = [claim.job for claim in batch.claims if claim.job is not None]
         with timed(f"4 steps for each of {shots}", 4 * shots):
-            await asyncio.gather(*(carry_through(ledger, entry) for entry in entries))
+            await asyncio.gather(*(carry_through(ledger, job) for job in jobs))
         with timed(f"find_stored {shots}", shots):
-            found = await ledger.find_stored([intent.fingerprint for intent in wanted], environment=ENVIRONMENT)
+            found = await ledger.find_stored(
+                [job_request.fingerprint for job_request in wanted], environment=ENVIRONMENT
+            )
         assert len(found) == shots
         with timed(f"claim {shots} that are stored", shots):
             await ledger.claim(wanted, budgets)
-        single = intents(100)
+        single = job_requests(100)
         with timed("claim 100 one by one", 100):
-            for intent in single:
-                await ledger.claim([intent], budgets)
-        for entry in await ledger.unfinished(flow_run_id=single[0].flow_run_id):
-            await ledger.release(entry.id, "benchmark")
+            for job_request in single:
+                await ledger.claim([job_request], budgets)
+        for job in await ledger.unfinished(flow_run_id=single[0].flow_run_id):
+            await ledger.release_reservation(job.id, "benchmark")
 
 
 def main() -> None:

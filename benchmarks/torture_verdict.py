@@ -13,8 +13,8 @@ from typing import Any
 
 from prefect_video.assets import Asset
 from prefect_video.downloads.media import check_media, probe
-from prefect_video.errors import NotPlayable
-from prefect_video.ledger import Entry, Ledger, State
+from prefect_video.errors import InvalidVideo
+from prefect_video.ledger import Job, Ledger, State
 from prefect_video.shots import Shot
 from prefect_video.storage.publish import read_sidecar
 
@@ -52,7 +52,7 @@ class Shelf:
         self.assets[path] = asset
         try:
             check_media(probe(path), shots[asset.prompt])
-        except NotPlayable as error:
+        except InvalidVideo as error:
             self.half_files.append(f"{path}: {error}")
 
 
@@ -169,11 +169,11 @@ def judge(
     )
 
 
-def _waits_for_a_human(row: Entry) -> bool:
-    return row.state is State.UNKNOWN and row.attention is not None
+def _waits_for_a_human(row: Job) -> bool:
+    return row.state is State.UNKNOWN and row.hold_reason is not None
 
 
-async def _of_ledger(url: str) -> tuple[list[Entry], Cost]:
+async def _of_ledger(url: str) -> tuple[list[Job], Cost]:
     async with await Ledger.open(url) as ledger:
         unfinished = await ledger.unfinished()
         lines = await ledger.spend(by="project")

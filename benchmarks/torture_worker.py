@@ -19,15 +19,15 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmarks.workers import Line
 from prefect_video.errors import VideoError
-from prefect_video.ledger import Entry, Ledger
+from prefect_video.ledger import Job, Ledger
 from prefect_video.pipeline.collect import collect
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.providers.base import Provider
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session.refs import prepared
-from prefect_video.session.session import SessionEvent, Studio
-from prefect_video.session.settings import StudioSettings
+from prefect_video.session.refs import load_capabilities
+from prefect_video.session.session import Session, SessionEvent
+from prefect_video.session.settings import Settings
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
 from tests.support.accounts import account_named
@@ -98,7 +98,7 @@ class Executioner:
         self._kill = kill
         self._seen = 0
 
-    def __call__(self, moment: SessionEvent, entry: Entry) -> None:
+    def __call__(self, moment: SessionEvent, job: Job) -> None:
         """Counts the steps and strikes at the one that was named."""
         if moment != self._kill.moment:
             return
@@ -117,18 +117,18 @@ def _die() -> None:
 
 
 @asynccontextmanager
-async def open_studio(order: Order) -> AsyncIterator[Studio]:
-    """The studio that an order describes."""
-    settings = StudioSettings.from_environment(
+async def open_session(order: Order) -> AsyncIterator[Session]:
+    """The session that an order describes."""
+    settings = Settings.from_environment(
         settle_seconds=order.settle_seconds,
         lease_seconds=order.lease_seconds,
         spool=order.folder / "spool",
     )
     store = (order.folder / "store").as_uri()
-    provider = await prepared(_open_provider(order))
+    provider = await load_capabilities(_open_provider(order))
     # The emulator is far faster than the guide's 6 to 12 seconds for a second of video.
-    provider.capabilities = replace(provider.capabilities, work_seconds_per_second=(0.0, 0.2))
-    studio = Studio(
+    provider.capabilities = replace(provider.capabilities, seconds_per_video_second=(0.0, 0.2))
+    session = Session(
         provider=provider,
         ledger=await Ledger.open(order.ledger, lease_seconds=order.lease_seconds),
         store=open_store(store),
@@ -136,8 +136,8 @@ async def open_studio(order: Order) -> AsyncIterator[Studio]:
         settings=settings,
         observer=Executioner(order.kill) if order.kill else None,
     )
-    async with studio:
-        yield studio
+    async with session:
+        yield session
 
 
 def _open_provider(order: Order) -> Provider:
@@ -149,16 +149,16 @@ def _open_provider(order: Order) -> Provider:
 
 async def obey(order: Order) -> dict[str, Any]:
     """Does what is ordered, and says what became of it."""
-    async with open_studio(order) as studio:
+    async with open_session(order) as session:
         if order.project is not None:
-            return (await run_project(studio, order.project)).public()
+            return (await run_project(session, order.project)).public()
 
         @asynccontextmanager
-        async def same_studio(entry: Entry) -> AsyncIterator[Studio]:
-            yield studio
+        async def same_session(job: Job) -> AsyncIterator[Session]:
+            yield session
 
-        swept = await collect(studio.ledger, same_studio)
-        return {"collected": [f"{line.entry.shot.id}: {line.outcome}" for line in swept], "shots": []}
+        swept = await collect(session.ledger, same_session)
+        return {"collected": [f"{line.job.shot.id}: {line.outcome}" for line in swept], "shots": []}
 
 
 def work(order: Order, line: Line) -> int:

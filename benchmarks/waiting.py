@@ -4,7 +4,7 @@
 
 Every row makes the same number of generations, at most so many at once, against an emulator of its own; all rows run
 side by side, but not in step. Times are those of the emulator's journal; requests are counted by its books, lists
-included. A speed above 1 shortens the generations and the naive clients' pauses; the watcher's own limits stay as
+included. A speed above 1 shortens the generations and the naive clients' pauses; the poller's own limits stay as
 they are. Exits with 1 unless every figure holds.
 """
 
@@ -30,8 +30,8 @@ from typing import Any, Final
 
 import httpx
 
-from benchmarks.waiting_crowd import open_studio
-from prefect_video.ledger import Entry
+from benchmarks.waiting_crowd import open_session
+from prefect_video.ledger import Job
 from prefect_video.pipeline.steps import build_project_intents, claim_shots, poll, submit
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.shots import Project, Shot
@@ -105,7 +105,7 @@ class Figures:
         return all(limit is None or figure <= limit for figure, limit in limits)
 
 
-def naive(pause_seconds: float) -> Client:
+def naive(open_for_seconds: float) -> Client:
     """A client that asks for each generation again and again, after the same pause."""
 
     async def make_all(order: Order) -> Noticed:
@@ -117,7 +117,7 @@ def naive(pause_seconds: float) -> Client:
             async with slots:
                 told = await provider.submit(shot, idempotency_key=shot.id, project="naive")
                 while not told.status.ended:
-                    await asyncio.sleep(pause_seconds / order.speed)
+                    await asyncio.sleep(open_for_seconds / order.speed)
                     told = await provider.retrieve(told.id)
                 noticed[told.id] = time.time()
 
@@ -129,20 +129,20 @@ def naive(pause_seconds: float) -> Client:
 
 
 async def watched(order: Order, *, webhook_url: str | None = None) -> Noticed:
-    """The steps of this package, over a new ledger: submit, then wait in the shared watcher."""
+    """The steps of this package, over a new ledger: submit, then wait in the shared poller."""
     noticed: Noticed = {}
-    async with open_studio(
+    async with open_session(
         order.endpoint, order.folder, at_once=order.at_once, speed=order.speed, webhook_url=webhook_url
-    ) as studio:
-        intents = await build_project_intents(studio, Project(name="waiting", shots=order.shots()))
-        claims = await claim_shots(studio, intents, budgets=(), partial=False)
+    ) as session:
+        job_requests = await build_project_intents(session, Project(name="waiting", shots=order.shots()))
+        claims = await claim_shots(session, job_requests, budgets=(), partial=False)
 
-        async def make(entry: Entry) -> None:
-            async with studio.slots.of(0):
-                entry = await poll(studio, await submit(studio, entry))
-            noticed[entry.generation_id or ""] = time.time()
+        async def make(job: Job) -> None:
+            async with session.in_flight_slots.acquire(0):
+                job = await poll(session, await submit(session, job))
+            noticed[job.generation_id or ""] = time.time()
 
-        await asyncio.gather(*(make(claim.entry) for claim in claims if claim.entry))
+        await asyncio.gather(*(make(claim.job) for claim in claims if claim.job))
     return noticed
 
 
@@ -185,17 +185,17 @@ def rows(speed: float) -> list[Row]:
     return [
         Row("asks every second", naive(1.0), fixed),
         Row("asks every 15 s", naive(15.0), fixed),
-        Row("watcher", watched, fixed, **held),
-        Row("watcher, provider without lists", watched, (*fixed, "--listing", "404"), **held),
+        Row("poller", watched, fixed, **held),
+        Row("poller, provider without lists", watched, (*fixed, "--listing", "404"), **held),
         Row(
-            "watcher with webhooks",
+            "poller with webhooks",
             announced,
             (*fixed, "--webhook-secret", SECRET),
             most_requests=1.2,
             most_late=ANNOUNCED_SECONDS * speed / FIXED_SECONDS,
             most_makespan=1.05,
         ),
-        Row("watcher, log-normal, no hint", watched, spread, most_requests=5.0, most_late=0.12),
+        Row("poller, log-normal, no hint", watched, spread, most_requests=5.0, most_late=0.12),
     ]
 
 

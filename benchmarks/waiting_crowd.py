@@ -22,8 +22,8 @@ import httpx
 from prefect_video.ledger import Ledger
 from prefect_video.pipeline.steps import build_project_intents, claim_shots, poll, submit
 from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session.session import Studio
-from prefect_video.session.settings import StudioSettings
+from prefect_video.session.session import Session
+from prefect_video.session.settings import Settings
 from prefect_video.shots import Project, Shot
 from prefect_video.storage import open_store
 
@@ -36,44 +36,44 @@ _opening: Final = asyncio.Lock()
 
 
 @asynccontextmanager
-async def open_studio(
+async def open_session(
     endpoint: str, folder: Path, *, at_once: int, speed: float = 1.0, webhook_url: str | None = None
-) -> AsyncIterator[Studio]:
-    """A studio over the folder's ledger, with room for so many generations at once."""
+) -> AsyncIterator[Session]:
+    """A session over the folder's ledger, with room for so many generations at once."""
     provider = SoraProvider(api_key="sk-emulator", endpoint=endpoint, plan="emulator")
-    least, most = provider.capabilities.work_seconds_per_second
+    least, most = provider.capabilities.seconds_per_video_second
     provider.capabilities = replace(
-        provider.capabilities, concurrency=at_once, work_seconds_per_second=(least / speed, most / speed)
+        provider.capabilities, concurrency=at_once, seconds_per_video_second=(least / speed, most / speed)
     )
     store = (folder / "store").as_uri()
     async with _opening:
         ledger = await Ledger.open(str(folder / "ledger.db"))
-    studio = Studio(
+    session = Session(
         provider=provider,
         ledger=ledger,
         store=open_store(store),
         store_name=store,
-        settings=StudioSettings(
+        settings=Settings(
             max_in_flight=at_once, deadline_seconds=86_400, spool=folder / "spool", webhook_url=webhook_url
         ),
     )
-    async with studio:
-        yield studio
+    async with session:
+        yield session
 
 
 async def measure(endpoint: str, folder: Path, waiting: int) -> dict[str, float]:
     """Has so many generations wait, and looks at the process meanwhile."""
-    async with open_studio(endpoint, folder, at_once=waiting) as studio:
+    async with open_session(endpoint, folder, at_once=waiting) as session:
         idle = peak_bytes()
         shots = tuple(Shot(id=f"shot-{number}", prompt=f"a lighthouse, view {number}") for number in range(waiting))
         claims = await claim_shots(
-            studio, await build_project_intents(studio, Project(name="crowd", shots=shots)), budgets=(), partial=False
+            session, await build_project_intents(session, Project(name="crowd", shots=shots)), budgets=(), partial=False
         )
-        reserved = [claim.entry for claim in claims if claim.entry]
-        submitted = await asyncio.gather(*(submit(studio, entry) for entry in reserved))
-        polls = [asyncio.create_task(poll(studio, entry)) for entry in submitted]
+        reserved = [claim.job for claim in claims if claim.job]
+        submitted = await asyncio.gather(*(submit(session, job) for job in reserved))
+        polls = [asyncio.create_task(poll(session, job)) for job in submitted]
         async with asyncio.timeout(SETTLE_SECONDS):
-            while len(studio.watcher._watches) < waiting:
+            while len(session.poller._watches) < waiting:
                 await asyncio.sleep(0.1)
         asked, cpu, clock = await asked_so_far(endpoint), time.process_time(), time.monotonic()
         await asyncio.sleep(REST_SECONDS)

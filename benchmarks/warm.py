@@ -42,7 +42,7 @@ async def _compare(count: int, folder: Path) -> int:
     from prefect_video.emulator import Emulator, EmulatorSettings
     from prefect_video.flows import generate_project
     from prefect_video.pipeline.project_run import run_project
-    from prefect_video.session.refs import StudioRef, open_session
+    from prefect_video.session.refs import SessionRef, open_session
     from prefect_video.shots import Project
 
     project = Project.model_validate(
@@ -60,10 +60,10 @@ async def _compare(count: int, folder: Path) -> int:
     with Emulator(settings) as emulator, prefect_test_harness(server_startup_timeout=120):
         os.environ |= {"PREFECT_VIDEO_EMULATOR_ENDPOINT": emulator.endpoint, "SORA_API_KEY": ""}
         began = time.perf_counter()
-        async with await open_session(StudioRef.of("emulator")) as studio:
-            made = await run_project(studio, project)
+        async with await open_session(SessionRef.from_names("emulator")) as session:
+            made = await run_project(session, project)
         print(f"making {count} shots: {time.perf_counter() - began:.1f} s, {len(made.failures)} failed")
-        before = emulator.books()
+        before = emulator.usage()
         await empty()
         times: dict[str, float] = {}
         for name, run in (("empty flow", empty), ("warm run", lambda: generate_project(project, provider="emulator"))):
@@ -71,7 +71,7 @@ async def _compare(count: int, folder: Path) -> int:
             await run()
             times[name] = time.perf_counter() - began
             print(f"{name}: {times[name]:.2f} s")
-        after = emulator.books()
+        after = emulator.usage()
     more = times["warm run"] - times["empty flow"]
     asked = sum(after["requests"].values()) - sum(before["requests"].values())
     print(f"the warm run takes {more:.2f} s more; billed {after['billed'] - before['billed']}, requests {asked}")

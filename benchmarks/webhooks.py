@@ -32,13 +32,13 @@ import aiohttp
 from sqlalchemy import func, insert, select
 
 from benchmarks.torture import ledgers
-from prefect_video.ledger import Entry, Ledger, State
-from prefect_video.ledger.claims import row_of
+from prefect_video.ledger import Job, Ledger, State
+from prefect_video.ledger.claims import row_from_request
 from prefect_video.ledger.tables import generations, history, webhook_events
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.steps import build_project_intents
-from prefect_video.session.refs import StudioRef, open_session
-from prefect_video.session.session import Studio
+from prefect_video.session.refs import SessionRef, open_session
+from prefect_video.session.session import Session
 from prefect_video.shots import Project
 
 KEY, SECRET = "sk-benchmark", "whsec_benchmark"
@@ -92,7 +92,7 @@ def receiver() -> Iterator[str]:
 
 
 def environment(folder: Path, endpoint: str, ledger: str) -> None:
-    """What studio and receiver share."""
+    """What session and receiver share."""
     os.environ |= {
         "SORA_API_KEY": KEY,
         "SORA_API_ENDPOINT": endpoint,
@@ -114,20 +114,20 @@ def a_project(name: str, count: int, prefix: str) -> Project:
     return Project.model_validate({"project": name, "defaults": defaults, "shots": shots})
 
 
-async def submit_all(studio: Studio, wanted: Project) -> list[str]:
+async def submit_all(session: Session, wanted: Project) -> list[str]:
     """Rows that are submitted, made in bulk; the requests themselves are real."""
-    intents = await build_project_intents(studio, wanted)
+    job_requests = await build_project_intents(session, wanted)
     at_once = asyncio.Semaphore(20)
 
     async def send(row: dict[str, Any]) -> dict[str, Any]:
         async with at_once:
-            told = await studio.provider.submit(row["shot"], idempotency_key=row["id"], project=row["project"])
+            told = await session.provider.submit(row["shot"], idempotency_key=row["id"], project=row["project"])
         now = datetime.now(UTC)
         return {**row, "generation_id": told.id, "sent_at": now, "submitted_at": now}
 
-    rows = [row_of(intent, State.SUBMITTED, 1, None, datetime.now(UTC)) for intent in intents]
+    rows = [row_from_request(job_request, State.SUBMITTED, 1, None, datetime.now(UTC)) for job_request in job_requests]
     sent = await asyncio.gather(*map(send, rows))
-    async with studio.ledger._database.writing() as connection:
+    async with session.ledger._database.writing() as connection:
         for start in range(0, len(sent), 500):
             await connection.execute(insert(generations), sent[start : start + 500])
     return [row["generation_id"] for row in sent]
@@ -213,7 +213,7 @@ async def completions(ledger: Ledger, project: str) -> Counter[int]:
     times = func.count(history.c.id)
     query = (
         select(generations.c.id, times)
-        .outerjoin(history, (history.c.entry_id == generations.c.id) & (history.c.to_state == State.COMPLETED))
+        .outerjoin(history, (history.c.job_id == generations.c.id) & (history.c.to_state == State.COMPLETED))
         .where(generations.c.project == project)
         .group_by(generations.c.id)
     )
@@ -227,22 +227,22 @@ async def measure_storm(folder: Path, count: int, rate: float, ledger: str, name
     number = -(-unique // len(KINDS))
     with provider("--capacity", "100000", "--speed", "100000") as emulator:
         environment(folder, emulator["endpoint"], ledger)
-        async with await open_session(StudioRef.of()) as studio:
-            made = await submit_all(studio, a_project(f"storm-{name}", number, "made"))
-            victims = await submit_all(studio, a_project(f"victims-{name}", 50, "victim"))
+        async with await open_session(SessionRef.from_names()) as session:
+            made = await submit_all(session, a_project(f"storm-{name}", number, "made"))
+            victims = await submit_all(session, a_project(f"victims-{name}", 50, "victim"))
             url = emulator["endpoint"].partition("/v1")[0]
             with receiver() as address:
                 deliveries = storm(count, made, victims, chance)
                 latencies, answers = await deliver(address, deliveries, rate)
                 began = time.perf_counter()
-                await handled(studio.ledger)
+                await handled(session.ledger)
                 drained = time.perf_counter() - began
             genuine, forged = (
-                await completions(studio.ledger, f"storm-{name}"),
-                await completions(studio.ledger, f"victims-{name}"),
+                await completions(session.ledger, f"storm-{name}"),
+                await completions(session.ledger, f"victims-{name}"),
             )
             asked = await books(url)
-            async with studio.ledger._database.reading() as connection:
+            async with session.ledger._database.reading() as connection:
                 kept = (await connection.execute(select(func.count()).select_from(webhook_events))).scalar_one()
     cuts = statistics.quantiles(latencies, n=1000)
     p50, p99 = cuts[499] * 1000, cuts[989] * 1000
@@ -267,17 +267,17 @@ async def measure_waiting(folder: Path, count: int, ledger: str, name: str) -> l
         delays: list[float] = []
         answered: dict[str, float] = {}
 
-        def observe(moment: str, entry: Entry) -> None:
+        def observe(moment: str, job: Job) -> None:
             if moment == "answered":
-                answered[entry.id] = time.perf_counter()
+                answered[job.id] = time.perf_counter()
             elif moment == "completed":
-                delays.append(time.perf_counter() - answered[entry.id] - WORK_SECONDS)
+                delays.append(time.perf_counter() - answered[job.id] - WORK_SECONDS)
 
         with receiver() as address:
             os.environ["PREFECT_VIDEO_WEBHOOK_URL"] = address
             try:
-                async with await open_session(StudioRef.of(), observer=observe) as studio:
-                    report = await run_project(studio, a_project(f"waiting-{name}", count, "shot"))
+                async with await open_session(SessionRef.from_names(), observer=observe) as session:
+                    report = await run_project(session, a_project(f"waiting-{name}", count, "shot"))
             finally:
                 del os.environ["PREFECT_VIDEO_WEBHOOK_URL"]
         asked = await books(emulator["endpoint"].partition("/v1")[0])

@@ -48,11 +48,11 @@ class ProviderCredentials(SessionOverrides, CredentialsBlock):
 
     def webhook_secrets(self, from_environment: str | None = None) -> tuple[str, ...]:
         """The secrets that deliveries may be signed with, the current one first."""
-        current = secret_text(self.webhook_secret) or from_environment or ""
-        return tuple(filter(None, (*current.split(","), secret_text(self.previous_webhook_secret))))
+        current = reveal(self.webhook_secret) or from_environment or ""
+        return tuple(filter(None, (*current.split(","), reveal(self.previous_webhook_secret))))
 
 
-def surroundings(
+def environment_for(
     own_address: str | None, environment_address: str | None, default_address: str = ""
 ) -> Mapping[str, str]:
     """The environment that keys and secrets may be taken from: none for an address that they are not meant for.
@@ -67,11 +67,11 @@ def surroundings(
     return os.environ if is_meant else {}
 
 
-def or_in_environment(variable: str, around: Mapping[str, str]) -> str:
+def missing_key_hint(variable: str, around: Mapping[str, str]) -> str:
     """How a message goes on that asks for a key."""
     return f", or {variable}" if around is os.environ else f": {variable} is not meant for its address"
 
 
-def secret_text(value: SecretStr | None) -> str | None:
+def reveal(value: SecretStr | None) -> str | None:
     """What a secret field holds."""
     return value.get_secret_value() if value else None

@@ -10,9 +10,9 @@ from pydantic import Field
 from prefect_video.blocks.base import (
     LOGO_URL,
     ProviderCredentials,
-    or_in_environment,
-    secret_text,
-    surroundings,
+    environment_for,
+    missing_key_hint,
+    reveal,
 )
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.fal.provider import QUEUE_URL, FalProvider
@@ -51,10 +51,10 @@ class FalCredentials(ProviderCredentials):
         Raises:
             InvalidInput: The key is missing, or key or an address are not usable.
         """
-        around = surroundings(self.queue_url, os.environ.get("FAL_QUEUE_URL"), QUEUE_URL)
-        key = secret_text(self.api_key) or around.get("FAL_KEY")
+        around = environment_for(self.queue_url, os.environ.get("FAL_QUEUE_URL"), QUEUE_URL)
+        key = reveal(self.api_key) or around.get("FAL_KEY")
         if not key:
-            raise InvalidInput(f"fal-credentials: set api_key on the block{or_in_environment('FAL_KEY', around)}")
+            raise InvalidInput(f"fal-credentials: set api_key on the block{missing_key_hint('FAL_KEY', around)}")
         return FalProvider(
             api_key=key,
             queue_url=self.queue_url or os.environ.get("FAL_QUEUE_URL") or QUEUE_URL,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from prefect_video.blocks.base import LOGO_URL, ProviderCredentials, secret_text
+from prefect_video.blocks.base import LOGO_URL, ProviderCredentials, reveal
 from prefect_video.providers.openai.provider import OpenAIProvider
 
 
@@ -52,7 +52,7 @@ class OpenAICredentials(ProviderCredentials):
         """
         surroundings = {} if self.base_url else os.environ
         return OpenAIProvider(
-            api_key=secret_text(self.api_key) or surroundings.get("OPENAI_API_KEY"),
+            api_key=reveal(self.api_key) or surroundings.get("OPENAI_API_KEY"),
             base_url=self.base_url or surroundings.get("OPENAI_BASE_URL"),
             profile=self.profile,
             webhook_secrets=self.webhook_secrets(surroundings.get("OPENAI_WEBHOOK_SECRET")),

@@ -10,9 +10,9 @@ from pydantic import Field
 from prefect_video.blocks.base import (
     LOGO_URL,
     ProviderCredentials,
-    or_in_environment,
-    secret_text,
-    surroundings,
+    environment_for,
+    missing_key_hint,
+    reveal,
 )
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.openrouter.provider import BASE_URL, OpenRouterProvider
@@ -47,10 +47,10 @@ class OpenRouterCredentials(ProviderCredentials):
         Raises:
             InvalidInput: The key is missing, or key or address are not usable.
         """
-        around = surroundings(self.base_url, os.environ.get("OPENROUTER_BASE_URL"), BASE_URL)
-        key = secret_text(self.api_key) or around.get("OPENROUTER_API_KEY")
+        around = environment_for(self.base_url, os.environ.get("OPENROUTER_BASE_URL"), BASE_URL)
+        key = reveal(self.api_key) or around.get("OPENROUTER_API_KEY")
         if not key:
-            alternative = or_in_environment("OPENROUTER_API_KEY", around)
+            alternative = missing_key_hint("OPENROUTER_API_KEY", around)
             raise InvalidInput(f"openrouter-credentials: set api_key on the block{alternative}")
         return OpenRouterProvider(
             api_key=key,

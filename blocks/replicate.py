@@ -10,16 +10,16 @@ from pydantic import Field
 from prefect_video.blocks.base import (
     LOGO_URL,
     ProviderCredentials,
-    or_in_environment,
-    secret_text,
-    surroundings,
+    environment_for,
+    missing_key_hint,
+    reveal,
 )
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.replicate.provider import (
     BASE_URL,
     SHORTEST_DEADLINE_SECONDS,
     ReplicateProvider,
-    base_url_of,
+    base_url_from,
 )
 
 
@@ -60,11 +60,11 @@ class ReplicateCredentials(ProviderCredentials):
         Raises:
             InvalidInput: The token is missing, or token or address are not usable.
         """
-        environment_address = base_url_of(os.environ)
-        around = surroundings(self.base_url, environment_address)
-        key = secret_text(self.api_key) or around.get("REPLICATE_API_TOKEN")
+        environment_address = base_url_from(os.environ)
+        around = environment_for(self.base_url, environment_address)
+        key = reveal(self.api_key) or around.get("REPLICATE_API_TOKEN")
         if not key:
-            alternative = or_in_environment("REPLICATE_API_TOKEN", around)
+            alternative = missing_key_hint("REPLICATE_API_TOKEN", around)
             raise InvalidInput(f"replicate-credentials: set api_key on the block{alternative}")
         return ReplicateProvider(
             api_key=key,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from prefect_video.blocks.base import LOGO_URL, ProviderCredentials, secret_text, surroundings
+from prefect_video.blocks.base import LOGO_URL, ProviderCredentials, environment_for, reveal
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.sora.provider import SoraProvider
 
@@ -47,8 +47,8 @@ class SoraCredentials(ProviderCredentials):
         Raises:
             InvalidInput: The key or the endpoint is missing or not usable.
         """
-        around = surroundings(self.endpoint, os.environ.get("SORA_API_ENDPOINT"))
-        key = secret_text(self.api_key) or around.get("SORA_API_KEY")
+        around = environment_for(self.endpoint, os.environ.get("SORA_API_ENDPOINT"))
+        key = reveal(self.api_key) or around.get("SORA_API_KEY")
         endpoint = self.endpoint or os.environ.get("SORA_API_ENDPOINT")
         if not key or not endpoint:
             raise InvalidInput(

@@ -216,7 +216,7 @@ def _price(name: str, offered: Capabilities) -> str:
 
 def _kept(note: Note, offered: Capabilities) -> str:
     """How long a video can be fetched; a link that has died is renewed until then."""
-    hours = offered.video_kept.total_seconds() / 3600 if offered.video_kept else None
+    hours = offered.retention.total_seconds() / 3600 if offered.retention else None
     fixed = f"{hours:g} hour{'' if hours == 1 else 's'} after the end" if hours else ""
     return ", ".join(filter(None, (note.kept, fixed)))
 

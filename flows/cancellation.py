@@ -16,9 +16,9 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.logging import get_logger
 
 from prefect_video.errors import VideoError
-from prefect_video.pipeline.cancel import Cancelled, cancel_rows
-from prefect_video.session.refs import ref_of
-from prefect_video.tasks.sessions import open_ledger, open_studio
+from prefect_video.pipeline.cancel import CancelledJob, cancel_jobs
+from prefect_video.session.refs import ref_for_job
+from prefect_video.tasks.sessions import open_ledger, use_session
 
 logger = get_logger("prefect_video.pipeline.cancel")
 
@@ -41,11 +41,11 @@ async def cancel_generations(flow: Any, flow_run: FlowRun, state: State[Any], *,
     for run_id in runs:
         try:
             async with open_ledger(name) as books:
-                entries = await books.unfinished(flow_run_id=str(run_id))
+                jobs = await books.unfinished(flow_run_id=str(run_id))
         except VideoError as error:
             logger.error("flow run %s is cancelled and its generations are not: %s", flow_run.name, error)
             return
-        for line in await cancel_rows(entries, lambda entry: open_studio(ref_of(entry, name))):
+        for line in await cancel_jobs(jobs, lambda job: use_session(ref_for_job(job, name))):
             _log(line)
         # Its own rows first: they must not depend on an answer of Prefect's.
         runs += await _runs_within(run_id)
@@ -59,9 +59,9 @@ async def _runs_within(flow_run_id: UUID) -> list[UUID]:
     return [run.id for run in found if run.deployment_id is None]
 
 
-def _log(line: Cancelled) -> None:
-    said = "%s/%s: %s", line.entry.project, line.entry.shot.id, line.error or line.outcome
-    if line.goes_on:
+def _log(line: CancelledJob) -> None:
+    said = "%s/%s: %s", line.job.project, line.job.shot.id, line.error or line.outcome
+    if line.is_still_running:
         logger.warning(*said)
     else:
         logger.info(*said)

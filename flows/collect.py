@@ -7,15 +7,15 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.context import FlowRunContext
 
 from prefect_video.flows.artifacts import artifact_key
-from prefect_video.pipeline.collect import Collected, collect
-from prefect_video.session.refs import ref_of
-from prefect_video.tasks.sessions import open_ledger, open_studio
+from prefect_video.pipeline.collect import CollectedJob, collect
+from prefect_video.session.refs import ref_for_job
+from prefect_video.tasks.sessions import open_ledger, use_session
 
 
 @flow(name="collect-generations")
 async def collect_generations(
     ledger: str | None = None, project: str | None = None, wait: bool = False
-) -> list[Collected]:
+) -> list[CollectedJob]:
     """Finishes every generation that is unfinished and that nobody alive is working on; pays for nothing.
 
     Args:
@@ -29,7 +29,7 @@ async def collect_generations(
     async with open_ledger(ledger) as books:
         swept = await collect(
             books,
-            lambda entry: open_studio(ref_of(entry, ledger)),
+            lambda job: use_session(ref_for_job(job, ledger)),
             project=project,
             wait=wait,
         )
@@ -38,9 +38,9 @@ async def collect_generations(
             key=artifact_key("collected", project or "all"),
             table=[
                 {
-                    "project": line.entry.project,
-                    "shot": line.entry.shot.id,
-                    "state": line.entry.state.value,
+                    "project": line.job.project,
+                    "shot": line.job.shot.id,
+                    "state": line.job.state.value,
                     "outcome": line.outcome,
                     "error": line.error or "",
                 }

@@ -17,7 +17,7 @@ from prefect_video.flows.cancellation import cancel_generations
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.shots import Project
-from prefect_video.tasks.sessions import StudioRef, open_studio
+from prefect_video.tasks.sessions import SessionRef, use_session
 from prefect_video.tasks.steps import TaskRunner
 
 
@@ -94,12 +94,12 @@ async def generate_project(
         BudgetExceeded: The project does not fit a limit; nothing was sent.
         StoreOutage: The store is not the one that the ledger knows, or several videos are missing; nothing was sent.
     """
-    refs = StudioRef.all_of(project, provider, store, ledger, max_in_flight)
+    refs = SessionRef.for_project(project, provider, store, ledger, max_in_flight)
     async with AsyncExitStack() as stack:
-        studio, *others = [await stack.enter_async_context(open_studio(ref)) for ref in refs]
+        session, *others = [await stack.enter_async_context(use_session(ref)) for ref in refs]
         progress = await stack.enter_async_context(Progress(project))
         report = await run_project(
-            studio,
+            session,
             project,
             others=others,
             runner=TaskRunner(refs),

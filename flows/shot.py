@@ -13,7 +13,7 @@ from prefect_video.flows.project import flow_run_id
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.session.refs import DEFAULT_PROJECT
 from prefect_video.shots import Project, Shot
-from prefect_video.tasks.sessions import StudioRef, open_studio
+from prefect_video.tasks.sessions import SessionRef, use_session
 from prefect_video.tasks.steps import TaskRunner
 
 
@@ -52,10 +52,10 @@ async def generate_shot(
         BudgetExceeded: A limit would be passed; nothing was sent.
         StoreOutage: The store is not the one that the ledger knows; nothing was sent.
     """
-    ref = StudioRef.of(provider, store, ledger)
-    async with open_studio(ref) as studio:
+    ref = SessionRef.from_names(provider, store, ledger)
+    async with use_session(ref) as session:
         report = await run_project(
-            studio,
+            session,
             Project(name=project, shots=(shot,)),
             runner=TaskRunner([ref]),
             refresh=refresh,

@@ -10,7 +10,7 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.context import FlowRunContext
 
 from prefect_video.flows.artifacts import artifact_key
-from prefect_video.ledger import Spend
+from prefect_video.ledger import SpendRow
 from prefect_video.tasks.sessions import open_ledger
 
 
@@ -20,7 +20,7 @@ async def spend_report(
     project: str | None = None,
     since: datetime | None = None,
     ledger: str | None = None,
-) -> list[Spend]:
+) -> list[SpendRow]:
     """What was spent and is reserved, as a table artifact.
 
     Args:

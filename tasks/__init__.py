@@ -1,7 +1,7 @@
 """One step of one shot, as a Prefect task; and the whole shot as one call."""
 
 from prefect_video.tasks.generate import agenerate_video, generate_video
-from prefect_video.tasks.sessions import StudioRef, observing, open_studio
+from prefect_video.tasks.sessions import SessionRef, observe, use_session
 from prefect_video.tasks.steps import (
     TaskRunner,
     download,
@@ -13,16 +13,16 @@ from prefect_video.tasks.steps import (
 )
 
 __all__ = [
-    "StudioRef",
+    "SessionRef",
     "TaskRunner",
     "agenerate_video",
     "download",
     "find_asset",
     "generate_video",
-    "observing",
-    "open_studio",
+    "observe",
     "poll",
     "screen_prompt",
     "store",
     "submit",
+    "use_session",
 ]

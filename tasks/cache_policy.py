@@ -26,10 +26,10 @@ from prefect.results import ResultStore
 from prefect_video.assets import Asset
 from prefect_video.errors import VideoError
 from prefect_video.fingerprints import fingerprint
-from prefect_video.session.settings import StudioSettings
+from prefect_video.session.settings import Settings
 from prefect_video.shots import as_shot
 from prefect_video.storage import sizes_anywhere
-from prefect_video.tasks.sessions import BlockResolver, StudioRef
+from prefect_video.tasks.sessions import BlockResolver, SessionRef
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +49,14 @@ def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:
 
 @dataclass
 class FingerprintPolicy(CachePolicy):
-    """Caches a generated video under its fingerprint, its project and the studio that made it."""
+    """Caches a generated video under its fingerprint, its project and the session that made it."""
 
     def compute_key(
         self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
     ) -> str | None:
         """The cache key, or None to run uncached; never raises, as Prefect would pay for that with a rerun."""
         try:
-            ref = StudioRef.of(inputs.get("provider"), inputs.get("store"), inputs.get("ledger"))
+            ref = SessionRef.from_names(inputs.get("provider"), inputs.get("store"), inputs.get("ledger"))
             last, free = _last_and_free(task_ctx.result_store, _key(ref, inputs))
             if last is None or inputs.get("refresh"):
                 return free
@@ -73,11 +73,11 @@ class FingerprintPolicy(CachePolicy):
 FINGERPRINT = FingerprintPolicy()
 
 
-def _key(ref: StudioRef, inputs: dict[str, Any]) -> str:
+def _key(ref: SessionRef, inputs: dict[str, Any]) -> str:
     shot = as_shot(inputs["shot"])
     digests = tuple(hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in shot.references)
     hashed = fingerprint(shot, provider=ref.provider, reference_digests=digests)
-    environment = StudioSettings.from_environment().environment
+    environment = Settings.from_environment().environment
     where = hashlib.sha256(
         "\n".join(map(str, (ref.store, ref.ledger, environment, inputs.get("project"), shot.id))).encode()
     )
@@ -95,14 +95,14 @@ def _last_and_free(results: ResultStore, key: str) -> tuple[str | None, str]:
     raise AssertionError("unreachable: numbers do not end")
 
 
-def _is_there(results: ResultStore, key: str, ref: StudioRef) -> bool:
+def _is_there(results: ResultStore, key: str, ref: SessionRef) -> bool:
     answer = results.read(key).result
     return isinstance(answer, Asset) and _is_recent(answer) and run_to_end(_is_whole(answer, ref.store))
 
 
 def _is_recent(asset: Asset) -> bool:
     # Not by Prefect's own expiry, which is fixed when the task is defined: settings are read when they are used.
-    ttl_seconds = StudioSettings.from_environment().ttl_seconds
+    ttl_seconds = Settings.from_environment().ttl_seconds
     return ttl_seconds is None or (datetime.now(UTC) - asset.created_at).total_seconds() < ttl_seconds
 
 

@@ -6,17 +6,17 @@ import logging
 import os
 
 from prefect_video.ledger.urls import URL_VARIABLE, default_ledger_url
-from prefect_video.session.refs import STORE_BLOCK, StudioRef
+from prefect_video.session.refs import STORE_BLOCK, SessionRef
 
 logger = logging.getLogger(__name__)
 
 _WORKER_VARIABLE = "PREFECT__FLOW_RUN_ID"
 """Set by Prefect where it starts a run in a process or container of its own."""
 
-_warned: set[StudioRef] = set()
+_warned: set[SessionRef] = set()
 
 
-def warn_about_default_ledger(ref: StudioRef) -> None:
+def warn_about_default_ledger(ref: SessionRef) -> None:
     """Warns, once for each set of names, of a run on a worker that names store and credentials but no ledger."""
     names_both = "/" in ref.provider and ref.store.startswith(f"{STORE_BLOCK}/")
     has_ledger = ref.ledger is not None or bool(os.environ.get(URL_VARIABLE))

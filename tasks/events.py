@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from prefect.events import emit_event
 
-from prefect_video.ledger import Entry, Standing
+from prefect_video.ledger import AccountStatus, Job
 from prefect_video.session.session import SessionEvent
 
 
-def announce_anomaly(event: SessionEvent, entry: Entry) -> None:
+def announce_anomaly(event: SessionEvent, job: Job) -> None:
     """Emits `video.account.anomaly` when an account submits unusually much."""
     if event is SessionEvent.ANOMALY:
         emit_event(
             event="video.account.anomaly",
-            resource=_account(entry.account),
-            payload={"provider": entry.provider, "project": entry.project, "environment": entry.environment},
+            resource=_account(job.account),
+            payload={"provider": job.provider, "project": job.project, "environment": job.environment},
         )
 
 
-def announce_breaker(standing: Standing) -> None:
+def announce_breaker(standing: AccountStatus) -> None:
     """Emits `video.account.breaker.open` or `….closed`."""
     emit_event(
         event=f"video.account.breaker.{standing.breaker}",

@@ -14,7 +14,7 @@ from prefect_video.pipeline.project_run import run_project
 from prefect_video.session.refs import DEFAULT_PROJECT
 from prefect_video.shots import Project, Shot, as_shot
 from prefect_video.tasks.cache_policy import FINGERPRINT, run_to_end
-from prefect_video.tasks.sessions import StudioRef, open_studio
+from prefect_video.tasks.sessions import SessionRef, use_session
 
 
 def _run_name() -> str:
@@ -40,8 +40,8 @@ async def _generate(
     rebuy_missing: bool,
 ) -> Asset:
     wanted = Project(name=project, shots=(as_shot(shot),))
-    async with open_studio(StudioRef.of(provider, store, ledger)) as studio:
-        report = await run_project(studio, wanted, refresh=refresh, rebuy_missing=rebuy_missing, flow_run_id=_run_id())
+    async with use_session(SessionRef.from_names(provider, store, ledger)) as session:
+        report = await run_project(session, wanted, refresh=refresh, rebuy_missing=rebuy_missing, flow_run_id=_run_id())
     asset = report.shots[0].asset
     if asset is None:
         raise ProjectFailed(report)

@@ -1,4 +1,4 @@
-"""Studios with blocks: every reference of a flow or task, opened once a process and shared by all that use it."""
+"""Sessions with blocks: every reference of a flow or task, opened once a process and shared by all that use it."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any, TypeVar
 from prefect.blocks.core import Block
 
 from prefect_video._crash_trace import enable_crash_trace
-from prefect_video._shield import to_its_end
+from prefect_video._shield import shielded
 from prefect_video.blocks import VideoLedger, VideoStore
 from prefect_video.blocks.base import ProviderCredentials
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import Entry, Ledger
+from prefect_video.ledger import Job, Ledger
 from prefect_video.providers.base import Provider
 from prefect_video.session import refs
-from prefect_video.session.refs import LedgerSource, NameResolver, StudioRef, observing, open_session, tell_observers
-from prefect_video.session.session import SessionEvent, Studio
+from prefect_video.session.refs import LedgerSource, NameResolver, SessionRef, notify_observers, observe, open_session
+from prefect_video.session.session import Session, SessionEvent
 from prefect_video.storage import Store
 from prefect_video.tasks.default_ledger import warn_about_default_ledger
 from prefect_video.tasks.events import announce_anomaly, announce_breaker
 
-__all__ = ["BlockResolver", "StudioRef", "observing", "open_ledger", "open_studio"]
+__all__ = ["BlockResolver", "SessionRef", "observe", "open_ledger", "use_session"]
 
 BlockT = TypeVar("BlockT", bound=Block)
 
 
 @asynccontextmanager
-async def open_studio(ref: StudioRef) -> AsyncIterator[Studio]:
-    """The studio of a reference, shared by everything that uses it in this event loop; the last one closes it.
+async def use_session(ref: SessionRef) -> AsyncIterator[Session]:
+    """The session of a reference, shared by everything that uses it in this event loop; the last one closes it.
 
     Raises:
         InvalidInput: A name is not known, or a variable or block is missing.
@@ -50,12 +50,12 @@ async def open_studio(ref: StudioRef) -> AsyncIterator[Studio]:
         shared.users -= 1
         if not shared.users:
             _open.pop(key, None)
-            await to_its_end(_close(shared))
+            await shielded(_close(shared))
 
 
 @asynccontextmanager
 async def open_ledger(name: str | None) -> AsyncIterator[Ledger]:
-    """Open the ledger alone, by the name that a `StudioRef` would hold.
+    """Open the ledger alone, by the name that a `SessionRef` would hold.
 
     Raises:
         InvalidInput: There is no such block.
@@ -68,21 +68,21 @@ async def open_ledger(name: str | None) -> AsyncIterator[Ledger]:
 
 @dataclass
 class _Shared:
-    opening: asyncio.Future[Studio]
+    opening: asyncio.Future[Session]
     users: int = 0
 
 
-_open: dict[tuple[int, StudioRef], _Shared] = {}
+_open: dict[tuple[int, SessionRef], _Shared] = {}
 
 
-async def _open_anew(ref: StudioRef) -> Studio:
+async def _open_anew(ref: SessionRef) -> Session:
     warn_about_default_ledger(ref)
     return await open_session(ref, resolver=BlockResolver(), observer=_observe, on_breaker_change=announce_breaker)
 
 
-def _observe(event: SessionEvent, entry: Entry) -> None:
-    tell_observers(event, entry)
-    announce_anomaly(event, entry)
+def _observe(event: SessionEvent, job: Job) -> None:
+    notify_observers(event, job)
+    announce_anomaly(event, job)
 
 
 async def _close(shared: _Shared) -> None:

@@ -22,12 +22,12 @@ from prefect.utilities.annotations import opaque, quote
 from prefect_video.assets import Asset
 from prefect_video.downloads.transfer import Downloaded
 from prefect_video.errors import LedgerUnavailable, ProviderError, VideoError
-from prefect_video.ledger import Entry, Intent
+from prefect_video.ledger import Job, JobRequest
 from prefect_video.pipeline import steps
 from prefect_video.pipeline.shot_run import Inputs, Result, StepRunner
 from prefect_video.pipeline.steps.claim import find_assets
-from prefect_video.session.session import Studio
-from prefect_video.tasks.sessions import StudioRef, open_studio
+from prefect_video.session.session import Session
+from prefect_video.tasks.sessions import SessionRef, use_session
 
 
 async def _nothing_was_accepted(_task: Any, _run: Any, state: State[Any]) -> bool:
@@ -53,48 +53,52 @@ _FREE: dict[str, Any] = {**_STEP, "retry_condition_fn": _costs_nothing}
 _PAID: dict[str, Any] = {**_STEP, "retry_condition_fn": _nothing_was_accepted}
 
 
-@task(name="find_asset", task_run_name="find {intents[0].project}", **_FREE)
+@task(name="find_asset", task_run_name="find {job_requests[0].project}", **_FREE)
 async def find_asset(
-    studio: StudioRef, intents: Sequence[Intent], *, rebuy_missing: bool = False, accounts: Collection[str] = ()
+    ref: SessionRef,
+    job_requests: Sequence[JobRequest],
+    *,
+    rebuy_missing: bool = False,
+    accounts: Collection[str] = (),
 ) -> dict[str, Asset]:
     """Find the assets that are stored already, by fingerprint; one query for all shots of a project."""
-    async with open_studio(studio) as session:
-        return await find_assets(session, intents, rebuy_missing=rebuy_missing, accounts=accounts)
+    async with use_session(ref) as session:
+        return await find_assets(session, job_requests, rebuy_missing=rebuy_missing, accounts=accounts)
 
 
-@task(name="screen_prompt", task_run_name="screen {entry.shot.id}", **_FREE)
-async def screen_prompt(studio: StudioRef, entry: Entry) -> Entry:
+@task(name="screen_prompt", task_run_name="screen {job.shot.id}", **_FREE)
+async def screen_prompt(ref: SessionRef, job: Job) -> Job:
     """Let a reserved row pass the local screen, or release it and keep it for review."""
-    async with open_studio(studio) as session:
-        return await steps.screen_prompt(session, await _current(session, entry))
+    async with use_session(ref) as session:
+        return await steps.screen_prompt(session, await _current(session, job))
 
 
-@task(name="submit", task_run_name="submit {entry.shot.id}", **_PAID)
-async def submit(studio: StudioRef, entry: Entry) -> Entry:
+@task(name="submit", task_run_name="submit {job.shot.id}", **_PAID)
+async def submit(ref: SessionRef, job: Job) -> Job:
     """Bring a row to submitted; retried only where nothing was accepted."""
-    async with open_studio(studio) as session:
-        return await steps.submit(session, await _current(session, entry), task_run_id=_task_run_id())
+    async with use_session(ref) as session:
+        return await steps.submit(session, await _current(session, job), task_run_id=_task_run_id())
 
 
-@task(name="poll", task_run_name="poll {entry.shot.id}", **_FREE)
-async def poll(studio: StudioRef, entry: Entry) -> Entry:
+@task(name="poll", task_run_name="poll {job.shot.id}", **_FREE)
+async def poll(ref: SessionRef, job: Job) -> Job:
     """Wait for the generation's end; all shots of the process share one poller."""
-    async with open_studio(studio) as session:
-        return await steps.poll(session, await _current(session, entry))
+    async with use_session(ref) as session:
+        return await steps.poll(session, await _current(session, job))
 
 
-@task(name="download", task_run_name="download {entry.shot.id}", cache_result_in_memory=False, **_FREE)
-async def download(studio: StudioRef, entry: Entry) -> Downloaded:
+@task(name="download", task_run_name="download {job.shot.id}", cache_result_in_memory=False, **_FREE)
+async def download(ref: SessionRef, job: Job) -> Downloaded:
     """Fetch the finished video into the spool and check it."""
-    async with open_studio(studio) as session:
-        return await steps.download(session, await _current(session, entry))
+    async with use_session(ref) as session:
+        return await steps.download(session, await _current(session, job))
 
 
-@task(name="store", task_run_name="store {entry.shot.id}", **_FREE)
-async def store(studio: StudioRef, entry: Entry, downloaded: Downloaded) -> Entry:
+@task(name="store", task_run_name="store {job.shot.id}", **_FREE)
+async def store(ref: SessionRef, job: Job, downloaded: Downloaded) -> Job:
     """Publish the video and mark its row stored."""
-    async with open_studio(studio) as session:
-        return await steps.store(session, entry, downloaded)
+    async with use_session(ref) as session:
+        return await steps.store(session, job, downloaded)
 
 
 _TASKS: Final[Mapping[Callable[..., Any], Callable[..., Awaitable[Any]]]] = {
@@ -114,13 +118,13 @@ class TaskRunner(StepRunner):
         refs: The references that the run's sessions were opened by.
     """
 
-    def __init__(self, refs: Sequence[StudioRef]) -> None:
+    def __init__(self, refs: Sequence[SessionRef]) -> None:
         self._refs = {ref.provider: ref for ref in refs}
 
     def run_step(
         self,
-        step: Callable[Concatenate[Studio, Inputs], Awaitable[Result]],
-        session: Studio,
+        step: Callable[Concatenate[Session, Inputs], Awaitable[Result]],
+        session: Session,
         *inputs: Inputs.args,
         **named: Inputs.kwargs,
     ) -> Awaitable[Result]:
@@ -131,7 +135,7 @@ class TaskRunner(StepRunner):
         options = {name: quote(value) for name, value in named.items()}
         return cast(Awaitable[Result], _TASKS[step](*given, **options))
 
-    def hold_limit(self, session: Studio) -> AbstractAsyncContextManager[None]:
+    def hold_limit(self, session: Session) -> AbstractAsyncContextManager[None]:
         """Hold the Prefect concurrency limit that the credentials name.
 
         A lost renewal does not kill the run: what is paid for is awaited, and the ledger's slots hold anyway.
@@ -146,11 +150,11 @@ async def _hold(limit: str) -> AsyncIterator[None]:
         yield
 
 
-async def _current(session: Studio, entry: Entry) -> Entry:
+async def _current(session: Session, job: Job) -> Job:
     """Return a row as the step before has left it, or as it stands where this run of the task is a retry."""
     context = TaskRunContext.get()
     is_first = context is None or context.task_run.run_count <= 1
-    return entry if is_first else await session.ledger.get(entry.id)
+    return job if is_first else await session.ledger.get(job.id)
 
 
 def _task_run_id() -> str | None:

@@ -15,7 +15,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
-from prefect_video._shield import to_its_end
+from prefect_video._shield import shielded
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -68,7 +68,7 @@ class DedicatedThread:
             return
         closed = self._submit(last)
         self._end()
-        await to_its_end(closed)
+        await shielded(closed)
 
     def stop(self, last: Callable[[], object]) -> None:
         """As `close`, but return at once; for where nothing can be awaited, such as garbage collection."""

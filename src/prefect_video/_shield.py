@@ -21,10 +21,10 @@ async def run_in_thread(function: Callable[P, Result], *arguments: P.args, **opt
     For functions that use what the caller closes, removes or uses again afterwards: a file, a lock, a folder.
     `asyncio.to_thread` lets go of them while they run.
     """
-    return await to_its_end(asyncio.to_thread(function, *arguments, **options))
+    return await shielded(asyncio.to_thread(function, *arguments, **options))
 
 
-async def to_its_end(work: Awaitable[Result]) -> Result:
+async def shielded(work: Awaitable[Result]) -> Result:
     """Lets work end; a cancellation meanwhile is raised after it.
 
     A shield lets go at the first cancellation. A cancel scope (anyio's, Prefect's timeouts) cancels at every `await`

@@ -5,16 +5,16 @@ VideoError
 │   ├── Unsupported         the provider or plan cannot make what is asked; the message names what it can
 │   └── IdempotencyKeyReused  one key for two requests: which of them is meant cannot be known
 ├── ProviderError           what a provider answered, or failed to answer
-│   ├── RequestRefused      the request was turned down: nothing was accepted, nothing is owed
-│   │   ├── PolicyRefused           content policy; never retried, kept for review
+│   ├── RequestRejected      the request was turned down: nothing was accepted, nothing is owed
+│   │   ├── ContentPolicyError           content policy; never retried, kept for review
 │   │   ├── AuthenticationFailed    the key is wrong or may not do this; stops the run
 │   │   ├── NotFound                no such generation on this account
 │   │   ├── RateLimited             too many at once; wait `retry_after` seconds and send again
 │   │   └── QuotaExhausted          the period's quota is used up; waiting seconds will not help
 │   ├── ProviderUnavailable reset, timeout or 5xx on a request that costs nothing; safe to repeat
 │   │   └── CircuitOpen             the account's breaker is open: nothing is sent for now
-│   ├── SubmitUnknown       a submit went out and no usable answer came back: reconcile, never resend
-│   ├── UnreadableAnswer    the answer does not keep to the provider's contract
+│   ├── SubmitOutcomeUnknown       a submit went out and no usable answer came back: reconcile, never resend
+│   ├── InvalidResponse    the answer does not keep to the provider's contract
 │   └── GenerationEnded     the generation is over and there is no video
 │       ├── GenerationFailed        the provider failed; a new attempt is a new payment
 │       │   ├── GenerationBlocked   its content policy stopped it; never tried anew, kept for review
@@ -22,23 +22,23 @@ VideoError
 │       ├── GenerationCancelled     somebody cancelled it
 │       ├── GenerationExpired       the video existed and can no longer be fetched
 │       └── GenerationLost          the provider no longer knows a generation it had accepted
-├── DeadlinePassed          a generation did not end in the time allowed; it may still end and be collected
+├── DeadlineExceeded          a generation did not end in the time allowed; it may still end and be collected
 ├── DownloadError           the video could not be fetched whole
-│   ├── LinkRefused         the URL is not one we are willing to fetch
+│   ├── UnsafeUrl         the URL is not one we are willing to fetch
 │   ├── LinkExpired         the link has died; retrieve the generation for a fresh one
-│   ├── BrokenDownload      the body stopped early or the server answered nonsense; safe to repeat
-│   └── NotPlayable         the file is not the video that was asked for
+│   ├── IncompleteDownload      the body stopped early or the server answered nonsense; safe to repeat
+│   └── InvalidVideo         the file is not the video that was asked for
 ├── StoreError              the store cannot be read or written
 │   └── StoreOutage         it is empty, or another store, or videos are missing: nothing is bought in their place
 ├── BudgetExceeded          a limit would be passed; nothing was sent
-├── PromptScreened          the local screen refused the prompt; nothing was sent
-├── NeedsAttention          a human must decide; the message says what
+├── PromptBlocked          the local screen refused the prompt; nothing was sent
+├── HeldForReview          a human must decide; the message says what
 ├── LedgerError             the ledger cannot be used; nothing is sent without it
 │   ├── LedgerUnavailable   unreachable, locked, read-only, full or corrupt
 │   │   └── LedgerFileUnsafe    its file was deleted, moved or replaced while in use, or has several names
 │   ├── LedgerBehindStore   an old backup, which does not know what it bought: run `prefect-video ledger recover`
-│   ├── LedgerOutdated      its schema is not this version's: run `prefect-video ledger upgrade`
-│   └── IllegalTransition   a row was not in a state that allows this step (somebody else moved it)
+│   ├── LedgerSchemaMismatch      its schema is not this version's: run `prefect-video ledger upgrade`
+│   └── InvalidTransition   a row was not in a state that allows this step (somebody else moved it)
 └── ProjectFailed           a project ended with shots that were not stored
 """
 
@@ -120,29 +120,29 @@ class ProviderError(VideoError):
         self.retry_after = retry_after
 
 
-class RequestRefused(ProviderError):
+class RequestRejected(ProviderError):
     """The provider turned the request down: nothing was accepted, nothing is owed."""
 
 
-class PolicyRefused(RequestRefused):
+class ContentPolicyError(RequestRejected):
     """The prompt breaks the provider's content policy. Change the prompt; see `prefect-video review`."""
 
 
-class AuthenticationFailed(RequestRefused):
+class AuthenticationFailed(RequestRejected):
     """The key is wrong or may not do this. Correct the credentials; the whole run stops."""
 
 
-class NotFound(RequestRefused):
+class NotFound(RequestRejected):
     """No such generation on this account."""
 
 
-class RateLimited(RequestRefused):
+class RateLimited(RequestRejected):
     """Too many requests or generations at once. Wait `retry_after` seconds and send again."""
 
     retryable = True
 
 
-class QuotaExhausted(RequestRefused):
+class QuotaExhausted(RequestRejected):
     """The account's quota for the period is used up. Wait for the next period or use another account."""
 
 
@@ -156,13 +156,13 @@ class CircuitOpen(ProviderUnavailable):
     """The account's breaker is open: nothing is sent for now. Wait `retry_after` seconds, or use another account."""
 
 
-class SubmitUnknown(ProviderError):
+class SubmitOutcomeUnknown(ProviderError):
     """A submit went out and no usable answer came back. Reconcile it; never send it again blindly."""
 
     accepted = None
 
 
-class UnreadableAnswer(ProviderError):
+class InvalidResponse(ProviderError):
     """The answer does not keep to the provider's contract. Report it with the request id."""
 
     accepted = None
@@ -208,7 +208,7 @@ class GenerationLost(GenerationEnded):
     """The provider no longer knows a generation that it had accepted."""
 
 
-class DeadlinePassed(VideoError):
+class DeadlineExceeded(VideoError):
     """The generation did not end in the time allowed. It is left running; `prefect-video collect` finishes it."""
 
 
@@ -216,7 +216,7 @@ class DownloadError(VideoError):
     """The video could not be fetched whole."""
 
 
-class LinkRefused(DownloadError):
+class UnsafeUrl(DownloadError):
     """The URL is not one we are willing to fetch (scheme, private address, redirect, size)."""
 
 
@@ -226,13 +226,13 @@ class LinkExpired(DownloadError):
     retryable = True
 
 
-class BrokenDownload(DownloadError):
+class IncompleteDownload(DownloadError):
     """The body stopped early or the server answered nonsense. Repeat it."""
 
     retryable = True
 
 
-class NotPlayable(DownloadError):
+class InvalidVideo(DownloadError):
     """The file is whole and is not the video that was asked for."""
 
     retryable = True
@@ -266,21 +266,21 @@ class BudgetExceeded(VideoError):
         limit_usd: Decimal | None = None,
         spent_usd: Decimal | None = None,
         reserved_usd: Decimal | None = None,
-        asked_usd: Decimal | None = None,
+        requested_usd: Decimal | None = None,
     ) -> None:
         super().__init__(message)
         self.limit = limit
         self.limit_usd = limit_usd
         self.spent_usd = spent_usd
         self.reserved_usd = reserved_usd
-        self.asked_usd = asked_usd
+        self.requested_usd = requested_usd
 
 
-class PromptScreened(VideoError):
+class PromptBlocked(VideoError):
     """The local screen refused the prompt. Change it, or allow it with `prefect-video review --allow`."""
 
 
-class NeedsAttention(VideoError):
+class HeldForReview(VideoError):
     """A human must decide. The message says what happened and which command decides it."""
 
 
@@ -305,11 +305,11 @@ class LedgerBehindStore(LedgerError):
     """
 
 
-class LedgerOutdated(LedgerError):
+class LedgerSchemaMismatch(LedgerError):
     """The ledger's schema is not this version's. Run `prefect-video ledger upgrade`."""
 
 
-class IllegalTransition(LedgerError):
+class InvalidTransition(LedgerError):
     """The row is not in a state that allows this step: somebody else moved it. Read it again."""
 
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from prefect_video.errors import InvalidInput
-from prefect_video.shots import MisplacedError, Project
+from prefect_video.shots import LocatedError, Project
 
 FieldPath = tuple[str | int, ...]
 
@@ -37,7 +37,7 @@ _KINDS: Final = {
 """What was expected, by pydantic's type of the error."""
 
 
-def describe(
+def describe_errors(
     error: ValidationError, data: Any, *, source: str = "", lines: Mapping[FieldPath, int] | None = None
 ) -> list[str]:
     """One line for each thing that is wrong in the data of a project or a shot."""
@@ -47,7 +47,7 @@ def describe(
 def _describe(one: Any, data: Any, source: str, lines: Mapping[FieldPath, int]) -> str:
     location: FieldPath = tuple(one["loc"])
     cause = one.get("ctx", {}).get("error")
-    if isinstance(cause, MisplacedError):
+    if isinstance(cause, LocatedError):
         # Its message names shot and field.
         return ": ".join(filter(None, (_line(source, cause.at, lines), str(cause))))
     where = [_line(source, location, lines)]
@@ -78,7 +78,7 @@ def _what(one: Any) -> str:
         case "string_too_long":
             return f"at most {limits['max_length']:,} characters; it has {len(given):,}"
         case "too_long":
-            return f"at most {limits['max_length']:,} entries; it has {limits['actual_length'] or 'more'}"
+            return f"at most {limits['max_length']:,} jobs; it has {limits['actual_length'] or 'more'}"
         case "greater_than_equal":
             return f"at least {limits['ge']}, not {_short(given)}"
         case "less_than_equal":
@@ -148,7 +148,8 @@ def _project(data: Any, lines: dict[_Path, int], path: Path) -> Project:
     except ValidationError as error:
         name = data.get("project")
         raise InvalidProject(
-            "\n".join(describe(error, data, source=str(path), lines=lines)), name if isinstance(name, str) else None
+            "\n".join(describe_errors(error, data, source=str(path), lines=lines)),
+            name if isinstance(name, str) else None,
         ) from error
 
 

@@ -62,7 +62,7 @@ def frame_size(aspect_ratio: AspectRatio, resolution: Resolution) -> tuple[int, 
     return {"16:9": (long, short), "9:16": (short, long), "1:1": (short, short)}[aspect_ratio]
 
 
-class MisplacedError(ValueError):
+class LocatedError(ValueError):
     """Something is wrong in one place of a project.
 
     Attributes:
@@ -303,7 +303,7 @@ class Project(Input):
         for number, shot in enumerate(self.shots):
             # Stores may fold case: `A.mp4` and `a.mp4` are one file on many disks.
             if shot.id.casefold() in seen:
-                raise MisplacedError(
+                raise LocatedError(
                     f"shot {shot.id!r}: this id is used twice; every shot needs its own", "shots", number, "id"
                 )
             seen.add(shot.id.casefold())
@@ -312,10 +312,10 @@ class Project(Input):
             for needed in shot.depends_on:
                 if needed not in numbers:
                     message = f"shot {shot.id!r}: depends_on names {needed!r}, which is not a shot"
-                    raise MisplacedError(message, "shots", number, "depends_on")
+                    raise LocatedError(message, "shots", number, "depends_on")
         if circle := _find_cycle({shot.id: shot.depends_on for shot in self.shots}):
             message = f"shot {circle[0]!r}: depends_on goes in a circle: {' → '.join(circle)}"
-            raise MisplacedError(message, "shots", numbers[circle[0]], "depends_on")
+            raise LocatedError(message, "shots", numbers[circle[0]], "depends_on")
         return self
 
     @model_validator(mode="after")
@@ -324,7 +324,7 @@ class Project(Input):
         for number, shot in enumerate(self.shots):
             for field, text in (("prompt", shot.prompt), ("negative_prompt", shot.negative_prompt or "")):
                 if found := _CONTROL.search(text):
-                    raise MisplacedError(
+                    raise LocatedError(
                         f"shot {shot.id!r}: {field}: character {found.start() + 1} is the control character"
                         f" U+{ord(found[0]):04X}; only line breaks and tabs are text",
                         *("shots", number, field),

@@ -15,10 +15,10 @@ import pytest
 COMMAND = str(Path(sys.executable).with_name("prefect-video"))
 IN_A_WORKER = """
 import asyncio
-from prefect_video.tasks import StudioRef, open_studio
+from prefect_video.tasks import SessionRef, open_session
 
 async def run():
-    async with open_studio(StudioRef.of("emulator", "videos", "ledger.db")):
+    async with open_session(SessionRef.of("emulator", "videos", "ledger.db")):
         print("ready", flush=True)
         await asyncio.Event().wait()
 

@@ -9,11 +9,11 @@ import pytest
 
 from prefect_video.emulator import Emulator
 from prefect_video.pipeline.project_run import run_project
-from prefect_video.polling.poller import Watcher
+from prefect_video.polling.poller import Poller
 from prefect_video.polling.schedule import PollSchedule
 from prefect_video.project_files import load_project
 from prefect_video.providers.registry import provider_names
-from prefect_video.session.refs import StudioRef, open_session
+from prefect_video.session.refs import SessionRef, open_session
 
 FILM = """
 project: film
@@ -52,10 +52,10 @@ def environment(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 async def test_the_same_file_is_made_by_every_provider(name: str, tmp_path: Path, emulator: Emulator) -> None:
     file = tmp_path / "film.yaml"
     file.write_text(FILM)
-    ref = StudioRef.of(name, str(tmp_path / "videos"), f"sqlite:///{tmp_path / 'ledger.db'}")
-    async with await open_session(ref) as studio:
-        studio.provider.capabilities = replace(studio.provider.capabilities, work_seconds_per_second=(0.0, 0.05))
-        studio.watcher = Watcher(studio.provider, schedule=PollSchedule(shortest_seconds=0.005))
-        report = await run_project(studio, load_project(file))
+    ref = SessionRef.from_names(name, str(tmp_path / "videos"), f"sqlite:///{tmp_path / 'ledger.db'}")
+    async with await open_session(ref) as session:
+        session.provider.capabilities = replace(session.provider.capabilities, seconds_per_video_second=(0.0, 0.05))
+        session.poller = Poller(session.provider, schedule=PollSchedule(shortest_seconds=0.005))
+        report = await run_project(session, load_project(file))
     assert [(shot.status, shot.error, shot.degraded) for shot in report.shots] == [("stored", None, None)]
-    assert emulator.books()["accepted"] == 1
+    assert emulator.usage()["accepted"] == 1

@@ -17,7 +17,7 @@ from prefect_video.blocks import (
 from prefect_video.blocks.base import ProviderCredentials
 from prefect_video.ledger import Ledger
 from prefect_video.pipeline.steps import build_project_intents
-from prefect_video.session.session import Studio
+from prefect_video.session.session import Session
 from prefect_video.storage import open_store
 
 KEY = "sk-very-secret"
@@ -102,9 +102,9 @@ async def test_an_alias_makes_another_video(block: type[ProviderCredentials], tm
         provider = block(api_key=KEY, models=models).get_client()  # type: ignore[call-arg]
         ledger = await Ledger.open(str(tmp_path / "ledger.db"))
         store = tmp_path.as_uri()
-        async with Studio(provider=provider, ledger=ledger, store=open_store(store), store_name=store) as studio:
-            (intent,) = await build_project_intents(studio, Project(name="film", shots=(shot,)))
-            return intent.fingerprint
+        async with Session(provider=provider, ledger=ledger, store=open_store(store), store_name=store) as session:
+            (job_request,) = await build_project_intents(session, Project(name="film", shots=(shot,)))
+            return job_request.fingerprint
 
     name, known = SORA_2[block]
     as_ever = fingerprint(shot, provider=name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from prefect_video import Shot, load_project
-from prefect_video.providers.capabilities import check_fit
+from prefect_video.providers.capabilities import check_supported
 from prefect_video.providers.pricing import SORA_PLANS
 from prefect_video.storage import open_store
 
@@ -28,7 +28,7 @@ def printed(language: str, beginning: str) -> str:
 def test_every_plan_of_a_real_account_makes_what_the_example_asks_for(plan: str) -> None:
     asked = re.search(r"opening = (Shot\(.*\))", printed("python", "from prefect import flow"))
     assert asked is not None
-    check_fit(eval(asked[1], {"Shot": Shot}), SORA_PLANS[plan], by=plan)
+    check_supported(eval(asked[1], {"Shot": Shot}), SORA_PLANS[plan], by=plan)
 
 
 @pytest.mark.parametrize("plan", [plan for plan in SORA_PLANS if plan.startswith("api-tier")])
@@ -36,7 +36,7 @@ def test_every_api_plan_makes_the_project(plan: str, tmp_path: Path) -> None:
     path = tmp_path / "film.yaml"
     path.write_text(printed("yaml", "# film.yaml"))
     for shot in load_project(path).shots:
-        check_fit(shot, SORA_PLANS[plan], by=plan)
+        check_supported(shot, SORA_PLANS[plan], by=plan)
 
 
 def test_the_example_runs_as_printed_and_pays_once(

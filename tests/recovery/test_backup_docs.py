@@ -13,8 +13,8 @@ import pytest
 
 from prefect_video.errors import LedgerBehindStore
 from prefect_video.ledger import Ledger
-from tests.support.recovery import Workshop, a_shot, film, statuses
-from tests.support.recovery_fixtures import OpenWorkshop
+from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
+from tests.support.recovery_fixtures import OpenHarness
 
 DOCS: Final = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -25,18 +25,18 @@ def commands(name: str) -> str:
     return found[1]
 
 
-def follow(workshop: Workshop, name: str, tools: Path) -> str:
+def follow(harness: RecoveryHarness, name: str, tools: Path) -> str:
     """Runs the documentation's commands for this test's ledger."""
-    is_sqlite = workshop.ledger_url.startswith("sqlite")
+    is_sqlite = harness.ledger_url.startswith("sqlite")
     values = {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), str(tools), os.environ["PATH"]]),
-        "HOME": str(workshop.folder),
-        "LEDGER": workshop.ledger_url.removeprefix("sqlite:///") if is_sqlite else workshop.ledger_url,
-        "BACKUP": str(workshop.folder / "ledger.backup"),
-        "STORE": str(workshop.folder / "store"),
+        "HOME": str(harness.folder),
+        "LEDGER": harness.ledger_url.removeprefix("sqlite:///") if is_sqlite else harness.ledger_url,
+        "BACKUP": str(harness.folder / "ledger.backup"),
+        "STORE": str(harness.folder / "store"),
         "PROVIDER": "emulator",
-        "PREFECT_VIDEO_EMULATOR_ENDPOINT": workshop.emulator.endpoint,
-        "PREFECT_VIDEO_EMULATOR_KEY": workshop.emulator.key,
+        "PREFECT_VIDEO_EMULATOR_ENDPOINT": harness.emulator.endpoint,
+        "PREFECT_VIDEO_EMULATOR_KEY": harness.emulator.key,
     }
     done = subprocess.run(["sh", "-euc", commands(name)], env=values, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -45,25 +45,25 @@ def follow(workshop: Workshop, name: str, tools: Path) -> str:
 
 @pytest.mark.parametrize("database", ["SQLite", "PostgreSQL"])
 async def test_a_restored_backup_is_recovered_as_documented(
-    open_workshop: OpenWorkshop, database: str, request: pytest.FixtureRequest
+    open_harness: OpenHarness, database: str, request: pytest.FixtureRequest
 ) -> None:
     url = None if database == "SQLite" else str(request.getfixturevalue("postgres_url"))
     if url:
         async with await Ledger.open(url, migrate=True):
             pass
     tools = request.getfixturevalue("postgres_server").tools if url else Path("/usr/bin")
-    workshop = open_workshop(url)
-    assert statuses(await workshop.run(film(a_shot(1)))) == ["stored"]
-    follow(workshop, f"{database} backup", tools)
-    assert statuses(await workshop.run(film(a_shot(1), a_shot(2)))) == ["stored", "stored"]
-    follow(workshop, f"{database} restore", tools)
+    harness = open_harness(url)
+    assert statuses(await harness.run(film(a_shot(1)))) == ["stored"]
+    follow(harness, f"{database} backup", tools)
+    assert statuses(await harness.run(film(a_shot(1), a_shot(2)))) == ["stored", "stored"]
+    follow(harness, f"{database} restore", tools)
     with pytest.raises(LedgerBehindStore):
-        await workshop.run(film(a_shot(1), a_shot(2), a_shot(3)))
-    assert workshop.paid == (2, 2)
+        await harness.run(film(a_shot(1), a_shot(2), a_shot(3)))
+    assert harness.paid == (2, 2)
 
-    said = follow(workshop, "recover", tools)
+    said = follow(harness, "recover", tools)
     assert "nothing was written (--dry-run)" in said
     assert said.count("shot-2") == 2
-    report = await workshop.run(film(a_shot(1), a_shot(2), a_shot(3)))
+    report = await harness.run(film(a_shot(1), a_shot(2), a_shot(3)))
     assert [shot.cached for shot in report.shots] == [True, True, False]
-    assert workshop.paid == (3, 3)
+    assert harness.paid == (3, 3)

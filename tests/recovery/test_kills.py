@@ -9,81 +9,81 @@ from benchmarks.torture_points import POINTS
 from benchmarks.torture_verdict import Shelf, judge
 from benchmarks.torture_worker import Kill
 from prefect_video.ledger import Ledger
-from tests.support.recovery import Workshop, a_shot, film
-from tests.support.recovery_fixtures import OpenWorkshop
+from tests.support.recovery import RecoveryHarness, a_shot, film
+from tests.support.recovery_fixtures import OpenHarness
 from tests.support.workers import KILLED, end, start
 
 MARKED = [name for name, point in POINTS.items() if point.moment]
 
 
-def kill_at_each(workshop: Workshop, points: Sequence[str]) -> None:
+def kill_at_each(harness: RecoveryHarness, points: Sequence[str]) -> None:
     """One worker after another dies, each further on in the same project; the last one lives."""
     shots = [*(a_shot(number) for number in range(8)), a_shot(1, id="again"), a_shot(2, id="variants", takes=2)]
     project = film(*shots)
     known = {shot.prompt: shot for shot in shots}
-    shelf = Shelf(workshop.folder / "store")
+    shelf = Shelf(harness.folder / "store")
     for name in points:
         point = POINTS[name]
         assert point.moment is not None
-        workshop.emulator.clear_faults()
+        harness.emulator.clear_faults()
         for fault in point.faults:
-            workshop.emulator.add_fault(**fault)
+            harness.emulator.add_fault(**fault)
         delay = max(point.delay_seconds) / 2 if point.delay_seconds else None
-        worker = start(workshop, project, Kill(moment=point.moment, delay_seconds=delay))
+        worker = start(harness, project, Kill(moment=point.moment, delay_seconds=delay))
         assert end(worker).status == KILLED, f"not killed: {name}"
         shelf.inspect(known)
         assert not shelf.half_files
-    workshop.emulator.clear_faults()
-    last = end(start(workshop, project))
+    harness.emulator.clear_faults()
+    last = end(start(harness, project))
     assert last.status == 0, last.said
     shelf.inspect(known)
-    workshop.emulator.settle()
+    harness.emulator.wait_until_idle()
     expected = {shot.prompt: 2 if shot.prompt == a_shot(2).prompt else 1 for shot in shots}
-    verdict = judge(workshop.emulator.books(), shelf, expected, workshop.ledger_url)
+    verdict = judge(harness.emulator.usage(), shelf, expected, harness.ledger_url)
     assert verdict.holds, str(verdict)
     assert verdict.billed == 9
 
 
-def test_every_marked_point(open_workshop: OpenWorkshop) -> None:
-    kill_at_each(open_workshop(speed=100), MARKED)
+def test_every_marked_point(open_harness: OpenHarness) -> None:
+    kill_at_each(open_harness(speed=100), MARKED)
 
 
-async def test_points_on_postgresql(open_workshop: OpenWorkshop, postgres_url: str) -> None:
+async def test_points_on_postgresql(open_harness: OpenHarness, postgres_url: str) -> None:
     async with await Ledger.open(postgres_url, migrate=True):
         pass
-    workshop = open_workshop(postgres_url, speed=100)
+    harness = open_harness(postgres_url, speed=100)
     points = ["sent, not answered", "answered, not recorded", "published, not recorded"]
-    await asyncio.to_thread(kill_at_each, workshop, points)
+    await asyncio.to_thread(kill_at_each, harness, points)
 
 
-def test_a_killed_run_is_finished_by_a_collector(open_workshop: OpenWorkshop) -> None:
-    workshop = open_workshop(speed=100)
+def test_a_killed_run_is_finished_by_a_collector(open_harness: OpenHarness) -> None:
+    harness = open_harness(speed=100)
     project = film(a_shot(1), a_shot(2))
-    assert end(start(workshop, project, Kill(moment="polled", skip=1))).status == KILLED
-    workshop.emulator.settle()
-    collected = end(start(workshop, None)).said["collected"]
+    assert end(start(harness, project, Kill(moment="polled", skip=1))).status == KILLED
+    harness.emulator.wait_until_idle()
+    collected = end(start(harness, None)).said["collected"]
     assert sorted(collected) == ["shot-1: stored", "shot-2: stored"]
-    assert workshop.paid == (2, 2)
+    assert harness.paid == (2, 2)
 
 
-def test_a_worker_beside_takes_over_when_the_other_is_killed(open_workshop: OpenWorkshop) -> None:
-    workshop = open_workshop(speed=10)
+def test_a_worker_beside_takes_over_when_the_other_is_killed(open_harness: OpenHarness) -> None:
+    harness = open_harness(speed=10)
     project = film(*(a_shot(number) for number in range(4)))
-    first = start(workshop, project, Kill(moment="submitted", skip=3, delay_seconds=0.3))
-    second = start(workshop, project)
+    first = start(harness, project, Kill(moment="submitted", skip=3, delay_seconds=0.3))
+    second = start(harness, project)
     assert {end(first).status, end(second).status} <= {KILLED, 0}
-    assert end(start(workshop, project)).status == 0
-    assert len(workshop.videos) == 4
-    assert workshop.paid == (4, 4)
+    assert end(start(harness, project)).status == 0
+    assert len(harness.videos) == 4
+    assert harness.paid == (4, 4)
 
 
-def test_a_fallback_whose_worker_was_killed_is_carried_on(open_workshop: OpenWorkshop) -> None:
+def test_a_fallback_whose_worker_was_killed_is_carried_on(open_harness: OpenHarness) -> None:
     """The limit that led to it is gone meanwhile: what was wanted first is not bought besides."""
-    workshop = open_workshop(speed=100)
+    harness = open_harness(speed=100)
     wanted = film(a_shot(duration=2), budget_usd="0.30", fallbacks=({"duration": 1},))
     for moment in ("answered", "submitted", "published"):
-        assert end(start(workshop, wanted, Kill.model_validate({"moment": moment}))).status == KILLED, moment
+        assert end(start(harness, wanted, Kill.model_validate({"moment": moment}))).status == KILLED, moment
         wanted = wanted.model_copy(update={"budget_usd": None})
-    assert end(start(workshop, wanted)).status == 0
-    assert len(workshop.videos) == 1
-    assert workshop.paid == (1, 1)
+    assert end(start(harness, wanted)).status == 0
+    assert len(harness.videos) == 1
+    assert harness.paid == (1, 1)

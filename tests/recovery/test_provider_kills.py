@@ -75,9 +75,9 @@ def test_wherever_a_worker_is_killed_nothing_is_bought_twice(site: Site, account
         assert {name: told["status"] for name, told in zip(shots, said["shots"], strict=True)} == {
             name: "held" if name in held else "stored" for name in shots
         }
-    site.emulator.settle()
+    site.emulator.wait_until_idle()
     site.shelf.inspect({shot.prompt: shot for shot in shots.values()})
-    books = site.emulator.books()
+    books = site.emulator.usage()
     expected = dict.fromkeys((shot.prompt for shot in shots.values()), 1)
     verdict = judge(books, site.shelf, expected, site.ledger, may_hold=bool(held))
     assert verdict.holds, str(verdict)

@@ -16,223 +16,223 @@ from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
 from prefect_video.storage.marker import STORE_MARKER
-from tests.support.recovery import Workshop, a_shot, film, statuses
-from tests.support.recovery_fixtures import OpenWorkshop
+from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
+from tests.support.recovery_fixtures import OpenHarness
 
 FILM = film(a_shot(1), a_shot(2), a_shot(3))
 
 
-async def stored(workshop: Workshop) -> Path:
+async def stored(harness: RecoveryHarness) -> Path:
     """A film of three stored shots; its store."""
-    assert statuses(await workshop.run(FILM)) == ["stored"] * 3
-    assert workshop.paid == (3, 3)
-    return workshop.folder / "store"
+    assert statuses(await harness.run(FILM)) == ["stored"] * 3
+    assert harness.paid == (3, 3)
+    return harness.folder / "store"
 
 
-async def insist(workshop: Workshop, project: Project = FILM, *, refresh: bool = False) -> ProjectReport:
-    async with workshop.studio() as studio:
-        return await run_project(studio, project, refresh=refresh, rebuy_missing=not refresh)
+async def insist(harness: RecoveryHarness, project: Project = FILM, *, refresh: bool = False) -> ProjectReport:
+    async with harness.session() as session:
+        return await run_project(session, project, refresh=refresh, rebuy_missing=not refresh)
 
 
-async def refused(workshop: Workshop, project: Project = FILM) -> str:
+async def refused(harness: RecoveryHarness, project: Project = FILM) -> str:
     """Why a run is refused; nothing may have been bought, moved or written by it."""
-    before = workshop.emulator.books(), [row.state for row in await workshop.rows()]
+    before = harness.emulator.usage(), [row.state for row in await harness.rows()]
     with pytest.raises(StoreOutage) as told:
-        await workshop.run(project)
-    async with workshop.studio() as studio:
+        await harness.run(project)
+    async with harness.session() as session:
         with pytest.raises(StoreOutage):
-            await plan_project(studio, project)
-    assert (workshop.emulator.books(), [row.state for row in await workshop.rows()]) == before
+            await plan_project(session, project)
+    assert (harness.emulator.usage(), [row.state for row in await harness.rows()]) == before
     assert not told.value.retryable
     assert "Nothing was bought" in str(told.value)
     return str(told.value)
 
 
-async def test_the_first_video_marks_the_store_and_the_ledger_knows_it(workshop: Workshop) -> None:
-    store = await stored(workshop)
+async def test_the_first_video_marks_the_store_and_the_ledger_knows_it(harness: RecoveryHarness) -> None:
+    store = await stored(harness)
     store_id = json.loads((store / STORE_MARKER).read_text())["store_id"]
-    assert {row.store_id for row in await workshop.rows()} == {store_id}
-    async with workshop.ledger() as ledger:
+    assert {row.store_id for row in await harness.rows()} == {store_id}
+    async with harness.ledger() as ledger:
         assert await ledger.store_ids(store.as_uri()) == {store_id}
 
 
-async def test_a_mount_point_without_its_volume_is_an_outage(workshop: Workshop) -> None:
-    store = await stored(workshop)
-    store.rename(volume := workshop.folder / "volume")
+async def test_a_mount_point_without_its_volume_is_an_outage(harness: RecoveryHarness) -> None:
+    store = await stored(harness)
+    store.rename(volume := harness.folder / "volume")
     store.mkdir()
-    reason = await refused(workshop)
+    reason = await refused(harness)
     assert "has no marker" in reason
     assert "--rebuy-missing" in reason
     assert "verify" in reason
     # Another project would write into the empty folder: that is refused too.
-    await refused(workshop, film(a_shot(9), name="other"))
+    await refused(harness, film(a_shot(9), name="other"))
     assert list(store.iterdir()) == []
 
     store.rmdir()
     volume.rename(store)
-    report = await workshop.run(FILM)
+    report = await harness.run(FILM)
     assert [shot.cached for shot in report.shots] == [True] * 3
-    assert workshop.paid == (3, 3)
+    assert harness.paid == (3, 3)
 
 
-async def test_a_volume_that_is_not_even_a_folder_is_an_outage(workshop: Workshop) -> None:
-    store = await stored(workshop)
-    store.rename(workshop.folder / "volume")
-    await refused(workshop)
+async def test_a_volume_that_is_not_even_a_folder_is_an_outage(harness: RecoveryHarness) -> None:
+    store = await stored(harness)
+    store.rename(harness.folder / "volume")
+    await refused(harness)
     assert not store.exists()
-    assert workshop.paid == (3, 3)
+    assert harness.paid == (3, 3)
 
 
-async def test_another_stores_folder_is_an_outage(workshop: Workshop, open_workshop: OpenWorkshop) -> None:
-    store = await stored(workshop)
-    shutil.move(store, workshop.folder / "volume")
-    other = open_workshop(ledger_url=f"sqlite:///{workshop.folder / 'other.db'}")
+async def test_another_stores_folder_is_an_outage(harness: RecoveryHarness, open_harness: OpenHarness) -> None:
+    store = await stored(harness)
+    shutil.move(store, harness.folder / "volume")
+    other = open_harness(ledger_url=f"sqlite:///{harness.folder / 'other.db'}")
     await other.run(film(a_shot(7), name="theirs"))
-    assert "is another one" in await refused(workshop)
-    assert workshop.paid == (3, 3)
+    assert "is another one" in await refused(harness)
+    assert harness.paid == (3, 3)
 
 
-async def test_one_file_that_was_removed_is_fetched_again_and_said_so(workshop: Workshop) -> None:
-    await stored(workshop)
-    workshop.videos[0].unlink()
-    report = await workshop.run(FILM)
+async def test_one_file_that_was_removed_is_fetched_again_and_said_so(harness: RecoveryHarness) -> None:
+    await stored(harness)
+    harness.videos[0].unlink()
+    report = await harness.run(FILM)
     assert statuses(report) == ["stored"] * 3
     assert [shot.repair is not None for shot in report.shots] == [True, False, False]
     assert "missing; it was fetched again" in str(report.shots[0].repair)
     assert report.shots[0].public()["repair"] == report.shots[0].repair
     assert report.cost_usd == 0
-    assert len(workshop.videos) == 3
-    assert [shot.cached for shot in (await workshop.run(FILM)).shots] == [True] * 3
-    assert workshop.paid == (3, 3)
+    assert len(harness.videos) == 3
+    assert [shot.cached for shot in (await harness.run(FILM)).shots] == [True] * 3
+    assert harness.paid == (3, 3)
 
 
-async def test_one_file_that_was_cut_short_is_fetched_again(workshop: Workshop) -> None:
-    await stored(workshop)
-    whole = workshop.videos[0].read_bytes()
-    workshop.videos[0].write_bytes(whole[:1000])
-    report = await workshop.run(FILM)
+async def test_one_file_that_was_cut_short_is_fetched_again(harness: RecoveryHarness) -> None:
+    await stored(harness)
+    whole = harness.videos[0].read_bytes()
+    harness.videos[0].write_bytes(whole[:1000])
+    report = await harness.run(FILM)
     assert "damaged (1,000 of" in str(report.shots[0].repair)
-    assert workshop.videos[0].read_bytes() == whole
-    assert workshop.paid == (3, 3)
+    assert harness.videos[0].read_bytes() == whole
+    assert harness.paid == (3, 3)
 
 
 async def test_one_that_the_provider_has_forgotten_is_made_anew_and_said_so(
-    workshop: Workshop, caplog: pytest.LogCaptureFixture
+    harness: RecoveryHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await stored(workshop)
-    row = (await workshop.rows())[0]
-    workshop.videos[0].unlink()
-    workshop.emulator.add_fault(
+    await stored(harness)
+    row = (await harness.rows())[0]
+    harness.videos[0].unlink()
+    harness.emulator.add_fault(
         operation="retrieve", kind="not_found", times=None, match={"generation_id": row.generation_id}
     )
-    report = await workshop.run(FILM)
+    report = await harness.run(FILM)
     assert statuses(report) == ["stored"] * 3
     assert "no longer has it: it was made anew" in str(report.shots[0].repair)
     assert "made anew" in caplog.text
     assert report.shots[0].cost_usd == report.cost_usd > 0
-    assert workshop.paid == (4, 4)
+    assert harness.paid == (4, 4)
 
 
-async def test_a_provider_that_does_not_answer_is_no_reason_to_buy(workshop: Workshop) -> None:
-    await stored(workshop)
-    workshop.videos[0].unlink()
-    workshop.emulator.add_fault(operation="retrieve", kind="error_before", times=None)
-    assert statuses(await workshop.run(FILM)) == ["failed", "stored", "stored"]
-    workshop.emulator.clear_faults()
-    assert statuses(await workshop.run(FILM)) == ["stored"] * 3
-    assert workshop.paid == (3, 3)
+async def test_a_provider_that_does_not_answer_is_no_reason_to_buy(harness: RecoveryHarness) -> None:
+    await stored(harness)
+    harness.videos[0].unlink()
+    harness.emulator.add_fault(operation="retrieve", kind="error_before", times=None)
+    assert statuses(await harness.run(FILM)) == ["failed", "stored", "stored"]
+    harness.emulator.clear_faults()
+    assert statuses(await harness.run(FILM)) == ["stored"] * 3
+    assert harness.paid == (3, 3)
 
 
-async def test_a_run_that_dies_while_it_fetches_again_is_finished_by_collect(workshop: Workshop) -> None:
-    await stored(workshop)
-    workshop.videos[0].unlink()
-    await workshop.interrupt(FILM, "downloading")
-    assert len(workshop.videos) == 2
-    await workshop.collect()
-    assert len(workshop.videos) == 3
-    assert {row.state for row in await workshop.rows()} == {State.STORED}
-    assert workshop.paid == (3, 3)
+async def test_a_run_that_dies_while_it_fetches_again_is_finished_by_collect(harness: RecoveryHarness) -> None:
+    await stored(harness)
+    harness.videos[0].unlink()
+    await harness.interrupt(FILM, "downloading")
+    assert len(harness.videos) == 2
+    await harness.collect()
+    assert len(harness.videos) == 3
+    assert {row.state for row in await harness.rows()} == {State.STORED}
+    assert harness.paid == (3, 3)
 
 
-async def test_several_files_that_are_missing_at_once_are_an_outage(workshop: Workshop) -> None:
-    await stored(workshop)
-    workshop.videos[0].unlink()
-    workshop.videos[0].write_bytes(b"cut")
-    reason = await refused(workshop)
+async def test_several_files_that_are_missing_at_once_are_an_outage(harness: RecoveryHarness) -> None:
+    await stored(harness)
+    harness.videos[0].unlink()
+    harness.videos[0].write_bytes(b"cut")
+    reason = await refused(harness)
     assert "2 stored videos are missing or damaged at once" in reason
     # Asked for one by one they are no fewer.
-    await refused(workshop, film(a_shot(1)))
-    assert workshop.paid == (3, 3)
+    await refused(harness, film(a_shot(1)))
+    assert harness.paid == (3, 3)
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
-async def test_whoever_insists_gets_the_rest_fetched_or_bought(workshop: Workshop, *, forgotten: bool) -> None:
-    store = await stored(workshop)
+async def test_whoever_insists_gets_the_rest_fetched_or_bought(harness: RecoveryHarness, *, forgotten: bool) -> None:
+    store = await stored(harness)
     shutil.rmtree(store)
     store.mkdir()
     if forgotten:
-        workshop.emulator.add_fault(operation="retrieve", kind="not_found", times=15)
-    report = await insist(workshop)
+        harness.emulator.add_fault(operation="retrieve", kind="not_found", times=15)
+    report = await insist(harness)
     assert statuses(report) == ["stored"] * 3
-    assert workshop.paid == ((6, 6) if forgotten else (3, 3))
-    paid = workshop.paid
-    assert [shot.cached for shot in (await workshop.run(FILM)).shots] == [True] * 3
-    assert workshop.paid == paid
+    assert harness.paid == ((6, 6) if forgotten else (3, 3))
+    paid = harness.paid
+    assert [shot.cached for shot in (await harness.run(FILM)).shots] == [True] * 3
+    assert harness.paid == paid
 
 
-async def test_a_refresh_insists_too(workshop: Workshop) -> None:
-    store = await stored(workshop)
+async def test_a_refresh_insists_too(harness: RecoveryHarness) -> None:
+    store = await stored(harness)
     shutil.rmtree(store)
     store.mkdir()
-    assert statuses(await insist(workshop, refresh=True)) == ["stored"] * 3
-    assert workshop.paid == (6, 6)
-    assert [shot.cached for shot in (await workshop.run(FILM)).shots] == [True] * 3
-    assert workshop.paid == (6, 6)
+    assert statuses(await insist(harness, refresh=True)) == ["stored"] * 3
+    assert harness.paid == (6, 6)
+    assert [shot.cached for shot in (await harness.run(FILM)).shots] == [True] * 3
+    assert harness.paid == (6, 6)
 
 
-async def test_a_volume_that_goes_away_during_a_run_gets_no_second_store(workshop: Workshop) -> None:
-    store = await stored(workshop)
-    async with workshop.studio() as studio:
+async def test_a_volume_that_goes_away_during_a_run_gets_no_second_store(harness: RecoveryHarness) -> None:
+    store = await stored(harness)
+    async with harness.session() as session:
         made = Project(name="film", shots=(a_shot(4),))
 
         def unmount(moment: str, _: object) -> None:
             if moment == "downloaded":
-                store.rename(workshop.folder / "volume")
+                store.rename(harness.folder / "volume")
                 store.mkdir()
 
-        studio.observer = unmount
-        report = await run_project(studio, made)
+        session.observer = unmount
+        report = await run_project(session, made)
     assert statuses(report) == ["failed"]
     assert list(store.iterdir()) == []
     store.rmdir()
-    (workshop.folder / "volume").rename(store)
-    await workshop.collect()
-    assert len(workshop.videos) == 4
-    assert workshop.paid == (4, 4)
+    (harness.folder / "volume").rename(store)
+    await harness.collect()
+    assert len(harness.videos) == 4
+    assert harness.paid == (4, 4)
 
 
-async def test_a_copy_that_was_cut_short_is_copied_again(workshop: Workshop) -> None:
-    await workshop.run(film(a_shot(), name="first"))
+async def test_a_copy_that_was_cut_short_is_copied_again(harness: RecoveryHarness) -> None:
+    await harness.run(film(a_shot(), name="first"))
     for _ in range(2):
-        assert statuses(await workshop.run(film(a_shot(), name="second"))) == ["stored"]
-        copy = next(path for path in workshop.videos if path.parent.name == "second")
-        whole = next(path for path in workshop.videos if path.parent.name == "first").read_bytes()
+        assert statuses(await harness.run(film(a_shot(), name="second"))) == ["stored"]
+        copy = next(path for path in harness.videos if path.parent.name == "second")
+        whole = next(path for path in harness.videos if path.parent.name == "first").read_bytes()
         assert copy.read_bytes() == whole
         copy.write_bytes(whole[:100])
-    assert workshop.paid == (1, 1)
+    assert harness.paid == (1, 1)
 
 
-async def test_a_marker_that_cannot_be_read_stops_the_run(workshop: Workshop) -> None:
-    store = await stored(workshop)
+async def test_a_marker_that_cannot_be_read_stops_the_run(harness: RecoveryHarness) -> None:
+    store = await stored(harness)
     (store / STORE_MARKER).write_text("{")
     with pytest.raises(StoreError, match="cannot be read"):
-        await workshop.run(FILM)
-    assert workshop.paid == (3, 3)
+        await harness.run(FILM)
+    assert harness.paid == (3, 3)
 
 
-async def test_a_store_that_moved_with_its_marker_is_the_same_store(workshop: Workshop) -> None:
-    store = await stored(workshop)
-    async with workshop.studio() as studio:
-        moved = open_store((workshop.folder / "moved").as_uri())
-        store.rename(workshop.folder / "moved")
-        assert await moved.read_identity() in await studio.ledger.store_ids(store.as_uri())
+async def test_a_store_that_moved_with_its_marker_is_the_same_store(harness: RecoveryHarness) -> None:
+    store = await stored(harness)
+    async with harness.session() as session:
+        moved = open_store((harness.folder / "moved").as_uri())
+        store.rename(harness.folder / "moved")
+        assert await moved.read_identity() in await session.ledger.store_ids(store.as_uri())

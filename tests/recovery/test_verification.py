@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from prefect_video.errors import StoreError, StoreOutage
-from prefect_video.ledger import Entry, State
+from prefect_video.ledger import Job, State
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.pipeline.verification import Verification, verify_store
-from prefect_video.session.session import Studio
+from prefect_video.session.session import Session
 from prefect_video.shots import Project
 from prefect_video.storage import Store, open_store
 from prefect_video.storage.marker import STORE_MARKER
-from tests.support.recovery import Workshop, a_shot, film, statuses
+from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.s3_server import S3Server
 from tests.support.storage_fixtures import bucket, s3
 
@@ -30,41 +30,41 @@ FILM = film(a_shot(1), a_shot(2), a_shot(3))
 
 @dataclass
 class Library:
-    """A workshop whose videos lie in a store of any kind, and hands that break them."""
+    """A harness whose videos lie in a store of any kind, and hands that break them."""
 
-    workshop: Workshop
+    harness: RecoveryHarness
     open: Callable[[], Store]
     write: Callable[[str, bytes], object]
     delete: Callable[[str], object]
 
     @asynccontextmanager
-    async def studio(self) -> AsyncIterator[Studio]:
-        async with self.workshop.studio() as studio:
-            studio.store = self.open()
-            studio.store_name = studio.store.url
-            yield studio
+    async def session(self) -> AsyncIterator[Session]:
+        async with self.harness.session() as session:
+            session.store = self.open()
+            session.store_name = session.store.url
+            yield session
 
     async def run(self, project: Project = FILM, *, rebuy_missing: bool = False) -> ProjectReport:
-        async with self.studio() as studio:
-            return await run_project(studio, project, rebuy_missing=rebuy_missing)
+        async with self.session() as session:
+            return await run_project(session, project, rebuy_missing=rebuy_missing)
 
     async def verify(self, *, repair: bool = False) -> Verification:
         @asynccontextmanager
-        async def open_studio(_: Entry) -> AsyncIterator[Studio]:
-            async with self.studio() as studio:
-                yield studio
+        async def open_session(_: Job) -> AsyncIterator[Session]:
+            async with self.session() as session:
+                yield session
 
-        async with self.studio() as studio:
-            return await verify_store(studio.ledger, studio.store, open_studio=open_studio if repair else None)
+        async with self.session() as session:
+            return await verify_store(session.ledger, session.store, open_session=open_session if repair else None)
 
     async def uris(self) -> list[str]:
-        return [row.asset.uri for row in await self.workshop.rows() if row.asset]
+        return [row.asset.uri for row in await self.harness.rows() if row.asset]
 
 
 @pytest.fixture(params=["folder", "bucket", "prefix"])
-def library(request: pytest.FixtureRequest, workshop: Workshop, s3: S3Server, bucket: str) -> Library:
+def library(request: pytest.FixtureRequest, harness: RecoveryHarness, s3: S3Server, bucket: str) -> Library:
     if request.param == "folder":
-        url = (workshop.folder / "store").as_uri()
+        url = (harness.folder / "store").as_uri()
 
         def path(uri: str) -> Path:
             return Path(uri.removeprefix("file://"))
@@ -74,7 +74,7 @@ def library(request: pytest.FixtureRequest, workshop: Workshop, s3: S3Server, bu
             path(uri).write_bytes(content)
 
         return Library(
-            workshop,
+            harness,
             lambda: open_store(url),
             write,
             lambda uri: path(uri).unlink(),
@@ -85,7 +85,7 @@ def library(request: pytest.FixtureRequest, workshop: Workshop, s3: S3Server, bu
         return {"Bucket": bucket, "Key": uri.removeprefix(f"s3://{bucket}/")}
 
     return Library(
-        workshop,
+        harness,
         lambda: open_store(f"s3://{bucket}{prefix}", options=s3.options),
         lambda uri, content: s3.client.put_object(**key(uri), Body=content),
         lambda uri: s3.client.delete_object(**key(uri)),
@@ -102,8 +102,8 @@ async def test_a_whole_store_is_whole(library: Library) -> None:
 async def test_everything_that_is_wrong_is_found_and_repaired_free(library: Library) -> None:
     await library.run(film(*FILM.shots, a_shot(4)))
     missing, cut, changed, alone = await library.uris()
-    async with library.studio() as studio:
-        content = await studio.store.read_bytes(changed)
+    async with library.session() as session:
+        content = await session.store.read_bytes(changed)
     library.delete(missing)
     library.write(cut, b"cut")
     library.write(changed, content[:-1] + bytes([content[-1] ^ 1]))
@@ -126,26 +126,26 @@ async def test_everything_that_is_wrong_is_found_and_repaired_free(library: Libr
     assert repaired.is_whole, repaired.flaws
     assert [flaw.repaired for flaw in repaired.flaws] == [True] * 4
     assert (await library.verify()).flaws == ()
-    assert {row.state for row in await library.workshop.rows()} == {State.STORED}
+    assert {row.state for row in await library.harness.rows()} == {State.STORED}
     assert stranger in (await library.verify()).unknown_files
-    assert library.workshop.paid == (4, 4)
+    assert library.harness.paid == (4, 4)
 
 
 async def test_what_the_provider_no_longer_has_stays_as_it_is(library: Library) -> None:
     await library.run()
     gone, _, kept = await library.uris()
-    row = (await library.workshop.rows())[0]
+    row = (await library.harness.rows())[0]
     library.delete(gone)
     library.delete(kept)
-    library.workshop.emulator.add_fault(
+    library.harness.emulator.add_fault(
         operation="retrieve", kind="not_found", times=None, match={"generation_id": row.generation_id}
     )
     found = await library.verify(repair=True)
     assert not found.is_whole
     assert [(flaw.repaired, flaw.error is None) for flaw in found.flaws] == [(False, False), (True, True)]
     assert "no longer has its video" in str(found.flaws[0].error)
-    assert {row.state for row in await library.workshop.rows()} == {State.STORED}
-    assert library.workshop.paid == (3, 3)
+    assert {row.state for row in await library.harness.rows()} == {State.STORED}
+    assert library.harness.paid == (3, 3)
 
 
 async def test_a_copy_that_is_damaged_is_copied_again(library: Library) -> None:
@@ -157,13 +157,13 @@ async def test_a_copy_that_is_damaged_is_copied_again(library: Library) -> None:
     assert [(flaw.uri, flaw.project) for flaw in found.flaws] == [(copied, "second")]
     assert (await library.verify(repair=True)).is_whole
     assert (await library.verify()).flaws == ()
-    assert library.workshop.paid == (1, 1)
+    assert library.harness.paid == (1, 1)
 
 
 async def test_an_emptied_store_is_an_outage_until_it_is_repaired(library: Library) -> None:
     await library.run()
-    async with library.studio() as studio:
-        store = studio.store
+    async with library.session() as session:
+        store = session.store
         files = [file.uri for folder in await store.folders() async for file in store.files(folder)]
     for uri in [*files, f"{library.open().url}/{STORE_MARKER}"]:
         library.delete(uri)
@@ -174,7 +174,7 @@ async def test_an_emptied_store_is_an_outage_until_it_is_repaired(library: Libra
     assert [flaw.problem for flaw in found.flaws] == ["missing"] * 3
     assert (await library.verify(repair=True)).is_whole
     assert [shot.cached for shot in (await library.run()).shots] == [True] * 3
-    assert library.workshop.paid == (3, 3)
+    assert library.harness.paid == (3, 3)
 
 
 async def test_a_marker_alone_can_be_restored(library: Library) -> None:
@@ -188,7 +188,7 @@ async def test_a_marker_alone_can_be_restored(library: Library) -> None:
     library.delete(first)
     # The files are known by the new marker: one of them is fetched again as ever.
     assert statuses(await library.run()) == ["stored"] * 3
-    assert library.workshop.paid == (3, 3)
+    assert library.harness.paid == (3, 3)
 
 
 async def test_one_object_that_is_missing_is_fetched_again_and_several_are_an_outage(library: Library) -> None:
@@ -200,40 +200,40 @@ async def test_one_object_that_is_missing_is_fetched_again_and_several_are_an_ou
     library.delete(second)
     with pytest.raises(StoreOutage, match="2 stored videos"):
         await library.run()
-    assert library.workshop.paid == (3, 3)
+    assert library.harness.paid == (3, 3)
 
 
 async def test_another_bucket_under_the_same_address_is_an_outage(
-    workshop: Workshop, s3: S3Server, bucket: str
+    harness: RecoveryHarness, s3: S3Server, bucket: str
 ) -> None:
     """The endpoint has changed: another server, with a bucket of the same name and a store of its own in it."""
     url = f"s3://{bucket}"
-    library = Library(workshop, lambda: open_store(url, options=s3.options), lambda *_: None, lambda _: None)
+    library = Library(harness, lambda: open_store(url, options=s3.options), lambda *_: None, lambda _: None)
     await library.run()
-    async with library.studio() as studio:
-        files = [file.uri for folder in await studio.store.folders() async for file in studio.store.files(folder)]
+    async with library.session() as session:
+        files = [file.uri for folder in await session.store.folders() async for file in session.store.files(folder)]
         for uri in files:
-            await studio.store.delete(uri)
+            await session.store.delete(uri)
         s3.client.delete_object(Bucket=bucket, Key=STORE_MARKER)
-        await studio.store.create_identity("somebody else's")
+        await session.store.create_identity("somebody else's")
     with pytest.raises(StoreOutage, match="is another one"):
         await library.run()
-    assert workshop.paid == (3, 3)
+    assert harness.paid == (3, 3)
 
 
-async def test_a_bucket_that_is_not_there_is_no_empty_store(workshop: Workshop, s3: S3Server) -> None:
+async def test_a_bucket_that_is_not_there_is_no_empty_store(harness: RecoveryHarness, s3: S3Server) -> None:
     library = Library(
-        workshop, lambda: open_store("s3://no-such-bucket", options=s3.options), lambda *_: None, lambda _: None
+        harness, lambda: open_store("s3://no-such-bucket", options=s3.options), lambda *_: None, lambda _: None
     )
     with pytest.raises(StoreError, match="no such bucket"):
         await library.run()
-    assert workshop.paid == (0, 0)
+    assert harness.paid == (0, 0)
 
 
 async def test_all_first_videos_of_a_run_lie_in_one_store(library: Library) -> None:
     await library.run(film(*(a_shot(number) for number in range(8))))
-    async with library.studio() as studio:
-        assert {row.store_id for row in await library.workshop.rows()} == {await studio.store.read_identity()}
+    async with library.session() as session:
+        assert {row.store_id for row in await library.harness.rows()} == {await session.store.read_identity()}
 
 
 async def test_a_hundred_writers_agree_on_one_marker(tmp_path: Path) -> None:

@@ -77,12 +77,12 @@ class TestAccount:
     def open(self, emulator: Place, *, key: str | None = None, settings: HttpSettings = QUICK) -> Provider:
         """The provider, expecting the emulator's speed."""
         provider = self.opened(emulator, key or emulator.key, settings)
-        provider.capabilities = replace(provider.capabilities, work_seconds_per_second=(0.0, 0.05))
+        provider.capabilities = replace(provider.capabilities, seconds_per_video_second=(0.0, 0.05))
         return provider
 
     def holds_at(self, emulator: Place) -> bool:
         """Whether an unanswered submit waits for a human, as the provider cannot tell what became of it."""
-        return self.open(emulator).capabilities.reconciling == "none"
+        return self.open(emulator).capabilities.lookup == "none"
 
     def a_shot(self, **changes: Any) -> Shot:
         """A short one that this provider can make."""

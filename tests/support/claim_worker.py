@@ -11,15 +11,15 @@ from decimal import Decimal
 
 from benchmarks.workers import Line
 from prefect_video.ledger import Budget, Ledger
-from tests.support.records import PRICE, an_intent, claim_one
+from tests.support.records import PRICE, a_request, claim_one
 
 
 async def count_yours(ledger: Ledger, numbers: list[int], project: str, budgets: list[Budget], size: int) -> int:
     random.shuffle(numbers)
     yours = 0
     for start in range(0, len(numbers), size):
-        intents = [an_intent(number, project=project) for number in numbers[start : start + size]]
-        batch = await ledger.claim(intents, budgets, partial=True)
+        job_requests = [a_request(number, project=project) for number in numbers[start : start + size]]
+        batch = await ledger.claim(job_requests, budgets, partial=True)
         yours += sum(claim.kind == "acquired" for claim in batch.claims)
     return yours
 
@@ -32,9 +32,9 @@ async def obey(ledger: Ledger, command: str) -> str:
         # Every process wants videos of its own here: only the budget keeps them apart.
         first = 1000 * (1 + random.randrange(10**6))
         return str(await count_yours(ledger, list(range(first, first + 10)), "budget", ten, 1))
-    entry = await claim_one(ledger, 7)
-    await ledger.begin_submit(entry.id)
-    return entry.id
+    job = await claim_one(ledger, 7)
+    await ledger.begin_submit(job.id)
+    return job.id
 
 
 async def serve(url: str, line: Line) -> None:

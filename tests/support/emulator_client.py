@@ -49,7 +49,7 @@ class Client:
     def completed(self, emulator: Emulator, prompt: str = "A quiet harbour", **fields: Any) -> dict[str, Any]:
         """Submit, wait for the end, and hand back the generation."""
         generation_id = self.accepted(prompt, **fields)
-        emulator.settle()
+        emulator.wait_until_idle()
         generation: dict[str, Any] = self.retrieve(generation_id).json()
         assert generation["status"] == "completed"
         return generation

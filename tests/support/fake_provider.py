@@ -54,7 +54,7 @@ class FakeProvider:
     name: str = "fake"
 
     def __post_init__(self) -> None:
-        self.account = Account.of(self.name, "https://fake.example", "key")
+        self.account = Account.from_key(self.name, "https://fake.example", "key")
         self.capabilities = Capabilities(sizes={}, aspect_ratios=(), can_list=self.can_list)
 
     def start(self, seconds: float, **changes: Any) -> Job:

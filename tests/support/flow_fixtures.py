@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def studio(prefect_api: str, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def session(prefect_api: str, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a ledger and a store of its own, and an emulator as the Sora account; returns the folder."""
     for name, value in {
         "SORA_API_KEY": emulator.key,

@@ -1,4 +1,4 @@
-"""Two owners of one ledger, and workshops."""
+"""Two owners of one ledger, and harnesses."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from prefect_video.ledger import Ledger
-from tests.support.recovery_fixtures import open_workshop, workshop
+from tests.support.recovery_fixtures import harness, open_harness
 
-__all__ = ["open_workshop", "workshop"]
+__all__ = ["harness", "open_harness"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A studio over the emulator, for what waiting does to ledger rows."""
+"""A session over the emulator, for what waiting does to ledger rows."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from typing import Any
 import pytest
 
 from prefect_video.emulator import Emulator, EmulatorSettings
-from prefect_video.ledger import Entry, Ledger
+from prefect_video.ledger import Job, Ledger
 from prefect_video.pipeline.steps import build_project_intents, claim_shots, submit
 from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session.session import Studio
-from prefect_video.session.settings import StudioSettings
+from prefect_video.session.session import Session
+from prefect_video.session.settings import Settings
 from prefect_video.shots import Project, Shot
 from prefect_video.storage import open_store
 from tests.support.postgres import postgres_server, postgres_url
 
 __all__ = ["postgres_server", "postgres_url"]
 
-OpenStudio = Callable[..., AbstractAsyncContextManager[Studio]]
+SessionOpener = Callable[..., AbstractAsyncContextManager[Session]]
 MakeEmulator = Callable[..., Emulator]
 
 
 @pytest.fixture
-def open_studio(tmp_path: Path) -> OpenStudio:
-    """A factory: `open_studio(emulator, on_deadline="hold")`; all studios of a test share one ledger."""
+def open_session(tmp_path: Path) -> SessionOpener:
+    """A factory: `open_session(emulator, on_deadline="hold")`; all sessions of a test share one ledger."""
 
     @asynccontextmanager
-    async def open_with(emulator: Emulator, **settings: Any) -> AsyncIterator[Studio]:
+    async def open_with(emulator: Emulator, **settings: Any) -> AsyncIterator[Session]:
         provider = SoraProvider(api_key=emulator.key, endpoint=emulator.endpoint, plan="emulator", name="emulator")
         speed = emulator.settings.speed
         provider.capabilities = replace(
             provider.capabilities,
             concurrency=emulator.settings.capacity,
-            work_seconds_per_second=(6 / speed, 12 / speed),
+            seconds_per_video_second=(6 / speed, 12 / speed),
         )
-        studio = Studio(
+        session = Session(
             provider=provider,
             ledger=await Ledger.open(str(tmp_path / "ledger.db")),
             store=open_store((tmp_path / "store").as_uri()),
             store_name=(tmp_path / "store").as_uri(),
-            settings=StudioSettings(spool=tmp_path / "spool", **settings),
+            settings=Settings(spool=tmp_path / "spool", **settings),
         )
-        async with studio:
-            yield studio
+        async with session:
+            yield session
 
     return open_with
 
@@ -63,12 +63,12 @@ def crowded() -> Callable[..., Emulator]:
     return make
 
 
-async def submitted(studio: Studio, count: int) -> list[Entry]:
+async def submitted(session: Session, count: int) -> list[Job]:
     """Rows of so many generations that the provider has accepted."""
     shots = tuple(
         Shot(id=f"shot-{number}", prompt=f"a cat, scene {number}", duration=2, resolution="480p")
         for number in range(count)
     )
-    intents = await build_project_intents(studio, Project(name="film", shots=shots))
-    claims = await claim_shots(studio, intents, budgets=(), partial=False)
-    return [await submit(studio, claim.entry) for claim in claims if claim.entry]
+    job_requests = await build_project_intents(session, Project(name="film", shots=shots))
+    claims = await claim_shots(session, job_requests, budgets=(), partial=False)
+    return [await submit(session, claim.job) for claim in claims if claim.job]

@@ -9,18 +9,18 @@ import pytest
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.providers.base import Provider
 from tests.support.accounts import ACCOUNTS, TestAccount
-from tests.support.webhook_receiver import Receiver
+from tests.support.webhook_receiver import WebhookReceiver
 
 
 @pytest.fixture(scope="module")
-def receiver() -> Iterator[Receiver]:
+def receiver() -> Iterator[WebhookReceiver]:
     """Where events of dialects go that register an address once."""
-    with Receiver() as running:
+    with WebhookReceiver() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def shared_emulator(receiver: Receiver) -> Iterator[Emulator]:
+def shared_emulator(receiver: WebhookReceiver) -> Iterator[Emulator]:
     """Five hundred times faster than real time, with one clip for all videos of a shape."""
     settings = EmulatorSettings(port=0, speed=500, render="plate", registered_webhook_url=receiver.url)
     with Emulator(settings) as running:

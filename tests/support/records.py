@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect_video.assets import Asset
 from prefect_video.generations import Generation, Status, VideoResult
-from prefect_video.ledger import Entry, Intent, Ledger
+from prefect_video.ledger import Job, JobRequest, Ledger
 from prefect_video.shots import Shot
 
 PRICE = Decimal("2.40")
@@ -18,7 +18,7 @@ def fingerprint_of(number: int) -> str:
     return f"v1:{number:064x}"
 
 
-def an_intent(number: int = 1, **changes: Any) -> Intent:
+def a_request(number: int = 1, **changes: Any) -> JobRequest:
     values: dict[str, Any] = {
         "fingerprint": fingerprint_of(number),
         "shot": Shot(id=f"shot-{number}", prompt=f"a cat, take {number}"),
@@ -29,7 +29,7 @@ def an_intent(number: int = 1, **changes: Any) -> Intent:
         "estimate_usd": PRICE,
         "flow_run_id": "run-1",
     }
-    return Intent(**(values | changes))
+    return JobRequest(**(values | changes))
 
 
 def a_generation(generation_id: str = "gen-1", **changes: Any) -> Generation:
@@ -41,7 +41,7 @@ def a_result(expires_at: datetime) -> VideoResult:
     return VideoResult(video_url="https://cdn.example/video.mp4", expires_at=expires_at)
 
 
-def an_asset(entry: Entry | None = None, **changes: Any) -> Asset:
+def an_asset(job: Job | None = None, **changes: Any) -> Asset:
     values: dict[str, Any] = {
         "uri": "file:///videos/coffee-ad/shot.mp4",
         "sha256": "ab" * 32,
@@ -50,34 +50,34 @@ def an_asset(entry: Entry | None = None, **changes: Any) -> Asset:
         "width": 1920,
         "height": 1080,
         "project": "coffee-ad",
-        "shot_id": entry.shot.id if entry else "shot-1",
-        "fingerprint": entry.fingerprint if entry else fingerprint_of(1),
+        "shot_id": job.shot.id if job else "shot-1",
+        "fingerprint": job.fingerprint if job else fingerprint_of(1),
         "prompt": "a cat",
         "model": "sora-2",
         "provider": "sora",
-        "generation_id": (entry.generation_id if entry else None) or "gen-1",
+        "generation_id": (job.generation_id if job else None) or "gen-1",
         "created_at": datetime.now(UTC),
     }
     return Asset(**(values | changes))
 
 
-async def claim_one(ledger: Ledger, number: int = 1, **changes: Any) -> Entry:
+async def claim_one(ledger: Ledger, number: int = 1, **changes: Any) -> Job:
     """Claims one intent that must be ours."""
-    (claim,) = (await ledger.claim([an_intent(number, **changes)])).claims
+    (claim,) = (await ledger.claim([a_request(number, **changes)])).claims
     assert claim.kind == "acquired"
-    assert claim.entry is not None
-    return claim.entry
+    assert claim.job is not None
+    return claim.job
 
 
-async def submit_one(ledger: Ledger, number: int = 1, **changes: Any) -> Entry:
+async def submit_one(ledger: Ledger, number: int = 1, **changes: Any) -> Job:
     """Claims one intent and has it accepted as `gen-<number>`."""
-    entry = await claim_one(ledger, number, **changes)
-    await ledger.begin_submit(entry.id)
-    return await ledger.record_submitted(entry.id, a_generation(f"gen-{number}"))
+    job = await claim_one(ledger, number, **changes)
+    await ledger.begin_submit(job.id)
+    return await ledger.record_submitted(job.id, a_generation(f"gen-{number}"))
 
 
-async def store_one(ledger: Ledger, number: int = 1, *, cost_usd: Decimal | None = None, **changes: Any) -> Entry:
+async def store_one(ledger: Ledger, number: int = 1, *, cost_usd: Decimal | None = None, **changes: Any) -> Job:
     """Carries one intent through to a stored file."""
-    entry = await submit_one(ledger, number, **changes)
-    await ledger.record_completed(entry.id, a_generation(f"gen-{number}", cost_usd=cost_usd))
-    return await ledger.record_stored(entry.id, an_asset(entry))
+    job = await submit_one(ledger, number, **changes)
+    await ledger.record_completed(job.id, a_generation(f"gen-{number}", cost_usd=cost_usd))
+    return await ledger.record_stored(job.id, an_asset(job))

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from prefect_video.emulator import Emulator
-from prefect_video.ledger import Budget, Entry, Ledger
-from prefect_video.pipeline.collect import Collected, collect
+from prefect_video.ledger import Budget, Job, Ledger
+from prefect_video.pipeline.collect import CollectedJob, collect
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
-from prefect_video.polling.poller import Watcher
+from prefect_video.polling.poller import Poller
 from prefect_video.polling.schedule import PollSchedule
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session.session import Observer, SessionEvent, Studio
-from prefect_video.session.settings import StudioSettings
+from prefect_video.session.session import Observer, Session, SessionEvent
+from prefect_video.session.settings import Settings
 from prefect_video.shots import Project, Shot
 from prefect_video.storage import open_store
 
@@ -28,7 +28,7 @@ POLLS: Final = PollSchedule(shortest_seconds=0.005)
 
 
 @dataclass(frozen=True)
-class Workshop:
+class RecoveryHarness:
     """Everything of one test, on one ledger."""
 
     emulator: Emulator
@@ -36,55 +36,55 @@ class Workshop:
     ledger_url: str
 
     @asynccontextmanager
-    async def studio(
+    async def session(
         self,
         *,
         observer: Observer | None = None,
         budgets: Sequence[Budget] = (),
         kind: type[SoraProvider] = SoraProvider,
         **settings: Any,
-    ) -> AsyncIterator[Studio]:
-        """A studio of its own, as another process would open it."""
+    ) -> AsyncIterator[Session]:
+        """A session of its own, as another process would open it."""
         store = (self.folder / "store").as_uri()
         provider = kind(
             api_key=self.emulator.key, endpoint=self.emulator.endpoint, plan="emulator", name="emulator", settings=QUICK
         )
         # The emulator is far faster than the guide's 6 to 12 seconds for a second of video.
-        provider.capabilities = replace(provider.capabilities, work_seconds_per_second=(0.0, 0.2))
+        provider.capabilities = replace(provider.capabilities, seconds_per_video_second=(0.0, 0.2))
         values = {"settle_seconds": 0.4, "lease_seconds": 2.0, "spool": self.folder / "spool", **settings}
-        studio = Studio(
+        session = Session(
             provider=provider,
             ledger=await Ledger.open(self.ledger_url, lease_seconds=values["lease_seconds"]),
             store=open_store(store),
             store_name=store,
             budgets=tuple(budgets),
-            settings=StudioSettings.from_environment(**values),
+            settings=Settings.from_environment(**values),
             observer=observer,
         )
-        studio.watcher = Watcher(provider, schedule=POLLS)
-        async with studio:
-            yield studio
+        session.poller = Poller(provider, schedule=POLLS)
+        async with session:
+            yield session
 
-    async def run(self, wanted: Project | Shot, *, flow_run_id: str | None = None, **studio: Any) -> ProjectReport:
-        """One run of a project, in a studio of its own."""
-        async with self.studio(**studio) as opened:
+    async def run(self, wanted: Project | Shot, *, flow_run_id: str | None = None, **session: Any) -> ProjectReport:
+        """One run of a project, in a session of its own."""
+        async with self.session(**session) as opened:
             return await run_project(opened, as_project(wanted), flow_run_id=flow_run_id)
 
-    async def interrupt(self, wanted: Project | Shot, moment: SessionEvent, **studio: Any) -> None:
+    async def interrupt(self, wanted: Project | Shot, moment: SessionEvent, **session: Any) -> None:
         """A run that is cancelled at a moment of its first row that gets there."""
         run: asyncio.Task[ProjectReport]
 
-        def observer(told: SessionEvent, entry: Entry) -> None:
+        def observer(told: SessionEvent, job: Job) -> None:
             if told == moment:
                 run.cancel()
 
-        run = asyncio.create_task(self.run(wanted, observer=observer, **studio))
+        run = asyncio.create_task(self.run(wanted, observer=observer, **session))
         await asyncio.wait([run])
         assert run.cancelled()
 
-    async def collect(self, **options: Any) -> list[Collected]:
-        """One sweep, in a studio of its own."""
-        async with self.studio() as opened:
+    async def collect(self, **options: Any) -> list[CollectedJob]:
+        """One sweep, in a session of its own."""
+        async with self.session() as opened:
             return await collect_with(opened, **options)
 
     @asynccontextmanager
@@ -93,21 +93,21 @@ class Workshop:
         async with await Ledger.open(self.ledger_url) as opened:
             yield opened
 
-    async def rows(self) -> list[Entry]:
+    async def rows(self) -> list[Job]:
         """All rows, oldest first."""
         async with self.ledger() as ledger:
-            return list(reversed(await ledger.entries(limit=None)))
+            return list(reversed(await ledger.jobs(limit=None)))
 
-    async def row(self) -> Entry:
+    async def row(self) -> Job:
         """The only row."""
-        (entry,) = await self.rows()
-        return entry
+        (job,) = await self.rows()
+        return job
 
     @property
     def paid(self) -> tuple[int, int]:
         """Generations accepted and billed, by the provider's books, once nothing is being made any more."""
-        self.emulator.settle()
-        books = self.emulator.books()
+        self.emulator.wait_until_idle()
+        books = self.emulator.usage()
         return books["accepted"], books["billed"]
 
     @property
@@ -116,14 +116,14 @@ class Workshop:
         return sorted((self.folder / "store").glob("*/[!.]*.mp4"))
 
 
-async def collect_with(studio: Studio, **options: Any) -> list[Collected]:
-    """A sweep with a studio that is open."""
+async def collect_with(session: Session, **options: Any) -> list[CollectedJob]:
+    """A sweep with a session that is open."""
 
     @asynccontextmanager
-    async def same(entry: Entry) -> AsyncIterator[Studio]:
-        yield studio
+    async def same(job: Job) -> AsyncIterator[Session]:
+        yield session
 
-    return await collect(studio.ledger, same, **options)
+    return await collect(session.ledger, same, **options)
 
 
 def as_project(wanted: Project | Shot) -> Project:

@@ -1,4 +1,4 @@
-"""Emulators of every kind, and workshops on them."""
+"""Emulators of every kind, and harnesses on them."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ import pytest
 
 from prefect_video.emulator import Emulator, EmulatorSettings
 from tests.support.postgres import postgres_server, postgres_url
-from tests.support.recovery import Workshop
+from tests.support.recovery import RecoveryHarness
 
 __all__ = ["postgres_server", "postgres_url"]
 
 SLOW: Final[Mapping[str, Any]] = {"speed": 0.01, "hint": False}
 """For an emulator that is at work until the test lets it end with `change_speed`, however slow the machine is."""
 
-OpenWorkshop = Callable[..., Workshop]
+OpenHarness = Callable[..., RecoveryHarness]
 
 
 @pytest.fixture
-def open_workshop(tmp_path: Path) -> Iterator[OpenWorkshop]:
-    """A factory: `open_workshop(echo_metadata=False)` for an emulator with these settings."""
+def open_harness(tmp_path: Path) -> Iterator[OpenHarness]:
+    """A factory: `open_harness(echo_metadata=False)` for an emulator with these settings."""
     with ExitStack() as stack:
 
-        def open_with(ledger_url: str | None = None, **settings: Any) -> Workshop:
+        def open_with(ledger_url: str | None = None, **settings: Any) -> RecoveryHarness:
             values = {"port": 0, "speed": 500, "render": "plate", **settings}
             emulator = stack.enter_context(Emulator(EmulatorSettings(**values)))
-            return Workshop(emulator, tmp_path, ledger_url or f"sqlite:///{tmp_path / 'ledger.db'}")
+            return RecoveryHarness(emulator, tmp_path, ledger_url or f"sqlite:///{tmp_path / 'ledger.db'}")
 
         yield open_with
 
 
 @pytest.fixture
-def workshop(open_workshop: OpenWorkshop) -> Workshop:
+def harness(open_harness: OpenHarness) -> RecoveryHarness:
     """The usual one, on SQLite."""
-    return open_workshop()
+    return open_harness()

@@ -16,19 +16,19 @@ from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session.session import Observer, Studio
-from prefect_video.session.settings import StudioSettings
+from prefect_video.session.session import Observer, Session
+from prefect_video.session.settings import Settings
 from prefect_video.storage import open_store
 
 QUICK = HttpSettings(backoff_seconds=0.01, backoff_limit_seconds=0.02, attempts=1, submit_timeout_seconds=2)
 
 
 @dataclass
-class House:
+class RoutingHarness:
     """Two accounts on one ledger and one store."""
 
-    dear: Studio
-    cheap: Studio
+    dear: Session
+    cheap: Session
     at_dear: Emulator
     at_cheap: Emulator
 
@@ -40,11 +40,11 @@ class House:
 
     @property
     def billed(self) -> tuple[int, int]:
-        return self.at_dear.books()["billed"], self.at_cheap.books()["billed"]
+        return self.at_dear.usage()["billed"], self.at_cheap.usage()["billed"]
 
     @property
     def accepted(self) -> tuple[int, int]:
-        return self.at_dear.books()["accepted"], self.at_cheap.books()["accepted"]
+        return self.at_dear.usage()["accepted"], self.at_cheap.usage()["accepted"]
 
 
 def opened(name: str, emulator: Emulator, prices: Mapping[int, Decimal], **changes: Any) -> SoraProvider:
@@ -52,21 +52,21 @@ def opened(name: str, emulator: Emulator, prices: Mapping[int, Decimal], **chang
         api_key=emulator.key, endpoint=emulator.endpoint, plan="emulator", name=name, settings=QUICK
     )
     provider.capabilities = replace(
-        provider.capabilities, usd_per_second=prices, work_seconds_per_second=(0.0, 0.1), **changes
+        provider.capabilities, usd_per_second=prices, seconds_per_video_second=(0.0, 0.1), **changes
     )
     return provider
 
 
 @asynccontextmanager
-async def open_house(folder: Path, at_dear: Emulator, at_cheap: Emulator) -> AsyncIterator[House]:
+async def open_routing(folder: Path, at_dear: Emulator, at_cheap: Emulator) -> AsyncIterator[RoutingHarness]:
     """Opens both accounts, as a process does."""
-    settings = StudioSettings.from_environment(
+    settings = Settings.from_environment(
         spool=folder / "spool", settle_seconds=0.2, on_open="fail", breaker_failures=1, breaker_seconds=60
     )
 
-    async def studio(provider: SoraProvider) -> Studio:
+    async def session(provider: SoraProvider) -> Session:
         store = (folder / "videos").as_uri()
-        return Studio(
+        return Session(
             provider=provider,
             ledger=await Ledger.open(str(folder / "ledger.db")),
             store=open_store(store),
@@ -77,8 +77,8 @@ async def open_house(folder: Path, at_dear: Emulator, at_cheap: Emulator) -> Asy
 
     dear = opened("dear", at_dear, {1: Decimal("0.50")})
     cheap = opened("cheap", at_cheap, {1: Decimal("0.10")}, sizes={"480p": 5})
-    async with await studio(dear) as first, await studio(cheap) as second:
-        yield House(first, second, at_dear, at_cheap)
+    async with await session(dear) as first, await session(cheap) as second:
+        yield RoutingHarness(first, second, at_dear, at_cheap)
 
 
 def project(*shots: dict[str, Any], **given: Any) -> Project:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prefect_video.emulator import Emulator, EmulatorSettings
-from tests.support.routing import House, open_house
+from tests.support.routing import RoutingHarness, open_routing
 
 
 @pytest.fixture
@@ -20,6 +20,6 @@ def emulators() -> Iterator[tuple[Emulator, Emulator]]:
 
 
 @pytest.fixture
-async def house(tmp_path: Path, emulators: tuple[Emulator, Emulator]) -> AsyncIterator[House]:
-    async with open_house(tmp_path, *emulators) as opened:
+async def routing(tmp_path: Path, emulators: tuple[Emulator, Emulator]) -> AsyncIterator[RoutingHarness]:
+    async with open_routing(tmp_path, *emulators) as opened:
         yield opened

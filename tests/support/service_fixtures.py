@@ -16,12 +16,12 @@ from fastapi import FastAPI
 
 from prefect_video._tls import trusted_certificates
 from prefect_video.emulator import Emulator, EmulatorSettings
-from prefect_video.ledger import Entry, ReceivedEvent
-from prefect_video.polling.poller import Watcher
+from prefect_video.ledger import Job, ReceivedEvent
+from prefect_video.polling.poller import Poller
 from prefect_video.polling.schedule import PollSchedule
 from prefect_video.service import ServiceSettings, create_app
-from prefect_video.session.refs import StudioRef, open_session
-from prefect_video.session.session import Studio
+from prefect_video.session.refs import SessionRef, open_session
+from prefect_video.session.session import Session
 from tests.support.ledger_fixtures import ledger, other, sqlite_url, url
 from tests.support.postgres import postgres_server, postgres_url
 
@@ -37,10 +37,10 @@ class Service:
     url: str
     app: FastAPI
     client: httpx.AsyncClient
-    announced: list[tuple[Entry, ReceivedEvent]]
+    announced: list[tuple[Job, ReceivedEvent]]
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def announcements(self, number: int) -> list[tuple[Entry, ReceivedEvent]]:
+    async def announcements(self, number: int) -> list[tuple[Job, ReceivedEvent]]:
         """Waits for so many."""
         async with asyncio.timeout(20):
             while len(self.announced) < number:
@@ -61,11 +61,11 @@ async def serving(port_socket: socket.socket | None = None, **given: object) -> 
     """The service on a port of its own, in this event loop."""
     listening = port_socket or socket.create_server(("127.0.0.1", 0))
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    announced: list[tuple[Entry, ReceivedEvent]] = []
+    announced: list[tuple[Job, ReceivedEvent]] = []
     news = asyncio.Event()
 
-    def announce(entry: Entry, event: ReceivedEvent) -> None:
-        announced.append((entry, event))
+    def announce(job: Job, event: ReceivedEvent) -> None:
+        announced.append((job, event))
         news.set()
 
     settings = ServiceSettings.from_environment(**{"api_token": TOKEN, "retry_seconds": 0.02, "attempts": 4, **given})
@@ -108,12 +108,12 @@ def environment(provider: Emulator, tmp_path: Path, sqlite_url: str, monkeypatch
     return tmp_path
 
 
-async def open_studio(webhook_url: str | None = None, *, grace_seconds: float = 3.0) -> Studio:
-    """A studio of the environment, told where the service is and how long to trust in its news."""
-    studio = await open_session(StudioRef.of())
-    studio.watcher = Watcher(
-        studio.provider, schedule=PollSchedule(grace_seconds=grace_seconds), pause=studio.breaker.pause_seconds
+async def open_environment_session(webhook_url: str | None = None, *, grace_seconds: float = 3.0) -> Session:
+    """A session of the environment, told where the service is and how long to trust in its news."""
+    session = await open_session(SessionRef.from_names())
+    session.poller = Poller(
+        session.provider, schedule=PollSchedule(grace_seconds=grace_seconds), pause=session.breaker.open_for_seconds
     )
     if webhook_url:
-        studio.settings = studio.settings.model_copy(update={"webhook_url": webhook_url})
-    return studio
+        session.settings = session.settings.model_copy(update={"webhook_url": webhook_url})
+    return session

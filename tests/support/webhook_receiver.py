@@ -25,7 +25,7 @@ class Received:
 
 
 @dataclass
-class Receiver:
+class WebhookReceiver:
     """A server on loopback; answers with ``statuses`` in turn, then 200."""
 
     statuses: list[int] = field(default_factory=list)

@@ -9,19 +9,19 @@ from typing import Final
 from benchmarks.torture_worker import Kill, Order, work
 from benchmarks.workers import KILLED, End, Worker
 from prefect_video.shots import Project
-from tests.support.recovery import Workshop
+from tests.support.recovery import RecoveryHarness
 
 __all__ = ["KILLED", "end", "race", "start"]
 
 _HESITANT: Final = {"PREFECT_VIDEO_DOWNLOADS_AT_ONCE": "1", "PREFECT_VIDEO_MAX_IN_FLIGHT": "2"}
 
 
-def start(workshop: Workshop, project: Project | None, kill: Kill | None = None) -> Worker:
+def start(harness: RecoveryHarness, project: Project | None, kill: Kill | None = None) -> Worker:
     """Starts a worker; it collects when there is no project."""
     order = Order(
-        endpoint=workshop.emulator.endpoint,
-        ledger=workshop.ledger_url,
-        folder=workshop.folder,
+        endpoint=harness.emulator.endpoint,
+        ledger=harness.ledger_url,
+        folder=harness.folder,
         project=project,
         kill=kill,
         settle_seconds=0.5,
@@ -38,7 +38,7 @@ def end(worker: Worker) -> End:
         worker.close()
 
 
-async def race(workshop: Workshop, projects: Sequence[Project]) -> list[End]:
+async def race(harness: RecoveryHarness, projects: Sequence[Project]) -> list[End]:
     """Runs workers side by side."""
-    workers = [start(workshop, project) for project in projects]
+    workers = [start(harness, project) for project in projects]
     return list(await asyncio.gather(*(asyncio.to_thread(end, worker) for worker in workers)))

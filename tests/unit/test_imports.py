@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
 from prefect_video.service.settings import ServiceSettings
-from prefect_video.session.settings import StudioSettings
+from prefect_video.session.settings import Settings
 from tests.unit.test_layout import FOLDERS, ROOT
 
 Graph = dict[str, set[str]]
@@ -131,7 +131,7 @@ def test_importing_reads_no_setting() -> None:
     modules = [name for name in read_sources() if not name.endswith(("__main__", "migrations.env"))]
     settings = [
         f"{kind.model_config.get('env_prefix', '')}{name}".upper()
-        for kind in (StudioSettings, ServiceSettings)
+        for kind in (Settings, ServiceSettings)
         for name in kind.model_fields
     ]
     assert "PREFECT_VIDEO_TTL_SECONDS" in settings

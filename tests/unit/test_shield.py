@@ -7,7 +7,7 @@ import asyncio
 import anyio
 import pytest
 
-from prefect_video._shield import to_its_end
+from prefect_video._shield import shielded
 from prefect_video.errors import LedgerError
 
 
@@ -18,9 +18,9 @@ async def test_its_result_and_its_error_are_handed_on() -> None:
             raise error
         return "done"
 
-    assert await to_its_end(work(None)) == "done"
+    assert await shielded(work(None)) == "done"
     with pytest.raises(LedgerError, match="busy"):
-        await to_its_end(work(LedgerError("busy")))
+        await shielded(work(LedgerError("busy")))
 
 
 @pytest.mark.parametrize("error", [None, LedgerError("busy")])
@@ -34,7 +34,7 @@ async def test_cancelled_again_and_again_it_is_waited_for(error: Exception | Non
         if error:
             raise error
 
-    waiting = asyncio.create_task(to_its_end(work()))
+    waiting = asyncio.create_task(shielded(work()))
     for _ in range(4):
         await asyncio.sleep(0)
         waiting.cancel()
@@ -56,6 +56,6 @@ async def test_a_cancel_scope_does_not_cut_it_off() -> None:
             scope.cancel()
             await asyncio.sleep(0)
         finally:
-            await to_its_end(work())
+            await shielded(work())
     assert scope.cancelled_caught
     assert ended

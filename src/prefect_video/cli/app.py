@@ -24,11 +24,11 @@ from prefect_video.cli.output import (
     TERMINATED,
     Interrupted,
     error_object,
+    print_status,
     report_object,
-    say,
     status_of,
 )
-from prefect_video.cli.prefect_startup import PrefectUnavailable, quiet_libraries
+from prefect_video.cli.prefect_startup import PrefectUnavailable, configure_logging
 from prefect_video.errors import VideoError
 
 _HELP = """Prompts in, stored videos out: every generation is paid once, checked and kept.
@@ -47,7 +47,7 @@ _COMMANDS: Final = {
         "run": ("making:run", "Make every shot of a project."),
         "shot": ("making:shot", "Make one video from a prompt."),
     },
-    "Books": {
+    "UsageCounters": {
         "jobs": ("books:jobs", "Every generation: asked, paid, stored or failed."),
         "spend": ("books:spend", "What was spent and is reserved."),
         "review": ("reviewing:review", "Refused prompts; allow one."),
@@ -101,9 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     enable_crash_trace()
     tokens = list(sys.argv[1:] if arguments is None else arguments)
-    quiet_libraries()
+    configure_logging()
     try:
-        with _heeding_sigterm():
+        with _terminate_gracefully():
             status = build_app(summaries=not _names_command(tokens))(
                 tokens, exit_on_error=False, print_error=False, result_action="return_value"
             )
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _heeding_sigterm() -> Iterator[None]:
+def _terminate_gracefully() -> Iterator[None]:
     """Ends a command in good order on SIGTERM, unless whoever runs it has said what that does."""
     in_charge = threading.current_thread() is threading.main_thread()
     if not in_charge or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -159,5 +159,5 @@ def _fail(tokens: Sequence[str], text: str, status: int) -> int:
     if "--json" in tokens:
         as_report = bool(tokens) and tokens[0] in REPORT_COMMANDS
         print(json.dumps(report_object(None, text) if as_report else error_object(text)))
-    say(text, error=True)
+    print_status(text, error=True)
     return status

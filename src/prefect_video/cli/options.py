@@ -9,8 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_video.ledger.urls import URL_VARIABLE, default_ledger_url, parse_location
-from prefect_video.session.refs import StudioRef, names_ledger_block
+from prefect_video.ledger.urls import URL_VARIABLE, default_ledger_url, parse_database_url
+from prefect_video.session.refs import SessionRef, names_ledger_block
 from prefect_video.shots import Project
 
 JsonFlag = Annotated[
@@ -71,7 +71,7 @@ InFlightOption = Annotated[
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class StudioOptions:
+class SessionOptions:
     """With what videos are made."""
 
     provider: ProviderOption = None
@@ -88,23 +88,23 @@ class StudioOptions:
         """
         if names_ledger_block(self.ledger):
             return self.ledger
-        return parse_location(self.ledger or default_ledger_url()).command_option
+        return parse_database_url(self.ledger or default_ledger_url()).command_option
 
-    def ref(self) -> StudioRef:
-        """The names of what makes up the studio.
+    def ref(self) -> SessionRef:
+        """The names of what makes up the session.
 
         Raises:
             InvalidInput: A number is out of range.
         """
-        return StudioRef.of(self.provider, self.store, ledger_name(self.ledger), self.max_in_flight)
+        return SessionRef.from_names(self.provider, self.store, ledger_name(self.ledger), self.max_in_flight)
 
-    def refs(self, project: Project) -> list[StudioRef]:
-        """The names of every studio that a project needs, the one that makes its shots first.
+    def refs(self, project: Project) -> list[SessionRef]:
+        """The names of every session that a project needs, the one that makes its shots first.
 
         Raises:
             InvalidInput: A number is out of range, or `auto` has no accounts to choose from.
         """
-        return StudioRef.all_of(project, self.provider, self.store, ledger_name(self.ledger), self.max_in_flight)
+        return SessionRef.for_project(project, self.provider, self.store, ledger_name(self.ledger), self.max_in_flight)
 
 
 def ledger_name(given: str | None) -> str | None:
@@ -124,5 +124,5 @@ def ledger_name(given: str | None) -> str | None:
 
 def _is_environments_own(url: str) -> bool:
     """Check if a URL without a password, as messages show it, is that of the environment but for its password."""
-    given, own = parse_location(url), parse_location(default_ledger_url())
+    given, own = parse_database_url(url), parse_database_url(default_ledger_url())
     return given.url.password is None and given.command_option == own.command_option

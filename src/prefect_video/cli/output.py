@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from prefect_video.errors import BudgetExceeded, InvalidInput
@@ -55,19 +55,19 @@ def interrupted_text(ledger: str | None = None) -> str:
     return INTERRUPTED_TEXT.format(command=command_line("collect", "--wait", ledger=ledger))
 
 
-def out() -> Console:
+def stdout() -> Console:
     """Where answers go; wide enough for whole lines when nobody looks at it."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
 
 
-def err() -> Console:
+def stderr() -> Console:
     """Where everything else goes."""
     return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _PIPE_COLUMNS)
 
 
-def say(text: str, *, error: bool = False) -> None:
+def print_status(text: str, *, error: bool = False) -> None:
     """Tells the user something on stderr."""
-    console = err()
+    console = stderr()
     if error:
         console.print("[bold red]error:[/] ", end="")
     console.print(text, markup=False, soft_wrap=True)
@@ -111,9 +111,9 @@ def table(*columns: str, title: str | None = None, right: tuple[str, ...] = ()) 
     return made
 
 
-def safe(value: object) -> str:
+def escape(value: object) -> str:
     """A value as text that rich prints as it is."""
-    return escape(str(value))
+    return escape_markup(str(value))
 
 
 def usd(amount: Decimal | None) -> str:
@@ -121,7 +121,7 @@ def usd(amount: Decimal | None) -> str:
     return "?" if amount is None else f"${amount:.2f}"
 
 
-def place(uri: str) -> str:
+def display_path(uri: str) -> str:
     """A URI for people: a path relative to here where it lies below."""
     if not uri.startswith("file://"):
         return uri
@@ -132,7 +132,7 @@ def place(uri: str) -> str:
         return str(path)
 
 
-def age(moment: datetime) -> str:
+def relative_time(moment: datetime) -> str:
     """How long ago something was, such as `5 min`."""
     seconds = max(0.0, (datetime.now(UTC) - moment).total_seconds())
     for unit, span in (("d", 86_400), ("h", 3_600), ("min", 60)):

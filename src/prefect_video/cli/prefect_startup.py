@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
-from prefect_video.cli.output import one_line, say
+from prefect_video.cli.output import one_line, print_status
 
 STARTUP_SETTINGS: Final = {
     # In an empty home the embedded server migrates its database first; Prefect itself gives up after 20 s.
@@ -37,7 +37,7 @@ class PrefectUnavailable(Exception):
     """Prefect's API cannot be used; the message says what to do."""
 
 
-def quiet_libraries() -> None:
+def configure_logging() -> None:
     """Shows this package's warnings, one line each, and of the libraries below only what is worse."""
     handler = _WarningLines()
     handler.setLevel(logging.WARNING)
@@ -51,7 +51,7 @@ def quiet_libraries() -> None:
 
 
 @cache
-def connect() -> None:
+def ensure_api() -> None:
     """Imports Prefect and makes sure, once, that its API answers; starts the embedded server where none is configured.
 
     Raises:
@@ -69,9 +69,9 @@ def connect() -> None:
     setup_logging()
     url = PREFECT_API_URL.value()
     if url:
-        say(f"using the Prefect API at {url}")
+        print_status(f"using the Prefect API at {url}")
     else:
-        say("starting Prefect's embedded server (the first time takes up to half a minute) …")
+        print_status("starting Prefect's embedded server (the first time takes up to half a minute) …")
     if chosen_level:
         _away_from_interrupts(lambda: asyncio.run(_ask(url)))
         return

@@ -15,10 +15,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from prefect_video.cli.output import err, safe, table, usd
-from prefect_video.ledger import Entry
+from prefect_video.cli.output import escape, stderr, table, usd
+from prefect_video.ledger import Job
 from prefect_video.pipeline.plan import Plan
-from prefect_video.session.refs import observing
+from prefect_video.session.refs import observe
 from prefect_video.session.session import SessionEvent
 
 ROWS_LIMIT: Final = 20
@@ -60,27 +60,27 @@ class _Line:
 
 
 @dataclass
-class Board:
-    """Where every shot of a run stands; an observer of studios."""
+class ProgressTable:
+    """Where every shot of a run stands; an observer of sessions."""
 
     lines: dict[str, _Line] = field(default_factory=dict)
     on_change: Callable[[str, _Line], None] | None = None
 
     @classmethod
-    def of(cls, plan: Plan) -> Board:
+    def for_project(cls, plan: Plan) -> ProgressTable:
         """A board with the shots of a plan; what is cached is over already."""
         return cls({shot.id: _Line("cached" if shot.action == "cached" else "waiting") for shot in plan.shots})
 
-    def __call__(self, moment: SessionEvent, entry: Entry) -> None:
+    def __call__(self, moment: SessionEvent, job: Job) -> None:
         """Takes note of a step of a row."""
         state = _WORDS.get(moment)
         if state is None:
             return
-        name = entry.shot.id if entry.take == 1 else f"{entry.shot.id}@{entry.take}"
+        name = job.shot.id if job.take == 1 else f"{job.shot.id}@{job.take}"
         line = self.lines.setdefault(name, _Line())
         changed = line.state != state
         line.state = state
-        line.cost_usd = entry.cost_usd
+        line.cost_usd = job.cost_usd
         line.began = line.began or time.monotonic()
         line.ended = time.monotonic() if state in _OVER else None
         if changed and self.on_change:
@@ -96,7 +96,7 @@ class Board:
         for name, line in shown.items():
             elapsed = line.elapsed_seconds
             made.add_row(
-                safe(name),
+                escape(name),
                 _state(line),
                 f"{elapsed:.0f} s" if elapsed is not None else "",
                 usd(line.cost_usd) if line.cost_usd is not None else "",
@@ -109,10 +109,10 @@ class Board:
 
 
 @contextmanager
-def showing(board: Board, *, quiet: bool) -> Iterator[None]:
+def showing(board: ProgressTable, *, quiet: bool) -> Iterator[None]:
     """Shows a board on stderr for as long as the context lasts."""
-    with observing(board):
-        console = err()
+    with observe(board):
+        console = stderr()
         if quiet:
             yield
         elif console.is_terminal:

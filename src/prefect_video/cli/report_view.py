@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from prefect_video.cli.output import DONE, FAILED, OVER_BUDGET, out, place, safe, say, table, usd
+from prefect_video.cli.output import DONE, FAILED, OVER_BUDGET, display_path, escape, print_status, stdout, table, usd
 from prefect_video.ledger import command_line
 from prefect_video.pipeline.reports import ProjectReport, ShotStatus
 
@@ -44,11 +44,11 @@ def show_report(
         _show_table(report)
     for shot in report.shots:
         if shot.degraded:
-            say(f"{shot.id}: made otherwise than wanted: {shot.degraded}")
+            print_status(f"{shot.id}: made otherwise than wanted: {shot.degraded}")
         if shot.repair:
-            say(f"{shot.id}: {shot.repair}")
+            print_status(f"{shot.id}: {shot.repair}")
     for failed in report.failures:
-        say(f"{failed.id}: {failed.status.replace('_', ' ')}: {failed.error}")
+        print_status(f"{failed.id}: {failed.status.replace('_', ' ')}: {failed.error}")
     if not quiet:
         _show_totals(report, ledger, to_stderr)
 
@@ -59,14 +59,14 @@ def _show_table(report: ProjectReport) -> None:
     for one in shown:
         state = "[green]cached[/]" if one.cached else "[green]stored[/]"
         made.add_row(
-            safe(one.id),
+            escape(one.id),
             state if one.status == "stored" else _WITHOUT_VIDEO[one.status],
             f"{one.asset.duration_seconds:.1f} s" if one.asset else "",
             usd(one.cost_usd),
-            safe(place(one.uri)) if one.uri else "",
+            escape(display_path(one.uri)) if one.uri else "",
         )
     if shown:
-        out().print(made)
+        stdout().print(made)
 
 
 def _show_totals(report: ProjectReport, ledger: str | None, to_stderr: bool) -> None:
@@ -81,6 +81,6 @@ def _show_totals(report: ProjectReport, ledger: str | None, to_stderr: bool) -> 
         fetch = command_line("collect", "--wait", ledger=ledger)
         text += f"; {in_flight} in flight: {fetch} fetches them"
     if to_stderr:
-        say(text)
+        print_status(text)
     else:
-        out().print(text, markup=False, soft_wrap=True)
+        stdout().print(text, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Opening studios and ledgers by name; Prefect is started only where a name stands for a block."""
+"""Opening sessions and ledgers by name; Prefect is started only where a name stands for a block."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
-from prefect_video.cli.prefect_startup import connect
+from prefect_video.cli.prefect_startup import ensure_api
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import Entry, Ledger, command_line
-from prefect_video.session.refs import StudioRef, names_ledger_block, open_session
+from prefect_video.ledger import Job, Ledger, command_line
+from prefect_video.session.refs import SessionRef, names_ledger_block, open_session
 from prefect_video.session.refs import open_ledger as open_named_ledger
-from prefect_video.session.session import Studio
+from prefect_video.session.session import Session
 
 _T = TypeVar("_T")
 
@@ -25,29 +25,29 @@ def run_async(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 @asynccontextmanager
-async def open_studio(ref: StudioRef) -> AsyncIterator[Studio]:
-    """The studio of a reference.
+async def use_session(ref: SessionRef) -> AsyncIterator[Session]:
+    """The session of a reference.
 
     Raises:
         InvalidInput: A name is not known, or a variable or block is missing.
         LedgerError: The ledger cannot be used.
     """
-    if not ref.names_blocks:
-        async with await open_session(ref) as studio:
-            yield studio
+    if not ref.uses_blocks:
+        async with await open_session(ref) as session:
+            yield session
         return
-    await asyncio.to_thread(connect)
-    from prefect_video.tasks import open_studio as open_with_blocks
+    await asyncio.to_thread(ensure_api)
+    from prefect_video.tasks import use_session as use_session_with_blocks
 
-    async with open_with_blocks(ref) as studio:
-        yield studio
+    async with use_session_with_blocks(ref) as session:
+        yield session
 
 
 @asynccontextmanager
-async def open_studios(refs: Sequence[StudioRef]) -> AsyncIterator[list[Studio]]:
-    """The studios of several references, in their order; see `open_studio`."""
+async def use_sessions(refs: Sequence[SessionRef]) -> AsyncIterator[list[Session]]:
+    """The sessions of several references, in their order; see `use_session`."""
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(open_studio(ref)) for ref in refs]
+        yield [await stack.enter_async_context(use_session(ref)) for ref in refs]
 
 
 @asynccontextmanager
@@ -62,14 +62,14 @@ async def open_ledger(name: str | None) -> AsyncIterator[Ledger]:
         async with await open_named_ledger(name) as ledger:
             yield ledger
         return
-    await asyncio.to_thread(connect)
+    await asyncio.to_thread(ensure_api)
     from prefect_video.tasks.sessions import open_ledger as open_block
 
     async with open_block(name) as ledger:
         yield ledger
 
 
-async def find_entry(ledger: Ledger, text: str) -> Entry:
+async def find_job(ledger: Ledger, text: str) -> Job:
     """A row by its id, by the first characters of it, or by the provider's id of its generation.
 
     Raises:
@@ -77,10 +77,10 @@ async def find_entry(ledger: Ledger, text: str) -> Entry:
     """
     if found := await ledger.get_many([text]):
         return found[0]
-    everything = await ledger.entries(limit=None)
-    matches = [entry for entry in everything if text in (entry.generation_id, entry.id)]
+    everything = await ledger.jobs(limit=None)
+    matches = [job for job in everything if text in (job.generation_id, job.id)]
     if not matches and len(text) >= SHORTEST_ID:
-        matches = [entry for entry in everything if entry.id.startswith(text)]
+        matches = [job for job in everything if job.id.startswith(text)]
     if len(matches) == 1:
         return matches[0]
     if matches:

@@ -13,8 +13,8 @@ from typing import Final
 import httpx
 
 from prefect_video.downloads.partial_file import Version
-from prefect_video.downloads.url_safety import CheckedLink, LinkPolicy, redact, resolve
-from prefect_video.errors import BrokenDownload, LinkExpired, LinkRefused
+from prefect_video.downloads.url_safety import CheckedLink, LinkPolicy, check_url, redact
+from prefect_video.errors import IncompleteDownload, LinkExpired, UnsafeUrl
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 # S3 and its likes answer 400 or 403 to a link whose time has run out; others 401, 404 or 410.
@@ -27,7 +27,7 @@ _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 
 
 @asynccontextmanager
-async def follow(
+async def open_following_redirects(
     client: httpx.AsyncClient,
     url: str,
     policy: LinkPolicy,
@@ -50,13 +50,13 @@ async def follow(
         secret_origin: Scheme, host and port.
 
     Raises:
-        LinkRefused: The link or a redirect may not be followed.
-        BrokenDownload: A host does not resolve, or a redirect leads nowhere.
+        UnsafeUrl: The link or a redirect may not be followed.
+        IncompleteDownload: A host does not resolve, or a redirect leads nowhere.
         httpx.TransportError: The connection broke.
     """
     target: str | httpx.URL = url
     for _ in range(policy.max_redirects + 1):
-        link = await resolve(target, policy, trust_env=client.trust_env)
+        link = await check_url(target, policy, trust_env=client.trust_env)
         secret = secret_headers if link.origin == secret_origin else {}
         request = client.build_request(
             "GET",
@@ -83,30 +83,30 @@ async def follow(
                 return
         finally:
             await response.aclose()
-    raise LinkRefused(f"{redact(url)} refused: more than {policy.max_redirects} redirects")
+    raise UnsafeUrl(f"{redact(url)} refused: more than {policy.max_redirects} redirects")
 
 
-def check_answer(response: httpx.Response, where: str) -> None:
+def raise_for_response(response: httpx.Response, where: str) -> None:
     """Lets only a video pass: 200 or 206, unencoded, of a type that a video may have.
 
     Raises:
         LinkExpired: The link has died.
-        BrokenDownload: Anything else.
+        IncompleteDownload: Anything else.
     """
     status = response.status_code
     if status in _EXPIRED:
         raise LinkExpired(f"{where}: the link has died (HTTP {status}); retrieve the generation for a fresh one")
     if status not in (200, 206):
-        broken = BrokenDownload(f"{where}: answered HTTP {status} instead of a video")
+        broken = IncompleteDownload(f"{where}: answered HTTP {status} instead of a video")
         broken.retryable = status in _PASSING
         broken.retry_after = _retry_after(response)
         raise broken
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind.startswith(_NOT_VIDEO):
-        raise BrokenDownload(f"{where}: answered {kind} instead of a video")
+        raise IncompleteDownload(f"{where}: answered {kind} instead of a video")
     coding = response.headers.get("Content-Encoding", "").strip().lower()
     if coding not in ("", "identity"):
-        raise BrokenDownload(f"{where}: the body is {coding}-encoded although that was declined")
+        raise IncompleteDownload(f"{where}: the body is {coding}-encoded although that was declined")
 
 
 def version_of(response: httpx.Response) -> Version:
@@ -154,16 +154,16 @@ async def _link_in_words(response: httpx.Response) -> str | None:
 def _next_target(link: CheckedLink, response: httpx.Response) -> httpx.URL:
     location = response.headers.get("Location")
     if not location:
-        raise BrokenDownload(f"{redact(link.url)}: answered a redirect that leads nowhere")
+        raise IncompleteDownload(f"{redact(link.url)}: answered a redirect that leads nowhere")
     try:
         return link.url.join(location)
     except (httpx.InvalidURL, ValueError):
         raise _unreadable_redirect(link) from None
 
 
-def _unreadable_redirect(link: CheckedLink) -> LinkRefused:
+def _unreadable_redirect(link: CheckedLink) -> UnsafeUrl:
     """To be raised without its cause, which quotes the target."""
-    return LinkRefused(f"{redact(link.url)} refused: it redirects to something that is no readable URL")
+    return UnsafeUrl(f"{redact(link.url)} refused: it redirects to something that is no readable URL")
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from prefect_video.errors import NotPlayable
+from prefect_video.errors import InvalidVideo
 from prefect_video.shots import Shot
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def probe(path: Path) -> Media:
     """Reads what a file holds and makes sure that all of it is there.
 
     Raises:
-        NotPlayable: It is not a video, is cut short, or cannot be decoded.
+        InvalidVideo: It is not a video, is cut short, or cannot be decoded.
         OSError: The file cannot be read.
     """
     _check_whole(path)
@@ -68,10 +68,10 @@ def probe(path: Path) -> Media:
         # An edit list hides packets from the default reading; they are in the file all the same.
         counted = _count(path, decode=False, ignore_editlist=True)
     if counted.frames < max(declared, 1):
-        raise NotPlayable(f"{path.name}: cut short, {counted.frames} of {declared} pictures are there")
+        raise InvalidVideo(f"{path.name}: cut short, {counted.frames} of {declared} pictures are there")
     seconds = seconds or counted.seconds
     if seconds <= 0:
-        raise NotPlayable(f"{path.name}: its length cannot be told")
+        raise InvalidVideo(f"{path.name}: its length cannot be told")
     width, height = _shown_size(first)
     return Media(seconds, width, height, counted.frames, codec, fps=counted.frames / seconds)
 
@@ -82,15 +82,15 @@ def check_media(media: Media, shot: Shot) -> None:
     A shot that asks for a number of frames is as long as these last (see `Shot.length_seconds`).
 
     Raises:
-        NotPlayable: It is not what was asked for; the message says what was asked and what came.
+        InvalidVideo: It is not what was asked for; the message says what was asked and what came.
     """
     asked = shot.length_seconds
     tolerance = max(DURATION_TOLERANCE_SECONDS, DURATION_TOLERANCE_SHARE * asked)
     if abs(media.duration_seconds - asked) > tolerance:
-        raise NotPlayable(f"shot {shot.id!r}: asked for {asked:g} s, the video lasts {media.duration_seconds:.2f} s")
+        raise InvalidVideo(f"shot {shot.id!r}: asked for {asked:g} s, the video lasts {media.duration_seconds:.2f} s")
     width, height = shot.frame_size
     if not (_is_near(media.width, width) and _is_near(media.height, height)):
-        raise NotPlayable(
+        raise InvalidVideo(
             f"shot {shot.id!r}: asked for {width}x{height} pixels, the video has {media.width}x{media.height}"
         )
 
@@ -103,7 +103,7 @@ def thumbnail(path: Path, out: Path, *, width: int = 480) -> None:
     """Writes a JPEG of the picture at a third of the video, at most `width` pixels wide.
 
     Raises:
-        NotPlayable: No picture can be decoded.
+        InvalidVideo: No picture can be decoded.
         OSError: A file cannot be read or written.
     """
     with _open(path) as container:
@@ -129,7 +129,7 @@ def _check_whole(path: Path) -> None:
     """
     size = path.stat().st_size
     if size == 0:
-        raise NotPlayable(f"{path.name}: the file is empty")
+        raise InvalidVideo(f"{path.name}: the file is empty")
     with path.open("rb") as file:
         head = file.read(16)
         if head[4:8] != b"ftyp":
@@ -139,17 +139,17 @@ def _check_whole(path: Path) -> None:
             file.seek(position)
             head = file.read(16)
             if len(head) < 8:
-                raise NotPlayable(f"{path.name}: cut short at byte {size}, inside a box header")
+                raise InvalidVideo(f"{path.name}: cut short at byte {size}, inside a box header")
             (length,) = struct.unpack(">I", head[:4])
             if length == 1 and len(head) == 16:
                 (length,) = struct.unpack(">Q", head[8:])
             if length == 0:
                 return
             if length < 8:
-                raise NotPlayable(f"{path.name}: not a readable MP4, box of {length} bytes at {position}")
+                raise InvalidVideo(f"{path.name}: not a readable MP4, box of {length} bytes at {position}")
             position += length
     if position > size:
-        raise NotPlayable(f"{path.name}: cut short, {size} of at least {position} bytes are there")
+        raise InvalidVideo(f"{path.name}: cut short, {size} of at least {position} bytes are there")
 
 
 def _open(path: Path, *, ignore_editlist: bool = False) -> InputContainer:
@@ -162,7 +162,7 @@ def _open(path: Path, *, ignore_editlist: bool = False) -> InputContainer:
         # Several of PyAV's errors are OSErrors as well; a file that cannot be opened at all stays one.
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
-        raise NotPlayable(f"{path.name}: not a readable video ({_reason(error)})") from error
+        raise InvalidVideo(f"{path.name}: not a readable video ({_reason(error)})") from error
 
 
 def _picture(container: InputContainer, path: Path) -> VideoStream:
@@ -173,9 +173,9 @@ def _picture(container: InputContainer, path: Path) -> VideoStream:
             continue
         # Against its type, PyAV gives a track of an unknown codec no context.
         if getattr(stream, "codec_context", None) is None:
-            raise NotPlayable(f"{path.name}: the codec of its video track is not known")
+            raise InvalidVideo(f"{path.name}: the codec of its video track is not known")
         return stream
-    raise NotPlayable(f"{path.name}: has no video track")
+    raise InvalidVideo(f"{path.name}: has no video track")
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
@@ -185,8 +185,8 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
         for frame in container.decode(stream):
             return frame
     except (av.FFmpegError, ValueError, AttributeError) as error:
-        raise NotPlayable(f"{path.name}: no picture can be decoded ({_reason(error)})") from error
-    raise NotPlayable(f"{path.name}: no picture can be decoded")
+        raise InvalidVideo(f"{path.name}: no picture can be decoded ({_reason(error)})") from error
+    raise InvalidVideo(f"{path.name}: no picture can be decoded")
 
 
 def _frame_at(container: InputContainer, stream: VideoStream, share: float, path: Path) -> VideoFrame:
@@ -204,7 +204,7 @@ def _frame_at(container: InputContainer, stream: VideoStream, share: float, path
                 break
     except (av.FFmpegError, ValueError, AttributeError) as error:
         if last is None:
-            raise NotPlayable(f"{path.name}: no picture can be decoded ({_reason(error)})") from error
+            raise InvalidVideo(f"{path.name}: no picture can be decoded ({_reason(error)})") from error
     return last if last is not None else _first_frame_of(path)
 
 
@@ -232,7 +232,7 @@ def _count(path: Path, *, decode: bool, ignore_editlist: bool = False) -> _Count
                     starts = min(starts, at)
                     ends = max(ends, at + (float(unit.duration * base) if unit.duration else frame_seconds))
         except (av.FFmpegError, ValueError, AttributeError) as error:
-            raise NotPlayable(f"{path.name}: damaged after {frames} pictures ({_reason(error)})") from error
+            raise InvalidVideo(f"{path.name}: damaged after {frames} pictures ({_reason(error)})") from error
     return _Counted(frames, max(0.0, ends - starts) if frames else 0.0)
 
 

@@ -18,7 +18,7 @@ from typing import IO, Final
 
 from filelock import lock_descriptor
 
-from prefect_video.errors import BrokenDownload, StoreError
+from prefect_video.errors import IncompleteDownload, StoreError
 
 _REHASH_BYTES: Final = 2**20
 
@@ -42,7 +42,7 @@ class Version:
         """Whether a later answer can be told to be of the same version."""
         return self.etag is not None or self.total is not None
 
-    def differs(self, other: Version) -> bool:
+    def conflicts_with(self, other: Version) -> bool:
         """Whether both say the same thing differently."""
         pairs = (
             (self.etag, other.etag),
@@ -52,14 +52,14 @@ class Version:
         return any(mine is not None and theirs is not None and mine != theirs for mine, theirs in pairs)
 
 
-class Spool:
+class PartialFile:
     """One download's file. Blocking: use it through `run_in_thread`, one call after another.
 
     The file belongs to the call that uses it: nothing else, closing included, may come before that has ended.
 
     Raises:
         StoreError: The disk is full, read-only or not ours to write; the message names path and reason.
-        BrokenDownload: Another download is writing the same file.
+        IncompleteDownload: Another download is writing the same file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -87,7 +87,7 @@ class Spool:
         except OSError as error:
             self.close()
             raise self._unusable(error) from error
-        except BrokenDownload:
+        except IncompleteDownload:
             self.close()
             raise
 
@@ -102,7 +102,7 @@ class Spool:
             raise self._unusable(error) from error
         return True
 
-    def reserve(self, wanted: int) -> None:
+    def check_free_space(self, wanted: int) -> None:
         """Refuses a download that cannot fit on the disk, before its first byte."""
         free = shutil.disk_usage(self.path.parent).free
         if wanted > free:
@@ -122,7 +122,7 @@ class Spool:
         except OSError as error:
             raise self._unusable(error) from error
 
-    def restart(self, version: Version) -> None:
+    def truncate(self, version: Version) -> None:
         """Forgets all bytes: what follows is the beginning of the given version."""
         file = self._opened
         try:
@@ -132,7 +132,7 @@ class Spool:
             raise self._unusable(error) from error
         self._digest, self.size, self.version = hashlib.sha256(), 0, version
 
-    def finish(self) -> None:
+    def commit(self) -> None:
         """Makes the part durable and gives it its name."""
         file = self._opened
         try:
@@ -157,7 +157,7 @@ class Spool:
     def _claim(self) -> None:
         # By descriptor: `FileLock` would truncate the very file that is to be continued.
         if not lock_descriptor(self._opened.fileno(), blocking=False):
-            raise BrokenDownload(f"another download is writing {self._part}; wait for it to end")
+            raise IncompleteDownload(f"another download is writing {self._part}; wait for it to end")
 
     def _read_notes(self) -> Version:
         try:

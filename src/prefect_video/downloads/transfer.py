@@ -15,11 +15,11 @@ import tenacity
 
 from prefect_video._shield import run_in_thread
 from prefect_video.downloads.client import DEFAULT_SETTINGS, DownloadSettings, open_download_client
-from prefect_video.downloads.http_responses import check_answer, first_byte, follow, version_of
+from prefect_video.downloads.http_responses import first_byte, open_following_redirects, raise_for_response, version_of
 from prefect_video.downloads.media import Media
-from prefect_video.downloads.partial_file import Spool, Version
+from prefect_video.downloads.partial_file import PartialFile, Version
 from prefect_video.downloads.url_safety import LinkPolicy, origin, redact
-from prefect_video.errors import BrokenDownload, DownloadError, LinkExpired, LinkRefused
+from prefect_video.errors import DownloadError, IncompleteDownload, LinkExpired, UnsafeUrl
 from prefect_video.retry_policy import is_retryable, retrying
 
 __all__ = [
@@ -103,15 +103,15 @@ async def download(
         settings: How patient to be.
 
     Raises:
-        LinkRefused: The link, or a redirect, may not be fetched, or the video is too large.
+        UnsafeUrl: The link, or a redirect, may not be fetched, or the video is too large.
         LinkExpired: The link has died, and fresh ones too.
-        BrokenDownload: No whole video came in the tries allowed.
+        IncompleteDownload: No whole video came in the tries allowed.
         StoreError: The spool file cannot be written.
     """
     limit = min(policy.max_bytes, policy.max_bytes if max_bytes is None else max_bytes)
     transfer = _Transfer(
         source,
-        Spool(spool),
+        PartialFile(spool),
         client,
         policy,
         expected_bytes=expected_bytes,
@@ -129,7 +129,7 @@ class _Transfer:
     def __init__(
         self,
         source: VideoSource,
-        spool: Spool,
+        spool: PartialFile,
         client: httpx.AsyncClient,
         policy: LinkPolicy,
         *,
@@ -152,9 +152,9 @@ class _Transfer:
         self._refreshes = 0
         self._link_died = False
         self._from_start = False
-        self._fruitless = 0
-        self._furthest = 0
-        self._away_since: float | None = None
+        self._attempts_without_progress = 0
+        self._max_bytes = 0
+        self._unreachable_since: float | None = None
 
     async def run(self) -> Downloaded:
         spool = self._spool
@@ -164,9 +164,9 @@ class _Transfer:
             await run_in_thread(spool.path.unlink, missing_ok=True)
         try:
             await run_in_thread(spool.open)
-            self._furthest = spool.size
+            self._max_bytes = spool.size
             await self._retrying()(self._try)
-            await run_in_thread(spool.finish)
+            await run_in_thread(spool.commit)
         finally:
             # No thread uses the file any more: each of its uses was waited for.
             spool.close()
@@ -177,25 +177,25 @@ class _Transfer:
         return retrying(
             self._settings.backoff_seconds,
             self._settings.backoff_limit_seconds,
-            stop=lambda _: self._is_spent(),
+            stop=lambda _: self._attempts_exhausted(),
             retry=self._worth_a_try,
-            attempts=lambda: self._fruitless,
-            before_sleep=self._tell,
+            attempts=lambda: self._attempts_without_progress,
+            before_sleep=self._log_retry,
         )
 
-    def _is_spent(self) -> bool:
-        if self._fruitless < self._settings.tries:
+    def _attempts_exhausted(self) -> bool:
+        if self._attempts_without_progress < self._settings.tries:
             return False
-        away_since = self._away_since
+        away_since = self._unreachable_since
         return away_since is None or time.monotonic() - away_since >= self._settings.outage_seconds
 
     def _worth_a_try(self, error: BaseException) -> bool:
         if isinstance(error, LinkExpired):
             return self._refresh is not None and self._refreshes < self._settings.refreshes
         patience = self._settings.retry_after_limit_seconds
-        return isinstance(error, BrokenDownload) and is_retryable(error) and (error.retry_after or 0.0) <= patience
+        return isinstance(error, IncompleteDownload) and is_retryable(error) and (error.retry_after or 0.0) <= patience
 
-    def _tell(self, state: tenacity.RetryCallState) -> None:
+    def _log_retry(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         _log.info("download of %s goes on at byte %d: %s", self._spool.path.name, self._spool.size, error)
 
@@ -207,7 +207,7 @@ class _Transfer:
         except httpx.TransportError as error:
             self._count_try(away=isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)))
             reason = str(error) or type(error).__name__
-            raise BrokenDownload(f"{self._where}: broke off at byte {self._spool.size:,} ({reason})") from error
+            raise IncompleteDownload(f"{self._where}: broke off at byte {self._spool.size:,} ({reason})") from error
         except DownloadError as error:
             self._count_try()
             self._link_died = isinstance(error, LinkExpired)
@@ -219,11 +219,11 @@ class _Transfer:
 
     def _count_try(self, *, away: bool = False) -> None:
         """A try is fruitless unless it got well beyond where any earlier one had been."""
-        self._away_since = (self._away_since or time.monotonic()) if away else None
-        if self._spool.size >= self._furthest + _PROGRESS_BYTES:
-            self._fruitless = 0
-        self._furthest = max(self._furthest, self._spool.size)
-        self._fruitless += 1
+        self._unreachable_since = (self._unreachable_since or time.monotonic()) if away else None
+        if self._spool.size >= self._max_bytes + _PROGRESS_BYTES:
+            self._attempts_without_progress = 0
+        self._max_bytes = max(self._max_bytes, self._spool.size)
+        self._attempts_without_progress += 1
 
     async def _replace_dead_link(self) -> None:
         if self._link_died and self._refresh is not None:
@@ -240,14 +240,16 @@ class _Transfer:
             version = version_of(response)
             if response.status_code == 416 and offset:
                 return self._check_nothing_missing(version, offset)
-            check_answer(response, self._where)
-            if response.status_code == 206 and (first_byte(response) != offset or version.differs(spool.version)):
+            raise_for_response(response, self._where)
+            if response.status_code == 206 and (
+                first_byte(response) != offset or version.conflicts_with(spool.version)
+            ):
                 self._start_over("answered another part or version than was asked for")
             self._check_size(version.total)
             if version.total is not None:
-                await run_in_thread(spool.reserve, version.total - offset)
+                await run_in_thread(spool.check_free_space, version.total - offset)
             if response.status_code == 200:
-                await run_in_thread(spool.restart, version)
+                await run_in_thread(spool.truncate, version)
             await self._write(response)
 
     def _answer(self, offset: int) -> AbstractAsyncContextManager[httpx.Response]:
@@ -256,7 +258,7 @@ class _Transfer:
             headers["Range"] = f"bytes={offset}-"
             if validator := self._spool.version.etag or self._spool.version.last_modified:
                 headers["If-Range"] = validator
-        return follow(
+        return open_following_redirects(
             self._client,
             self._url,
             self._policy,
@@ -268,20 +270,20 @@ class _Transfer:
     def _check_nothing_missing(self, version: Version, offset: int) -> None:
         """416: either all is here already, or what is here is no piece of what is there."""
         total = version.total if version.total is not None else self._spool.version.total
-        if total != offset or version.differs(self._spool.version):
+        if total != offset or version.conflicts_with(self._spool.version):
             self._start_over(f"has no byte {offset:,}")
 
     def _start_over(self, reason: str) -> NoReturn:
         self._from_start = True
-        raise BrokenDownload(f"{self._where}: {reason}")
+        raise IncompleteDownload(f"{self._where}: {reason}")
 
     def _check_size(self, total: int | None) -> None:
         if total is None:
             return
         if total > self._limit:
-            raise LinkRefused(f"{self._where} refused: {total:,} bytes, at most {self._limit:,} are fetched")
+            raise UnsafeUrl(f"{self._where} refused: {total:,} bytes, at most {self._limit:,} are fetched")
         if self._expected is not None and total != self._expected:
-            raise BrokenDownload(f"{self._where}: offers {total:,} bytes, the provider promised {self._expected:,}")
+            raise IncompleteDownload(f"{self._where}: offers {total:,} bytes, the provider promised {self._expected:,}")
 
     async def _write(self, response: httpx.Response) -> None:
         pieces: list[bytes] = []
@@ -295,7 +297,7 @@ class _Transfer:
                     self._check_brand(pieces)
                     is_video = True
                 if self._spool.size + held > self._limit:
-                    raise LinkRefused(f"{self._where} refused: more than {self._limit:,} bytes")
+                    raise UnsafeUrl(f"{self._where} refused: more than {self._limit:,} bytes")
                 if held >= _BATCH_BYTES:
                     await self._flush(pieces)
                     pieces, held = [], 0
@@ -309,7 +311,7 @@ class _Transfer:
     def _check_brand(self, pieces: list[bytes]) -> None:
         """An MP4 says so in its first bytes; anything else is an error page under a wrong content type."""
         if b"".join(pieces)[4:_BRAND_BYTES] != b"ftyp":
-            raise BrokenDownload(f"{self._where}: the body is not an MP4")
+            raise IncompleteDownload(f"{self._where}: the body is not an MP4")
 
     async def _flush(self, pieces: list[bytes]) -> None:
         if pieces:
@@ -327,4 +329,4 @@ class _Transfer:
         if wanted is not None and size > wanted:
             self._start_over(f"sent {size:,} bytes instead of {wanted:,}")
         if size < (wanted or _BRAND_BYTES):
-            raise BrokenDownload(f"{self._where}: ended after {size:,} of {wanted or 'some'} bytes")
+            raise IncompleteDownload(f"{self._where}: ended after {size:,} of {wanted or 'some'} bytes")

@@ -18,7 +18,7 @@ from typing import Final
 
 import httpx
 
-from prefect_video.errors import BrokenDownload, LinkRefused
+from prefect_video.errors import IncompleteDownload, UnsafeUrl
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -36,7 +36,7 @@ _METADATA: Final = frozenset(
 )
 
 
-class Reach(StrEnum):
+class AddressKind(StrEnum):
     """From where an address can be reached; decides whether a link may lead to it."""
 
     GLOBAL = "public"
@@ -98,7 +98,7 @@ def origin(url: str | httpx.URL) -> tuple[str, str, int]:
     """Scheme, host and port, with the scheme's own port where none is written.
 
     Raises:
-        LinkRefused: It is no http(s) URL.
+        UnsafeUrl: It is no http(s) URL.
     """
     parsed = _parse(url)
     return parsed.scheme, parsed.raw_host.decode("ascii"), parsed.port or _DEFAULT_PORTS[parsed.scheme]
@@ -114,26 +114,26 @@ def redact(url: str | httpx.URL) -> str:
     return shown + ("?…" if parsed.query else "")
 
 
-def reach(address: _Address) -> Reach:
+def classify(address: _Address) -> AddressKind:
     """From where an address can be reached, by its registry."""
     if address in _METADATA:
-        return Reach.METADATA
+        return AddressKind.METADATA
     if isinstance(address, ipaddress.IPv6Address) and (inner := _embedded(address)) is not None:
-        return reach(inner)
+        return classify(inner)
     if any(address.version == network.version and address in network for network in _REFUSED_NETWORKS):
-        return Reach.SPECIAL
+        return AddressKind.SPECIAL
     if address.is_multicast or address.is_unspecified or getattr(address, "is_site_local", False):
-        return Reach.SPECIAL
+        return AddressKind.SPECIAL
     if address.is_loopback:
-        return Reach.LOOPBACK
+        return AddressKind.LOOPBACK
     if address.is_link_local:
-        return Reach.LINK_LOCAL
+        return AddressKind.LINK_LOCAL
     if address.is_reserved:
-        return Reach.SPECIAL
-    return Reach.GLOBAL if address.is_global else Reach.PRIVATE
+        return AddressKind.SPECIAL
+    return AddressKind.GLOBAL if address.is_global else AddressKind.PRIVATE
 
 
-async def resolve(url: str | httpx.URL, policy: LinkPolicy, *, trust_env: bool = True) -> CheckedLink:
+async def check_url(url: str | httpx.URL, policy: LinkPolicy, *, trust_env: bool = True) -> CheckedLink:
     """Checks a link and pins it to an address.
 
     Args:
@@ -143,8 +143,8 @@ async def resolve(url: str | httpx.URL, policy: LinkPolicy, *, trust_env: bool =
             names itself, so only links that spell out an address can be checked then.
 
     Raises:
-        LinkRefused: The link may not be fetched; the message names the host and the reason.
-        BrokenDownload: The host does not resolve at the moment.
+        UnsafeUrl: The link may not be fetched; the message names the host and the reason.
+        IncompleteDownload: The host does not resolve at the moment.
     """
     parsed = _parse(url)
     host = parsed.raw_host.decode("ascii")
@@ -154,9 +154,9 @@ async def resolve(url: str | httpx.URL, policy: LinkPolicy, *, trust_env: bool =
     addresses = _literal(host) if proxied else await _look_up(host, port)
     trusted = await _trusted(policy, addresses)
     for address in addresses:
-        kind = reach(address)
-        if kind is not Reach.GLOBAL and not _allowed(address, kind, trusted):
-            raise LinkRefused(
+        kind = classify(address)
+        if kind is not AddressKind.GLOBAL and not _allowed(address, kind, trusted):
+            raise UnsafeUrl(
                 f"link to {host} refused: it leads to {address}, a {kind} address, where the provider is not"
             )
     # Exceptions from proxying go by name, so where there are any proxies the name has to stay.
@@ -169,17 +169,17 @@ def _parse(url: str | httpx.URL) -> httpx.URL:
         netloc = parsed.netloc.decode("ascii")
     except (httpx.InvalidURL, TypeError, ValueError):
         # The cause quotes the link, so it must not be chained.
-        raise LinkRefused("link refused: it is not a readable URL") from None
+        raise UnsafeUrl("link refused: it is not a readable URL") from None
     if parsed.scheme not in _DEFAULT_PORTS:
-        raise LinkRefused(f"link to {parsed.host or 'no host'} refused: scheme {parsed.scheme!r} is not http or https")
+        raise UnsafeUrl(f"link to {parsed.host or 'no host'} refused: scheme {parsed.scheme!r} is not http or https")
     if not parsed.host or not netloc:
-        raise LinkRefused("link refused: it names no host")
+        raise UnsafeUrl("link refused: it names no host")
     if not _HOST.fullmatch(parsed.raw_host):
-        raise LinkRefused("link refused: its host is neither a name nor an address")
+        raise UnsafeUrl("link refused: its host is neither a name nor an address")
     if parsed.userinfo:
-        raise LinkRefused(f"link to {parsed.host} refused: it carries user info")
+        raise UnsafeUrl(f"link to {parsed.host} refused: it carries user info")
     if parsed.port is not None and not 0 < parsed.port < 2**16:
-        raise LinkRefused(f"link to {parsed.host} refused: there is no port {parsed.port}")
+        raise UnsafeUrl(f"link to {parsed.host} refused: there is no port {parsed.port}")
     return parsed
 
 
@@ -218,23 +218,23 @@ async def _look_up(host: str, port: int) -> list[_Address]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise BrokenDownload(f"host {host} of the link does not resolve: {error}") from error
+        raise IncompleteDownload(f"host {host} of the link does not resolve: {error}") from error
     # A zone index (fe80::1%eth0) is not part of what is checked.
-    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    addresses = [ipaddress.ip_address(str(job[4][0]).partition("%")[0]) for job in found]
     if not addresses:
-        raise BrokenDownload(f"host {host} of the link does not resolve to any address")
+        raise IncompleteDownload(f"host {host} of the link does not resolve to any address")
     # A host with one family only is common; its IPv4 address is the safer one to connect to.
     return sorted(dict.fromkeys(addresses), key=lambda address: address.version)
 
 
 async def _trusted(policy: LinkPolicy, addresses: list[_Address]) -> list[_Address]:
     """Addresses of the provider's endpoint; looked up only when a link leads to an address that is not public."""
-    if policy.trusted_host is None or all(reach(address) is Reach.GLOBAL for address in addresses):
+    if policy.trusted_host is None or all(classify(address) is AddressKind.GLOBAL for address in addresses):
         return []
     return await _look_up(policy.trusted_host.strip("[]"), 0)
 
 
-def _allowed(address: _Address, kind: Reach, trusted: list[_Address]) -> bool:
-    if kind in (Reach.LOOPBACK, Reach.PRIVATE):
-        return any(reach(own) is kind for own in trusted)
-    return kind in (Reach.LINK_LOCAL, Reach.METADATA) and address in trusted
+def _allowed(address: _Address, kind: AddressKind, trusted: list[_Address]) -> bool:
+    if kind in (AddressKind.LOOPBACK, AddressKind.PRIVATE):
+        return any(classify(own) is kind for own in trusted)
+    return kind in (AddressKind.LINK_LOCAL, AddressKind.METADATA) and address in trusted

@@ -16,7 +16,7 @@ from prefect_video._crash_trace import enable_crash_trace
 from prefect_video.emulator.faults.rules import load_faults
 from prefect_video.emulator.server import Addresses, serve
 from prefect_video.emulator.settings import EmulatorSettings
-from prefect_video.emulator.state_store import JournalError
+from prefect_video.emulator.state_store import StateStoreError
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> EmulatorSettings:
@@ -66,7 +66,7 @@ def main() -> int:
         return 2
     try:
         asyncio.run(serve(settings, ready=_announce))
-    except (OSError, JournalError) as error:
+    except (OSError, StateStoreError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -25,7 +25,7 @@ class Admin:
         """The ASGI application, to be mounted at PREFIX."""
         return Starlette(
             routes=[
-                route("/books", GET=self.books),
+                route("/books", GET=self.usage),
                 route("/faults", GET=self.faults, POST=self.add_faults, DELETE=self.clear_faults),
                 route("/speed", PUT=self.change_speed),
                 route("/reset", POST=self.reset),
@@ -33,7 +33,7 @@ class Admin:
             ]
         )
 
-    async def books(self, request: Request) -> Response:
+    async def usage(self, request: Request) -> Response:
         """``GET /_emulator/books``."""
         return JSONResponse(self._engine.books.report(self._engine.now_concurrency))
 

@@ -8,7 +8,7 @@ import hmac
 from prefect_video.emulator.settings import EmulatorSettings
 
 
-class Accounts:
+class ApiKeys:
     """The keys that are let in."""
 
     def __init__(self, settings: EmulatorSettings) -> None:

@@ -15,8 +15,8 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from prefect_video.emulator.engine import Engine
-from prefect_video.emulator.errors import Refusal
-from prefect_video.emulator.faults.injection import pass_gate
+from prefect_video.emulator.errors import ApiError
+from prefect_video.emulator.faults.injection import with_faults
 from prefect_video.emulator.faults.rules import FaultRule
 from prefect_video.emulator.generation import Generation
 from prefect_video.emulator.rendering.spec import Clip
@@ -61,7 +61,7 @@ class VideoResponse(Response):
         super().__init__()
         self._inner = inner
         self._engine = engine
-        self._prompt = generation.order.prompt
+        self._prompt = generation.request.prompt
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the inner response."""
@@ -89,7 +89,7 @@ class DownloadHost:
                 route("/videos/{name}.mp4", GET=self.video),
                 route("/thumbnails/{name}.jpg", GET=self.thumbnail),
             ],
-            exception_handlers={Refusal: _plain_refusal, HTTPException: _plain_error},
+            exception_handlers={ApiError: _plain_refusal, HTTPException: _plain_error},
         )
 
     async def video(self, request: Request) -> Response:
@@ -102,8 +102,8 @@ class DownloadHost:
             self._check_link(request, expired=rule is not None and rule.kind == "expired_link")
             return await serve_video(self._engine, generation, rule)
 
-        response = await pass_gate(
-            self._engine, "content", answer, prompt=generation.order.prompt, generation_id=generation.id
+        response = await with_faults(
+            self._engine, "content", answer, prompt=generation.request.prompt, generation_id=generation.id
         )
         return CountedResponse(response, self._count_bytes)
 
@@ -124,21 +124,21 @@ class DownloadHost:
         sent = "\n".join([str(request.url), *request.headers.values()])
         if "authorization" in request.headers or self._engine.accounts.appears_in(sent):
             self._engine.books.count("leaked_keys")
-            raise Refusal("invalid", "A download link needs no credentials; the request carries some")
+            raise ApiError("invalid", "A download link needs no credentials; the request carries some")
 
     def _generation(self, request: Request) -> Generation:
         generation = self._engine.find(request.path_params["name"])
         if generation is None or generation.status != "completed":
-            raise Refusal("not_found", "No such file")
+            raise ApiError("not_found", "No such file")
         return generation
 
     def _check_link(self, request: Request, *, expired: bool = False) -> None:
         query = request.query_params
         expires = self._signer.verify(request.url.path, query.get("expires", ""), query.get("sig", ""))
         if expires is None:
-            raise Refusal("invalid", "The link's signature does not match", status=403)
+            raise ApiError("invalid", "The link's signature does not match", status=403)
         if expired or time.time() >= expires:
-            raise Refusal("invalid", "The link has expired; retrieve the generation for a fresh one", status=403)
+            raise ApiError("invalid", "The link has expired; retrieve the generation for a fresh one", status=403)
 
 
 async def serve_video(engine: Engine, generation: Generation, rule: FaultRule | None) -> Response:
@@ -160,7 +160,7 @@ def _write_first_part(clip: Clip, fraction: float) -> Path:
 
 
 def _plain_refusal(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
+    assert isinstance(error, ApiError)
     headers = {} if error.retry_after is None else {"retry-after": f"{error.retry_after:g}"}
     return PlainTextResponse(f"{error.message}\n", error.status, headers)
 

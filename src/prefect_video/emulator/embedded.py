@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from prefect_video.emulator.settings import EmulatorSettings
-from prefect_video.emulator.state_store import JournalError
+from prefect_video.emulator.state_store import StateStoreError
 from prefect_video.emulator.threaded import Emulator
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.base import Account
@@ -69,7 +69,7 @@ def _start(speed: float, db: Path) -> Emulator:
     emulator = Emulator(settings)
     try:
         emulator.start()
-    except JournalError as error:
+    except StateStoreError as error:
         logger.info("the embedded emulator keeps its generations in memory: %s", error)
         emulator = Emulator(settings.model_copy(update={"db": None}))
         emulator.start()

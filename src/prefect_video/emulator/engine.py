@@ -12,18 +12,18 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
 
-from prefect_video.emulator.api_keys import Accounts
+from prefect_video.emulator.api_keys import ApiKeys
 from prefect_video.emulator.dialects.echo import echo_prompt
-from prefect_video.emulator.errors import Refusal
-from prefect_video.emulator.faults.rules import FaultBoard
-from prefect_video.emulator.generation import Failure, Generation, GenerationIndex, Order, Status, cost_usd
+from prefect_video.emulator.errors import ApiError
+from prefect_video.emulator.faults.rules import FaultRules
+from prefect_video.emulator.generation import Failure, Generation, GenerationIndex, GenerationRequest, Status, cost_usd
 from prefect_video.emulator.rendering.clips import ClipLibrary
 from prefect_video.emulator.rendering.spec import Clip
-from prefect_video.emulator.scheduler import Agenda
+from prefect_video.emulator.scheduler import Scheduler
 from prefect_video.emulator.settings import EmulatorSettings
-from prefect_video.emulator.state_store import Journal, JournalError
+from prefect_video.emulator.state_store import StateStore, StateStoreError
 from prefect_video.emulator.timing import QUEUED_SHARE, WorkDistribution
-from prefect_video.emulator.usage import Books
+from prefect_video.emulator.usage import UsageCounters
 
 logger = logging.getLogger("prefect_video.emulator")
 
@@ -47,22 +47,22 @@ class Engine:
         listeners: Called with a generation and its new status at every change.
     """
 
-    def __init__(self, settings: EmulatorSettings, journal: Journal, clips: ClipLibrary) -> None:
+    def __init__(self, settings: EmulatorSettings, journal: StateStore, clips: ClipLibrary) -> None:
         self.settings = settings
-        self.accounts = Accounts(settings)
-        self.books = Books()
-        self.faults = FaultBoard(settings.faults)
+        self.accounts = ApiKeys(settings)
+        self.books = UsageCounters()
+        self.faults = FaultRules(settings.faults)
         self.closing = asyncio.Event()
         self.idle = asyncio.Event()
         self.idle.set()
         self.listeners: list[Listener] = []
         self._journal = journal
         self._clips = clips
-        self._times = WorkDistribution.parse(settings.times)
+        self._times = WorkDistribution.parse(settings.work_durations)
         self._index = GenerationIndex()
         self._accepted = 0
         self._changed: dict[str, Generation] = {}
-        self._agenda = Agenda(self._advance)
+        self._agenda = Scheduler(self._advance)
         self._renders: set[asyncio.Task[None]] = set()
         self._writing = asyncio.Lock()
 
@@ -71,13 +71,13 @@ class Engine:
         async for _ in self._agenda:
             try:
                 await self.commit()
-            except JournalError as error:
+            except StateStoreError as error:
                 logger.error("%s; tried again with the next change", error)
 
     async def load(self) -> None:
         """Take up what the journal holds; generations under way go on as if time had not stopped."""
         generations, lines = await self._journal.load()
-        self.books = Books(lines)
+        self.books = UsageCounters(lines)
         self._accepted = len(generations)
         for generation in generations:
             self._index.add(generation)
@@ -89,7 +89,7 @@ class Engine:
         """Return when every change made so far is durable; concurrent callers share one transaction.
 
         Raises:
-            JournalError: They could not be written; they stay pending.
+            StateStoreError: They could not be written; they stay pending.
         """
         async with self._writing:
             if not self._changed and not self.books.changed:
@@ -131,7 +131,7 @@ class Engine:
 
     def echo_prompt(self, generation: Generation) -> str | None:
         """Return the prompt of a generation as this provider tells it."""
-        return echo_prompt(generation.order.prompt, self.settings.echo_prompt)
+        return echo_prompt(generation.request.prompt, self.settings.echo_prompt)
 
     def told_time(self, seconds: float) -> float:
         """Return a time by the clock that generations are timed by."""
@@ -153,7 +153,7 @@ class Engine:
         self,
         account: str,
         dialect: str,
-        order: Order,
+        order: GenerationRequest,
         *,
         fail_at_once: bool = False,
         queueing: bool = False,
@@ -177,7 +177,7 @@ class Engine:
             Refusal: The prompt is against policy, or the account's quota or capacity is used up.
         """
         if not (queueing or moderated_later) and self._breaks_policy(order):
-            raise Refusal("policy", "Prompt violates content policy")
+            raise ApiError("policy", "Prompt violates content policy")
         self._check_quota(account)
         if not queueing:
             self._check_capacity(account)
@@ -187,11 +187,11 @@ class Engine:
             id=f"{id_prefix}{self._next_id()}",
             dialect=dialect,
             account=account,
-            order=order,
+            request=order,
             created=now,
             starts_at=now + work * QUEUED_SHARE,
             ends_at=now + work,
-            doomed=verdict is not None or FAILING_PROMPT in order.prompt or self._breaks_policy(order),
+            will_fail=verdict is not None or FAILING_PROMPT in order.prompt or self._breaks_policy(order),
             verdict=verdict,
         )
         self._index.add(generation)
@@ -199,9 +199,9 @@ class Engine:
         self._changed[generation.id] = generation
         key = self.accounts.label(account)
         self.books.count("accepted", prompt=order.prompt, key=key)
-        self.books.raise_peak(self.now_concurrency)
-        self.books.raise_peak(self._index.count_unfinished(account), key=key)
-        self._tell(generation)
+        self.books.record_peak(self.now_concurrency)
+        self.books.record_peak(self._index.count_unfinished(account), key=key)
+        self._notify(generation)
         if fail_at_once:
             self._fail(generation, Failure(code="internal_failure", message="Internal generation failure"))
         else:
@@ -216,7 +216,7 @@ class Engine:
         """
         generation = self._index.get(generation_id)
         if generation is None or generation.account != account or generation.deleted:
-            raise Refusal("not_found", f"No generation with id {generation_id!r} exists under this key")
+            raise ApiError("not_found", f"No generation with id {generation_id!r} exists under this key")
         return generation
 
     def find(self, generation_id: str) -> Generation | None:
@@ -238,12 +238,12 @@ class Engine:
         if generation.status == "cancelled":
             return generation
         if generation.is_finished:
-            raise Refusal(
+            raise ApiError(
                 "conflict",
                 f"Generation {generation_id} is already {generation.status}; it cannot be cancelled",
             )
         if generation.progress(time.time()) > CANCELLABLE_SHARE:
-            raise Refusal(
+            raise ApiError(
                 "conflict",
                 f"Generation {generation_id} is more than 50 % done; it can no longer be cancelled",
             )
@@ -277,9 +277,9 @@ class Engine:
 
     async def clip(self, generation: Generation) -> Clip:
         """The rendered video of a generation."""
-        return await self._clips.get(generation.order)
+        return await self._clips.get(generation.request)
 
-    def _breaks_policy(self, order: Order) -> bool:
+    def _breaks_policy(self, order: GenerationRequest) -> bool:
         folded = order.prompt.casefold()
         return any(word.casefold() in folded for word in self.settings.forbidden)
 
@@ -290,7 +290,7 @@ class Engine:
         start, end = month_of(now)
         this_month = takewhile(lambda g: g.created >= start.timestamp(), self._index.newest_first(account))
         if sum(1 for _ in this_month) >= self.settings.monthly_quota:
-            raise Refusal(
+            raise ApiError(
                 "quota",
                 f"Monthly quota of {self.settings.monthly_quota} generations used up; it renews on {end:%Y-%m-%d}",
                 retry_after=math.ceil((end - now).total_seconds()),
@@ -303,7 +303,7 @@ class Engine:
         wait = self.settings.retry_after_seconds
         if wait is None:
             wait = max(1, math.ceil(min((g.ends_at for g in occupying), default=0.0) - time.time()))
-        raise Refusal("capacity", f"Maximum concurrent generations reached ({capacity})", retry_after=wait)
+        raise ApiError("capacity", f"Maximum concurrent generations reached ({capacity})", retry_after=wait)
 
     def _next_id(self) -> str:
         self._accepted += 1
@@ -316,29 +316,29 @@ class Engine:
             self._work_on(generation)
 
     def _advance(self, generation_id: str) -> None:
-        """Take the step that is due; entries that a step or a change of speed has made stale are passed over."""
+        """Take the step that is due; jobs that a step or a change of speed has made stale are passed over."""
         generation = self._index.get(generation_id)
         if generation is None or generation.is_finished or generation.next_step_at > time.time():
             return
         if generation.status == "queued":
             generation.status = "processing"
             self._changed[generation.id] = generation
-            self._tell(generation)
+            self._notify(generation)
             self._work_on(generation)
-        elif generation.doomed:
+        elif generation.will_fail:
             if generation.verdict is not None:
                 self._bill(generation)
-            self._fail(generation, generation.verdict or self._verdict(generation.order))
+            self._fail(generation, generation.verdict or self._verdict(generation.request))
         elif generation.file_size is not None:
             self._complete(generation)
 
-    def _verdict(self, order: Order) -> Failure:
+    def _verdict(self, order: GenerationRequest) -> Failure:
         if self._breaks_policy(order):
             return Failure(code="content_policy_violation", message="Prompt violates content policy")
         return Failure(code="generation_failed", message="The model gave up on this prompt")
 
     def _work_on(self, generation: Generation) -> None:
-        if generation.doomed:
+        if generation.will_fail:
             self._agenda.add(generation.ends_at, generation.id)
             return
         task = asyncio.create_task(self._render(generation))
@@ -347,7 +347,7 @@ class Engine:
 
     async def _render(self, generation: Generation) -> None:
         try:
-            clip = await self._clips.get(generation.order)
+            clip = await self._clips.get(generation.request)
         except Exception as error:  # noqa: BLE001 -- whatever goes wrong, the client must see an end
             if not self.closing.is_set() and not generation.is_finished:
                 logger.error("Clip of %s could not be rendered: %r", generation.id, error)
@@ -362,9 +362,9 @@ class Engine:
         self._finish(generation, "completed")
 
     def _bill(self, generation: Generation) -> None:
-        price = generation.order.price_usd
-        generation.cost = price if price is not None else cost_usd(generation.order.duration)
-        prompt, key = generation.order.prompt, self.accounts.label(generation.account)
+        price = generation.request.price_usd
+        generation.cost = price if price is not None else cost_usd(generation.request.duration)
+        prompt, key = generation.request.prompt, self.accounts.label(generation.account)
         self.books.count("billed", prompt=prompt, key=key)
         self.books.count("billed_usd", prompt=prompt, key=key, amount=generation.cost)
 
@@ -380,9 +380,9 @@ class Engine:
             self.idle.set()
         self._changed[generation.id] = generation
         self.books.count(status)
-        self._tell(generation)
+        self._notify(generation)
 
-    def _tell(self, generation: Generation) -> None:
+    def _notify(self, generation: Generation) -> None:
         logger.debug("Generation %s is %s", generation.id, generation.status)
         for listener in self.listeners:
             listener(generation, generation.status)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-Cause = Literal[
+ErrorKind = Literal[
     "invalid", "policy", "authentication", "not_found", "conflict", "capacity", "quota", "rate", "generation",
     "server", "unavailable",
 ]  # fmt: skip
 
-_STATUS: dict[Cause, int] = {
+_STATUS: dict[ErrorKind, int] = {
     "invalid": 400,
     "policy": 400,
     "authentication": 401,
@@ -24,7 +24,7 @@ _STATUS: dict[Cause, int] = {
 }
 
 
-class Refusal(Exception):
+class ApiError(Exception):
     """The request ends with an error answer.
 
     Attributes:
@@ -36,7 +36,7 @@ class Refusal(Exception):
 
     def __init__(
         self,
-        cause: Cause,
+        cause: ErrorKind,
         message: str,
         *,
         status: int | None = None,

@@ -32,7 +32,7 @@ def cost_usd(duration: int) -> Decimal:
     return (PRICE_PER_SECOND[tier] * duration).quantize(Decimal("0.01"))
 
 
-class Order(BaseModel):
+class GenerationRequest(BaseModel):
     """What a client asked for, after its dialect has checked it.
 
     Attributes:
@@ -96,11 +96,11 @@ class Generation(BaseModel):
     id: str
     dialect: str
     account: str
-    order: Order
+    request: GenerationRequest
     created: float
     starts_at: float
     ends_at: float
-    doomed: bool = False
+    will_fail: bool = False
     verdict: Failure | None = None
     deleted: bool = False
     status: Status = "queued"

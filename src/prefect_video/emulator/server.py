@@ -30,13 +30,13 @@ from prefect_video.emulator.faults.broken_responses import ReachableProtocol
 from prefect_video.emulator.rendering.clips import ClipLibrary
 from prefect_video.emulator.settings import EmulatorSettings
 from prefect_video.emulator.signed_urls import LinkSigner
-from prefect_video.emulator.state_store import Journal, MemoryJournal, SqliteJournal
-from prefect_video.emulator.webhook_sender import Courier, Speaker
+from prefect_video.emulator.state_store import MemoryStateStore, SqliteStateStore, StateStore
+from prefect_video.emulator.webhook_sender import WebhookFormatter, WebhookSender
 
 BACKLOG = 2048
 
 
-class Dialect(Speaker, Protocol):
+class Dialect(WebhookFormatter, Protocol):
     """Routes over the engine, and the words of its webhooks."""
 
     def app(self) -> Starlette:
@@ -75,7 +75,7 @@ async def serve(settings: EmulatorSettings, ready: Callable[[Addresses], None] |
 
     Raises:
         OSError: A port cannot be bound; the message names it.
-        JournalError: The ``db`` file cannot be used.
+        StateStoreError: The ``db`` file cannot be used.
     """
     stop = asyncio.Event()
     async with running(settings) as emulator:
@@ -91,7 +91,7 @@ async def running(settings: EmulatorSettings) -> AsyncIterator[Running]:
 
     Raises:
         OSError: A port cannot be bound; the message names it.
-        JournalError: The ``db`` file cannot be used.
+        StateStoreError: The ``db`` file cannot be used.
     """
     async with contextlib.AsyncExitStack() as stack:
         api_socket = stack.enter_context(_bind(settings.host, settings.port))
@@ -106,12 +106,12 @@ async def running(settings: EmulatorSettings) -> AsyncIterator[Running]:
             replicate.DIALECT: (replicate.PREFIX, replicate.ReplicateDialect(engine, signer)),
             **openai.dialects(engine, signer),
         }
-        courier = Courier(engine, {name: dialect for name, (_, dialect) in dialects.items()})
+        courier = WebhookSender(engine, {name: dialect for name, (_, dialect) in dialects.items()})
         stack.push_async_callback(courier.close)
         await engine.load()
         mounts = [Mount(prefix, dialect.app()) for prefix, dialect in dialects.values()]
         routes = [*mounts, Mount(admin.PREFIX, admin.Admin(engine).app())]
-        api = Starlette(routes=routes, exception_handlers={HTTPException: _nowhere})
+        api = Starlette(routes=routes, exception_handlers={HTTPException: _unknown_path})
         downloads = DownloadHost(engine, signer).app()
         await _start_servers(stack, [(api, api_socket), (downloads, cdn_socket)])
         stack.push_async_callback(engine.close)
@@ -120,7 +120,7 @@ async def running(settings: EmulatorSettings) -> AsyncIterator[Running]:
         yield Running(Addresses(url=url, endpoint=url + sora.PREFIX, cdn=signer.base), engine)
 
 
-def _nowhere(request: Request, error: Exception) -> Response:
+def _unknown_path(request: Request, error: Exception) -> Response:
     """No dialect has such a path; no line break can stand in the path of a mounted one either."""
     assert isinstance(error, HTTPException)
     told = {"message": str(error.detail), "type": "invalid_request_error", "param": None, "code": None}
@@ -129,11 +129,11 @@ def _nowhere(request: Request, error: Exception) -> Response:
 
 async def _start_engine(settings: EmulatorSettings, stack: contextlib.AsyncExitStack) -> Engine:
     """The engine with its journal and clips; with ``db`` the clips lie beside it and outlive the process."""
-    journal: Journal
+    journal: StateStore
     if settings.db is not None:
-        journal, folder = SqliteJournal(settings.db), settings.db.with_name(f"{settings.db.name}.clips")
+        journal, folder = SqliteStateStore(settings.db), settings.db.with_name(f"{settings.db.name}.clips")
     else:
-        journal, folder = MemoryJournal(), Path(_passing_clips().name)
+        journal, folder = MemoryStateStore(), Path(_passing_clips().name)
     stack.push_async_callback(journal.close)
     clips = ClipLibrary(settings, folder)
     stack.push_async_callback(clips.close)

@@ -35,11 +35,11 @@ _SAVE_LINE = (
 )
 
 
-class JournalError(Exception):
+class StateStoreError(Exception):
     """The journal cannot be read or written."""
 
 
-class Journal(Protocol):
+class StateStore(Protocol):
     """Writes down what changed."""
 
     async def load(self) -> tuple[list[Generation], list[tuple[Line, Decimal]]]:
@@ -58,7 +58,7 @@ class Journal(Protocol):
         """Release what is held."""
 
 
-class MemoryJournal:
+class MemoryStateStore:
     """Keeps nothing: the engine's own memory is all there is."""
 
     async def load(self) -> tuple[list[Generation], list[tuple[Line, Decimal]]]:
@@ -78,7 +78,7 @@ class MemoryJournal:
         """Nothing to do."""
 
 
-class SqliteJournal:
+class SqliteStateStore:
     """A SQLite file, used from one thread of its own. Survives SIGKILL of the process (not a power cut).
 
     A write whose request is cancelled is made all the same, before anything that comes after it.
@@ -93,7 +93,7 @@ class SqliteJournal:
         """Open the file, creating it where missing, and read all of it.
 
         Raises:
-            JournalError: The file cannot be opened, is open elsewhere, or is no database of this kind.
+            StateStoreError: The file cannot be opened, is open elsewhere, or is no database of this kind.
         """
         return await self._in_thread(self._load)
 
@@ -101,7 +101,7 @@ class SqliteJournal:
         """Make these durable in one transaction.
 
         Raises:
-            JournalError: The file cannot be written.
+            StateStoreError: The file cannot be written.
         """
         rows = [(generation.id, generation.model_dump_json()) for generation in generations]
         counters = [(*line, str(value)) for line, value in lines]
@@ -124,9 +124,9 @@ class SqliteJournal:
             return await self._thread.run(work)
         except sqlite3.OperationalError as error:
             in_use = "; another emulator has it open" if "locked" in str(error) else ""
-            raise JournalError(f"Emulator database {self._path}: {error}{in_use}") from error
+            raise StateStoreError(f"Emulator database {self._path}: {error}{in_use}") from error
         except (sqlite3.Error, OSError, ValueError) as error:
-            raise JournalError(f"Emulator database {self._path}: {error}") from error
+            raise StateStoreError(f"Emulator database {self._path}: {error}") from error
 
     @property
     def _open(self) -> sqlite3.Connection:

@@ -53,7 +53,7 @@ class Emulator:
 
         Raises:
             OSError: A port cannot be bound.
-            JournalError: The ``db`` file cannot be used.
+            StateStoreError: The ``db`` file cannot be used.
             RuntimeError: It runs already.
         """
         if self._thread is not None:
@@ -103,7 +103,7 @@ class Emulator:
         """What signs the webhooks of that key."""
         return self.settings.webhook_secrets.get(self.key, self.settings.webhook_secret)
 
-    def books(self) -> dict[str, Any]:
+    def usage(self) -> dict[str, Any]:
         """What ``GET /_emulator/books`` answers."""
         engine = self._alive.engine
         return self._call(lambda: engine.books.report(engine.now_concurrency))
@@ -145,7 +145,7 @@ class Emulator:
         """Go on at another speed, with what is under way too."""
         self._call(lambda: self._alive.engine.change_speed(speed))
 
-    def settle(self, timeout_seconds: float = 60.0) -> None:
+    def wait_until_idle(self, timeout_seconds: float = 60.0) -> None:
         """Wait until no generation is under way.
 
         Raises:

@@ -22,7 +22,7 @@ class Line(NamedTuple):
     name: str
 
 
-class Books:
+class UsageCounters:
     """Counters that only grow, until a reset; ``changed`` names those not yet written down."""
 
     def __init__(self, lines: Iterable[tuple[Line, Decimal]] = ()) -> None:
@@ -37,7 +37,7 @@ class Books:
         if key is not None and name in (*PER_KEY, "billed_usd"):
             self._add(Line("key", key, name), amount)
 
-    def count_only(self, name: str, *, prompt: str | None = None, key: str | None = None) -> None:
+    def count_scoped(self, name: str, *, prompt: str | None = None, key: str | None = None) -> None:
         """Add to the counter of the prompt or key alone, where the total was counted before they were known."""
         if prompt is not None:
             self._add(Line("prompt", prompt, name), 1)
@@ -48,7 +48,7 @@ class Books:
         """Add one request of an operation."""
         self._add(Line("request", operation, "count"), 1)
 
-    def raise_peak(self, concurrency: int, *, key: str | None = None) -> None:
+    def record_peak(self, concurrency: int, *, key: str | None = None) -> None:
         """Remember the highest concurrency seen, of all accounts or of one."""
         line = Line("total", "", "peak_concurrency") if key is None else Line("key", key, "peak_concurrency")
         if concurrency > self._lines.get(line, Decimal(0)):
@@ -81,8 +81,8 @@ class Books:
         for line, value in self._lines.items():
             if line.scope != scope:
                 continue
-            entry = subjects.setdefault(line.subject, {**dict.fromkeys(names, 0), "billed_usd": "0.00"})
-            entry[line.name] = _usd(value) if line.name == "billed_usd" else int(value)
+            job = subjects.setdefault(line.subject, {**dict.fromkeys(names, 0), "billed_usd": "0.00"})
+            job[line.name] = _usd(value) if line.name == "billed_usd" else int(value)
         return subjects
 
     def _add(self, line: Line, amount: Decimal | int) -> None:

@@ -38,32 +38,32 @@ class Delivery:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Speaker(Protocol):
+class WebhookFormatter(Protocol):
     """Words a webhook in a dialect."""
 
     def delivery(self, generation: Generation, status: Status, event_id: str, timestamp: float) -> Delivery | None:
         """The signed webhook that tells of a status; None where the dialect keeps it to itself."""
 
 
-class Courier:
+class WebhookSender:
     """Tells each generation's ``webhook_url`` of every status, in the words of its dialect.
 
     Undelivered webhooks do not survive a restart, as with real providers: a client must be able to do without.
     """
 
-    def __init__(self, engine: Engine, speakers: Mapping[str, Speaker]) -> None:
+    def __init__(self, engine: Engine, speakers: Mapping[str, WebhookFormatter]) -> None:
         self._engine = engine
         self._speakers = speakers
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
         self._errands: set[asyncio.Task[None]] = set()
         self._client: httpx.AsyncClient | None = None
-        engine.listeners.append(self.tell)
+        engine.listeners.append(self.send)
 
-    def tell(self, generation: Generation, status: Status) -> None:
+    def send(self, generation: Generation, status: Status) -> None:
         """Send word of a new status, if the client wants to hear."""
-        if generation.order.webhook_url is None:
+        if generation.request.webhook_url is None:
             return
-        errand = asyncio.create_task(self._deliver(generation, status, generation.order.webhook_url))
+        errand = asyncio.create_task(self._deliver(generation, status, generation.request.webhook_url))
         self._errands.add(errand)
         errand.add_done_callback(self._errands.discard)
 
@@ -80,7 +80,7 @@ class Courier:
         delivery = speaker.delivery(generation, status, event_id, now)
         if delivery is None:
             return
-        rule = self._engine.faults.take("webhook", prompt=generation.order.prompt, generation_id=generation.id)
+        rule = self._engine.faults.match("webhook", prompt=generation.request.prompt, generation_id=generation.id)
         kind = rule.kind if rule is not None else None
         if kind == "drop":
             return

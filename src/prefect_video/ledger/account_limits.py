@@ -15,7 +15,7 @@ from sqlalchemy import and_, func, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from prefect_video.ledger.records import OCCUPYING, Entry, Standing, State
+from prefect_video.ledger.records import OCCUPYING, AccountStatus, Job, State
 from prefect_video.ledger.tables import accounts, generations
 from prefect_video.ledger.transitions import Transitions
 
@@ -25,7 +25,7 @@ AGEING_SECONDS: Final = 600.0
 """Whoever has waited this much longer than another makes up for one step of priority."""
 
 
-def rank(priority: int, since: float) -> float:
+def queue_rank(priority: int, since: float) -> float:
     """Where somebody stands in a queue: the lower, the sooner.
 
     Args:
@@ -35,28 +35,28 @@ def rank(priority: int, since: float) -> float:
     return since - priority * AGEING_SECONDS
 
 
-CREEP_SECONDS: Final = 30.0
+SLOT_RECOVERY_SECONDS: Final = 30.0
 """How long after a 429 one more slot is tried."""
 _ONE_429_SECONDS: Final = 5.0
 """429s that come within this time tell of one and the same limit."""
 _PROBE_SECONDS: Final = 120.0
 
 
-class Accounts(Transitions):
+class AccountLimits(Transitions):
     """What accounts can bear."""
 
-    async def take_slot(
+    async def acquire_slot(
         self,
-        entry_id: str,
+        job_id: str,
         *,
         slots: int | None,
         task_run_id: str | None = None,
         deadline_at: datetime | None = None,
-    ) -> Entry | None:
+    ) -> Job | None:
         """Begins a submit if the account has a slot for it, in one transaction; otherwise queues the row.
 
         Args:
-            entry_id: A reserved row of this process.
+            job_id: A reserved row of this process.
             slots: How many generations of the account may be unfinished at once; None for no limit but the one that
                 a 429 has left.
             task_run_id: The task run that sends it.
@@ -66,24 +66,24 @@ class Accounts(Transitions):
             The row, submitting; None when no slot is free: ask again soon.
 
         Raises:
-            IllegalTransition: The row is not reserved, or belongs to another process.
+            InvalidTransition: The row is not reserved, or belongs to another process.
         """
         async with self._database.writing() as connection:
-            entry = await self._locked(connection, entry_id)
-            if entry.state is State.RESERVED:
-                await self._one_at_a_time(connection, entry.account)
-                row = await self._account(connection, entry.account)
+            job = await self._locked(connection, job_id)
+            if job.state is State.RESERVED:
+                await self._one_at_a_time(connection, job.account)
+                row = await self._account(connection, job.account)
                 allowed = _allowed(row.slots, row.slots_at, slots, datetime.now(UTC))
-                if allowed is not None and not await self._is_free(connection, entry, allowed):
+                if allowed is not None and not await self._is_free(connection, job, allowed):
                     return None
-            return await self._begin(connection, entry, task_run_id=task_run_id, deadline_at=deadline_at)
+            return await self._begin(connection, job, task_run_id=task_run_id, deadline_at=deadline_at)
 
-    async def stop_waiting(self, entry_id: str) -> None:
+    async def leave_slot_queue(self, job_id: str) -> None:
         """Takes a row out of the queue for slots."""
         async with self._database.writing() as connection:
-            await connection.execute(update(generations).where(generations.c.id == entry_id).values(waiting_since=None))
+            await connection.execute(update(generations).where(generations.c.id == job_id).values(waiting_since=None))
 
-    async def throttle(self, account: str, *, slots: int | None = None) -> int:
+    async def reduce_slots(self, account: str, *, slots: int | None = None) -> int:
         """Halves an account's slots after a 429 and remembers it; they creep up again.
 
         Args:
@@ -107,7 +107,7 @@ class Accounts(Transitions):
         logger.warning("account %s: 429, down to %d at once", account, left)
         return left
 
-    async def record_trouble(self, account: str, *, threshold: int, open_seconds: float) -> Standing:
+    async def record_failure(self, account: str, *, threshold: int, open_seconds: float) -> AccountStatus:
         """Counts a trouble of the provider; opens the breaker when there were `threshold` in a row.
 
         Returns:
@@ -125,9 +125,9 @@ class Accounts(Transitions):
                 values |= {"open_until": now + timedelta(seconds=open_seconds), "probing_until": None}
                 logger.error("account %s: breaker open for %.0f s after %d failures", account, open_seconds, failures)
             await self._set(connection, account, **values)
-        return (await self.standing(account)).model_copy(update={"just_opened": opens})
+        return (await self.account_status(account)).model_copy(update={"just_opened": opens})
 
-    async def record_health(self, account: str, *, closes: bool = True) -> bool:
+    async def record_success(self, account: str, *, closes: bool = True) -> bool:
         """Notes that the provider is well: the breaker closes; whether it had been open.
 
         Args:
@@ -150,10 +150,10 @@ class Accounts(Transitions):
             await self._account(connection, account)
             await self._set(connection, account, quota_until=until)
 
-    async def probe(self, account: str) -> bool:
+    async def try_half_open(self, account: str) -> bool:
         """Whether a submit may pass the breaker: always when closed, for one process at a time when half open."""
         now = datetime.now(UTC)
-        if (await self.standing(account)).breaker == "closed":
+        if (await self.account_status(account)).breaker == "closed":
             return True
         half_open = and_(
             accounts.c.id == account,
@@ -166,12 +166,12 @@ class Accounts(Transitions):
             )
         return taken.rowcount == 1
 
-    async def end_probe(self, account: str) -> None:
+    async def end_half_open(self, account: str) -> None:
         """Lets another submit try in place of one that was admitted and then not sent."""
         async with self._database.writing() as connection:
             await self._set(connection, account, probing_until=None)
 
-    async def standing(self, account: str, *, slots: int | None = None) -> Standing:
+    async def account_status(self, account: str, *, slots: int | None = None) -> AccountStatus:
         """What an account can bear right now.
 
         Args:
@@ -183,9 +183,9 @@ class Accounts(Transitions):
             row = (await connection.execute(select(accounts).where(accounts.c.id == account))).one_or_none()
             occupied = await self._occupied(connection, account)
         if row is None:
-            return Standing(account=account, slots=slots, occupied=occupied)
+            return AccountStatus(account=account, slots=slots, occupied=occupied)
         opened = row.open_until is not None
-        return Standing(
+        return AccountStatus(
             account=account,
             slots=_allowed(row.slots, row.slots_at, slots, now),
             occupied=occupied,
@@ -195,31 +195,31 @@ class Accounts(Transitions):
             quota_until=row.quota_until if row.quota_until and row.quota_until > now else None,
         )
 
-    async def _is_free(self, connection: AsyncConnection, entry: Entry, slots: int) -> bool:
-        left = slots - await self._occupied(connection, entry.account)
-        if left > 0 and left > await self._ahead(connection, entry):
+    async def _is_free(self, connection: AsyncConnection, job: Job, slots: int) -> bool:
+        left = slots - await self._occupied(connection, job.account)
+        if left > 0 and left > await self._ahead(connection, job):
             return True
         await connection.execute(
             update(generations)
-            .where(generations.c.id == entry.id, generations.c.waiting_since.is_(None))
+            .where(generations.c.id == job.id, generations.c.waiting_since.is_(None))
             .values(waiting_since=datetime.now(UTC))
         )
         return False
 
-    async def _ahead(self, connection: AsyncConnection, entry: Entry) -> int:
+    async def _ahead(self, connection: AsyncConnection, job: Job) -> int:
         """How many rows that somebody alive is waiting with come before this one."""
         g = generations.c
         found = await connection.execute(
             select(g.id, g.owner, g.priority, g.waiting_since).where(
-                g.account == entry.account, g.state == State.RESERVED, g.waiting_since.is_not(None)
+                g.account == job.account, g.state == State.RESERVED, g.waiting_since.is_not(None)
             )
         )
-        places = [(rank(row.priority, row.waiting_since.timestamp()), row.id, row.owner) for row in found]
+        places = [(queue_rank(row.priority, row.waiting_since.timestamp()), row.id, row.owner) for row in found]
         # A row that does not wait yet comes after all of its priority that do.
-        new = rank(entry.priority, datetime.now(UTC).timestamp())
-        mine = next((place for place, row_id, _ in places if row_id == entry.id), new)
-        ahead = Counter(owner for place, row_id, owner in places if owner and (place, row_id) < (mine, entry.id))
-        alive = await self._owner.living(connection, ahead) | {self._owner.id} if ahead else set()
+        new = queue_rank(job.priority, datetime.now(UTC).timestamp())
+        mine = next((place for place, row_id, _ in places if row_id == job.id), new)
+        ahead = Counter(owner for place, row_id, owner in places if owner and (place, row_id) < (mine, job.id))
+        alive = await self._owner.alive(connection, ahead) | {self._owner.id} if ahead else set()
         return sum(count for owner, count in ahead.items() if owner in alive)
 
     async def _occupied(self, connection: AsyncConnection, account: str) -> int:
@@ -227,10 +227,10 @@ class Accounts(Transitions):
         g = generations.c
         now = datetime.now(UTC)
         unfinished = and_(g.account == account, g.state.in_(sorted(OCCUPYING)))
-        in_time = or_(g.deadline_at > now, and_(g.deadline_at.is_(None), g.attention.is_(None)))
+        in_time = or_(g.deadline_at > now, and_(g.deadline_at.is_(None), g.hold_reason.is_(None)))
         working = int((await connection.execute(select(func.count()).where(unfinished, in_time))).scalar_one())
         # Late ones go on at the provider. For as long again: those that never end would hold their slot for ever.
-        overdue = and_(unfinished, g.deadline_at <= now, g.sent_at.is_not(None), g.attention.is_(None))
+        overdue = and_(unfinished, g.deadline_at <= now, g.sent_at.is_not(None), g.hold_reason.is_(None))
         late = (await connection.execute(select(g.sent_at, g.deadline_at).where(overdue))).all()
         return working + sum(1 for sent_at, deadline_at in late if now - deadline_at < deadline_at - sent_at)
 
@@ -255,5 +255,5 @@ def _allowed(left: int | None, since: datetime | None, planned: int | None, now:
     """Slots after a 429, grown by one for each while that has passed, up to what is planned."""
     if left is None or since is None:
         return planned
-    grown = left + int((now - since).total_seconds() / CREEP_SECONDS)
+    grown = left + int((now - since).total_seconds() / SLOT_RECOVERY_SECONDS)
     return grown if planned is None else min(planned, grown)

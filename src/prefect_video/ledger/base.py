@@ -11,22 +11,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.errors import LedgerError
 from prefect_video.ledger.database import Database
-from prefect_video.ledger.leases import Owner
-from prefect_video.ledger.records import Entry, State
-from prefect_video.ledger.tables import ENTRIES, entry_of, generations, history
+from prefect_video.ledger.leases import Lease
+from prefect_video.ledger.records import Job, State
+from prefect_video.ledger.tables import JOBS, generations, history, job_from_row
 
 _Item = TypeVar("_Item")
 CHUNK: Final = 500
 """Values in one `IN (…)`: below every database's limit."""
 
-BY_ID: Final = ENTRIES.where(generations.c.id == bindparam("sought"))
+BY_ID: Final = JOBS.where(generations.c.id == bindparam("sought"))
 """The row whose id is given as `sought`."""
 
 _LOCKED: Final = BY_ID.with_for_update()
 _NOTE: Final = insert(history)
 
 
-class LedgerPart:
+class LedgerBase:
     """Base of the ledger's parts.
 
     Attributes:
@@ -35,7 +35,7 @@ class LedgerPart:
 
     block: str | None = None
 
-    def __init__(self, database: Database, owner: Owner) -> None:
+    def __init__(self, database: Database, owner: Lease) -> None:
         self._database = database
         self._owner = owner
 
@@ -44,32 +44,32 @@ class LedgerPart:
         """The value of `--ledger` by which commands find this ledger; None where they find it without one."""
         return self.block or self._database.location.command_option
 
-    async def _locked(self, connection: AsyncConnection, entry_id: str) -> Entry:
+    async def _locked(self, connection: AsyncConnection, job_id: str) -> Job:
         """Reads a row and keeps others from moving it until the transaction ends."""
-        found = await connection.execute(_LOCKED, {"sought": entry_id})
+        found = await connection.execute(_LOCKED, {"sought": job_id})
         row = found.one_or_none()
         if row is None:
-            raise no_such_entry(entry_id)
-        return entry_of(row)
+            raise no_such_job(job_id)
+        return job_from_row(row)
 
-    async def _note(
+    async def _append_history(
         self,
         connection: AsyncConnection,
-        entries: Iterable[tuple[str, State | None, State]],
+        jobs: Iterable[tuple[str, State | None, State]],
         detail: str | None,
     ) -> None:
-        """Appends one line of history for each `(entry id, from, to)`."""
+        """Appends one line of history for each `(job id, from, to)`."""
         now = datetime.now(UTC)
         lines = [
             {
-                "entry_id": entry_id,
+                "job_id": job_id,
                 "at": now,
                 "from_state": before,
                 "to_state": after,
                 "detail": detail,
                 "owner": self._owner.id,
             }
-            for entry_id, before, after in entries
+            for job_id, before, after in jobs
         ]
         if lines:
             await connection.execute(_NOTE, lines)
@@ -81,6 +81,6 @@ def chunks(items: Iterable[_Item]) -> Iterator[Sequence[_Item]]:
     return (distinct[start : start + CHUNK] for start in range(0, len(distinct), CHUNK))
 
 
-def no_such_entry(entry_id: str) -> LedgerError:
+def no_such_job(job_id: str) -> LedgerError:
     """The error for an id that is not in the ledger."""
-    return LedgerError(f"the ledger has no entry {entry_id!r}: see `prefect-video jobs` for those it has")
+    return LedgerError(f"the ledger has no job {job_id!r}: see `prefect-video jobs` for those it has")

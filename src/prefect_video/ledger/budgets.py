@@ -11,8 +11,8 @@ from typing import Any, Final, Literal
 from sqlalchemy import ColumnElement, Integer, String, and_, case, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from prefect_video.ledger.base import LedgerPart
-from prefect_video.ledger.records import Budget, BudgetStanding, Intent, Spend, State
+from prefect_video.ledger.base import LedgerBase
+from prefect_video.ledger.records import Budget, BudgetUsage, JobRequest, SpendRow, State
 from prefect_video.ledger.tables import generations, rounded
 
 _RESERVED: Final = (State.RESERVED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED)
@@ -62,7 +62,7 @@ def usd(amount: Decimal) -> str:
     return f"${whole}.{cents.ljust(2, '0')}"
 
 
-def amount_of(value: Any) -> Decimal:
+def amount_column(value: Any) -> Decimal:
     """A sum that may be over no rows at all."""
     return value if value is not None else Decimal(0)
 
@@ -76,54 +76,54 @@ class Limit:
 
     Attributes:
         standing: As the database told it.
-        asked_usd: Added by the present claim.
-        asked_videos: Added by the present claim.
+        requested_usd: Added by the present claim.
+        requested_videos: Added by the present claim.
     """
 
-    standing: BudgetStanding
-    asked_usd: Decimal = Decimal(0)
-    asked_videos: int = 0
+    usage: BudgetUsage
+    requested_usd: Decimal = Decimal(0)
+    requested_videos: int = 0
 
-    def refusal(self, intents: Sequence[Intent]) -> str | None:
+    def violation(self, job_requests: Sequence[JobRequest]) -> str | None:
         """Why these intents do not fit together into what is left; None when they do."""
-        budget, name = self.standing.budget, self.standing.name
+        budget, name = self.usage.budget, self.usage.name
         if budget.limit_videos is not None:
-            present = self.standing.videos + self.asked_videos
-            if present + len(intents) > budget.limit_videos:
+            present = self.usage.videos + self.requested_videos
+            if present + len(job_requests) > budget.limit_videos:
                 return (
                     f"{name}: the limit is {_videos(budget.limit_videos)}; {present} paid or reserved, "
-                    f"{len(intents)} asked"
+                    f"{len(job_requests)} asked"
                 )
         if budget.limit_usd is None:
             return None
-        for intent in intents:
-            if intent.estimate_usd is None:
+        for job_request in job_requests:
+            if job_request.estimate_usd is None:
                 return (
-                    f"{name}: the limit is {usd(budget.limit_usd)} and the price of shot {intent.shot.id!r} "
-                    f"({intent.shot.model} at {intent.provider}) is not known"
+                    f"{name}: the limit is {usd(budget.limit_usd)} and the price of shot {job_request.shot.id!r} "
+                    f"({job_request.shot.model} at {job_request.provider}) is not known"
                 )
-        asked = asked_usd(intents)
-        if self.standing.committed_usd + self.asked_usd + asked > budget.limit_usd:
+        asked = requested_usd(job_requests)
+        if self.usage.committed_usd + self.requested_usd + asked > budget.limit_usd:
             return (
-                f"{name}: the limit is {usd(budget.limit_usd)}; {usd(self.standing.spent_usd)} spent, "
-                f"{usd(self.standing.reserved_usd + self.asked_usd)} reserved, {usd(asked)} asked"
+                f"{name}: the limit is {usd(budget.limit_usd)}; {usd(self.usage.spent_usd)} spent, "
+                f"{usd(self.usage.reserved_usd + self.requested_usd)} reserved, {usd(asked)} asked"
             )
         return None
 
-    def add(self, intent: Intent) -> None:
+    def add(self, job_request: JobRequest) -> None:
         """Counts an intent that is being reserved."""
-        self.asked_usd += asked_usd([intent])
-        self.asked_videos += 1
+        self.requested_usd += requested_usd([job_request])
+        self.requested_videos += 1
 
     def warning(self) -> str | None:
         """A sentence when four fifths of the limit or more are committed and this claim added to it."""
-        if not self.asked_videos:
+        if not self.requested_videos:
             return None
-        budget, name = self.standing.budget, self.standing.name
-        committed = self.standing.committed_usd + self.asked_usd
+        budget, name = self.usage.budget, self.usage.name
+        committed = self.usage.committed_usd + self.requested_usd
         if budget.limit_usd is not None and committed >= budget.limit_usd * WARN_FROM:
             return f"{name}: {usd(committed)} of {usd(budget.limit_usd)} are spent or reserved"
-        videos = self.standing.videos + self.asked_videos
+        videos = self.usage.videos + self.requested_videos
         if budget.limit_videos is not None and videos >= budget.limit_videos * WARN_FROM:
             return f"{name}: {videos} of {_videos(budget.limit_videos)} are paid or reserved"
         return None
@@ -138,45 +138,45 @@ class Limits:
 
     @classmethod
     async def read(
-        cls, connection: AsyncConnection, budgets: Sequence[Budget], intents: Iterable[Intent], now: datetime
+        cls, connection: AsyncConnection, budgets: Sequence[Budget], job_requests: Iterable[JobRequest], now: datetime
     ) -> Limits:
         """Reads what is committed under every budget, for every project and account that is asked for."""
         limits: dict[tuple[int, str], Limit] = {}
-        wanted = list(intents) if budgets else []
+        wanted = list(job_requests) if budgets else []
         for number, budget in enumerate(budgets):
-            for key in dict.fromkeys(_key(budget, intent) for intent in wanted):
-                limits[number, key] = Limit(await read_standing(connection, budget, key, now))
+            for key in dict.fromkeys(_key(budget, job_request) for job_request in wanted):
+                limits[number, key] = Limit(await read_usage(connection, budget, key, now))
         return cls(limits, budgets)
 
-    def refuse_together(self, intents: Sequence[Intent]) -> str | None:
+    def check_together(self, job_requests: Sequence[JobRequest]) -> str | None:
         """Why these intents cannot all be reserved; None when they can."""
-        groups: dict[tuple[int, str], list[Intent]] = {}
-        for intent in intents:
-            for place in self._places(intent):
-                groups.setdefault(place, []).append(intent)
-        refusals = (self._limits[place].refusal(group) for place, group in groups.items())
+        groups: dict[tuple[int, str], list[JobRequest]] = {}
+        for job_request in job_requests:
+            for place in self._places(job_request):
+                groups.setdefault(place, []).append(job_request)
+        refusals = (self._limits[place].violation(group) for place, group in groups.items())
         return next((refusal for refusal in refusals if refusal), None)
 
-    def refuse(self, intent: Intent) -> str | None:
+    def refuse(self, job_request: JobRequest) -> str | None:
         """Why one more intent cannot be reserved; None when it can."""
-        refusals = (self._limits[place].refusal([intent]) for place in self._places(intent))
+        refusals = (self._limits[place].violation([job_request]) for place in self._places(job_request))
         return next((refusal for refusal in refusals if refusal), None)
 
-    def add(self, intent: Intent) -> None:
+    def add(self, job_request: JobRequest) -> None:
         """Counts an intent that is being reserved."""
-        for place in self._places(intent):
-            self._limits[place].add(intent)
+        for place in self._places(job_request):
+            self._limits[place].add(job_request)
 
     def warnings(self) -> tuple[str, ...]:
         """A sentence for every limit that is nearly used up."""
         sentences = (limit.warning() for limit in self._limits.values())
         return tuple(dict.fromkeys(sentence for sentence in sentences if sentence))
 
-    def _places(self, intent: Intent) -> list[tuple[int, str]]:
-        return [(number, _key(budget, intent)) for number, budget in enumerate(self._budgets)]
+    def _places(self, job_request: JobRequest) -> list[tuple[int, str]]:
+        return [(number, _key(budget, job_request)) for number, budget in enumerate(self._budgets)]
 
 
-async def read_standing(connection: AsyncConnection, budget: Budget, key: str, now: datetime) -> BudgetStanding:
+async def read_usage(connection: AsyncConnection, budget: Budget, key: str, now: datetime) -> BudgetUsage:
     """How much of one budget is used up for one project or account (or in this month)."""
     found = await connection.execute(
         select(spent_usd, reserved_usd, count(counted)).where(
@@ -184,18 +184,20 @@ async def read_standing(connection: AsyncConnection, budget: Budget, key: str, n
         )
     )
     spent, reserved, videos = found.one()
-    return BudgetStanding(
+    return BudgetUsage(
         budget=budget,
         name=_name(budget, key, now),
-        spent_usd=amount_of(spent),
-        reserved_usd=amount_of(reserved),
+        spent_usd=amount_column(spent),
+        reserved_usd=amount_column(reserved),
         videos=int(videos),
     )
 
 
-def asked_usd(intents: Iterable[Intent]) -> Decimal:
+def requested_usd(job_requests: Iterable[JobRequest]) -> Decimal:
     """What intents would reserve together."""
-    return sum((rounded(intent.estimate_usd) for intent in intents if intent.estimate_usd), Decimal(0))
+    return sum(
+        (rounded(job_request.estimate_usd) for job_request in job_requests if job_request.estimate_usd), Decimal(0)
+    )
 
 
 def beginning_of_month(now: datetime) -> datetime:
@@ -218,10 +220,10 @@ def _name(budget: Budget, key: str, now: datetime) -> str:
     return f"plan of account {key} in {now:%Y-%m}" if budget.scope == "plan" else f"{budget.scope} {key}"
 
 
-def _key(budget: Budget, intent: Intent) -> str:
+def _key(budget: Budget, job_request: JobRequest) -> str:
     if budget.scope == "project":
-        return intent.project
-    return "" if budget.scope == "month" else intent.account
+        return job_request.project
+    return "" if budget.scope == "month" else job_request.account
 
 
 def _videos(number: int) -> str:
@@ -234,10 +236,10 @@ _PERIODS: Final = {"month": ("YYYY-MM", 7), "day": ("YYYY-MM-DD", 10)}
 _unpriced: Final = and_(counted, generations.c.actual_usd.is_(None), generations.c.reserved_usd.is_(None))
 
 
-class Book(LedgerPart):
+class SpendReports(LedgerBase):
     """Sums over the ledger."""
 
-    async def spend(self, *, by: Grouping, project: str | None = None, since: datetime | None = None) -> list[Spend]:
+    async def spend(self, *, by: Grouping, project: str | None = None, since: datetime | None = None) -> list[SpendRow]:
         """What was spent and is reserved, by the value of a grouping, in order of that value.
 
         Months and days are those (UTC) in which the generation was reserved, as budgets count them.
@@ -264,24 +266,24 @@ class Book(LedgerPart):
         )
         async with self._database.reading() as connection:
             return [
-                Spend(
+                SpendRow(
                     key=row.key,
                     videos=row.videos,
                     stored=row.stored,
-                    spent_usd=amount_of(row.spent_usd),
-                    assumed_usd=amount_of(row.assumed_usd),
-                    reserved_usd=amount_of(row.reserved_usd),
+                    spent_usd=amount_column(row.spent_usd),
+                    assumed_usd=amount_column(row.assumed_usd),
+                    reserved_usd=amount_column(row.reserved_usd),
                     unpriced=row.unpriced,
                 )
                 for row in await connection.execute(query)
             ]
 
-    async def budget_standing(self, budgets: Sequence[Budget], *, project: str, account: str) -> list[BudgetStanding]:
+    async def budget_usage(self, budgets: Sequence[Budget], *, project: str, account: str) -> list[BudgetUsage]:
         """How much of each budget is used up, for a project and an account."""
         now = datetime.now(UTC)
         keys = {"project": project, "account": account, "plan": account, "month": ""}
         async with self._database.reading() as connection:
-            return [await read_standing(connection, budget, keys[budget.scope], now) for budget in budgets]
+            return [await read_usage(connection, budget, keys[budget.scope], now) for budget in budgets]
 
     def _key(self, by: Grouping) -> ColumnElement[Any]:
         if by not in _PERIODS:

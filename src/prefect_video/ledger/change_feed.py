@@ -22,7 +22,7 @@ CHANNEL: Final = "prefect_video_rows"
 _LOOK_SECONDS: Final = 0.25
 
 
-class Changes(Protocol):
+class ChangeFeed(Protocol):
     """What has changed since the last time it was asked."""
 
     async def wait(self, seconds: float) -> frozenset[str] | None:
@@ -36,12 +36,12 @@ class Changes(Protocol):
         """Stops listening."""
 
 
-def changes_of(database: Database) -> Changes:
+def open_change_feed(database: Database) -> ChangeFeed:
     """The changes of a ledger, in the way that its database offers."""
-    return FileVersion(database) if database.is_sqlite else Notifications(database)
+    return SqliteChangeFeed(database) if database.is_sqlite else PostgresChangeFeed(database)
 
 
-class Notifications:
+class PostgresChangeFeed:
     """`LISTEN` on a connection of its own, opened anew when it breaks."""
 
     def __init__(self, database: Database) -> None:
@@ -90,7 +90,7 @@ class Notifications:
         self._news.set()
 
 
-class FileVersion:
+class SqliteChangeFeed:
     """`PRAGMA data_version`: moves whenever another connection commits, and costs no query."""
 
     def __init__(self, database: Database) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prefect_video.ledger.budgets import usd
 from prefect_video.ledger.hold_reasons import HoldReason, hold_message
-from prefect_video.ledger.records import Entry
+from prefect_video.ledger.records import Job
 
 
 class CostBound(BaseModel):
@@ -33,7 +33,7 @@ class CostBound(BaseModel):
 DEFAULT_COST_BOUND: Final = CostBound()
 
 
-def cost_columns(entry: Entry, told_usd: Decimal | None, bound: CostBound) -> dict[str, Any]:
+def cost_columns(job: Job, told_usd: Decimal | None, bound: CostBound) -> dict[str, Any]:
     """The columns that a provider's word on the cost changes; none where it says nothing.
 
     A cost beyond the bound is kept beside the books for a human to settle: until then what was reserved counts, so
@@ -41,43 +41,43 @@ def cost_columns(entry: Entry, told_usd: Decimal | None, bound: CostBound) -> di
     """
     if told_usd is None:
         return {}
-    if bound.believes(told_usd, entry.reserved_usd):
+    if bound.believes(told_usd, job.reserved_usd):
         return {"actual_usd": told_usd, "disputed_usd": None}
     return {"disputed_usd": told_usd}
 
 
-def dispute_notice(entry: Entry, ledger: str | None) -> str | None:
+def dispute_notice(job: Job, ledger: str | None) -> str | None:
     """Write why a job is held for its cost, with both figures; None when its cost is not disputed.
 
     Args:
-        entry: The job.
+        job: The job.
         ledger: The value of `--ledger` by which commands find it; None where they need none.
     """
-    if entry.disputed_usd is None:
+    if job.disputed_usd is None:
         return None
-    booked = entry.actual_usd if entry.actual_usd is not None else entry.reserved_usd
+    booked = job.actual_usd if job.actual_usd is not None else job.reserved_usd
     return hold_message(
         HoldReason.COST_DISPUTED,
-        job=entry.id,
-        shot=entry.shot.id,
+        job=job.id,
+        shot=job.shot.id,
         ledger=ledger,
-        generation=entry.generation_id,
-        provider=entry.provider,
-        reported=usd(entry.disputed_usd),
+        generation=job.generation_id,
+        provider=job.provider,
+        reported=usd(job.disputed_usd),
         booked=f"{usd(booked)} is booked" if booked is not None else "nothing is booked, as its price is not known",
     )
 
 
-def with_dispute(entry: Entry, attention: str | None, ledger: str | None) -> str | None:
+def with_dispute(job: Job, hold_reason: str | None, ledger: str | None) -> str | None:
     """Join what a human is to decide about a finished job: what is given, and its cost where that is disputed."""
-    notices = [notice for notice in (attention, dispute_notice(entry, ledger)) if notice]
+    notices = [notice for notice in (hold_reason, dispute_notice(job, ledger)) if notice]
     return "\n".join(dict.fromkeys(notices)) or None
 
 
-def without_dispute(entry: Entry, ledger: str | None) -> str | None:
+def without_dispute(job: Job, ledger: str | None) -> str | None:
     """Return what a human has yet to decide about a job once its cost is settled."""
-    lines = (entry.attention or "").split("\n")
+    lines = (job.hold_reason or "").split("\n")
     # By its first words, not whole: the `--ledger` of the remedy depends on how the ledger was opened.
-    notice = dispute_notice(entry, ledger)
+    notice = dispute_notice(job, ledger)
     first_words = notice.partition(". Look at")[0] if notice else None
     return "\n".join(line for line in lines if not (first_words and line.startswith(first_words))) or None

@@ -17,13 +17,17 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from prefect_video.errors import IllegalTransition, LedgerError, LedgerOutdated, LedgerUnavailable
+from prefect_video.errors import InvalidTransition, LedgerError, LedgerSchemaMismatch, LedgerUnavailable
 from prefect_video.ledger.file_identity import FileIdentity
 from prefect_video.ledger.sqlite_driver import connect
-from prefect_video.ledger.urls import Location
+from prefect_video.ledger.urls import DatabaseUrl
 
 _SQLITE_FAULTS: Final = (
-    (r"no such (table|column)", LedgerOutdated, "has not this version's tables: run `prefect-video ledger upgrade`"),
+    (
+        r"no such (table|column)",
+        LedgerSchemaMismatch,
+        "has not this version's tables: run `prefect-video ledger upgrade`",
+    ),
     (
         r"locked|busy",
         LedgerUnavailable,
@@ -53,7 +57,7 @@ _SQLITE_FAULTS: Final = (
 )
 
 _POSTGRESQL_FAULTS: Final = (
-    (r"42P01|42703|3F000", LedgerOutdated, "has not this version's tables: run `prefect-video ledger upgrade`"),
+    (r"42P01|42703|3F000", LedgerSchemaMismatch, "has not this version's tables: run `prefect-video ledger upgrade`"),
     (r"28...", LedgerUnavailable, "refused the login: correct user and password in the ledger URL"),
     (r"3D000", LedgerUnavailable, "does not exist: create the database, then run `prefect-video ledger upgrade`"),
     (r"42501", LedgerUnavailable, "denies this user the right: grant SELECT, INSERT and UPDATE on its tables"),
@@ -65,12 +69,12 @@ _POSTGRESQL_FAULTS: Final = (
 )
 
 
-def explain(error: Exception, location: Location) -> LedgerError:
-    """Turns a driver's error into one that names the ledger, the cause and the next step."""
+def translate_error(error: Exception, location: DatabaseUrl) -> LedgerError:
+    """PrioritySemaphore a driver's error into one that names the ledger, the cause and the next step."""
     if isinstance(error, PoolTimeout):
         return LedgerUnavailable(f"the ledger {location.name} is too busy: no connection became free in time")
     if isinstance(error, IntegrityError):
-        return IllegalTransition(
+        return InvalidTransition(
             f"the ledger {location.name} refused a step that somebody else made first "
             f"({_first_line(error.orig)}): read the row again"
         )
@@ -79,7 +83,7 @@ def explain(error: Exception, location: Location) -> LedgerError:
     return _explain_postgresql(error, location)
 
 
-def _explain_sqlite(error: Exception, location: Location) -> LedgerError:
+def _explain_sqlite(error: Exception, location: DatabaseUrl) -> LedgerError:
     cause = _first_line(_original(error))
     for pattern, kind, advice in _SQLITE_FAULTS:
         if re.search(pattern, cause):
@@ -89,7 +93,7 @@ def _explain_sqlite(error: Exception, location: Location) -> LedgerError:
     return LedgerError(f"the ledger {location.name} failed: {cause}")
 
 
-def _explain_postgresql(error: Exception, location: Location) -> LedgerError:
+def _explain_postgresql(error: Exception, location: DatabaseUrl) -> LedgerError:
     original = _original(error)
     code = str(getattr(original, "sqlstate", None) or "")
     cause = _first_line(original)
@@ -137,7 +141,7 @@ class Database:
     No error of SQLAlchemy or of a driver leaves `reading` and `writing`: see `faults`.
     """
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: DatabaseUrl) -> None:
         self.location = location
         self.is_sqlite = location.path is not None
         self._file = FileIdentity(location) if self.is_sqlite else None
@@ -172,7 +176,7 @@ class Database:
                 yield connection
 
     @asynccontextmanager
-    async def writing_aside(self) -> AsyncIterator[AsyncConnection]:
+    async def writing_immediately(self) -> AsyncIterator[AsyncConnection]:
         """As `writing`, on PostgreSQL with a connection of its own: a pool that is busy does not hold it up.
 
         Raises:
@@ -249,10 +253,10 @@ class Database:
         try:
             yield
         except self._errors as error:
-            raise explain(error, self.location) from error
+            raise translate_error(error, self.location) from error
 
 
-def _sqlite_engine(location: Location, file: FileIdentity) -> AsyncEngine:
+def _sqlite_engine(location: DatabaseUrl, file: FileIdentity) -> AsyncEngine:
     engine = create_async_engine(
         location.url,
         async_creator=partial(connect, location, file),
@@ -266,7 +270,7 @@ def _sqlite_engine(location: Location, file: FileIdentity) -> AsyncEngine:
     return engine
 
 
-def _set_pragmas(connection: Any, _entry: ConnectionPoolEntry) -> None:
+def _set_pragmas(connection: Any, _job: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
     # An intent must be on the disk before the request leaves; NORMAL may lose it at a power cut.
@@ -281,7 +285,7 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
-def _postgresql_engine(location: Location, **pool: Any) -> AsyncEngine:
+def _postgresql_engine(location: DatabaseUrl, **pool: Any) -> AsyncEngine:
     engine = create_async_engine(
         location.url,
         connect_args={"timeout": _CONNECT_SECONDS, "server_settings": {"application_name": "prefect-video"}},
@@ -293,7 +297,7 @@ def _postgresql_engine(location: Location, **pool: Any) -> AsyncEngine:
     return engine
 
 
-def _limit_waiting(connection: Any, _entry: ConnectionPoolEntry) -> None:
+def _limit_waiting(connection: Any, _job: ConnectionPoolEntry) -> None:
     # A machine that stalls inside a transaction holds its locks until the server ends it; nobody waits for ever.
     # Not among the settings of the connection: poolers such as PgBouncer refuse those that they do not know.
     connection.run_async(lambda driver: driver.execute(_LIMIT_WAITING))

@@ -10,13 +10,13 @@ import os
 
 from prefect_video.errors import LedgerFileUnsafe
 from prefect_video.ledger.hold_reasons import command_line
-from prefect_video.ledger.urls import Location
+from prefect_video.ledger.urls import DatabaseUrl
 
 
 class FileIdentity:
     """The file that was opened under a path: device and inode, of which only one name may exist."""
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: DatabaseUrl) -> None:
         assert location.path is not None
         self._path = location.path
         recover = command_line("ledger", "recover", ledger=location.command_option)

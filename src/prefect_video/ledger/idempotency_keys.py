@@ -8,11 +8,11 @@ from sqlalchemy import and_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from prefect_video.errors import IdempotencyKeyReused
-from prefect_video.ledger.base import LedgerPart
+from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.tables import idempotency_keys
 
 
-class IdempotencyKeys(LedgerPart):
+class IdempotencyKeys(LedgerBase):
     """The senders' own ids of requests, each bound for good to what it was first used for."""
 
     async def bind_key(self, key: str, request_digest: str, *, environment: str) -> str | None:
@@ -38,21 +38,21 @@ class IdempotencyKeys(LedgerPart):
             await connection.execute(
                 insert(idempotency_keys).on_conflict_do_nothing().values(**values, created_at=datetime.now(UTC))
             )
-            bound = (await connection.execute(select(columns.request_digest, columns.entry_id).where(same))).one()
+            bound = (await connection.execute(select(columns.request_digest, columns.job_id).where(same))).one()
         if bound.request_digest != request_digest:
             raise IdempotencyKeyReused(
                 f"Idempotency-Key {key!r} was used before for a request with another content, and nothing was sent:"
                 " give a new request a key of its own, or repeat the first one unchanged"
             )
-        entry_id: str | None = bound.entry_id
-        return entry_id
+        job_id: str | None = bound.job_id
+        return job_id
 
-    async def answer_key(self, key: str, entry_id: str, *, environment: str) -> None:
+    async def answer_key(self, key: str, job_id: str, *, environment: str) -> None:
         """Remembers which row a bound key's request was answered with."""
         columns = idempotency_keys.c
         async with self._database.writing() as connection:
             await connection.execute(
                 update(idempotency_keys)
                 .where(columns.environment == environment, columns.key == key)
-                .values(entry_id=entry_id)
+                .values(job_id=job_id)
             )

@@ -87,7 +87,7 @@ _BEATS_PER_LEASE = 3
 
 
 @dataclass
-class Owner:
+class Lease:
     """This ledger instance as an owner of rows.
 
     Attributes:
@@ -109,7 +109,7 @@ class Owner:
         """
         try:
             await run_in_thread(self._take_lock)
-            await self.beat()
+            await self.heartbeat()
         except BaseException:
             self._release_lock()
             raise
@@ -127,9 +127,9 @@ class Owner:
         if self._lock is not None:
             await asyncio.to_thread(_lock_path(self.id).unlink, missing_ok=True)
 
-    async def beat(self) -> None:
+    async def heartbeat(self) -> None:
         """Writes one heartbeat, whatever the number of rows that are owned."""
-        async with self.database.writing_aside() as connection:
+        async with self.database.writing_immediately() as connection:
             now = await self.database.now(connection)
             beaten = await connection.execute(update(owners).where(owners.c.id == self.id).values(heartbeat_at=now))
             if beaten.rowcount == 0:
@@ -137,7 +137,7 @@ class Owner:
                 await connection.execute(insert(owners).values(id=self.id, host=host, pid=int(pid), heartbeat_at=now))
                 await connection.execute(delete(owners).where(owners.c.heartbeat_at < now - _FORGET_AFTER))
 
-    async def living(self, connection: AsyncConnection, ids: Collection[str]) -> set[str]:
+    async def alive(self, connection: AsyncConnection, ids: Collection[str]) -> set[str]:
         """Those of some owners that are alive."""
         held = await asyncio.to_thread(lambda: {owner: _lock_held(owner) for owner in ids})
         alive = {owner for owner, is_alive in held.items() if is_alive}
@@ -161,7 +161,7 @@ class Owner:
         while True:
             await asyncio.sleep(self.lease_seconds / _BEATS_PER_LEASE)
             try:
-                await self.beat()
+                await self.heartbeat()
             except LedgerError as error:
                 logger.warning("no heartbeat was written, other machines may take this one for dead: %s", error)
 
@@ -199,11 +199,11 @@ def _lock_held(owner_id: str) -> bool | None:
 
 def _remove_old_locks(folder: Path) -> None:
     oldest = time.time() - _FORGET_AFTER.total_seconds()
-    with os.scandir(folder) as entries:
-        for entry in entries:
+    with os.scandir(folder) as jobs:
+        for job in jobs:
             with contextlib.suppress(FileNotFoundError):
-                if entry.name.endswith(".lock") and entry.stat().st_mtime < oldest and is_held(Path(entry)) is False:
-                    os.unlink(entry)
+                if job.name.endswith(".lock") and job.stat().st_mtime < oldest and is_held(Path(job)) is False:
+                    os.unlink(job)
 
 
 def _lock_path(owner_id: str) -> Path:

@@ -5,27 +5,36 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from prefect_video._shield import to_its_end
+from prefect_video._shield import shielded
 from prefect_video.ledger import schema
-from prefect_video.ledger.account_limits import Accounts
-from prefect_video.ledger.budgets import Book
-from prefect_video.ledger.change_feed import Changes, changes_of
+from prefect_video.ledger.account_limits import AccountLimits
+from prefect_video.ledger.budgets import SpendReports
+from prefect_video.ledger.change_feed import ChangeFeed, open_change_feed
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.idempotency_keys import IdempotencyKeys
-from prefect_video.ledger.leases import Owner
-from prefect_video.ledger.prompt_reviews import Review
-from prefect_video.ledger.queries import Queries, Timings
+from prefect_video.ledger.leases import Lease
+from prefect_video.ledger.prompt_reviews import PromptReviews
+from prefect_video.ledger.queries import LatencyReads, Queries
 from prefect_video.ledger.recovery import Recoveries, read_identity
 from prefect_video.ledger.store_identities import StoreIdentities
-from prefect_video.ledger.transitions import Strays
-from prefect_video.ledger.urls import default_ledger_url, parse_location
+from prefect_video.ledger.transitions import Orphans
+from prefect_video.ledger.urls import default_ledger_url, parse_database_url
 from prefect_video.ledger.webhook_events import WebhookEvents
 
 LEASE_SECONDS = 30.0
 
 
 class Ledger(
-    Recoveries, Accounts, Queries, Strays, Book, Review, WebhookEvents, IdempotencyKeys, Timings, StoreIdentities
+    Recoveries,
+    AccountLimits,
+    Queries,
+    Orphans,
+    SpendReports,
+    PromptReviews,
+    WebhookEvents,
+    IdempotencyKeys,
+    LatencyReads,
+    StoreIdentities,
 ):
     """A ledger that is open for one process; every instance is an owner of its own.
 
@@ -58,10 +67,10 @@ class Ledger(
         Raises:
             InvalidInput: The URL cannot be used.
             LedgerUnavailable: The database cannot be reached, read or written.
-            LedgerOutdated: Its schema is not this version's.
+            LedgerSchemaMismatch: Its schema is not this version's.
         """
-        database = Database(parse_location(url or default_ledger_url()))
-        owner = Owner(database, lease_seconds)
+        database = Database(parse_database_url(url or default_ledger_url()))
+        owner = Lease(database, lease_seconds)
         try:
             await schema.prepare(database, migrate=migrate)
             identity = await read_identity(database)
@@ -79,7 +88,7 @@ class Ledger(
 
         It is done even while the caller is being cancelled.
         """
-        await to_its_end(self._close())
+        await shielded(self._close())
 
     async def __aenter__(self) -> Self:
         return self
@@ -102,9 +111,9 @@ class Ledger(
         """The ledger's URL without password and options."""
         return self._database.location.label
 
-    def changes(self) -> Changes:
+    def changes(self) -> ChangeFeed:
         """Word of rows that move, whoever moves them; close it with `aclose`."""
-        return changes_of(self._database)
+        return open_change_feed(self._database)
 
     def require_file(self) -> None:
         """Makes sure that what is written here is what other processes read.
@@ -118,7 +127,7 @@ class Ledger(
         """Runs the missing migrations; does nothing on a current schema.
 
         Raises:
-            LedgerOutdated: The schema is newer than this version.
+            LedgerSchemaMismatch: The schema is newer than this version.
             LedgerUnavailable: The database cannot be written.
         """
         await schema.upgrade(self._database)
@@ -131,7 +140,7 @@ class Ledger(
         """
         self.require_file()
         await schema.check(self._database)
-        await self._owner.beat()
+        await self._owner.heartbeat()
 
     async def _close(self) -> None:
         try:

@@ -9,67 +9,67 @@ from typing import Final
 
 from sqlalchemy import delete, insert, or_, select
 
-from prefect_video.errors import GenerationBlocked, PolicyRefused, PromptScreened, VideoError
-from prefect_video.ledger.base import LedgerPart, chunks
-from prefect_video.ledger.claims import row_of
-from prefect_video.ledger.records import Entry, Intent, State
+from prefect_video.errors import ContentPolicyError, GenerationBlocked, PromptBlocked, VideoError
+from prefect_video.ledger.base import LedgerBase, chunks
+from prefect_video.ledger.claims import row_from_request
+from prefect_video.ledger.records import Job, JobRequest, State
 from prefect_video.ledger.tables import (
-    ENTRIES,
+    JOBS,
     allowed_prompts,
-    entry_of,
-    entry_of_values,
     generations,
+    job_from_row,
+    job_from_values,
 )
 
 logger = logging.getLogger(__name__)
 
-_REFUSALS: Final = (PolicyRefused.__name__, PromptScreened.__name__, GenerationBlocked.__name__)
-_BLOCKS: Final = (PolicyRefused.__name__, GenerationBlocked.__name__)
+_REFUSALS: Final = (ContentPolicyError.__name__, PromptBlocked.__name__, GenerationBlocked.__name__)
+_BLOCKS: Final = (ContentPolicyError.__name__, GenerationBlocked.__name__)
 
 
-class Review(LedgerPart):
+class PromptReviews(LedgerBase):
     """Refused and allowed prompts."""
 
-    async def review(self) -> list[Entry]:
+    async def review(self) -> list[Job]:
         """Rows that the provider's policy or the local screen refused, newest first."""
-        query = ENTRIES.where(
+        query = JOBS.where(
             generations.c.state.in_([State.RELEASED, State.FAILED]), generations.c.error_type.in_(_REFUSALS)
         ).order_by(generations.c.created_at.desc(), generations.c.id.desc())
         async with self._database.reading() as connection:
-            return [entry_of(row) for row in await connection.execute(query)]
+            return [job_from_row(row) for row in await connection.execute(query)]
 
-    async def record_screened(self, intent: Intent, error: VideoError | str) -> Entry:
+    async def record_screened(self, job_request: JobRequest, error: VideoError | str) -> Job:
         """Keeps a prompt that the local screen refused; nothing is reserved for it."""
-        row = row_of(intent, State.RELEASED, 1, None, datetime.now(UTC)) | {
+        row = row_from_request(job_request, State.RELEASED, 1, None, datetime.now(UTC)) | {
             "reserved_usd": None,
-            "error_type": PromptScreened.__name__,
+            "error_type": PromptBlocked.__name__,
             "error_message": str(error),
         }
         async with self._database.writing() as connection:
             await connection.execute(insert(generations), [row])
-            await self._note(connection, [(row["id"], None, State.RELEASED)], str(error))
-        logger.info("entry %s (%s): refused by the local screen", row["id"], intent.shot.id)
-        return entry_of_values(row)
+            await self._append_history(connection, [(row["id"], None, State.RELEASED)], str(error))
+        logger.info("job %s (%s): refused by the local screen", row["id"], job_request.shot.id)
+        return job_from_values(row)
 
-    async def blocked(self, entry: Entry) -> Entry | None:
-        """The newest row with the prompt of `entry` that a provider's content policy stopped.
+    async def blocked(self, job: Job) -> Job | None:
+        """The newest row with the prompt of `job` that a provider's content policy stopped.
 
         It counts for the same account, and for the same fingerprint at any account of the provider; not once a human
-        has allowed the fingerprint of `entry` since.
+        has allowed the fingerprint of `job` since.
         """
-        same = or_(generations.c.account == entry.account, generations.c.fingerprint == entry.fingerprint)
-        query = ENTRIES.where(
+        same = or_(generations.c.account == job.account, generations.c.fingerprint == job.fingerprint)
+        query = JOBS.where(
             generations.c.state.in_([State.RELEASED, State.FAILED]),
             generations.c.error_type.in_(_BLOCKS),
-            generations.c.provider == entry.provider,
-            generations.c.id != entry.id,
+            generations.c.provider == job.provider,
+            generations.c.id != job.id,
             same,
         ).order_by(generations.c.updated_at.desc())
-        allowed = select(allowed_prompts.c.at).where(allowed_prompts.c.fingerprint == entry.fingerprint)
-        prompt = _words(entry)
+        allowed = select(allowed_prompts.c.at).where(allowed_prompts.c.fingerprint == job.fingerprint)
+        prompt = _words(job)
         async with self._database.reading() as connection:
             allowed_at = (await connection.execute(allowed)).scalar()
-            rows = [entry_of(row) for row in await connection.execute(query)]
+            rows = [job_from_row(row) for row in await connection.execute(query)]
         found = next((row for row in rows if _words(row) == prompt), None)
         return None if found is None or (allowed_at is not None and allowed_at > found.updated_at) else found
 
@@ -94,6 +94,6 @@ class Review(LedgerPart):
         return found
 
 
-def _words(entry: Entry) -> str:
+def _words(job: Job) -> str:
     """A prompt without the differences that no content policy sees."""
-    return " ".join(entry.shot.prompt.split()).casefold()
+    return " ".join(job.shot.prompt.split()).casefold()

@@ -11,9 +11,18 @@ from sqlalchemy import ColumnElement, and_, bindparam, delete, func, insert, or_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.assets import Asset
-from prefect_video.ledger.base import BY_ID, LedgerPart, chunks, no_such_entry
-from prefect_video.ledger.records import OCCUPYING, UNFINISHED, Entry, Intent, State, Step, WorkKind, WorkTimes
-from prefect_video.ledger.tables import ENTRIES, copies, entry_of, generations, history
+from prefect_video.ledger.base import BY_ID, LedgerBase, chunks, no_such_job
+from prefect_video.ledger.records import (
+    OCCUPYING,
+    UNFINISHED,
+    HistoryEntry,
+    Job,
+    JobRequest,
+    LatencyQuantiles,
+    State,
+    WorkKind,
+)
+from prefect_video.ledger.tables import JOBS, copies, generations, history, job_from_row
 
 Key = tuple[str, str]
 """Environment and fingerprint: of what there may be only one under way."""
@@ -21,109 +30,109 @@ Key = tuple[str, str]
 _ENDED = (State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST)
 
 
-def key_of(item: Intent | Entry) -> Key:
+def claim_key(item: JobRequest | Job) -> Key:
     """What must be single."""
     return item.environment, item.fingerprint
 
 
-async def read_unfinished(connection: AsyncConnection, keys: Iterable[Key]) -> dict[Key, Entry]:
+async def read_unfinished(connection: AsyncConnection, keys: Iterable[Key]) -> dict[Key, Job]:
     """The row under way for each key that has one."""
     found = await _read(connection, keys, generations.c.state.in_(UNFINISHED))
-    return {key_of(entry): entry for entry in found}
+    return {claim_key(job): job for job in found}
 
 
-async def read_finished(connection: AsyncConnection, intents: Collection[Intent]) -> dict[Key, list[Entry]]:
+async def read_finished(connection: AsyncConnection, job_requests: Collection[JobRequest]) -> dict[Key, list[Job]]:
     """What exists for each intent; newest first.
 
     That is: stored rows, what ended without a video in its own flow run, and what did so and waits for a human.
     """
-    runs = {intent.flow_run_id for intent in intents if intent.flow_run_id is not None}
-    matters = or_(generations.c.flow_run_id.in_(runs), generations.c.attention.is_not(None))
+    runs = {job_request.flow_run_id for job_request in job_requests if job_request.flow_run_id is not None}
+    matters = or_(generations.c.flow_run_id.in_(runs), generations.c.hold_reason.is_not(None))
     ended = and_(generations.c.state.in_(_ENDED), matters)
     wanted = or_(generations.c.state == State.STORED, ended)
-    finished: dict[Key, list[Entry]] = {}
-    for entry in await _read(connection, (key_of(intent) for intent in intents), wanted):
-        finished.setdefault(key_of(entry), []).append(entry)
-    for entries in finished.values():
-        entries.sort(key=lambda entry: entry.stored_at or entry.created_at, reverse=True)
+    finished: dict[Key, list[Job]] = {}
+    for job in await _read(connection, (claim_key(job_request) for job_request in job_requests), wanted):
+        finished.setdefault(claim_key(job), []).append(job)
+    for jobs in finished.values():
+        jobs.sort(key=lambda job: job.stored_at or job.created_at, reverse=True)
     return finished
 
 
-async def read_stored(connection: AsyncConnection, keys: Iterable[Key], since: datetime | None) -> dict[Key, Entry]:
+async def read_stored(connection: AsyncConnection, keys: Iterable[Key], since: datetime | None) -> dict[Key, Job]:
     """The newest stored row for each key that has one."""
     wanted = generations.c.state == State.STORED
     if since is not None:
         wanted = and_(wanted, generations.c.stored_at >= since)
     found = await _read(connection, keys, wanted)
-    found.sort(key=lambda entry: entry.stored_at or entry.created_at)
-    return {key_of(entry): entry for entry in found}
+    found.sort(key=lambda job: job.stored_at or job.created_at)
+    return {claim_key(job): job for job in found}
 
 
-async def read_existing(connection: AsyncConnection, intents: Iterable[Intent]) -> dict[Key, list[Entry]]:
+async def read_existing(connection: AsyncConnection, job_requests: Iterable[JobRequest]) -> dict[Key, list[Job]]:
     """What stands in the way of buying each intent, newest first: stored, under way, or waiting for a human."""
-    standing = or_(generations.c.state.in_((*UNFINISHED, State.STORED)), generations.c.attention.is_not(None))
-    existing: dict[Key, list[Entry]] = {}
-    for entry in await _read(connection, map(key_of, intents), standing):
-        existing.setdefault(key_of(entry), []).append(entry)
-    for entries in existing.values():
-        entries.sort(key=lambda entry: entry.stored_at or entry.created_at, reverse=True)
+    standing = or_(generations.c.state.in_((*UNFINISHED, State.STORED)), generations.c.hold_reason.is_not(None))
+    existing: dict[Key, list[Job]] = {}
+    for job in await _read(connection, map(claim_key, job_requests), standing):
+        existing.setdefault(claim_key(job), []).append(job)
+    for jobs in existing.values():
+        jobs.sort(key=lambda job: job.stored_at or job.created_at, reverse=True)
     return existing
 
 
-def answer(entries: Sequence[Entry], intent: Intent, now: datetime) -> Entry | None:
+def existing_job(jobs: Sequence[Job], job_request: JobRequest, now: datetime) -> Job | None:
     """The row that a claim of an intent would be answered with, were it claimed now; None when it would be bought."""
-    under_way = (entry for entry in entries if entry.state in UNFINISHED)
-    return next(under_way, None) or usable(entries, intent, now) or held(entries)
+    under_way = (job for job in jobs if job.state in UNFINISHED)
+    return next(under_way, None) or reusable(jobs, job_request, now) or held_job(jobs)
 
 
-def usable(entries: Iterable[Entry], intent: Intent, now: datetime) -> Entry | None:
+def reusable(jobs: Iterable[Job], job_request: JobRequest, now: datetime) -> Job | None:
     """The newest stored row that answers an intent; what its own flow run stored always does."""
-    oldest = None if intent.ttl_seconds is None else now - timedelta(seconds=intent.ttl_seconds)
-    for entry in entries:
-        if entry.state is not State.STORED or entry.stored_at is None:
+    oldest = None if job_request.ttl_seconds is None else now - timedelta(seconds=job_request.ttl_seconds)
+    for job in jobs:
+        if job.state is not State.STORED or job.stored_at is None:
             continue
-        of_this_run = intent.flow_run_id is not None and entry.flow_run_id == intent.flow_run_id
-        if of_this_run or (not intent.refresh and (oldest is None or entry.stored_at >= oldest)):
-            return entry
+        of_this_run = job_request.flow_run_id is not None and job.flow_run_id == job_request.flow_run_id
+        if of_this_run or (not job_request.refresh and (oldest is None or job.stored_at >= oldest)):
+            return job
     return None
 
 
-def held(entries: Iterable[Entry]) -> Entry | None:
+def held_job(jobs: Iterable[Job]) -> Job | None:
     """The newest row that ended without a video and waits for a human; until then nothing is bought in its place."""
-    waiting = (entry for entry in entries if entry.state in _ENDED and entry.attention is not None)
-    return max(waiting, key=lambda entry: entry.created_at, default=None)
+    waiting = (job for job in jobs if job.state in _ENDED and job.hold_reason is not None)
+    return max(waiting, key=lambda job: job.created_at, default=None)
 
 
-def failures(entries: Iterable[Entry], intent: Intent) -> list[Entry]:
+def failed_attempts(jobs: Iterable[Job], job_request: JobRequest) -> list[Job]:
     """The attempts of the intent's own flow run that ended without a video, newest first."""
     return [
-        entry
-        for entry in entries
+        job
+        for job in jobs
         # A row that was stored and whose file is gone was no failed attempt.
-        if entry.state in _ENDED and entry.stored_at is None and entry.flow_run_id == intent.flow_run_id
+        if job.state in _ENDED and job.stored_at is None and job.flow_run_id == job_request.flow_run_id
     ]
 
 
-async def _read(connection: AsyncConnection, keys: Iterable[Key], wanted: ColumnElement[bool]) -> list[Entry]:
+async def _read(connection: AsyncConnection, keys: Iterable[Key], wanted: ColumnElement[bool]) -> list[Job]:
     by_environment: dict[str, list[str]] = {}
     for environment, fingerprint in keys:
         by_environment.setdefault(environment, []).append(fingerprint)
-    entries: list[Entry] = []
+    jobs: list[Job] = []
     for environment, fingerprints in by_environment.items():
         for some in chunks(fingerprints):
             found = await connection.execute(
-                ENTRIES.where(generations.c.environment == environment, generations.c.fingerprint.in_(some), wanted)
+                JOBS.where(generations.c.environment == environment, generations.c.fingerprint.in_(some), wanted)
             )
-            entries.extend(entry_of(row) for row in found)
-    return entries
+            jobs.extend(job_from_row(row) for row in found)
+    return jobs
 
 
-_BY_GENERATION: Final = ENTRIES.where(
+_BY_GENERATION: Final = JOBS.where(
     generations.c.account == bindparam("at"), generations.c.generation_id == bindparam("sought")
 )
 
 
-class Queries(LedgerPart):
+class Queries(LedgerBase):
     """What the ledger knows."""
 
     async def now(self) -> datetime:
@@ -131,70 +140,72 @@ class Queries(LedgerPart):
         async with self._database.reading() as connection:
             return await self._database.now(connection)
 
-    async def get(self, entry_id: str) -> Entry:
+    async def get(self, job_id: str) -> Job:
         """One row.
 
         Raises:
             LedgerError: There is no such row.
         """
         async with self._database.reading() as connection:
-            row = (await connection.execute(BY_ID, {"sought": entry_id})).one_or_none()
+            row = (await connection.execute(BY_ID, {"sought": job_id})).one_or_none()
         if row is None:
-            raise no_such_entry(entry_id)
-        return entry_of(row)
+            raise no_such_job(job_id)
+        return job_from_row(row)
 
-    async def get_many(self, entry_ids: Iterable[str]) -> list[Entry]:
+    async def get_many(self, job_ids: Iterable[str]) -> list[Job]:
         """Rows by their ids, in the order asked for; ids that are not in the ledger are left out."""
-        wanted = list(dict.fromkeys(entry_ids))
-        found: dict[str, Entry] = {}
+        wanted = list(dict.fromkeys(job_ids))
+        found: dict[str, Job] = {}
         async with self._database.reading() as connection:
             for some in chunks(wanted):
-                rows = await connection.execute(ENTRIES.where(generations.c.id.in_(some)))
-                found.update((row.id, entry_of(row)) for row in rows)
-        return [found[entry_id] for entry_id in wanted if entry_id in found]
+                rows = await connection.execute(JOBS.where(generations.c.id.in_(some)))
+                found.update((row.id, job_from_row(row)) for row in rows)
+        return [found[job_id] for job_id in wanted if job_id in found]
 
-    async def moved(self, entry_ids: Iterable[str], *, out_of: State) -> list[Entry]:
+    async def left_state(self, job_ids: Iterable[str], *, out_of: State) -> list[Job]:
         """Those of some rows that are no longer in a state."""
-        found: list[Entry] = []
+        found: list[Job] = []
         async with self._database.reading() as connection:
-            for some in chunks(entry_ids):
-                query = ENTRIES.where(generations.c.id.in_(some), generations.c.state != out_of)
-                found.extend(entry_of(row) for row in await connection.execute(query))
+            for some in chunks(job_ids):
+                query = JOBS.where(generations.c.id.in_(some), generations.c.state != out_of)
+                found.extend(job_from_row(row) for row in await connection.execute(query))
         return found
 
-    async def carried(self, entry_ids: Iterable[str]) -> dict[str, str | None]:
+    async def owners_of(self, job_ids: Iterable[str]) -> dict[str, str | None]:
         """The owners of those of some rows that are under way and on which no human is to decide."""
         g = generations.c
         found: dict[str, str | None] = {}
         async with self._database.reading() as connection:
-            for some in chunks(entry_ids):
-                query = select(g.id, g.owner).where(g.id.in_(some), g.state.in_(UNFINISHED), g.attention.is_(None))
+            for some in chunks(job_ids):
+                query = select(g.id, g.owner).where(g.id.in_(some), g.state.in_(UNFINISHED), g.hold_reason.is_(None))
                 found.update((row.id, row.owner) for row in await connection.execute(query))
         return found
 
-    async def find_generation(self, account: str, generation_id: str) -> Entry | None:
+    async def find_generation(self, account: str, generation_id: str) -> Job | None:
         """The row of a provider's generation."""
         async with self._database.reading() as connection:
             named = {"at": account, "sought": generation_id}
             row = (await connection.execute(_BY_GENERATION, named)).one_or_none()
-        return None if row is None else entry_of(row)
+        return None if row is None else job_from_row(row)
 
     async def find_stored(
         self, fingerprints: Iterable[str], *, environment: str, ttl_seconds: float | None = None
-    ) -> dict[str, Entry]:
+    ) -> dict[str, Job]:
         """The newest stored row of each fingerprint that has one, not older than `ttl_seconds`."""
         since = None if ttl_seconds is None else datetime.now(UTC) - timedelta(seconds=ttl_seconds)
         keys = [(environment, fingerprint) for fingerprint in fingerprints]
         async with self._database.reading() as connection:
             stored = await read_stored(connection, keys, since)
-        return {fingerprint: entry for (_, fingerprint), entry in stored.items()}
+        return {fingerprint: job for (_, fingerprint), job in stored.items()}
 
-    async def answers(self, intents: Sequence[Intent]) -> list[Entry | None]:
+    async def find_existing(self, job_requests: Sequence[JobRequest]) -> list[Job | None]:
         """For each intent the row that a claim would find: stored, under way, or held; None where it would buy."""
         async with self._database.reading() as connection:
-            existing = await read_existing(connection, intents)
+            existing = await read_existing(connection, job_requests)
         now = datetime.now(UTC)
-        return [answer(existing.get(key_of(intent), ()), intent, now) for intent in intents]
+        return [
+            existing_job(existing.get(claim_key(job_request), ()), job_request, now) for job_request in job_requests
+        ]
 
     async def unfinished(
         self,
@@ -203,37 +214,35 @@ class Queries(LedgerPart):
         project: str | None = None,
         flow_run_id: str | None = None,
         account: str | None = None,
-    ) -> list[Entry]:
+    ) -> list[Job]:
         """Rows under way, oldest first."""
         return await self._select(
             generations.c.state.in_(UNFINISHED),
             *_equal(environment=environment, project=project, flow_run_id=flow_run_id, account=account),
         )
 
-    async def entries(
+    async def jobs(
         self,
         *,
         project: str | None = None,
         state: State | None = None,
         limit: int | None = 100,
-        attention: bool | None = None,
+        hold_reason: bool | None = None,
         flow_run_id: str | None = None,
-    ) -> list[Entry]:
+    ) -> list[Job]:
         """Rows, newest first; `attention` picks those that wait (or do not wait) for a human."""
         conditions = _equal(project=project, state=state, flow_run_id=flow_run_id)
-        if attention is not None:
-            flagged = generations.c.attention
-            conditions.append(flagged.is_not(None) if attention else flagged.is_(None))
+        if hold_reason is not None:
+            flagged = generations.c.hold_reason
+            conditions.append(flagged.is_not(None) if hold_reason else flagged.is_(None))
         return await self._select(*conditions, newest_first=True, limit=limit)
 
-    async def history(self, entry_id: str) -> list[Step]:
+    async def history(self, job_id: str) -> list[HistoryEntry]:
         """A row's steps, oldest first."""
-        columns = (history.c[name] for name in Step.model_fields)
+        columns = (history.c[name] for name in HistoryEntry.model_fields)
         async with self._database.reading() as connection:
-            found = await connection.execute(
-                select(*columns).where(history.c.entry_id == entry_id).order_by(history.c.id)
-            )
-            return [Step.model_validate(row._asdict()) for row in found]
+            found = await connection.execute(select(*columns).where(history.c.job_id == job_id).order_by(history.c.id))
+            return [HistoryEntry.model_validate(row._asdict()) for row in found]
 
     async def recorded_generations(self, account: str) -> dict[str, datetime]:
         """Return the ids of the account's generations, and when each was recorded."""
@@ -254,7 +263,7 @@ class Queries(LedgerPart):
         """How many requests of an account were sent since a time, those included that were turned away."""
         sent = (
             select(func.count())
-            .select_from(history.join(generations, history.c.entry_id == generations.c.id))
+            .select_from(history.join(generations, history.c.job_id == generations.c.id))
             .where(
                 history.c.to_state == State.SUBMITTING,
                 history.c.from_state == State.RESERVED,
@@ -265,42 +274,42 @@ class Queries(LedgerPart):
         async with self._database.reading() as connection:
             return (await connection.execute(sent)).scalar_one()
 
-    async def copies(self, entry_ids: Iterable[str], project: str) -> dict[tuple[str, str], Asset]:
-        """Copies of stored videos in a project, by entry id and shot id."""
+    async def copies(self, job_ids: Iterable[str], project: str) -> dict[tuple[str, str], Asset]:
+        """Copies of stored videos in a project, by job id and shot id."""
         found: dict[tuple[str, str], Asset] = {}
         async with self._database.reading() as connection:
-            for some in chunks(entry_ids):
+            for some in chunks(job_ids):
                 rows = await connection.execute(
-                    select(copies).where(copies.c.project == project, copies.c.entry_id.in_(some))
+                    select(copies).where(copies.c.project == project, copies.c.job_id.in_(some))
                 )
-                found.update(((row.entry_id, row.shot_id), row.asset) for row in rows)
+                found.update(((row.job_id, row.shot_id), row.asset) for row in rows)
         return found
 
-    async def record_copy(self, entry_id: str, project: str, shot_id: str, asset: Asset) -> None:
+    async def record_copy(self, job_id: str, project: str, shot_id: str, asset: Asset) -> None:
         """Records that a stored video was copied into another project, in place of an earlier copy.
 
         Raises:
             LedgerError: There is no such row.
         """
         async with self._database.writing() as connection:
-            await self._locked(connection, entry_id)
+            await self._locked(connection, job_id)
             await connection.execute(
                 delete(copies).where(
-                    copies.c.entry_id == entry_id, copies.c.project == project, copies.c.shot_id == shot_id
+                    copies.c.job_id == job_id, copies.c.project == project, copies.c.shot_id == shot_id
                 )
             )
             await connection.execute(
-                insert(copies).values(entry_id=entry_id, project=project, shot_id=shot_id, asset=asset)
+                insert(copies).values(job_id=job_id, project=project, shot_id=shot_id, asset=asset)
             )
 
     async def _select(
         self, *conditions: ColumnElement[bool], newest_first: bool = False, limit: int | None = None
-    ) -> list[Entry]:
+    ) -> list[Job]:
         order = (generations.c.created_at, generations.c.id)
-        query = ENTRIES.where(*conditions).limit(limit)
+        query = JOBS.where(*conditions).limit(limit)
         query = query.order_by(*(column.desc() for column in order)) if newest_first else query.order_by(*order)
         async with self._database.reading() as connection:
-            return [entry_of(row) for row in await connection.execute(query)]
+            return [job_from_row(row) for row in await connection.execute(query)]
 
     async def _count(self, *conditions: ColumnElement[bool]) -> int:
         async with self._database.reading() as connection:
@@ -318,12 +327,12 @@ _NEWEST: Final = 50
 """More are not needed, and older ones tell of a provider that may have been slower, or of ends noticed late."""
 
 
-class Timings(LedgerPart):
+class LatencyReads(LedgerBase):
     """What past generations tell of those to come."""
 
-    async def work_times(
+    async def latency(
         self, provider: str, *, window: timedelta = timedelta(days=30), at_most: int = 500
-    ) -> dict[WorkKind, WorkTimes]:
+    ) -> dict[WorkKind, LatencyQuantiles]:
         """Times from submit to completion of a provider's newest generations, by kind.
 
         Args:
@@ -357,6 +366,8 @@ class Timings(LedgerPart):
         return {kind: _times(seconds) for kind, seconds in taken.items() if len(seconds) >= _FEWEST}
 
 
-def _times(seconds: list[float]) -> WorkTimes:
+def _times(seconds: list[float]) -> LatencyQuantiles:
     tenths = quantiles(seconds, n=10, method="inclusive")
-    return WorkTimes(count=len(seconds), early_seconds=tenths[0], median_seconds=tenths[4], late_seconds=tenths[8])
+    return LatencyQuantiles(
+        count=len(seconds), early_seconds=tenths[0], median_seconds=tenths[4], late_seconds=tenths[8]
+    )

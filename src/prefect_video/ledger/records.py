@@ -63,7 +63,7 @@ class _Record(BaseModel):
 Priority = Literal["high", "normal", "low"]
 
 
-class Intent(_Record):
+class JobRequest(_Record):
     """One generation that is wanted: what a claim asks the ledger for.
 
     Attributes:
@@ -101,7 +101,7 @@ class Intent(_Record):
     priority: Priority = "normal"
 
 
-class Entry(_Record):
+class Job(_Record):
     """One row of the ledger: one generation, from intent to stored file.
 
     `id` is also the idempotency key that is sent along with the submit. `priority` counts steps above normal.
@@ -141,7 +141,7 @@ class Entry(_Record):
     expires_at: AwareDatetime | None
     error_type: str | None
     error_message: str | None
-    attention: str | None
+    hold_reason: str | None
     asset: Asset | None
     priority: int = 0
     store_id: str | None = None
@@ -162,10 +162,10 @@ class Entry(_Record):
 class ClaimOutcome(StrEnum):
     """How a claim ends.
 
-    STORED: the video exists, see `entry.asset`. JOINED: another owner's row is in progress, or one is held (see
-    `entry.attention`). ACQUIRED: the row is reserved, or taken over from an owner that died, and this process must
-    carry it on from `entry.state`. OVER_BUDGET: nothing was reserved, `refusal` says why. EXHAUSTED: this flow run has
-    used up its attempts; `entry` is the last failed one.
+    STORED: the video exists, see `job.asset`. JOINED: another owner's row is in progress, or one is held (see
+    `job.hold_reason`). ACQUIRED: the row is reserved, or taken over from an owner that died, and this process must
+    carry it on from `job.state`. OVER_BUDGET: nothing was reserved, `refusal` says why. EXHAUSTED: this flow run has
+    used up its attempts; `job` is the last failed one.
     """
 
     STORED = "stored"
@@ -175,16 +175,16 @@ class ClaimOutcome(StrEnum):
     EXHAUSTED = "exhausted"
 
 
-class Claim(_Record):
+class ClaimResult(_Record):
     """The ledger's answer to one intent."""
 
     kind: ClaimOutcome
-    intent: Intent
-    entry: Entry | None = None
+    request: JobRequest
+    job: Job | None = None
     refusal: str | None = None
 
 
-class Standing(_Record):
+class AccountStatus(_Record):
     """What an account can bear right now, as every process sees it.
 
     Attributes:
@@ -229,10 +229,10 @@ class Budget(_Record):
         return self.limit_usd is None and self.limit_videos is None
 
 
-class Step(_Record):
+class HistoryEntry(_Record):
     """One line of a row's append-only history."""
 
-    entry_id: str
+    job_id: str
     at: AwareDatetime
     from_state: State | None
     to_state: State
@@ -240,7 +240,7 @@ class Step(_Record):
     owner: str | None
 
 
-class Spend(_Record):
+class SpendRow(_Record):
     """What was spent and is reserved for one value of a grouping.
 
     `assumed_usd` is the part of what was spent that the provider has not told: what was reserved counts. `unpriced`
@@ -262,11 +262,11 @@ class ClaimBatch(_Record):
     `warnings` holds a sentence for each limit of which four fifths or more are committed.
     """
 
-    claims: tuple[Claim, ...]
+    claims: tuple[ClaimResult, ...]
     warnings: tuple[str, ...] = ()
 
 
-class BudgetStanding(_Record):
+class BudgetUsage(_Record):
     """How much of a limit is used up.
 
     Attributes:
@@ -317,7 +317,7 @@ class WorkKind(NamedTuple):
     resolution: str
 
 
-class WorkTimes(_Record):
+class LatencyQuantiles(_Record):
     """How long generations of one kind have taken, in seconds from the submit to the notice of the end.
 
     Attributes:

@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from sqlalchemy import insert, or_, select
 
-from prefect_video.errors import IllegalTransition, LedgerError
+from prefect_video.errors import InvalidTransition, LedgerError
 from prefect_video.ledger.base import chunks
 from prefect_video.ledger.claims import Claims
 from prefect_video.ledger.database import Database
-from prefect_video.ledger.queries import key_of, read_unfinished
-from prefect_video.ledger.records import UNFINISHED, Entry, State
-from prefect_video.ledger.tables import ENTRIES, copies, entry_of, generations, ledger_identity
+from prefect_video.ledger.queries import claim_key, read_unfinished
+from prefect_video.ledger.records import UNFINISHED, Job, State
+from prefect_video.ledger.tables import JOBS, copies, generations, job_from_row, ledger_identity
 
 _KEPT: Final = frozenset({"id", "attempt", "flow_run_id", "task_run_id", "created_at", "priority"})
 """What a row that exists knows better than the evidence for its generation."""
@@ -39,82 +39,82 @@ class Recoveries(Claims):
         """Read `(job id, fingerprint)` of rows whose generation is known: of one project and its copies, or of all."""
         wanted = select(generations.c.id, generations.c.fingerprint).where(generations.c.generation_id.is_not(None))
         if project is not None:
-            copied = select(copies.c.entry_id).where(copies.c.project == project)
+            copied = select(copies.c.job_id).where(copies.c.project == project)
             wanted = wanted.where(or_(generations.c.project == project, generations.c.id.in_(copied)))
         async with self._database.reading() as connection:
             return {(row.id, row.fingerprint) for row in await connection.execute(wanted)}
 
-    async def find_paid(self, job_ids: Iterable[str], generation_ids: Iterable[str]) -> list[Entry]:
+    async def find_paid(self, job_ids: Iterable[str], generation_ids: Iterable[str]) -> list[Job]:
         """Read the rows that have one of some ids, or one of some generations, whatever their account."""
-        found: dict[str, Entry] = {}
+        found: dict[str, Job] = {}
         async with self._database.reading() as connection:
             for column, values in ((generations.c.id, job_ids), (generations.c.generation_id, generation_ids)):
                 for some in chunks(values):
-                    rows = await connection.execute(ENTRIES.where(column.in_(some)))
-                    found.update((row.id, entry_of(row)) for row in rows)
+                    rows = await connection.execute(JOBS.where(column.in_(some)))
+                    found.update((row.id, job_from_row(row)) for row in rows)
         return list(found.values())
 
-    async def adopt(self, entry: Entry, detail: str) -> Entry:
+    async def adopt(self, job: Job, detail: str) -> Job:
         """Bring the ledger to what is proven about one generation: a row of it is moved, or one is added.
 
         Args:
-            entry: The row as it should be.
+            job: The row as it should be.
             detail: The proof, for the history.
 
         Returns:
             The row as it then stands.
 
         Raises:
-            IllegalTransition: A live process works on the row, it has another generation, or another row of the same
+            InvalidTransition: A live process works on the row, it has another generation, or another row of the same
                 video is in progress.
         """
         async with self._database.writing() as connection:
             await self._wait_for_turn(connection)
             self._database.require_file()
-            same_generation = (generations.c.account == entry.account) & (
-                generations.c.generation_id == entry.generation_id
+            same_generation = (generations.c.account == job.account) & (
+                generations.c.generation_id == job.generation_id
             )
-            found = await connection.execute(ENTRIES.where(or_(generations.c.id == entry.id, same_generation)))
-            rows = [entry_of(row) for row in found]
-            current = next((row for row in rows if row.generation_id == entry.generation_id), None)
+            found = await connection.execute(JOBS.where(or_(generations.c.id == job.id, same_generation)))
+            rows = [job_from_row(row) for row in found]
+            current = next((row for row in rows if row.generation_id == job.generation_id), None)
             current = current or next(iter(rows), None)
             if current is not None and current.state is State.STORED:
                 return current
             if current is not None:
-                await self._require_free(current, entry, connection)
-            if entry.state in UNFINISHED:
-                await self._require_none_in_progress(connection, entry, current)
-            values = _columns(entry)
+                await self._require_free(current, job, connection)
+            if job.state in UNFINISHED:
+                await self._require_none_in_progress(connection, job, current)
+            values = _columns(job)
             if current is None:
                 await connection.execute(insert(generations).values(**values))
-                await self._note(connection, [(entry.id, None, entry.state)], detail)
-                return entry
+                await self._append_history(connection, [(job.id, None, job.state)], detail)
+                return job
             changes = {name: value for name, value in values.items() if name not in _KEPT}
             await connection.execute(generations.update().where(generations.c.id == current.id).values(**changes))
-            await self._note(connection, [(current.id, current.state, entry.state)], detail)
+            await self._append_history(connection, [(current.id, current.state, job.state)], detail)
             return await self._locked(connection, current.id)
 
-    async def _require_free(self, current: Entry, entry: Entry, connection: Any) -> None:
-        if current.fingerprint != entry.fingerprint:
-            raise IllegalTransition(f"job {current.id} is of another video than generation {entry.generation_id}")
-        if current.generation_id not in (None, entry.generation_id):
-            raise IllegalTransition(
+    async def _require_free(self, current: Job, job: Job, connection: Any) -> None:
+        if current.fingerprint != job.fingerprint:
+            raise InvalidTransition(f"job {current.id} is of another video than generation {job.generation_id}")
+        if current.generation_id not in (None, job.generation_id):
+            raise InvalidTransition(
                 f"job {current.id} belongs to generation {current.generation_id}, and generation"
-                f" {entry.generation_id} names it too: one of them was paid twice; see the provider's console"
+                f" {job.generation_id} names it too: one of them was paid twice; see the provider's console"
             )
         if current.owner and current.state in UNFINISHED:
-            alive = await self._owner.living(connection, [current.owner])
+            alive = await self._owner.alive(connection, [current.owner])
             if alive - {self._owner.id} or current.owner == self._owner.id:
-                raise IllegalTransition(f"job {current.id} is {current.state} and a live process works on it")
+                raise InvalidTransition(f"job {current.id} is {current.state} and a live process works on it")
 
-    async def _require_none_in_progress(self, connection: Any, entry: Entry, current: Entry | None) -> None:
-        other = (await read_unfinished(connection, [key_of(entry)])).get(key_of(entry))
+    async def _require_none_in_progress(self, connection: Any, job: Job, current: Job | None) -> None:
+        other = (await read_unfinished(connection, [claim_key(job)])).get(claim_key(job))
         if other is not None and (current is None or other.id != current.id):
-            raise IllegalTransition(
-                f"generation {entry.generation_id} is of the same video as job {other.id}, which is {other.state}"
+            raise InvalidTransition(
+                f"generation {job.generation_id} is of the same video as job {other.id}, which is {other.state}"
             )
 
 
-def _columns(entry: Entry) -> dict[str, Any]:
-    values = {name: getattr(entry, name) for name in Entry.model_fields}
-    return values | {"model": entry.shot.model, "owner": None}
+def _columns(job: Job) -> dict[str, Any]:
+    values = {name: getattr(job, name) for name in Job.model_fields}
+    return values | {"model": job.shot.model, "owner": None}

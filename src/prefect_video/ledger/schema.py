@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import Connection, inspect, text
 
 from prefect_video._shield import run_in_thread
-from prefect_video.errors import LedgerOutdated, LedgerUnavailable
+from prefect_video.errors import LedgerSchemaMismatch, LedgerUnavailable
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.leases import FileLock, acquire_if_free, new_lock
 from prefect_video.ledger.tables import VERSION_TABLE
@@ -34,7 +34,7 @@ async def prepare(database: Database, *, migrate: bool | None) -> None:
         migrate: Whether to create and upgrade; None does so on SQLite only, where the file is the user's own.
 
     Raises:
-        LedgerOutdated: The schema is older and may not be upgraded here, or newer than this version.
+        LedgerSchemaMismatch: The schema is older and may not be upgraded here, or newer than this version.
         LedgerUnavailable: The database cannot be used.
     """
     wanted = database.is_sqlite if migrate is None else migrate
@@ -52,7 +52,7 @@ async def upgrade(database: Database, revision: str = "head") -> None:
     """Runs the missing migrations in one transaction; does nothing on a current schema.
 
     Raises:
-        LedgerOutdated: The schema is newer than this version.
+        LedgerSchemaMismatch: The schema is newer than this version.
     """
     async with database.writing() as connection:
         if not database.is_sqlite:
@@ -70,14 +70,14 @@ async def check(database: Database) -> None:
     """Refuses a schema that is not this version's.
 
     Raises:
-        LedgerOutdated: It is older or newer.
+        LedgerSchemaMismatch: It is older or newer.
     """
     async with database.reading() as connection:
         current = await connection.run_sync(_current)
     _refuse_newer(current, database)
     if current != REVISIONS[-1]:
         stands = f"is at schema {current}" if current else "has no tables yet"
-        raise LedgerOutdated(
+        raise LedgerSchemaMismatch(
             f"the ledger {database.location.name} {stands}, this version needs {REVISIONS[-1]}: "
             "run `prefect-video ledger upgrade`"
         )
@@ -98,7 +98,7 @@ def _migrate(connection: Connection, revision: str) -> None:
 
 def _refuse_newer(current: str | None, database: Database) -> None:
     if current is not None and current not in REVISIONS:
-        raise LedgerOutdated(
+        raise LedgerSchemaMismatch(
             f"the ledger {database.location.name} is at schema {current}, which this version does not know "
             f"(it knows up to {REVISIONS[-1]}): install a newer prefect-video"
         )

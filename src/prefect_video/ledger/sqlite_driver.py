@@ -13,14 +13,14 @@ from typing import Any, Final, Self, TypeVar
 
 from prefect_video._dedicated_thread import DedicatedThread
 from prefect_video.ledger.file_identity import FileIdentity
-from prefect_video.ledger.urls import Location
+from prefect_video.ledger.urls import DatabaseUrl
 
 THREAD_NAME: Final = "ledger-sqlite"
 
 Result = TypeVar("Result")
 
 
-async def connect(location: Location, file: FileIdentity) -> Connection:
+async def connect(location: DatabaseUrl, file: FileIdentity) -> Connection:
     """Open a new connection, to be closed by the caller.
 
     Raises:
@@ -42,7 +42,7 @@ class Connection:
     A statement whose task is cancelled is run to its end before anything that comes after it, `close` included.
     """
 
-    def __init__(self, location: Location, file: FileIdentity) -> None:
+    def __init__(self, location: DatabaseUrl, file: FileIdentity) -> None:
         self._location = location
         self._identity = file
         self._thread = DedicatedThread(THREAD_NAME)

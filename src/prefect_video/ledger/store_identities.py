@@ -10,15 +10,15 @@ from sqlalchemy import exists, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.assets import Asset
-from prefect_video.ledger.base import LedgerPart, chunks
-from prefect_video.ledger.records import Entry, State
-from prefect_video.ledger.tables import ENTRIES, copies, entry_of, generations, stores
+from prefect_video.ledger.base import LedgerBase, chunks
+from prefect_video.ledger.records import Job, State
+from prefect_video.ledger.tables import JOBS, copies, generations, job_from_row, stores
 
 STORE_LOCK: Final = 0x5669_6465_6F03
 """PostgreSQL advisory lock held while an identity is given to a store, as SQLite has one writer anyway."""
 
 
-class StoreIdentities(LedgerPart):
+class StoreIdentities(LedgerBase):
     """Identities of stores."""
 
     async def store_ids(self, url: str) -> set[str]:
@@ -48,10 +48,10 @@ class StoreIdentities(LedgerPart):
             if known.one_or_none() is None:
                 await connection.execute(insert(stores).values(url=url, store_id=store_id))
 
-    async def assign_store(self, entry_ids: Iterable[str], store_id: str) -> None:
+    async def assign_store(self, job_ids: Iterable[str], store_id: str) -> None:
         """Record that the files of stored rows were found, whole, in a store."""
         async with self._database.writing() as connection:
-            for some in chunks(entry_ids):
+            for some in chunks(job_ids):
                 await connection.execute(
                     update(generations)
                     .where(generations.c.id.in_(some), generations.c.state == State.STORED)
@@ -61,12 +61,12 @@ class StoreIdentities(LedgerPart):
     async def copies_into(self, project: str) -> list[tuple[str, Asset]]:
         """Return the copies in a project of videos that are stored, each with the id of the original's row."""
         query = (
-            select(copies.c.entry_id, copies.c.asset)
-            .join(generations, copies.c.entry_id == generations.c.id)
+            select(copies.c.job_id, copies.c.asset)
+            .join(generations, copies.c.job_id == generations.c.id)
             .where(copies.c.project == project, generations.c.state == State.STORED)
         )
         async with self._database.reading() as connection:
-            return [(row.entry_id, row.asset) for row in await connection.execute(query)]
+            return [(row.job_id, row.asset) for row in await connection.execute(query)]
 
     async def holds_assets(self, store_ids: Collection[str]) -> bool:
         """Return whether any video is stored in one of these stores."""
@@ -77,19 +77,19 @@ class StoreIdentities(LedgerPart):
             )
             return bool(found.scalar_one())
 
-    async def stored_beside(self, entry: Entry, *, limit: int) -> list[Entry]:
+    async def stored_beside(self, job: Job, *, limit: int) -> list[Job]:
         """Return the newest other stored rows of a row's project."""
         query = (
-            ENTRIES.where(
-                generations.c.project == entry.project,
+            JOBS.where(
+                generations.c.project == job.project,
                 generations.c.state == State.STORED,
-                generations.c.id != entry.id,
+                generations.c.id != job.id,
             )
             .order_by(generations.c.created_at.desc())
             .limit(limit)
         )
         async with self._database.reading() as connection:
-            return [entry_of(row) for row in await connection.execute(query)]
+            return [job_from_row(row) for row in await connection.execute(query)]
 
     async def projects(self) -> list[str]:
         """Return the names of all projects that have a stored video or a copy of one, sorted."""

@@ -15,7 +15,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from prefect_video.assets import Asset
 from prefect_video.generations import Generation
-from prefect_video.ledger.records import UNFINISHED, Entry, State
+from prefect_video.ledger.records import UNFINISHED, Job, State
 from prefect_video.shots import Shot
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -134,7 +134,7 @@ generations = Table(
     Column("expires_at", Instant),
     Column("error_type", String),
     Column("error_message", Text),
-    Column("attention", Text),
+    Column("hold_reason", Text),
     Column("asset", Json(Asset)),
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("waiting_since", Instant),
@@ -191,13 +191,13 @@ history = Table(
     "history",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("entry_id", String, ForeignKey("generations.id"), nullable=False),
+    Column("job_id", String, ForeignKey("generations.id"), nullable=False),
     Column("at", Instant, nullable=False),
     Column("from_state", StateName),
     Column("to_state", StateName, nullable=False),
     Column("detail", Text),
     Column("owner", String),
-    Index("ix_history_entry", "entry_id"),
+    Index("ix_history_job", "job_id"),
 )
 _sending = history.c.to_state == State.SUBMITTING
 Index("ix_history_sending", history.c.at, sqlite_where=_sending, postgresql_where=_sending)
@@ -229,7 +229,7 @@ ledger_identity = Table("ledger_identity", metadata, Column("id", String, primar
 copies = Table(
     "copies",
     metadata,
-    Column("entry_id", String, ForeignKey("generations.id"), primary_key=True),
+    Column("job_id", String, ForeignKey("generations.id"), primary_key=True),
     Column("project", String, primary_key=True),
     Column("shot_id", String, primary_key=True),
     Column("asset", Json(Asset), nullable=False),
@@ -241,7 +241,7 @@ idempotency_keys = Table(
     Column("environment", String, primary_key=True),
     Column("key", String, primary_key=True),
     Column("request_digest", String, nullable=False),
-    Column("entry_id", String, ForeignKey("generations.id")),
+    Column("job_id", String, ForeignKey("generations.id")),
     Column("created_at", Instant, nullable=False),
 )
 
@@ -280,16 +280,16 @@ Index(
     postgresql_where=_pending,
 )
 
-ENTRY_COLUMNS: Final = tuple(generations.c[name] for name in Entry.model_fields)
-ENTRIES: Final = select(*ENTRY_COLUMNS)
+JOB_COLUMNS: Final = tuple(generations.c[name] for name in Job.model_fields)
+JOBS: Final = select(*JOB_COLUMNS)
 """What every query for whole rows begins with: building it costs more than running it."""
 
 
-def entry_of(row: Row[Any]) -> Entry:
-    """The record of a row that was selected by `ENTRY_COLUMNS`."""
-    return Entry.model_validate(row._asdict())
+def job_from_row(row: Row[Any]) -> Job:
+    """The record of a row that was selected by `JOB_COLUMNS`."""
+    return Job.model_validate(row._asdict())
 
 
-def entry_of_values(values: Mapping[str, Any]) -> Entry:
+def job_from_values(values: Mapping[str, Any]) -> Job:
     """The record of a row that was inserted with these values."""
-    return Entry.model_validate({column.name: values[column.name] for column in ENTRY_COLUMNS})
+    return Job.model_validate({column.name: values[column.name] for column in JOB_COLUMNS})

@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from prefect_video.assets import Asset
-from prefect_video.errors import IllegalTransition, ProviderError, VideoError
+from prefect_video.errors import InvalidTransition, ProviderError, VideoError
 from prefect_video.generations import Generation
-from prefect_video.ledger.base import LedgerPart
+from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.budgets import usd
 from prefect_video.ledger.cost_bound import (
     DEFAULT_COST_BOUND,
@@ -25,8 +25,8 @@ from prefect_video.ledger.cost_bound import (
     with_dispute,
     without_dispute,
 )
-from prefect_video.ledger.records import TRANSITIONS, UNFINISHED, Entry, State
-from prefect_video.ledger.tables import ENTRY_COLUMNS, entry_of, generations
+from prefect_video.ledger.records import TRANSITIONS, UNFINISHED, Job, State
+from prefect_video.ledger.tables import JOB_COLUMNS, generations, job_from_row
 
 logger = logging.getLogger(__name__)
 
@@ -34,77 +34,77 @@ SENT: Final = frozenset({State.SUBMITTING, State.UNKNOWN})
 """A request is on its way, or was, and its answer is not on record."""
 
 
-class Moves(LedgerPart):
+class TransitionBase(LedgerBase):
     """The base of all steps of a row."""
 
     async def _move(
         self,
         connection: AsyncConnection,
-        entry: Entry,
+        job: Job,
         to: State,
         allowed: Collection[State],
         detail: str | None = None,
         **values: Any,
-    ) -> Entry:
-        """Moves a row that was read in this transaction; a move settles what a human was asked, but for its cost."""
-        if entry.state not in allowed or to not in TRANSITIONS.get(entry.state, ()):
-            raise _illegal(entry, to, allowed)
-        values = {"attention": None, **values, "state": to}
+    ) -> Job:
+        """Move a row that was read in this transaction; that settles what a human was asked, but for its cost."""
+        if job.state not in allowed or to not in TRANSITIONS.get(job.state, ()):
+            raise _illegal(job, to, allowed)
+        values = {"hold_reason": None, **values, "state": to}
         if to not in UNFINISHED:
             values["owner"] = None
-            values["attention"] = with_dispute(
-                entry.model_copy(update=values), values["attention"], self.command_option
+            values["hold_reason"] = with_dispute(
+                job.model_copy(update=values), values["hold_reason"], self.command_option
             )
-        moved = await self._change(connection, entry, values)
-        await self._note(connection, [(entry.id, entry.state, to)], detail)
-        logger.info("entry %s (%s): %s -> %s", entry.id, entry.shot.id, entry.state, to)
+        moved = await self._change(connection, job, values)
+        await self._append_history(connection, [(job.id, job.state, to)], detail)
+        logger.info("job %s (%s): %s -> %s", job.id, job.shot.id, job.state, to)
         return moved
 
-    async def _change(self, connection: AsyncConnection, entry: Entry, values: dict[str, Any]) -> Entry:
-        told = {"changed": entry.id, "changed_from": entry.state, **values, "updated_at": datetime.now(UTC)}
+    async def _change(self, connection: AsyncConnection, job: Job, values: dict[str, Any]) -> Job:
+        told = {"changed": job.id, "changed_from": job.state, **values, "updated_at": datetime.now(UTC)}
         changed = (await connection.execute(_changing(frozenset(values)), told)).one_or_none()
         if changed is None:
-            raise IllegalTransition(f"entry {entry.id} is no longer {entry.state}: read it again")
-        return entry_of(changed)
+            raise InvalidTransition(f"job {job.id} is no longer {job.state}: read it again")
+        return job_from_row(changed)
 
-    def _demand_mine(self, entry: Entry) -> None:
+    def _require_owner(self, job: Job) -> None:
         """Only a row's owner may send it."""
-        if entry.owner != self._owner.id:
-            raise IllegalTransition(
-                f"entry {entry.id} may not be sent: it belongs to {entry.owner or 'nobody'}, not to this process"
+        if job.owner != self._owner.id:
+            raise InvalidTransition(
+                f"job {job.id} may not be sent: it belongs to {job.owner or 'nobody'}, not to this process"
             )
 
-    def _demand_verdict(self, entry: Entry) -> None:
+    def _require_settle_right(self, job: Job) -> None:
         """Only its owner may say that a sent request came to nothing: it may be on its way at this moment."""
-        if entry.owner not in (None, self._owner.id) and entry.attention is None:
-            raise IllegalTransition(
-                f"entry {entry.id} is {entry.state} and belongs to {entry.owner}: take it over before settling it"
+        if job.owner not in (None, self._owner.id) and job.hold_reason is None:
+            raise InvalidTransition(
+                f"job {job.id} is {job.state} and belongs to {job.owner}: take it over before settling it"
             )
 
-    async def _demand_new(self, connection: AsyncConnection, entry: Entry, generation_id: str) -> None:
+    async def _require_new_generation(self, connection: AsyncConnection, job: Job, generation_id: str) -> None:
         found = await connection.execute(
             select(generations.c.id).where(
-                generations.c.account == entry.account, generations.c.generation_id == generation_id
+                generations.c.account == job.account, generations.c.generation_id == generation_id
             )
         )
-        if (other := found.scalar_one_or_none()) is not None and other != entry.id:
-            raise IllegalTransition(
-                f"shot {entry.shot.id!r}: {entry.provider} says that generation {generation_id} is its; it belongs"
-                f" to entry {other}: one generation is one video. Tell the provider; see: prefect-video jobs"
+        if (other := found.scalar_one_or_none()) is not None and other != job.id:
+            raise InvalidTransition(
+                f"shot {job.shot.id!r}: {job.provider} says that generation {generation_id} is its; it belongs"
+                f" to job {other}: one generation is one video. Tell the provider; see: prefect-video jobs"
             )
 
-    async def _demand_none_under_way(self, connection: AsyncConnection, entry: Entry) -> None:
+    async def _require_no_active_job(self, connection: AsyncConnection, job: Job) -> None:
         found = await connection.execute(
             select(generations.c.id).where(
-                generations.c.environment == entry.environment,
-                generations.c.fingerprint == entry.fingerprint,
+                generations.c.environment == job.environment,
+                generations.c.fingerprint == job.fingerprint,
                 generations.c.state.in_(UNFINISHED),
-                generations.c.id != entry.id,
+                generations.c.id != job.id,
             )
         )
         if (other := found.scalar_one_or_none()) is not None:
-            raise IllegalTransition(
-                f"entry {entry.id} cannot be taken up again while entry {other} of the same video is under way"
+            raise InvalidTransition(
+                f"job {job.id} cannot be taken up again while job {other} of the same video is under way"
             )
 
 
@@ -118,31 +118,31 @@ def _changing(names: frozenset[str]) -> ReturningUpdate[Any]:
         update(generations)
         .where(generations.c.id == bindparam("changed"), generations.c.state == bindparam("changed_from"))
         .values({name: bindparam(name) for name in sorted({*names, "updated_at"})})
-        .returning(*ENTRY_COLUMNS)
+        .returning(*JOB_COLUMNS)
     )
 
 
-def sources(to: State) -> frozenset[State]:
+def source_states(to: State) -> frozenset[State]:
     """From where a state can be reached."""
     return frozenset(state for state, targets in TRANSITIONS.items() if to in targets)
 
 
-def demand_same(entry: Entry, generation_id: str) -> None:
+def require_same_generation(job: Job, generation_id: str) -> None:
     """Refuses news of another generation than the row's.
 
     Raises:
-        IllegalTransition: It is another one.
+        InvalidTransition: It is another one.
     """
-    if entry.generation_id not in (None, generation_id):
-        raise IllegalTransition(f"entry {entry.id} belongs to generation {entry.generation_id}, not to {generation_id}")
+    if job.generation_id not in (None, generation_id):
+        raise InvalidTransition(f"job {job.id} belongs to generation {job.generation_id}, not to {generation_id}")
 
 
-def given(**values: Any) -> dict[str, Any]:
+def drop_none(**values: Any) -> dict[str, Any]:
     """The values that are not None."""
     return {name: value for name, value in values.items() if value is not None}
 
 
-def cause(error: VideoError | str) -> dict[str, Any]:
+def error_columns(error: VideoError | str) -> dict[str, Any]:
     """The columns that say why."""
     if isinstance(error, str):
         return {"error_type": None, "error_message": error}
@@ -150,14 +150,14 @@ def cause(error: VideoError | str) -> dict[str, Any]:
     return {
         "error_type": type(error).__name__,
         "error_message": error.message,
-        **given(request_id=request_id),
+        **drop_none(request_id=request_id),
     }
 
 
-def _illegal(entry: Entry, to: State, allowed: Collection[State]) -> IllegalTransition:
+def _illegal(job: Job, to: State, allowed: Collection[State]) -> InvalidTransition:
     needed = " or ".join(sorted(allowed))
-    return IllegalTransition(
-        f"entry {entry.id} is {entry.state} and cannot become {to} (it would have to be {needed}): "
+    return InvalidTransition(
+        f"job {job.id} is {job.state} and cannot become {to} (it would have to be {needed}): "
         "somebody else moved it, read it again"
     )
 
@@ -165,43 +165,43 @@ def _illegal(entry: Entry, to: State, allowed: Collection[State]) -> IllegalTran
 _ENDED: Final = frozenset({State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST})
 
 
-class Transitions(Moves):
+class Transitions(TransitionBase):
     """The steps from reserved to stored. Every method returns the row as it stands afterwards.
 
     Raises, from every method:
-        IllegalTransition: The row is not in a state that allows the step.
+        InvalidTransition: The row is not in a state that allows the step.
         LedgerError: There is no such row, or the ledger cannot be used.
     """
 
     async def begin_submit(
-        self, entry_id: str, *, task_run_id: str | None = None, deadline_at: datetime | None = None
-    ) -> Entry:
+        self, job_id: str, *, task_run_id: str | None = None, deadline_at: datetime | None = None
+    ) -> Job:
         """Marks that the request is about to leave; only the row's owner may send it."""
         async with self._database.writing() as connection:
-            entry = await self._locked(connection, entry_id)
-            return await self._begin(connection, entry, task_run_id=task_run_id, deadline_at=deadline_at)
+            job = await self._locked(connection, job_id)
+            return await self._begin(connection, job, task_run_id=task_run_id, deadline_at=deadline_at)
 
-    async def renew_submit(self, entry_id: str) -> Entry:
+    async def refresh_submit(self, job_id: str) -> Job:
         """Marks anew that the request is about to leave, after a pause in which others may have taken the row over."""
         async with self._database.writing() as connection:
-            entry = await self._locked(connection, entry_id)
-            self._demand_mine(entry)
-            if entry.state is not State.SUBMITTING:
-                raise IllegalTransition(f"entry {entry.id} is {entry.state}: it is no longer to be sent")
+            job = await self._locked(connection, job_id)
+            self._require_owner(job)
+            if job.state is not State.SUBMITTING:
+                raise InvalidTransition(f"job {job.id} is {job.state}: it is no longer to be sent")
             self._database.require_file()
-            await self._note(connection, [(entry.id, entry.state, entry.state)], "about to be sent after a pause")
-            return await self._change(connection, entry, {"sent_at": await self._database.now(connection)})
+            await self._append_history(connection, [(job.id, job.state, job.state)], "about to be sent after a pause")
+            return await self._change(connection, job, {"sent_at": await self._database.now(connection)})
 
-    async def record_submitted(self, entry_id: str, generation: Generation, *, detail: str | None = None) -> Entry:
+    async def record_submitted(self, job_id: str, generation: Generation, *, detail: str | None = None) -> Job:
         """Records that the provider accepted; again with the same generation it does nothing."""
         async with self._database.writing() as connection:
-            entry = await self._locked(connection, entry_id)
-            if entry.generation_id == generation.id:
-                return entry
-            await self._demand_new(connection, entry, generation.id)
+            job = await self._locked(connection, job_id)
+            if job.generation_id == generation.id:
+                return job
+            await self._require_new_generation(connection, job, generation.id)
             return await self._move(
                 connection,
-                entry,
+                job,
                 State.SUBMITTED,
                 SENT,
                 detail=detail,
@@ -209,35 +209,35 @@ class Transitions(Moves):
                 submitted_at=datetime.now(UTC),
                 error_type=None,
                 error_message=None,
-                **given(estimated_completion_at=generation.estimated_completion_at),
+                **drop_none(estimated_completion_at=generation.estimated_completion_at),
             )
 
-    async def record_unknown(self, entry_id: str, error: VideoError | str) -> Entry:
+    async def record_unknown(self, job_id: str, error: VideoError | str) -> Job:
         """Records that a request went out and no usable answer came back."""
         async with self._database.writing() as connection:
-            entry = await self._locked(connection, entry_id)
-            if entry.state is State.UNKNOWN:
-                return entry
+            job = await self._locked(connection, job_id)
+            if job.state is State.UNKNOWN:
+                return job
             return await self._move(
                 connection,
-                entry,
+                job,
                 State.UNKNOWN,
                 {State.SUBMITTING},
                 detail=str(error),
                 unknown_at=await self._database.now(connection),
-                **cause(error),
+                **error_columns(error),
             )
 
-    async def return_to_reserved(self, entry_id: str, detail: str) -> Entry:
+    async def return_to_reserved(self, job_id: str, detail: str) -> Job:
         """Records that the provider has proven to hold nothing; the row may be sent again by its owner."""
         async with self._database.writing() as connection:
-            entry = await self._locked(connection, entry_id)
-            if entry.state is State.RESERVED:
-                return entry
-            self._demand_verdict(entry)
+            job = await self._locked(connection, job_id)
+            if job.state is State.RESERVED:
+                return job
+            self._require_settle_right(job)
             return await self._move(
                 connection,
-                entry,
+                job,
                 State.RESERVED,
                 SENT,
                 detail=detail,
@@ -247,139 +247,139 @@ class Transitions(Moves):
                 error_message=None,
             )
 
-    async def release(self, entry_id: str, error: VideoError | str) -> Entry:
+    async def release_reservation(self, job_id: str, error: VideoError | str) -> Job:
         """Ends a row for which nothing was accepted: its money is free again."""
         async with self._database.writing() as connection:
-            entry = await self._locked(connection, entry_id)
-            if entry.state is State.RELEASED:
-                return entry
-            if entry.state in SENT:
-                self._demand_verdict(entry)
+            job = await self._locked(connection, job_id)
+            if job.state is State.RELEASED:
+                return job
+            if job.state in SENT:
+                self._require_settle_right(job)
             return await self._move(
                 connection,
-                entry,
+                job,
                 State.RELEASED,
-                sources(State.RELEASED),
+                source_states(State.RELEASED),
                 detail=str(error),
-                **cause(error),
+                **error_columns(error),
             )
 
     async def record_completed(
-        self, entry_id: str, generation: Generation, *, bound: CostBound = DEFAULT_COST_BOUND
-    ) -> Entry:
+        self, job_id: str, generation: Generation, *, bound: CostBound = DEFAULT_COST_BOUND
+    ) -> Job:
         """Records that the video is ready; on a completed row it only takes over a fresh expiry and cost.
 
         A cost beyond the bound does not keep the video from being fetched: the row is held once that is stored.
         """
         async with self._database.writing() as connection:
-            entry = await self._locked(connection, entry_id)
-            told = cost_columns(entry, generation.cost_usd, bound) | given(
+            job = await self._locked(connection, job_id)
+            told = cost_columns(job, generation.cost_usd, bound) | drop_none(
                 expires_at=generation.result.expires_at if generation.result else None
             )
-            demand_same(entry, generation.id)
-            if entry.state is State.STORED:
-                return entry
-            if entry.state is State.COMPLETED:
-                return await self._change(connection, entry, told) if told else entry
+            require_same_generation(job, generation.id)
+            if job.state is State.STORED:
+                return job
+            if job.state is State.COMPLETED:
+                return await self._change(connection, job, told) if told else job
             return await self._move(
                 connection,
-                entry,
+                job,
                 State.COMPLETED,
                 {State.SUBMITTED},
                 completed_at=datetime.now(UTC),
                 **told,
             )
 
-    async def record_stored(self, entry_id: str, asset: Asset, *, store_id: str | None = None) -> Entry:
+    async def record_stored(self, job_id: str, asset: Asset, *, store_id: str | None = None) -> Job:
         """Records the published file; again with the same content it does nothing.
 
         Args:
-            entry_id: The row.
+            job_id: The row.
             asset: What was published.
             store_id: Identity of the store that it was published to.
         """
         async with self._database.writing() as connection:
-            entry = await self._locked(connection, entry_id)
-            if entry.state is State.STORED and entry.asset and entry.asset.sha256 == asset.sha256:
-                return entry
+            job = await self._locked(connection, job_id)
+            if job.state is State.STORED and job.asset and job.asset.sha256 == asset.sha256:
+                return job
             return await self._move(
                 connection,
-                entry,
+                job,
                 State.STORED,
                 {State.COMPLETED},
                 # One that was fetched again is as old as it was.
-                stored_at=entry.stored_at or datetime.now(UTC),
+                stored_at=job.stored_at or datetime.now(UTC),
                 asset=asset,
                 store_id=store_id,
                 error_type=None,
                 error_message=None,
             )
 
-    async def reopen_stored(self, entry_id: str, reason: str) -> Entry:
+    async def reopen_stored(self, job_id: str, reason: str) -> Job:
         """Record that a stored file is missing or damaged and is to be fetched again from the provider.
 
         The row is completed again and belongs to nobody: a claim, or `collect`, takes it up. Again it does nothing.
         """
         async with self._database.writing() as connection:
-            entry = await self._locked(connection, entry_id)
-            if entry.is_reopened:
-                return entry
-            if entry.generation_id is None:
-                raise IllegalTransition(f"entry {entry_id} has no generation that its video could be fetched from")
-            await self._demand_none_under_way(connection, entry)
+            job = await self._locked(connection, job_id)
+            if job.is_reopened:
+                return job
+            if job.generation_id is None:
+                raise InvalidTransition(f"job {job_id} has no generation that its video could be fetched from")
+            await self._require_no_active_job(connection, job)
             return await self._move(
-                connection, entry, State.COMPLETED, {State.STORED}, detail=reason, error_type=None, error_message=reason
+                connection, job, State.COMPLETED, {State.STORED}, detail=reason, error_type=None, error_message=reason
             )
 
     async def record_ended(
         self,
-        entry_id: str,
+        job_id: str,
         state: State,
         error: VideoError | str,
         *,
         actual_usd: Decimal | None,
-        attention: str | None = None,
+        hold_reason: str | None = None,
         bound: CostBound = DEFAULT_COST_BOUND,
-    ) -> Entry:
+    ) -> Job:
         """Records that the generation is over and there is no video.
 
         Args:
-            entry_id: The row.
+            job_id: The row.
             state: `failed`, `cancelled`, `expired` or `lost`.
             error: Why; a provider's error also gives its generation and request ids.
             actual_usd: What it cost; None when not known: then what was reserved counts as spent.
-            attention: What a human is to decide; until then nothing is bought in its place. In the same transaction
+            hold_reason: What a human is to decide; until then nothing is bought in its place. In the same transaction
                 as the end: a crash in between would leave a row that the next run buys again.
             bound: The most that it is believed to have cost; beyond it the row is held.
         """
         if state not in _ENDED:
-            raise IllegalTransition(f"entry {entry_id} cannot end as {state}: that is not an end without a video")
+            raise InvalidTransition(f"job {job_id} cannot end as {state}: that is not an end without a video")
         async with self._database.writing() as connection:
-            entry = await self._locked(connection, entry_id)
-            if entry.state is state:
-                return entry
-            values = cause(error) | cost_columns(entry, actual_usd, bound) | given(attention=attention)
-            if entry.generation_id is None and isinstance(error, ProviderError) and error.generation_id:
-                await self._demand_new(connection, entry, error.generation_id)
+            job = await self._locked(connection, job_id)
+            if job.state is state:
+                return job
+            values = error_columns(error) | cost_columns(job, actual_usd, bound) | drop_none(hold_reason=hold_reason)
+            if job.generation_id is None and isinstance(error, ProviderError) and error.generation_id:
+                await self._require_new_generation(connection, job, error.generation_id)
                 values |= {"generation_id": error.generation_id, "submitted_at": datetime.now(UTC)}
-            return await self._move(connection, entry, state, sources(state) & UNFINISHED, detail=str(error), **values)
+            return await self._move(
+                connection, job, state, source_states(state) & UNFINISHED, detail=str(error), **values
+            )
 
-    async def record_found(
-        self, entry_id: str, generation: Generation, *, deadline_at: datetime | None = None
-    ) -> Entry:
+    async def record_found(self, job_id: str, generation: Generation, *, deadline_at: datetime | None = None) -> Job:
         """Records that what was given up as lost is at the provider after all: it is waited for like any other."""
         async with self._database.writing() as connection:
-            entry = await self._locked(connection, entry_id)
-            await self._demand_new(connection, entry, generation.id)
-            await self._demand_none_under_way(connection, entry)
+            job = await self._locked(connection, job_id)
+            await self._require_new_generation(connection, job, generation.id)
+            await self._require_no_active_job(connection, job)
             return await self._move(
                 connection,
-                entry,
+                job,
                 State.SUBMITTED,
                 {State.LOST},
                 detail="found again",
                 generation_id=generation.id,
-                submitted_at=entry.submitted_at or datetime.now(UTC),
+                submitted_at=job.submitted_at or datetime.now(UTC),
                 deadline_at=deadline_at,
                 completed_at=None,
                 stored_at=None,
@@ -388,100 +388,98 @@ class Transitions(Moves):
                 error_message=None,
             )
 
-    async def record_missing(self, entry_id: str, detail: str) -> Entry:
+    async def record_missing(self, job_id: str, detail: str) -> Job:
         """Records that a stored file is gone, here and at the provider: the fingerprint may be bought again."""
         async with self._database.writing() as connection:
-            entry = await self._locked(connection, entry_id)
-            if entry.state is State.LOST and entry.stored_at is not None:
-                return entry
-            allowed = {State.STORED, State.COMPLETED} if entry.is_reopened else {State.STORED}
-            return await self._move(connection, entry, State.LOST, allowed, detail=detail, error_message=detail)
+            job = await self._locked(connection, job_id)
+            if job.state is State.LOST and job.stored_at is not None:
+                return job
+            allowed = {State.STORED, State.COMPLETED} if job.is_reopened else {State.STORED}
+            return await self._move(connection, job, State.LOST, allowed, detail=detail, error_message=detail)
 
-    async def flag(self, entry_id: str, attention: str) -> Entry:
+    async def hold(self, job_id: str, hold_reason: str) -> Job:
         """Marks a row for a human: nobody carries it on by itself until it moves or is unflagged."""
         async with self._database.writing() as connection:
-            entry = await self._locked(connection, entry_id)
-            if entry.state not in UNFINISHED:
-                attention = with_dispute(entry, attention, self.command_option) or attention
-            if entry.attention == attention:
-                return entry
-            await self._note(connection, [(entry.id, entry.state, entry.state)], f"needs attention: {attention}")
-            logger.warning("entry %s (%s) needs attention: %s", entry.id, entry.shot.id, attention)
-            return await self._change(connection, entry, {"attention": attention})
+            job = await self._locked(connection, job_id)
+            if job.state not in UNFINISHED:
+                hold_reason = with_dispute(job, hold_reason, self.command_option) or hold_reason
+            if job.hold_reason == hold_reason:
+                return job
+            await self._append_history(connection, [(job.id, job.state, job.state)], f"is held: {hold_reason}")
+            logger.warning("job %s (%s) is held: %s", job.id, job.shot.id, hold_reason)
+            return await self._change(connection, job, {"hold_reason": hold_reason})
 
-    async def unflag(self, entry_id: str) -> Entry:
+    async def unhold(self, job_id: str) -> Job:
         """Takes the mark for a human away; a finished row whose cost is disputed stays held for that."""
         async with self._database.writing() as connection:
-            entry = await self._locked(connection, entry_id)
-            left = None if entry.state in UNFINISHED else with_dispute(entry, None, self.command_option)
-            if entry.attention == left:
-                return entry
-            await self._note(connection, [(entry.id, entry.state, entry.state)], "attention: settled")
-            return await self._change(connection, entry, {"attention": left})
+            job = await self._locked(connection, job_id)
+            left = None if job.state in UNFINISHED else with_dispute(job, None, self.command_option)
+            if job.hold_reason == left:
+                return job
+            await self._append_history(connection, [(job.id, job.state, job.state)], "attention: settled")
+            return await self._change(connection, job, {"hold_reason": left})
 
-    async def settle_cost(self, entry_id: str, actual_usd: Decimal) -> Entry:
-        """Books what a human has found that a generation cost, in place of a cost that is disputed."""
+    async def settle_cost(self, job_id: str, actual_usd: Decimal) -> Job:
+        """UsageCounters what a human has found that a generation cost, in place of a cost that is disputed."""
         async with self._database.writing() as connection:
-            entry = await self._locked(connection, entry_id)
-            if entry.disputed_usd is None:
-                raise IllegalTransition(f"entry {entry.id} has no disputed cost: there is nothing to settle")
-            detail = f"cost settled as {usd(actual_usd)}; {entry.provider} says {usd(entry.disputed_usd)}"
-            await self._note(connection, [(entry.id, entry.state, entry.state)], detail)
+            job = await self._locked(connection, job_id)
+            if job.disputed_usd is None:
+                raise InvalidTransition(f"job {job.id} has no disputed cost: there is nothing to settle")
+            detail = f"cost settled as {usd(actual_usd)}; {job.provider} says {usd(job.disputed_usd)}"
+            await self._append_history(connection, [(job.id, job.state, job.state)], detail)
             settled = {
                 "actual_usd": actual_usd,
                 "disputed_usd": None,
-                "attention": without_dispute(entry, self.command_option),
+                "hold_reason": without_dispute(job, self.command_option),
             }
-            return await self._change(connection, entry, settled)
+            return await self._change(connection, job, settled)
 
-    async def rebook(self, entry_id: str, *, account: str, credentials: str) -> Entry:
-        """Books a row under another account: one that sends it first, or whose key has replaced the row's."""
+    async def assign_account(self, job_id: str, *, account: str, credentials: str) -> Job:
+        """UsageCounters a row under another account: one that sends it first, or whose key has replaced the row's."""
         async with self._database.writing() as connection:
-            entry = await self._locked(connection, entry_id)
-            if entry.account == account:
-                return entry
-            detail = f"booked under account {account}, before under {entry.account}"
-            await self._note(connection, [(entry.id, entry.state, entry.state)], detail)
-            return await self._change(connection, entry, {"account": account, "credentials": credentials})
+            job = await self._locked(connection, job_id)
+            if job.account == account:
+                return job
+            detail = f"booked under account {account}, before under {job.account}"
+            await self._append_history(connection, [(job.id, job.state, job.state)], detail)
+            return await self._change(connection, job, {"account": account, "credentials": credentials})
 
-    async def set_deadline(self, entry_id: str, deadline_at: datetime | None) -> Entry:
+    async def set_deadline(self, job_id: str, deadline_at: datetime | None) -> Job:
         """Sets until when the generation is waited for."""
         async with self._database.writing() as connection:
-            return await self._change(
-                connection, await self._locked(connection, entry_id), {"deadline_at": deadline_at}
-            )
+            return await self._change(connection, await self._locked(connection, job_id), {"deadline_at": deadline_at})
 
     async def _begin(
-        self, connection: AsyncConnection, entry: Entry, *, task_run_id: str | None, deadline_at: datetime | None
-    ) -> Entry:
-        self._demand_mine(entry)
+        self, connection: AsyncConnection, job: Job, *, task_run_id: str | None, deadline_at: datetime | None
+    ) -> Job:
+        self._require_owner(job)
         self._database.require_file()
         return await self._move(
             connection,
-            entry,
+            job,
             State.SUBMITTING,
             {State.RESERVED},
             sent_at=await self._database.now(connection),
             waiting_since=None,
-            **given(task_run_id=task_run_id, deadline_at=deadline_at),
+            **drop_none(task_run_id=task_run_id, deadline_at=deadline_at),
         )
 
 
-class Strays(LedgerPart):
+class Orphans(LedgerBase):
     """Rows for what nobody meant to buy, so that the books and whoever reads them know of it."""
 
-    async def record_stray(self, stray: Entry, detail: str) -> None:
+    async def record_orphan(self, stray: Job, detail: str) -> None:
         """Adds a finished row for a generation that no row owns.
 
         Raises:
-            IllegalTransition: A row owns it.
+            InvalidTransition: A row owns it.
         """
         now = datetime.now(UTC)
-        values = {name: getattr(stray, name) for name in Entry.model_fields}
+        values = {name: getattr(stray, name) for name in Job.model_fields}
         async with self._database.writing() as connection:
             await connection.execute(
                 insert(generations).values(
                     **values | {"model": stray.shot.model, "owner": None, "created_at": now, "updated_at": now}
                 )
             )
-            await self._note(connection, [(stray.id, None, stray.state)], detail)
+            await self._append_history(connection, [(stray.id, None, stray.state)], detail)

@@ -35,7 +35,7 @@ def _default_path() -> Path:
 
 
 @dataclass(frozen=True)
-class Location:
+class DatabaseUrl:
     """A ledger's address.
 
     Attributes:
@@ -69,7 +69,7 @@ class Location:
         return str(self.path) if self.path else self.label
 
 
-def parse_location(text: str) -> Location:
+def parse_database_url(text: str) -> DatabaseUrl:
     """Reads `sqlite:///abs/path.db`, a bare path, or `postgresql://user:password@host/database`.
 
     Raises:
@@ -94,7 +94,7 @@ def parse_location(text: str) -> Location:
     )
 
 
-def _sqlite(url: URL) -> Location:
+def _sqlite(url: URL) -> DatabaseUrl:
     if not url.database or url.database == ":memory:":
         raise InvalidInput("a ledger in memory would forget what was paid: give a file, sqlite:///path")
     timeout = url.query.get("timeout", str(BUSY_SECONDS))
@@ -107,15 +107,15 @@ def _sqlite(url: URL) -> Location:
     return _file(Path(url.database), busy_seconds)
 
 
-def _file(path: Path, busy_seconds: float) -> Location:
+def _file(path: Path, busy_seconds: float) -> DatabaseUrl:
     try:
         path = path.expanduser().absolute()
     except RuntimeError as error:
         raise InvalidInput(f"the ledger {path} has no place: {error}; give the folder itself") from error
-    return Location(URL.create("sqlite+aiosqlite", database=str(path)), path, busy_seconds)
+    return DatabaseUrl(URL.create("sqlite+aiosqlite", database=str(path)), path, busy_seconds)
 
 
-def _postgresql(url: URL) -> Location:
+def _postgresql(url: URL) -> DatabaseUrl:
     query = dict(url.query)
     # libpq's name for it, as most hosting services print it; asyncpg calls it `ssl`.
     if "sslmode" in query:
@@ -133,4 +133,4 @@ def _postgresql(url: URL) -> Location:
             f"ledger URL: unknown option {unknown[0]!r}; PostgreSQL takes sslmode, channel_binding,"
             " target_session_attrs, host and port"
         )
-    return Location(url.set(drivername="postgresql+asyncpg", query=query), None)
+    return DatabaseUrl(url.set(drivername="postgresql+asyncpg", query=query), None)

@@ -10,14 +10,14 @@ from sqlalchemy import and_, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from prefect_video.generations import Generation
-from prefect_video.ledger.base import LedgerPart, chunks
+from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.records import ReceivedEvent
 from prefect_video.ledger.tables import webhook_events
 
 _COLUMNS = tuple(webhook_events.c[name] for name in ReceivedEvent.model_fields)
 
 
-class WebhookEvents(LedgerPart):
+class WebhookEvents(LedgerBase):
     """What providers have announced. An event is known by its account and its own id."""
 
     async def receive_events(self, events: Sequence[ReceivedEvent]) -> list[bool]:
@@ -88,12 +88,12 @@ class WebhookEvents(LedgerPart):
                     marked += changed.rowcount
         return marked
 
-    async def leave_told(self, event: ReceivedEvent, told: Generation) -> None:
-        """Leaves what the provider answered for whoever fetches the video; see `take_told`."""
+    async def stash_generation(self, event: ReceivedEvent, told: Generation) -> None:
+        """Leaves what the provider answered for whoever fetches the video; see `pop_generation`."""
         async with self._database.writing() as connection:
             await connection.execute(update(webhook_events).where(_is(event)).values(told=told, generation_id=told.id))
 
-    async def take_told(self, account: str, generation_id: str) -> Generation | None:
+    async def pop_generation(self, account: str, generation_id: str) -> Generation | None:
         """What a webhook's handler has left for whoever fetches the video; erased as it is taken.
 
         Its link is a secret for as long as it lives: it must not lie about.

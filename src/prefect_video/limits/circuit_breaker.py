@@ -16,22 +16,22 @@ from prefect_video.errors import (
     ProviderError,
     ProviderUnavailable,
     QuotaExhausted,
-    SubmitUnknown,
+    SubmitOutcomeUnknown,
 )
 from prefect_video.generations import Generation, Status, WebhookEvent
-from prefect_video.ledger import Ledger, Standing
+from prefect_video.ledger import AccountStatus, Ledger
 from prefect_video.providers.base import Capabilities, Provider
 from prefect_video.shots import Shot
 
 logger = logging.getLogger(__name__)
 
 _ASK_AGAIN_SECONDS: Final = 2.0
-_TROUBLE: Final = (ProviderUnavailable, SubmitUnknown)
+_FAILURES: Final = (ProviderUnavailable, SubmitOutcomeUnknown)
 """What counts against a provider: no answer and 5xx; never a 4xx, which is ours."""
 
 
 @dataclass
-class Breaker:
+class CircuitBreaker:
     """Counts a provider's troubles in the ledger; open, it holds submits back and slows polls down.
 
     Attributes:
@@ -51,7 +51,7 @@ class Breaker:
     threshold: int = 5
     open_seconds: float = 300.0
     quota_seconds: float = 300.0
-    on_change: Callable[[Standing], None] | None = None
+    on_change: Callable[[AccountStatus], None] | None = None
     _known_well: bool = field(default=False, init=False)
     _submits_unwell: bool = field(default=False, init=False)
     _reads_unwell: bool = field(default=False, init=False)
@@ -60,7 +60,7 @@ class Breaker:
     _used_up_until: datetime = field(default=datetime.min.replace(tzinfo=UTC), init=False)
     _open_until: datetime | None = field(default=None, init=False)
 
-    async def admit(self) -> bool:
+    async def before_submit(self) -> bool:
         """Lets a submit pass.
 
         Returns:
@@ -75,7 +75,7 @@ class Breaker:
                 f"{self._used_up.message} (this process asks again from {self._used_up_until:%H:%M:%S} UTC on)",
                 provider=self.provider,
             )
-        standing = await self.ledger.standing(self.account)
+        standing = await self.ledger.account_status(self.account)
         if standing.quota_until is not None:
             raise QuotaExhausted(
                 f"{self.provider}: the quota is used up until {standing.quota_until:%Y-%m-%d %H:%M} UTC: wait for the"
@@ -89,7 +89,7 @@ class Breaker:
         self._open_until = standing.open_until
         # How the next submit ends is news for everybody, however well this process has known the provider.
         self._known_well = False
-        if standing.breaker == "half_open" and await self.ledger.probe(self.account):
+        if standing.breaker == "half_open" and await self.ledger.try_half_open(self.account):
             return True
         left = (standing.open_until - datetime.now(UTC)).total_seconds() if standing.open_until else 0.0
         raise CircuitOpen(
@@ -98,11 +98,11 @@ class Breaker:
             retry_after=max(left, _ASK_AGAIN_SECONDS if standing.breaker == "half_open" else 0.5),
         )
 
-    async def withdraw(self) -> None:
+    async def cancel_trial(self) -> None:
         """Leaves it to another submit to try."""
-        await self.ledger.end_probe(self.account)
+        await self.ledger.end_half_open(self.account)
 
-    async def note(self, error: BaseException | None, *, submit: bool = False) -> None:
+    async def record(self, error: BaseException | None, *, submit: bool = False) -> None:
         """Notes how a request ended; None for well. The ledger is written only where that changes something.
 
         A read that goes well says nothing about submits: only a submit closes what submits have opened, here or in
@@ -111,7 +111,7 @@ class Breaker:
         if isinstance(error, CircuitOpen) or (error is not None and not isinstance(error, ProviderError)):
             return
         try:
-            if isinstance(error, _TROUBLE):
+            if isinstance(error, _FAILURES):
                 await self._note_trouble(submit)
             elif submit:
                 self._note_quota(error)
@@ -119,9 +119,9 @@ class Breaker:
                     await self._note_health(closes=True)
             elif self._reads_unwell and not self._submits_unwell:
                 await self._note_health(closes=self._opened_by_read)
-            elif self.pause_seconds() > 0:
+            elif self.open_for_seconds() > 0:
                 # Another process may have closed it.
-                self._open_until = (await self.ledger.standing(self.account)).open_until
+                self._open_until = (await self.ledger.account_status(self.account)).open_until
         except LedgerError as trouble:
             # The breaker is a courtesy; what is known of the provider is not worth failing a step that went well.
             logger.warning("the breaker of %s could not be noted: %s", self.account, trouble)
@@ -135,7 +135,7 @@ class Breaker:
         self._submits_unwell |= submit
         self._reads_unwell |= not submit
         self._known_well = False
-        standing = await self.ledger.record_trouble(
+        standing = await self.ledger.record_failure(
             self.account, threshold=self.threshold, open_seconds=self.open_seconds
         )
         self._open_until = standing.open_until
@@ -146,16 +146,16 @@ class Breaker:
             self.on_change(standing)
 
     async def _note_health(self, *, closes: bool) -> None:
-        closed = await self.ledger.record_health(self.account, closes=closes)
+        closed = await self.ledger.record_success(self.account, closes=closes)
         if closed and self.on_change:
-            self.on_change(Standing(account=self.account))
+            self.on_change(AccountStatus(account=self.account))
         self._submits_unwell = self._reads_unwell = self._opened_by_read = False
         if closes:
             self._known_well, self._open_until = True, None
         else:
-            self._open_until = (await self.ledger.standing(self.account)).open_until
+            self._open_until = (await self.ledger.account_status(self.account)).open_until
 
-    def pause_seconds(self) -> float:
+    def open_for_seconds(self) -> float:
         """How long polls should hold; 0 while the breaker is closed as far as this process knows."""
         if self._open_until is None:
             return 0.0
@@ -165,10 +165,10 @@ class Breaker:
 Answer = TypeVar("Answer")
 
 
-class GuardedProvider:
+class CircuitBreakerProvider:
     """The provider it is given, with the breaker told of the end of each request that costs nothing."""
 
-    def __init__(self, provider: Provider, breaker: Breaker) -> None:
+    def __init__(self, provider: Provider, breaker: CircuitBreaker) -> None:
         self._provider = provider
         self._breaker = breaker
         self.name = provider.name
@@ -177,18 +177,18 @@ class GuardedProvider:
         # As it is: how a submit ended is for the caller to note, once that is on record.
         self.submit = provider.submit
 
-    async def prepare(self) -> None:
+    async def load_capabilities(self) -> None:
         """See `Provider.prepare`."""
-        await self._noted(self._provider.prepare())
+        await self._noted(self._provider.load_capabilities())
         self.capabilities = self._provider.capabilities
 
     async def check_access(self) -> None:
         """See `Provider.check_access`. One that fails is no trouble yet."""
         await self._provider.check_access()
 
-    def offered(self, shot: Shot) -> Capabilities:
+    def capabilities_for(self, shot: Shot) -> Capabilities:
         """See `Provider.offered`."""
-        return self._provider.offered(shot)
+        return self._provider.capabilities_for(shot)
 
     def check(self, shot: Shot) -> None:
         """See `Provider.check`."""
@@ -198,9 +198,9 @@ class GuardedProvider:
         """See `Provider.estimate`."""
         return self._provider.estimate(shot)
 
-    def source(self, generation: Generation) -> VideoSource:
+    def download_source(self, generation: Generation) -> VideoSource:
         """See `Provider.source`."""
-        return self._provider.source(generation)
+        return self._provider.download_source(generation)
 
     async def retrieve(self, generation_id: str) -> Generation:
         """See `Provider.retrieve`."""
@@ -218,9 +218,9 @@ class GuardedProvider:
             async for generation in self._provider.list(status=status, created_after=created_after):
                 yield generation
         except ProviderError as error:
-            await self._breaker.note(error)
+            await self._breaker.record(error)
             raise
-        await self._breaker.note(None)
+        await self._breaker.record(None)
 
     async def find_unclaimed(
         self, shot: Shot, *, idempotency_key: str, sent_at: datetime, known: Mapping[str, datetime]
@@ -242,7 +242,7 @@ class GuardedProvider:
         try:
             answer = await request
         except Exception as error:
-            await self._breaker.note(error)
+            await self._breaker.record(error)
             raise
-        await self._breaker.note(None)
+        await self._breaker.record(None)
         return answer

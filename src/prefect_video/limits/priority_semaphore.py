@@ -1,4 +1,4 @@
-"""Turns: so many at once, and those that wait in the order of their priority, then of time."""
+"""PrioritySemaphore: so many at once, and those that wait in the order of their priority, then of time."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from prefect_video.ledger.account_limits import rank
+from prefect_video.ledger.account_limits import queue_rank
 
 
-class Turn:
-    """One that was given; see `Turns.of`.
+class Slot:
+    """One that was given; see `PrioritySemaphore.of`.
 
     Attributes:
         is_held: Whether it is this one's turn still.
     """
 
-    def __init__(self, turns: Turns, place: float) -> None:
+    def __init__(self, turns: PrioritySemaphore, place: float) -> None:
         self._turns = turns
         self._place = place
         self.is_held = True
 
-    async def give_way(self) -> None:
+    async def yield_to_higher(self) -> None:
         """Lets those go before that have come meanwhile and come first; returns when it is this one's turn again."""
-        if self._turns.next_place() < self._place:
+        if self._turns.next_sequence() < self._place:
             self.is_held = False
-            self._turns.end()
-            await self._turns.begin(self._place)
+            self._turns._release()
+            await self._turns._acquire(self._place)
             self.is_held = True
 
 
-class Turns:
+class PrioritySemaphore:
     """A semaphore whose waiters have priorities.
 
     Args:
@@ -45,22 +45,22 @@ class Turns:
         self._order = itertools.count()
 
     @asynccontextmanager
-    async def of(self, priority: int) -> AsyncIterator[Turn]:
+    async def acquire(self, priority: int) -> AsyncIterator[Slot]:
         """A turn, for as long as the context lasts.
 
         Args:
             priority: Steps above normal, or below.
         """
-        place = rank(priority, asyncio.get_running_loop().time())
-        await self.begin(place)
-        turn = Turn(self, place)
+        place = queue_rank(priority, asyncio.get_running_loop().time())
+        await self._acquire(place)
+        turn = Slot(self, place)
         try:
             yield turn
         finally:
             if turn.is_held:
-                self.end()
+                self._release()
 
-    async def begin(self, place: float) -> None:
+    async def _acquire(self, place: float) -> None:
         """Returns when it is the turn of somebody who stands there in the queue."""
         if self._free:
             self._free -= 1
@@ -71,10 +71,10 @@ class Turns:
             await given
         except asyncio.CancelledError:
             if given.done() and not given.cancelled():
-                self.end()
+                self._release()
             raise
 
-    def end(self) -> None:
+    def _release(self) -> None:
         """Hands a turn to whoever is next."""
         self._forget_cancelled()
         if self._waiting:
@@ -82,7 +82,7 @@ class Turns:
         else:
             self._free += 1
 
-    def next_place(self) -> float:
+    def next_sequence(self) -> float:
         """Where the first of those that wait stands; infinity when nobody does."""
         self._forget_cancelled()
         return self._waiting[0][0] if self._waiting else float("inf")

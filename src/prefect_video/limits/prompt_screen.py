@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from prefect_video.errors import InvalidInput, PromptScreened
+from prefect_video.errors import InvalidInput, PromptBlocked
 from prefect_video.shots import PROMPT_LIMIT, Shot
 
 Verdict = str | None
@@ -41,10 +41,10 @@ class PromptScreen:
         """Lets a shot pass or refuses it.
 
         Raises:
-            PromptScreened: The message names the shot and the reason.
+            PromptBlocked: The message names the shot and the reason.
         """
         if reason := await self._reason(shot):
-            raise PromptScreened(
+            raise PromptBlocked(
                 f"shot {shot.id!r}: the local screen refused the prompt: {reason}. Nothing was sent; change the"
                 " prompt, or allow it: prefect-video review --allow FINGERPRINT"
             )

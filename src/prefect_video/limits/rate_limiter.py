@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Pace:
+class RateLimiter:
     """Lets at most so many pass a minute, evenly spaced and in order of arrival.
 
     Args:
@@ -16,7 +16,7 @@ class Pace:
         self._interval = 60.0 / per_minute if per_minute else 0.0
         self._free_at = 0.0
 
-    async def next(self) -> None:
+    async def acquire(self) -> None:
         """Returns when the caller may go on."""
         now = asyncio.get_running_loop().time()
         turn = max(now, self._free_at)

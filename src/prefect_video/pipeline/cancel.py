@@ -1,4 +1,4 @@
-"""Cancelling rows of whatever accounts: each is given up at the studio that it was made with."""
+"""Cancelling rows of whatever accounts: each is given up at the session that it was made with."""
 
 from __future__ import annotations
 
@@ -11,72 +11,72 @@ from pydantic import BaseModel, ConfigDict
 
 from prefect_video.errors import GenerationEnded, NotFound, VideoError
 from prefect_video.generations import Status
-from prefect_video.ledger import UNFINISHED, Entry, State
-from prefect_video.pipeline.steps.end import demand_account
+from prefect_video.ledger import UNFINISHED, Job, State
+from prefect_video.pipeline.steps.end import require_same_account
 from prefect_video.pipeline.steps.poll import record_end
-from prefect_video.session.refs import OpenStudio, by_studio
-from prefect_video.session.session import SessionEvent, Studio
+from prefect_video.session.refs import SessionOpener, group_by_session
+from prefect_video.session.session import Session, SessionEvent
 
 logger = logging.getLogger(__name__)
 
 
-class Cancelled(BaseModel):
+class CancelledJob(BaseModel):
     """The outcome of cancelling one row.
 
     Attributes:
-        entry: The row as it then stands.
+        job: The row as it then stands.
         outcome: In words.
         error: Why nothing was changed.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    entry: Entry
+    job: Job
     outcome: str
     error: str | None = None
 
     @property
-    def goes_on(self) -> bool:
+    def is_still_running(self) -> bool:
         """True while it is still in progress, and may be billed."""
-        return self.entry.state in UNFINISHED
+        return self.job.state in UNFINISHED
 
 
-async def cancel_rows(entries: Sequence[Entry], open_studio: OpenStudio) -> list[Cancelled]:
+async def cancel_jobs(jobs: Sequence[Job], open_session: SessionOpener) -> list[CancelledJob]:
     """Cancels rows and settles what is owed; an account that cannot be reached keeps back none of the others.
 
     Args:
-        entries: The rows; what is over already stays as it is.
-        open_studio: How to open the studio of a row; rows with the same credentials and store share one.
+        jobs: The rows; what is over already stays as it is.
+        open_session: How to open the session of a row; rows with the same credentials and store share one.
 
     Returns:
         One line for each row.
     """
-    cancelled = await asyncio.gather(*(_cancel_group(open_studio, group) for group in by_studio(entries)))
+    cancelled = await asyncio.gather(*(_cancel_group(open_session, group) for group in group_by_session(jobs)))
     return [line for lines in cancelled for line in lines]
 
 
-async def _cancel_group(open_studio: OpenStudio, entries: Sequence[Entry]) -> list[Cancelled]:
-    ended: Sequence[Entry | BaseException]
+async def _cancel_group(open_session: SessionOpener, jobs: Sequence[Job]) -> list[CancelledJob]:
+    ended: Sequence[Job | BaseException]
     try:
-        async with open_studio(entries[0]) as studio:
-            ended = await cancel_each(studio, entries)
+        async with open_session(jobs[0]) as session:
+            ended = await cancel_each(session, jobs)
     except Exception as error:
         # Whatever is wrong with one account, the generations of the others go on being billed.
         unexpected = None if isinstance(error, VideoError) else error
-        logger.error("cannot cancel with %s: %s", entries[0].credentials, error, exc_info=unexpected)
-        ended = [error] * len(entries)
-    return [_line(before, after) for before, after in zip(entries, ended, strict=True)]
+        logger.error("cannot cancel with %s: %s", jobs[0].credentials, error, exc_info=unexpected)
+        ended = [error] * len(jobs)
+    return [_line(before, after) for before, after in zip(jobs, ended, strict=True)]
 
 
-def _line(before: Entry, after: Entry | BaseException) -> Cancelled:
-    if isinstance(after, Entry):
-        return Cancelled(entry=after, outcome=_outcome(before, after))
+def _line(before: Job, after: Job | BaseException) -> CancelledJob:
+    if isinstance(after, Job):
+        return CancelledJob(job=after, outcome=_outcome(before, after))
     if not isinstance(after, Exception):
         raise after
-    return Cancelled(entry=before, outcome="not cancelled", error=str(after) or type(after).__name__)
+    return CancelledJob(job=before, outcome="not cancelled", error=str(after) or type(after).__name__)
 
 
-def _outcome(before: Entry, after: Entry) -> str:
+def _outcome(before: Job, after: Job) -> str:
     if before.state not in UNFINISHED:
         return f"was over already: {before.state.value}"
     match after.state:
@@ -93,7 +93,7 @@ def _outcome(before: Entry, after: Entry) -> str:
     return after.state.value
 
 
-async def cancel(studio: Studio, entry_id: str) -> Entry:
+async def cancel(session: Session, job_id: str) -> Job:
     """Cancels what is not finished and settles what is owed; idempotent.
 
     A reservation is released. A submitted generation is cancelled where the provider still can; one that is too far
@@ -103,36 +103,36 @@ async def cancel(studio: Studio, entry_id: str) -> Entry:
         The row as it then stands.
 
     Raises:
-        NeedsAttention: It is another account's; nothing is changed.
+        HeldForReview: It is another account's; nothing is changed.
         ProviderError: The provider gives no answer; nothing is changed.
     """
-    entry = await studio.ledger.get(entry_id)
-    if entry.state is State.RESERVED:
-        entry = await studio.ledger.release(entry.id, "cancelled before it was sent")
-        studio.tell(SessionEvent.ENDED, entry, "cancelled before it was sent")
-        return entry
-    if entry.state is not State.SUBMITTED or entry.generation_id is None:
-        return entry
-    demand_account(studio, entry)
+    job = await session.ledger.get(job_id)
+    if job.state is State.RESERVED:
+        job = await session.ledger.release_reservation(job.id, "cancelled before it was sent")
+        session.notify(SessionEvent.ENDED, job, "cancelled before it was sent")
+        return job
+    if job.state is not State.SUBMITTED or job.generation_id is None:
+        return job
+    require_same_account(session, job)
     try:
-        generation = await studio.provider.cancel(entry.generation_id)
+        generation = await session.provider.cancel(job.generation_id)
     except NotFound:
-        return entry
+        return job
     if generation.status.ended and generation.status is not Status.LOST:
         # That it ended without a video is what was wanted; the row is settled.
         with contextlib.suppress(GenerationEnded):
-            await record_end(studio, entry, generation)
-    return await studio.ledger.get(entry.id)
+            await record_end(session, job, generation)
+    return await session.ledger.get(job.id)
 
 
-async def cancel_each(studio: Studio, entries: Sequence[Entry]) -> list[Entry | BaseException]:
+async def cancel_each(session: Session, jobs: Sequence[Job]) -> list[Job | BaseException]:
     """Cancels several rows; what became of each, in their order.
 
     Reservations go first: the slot that a cancelled generation frees must not be taken by one that is to go too.
     """
-    ended: dict[str, Entry | BaseException] = {}
+    ended: dict[str, Job | BaseException] = {}
     for reserved in (True, False):
-        part = [entry for entry in entries if (entry.state is State.RESERVED) is reserved]
-        found = await asyncio.gather(*(cancel(studio, entry.id) for entry in part), return_exceptions=True)
-        ended |= {entry.id: one for entry, one in zip(part, found, strict=True)}
-    return [ended[entry.id] for entry in entries]
+        part = [job for job in jobs if (job.state is State.RESERVED) is reserved]
+        found = await asyncio.gather(*(cancel(session, job.id) for job in part), return_exceptions=True)
+        ended |= {job.id: one for job, one in zip(part, found, strict=True)}
+    return [ended[job.id] for job in jobs]

@@ -12,49 +12,49 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from prefect_video.errors import DeadlinePassed, GenerationEnded, IllegalTransition, NeedsAttention, VideoError
-from prefect_video.ledger import Entry, Ledger, State
-from prefect_video.pipeline.steps.deadline import give_up, hold_message_if_stuck, is_overdue
+from prefect_video.errors import DeadlineExceeded, GenerationEnded, HeldForReview, InvalidTransition, VideoError
+from prefect_video.ledger import Job, Ledger, State
+from prefect_video.pipeline.steps.deadline import apply_deadline_policy, hold_message_if_stuck, is_past_deadline
 from prefect_video.pipeline.steps.download import download
-from prefect_video.pipeline.steps.end import demand_account
+from prefect_video.pipeline.steps.end import require_same_account
 from prefect_video.pipeline.steps.poll import poll, record_end
 from prefect_video.pipeline.steps.reconcile import reconcile
 from prefect_video.pipeline.steps.store import store
-from prefect_video.session.refs import OpenStudio, by_studio
-from prefect_video.session.session import Studio
+from prefect_video.session.refs import SessionOpener, group_by_session
+from prefect_video.session.session import Session
 
 logger = logging.getLogger(__name__)
 
 
-class Collected(BaseModel):
+class CollectedJob(BaseModel):
     """The outcome of a sweep for one row.
 
     Attributes:
-        entry: The row as it then stands.
+        job: The row as it then stands.
         outcome: What was done, in words.
         error: Why it could not be finished now.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    entry: Entry
+    job: Job
     outcome: str
     error: str | None = None
 
 
 async def collect(
     ledger: Ledger,
-    open_studio: OpenStudio,
+    open_session: SessionOpener,
     *,
     project: str | None = None,
     flow_run_id: str | None = None,
     wait: bool = False,
-) -> list[Collected]:
+) -> list[CollectedJob]:
     """Finishes all unfinished rows that nobody alive is working on.
 
     Args:
         ledger: The books.
-        open_studio: How to open the studio of a row; rows with the same credentials and store share one.
+        open_session: How to open the session of a row; rows with the same credentials and store share one.
         project: Only this project's rows.
         flow_run_id: Only this run's rows.
         wait: Wait for generations that are still being made, instead of leaving them for the next sweep.
@@ -62,91 +62,90 @@ async def collect(
     Returns:
         One line for each unfinished row.
     """
-    entries = await ledger.unfinished(project=project, flow_run_id=flow_run_id)
-    swept = await asyncio.gather(*(_sweep(open_studio, group, wait) for group in by_studio(entries)))
+    jobs = await ledger.unfinished(project=project, flow_run_id=flow_run_id)
+    swept = await asyncio.gather(*(_sweep(open_session, group, wait) for group in group_by_session(jobs)))
     return [line for lines in swept for line in lines]
 
 
-async def _sweep(open_studio: OpenStudio, entries: Sequence[Entry], wait: bool) -> list[Collected]:
+async def _sweep(open_session: SessionOpener, jobs: Sequence[Job], wait: bool) -> list[CollectedJob]:
     try:
-        async with open_studio(entries[0]) as studio:
-            await studio.store.sweep()
-            return list(await asyncio.gather(*(finish(studio, entry, wait=wait) for entry in entries)))
+        async with open_session(jobs[0]) as session:
+            await session.store.remove_stale_uploads()
+            return list(await asyncio.gather(*(collect_job(session, job, wait=wait) for job in jobs)))
     except Exception as error:
         # Whatever is wrong with one account or store must not end the sweep of the others.
         unexpected = None if isinstance(error, VideoError) else error
-        logger.error("cannot open %s with %s: %s", entries[0].store, entries[0].credentials, error, exc_info=unexpected)
+        logger.error("cannot open %s with %s: %s", jobs[0].store, jobs[0].credentials, error, exc_info=unexpected)
         reason = str(error) or type(error).__name__
-        return [Collected(entry=entry, outcome="left", error=reason) for entry in entries]
+        return [CollectedJob(job=job, outcome="left", error=reason) for job in jobs]
 
 
-async def finish(studio: Studio, entry: Entry, *, wait: bool) -> Collected:
+async def collect_job(session: Session, job: Job, *, wait: bool) -> CollectedJob:
     """Finishes one unfinished row, unless somebody alive is working on it.
 
     One that waits for a human is left alone, but for a generation that was late: it may have ended by now.
     """
-    if entry.attention and entry.state is not State.SUBMITTED:
-        return Collected(entry=entry, outcome="needs a human", error=entry.attention)
-    taken = await studio.ledger.take_over(entry.id)
+    if job.hold_reason and job.state is not State.SUBMITTED:
+        return CollectedJob(job=job, outcome="needs a human", error=job.hold_reason)
+    taken = await session.ledger.take_over(job.id)
     if taken is None:
-        return Collected(entry=entry, outcome="somebody is working on it")
+        return CollectedJob(job=job, outcome="somebody is working on it")
     try:
-        outcome = await _advance(studio, taken, wait)
-        return Collected(entry=await studio.ledger.get(entry.id), outcome=outcome)
+        outcome = await _resume(session, taken, wait)
+        return CollectedJob(job=await session.ledger.get(job.id), outcome=outcome)
     except GenerationEnded as error:
-        return Collected(entry=await studio.ledger.get(entry.id), outcome="ended without a video", error=str(error))
-    except NeedsAttention as error:
-        return Collected(entry=await studio.ledger.get(entry.id), outcome="needs a human", error=str(error))
-    except IllegalTransition as error:
-        return Collected(entry=await studio.ledger.get(entry.id), outcome="moved by somebody else", error=str(error))
+        return CollectedJob(job=await session.ledger.get(job.id), outcome="ended without a video", error=str(error))
+    except HeldForReview as error:
+        return CollectedJob(job=await session.ledger.get(job.id), outcome="needs a human", error=str(error))
+    except InvalidTransition as error:
+        return CollectedJob(job=await session.ledger.get(job.id), outcome="moved by somebody else", error=str(error))
     except VideoError as error:
-        return await _left(studio, entry.id, error)
+        return await _leave(session, job.id, error)
     except Exception as error:
         # One row's defect must not end the sweep of the others.
-        logger.exception("%s/%s: unexpected error, not collected now", entry.project, entry.shot.id)
-        return Collected(entry=entry, outcome="left for later", error=str(error) or type(error).__name__)
+        logger.exception("%s/%s: unexpected error, not collected now", job.project, job.shot.id)
+        return CollectedJob(job=job, outcome="left for later", error=str(error) or type(error).__name__)
     finally:
-        await studio.ledger.let_go([entry.id])
+        await session.ledger.release_ownership([job.id])
 
 
-async def _advance(studio: Studio, entry: Entry, wait: bool) -> str:
-    if entry.state is State.SUBMITTING:
-        entry = await studio.ledger.record_unknown(entry.id, "its owner died between sending and recording")
-    if entry.state is State.UNKNOWN:
-        entry = await reconcile(studio, entry)
-    if entry.state is State.RESERVED:
-        await studio.ledger.release(entry.id, "nobody was left to send it")
+async def _resume(session: Session, job: Job, wait: bool) -> str:
+    if job.state is State.SUBMITTING:
+        job = await session.ledger.record_unknown(job.id, "its owner died between sending and recording")
+    if job.state is State.UNKNOWN:
+        job = await reconcile(session, job)
+    if job.state is State.RESERVED:
+        await session.ledger.release_reservation(job.id, "nobody was left to send it")
         return "released: it was never sent"
-    if entry.state is State.SUBMITTED:
-        waits = wait and not is_overdue(entry)
-        entry = await (poll(studio, entry) if waits else _look(studio, entry))
-    if entry.state is State.SUBMITTED:
+    if job.state is State.SUBMITTED:
+        waits = wait and not is_past_deadline(job)
+        job = await (poll(session, job) if waits else _poll_once(session, job))
+    if job.state is State.SUBMITTED:
         return "still being made"
-    if entry.state is State.COMPLETED:
-        await store(studio, entry, await download(studio, entry))
+    if job.state is State.COMPLETED:
+        await store(session, job, await download(session, job))
     return "stored"
 
 
-async def _look(studio: Studio, entry: Entry) -> Entry:
-    demand_account(studio, entry)
-    generation = await studio.watcher.look(entry.generation_id or "")
+async def _poll_once(session: Session, job: Job) -> Job:
+    require_same_account(session, job)
+    generation = await session.poller.poll_once(job.generation_id or "")
     if not generation.status.ended:
-        if not is_overdue(entry):
-            return entry
-        passed = DeadlinePassed(
-            f"generation {entry.generation_id} had not ended by {entry.deadline_at:%Y-%m-%d %H:%M:%S}Z;"
-            " it is left running"
+        if not is_past_deadline(job):
+            return job
+        passed = DeadlineExceeded(
+            f"generation {job.generation_id} had not ended by {job.deadline_at:%Y-%m-%d %H:%M:%S}Z; it is left running"
         )
-        generation = await give_up(studio, entry, passed)
-    return await record_end(studio, entry, generation)
+        generation = await apply_deadline_policy(session, job, passed)
+    return await record_end(session, job, generation)
 
 
-async def _left(studio: Studio, entry_id: str, error: VideoError) -> Collected:
+async def _leave(session: Session, job_id: str, error: VideoError) -> CollectedJob:
     """Leaves a row to the next sweep; to a human, when no sweep will finish it by itself."""
-    entry = await studio.ledger.get(entry_id)
-    if entry.attention is None and (message := hold_message_if_stuck(studio, entry, error)):
-        entry = await studio.ledger.flag(entry.id, message)
-    if entry.attention:
-        return Collected(entry=entry, outcome="needs a human", error=entry.attention)
-    logger.warning("%s/%s: not collected now: %s", entry.project, entry.shot.id, error)
-    return Collected(entry=entry, outcome="left for later", error=str(error))
+    job = await session.ledger.get(job_id)
+    if job.hold_reason is None and (message := hold_message_if_stuck(session, job, error)):
+        job = await session.ledger.hold(job.id, message)
+    if job.hold_reason:
+        return CollectedJob(job=job, outcome="needs a human", error=job.hold_reason)
+    logger.warning("%s/%s: not collected now: %s", job.project, job.shot.id, error)
+    return CollectedJob(job=job, outcome="left for later", error=str(error))

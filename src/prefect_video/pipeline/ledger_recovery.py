@@ -16,12 +16,12 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from prefect_video.errors import IllegalTransition, ProviderError
+from prefect_video.errors import InvalidTransition, ProviderError
 from prefect_video.fingerprints import fingerprint
 from prefect_video.generations import Generation, Status
-from prefect_video.ledger import Entry, HoldReason, Intent, State, hold_message
-from prefect_video.ledger.claims import row_of
-from prefect_video.ledger.tables import entry_of_values
+from prefect_video.ledger import HoldReason, Job, JobRequest, State, hold_message
+from prefect_video.ledger.claims import row_from_request
+from prefect_video.ledger.tables import job_from_values
 from prefect_video.pipeline.reports import as_number
 from prefect_video.pipeline.steps.adopt import (
     StoredVideo,
@@ -31,7 +31,7 @@ from prefect_video.pipeline.steps.adopt import (
     sidecars_of,
 )
 from prefect_video.pipeline.steps.labels import Labels
-from prefect_video.session.session import Studio
+from prefect_video.session.session import Session
 from prefect_video.shots import Shot
 from prefect_video.storage.publish import LedgerReference, SidecarName
 
@@ -103,12 +103,12 @@ class Recovery(BaseModel):
 
 
 async def recover_ledger(
-    studio: Studio, *, others: Sequence[Studio] = (), lost_ledgers: Collection[str] = (), dry_run: bool = False
+    session: Session, *, others: Sequence[Session] = (), lost_ledgers: Collection[str] = (), dry_run: bool = False
 ) -> Recovery:
     """Add the rows that a restored or new ledger lacks.
 
     Args:
-        studio: The ledger, the store whose sidecars are read, and an account whose list is read.
+        session: The ledger, the store whose sidecars are read, and an account whose list is read.
         others: Further accounts, with the same ledger and store.
         lost_ledgers: Identities of ledgers that are gone for good: what they have paid is this one's from now on.
         dry_run: Read, and write nothing.
@@ -117,18 +117,18 @@ async def recover_ledger(
         LedgerError: The ledger cannot be used.
         StoreError: The store cannot be read.
     """
-    work = _Recovery(studio, frozenset(lost_ledgers) | {studio.ledger.identity}, dry_run)
+    work = _Recovery(session, frozenset(lost_ledgers) | {session.ledger.identity}, dry_run)
     await work.read_store()
-    for account in (studio, *others):
+    for account in (session, *others):
         await work.read_account(account)
     return Recovery(
-        ledger_id=studio.ledger.identity, dry_run=dry_run, jobs=tuple(work.jobs), unlabelled=work.unlabelled
+        ledger_id=session.ledger.identity, dry_run=dry_run, jobs=tuple(work.jobs), unlabelled=work.unlabelled
     )
 
 
 @dataclass
 class _Recovery:
-    studio: Studio
+    session: Session
     own_ledgers: frozenset[str]
     dry_run: bool
     jobs: list[RecoveredJob] = field(default_factory=list)
@@ -137,7 +137,7 @@ class _Recovery:
 
     async def read_store(self) -> None:
         """Adopt the videos of the store that no row knows; originals before their copies."""
-        store, ledger = self.studio.store, self.studio.ledger
+        store, ledger = self.session.store, self.session.ledger
         known = {SidecarName.of(print_, job) for job, print_ in await ledger.paid_jobs()}
         videos: list[StoredVideo] = []
         for folder in await store.folders():
@@ -147,13 +147,13 @@ class _Recovery:
         for video in sorted(videos, key=lambda video: (_is_copy(video), video.uri)):
             await self._adopt_video(video)
 
-    async def read_account(self, account: Studio) -> None:
+    async def read_account(self, account: Session) -> None:
         """Adopt the generations on an account's list that name a key of ours and are in no row."""
         try:
             listed = [generation async for generation in account.provider.list()]
             known = {
                 row.generation_id
-                for row in await self.studio.ledger.find_paid((), [generation.id for generation in listed])
+                for row in await self.session.ledger.find_paid((), [generation.id for generation in listed])
             }
             for generation in listed:
                 if generation.id not in known | self._accounted:
@@ -177,22 +177,20 @@ class _Recovery:
                 generation_id=asset.generation_id,
             )
         names = [reference.job] if reference else []
-        rows = await self.studio.ledger.find_paid(names, [asset.generation_id])
+        rows = await self.session.ledger.find_paid(names, [asset.generation_id])
         if asset.generation_id in self._accounted or any(row.generation_id for row in rows):
             return None
         if not video.is_whole and reference is None:
             return self._leave(video.uri, "its video is missing or cut, and it names no job to fetch it again for")
         try:
-            entry = _entry_of_video(self.studio, video)
+            job = _job_of_video(self.session, video)
         except ValidationError as error:
             return self._leave(video.uri, f"it describes no shot that could be asked for ({error.errors()[0]['msg']})")
         if video.is_whole:
-            return await self._adopt(entry, "stored", video.uri, "its sidecar and its video are in the store")
-        return await self._adopt(
-            entry, "submitted", video.uri, "its sidecar is in the store, its video is to be fetched"
-        )
+            return await self._adopt(job, "stored", video.uri, "its sidecar and its video are in the store")
+        return await self._adopt(job, "submitted", video.uri, "its sidecar is in the store, its video is to be fetched")
 
-    async def _adopt_generation(self, account: Studio, generation: Generation) -> None:
+    async def _adopt_generation(self, account: Session, generation: Generation) -> None:
         source = f"{generation.provider}:{generation.id}"
         labels = Labels.parse(generation.metadata)
         if labels is None:
@@ -206,34 +204,34 @@ class _Recovery:
                 f" --lost-ledger {labels.ledger}",
                 generation_id=generation.id,
             )
-        row = next(iter(await self.studio.ledger.get_many([labels.job])), None)
+        row = next(iter(await self.session.ledger.get_many([labels.job])), None)
         try:
-            entry, exact = await self._entry_of_generation(account, generation, labels, row)
+            job, exact = await self._job_of_generation(account, generation, labels, row)
         except ValidationError as error:
             return self._leave(
                 source,
                 f"job {labels.job} has sent it, and its shot cannot be made out ({error.errors()[0]['msg']})",
                 generation_id=generation.id,
             )
-        if entry.state is not State.SUBMITTED:
-            return await self._adopt(entry, "ended", source, f"it is {generation.status} at the provider")
+        if job.state is not State.SUBMITTED:
+            return await self._adopt(job, "ended", source, f"it is {generation.status} at the provider")
         if exact:
-            return await self._adopt(entry, "submitted", source, "the provider's list names its job")
-        return await self._adopt(entry, "held", source, "the provider's list names its job, and no fingerprint")
+            return await self._adopt(job, "submitted", source, "the provider's list names its job")
+        return await self._adopt(job, "held", source, "the provider's list names its job, and no fingerprint")
 
-    async def _entry_of_generation(
-        self, account: Studio, generation: Generation, labels: Labels, row: Entry | None
-    ) -> tuple[Entry, bool]:
+    async def _job_of_generation(
+        self, account: Session, generation: Generation, labels: Labels, row: Job | None
+    ) -> tuple[Job, bool]:
         """Build the row of a listed generation, and tell whether its fingerprint is certain."""
         shot = row.shot if row else _shot_of(generation, labels)
         print_ = row.fingerprint if row else labels.fingerprint
         take = row.take if row else labels.take
         exact = print_ is not None
         print_ = print_ or fingerprint(shot, provider=generation.provider, take=take)
-        base = row or _new_entry(account, print_, shot, take, labels.project or "recovered", labels.job)
+        base = row or _new_job(account, print_, shot, take, labels.project or "recovered", labels.job)
         state = _ENDS.get(generation.status, State.SUBMITTED)
         created_at = generation.created_at or base.created_at
-        owed = None if generation.status not in account.provider.capabilities.free_ends else Decimal(0)
+        owed = None if generation.status not in account.provider.capabilities.free_outcomes else Decimal(0)
         settings = account.settings
         return base.model_copy(
             update={
@@ -248,50 +246,50 @@ class _Recovery:
                 "submitted_at": created_at,
                 "deadline_at": datetime.now(UTC) + timedelta(seconds=settings.deadline_seconds),
                 "error_message": generation.fault.message if generation.fault else None,
-                "attention": None if exact or state is not State.SUBMITTED else self._question(base, generation),
+                "hold_reason": None if exact or state is not State.SUBMITTED else self._question(base, generation),
                 "flow_run_id": base.flow_run_id if row else None,
             }
         ), exact
 
-    def _question(self, entry: Entry, generation: Generation) -> str:
+    def _question(self, job: Job, generation: Generation) -> str:
         return hold_message(
             HoldReason.RECOVERED,
-            job=entry.id,
-            shot=entry.shot.id,
-            ledger=self.studio.ledger.command_option,
+            job=job.id,
+            shot=job.shot.id,
+            ledger=self.session.ledger.command_option,
             generation=generation.id,
         )
 
-    async def _adopt(self, entry: Entry, outcome: RecoveryOutcome, source: str, proof: str) -> None:
-        assert entry.generation_id is not None
+    async def _adopt(self, job: Job, outcome: RecoveryOutcome, source: str, proof: str) -> None:
+        assert job.generation_id is not None
         details: dict[str, Any] = {
-            "job_id": entry.id,
-            "project": entry.project,
-            "shot_id": entry.shot.id,
-            "generation_id": entry.generation_id,
+            "job_id": job.id,
+            "project": job.project,
+            "shot_id": job.shot.id,
+            "generation_id": job.generation_id,
         }
         if not self.dry_run:
             try:
-                entry = await self.studio.ledger.adopt(entry, f"recovered from {source}: {proof}")
-            except IllegalTransition as error:
+                job = await self.session.ledger.adopt(job, f"recovered from {source}: {proof}")
+            except InvalidTransition as error:
                 return self._leave(source, str(error), **details)
-        self._accounted.add(entry.generation_id or "")
-        cost = _first(entry.actual_usd, entry.reserved_usd)
+        self._accounted.add(job.generation_id or "")
+        cost = _first(job.actual_usd, job.reserved_usd)
         self.jobs.append(RecoveredJob(outcome=outcome, source=source, reason=proof, cost_usd=cost, **details))
-        logger.info("%s/%s: recovered as %s from %s", entry.project, entry.shot.id, outcome, source)
+        logger.info("%s/%s: recovered as %s from %s", job.project, job.shot.id, outcome, source)
 
     def _leave(self, source: str, reason: str, **details: Any) -> None:
         self.jobs.append(RecoveredJob(outcome="left", source=source, reason=reason, **details))
         logger.warning("not recovered: %s: %s", source, reason)
 
 
-def _entry_of_video(studio: Studio, video: StoredVideo) -> Entry:
+def _job_of_video(session: Session, video: StoredVideo) -> Job:
     assert video.sidecar is not None
     asset, reference = video.sidecar.asset, video.sidecar.ledger
     folder = unquote(video.uri.rpartition("/")[0].rpartition("/")[2])
     shot = reference.shot if reference else _shot_of_asset(video)
     project = reference.project if reference else asset.project
-    base = _new_entry(studio, asset.fingerprint, shot, asset.take, project, reference.job if reference else None)
+    base = _new_job(session, asset.fingerprint, shot, asset.take, project, reference.job if reference else None)
     made: dict[str, Any] = {
         "provider": asset.provider,
         "generation_id": asset.generation_id,
@@ -302,13 +300,13 @@ def _entry_of_video(studio: Studio, video: StoredVideo) -> Entry:
         **(_of_reference(reference) if reference else {}),
     }
     if not video.is_whole:
-        limit = datetime.now(UTC) + timedelta(seconds=studio.settings.deadline_seconds)
+        limit = datetime.now(UTC) + timedelta(seconds=session.settings.deadline_seconds)
         return base.model_copy(update={**made, "state": State.SUBMITTED, "actual_usd": None, "deadline_at": limit})
     stored = {
         "state": State.STORED,
         "completed_at": asset.created_at,
         "stored_at": asset.created_at,
-        "asset": asset_where_it_lies(studio.store, video, folder),
+        "asset": asset_where_it_lies(session.store, video, folder),
     }
     return base.model_copy(update={**made, **stored})
 
@@ -322,20 +320,20 @@ def _of_reference(reference: LedgerReference) -> dict[str, Any]:
     }
 
 
-def _new_entry(studio: Studio, print_: str, shot: Shot, take: int, project: str, job: str | None) -> Entry:
-    intent = Intent(
+def _new_job(session: Session, print_: str, shot: Shot, take: int, project: str, job: str | None) -> Job:
+    job_request = JobRequest(
         fingerprint=print_,
         shot=shot,
         take=take,
         project=project,
-        provider=studio.provider.name,
-        account=studio.provider.account.id,
-        environment=studio.settings.environment,
-        credentials=studio.credentials,
-        store=studio.store_name,
+        provider=session.provider.name,
+        account=session.provider.account.id,
+        environment=session.settings.environment,
+        credentials=session.credentials,
+        store=session.store_name,
     )
-    values = row_of(intent, State.SUBMITTED, 1, None, datetime.now(UTC))
-    return entry_of_values({**values, "id": job or values["id"]})
+    values = row_from_request(job_request, State.SUBMITTED, 1, None, datetime.now(UTC))
+    return job_from_values({**values, "id": job or values["id"]})
 
 
 def _shot_of_asset(video: StoredVideo) -> Shot:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from prefect_video.errors import BudgetExceeded
-from prefect_video.ledger import BudgetStanding, Entry, State
+from prefect_video.ledger import BudgetUsage, Job, State
 from prefect_video.ledger.budgets import Limit
 from prefect_video.pipeline.reports import as_number, take_label
 from prefect_video.pipeline.routing import (
@@ -23,7 +23,7 @@ from prefect_video.pipeline.routing import (
 from prefect_video.pipeline.steps.claim import ClaimOptions, project_budgets
 from prefect_video.pipeline.steps.store_check import check_store, find_flaws, require_single_flaw
 from prefect_video.providers.duration_advice import duration_hints
-from prefect_video.session.session import Studio
+from prefect_video.session.session import Session
 from prefect_video.shots import Project
 
 PlannedAction = Literal["generate", "cached", "under_way", "held", "over_budget"]
@@ -60,7 +60,7 @@ class PlannedShot(BaseModel):
         aspect_ratio: Width to height.
         estimate_usd: What it would cost; 0 when nothing is bought, None when the price is not known.
         provider: The account that would make it, or where the row is that there is already.
-        entry_id: That row of the ledger, when it is cached, under way or held.
+        job_id: That row of the ledger, when it is cached, under way or held.
         uri: Where the video is, when it is cached.
         reason: Why it is held or refused.
         hints: Advice on its duration.
@@ -79,7 +79,7 @@ class PlannedShot(BaseModel):
     aspect_ratio: str
     estimate_usd: Decimal | None = Decimal(0)
     provider: str = ""
-    entry_id: str | None = None
+    job_id: str | None = None
     uri: str | None = None
     reason: str | None = None
     hints: tuple[str, ...] = ()
@@ -104,7 +104,7 @@ class Plan(BaseModel):
     project: str
     provider: str
     shots: tuple[PlannedShot, ...]
-    limits: tuple[BudgetStanding, ...]
+    limits: tuple[BudgetUsage, ...]
     refusal: str | None = None
 
     @property
@@ -117,7 +117,7 @@ class Plan(BaseModel):
         """True where everything that is to be bought fits every limit."""
         return self.refusal is None and not any(shot.action == "over_budget" for shot in self.shots)
 
-    def demand_fit(self) -> None:
+    def raise_if_over_budget(self) -> None:
         """Refuses a plan that a run would refuse as a whole.
 
         Raises:
@@ -140,17 +140,17 @@ class Plan(BaseModel):
 
 
 async def plan_project(
-    studio: Studio,
+    session: Session,
     project: Project,
     *,
-    others: Sequence[Studio] = (),
+    others: Sequence[Session] = (),
     refresh: bool = False,
     rebuy_missing: bool = False,
 ) -> Plan:
     """Works out what a run would do; reads the ledger and the store, and changes neither.
 
     Args:
-        studio: With what the shots would be made.
+        session: With what the shots would be made.
         project: What would be made.
         others: Further accounts, as for `run_project`.
         refresh: Whether what is stored would be bought again.
@@ -162,18 +162,18 @@ async def plan_project(
         StoreError: The store cannot be read, or is not the one that the ledger knows.
     """
     if not (refresh or rebuy_missing):
-        await check_store(studio.ledger, studio.store)
-    options = ClaimOptions(refresh=refresh, ttl_seconds=studio.settings.ttl_seconds)
-    takes = await build_take_requests(project, [studio, *others], options)
-    await load_existing(studio.ledger, takes)
-    await _reopen_flawed(studio, takes, rebuy_missing)
+        await check_store(session.ledger, session.store)
+    options = ClaimOptions(refresh=refresh, ttl_seconds=session.settings.ttl_seconds)
+    takes = await build_take_requests(project, [session, *others], options)
+    await load_existing(session.ledger, takes)
+    await _reopen_flawed(session, takes, rebuy_missing)
     for take in takes:
         take.prefer_existing()
     used = sessions_of(takes)
     limits = await _limits(used, project)
     planner = _Planner(limits=limits, fit=project.over_budget == "fit" or bool(project.fallbacks))
     shots = tuple([planner.plan(take, await _choice(take) if project.is_routed else _NO_CHOICE) for take in takes])
-    standings = {limit.standing.name: limit.standing for held in limits.values() for limit in held}
+    standings = {limit.usage.name: limit.usage for held in limits.values() for limit in held}
     return Plan(
         project=project.name,
         provider=", ".join(dict.fromkeys(session.provider.name for session in used)),
@@ -183,15 +183,15 @@ async def plan_project(
     )
 
 
-async def _limits(used: Sequence[Studio], project: Project) -> dict[int, list[Limit]]:
-    """The limits of each studio; one that several share is one."""
+async def _limits(used: Sequence[Session], project: Project) -> dict[int, list[Limit]]:
+    """The limits of each session; one that several share is one."""
     shared: dict[str, Limit] = {}
     limits: dict[int, list[Limit]] = {}
-    for studio in used:
-        standings = await studio.ledger.budget_standing(
-            project_budgets(studio, project), project=project.name, account=studio.provider.account.id
+    for session in used:
+        standings = await session.ledger.budget_usage(
+            project_budgets(session, project), project=project.name, account=session.provider.account.id
         )
-        limits[id(studio)] = [shared.setdefault(standing.name, Limit(standing)) for standing in standings]
+        limits[id(session)] = [shared.setdefault(standing.name, Limit(standing)) for standing in standings]
     return limits
 
 
@@ -213,20 +213,20 @@ class _Planner:
     new: dict[str, TakeRequest] = field(default_factory=dict)
 
     def plan(self, take: TakeRequest, choice: _Choice) -> PlannedShot:
-        intent, first = take.intent, take.candidates[0]
+        job_request, first = take.job_request, take.candidates[0]
         if first.has_existing_job and first.existing is not None:
             return _existing(first, first.existing, choice)
-        if intent.fingerprint in self.new:
-            reason = f"as shot {self.new[intent.fingerprint].shot.id!r}"
+        if job_request.fingerprint in self.new:
+            reason = f"as shot {self.new[job_request.fingerprint].shot.id!r}"
             return _planned(first, "under_way", choice, reason=reason)
         if self.fit and (refusal := self._refusal([take])):
             return _planned(first, "over_budget", choice, reason=refusal)
-        self.new[intent.fingerprint] = take
+        self.new[job_request.fingerprint] = take
         if self.fit:
             for limit in self.limits[id(take.session)]:
-                limit.add(intent)
-        hints = duration_hints(intent.shot, usd_per_second=take.session.provider.capabilities.usd_per_second)
-        return _planned(first, "generate", choice, estimate_usd=intent.estimate_usd, hints=hints)
+                limit.add(job_request)
+        hints = duration_hints(job_request.shot, usd_per_second=take.session.provider.capabilities.usd_per_second)
+        return _planned(first, "generate", choice, estimate_usd=job_request.estimate_usd, hints=hints)
 
     def refusal(self) -> str | None:
         """Say why all that is new does not fit together; None where what fits is made."""
@@ -234,22 +234,22 @@ class _Planner:
 
     def _refusal(self, takes: Sequence[TakeRequest]) -> str | None:
         for session in sessions_of(takes):
-            intents = [take.intent for take in takes if take.session is session]
+            job_requests = [take.job_request for take in takes if take.session is session]
             for limit in self.limits[id(session)]:
-                if refusal := limit.refusal(intents):
+                if refusal := limit.violation(job_requests):
                     return refusal
         return None
 
 
-async def _reopen_flawed(studio: Studio, takes: Sequence[TakeRequest], rebuy_missing: bool) -> None:
+async def _reopen_flawed(session: Session, takes: Sequence[TakeRequest], rebuy_missing: bool) -> None:
     """Count what is stored and whose file is missing or damaged as what is yet to be fetched, as a run would."""
     candidates = [candidate for take in takes for candidate in take.candidates]
     rows = [candidate.existing for candidate in candidates if candidate.existing]
     stored = {row.id: row for row in rows if row.state is State.STORED}
-    flaws = await find_flaws(studio, stored)
+    flaws = await find_flaws(session, stored)
     if flaws and not rebuy_missing:
-        accounts = [candidate.intent.account for candidate in candidates]
-        await require_single_flaw(studio, stored, flaws, accounts=accounts)
+        accounts = [candidate.job_request.account for candidate in candidates]
+        await require_single_flaw(session, stored, flaws, accounts=accounts)
     for candidate in candidates:
         if candidate.existing and (flaw := flaws.get(candidate.existing.id)):
             reason = f"its stored file is {flaw}: fetched again, or made anew where the provider no longer has it"
@@ -271,12 +271,12 @@ async def _choice(take: TakeRequest) -> _Choice:
     return _Choice(tuple(options), take.refusals)
 
 
-def _existing(candidate: Candidate, row: Entry, choice: _Choice) -> PlannedShot:
+def _existing(candidate: Candidate, row: Job, choice: _Choice) -> PlannedShot:
     if row.state is State.STORED and row.asset:
-        return _planned(candidate, "cached", choice, entry_id=row.id, uri=row.asset.uri)
-    action: PlannedAction = "held" if row.attention else "under_way"
-    reason = row.error_message if row.is_reopened else row.attention
-    return _planned(candidate, action, choice, entry_id=row.id, reason=reason)
+        return _planned(candidate, "cached", choice, job_id=row.id, uri=row.asset.uri)
+    action: PlannedAction = "held" if row.hold_reason else "under_way"
+    reason = row.error_message if row.is_reopened else row.hold_reason
+    return _planned(candidate, action, choice, job_id=row.id, reason=reason)
 
 
 def _planned(
@@ -285,14 +285,14 @@ def _planned(
     choice: _Choice,
     *,
     estimate_usd: Decimal | None = Decimal(0),
-    entry_id: str | None = None,
+    job_id: str | None = None,
     uri: str | None = None,
     reason: str | None = None,
     hints: tuple[str, ...] = (),
 ) -> PlannedShot:
     shot, row = candidate.route.shot, candidate.existing
     return PlannedShot(
-        id=take_label(candidate.intent),
+        id=take_label(candidate.job_request),
         action=action,
         prompt=shot.prompt,
         duration=shot.duration,
@@ -300,7 +300,7 @@ def _planned(
         aspect_ratio=shot.aspect_ratio,
         estimate_usd=estimate_usd,
         provider=row.credentials if candidate.has_existing_job and row else candidate.session.credentials,
-        entry_id=entry_id,
+        job_id=job_id,
         uri=uri,
         reason=reason,
         hints=hints,
@@ -317,7 +317,7 @@ def _public_shot(shot: PlannedShot) -> dict[str, Any]:
     return {**shot.model_dump(mode="json"), "estimate_usd": as_number(shot.estimate_usd), "options": options}
 
 
-def _public_limit(standing: BudgetStanding) -> dict[str, Any]:
+def _public_limit(standing: BudgetUsage) -> dict[str, Any]:
     return {
         "name": standing.name,
         "limit_usd": as_number(standing.budget.limit_usd),

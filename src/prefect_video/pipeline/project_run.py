@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from prefect_video._shield import to_its_end
+from prefect_video._shield import shielded
 from prefect_video.assets import Asset
 from prefect_video.errors import (
     AuthenticationFailed,
@@ -20,7 +20,7 @@ from prefect_video.errors import (
     QuotaExhausted,
     VideoError,
 )
-from prefect_video.ledger import Claim, ClaimOutcome, Intent, State
+from prefect_video.ledger import ClaimOutcome, ClaimResult, JobRequest, State
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
 from prefect_video.pipeline.routing import Candidate, TakeRequest, build_take_requests, load_existing, sessions_of
 from prefect_video.pipeline.shot_run import DetachBarrier, DetachedShot, DetachToken, StepRunner, StoredShot, run_shot
@@ -33,7 +33,7 @@ from prefect_video.pipeline.steps.claim import (
     load_copies,
     project_budgets,
 )
-from prefect_video.session.session import Studio
+from prefect_video.session.session import Session
 from prefect_video.shots import Project, Shot
 
 logger = logging.getLogger(__name__)
@@ -45,10 +45,10 @@ FALLBACK_ERRORS: Final = (CircuitOpen, QuotaExhausted, BudgetExceeded)
 
 
 async def run_project(
-    session: Studio,
+    session: Session,
     project: Project,
     *,
-    others: Sequence[Studio] = (),
+    others: Sequence[Session] = (),
     runner: StepRunner | None = None,
     refresh: bool = False,
     rebuy_missing: bool = False,
@@ -80,7 +80,7 @@ async def run_project(
         BudgetExceeded: The project does not fit a limit; nothing was sent.
         StoreOutage: The store is not the one that the ledger knows, or several videos are missing; nothing was sent.
         LedgerError: The ledger cannot be used; nothing was sent.
-        RequestRefused: An account's endpoint or key is wrong; nothing was sent.
+        RequestRejected: An account's endpoint or key is wrong; nothing was sent.
     """
     run = ProjectRun(
         project,
@@ -111,7 +111,7 @@ class ProjectRun:
     """
 
     project: Project
-    sessions: Sequence[Studio]
+    sessions: Sequence[Session]
     flow_run_id: str
     runner: StepRunner
     refresh: bool = False
@@ -135,7 +135,7 @@ class ProjectRun:
         reports = await self._run_takes(takes)
         shots = await add_costs(
             reports,
-            [take.intent for take in takes],
+            [take.job_request for take in takes],
             self.sessions[0].ledger,
             flow_run_id=self.flow_run_id,
             since=began_at,
@@ -176,10 +176,10 @@ class ProjectRun:
         candidates = [candidate for take in takes for candidate in take.candidates]
         accounts = [session.provider.account.id for session in self.sessions]
         for session in sessions_of(candidates):
-            intents = [candidate.intent for candidate in candidates if candidate.session is session]
+            job_requests = [candidate.job_request for candidate in candidates if candidate.session is session]
             # Not for its answer, which the claim gives: a row whose file is missing or damaged is reopened by it.
             await self.runner.run_step(
-                find_assets, session, intents, rebuy_missing=self.rebuy_missing, accounts=accounts
+                find_assets, session, job_requests, rebuy_missing=self.rebuy_missing, accounts=accounts
             )
         undecided = [take for take in takes if len(take.candidates) > 1]
         if undecided:
@@ -189,10 +189,10 @@ class ProjectRun:
         for take in undecided:
             take.prefer_existing()
 
-    async def _claim_at(self, session: Studio, takes: Sequence[TakeRequest]) -> None:
+    async def _claim_at(self, session: Session, takes: Sequence[TakeRequest]) -> None:
         partial = self.project.over_budget == "fit" or bool(self.project.fallbacks)
         budgets = project_budgets(session, self.project)
-        claims = await claim_shots(session, [take.intent for take in takes], budgets=budgets, partial=partial)
+        claims = await claim_shots(session, [take.job_request for take in takes], budgets=budgets, partial=partial)
         for take, claim in zip(takes, claims, strict=True):
             take.claim = claim
         for claim in claims:
@@ -203,12 +203,12 @@ class ProjectRun:
         """Let go of rows that nothing was done with; with a reason, release what is only reserved."""
         for take in takes:
             claim = take.claim
-            if claim is None or claim.kind is not ClaimOutcome.ACQUIRED or claim.entry is None:
+            if claim is None or claim.kind is not ClaimOutcome.ACQUIRED or claim.job is None:
                 continue
-            if reason and claim.entry.state is State.RESERVED:
-                await take.session.ledger.release(claim.entry.id, reason)
+            if reason and claim.job.state is State.RESERVED:
+                await take.session.ledger.release_reservation(claim.job.id, reason)
             else:
-                await take.session.ledger.let_go([claim.entry.id])
+                await take.session.ledger.release_ownership([claim.job.id])
 
     # Run
 
@@ -219,13 +219,13 @@ class ProjectRun:
         tasks: list[asyncio.Task[ShotReport]] = []
         for take in takes:
             token = barrier.register() if barrier else None
-            task = asyncio.create_task(self._run_take(take, token), name=take_label(take.intent))
+            task = asyncio.create_task(self._run_take(take, token), name=take_label(take.job_request))
             self._reports_by_shot.setdefault(take.shot.id, []).append(task)
             tasks.append(task)
         try:
             return await asyncio.gather(*tasks)
         except BaseException:
-            await to_its_end(self._stop(tasks))
+            await shielded(self._stop(tasks))
             raise
 
     async def _stop(self, tasks: Sequence[asyncio.Task[ShotReport]]) -> None:
@@ -237,7 +237,7 @@ class ProjectRun:
     async def _run_take(self, take: TakeRequest, token: DetachToken | None) -> ShotReport:
         """Run one take; whatever goes wrong with it is its report, so that it fails alone."""
         self._not_started.discard(take)
-        name = f"{take.intent.project}/{take_label(take.intent)}"
+        name = f"{take.job_request.project}/{take_label(take.job_request)}"
         ledger = take.session.ledger.command_option
         try:
             report = await self._skip(take)
@@ -246,12 +246,12 @@ class ProjectRun:
                     report = await self._try_candidates(take, token)
                 except VideoError as error:
                     logger.error("%s: %s", name, error)
-                    report = ShotReport.failed(take.intent, error, ledger=ledger)
+                    report = ShotReport.failed(take.job_request, error, ledger=ledger)
                 except Exception as error:
                     logger.exception("%s: unexpected error", name)
-                    report = ShotReport.failed(take.intent, error, ledger=ledger)
+                    report = ShotReport.failed(take.job_request, error, ledger=ledger)
         except BaseException:
-            await to_its_end(self._release_claims([take]))
+            await shielded(self._release_claims([take]))
             raise
         finally:
             # Also where it failed: the others must not wait for it.
@@ -267,10 +267,10 @@ class ProjectRun:
         if missing := await self._failed_dependencies(take.shot):
             reason = f"it depends on {missing}, which failed"
             await self._release_claims([take], reason=reason)
-            return ShotReport.failed(take.intent, VideoError(reason), ledger=ledger, status="skipped")
+            return ShotReport.failed(take.job_request, VideoError(reason), ledger=ledger, status="skipped")
         if rejected := self._rejected_keys.get(id(take.session)):
             await self._release_claims([take], reason="the key was refused")
-            return ShotReport.failed(take.intent, rejected, ledger=ledger)
+            return ShotReport.failed(take.job_request, rejected, ledger=ledger)
         return None
 
     async def _failed_dependencies(self, shot: Shot) -> str:
@@ -285,13 +285,13 @@ class ProjectRun:
             session, changes = candidate.session, take.changes_by(candidate)
             if failure is not None:
                 claim = await self._claim_candidate(candidate)
-                name = f"{self.project.name}/{take_label(candidate.intent)}"
+                name = f"{self.project.name}/{take_label(candidate.job_request)}"
                 logger.warning("%s: %s; %s", name, failure, "; ".join(changes))
             assert claim is not None
             budgets = project_budgets(session, self.project)
             try:
                 result = await run_shot(session, claim, budgets=budgets, runner=self.runner, token=token)
-                return await self._report(session, claim.intent, result, changes)
+                return await self._report(session, claim.request, result, changes)
             except AuthenticationFailed as error:
                 self._rejected_keys[id(session)] = error
                 raise
@@ -302,28 +302,28 @@ class ProjectRun:
         assert failure is not None
         raise failure
 
-    async def _claim_candidate(self, candidate: Candidate) -> Claim:
+    async def _claim_candidate(self, candidate: Candidate) -> ClaimResult:
         budgets = project_budgets(candidate.session, self.project)
-        return (await claim_shots(candidate.session, [candidate.intent], budgets=budgets, partial=True))[0]
+        return (await claim_shots(candidate.session, [candidate.job_request], budgets=budgets, partial=True))[0]
 
     async def _has_job(self, candidate: Candidate) -> bool:
         """Look up if a candidate that failed may be owed for all the same: its row is not over, or is held."""
-        return (await candidate.session.ledger.answers([candidate.intent])) != [None]
+        return (await candidate.session.ledger.find_existing([candidate.job_request])) != [None]
 
     # Report
 
     async def _report(
-        self, session: Studio, intent: Intent, result: StoredShot | DetachedShot, changes: Sequence[str]
+        self, session: Session, job_request: JobRequest, result: StoredShot | DetachedShot, changes: Sequence[str]
     ) -> ShotReport:
         degraded = "; ".join(changes) or None
         if isinstance(result, DetachedShot):
-            return ShotReport.in_flight(intent, result).model_copy(update={"degraded": degraded})
-        asset = await self._place_in_project(session, result, intent)
-        return ShotReport.stored(intent, result, asset).model_copy(update={"degraded": degraded})
+            return ShotReport.in_flight(job_request, result).model_copy(update={"degraded": degraded})
+        asset = await self._place_in_project(session, result, job_request)
+        return ShotReport.stored(job_request, result, asset).model_copy(update={"degraded": degraded})
 
-    async def _place_in_project(self, session: Studio, stored: StoredShot, intent: Intent) -> Asset:
-        known = self._copies.get((stored.entry.id, intent.shot.id))
-        return known or await copy_to_project(session, stored.entry, stored.asset, intent)
+    async def _place_in_project(self, session: Session, stored: StoredShot, job_request: JobRequest) -> Asset:
+        known = self._copies.get((stored.job.id, job_request.shot.id))
+        return known or await copy_to_project(session, stored.job, stored.asset, job_request)
 
 
 async def _adopt_undecided(takes: Sequence[TakeRequest]) -> int:
@@ -331,7 +331,7 @@ async def _adopt_undecided(takes: Sequence[TakeRequest]) -> int:
     undecided = [take for take in takes if not any(candidate.has_existing_job for candidate in take.candidates)]
     candidates = [candidate for take in undecided for candidate in take.candidates]
     adopted = [
-        await adopt_stored(session, [candidate.intent for candidate in candidates if candidate.session is session])
+        await adopt_stored(session, [candidate.job_request for candidate in candidates if candidate.session is session])
         for session in sessions_of(candidates)
     ]
     return sum(adopted)

@@ -14,7 +14,8 @@ from prefect_video.assets import Asset
 from prefect_video.errors import (
     AuthenticationFailed,
     BudgetExceeded,
-    DeadlinePassed,
+    ContentPolicyError,
+    DeadlineExceeded,
     DownloadError,
     GenerationBlocked,
     GenerationCancelled,
@@ -22,14 +23,13 @@ from prefect_video.errors import (
     GenerationFailed,
     GenerationInvalid,
     GenerationLost,
+    HeldForReview,
     LedgerError,
-    NeedsAttention,
-    PolicyRefused,
     ProviderUnavailable,
     QuotaExhausted,
     StoreError,
 )
-from prefect_video.ledger import Entry, Intent, Ledger, State, command_line
+from prefect_video.ledger import Job, JobRequest, Ledger, State, command_line
 from prefect_video.ledger.hold_reasons import PROGRAM
 from prefect_video.pipeline.shot_run import DetachedShot, StoredShot
 
@@ -75,10 +75,10 @@ class ShotReport(BaseModel):
     asset: Asset | None = None
 
     @classmethod
-    def stored(cls, intent: Intent, stored: StoredShot, asset: Asset) -> ShotReport:
+    def stored(cls, job_request: JobRequest, stored: StoredShot, asset: Asset) -> ShotReport:
         """The report of a shot that has its video."""
         return cls(
-            id=take_label(intent),
+            id=take_label(job_request),
             status="stored",
             uri=asset.uri,
             sha256=asset.sha256,
@@ -91,23 +91,23 @@ class ShotReport(BaseModel):
 
     @classmethod
     def failed(
-        cls, intent: Intent, error: Exception, *, ledger: str | None, status: ShotStatus | None = None
+        cls, job_request: JobRequest, error: Exception, *, ledger: str | None, status: ShotStatus | None = None
     ) -> ShotReport:
         """Report on a shot that has no video; `ledger` is the `--ledger` that the commands in its message need."""
         return cls(
-            id=take_label(intent),
+            id=take_label(job_request),
             status=status or _status_of(error),
             generation_id=getattr(error, "generation_id", None),
             error=_message_with_remedy(error, ledger),
         )
 
     @classmethod
-    def in_flight(cls, intent: Intent, detached: DetachedShot) -> ShotReport:
+    def in_flight(cls, job_request: JobRequest, detached: DetachedShot) -> ShotReport:
         """The report of a shot that is left at the provider."""
         return cls(
-            id=take_label(intent),
+            id=take_label(job_request),
             status="in_flight",
-            generation_id=detached.entry.generation_id,
+            generation_id=detached.job.generation_id,
         )
 
     def public(self) -> dict[str, Any]:
@@ -163,13 +163,18 @@ class ProjectReport(BaseModel):
 
 
 async def add_costs(
-    reports: Sequence[ShotReport], intents: Sequence[Intent], ledger: Ledger, *, flow_run_id: str, since: datetime
+    reports: Sequence[ShotReport],
+    job_requests: Sequence[JobRequest],
+    ledger: Ledger,
+    *,
+    flow_run_id: str,
+    since: datetime,
 ) -> tuple[ShotReport, ...]:
     """Add to the reports of a run what it paid for each shot: a generation is paid for by the run that sent it.
 
     Args:
         reports: One for each intent.
-        intents: What the run asked for.
+        job_requests: What the run asked for.
         ledger: Where its generations are.
         flow_run_id: The run. A row that it has taken over is booked under it too, hence `since`.
         since: When it began; what was sent before was paid for by an earlier run.
@@ -177,31 +182,31 @@ async def add_costs(
     if all(report.cached for report in reports):
         return tuple(reports)
     try:
-        entries = await ledger.entries(flow_run_id=flow_run_id, limit=None)
+        jobs = await ledger.jobs(flow_run_id=flow_run_id, limit=None)
     except LedgerError as error:
         logger.warning("what this run paid is not known: %s", error)
         return tuple(report if report.cached else report.model_copy(update={"cost_usd": None}) for report in reports)
-    paid = _paid((entry for entry in entries if entry.sent_at and entry.sent_at >= since), intents)
+    paid = _paid((job for job in jobs if job.sent_at and job.sent_at >= since), job_requests)
     return tuple(report.model_copy(update={"cost_usd": paid.get(report.id, Decimal(0))}) for report in reports)
 
 
-def _paid(sent: Iterable[Entry], intents: Sequence[Intent]) -> Mapping[str, Decimal | None]:
+def _paid(sent: Iterable[Job], job_requests: Sequence[JobRequest]) -> Mapping[str, Decimal | None]:
     """Add up what was paid for each take, by its label; None where a price is not known."""
     # A row may be named after another shot, which asked for the same video; one of a fallback is named after its own.
-    labels = {intent.fingerprint: take_label(intent) for intent in reversed(intents)}
+    labels = {job_request.fingerprint: take_label(job_request) for job_request in reversed(job_requests)}
     paid: dict[str, Decimal | None] = {}
-    for entry in sent:
-        if entry.state not in _UNPAID:
-            name = labels.get(entry.fingerprint) or take_label(entry)
-            cost = entry.cost_usd
+    for job in sent:
+        if job.state not in _UNPAID:
+            name = labels.get(job.fingerprint) or take_label(job)
+            cost = job.cost_usd
             before = paid.get(name, Decimal(0))
             paid[name] = None if cost is None or before is None else before + cost
     return paid
 
 
-def take_label(intent: Intent | Entry) -> str:
+def take_label(job_request: JobRequest | Job) -> str:
     """Name a take of a shot as reports do: `opening`, `opening@2`."""
-    return intent.shot.id if intent.take == 1 else f"{intent.shot.id}@{intent.take}"
+    return job_request.shot.id if job_request.take == 1 else f"{job_request.shot.id}@{job_request.take}"
 
 
 def as_number(amount: Decimal | None) -> float | int | None:
@@ -212,7 +217,7 @@ def as_number(amount: Decimal | None) -> float | int | None:
 
 
 _NEXT_STEPS: Final[Mapping[type[Exception], tuple[str, tuple[str, ...]]]] = {
-    PolicyRefused: ("Change the prompt; see: {command}", ("review",)),
+    ContentPolicyError: ("Change the prompt; see: {command}", ("review",)),
     AuthenticationFailed: ("Correct the key and run again", ()),
     QuotaExhausted: ("Wait for the next period, or use another account", ()),
     GenerationBlocked: ("Change the prompt; see: {command}", ("review",)),
@@ -222,7 +227,7 @@ _NEXT_STEPS: Final[Mapping[type[Exception], tuple[str, tuple[str, ...]]]] = {
     ProviderUnavailable: ("Run again later", ()),
     DownloadError: ("It is paid and kept: run again, or fetch it with: {command}", ("collect",)),
     StoreError: ("It is paid and kept: run again, or store it with: {command}", ("collect",)),
-    DeadlinePassed: ("To do so, run: {command}", ("collect",)),
+    DeadlineExceeded: ("To do so, run: {command}", ("collect",)),
 }
 """The next step after an error, and the command in it."""
 
@@ -242,5 +247,5 @@ def _status_of(error: Exception) -> ShotStatus:
         return "over_budget"
     if isinstance(error, GenerationCancelled):
         return "cancelled"
-    needs_a_human = (NeedsAttention, DeadlinePassed, GenerationExpired, GenerationLost)
+    needs_a_human = (HeldForReview, DeadlineExceeded, GenerationExpired, GenerationLost)
     return "held" if isinstance(error, needs_a_human) else "failed"

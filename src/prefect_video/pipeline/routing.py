@@ -14,10 +14,10 @@ from itertools import chain
 from typing import Final
 
 from prefect_video.errors import InvalidInput, Unsupported
-from prefect_video.ledger import Claim, Entry, Intent, Ledger, State
+from prefect_video.ledger import ClaimResult, Job, JobRequest, Ledger, State
 from prefect_video.pipeline.steps.claim import ClaimOptions, build_intents, reference_digests
 from prefect_video.providers.capabilities import adapt
-from prefect_video.session.session import Studio
+from prefect_video.session.session import Session
 from prefect_video.shots import Fallback, Project, Shot
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Route:
         changes: Differences from the shot as the project has it, one sentence each.
     """
 
-    session: Studio
+    session: Session
     shot: Shot
     changes: tuple[str, ...] = ()
 
@@ -46,9 +46,9 @@ class Route:
 
     async def seconds(self) -> float:
         """Return how long one take should take: as learned from such shots, else as the provider is known for."""
-        if learned := await self.session.times.of(self.shot):
+        if learned := await self.session.latency.get(self.shot):
             return learned.median_seconds
-        least, most = self.session.provider.capabilities.work_seconds_per_second
+        least, most = self.session.provider.capabilities.seconds_per_video_second
         return self.shot.length_seconds * (least + most) / 2
 
 
@@ -58,18 +58,18 @@ class Candidate:
 
     Attributes:
         route: The account, and the form of the shot there.
-        intent: The ledger's request for it.
+        job_request: The ledger's request for it.
         is_fallback: Whether it gives something up.
         existing: The ledger's row for it: stored, in progress or held; see `load_existing`.
     """
 
     route: Route
-    intent: Intent
+    job_request: JobRequest
     is_fallback: bool = False
-    existing: Entry | None = None
+    existing: Job | None = None
 
     @property
-    def session(self) -> Studio:
+    def session(self) -> Session:
         """The account's session."""
         return self.route.session
 
@@ -82,8 +82,11 @@ class Candidate:
         """
         if self.existing is None or not self.is_fallback:
             return self.existing is not None
-        of_this_shot = (self.existing.project, self.existing.shot.id) == (self.intent.project, self.intent.shot.id)
-        of_this_run = self.existing.flow_run_id == self.intent.flow_run_id
+        of_this_shot = (self.existing.project, self.existing.shot.id) == (
+            self.job_request.project,
+            self.job_request.shot.id,
+        )
+        of_this_run = self.existing.flow_run_id == self.job_request.flow_run_id
         return of_this_shot and (self.existing.state is not State.STORED or of_this_run)
 
 
@@ -101,17 +104,17 @@ class TakeRequest:
     shot: Shot
     candidates: tuple[Candidate, ...]
     refusals: Mapping[str, str] = field(default_factory=dict)
-    claim: Claim | None = None
+    claim: ClaimResult | None = None
 
     @property
-    def session(self) -> Studio:
+    def session(self) -> Session:
         """The session of the candidate that is tried first."""
         return self.candidates[0].session
 
     @property
-    def intent(self) -> Intent:
+    def job_request(self) -> JobRequest:
         """The request of the candidate that is tried first."""
-        return self.candidates[0].intent
+        return self.candidates[0].job_request
 
     def prefer_existing(self) -> None:
         """Put the candidate in front whose video or row exists, whatever its price and its provider's health are."""
@@ -127,7 +130,9 @@ class TakeRequest:
         return (became, *candidate.route.changes)
 
 
-async def build_take_requests(project: Project, sessions: Sequence[Studio], options: ClaimOptions) -> list[TakeRequest]:
+async def build_take_requests(
+    project: Project, sessions: Sequence[Session], options: ClaimOptions
+) -> list[TakeRequest]:
     """Build every take of every shot with its candidates, the best first; nothing is sent or spent.
 
     Args:
@@ -171,27 +176,29 @@ def _candidates(
     """Build the candidates of each take; two routes that come to the same request at one account are one."""
     takes: list[dict[tuple[int, str], Candidate]] = [{} for _ in range(shot.takes)]
     for is_fallback, route in chain(((False, route) for route in routes), ((True, route) for route in fallbacks)):
-        intents = build_intents(route.session, route.shot, project, digests, options)
-        for candidates, intent in zip(takes, intents, strict=True):
-            key = (id(route.session), intent.fingerprint)
-            candidates.setdefault(key, Candidate(route, intent, is_fallback))
+        job_requests = build_intents(route.session, route.shot, project, digests, options)
+        for candidates, job_request in zip(takes, job_requests, strict=True):
+            key = (id(route.session), job_request.fingerprint)
+            candidates.setdefault(key, Candidate(route, job_request, is_fallback))
     return [tuple(candidates.values()) for candidates in takes]
 
 
 async def load_existing(ledger: Ledger, takes: Iterable[TakeRequest]) -> None:
     """Read, in one query, the rows that exist for all candidates; `TakeRequest.prefer_existing` then uses them."""
     candidates = [candidate for take in takes for candidate in take.candidates]
-    rows = await ledger.answers([candidate.intent for candidate in candidates])
+    rows = await ledger.find_existing([candidate.job_request for candidate in candidates])
     for candidate, row in zip(candidates, rows, strict=True):
         candidate.existing = row
 
 
-def sessions_of(requests: Iterable[TakeRequest | Candidate]) -> list[Studio]:
+def sessions_of(requests: Iterable[TakeRequest | Candidate]) -> list[Session]:
     """Return the sessions that candidates, or the first candidates of takes, lead to, in the order of their shots."""
     return list({id(request.session): request.session for request in requests}.values())
 
 
-async def routes_for(shot: Shot, project: Project, sessions: Sequence[Studio]) -> tuple[list[Route], Mapping[str, str]]:
+async def routes_for(
+    shot: Shot, project: Project, sessions: Sequence[Session]
+) -> tuple[list[Route], Mapping[str, str]]:
     """Find every route to a shot, the best first, and why the other accounts cannot make it, by their names.
 
     Args:
@@ -217,7 +224,9 @@ async def routes_for(shot: Shot, project: Project, sessions: Sequence[Studio]) -
     return sorted(found, key=_price), refusals
 
 
-def fallback_route(shot: Shot, fallback: Fallback, sessions: Sequence[Studio], current: Studio, *, at: Studio) -> Route:
+def fallback_route(
+    shot: Shot, fallback: Fallback, sessions: Sequence[Session], current: Session, *, at: Session
+) -> Route:
     """Build the route that a fallback names.
 
     Args:
@@ -251,7 +260,7 @@ def fallback_route(shot: Shot, fallback: Fallback, sessions: Sequence[Studio], c
 
 
 def _fallback_routes(
-    shot: Shot, project: Project, routes: Sequence[Route], sessions: Sequence[Studio]
+    shot: Shot, project: Project, routes: Sequence[Route], sessions: Sequence[Session]
 ) -> Iterator[Route]:
     """Yield the routes of the project's fallbacks; one that names no provider may go to every account of the shot."""
     best = routes[0].session
@@ -263,14 +272,14 @@ def _fallback_routes(
                 logger.debug("%s/%s: a fallback does not fit: %s", project.name, shot.id, error)
 
 
-def _route(shot: Shot, session: Studio, *, adaptable: bool) -> Route:
+def _route(shot: Shot, session: Session, *, adaptable: bool) -> Route:
     try:
         session.provider.check(shot)
         return Route(session, shot)
     except Unsupported:
         if not adaptable:
             raise
-    adapted, changes = adapt(shot, session.provider.offered(shot))
+    adapted, changes = adapt(shot, session.provider.capabilities_for(shot))
     session.provider.check(adapted)
     return Route(session, adapted, tuple(changes))
 
@@ -286,8 +295,8 @@ def _precedence(candidate: Candidate) -> tuple[int, bool]:
         return 3, False
     if candidate.existing.state is State.STORED:
         return 0, False
-    elsewhere = candidate.existing.account != candidate.intent.account
-    return 1 if candidate.existing.attention is None else 2, elsewhere
+    elsewhere = candidate.existing.account != candidate.job_request.account
+    return 1 if candidate.existing.hold_reason is None else 2, elsewhere
 
 
 def _named(shot_ids: Sequence[str]) -> str:
@@ -299,6 +308,6 @@ def _named(shot_ids: Sequence[str]) -> str:
     return f"shots {shown}" + (f" and {left} more" if left > 0 else "")
 
 
-async def _is_healthy(session: Studio) -> bool:
-    standing = await session.ledger.standing(session.provider.account.id)
+async def _is_healthy(session: Session) -> bool:
+    standing = await session.ledger.account_status(session.provider.account.id)
     return standing.breaker == "closed" and standing.quota_until is None

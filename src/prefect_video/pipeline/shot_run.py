@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from prefect_video._shield import to_its_end
+from prefect_video._shield import shielded
 from prefect_video.assets import Asset
 from prefect_video.errors import (
     BudgetExceeded,
@@ -18,20 +18,20 @@ from prefect_video.errors import (
     GenerationExpired,
     GenerationFailed,
     GenerationLost,
-    IllegalTransition,
+    HeldForReview,
+    InvalidTransition,
     LedgerError,
-    NeedsAttention,
     VideoError,
 )
-from prefect_video.ledger import Budget, Claim, ClaimOutcome, Entry, State
+from prefect_video.ledger import Budget, ClaimOutcome, ClaimResult, Job, State
 from prefect_video.ledger.records import UNFINISHED
 from prefect_video.pipeline.steps.claim import claim_shots, screen_prompt
 from prefect_video.pipeline.steps.download import download
-from prefect_video.pipeline.steps.end import demand_alive, error_of
+from prefect_video.pipeline.steps.end import error_of, raise_if_ended
 from prefect_video.pipeline.steps.poll import poll
 from prefect_video.pipeline.steps.store import store
 from prefect_video.pipeline.steps.submit import submit
-from prefect_video.session.session import SessionEvent, Studio
+from prefect_video.session.session import Session, SessionEvent
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +44,8 @@ class StepRunner:
 
     def run_step(
         self,
-        step: Callable[Concatenate[Studio, Inputs], Awaitable[Result]],
-        session: Studio,
+        step: Callable[Concatenate[Session, Inputs], Awaitable[Result]],
+        session: Session,
         *inputs: Inputs.args,
         **named: Inputs.kwargs,
     ) -> Awaitable[Result]:
@@ -62,7 +62,7 @@ class StepRunner:
         """
         return step(session, *inputs, **named)
 
-    def hold_limit(self, session: Studio) -> AbstractAsyncContextManager[None]:
+    def hold_limit(self, session: Session) -> AbstractAsyncContextManager[None]:
         """Hold the orchestrator's concurrency limit that the session names, while the provider is at work."""
         return nullcontext()
 
@@ -110,7 +110,7 @@ class DetachToken:
         finally:
             leaving.cancel()
             working.cancel()
-            await to_its_end(asyncio.gather(leaving, working, return_exceptions=True))
+            await shielded(asyncio.gather(leaving, working, return_exceptions=True))
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,13 @@ class StoredShot:
 
     Attributes:
         asset: The stored video.
-        entry: Its ledger row.
+        job: Its ledger row.
         cached: Whether it was there before, so that nothing was paid now.
         repair: How a stored file that was missing or damaged came back: fetched again, or made anew.
     """
 
     asset: Asset
-    entry: Entry
+    job: Job
     cached: bool
     repair: str | None = None
 
@@ -135,15 +135,15 @@ class DetachedShot:
     """A shot that is left at the provider, to be collected later.
 
     Attributes:
-        entry: Its ledger row.
+        job: Its ledger row.
     """
 
-    entry: Entry
+    job: Job
 
 
 async def run_shot(
-    session: Studio,
-    claim: Claim,
+    session: Session,
+    claim: ClaimResult,
     *,
     budgets: Sequence[Budget],
     runner: StepRunner,
@@ -164,19 +164,19 @@ async def run_shot(
     failure: GenerationFailed | GenerationLost | GenerationExpired | None = None
     repair: str | None = None
     while True:
-        entry = _require_job(claim, failure)
-        if claim.kind is ClaimOutcome.STORED and entry.asset:
-            return StoredShot(entry.asset, entry, cached=failure is None, repair=repair)
+        job = _require_job(claim, failure)
+        if claim.kind is ClaimOutcome.STORED and job.asset:
+            return StoredShot(job.asset, job, cached=failure is None, repair=repair)
         try:
             if claim.kind is ClaimOutcome.JOINED:
-                joined = await _join_or_detach(session, claim, entry, budgets, token)
+                joined = await _join_or_detach(session, claim, job, budgets, token)
                 if joined is None:
-                    return DetachedShot(await session.ledger.get(entry.id))
+                    return DetachedShot(await session.ledger.get(job.id))
                 claim = joined
                 continue
-            if entry.is_reopened:
-                repair = f"{entry.error_message}; it was fetched again from {entry.provider}, free"
-            made = await run_steps(session, entry, runner, token)
+            if job.is_reopened:
+                repair = f"{job.error_message}; it was fetched again from {job.provider}, free"
+            made = await run_steps(session, job, runner, token)
             return StoredShot(made.asset, made, cached=False, repair=repair) if made.asset else DetachedShot(made)
         except GenerationFailed as error:
             if error.fails_again:
@@ -187,15 +187,15 @@ async def run_shot(
                 raise
             failure = error
         except GenerationExpired as error:
-            if not entry.is_reopened:
+            if not job.is_reopened:
                 raise
             failure = error
-            repair = f"{entry.error_message}, and {entry.provider} no longer has it: it was made anew"
-            logger.warning("%s/%s: %s", entry.project, entry.shot.id, repair)
+            repair = f"{job.error_message}, and {job.provider} no longer has it: it was made anew"
+            logger.warning("%s/%s: %s", job.project, job.shot.id, repair)
         claim = await _claim_again(session, claim, budgets)
 
 
-async def run_steps(session: Studio, entry: Entry, runner: StepRunner, token: DetachToken | None = None) -> Entry:
+async def run_steps(session: Session, job: Job, runner: StepRunner, token: DetachToken | None = None) -> Job:
     """Carry a row that this process owns through the steps it still needs; abandon it when it cannot be carried on.
 
     Each step takes the row as the step before has left it.
@@ -207,100 +207,100 @@ async def run_steps(session: Studio, entry: Entry, runner: StepRunner, token: De
         VideoError: Why there is no asset.
     """
     try:
-        if entry.state is State.RESERVED:
-            entry = await runner.run_step(screen_prompt, session, entry)
-        if entry.state is not State.COMPLETED:
+        if job.state is State.RESERVED:
+            job = await runner.run_step(screen_prompt, session, job)
+        if job.state is not State.COMPLETED:
             # The slot is held until the provider is done, not while the file is fetched.
-            async with session.slots.of(entry.priority), runner.hold_limit(session):
+            async with session.in_flight_slots.acquire(job.priority), runner.hold_limit(session):
                 try:
-                    entry = await runner.run_step(submit, session, entry)
+                    job = await runner.run_step(submit, session, job)
                     if token is None:
-                        entry = await runner.run_step(poll, session, entry)
-                    elif ended := await _poll_until_detached(session, entry, token):
-                        entry = ended
+                        job = await runner.run_step(poll, session, job)
+                    elif ended := await _poll_until_detached(session, job, token):
+                        job = ended
                     else:
-                        await session.ledger.let_go([entry.id])
-                        return entry
+                        await session.ledger.release_ownership([job.id])
+                        return job
                 finally:
-                    session.slot_freed.set()
+                    session.slot_released.set()
         else:
             # It may have been claimed long ago: a shot waits for those that it depends on.
-            entry = await session.ledger.get(entry.id)
-        downloaded = await runner.run_step(download, session, entry)
-        return await runner.run_step(store, session, entry, downloaded)
+            job = await session.ledger.get(job.id)
+        downloaded = await runner.run_step(download, session, job)
+        return await runner.run_step(store, session, job, downloaded)
     except BaseException as error:
-        await abandon(session, entry.id, error)
+        await abandon(session, job.id, error)
         raise
 
 
-async def abandon(session: Studio, entry_id: str, error: BaseException | None) -> None:
+async def abandon(session: Session, job_id: str, error: BaseException | None) -> None:
     """Let go of a row that this process owns; release it where a failure ends the work before anything was sent.
 
     A run that is interrupted, or cannot use the ledger, leaves the row where it stands, to be carried on from there.
     """
     try:
         if isinstance(error, Exception) and not isinstance(error, LedgerError):
-            await _release_unsent(session, entry_id, error)
+            await _release_unsent(session, job_id, error)
     finally:
-        await session.ledger.let_go([entry_id])
+        await session.ledger.release_ownership([job_id])
 
 
-async def _release_unsent(session: Studio, entry_id: str, error: Exception) -> None:
-    entry = await session.ledger.get(entry_id)
-    if entry.state is not State.RESERVED:
+async def _release_unsent(session: Session, job_id: str, error: Exception) -> None:
+    job = await session.ledger.get(job_id)
+    if job.state is not State.RESERVED:
         return
     # A process that takes this one for dead at this moment sends it instead.
-    with contextlib.suppress(IllegalTransition):
-        entry = await session.ledger.release(entry_id, error if isinstance(error, VideoError) else repr(error))
-        session.tell(SessionEvent.ENDED, entry, str(error))
+    with contextlib.suppress(InvalidTransition):
+        job = await session.ledger.release_reservation(job_id, error if isinstance(error, VideoError) else repr(error))
+        session.notify(SessionEvent.ENDED, job, str(error))
 
 
-async def _poll_until_detached(session: Studio, entry: Entry, token: DetachToken) -> Entry | None:
+async def _poll_until_detached(session: Session, job: Job, token: DetachToken) -> Job | None:
     """Wait for the generation's end for as long as the run stays; None when the run left first."""
     token.mark_submitted()
-    return await token.run_until_all_submitted(poll(session, entry))
+    return await token.run_until_all_submitted(poll(session, job))
 
 
 async def _join_or_detach(
-    session: Studio, claim: Claim, entry: Entry, budgets: Sequence[Budget], token: DetachToken | None
-) -> Claim | None:
+    session: Session, claim: ClaimResult, job: Job, budgets: Sequence[Budget], token: DetachToken | None
+) -> ClaimResult | None:
     """Wait for the outcome of another owner's row; None when the run left before there was one."""
-    if token is None or entry.attention is not None:
-        return await _join(session, claim, entry, budgets)
+    if token is None or job.hold_reason is not None:
+        return await _join(session, claim, job, budgets)
     token.mark_submitted()
-    return await token.run_until_all_submitted(_join(session, claim, entry, budgets))
+    return await token.run_until_all_submitted(_join(session, claim, job, budgets))
 
 
-def _require_job(claim: Claim, failure: VideoError | None) -> Entry:
+def _require_job(claim: ClaimResult, failure: VideoError | None) -> Job:
     if claim.kind is ClaimOutcome.OVER_BUDGET:
-        raise BudgetExceeded(f"shot {claim.intent.shot.id!r}: {claim.refusal}")
-    if claim.kind is ClaimOutcome.EXHAUSTED or claim.entry is None:
-        last = claim.entry
+        raise BudgetExceeded(f"shot {claim.request.shot.id!r}: {claim.refusal}")
+    if claim.kind is ClaimOutcome.EXHAUSTED or claim.job is None:
+        last = claim.job
         kind = error_of(last) if last else GenerationFailed
         raise failure or kind(
-            f"shot {claim.intent.shot.id!r}: all {claim.intent.max_attempts} attempts are used up;"
+            f"shot {claim.request.shot.id!r}: all {claim.request.max_attempts} attempts are used up;"
             f" the last one: {last.error_message if last else 'unknown'}",
-            provider=claim.intent.provider,
+            provider=claim.request.provider,
             generation_id=last.generation_id if last else None,
         )
-    return claim.entry
+    return claim.job
 
 
-async def _join(session: Studio, claim: Claim, entry: Entry, budgets: Sequence[Budget]) -> Claim:
-    if entry.attention is None:
-        entry = await session.rows.wait(entry.id)
-    if entry.state is State.STORED:
-        return Claim(kind=ClaimOutcome.STORED, intent=claim.intent, entry=entry)
-    if entry.attention is not None:
-        raise NeedsAttention(entry.attention)
-    if entry.state is State.FAILED and issubclass(error_of(entry), GenerationBlocked):
-        demand_alive(entry)
-    if entry.state in UNFINISHED:
-        taken = await session.ledger.take_over(entry.id)
+async def _join(session: Session, claim: ClaimResult, job: Job, budgets: Sequence[Budget]) -> ClaimResult:
+    if job.hold_reason is None:
+        job = await session.job_watcher.wait_for_owner_or_end(job.id)
+    if job.state is State.STORED:
+        return ClaimResult(kind=ClaimOutcome.STORED, request=claim.request, job=job)
+    if job.hold_reason is not None:
+        raise HeldForReview(job.hold_reason)
+    if job.state is State.FAILED and issubclass(error_of(job), GenerationBlocked):
+        raise_if_ended(job)
+    if job.state in UNFINISHED:
+        taken = await session.ledger.take_over(job.id)
         kind = ClaimOutcome.ACQUIRED if taken else ClaimOutcome.JOINED
-        return Claim(kind=kind, intent=claim.intent, entry=taken or entry)
+        return ClaimResult(kind=kind, request=claim.request, job=taken or job)
     return await _claim_again(session, claim, budgets)
 
 
-async def _claim_again(session: Studio, claim: Claim, budgets: Sequence[Budget]) -> Claim:
-    return (await claim_shots(session, [claim.intent], budgets=budgets, partial=True))[0]
+async def _claim_again(session: Session, claim: ClaimResult, budgets: Sequence[Budget]) -> ClaimResult:
+    return (await claim_shots(session, [claim.request], budgets=budgets, partial=True))[0]

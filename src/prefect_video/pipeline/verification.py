@@ -18,12 +18,12 @@ from pydantic import BaseModel, ConfigDict
 
 from prefect_video.assets import Asset
 from prefect_video.errors import StoreError, StoreOutage, VideoError
-from prefect_video.ledger import Entry, Ledger, State
+from prefect_video.ledger import Job, Ledger, State
 from prefect_video.ledger.records import UNFINISHED
 from prefect_video.pipeline.steps.restore import restore
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import accept_store, check_store, describe_size
-from prefect_video.session.refs import OpenStudio, by_studio
+from prefect_video.session.refs import SessionOpener, group_by_session
 from prefect_video.storage import Store
 from prefect_video.storage.publish import (
     LedgerReference,
@@ -99,13 +99,13 @@ class Verification(BaseModel):
         return {**self.model_dump(mode="json"), "whole": self.is_whole}
 
 
-async def verify_store(ledger: Ledger, store: Store, *, open_studio: OpenStudio | None = None) -> Verification:
+async def verify_store(ledger: Ledger, store: Store, *, open_session: SessionOpener | None = None) -> Verification:
     """Compare a store with the ledger, both ways, reading every asset; nothing is bought and nothing marked lost.
 
     Args:
         ledger: What should be there.
         store: What is there.
-        open_studio: Opens the studio that a row was made with, on this store. Where it is given the store is taken as
+        open_session: Opens the session that a row was made with, on this store. Where it is given the store is taken as
             it stands, and what is not whole is fetched again, copied again or written again.
 
     Raises:
@@ -113,14 +113,14 @@ async def verify_store(ledger: Ledger, store: Store, *, open_studio: OpenStudio 
         StoreError: The store cannot be read.
     """
     outage: str | None = None
-    if open_studio:
+    if open_session:
         await accept_store(ledger, store)
     else:
         try:
             await check_store(ledger, store)
         except StoreOutage as error:
             outage = str(error)
-    verifier = _Verifier(ledger, store, open_studio, await store.read_identity())
+    verifier = _Verifier(ledger, store, open_session, await store.read_identity())
     for project in sorted({*await ledger.projects(), *await store.folders()}):
         await verifier.verify_project(project)
     verifier.unknown += [file.uri async for file in store.files("")]
@@ -136,11 +136,11 @@ async def verify_store(ledger: Ledger, store: Store, *, open_studio: OpenStudio 
 
 @dataclass(frozen=True)
 class _Expected:
-    """An asset that should be in the store: of a stored row, or a copy of one (then `entry` is None)."""
+    """An asset that should be in the store: of a stored row, or a copy of one (then `job` is None)."""
 
     job_id: str
     asset: Asset
-    entry: Entry | None
+    job: Job | None
 
     def flaw(self, problem: Problem, detail: str) -> AssetFlaw:
         asset = self.asset
@@ -158,7 +158,7 @@ class _Expected:
 class _Verifier:
     ledger: Ledger
     store: Store
-    open_studio: OpenStudio | None
+    open_session: SessionOpener | None
     store_id: str | None
     assets: int = 0
     flaws: list[AssetFlaw] = field(default_factory=list)
@@ -173,22 +173,22 @@ class _Verifier:
         flaws = await asyncio.gather(*(self._check(item, sizes.get(item.asset.uri), slots) for item in expected))
         flawed = [(item, flaw) for item, flaw in zip(expected, flaws, strict=True) if flaw]
         self.assets += len(expected)
-        self.flaws += await self._repaired(flawed) if self.open_studio else [flaw for _, flaw in flawed]
+        self.flaws += await self._repaired(flawed) if self.open_session else [flaw for _, flaw in flawed]
         if sizes.keys() - _places(self.store, [item.asset for item in expected]):
             self.unknown += sorted(sizes.keys() - await self._known_places(project))
-        if self.open_studio and self.store_id:
-            whole = [item.job_id for item, flaw in zip(expected, flaws, strict=True) if item.entry and not flaw]
+        if self.open_session and self.store_id:
+            whole = [item.job_id for item, flaw in zip(expected, flaws, strict=True) if item.job and not flaw]
             await self.ledger.assign_store(whole, self.store_id)
 
     async def _expected(self, project: str) -> list[_Expected]:
-        rows = await self.ledger.entries(project=project, state=State.STORED, limit=None)
+        rows = await self.ledger.jobs(project=project, state=State.STORED, limit=None)
         own = [_Expected(row.id, row.asset, row) for row in reversed(rows) if row.asset]
         copied = [_Expected(job_id, asset, None) for job_id, asset in await self.ledger.copies_into(project)]
         return [item for item in (*own, *copied) if self.store.owns(item.asset.uri)]
 
     async def _known_places(self, project: str) -> set[str]:
         """Return where files of any row of a project lie, or will lie once they are recorded."""
-        rows = await self.ledger.entries(project=project, limit=None)
+        rows = await self.ledger.jobs(project=project, limit=None)
         copied = [asset for _, asset in await self.ledger.copies_into(project)]
         known = _places(self.store, [*copied, *(row.asset for row in rows if row.asset)])
         for row in rows:
@@ -213,21 +213,21 @@ class _Verifier:
 
     async def _repaired(self, flawed: Sequence[tuple[_Expected, AssetFlaw]]) -> list[AssetFlaw]:
         """Repair what can be: videos of rows first, as copies are made from them."""
-        assert self.open_studio is not None
+        assert self.open_session is not None
         errors: dict[str, VideoError | None] = {}
         details = {item.job_id: flaw.detail for item, flaw in flawed}
-        videos = [item.entry for item, flaw in flawed if item.entry and flaw.problem != "sidecar"]
-        for group in by_studio(videos):
-            errors |= await _restore_all(self.open_studio, group, details)
+        videos = [item.job for item, flaw in flawed if item.job and flaw.problem != "sidecar"]
+        for group in group_by_session(videos):
+            errors |= await _restore_all(self.open_session, group, details)
         for item, flaw in flawed:
             if flaw.problem == "sidecar":
                 errors[flaw.uri] = await _attempt(self._write_sidecar(item))
-            elif item.entry is None:
+            elif item.job is None:
                 errors[flaw.uri] = await _attempt(self._copy_again(item))
         return [_outcome(flaw, errors[flaw.uri]) for _, flaw in flawed]
 
     async def _write_sidecar(self, expected: _Expected) -> None:
-        row = expected.entry or await self.ledger.get(expected.job_id)
+        row = expected.job or await self.ledger.get(expected.job_id)
         asset = expected.asset
         relative = sidecar_path(_relative(self.store, asset))
         # What another ledger has paid stays booked to that one.
@@ -248,21 +248,21 @@ class _Verifier:
 
 
 async def _restore_all(
-    open_studio: OpenStudio, entries: Sequence[Entry], details: dict[str, str]
+    open_session: SessionOpener, jobs: Sequence[Job], details: dict[str, str]
 ) -> dict[str, VideoError | None]:
-    """Fetch again the videos of rows of one studio; by URI what went wrong, or None."""
-    uris = [entry.asset.uri for entry in entries if entry.asset]
+    """Fetch again the videos of rows of one session; by URI what went wrong, or None."""
+    uris = [job.asset.uri for job in jobs if job.asset]
     try:
-        async with open_studio(entries[0]) as studio:
+        async with open_session(jobs[0]) as session:
             slots = asyncio.Semaphore(_RESTORES_AT_ONCE)
 
-            async def restore_one(entry: Entry) -> VideoError | None:
+            async def restore_one(job: Job) -> VideoError | None:
                 async with slots:
-                    return await _attempt(restore(studio, entry, details[entry.id]))
+                    return await _attempt(restore(session, job, details[job.id]))
 
-            return dict(zip(uris, await asyncio.gather(*map(restore_one, entries)), strict=True))
+            return dict(zip(uris, await asyncio.gather(*map(restore_one, jobs)), strict=True))
     except VideoError as error:
-        logger.error("cannot open %s: %s", entries[0].credentials, error)
+        logger.error("cannot open %s: %s", jobs[0].credentials, error)
         return dict.fromkeys(uris, error)
 
 

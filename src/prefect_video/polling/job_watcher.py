@@ -8,17 +8,17 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from prefect_video.errors import LedgerUnavailable
-from prefect_video.ledger import Entry, Ledger, State
+from prefect_video.ledger import Job, Ledger, State
 
 logger = logging.getLogger(__name__)
 
 _SAFETY_SECONDS: Final = 15.0
 """After this long without word of any change the rows are looked at all the same."""
 
-_Waiters = dict[str, list[asyncio.Future[Entry]]]
+_Waiters = dict[str, list[asyncio.Future[Job]]]
 
 
-class RowWatch:
+class JobWatcher:
     """Tells waiters when a row has moved; the ledger itself says when a look is worth it.
 
     Args:
@@ -35,14 +35,14 @@ class RowWatch:
         self._unseen: set[str] = set()
         self._looking: asyncio.Task[None] | None = None
 
-    async def wait(self, entry_id: str) -> Entry:
+    async def wait_for_owner_or_end(self, job_id: str) -> Job:
         """The row once somebody must act on it: ended, flagged for a human, or without a living owner."""
-        return await self._wait(self._joined, entry_id)
+        return await self._wait(self._joined, job_id)
 
-    async def changed(self, entry_id: str) -> Entry:
+    async def wait_for_change(self, job_id: str) -> Job:
         """The row once it is no longer `submitted`: somebody has heard of its generation's end."""
-        self._unseen.add(entry_id)
-        return await self._wait(self._submitted, entry_id)
+        self._unseen.add(job_id)
+        return await self._wait(self._submitted, job_id)
 
     async def aclose(self) -> None:
         """Stops looking; waiters are cancelled."""
@@ -54,17 +54,17 @@ class RowWatch:
                 future.cancel()
         await self._changes.aclose()
 
-    async def _wait(self, waiters: _Waiters, entry_id: str) -> Entry:
-        future: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
-        waiters.setdefault(entry_id, []).append(future)
+    async def _wait(self, waiters: _Waiters, job_id: str) -> Job:
+        future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        waiters.setdefault(job_id, []).append(future)
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look_on(), name="watch ledger rows")
         try:
             return await future
         finally:
-            waiters[entry_id].remove(future)
-            if not waiters[entry_id]:
-                del waiters[entry_id]
+            waiters[job_id].remove(future)
+            if not waiters[job_id]:
+                del waiters[job_id]
 
     async def _look_on(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -76,7 +76,7 @@ class RowWatch:
             if changed is None:
                 looked_at = clock()
             try:
-                await self._look(changed)
+                await self._poll_once(changed)
                 changed = await self._changes.wait(self._interval)
             except LedgerUnavailable as error:
                 logger.warning("the ledger did not answer, looking again: %s", error)
@@ -86,21 +86,21 @@ class RowWatch:
                 self._fail(error)
                 return
 
-    async def _look(self, changed: frozenset[str] | None) -> None:
+    async def _poll_once(self, changed: frozenset[str] | None) -> None:
         """Answers whoever can be answered; rows that are said to stand as they stood are not asked for."""
         if self._joined:
-            owners = await self._ledger.carried(list(self._joined))
+            owners = await self._ledger.owners_of(list(self._joined))
             abandoned = await self._abandoned(set(owners.values()))
-            due = [entry_id for entry_id in self._joined if owners.get(entry_id) in abandoned]
+            due = [job_id for job_id in self._joined if owners.get(job_id) in abandoned]
             if due:
                 _answer(self._joined, await self._ledger.get_many(due))
         worth = set(self._submitted) if changed is None else (changed | self._unseen) & self._submitted.keys()
         self._unseen.clear()
         if worth:
-            _answer(self._submitted, await self._ledger.moved(worth, out_of=State.SUBMITTED))
+            _answer(self._submitted, await self._ledger.left_state(worth, out_of=State.SUBMITTED))
 
     async def _abandoned(self, owners: Collection[str | None]) -> set[str | None]:
-        dead: set[str | None] = {owner for owner in owners if owner and not await self._ledger.owner_alive(owner)}
+        dead: set[str | None] = {owner for owner in owners if owner and not await self._ledger.is_owner_alive(owner)}
         return dead | {None}
 
     def _fail(self, error: Exception) -> None:
@@ -110,8 +110,8 @@ class RowWatch:
                     future.set_exception(error)
 
 
-def _answer(waiters: Mapping[str, list[asyncio.Future[Entry]]], entries: Iterable[Entry]) -> None:
-    for entry in entries:
-        for future in waiters.get(entry.id, ()):
+def _answer(waiters: Mapping[str, list[asyncio.Future[Job]]], jobs: Iterable[Job]) -> None:
+    for job in jobs:
+        for future in waiters.get(job.id, ()):
             if not future.done():
-                future.set_result(entry)
+                future.set_result(job)

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 
 from prefect_video.errors import LedgerError
 from prefect_video.ledger import Ledger
-from prefect_video.ledger.records import WorkKind, WorkTimes
+from prefect_video.ledger.records import LatencyQuantiles, WorkKind
 from prefect_video.shots import Shot
 
 logger = logging.getLogger(__name__)
 
 
-class LearnedTimes:
+class LatencyCache:
     """How long a provider's generations have taken; one query now and then, however many ask.
 
     Args:
@@ -27,11 +27,11 @@ class LearnedTimes:
         self._ledger = ledger
         self._provider = provider
         self._refresh_seconds = refresh_seconds
-        self._times: Mapping[WorkKind, WorkTimes] = {}
+        self._times: Mapping[WorkKind, LatencyQuantiles] = {}
         self._stale_at = 0.0
         self._reading = asyncio.Lock()
 
-    async def of(self, shot: Shot) -> WorkTimes | None:
+    async def get(self, shot: Shot) -> LatencyQuantiles | None:
         """How long shots of this kind have taken; None while too few were made."""
         async with self._reading:
             now = asyncio.get_running_loop().time()
@@ -42,7 +42,7 @@ class LearnedTimes:
 
     async def _read(self) -> None:
         try:
-            self._times = await self._ledger.work_times(self._provider)
+            self._times = await self._ledger.latency(self._provider)
         except LedgerError as error:
             # A guess that is a little worse costs a few looks; it is no reason to fail a step.
             logger.warning("past times of %s could not be read: %s", self._provider, error)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from prefect_video.generations import Generation
-from prefect_video.polling.schedule import Expectation, PollSchedule
+from prefect_video.polling.schedule import CompletionEstimate, PollSchedule
 
 _STUCK: Final = 0.02
 """The part of all generations that take far longer than anybody would expect."""
@@ -19,7 +19,7 @@ OnChange = Callable[[Generation], None]
 
 
 @dataclass(eq=False, slots=True)
-class Watch:
+class PollTarget:
     """What is known of a generation and when it is to be looked at again; times are those of the event loop.
 
     Attributes:
@@ -41,35 +41,35 @@ class Watch:
 
     generation_id: str
     began: float
-    expected: Expectation
+    expected: CompletionEstimate
     waiters: dict[asyncio.Future[Generation], OnChange | None] = field(default_factory=dict)
-    relaxed: bool = False
+    webhook_expected: bool = False
     due: float = 0.0
-    ready: float = 0.0
-    looked: float | None = None
-    looking: bool = False
-    alone: bool = False
-    told: Generation | None = None
-    denied: int = 0
-    failed: int = 0
-    over: bool = False
+    ready_at: float = 0.0
+    last_polled_at: float | None = None
+    request_in_flight: bool = False
+    needs_own_request: bool = False
+    last: Generation | None = None
+    not_found_count: int = 0
+    error_count: int = 0
+    done: bool = False
 
     @property
     def is_new(self) -> bool:
         """Whether it was never looked at."""
-        return self.told is None and not self.denied and not self.failed
+        return self.last is None and not self.not_found_count and not self.error_count
 
     def chance_unfinished(self, now: float) -> float:
         """The chance that a look now finds it unfinished still."""
-        before = self.expected.ended_by(self.looked - self.began) if self.looked is not None else 0.0
+        before = self.expected.ended_by(self.last_polled_at - self.began) if self.last_polled_at is not None else 0.0
         return (1.0 - self.expected.ended_by(now - self.began) + _STUCK) / (1.0 - before + _STUCK)
 
-    def hear(self, generation: Generation, now: float) -> None:
+    def update(self, generation: Generation, now: float) -> None:
         """Takes note of an answer and tells the waiters of a change, and of the end."""
-        changed = self.told is None or self.told.status is not generation.status
-        self.told, self.looked = generation, now
-        self.denied = self.failed = 0
-        self.over = self.over or generation.status.ended
+        changed = self.last is None or self.last.status is not generation.status
+        self.last, self.last_polled_at = generation, now
+        self.not_found_count = self.error_count = 0
+        self.done = self.done or generation.status.ended
         for future, on_change in list(self.waiters.items()):
             try:
                 if changed and on_change and not future.done():
@@ -81,7 +81,7 @@ class Watch:
 
     def fail(self, error: Exception) -> None:
         """Ends every wait with an error."""
-        self.over = True
+        self.done = True
         for future in self.waiters:
             self._settle(future, error)
 
@@ -103,7 +103,7 @@ _SLACK: Final = 0.4
 """A look is welcome this much before it is due, as a part of the delay, when others are looked at anyway."""
 
 
-class Agenda:
+class PollQueue:
     """Watches in the order of their next look.
 
     Args:
@@ -116,10 +116,10 @@ class Agenda:
     def __init__(self, schedule: PollSchedule) -> None:
         self.news = asyncio.Event()
         self._schedule = schedule
-        self._heap: list[tuple[float, int, Watch]] = []
+        self._heap: list[tuple[float, int, PollTarget]] = []
         self._order = itertools.count()
 
-    def plan(self, watch: Watch, *, at_least: float = 0.0, asked: float | None = None) -> None:
+    def schedule(self, watch: PollTarget, *, at_least: float = 0.0, asked: float | None = None) -> None:
         """Sets when to look next; one that was never looked at and could be done is looked at now.
 
         Args:
@@ -128,13 +128,13 @@ class Agenda:
             asked: Seconds that the provider asked for.
         """
         elapsed = _now() - watch.began
-        if watch.is_new and self._schedule.worth_a_look(elapsed, watch.expected, relaxed=watch.relaxed):
+        if watch.is_new and self._schedule.is_worth_polling(elapsed, watch.expected, relaxed=watch.webhook_expected):
             delay = 0.0
         else:
-            delay = self._schedule.next_delay(elapsed, watch.expected, asked=asked, relaxed=watch.relaxed)
-        self.put(watch, max(delay, at_least), unwelcome=max(at_least, asked or 0.0))
+            delay = self._schedule.next_delay(elapsed, watch.expected, asked=asked, relaxed=watch.webhook_expected)
+        self.push(watch, max(delay, at_least), unwelcome=max(at_least, asked or 0.0))
 
-    def put(self, watch: Watch, delay: float, *, unwelcome: float = 0.0, alone: bool = False) -> None:
+    def push(self, watch: PollTarget, delay: float, *, unwelcome: float = 0.0, alone: bool = False) -> None:
         """Has a watch looked at after so many seconds.
 
         Args:
@@ -146,8 +146,8 @@ class Agenda:
         now = _now()
         watch.due = now + delay
         slack = min(_SLACK * delay, self._schedule.share / 2 * (watch.due - watch.began))
-        watch.ready = max(watch.due - slack, now + unwelcome)
-        watch.looking, watch.alone = False, alone
+        watch.ready_at = max(watch.due - slack, now + unwelcome)
+        watch.request_in_flight, watch.needs_own_request = False, alone
         heapq.heappush(self._heap, (watch.due, next(self._order), watch))
         self.news.set()
 
@@ -157,21 +157,21 @@ class Agenda:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
-    def take_due(self) -> list[Watch]:
+    def pop_due(self) -> list[PollTarget]:
         """What is due; it is off the agenda until it is put there again."""
-        due: list[Watch] = []
+        due: list[PollTarget] = []
         now = _now()
         while (at := self.next_due()) is not None and at <= now:
             watch = heapq.heappop(self._heap)[2]
-            watch.looking = True
+            watch.request_in_flight = True
             due.append(watch)
         return due
 
 
-def _stale(item: tuple[float, int, Watch]) -> bool:
+def _stale(item: tuple[float, int, PollTarget]) -> bool:
     """Whether the watch is over, or was put elsewhere since."""
     due, _, watch = item
-    return watch.looking or not watch.waiters or watch.due != due
+    return watch.request_in_flight or not watch.waiters or watch.due != due
 
 
 def _now() -> float:

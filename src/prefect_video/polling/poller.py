@@ -1,4 +1,4 @@
-"""One watcher per account and process: tasks await it, it owns the status requests."""
+"""One poller per account and process: tasks await it, it owns the status requests."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from prefect_video.errors import DeadlinePassed, NotFound, ProviderError
+from prefect_video.errors import DeadlineExceeded, NotFound, ProviderError
 from prefect_video.generations import Generation
-from prefect_video.polling.poll_queue import Agenda, OnChange, Watch
-from prefect_video.polling.schedule import Expectation, PollSchedule
-from prefect_video.polling.status_requests import Inquiry, denied_seconds, lost, may_pass
+from prefect_video.polling.poll_queue import OnChange, PollQueue, PollTarget
+from prefect_video.polling.schedule import CompletionEstimate, PollSchedule
+from prefect_video.polling.status_requests import StatusRequests, denied_seconds, is_transient, lost_generation
 from prefect_video.providers.base import Provider
 
-__all__ = ["OnChange", "Watcher", "may_pass"]
+__all__ = ["OnChange", "Poller", "is_transient"]
 
 logger = logging.getLogger(__name__)
 
 _REQUESTS_AT_ONCE: Final = 8
 
 
-class Watcher:
+class Poller:
     """Waits for generations of one account; many waiters for one generation share one watch.
 
     One loop looks at whatever is due: at one generation by itself, at several by a list where that takes fewer
@@ -49,20 +49,22 @@ class Watcher:
         self._schedule = schedule or PollSchedule()
         self._lost_after = lost_after
         self._pause = pause or _no_pause
-        self._watches: dict[str, Watch] = {}
-        self._agenda = Agenda(self._schedule)
-        self._inquiry = Inquiry(provider, self._agenda, self._watches, schedule=self._schedule, lost_after=lost_after)
+        self._watches: dict[str, PollTarget] = {}
+        self._agenda = PollQueue(self._schedule)
+        self._inquiry = StatusRequests(
+            provider, self._agenda, self._watches, schedule=self._schedule, lost_after=lost_after
+        )
         self._room = asyncio.Semaphore(_REQUESTS_AT_ONCE)
         self._requests: set[asyncio.Task[None]] = set()
         self._running: asyncio.Task[None] | None = None
         self._asked_at = 0.0
 
-    async def wait(
+    async def wait_for_end(
         self,
         generation_id: str,
         *,
         submitted_at: datetime,
-        expected: Expectation,
+        expected: CompletionEstimate,
         deadline_at: datetime | None = None,
         on_change: OnChange | None = None,
         relaxed: bool = False,
@@ -78,23 +80,23 @@ class Watcher:
             relaxed: Whether its end is announced in another way, so that looking is a fallback only.
 
         Raises:
-            DeadlinePassed: It has not ended by then, nor at a last look after it; it is left as it is.
+            DeadlineExceeded: It has not ended by then, nor at a last look after it; it is left as it is.
             ProviderError: The key was refused.
         """
         watch = self._watches.get(generation_id)
-        if watch is None or watch.over:
-            watch = self._new_watch(generation_id, submitted_at, expected)
+        if watch is None or watch.done:
+            watch = self._new_target(generation_id, submitted_at, expected)
         future: asyncio.Future[Generation] = asyncio.get_running_loop().create_future()
         self._join(watch, future, on_change, relaxed)
         try:
             async with asyncio.timeout(_seconds_until(deadline_at)):
                 return await future
         except TimeoutError:
-            return await self._look_after_deadline(generation_id, deadline_at)
+            return await self._poll_after_deadline(generation_id, deadline_at)
         finally:
             self._leave(watch, future)
 
-    async def look(self, generation_id: str) -> Generation:
+    async def poll_once(self, generation_id: str) -> Generation:
         """The generation as it stands; `lost` once the provider has denied its id several times in a row.
 
         Raises:
@@ -106,7 +108,7 @@ class Watcher:
             except NotFound:
                 if denied < self._lost_after:
                     await asyncio.sleep(denied_seconds(self._schedule, denied))
-        return lost(self._provider, generation_id)
+        return lost_generation(self._provider, generation_id)
 
     async def aclose(self) -> None:
         """Ends all watches; the generations go on."""
@@ -117,25 +119,25 @@ class Watcher:
         for watch in self._watches.values():
             watch.cancel()
 
-    def _new_watch(self, generation_id: str, submitted_at: datetime, expected: Expectation) -> Watch:
+    def _new_target(self, generation_id: str, submitted_at: datetime, expected: CompletionEstimate) -> PollTarget:
         began = _now() - (datetime.now(UTC) - submitted_at).total_seconds()
-        watch = Watch(generation_id, began, expected)
+        watch = PollTarget(generation_id, began, expected)
         self._watches[generation_id] = watch
         return watch
 
     def _join(
-        self, watch: Watch, future: asyncio.Future[Generation], on_change: OnChange | None, relaxed: bool
+        self, watch: PollTarget, future: asyncio.Future[Generation], on_change: OnChange | None, relaxed: bool
     ) -> None:
         first = not watch.waiters
         watch.waiters[future] = on_change
-        sooner = watch.relaxed and not relaxed
-        watch.relaxed = relaxed if first else watch.relaxed and relaxed
-        if first or (sooner and not watch.looking):
-            self._agenda.plan(watch)
+        sooner = watch.webhook_expected and not relaxed
+        watch.webhook_expected = relaxed if first else watch.webhook_expected and relaxed
+        if first or (sooner and not watch.request_in_flight):
+            self._agenda.schedule(watch)
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run(), name=f"watch {self._provider.account.id}")
 
-    def _leave(self, watch: Watch, future: asyncio.Future[Generation]) -> None:
+    def _leave(self, watch: PollTarget, future: asyncio.Future[Generation]) -> None:
         del watch.waiters[future]
         if not watch.waiters and self._watches.get(watch.generation_id) is watch:
             del self._watches[watch.generation_id]
@@ -144,19 +146,19 @@ class Watcher:
     async def _run(self) -> None:
         try:
             while self._watches:
-                await self._doze()
-                if self._rest_seconds() <= 0 and (due := self._agenda.take_due()):
-                    await self._look_at(due)
+                await self._sleep_until_due()
+                if self._cooldown_seconds() <= 0 and (due := self._agenda.pop_due()):
+                    await self._poll_targets(due)
         except Exception as error:
             logger.exception("%s: the watch has broken off", self._provider.name)
             for watch in self._watches.values():
                 watch.fail(error)
 
-    async def _doze(self) -> None:
+    async def _sleep_until_due(self) -> None:
         """Until something is due and may be asked for, or until there is news of what is due."""
         self._agenda.news.clear()
         due = self._agenda.next_due()
-        delay = None if due is None else max(due - _now(), self._rest_seconds())
+        delay = None if due is None else max(due - _now(), self._cooldown_seconds())
         if not self._watches or (delay is not None and delay <= 0):
             return
         try:
@@ -169,37 +171,39 @@ class Watcher:
     def _is_in_trouble(self) -> bool:
         return self._inquiry.troubles > 0 or self._pause() > 0
 
-    def _rest_seconds(self) -> float:
+    def _cooldown_seconds(self) -> float:
         """For how long the provider is to be left alone."""
         until = self._inquiry.held_until
         if (pause := self._pause()) > 0:
             until = max(until, self._asked_at + min(pause, self._schedule.longest_seconds))
         return until - _now()
 
-    async def _look_at(self, due: Sequence[Watch]) -> None:
-        single = [watch for watch in due if watch.alone]
-        several = [watch for watch in due if not watch.alone]
+    async def _poll_targets(self, due: Sequence[PollTarget]) -> None:
+        single = [watch for watch in due if watch.needs_own_request]
+        several = [watch for watch in due if not watch.needs_own_request]
         if several:
-            together = [*several, *self._welcome()]
-            pages = self._inquiry.listing.pages(together, self._watches.values(), _now())
+            together = [*several, *self._due_soon()]
+            pages = self._inquiry.listing.pages_worth_reading(together, self._watches.values(), _now())
             if pages:
                 for watch in together:
-                    watch.looking = True
-                await self._request(partial(self._inquiry.ask_for_all, together, pages=pages))
+                    watch.request_in_flight = True
+                await self._request(partial(self._inquiry.fetch_list, together, pages=pages))
             else:
                 single += several
         for number, watch in enumerate(single):
             if number and self._is_in_trouble:
                 # To a provider in trouble one request at a time, each after the hold of the one before.
-                self._agenda.put(watch, 0.0, alone=watch.alone)
+                self._agenda.push(watch, 0.0, alone=watch.needs_own_request)
             else:
-                await self._request(partial(self._inquiry.ask, watch))
+                await self._request(partial(self._inquiry.fetch, watch))
 
-    def _welcome(self) -> list[Watch]:
+    def _due_soon(self) -> list[PollTarget]:
         """Those that may as well be asked for; not one that only a request of its own will do for."""
         now = _now()
         return [
-            watch for watch in self._watches.values() if not watch.looking and not watch.alone and watch.ready <= now
+            watch
+            for watch in self._watches.values()
+            if not watch.request_in_flight and not watch.needs_own_request and watch.ready_at <= now
         ]
 
     async def _request(self, ask: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -215,9 +219,9 @@ class Watcher:
         self._requests.discard(task)
         self._room.release()
 
-    async def _look_after_deadline(self, generation_id: str, deadline_at: datetime | None) -> Generation:
+    async def _poll_after_deadline(self, generation_id: str, deadline_at: datetime | None) -> Generation:
         """A row that is taken up long after its deadline may have been completed long ago."""
-        passed = DeadlinePassed(
+        passed = DeadlineExceeded(
             f"{self._provider.name} generation {generation_id} had not ended by {deadline_at:%Y-%m-%d %H:%M:%S}Z;"
             " it is left running, and collect stores it when it ends"
         )

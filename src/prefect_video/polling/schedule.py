@@ -16,7 +16,7 @@ from statistics import NormalDist
 from typing import Final
 
 from prefect_video.generations import Generation
-from prefect_video.ledger.records import WorkTimes
+from prefect_video.ledger.records import LatencyQuantiles
 
 _NORMAL: Final = NormalDist()
 _EDGE: Final = -_NORMAL.inv_cdf(0.02)
@@ -36,7 +36,7 @@ _CLOCK_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True)
-class Expectation:
+class CompletionEstimate:
     """When a generation should be done, in seconds since it was submitted.
 
     Between these moments the logarithm of the time is spread normally, with a width of its own to either side.
@@ -51,7 +51,7 @@ class Expectation:
     earliest: float
     likely: float
     latest: float | None = None
-    hoped: float | None = None
+    optimistic: float | None = None
 
     @property
     def late(self) -> float:
@@ -105,7 +105,7 @@ class PollSchedule:
     def next_delay(
         self,
         elapsed: float,
-        expected: Expectation,
+        expected: CompletionEstimate,
         *,
         asked: float | None = None,
         relaxed: bool = False,
@@ -120,29 +120,29 @@ class PollSchedule:
             relaxed: Whether the end is announced in another way, so that looking is a fallback only.
             dice: Gives random numbers from 0 to 1.
         """
-        first = self._relaxed_look(expected) if relaxed else self.first_look(expected)
-        if expected.hoped is not None and not relaxed and elapsed < expected.hoped:
-            first = expected.hoped
+        first = self._relaxed_look(expected) if relaxed else self.first_poll(expected)
+        if expected.optimistic is not None and not relaxed and elapsed < expected.optimistic:
+            first = expected.optimistic
         if elapsed < first:
             delay = first - elapsed
             return max(delay * (1.0 + self.vary * dice() / 5), self.shortest_seconds, asked or 0.0)
         delay = self._interval(elapsed, expected, relaxed)
         return max(delay * (1.0 + self.vary * (2 * dice() - 1)), asked or 0.0)
 
-    def worth_a_look(self, elapsed: float, expected: Expectation, *, relaxed: bool) -> bool:
+    def is_worth_polling(self, elapsed: float, expected: CompletionEstimate, *, relaxed: bool) -> bool:
         """Whether one that was never looked at may be done, and the news of it, if any is on its way, is late."""
         if relaxed:
             return elapsed >= self._relaxed_look(expected)
-        return elapsed >= (expected.earliest if expected.hoped is None else expected.hoped)
+        return elapsed >= (expected.earliest if expected.optimistic is None else expected.optimistic)
 
-    def first_look(self, expected: Expectation) -> float:
+    def first_poll(self, expected: CompletionEstimate) -> float:
         """Seconds from the submit to the first look: as if one at the earliest moment had been in vain."""
         return expected.earliest + self._interval(expected.earliest, expected, relaxed=False)
 
-    def _relaxed_look(self, expected: Expectation) -> float:
+    def _relaxed_look(self, expected: CompletionEstimate) -> float:
         return max(expected.late * 1.5, expected.late + self.grace_seconds)
 
-    def _interval(self, elapsed: float, expected: Expectation, relaxed: bool) -> float:
+    def _interval(self, elapsed: float, expected: CompletionEstimate, relaxed: bool) -> float:
         widest = self.share * elapsed
         overdue = elapsed - (expected.likely if relaxed else expected.late)
         if overdue >= 0:
@@ -154,14 +154,14 @@ class PollSchedule:
         return min(max(wanted, self.shortest_seconds), self.longest_seconds)
 
 
-def expect(
+def estimate_completion(
     generation: Generation,
     *,
     duration_seconds: float,
-    work_seconds_per_second: tuple[float, float],
-    learned: WorkTimes | None = None,
+    seconds_per_video_second: tuple[float, float],
+    learned: LatencyQuantiles | None = None,
     submitted_at: datetime | None = None,
-) -> Expectation:
+) -> CompletionEstimate:
     """What to expect of a submitted generation.
 
     An estimate by the provider is trusted, unless it has been too hopeful for generations of this kind before. Even
@@ -171,22 +171,22 @@ def expect(
     Args:
         generation: As the provider answered the submit.
         duration_seconds: Length of the video.
-        work_seconds_per_second: Least and most seconds of work for one second of video.
+        seconds_per_video_second: Least and most seconds of work for one second of video.
         learned: How long generations of this kind have taken.
         submitted_at: When it was accepted, by our clock; else what the provider says.
     """
-    least, most = (factor * duration_seconds for factor in work_seconds_per_second)
+    least, most = (factor * duration_seconds for factor in seconds_per_video_second)
     usual = _from_tenths(least, math.sqrt(least * most), most)
     if learned is not None:
         told = _from_tenths(learned.early_seconds, learned.median_seconds, learned.late_seconds)
-        usual = Expectation(
+        usual = CompletionEstimate(
             told.earliest * (1 - _NOTICED_SHARE), told.likely, max(told.late, told.likely * (1 + _NOTICED_SHARE))
         )
     hinted = _hinted_seconds(generation, submitted_at)
     if hinted is None:
         return usual
     if learned is not None and hinted < _TOO_HOPEFUL * usual.earliest:
-        return replace(usual, hoped=hinted)
+        return replace(usual, optimistic=hinted)
     return _from_hint(hinted)
 
 
@@ -202,14 +202,14 @@ def _hinted_seconds(generation: Generation, submitted_at: datetime | None) -> fl
     return max(0.0, (hint - start).total_seconds())
 
 
-def _from_hint(seconds: float) -> Expectation:
+def _from_hint(seconds: float) -> CompletionEstimate:
     earliest = max(seconds - _HINT_SECONDS, seconds / 2)
-    return Expectation(earliest, max(earliest, seconds - _HINT_SECONDS / 2), seconds * (1 + _HINT_SHARE))
+    return CompletionEstimate(earliest, max(earliest, seconds - _HINT_SECONDS / 2), seconds * (1 + _HINT_SHARE))
 
 
-def _from_tenths(early: float, median: float, late: float) -> Expectation:
+def _from_tenths(early: float, median: float, late: float) -> CompletionEstimate:
     """Stretches the span that holds four of five to the one outside of which a time is implausible."""
     if not 0 < early <= median <= late:
-        return Expectation(early, median, late)
+        return CompletionEstimate(early, median, late)
     stretch = _EDGE / _TENTH
-    return Expectation(median * (early / median) ** stretch, median, median * (late / median) ** stretch)
+    return CompletionEstimate(median * (early / median) ** stretch, median, median * (late / median) ** stretch)

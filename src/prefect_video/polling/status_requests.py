@@ -9,15 +9,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from prefect_video.errors import (
+    InvalidResponse,
     NotFound,
     ProviderError,
     ProviderUnavailable,
     QuotaExhausted,
     RateLimited,
-    UnreadableAnswer,
 )
 from prefect_video.generations import Generation, Status
-from prefect_video.polling.poll_queue import Agenda, Watch
+from prefect_video.polling.poll_queue import PollQueue, PollTarget
 from prefect_video.polling.schedule import PollSchedule
 from prefect_video.providers.base import Provider
 
@@ -31,7 +31,7 @@ _PAUSE_SECONDS: Final = 30.0
 _PAUSE_LIMIT_SECONDS: Final = 3600.0
 
 
-class Listing:
+class ListStrategy:
     """Decides between one list request and many single ones, and learns whether lists are any good here.
 
     Args:
@@ -44,7 +44,7 @@ class Listing:
         self._paused_until = 0.0
         self._prices_told = True
 
-    def pages(self, wanted: Collection[Watch], others: Collection[Watch], now: float) -> int:
+    def pages_worth_reading(self, wanted: Collection[PollTarget], others: Collection[PollTarget], now: float) -> int:
         """How many answers of a list are worth reading; 0 when single requests are cheaper.
 
         A generation that has ended needs a request of its own in any case; a list saves those that would be spent on
@@ -78,7 +78,7 @@ class Listing:
             if isinstance(listed, AsyncGenerator):
                 await listed.aclose()
 
-    def is_whole(self, generation: Generation) -> bool:
+    def is_complete(self, generation: Generation) -> bool:
         """Whether a listed generation tells all that is to be known of its end."""
         match generation.status:
             case Status.COMPLETED:
@@ -88,16 +88,16 @@ class Listing:
             case _:
                 return True
 
-    def note_single(self, generation: Generation) -> None:
+    def record_single(self, generation: Generation) -> None:
         """Notes what a request for one generation tells: where even that has no price, a list need have none."""
         if generation.status is Status.COMPLETED:
             self._prices_told = generation.cost_usd is not None
 
-    def note_well(self) -> None:
+    def record_success(self) -> None:
         """Notes that a list was of use."""
         self._failed = 0
 
-    def note_useless(self, reason: object, now: float) -> None:
+    def record_failure(self, reason: object, now: float) -> None:
         """Notes that a list was of no use: for a while, ever longer, none is asked for."""
         pause = min(_PAUSE_SECONDS * 2**self._failed, _PAUSE_LIMIT_SECONDS)
         self._failed += 1
@@ -105,11 +105,11 @@ class Listing:
         logger.info("%s: lists are of no use for now (%s); looking one by one", self._provider.name, reason)
 
 
-_TROUBLE: Final = (ProviderUnavailable, RateLimited)
+_FAILURES: Final = (ProviderUnavailable, RateLimited)
 """What concerns the whole account, not one generation."""
 
 
-class Inquiry:
+class StatusRequests:
     """Asks a provider about generations and puts those that have not ended back on the agenda.
 
     Args:
@@ -128,13 +128,13 @@ class Inquiry:
     def __init__(
         self,
         provider: Provider,
-        agenda: Agenda,
-        watches: Mapping[str, Watch],
+        agenda: PollQueue,
+        watches: Mapping[str, PollTarget],
         *,
         schedule: PollSchedule,
         lost_after: int,
     ) -> None:
-        self.listing = Listing(provider)
+        self.listing = ListStrategy(provider)
         self.troubles = 0
         self.held_until = 0.0
         self._provider = provider
@@ -143,26 +143,26 @@ class Inquiry:
         self._schedule = schedule
         self._lost_after = lost_after
 
-    async def ask(self, watch: Watch) -> None:
+    async def fetch(self, watch: PollTarget) -> None:
         """Looks at one generation."""
         try:
             generation = await self._provider.retrieve(watch.generation_id)
         except NotFound:
-            self._denied(watch)
+            self._on_not_found(watch)
         except ProviderError as error:
-            if not goes_on(error):
+            if not should_keep_polling(error):
                 watch.fail(error)
                 return
             logger.warning("%s generation %s: poll failed, going on: %s", error.provider, watch.generation_id, error)
-            self._unanswered([watch], error)
+            self._on_error([watch], error)
         except Exception as error:  # noqa: BLE001  handed to the waiters, who would wait for ever otherwise
             watch.fail(error)
         else:
             self.troubles = 0
-            self.listing.note_single(generation)
-            self._heard(watch, generation)
+            self.listing.record_single(generation)
+            self._on_answer(watch, generation)
 
-    async def ask_for_all(self, wanted: Collection[Watch], *, pages: int) -> None:
+    async def fetch_list(self, wanted: Collection[PollTarget], *, pages: int) -> None:
         """Looks at several generations, and at whatever else the list happens to tell of."""
         missing = {watch.generation_id: watch for watch in wanted}
         oldest = max(_now() - watch.began for watch in wanted)
@@ -173,64 +173,64 @@ class Inquiry:
                 self.troubles = 0
                 watch = missing.pop(generation.id, None) or self._watches.get(generation.id)
                 if watch is not None:
-                    self._listed(watch, generation)
+                    self._on_listed(watch, generation)
         except ProviderError as error:
-            self.listing.note_useless(error, _now())
-            if isinstance(error, _TROUBLE):
-                self._unanswered(list(missing.values()), error)
+            self.listing.record_failure(error, _now())
+            if isinstance(error, _FAILURES):
+                self._on_error(list(missing.values()), error)
                 return
         except Exception as error:
             logger.exception("%s: the list could not be read", self._provider.name)
-            self.listing.note_useless(error, _now())
+            self.listing.record_failure(error, _now())
         else:
             # Few are missing for good reasons: a new one that the list does not show yet, one behind its last page.
             if len(missing) > len(wanted) / 2:
-                self.listing.note_useless(f"{len(missing)} of {len(wanted)} generations are not in it", _now())
+                self.listing.record_failure(f"{len(missing)} of {len(wanted)} generations are not in it", _now())
             else:
-                self.listing.note_well()
+                self.listing.record_success()
         for watch in missing.values():
-            self._agenda.put(watch, 0.0, alone=True)
+            self._agenda.push(watch, 0.0, alone=True)
 
-    def _listed(self, watch: Watch, generation: Generation) -> None:
-        if generation.status.ended and not self.listing.is_whole(generation):
-            if not (watch.looking and watch.alone):
-                self._agenda.put(watch, 0.0, alone=True)
+    def _on_listed(self, watch: PollTarget, generation: Generation) -> None:
+        if generation.status.ended and not self.listing.is_complete(generation):
+            if not (watch.request_in_flight and watch.needs_own_request):
+                self._agenda.push(watch, 0.0, alone=True)
         else:
-            self._heard(watch, generation)
+            self._on_answer(watch, generation)
 
-    def _heard(self, watch: Watch, generation: Generation) -> None:
-        watch.hear(generation, _now())
+    def _on_answer(self, watch: PollTarget, generation: Generation) -> None:
+        watch.update(generation, _now())
         if not generation.status.ended:
-            self._agenda.plan(watch, asked=generation.retry_after)
+            self._agenda.schedule(watch, asked=generation.retry_after)
 
-    def _denied(self, watch: Watch) -> None:
-        watch.denied += 1
-        if watch.denied >= self._lost_after:
-            watch.hear(lost(self._provider, watch.generation_id), _now())
+    def _on_not_found(self, watch: PollTarget) -> None:
+        watch.not_found_count += 1
+        if watch.not_found_count >= self._lost_after:
+            watch.update(lost_generation(self._provider, watch.generation_id), _now())
         else:
-            self._agenda.put(watch, denied_seconds(self._schedule, watch.denied), alone=True)
+            self._agenda.push(watch, denied_seconds(self._schedule, watch.not_found_count), alone=True)
 
-    def _unanswered(self, watches: Collection[Watch], error: ProviderError) -> None:
+    def _on_error(self, watches: Collection[PollTarget], error: ProviderError) -> None:
         asked = error.retry_after or 0.0
-        if isinstance(error, _TROUBLE):
+        if isinstance(error, _FAILURES):
             self.troubles += 1
             self.held_until = _now() + max(asked, self._backoff(self.troubles))
         for watch in watches:
-            watch.failed += 1
-            self._agenda.plan(watch, at_least=max(asked, self._backoff(watch.failed)))
+            watch.error_count += 1
+            self._agenda.schedule(watch, at_least=max(asked, self._backoff(watch.error_count)))
 
     def _backoff(self, times: int) -> float:
         return float(min(self._schedule.shortest_seconds * 2.0 ** min(times, 30), self._schedule.longest_seconds))
 
 
-def may_pass(error: ProviderError) -> bool:
+def is_transient(error: ProviderError) -> bool:
     """Whether the same question may be answered the next time: a gateway's HTML page is no verdict either."""
-    return error.retryable or isinstance(error, UnreadableAnswer)
+    return error.retryable or isinstance(error, InvalidResponse)
 
 
-def goes_on(error: ProviderError) -> bool:
+def should_keep_polling(error: ProviderError) -> bool:
     """Whether waiting goes on after it: a quota that is used up is no reason to drop what was paid before."""
-    return may_pass(error) or isinstance(error, QuotaExhausted)
+    return is_transient(error) or isinstance(error, QuotaExhausted)
 
 
 def denied_seconds(schedule: PollSchedule, denied: int) -> float:
@@ -238,7 +238,7 @@ def denied_seconds(schedule: PollSchedule, denied: int) -> float:
     return float(schedule.shortest_seconds * 4.0**denied)
 
 
-def lost(provider: Provider, generation_id: str) -> Generation:
+def lost_generation(provider: Provider, generation_id: str) -> Generation:
     """A generation that the provider no longer knows."""
     return Generation(id=generation_id, provider=provider.name, status=Status.LOST)
 

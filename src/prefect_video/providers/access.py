@@ -9,11 +9,11 @@ from typing import Final
 
 from prefect_video.errors import (
     AuthenticationFailed,
+    InvalidResponse,
     ProviderError,
     ProviderUnavailable,
     RateLimited,
-    RequestRefused,
-    UnreadableAnswer,
+    RequestRejected,
 )
 from prefect_video.providers.base import Provider
 
@@ -55,7 +55,7 @@ class AccessCheck:
 
         Raises:
             AuthenticationFailed: The key was refused; the message names the setting to correct.
-            RequestRefused: What answers at the address is not this provider; likewise.
+            RequestRejected: What answers at the address is not this provider; likewise.
         """
         async with self._lock:
             if self.is_done:
@@ -71,9 +71,9 @@ class AccessCheck:
             raise AuthenticationFailed(self._refused(error), provider=error.provider) from error
         except (ProviderUnavailable, RateLimited, TimeoutError) as error:
             logger.warning("%s: endpoint and key could not be checked for now: %s", self._provider.name, error)
-        except (RequestRefused, UnreadableAnswer) as error:
+        except (RequestRejected, InvalidResponse) as error:
             if not error.in_own_words:
-                raise RequestRefused(self._refused(error), provider=error.provider) from error
+                raise RequestRejected(self._refused(error), provider=error.provider) from error
             logger.info("%s answers and has no list to check the key by: %s", self._provider.name, error)
         except ProviderError as error:
             logger.warning("%s: endpoint and key could not be checked: %s", self._provider.name, error)
@@ -82,7 +82,7 @@ class AccessCheck:
         """Reads, and once more where something else than the provider has answered: a gateway's lapse passes."""
         try:
             await self._provider.check_access()
-        except (RequestRefused, UnreadableAnswer) as error:
+        except (RequestRejected, InvalidResponse) as error:
             if error.in_own_words:
                 raise
             await asyncio.sleep(_LAPSE_SECONDS)

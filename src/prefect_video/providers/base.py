@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Final, Literal, Protocol
 
 from prefect_video.downloads.transfer import VideoSource
-from prefect_video.errors import UnreadableAnswer
+from prefect_video.errors import InvalidResponse
 from prefect_video.generations import Generation, Status, WebhookEvent
 from prefect_video.shots import AspectRatio, Resolution, Shot
 
@@ -27,7 +27,7 @@ OPTIONAL_FIELDS: Final = (
 )
 """Fields of a shot that not every provider takes."""
 
-Reconciling = Literal["key", "likeness", "none"]
+Lookup = Literal["key", "likeness", "none"]
 """How a provider can tell whether an unanswered submit was accepted: it echoes our idempotency key, it can be
 searched for a generation like the one asked for, or it cannot tell."""
 
@@ -47,7 +47,7 @@ class Account:
     id: str
 
     @classmethod
-    def of(cls, provider: str, base_url: str, api_key: str) -> Account:
+    def from_key(cls, provider: str, base_url: str, api_key: str) -> Account:
         """Names the account of a key without revealing the key."""
         digest = hmac.new(api_key.encode(), f"{provider}\n{base_url}".encode(), hashlib.sha256).hexdigest()
         return cls(provider=provider, base_url=base_url, id=f"{provider}-{digest[:16]}")
@@ -67,15 +67,15 @@ class Capabilities:
         can_list: Whether generations can be listed.
         can_cancel: Whether a running generation can be cancelled.
         reconciling: How an unanswered submit is resolved.
-        free_ends: How a generation may end and is known to cost nothing where its answer names no cost; after any other
+        free_outcomes: Ends that are known to cost nothing where the answer names no cost; after any other
             end what was reserved for it counts as spent.
         takes: Optional fields of a shot that are obeyed (see `OPTIONAL_FIELDS`).
         max_references: How many references, where any are taken; None for as many as there are.
-        takes_webhook_url: Whether a submit says where its end is to be announced; where that is set up in the
+        supports_webhook_url: Whether a submit says where its end is to be announced; where that is set up in the
             provider's console, nobody here knows whether it was.
         fetches_webhook_keys: Whether `parse_webhook` may ask the network for the keys it checks with, and blocks then.
-        video_kept: How long after its end a video can be fetched, where that is the same for all.
-        work_seconds_per_second: The span of work for one second of video, as a first guess.
+        retention: How long after its end a video can be fetched, where that is the same for all.
+        seconds_per_video_second: The span of work for one second of video, as a first guess.
         aliases: Names of models that mean another model at this account than they do elsewhere, and which: what is
             stored under such a name belongs to the model.
     """
@@ -88,14 +88,14 @@ class Capabilities:
     usd_per_second: Mapping[int, Decimal] = field(default_factory=dict)
     can_list: bool = True
     can_cancel: bool = True
-    reconciling: Reconciling = "none"
-    free_ends: Collection[Status] = ()
-    takes: Collection[str] = ()
+    lookup: Lookup = "none"
+    free_outcomes: Collection[Status] = ()
+    optional_fields: Collection[str] = ()
     max_references: int | None = 1
-    takes_webhook_url: bool = True
+    supports_webhook_url: bool = True
     fetches_webhook_keys: bool = False
-    video_kept: timedelta | None = None
-    work_seconds_per_second: tuple[float, float] = (6.0, 12.0)
+    retention: timedelta | None = None
+    seconds_per_video_second: tuple[float, float] = (6.0, 12.0)
     aliases: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -106,7 +106,7 @@ class Provider(Protocol):
     account: Account
     capabilities: Capabilities
 
-    async def prepare(self) -> None:
+    async def load_capabilities(self) -> None:
         """Reads what the provider tells about itself, such as models and live prices, where it does; once is enough.
 
         Raises:
@@ -121,7 +121,7 @@ class Provider(Protocol):
             ProviderError: There was no answer, or not one of this provider's.
         """
 
-    def offered(self, shot: Shot) -> Capabilities:
+    def capabilities_for(self, shot: Shot) -> Capabilities:
         """What can be made with the shot's model: `capabilities`, or less."""
 
     def check(self, shot: Shot) -> None:
@@ -140,16 +140,16 @@ class Provider(Protocol):
         """Sends the shot once; a paid request, never repeated in here.
 
         Raises:
-            RequestRefused: Nothing was accepted.
+            RequestRejected: Nothing was accepted.
             GenerationFailed: It was accepted and failed at once; the error carries its id.
-            SubmitUnknown: Nobody knows; see `find_unclaimed`.
+            SubmitOutcomeUnknown: Nobody knows; see `find_unclaimed`.
         """
 
-    def source(self, generation: Generation) -> VideoSource:
+    def download_source(self, generation: Generation) -> VideoSource:
         """Where a completed generation's video is fetched; headers only where the link itself wants the key.
 
         Raises:
-            UnreadableAnswer: The generation has no video.
+            InvalidResponse: The generation has no video.
         """
 
     async def retrieve(self, generation_id: str) -> Generation:
@@ -187,8 +187,8 @@ class Provider(Protocol):
             is returned even where it is known.
 
         Raises:
-            NeedsAttention: This provider cannot tell, or has one that may be it.
-            UnreadableAnswer: Its list does not hold together.
+            HeldForReview: This provider cannot tell, or has one that may be it.
+            InvalidResponse: Its list does not hold together.
             ProviderUnavailable: No answer.
         """
 
@@ -207,10 +207,10 @@ def link_source(generation: Generation) -> VideoSource:
     """The link of a completed generation, fetched without any key.
 
     Raises:
-        UnreadableAnswer: It is completed and has no link.
+        InvalidResponse: It is completed and has no link.
     """
     if generation.result is None:
-        raise UnreadableAnswer(
+        raise InvalidResponse(
             f"{generation.provider}: generation {generation.id} is completed and names no video",
             provider=generation.provider,
             generation_id=generation.id,

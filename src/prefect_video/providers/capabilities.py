@@ -14,7 +14,7 @@ SAME_SHAPE_SHARE: Final = 0.05
 """How far the sides' ratio may be from one of the usual ones to count as that: 1792 by 1024 is 16:9."""
 
 
-def check_fit(shot: Shot, offered: Capabilities, *, by: str) -> None:
+def check_supported(shot: Shot, offered: Capabilities, *, by: str) -> None:
     """Lets a shot pass that the capabilities cover.
 
     Args:
@@ -66,10 +66,10 @@ def adapt(shot: Shot, offered: Capabilities) -> tuple[Shot, list[str]]:
     changes: dict[str, Any] = {}
     if shot.size is None:
         changes |= _nearest_resolution(shot, offered)
-    elif "size" not in offered.takes:
+    elif "size" not in offered.optional_fields:
         changes |= _without_size(shot, offered)
     fitted = shot.model_copy(update=changes)
-    if not (shot.num_frames and "num_frames" in offered.takes and _is_length(fitted, offered)):
+    if not (shot.num_frames and "num_frames" in offered.optional_fields and _is_length(fitted, offered)):
         changes |= _nearest_duration(fitted, offered)
     for field in _not_taken(fitted, offered):
         if field != "size":
@@ -139,7 +139,11 @@ def _length_field(shot: Shot) -> str:
 
 
 def _not_taken(shot: Shot, offered: Capabilities) -> list[str]:
-    return [field for field in OPTIONAL_FIELDS if getattr(shot, field) not in (None, ()) and field not in offered.takes]
+    return [
+        field
+        for field in OPTIONAL_FIELDS
+        if getattr(shot, field) not in (None, ()) and field not in offered.optional_fields
+    ]
 
 
 def _most_references(shot: Shot, offered: Capabilities) -> int:

@@ -67,12 +67,14 @@ def optimize_duration(
         seconds=seconds,
         usd=usd,
         usd_per_second=usd / seconds if usd is not None else None,
-        cheaper_seconds=no_dearer_seconds(seconds, longest_seconds=longest_seconds, usd_per_second=usd_per_second),
+        cheaper_seconds=longest_at_same_price(seconds, longest_seconds=longest_seconds, usd_per_second=usd_per_second),
         reason=_reason(content_type, advised, seconds, minimum_seconds),
     )
 
 
-def no_dearer_seconds(seconds: int, *, longest_seconds: int = 20, usd_per_second: Mapping[int, Decimal]) -> int | None:
+def longest_at_same_price(
+    seconds: int, *, longest_seconds: int = 20, usd_per_second: Mapping[int, Decimal]
+) -> int | None:
     """The longest longer length that costs no more in all, where a step of the price table makes one; else None."""
     usd = usd_for(seconds, usd_per_second)
     longer = [
@@ -91,7 +93,7 @@ def duration_hints(shot: Shot, *, usd_per_second: Mapping[int, Decimal]) -> tupl
     """
     hints: list[str] = []
     usd = usd_for(shot.duration, usd_per_second)
-    if longer := no_dearer_seconds(shot.duration, usd_per_second=usd_per_second):
+    if longer := longest_at_same_price(shot.duration, usd_per_second=usd_per_second):
         hints.append(f"{longer} s would cost ${usd_for(longer, usd_per_second):.2f}, {shot.duration} s cost ${usd:.2f}")
     kind = shot.metadata.get("content_type")
     advised = ADVISED_SECONDS.get(kind or "")

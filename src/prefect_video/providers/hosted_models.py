@@ -21,7 +21,7 @@ LONGEST_SECONDS: Final = 20
 
 
 class ModelInput(BaseModel):
-    """How one model is asked, and what it offers; the file's head says what each entry means."""
+    """How one model is asked, and what it offers; the file's head says what each job means."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,7 +45,7 @@ class ModelInput(BaseModel):
             sizes=dict.fromkeys(sizes, longest),
             durations=self.durations,
             aspect_ratios=[ratio for ratio in self.aspect_ratios if ratio in self.values.get("aspect_ratio", (ratio,))],
-            takes=[name for name in OPTIONAL_FIELDS if name in self.fields],
+            optional_fields=[name for name in OPTIONAL_FIELDS if name in self.fields],
         )
 
     def arguments(self, shot: Shot, references: Sequence[str] = ()) -> dict[str, object]:
@@ -110,7 +110,7 @@ class HostedModels:
     def input(self, shot: Shot) -> ModelInput:
         """How a shot's model is asked."""
         name = self.name(shot)
-        return next(entry for entry in self._models if fnmatchcase(name, entry.match))
+        return next(job for job in self._models if fnmatchcase(name, job.match))
 
 
 def own_aliases(aliases: Mapping[str, str] | None, known: Mapping[str, str]) -> dict[str, str]:

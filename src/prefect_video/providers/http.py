@@ -21,12 +21,12 @@ from prefect_video._tls import trusted_certificates
 from prefect_video.errors import (
     GenerationEnded,
     InvalidInput,
+    InvalidResponse,
     ProviderError,
     ProviderUnavailable,
     QuotaExhausted,
     RateLimited,
-    SubmitUnknown,
-    UnreadableAnswer,
+    SubmitOutcomeUnknown,
 )
 from prefect_video.providers.http_bodies import (
     ACCEPTED_ENCODINGS,
@@ -56,7 +56,7 @@ class HttpSettings:
         read_timeout_seconds: Between two bytes of an answer.
         submit_timeout_seconds: Between two bytes of the answer to a paid request; after it the outcome is unknown.
         submit_deadline_seconds: For a paid request as a whole, from the wait for a connection to the last byte of its
-            answer: shorter than `StudioSettings.settle_seconds`.
+            answer: shorter than `Settings.settle_seconds`.
         max_connections: Open at once to one provider.
         attempts: Tries of a request that costs nothing, the first included.
         backoff_seconds: Upper bound of the first random delay; doubles with each try.
@@ -157,14 +157,14 @@ class ApiClient:
         provider: str,
         base_url: str,
         headers: Mapping[str, str],
-        refuse: Callable[[httpx.Response], ProviderError],
+        error_from: Callable[[httpx.Response], ProviderError],
         settings: HttpSettings | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.settings = settings or HttpSettings()
         self._provider = provider
         self._base_url = base_url
-        self._refuse = refuse
+        self._refuse = error_from
         self._key = _key_in(headers)
         self._ahead = timedelta(0)
         self._client = httpx.AsyncClient(
@@ -183,7 +183,7 @@ class ApiClient:
         """Sends a request that costs nothing, repeating it on resets, timeouts, 429 and 5xx.
 
         Raises:
-            ProviderError: What the answer meant, `ProviderUnavailable` when there was none, `UnreadableAnswer` for one
+            ProviderError: What the answer meant, `ProviderUnavailable` when there was none, `InvalidResponse` for one
                 that is out of bounds.
         """
         settings = self.settings
@@ -223,7 +223,7 @@ class ApiClient:
 
         Raises:
             ProviderUnavailable: No connection could be opened, so nothing was sent.
-            SubmitUnknown: It was sent and no usable answer came.
+            SubmitOutcomeUnknown: It was sent and no usable answer came.
             ProviderError: What the answer meant.
         """
         connect = self.settings.connect_timeout_seconds
@@ -241,11 +241,11 @@ class ApiClient:
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise self._unavailable(error) from error
         except (httpx.RequestError, TimeoutError) as error:
-            raise SubmitUnknown(
+            raise SubmitOutcomeUnknown(
                 f"{self._provider}: the submit was sent and its answer was lost ({_cause(error)})",
                 provider=self._provider,
             ) from error
-        except UnreadableAnswer as error:
+        except InvalidResponse as error:
             raise self._unknown(error) from error
         try:
             return self._successful(response)
@@ -257,7 +257,7 @@ class ApiClient:
                 raise
             raise self._unknown(error, f" (HTTP {response.status_code})") from error
 
-    def by_their_clock(self, moment: datetime) -> datetime:
+    def to_server_time(self, moment: datetime) -> datetime:
         """A time of this machine's clock as the server's would have told it, going by the date of its last answer."""
         return moment + self._ahead
 
@@ -298,8 +298,8 @@ class ApiClient:
         if told is not None and abs(ahead := told - datetime.now(UTC)) < _FARTHEST:
             self._ahead = ahead
 
-    def _unknown(self, error: ProviderError, detail: str = "") -> SubmitUnknown:
-        return SubmitUnknown(
+    def _unknown(self, error: ProviderError, detail: str = "") -> SubmitOutcomeUnknown:
+        return SubmitOutcomeUnknown(
             f"{error.message}{detail}: nobody knows whether the submit was accepted",
             provider=self._provider,
             request_id=error.request_id,

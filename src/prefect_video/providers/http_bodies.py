@@ -1,6 +1,6 @@
 """Bodies of HTTP answers, read within bounds: bytes after inflation, depth of nesting, numbers that can be used.
 
-Whatever a server sends, reading it takes neither more memory than allowed nor an exception but `UnreadableAnswer`.
+Whatever a server sends, reading it takes neither more memory than allowed nor an exception but `InvalidResponse`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import httpx
 
-from prefect_video.errors import UnreadableAnswer
+from prefect_video.errors import InvalidResponse
 
 LONGEST_WAIT_SECONDS: Final = 31 * 86_400.0
 """No server is believed that asks for a longer wait before it is paid: quotas are renewed by the month."""
@@ -40,7 +40,7 @@ async def read_body(response: httpx.Response, *, limit: int, provider: str) -> b
         provider: Name for the error.
 
     Raises:
-        UnreadableAnswer: The body is larger, nested deeper than any contract's, damaged, or in an unknown encoding.
+        InvalidResponse: The body is larger, nested deeper than any contract's, damaged, or in an unknown encoding.
         httpx.RequestError: The connection failed on the way.
     """
     try:
@@ -48,7 +48,7 @@ async def read_body(response: httpx.Response, *, limit: int, provider: str) -> b
         _check_size(len(body), limit)
         _check_depth(body)
     except (ValueError, zlib.error) as error:
-        raise UnreadableAnswer(
+        raise InvalidResponse(
             f"{provider}: the answer (HTTP {response.status_code}) cannot be read: {error}", provider=provider
         ) from error
     return body

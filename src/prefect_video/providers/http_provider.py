@@ -13,10 +13,10 @@ import httpx
 
 from prefect_video.downloads.transfer import VideoSource
 from prefect_video.downloads.url_safety import origin
-from prefect_video.errors import LinkRefused, NotFound, ProviderError, RequestRefused
+from prefect_video.errors import NotFound, ProviderError, RequestRejected, UnsafeUrl
 from prefect_video.generations import Generation, Status
 from prefect_video.providers.base import Account, Capabilities, link_source
-from prefect_video.providers.capabilities import check_fit
+from prefect_video.providers.capabilities import check_supported
 from prefect_video.providers.clocks import ClockReading, ProviderClock
 from prefect_video.providers.http import ApiClient, HttpSettings, check_endpoint, check_key
 from prefect_video.providers.matching import Match, Search, find_unclaimed, match_prompt
@@ -73,7 +73,7 @@ class HttpProvider(ABC):
         self._base_url = check_endpoint(base_url, named=f"{name} {address_label}")
         key = check_key(api_key, named=f"{name} {key_label}")
         self.name = name
-        self.account = account or Account.of(name, self._base_url, key)
+        self.account = account or Account.from_key(name, self._base_url, key)
         self.capabilities = capabilities
         self._usd_per_second = usd_per_second
         self._authorization = {"Authorization": f"{scheme} {key}"}
@@ -87,33 +87,33 @@ class HttpProvider(ABC):
             provider=self.name,
             base_url=self._base_url,
             headers={**self._authorization, "Accept": "application/json"},
-            refuse=error_from,
+            error_from=error_from,
             settings=self._settings,
             transport=self._transport,
         )
 
-    async def prepare(self) -> None:  # noqa: B027 -- most providers have nothing to read
+    async def load_capabilities(self) -> None:  # noqa: B027 -- most providers have nothing to read
         """Reads nothing; see `Provider.prepare`."""
 
-    def offered(self, shot: Shot) -> Capabilities:
+    def capabilities_for(self, shot: Shot) -> Capabilities:
         """Returns the same for every model; see `Provider.offered`."""
         return self.capabilities
 
     def check(self, shot: Shot) -> None:
         """Refuses a shot that cannot be made here; see `Provider.check`."""
-        check_fit(shot, self.offered(shot), by=self.name)
+        check_supported(shot, self.capabilities_for(shot), by=self.name)
 
     def estimate(self, shot: Shot) -> Decimal | None:
         """Prices a shot by the account's own price, else by the price table; see `Provider.estimate`."""
         named = shot.model_copy(update={"model": self._model(shot)})
         return listed_usd(self.name, named, usd_per_second=self._usd_per_second)
 
-    def source(self, generation: Generation) -> VideoSource:
+    def download_source(self, generation: Generation) -> VideoSource:
         """Returns the link, with the key only where it leads to the API and wants it; see `Provider.source`."""
-        source = link_source(generation)
-        if self.sends_key_to_own_links and self._is_ours(source.url):
-            return VideoSource(url=source.url, headers=self._authorization)
-        return source
+        download_source = link_source(generation)
+        if self.sends_key_to_own_links and self._is_ours(download_source.url):
+            return VideoSource(url=download_source.url, headers=self._authorization)
+        return download_source
 
     @abstractmethod
     async def retrieve(self, generation_id: str) -> Generation:
@@ -152,14 +152,14 @@ class HttpProvider(ABC):
         """Compares the words; see `Searchable`."""
         return min(match_prompt(shot.prompt, generation.prompt), Match.POSSIBLE)
 
-    def native_id(self, generation_id: str) -> str:
+    def unwrap_id(self, generation_id: str) -> str:
         """Returns the id as it is, where ids have one spelling; see `Searchable`."""
         return generation_id
 
     def read_clock(self, created: Mapping[str, datetime], recorded: Mapping[str, datetime]) -> ClockReading:
         """Combines what answers, their dates and the ledger show; see `Searchable`."""
         now = datetime.now(UTC)
-        return self._clock.read(self._api.by_their_clock(now) - now, created, recorded)
+        return self._clock.read(self._api.to_server_time(now) - now, created, recorded)
 
     def describe_doubt(self, generation: Generation, shot: Shot) -> str:
         """Names the generation; see `Searchable`."""
@@ -169,7 +169,7 @@ class HttpProvider(ABC):
         self, cursor: Cursor | None, *, status: Status | None = None, created_after: datetime | None = None
     ) -> ListPage:
         """Reads a page of those generations, or of more, newest first."""
-        raise RequestRefused(f"{self.name} does not list its generations", provider=self.name)
+        raise RequestRejected(f"{self.name} does not list its generations", provider=self.name)
 
     @property
     def _page_size(self) -> int:
@@ -187,7 +187,7 @@ class HttpProvider(ABC):
             await self._api.send(method, path)
         except NotFound:
             raise
-        except RequestRefused:
+        except RequestRejected:
             return False
         return True
 
@@ -203,5 +203,5 @@ class HttpProvider(ABC):
     def _is_ours(self, url: str) -> bool:
         try:
             return origin(url) == origin(self._base_url)
-        except LinkRefused:
+        except UnsafeUrl:
             return False

@@ -18,7 +18,7 @@ from enum import IntEnum
 from itertools import pairwise
 from typing import Any, Final, Protocol
 
-from prefect_video.errors import AuthenticationFailed, NeedsAttention, RequestRefused
+from prefect_video.errors import AuthenticationFailed, HeldForReview, RequestRejected
 from prefect_video.generations import Generation
 from prefect_video.providers.clocks import CLOCK_MARGIN, ClockReading
 from prefect_video.providers.pages import Cursor, ListItem, ListPage, UnreadableItem, read_whole
@@ -185,7 +185,7 @@ class Searchable(Protocol):
     def compare(self, generation: Generation, shot: Shot) -> Match:
         """Compare a generation with a shot."""
 
-    def native_id(self, generation_id: str) -> str:
+    def unwrap_id(self, generation_id: str) -> str:
         """Return the one spelling of an id that may have several."""
 
     def read_clock(self, created: Mapping[str, datetime], recorded: Mapping[str, datetime]) -> ClockReading:
@@ -203,21 +203,21 @@ async def find_unclaimed(host: Searchable, search: Search) -> Generation | None:
         where the ledger has given its id to another row: which of them it belongs to is for the caller to settle.
 
     Raises:
-        NeedsAttention: There is one that may be ours, or the provider lists nothing.
-        UnreadableAnswer: The list does not hold together.
+        HeldForReview: There is one that may be ours, or the provider lists nothing.
+        InvalidResponse: The list does not hold together.
         ProviderError: The list could not be read.
     """
     try:
         items = await read_whole(
             host.read_page,
             provider=host.name,
-            native_id=host.native_id,
+            unwrap_id=host.unwrap_id,
             is_enough=lambda read, page: _is_past(host, search, read, page),
         )
-    except RequestRefused as error:
+    except RequestRejected as error:
         if error.retryable or isinstance(error, AuthenticationFailed):
             raise
-        raise NeedsAttention(
+        raise HeldForReview(
             f"{host.name} does not list its generations ({error}), so nobody can tell whether shot"
             f" {search.shot.id!r} was accepted"
         ) from error
@@ -254,10 +254,10 @@ class _Candidates:
             # Requests that are alike in everything are interchangeable: each row takes one.
             return min(likely, key=lambda one: one.created_at or self.search.sent_at)
         if doubtful := [*self.same, *self.possible]:
-            raise NeedsAttention(self.host.describe_doubt(doubtful[0], self.search.shot))
+            raise HeldForReview(self.host.describe_doubt(doubtful[0], self.search.shot))
         if self.unreadable:
             named = f"generation {self.unreadable[0].id}" if self.unreadable[0].id else "a generation without an id"
-            raise NeedsAttention(
+            raise HeldForReview(
                 f"{self.host.name} lists {named}, which cannot be read, so nobody can tell whether it is"
                 f" the one of shot {self.search.shot.id!r}"
             )
@@ -266,7 +266,7 @@ class _Candidates:
     async def _examine(self, listed: Generation) -> Generation | None:
         """Sort a generation in; return it when it echoes our key."""
         sent_at = self.search.sent_at
-        recorded_at = self._recorded.get(self.host.native_id(listed.id))
+        recorded_at = self._recorded.get(self.host.unwrap_id(listed.id))
         is_reused = recorded_at is not None and self.clock.is_reused(listed.created_at, recorded_at)
         is_claimed = recorded_at is not None and not is_reused
         if is_claimed and recorded_at is not None and recorded_at < sent_at - CLOCK_MARGIN:
@@ -290,7 +290,7 @@ class _Candidates:
         return None
 
     def _note_unreadable(self, item: UnreadableItem) -> None:
-        is_claimed = item.id is not None and self.host.native_id(item.id) in self._recorded
+        is_claimed = item.id is not None and self.host.unwrap_id(item.id) in self._recorded
         if not is_claimed and not self.clock.is_older(item.created_at, self.search.sent_at):
             self.unreadable.append(item)
 
@@ -310,12 +310,12 @@ def _echoes_another(generation: Generation, key: str) -> bool:
 
 
 def _recorded(host: Searchable, search: Search) -> Mapping[str, datetime]:
-    return {host.native_id(generation_id): at for generation_id, at in search.known.items()}
+    return {host.unwrap_id(generation_id): at for generation_id, at in search.known.items()}
 
 
 def _clock(host: Searchable, search: Search, items: Sequence[ListItem]) -> ClockReading:
     created = {
-        host.native_id(item.id): item.created_at
+        host.unwrap_id(item.id): item.created_at
         for item in items
         if item.id is not None and item.created_at is not None
     }

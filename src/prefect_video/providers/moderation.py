@@ -68,13 +68,13 @@ def is_moderation(code: str | None, type: str | None = None, message: str | None
 
 
 def _is_moderation_code(word: str) -> bool:
-    spelled = _spelled(word)
+    spelled = _transliterate(word)
     if spelled in _CODES:
         return True
     return bool(_IN_CODE.search(spelled)) and not _TECHNICAL_CODE.search(spelled)
 
 
-def _spelled(word: str) -> str:
+def _transliterate(word: str) -> str:
     """A word in small letters, its parts joined by underscores: `SAFETY.INPUT.TEXT` is `safety_input_text`."""
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word[:200])
     return re.sub(r"[^a-z0-9]+", "_", parted.casefold()).strip("_")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from prefect_video.errors import UnreadableAnswer
+from prefect_video.errors import InvalidResponse
 from prefect_video.generations import Generation
 
 logger = logging.getLogger(__name__)
@@ -98,30 +98,30 @@ async def iterate_generations(read_page: ReadPage, *, page_size: int) -> AsyncIt
 
 
 async def read_whole(
-    read_page: ReadPage, *, provider: str, native_id: Callable[[str], str], is_enough: EnoughRead
+    read_page: ReadPage, *, provider: str, unwrap_id: Callable[[str], str], is_enough: EnoughRead
 ) -> list[ListItem]:
     """Read all items of a list, or as many as can matter.
 
     Args:
         read_page: Reads the page of a cursor, or the first one.
         provider: Name of the provider.
-        native_id: The one spelling of an id that may have several.
+        unwrap_id: The one spelling of an id that may have several.
         is_enough: Whether the rest of the list cannot matter.
 
     Raises:
-        UnreadableAnswer: The list does not hold together, however often it is begun anew.
+        InvalidResponse: The list does not hold together, however often it is begun anew.
         ProviderError: A page could not be read.
     """
     reason = ""
     for _ in range(STARTS):
-        reading = _Reading(native_id, is_enough)
+        reading = _Reading(unwrap_id, is_enough)
         while reading.is_open:
             reading.add(await read_page(reading.cursor))
         if reading.fault is None:
             return reading.items
         reason = reading.fault
         logger.info("%s: its list is read from the beginning again: %s", provider, reason)
-    raise UnreadableAnswer(f"{provider}: its list does not hold together ({reason})", provider=provider)
+    raise InvalidResponse(f"{provider}: its list does not hold together ({reason})", provider=provider)
 
 
 class _Reading:
@@ -134,12 +134,12 @@ class _Reading:
         fault: Why this pass proves nothing; None while it holds together.
     """
 
-    def __init__(self, native_id: Callable[[str], str], is_enough: EnoughRead) -> None:
+    def __init__(self, unwrap_id: Callable[[str], str], is_enough: EnoughRead) -> None:
         self.items: list[ListItem] = []
         self.cursor: Cursor | None = None
         self.is_open = True
         self.fault: str | None = None
-        self._native_id = native_id
+        self._native_id = unwrap_id
         self._is_enough = is_enough
         self._seen: set[str] = set()
         self._expected: str | None = None

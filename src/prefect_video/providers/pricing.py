@@ -106,8 +106,8 @@ def _plan(sizes: Mapping[Resolution, int], concurrency: int, monthly_videos: int
         concurrency=concurrency,
         monthly_videos=monthly_videos,
         usd_per_second=SORA_USD_PER_SECOND,
-        reconciling="key",
-        free_ends=(Status.FAILED, Status.CANCELLED),
+        lookup="key",
+        free_outcomes=(Status.FAILED, Status.CANCELLED),
     )
 
 

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import httpx
 
-from prefect_video.errors import PolicyRefused, ProviderError, RequestRefused
+from prefect_video.errors import ContentPolicyError, ProviderError, RequestRejected
 from prefect_video.providers.moderation import is_moderation
-from prefect_video.providers.responses import json_of, kind_of, refusal
+from prefect_video.providers.responses import build_error, decode_body, error_for_status
 
 _MAY_BE_MODERATION: Final = frozenset({400, 403, 422})
 
@@ -93,19 +93,19 @@ class RefusalTable:
             otherwise: What it means where the table does not list it; None for what its HTTP status means.
         """
         status = response.status_code
-        document = json_of(response)
+        document = decode_body(response)
         body = self.read_body(document, status)
         rule = next((one for one in self.rules if body and one.matches(status, body)), None)
-        kind = otherwise or kind_of(status)
+        kind = otherwise or error_for_status(status)
         if rule is not None and body is not None:
-            kind = rule.error or kind_of(status)
+            kind = rule.error or error_for_status(status)
             if status in _MAY_BE_MODERATION and (
                 body.is_moderated or is_moderation(body.code, body.type, body.message)
             ):
-                kind = PolicyRefused
-        error = refusal(kind, _message(body, document) or f"HTTP {status}", response, provider=provider)
+                kind = ContentPolicyError
+        error = build_error(kind, _message(body, document) or f"HTTP {status}", response, provider=provider)
         error.in_own_words = body is not None
-        if rule is not None and isinstance(error, RequestRefused):
+        if rule is not None and isinstance(error, RequestRejected):
             error.accepted = False
         return error
 

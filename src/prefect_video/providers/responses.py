@@ -15,14 +15,14 @@ from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, Validatio
 
 from prefect_video.errors import (
     AuthenticationFailed,
+    InvalidResponse,
     NotFound,
     ProviderError,
     ProviderUnavailable,
     QuotaExhausted,
     RateLimited,
-    RequestRefused,
-    SubmitUnknown,
-    UnreadableAnswer,
+    RequestRejected,
+    SubmitOutcomeUnknown,
 )
 from prefect_video.generations import Generation, ProviderFault, Status
 from prefect_video.providers.http import retry_after_seconds
@@ -42,17 +42,17 @@ _KINDS: Final[Mapping[int, type[ProviderError]]] = {
     408: ProviderUnavailable,
     410: NotFound,
     429: RateLimited,
-    501: RequestRefused,
+    501: RequestRejected,
 }
 
 
-class Wire(BaseModel):
+class ResponseModel(BaseModel):
     """Base of what is read: unknown fields are ignored, as a provider may add to its answers at any time."""
 
     model_config = ConfigDict(extra="ignore")
 
 
-class Loose(Wire):
+class LenientModel(ResponseModel):
     """Base of what must not be thrown away for an oddity, such as the one answer that names a paid generation.
 
     A field that may be left out and is not of its form counts as left out.
@@ -62,7 +62,7 @@ class Loose(Wire):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _read_what_can_be(cls, data: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+    def _parse_leniently(cls, data: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
         try:
             return read(data)
         except ValidationError as error:
@@ -74,17 +74,17 @@ class Loose(Wire):
             return read({name: value for name, value in data.items() if name not in odd})
 
 
-Told = TypeVar("Told", bound=Wire)
+ModelT = TypeVar("ModelT", bound=ResponseModel)
 
 _WRAPPERS: Final = ("data", "result", "job", "task", "video", "generation", "prediction", "response", "output")
 """Names under which relays put the whole of what another server had answered."""
 
 
-def read(wire: type[Told], response: httpx.Response, *, provider: str) -> Told:
+def parse(wire: type[ModelT], response: httpx.Response, *, provider: str) -> ModelT:
     """The answer as a model, taken out of what relays wrap around it.
 
     Raises:
-        UnreadableAnswer: It does not keep to the contract.
+        InvalidResponse: It does not keep to the contract.
     """
     try:
         return read_document(wire, decode_json(response.content))
@@ -96,7 +96,7 @@ def read(wire: type[Told], response: httpx.Response, *, provider: str) -> Told:
         raise _unreadable(response, provider, f"the body: {error}") from error
 
 
-def read_document(wire: type[Told], document: Any) -> Told:
+def read_document(wire: type[ModelT], document: Any) -> ModelT:
     """A decoded answer as a model, taken out of what relays wrap around it.
 
     Raises:
@@ -123,15 +123,15 @@ def unwrapped(document: Any) -> Iterator[Any]:
         yield document
 
 
-def _unreadable(response: httpx.Response, provider: str, reason: str) -> UnreadableAnswer:
-    return UnreadableAnswer(
+def _unreadable(response: httpx.Response, provider: str, reason: str) -> InvalidResponse:
+    return InvalidResponse(
         f"{provider}: the answer to {response.request.method} is not one of the contract: {reason[:LONGEST_MESSAGE]}",
         provider=provider,
         request_id=request_id(response),
     )
 
 
-def read_item(item: Any, wire: type[Told], told: Callable[[Told], Generation]) -> ListItem:
+def read_item(item: Any, wire: type[ModelT], told: Callable[[ModelT], Generation]) -> ListItem:
     """Read one item of a list; one that does not keep to the contract counts as a generation that may be any.
 
     Args:
@@ -148,25 +148,27 @@ def read_item(item: Any, wire: type[Told], told: Callable[[Told], Generation]) -
         logger.warning("an item of a list cannot be read: %s", name)
         return UnreadableItem(
             id=name if isinstance(name, str) and name else None,
-            created_at=moment(made) if isinstance(made, int | float | str) and not isinstance(made, bool) else None,
+            created_at=parse_timestamp(made)
+            if isinstance(made, int | float | str) and not isinstance(made, bool)
+            else None,
         )
 
 
-def accepted_unread(error: UnreadableAnswer, response: httpx.Response, *, provider: str) -> SubmitUnknown:
+def unreadable_submit(error: InvalidResponse, response: httpx.Response, *, provider: str) -> SubmitOutcomeUnknown:
     """The error of a submit that was answered well and whose answer names no generation."""
-    return SubmitUnknown(
+    return SubmitOutcomeUnknown(
         f"{provider}: the submit was answered {response.status_code} and the answer names no generation",
         provider=provider,
         request_id=error.request_id,
     )
 
 
-def kind_of(status: int) -> type[ProviderError]:
+def error_for_status(status: int) -> type[ProviderError]:
     """The error that an HTTP status means by itself."""
-    return _KINDS.get(status, ProviderUnavailable if status >= 500 else RequestRefused)
+    return _KINDS.get(status, ProviderUnavailable if status >= 500 else RequestRejected)
 
 
-def refusal(kind: type[ProviderError], message: str, response: httpx.Response, *, provider: str) -> ProviderError:
+def build_error(kind: type[ProviderError], message: str, response: httpx.Response, *, provider: str) -> ProviderError:
     """An error of that kind, with what the answer's headers and body say about waiting.
 
     It leaves open whether a submit was accepted, as anything between here and the provider may have made the answer;
@@ -176,9 +178,9 @@ def refusal(kind: type[ProviderError], message: str, response: httpx.Response, *
         f"{provider}: {message[:LONGEST_MESSAGE]}",
         provider=provider,
         request_id=request_id(response),
-        retry_after=retry_after_seconds(response.headers, json_of(response)),
+        retry_after=retry_after_seconds(response.headers, decode_body(response)),
     )
-    if isinstance(error, RequestRefused):
+    if isinstance(error, RequestRejected):
         error.accepted = None
     return error
 
@@ -189,7 +191,7 @@ def request_id(response: httpx.Response) -> str | None:
     return next((response.headers[name] for name in names if name in response.headers), None)
 
 
-def json_of(response: httpx.Response) -> Any:
+def decode_body(response: httpx.Response) -> Any:
     """The decoded body, or None when it is no JSON."""
     try:
         return decode_json(response.content)
@@ -200,7 +202,7 @@ def json_of(response: httpx.Response) -> Any:
 _LATEST: Final = 32503680000.0
 
 
-def moment(value: float | str | None) -> datetime | None:
+def parse_timestamp(value: float | str | None) -> datetime | None:
     """A time given as Unix seconds or in ISO 8601; None for anything else, and for what no clock has ever shown."""
     if isinstance(value, str):
         try:
@@ -274,7 +276,7 @@ class Evidence:
         return None
 
 
-def status_of(
+def parse_status(
     word: str,
     own: Mapping[str, Status] = MappingProxyType({}),
     *,
@@ -294,7 +296,7 @@ def status_of(
         generation_id: Likewise.
         evidence: What else the answer tells.
     """
-    spelled = _spelled(word)
+    spelled = _transliterate(word)
     status = own.get(spelled) or STATUSES.get(spelled) or STATUSES.get(_BEFORE.sub("", spelled))
     if status is None and is_moderation(word):
         status = Status.FAILED
@@ -307,14 +309,14 @@ def status_of(
 
 def fault_of(word: str, told: ProviderFault | None) -> ProviderFault | None:
     """Why a generation failed: what the answer tells, and what its status word tells besides, such as `NSFW`."""
-    if _BEFORE.sub("", _spelled(word)) not in _BY_POLICY and not is_moderation(word):
+    if _BEFORE.sub("", _transliterate(word)) not in _BY_POLICY and not is_moderation(word):
         return told
     if told is None:
         return ProviderFault(code="moderation", type=word, message=f"its status is {word[:200]!r}")
     return told.model_copy(update={"type": "moderation"})
 
 
-def _spelled(word: str) -> str:
+def _transliterate(word: str) -> str:
     parted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", word.strip()[:200])
     return re.sub(r"[\W_]+", "_", parted.casefold()).strip("_")
 

@@ -16,19 +16,19 @@ from fastapi.responses import JSONResponse
 from prefect_video import __version__
 from prefect_video._crash_trace import enable_crash_trace
 from prefect_video.errors import LedgerError
-from prefect_video.ledger import Entry, ReceivedEvent, State
-from prefect_video.pipeline.collect import finish
+from prefect_video.ledger import Job, ReceivedEvent, State
+from prefect_video.pipeline.collect import collect_job
 from prefect_video.service.jobs.routes import job_routes
-from prefect_video.service.jobs.service import Jobs
+from prefect_video.service.jobs.service import JobService
 from prefect_video.service.metrics import CONTENT_TYPE, Metrics
 from prefect_video.service.prefect_events import Announce, open_announcer, outcome_of
-from prefect_video.service.sessions import Accounts, open_accounts
+from prefect_video.service.sessions import Sessions, open_sessions
 from prefect_video.service.settings import ServiceSettings
 from prefect_video.service.webhooks.handler import handle
 from prefect_video.service.webhooks.inbox import Inbox
-from prefect_video.service.webhooks.routes import Receiver, webhook_routes
+from prefect_video.service.webhooks.routes import WebhookReceiver, webhook_routes
 from prefect_video.service.webhooks.workers import Workers
-from prefect_video.session.session import Studio
+from prefect_video.session.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +49,9 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
         enable_crash_trace()
-        async with open_accounts(chosen) as accounts:
+        async with open_sessions(chosen) as accounts:
             teller = announce or (await open_announcer() if chosen.announce else None)
-            work = _Work(accounts, chosen, metrics, teller)
+            work = ServiceRuntime(accounts, chosen, metrics, teller)
             app.router.routes.extend(webhook_routes(work.receiver))
             if chosen.api_token is not None:
                 limit = chosen.body_limit_bytes
@@ -69,7 +69,7 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
     async def healthz() -> JSONResponse:
         """Whether the ledger can be used."""
         try:
-            await app.state.accounts.studios[0].ledger.check()
+            await app.state.accounts.sessions[0].ledger.check()
         except LedgerError as error:
             logger.error("not healthy: %s", error)
             return JSONResponse({"status": "the ledger cannot be used"}, 503)
@@ -84,26 +84,26 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
 
 
 @dataclass
-class _Work:
-    accounts: Accounts
+class ServiceRuntime:
+    sessions: Sessions
     settings: ServiceSettings
     metrics: Metrics
     announce: Announce | None
 
     def __post_init__(self) -> None:
-        ledger = self.accounts.studios[0].ledger
+        ledger = self.sessions.sessions[0].ledger
         self.inbox = Inbox(ledger)
-        self.jobs = Jobs(self.accounts, collect=self.settings.collect)
+        self.jobs = JobService(self.sessions, collect=self.settings.collect)
         self.workers = Workers(
             self._handle,
             ledger=ledger,
-            accounts=self.accounts.ids,
+            accounts=self.sessions.ids,
             settings=self.settings,
             metrics=self.metrics,
-            stranger_seconds=_STRANGER * max(studio.settings.settle_seconds for studio in self.accounts.studios),
+            stranger_seconds=_STRANGER * max(session.settings.settle_seconds for session in self.sessions.sessions),
         )
-        self.receiver = Receiver(
-            self.accounts, self.inbox, self.workers, self.metrics, body_limit_bytes=self.settings.body_limit_bytes
+        self.receiver = WebhookReceiver(
+            self.sessions, self.inbox, self.workers, self.metrics, body_limit_bytes=self.settings.body_limit_bytes
         )
         self._finishing: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
@@ -125,22 +125,22 @@ class _Work:
         await self.workers.aclose()
 
     async def _handle(self, event: ReceivedEvent) -> None:
-        studio = self.accounts.by_id(event.account)
-        assert studio is not None
-        entry = await handle(studio, event, self.announce, turn=self._turn)
-        self.metrics.handled.labels(outcome_of(entry)).inc()
-        if self.settings.collect and entry.state is State.COMPLETED:
-            task = asyncio.create_task(_finish(studio, entry), name=f"store {entry.id}")
+        session = self.sessions.by_id(event.account)
+        assert session is not None
+        job = await handle(session, event, self.announce, turn=self._turn)
+        self.metrics.handled.labels(outcome_of(job)).inc()
+        if self.settings.collect and job.state is State.COMPLETED:
+            task = asyncio.create_task(_finish(session, job), name=f"store {job.id}")
             self._finishing.add(task)
             task.add_done_callback(self._finishing.discard)
         else:
-            studio.fresh_generations.discard(entry.generation_id)
+            session.fresh_generations.discard(job.generation_id)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         """To use the ledger for one event: one does at a time, and gives way to deliveries."""
         async with self._one_at_a_time:
-            await self.inbox.quiet()
+            await self.inbox.wait_until_idle()
             yield
 
     async def _resume(self) -> None:
@@ -152,9 +152,9 @@ class _Work:
             await asyncio.sleep(self.settings.sweep_seconds)
 
 
-async def _finish(studio: Studio, entry: Entry) -> None:
+async def _finish(session: Session, job: Job) -> None:
     """Stores a video that nobody alive is waiting for; not in a worker, which the next event needs."""
     try:
-        await finish(studio, entry, wait=False)
+        await collect_job(session, job, wait=False)
     finally:
-        studio.fresh_generations.discard(entry.generation_id)
+        session.fresh_generations.discard(job.generation_id)

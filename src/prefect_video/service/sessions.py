@@ -1,4 +1,4 @@
-"""The accounts that the service serves: their studios, by every name that a webhook's address may use."""
+"""The accounts that the service serves: their sessions, by every name that a webhook's address may use."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from dataclasses import dataclass
 from prefect_video.errors import InvalidInput, ProviderUnavailable
 from prefect_video.generations import WebhookEvent
 from prefect_video.service.settings import ServiceSettings
-from prefect_video.session.refs import StudioRef, open_session
-from prefect_video.session.session import Studio
+from prefect_video.session.refs import SessionRef, open_session
+from prefect_video.session.session import Session
 
 
 @dataclass(frozen=True)
-class Accounts:
-    """Open studios, one for each account."""
+class Sessions:
+    """Open sessions, one for each account."""
 
-    studios: tuple[Studio, ...]
+    sessions: tuple[Session, ...]
 
     @property
     def ids(self) -> frozenset[str]:
         """The accounts' ids."""
-        return frozenset(studio.provider.account.id for studio in self.studios)
+        return frozenset(session.provider.account.id for session in self.sessions)
 
-    def by_id(self, account: str) -> Studio | None:
-        """The studio of an account."""
-        return next((studio for studio in self.studios if studio.provider.account.id == account), None)
+    def by_id(self, account: str) -> Session | None:
+        """The session of an account."""
+        return next((session for session in self.sessions if session.provider.account.id == account), None)
 
-    def named(self, name: str) -> tuple[Studio, ...]:
-        """The studios that a provider's name, an account's id or a block's name stands for."""
+    def by_name(self, name: str) -> tuple[Session, ...]:
+        """The sessions that a provider's name, an account's id or a block's name stands for."""
         return tuple(
-            studio
-            for studio in self.studios
-            if name in (studio.provider.name, studio.provider.account.id, studio.credentials)
+            session
+            for session in self.sessions
+            if name in (session.provider.name, session.provider.account.id, session.credentials)
         )
 
 
-async def verified(
-    studios: Sequence[Studio], headers: Mapping[str, str], body: bytes
-) -> list[tuple[Studio, WebhookEvent]]:
+async def sessions_that_signed(
+    sessions: Sequence[Session], headers: Mapping[str, str], body: bytes
+) -> list[tuple[Session, WebhookEvent]]:
     """Whose secret signed a delivery, and what it says; nobody's, or when it is too old: none.
 
     Several accounts of one provider may share a secret, or the keys that the provider publishes.
@@ -48,16 +48,16 @@ async def verified(
     Raises:
         ProviderUnavailable: The keys that it is checked with cannot be fetched now.
     """
-    genuine: list[tuple[Studio, WebhookEvent]] = []
+    genuine: list[tuple[Session, WebhookEvent]] = []
     unsure: ProviderUnavailable | None = None
-    for studio in studios:
-        provider = studio.provider
+    for session in sessions:
+        provider = session.provider
         try:
             if provider.capabilities.fetches_webhook_keys:
                 told = await asyncio.to_thread(provider.parse_webhook, headers, body)
             else:
                 told = provider.parse_webhook(headers, body)
-            genuine.append((studio, told))
+            genuine.append((session, told))
         except InvalidInput:
             continue
         except ProviderUnavailable as error:
@@ -68,7 +68,7 @@ async def verified(
 
 
 @asynccontextmanager
-async def open_accounts(settings: ServiceSettings) -> AsyncIterator[Accounts]:
+async def open_sessions(settings: ServiceSettings) -> AsyncIterator[Sessions]:
     """The accounts of the settings, for as long as the context lasts.
 
     Raises:
@@ -76,14 +76,14 @@ async def open_accounts(settings: ServiceSettings) -> AsyncIterator[Accounts]:
         LedgerError: The ledger cannot be used.
     """
     async with AsyncExitStack() as stack:
-        studios: list[Studio] = []
+        sessions: list[Session] = []
         for name in settings.accounts or (None,):
-            ref = StudioRef.of(name, settings.store, settings.ledger)
-            if ref.names_blocks:
+            ref = SessionRef.from_names(name, settings.store, settings.ledger)
+            if ref.uses_blocks:
                 # Prefect takes seconds to import and is not needed without blocks.
-                from prefect_video.tasks.sessions import open_studio
+                from prefect_video.tasks.sessions import use_session
 
-                studios.append(await stack.enter_async_context(open_studio(ref)))
+                sessions.append(await stack.enter_async_context(use_session(ref)))
             else:
-                studios.append(await stack.enter_async_context(await open_session(ref)))
-        yield Accounts(tuple(studios))
+                sessions.append(await stack.enter_async_context(await open_session(ref)))
+        yield Sessions(tuple(sessions))

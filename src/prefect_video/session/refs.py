@@ -1,6 +1,6 @@
-"""Studios by reference: what a run needs, named by words that may be stored and logged.
+"""Sessions by reference: what a run needs, named by words that may be stored and logged.
 
-A `StudioRef` holds names, never secrets: `sora`, `emulator`, a store's URL, a ledger's file. Names of the kind
+A `SessionRef` holds names, never secrets: `sora`, `emulator`, a store's URL, a ledger's file. Names of the kind
 `block-type/block-name` stand for saved blocks, which are loaded in `prefect_video.tasks.sessions`; all others are
 opened here, without an orchestrator.
 """
@@ -21,11 +21,11 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict
 
 from prefect_video.errors import InvalidInput, ProviderError
-from prefect_video.ledger import Budget, Entry, Ledger, Standing
+from prefect_video.ledger import AccountStatus, Budget, Job, Ledger
 from prefect_video.providers.base import Provider
 from prefect_video.providers.registry import default_provider, open_provider
-from prefect_video.session.session import Observer, SessionEvent, Studio
-from prefect_video.session.settings import StudioSettings
+from prefect_video.session.session import Observer, Session, SessionEvent
+from prefect_video.session.settings import Settings
 from prefect_video.shots import AUTO, Project
 from prefect_video.storage import Store, open_store
 
@@ -39,8 +39,8 @@ STORE_BLOCK: Final = "video-store"
 LEDGER_BLOCK: Final = "video-ledger"
 
 
-class StudioRef(BaseModel):
-    """Names of what makes up a studio; what is None is taken from the environment.
+class SessionRef(BaseModel):
+    """Names of what makes up a session; what is None is taken from the environment.
 
     Attributes:
         provider: A provider's name or `block-type/block-name`; else `sora` when SORA_API_KEY is set, else `emulator`.
@@ -60,13 +60,13 @@ class StudioRef(BaseModel):
     on_open: Literal["wait", "fail"] | None = None
 
     @classmethod
-    def of(
+    def from_names(
         cls,
         provider: str | None = None,
         store: str | None = None,
         ledger: str | None = None,
         max_in_flight: int | None = None,
-    ) -> StudioRef:
+    ) -> SessionRef:
         """A reference with the environment's defaults filled in and folders made absolute.
 
         Raises:
@@ -87,14 +87,14 @@ class StudioRef(BaseModel):
         )
 
     @classmethod
-    def all_of(
+    def for_project(
         cls,
         project: Project,
         provider: str | None = None,
         store: str | None = None,
         ledger: str | None = None,
         max_in_flight: int | None = None,
-    ) -> list[StudioRef]:
+    ) -> list[SessionRef]:
         """The references that a project needs: what makes its shots first, then what its fallbacks name.
 
         Args:
@@ -112,31 +112,31 @@ class StudioRef(BaseModel):
             raise InvalidInput("provider 'auto' chooses among the project's `accounts`: it names none")
         makers = project.accounts if asked == AUTO else (asked,)
         named = [*makers, *(fallback.provider for fallback in project.fallbacks if fallback.provider)]
-        refs = [cls.of(name, store, ledger, max_in_flight) for name in named]
+        refs = [cls.from_names(name, store, ledger, max_in_flight) for name in named]
         has_alternatives = len(makers) > 1 or bool(project.fallbacks)
         on_open: Literal["fail"] | None = "fail" if has_alternatives else None
         return list(dict.fromkeys(ref.model_copy(update={"on_open": on_open}) for ref in refs))
 
     @property
-    def names_blocks(self) -> bool:
+    def uses_blocks(self) -> bool:
         """True where any of the names stands for a block that is saved in Prefect."""
         return "/" in self.provider or self.store.startswith(f"{STORE_BLOCK}/") or names_ledger_block(self.ledger)
 
 
-OpenStudio = Callable[[Entry], AbstractAsyncContextManager[Studio]]
-"""Opens the studio that a row was made with: its credentials, its store."""
+SessionOpener = Callable[[Job], AbstractAsyncContextManager[Session]]
+"""Opens the session that a row was made with: its credentials, its store."""
 
 
-def ref_of(entry: Entry, ledger: str | None) -> StudioRef:
-    """The studio that a row was made with."""
-    return StudioRef(provider=entry.credentials, store=entry.store, ledger=ledger)
+def ref_for_job(job: Job, ledger: str | None) -> SessionRef:
+    """The session that a row was made with."""
+    return SessionRef(provider=job.credentials, store=job.store, ledger=ledger)
 
 
-def by_studio(entries: Iterable[Entry]) -> list[list[Entry]]:
-    """Rows by the studio that they were made with: one `OpenStudio` opens for the whole of a group."""
-    groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-    for entry in entries:
-        groups[entry.credentials, entry.store].append(entry)
+def group_by_session(jobs: Iterable[Job]) -> list[list[Job]]:
+    """Rows by the session that they were made with: one `SessionOpener` opens for the whole of a group."""
+    groups: dict[tuple[str, str], list[Job]] = defaultdict(list)
+    for job in jobs:
+        groups[job.credentials, job.store].append(job)
     return list(groups.values())
 
 
@@ -195,16 +195,16 @@ class NameResolver:
 
 def _refuse_block(name: str | None, is_block: bool) -> None:
     if is_block:
-        raise InvalidInput(f"{name!r} is a saved block: those are opened with prefect_video.tasks.open_studio")
+        raise InvalidInput(f"{name!r} is a saved block: those are opened with prefect_video.tasks.open_session")
 
 
 async def open_session(
-    ref: StudioRef,
+    ref: SessionRef,
     *,
     resolver: NameResolver | None = None,
     observer: Observer | None = None,
-    on_breaker_change: Callable[[Standing], None] | None = None,
-) -> Studio:
+    on_breaker_change: Callable[[AccountStatus], None] | None = None,
+) -> Session:
     """Open the session of a reference; close it, or use it as an async context manager.
 
     Args:
@@ -224,13 +224,13 @@ async def open_session(
         source = await resolver.ledger(ref.ledger)
         own = {"max_in_flight": ref.max_in_flight, "on_open": ref.on_open}
         given = {name: value for name, value in own.items() if value is not None}
-        settings = StudioSettings.from_environment(**{**from_credentials, **source.overrides, **given})
+        settings = Settings.from_environment(**{**from_credentials, **source.overrides, **given})
         store = await resolver.store(ref.store)
         opened.push_async_callback(store.aclose)
-        await prepared(provider)
+        await load_capabilities(provider)
         ledger = await Ledger.open(source.url, lease_seconds=settings.lease_seconds, block=source.block)
         opened.pop_all()
-    return Studio(
+    return Session(
         provider=provider,
         ledger=ledger,
         store=store,
@@ -238,7 +238,7 @@ async def open_session(
         credentials=ref.provider,
         budgets=source.budgets,
         settings=settings,
-        observer=observer or tell_observers,
+        observer=observer or notify_observers,
         on_breaker_change=on_breaker_change,
     )
 
@@ -251,22 +251,22 @@ async def open_ledger(name: str | None, *, resolver: NameResolver | None = None)
         LedgerError: The ledger cannot be used.
     """
     source = await (resolver or NameResolver()).ledger(name)
-    lease_seconds = StudioSettings.from_environment().lease_seconds
+    lease_seconds = Settings.from_environment().lease_seconds
     return await Ledger.open(source.url, lease_seconds=lease_seconds, block=source.block)
 
 
-async def prepared(provider: Provider) -> Provider:
+async def load_capabilities(provider: Provider) -> Provider:
     """A provider that has read what it tells about itself; one that does not answer is used with what is known."""
     try:
-        await provider.prepare()
+        await provider.load_capabilities()
     except ProviderError as error:
         logger.warning("%s: its models and prices could not be read: %s", provider.name, error)
     return provider
 
 
 @contextmanager
-def observing(observer: Observer) -> Iterator[None]:
-    """Tells an observer of every step of every studio of this process, for as long as the context lasts."""
+def observe(observer: Observer) -> Iterator[None]:
+    """Tells an observer of every step of every session of this process, for as long as the context lasts."""
     _observers.append(observer)
     try:
         yield
@@ -274,10 +274,10 @@ def observing(observer: Observer) -> Iterator[None]:
         _observers.remove(observer)
 
 
-def tell_observers(event: SessionEvent, entry: Entry) -> None:
-    """Tells everyone who is observing; studios that are opened by reference call it."""
+def notify_observers(event: SessionEvent, job: Job) -> None:
+    """Tells everyone who is observing; sessions that are opened by reference call it."""
     for observer in _observers:
-        observer(event, entry)
+        observer(event, job)
 
 
 _observers: list[Observer] = []

@@ -1,4 +1,4 @@
-"""The studio: everything that making videos needs, opened once and shared by all shots of a process."""
+"""The session: everything that making videos needs, opened once and shared by all shots of a process."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from prefect_video._shield import to_its_end
+from prefect_video._shield import shielded
 from prefect_video.downloads.transfer import open_download_client
 from prefect_video.downloads.url_safety import LinkPolicy
-from prefect_video.ledger import Budget, Entry, Ledger, Standing
-from prefect_video.limits.circuit_breaker import Breaker, GuardedProvider
-from prefect_video.limits.priority_semaphore import Turns
+from prefect_video.ledger import AccountStatus, Budget, Job, Ledger
+from prefect_video.limits.circuit_breaker import CircuitBreaker, CircuitBreakerProvider
+from prefect_video.limits.priority_semaphore import PrioritySemaphore
 from prefect_video.limits.prompt_screen import PromptScreen
-from prefect_video.limits.rate_limiter import Pace
-from prefect_video.polling.job_watcher import RowWatch
-from prefect_video.polling.latency import LearnedTimes
-from prefect_video.polling.poller import Watcher
+from prefect_video.limits.rate_limiter import RateLimiter
+from prefect_video.polling.job_watcher import JobWatcher
+from prefect_video.polling.latency import LatencyCache
+from prefect_video.polling.poller import Poller
 from prefect_video.providers.access import AccessCheck
 from prefect_video.providers.base import Provider
 from prefect_video.session.fresh_generations import FreshGenerations
-from prefect_video.session.settings import StudioSettings
+from prefect_video.session.settings import Settings
 from prefect_video.storage import Store
 
 logger = logging.getLogger(__name__)
@@ -58,11 +58,11 @@ class SessionEvent(StrEnum):
     ANOMALY = "anomaly"
 
 
-Observer = Callable[[SessionEvent, Entry], None]
+Observer = Callable[[SessionEvent, Job], None]
 
 
 @dataclass
-class Studio:
+class Session:
     """A provider, a ledger and a store that belong together, and what is shared while they are in use.
 
     Attributes:
@@ -73,7 +73,7 @@ class Studio:
         credentials: How the credentials are found again: `env`, `emulator` or a block's name; never a key.
         budgets: Limits that hold for every claim, besides a project's own.
         screen: Refuses prompts before anything is spent, as the settings say.
-        settings: See `StudioSettings`.
+        settings: See `Settings`.
         observer: Called with each step of each row.
         on_breaker_change: Called when this process has opened or closed the account's circuit breaker.
         access: The session's free read that shows whether endpoint and key are right.
@@ -81,13 +81,13 @@ class Studio:
         foreign_sidecars: URIs of the store's sidecars that other ledgers have written, and are not read again.
         volume_alert_at: When the alert of an unusual volume was raised last.
         account_slots: Generations of the account that may be unfinished at once; None for no limit that is known.
-        slots: Turns of this process's shots at the provider.
-        slot_queue: Turns to ask the ledger for a slot of the account.
-        slot_freed: Set when a shot of this process has left the provider.
+        slots: PrioritySemaphore of this process's shots at the provider.
+        submit_turn: PrioritySemaphore to ask the ledger for a slot of the account.
+        slot_released: Set when a shot of this process has left the provider.
         breaker: The account's circuit breaker.
-        download_slots: Turns of this process's downloads.
+        download_slots: PrioritySemaphore of this process's downloads.
         pace: Spaces submits.
-        watcher: Waits for the ends of generations, for all shots of the process.
+        poller: Waits for the ends of generations, for all shots of the process.
         times: How long generations have taken.
         rows: Waits for rows that other processes move.
         download_client: Fetches videos.
@@ -100,24 +100,24 @@ class Studio:
     store_name: str
     credentials: str = "env"
     budgets: tuple[Budget, ...] = ()
-    settings: StudioSettings = field(default_factory=StudioSettings.from_environment)
+    settings: Settings = field(default_factory=Settings.from_environment)
     observer: Observer | None = None
-    on_breaker_change: Callable[[Standing], None] | None = None
+    on_breaker_change: Callable[[AccountStatus], None] | None = None
     access: AccessCheck = field(init=False)
     fresh_generations: FreshGenerations = field(init=False)
     foreign_sidecars: set[str] = field(default_factory=set, init=False)
     volume_alert_at: datetime | None = field(default=None, init=False)
     screen: PromptScreen = field(init=False)
     account_slots: int | None = field(init=False)
-    slots: Turns = field(init=False)
-    slot_queue: Turns = field(init=False)
-    slot_freed: asyncio.Event = field(init=False)
-    breaker: Breaker = field(init=False)
+    in_flight_slots: PrioritySemaphore = field(init=False)
+    submit_turn: PrioritySemaphore = field(init=False)
+    slot_released: asyncio.Event = field(init=False)
+    breaker: CircuitBreaker = field(init=False)
     download_slots: asyncio.Semaphore = field(init=False)
-    pace: Pace = field(init=False)
-    watcher: Watcher = field(init=False)
-    times: LearnedTimes = field(init=False)
-    rows: RowWatch = field(init=False)
+    rate_limiter: RateLimiter = field(init=False)
+    poller: Poller = field(init=False)
+    latency: LatencyCache = field(init=False)
+    job_watcher: JobWatcher = field(init=False)
     download_client: httpx.AsyncClient = field(init=False)
     link_policy: LinkPolicy = field(init=False)
 
@@ -128,10 +128,10 @@ class Studio:
         planned = provider.capabilities.concurrency
         self.account_slots = min(filter(None, (settings.account_slots, planned)), default=None)
         limit = settings.max_in_flight or self.account_slots or DEFAULT_IN_FLIGHT
-        self.slots = Turns(min(limit, self.account_slots or limit))
-        self.slot_queue = Turns(1)
-        self.slot_freed = asyncio.Event()
-        self.breaker = Breaker(
+        self.in_flight_slots = PrioritySemaphore(min(limit, self.account_slots or limit))
+        self.submit_turn = PrioritySemaphore(1)
+        self.slot_released = asyncio.Event()
+        self.breaker = CircuitBreaker(
             self.ledger,
             provider.name,
             provider.account.id,
@@ -139,46 +139,46 @@ class Studio:
             open_seconds=settings.breaker_seconds,
             on_change=self.on_breaker_change,
         )
-        self.provider = GuardedProvider(provider, self.breaker)
+        self.provider = CircuitBreakerProvider(provider, self.breaker)
         self.access = AccessCheck(self.provider, self.credentials)
         self.download_slots = asyncio.Semaphore(settings.downloads_at_once)
-        self.pace = Pace(settings.submissions_per_minute)
-        self.watcher = Watcher(self.provider, pause=self.breaker.pause_seconds)
-        self.times = LearnedTimes(self.ledger, provider.name)
-        self.rows = RowWatch(self.ledger)
+        self.rate_limiter = RateLimiter(settings.submissions_per_minute)
+        self.poller = Poller(self.provider, pause=self.breaker.open_for_seconds)
+        self.latency = LatencyCache(self.ledger, provider.name)
+        self.job_watcher = JobWatcher(self.ledger)
         self.fresh_generations = FreshGenerations(self.ledger)
         self.download_client = open_download_client()
         self.link_policy = LinkPolicy(trusted_host=urlsplit(provider.account.base_url).hostname)
 
-    def webhook_url(self, entry: Entry) -> str | None:
+    def webhook_url(self, job: Job) -> str | None:
         """Return the address for the provider's webhooks about a row; None where the provider takes no address."""
         address = self.settings.webhook_url
-        if address is None or not self.provider.capabilities.takes_webhook_url:
+        if address is None or not self.provider.capabilities.supports_webhook_url:
             return None
         if "/webhook" in urlsplit(address).path:
-            return address.replace("{job_id}", entry.id)
+            return address.replace("{job_id}", job.id)
         return f"{address.rstrip('/')}/webhooks/{self.provider.name}"
 
-    def tell(self, event: SessionEvent, entry: Entry, detail: str = "") -> None:
+    def notify(self, event: SessionEvent, job: Job, detail: str = "") -> None:
         """Logs a step of a row and tells the observer."""
-        cost = entry.cost_usd
+        cost = job.cost_usd
         logger.info(
             "%s/%s take %d: %s%s (row %s, generation %s, $%s)",
-            entry.project,
-            entry.shot.id,
-            entry.take,
+            job.project,
+            job.shot.id,
+            job.take,
             event,
             f": {detail}" if detail else "",
-            entry.id,
-            entry.generation_id or "-",
+            job.id,
+            job.generation_id or "-",
             cost if cost is not None else "?",
         )
         if self.observer:
-            self.observer(event, entry)
+            self.observer(event, job)
 
     async def aclose(self) -> None:
         """Ends watches and closes all connections, even while being cancelled; remote generations go on."""
-        await to_its_end(self._close())
+        await shielded(self._close())
 
     async def __aenter__(self) -> Self:
         return self
@@ -195,5 +195,5 @@ class Studio:
             closing.push_async_callback(self.store.aclose)
             closing.push_async_callback(self.provider.aclose)
             closing.push_async_callback(self.download_client.aclose)
-            closing.push_async_callback(self.rows.aclose)
-            closing.push_async_callback(self.watcher.aclose)
+            closing.push_async_callback(self.job_watcher.aclose)
+            closing.push_async_callback(self.poller.aclose)

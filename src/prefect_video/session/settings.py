@@ -90,10 +90,13 @@ class SessionOverrides(BaseModel):
         description="Cancel the generation, leave it running for `collect`, or hold it for a human.",
     )
     breaker_failures: int | None = Field(
-        default=None, ge=1, title="Breaker failures", description="Failures in a row that hold submits back; else 5."
+        default=None,
+        ge=1,
+        title="CircuitBreaker failures",
+        description="Failures in a row that hold submits back; else 5.",
     )
     breaker_seconds: float | None = Field(
-        default=None, gt=0, title="Breaker seconds", description="Until one submit may try again; else 300."
+        default=None, gt=0, title="CircuitBreaker seconds", description="Until one submit may try again; else 300."
     )
     on_open: Literal["wait", "fail"] | None = Field(
         default=None, title="While the breaker is open", description="Submits wait, or fail at once."
@@ -104,7 +107,7 @@ class SessionOverrides(BaseModel):
         return {name: getattr(self, name) for name in SessionOverrides.model_fields}
 
 
-class StudioSettings(SessionOverrides, EnvironmentSettings):
+class Settings(SessionOverrides, EnvironmentSettings):
     """The settings of a session; each field can be set as `PREFECT_VIDEO_<FIELD>` in the environment.
 
     The fields that credentials may decide are described in `SessionOverrides`; here those have their defaults.

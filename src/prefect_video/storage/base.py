@@ -125,7 +125,7 @@ class Store(Protocol):
     async def check(self) -> None:
         """Makes sure that the store can be written, by writing and removing a tiny file."""
 
-    async def sweep(self) -> int:
+    async def remove_stale_uploads(self) -> int:
         """Removes what dead processes left unfinished more than a day ago; says how many."""
 
     async def aclose(self) -> None:
@@ -141,11 +141,11 @@ def checked_path(relative: PurePosixPath) -> PurePosixPath:
     if relative.is_absolute() or not relative.parts:
         raise InvalidInput(f"path {str(relative)!r}: must be relative and not empty")
     for part in relative.parts:
-        plain_name(part)
+        validate_name(part)
     return relative
 
 
-def plain_name(name: str) -> str:
+def validate_name(name: str) -> str:
     """Lets only names pass that mean themselves in every store: no separators, not hidden, no double dots.
 
     Raises:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from prefect_video._shield import run_in_thread, to_its_end
+from prefect_video._shield import run_in_thread, shielded
 from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.storage.base import STALE_SECONDS, StoredFile, checked_path
 from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marker
@@ -50,28 +50,28 @@ class LocalStore:
     async def publish(self, spool: Path, relative: PurePosixPath, *, content_type: str) -> str:
         """See `Store.publish`; a folder keeps no content type."""
         uri = self.uri(relative)
-        target = self._place(uri)
+        target = self._path_in_store(uri)
         hidden = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}{_UNFINISHED}")
         stopped = threading.Event()
         try:
-            await _whole(self._guarded(target, lambda: _copy_durably(spool, hidden, stopped)), stopped)
-            self._guarded(target, lambda: os.replace(hidden, target))()
+            await _run_stoppable(self._translate_errors(target, lambda: _copy_durably(spool, hidden, stopped)), stopped)
+            self._translate_errors(target, lambda: os.replace(hidden, target))()
         except BaseException:
             # Where it cannot even be removed, what went wrong before says more; `sweep` comes by later.
             with contextlib.suppress(OSError):
                 hidden.unlink()
             raise
-        await asyncio.to_thread(self._guarded(target, lambda: _sync_folders(target.parent, self.root)))
+        await asyncio.to_thread(self._translate_errors(target, lambda: _sync_folders(target.parent, self.root)))
         return uri
 
     async def fetch(self, uri: str, destination: Path) -> None:
         """See `Store.fetch`."""
-        source = self._place(uri)
-        await run_in_thread(self._guarded(source, lambda: shutil.copyfile(source, destination)))
+        source = self._path_in_store(uri)
+        await run_in_thread(self._translate_errors(source, lambda: shutil.copyfile(source, destination)))
 
     async def read_bytes(self, uri: str) -> bytes:
         """See `Store.read_bytes`."""
-        path = self._place(uri)
+        path = self._path_in_store(uri)
         try:
             return await asyncio.to_thread(path.read_bytes)
         except FileNotFoundError:
@@ -81,13 +81,13 @@ class LocalStore:
 
     async def size(self, uri: str) -> int | None:
         """See `Store.size`."""
-        path = self._place(uri)
-        return await asyncio.to_thread(self._guarded(path, lambda: _size(path)))
+        path = self._path_in_store(uri)
+        return await asyncio.to_thread(self._translate_errors(path, lambda: _size(path)))
 
     async def read_identity(self) -> str | None:
         """See `Store.read_identity`."""
         marker = self.root / STORE_MARKER
-        content = await asyncio.to_thread(self._guarded(marker, lambda: _content(marker)))
+        content = await asyncio.to_thread(self._translate_errors(marker, lambda: _content(marker)))
         return None if content is None else parse_marker(content, self.url)
 
     async def create_identity(self, store_id: str) -> str:
@@ -95,15 +95,15 @@ class LocalStore:
         if (known := await self.read_identity()) is not None:
             return known
         marker = self.root / STORE_MARKER
-        await run_in_thread(self._guarded(self.root, lambda: _create_once(marker, write_marker(store_id))))
+        await run_in_thread(self._translate_errors(self.root, lambda: _create_once(marker, write_marker(store_id))))
         if (stands := await self.read_identity()) is None:
             raise StoreError(f"store {self.url}: the marker that was just written is gone: look at the folder")
         return stands
 
     async def sizes(self, uris: Collection[str]) -> dict[str, int]:
         """See `Store.sizes`; one thread looks up all."""
-        places = {uri: self._place(uri) for uri in uris}
-        return await asyncio.to_thread(self._guarded(self.root, lambda: self._sizes(places)))
+        places = {uri: self._path_in_store(uri) for uri in uris}
+        return await asyncio.to_thread(self._translate_errors(self.root, lambda: self._sizes(places)))
 
     async def exists_many(self, uris: Collection[str]) -> set[str]:
         """See `Store.exists_many`."""
@@ -121,19 +121,21 @@ class LocalStore:
 
     async def read_chunks(self, uri: str) -> AsyncIterator[bytes]:
         """See `Store.read_chunks`."""
-        path = self._place(uri)
-        with await run_in_thread(self._guarded(path, lambda: path.open("rb"))) as file:
-            while chunk := await run_in_thread(self._guarded(path, lambda: file.read(_CHUNK_BYTES))):
+        path = self._path_in_store(uri)
+        with await run_in_thread(self._translate_errors(path, lambda: path.open("rb"))) as file:
+            while chunk := await run_in_thread(self._translate_errors(path, lambda: file.read(_CHUNK_BYTES))):
                 yield chunk
 
     async def folders(self) -> list[str]:
         """See `Store.folders`."""
-        return await asyncio.to_thread(self._guarded(self.root, lambda: _folders(self.root)))
+        return await asyncio.to_thread(self._translate_errors(self.root, lambda: _folders(self.root)))
 
     async def files(self, folder: str) -> AsyncIterator[StoredFile]:
         """See `Store.files`; read in batches, each in a thread."""
         found = _files(self.root, folder)
-        while batch := await run_in_thread(self._guarded(self.root, lambda: list(islice(found, _BATCH_FILES)))):
+        while batch := await run_in_thread(
+            self._translate_errors(self.root, lambda: list(islice(found, _BATCH_FILES)))
+        ):
             for file in batch:
                 yield file
 
@@ -141,12 +143,12 @@ class LocalStore:
         """See `Store.copy`."""
         if uri == self.uri(relative):
             return uri
-        return await self.publish(self._place(uri), relative, content_type="")
+        return await self.publish(self._path_in_store(uri), relative, content_type="")
 
     async def delete(self, uri: str) -> None:
         """See `Store.delete`."""
-        path = self._place(uri)
-        await asyncio.to_thread(self._guarded(path, lambda: path.unlink(missing_ok=True)))
+        path = self._path_in_store(uri)
+        await asyncio.to_thread(self._translate_errors(path, lambda: path.unlink(missing_ok=True)))
 
     def uri(self, relative: PurePosixPath) -> str:
         """See `Store.uri`."""
@@ -175,21 +177,21 @@ class LocalStore:
             probe.write_bytes(b"ok")
             probe.unlink()
 
-        await asyncio.to_thread(self._guarded(self.root, write_and_remove))
+        await asyncio.to_thread(self._translate_errors(self.root, write_and_remove))
 
-    async def sweep(self) -> int:
+    async def remove_stale_uploads(self) -> int:
         """See `Store.sweep`."""
-        return await asyncio.to_thread(self._guarded(self.root, lambda: _remove_stale(self.root)))
+        return await asyncio.to_thread(self._translate_errors(self.root, lambda: _remove_stale(self.root)))
 
     async def aclose(self) -> None:
         """Nothing is held open."""
 
-    def _place(self, uri: str) -> Path:
+    def _path_in_store(self, uri: str) -> Path:
         if not self.owns(uri):
             raise InvalidInput(f"{uri}: lies outside the store {self.url}")
         return _path_of(uri)
 
-    def _guarded(self, path: Path, action: Callable[[], _T]) -> Callable[[], _T]:
+    def _translate_errors(self, path: Path, action: Callable[[], _T]) -> Callable[[], _T]:
         def run() -> _T:
             try:
                 return action()
@@ -203,14 +205,14 @@ class _Stopped(Exception):
     """The copy was called off."""
 
 
-async def _whole(action: Callable[[], object], stopped: threading.Event) -> None:
+async def _run_stoppable(action: Callable[[], object], stopped: threading.Event) -> None:
     """Runs an action in a thread; when cancelled, stops the thread and waits for its end before going on."""
     running = asyncio.ensure_future(asyncio.to_thread(action))
     try:
         await asyncio.shield(running)
     except asyncio.CancelledError:
         stopped.set()
-        await to_its_end(asyncio.gather(running, return_exceptions=True))
+        await shielded(asyncio.gather(running, return_exceptions=True))
         raise
 
 

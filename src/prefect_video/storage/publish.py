@@ -21,10 +21,10 @@ from prefect_video._shield import run_in_thread
 from prefect_video.assets import Asset
 from prefect_video.downloads.media import Media, thumbnail
 from prefect_video.downloads.transfer import Downloaded
-from prefect_video.errors import NotPlayable, StoreError
+from prefect_video.errors import InvalidVideo, StoreError
 from prefect_video.generations import Cost
 from prefect_video.shots import Shot
-from prefect_video.storage.base import Store, plain_name
+from prefect_video.storage.base import Store, validate_name
 from prefect_video.storage.registry import copy_between, exists_anywhere
 
 _NAME: Final = re.compile(r"\.(?P<digest>[0-9a-f]{10})\.(?P<job>[^.]{1,6})\.json$")
@@ -166,7 +166,7 @@ class AssetDraft(BaseModel):
         provider: The provider that made it.
         generation_id: The provider's id of the generation.
         cost_usd: What it cost in USD, where known.
-        entry_id: Id of the ledger's row; its last six characters keep two generations of one shot apart.
+        job_id: Id of the ledger's row; its last six characters keep two generations of one shot apart.
         ledger: The row, for the sidecar.
     """
 
@@ -181,21 +181,21 @@ class AssetDraft(BaseModel):
     provider: str
     generation_id: str
     cost_usd: Decimal | None = None
-    entry_id: str = Field(min_length=1)
+    job_id: str = Field(min_length=1)
     ledger: LedgerReference | None = None
 
     @property
     def path(self) -> PurePosixPath:
-        """Where the video goes: `{project}/{shot_id}[.take{n}].{fingerprint}.{entry}.mp4`.
+        """Where the video goes: `{project}/{shot_id}[.take{n}].{fingerprint}.{job}.mp4`.
 
         Raises:
             InvalidInput: A name is not fit to be part of a path.
         """
         take = f".take{self.take}" if self.take > 1 else ""
         digest = fingerprint_digest(self.fingerprint)
-        name = f"{self.shot_id}{take}.{digest}.{self.entry_id[-JOB_LENGTH:]}.mp4"
+        name = f"{self.shot_id}{take}.{digest}.{self.job_id[-JOB_LENGTH:]}.mp4"
         # Each part is checked by itself: joined first, a separator inside a name would pass as a folder.
-        return PurePosixPath(plain_name(self.project)) / plain_name(name)
+        return PurePosixPath(validate_name(self.project)) / validate_name(name)
 
 
 async def publish_video(store: Store, video: Downloaded, media: Media, *, draft: AssetDraft) -> Asset:
@@ -243,7 +243,7 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
         thumbnail_uri = await copy_between(store, asset.thumbnail_uri, thumbnail_path(relative))
     copied = asset.model_copy(
         update={
-            **draft.model_dump(exclude={"entry_id", "ledger"}),
+            **draft.model_dump(exclude={"job_id", "ledger"}),
             "uri": store.uri(relative),
             "thumbnail_uri": thumbnail_uri,
             "sidecar_uri": store.uri(sidecar_path(relative)),
@@ -288,7 +288,7 @@ async def _publish_thumbnail(store: Store, video: Path, folder: Path, relative: 
     still = folder / "thumbnail.jpg"
     try:
         await run_in_thread(thumbnail, video, still)
-    except NotPlayable as error:
+    except InvalidVideo as error:
         # The video has passed its checks; a picture that cannot be made is no reason to lose it.
         _log.warning("no thumbnail for %s: %s", relative, error)
         return None
@@ -315,5 +315,5 @@ def _asset(store: Store, draft: AssetDraft, video: Downloaded, media: Media, thu
         width=media.width,
         height=media.height,
         created_at=datetime.now(UTC),
-        **draft.model_dump(exclude={"entry_id", "ledger"}),
+        **draft.model_dump(exclude={"job_id", "ledger"}),
     )

@@ -157,7 +157,7 @@ class S3Store:
         async with self._client(f"list {self.url}") as client:
             pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=root, Delimiter="/")
             async for page in pages:
-                found += [entry["Prefix"].removeprefix(root).rstrip("/") for entry in page.get("CommonPrefixes", [])]
+                found += [job["Prefix"].removeprefix(root).rstrip("/") for job in page.get("CommonPrefixes", [])]
         return sorted(found)
 
     async def files(self, folder: str) -> AsyncIterator[StoredFile]:
@@ -167,9 +167,9 @@ class S3Store:
         async with self._client(f"list {self.url}") as client:
             pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, **only_here)
             async for page in pages:
-                for entry in page.get("Contents", []):
-                    if not entry["Key"].endswith((STORE_MARKER, "/")):
-                        yield StoredFile(f"s3://{self.bucket}/{entry['Key']}", int(entry["Size"]))
+                for job in page.get("Contents", []):
+                    if not job["Key"].endswith((STORE_MARKER, "/")):
+                        yield StoredFile(f"s3://{self.bucket}/{job['Key']}", int(job["Size"]))
 
     async def copy(self, uri: str, relative: PurePosixPath) -> str:
         """See `Store.copy`; within S3 nothing passes through here."""
@@ -213,7 +213,7 @@ class S3Store:
             await client.put_object(Bucket=self.bucket, Key=key, Body=b"ok", **self._session.options.on_write)
             await client.delete_object(Bucket=self.bucket, Key=key)
 
-    async def sweep(self) -> int:
+    async def remove_stale_uploads(self) -> int:
         """See `Store.sweep`; aborts uploads that nobody has completed."""
         prefix = f"{self.prefix}/" if self.prefix else ""
         async with self._client(f"sweep {self.url}") as client:
@@ -292,7 +292,7 @@ async def _list(client: Any, bucket: str, prefix: str) -> dict[str, int]:
     found: dict[str, int] = {}
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
     async for page in pages:
-        found.update((f"s3://{bucket}/{entry['Key']}", int(entry["Size"])) for entry in page.get("Contents", []))
+        found.update((f"s3://{bucket}/{job['Key']}", int(job["Size"])) for job in page.get("Contents", []))
     return found
 
 

@@ -104,7 +104,7 @@ def no_bucket(bucket: str) -> StoreError:
 
 @contextmanager
 def translated(doing: str, endpoint_url: str | None) -> Iterator[None]:
-    """Turns every error of S3 and its client into a `StoreError`.
+    """PrioritySemaphore every error of S3 and its client into a `StoreError`.
 
     Args:
         doing: What is tried, such as `publish s3://bucket/key`.

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from prefect_video._shield import to_its_end
+from prefect_video._shield import shielded
 from prefect_video.errors import StoreError
 from prefect_video.storage.s3_errors import is_upload_gone
 
@@ -73,10 +73,10 @@ async def _in_parts(client: Any, about: Mapping[str, Any], parts: list[_Part], s
     try:
         tags = await _send_all(upload_id, parts, send)
     except BaseException:
-        await to_its_end(_abort(client, where, upload_id))
+        await shielded(_abort(client, where, upload_id))
         raise
     done = [{"PartNumber": part.number, "ETag": tag} for part, tag in zip(parts, tags, strict=True)]
-    await to_its_end(_complete(client, where, upload_id, done))
+    await shielded(_complete(client, where, upload_id, done))
 
 
 async def _create(client: Any, about: Mapping[str, Any], where: Mapping[str, str]) -> str:
@@ -84,7 +84,7 @@ async def _create(client: Any, about: Mapping[str, Any], where: Mapping[str, str
     try:
         return str((await asyncio.shield(creating))["UploadId"])
     except asyncio.CancelledError:
-        await to_its_end(_abort_once_created(client, where, creating))
+        await shielded(_abort_once_created(client, where, creating))
         raise
 
 

@@ -13,11 +13,11 @@ import pytest
 
 from prefect_video.cli import main
 from prefect_video.cli.options import ledger_name
-from prefect_video.ledger import Entry, HoldReason, Ledger, State, hold_message
+from prefect_video.ledger import HoldReason, Job, Ledger, State, hold_message
 from prefect_video.ledger.hold_reasons import HOLDS
-from prefect_video.ledger.urls import parse_location
+from prefect_video.ledger.urls import parse_database_url
 from prefect_video.pipeline.steps import build_project_intents, claim_shots
-from prefect_video.session.refs import StudioRef, open_session
+from prefect_video.session.refs import SessionRef, open_session
 from prefect_video.shots import Project
 from tests.support.cli_fixtures import COMMAND, InProcess, Shell
 
@@ -31,31 +31,31 @@ def commands(text: str) -> list[str]:
     return re.findall(r"prefect-video (?:resolve|cancel|collect|jobs)\b(?:(?! \(|, or |\. |;).)*", text)
 
 
-async def unanswered(ledger: Path) -> Entry:
+async def unanswered(ledger: Path) -> Job:
     """A row whose submit was not answered, and whose owner is dead."""
-    async with await open_session(StudioRef.of("emulator", ledger=str(ledger))) as session:
+    async with await open_session(SessionRef.from_names("emulator", ledger=str(ledger))) as session:
         (claim,) = await claim_shots(session, await build_project_intents(session, SHOT), budgets=(), partial=False)
-        assert claim.entry is not None
-        await session.ledger.begin_submit(claim.entry.id)
-        entry = await session.ledger.record_unknown(claim.entry.id, "no answer")
+        assert claim.job is not None
+        await session.ledger.begin_submit(claim.job.id)
+        job = await session.ledger.record_unknown(claim.job.id, "no answer")
         message = hold_message(
             HoldReason.SUBMIT_UNANSWERED,
-            job=entry.id,
-            shot=entry.shot.id,
+            job=job.id,
+            shot=job.shot.id,
             ledger=session.ledger.command_option,
             cause="the provider cannot tell",
         )
-        return await session.ledger.flag(entry.id, message)
+        return await session.ledger.hold(job.id, message)
 
 
-async def state_of(ledger: Path, entry: Entry) -> State:
+async def state_of(ledger: Path, job: Job) -> State:
     async with await Ledger.open(str(ledger)) as opened:
-        return (await opened.get(entry.id)).state
+        return (await opened.get(job.id)).state
 
 
 def test_what_collect_prints_can_be_pasted_into_a_shell(call: InProcess, shell: Shell, tmp_path: Path) -> None:
     ledger = tmp_path / "another ledger.db"
-    entry = asyncio.run(unanswered(ledger))
+    job = asyncio.run(unanswered(ledger))
     answer = call("collect", "--ledger", ledger)
     accepted, absent = commands(answer.out)
     assert f"--ledger '{ledger}'" in accepted
@@ -67,19 +67,19 @@ def test_what_collect_prints_can_be_pasted_into_a_shell(call: InProcess, shell: 
         check=False,
     )
     assert found.returncode == 0, found.stderr
-    assert asyncio.run(state_of(ledger, entry)) is State.RELEASED
+    assert asyncio.run(state_of(ledger, job)) is State.RELEASED
 
 
 @pytest.mark.parametrize("reason", HoldReason)
 def test_every_remedy_is_a_whole_command_with_its_ledger(reason: HoldReason, call: InProcess, tmp_path: Path) -> None:
     """Each is understood, and finds the job: what it then says is about its state."""
     ledger = tmp_path / "another ledger.db"
-    entry = asyncio.run(unanswered(ledger))
+    job = asyncio.run(unanswered(ledger))
     text = hold_message(
         reason,
-        job=entry.id,
+        job=job.id,
         shot="sea",
-        ledger=parse_location(str(ledger)).command_option,
+        ledger=parse_database_url(str(ledger)).command_option,
         generation="gen-1",
         **dict.fromkeys(
             ("cause", "what", "account", "credentials", "used_account", "used_credentials", "deadline"), "x"
@@ -91,19 +91,19 @@ def test_every_remedy_is_a_whole_command_with_its_ledger(reason: HoldReason, cal
         _, *words = shlex.split(line)
         assert words[-2:] == ["--ledger", str(ledger)]
         answer = call(*words)
-        assert answer.status == 0 or entry.id in answer.err or "gen-1" in answer.err, answer.err
+        assert answer.status == 0 or job.id in answer.err or "gen-1" in answer.err, answer.err
         assert "no job" not in answer.err
 
 
 def test_a_password_is_never_in_a_command() -> None:
-    option = parse_location("postgresql://me:hush@db.example.com/video?sslmode=require").command_option
+    option = parse_database_url("postgresql://me:hush@db.example.com/video?sslmode=require").command_option
     assert option == "postgresql://me@db.example.com/video?ssl=require"
 
 
 def test_the_default_ledger_needs_no_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PREFECT_VIDEO_LEDGER_URL", raising=False)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    assert parse_location(str(tmp_path / "video-ledger.db")).command_option is None
+    assert parse_database_url(str(tmp_path / "video-ledger.db")).command_option is None
     assert main(["jobs", "--json"]) == 0
 
 

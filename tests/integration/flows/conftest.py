@@ -1,5 +1,5 @@
 """Fixtures of this folder."""
 
-from tests.support.flow_fixtures import studio
+from tests.support.flow_fixtures import session
 
-__all__ = ["studio"]
+__all__ = ["session"]

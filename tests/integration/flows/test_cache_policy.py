@@ -30,38 +30,40 @@ def path_of(asset: Asset) -> Path:
     return Path(asset.uri.removeprefix("file://"))
 
 
-async def test_a_file_that_is_gone_is_fetched_again_and_then_cached(studio: Path, emulator: Emulator) -> None:
+async def test_a_file_that_is_gone_is_fetched_again_and_then_cached(session: Path, emulator: Emulator) -> None:
     _, first = await embedding()
     path_of(first).unlink()
     name, again = await embedding()
     assert (name, path_of(again).exists()) == ("Completed", True)
     assert await embedding() == ("Cached", again)
-    assert emulator.books()["billed"] == 1
+    assert emulator.usage()["billed"] == 1
 
 
-async def test_what_a_refresh_made_is_what_the_next_call_returns(studio: Path, emulator: Emulator) -> None:
+async def test_what_a_refresh_made_is_what_the_next_call_returns(session: Path, emulator: Emulator) -> None:
     _, first = await embedding()
     name, fresh = await embedding(refresh=True)
     assert name == "Completed"
     assert fresh.generation_id != first.generation_id
     assert await embedding() == ("Cached", fresh)
-    assert emulator.books()["billed"] == 2
+    assert emulator.usage()["billed"] == 2
 
 
-async def test_each_environment_has_its_own(studio: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_environment_has_its_own(session: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     await embedding()
     monkeypatch.setenv("PREFECT_VIDEO_ENVIRONMENT", "staging")
     name, _ = await embedding()
     assert name == "Completed"
-    assert emulator.books()["billed"] == 2
+    assert emulator.usage()["billed"] == 2
 
 
-async def test_what_is_too_old_is_made_again(studio: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_too_old_is_made_again(
+    session: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await embedding()
     assert (await embedding())[0] == "Cached"
     monkeypatch.setenv("PREFECT_VIDEO_TTL_SECONDS", "0")
     assert (await embedding())[0] == "Completed"
-    assert emulator.books()["billed"] == 2
+    assert emulator.usage()["billed"] == 2
 
 
 def test_a_wrong_setting_does_not_keep_the_tasks_from_being_imported() -> None:
@@ -69,7 +71,7 @@ def test_a_wrong_setting_does_not_keep_the_tasks_from_being_imported() -> None:
     subprocess.run([sys.executable, "-c", "import prefect_video.tasks"], env=environment, check=True)
 
 
-def test_a_sync_flow_is_answered_the_same_way(studio: Path, emulator: Emulator) -> None:
+def test_a_sync_flow_is_answered_the_same_way(session: Path, emulator: Emulator) -> None:
     @flow
     def one() -> tuple[str, Asset]:
         state: State[Asset] = generate_video(SHOT, return_state=True)
@@ -79,11 +81,11 @@ def test_a_sync_flow_is_answered_the_same_way(studio: Path, emulator: Emulator) 
     assert one()[0] == "Cached"
     path_of(one()[1]).unlink()
     assert one()[0] == "Completed"
-    assert emulator.books()["billed"] == 1
+    assert emulator.usage()["billed"] == 1
 
 
 async def test_without_a_key_the_ledger_answers(
-    studio: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    session: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, first = await embedding()
 
@@ -92,11 +94,11 @@ async def test_without_a_key_the_ledger_answers(
 
     monkeypatch.setattr("prefect_video.tasks.cache_policy._is_there", broken)
     assert await embedding() == ("Completed", first)
-    assert emulator.books()["billed"] == 1
+    assert emulator.usage()["billed"] == 1
 
 
 async def test_a_video_older_than_the_settings_allow_is_made_again(
-    studio: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    session: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await embedding()
     monkeypatch.setenv("PREFECT_VIDEO_TTL_SECONDS", "0")
@@ -104,4 +106,4 @@ async def test_a_video_older_than_the_settings_allow_is_made_again(
     assert name == "Completed"
     monkeypatch.setenv("PREFECT_VIDEO_TTL_SECONDS", "3600")
     assert await embedding() == ("Cached", again)
-    assert emulator.books()["billed"] == 2
+    assert emulator.usage()["billed"] == 2

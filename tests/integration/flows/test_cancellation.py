@@ -18,8 +18,8 @@ from prefect_video import Project, Shot
 from prefect_video.blocks import SoraCredentials
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.flows import cancel_generations, generate_project
-from prefect_video.ledger import Entry, Ledger
-from prefect_video.tasks import agenerate_video, observing
+from prefect_video.ledger import Job, Ledger
+from prefect_video.tasks import agenerate_video, observe
 
 SHOT = {"id": "never", "prompt": "never done", "duration": 1, "resolution": "480p"}
 
@@ -32,7 +32,7 @@ def slow() -> Iterator[Callable[[], Emulator]]:
 
 
 @pytest.fixture
-async def accounts(studio: Path, slow: Callable[[], Emulator]) -> dict[str, Emulator]:
+async def accounts(session: Path, slow: Callable[[], Emulator]) -> dict[str, Emulator]:
     """Two saved accounts, and what is behind each."""
     accounts = {f"sora-credentials/{name}": slow() for name in ("left", "right")}
     for name, account in accounts.items():
@@ -48,7 +48,7 @@ def routed_to(account: str, others: list[str]) -> Project:
     return Project.model_validate({**given, "fallbacks": [{"provider": other} for other in others]})
 
 
-async def cancelled(state: State[Any], hooked: Flow[Any, Any]) -> list[Entry]:
+async def cancelled(state: State[Any], hooked: Flow[Any, Any]) -> list[Job]:
     """Does what a runner does to a cancelled run, and returns the rows of the ledger."""
     assert state.state_details.flow_run_id is not None
     async with get_client() as client:
@@ -56,7 +56,7 @@ async def cancelled(state: State[Any], hooked: Flow[Any, Any]) -> list[Entry]:
     for hook in hooked.on_cancellation_hooks:
         await hook(hooked, run, Cancelled())  # type: ignore[misc]
     async with await Ledger.open() as ledger:
-        return await ledger.entries()
+        return await ledger.jobs()
 
 
 async def test_a_run_is_cancelled_at_the_account_that_its_project_names(
@@ -66,8 +66,8 @@ async def test_a_run_is_cancelled_at_the_account_that_its_project_names(
     state = await generate_project(routed_to(left, [right]), wait=False, return_state=True)
     (row,) = await cancelled(state, generate_project)
     assert row.state.value == "cancelled"
-    assert [account.books()["cancelled"] for account in accounts.values()] == [1, 0]
-    assert emulator.books()["requests"] == {}
+    assert [account.usage()["cancelled"] for account in accounts.values()] == [1, 0]
+    assert emulator.usage()["requests"] == {}
 
 
 async def test_flows_within_a_flow_of_ones_own_are_cancelled_too(accounts: dict[str, Emulator]) -> None:
@@ -78,7 +78,7 @@ async def test_flows_within_a_flow_of_ones_own_are_cancelled_too(accounts: dict[
 
     rows = await cancelled(await both(return_state=True), both)
     assert [row.state.value for row in rows] == ["cancelled", "cancelled"]
-    assert [account.books()["cancelled"] for account in accounts.values()] == [1, 1]
+    assert [account.usage()["cancelled"] for account in accounts.values()] == [1, 1]
 
 
 async def test_a_video_of_a_flow_of_ones_own_is_cancelled(accounts: dict[str, Emulator]) -> None:
@@ -87,7 +87,7 @@ async def test_a_video_of_a_flow_of_ones_own_is_cancelled(accounts: dict[str, Em
     @flow(on_cancellation=[cancel_generations])
     async def embedding() -> None:
         sent = asyncio.Event()
-        with observing(lambda moment, _: sent.set() if moment == "submitted" else None):
+        with observe(lambda moment, _: sent.set() if moment == "submitted" else None):
             making = asyncio.create_task(agenerate_video(Shot.model_validate(SHOT), provider=name))
             await sent.wait()
         making.cancel()
@@ -95,7 +95,7 @@ async def test_a_video_of_a_flow_of_ones_own_is_cancelled(accounts: dict[str, Em
 
     (row,) = await cancelled(await embedding(return_state=True), embedding)
     assert row.state.value == "cancelled"
-    assert account.books()["cancelled"] == 1
+    assert account.usage()["cancelled"] == 1
 
 
 async def test_an_account_that_cannot_be_opened_is_told_and_keeps_back_no_other(

@@ -28,7 +28,7 @@ from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.flows import generate_shot
 from prefect_video.ledger import Ledger
 from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session.refs import StudioRef
+from prefect_video.session.refs import SessionRef
 from prefect_video.tasks import default_ledger
 from tests.integration.flows.forms import submit_untouched, undescribed
 from tests.support.flow_fixtures import ROOT
@@ -85,9 +85,9 @@ def test_every_deployment_and_trigger_names_the_shared_ledger() -> None:
     assert [parameters["ledger"] for parameters in given] == ["video-ledger/production"] * 5
 
 
-def a_ref(**changes: str | None) -> StudioRef:
+def a_ref(**changes: str | None) -> SessionRef:
     names = {"provider": "sora-credentials/production", "store": "video-store/production", "ledger": None}
-    return StudioRef.model_validate({**names, **changes})
+    return SessionRef.model_validate({**names, **changes})
 
 
 def test_a_worker_without_a_shared_ledger_warns_once(
@@ -202,7 +202,7 @@ async def test_a_deployed_project_runs_on_a_worker_with_saved_blocks(
     run = await run_until(run_id, ended)
     assert run.state is not None
     assert run.state.is_completed(), run.state.message
-    assert emulator.books()["billed"] == 2
+    assert emulator.usage()["billed"] == 2
     assert len(list((books / "videos" / "ad").glob("*.mp4"))) == 2
     assert emulator.key not in json.dumps(run.parameters)
 
@@ -215,13 +215,13 @@ async def test_a_deployed_project_runs_on_a_worker_with_saved_blocks(
         ledger="video-ledger/production",
     )
     assert found.uri.startswith(f"file://{books}/videos/ad/")
-    assert emulator.books()["billed"] == 2
+    assert emulator.usage()["billed"] == 2
 
 
 async def test_the_run_form_submitted_untouched_buys_what_the_deployment_says(
     blocks: None, deployed: None, worker: None, emulator: Emulator
 ) -> None:
-    before = emulator.books()
+    before = emulator.usage()
     async with get_client() as client:
         deployment = await client.read_deployment_by_name("generate-project/project")
     assert deployment.parameter_openapi_schema is not None
@@ -231,7 +231,7 @@ async def test_the_run_form_submitted_untouched_buys_what_the_deployment_says(
     run = await run_until(await started("generate-project/project", **form), ended)
     assert run.state is not None
     assert run.state.is_completed(), run.state.message
-    assert emulator.books()["billed"] - before["billed"] == 2
+    assert emulator.usage()["billed"] - before["billed"] == 2
 
     provider = SoraProvider(api_key=emulator.key, endpoint=emulator.endpoint, plan="emulator")
     try:
@@ -267,10 +267,10 @@ async def test_cancelling_a_deployed_run_cancels_its_generation(
     )
 
     async def submitted(_: FlowRun) -> bool:
-        return bool(slow_emulator.books()["accepted"] == 1)
+        return bool(slow_emulator.usage()["accepted"] == 1)
 
     async def cancelled(_: FlowRun) -> bool:
-        return bool(slow_emulator.books()["cancelled"] == 1)
+        return bool(slow_emulator.usage()["cancelled"] == 1)
 
     await run_until(run_id, submitted)
     async with get_client() as client:
@@ -279,8 +279,8 @@ async def test_cancelling_a_deployed_run_cancels_its_generation(
 
     async with await Ledger.open(f"sqlite:///{books}/ledger.db") as ledger:
         async with asyncio.timeout(10):
-            while entries := await ledger.unfinished(flow_run_id=str(run_id)):
+            while jobs := await ledger.unfinished(flow_run_id=str(run_id)):
                 await asyncio.sleep(0.2)
-        assert entries == []
-        [entry] = await ledger.entries(flow_run_id=str(run_id))
-        assert (entry.state.value, entry.actual_usd) == ("cancelled", 0)
+        assert jobs == []
+        [job] = await ledger.jobs(flow_run_id=str(run_id))
+        assert (job.state.value, job.actual_usd) == ("cancelled", 0)

@@ -39,7 +39,7 @@ async def run_of(state: State[object], client: PrefectClient) -> tuple[str, dict
     return run.name, run.parameters, sorted(str(artifact.type) for artifact in artifacts)
 
 
-async def test_a_project_is_made_once_and_shown(studio: Path, emulator: Emulator) -> None:
+async def test_a_project_is_made_once_and_shown(session: Path, emulator: Emulator) -> None:
     state = await generate_project(project("one", "two", "three"), return_state=True)
     report = await state.result()  # type: ignore[misc]
     assert isinstance(report, ProjectReport)
@@ -60,10 +60,10 @@ async def test_a_project_is_made_once_and_shown(studio: Path, emulator: Emulator
     again = await generate_project(project("one", "two", "three"))
     assert [shot.cached for shot in again.shots] == [True] * 3
     assert again.cost_usd == 0
-    assert emulator.books()["billed"] == 3
+    assert emulator.usage()["billed"] == 3
 
 
-async def test_the_steps_of_a_shot_are_a_chain_in_prefect(studio: Path, emulator: Emulator) -> None:
+async def test_the_steps_of_a_shot_are_a_chain_in_prefect(session: Path, emulator: Emulator) -> None:
     state = await generate_project(project("one", "two"), return_state=True)
     async with get_client() as client:
         tasks = await client.read_task_runs(
@@ -79,7 +79,7 @@ async def test_the_steps_of_a_shot_are_a_chain_in_prefect(studio: Path, emulator
     assert before == {"find Film.1": set(), "screen s0": set(), "screen s1": set(), **expected}
 
 
-async def test_a_failed_shot_fails_alone_and_the_run_says_so(studio: Path, emulator: Emulator) -> None:
+async def test_a_failed_shot_fails_alone_and_the_run_says_so(session: Path, emulator: Emulator) -> None:
     state = await generate_project(project("one", "[policy] two", "[fail] three"), return_state=True)
     assert state.is_failed()
     assert "1 of 3 stored" in str(state.message)
@@ -90,16 +90,16 @@ async def test_a_failed_shot_fails_alone_and_the_run_says_so(studio: Path, emula
     assert statuses["s1"][0] == "failed"
     assert "policy" in statuses["s1"][1]
     assert "s2" in statuses["s2"][1]
-    assert emulator.books()["billed"] == 1
+    assert emulator.usage()["billed"] == 1
 
 
-async def test_over_budget_sends_nothing(studio: Path, emulator: Emulator) -> None:
+async def test_over_budget_sends_nothing(session: Path, emulator: Emulator) -> None:
     with pytest.raises(BudgetExceeded, match=r"Film\.1.*0\.50"):
         await generate_project(project("one", "two", budget_usd="0.50"))
-    assert emulator.books()["submitted"] == 0
+    assert emulator.usage()["submitted"] == 0
 
 
-async def test_settings_that_cannot_be_meant_send_nothing(studio: Path, emulator: Emulator) -> None:
+async def test_settings_that_cannot_be_meant_send_nothing(session: Path, emulator: Emulator) -> None:
     for wrong in (
         {"provider": "nobody"},
         {"provider": "sora-credentials/none"},
@@ -110,10 +110,10 @@ async def test_settings_that_cannot_be_meant_send_nothing(studio: Path, emulator
     ):
         with pytest.raises(InvalidInput):
             await generate_project(project("one"), **wrong)  # type: ignore[arg-type]
-    assert emulator.books()["submitted"] == 0
+    assert emulator.usage()["submitted"] == 0
 
 
-async def test_dependencies_come_first_and_a_failed_one_stops_what_needs_it(studio: Path, emulator: Emulator) -> None:
+async def test_dependencies_come_first_and_a_failed_one_stops_what_needs_it(session: Path, emulator: Emulator) -> None:
     needs = Project.model_validate(
         {
             "project": "chain",
@@ -128,20 +128,20 @@ async def test_dependencies_come_first_and_a_failed_one_stops_what_needs_it(stud
     with pytest.raises(ProjectFailed) as caught:
         await generate_project(needs)
     assert [shot.status for shot in caught.value.report.shots] == ["skipped", "failed", "stored"]
-    assert set(emulator.books()["by_prompt"]) == {"a", "[policy] b"}
+    assert set(emulator.usage()["by_prompt"]) == {"a", "[policy] b"}
     async with await Ledger.open() as ledger:
         assert await ledger.unfinished() == []
 
 
-async def test_one_shot_and_its_takes(studio: Path, emulator: Emulator) -> None:
+async def test_one_shot_and_its_takes(session: Path, emulator: Emulator) -> None:
     shot = Shot(id="a", prompt="a cat", duration=1, resolution="480p", takes=2)
     asset = await generate_shot(shot, project="takes")
     assert isinstance(asset, Asset)
     assert asset.take == 1
-    assert emulator.books()["by_prompt"]["a cat"]["billed"] == 2
+    assert emulator.usage()["by_prompt"]["a cat"]["billed"] == 2
 
 
-async def test_the_books_and_an_empty_sweep(studio: Path, emulator: Emulator) -> None:
+async def test_the_books_and_an_empty_sweep(session: Path, emulator: Emulator) -> None:
     await generate_project(project("one"))
     lines = await spend_report(by="project")
     assert [(line.key, line.videos, str(line.spent_usd.normalize())) for line in lines] == [("Film.1", 1, "0.3")]
@@ -149,7 +149,7 @@ async def test_the_books_and_an_empty_sweep(studio: Path, emulator: Emulator) ->
     assert await collect_generations() == []
 
 
-async def test_a_second_call_in_a_flow_is_cached_by_prefect(studio: Path, emulator: Emulator) -> None:
+async def test_a_second_call_in_a_flow_is_cached_by_prefect(session: Path, emulator: Emulator) -> None:
     shot = Shot(id="cached", prompt="once only", duration=1, resolution="480p")
 
     @flow
@@ -161,37 +161,37 @@ async def test_a_second_call_in_a_flow_is_cached_by_prefect(studio: Path, emulat
     first, second = await embedding()
     assert (first.name, second.name) == ("Completed", "Cached")
     assert await first.aresult() == await second.aresult()
-    assert emulator.books()["billed"] == 1
+    assert emulator.usage()["billed"] == 1
 
 
-def test_the_sync_call_in_a_sync_flow(studio: Path, emulator: Emulator) -> None:
+def test_the_sync_call_in_a_sync_flow(session: Path, emulator: Emulator) -> None:
     @flow
     def embedding() -> Asset:
         return generate_video(Shot(id="sync", prompt="sync", duration=1, resolution="480p"))
 
     assert embedding().shot_id == "sync"
-    assert emulator.books()["billed"] == 1
+    assert emulator.usage()["billed"] == 1
 
 
-async def test_the_sync_call_inside_a_running_loop(studio: Path, emulator: Emulator) -> None:
+async def test_the_sync_call_inside_a_running_loop(session: Path, emulator: Emulator) -> None:
     asset = generate_video.fn(Shot(id="loop", prompt="loop", duration=1, resolution="480p"))
     assert asset.shot_id == "loop"
 
 
 async def test_a_named_concurrency_limit_is_held_and_must_exist(
-    studio: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    session: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_VIDEO_CONCURRENCY_LIMIT", "one-at-a-time")
     with pytest.raises(ProjectFailed, match="one-at-a-time"):
         await generate_project(project("one", "two"))
-    assert emulator.books()["submitted"] == 0
+    assert emulator.usage()["submitted"] == 0
     async with get_client() as client:
         await client.upsert_global_concurrency_limit_by_name("one-at-a-time", limit=1)
     await generate_project(project("one", "two"))
-    assert emulator.books()["peak_concurrency"] == 1
+    assert emulator.usage()["peak_concurrency"] == 1
 
 
-async def test_all_tasks_of_a_run_share_one_studio(studio: Path, emulator: Emulator) -> None:
+async def test_all_tasks_of_a_run_share_one_session(session: Path, emulator: Emulator) -> None:
     await generate_project(project("one", "two"))
     async with await Ledger.open() as ledger, ledger._database.reading() as connection:
         # Every ledger that is opened signs in, and signs off when it is closed.
@@ -200,7 +200,7 @@ async def test_all_tasks_of_a_run_share_one_studio(studio: Path, emulator: Emula
 
 
 async def test_trouble_and_unusual_volume_are_events(
-    studio: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    session: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_VIDEO_ANOMALOUS_PER_HOUR", "1")
     monkeypatch.setenv("PREFECT_VIDEO_BREAKER_FAILURES", "1")
@@ -214,4 +214,4 @@ async def test_trouble_and_unusual_volume_are_events(
             if wanted <= {event["event"] for event in answer.json()["events"]}:
                 break
             await asyncio.sleep(0.2)
-    assert emulator.books()["billed"] == 2
+    assert emulator.usage()["billed"] == 2

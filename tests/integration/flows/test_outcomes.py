@@ -20,8 +20,8 @@ from prefect_video.flows import artifacts
 
 
 @pytest.fixture
-def film(studio: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    path = studio / "film.yaml"
+def film(session: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    path = session / "film.yaml"
     path.write_text(
         "project: film\ndefaults: {duration: 1, resolution: 480p}\n"
         'shots:\n  - {id: sea, prompt: the sea}\n  - {id: fog, prompt: "[policy] fog"}\n'
@@ -89,4 +89,4 @@ def test_an_api_that_fails_at_the_beginning_is_named(
     assert json.loads(said.out)["project"] == "film"
     assert "Prefect's API failed during the run" in said.err
     assert "defect" not in said.err
-    assert emulator.books()["submitted"] == 0
+    assert emulator.usage()["submitted"] == 0

@@ -22,49 +22,49 @@ async def embedding(*, rebuy_missing: bool = False) -> list[Asset]:
     return [await agenerate_video(shot, project="film", rebuy_missing=rebuy_missing) for shot in SHOTS]
 
 
-def unmount(studio: Path) -> None:
-    (studio / "videos").rename(studio / "volume")
-    (studio / "videos").mkdir()
+def unmount(session: Path) -> None:
+    (session / "videos").rename(session / "volume")
+    (session / "videos").mkdir()
 
 
-async def test_a_project_is_not_bought_again_for_an_empty_mount_point(studio: Path, emulator: Emulator) -> None:
+async def test_a_project_is_not_bought_again_for_an_empty_mount_point(session: Path, emulator: Emulator) -> None:
     await generate_project(FILM)
-    unmount(studio)
+    unmount(session)
     with pytest.raises(StoreOutage, match="has no marker"):
         await generate_project(FILM)
     with pytest.raises(StoreOutage):
         await generate_shot(SHOTS[0], project="film")
-    assert (emulator.books()["accepted"], emulator.books()["billed"]) == (3, 3)
+    assert (emulator.usage()["accepted"], emulator.usage()["billed"]) == (3, 3)
 
     report = await generate_project(FILM, rebuy_missing=True)
     assert [shot.repair is not None for shot in report.shots] == [True] * 3
-    assert (emulator.books()["accepted"], emulator.books()["billed"]) == (3, 3)
+    assert (emulator.usage()["accepted"], emulator.usage()["billed"]) == (3, 3)
 
 
-async def test_one_call_is_not_bought_again_for_an_empty_mount_point(studio: Path, emulator: Emulator) -> None:
+async def test_one_call_is_not_bought_again_for_an_empty_mount_point(session: Path, emulator: Emulator) -> None:
     await embedding()
-    unmount(studio)
+    unmount(session)
     with pytest.raises(StoreOutage, match="has no marker"):
         await embedding()
-    assert (emulator.books()["accepted"], emulator.books()["billed"]) == (3, 3)
+    assert (emulator.usage()["accepted"], emulator.usage()["billed"]) == (3, 3)
     assert len(await embedding(rebuy_missing=True)) == 3
-    assert (emulator.books()["accepted"], emulator.books()["billed"]) == (3, 3)
+    assert (emulator.usage()["accepted"], emulator.usage()["billed"]) == (3, 3)
 
 
-async def test_several_missing_files_are_seen_one_call_at_a_time_too(studio: Path, emulator: Emulator) -> None:
+async def test_several_missing_files_are_seen_one_call_at_a_time_too(session: Path, emulator: Emulator) -> None:
     assets = await embedding()
     for asset in assets[:2]:
         Path(asset.uri.removeprefix("file://")).unlink()
     with pytest.raises(StoreOutage, match="2 stored videos"):
         await embedding()
-    assert emulator.books()["billed"] == 3
+    assert emulator.usage()["billed"] == 3
 
 
-async def test_a_truncated_file_is_no_answer_of_prefects_cache(studio: Path, emulator: Emulator) -> None:
+async def test_a_truncated_file_is_no_answer_of_prefects_cache(session: Path, emulator: Emulator) -> None:
     first = (await embedding())[0]
     path = Path(first.uri.removeprefix("file://"))
     whole = path.read_bytes()
     path.write_bytes(whole[:1000])
     await embedding()
     assert path.read_bytes() == whole
-    assert emulator.books()["billed"] == 3
+    assert emulator.usage()["billed"] == 3

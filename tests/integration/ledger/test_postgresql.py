@@ -21,7 +21,7 @@ async def url(postgres_url: str) -> str:
 
 
 async def test_nobody_waits_for_ever_for_who_has_stalled(ledger: Ledger) -> None:
-    for connect in (ledger._database.reading, ledger._database.writing, ledger._database.writing_aside):
+    for connect in (ledger._database.reading, ledger._database.writing, ledger._database.writing_immediately):
         async with connect() as connection:
             told = [
                 (await connection.execute(text(f"SHOW {setting}"))).scalar()
@@ -35,7 +35,7 @@ async def test_a_heart_beats_however_busy_its_process_is(ledger: Ledger) -> None
         for _ in range(database._CONNECTIONS):
             await busy.enter_async_context(ledger._database.writing())
         async with asyncio.timeout(10):
-            await ledger._owner.beat()
+            await ledger._owner.heartbeat()
 
 
 async def test_a_clock_that_is_wrong_makes_nobody_dead(
@@ -43,7 +43,7 @@ async def test_a_clock_that_is_wrong_makes_nobody_dead(
 ) -> None:
     """What decides is the server's clock, on both sides."""
     monkeypatch.setattr(owners, "_lock_held", lambda owner_id: None)
-    entry = await claim_one(ledger)
+    job = await claim_one(ledger)
     async with ledger._database.writing() as connection:
         await connection.execute(update(owners_table).values(heartbeat_at=datetime(2020, 1, 1, tzinfo=UTC)))
 
@@ -54,8 +54,8 @@ async def test_a_clock_that_is_wrong_makes_nobody_dead(
 
     with monkeypatch.context() as wrong:
         wrong.setattr(database, "datetime", Ahead)
-        await ledger._owner.beat()
-        assert await other.take_over(entry.id) is None
+        await ledger._owner.heartbeat()
+        assert await other.take_over(job.id) is None
         assert abs(await ledger.now() - datetime.now(UTC)) < timedelta(minutes=5)
     async with ledger._database.reading() as connection:
         beaten = await connection.execute(

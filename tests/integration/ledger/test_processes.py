@@ -20,7 +20,7 @@ from prefect_video.ledger import Ledger, State
 from prefect_video.ledger.leases import is_held, runtime_folder
 from prefect_video.ledger.tables import generations, owners
 from tests.support.claim_worker import work
-from tests.support.records import an_intent, claim_one, submit_one
+from tests.support.records import a_request, claim_one, submit_one
 
 
 class Claimer:
@@ -73,21 +73,21 @@ async def test_eight_processes_open_a_new_file_at_once(sqlite_url: str) -> None:
 
 async def test_what_a_killed_process_held_is_taken_over_at_once(ledger: Ledger, url: str) -> None:
     async with claimers(url, 1) as (claimer,):
-        entry_id = await claimer.ask("hold")
-        owner = (await ledger.get(entry_id)).owner
+        job_id = await claimer.ask("hold")
+        owner = (await ledger.get(job_id)).owner
         assert owner is not None
-        assert await ledger.owner_alive(owner)
-        assert await ledger.take_over(entry_id) is None
-        assert (await ledger.claim([an_intent(7)])).claims[0].kind == "joined"
+        assert await ledger.is_owner_alive(owner)
+        assert await ledger.take_over(job_id) is None
+        assert (await ledger.claim([a_request(7)])).claims[0].kind == "joined"
         await claimer.kill()
-    assert [await ledger.owner_alive(owner) for _ in range(2)] == [False, False]
-    (claim,) = (await ledger.claim([an_intent(7)])).claims
-    assert (claim.kind, claim.entry.id, claim.entry.state) == ("acquired", entry_id, State.SUBMITTING)
+    assert [await ledger.is_owner_alive(owner) for _ in range(2)] == [False, False]
+    (claim,) = (await ledger.claim([a_request(7)])).claims
+    assert (claim.kind, claim.job.id, claim.job.state) == ("acquired", job_id, State.SUBMITTING)
 
 
 @pytest.mark.parametrize(("age_seconds", "alive"), [(5, True), (31, False), (None, False)])
 async def test_the_heartbeat_tells_of_other_machines(ledger: Ledger, age_seconds: int | None, alive: bool) -> None:
-    entry = await submit_one(ledger)
+    job = await submit_one(ledger)
     stranger = "elsewhere:1:abc"
     async with ledger._database.writing() as connection:
         await connection.execute(update(generations).values(owner=stranger))
@@ -95,10 +95,10 @@ async def test_the_heartbeat_tells_of_other_machines(ledger: Ledger, age_seconds
             beat = datetime.now(UTC) - timedelta(seconds=age_seconds)
             row = {"id": stranger, "host": "elsewhere", "pid": 1, "heartbeat_at": beat}
             await connection.execute(insert(owners).values(row))
-    assert await ledger.owner_alive(stranger) is alive
-    taken = await ledger.take_over(entry.id)
+    assert await ledger.is_owner_alive(stranger) is alive
+    taken = await ledger.take_over(job.id)
     assert (taken is None) is alive
-    assert (await ledger.claim([an_intent()])).claims[0].kind == "joined"
+    assert (await ledger.claim([a_request()])).claims[0].kind == "joined"
 
 
 async def test_an_owner_keeps_beating(url: str) -> None:
@@ -154,12 +154,12 @@ def test_a_forked_child_does_not_keep_the_lock_of_its_dead_parent(tmp_path: Path
 
 
 async def test_taking_over(ledger: Ledger, other: Ledger) -> None:
-    entry = await claim_one(ledger)
-    assert await ledger.take_over(entry.id) is None
-    assert await other.take_over(entry.id) is None
-    await ledger.let_go([entry.id])
-    taken = await other.take_over(entry.id)
+    job = await claim_one(ledger)
+    assert await ledger.take_over(job.id) is None
+    assert await other.take_over(job.id) is None
+    await ledger.release_ownership([job.id])
+    taken = await other.take_over(job.id)
     assert taken is not None
     assert taken.owner == other.owner_id
-    await other.release(entry.id, "done with")
-    assert await other.take_over(entry.id) is None
+    await other.release_reservation(job.id, "done with")
+    assert await other.take_over(job.id) is None

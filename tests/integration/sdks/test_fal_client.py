@@ -38,7 +38,7 @@ def test_a_request_from_submit_to_video(client: Any, emulator: Emulator) -> None
     video = httpx.get(result["video"]["url"]).content
     assert video[4:8] == b"ftyp"
     assert len(video) == result["video"]["file_size"]
-    assert emulator.books()["leaked_keys"] == 0
+    assert emulator.usage()["leaked_keys"] == 0
 
 
 def test_a_handle_made_from_the_id_alone(client: Any) -> None:
@@ -82,10 +82,10 @@ def test_a_wrong_key(emulator: Emulator, client: Any) -> None:
 
 
 def test_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Emulator(EmulatorSettings(port=0, times="fixed:60")) as emulator:
+    with Emulator(EmulatorSettings(port=0, work_durations="fixed:60")) as emulator:
         client = pointed(emulator, monkeypatch)
         handle = client.submit(MODEL, arguments=INPUT)
         assert isinstance(handle.status(), fal_client.Queued)
         handle.cancel()
         assert handle.status().error_type == "client_cancelled"
-        assert emulator.books()["cancelled"] == 1
+        assert emulator.usage()["cancelled"] == 1

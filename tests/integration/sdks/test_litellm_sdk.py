@@ -11,7 +11,7 @@ import pytest
 from prefect_video.downloads.media import probe
 from prefect_video.emulator import Emulator
 from prefect_video.emulator.dialects.openai.responses import wrapped_id
-from prefect_video.providers.openai.responses import native_id
+from prefect_video.providers.openai.responses import unwrap_id
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +33,10 @@ def test_generate_wait_and_download(litellm: Any, emulator: Emulator, tmp_path: 
         prompt="a cat", model="openai/sora-2", seconds="4", size="720x1280", **where(emulator)
     )
     assert video.usage == {"duration_seconds": 4.0}
-    emulator.settle()
+    emulator.wait_until_idle()
     done = litellm.video_status(video_id=video.id, **where(emulator))
     assert done.status == "completed"
-    assert native_id(done.id) == native_id(video.id) != video.id
+    assert unwrap_id(done.id) == unwrap_id(video.id) != video.id
     content = litellm.video_content(video_id=video.id, **where(emulator))
     path = tmp_path / "video.mp4"
     path.write_bytes(content)
@@ -45,14 +45,14 @@ def test_generate_wait_and_download(litellm: Any, emulator: Emulator, tmp_path: 
         prompt="a dog", model="openai/sora-2", seconds="4", size="720x1280", **where(emulator)
     )
     listed = litellm.video_list(**where(emulator))
-    assert {native_id(one["id"]) for one in listed["data"]} == {native_id(video.id), native_id(second.id)}
+    assert {unwrap_id(one["id"]) for one in listed["data"]} == {unwrap_id(video.id), unwrap_id(second.id)}
 
 
 def test_a_vllm_server_behind_it(litellm: Any, emulator: Emulator) -> None:
     video = litellm.video_generation(
         prompt="a cat", model="hosted_vllm/wan", size="848x480", num_frames=33, fps=16, **where(emulator, "vllm_omni")
     )
-    emulator.settle()
+    emulator.wait_until_idle()
     here = where(emulator, "vllm_omni")
     done = litellm.video_status(video_id=video.id, custom_llm_provider="hosted_vllm", **here)
     assert (done.status, done.progress) == ("completed", 100)
@@ -63,6 +63,6 @@ def test_ids_are_wrapped_as_it_wraps_them(litellm: Any) -> None:
 
     wrapped = encode_video_id_with_provider("video_abc/+=", "openai", "sora-2?>~")
     assert wrapped == wrapped_id("video_abc/+=", "sora-2?>~")
-    assert native_id(wrapped) == "video_abc/+="
-    assert native_id("video_68e3a06dcd88") == "video_68e3a06dcd88"
-    assert native_id("") == ""
+    assert unwrap_id(wrapped) == "video_abc/+="
+    assert unwrap_id("video_68e3a06dcd88") == "video_68e3a06dcd88"
+    assert unwrap_id("") == ""

@@ -15,7 +15,7 @@ from prefect_video.downloads.media import probe
 from prefect_video.emulator import Emulator
 from prefect_video.providers.openai.provider import OpenAIProvider
 from prefect_video.shots import Shot
-from tests.support.webhook_receiver import Receiver
+from tests.support.webhook_receiver import WebhookReceiver
 
 CREATE = {"prompt": "a cat on a roof", "model": "sora-2", "seconds": "4", "size": "720x1280"}
 
@@ -36,14 +36,14 @@ def test_create_and_poll_then_download(sdk: OpenAI, emulator: Emulator, tmp_path
     assert probe(path).duration_seconds == pytest.approx(4, abs=0.1)
     with sdk.videos.with_streaming_response.download_content(video.id) as streamed:
         assert streamed.read()[4:8] == b"ftyp"
-    assert emulator.books()["accepted"] == 1
+    assert emulator.usage()["accepted"] == 1
 
 
 def test_list_over_pages_and_delete(sdk: OpenAI, emulator: Emulator) -> None:
     made = [sdk.videos.create(**CREATE).id for _ in range(5)]  # type: ignore[arg-type]
     assert [video.id for video in sdk.videos.list(limit=2)] == made[::-1]
     assert [video.id for video in sdk.videos.list(limit=3, order="asc")] == made
-    emulator.settle()
+    emulator.wait_until_idle()
     deleted = sdk.videos.delete(made[0])
     assert (deleted.id, deleted.deleted, deleted.object) == (made[0], True, "video.deleted")
     with pytest.raises(openai.NotFoundError):
@@ -78,10 +78,10 @@ def test_errors_are_the_sdks(sdk: OpenAI, emulator: Emulator) -> None:
 def test_the_sdk_pays_again_where_we_do_not(sdk: OpenAI, emulator: Emulator) -> None:
     emulator.add_fault(operation="submit", kind="error_after", times=2)
     sdk.videos.create(**CREATE)  # type: ignore[arg-type]
-    assert emulator.books()["accepted"] == 3
+    assert emulator.usage()["accepted"] == 3
 
 
-async def test_webhooks_unwrap(sdk: OpenAI, emulator: Emulator, receiver: Receiver) -> None:
+async def test_webhooks_unwrap(sdk: OpenAI, emulator: Emulator, receiver: WebhookReceiver) -> None:
     video = sdk.videos.create(**CREATE)  # type: ignore[arg-type]
     delivery = (await asyncio.to_thread(receiver.take, 1))[0]
     while video.id.encode() not in delivery.body:
@@ -104,13 +104,13 @@ def test_engines_by_the_sdk(emulator: Emulator, profile: str) -> None:
             extra_body=body,
             **reference,  # type: ignore[arg-type]
         )
-        emulator.settle()
+        emulator.wait_until_idle()
         done = engine.videos.retrieve(video.id)
         assert done.status == "completed"
         assert engine.videos.download_content(video.id).read()[4:8] == b"ftyp"
         assert [one.id for one in engine.videos.list()] == [video.id]
         failing = engine.videos.create(prompt="[fail] a cat", **reference)  # type: ignore[arg-type]
-        emulator.settle()
+        emulator.wait_until_idle()
         if profile == "vllm_omni":
             with pytest.raises(openai.InternalServerError):
                 engine.videos.retrieve(failing.id)
@@ -127,7 +127,7 @@ async def test_our_generation_is_the_sdks(sdk: OpenAI, emulator: Emulator) -> No
     theirs = sdk.videos.retrieve(ours.id)
     assert (theirs.prompt, theirs.seconds, theirs.size, theirs.model) == ("a cat", "4", "1280x720", "sora-2")
     assert theirs.created_at == pytest.approx(began, abs=5)
-    emulator.settle()
+    emulator.wait_until_idle()
     await provider.delete(ours.id)
     with pytest.raises(openai.NotFoundError):
         sdk.videos.retrieve(ours.id)

@@ -74,7 +74,7 @@ def test_schemathesis_finds_nothing(idle: Emulator, document: Path, tmp_path: Pa
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert idle.books()["accepted"] > 0
+    assert idle.usage()["accepted"] > 0
 
 
 def test_a_video_keeps_to_the_document_at_every_stage(emulator: Emulator) -> None:
@@ -83,7 +83,7 @@ def test_a_video_keeps_to_the_document_at_every_stage(emulator: Emulator) -> Non
     with httpx.Client(base_url=f"{emulator.url}/v1", headers={"Authorization": f"Bearer {emulator.key}"}) as client:
         for prompt, end in (("a cat", "completed"), ("[fail] a cat", "failed"), ("[policy] a cat", "failed")):
             created = client.post("/videos", json={"prompt": prompt}).json()
-            emulator.settle()
+            emulator.wait_until_idle()
             ended = client.get(f"/videos/{created['id']}").json()
             assert ended["status"] == end
             for told in (created, ended):
@@ -95,7 +95,7 @@ def test_what_is_made_is_served_in_the_types_that_the_document_lists(emulator: E
     answer = DOCUMENT["paths"]["/videos/{video_id}/content"]["get"]["responses"]["200"]
     with httpx.Client(base_url=f"{emulator.url}/v1", headers={"Authorization": f"Bearer {emulator.key}"}) as client:
         video = client.post("/videos", json={"prompt": "a cat"}).json()["id"]
-        emulator.settle()
+        emulator.wait_until_idle()
         served = client.get(f"/videos/{video}/content", params={"variant": "video"}, follow_redirects=True)
         assert served.status_code == 200
         assert served.headers["content-type"] in answer["content"]

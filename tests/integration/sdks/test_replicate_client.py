@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from prefect_video.emulator import Emulator, EmulatorSettings
-from tests.support.webhook_receiver import Receiver
+from tests.support.webhook_receiver import WebhookReceiver
 
 replicate = pytest.importorskip("replicate")
 
@@ -31,8 +31,8 @@ def test_a_prediction_by_model_and_by_version(client: Any, emulator: Emulator) -
         assert prediction.input == INPUT
         assert prediction.metrics["predict_time"] > 0
         assert httpx.get(prediction.output).content[4:8] == b"ftyp"
-    assert emulator.books()["billed"] == 2
-    assert emulator.books()["leaked_keys"] == 0
+    assert emulator.usage()["billed"] == 2
+    assert emulator.usage()["leaked_keys"] == 0
 
 
 def test_run_gives_the_file(client: Any) -> None:
@@ -62,7 +62,7 @@ def test_failures_and_refusals(client: Any, emulator: Emulator) -> None:
 
 
 def test_cancel_and_list() -> None:
-    with Emulator(EmulatorSettings(port=0, times="fixed:60")) as emulator:
+    with Emulator(EmulatorSettings(port=0, work_durations="fixed:60")) as emulator:
         client = replicate.Client(api_token=emulator.key, base_url=f"{emulator.url}/replicate")
         made = [client.predictions.create(model="emulator/video", input=INPUT) for _ in range(3)]
         made[0].cancel()
@@ -80,7 +80,7 @@ def test_pages(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_its_verification_of_webhooks_passes(client: Any) -> None:
-    with Receiver() as receiver:
+    with WebhookReceiver() as receiver:
         prediction = client.predictions.create(
             model="emulator/video", input=INPUT, webhook=receiver.url, webhook_events_filter=["start", "completed"]
         )

@@ -15,10 +15,10 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from prefect_video.emulator import Emulator
 from prefect_video.errors import InvalidInput
-from prefect_video.providers import webhook_signatures as standard_webhooks
+from prefect_video.providers import webhook_signatures
 from prefect_video.providers.openai.provider import OpenAIProvider
 from prefect_video.shots import Shot
-from tests.support.webhook_receiver import Receiver
+from tests.support.webhook_receiver import WebhookReceiver
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -37,13 +37,13 @@ def headers_of(
 @given(body=st.text(), delivery_id=st.text(alphabet="abc_.-019", min_size=1))
 def test_what_the_library_signs_passes(body: str, delivery_id: str) -> None:
     headers = headers_of(Webhook(SECRET), body, delivery_id=delivery_id)
-    assert standard_webhooks.verify(headers, body.encode(), ["whsec_b2xk", SECRET]).id == delivery_id
+    assert webhook_signatures.verify(headers, body.encode(), ["whsec_b2xk", SECRET]).id == delivery_id
     several = {**headers, "Webhook-Signature": f"v1a,x v1,AAAA {headers['Webhook-Signature']}"}
-    assert standard_webhooks.verify(several, body.encode(), [SECRET]).id == delivery_id
+    assert webhook_signatures.verify(several, body.encode(), [SECRET]).id == delivery_id
     with pytest.raises(InvalidInput, match="signature"):
-        standard_webhooks.verify(headers, body.encode() + b"x", [SECRET])
+        webhook_signatures.verify(headers, body.encode() + b"x", [SECRET])
     with pytest.raises(InvalidInput, match="signature"):
-        standard_webhooks.verify(headers, body.encode(), [])
+        webhook_signatures.verify(headers, body.encode(), [])
 
 
 @pytest.mark.parametrize("minutes", [-6, 6])
@@ -52,7 +52,7 @@ def test_what_is_old_or_from_the_future_does_not(minutes: int) -> None:
     with pytest.raises(WebhookVerificationError):
         Webhook(SECRET).verify("{}", headers)
     with pytest.raises(InvalidInput, match="5 minutes off"):
-        standard_webhooks.verify(headers, b"{}", [SECRET])
+        webhook_signatures.verify(headers, b"{}", [SECRET])
 
 
 @pytest.mark.parametrize("missing", ["Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"])
@@ -60,7 +60,7 @@ def test_every_header_is_needed(missing: str) -> None:
     headers = headers_of(Webhook(SECRET), "{}")
     del headers[missing]
     with pytest.raises(InvalidInput, match="header is missing"):
-        standard_webhooks.verify(headers, b"{}", [SECRET])
+        webhook_signatures.verify(headers, b"{}", [SECRET])
 
 
 @pytest.mark.parametrize("timestamp", ["soon", "-1", "1e9", "9" * 40, "nan", "inf"])
@@ -69,7 +69,7 @@ def test_a_timestamp_is_a_number_of_seconds_that_is_recent(timestamp: str) -> No
     signature = f"v1,{base64.b64encode(signed).decode()}"
     headers = {"webhook-id": "msg_1", "webhook-timestamp": timestamp, "webhook-signature": signature}
     with pytest.raises(InvalidInput, match="timestamp"):
-        standard_webhooks.verify(headers, b"{}", [SECRET])
+        webhook_signatures.verify(headers, b"{}", [SECRET])
 
 
 @given(st.text(max_size=60), st.text(max_size=20), st.binary(max_size=40))
@@ -78,17 +78,17 @@ def test_nonsense_is_refused_and_never_an_error_of_ours(signature: str, timestam
     now = {**headers, "webhook-timestamp": str(int(datetime.now(UTC).timestamp()))}
     for given_headers in (headers, now):
         with pytest.raises(InvalidInput, match="webhook"):
-            standard_webhooks.verify(given_headers, body, [SECRET])
+            webhook_signatures.verify(given_headers, body, [SECRET])
 
 
 def test_a_secret_without_prefix_is_the_key_itself_and_a_broken_one_says_so() -> None:
     headers = headers_of(Webhook(b"plain"), "{}")
-    assert standard_webhooks.verify(headers, b"{}", ["plain"]).id == "msg_1"
+    assert webhook_signatures.verify(headers, b"{}", ["plain"]).id == "msg_1"
     with pytest.raises(InvalidInput, match="not base64"):
-        standard_webhooks.verify(headers, b"{}", ["whsec_é"])
+        webhook_signatures.verify(headers, b"{}", ["whsec_é"])
 
 
-async def test_the_library_verifies_what_the_emulator_sends(emulator: Emulator, receiver: Receiver) -> None:
+async def test_the_library_verifies_what_the_emulator_sends(emulator: Emulator, receiver: WebhookReceiver) -> None:
     provider = OpenAIProvider(api_key=emulator.key, base_url=f"{emulator.url}/v1")
     shot = Shot(id="a", prompt="a cat", duration=1, resolution="480p")
     accepted = await provider.submit(shot, idempotency_key="k", project="film")

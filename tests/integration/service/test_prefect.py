@@ -33,25 +33,25 @@ def a_received_event() -> ReceivedEvent:
 
 
 async def test_an_end_is_an_event_of_prefect(prefect_api: str, ledger: Ledger) -> None:
-    entry = await submit_one(ledger)
-    entry = await ledger.record_completed(entry.id, a_generation("gen-1"))
+    job = await submit_one(ledger)
+    job = await ledger.record_completed(job.id, a_generation("gen-1"))
     announce = await open_announcer()
     assert announce is not None
     told = a_received_event()
     for _ in range(2):
-        announce(entry, told)
+        announce(job, told)
     await asyncio.to_thread(EventsWorker.instance().drain)
     wanted = {
         "filter": {
             "event": {"name": ["video.generation.completed"]},
-            "resource": {"id": [f"prefect-video.generation.{entry.id}"]},
+            "resource": {"id": [f"prefect-video.generation.{job.id}"]},
         }
     }
     async with httpx.AsyncClient(base_url=prefect_api) as client, asyncio.timeout(30):
         while not (found := (await client.post("/events/filter", json=wanted)).json()["events"]):
             await asyncio.sleep(0.2)
-    assert [event["id"] for event in found] == [str(event_of(entry, told)["id"])], "told twice, it is one event"
-    assert found[0]["payload"]["job_id"] == entry.id
+    assert [event["id"] for event in found] == [str(event_of(job, told)["id"])], "told twice, it is one event"
+    assert found[0]["payload"]["job_id"] == job.id
     related = {resource["prefect.resource.id"] for resource in found[0]["related"]}
     assert {"prefect-video.project.coffee-ad", "prefect-video.account.sora-1"} <= related
 
@@ -78,8 +78,8 @@ async def test_a_deferred_flow_is_finished_by_the_sweep(
 ) -> None:
     report = await generate_project(project("one", "two"), wait=False)
     assert {shot.status for shot in report.shots} <= {"in_flight", "stored"}
-    provider.settle()
+    provider.wait_until_idle()
     await collect_generations()
     again = await generate_project(project("one", "two"), wait=False)
     assert [(shot.status, shot.cached) for shot in again.shots] == [("stored", True)] * 2
-    assert provider.books()["billed"] == 2
+    assert provider.usage()["billed"] == 2

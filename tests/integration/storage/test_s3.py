@@ -184,9 +184,9 @@ async def test_a_killed_upload_is_never_seen_and_can_be_done_again(
     assert len(unfinished(s3, bucket)) == 1
 
     assert await store.size(await publish(store, spool)) == spool.stat().st_size
-    assert await store.sweep() == 0
+    assert await store.remove_stale_uploads() == 0
     monkeypatch.setattr(s3_store, "STALE_SECONDS", -1.0)
-    assert await store.sweep() == 1
+    assert await store.remove_stale_uploads() == 1
     assert unfinished(s3, bucket) == []
     assert await store.size(store.uri(TARGET)) == spool.stat().st_size
 
@@ -213,7 +213,7 @@ async def test_objects_say_what_they_are(store: Store, spool: Path, s3: S3Server
 async def assert_says(store: Store, spool: Path, message: str, *, retryable: bool) -> None:
     """Every way of using the store gives the same clear error, without a secret."""
     uri = store.uri(TARGET)
-    for call in (store.check(), publish(store, spool), store.exists_many([uri]), store.sweep()):
+    for call in (store.check(), publish(store, spool), store.exists_many([uri]), store.remove_stale_uploads()):
         with pytest.raises(StoreError, match=message) as caught:
             await call
         assert caught.value.retryable is retryable

@@ -40,7 +40,7 @@ BAD_FILES = {
 def test_a_bad_file_is_refused_with_its_place(name: str, call: InProcess, quick_emulator: Emulator) -> None:
     text, words = BAD_FILES[name]
     Path("film.yaml").write_text(text)
-    submitted = quick_emulator.books()["submitted"]
+    submitted = quick_emulator.usage()["submitted"]
 
     answer = call("run", "film.yaml", "--json")
 
@@ -57,7 +57,7 @@ def test_a_bad_file_is_refused_with_its_place(name: str, call: InProcess, quick_
     assert len(answer.json["error"]) < 500
     assert answer.json["error"] in answer.err
     assert "Traceback" not in answer.err
-    assert quick_emulator.books()["submitted"] == submitted
+    assert quick_emulator.usage()["submitted"] == submitted
 
 
 def test_a_file_that_is_not_there_is_named(call: InProcess) -> None:
@@ -105,11 +105,11 @@ def test_a_provider_without_its_key_says_which_variables_to_set(call: InProcess,
 def test_a_store_that_cannot_be_written_is_found_before_anything_is_sent(
     call: InProcess, film: Path, quick_emulator: Emulator
 ) -> None:
-    submitted = quick_emulator.books()["submitted"]
+    submitted = quick_emulator.usage()["submitted"]
     answer = call("run", film, "--store", "film.yaml/videos", "--json")
     assert answer.status == 1
     assert "a part of the path is a file" in answer.json["error"]
-    assert quick_emulator.books()["submitted"] == submitted
+    assert quick_emulator.usage()["submitted"] == submitted
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that nobody can write")
@@ -185,11 +185,11 @@ def test_a_wrong_shot_is_bad_input(call: InProcess, options: tuple[str, ...], wo
 
 def test_over_budget_is_refused_before_prefect_starts(call: InProcess, film: Path, quick_emulator: Emulator) -> None:
     film.write_text("budget_usd: 0.5\n" + film.read_text())
-    submitted = quick_emulator.books()["submitted"]
+    submitted = quick_emulator.usage()["submitted"]
     answer = call("run", film, "--json")
     assert answer.status == 3
     assert "project film: the limit is $0.50" in answer.json["error"]
-    assert quick_emulator.books()["submitted"] == submitted
+    assert quick_emulator.usage()["submitted"] == submitted
 
 
 @pytest.mark.usefixtures("environment")

@@ -12,7 +12,7 @@ from prefect.exceptions import ObjectNotFound
 
 from prefect_video.cli.commands.doctor import Check, _concurrency_limit
 
-STUDIO = SimpleNamespace(settings=SimpleNamespace(concurrency_limit="sora"), account_slots=4)
+SESSION = SimpleNamespace(settings=SimpleNamespace(concurrency_limit="sora"), account_slots=4)
 
 
 class Server:
@@ -41,7 +41,7 @@ class Server:
 
 async def checked(monkeypatch: pytest.MonkeyPatch, server: Server, *, create: bool) -> Check:
     monkeypatch.setattr(orchestration, "get_client", lambda: server)
-    (check,) = await _concurrency_limit(STUDIO, create=create)
+    (check,) = await _concurrency_limit(SESSION, create=create)
     return check
 
 

@@ -14,14 +14,14 @@ import pytest
 
 from prefect_video.emulator.settings import EmulatorSettings
 from prefect_video.emulator.threaded import Emulator
-from prefect_video.errors import GenerationLost, PromptScreened
+from prefect_video.errors import GenerationLost, PromptBlocked
 from prefect_video.generations import Generation, Status
-from prefect_video.ledger import Entry, Intent, Ledger, State
+from prefect_video.ledger import Job, JobRequest, Ledger, State
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.steps import build_project_intents, submit
 from prefect_video.project_files import load_project
-from prefect_video.session.refs import StudioRef, open_session
-from prefect_video.session.session import Studio
+from prefect_video.session.refs import SessionRef, open_session
+from prefect_video.session.session import Session
 from prefect_video.shots import Project, Shot
 from tests.support.cli_fixtures import InProcess
 from tests.support.records import an_asset
@@ -30,113 +30,113 @@ WAITING = Project(name="film", shots=(Shot(id="sea", prompt="the sea at night", 
 SHORT = Project(name="film", shots=(Shot(id="sea", prompt="the sea at noon", duration=1, resolution="480p"),))
 
 
-def with_studio(work: Callable[[Studio], Awaitable[Entry]]) -> Entry:
-    async def run() -> Entry:
-        async with await open_session(StudioRef.of("emulator")) as studio:
-            return await work(studio)
+def with_session(work: Callable[[Session], Awaitable[Job]]) -> Job:
+    async def run() -> Job:
+        async with await open_session(SessionRef.from_names("emulator")) as session:
+            return await work(session)
 
     return asyncio.run(run())
 
 
-def read(entry_id: str) -> Entry:
-    async def get() -> Entry:
+def read(job_id: str) -> Job:
+    async def get() -> Job:
         async with await Ledger.open() as ledger:
-            return await ledger.get(entry_id)
+            return await ledger.get(job_id)
 
     return asyncio.run(get())
 
 
-async def reserve(studio: Studio, project: Project) -> Entry:
-    intent: Intent = (await build_project_intents(studio, project))[0]
-    entry = (await studio.ledger.claim([intent])).claims[0].entry
-    assert entry is not None
-    return entry
+async def reserve(session: Session, project: Project) -> Job:
+    job_request: JobRequest = (await build_project_intents(session, project))[0]
+    job = (await session.ledger.claim([job_request])).claims[0].job
+    assert job is not None
+    return job
 
 
-def reserved(project: Project = SHORT) -> Entry:
-    return with_studio(lambda studio: reserve(studio, project))
+def reserved(project: Project = SHORT) -> Job:
+    return with_session(lambda session: reserve(session, project))
 
 
-def submitted(project: Project) -> Entry:
-    async def send(studio: Studio) -> Entry:
-        return await submit(studio, await reserve(studio, project))
+def submitted(project: Project) -> Job:
+    async def send(session: Session) -> Job:
+        return await submit(session, await reserve(session, project))
 
-    return with_studio(send)
+    return with_session(send)
 
 
-def unanswered() -> Entry:
+def unanswered() -> Job:
     """A row whose submit went out, was accepted by nobody, and waits for a human."""
 
-    async def leave(studio: Studio) -> Entry:
-        entry = await reserve(studio, SHORT)
-        await studio.ledger.begin_submit(entry.id)
-        await studio.ledger.record_unknown(entry.id, "the connection broke")
-        return await studio.ledger.flag(entry.id, "nobody can tell whether it was accepted")
+    async def leave(session: Session) -> Job:
+        job = await reserve(session, SHORT)
+        await session.ledger.begin_submit(job.id)
+        await session.ledger.record_unknown(job.id, "the connection broke")
+        return await session.ledger.hold(job.id, "nobody can tell whether it was accepted")
 
-    return with_studio(leave)
+    return with_session(leave)
 
 
-def lost() -> Entry:
+def lost() -> Job:
     """A paid row whose generation its provider has forgotten, held for a human."""
 
-    async def lose(studio: Studio) -> Entry:
-        entry = await submit(studio, await reserve(studio, SHORT))
-        error = GenerationLost("gone", provider="emulator", generation_id=entry.generation_id)
-        await studio.ledger.record_ended(entry.id, State.LOST, error, actual_usd=None)
-        return await studio.ledger.flag(entry.id, "it was paid for and is gone")
+    async def lose(session: Session) -> Job:
+        job = await submit(session, await reserve(session, SHORT))
+        error = GenerationLost("gone", provider="emulator", generation_id=job.generation_id)
+        await session.ledger.record_ended(job.id, State.LOST, error, actual_usd=None)
+        return await session.ledger.hold(job.id, "it was paid for and is gone")
 
-    return with_studio(lose)
+    return with_session(lose)
 
 
-def make(project: Project) -> list[tuple[str, bool]]:
+def run_and_report(project: Project) -> list[tuple[str, bool]]:
     async def produce() -> list[tuple[str, bool]]:
-        async with await open_session(StudioRef.of("emulator")) as studio:
-            report = await run_project(studio, project)
+        async with await open_session(SessionRef.from_names("emulator")) as session:
+            report = await run_project(session, project)
             return [(shot.status, shot.cached) for shot in report.shots]
 
     return asyncio.run(produce())
 
 
-def disputed() -> Entry:
+def disputed() -> Job:
     """A stored row whose provider says that it cost a fortune."""
 
-    async def store(studio: Studio) -> Entry:
-        entry = await submit(studio, await reserve(studio, SHORT))
+    async def store(session: Session) -> Job:
+        job = await submit(session, await reserve(session, SHORT))
         generation = Generation(
-            id=entry.generation_id or "", provider="emulator", status=Status.COMPLETED, cost_usd=Decimal(999_999)
+            id=job.generation_id or "", provider="emulator", status=Status.COMPLETED, cost_usd=Decimal(999_999)
         )
-        await studio.ledger.record_completed(entry.id, generation)
-        return await studio.ledger.record_stored(entry.id, an_asset(entry))
+        await session.ledger.record_completed(job.id, generation)
+        return await session.ledger.record_stored(job.id, an_asset(job))
 
-    return with_studio(store)
+    return with_session(store)
 
 
 def test_a_cost_that_is_not_believed_is_settled(call: InProcess, environment: None) -> None:
-    entry = disputed()
-    (job,) = call("jobs", "--attention", "--json").json["jobs"]
+    job = disputed()
+    (job,) = call("jobs", "--held", "--json").json["jobs"]
     assert (job["state"], job["disputed_usd"], job["cost_usd"], job["actual_usd"]) == ("stored", 999999, 0.3, None)
-    assert "$999999.00" in call("jobs", "--attention").out.replace("\n", " ")
+    assert "$999999.00" in call("jobs", "--held").out.replace("\n", " ")
     assert call("spend", "--json").json["spent_usd"] == 0.3
     for amount in ("-1", "nan", "inf", "1e30"):
-        refused = call("resolve", entry.id, f"--cost={amount}")
+        refused = call("resolve", job.id, f"--cost={amount}")
         assert (refused.status, "--cost" in refused.err) == (2, True), refused.err
-    assert read(entry.id).disputed_usd == 999_999
+    assert read(job.id).disputed_usd == 999_999
 
-    answer = call("resolve", entry.id, "--cost", "1.25")
+    answer = call("resolve", job.id, "--cost", "1.25")
     assert (answer.status, "booked as $1.25" in answer.out) == (0, True), answer.err
-    after = read(entry.id)
-    assert (after.actual_usd, after.disputed_usd, after.attention) == (Decimal("1.25"), None, None)
+    after = read(job.id)
+    assert (after.actual_usd, after.disputed_usd, after.hold_reason) == (Decimal("1.25"), None, None)
     assert call("spend", "--json").json["spent_usd"] == 1.25
-    again = call("resolve", entry.id, "--cost", "1.25")
+    again = call("resolve", job.id, "--cost", "1.25")
     assert (again.status, "not disputed" in again.err) == (2, True)
-    assert call("resolve", entry.id, "--cost", "1", "--absent").status == 2
+    assert call("resolve", job.id, "--cost", "1", "--absent").status == 2
 
 
 def test_a_released_job_costs_nothing(call: InProcess, environment: None) -> None:
-    async def release(studio: Studio) -> Entry:
-        return await studio.ledger.release((await reserve(studio, SHORT)).id, "it was refused")
+    async def release(session: Session) -> Job:
+        return await session.ledger.release_reservation((await reserve(session, SHORT)).id, "it was refused")
 
-    with_studio(release)
+    with_session(release)
     (job,) = call("jobs", "--json").json["jobs"]
     assert (job["state"], job["cost_usd"]) == ("released", 0)
     assert "$0.00" in call("jobs").out
@@ -151,7 +151,7 @@ def slow_emulator(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def test_jobs_are_listed_and_filtered(call: InProcess, film: Path) -> None:
-    make(load_project(film))
+    run_and_report(load_project(film))
     waiting = unanswered()
 
     jobs = call("jobs", "--json").json["jobs"]
@@ -160,7 +160,7 @@ def test_jobs_are_listed_and_filtered(call: InProcess, film: Path) -> None:
         ("closing", "stored"),
         ("opening", "stored"),
     ]
-    assert [job["id"] for job in call("jobs", "--attention", "--json").json["jobs"]] == [waiting.id]
+    assert [job["id"] for job in call("jobs", "--held", "--json").json["jobs"]] == [waiting.id]
     assert [job["shot"] for job in call("jobs", "--state", "stored", "--limit", "1", "--json").json["jobs"]] == [
         "closing"
     ]
@@ -173,7 +173,7 @@ def test_jobs_are_listed_and_filtered(call: InProcess, film: Path) -> None:
 
 
 def test_spending_is_added_up_for_people_machines_and_spreadsheets(call: InProcess, film: Path) -> None:
-    make(load_project(film))
+    run_and_report(load_project(film))
     answer = call("spend", "--by", "project", "--json").json
     assert answer["spent_usd"] == 0.9
     line = {"project": "film", "videos": 2, "stored": 2, "spent_usd": 0.9, "reserved_usd": 0}
@@ -186,12 +186,12 @@ def test_spending_is_added_up_for_people_machines_and_spreadsheets(call: InProce
 
 
 def test_a_refused_prompt_is_reviewed_and_allowed_by_the_beginning_of_its_fingerprint(call: InProcess) -> None:
-    async def refuse(studio: Studio) -> Entry:
-        return await studio.ledger.record_screened(
-            (await build_project_intents(studio, SHORT))[0], PromptScreened("too bright")
+    async def refuse(session: Session) -> Job:
+        return await session.ledger.record_screened(
+            (await build_project_intents(session, SHORT))[0], PromptBlocked("too bright")
         )
 
-    refused = with_studio(refuse)
+    refused = with_session(refuse)
     assert call("review", "--json").json["refused"][0]["fingerprint"] == refused.fingerprint
     assert "too bright" in call("review").out
 
@@ -231,7 +231,7 @@ def test_a_running_generation_is_cancelled_at_the_provider(call: InProcess, slow
     assert answer.status == 0
     assert answer.json["cancelled"][0]["outcome"] == "cancelled at the provider"
     assert read(running.id).state is State.CANCELLED
-    assert slow_emulator.books()["cancelled"] == 1
+    assert slow_emulator.usage()["cancelled"] == 1
     assert "was over already" in call("cancel", running.id).out
 
 
@@ -250,12 +250,12 @@ def test_cancel_must_be_told_what(call: InProcess, arguments: tuple[str, ...]) -
 
 def test_an_unanswered_submit_that_was_not_accepted_may_be_sent_anew(call: InProcess, quick_emulator: Emulator) -> None:
     job = unanswered()
-    assert make(SHORT) == [("held", False)]
-    billed = quick_emulator.books()["billed"]
+    assert run_and_report(SHORT) == [("held", False)]
+    billed = quick_emulator.usage()["billed"]
     answer = call("resolve", job.id, "--absent", "--json")
     assert (answer.status, answer.json["state"]) == (0, "released")
-    assert make(SHORT) == [("stored", False)]
-    assert quick_emulator.books()["billed"] == billed + 1
+    assert run_and_report(SHORT) == [("stored", False)]
+    assert quick_emulator.usage()["billed"] == billed + 1
 
 
 def test_an_unanswered_submit_that_was_accepted_is_fetched_and_not_bought_again(
@@ -263,25 +263,25 @@ def test_an_unanswered_submit_that_was_accepted_is_fetched_and_not_bought_again(
 ) -> None:
     job = unanswered()
 
-    async def accept(studio: Studio) -> str:
-        generation = await studio.provider.submit(SHORT.shots[0], idempotency_key=job.id, project="film")
+    async def accept(session: Session) -> str:
+        generation = await session.provider.submit(SHORT.shots[0], idempotency_key=job.id, project="film")
         return generation.id
 
     async def sent() -> str:
-        async with await open_session(StudioRef.of("emulator")) as studio:
-            return await accept(studio)
+        async with await open_session(SessionRef.from_names("emulator")) as session:
+            return await accept(session)
 
     generation_id = asyncio.run(sent())
-    billed = quick_emulator.books()["submitted"]
+    billed = quick_emulator.usage()["submitted"]
     assert call("resolve", job.id, "--generation", "gen_nobody").status == 2
-    assert read(job.id).attention is not None
+    assert read(job.id).hold_reason is not None
     answer = call("resolve", job.id, "--generation", generation_id)
     assert answer.status == 0
     assert "prefect-video collect" in answer.out
     assert call("collect", "--wait").status == 0
     assert read(job.id).state is State.STORED
-    assert make(SHORT) == [("stored", True)]
-    assert quick_emulator.books()["submitted"] == billed
+    assert run_and_report(SHORT) == [("stored", True)]
+    assert quick_emulator.usage()["submitted"] == billed
 
 
 def test_a_generation_of_another_prompt_is_not_taken(call: InProcess) -> None:
@@ -295,10 +295,10 @@ def test_a_generation_of_another_prompt_is_not_taken(call: InProcess) -> None:
 
 def test_a_lost_video_is_held_until_somebody_buys_it_again(call: InProcess) -> None:
     job = lost()
-    assert make(SHORT) == [("held", False)]
+    assert run_and_report(SHORT) == [("held", False)]
     assert call("resolve", job.id[:8], "--buy-again").status == 0
-    assert read(job.id).attention is None
-    assert make(SHORT) == [("stored", False)]
+    assert read(job.id).hold_reason is None
+    assert run_and_report(SHORT) == [("stored", False)]
     assert call("spend", "--json").json["spent_usd"] == 0.6
 
 
@@ -306,9 +306,9 @@ def test_a_lost_video_that_is_given_up_is_bought_by_no_run_until_somebody_says_s
     job = lost()
     answer = call("resolve", job.id, "--give-up", "--json")
     assert (answer.status, answer.json["state"]) == (0, "lost")
-    assert make(SHORT) == [("held", False)]
+    assert run_and_report(SHORT) == [("held", False)]
     assert call("resolve", job.id, "--buy-again").status == 0
-    assert make(SHORT) == [("stored", False)]
+    assert run_and_report(SHORT) == [("stored", False)]
 
 
 def test_a_generation_past_its_deadline_is_waited_for_once_more(call: InProcess) -> None:
@@ -317,34 +317,34 @@ def test_a_generation_past_its_deadline_is_waited_for_once_more(call: InProcess)
     async def hold() -> None:
         async with await Ledger.open() as ledger:
             await ledger.set_deadline(job.id, datetime.now(UTC) - timedelta(seconds=1))
-            await ledger.flag(job.id, "it has not ended by its deadline")
+            await ledger.hold(job.id, "it has not ended by its deadline")
 
     asyncio.run(hold())
-    assert make(SHORT) == [("held", False)]
+    assert run_and_report(SHORT) == [("held", False)]
     assert call("resolve", job.id, "--keep-waiting").status == 0
     after = read(job.id)
-    assert after.attention is None
+    assert after.hold_reason is None
     assert after.deadline_at is not None
     assert after.deadline_at > datetime.now(UTC)
-    assert make(SHORT)[0][0] == "stored"
+    assert run_and_report(SHORT)[0][0] == "stored"
 
 
 def test_a_lost_generation_that_is_there_after_all_is_taken_up_again(call: InProcess, quick_emulator: Emulator) -> None:
     job = submitted(SHORT)
-    quick_emulator.settle()
+    quick_emulator.wait_until_idle()
 
     async def lose() -> None:
         async with await Ledger.open() as ledger:
-            await ledger.record_ended(job.id, State.LOST, "not known", actual_usd=None, attention="look")
+            await ledger.record_ended(job.id, State.LOST, "not known", actual_usd=None, hold_reason="look")
 
     asyncio.run(lose())
-    before = quick_emulator.books()["submitted"]
+    before = quick_emulator.usage()["submitted"]
     assert call("resolve", job.id, "--absent").status == 2
     answer = call("resolve", job.id, "--generation", job.generation_id or "")
     assert (answer.status, read(job.id).state) == (0, State.SUBMITTED)
     assert call("collect", "--wait").status == 0
     assert read(job.id).state is State.STORED
-    assert quick_emulator.books()["submitted"] == before
+    assert quick_emulator.usage()["submitted"] == before
 
 
 def test_a_generation_whose_key_was_replaced_is_taken_up_with_the_new_one(call: InProcess) -> None:
@@ -353,13 +353,13 @@ def test_a_generation_whose_key_was_replaced_is_taken_up_with_the_new_one(call: 
 
     async def replace_key() -> None:
         async with await Ledger.open() as ledger:
-            await ledger.rebook(job.id, account="emulator-old", credentials=job.credentials)
+            await ledger.assign_account(job.id, account="emulator-old", credentials=job.credentials)
 
     asyncio.run(replace_key())
-    assert make(SHORT) == [("held", False)]
+    assert run_and_report(SHORT) == [("held", False)]
     assert call("resolve", job.id, "--generation", job.generation_id or "").status == 0
     assert (read(job.id).account, read(job.id).state) == (job.account, State.SUBMITTED)
-    assert make(SHORT)[0][0] == "stored"
+    assert run_and_report(SHORT)[0][0] == "stored"
 
 
 def test_a_decision_must_fit_the_job(call: InProcess) -> None:

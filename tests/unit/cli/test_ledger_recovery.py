@@ -7,17 +7,19 @@ from pathlib import Path
 
 from prefect_video.ledger import Ledger
 from prefect_video.pipeline.project_run import run_project
-from prefect_video.session.refs import StudioRef, open_session
+from prefect_video.session.refs import SessionRef, open_session
 from prefect_video.shots import Project, Shot
 from tests.support.cli_fixtures import InProcess
 
 FILM = Project(name="film", shots=(Shot(id="lost", prompt="a lost reel", duration=1, resolution="480p"),))
 
 
-def make(ledger: Path | None = None) -> None:
+def run_and_report(ledger: Path | None = None) -> None:
     async def run() -> None:
-        async with await open_session(StudioRef.of("emulator", ledger=str(ledger) if ledger else None)) as studio:
-            report = await run_project(studio, FILM)
+        async with await open_session(
+            SessionRef.from_names("emulator", ledger=str(ledger) if ledger else None)
+        ) as session:
+            report = await run_project(session, FILM)
             assert [shot.status for shot in report.shots] == ["stored"]
 
     asyncio.run(run())
@@ -32,7 +34,7 @@ def identity() -> str:
 
 
 def test_a_lost_ledger_is_recovered_from_the_store(call: InProcess, tmp_path: Path) -> None:
-    make()
+    run_and_report()
     lost = identity()
     options = ("ledger", "recover", "--ledger", tmp_path / "new.db", "--store", "videos", "--provider", "emulator")
 

@@ -10,14 +10,14 @@ import pytest
 from prefect_video.emulator.threaded import Emulator
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.project_files import load_project
-from prefect_video.session.refs import StudioRef, open_session
+from prefect_video.session.refs import SessionRef, open_session
 from tests.support.cli_fixtures import InProcess
 
 
-def make(path: Path) -> None:
+def run_and_report(path: Path) -> None:
     async def produce() -> None:
-        async with await open_session(StudioRef.of("emulator")) as studio:
-            await run_project(studio, load_project(path))
+        async with await open_session(SessionRef.from_names("emulator")) as session:
+            await run_project(session, load_project(path))
 
     asyncio.run(produce())
 
@@ -25,7 +25,7 @@ def make(path: Path) -> None:
 def test_a_new_project_is_to_be_generated_and_costs_what_the_table_says(
     call: InProcess, film: Path, quick_emulator: Emulator
 ) -> None:
-    requests = quick_emulator.books()["requests"]
+    requests = quick_emulator.usage()["requests"]
     answer = call("plan", film, "--json")
     assert answer.status == 0
     assert [(shot["id"], shot["action"], shot["estimate_usd"]) for shot in answer.json["shots"]] == [
@@ -34,13 +34,13 @@ def test_a_new_project_is_to_be_generated_and_costs_what_the_table_says(
     ]
     assert answer.json["cost_usd"] == 0.9
     assert answer.json["fits"] is True
-    assert quick_emulator.books()["requests"] == requests
+    assert quick_emulator.usage()["requests"] == requests
     assert call("jobs", "--json").json == {"jobs": []}
     assert not Path("videos").exists()
 
 
 def test_what_is_stored_is_cached_until_its_file_is_gone(call: InProcess, film: Path) -> None:
-    make(film)
+    run_and_report(film)
     answer = call("plan", film, "--json")
     assert [shot["action"] for shot in answer.json["shots"]] == ["cached", "cached"]
     assert answer.json["cost_usd"] == 0
@@ -78,7 +78,7 @@ def test_shots_that_still_fit_are_planned_where_the_project_says_so(call: InProc
 def test_a_plan_agrees_with_the_run_that_follows(call: InProcess, film: Path) -> None:
     film.write_text("budget_usd: 0.9\n" + film.read_text())
     planned = call("plan", film, "--json").json["cost_usd"]
-    make(film)
+    run_and_report(film)
     assert call("spend", "--by", "project", "--json").json["spent_usd"] == planned
 
 

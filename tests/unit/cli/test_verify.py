@@ -8,13 +8,13 @@ import pytest
 
 from prefect_video.emulator.threaded import Emulator
 from tests.support.cli_fixtures import InProcess
-from tests.unit.cli.test_plan import make
+from tests.unit.cli.test_plan import run_and_report
 
 
 @pytest.fixture
 def videos(call: InProcess, film: Path) -> Path:
     """The store of a film of two shots."""
-    make(film)
+    run_and_report(film)
     return Path("videos")
 
 
@@ -28,7 +28,7 @@ def test_a_whole_store_is_exit_status_0(call: InProcess, videos: Path) -> None:
 def test_what_is_wrong_is_exit_status_1_and_is_repaired_free(
     call: InProcess, videos: Path, quick_emulator: Emulator
 ) -> None:
-    billed = quick_emulator.books()["billed"]
+    billed = quick_emulator.usage()["billed"]
     first, second = sorted(videos.glob("film/*.mp4"))
     first.unlink()
     second.write_bytes(second.read_bytes()[:1000])
@@ -45,14 +45,14 @@ def test_what_is_wrong_is_exit_status_1_and_is_repaired_free(
     assert repaired.status == 0, repaired.err
     assert [flaw["repaired"] for flaw in repaired.json["flaws"]] == [True, True]
     assert call("verify").status == 0
-    assert quick_emulator.books()["billed"] == billed
+    assert quick_emulator.usage()["billed"] == billed
 
 
 @pytest.mark.parametrize("json", [False, True])
 def test_a_run_on_an_empty_mount_point_ends_with_the_reason(
     call: InProcess, film: Path, videos: Path, quick_emulator: Emulator, *, json: bool
 ) -> None:
-    books = quick_emulator.books()
+    books = quick_emulator.usage()
     videos.rename("volume")
     videos.mkdir()
     for command in ("run", "plan"):
@@ -61,6 +61,6 @@ def test_a_run_on_an_empty_mount_point_ends_with_the_reason(
         reason = answer.json["error"] if json else answer.err.replace("\n", " ")
         assert "has no marker" in reason
         assert "--rebuy-missing" in reason
-    assert quick_emulator.books() == books
+    assert quick_emulator.usage() == books
     assert list(videos.iterdir()) == []
     assert {job["state"] for job in call("jobs", "--json").json["jobs"]} == {"stored"}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from prefect_video.downloads.media import Media, check_media, probe, thumbnail
-from prefect_video.errors import NotPlayable
+from prefect_video.errors import InvalidVideo
 from prefect_video.shots import Shot
 from tests.support.clips import write_clip
 
@@ -57,7 +57,7 @@ def test_a_truncated_file_is_not_playable(tmp_path: Path, missing: int, options:
     whole = write_clip(tmp_path / "whole.mp4", options=options).read_bytes()
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole[:-missing])
-    with pytest.raises(NotPlayable, match=r"cut\.mp4: (cut short|damaged|not a readable)"):
+    with pytest.raises(InvalidVideo, match=r"cut\.mp4: (cut short|damaged|not a readable)"):
         probe(cut)
 
 
@@ -66,7 +66,7 @@ def test_missing_pictures_are_counted_where_the_boxes_look_whole(tmp_path: Path)
     start = whole.index(b"mdat") - 4
     cut = whole[:start] + (2_000).to_bytes(4, "big") + whole[start + 4 : start + 2_000]
     (tmp_path / "cut.mp4").write_bytes(cut)
-    with pytest.raises(NotPlayable, match="of 12 pictures are there"):
+    with pytest.raises(InvalidVideo, match="of 12 pictures are there"):
         probe(tmp_path / "cut.mp4")
 
 
@@ -74,7 +74,7 @@ def test_missing_pictures_are_counted_where_the_boxes_look_whole(tmp_path: Path)
 def test_what_is_no_video_is_not_playable(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "page.mp4"
     path.write_bytes(content)
-    with pytest.raises(NotPlayable, match=r"page\.mp4"):
+    with pytest.raises(InvalidVideo, match=r"page\.mp4"):
         probe(path)
 
 
@@ -87,7 +87,7 @@ def test_sound_alone_is_not_playable(tmp_path: Path) -> None:
         for plane in frame.planes:
             plane.update(bytes(plane.buffer_size))
         output.mux([*stream.encode(frame), *stream.encode(None)])
-    with pytest.raises(NotPlayable, match="no video track"):
+    with pytest.raises(InvalidVideo, match="no video track"):
         probe(path)
 
 
@@ -105,7 +105,7 @@ def test_damage_is_measured_or_refused_and_never_crashes(
     content[position : position + len(junk)] = junk
     damaged = tmp_path / "damaged.mp4"
     damaged.write_bytes(content)
-    with contextlib.suppress(NotPlayable):
+    with contextlib.suppress(InvalidVideo):
         assert probe(damaged).frames > 0
 
 
@@ -132,7 +132,7 @@ def test_a_number_of_frames_decides_the_length() -> None:
     exact = SHOT.model_copy(update={"num_frames": 81, "fps": 16})
     check_media(measured(duration_seconds=81 / 16), exact)
     check_media(measured(duration_seconds=81 / 24), exact.model_copy(update={"fps": None}))
-    with pytest.raises(NotPlayable, match=r"asked for 5\.0625 s, the video lasts 10\.00 s"):
+    with pytest.raises(InvalidVideo, match=r"asked for 5\.0625 s, the video lasts 10\.00 s"):
         check_media(measured(), exact)
 
 
@@ -146,7 +146,7 @@ def test_a_number_of_frames_decides_the_length() -> None:
     ],
 )
 def test_a_video_that_was_not_asked_for_is_refused(wrong: dict[str, float], message: str) -> None:
-    with pytest.raises(NotPlayable, match=message):
+    with pytest.raises(InvalidVideo, match=message):
         check_media(measured(**wrong), SHOT)
 
 

@@ -22,7 +22,7 @@ from prefect_video.downloads.transfer import (
     open_download_client,
 )
 from prefect_video.downloads.url_safety import LinkPolicy
-from prefect_video.errors import BrokenDownload, LinkExpired, LinkRefused, StoreError, VideoError
+from prefect_video.errors import IncompleteDownload, LinkExpired, StoreError, UnsafeUrl, VideoError
 from tests.support.web_server import Reply, Request, Web, ranged, running_web
 
 QUICK = DownloadSettings(tries=3, outage_seconds=0.0, backoff_seconds=0.001, read_timeout_seconds=0.3)
@@ -76,7 +76,7 @@ async def test_a_broken_connection_is_continued_where_it_broke(
 
 async def test_tries_that_bring_nothing_end(web: Web, spool: Path, client: httpx.AsyncClient) -> None:
     web.handler = ranged(VIDEO, breaks=99, after=1_000)
-    with pytest.raises(BrokenDownload, match=r"broke off at byte") as caught:
+    with pytest.raises(IncompleteDownload, match=r"broke off at byte") as caught:
         await fetch(web, spool, client)
     assert len(web.requests) == QUICK.tries
     assert "hush" not in str(caught.value)
@@ -102,7 +102,7 @@ async def test_a_host_that_is_away_is_waited_for(
 async def test_nor_is_it_waited_for_without_end(spool: Path, client: httpx.AsyncClient) -> None:
     async with running_web() as web:
         pass
-    with pytest.raises(BrokenDownload, match="broke off at byte 0"):
+    with pytest.raises(IncompleteDownload, match="broke off at byte 0"):
         await fetch(web, spool, client)
 
 
@@ -153,7 +153,7 @@ async def test_another_process_goes_on_where_a_dead_one_stopped(
     web: Web, spool: Path, client: httpx.AsyncClient
 ) -> None:
     web.handler = ranged(VIDEO, breaks=99, after=2**20)
-    with pytest.raises(BrokenDownload):
+    with pytest.raises(IncompleteDownload):
         await fetch(web, spool, client, settings=DownloadSettings(tries=1, backoff_seconds=0.0))
     web.handler, web.requests = ranged(VIDEO), []
     assert_is_video(await fetch(web, spool, client), spool)
@@ -215,7 +215,7 @@ async def test_two_downloads_do_not_write_one_file(web: Web, spool: Path, client
     web.handler = handler
     first = asyncio.create_task(fetch(web, spool, client, settings=DownloadSettings()))
     await begun.wait()
-    with pytest.raises(BrokenDownload, match="another download"):
+    with pytest.raises(IncompleteDownload, match="another download"):
         await fetch(web, spool, client)
     go_on.set()
     assert_is_video(await first, spool)
@@ -324,7 +324,7 @@ async def test_a_long_retry_after_is_left_to_the_caller(web: Web, spool: Path, c
         await reply.whole(429, {"Retry-After": "7200"})
 
     web.handler = handler
-    with pytest.raises(BrokenDownload) as caught:
+    with pytest.raises(IncompleteDownload) as caught:
         await fetch(web, spool, client)
     assert caught.value.retry_after == 7200
     assert len(web.requests) == 1
@@ -348,7 +348,7 @@ async def test_what_is_no_video_is_refused(web: Web, spool: Path, client: httpx.
         await reply.whole(200, headers, body)
 
     web.handler = handler
-    with pytest.raises(BrokenDownload, match=message):
+    with pytest.raises(IncompleteDownload, match=message):
         await fetch(web, spool, client)
     assert not spool.exists()
     assert not any(request.first_byte for request in web.requests)
@@ -362,7 +362,7 @@ async def test_a_short_body_without_a_length_is_told_by_the_promise(
         await reply.body(VIDEO[:1000])
 
     web.handler = handler
-    with pytest.raises(BrokenDownload, match="ended after 1,000 of"):
+    with pytest.raises(IncompleteDownload, match="ended after 1,000 of"):
         await fetch(web, spool, client, expected_bytes=len(VIDEO))
 
 
@@ -371,7 +371,7 @@ async def test_a_size_other_than_promised_is_refused_before_the_body(
     web: Web, spool: Path, client: httpx.AsyncClient, promised: int
 ) -> None:
     web.handler = ranged(VIDEO)
-    with pytest.raises(BrokenDownload, match="the provider promised"):
+    with pytest.raises(IncompleteDownload, match="the provider promised"):
         await fetch(web, spool, client, expected_bytes=promised)
 
 
@@ -384,7 +384,7 @@ async def test_a_video_larger_than_the_limit_is_refused(
         await reply.body(VIDEO)
 
     web.handler = handler
-    with pytest.raises(LinkRefused, match="1,000,000"):
+    with pytest.raises(UnsafeUrl, match="1,000,000"):
         await fetch(web, spool, client, max_bytes=1_000_000)
     assert len(web.requests) == 1
 
@@ -410,7 +410,7 @@ async def test_redirects_are_checked_one_by_one(
 
     web.handler = handler
     # Another loopback address is of the endpoint's kind, so only the connection fails there.
-    expected = LinkRefused if reason else BrokenDownload
+    expected = UnsafeUrl if reason else IncompleteDownload
     with pytest.raises(expected, match=reason) as caught:
         await fetch(web, spool, client)
     assert "hush" not in str(caught.value)
@@ -421,7 +421,7 @@ async def test_redirects_end(web: Web, spool: Path, client: httpx.AsyncClient) -
         await reply.whole(307, {"Location": f"{request.path}x"})
 
     web.handler = handler
-    with pytest.raises(LinkRefused, match="more than 5 redirects"):
+    with pytest.raises(UnsafeUrl, match="more than 5 redirects"):
         await fetch(web, spool, client)
     assert len(web.requests) == 6
 
@@ -499,7 +499,7 @@ async def test_a_spool_folder_that_is_a_file_says_so(web: Web, tmp_path: Path, c
 
 async def test_nobody_listening_is_a_broken_download(spool: Path, client: httpx.AsyncClient) -> None:
     web = Web(port=9)
-    with pytest.raises(BrokenDownload) as caught:
+    with pytest.raises(IncompleteDownload) as caught:
         await fetch(web, spool, client)
     assert isinstance(caught.value, VideoError)
     assert "hush" not in str(caught.value)

@@ -16,13 +16,13 @@ from PIL import Image
 
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.emulator.download_host import ClipResponse
-from prefect_video.emulator.generation import Generation, Order
+from prefect_video.emulator.generation import Generation, GenerationRequest
 from prefect_video.emulator.signed_urls import LinkSigner
 from tests.support.emulator_client import Client, download
 
-ORDER = Order(model="sora-2", prompt="A quiet harbour", duration=1, aspect_ratio="16:9", resolution="480p")
+ORDER = GenerationRequest(model="sora-2", prompt="A quiet harbour", duration=1, aspect_ratio="16:9", resolution="480p")
 DONE = Generation(
-    id="gen_1", dialect="sora", account="acct_1", order=ORDER, created=0, starts_at=0, ends_at=1, finished=1
+    id="gen_1", dialect="sora", account="acct_1", request=ORDER, created=0, starts_at=0, ends_at=1, finished=1
 )
 
 
@@ -41,7 +41,7 @@ def test_whole_file_and_head(emulator: Emulator, result: dict[str, Any]) -> None
     head = httpx.head(result["video_url"])
     assert head.headers["content-length"] == response.headers["content-length"]
     assert head.headers["etag"] == response.headers["etag"]
-    books = emulator.books()
+    books = emulator.usage()
     assert (books["downloaded"], books["download_bytes"]) == (1, result["file_size"])
     assert books["by_prompt"]["A quiet harbour"]["downloaded"] == 1
 
@@ -134,12 +134,12 @@ def test_key_sent_to_the_download_host_is_noted(emulator: Emulator, result: dict
     assert download(url, Cookie=f"key={emulator.key}").status_code == 400
     assert download(f"{url}&key={emulator.key}").status_code == 400
     assert download(result["thumbnail_url"], **{"X-Api-Key": emulator.key}).status_code == 400
-    books = emulator.books()
+    books = emulator.usage()
     assert (books["leaked_keys"], books["downloaded"]) == (4, 0)
 
 
 def test_nothing_is_served_before_completion() -> None:
-    with Emulator(EmulatorSettings(port=0, times="fixed:600")) as emulator:
+    with Emulator(EmulatorSettings(port=0, work_durations="fixed:600")) as emulator:
         generation_id = Client.of(emulator).accepted()
         signer = LinkSigner(emulator.settings)
         signer.base = emulator.cdn

@@ -20,16 +20,16 @@ from pydantic import ValidationError
 
 from prefect_video.emulator import Emulator, EmulatorSettings, running
 from prefect_video.emulator.engine import Engine
-from prefect_video.emulator.errors import Refusal
-from prefect_video.emulator.generation import Generation, Order, cost_usd
+from prefect_video.emulator.errors import ApiError
+from prefect_video.emulator.generation import Generation, GenerationRequest, cost_usd
 from prefect_video.emulator.rendering.clips import ClipLibrary
-from prefect_video.emulator.scheduler import Agenda
-from prefect_video.emulator.state_store import JournalError, MemoryJournal
+from prefect_video.emulator.scheduler import Scheduler
+from prefect_video.emulator.state_store import MemoryStateStore, StateStoreError
 from prefect_video.emulator.timing import WorkDistribution
 from prefect_video.emulator.usage import Line
 from tests.support.emulator_client import Client
 
-ORDER = Order(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution="480p")
+ORDER = GenerationRequest(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution="480p")
 
 
 @given(seed=st.text(max_size=10), duration=st.integers(1, 20))
@@ -90,7 +90,7 @@ def test_settings_do_not_show_secrets() -> None:
 async def test_statuses_come_in_order_and_work_is_billed_once(tmp_path: Path) -> None:
     settings = EmulatorSettings(speed=200)
     clips = ClipLibrary(settings, tmp_path)
-    engine = Engine(settings, MemoryJournal(), clips)
+    engine = Engine(settings, MemoryStateStore(), clips)
     seen: list[tuple[str, str]] = []
     engine.listeners.append(lambda generation, status: seen.append((generation.id, status)))
     clock = asyncio.create_task(engine.run())
@@ -110,30 +110,34 @@ async def test_statuses_come_in_order_and_work_is_billed_once(tmp_path: Path) ->
 
 
 async def test_past_half_the_work_there_is_no_cancelling(tmp_path: Path) -> None:
-    engine = Engine(EmulatorSettings(times="fixed:1000"), MemoryJournal(), ClipLibrary(EmulatorSettings(), tmp_path))
+    engine = Engine(
+        EmulatorSettings(work_durations="fixed:1000"), MemoryStateStore(), ClipLibrary(EmulatorSettings(), tmp_path)
+    )
     early, late = engine.submit("acct", "sora", ORDER), engine.submit("acct", "sora", ORDER)
     _age(early, share=0.45)
     _age(late, share=0.55)
     assert engine.cancel("acct", early.id).status == "cancelled"
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ApiError) as refusal:
         engine.cancel("acct", late.id)
     assert refusal.value.status == 409
 
 
 def test_a_change_of_speed_takes_hold_of_what_is_under_way() -> None:
-    with Emulator(EmulatorSettings(port=0, times="fixed:10000", render="plate")) as emulator:
+    with Emulator(EmulatorSettings(port=0, work_durations="fixed:10000", render="plate")) as emulator:
         client = Client.of(emulator)
         for body in ("0", "-1", "nan", "inf", "fast", ""):
             assert httpx.put(f"{emulator.url}/_emulator/speed", content=body).status_code == 400
         under_way = client.accepted()
         assert httpx.put(f"{emulator.url}/_emulator/speed", content="100000").json() == 100_000
-        emulator.settle()
+        emulator.wait_until_idle()
         assert client.retrieve(under_way).json()["status"] == "completed"
-        assert emulator.books()["billed"] == 1
+        assert emulator.usage()["billed"] == 1
 
 
 async def test_a_step_that_was_due_at_the_old_speed_is_not_taken(tmp_path: Path) -> None:
-    engine = Engine(EmulatorSettings(times="fixed:1"), MemoryJournal(), ClipLibrary(EmulatorSettings(), tmp_path))
+    engine = Engine(
+        EmulatorSettings(work_durations="fixed:1"), MemoryStateStore(), ClipLibrary(EmulatorSettings(), tmp_path)
+    )
     generation = engine.submit("acct", "sora", ORDER)
     was_due = generation.starts_at
     engine.change_speed(0.001)
@@ -149,7 +153,7 @@ def _age(generation: Generation, *, share: float) -> None:
     generation.ends_at = generation.starts_at + work
 
 
-class _FullDisk(MemoryJournal):
+class _FullDisk(MemoryStateStore):
     """Refuses the first write."""
 
     def __init__(self) -> None:
@@ -158,7 +162,7 @@ class _FullDisk(MemoryJournal):
 
     async def write(self, generations: Iterable[Generation], lines: Iterable[tuple[Line, Decimal]]) -> None:
         if self.full:
-            raise JournalError("disk full")
+            raise StateStoreError("disk full")
         self.written.extend(generation.id for generation in generations)
 
 
@@ -166,7 +170,7 @@ async def test_what_could_not_be_written_stays_pending(tmp_path: Path) -> None:
     journal = _FullDisk()
     engine = Engine(EmulatorSettings(), journal, ClipLibrary(EmulatorSettings(), tmp_path))
     generation = engine.submit("acct", "sora", ORDER)
-    with pytest.raises(JournalError):
+    with pytest.raises(StateStoreError):
         await engine.commit()
     journal.full = False
     await engine.commit()
@@ -181,7 +185,7 @@ def test_import_is_light() -> None:
 
 async def test_agenda_steps_in_order_of_time() -> None:
     steps: list[str] = []
-    agenda = Agenda(steps.append)
+    agenda = Scheduler(steps.append)
     now = time.time()
     for name, due in [("late", now + 0.05), ("past", now - 5), ("soon", now + 0.01)]:
         agenda.add(due, name)
@@ -193,22 +197,22 @@ async def test_agenda_steps_in_order_of_time() -> None:
 
 
 def test_capacity_holds_under_a_stampede() -> None:
-    settings = EmulatorSettings(port=0, capacity=7, times="fixed:600")
+    settings = EmulatorSettings(port=0, capacity=7, work_durations="fixed:600")
     with Emulator(settings) as emulator, ThreadPoolExecutor(8) as pool:
         statuses = list(pool.map(lambda _: Client.of(emulator).submit().status_code, range(40)))
-        books = emulator.books()
+        books = emulator.usage()
         assert statuses.count(202) == books["accepted"] == books["peak_concurrency"] == 7
         assert statuses.count(429) == books["refused"] == 33
 
 
 def test_a_thousand_generations_at_once() -> None:
-    settings = EmulatorSettings(port=0, capacity=1000, speed=1000, render="plate", times="lognormal:0.5")
+    settings = EmulatorSettings(port=0, capacity=1000, speed=1000, render="plate", work_durations="lognormal:0.5")
     with Emulator(settings) as emulator:
         client = Client.of(emulator)
         for number in range(1000):
             client.accepted(f"shot {number}")
-        emulator.settle()
-        books = emulator.books()
+        emulator.wait_until_idle()
+        books = emulator.usage()
         assert (books["completed"], books["billed"], books["billed_usd"]) == (1000, 1000, "300.00")
         assert set(books["by_prompt"]) == {f"shot {number}" for number in range(1000)}
 
@@ -226,7 +230,7 @@ def test_books_count_every_request(emulator: Emulator) -> None:
     client.cancel(generation["id"])
     httpx.get(generation["result"]["video_url"])
     httpx.get(generation["result"]["thumbnail_url"])
-    books = emulator.books()
+    books = emulator.usage()
     assert books["requests"] == {
         "cancel": 1, "content": 1, "list": 1, "retrieve": 1, "submit": 1, "thumbnail": 1,
     }  # fmt: skip

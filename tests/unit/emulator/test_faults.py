@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_video.emulator import Emulator, EmulatorSettings, FaultRule, load_faults
-from prefect_video.emulator.faults.rules import OPERATIONS_OF, FaultBoard, parse_faults
+from prefect_video.emulator.faults.rules import OPERATIONS_OF, FaultRules, parse_faults
 from tests.support.emulator_client import Client, download, error_of
 
-SLOW_TO_FINISH = EmulatorSettings(port=0, times="fixed:600")
+SLOW_TO_FINISH = EmulatorSettings(port=0, work_durations="fixed:600")
 QUICK = EmulatorSettings(port=0, speed=200, render="plate")
 
 
@@ -36,7 +36,7 @@ def quick() -> Iterator[Emulator]:
 
 
 def _paid(emulator: Emulator) -> tuple[int, int, int]:
-    books = emulator.books()
+    books = emulator.usage()
     return books["submitted"], books["accepted"], books["refused"]
 
 
@@ -69,7 +69,7 @@ def test_generation_error_names_a_failed_generation(waiting: Emulator) -> None:
     assert generation["status"] == "failed"
     assert generation["error"]["type"] == "generation_error"
     assert _paid(waiting) == (1, 1, 0)
-    assert waiting.books()["billed"] == 0
+    assert waiting.usage()["billed"] == 0
 
 
 @pytest.mark.parametrize(("kind", "accepted"), [("reset_before", 0), ("reset_after", 1)])
@@ -165,7 +165,7 @@ def test_truncated_download_breaks_off(quick: Emulator) -> None:
         with pytest.raises(httpx.RemoteProtocolError):
             _collect(response, received)
     assert len(received) == int(result["file_size"] * 0.25)
-    assert quick.books()["download_bytes"] == len(received)
+    assert quick.usage()["download_bytes"] == len(received)
     rest = download(result["video_url"], Range=f"bytes={len(received)}-").content
     assert received + rest == download(result["video_url"]).content
 
@@ -293,8 +293,8 @@ def test_every_kind_is_documented() -> None:
 
 @given(times=st.none() | st.integers(1, 5), after=st.integers(0, 5), requests=st.integers(0, 20))
 def test_a_rule_fires_after_its_skips_and_as_often_as_it_may(times: int | None, after: int, requests: int) -> None:
-    board = FaultBoard([FaultRule(operation="list", kind="error_before", times=times, after=after)])
-    fired = [board.take("list") is not None for _ in range(requests)]
+    board = FaultRules([FaultRule(operation="list", kind="error_before", times=times, after=after)])
+    fired = [board.match("list") is not None for _ in range(requests)]
     expected = [index >= after and (times is None or index < after + times) for index in range(requests)]
     assert fired == expected
-    assert board.take("submit") is None
+    assert board.match("submit") is None

@@ -9,11 +9,11 @@ import av
 import pytest
 from PIL import Image, ImageChops
 
-from prefect_video.emulator.generation import FPS, Order
+from prefect_video.emulator.generation import FPS, GenerationRequest
 from prefect_video.emulator.rendering.clips import ClipLibrary
 from prefect_video.emulator.rendering.encode import RenderStopped, render_clip
 from prefect_video.emulator.rendering.spec import ClipSpec
-from prefect_video.emulator.rendering.text import MAX_LINES, Lettering, wrap
+from prefect_video.emulator.rendering.text import MAX_LINES, TextOverlay, wrap
 from prefect_video.emulator.settings import EmulatorSettings
 from prefect_video.shots import frame_size
 
@@ -97,7 +97,7 @@ def test_prompt_and_watermark_stand_out(tmp_path: Path, size: tuple[int, int]) -
     without = Image.new("L", size, 16)
     shown = without.copy()
     chroma = Image.new("L", (width // 2, height // 2), 128)
-    Lettering(_spec(1, size)).draw(shown, chroma, chroma.copy(), seconds=0, frame=0, share=0)
+    TextOverlay(_spec(1, size)).draw(shown, chroma, chroma.copy(), seconds=0, frame=0, share=0)
     watermark = ImageChops.difference(shown, without).crop((width // 2, 0, width, height // 6)).getbbox()
     assert watermark is not None
     assert watermark[2] - watermark[0] > min(size) // 5
@@ -126,7 +126,7 @@ def test_rendering_can_be_given_up(tmp_path: Path) -> None:
 
 
 async def test_clips_are_shared_by_what_they_show(tmp_path: Path) -> None:
-    order = Order(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution="480p")
+    order = GenerationRequest(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution="480p")
     library = ClipLibrary(EmulatorSettings(), tmp_path)
     try:
         first, second = await library.get(order), await library.get(order.model_copy(update={"webhook_url": "u"}))
@@ -139,7 +139,7 @@ async def test_clips_are_shared_by_what_they_show(tmp_path: Path) -> None:
 
 async def test_plates_are_shared_by_shape(tmp_path: Path) -> None:
     library = ClipLibrary(EmulatorSettings(render="plate"), tmp_path)
-    order = Order(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution="480p")
+    order = GenerationRequest(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution="480p")
     other = order.model_copy(update={"prompt": "q", "model": "n", "metadata": {"seed": 3}})
     assert library.spec(order) == library.spec(other)
     assert library.spec(order) != library.spec(order.model_copy(update={"duration": 2}))

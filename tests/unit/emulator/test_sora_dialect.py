@@ -100,7 +100,7 @@ def test_bad_field_is_refused_by_name(patient: Emulator, change: dict[str, Any],
     assert response.status_code == 400
     assert error_of(response)["type"] == "invalid_request_error"
     assert named in error_of(response)["message"]
-    books = patient.books()
+    books = patient.usage()
     assert (books["submitted"], books["accepted"], books["refused"]) == (1, 0, 1)
 
 
@@ -145,7 +145,7 @@ def test_keys_are_separate_accounts() -> None:
         assert second.cancel(generation_id).status_code == 404
         assert second.list().json()["total_count"] == 0
         assert second.submit().status_code == 202
-        by_key = emulator.books()["by_key"]
+        by_key = emulator.usage()["by_key"]
         assert {label: lines["accepted"] for label, lines in by_key.items()} == {"aaaa": 1, "bbbb": 1}
 
 
@@ -169,8 +169,8 @@ def test_full_account_is_told_to_wait_in_the_body() -> None:
         assert "retry-after" not in response.headers
         client.cancel(first)
         assert client.submit().status_code == 202
-        assert emulator.books()["peak_concurrency"] == 2
-        assert emulator.books()["now_concurrency"] == 2
+        assert emulator.usage()["peak_concurrency"] == 2
+        assert emulator.usage()["now_concurrency"] == 2
 
 
 def test_retry_after_may_be_set_and_sent_as_header() -> None:
@@ -203,12 +203,12 @@ def test_policy_and_failure_by_marker_words(emulator: Emulator) -> None:
     assert refused.status_code == 400
     assert error_of(refused)["code"] == "content_policy_violation"
     failing = client.accepted("something [fail]")
-    emulator.settle()
+    emulator.wait_until_idle()
     generation = client.retrieve(failing).json()
     assert generation["status"] == "failed"
     assert generation["error"]["type"] == "generation_error"
     assert "result" not in generation
-    books = emulator.books()
+    books = emulator.usage()
     assert (books["accepted"], books["refused"], books["failed"], books["billed"]) == (1, 1, 1, 0)
 
 
@@ -221,7 +221,7 @@ def test_cancel_while_queued_then_again() -> None:
             response = client.cancel(generation_id)
             assert (response.status_code, response.json()) == (200, answer)
         assert client.retrieve(generation_id).json()["status"] == "cancelled"
-        books = emulator.books()
+        books = emulator.usage()
         assert (books["cancelled"], books["billed"], books["now_concurrency"]) == (1, 0, 0)
 
 
@@ -229,7 +229,7 @@ def test_cancel_of_what_is_over_is_refused(emulator: Emulator) -> None:
     client = Client.of(emulator)
     response = client.cancel(client.completed(emulator)["id"])
     assert response.status_code == 409
-    assert emulator.books()["cancelled"] == 0
+    assert emulator.usage()["cancelled"] == 0
 
 
 def test_list_filters_pages_and_orders() -> None:

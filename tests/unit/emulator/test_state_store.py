@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from prefect_video.emulator import Emulator, EmulatorSettings
-from prefect_video.emulator.state_store import JournalError
+from prefect_video.emulator.state_store import StateStoreError
 from tests.support.emulator import EmulatorFactory
 from tests.support.emulator_client import Client, download
 
@@ -136,7 +136,7 @@ def test_port_in_use_is_named() -> None:
 def test_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     database = tmp_path / "notes.db"
     database.write_text("not a database " * 100)
-    with pytest.raises(JournalError, match=r"notes\.db"):
+    with pytest.raises(StateStoreError, match=r"notes\.db"):
         Emulator(EmulatorSettings(port=0, db=database)).start()
 
 
@@ -145,20 +145,20 @@ def test_one_file_serves_one_emulator_at_a_time(emulator_process: EmulatorFactor
     first = emulator_process("--db", database)
     generation_id = Client(first.endpoint).accepted()
     settings = EmulatorSettings(port=0, db=database)
-    with pytest.raises(JournalError, match="another emulator has it open"):
+    with pytest.raises(StateStoreError, match="another emulator has it open"):
         Emulator(settings).start()
     assert Client(first.endpoint).retrieve(generation_id).status_code == 200
     first.kill()
     with Emulator(settings) as second:
         assert Client.of(second).retrieve(generation_id).status_code == 200
-        with pytest.raises(JournalError, match="another emulator has it open"):
+        with pytest.raises(StateStoreError, match="another emulator has it open"):
             Emulator(settings).start()
 
 
 def test_emulator_can_be_started_again_and_keeps_its_database(tmp_path: Path) -> None:
-    emulator = Emulator(EmulatorSettings(port=0, times="fixed:600", db=tmp_path / "new" / "e.db"))
+    emulator = Emulator(EmulatorSettings(port=0, work_durations="fixed:600", db=tmp_path / "new" / "e.db"))
     with pytest.raises(RuntimeError, match="not running"):
-        emulator.books()
+        emulator.usage()
     with emulator:
         generation_id = Client.of(emulator).accepted()
         with pytest.raises(RuntimeError, match="already running"):
@@ -169,7 +169,7 @@ def test_emulator_can_be_started_again_and_keeps_its_database(tmp_path: Path) ->
         assert Client.of(emulator).retrieve(generation_id).status_code == 404
     with emulator:
         assert Client.of(emulator).list().json()["total_count"] == 0
-        assert emulator.books()["accepted"] == 0
+        assert emulator.usage()["accepted"] == 0
 
 
 def test_reset_over_http(emulator: Emulator) -> None:

@@ -13,14 +13,14 @@ import pytest
 
 from prefect_video.emulator import Emulator, EmulatorSettings
 from tests.support.emulator_client import Client
-from tests.support.webhook_receiver import Received, Receiver
+from tests.support.webhook_receiver import Received, WebhookReceiver
 
 SETTINGS: dict[str, Any] = {"port": 0, "speed": 200, "render": "plate", "webhook_retry_seconds": 0.01}
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
+def receiver() -> Iterator[WebhookReceiver]:
+    with WebhookReceiver() as running:
         yield running
 
 
@@ -33,7 +33,7 @@ def _types(deliveries: list[Received]) -> list[str]:
     return sorted(delivery.event["event_type"] for delivery in deliveries)
 
 
-def test_a_life_is_told_in_signed_compact_events(emulator: Emulator, receiver: Receiver) -> None:
+def test_a_life_is_told_in_signed_compact_events(emulator: Emulator, receiver: WebhookReceiver) -> None:
     generation_id = Client.of(emulator).accepted(webhook_url=receiver.url)
     deliveries = receiver.take(3)
     assert _types(deliveries) == ["generation.completed", "generation.queued", "generation.started"]
@@ -47,22 +47,22 @@ def test_a_life_is_told_in_signed_compact_events(emulator: Emulator, receiver: R
     completed = next(d.event for d in deliveries if d.event["event_type"] == "generation.completed")
     assert completed["data"]["status"] == "completed"
     assert completed["data"]["result"]["video_url"].startswith(emulator.cdn)
-    assert emulator.books()["webhooks_sent"] == 3
+    assert emulator.usage()["webhooks_sent"] == 3
 
 
-def test_failure_and_cancellation_are_told(receiver: Receiver) -> None:
+def test_failure_and_cancellation_are_told(receiver: WebhookReceiver) -> None:
     with Emulator(EmulatorSettings(**SETTINGS)) as emulator:
         Client.of(emulator).accepted("[fail]", webhook_url=receiver.url)
         failed = receiver.take_until("generation.failed")[-1].event
         assert failed["data"]["error"]["type"] == "generation_error"
-    with Emulator(EmulatorSettings(port=0, times="fixed:600")) as emulator:
+    with Emulator(EmulatorSettings(port=0, work_durations="fixed:600")) as emulator:
         client = Client.of(emulator)
         client.cancel(client.accepted(webhook_url=receiver.url))
         cancelled = receiver.take_until("generation.cancelled")[-1].event
         assert cancelled["data"]["status"] == "cancelled"
 
 
-def test_each_key_may_have_its_own_secret(receiver: Receiver) -> None:
+def test_each_key_may_have_its_own_secret(receiver: WebhookReceiver) -> None:
     settings = EmulatorSettings(keys=("k1", "k2"), webhook_secrets={"k2": "whsec_two"}, **SETTINGS)
     with Emulator(settings) as emulator:
         Client(emulator.endpoint, "k2").accepted(webhook_url=receiver.url)
@@ -70,20 +70,20 @@ def test_each_key_may_have_its_own_secret(receiver: Receiver) -> None:
 
 
 def test_undelivered_event_is_sent_again_and_then_given_up() -> None:
-    with Receiver([500, 503]) as receiver, Emulator(EmulatorSettings(**SETTINGS)) as emulator:
+    with WebhookReceiver([500, 503]) as receiver, Emulator(EmulatorSettings(**SETTINGS)) as emulator:
         emulator.add_fault(operation="webhook", kind="drop", times=2, after=1)
         Client.of(emulator).accepted(webhook_url=receiver.url)
         deliveries = receiver.take(3)
         assert len({delivery.body for delivery in deliveries}) == 1
     with (
-        Receiver([500] * 50) as receiver,
+        WebhookReceiver([500] * 50) as receiver,
         Emulator(EmulatorSettings(webhook_attempts=3, **SETTINGS)) as emulator,
     ):
         emulator.add_fault(operation="webhook", kind="drop", times=2, after=1)
         Client.of(emulator).accepted(webhook_url=receiver.url)
         receiver.take(3)
-        emulator.settle()
-        assert emulator.books()["webhooks_sent"] == 3
+        emulator.wait_until_idle()
+        assert emulator.usage()["webhooks_sent"] == 3
 
 
 def test_unreachable_receiver_harms_nothing() -> None:
@@ -92,7 +92,7 @@ def test_unreachable_receiver_harms_nothing() -> None:
             Client.of(emulator).completed(emulator, webhook_url=url)
 
 
-def test_duplicates_share_their_event_id(receiver: Receiver) -> None:
+def test_duplicates_share_their_event_id(receiver: WebhookReceiver) -> None:
     with Emulator(EmulatorSettings(**SETTINGS)) as emulator:
         emulator.add_fault(operation="webhook", kind="duplicate", copies=3)
         Client.of(emulator).accepted(webhook_url=receiver.url)
@@ -100,7 +100,7 @@ def test_duplicates_share_their_event_id(receiver: Receiver) -> None:
         assert sorted(ids.count(event_id) for event_id in set(ids)) == [1, 1, 3]
 
 
-def test_late_webhook_keeps_its_old_timestamp(receiver: Receiver) -> None:
+def test_late_webhook_keeps_its_old_timestamp(receiver: WebhookReceiver) -> None:
     with Emulator(EmulatorSettings(**SETTINGS)) as emulator:
         emulator.add_fault(
             operation="webhook", kind="late", after=2, seconds=0.2, backdate_seconds=600, match={"prompt": "Late"}
@@ -111,8 +111,8 @@ def test_late_webhook_keeps_its_old_timestamp(receiver: Receiver) -> None:
         assert _signed_by(late, emulator.webhook_secret)
 
 
-def test_forged_webhook_claims_completion_before_the_true_one(receiver: Receiver) -> None:
-    with Emulator(EmulatorSettings(port=0, times="fixed:600")) as emulator:
+def test_forged_webhook_claims_completion_before_the_true_one(receiver: WebhookReceiver) -> None:
+    with Emulator(EmulatorSettings(port=0, work_durations="fixed:600")) as emulator:
         emulator.add_fault(operation="webhook", kind="forged")
         Client.of(emulator).accepted(webhook_url=receiver.url)
         forged, true = receiver.take(2)

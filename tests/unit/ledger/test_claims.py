@@ -8,22 +8,22 @@ from decimal import Decimal
 import pytest
 
 from prefect_video.errors import GenerationFailed
-from prefect_video.ledger import Claim, Intent, Ledger, State
-from tests.support.records import a_generation, an_asset, an_intent, claim_one, store_one, submit_one
+from prefect_video.ledger import ClaimResult, JobRequest, Ledger, State
+from tests.support.records import a_generation, a_request, an_asset, claim_one, store_one, submit_one
 
 
-async def ask(ledger: Ledger, intent: Intent) -> Claim:
-    (claim,) = (await ledger.claim([intent])).claims
+async def ask(ledger: Ledger, job_request: JobRequest) -> ClaimResult:
+    (claim,) = (await ledger.claim([job_request])).claims
     return claim
 
 
 async def test_a_new_fingerprint_is_reserved(ledger: Ledger) -> None:
-    claim = await ask(ledger, an_intent())
+    claim = await ask(ledger, a_request())
     assert claim.kind == "acquired"
-    assert claim.entry == await ledger.get(claim.entry.id)
-    assert (claim.entry.state, claim.entry.attempt, claim.entry.owner) == (State.RESERVED, 1, ledger.owner_id)
-    assert claim.entry.reserved_usd == Decimal("2.40")
-    (step,) = await ledger.history(claim.entry.id)
+    assert claim.job == await ledger.get(claim.job.id)
+    assert (claim.job.state, claim.job.attempt, claim.job.owner) == (State.RESERVED, 1, ledger.owner_id)
+    assert claim.job.reserved_usd == Decimal("2.40")
+    (step,) = await ledger.history(claim.job.id)
     assert (step.from_state, step.to_state, step.owner) == (None, State.RESERVED, ledger.owner_id)
 
 
@@ -32,28 +32,28 @@ async def test_no_intents_no_claims(ledger: Ledger) -> None:
 
 
 async def test_what_is_under_way_is_joined_by_everybody(ledger: Ledger, other: Ledger) -> None:
-    entry = await claim_one(ledger)
-    assert [(await ask(asker, an_intent())).kind for asker in (ledger, other)] == ["joined", "joined"]
-    assert (await ask(other, an_intent())).entry == entry
+    job = await claim_one(ledger)
+    assert [(await ask(asker, a_request())).kind for asker in (ledger, other)] == ["joined", "joined"]
+    assert (await ask(other, a_request())).job == job
 
 
 async def test_a_duplicate_in_one_batch_joins_the_first(ledger: Ledger) -> None:
-    batch = await ledger.claim([an_intent(1), an_intent(2), an_intent(1)])
+    batch = await ledger.claim([a_request(1), a_request(2), a_request(1)])
     assert [claim.kind for claim in batch.claims] == ["acquired", "acquired", "joined"]
-    assert batch.claims[0].entry == batch.claims[2].entry
+    assert batch.claims[0].job == batch.claims[2].job
 
 
 async def test_environments_do_not_share(ledger: Ledger) -> None:
     await claim_one(ledger)
-    assert (await ask(ledger, an_intent(environment="staging"))).kind == "acquired"
+    assert (await ask(ledger, a_request(environment="staging"))).kind == "acquired"
 
 
 async def test_what_is_stored_is_answered_with_its_asset(ledger: Ledger, other: Ledger) -> None:
     stored = await store_one(ledger)
-    claim = await ask(other, an_intent(flow_run_id="run-2"))
+    claim = await ask(other, a_request(flow_run_id="run-2"))
     assert claim.kind == "stored"
-    assert claim.entry == stored
-    assert claim.entry.asset is not None
+    assert claim.job == stored
+    assert claim.job.asset is not None
 
 
 @pytest.mark.parametrize(
@@ -70,99 +70,99 @@ async def test_what_is_stored_is_answered_with_its_asset(ledger: Ledger, other: 
 )
 async def test_refresh_and_age(ledger: Ledger, changes: dict[str, object], kind: str) -> None:
     await store_one(ledger)
-    assert (await ask(ledger, an_intent(**changes))).kind == kind
+    assert (await ask(ledger, a_request(**changes))).kind == kind
 
 
 async def test_the_newest_stored_row_answers(ledger: Ledger) -> None:
     await store_one(ledger, 1)
-    entry = await claim_one(ledger, 1, refresh=True, flow_run_id="run-2")
-    await ledger.begin_submit(entry.id)
-    await ledger.record_submitted(entry.id, a_generation("gen-again"))
-    await ledger.record_completed(entry.id, a_generation("gen-again"))
-    assert (await ask(ledger, an_intent(flow_run_id="run-3"))).kind == "joined"
-    await ledger.record_stored(entry.id, an_asset(entry))
-    assert (await ask(ledger, an_intent(flow_run_id="run-3"))).entry.id == entry.id
-    assert (await ledger.find_stored([entry.fingerprint], environment="production"))[entry.fingerprint].id == entry.id
+    job = await claim_one(ledger, 1, refresh=True, flow_run_id="run-2")
+    await ledger.begin_submit(job.id)
+    await ledger.record_submitted(job.id, a_generation("gen-again"))
+    await ledger.record_completed(job.id, a_generation("gen-again"))
+    assert (await ask(ledger, a_request(flow_run_id="run-3"))).kind == "joined"
+    await ledger.record_stored(job.id, an_asset(job))
+    assert (await ask(ledger, a_request(flow_run_id="run-3"))).job.id == job.id
+    assert (await ledger.find_stored([job.fingerprint], environment="production"))[job.fingerprint].id == job.id
 
 
 async def test_a_missing_file_may_be_bought_again_and_is_no_failed_attempt(ledger: Ledger) -> None:
     stored = await store_one(ledger)
     await ledger.record_missing(stored.id, "the file is gone")
-    claim = await ask(ledger, an_intent(max_attempts=1))
+    claim = await ask(ledger, a_request(max_attempts=1))
     assert claim.kind == "acquired"
-    assert claim.entry.attempt == 1
+    assert claim.job.attempt == 1
 
 
 async def fail_one(ledger: Ledger, number: int, generation_id: str) -> str:
-    entry = await claim_one(ledger, number)
-    await ledger.begin_submit(entry.id)
-    await ledger.record_submitted(entry.id, a_generation(generation_id))
+    job = await claim_one(ledger, number)
+    await ledger.begin_submit(job.id)
+    await ledger.record_submitted(job.id, a_generation(generation_id))
     error = GenerationFailed("it failed", provider="sora", generation_id=generation_id)
-    await ledger.record_ended(entry.id, State.FAILED, error, actual_usd=Decimal(0))
-    return entry.id
+    await ledger.record_ended(job.id, State.FAILED, error, actual_usd=Decimal(0))
+    return job.id
 
 
 async def test_attempts_are_counted_within_a_flow_run(ledger: Ledger) -> None:
     first = await fail_one(ledger, 1, "gen-1")
-    claim = await ask(ledger, an_intent(max_attempts=1))
-    assert (claim.kind, claim.entry.id) == ("exhausted", first)
-    assert (await ask(ledger, an_intent())).entry.attempt == 2
+    claim = await ask(ledger, a_request(max_attempts=1))
+    assert (claim.kind, claim.job.id) == ("exhausted", first)
+    assert (await ask(ledger, a_request())).job.attempt == 2
 
 
 async def test_the_last_failure_is_shown_when_attempts_are_used_up(ledger: Ledger) -> None:
     await fail_one(ledger, 1, "gen-1")
     second = await fail_one(ledger, 1, "gen-2")
-    claim = await ask(ledger, an_intent(max_attempts=2))
-    assert (claim.kind, claim.entry.id) == ("exhausted", second)
+    claim = await ask(ledger, a_request(max_attempts=2))
+    assert (claim.kind, claim.job.id) == ("exhausted", second)
 
 
 @pytest.mark.parametrize("flow_run_id", ["run-2", None])
 async def test_failures_of_other_runs_do_not_count(ledger: Ledger, flow_run_id: str | None) -> None:
     await fail_one(ledger, 1, "gen-1")
-    claim = await ask(ledger, an_intent(max_attempts=1, flow_run_id=flow_run_id))
+    claim = await ask(ledger, a_request(max_attempts=1, flow_run_id=flow_run_id))
     assert claim.kind == "acquired"
-    assert claim.entry.attempt == 1
+    assert claim.job.attempt == 1
 
 
 async def test_released_rows_are_no_attempts(ledger: Ledger) -> None:
-    entry = await claim_one(ledger)
-    await ledger.release(entry.id, "refused")
-    claim = await ask(ledger, an_intent(max_attempts=1))
+    job = await claim_one(ledger)
+    await ledger.release_reservation(job.id, "refused")
+    claim = await ask(ledger, a_request(max_attempts=1))
     assert claim.kind == "acquired"
-    assert claim.entry.attempt == 1
+    assert claim.job.attempt == 1
 
 
 async def test_a_row_without_owner_is_taken_over_where_it_stands(ledger: Ledger, other: Ledger) -> None:
-    entry = await submit_one(ledger)
-    await ledger.let_go([entry.id])
-    batch = await other.claim([an_intent(flow_run_id="run-2"), an_intent(flow_run_id="run-2")])
+    job = await submit_one(ledger)
+    await ledger.release_ownership([job.id])
+    batch = await other.claim([a_request(flow_run_id="run-2"), a_request(flow_run_id="run-2")])
     assert [claim.kind for claim in batch.claims] == ["acquired", "joined"]
-    taken = batch.claims[0].entry
-    assert (taken.id, taken.state, taken.owner) == (entry.id, State.SUBMITTED, other.owner_id)
+    taken = batch.claims[0].job
+    assert (taken.id, taken.state, taken.owner) == (job.id, State.SUBMITTED, other.owner_id)
     assert taken.flow_run_id == "run-2"
-    assert (await other.history(entry.id))[-1].detail == "taken over"
+    assert (await other.history(job.id))[-1].detail == "taken over"
 
 
 async def test_a_row_that_waits_for_a_human_is_not_taken_over(ledger: Ledger, other: Ledger) -> None:
-    entry = await claim_one(ledger)
-    await ledger.flag(entry.id, "look at it")
-    await ledger.let_go([entry.id])
-    claim = await ask(other, an_intent())
+    job = await claim_one(ledger)
+    await ledger.hold(job.id, "look at it")
+    await ledger.release_ownership([job.id])
+    claim = await ask(other, a_request())
     assert claim.kind == "joined"
-    assert claim.entry.attention == "look at it"
+    assert claim.job.hold_reason == "look at it"
 
 
 @pytest.mark.parametrize("state", [State.LOST, State.EXPIRED])
 async def test_an_end_that_waits_for_a_human_holds_its_fingerprint(ledger: Ledger, other: Ledger, state: State) -> None:
-    entry = await submit_one(ledger)
-    await ledger.record_ended(entry.id, state, "gone", actual_usd=None, attention="buy it again?")
+    job = await submit_one(ledger)
+    await ledger.record_ended(job.id, state, "gone", actual_usd=None, hold_reason="buy it again?")
     for run in ("run-1", "run-2", None):
-        claim = await ask(other, an_intent(flow_run_id=run, max_attempts=1, refresh=True))
-        assert (claim.kind, claim.entry.id) == ("joined", entry.id)
-        assert claim.entry.attention == "buy it again?"
-    assert len(await ledger.entries()) == 1
-    await ledger.unflag(entry.id)
-    assert (await ask(other, an_intent(flow_run_id="run-2"))).kind == "acquired"
+        claim = await ask(other, a_request(flow_run_id=run, max_attempts=1, refresh=True))
+        assert (claim.kind, claim.job.id) == ("joined", job.id)
+        assert claim.job.hold_reason == "buy it again?"
+    assert len(await ledger.jobs()) == 1
+    await ledger.unhold(job.id)
+    assert (await ask(other, a_request(flow_run_id="run-2"))).kind == "acquired"
 
 
 async def test_what_is_stored_answers_though_a_later_purchase_waits_for_a_human(ledger: Ledger) -> None:
@@ -170,15 +170,15 @@ async def test_what_is_stored_answers_though_a_later_purchase_waits_for_a_human(
     again = await claim_one(ledger, refresh=True, flow_run_id="run-2")
     await ledger.begin_submit(again.id)
     await ledger.record_submitted(again.id, a_generation("gen-again"))
-    await ledger.record_ended(again.id, State.LOST, "gone", actual_usd=None, attention="buy it again?")
-    assert (await ask(ledger, an_intent(flow_run_id="run-3"))).entry.id == stored.id
-    assert (await ask(ledger, an_intent(flow_run_id="run-3", refresh=True))).entry.id == again.id
+    await ledger.record_ended(again.id, State.LOST, "gone", actual_usd=None, hold_reason="buy it again?")
+    assert (await ask(ledger, a_request(flow_run_id="run-3"))).job.id == stored.id
+    assert (await ask(ledger, a_request(flow_run_id="run-3", refresh=True))).job.id == again.id
 
 
 async def test_letting_go_touches_only_ones_own_unfinished_rows(ledger: Ledger, other: Ledger) -> None:
     mine, theirs = await claim_one(ledger, 1), await claim_one(other, 2)
     done = await store_one(ledger, 3)
-    await ledger.let_go([mine.id, theirs.id, done.id])
+    await ledger.release_ownership([mine.id, theirs.id, done.id])
     assert (await ledger.get(mine.id)).owner is None
     assert await ledger.get(theirs.id) == theirs
     assert await ledger.get(done.id) == done
@@ -186,14 +186,14 @@ async def test_letting_go_touches_only_ones_own_unfinished_rows(ledger: Ledger, 
 
 async def test_closing_frees_the_rows(ledger: Ledger, url: str) -> None:
     async with await Ledger.open(url) as short:
-        entry = await claim_one(short)
-    assert not await ledger.owner_alive(short.owner_id)
-    claim = await ask(ledger, an_intent())
-    assert (claim.kind, claim.entry.id) == ("acquired", entry.id)
+        job = await claim_one(short)
+    assert not await ledger.is_owner_alive(short.owner_id)
+    claim = await ask(ledger, a_request())
+    assert (claim.kind, claim.job.id) == ("acquired", job.id)
 
 
 async def test_two_coroutines_one_buyer(ledger: Ledger) -> None:
-    batches = await asyncio.gather(*(ledger.claim([an_intent(1), an_intent(2)]) for _ in range(8)))
+    batches = await asyncio.gather(*(ledger.claim([a_request(1), a_request(2)]) for _ in range(8)))
     kinds = [claim.kind for batch in batches for claim in batch.claims]
     assert kinds.count("acquired") == 2
     assert kinds.count("joined") == 14
@@ -201,18 +201,18 @@ async def test_two_coroutines_one_buyer(ledger: Ledger) -> None:
 
 async def test_a_cancelled_claim_leaves_nothing_owned(ledger: Ledger) -> None:
     for _ in range(5):
-        claiming = asyncio.create_task(ledger.claim([an_intent(1)]))
+        claiming = asyncio.create_task(ledger.claim([a_request(1)]))
         await asyncio.sleep(0)
         claiming.cancel()
         with pytest.raises(asyncio.CancelledError):
             await claiming
-    assert all(entry.owner is None for entry in await ledger.unfinished())
-    assert (await ask(ledger, an_intent(1))).kind == "acquired"
+    assert all(job.owner is None for job in await ledger.unfinished())
+    assert (await ask(ledger, a_request(1))).kind == "acquired"
 
 
 async def test_a_thousand_intents_keep_their_order(ledger: Ledger) -> None:
-    intents = [an_intent(number) for number in range(1000)]
-    batch = await ledger.claim(intents)
+    job_requests = [a_request(number) for number in range(1000)]
+    batch = await ledger.claim(job_requests)
     assert {claim.kind for claim in batch.claims} == {"acquired"}
-    assert [claim.intent for claim in batch.claims] == intents
-    assert [entry.fingerprint for entry in await ledger.unfinished()] == [i.fingerprint for i in intents]
+    assert [claim.request for claim in batch.claims] == job_requests
+    assert [job.fingerprint for job in await ledger.unfinished()] == [i.fingerprint for i in job_requests]

@@ -16,7 +16,7 @@ from sqlalchemy import event, text
 from prefect_video.errors import LedgerError, LedgerUnavailable
 from prefect_video.ledger import Ledger
 from tests.support.postgres import PostgresServer
-from tests.support.records import an_intent
+from tests.support.records import a_request
 
 NOBODY = 65534
 
@@ -59,7 +59,7 @@ async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 async def test_a_damaged_database(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     async with await Ledger.open(str(path)) as ledger:
-        await ledger.claim([an_intent(number) for number in range(200)])
+        await ledger.claim([a_request(number) for number in range(200)])
     with closing(sqlite3.connect(path)) as raw:
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     content = path.read_bytes()
@@ -74,12 +74,12 @@ async def test_a_locked_file(tmp_path: Path) -> None:
         with closing(sqlite3.connect(path, isolation_level=None)) as holder:
             holder.execute("BEGIN EXCLUSIVE")
             with pytest.raises(LedgerUnavailable, match="is locked by another process") as caught:
-                await ledger.claim([an_intent()])
+                await ledger.claim([a_request()])
             assert str(path) in str(caught.value)
             assert caught.value.retryable
             assert "is locked by another process" in await refusal(url)
             holder.execute("ROLLBACK")
-        assert (await ledger.claim([an_intent()])).claims[0].kind == "acquired"
+        assert (await ledger.claim([a_request()])).claims[0].kind == "acquired"
 
 
 async def test_a_file_that_somebody_else_is_opening(tmp_path: Path) -> None:
@@ -126,12 +126,12 @@ async def test_a_full_disk(tmp_path: Path) -> None:
         await ledger._database.engine.dispose()
 
         @event.listens_for(ledger._database.engine.sync_engine, "connect")
-        def allow_no_growth(connection: Any, _entry: Any) -> None:
+        def allow_no_growth(connection: Any, _job: Any) -> None:
             connection.execute("PRAGMA max_page_count = 1")
 
         with pytest.raises(LedgerUnavailable, match="the disk is full"):
-            await ledger.claim([an_intent(number) for number in range(500)])
-        assert await ledger.entries() == []
+            await ledger.claim([a_request(number) for number in range(500)])
+        assert await ledger.jobs() == []
 
 
 async def test_a_server_that_is_not_there() -> None:
@@ -170,7 +170,7 @@ async def test_a_connection_that_is_cut(postgres_url: str, postgres_server: Post
     async with await Ledger.open(postgres_url, migrate=True) as ledger:
         with pytest.raises(LedgerUnavailable, match="closed the connection"):
             await cut_while_writing(ledger)
-        assert (await ledger.claim([an_intent()])).claims[0].kind == "acquired"
+        assert (await ledger.claim([a_request()])).claims[0].kind == "acquired"
 
 
 async def test_a_ledger_without_its_tables(ledger: Ledger) -> None:
@@ -181,7 +181,7 @@ async def test_a_ledger_without_its_tables(ledger: Ledger) -> None:
 
 
 async def test_messages_hold_no_prompts(ledger: Ledger) -> None:
-    secret = an_intent(1, project="p" * 10)
+    secret = a_request(1, project="p" * 10)
     async with ledger._database.writing() as connection:
         await connection.execute(text("ALTER TABLE generations RENAME TO gone"))
     with pytest.raises(LedgerError) as caught:

@@ -7,11 +7,11 @@ from decimal import Decimal
 
 import pytest
 
-from prefect_video.errors import PolicyRefused, PromptScreened
-from prefect_video.ledger import Ledger, Spend, State
+from prefect_video.errors import ContentPolicyError, PromptBlocked
+from prefect_video.ledger import Ledger, SpendRow, State
 from tests.support.records import (
+    a_request,
     an_asset,
-    an_intent,
     claim_one,
     fingerprint_of,
     store_one,
@@ -23,9 +23,9 @@ IN_AN_HOUR = datetime.now(UTC) + timedelta(hours=1)
 
 
 async def test_many_rows_in_the_order_asked_for(ledger: Ledger) -> None:
-    batch = await ledger.claim([an_intent(number) for number in range(600)])
-    ids = [claim.entry.id for claim in reversed(batch.claims)]
-    assert [entry.id for entry in await ledger.get_many([*ids, "nope", ids[0]])] == ids
+    batch = await ledger.claim([a_request(number) for number in range(600)])
+    ids = [claim.job.id for claim in reversed(batch.claims)]
+    assert [job.id for job in await ledger.get_many([*ids, "nope", ids[0]])] == ids
 
 
 async def test_stored_rows_of_many_fingerprints(ledger: Ledger) -> None:
@@ -40,8 +40,8 @@ async def test_stored_rows_of_many_fingerprints(ledger: Ledger) -> None:
 
 
 async def test_a_generation_is_found_by_account_and_id(ledger: Ledger) -> None:
-    entry = await submit_one(ledger)
-    assert await ledger.find_generation("sora-1", "gen-1") == entry
+    job = await submit_one(ledger)
+    assert await ledger.find_generation("sora-1", "gen-1") == job
     assert await ledger.find_generation("sora-2", "gen-1") is None
 
 
@@ -59,13 +59,13 @@ async def test_unfinished_rows_by_everything(ledger: Ledger) -> None:
 async def test_rows_newest_first(ledger: Ledger) -> None:
     stored = await store_one(ledger, 1)
     waiting = await claim_one(ledger, 2, project="tea")
-    waiting = await ledger.flag(waiting.id, "look")
-    assert await ledger.entries() == [waiting, stored]
-    assert await ledger.entries(limit=1) == [waiting]
-    assert await ledger.entries(state=State.STORED) == [stored]
-    assert await ledger.entries(project="tea", flow_run_id="run-1") == [waiting]
-    assert await ledger.entries(attention=True) == [waiting]
-    assert await ledger.entries(attention=False) == [stored]
+    waiting = await ledger.hold(waiting.id, "look")
+    assert await ledger.jobs() == [waiting, stored]
+    assert await ledger.jobs(limit=1) == [waiting]
+    assert await ledger.jobs(state=State.STORED) == [stored]
+    assert await ledger.jobs(project="tea", flow_run_id="run-1") == [waiting]
+    assert await ledger.jobs(hold_reason=True) == [waiting]
+    assert await ledger.jobs(hold_reason=False) == [stored]
 
 
 async def test_what_an_account_has_in_flight_and_sent(ledger: Ledger) -> None:
@@ -84,13 +84,13 @@ async def test_what_an_account_has_in_flight_and_sent(ledger: Ledger) -> None:
 
 
 async def test_what_was_turned_away_and_sent_again_counts_twice(ledger: Ledger, other: Ledger) -> None:
-    entry = await claim_one(ledger)
+    job = await claim_one(ledger)
     for _ in range(2):
-        await ledger.begin_submit(entry.id)
-        await ledger.return_to_reserved(entry.id, "429")
-    await ledger.begin_submit(entry.id)
-    await ledger.let_go([entry.id])
-    assert await other.take_over(entry.id)
+        await ledger.begin_submit(job.id)
+        await ledger.return_to_reserved(job.id, "429")
+    await ledger.begin_submit(job.id)
+    await ledger.release_ownership([job.id])
+    assert await other.take_over(job.id)
     assert await ledger.submissions_since("sora-1", HOUR_AGO) == 3
 
 
@@ -111,14 +111,14 @@ async def books(ledger: Ledger) -> Ledger:
     free = await submit_one(ledger, 4)
     await ledger.record_ended(free.id, State.FAILED, "over", actual_usd=Decimal(0))
     released = await claim_one(ledger, 5)
-    await ledger.release(released.id, "refused")
+    await ledger.release_reservation(released.id, "refused")
     return ledger
 
 
 async def test_spend_by_project(books: Ledger) -> None:
     assert await books.spend(by="project") == [
-        Spend(key="coffee-ad", videos=2, stored=2, spent_usd=Decimal("1.5"), reserved_usd=Decimal(0), unpriced=1),
-        Spend(key="tea", videos=1, stored=0, spent_usd=Decimal(0), reserved_usd=Decimal("2.4")),
+        SpendRow(key="coffee-ad", videos=2, stored=2, spent_usd=Decimal("1.5"), reserved_usd=Decimal(0), unpriced=1),
+        SpendRow(key="tea", videos=1, stored=0, spent_usd=Decimal(0), reserved_usd=Decimal("2.4")),
     ]
     assert [line.key for line in await books.spend(by="project", project="tea")] == ["tea"]
     assert await books.spend(by="project", since=IN_AN_HOUR) == []
@@ -140,12 +140,12 @@ async def test_spend_by_everything_else(books: Ledger, by: str, key: str) -> Non
 
 async def test_refused_prompts_are_kept_for_review(ledger: Ledger) -> None:
     refused = await claim_one(ledger, 1)
-    refused = await ledger.release(refused.id, PolicyRefused("violence", provider="sora"))
+    refused = await ledger.release_reservation(refused.id, ContentPolicyError("violence", provider="sora"))
     other = await claim_one(ledger, 2)
-    await ledger.release(other.id, "something else")
-    screened = await ledger.record_screened(an_intent(3), PromptScreened("a forbidden word"))
+    await ledger.release_reservation(other.id, "something else")
+    screened = await ledger.record_screened(a_request(3), PromptBlocked("a forbidden word"))
     assert screened == await ledger.get(screened.id)
-    assert (screened.state, screened.error_type) == (State.RELEASED, "PromptScreened")
+    assert (screened.state, screened.error_type) == (State.RELEASED, "PromptBlocked")
     assert screened.error_message == "a forbidden word"
     assert await ledger.review() == [screened, refused]
     assert (await ledger.spend(by="project")) == []

@@ -12,19 +12,19 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, insert, text
 
-from prefect_video.errors import LedgerError, LedgerOutdated
+from prefect_video.errors import LedgerError, LedgerSchemaMismatch
 from prefect_video.ledger import Ledger, schema
-from prefect_video.ledger.claims import row_of
+from prefect_video.ledger.claims import row_from_request
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.migrations import migration_config
 from prefect_video.ledger.records import State
 from prefect_video.ledger.tables import VERSION_TABLE, generations, metadata
-from prefect_video.ledger.urls import parse_location
-from tests.support.records import an_asset, an_intent, claim_one
+from prefect_video.ledger.urls import parse_database_url
+from tests.support.records import a_request, an_asset, claim_one
 
 
 async def run(url: str, work: Callable[[Database], Awaitable[None]]) -> None:
-    database = Database(parse_location(url))
+    database = Database(parse_database_url(url))
     try:
         await work(database)
     finally:
@@ -56,7 +56,7 @@ async def test_the_migrations_make_the_tables_that_the_code_uses(ledger: Ledger)
 async def test_an_old_ledger_keeps_its_rows(url: str) -> None:
     async def make_old(database: Database) -> None:
         await schema.upgrade(database, schema.REVISIONS[0])
-        row = row_of(an_intent(), State.RESERVED, 1, None, an_asset().created_at)
+        row = row_from_request(a_request(), State.RESERVED, 1, None, an_asset().created_at)
         for newer in ("priority", "waiting_since", "unknown_at", "disputed_usd", "store_id"):
             del row[newer]
         async with database.writing() as connection:
@@ -64,13 +64,13 @@ async def test_an_old_ledger_keeps_its_rows(url: str) -> None:
 
     await run(url, make_old)
     with pytest.raises(
-        LedgerOutdated, match=rf"at schema 0001.*needs {schema.REVISIONS[-1]}.*prefect-video ledger upgrade"
+        LedgerSchemaMismatch, match=rf"at schema 0001.*needs {schema.REVISIONS[-1]}.*prefect-video ledger upgrade"
     ):
         await Ledger.open(url, migrate=False)
     async with await Ledger.open(url, migrate=True) as ledger:
-        (claim,) = (await ledger.claim([an_intent()])).claims
+        (claim,) = (await ledger.claim([a_request()])).claims
         assert claim.kind == "acquired"
-        await ledger.record_copy(claim.entry.id, "tea", "shot-1", an_asset())
+        await ledger.record_copy(claim.job.id, "tea", "shot-1", an_asset())
         await ledger.upgrade()
         await ledger.check()
 
@@ -83,7 +83,7 @@ async def test_a_new_sqlite_file_is_made_on_first_use(tmp_path: Path) -> None:
 
 
 async def test_postgresql_is_not_touched_without_being_told(postgres_url: str) -> None:
-    with pytest.raises(LedgerOutdated, match=r"has no tables yet.*prefect-video ledger upgrade"):
+    with pytest.raises(LedgerSchemaMismatch, match=r"has no tables yet.*prefect-video ledger upgrade"):
         await Ledger.open(postgres_url)
     async with await Ledger.open(postgres_url, migrate=True):
         pass
@@ -101,11 +101,11 @@ async def test_several_upgrades_at_once(url: str) -> None:
 async def test_a_newer_ledger_is_refused(ledger: Ledger, url: str) -> None:
     await stamp(url, "9999")
     for migrate in (True, False):
-        with pytest.raises(LedgerOutdated, match=r"schema 9999.*install a newer prefect-video"):
+        with pytest.raises(LedgerSchemaMismatch, match=r"schema 9999.*install a newer prefect-video"):
             await Ledger.open(url, migrate=migrate)
-    with pytest.raises(LedgerOutdated, match="9999"):
+    with pytest.raises(LedgerSchemaMismatch, match="9999"):
         await ledger.upgrade()
-    with pytest.raises(LedgerOutdated, match="9999"):
+    with pytest.raises(LedgerSchemaMismatch, match="9999"):
         await ledger.check()
 
 
@@ -122,16 +122,16 @@ async def test_somebody_elses_alembic_is_left_alone(url: str) -> None:
 
 @pytest.mark.parametrize("change", ["UPDATE history SET detail = 'x'", "DELETE FROM history"])
 async def test_history_cannot_be_changed(ledger: Ledger, change: str) -> None:
-    entry = await claim_one(ledger)
+    job = await claim_one(ledger)
     with pytest.raises(LedgerError, match="append-only"):
         async with ledger._database.writing() as connection:
             await connection.execute(text(change))
-    assert len(await ledger.history(entry.id)) == 1
+    assert len(await ledger.history(job.id)) == 1
 
 
 async def test_the_database_itself_refuses_a_second_row_under_way(ledger: Ledger) -> None:
     await claim_one(ledger)
-    row = row_of(an_intent(), State.RESERVED, 1, None, an_asset().created_at)
+    row = row_from_request(a_request(), State.RESERVED, 1, None, an_asset().created_at)
     with pytest.raises(LedgerError, match="somebody else made first"):
         async with ledger._database.writing() as connection:
             await connection.execute(insert(generations), [row])

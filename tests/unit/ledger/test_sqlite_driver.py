@@ -18,20 +18,20 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.sqlite_driver import THREAD_NAME, Connection, connect
-from prefect_video.ledger.urls import parse_location
+from prefect_video.ledger.urls import parse_database_url
 
 CANCELLED_LOOKS = """
 import asyncio, sys
-from prefect_video.ledger.change_feed import FileVersion
+from prefect_video.ledger.change_feed import SqliteChangeFeed
 from prefect_video.ledger.database import Database
-from prefect_video.ledger.urls import parse_location
+from prefect_video.ledger.urls import parse_database_url
 
 async def run(url):
-    database = Database(parse_location(url))
+    database = Database(parse_database_url(url))
     async with database.reading():
         pass
     for _ in range(20_000):
-        changes = FileVersion(database)
+        changes = SqliteChangeFeed(database)
         waiting = asyncio.create_task(changes.wait(5))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -50,7 +50,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def database(path: Path) -> AsyncIterator[Database]:
-    database = Database(parse_location(str(path)))
+    database = Database(parse_database_url(str(path)))
     async with database.writing() as connection:
         await connection.execute(text("CREATE TABLE pairs (number INTEGER, half TEXT)"))
     yield database
@@ -69,7 +69,7 @@ async def held_connection(path: Path, release: threading.Event) -> Connection:
         assert release.wait(10)
         return value
 
-    connection = await connect(parse_location(str(path)))
+    connection = await connect(parse_database_url(str(path)))
     await connection.create_function("held", 1, held)
     return connection
 
@@ -90,7 +90,7 @@ def test_looks_that_are_cancelled_and_closed_do_not_end_the_process(path: Path) 
 
 
 async def test_a_file_is_used_by_one_thread_only(path: Path) -> None:
-    connection = await connect(parse_location(str(path)))
+    connection = await connect(parse_database_url(str(path)))
     assert connection._file is not None
     with pytest.raises(sqlite3.ProgrammingError, match="same thread"):
         connection._file.execute("SELECT 1")
@@ -115,7 +115,7 @@ async def test_a_statement_that_is_cancelled_ends_before_the_rollback(database: 
 
 
 async def test_a_transaction_that_is_begun_by_a_cancelled_task_is_taken_back(database: Database, path: Path) -> None:
-    connection = await connect(parse_location(str(path)))
+    connection = await connect(parse_database_url(str(path)))
     beginning = asyncio.create_task(connection.cursor().execute("BEGIN IMMEDIATE"))
     await asyncio.sleep(0)
     beginning.cancel()
@@ -138,7 +138,7 @@ async def test_a_statement_that_is_cancelled_ends_before_closing(database: Datab
 
 
 async def test_a_closed_connection_says_so_and_closes_again(path: Path) -> None:
-    connection = await connect(parse_location(str(path)))
+    connection = await connect(parse_database_url(str(path)))
     await connection.close()
     await connection.close()
     connection.stop()
@@ -148,7 +148,7 @@ async def test_a_closed_connection_says_so_and_closes_again(path: Path) -> None:
 
 async def test_a_file_that_cannot_be_opened_leaves_no_thread(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError, match="unable to open"):
-        await connect(parse_location(str(tmp_path / "missing" / "ledger.db")))
+        await connect(parse_database_url(str(tmp_path / "missing" / "ledger.db")))
     for thread in threading.enumerate():
         if thread.name == THREAD_NAME:
             await asyncio.to_thread(thread.join, 10)

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from prefect_video.errors import IllegalTransition
-from prefect_video.ledger import TRANSITIONS, UNFINISHED, Budget, Entry, Ledger, State
+from prefect_video.errors import InvalidTransition
+from prefect_video.ledger import TRANSITIONS, UNFINISHED, Budget, Job, Ledger, State
 from prefect_video.ledger.cost_bound import CostBound
 from tests.support.ledger_model import ENDED, SENT, Model, Row
-from tests.support.records import a_generation, an_asset, an_intent
+from tests.support.records import a_generation, a_request, an_asset
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ BUDGETS = st.none() | st.builds(
 )
 INTENTS = st.lists(
     st.builds(
-        an_intent,
+        a_request,
         st.integers(1, 4),
         project=st.sampled_from(["a", "b"]),
         estimate_usd=PRICES,
@@ -74,11 +74,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
-    def attempt(self, legal: bool, step: Coroutine[Any, Any, Entry]) -> bool:
+    def attempt(self, legal: bool, step: Coroutine[Any, Any, Job]) -> bool:
         """Runs a step that must succeed or be refused as the model says."""
         try:
             self.run(step)
-        except IllegalTransition:
+        except InvalidTransition:
             assert not legal
             return False
         assert legal
@@ -90,27 +90,27 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(
         who=OWNERS,
-        intents=INTENTS,
+        job_requests=INTENTS,
         run=st.sampled_from(["run-1", "run-2", None]),
         budget=BUDGETS,
         partial=st.booleans(),
     )
-    def claim(self, who: int, intents: list[Any], run: str | None, budget: Budget | None, partial: bool) -> None:
-        intents = [intent.model_copy(update={"flow_run_id": run}) for intent in intents]
+    def claim(self, who: int, job_requests: list[Any], run: str | None, budget: Budget | None, partial: bool) -> None:
+        job_requests = [job_request.model_copy(update={"flow_run_id": run}) for job_request in job_requests]
         ledger = self.ledgers[who]
         living = {each.owner_id for each in self.ledgers}
-        batch = self.run(ledger.claim(intents, [budget] if budget else [], partial))
-        expected = self.model.claim(ledger.owner_id, living, intents, budget, partial)
+        batch = self.run(ledger.claim(job_requests, [budget] if budget else [], partial))
+        expected = self.model.claim(ledger.owner_id, living, job_requests, budget, partial)
         assert [claim.kind for claim in batch.claims] == [answer.kind for answer in expected]
         for claim, answer in zip(batch.claims, expected, strict=True):
             if answer.row is None:
-                assert claim.entry is None
+                assert claim.job is None
                 assert claim.refusal
                 continue
-            assert claim.entry is not None
+            assert claim.job is not None
             if answer.row == len(self.ids):
-                self.ids.append(claim.entry.id)
-            assert claim.entry.id == self.ids[answer.row]
+                self.ids.append(claim.job.id)
+            assert claim.job.id == self.ids[answer.row]
 
     @precondition(lambda self: self.ids)
     @rule(who=OWNERS, number=ROWS, steps=st.integers(2, 5))
@@ -145,31 +145,31 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.ids)
     @rule(who=OWNERS, number=ROWS)
     def begin(self, who: int, number: int) -> None:
-        entry_id, row = self.pick(number)
+        job_id, row = self.pick(number)
         ledger = self.ledgers[who]
         legal = row.state is State.RESERVED and row.owner == ledger.owner_id
-        if self.attempt(legal, ledger.begin_submit(entry_id)):
+        if self.attempt(legal, ledger.begin_submit(job_id)):
             row.move(State.SUBMITTING)
 
     @precondition(lambda self: self.ids)
     @rule(who=OWNERS, number=ROWS, again=st.booleans())
     def accept(self, who: int, number: int, again: bool) -> None:
-        entry_id, row = self.pick(number)
+        job_id, row = self.pick(number)
         if again and row.generation_id:
-            self.attempt(True, self.ledgers[who].record_submitted(entry_id, a_generation(row.generation_id)))
+            self.attempt(True, self.ledgers[who].record_submitted(job_id, a_generation(row.generation_id)))
             return
         self.accepted += 1
         generation = a_generation(f"gen-{self.accepted}")
-        if self.attempt(row.state in SENT, self.ledgers[who].record_submitted(entry_id, generation)):
+        if self.attempt(row.state in SENT, self.ledgers[who].record_submitted(job_id, generation)):
             row.move(State.SUBMITTED)
             row.generation_id = generation.id
 
     @precondition(lambda self: self.ids)
     @rule(who=OWNERS, number=ROWS)
     def lose_answer(self, who: int, number: int) -> None:
-        entry_id, row = self.pick(number)
+        job_id, row = self.pick(number)
         if (
-            self.attempt(row.state in SENT, self.ledgers[who].record_unknown(entry_id, "no answer"))
+            self.attempt(row.state in SENT, self.ledgers[who].record_unknown(job_id, "no answer"))
             and row.state is not State.UNKNOWN
         ):
             row.move(State.UNKNOWN)
@@ -178,23 +178,23 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(who=OWNERS, number=ROWS, back=st.booleans())
     def judge(self, who: int, number: int, back: bool) -> None:
         """Back to reserved, or released."""
-        entry_id, row = self.pick(number)
+        job_id, row = self.pick(number)
         ledger = self.ledgers[who]
         to = State.RESERVED if back else State.RELEASED
-        may_judge = row.attention or row.owner in (None, ledger.owner_id)
+        may_judge = row.hold_reason or row.owner in (None, ledger.owner_id)
         legal = row.state is to or (row.state in SENT and may_judge) or (row.state is State.RESERVED and not back)
-        step = ledger.return_to_reserved if back else ledger.release
-        if self.attempt(legal, step(entry_id, "judged")) and row.state is not to:
+        step = ledger.return_to_reserved if back else ledger.release_reservation
+        if self.attempt(legal, step(job_id, "judged")) and row.state is not to:
             row.move(to)
 
     @precondition(lambda self: self.ids)
     @rule(who=OWNERS, number=ROWS, cost=COSTS)
     def complete(self, who: int, number: int, cost: Decimal | None) -> None:
-        entry_id, row = self.pick(number)
+        job_id, row = self.pick(number)
         generation = a_generation(row.generation_id or "gen-none", cost_usd=cost)
         known = row.generation_id is not None
         legal = known and row.state in (State.SUBMITTED, State.COMPLETED, State.STORED)
-        if self.attempt(legal, self.ledgers[who].record_completed(entry_id, generation, bound=ANY_COST)):
+        if self.attempt(legal, self.ledgers[who].record_completed(job_id, generation, bound=ANY_COST)):
             if row.state is not State.STORED and cost is not None:
                 row.actual = cost
             if row.state is State.SUBMITTED:
@@ -203,18 +203,18 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.ids)
     @rule(who=OWNERS, number=ROWS)
     def store(self, who: int, number: int) -> None:
-        entry_id, row = self.pick(number)
+        job_id, row = self.pick(number)
         legal = row.state in (State.COMPLETED, State.STORED)
-        if self.attempt(legal, self.ledgers[who].record_stored(entry_id, an_asset())) and not row.was_stored:
+        if self.attempt(legal, self.ledgers[who].record_stored(job_id, an_asset())) and not row.was_stored:
             row.move(State.STORED)
             row.was_stored = True
 
     @precondition(lambda self: self.ids)
     @rule(who=OWNERS, number=ROWS, to=st.sampled_from(ENDED), cost=COSTS)
     def end(self, who: int, number: int, to: State, cost: Decimal | None) -> None:
-        entry_id, row = self.pick(number)
+        job_id, row = self.pick(number)
         legal = row.state is to or (row.state in UNFINISHED and to in TRANSITIONS[row.state])
-        step = self.ledgers[who].record_ended(entry_id, to, "over", actual_usd=cost, bound=ANY_COST)
+        step = self.ledgers[who].record_ended(job_id, to, "over", actual_usd=cost, bound=ANY_COST)
         if self.attempt(legal, step) and row.state is not to:
             row.actual = cost if cost is not None else row.actual
             row.move(to)
@@ -222,35 +222,35 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.ids)
     @rule(who=OWNERS, number=ROWS)
     def delete_file(self, who: int, number: int) -> None:
-        entry_id, row = self.pick(number)
+        job_id, row = self.pick(number)
         legal = row.state is State.STORED or (row.state is State.LOST and row.was_stored)
-        if self.attempt(legal, self.ledgers[who].record_missing(entry_id, "gone")) and row.state is not State.LOST:
+        if self.attempt(legal, self.ledgers[who].record_missing(job_id, "gone")) and row.state is not State.LOST:
             row.move(State.LOST)
 
     @precondition(lambda self: self.ids)
     @rule(who=OWNERS, number=ROWS, up=st.booleans())
     def flag(self, who: int, number: int, up: bool) -> None:
-        entry_id, row = self.pick(number)
-        self.run(self.ledgers[who].flag(entry_id, "look") if up else self.ledgers[who].unflag(entry_id))
-        row.steps += row.attention != up
-        row.attention = up
+        job_id, row = self.pick(number)
+        self.run(self.ledgers[who].hold(job_id, "look") if up else self.ledgers[who].unhold(job_id))
+        row.steps += row.hold_reason != up
+        row.hold_reason = up
 
     @precondition(lambda self: self.ids)
     @rule(who=OWNERS, number=ROWS)
     def take_over(self, who: int, number: int) -> None:
-        entry_id, row = self.pick(number)
+        job_id, row = self.pick(number)
         ledger = self.ledgers[who]
         living = {each.owner_id for each in self.ledgers}
         free = row.state in UNFINISHED and row.owner not in living
-        taken = self.run(ledger.take_over(entry_id))
+        taken = self.run(ledger.take_over(job_id))
         assert (taken is not None) == free
         if free:
             row.owner, row.steps = ledger.owner_id, row.steps + 1
 
     @rule(who=OWNERS)
-    def let_go(self, who: int) -> None:
+    def release_ownership(self, who: int) -> None:
         ledger = self.ledgers[who]
-        self.run(ledger.let_go(self.ids))
+        self.run(ledger.release_ownership(self.ids))
         for row in self.model.rows:
             if row.owner == ledger.owner_id:
                 row.owner = None
@@ -266,34 +266,34 @@ class LedgerMachine(RuleBasedStateMachine):
         if not self.ids:
             return
         ledger = self.ledgers[0]
-        entries = self.run(ledger.get_many(self.ids))
-        assert [standing(entry) for entry in entries] == [expected(row) for row in self.model.rows]
+        jobs = self.run(ledger.get_many(self.ids))
+        assert [standing(job) for job in jobs] == [expected(row) for row in self.model.rows]
         for project in ("a", "b"):
-            (budget,) = self.run(ledger.budget_standing([Budget(scope="project")], project=project, account="sora-1"))
+            (budget,) = self.run(ledger.budget_usage([Budget(scope="project")], project=project, account="sora-1"))
             assert budget.committed_usd == self.model.committed(project)
             assert budget.videos == self.model.videos(project)
 
     @precondition(lambda self: self.ids)
     @rule(number=ROWS)
     def history_is_a_chain(self, number: int) -> None:
-        entry_id, row = self.pick(number)
-        steps = self.run(self.ledgers[0].history(entry_id))
+        job_id, row = self.pick(number)
+        steps = self.run(self.ledgers[0].history(job_id))
         assert len(steps) == row.steps
         assert [step.from_state for step in steps] == [None, *(step.to_state for step in steps[:-1])]
         assert steps[-1].to_state is row.state
 
 
-def standing(entry: Entry) -> tuple[Any, ...]:
+def standing(job: Job) -> tuple[Any, ...]:
     return (
-        entry.state,
-        entry.owner,
-        entry.attempt,
-        entry.flow_run_id,
-        entry.reserved_usd,
-        entry.actual_usd,
-        entry.generation_id,
-        entry.attention is not None,
-        entry.stored_at is not None,
+        job.state,
+        job.owner,
+        job.attempt,
+        job.flow_run_id,
+        job.reserved_usd,
+        job.actual_usd,
+        job.generation_id,
+        job.hold_reason is not None,
+        job.stored_at is not None,
     )
 
 
@@ -306,7 +306,7 @@ def expected(row: Row) -> tuple[Any, ...]:
         row.reserved,
         row.actual,
         row.generation_id,
-        row.attention,
+        row.hold_reason,
         row.was_stored,
     )
 

@@ -10,130 +10,130 @@ from decimal import Decimal
 import pytest
 
 from prefect_video.errors import (
+    ContentPolicyError,
     GenerationFailed,
-    IllegalTransition,
+    InvalidTransition,
     LedgerError,
-    PolicyRefused,
-    SubmitUnknown,
+    SubmitOutcomeUnknown,
 )
-from prefect_video.ledger import Entry, Ledger, State
+from prefect_video.ledger import Job, Ledger, State
 from tests.support.records import a_generation, a_result, an_asset, claim_one, store_one, submit_one
 
 NOW = datetime.now(UTC)
-UNANSWERED = SubmitUnknown("no answer", provider="sora", request_id="req-9")
+UNANSWERED = SubmitOutcomeUnknown("no answer", provider="sora", request_id="req-9")
 FAILED = GenerationFailed("it broke", provider="sora", generation_id="gen-1", request_id="req-1")
 
 
 async def test_the_whole_way(ledger: Ledger) -> None:
-    entry = await claim_one(ledger)
+    job = await claim_one(ledger)
     deadline, expiry = NOW + timedelta(hours=1), NOW + timedelta(days=1)
 
-    sending = await ledger.begin_submit(entry.id, task_run_id="task-1", deadline_at=deadline)
+    sending = await ledger.begin_submit(job.id, task_run_id="task-1", deadline_at=deadline)
     assert (sending.state, sending.task_run_id, sending.deadline_at) == (State.SUBMITTING, "task-1", deadline)
     assert sending.sent_at is not None
 
-    sent = await ledger.record_submitted(entry.id, a_generation(estimated_completion_at=deadline), detail="202")
+    sent = await ledger.record_submitted(job.id, a_generation(estimated_completion_at=deadline), detail="202")
     assert (sent.state, sent.generation_id, sent.estimated_completion_at) == (State.SUBMITTED, "gen-1", deadline)
     assert sent.submitted_at is not None
 
     ready = a_generation(result=a_result(expiry), cost_usd=Decimal("2.10"))
-    done = await ledger.record_completed(entry.id, ready)
+    done = await ledger.record_completed(job.id, ready)
     assert (done.state, done.expires_at, done.actual_usd) == (State.COMPLETED, expiry, Decimal("2.10"))
 
-    asset = an_asset(entry)
-    stored = await ledger.record_stored(entry.id, asset)
+    asset = an_asset(job)
+    stored = await ledger.record_stored(job.id, asset)
     assert (stored.state, stored.asset, stored.owner) == (State.STORED, asset, None)
-    assert stored == await ledger.get(entry.id)
+    assert stored == await ledger.get(job.id)
 
-    steps = await ledger.history(entry.id)
+    steps = await ledger.history(job.id)
     assert [step.to_state for step in steps] == ["reserved", "submitting", "submitted", "completed", "stored"]
     assert [step.from_state for step in steps] == [None, "reserved", "submitting", "submitted", "completed"]
     assert steps[2].detail == "202"
 
 
 async def test_only_the_owner_sends(ledger: Ledger, other: Ledger) -> None:
-    entry = await claim_one(ledger)
-    with pytest.raises(IllegalTransition, match="belongs to"):
-        await other.begin_submit(entry.id)
-    await ledger.let_go([entry.id])
-    with pytest.raises(IllegalTransition, match="belongs to nobody"):
-        await ledger.begin_submit(entry.id)
+    job = await claim_one(ledger)
+    with pytest.raises(InvalidTransition, match="belongs to"):
+        await other.begin_submit(job.id)
+    await ledger.release_ownership([job.id])
+    with pytest.raises(InvalidTransition, match="belongs to nobody"):
+        await ledger.begin_submit(job.id)
 
 
 async def test_nothing_is_sent_twice(ledger: Ledger) -> None:
-    entry = await claim_one(ledger)
-    await ledger.begin_submit(entry.id)
-    with pytest.raises(IllegalTransition, match="is submitting and cannot become submitting"):
-        await ledger.begin_submit(entry.id)
+    job = await claim_one(ledger)
+    await ledger.begin_submit(job.id)
+    with pytest.raises(InvalidTransition, match="is submitting and cannot become submitting"):
+        await ledger.begin_submit(job.id)
 
 
 async def test_an_unanswered_submit_is_found(ledger: Ledger) -> None:
-    entry = await claim_one(ledger)
-    await ledger.begin_submit(entry.id)
-    unknown = await ledger.record_unknown(entry.id, UNANSWERED)
-    assert (unknown.state, unknown.error_type, unknown.request_id) == (State.UNKNOWN, "SubmitUnknown", "req-9")
-    assert await ledger.record_unknown(entry.id, "again") == unknown
-    found = await ledger.record_submitted(entry.id, a_generation(), detail="found by list")
+    job = await claim_one(ledger)
+    await ledger.begin_submit(job.id)
+    unknown = await ledger.record_unknown(job.id, UNANSWERED)
+    assert (unknown.state, unknown.error_type, unknown.request_id) == (State.UNKNOWN, "SubmitOutcomeUnknown", "req-9")
+    assert await ledger.record_unknown(job.id, "again") == unknown
+    found = await ledger.record_submitted(job.id, a_generation(), detail="found by list")
     assert (found.state, found.error_type, found.error_message) == (State.SUBMITTED, None, None)
 
 
 @pytest.mark.parametrize("unknown", [False, True])
 async def test_an_unanswered_submit_is_proven_absent(ledger: Ledger, unknown: bool) -> None:
-    entry = await claim_one(ledger)
-    await ledger.begin_submit(entry.id)
+    job = await claim_one(ledger)
+    await ledger.begin_submit(job.id)
     if unknown:
-        await ledger.record_unknown(entry.id, UNANSWERED)
-    back = await ledger.return_to_reserved(entry.id, "not in the list")
+        await ledger.record_unknown(job.id, UNANSWERED)
+    back = await ledger.return_to_reserved(job.id, "not in the list")
     assert (back.state, back.sent_at, back.error_type) == (State.RESERVED, None, None)
-    assert (back.owner, back.reserved_usd) == (ledger.owner_id, entry.reserved_usd)
-    assert (await ledger.begin_submit(entry.id)).state is State.SUBMITTING
+    assert (back.owner, back.reserved_usd) == (ledger.owner_id, job.reserved_usd)
+    assert (await ledger.begin_submit(job.id)).state is State.SUBMITTING
 
 
-@pytest.mark.parametrize("step", [Ledger.return_to_reserved, Ledger.release])
+@pytest.mark.parametrize("step", [Ledger.return_to_reserved, Ledger.release_reservation])
 async def test_a_verdict_on_a_sent_request_needs_its_owner(
-    ledger: Ledger, other: Ledger, step: Callable[[Ledger, str, str], Awaitable[Entry]]
+    ledger: Ledger, other: Ledger, step: Callable[[Ledger, str, str], Awaitable[Job]]
 ) -> None:
-    entry = await claim_one(ledger)
-    await ledger.begin_submit(entry.id)
-    with pytest.raises(IllegalTransition, match="take it over before"):
-        await step(other, entry.id, "late news")
-    assert (await ledger.get(entry.id)).state is State.SUBMITTING
-    await ledger.flag(entry.id, "a human must say")
-    assert (await step(other, entry.id, "a human says so")).attention is None
+    job = await claim_one(ledger)
+    await ledger.begin_submit(job.id)
+    with pytest.raises(InvalidTransition, match="take it over before"):
+        await step(other, job.id, "late news")
+    assert (await ledger.get(job.id)).state is State.SUBMITTING
+    await ledger.hold(job.id, "a human must say")
+    assert (await step(other, job.id, "a human says so")).hold_reason is None
 
 
 async def test_it_is_told_since_when_an_outcome_is_unknown(ledger: Ledger) -> None:
-    entry = await claim_one(ledger)
-    sending = await ledger.begin_submit(entry.id)
-    unknown = await ledger.record_unknown(entry.id, UNANSWERED)
+    job = await claim_one(ledger)
+    sending = await ledger.begin_submit(job.id)
+    unknown = await ledger.record_unknown(job.id, UNANSWERED)
     assert sending.unknown_at is None
     assert sending.sent_at is not None
     assert unknown.unknown_at is not None
     assert sending.sent_at <= unknown.unknown_at <= await ledger.now()
-    assert (await ledger.record_unknown(entry.id, "again")).unknown_at == unknown.unknown_at
-    assert (await ledger.return_to_reserved(entry.id, "absent")).unknown_at is None
+    assert (await ledger.record_unknown(job.id, "again")).unknown_at == unknown.unknown_at
+    assert (await ledger.return_to_reserved(job.id, "absent")).unknown_at is None
 
 
 async def test_a_submit_is_renewed_by_its_owner_only(ledger: Ledger, other: Ledger) -> None:
-    entry = await claim_one(ledger)
-    with pytest.raises(IllegalTransition, match="is reserved"):
-        await ledger.renew_submit(entry.id)
-    sending = await ledger.begin_submit(entry.id)
-    renewed = await ledger.renew_submit(entry.id)
+    job = await claim_one(ledger)
+    with pytest.raises(InvalidTransition, match="is reserved"):
+        await ledger.refresh_submit(job.id)
+    sending = await ledger.begin_submit(job.id)
+    renewed = await ledger.refresh_submit(job.id)
     assert renewed.sent_at is not None
     assert sending.sent_at is not None
     assert renewed.sent_at >= sending.sent_at
-    with pytest.raises(IllegalTransition, match="belongs to"):
-        await other.renew_submit(entry.id)
+    with pytest.raises(InvalidTransition, match="belongs to"):
+        await other.refresh_submit(job.id)
 
 
 async def test_a_lost_generation_that_is_found_goes_on(ledger: Ledger) -> None:
-    entry = await submit_one(ledger)
-    with pytest.raises(IllegalTransition, match="is submitted"):
-        await ledger.record_found(entry.id, a_generation("gen-1"))
-    await ledger.record_ended(entry.id, State.LOST, "not known", actual_usd=None, attention="look")
-    found = await ledger.record_found(entry.id, a_generation("gen-1"), deadline_at=NOW)
-    assert (found.state, found.attention, found.deadline_at) == (State.SUBMITTED, None, NOW)
+    job = await submit_one(ledger)
+    with pytest.raises(InvalidTransition, match="is submitted"):
+        await ledger.record_found(job.id, a_generation("gen-1"))
+    await ledger.record_ended(job.id, State.LOST, "not known", actual_usd=None, hold_reason="look")
+    found = await ledger.record_found(job.id, a_generation("gen-1"), deadline_at=NOW)
+    assert (found.state, found.hold_reason, found.deadline_at) == (State.SUBMITTED, None, NOW)
     assert (found.generation_id, found.error_message) == ("gen-1", None)
 
 
@@ -141,89 +141,91 @@ async def test_a_lost_generation_waits_for_what_was_bought_in_its_place(ledger: 
     lost = await submit_one(ledger)
     await ledger.record_ended(lost.id, State.LOST, "not known", actual_usd=None)
     other = await claim_one(ledger)
-    with pytest.raises(IllegalTransition, match=f"while entry {other.id} of the same video is under way"):
+    with pytest.raises(InvalidTransition, match=f"while job {other.id} of the same video is under way"):
         await ledger.record_found(lost.id, a_generation("gen-1"))
 
 
 async def test_a_row_is_booked_under_another_account(ledger: Ledger) -> None:
-    entry = await claim_one(ledger)
-    assert await ledger.rebook(entry.id, account="sora-1", credentials="other") == entry
-    moved = await ledger.rebook(entry.id, account="sora-2", credentials="other")
+    job = await claim_one(ledger)
+    assert await ledger.assign_account(job.id, account="sora-1", credentials="other") == job
+    moved = await ledger.assign_account(job.id, account="sora-2", credentials="other")
     assert (moved.account, moved.credentials, moved.state) == ("sora-2", "other", State.RESERVED)
-    assert "sora-2" in str((await ledger.history(entry.id))[-1].detail)
+    assert "sora-2" in str((await ledger.history(job.id))[-1].detail)
 
 
 async def test_a_stray_has_a_row_of_its_own(ledger: Ledger) -> None:
-    entry = await store_one(ledger)
-    stray = entry.model_copy(
-        update={"id": "stray", "state": State.LOST, "generation_id": "gen-9", "asset": None, "attention": "look"}
+    job = await store_one(ledger)
+    stray = job.model_copy(
+        update={"id": "stray", "state": State.LOST, "generation_id": "gen-9", "asset": None, "hold_reason": "look"}
     )
-    await ledger.record_stray(stray, "nobody owns it")
+    await ledger.record_orphan(stray, "nobody owns it")
     kept = await ledger.get("stray")
-    assert (kept.owner, kept.generation_id, kept.attention) == (None, "gen-9", "look")
-    with pytest.raises(IllegalTransition):
-        await ledger.record_stray(stray.model_copy(update={"id": "again"}), "twice")
+    assert (kept.owner, kept.generation_id, kept.hold_reason) == (None, "gen-9", "look")
+    with pytest.raises(InvalidTransition):
+        await ledger.record_orphan(stray.model_copy(update={"id": "again"}), "twice")
 
 
 async def test_a_reserved_row_may_be_released_by_anybody(ledger: Ledger, other: Ledger) -> None:
-    entry = await claim_one(ledger)
-    released = await other.release(entry.id, PolicyRefused("not allowed", provider="sora", request_id="req-2"))
-    assert (released.state, released.owner, released.error_type) == (State.RELEASED, None, "PolicyRefused")
+    job = await claim_one(ledger)
+    released = await other.release_reservation(
+        job.id, ContentPolicyError("not allowed", provider="sora", request_id="req-2")
+    )
+    assert (released.state, released.owner, released.error_type) == (State.RELEASED, None, "ContentPolicyError")
     assert (released.error_message, released.request_id) == ("not allowed", "req-2")
     assert released.reserved_usd == Decimal("2.40")
-    assert await other.release(entry.id, "again") == released
-    with pytest.raises(IllegalTransition):
-        await ledger.begin_submit(entry.id)
+    assert await other.release_reservation(job.id, "again") == released
+    with pytest.raises(InvalidTransition):
+        await ledger.begin_submit(job.id)
 
 
 async def test_recording_the_same_twice_does_nothing(ledger: Ledger) -> None:
-    entry = await claim_one(ledger)
-    await ledger.begin_submit(entry.id)
-    generation, asset = a_generation(), an_asset(entry)
+    job = await claim_one(ledger)
+    await ledger.begin_submit(job.id)
+    generation, asset = a_generation(), an_asset(job)
     for _ in range(2):
-        submitted = await ledger.record_submitted(entry.id, generation)
+        submitted = await ledger.record_submitted(job.id, generation)
     for _ in range(2):
-        completed = await ledger.record_completed(entry.id, generation)
+        completed = await ledger.record_completed(job.id, generation)
     for _ in range(2):
-        stored = await ledger.record_stored(entry.id, asset)
+        stored = await ledger.record_stored(job.id, asset)
     assert [row.state for row in (submitted, completed, stored)] == ["submitted", "completed", "stored"]
-    assert await ledger.record_submitted(entry.id, generation) == stored
-    assert await ledger.record_completed(entry.id, generation) == stored
-    assert len(await ledger.history(entry.id)) == 5
+    assert await ledger.record_submitted(job.id, generation) == stored
+    assert await ledger.record_completed(job.id, generation) == stored
+    assert len(await ledger.history(job.id)) == 5
 
 
 async def test_a_fresh_link_brings_its_expiry(ledger: Ledger) -> None:
-    entry = await submit_one(ledger)
-    await ledger.record_completed(entry.id, a_generation(result=a_result(NOW)))
+    job = await submit_one(ledger)
+    await ledger.record_completed(job.id, a_generation(result=a_result(NOW)))
     later = NOW + timedelta(days=1)
-    again = await ledger.record_completed(entry.id, a_generation(result=a_result(later), cost_usd=Decimal(3)))
+    again = await ledger.record_completed(job.id, a_generation(result=a_result(later), cost_usd=Decimal(3)))
     assert (again.expires_at, again.actual_usd) == (later, Decimal(3))
-    assert len(await ledger.history(entry.id)) == 4
+    assert len(await ledger.history(job.id)) == 4
 
 
 async def test_a_generation_belongs_to_one_row(ledger: Ledger) -> None:
     first = await submit_one(ledger, 1)
     second = await claim_one(ledger, 2)
     await ledger.begin_submit(second.id)
-    with pytest.raises(IllegalTransition, match=f"belongs to entry {first.id}"):
+    with pytest.raises(InvalidTransition, match=f"belongs to job {first.id}"):
         await ledger.record_submitted(second.id, a_generation("gen-1"))
-    with pytest.raises(IllegalTransition, match="belongs to entry"):
+    with pytest.raises(InvalidTransition, match="belongs to job"):
         await ledger.record_ended(second.id, State.FAILED, FAILED, actual_usd=None)
-    with pytest.raises(IllegalTransition, match="belongs to generation gen-1, not to gen-2"):
+    with pytest.raises(InvalidTransition, match="belongs to generation gen-1, not to gen-2"):
         await ledger.record_completed(first.id, a_generation("gen-2"))
     assert (await ledger.get(second.id)).state is State.SUBMITTING
 
 
 async def test_another_file_for_a_stored_row_is_refused(ledger: Ledger) -> None:
     stored = await store_one(ledger)
-    with pytest.raises(IllegalTransition, match="is stored"):
+    with pytest.raises(InvalidTransition, match="is stored"):
         await ledger.record_stored(stored.id, an_asset(stored, sha256="cd" * 32))
 
 
 async def test_a_submit_that_failed_after_acceptance_keeps_its_id(ledger: Ledger) -> None:
-    entry = await claim_one(ledger)
-    await ledger.begin_submit(entry.id)
-    failed = await ledger.record_ended(entry.id, State.FAILED, FAILED, actual_usd=Decimal("0.5"))
+    job = await claim_one(ledger)
+    await ledger.begin_submit(job.id)
+    failed = await ledger.record_ended(job.id, State.FAILED, FAILED, actual_usd=Decimal("0.5"))
     assert (failed.state, failed.generation_id, failed.request_id) == (State.FAILED, "gen-1", "req-1")
     assert (failed.actual_usd, failed.error_type) == (Decimal("0.5"), "GenerationFailed")
     assert set(await ledger.recorded_generations("sora-1")) == {"gen-1"}
@@ -231,30 +233,30 @@ async def test_a_submit_that_failed_after_acceptance_keeps_its_id(ledger: Ledger
 
 @pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST])
 async def test_every_end_without_a_video(ledger: Ledger, state: State) -> None:
-    entry = await submit_one(ledger)
-    ended = await ledger.record_ended(entry.id, state, "over", actual_usd=None)
+    job = await submit_one(ledger)
+    ended = await ledger.record_ended(job.id, state, "over", actual_usd=None)
     assert (ended.state, ended.owner, ended.actual_usd, ended.error_message) == (state, None, None, "over")
-    assert await ledger.record_ended(entry.id, state, "over again", actual_usd=Decimal(9)) == ended
-    with pytest.raises(IllegalTransition):
-        await ledger.record_completed(entry.id, a_generation())
+    assert await ledger.record_ended(job.id, state, "over again", actual_usd=Decimal(9)) == ended
+    with pytest.raises(InvalidTransition):
+        await ledger.record_completed(job.id, a_generation())
 
 
 @pytest.mark.parametrize("state", [State.STORED, State.RELEASED, State.RESERVED])
 async def test_an_end_is_an_end_without_a_video(ledger: Ledger, state: State) -> None:
-    entry = await submit_one(ledger)
-    with pytest.raises(IllegalTransition, match="not an end without a video"):
-        await ledger.record_ended(entry.id, state, "over", actual_usd=None)
+    job = await submit_one(ledger)
+    with pytest.raises(InvalidTransition, match="not an end without a video"):
+        await ledger.record_ended(job.id, state, "over", actual_usd=None)
 
 
 async def test_a_stored_file_can_only_go_missing(ledger: Ledger) -> None:
     stored = await store_one(ledger)
-    with pytest.raises(IllegalTransition):
+    with pytest.raises(InvalidTransition):
         await ledger.record_ended(stored.id, State.LOST, "gone", actual_usd=None)
     lost = await ledger.record_missing(stored.id, "deleted by hand")
     assert (lost.state, lost.error_message) == (State.LOST, "deleted by hand")
     assert await ledger.record_missing(stored.id, "again") == lost
     open_row = await submit_one(ledger, 2)
-    with pytest.raises(IllegalTransition):
+    with pytest.raises(InvalidTransition):
         await ledger.record_missing(open_row.id, "no")
 
 
@@ -271,8 +273,8 @@ async def test_a_stored_row_whose_file_is_flawed_is_completed_again(ledger: Ledg
 
     await ledger.reopen_stored(stored.id, "its stored file was missing")
     lost = await ledger.record_missing(stored.id, "and the provider no longer has it")
-    assert (lost.state, lost.attention) == (State.LOST, None)
-    with pytest.raises(IllegalTransition):
+    assert (lost.state, lost.hold_reason) == (State.LOST, None)
+    with pytest.raises(InvalidTransition):
         await ledger.reopen_stored(lost.id, "too late")
 
 
@@ -285,32 +287,32 @@ async def test_all_who_ask_at_once_are_proposed_one_identity(ledger: Ledger, oth
 
 
 async def test_flags_are_kept_until_the_row_moves(ledger: Ledger) -> None:
-    entry = await claim_one(ledger)
-    flagged = await ledger.flag(entry.id, "look")
-    assert flagged.attention == "look"
-    assert await ledger.flag(entry.id, "look") == flagged
-    assert (await ledger.unflag(entry.id)).attention is None
-    assert (await ledger.unflag(entry.id)).attention is None
-    await ledger.flag(entry.id, "look")
-    assert (await ledger.begin_submit(entry.id)).attention is None
-    details = [step.detail for step in await ledger.history(entry.id)]
-    assert details[1:4] == ["needs attention: look", "attention: settled", "needs attention: look"]
+    job = await claim_one(ledger)
+    flagged = await ledger.hold(job.id, "look")
+    assert flagged.hold_reason == "look"
+    assert await ledger.hold(job.id, "look") == flagged
+    assert (await ledger.unhold(job.id)).hold_reason is None
+    assert (await ledger.unhold(job.id)).hold_reason is None
+    await ledger.hold(job.id, "look")
+    assert (await ledger.begin_submit(job.id)).hold_reason is None
+    details = [step.detail for step in await ledger.history(job.id)]
+    assert details[1:4] == ["is held: look", "attention: settled", "is held: look"]
 
 
 async def test_the_deadline_moves(ledger: Ledger) -> None:
-    entry = await claim_one(ledger)
-    assert (await ledger.set_deadline(entry.id, NOW)).deadline_at == NOW
-    assert (await ledger.set_deadline(entry.id, None)).deadline_at is None
+    job = await claim_one(ledger)
+    assert (await ledger.set_deadline(job.id, NOW)).deadline_at == NOW
+    assert (await ledger.set_deadline(job.id, None)).deadline_at is None
 
 
 async def test_unknown_ids_are_named(ledger: Ledger) -> None:
     for step in (
         ledger.begin_submit("nope"),
         ledger.get("nope"),
-        ledger.release("nope", "x"),
+        ledger.release_reservation("nope", "x"),
         ledger.take_over("nope"),
-        ledger.flag("nope", "x"),
+        ledger.hold("nope", "x"),
         ledger.record_copy("nope", "p", "s", an_asset()),
     ):
-        with pytest.raises(LedgerError, match="no entry 'nope'"):
+        with pytest.raises(LedgerError, match="no job 'nope'"):
             await step

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import default_ledger_url
-from prefect_video.ledger.urls import parse_location
+from prefect_video.ledger.urls import parse_database_url
 
 
 @pytest.mark.parametrize("text", ["/data/l.db", "sqlite:////data/l.db", "sqlite+aiosqlite:////data/l.db"])
 def test_files(text: str) -> None:
-    location = parse_location(text)
+    location = parse_database_url(text)
     assert location.path == Path("/data/l.db")
     assert location.url.drivername == "sqlite+aiosqlite"
     assert (location.label, location.busy_seconds) == ("sqlite:////data/l.db", 30)
@@ -24,14 +24,14 @@ def test_files(text: str) -> None:
 def test_relative_and_home_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
-    assert parse_location("l.db").path == tmp_path / "l.db"
-    assert parse_location("sqlite:///l.db").path == tmp_path / "l.db"
-    assert parse_location("~/l.db").path == Path("/home/me/l.db")
+    assert parse_database_url("l.db").path == tmp_path / "l.db"
+    assert parse_database_url("sqlite:///l.db").path == tmp_path / "l.db"
+    assert parse_database_url("~/l.db").path == Path("/home/me/l.db")
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg"])
 def test_servers(scheme: str) -> None:
-    location = parse_location(f"{scheme}://me:s3cret@host:5433/videos?sslmode=require")
+    location = parse_database_url(f"{scheme}://me:s3cret@host:5433/videos?sslmode=require")
     assert location.url.drivername == "postgresql+asyncpg"
     assert dict(location.url.query) == {"ssl": "require"}
     assert location.url.password == "s3cret"
@@ -41,12 +41,12 @@ def test_servers(scheme: str) -> None:
 
 @pytest.mark.parametrize("options", ["sslmode=require&channel_binding=require", "channel_binding=prefer&ssl=require"])
 def test_servers_of_hosting_services(options: str) -> None:
-    location = parse_location(f"postgresql://me:s3cret@host/videos?{options}")
+    location = parse_database_url(f"postgresql://me:s3cret@host/videos?{options}")
     assert dict(location.url.query) == {"ssl": "require"}
 
 
 def test_how_long_a_lock_is_waited_for() -> None:
-    assert parse_location("sqlite:///l.db?timeout=0.5").busy_seconds == 0.5
+    assert parse_database_url("sqlite:///l.db?timeout=0.5").busy_seconds == 0.5
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_how_long_a_lock_is_waited_for() -> None:
 )
 def test_what_is_refused(text: str, message: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        parse_location(text)
+        parse_database_url(text)
     assert message in str(caught.value).replace(",", "")
     assert "s3cret" not in str(caught.value)
 
@@ -76,7 +76,7 @@ def test_what_is_refused(text: str, message: str) -> None:
 @given(st.text(max_size=40))
 def test_no_text_breaks_the_parser(text: str) -> None:
     try:
-        location = parse_location(text)
+        location = parse_database_url(text)
     except InvalidInput:
         return
     assert location.url.get_backend_name() in ("sqlite", "postgresql")
@@ -88,6 +88,6 @@ def test_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert default_ledger_url() == "sqlite:////home/me/.prefect/video-ledger.db"
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    assert parse_location(default_ledger_url()).path == tmp_path / "video-ledger.db"
+    assert parse_database_url(default_ledger_url()).path == tmp_path / "video-ledger.db"
     monkeypatch.setenv("PREFECT_VIDEO_LEDGER_URL", "postgresql://host/db")
     assert default_ledger_url() == "postgresql://host/db"

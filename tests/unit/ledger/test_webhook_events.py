@@ -57,20 +57,20 @@ async def test_an_event_is_handled_once(ledger: Ledger, other: Ledger) -> None:
 async def test_what_the_provider_told_is_taken_once(ledger: Ledger) -> None:
     await ledger.receive_events([an_event(1), an_event(2)])
     told = a_generation("gen-1", status=Status.COMPLETED, result=a_result(NOW + timedelta(hours=1)))
-    await ledger.leave_told(an_event(1), told)
-    await ledger.leave_told(an_event(2), a_generation("gen-2", result=a_result(NOW - timedelta(seconds=1))))
-    assert await ledger.take_told("sora-2", "gen-1") is None
-    assert await ledger.take_told("sora-1", "gen-1") == told
-    assert await ledger.take_told("sora-1", "gen-1") is None
-    assert await ledger.take_told("sora-1", "gen-2") is None, "its link is dead"
+    await ledger.stash_generation(an_event(1), told)
+    await ledger.stash_generation(an_event(2), a_generation("gen-2", result=a_result(NOW - timedelta(seconds=1))))
+    assert await ledger.pop_generation("sora-2", "gen-1") is None
+    assert await ledger.pop_generation("sora-1", "gen-1") == told
+    assert await ledger.pop_generation("sora-1", "gen-1") is None
+    assert await ledger.pop_generation("sora-1", "gen-2") is None, "its link is dead"
 
 
 async def test_old_events_and_links_are_removed(ledger: Ledger) -> None:
     old = {"received_at": NOW - timedelta(days=8)}
     await ledger.receive_events([an_event(1, **old, handled_at=NOW), an_event(2, **old), an_event(3, handled_at=NOW)])
-    await ledger.leave_told(an_event(2), a_generation("gen-2"))
-    await ledger.leave_told(an_event(3), a_generation("gen-3"))
+    await ledger.stash_generation(an_event(2), a_generation("gen-2"))
+    await ledger.stash_generation(an_event(3), a_generation("gen-3"))
     assert await ledger.forget_events(before=NOW - timedelta(days=7), told_before=NOW - timedelta(hours=1)) == 1
     assert await ledger.receive_events([an_event(1), an_event(2), an_event(3)]) == [True, False, False]
-    assert await ledger.take_told("sora-1", "gen-2") is None
-    assert await ledger.take_told("sora-1", "gen-3") is not None
+    assert await ledger.pop_generation("sora-1", "gen-2") is None
+    assert await ledger.pop_generation("sora-1", "gen-3") is not None

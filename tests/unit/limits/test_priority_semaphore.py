@@ -1,4 +1,4 @@
-"""Turns: how many at once, in what order, and what a cancelled wait leaves behind."""
+"""PrioritySemaphore: how many at once, in what order, and what a cancelled wait leaves behind."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from contextlib import asynccontextmanager
 import pytest
 
 from prefect_video.ledger import account_limits as priorities
-from prefect_video.limits.priority_semaphore import Turns
+from prefect_video.limits.priority_semaphore import PrioritySemaphore
 
 
 @asynccontextmanager
-async def all_taken(turns: Turns, at_once: int = 1) -> AsyncIterator[None]:
+async def all_taken(turns: PrioritySemaphore, at_once: int = 1) -> AsyncIterator[None]:
     for _ in range(at_once):
-        await turns.begin(0.0)
+        await turns._acquire(0.0)
     yield
     for _ in range(at_once):
-        turns.end()
+        turns._release()
 
 
 async def settled() -> None:
@@ -27,29 +27,29 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-async def order_of(turns: Turns, *wanted: int) -> list[int]:
+async def read_generation_request(turns: PrioritySemaphore, *wanted: int) -> list[int]:
     """In which order turns are given to those who came in the order of these priorities."""
     order: list[int] = []
 
     async def wait(priority: int) -> None:
-        async with turns.of(priority):
+        async with turns.acquire(priority):
             order.append(priority)
 
     async with all_taken(turns), asyncio.TaskGroup() as waiting:
         for priority in wanted:
             waiting.create_task(wait(priority))
             await settled()
-        turns.end()
-        await turns.begin(float("inf"))
+        turns._release()
+        await turns._acquire(float("inf"))
     return order
 
 
 async def test_so_many_at_once() -> None:
-    turns, inside, peak = Turns(3), 0, 0
+    turns, inside, peak = PrioritySemaphore(3), 0, 0
 
     async def work() -> None:
         nonlocal inside, peak
-        async with turns.of(0):
+        async with turns.acquire(0):
             inside += 1
             peak = max(peak, inside)
             await asyncio.sleep(0)
@@ -60,26 +60,26 @@ async def test_so_many_at_once() -> None:
 
 
 async def test_by_priority_then_by_time() -> None:
-    assert await order_of(Turns(1), -1, 0, 1, 1, -1) == [1, 1, 0, -1, -1]
+    assert await read_generation_request(PrioritySemaphore(1), -1, 0, 1, 1, -1) == [1, 1, 0, -1, -1]
 
 
 async def test_who_waits_long_enough_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(priorities, "AGEING_SECONDS", 0.0)
-    assert await order_of(Turns(1), -1, 0, 1) == [-1, 0, 1]
+    assert await read_generation_request(PrioritySemaphore(1), -1, 0, 1) == [-1, 0, 1]
 
 
 async def test_who_has_the_turn_gives_way_to_whoever_comes_first() -> None:
-    turns, order = Turns(1), list[str]()
+    turns, order = PrioritySemaphore(1), list[str]()
 
     async def patient() -> None:
-        async with turns.of(-1) as turn:
+        async with turns.acquire(-1) as turn:
             while len(order) < 2:
                 await asyncio.sleep(0)
-                await turn.give_way()
+                await turn.yield_to_higher()
             order.append("low")
 
     async def hasty(name: str, priority: int) -> None:
-        async with turns.of(priority):
+        async with turns.acquire(priority):
             order.append(name)
 
     async with asyncio.TaskGroup() as all_of_them:
@@ -92,12 +92,12 @@ async def test_who_has_the_turn_gives_way_to_whoever_comes_first() -> None:
 
 
 async def test_one_that_is_cancelled_takes_no_turn_with_it() -> None:
-    turns = Turns(1)
+    turns = PrioritySemaphore(1)
 
     async def wait() -> None:
-        async with turns.of(0) as turn:
+        async with turns.acquire(0) as turn:
             await asyncio.sleep(0)
-            await turn.give_way()
+            await turn.yield_to_higher()
 
     for steps in range(8):
         for cancelled in range(3):
@@ -110,16 +110,16 @@ async def test_one_that_is_cancelled_takes_no_turn_with_it() -> None:
 
 
 async def test_nor_does_one_that_had_given_way() -> None:
-    turns = Turns(1)
+    turns = PrioritySemaphore(1)
     blocked = asyncio.Event()
 
     async def low() -> None:
-        async with turns.of(-1) as turn:
+        async with turns.acquire(-1) as turn:
             await settled()
-            await turn.give_way()
+            await turn.yield_to_higher()
 
     async def high() -> None:
-        async with turns.of(1):
+        async with turns.acquire(1):
             await blocked.wait()
 
     waiting, busy = asyncio.create_task(low()), asyncio.create_task(high())

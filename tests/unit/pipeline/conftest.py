@@ -1,16 +1,16 @@
 """Fixtures of this folder."""
 
-from tests.support.polling_fixtures import crowded, open_studio
-from tests.support.recovery_fixtures import open_workshop, postgres_server, postgres_url, workshop
-from tests.support.routing_fixtures import emulators, house
+from tests.support.polling_fixtures import crowded, open_session
+from tests.support.recovery_fixtures import harness, open_harness, postgres_server, postgres_url
+from tests.support.routing_fixtures import emulators, routing
 
 __all__ = [
     "crowded",
     "emulators",
-    "house",
-    "open_studio",
-    "open_workshop",
+    "harness",
+    "open_harness",
+    "open_session",
     "postgres_server",
     "postgres_url",
-    "workshop",
+    "routing",
 ]

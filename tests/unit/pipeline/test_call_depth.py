@@ -13,7 +13,7 @@ import pytest
 import prefect_video
 from prefect_video.ledger import Ledger
 from prefect_video.pipeline.project_run import run_project
-from tests.support.recovery import Workshop, a_shot, as_project, statuses
+from tests.support.recovery import RecoveryHarness, a_shot, as_project, statuses
 
 PACKAGE = Path(prefect_video.__file__).parent
 DEEPEST = 9
@@ -32,25 +32,25 @@ def own_frames() -> list[str]:
     return frames[::-1]
 
 
-async def test_the_request_that_pays_is_few_calls_deep(workshop: Workshop) -> None:
+async def test_the_request_that_pays_is_few_calls_deep(harness: RecoveryHarness) -> None:
     stacks: list[list[str]] = []
 
     async def note(request: httpx.Request) -> None:
         if request.method == "POST":
             stacks.append(own_frames())
 
-    async with workshop.studio() as session:
+    async with harness.session() as session:
         session.provider._provider._api._client.event_hooks["request"].append(note)  # type: ignore[attr-defined]
         assert statuses(await run_project(session, as_project(a_shot()))) == ["stored"]
     (stack,) = stacks
     assert stack[0] == "ProjectRun._run_take", "the shot's own task"
     assert "ApiClient.send_once" in stack
     assert len(stack) <= DEEPEST, stack
-    assert workshop.paid == (1, 1)
+    assert harness.paid == (1, 1)
 
 
 async def test_a_shot_reads_its_row_again_only_where_time_has_passed(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: Counter[str] = Counter()
 
@@ -63,14 +63,14 @@ async def test_a_shot_reads_its_row_again_only_where_time_has_passed(
 
         return call
 
-    async with workshop.studio() as session:
-        for name in ("get", "rebook", "take_slot", "record_submitted", "record_completed", "record_stored"):
+    async with harness.session() as session:
+        for name in ("get", "rebook", "acquire_slot", "record_submitted", "record_completed", "record_stored"):
             monkeypatch.setattr(Ledger, name, counted(name))
         assert statuses(await run_project(session, as_project(a_shot()))) == ["stored"]
     assert calls == {
         # Before the send and before the publication: a slot, and a download, may take minutes.
         "get": 2,
-        "take_slot": 1,
+        "acquire_slot": 1,
         "record_submitted": 1,
         "record_completed": 1,
         "record_stored": 1,

@@ -7,13 +7,13 @@ from decimal import Decimal
 
 import pytest
 
-from prefect_video.errors import IllegalTransition
+from prefect_video.errors import InvalidTransition
 from prefect_video.ledger import Ledger, State
 from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session.settings import StudioSettings
+from prefect_video.session.settings import Settings
 from prefect_video.shots import Shot
-from tests.support.recovery import Workshop, a_shot, film, statuses
-from tests.support.recovery_fixtures import OpenWorkshop
+from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
+from tests.support.recovery_fixtures import OpenHarness
 
 PRICE = Decimal("0.30")
 
@@ -33,91 +33,91 @@ class Free(SoraProvider):
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def either(request: pytest.FixtureRequest, open_workshop: OpenWorkshop) -> Workshop:
-    """A workshop on each kind of ledger."""
+async def either(request: pytest.FixtureRequest, open_harness: OpenHarness) -> RecoveryHarness:
+    """A harness on each kind of ledger."""
     if request.param == "sqlite":
-        return open_workshop()
+        return open_harness()
     url: str = request.getfixturevalue("postgres_url")
     async with await Ledger.open(url, migrate=True):
         pass
-    return open_workshop(url)
+    return open_harness(url)
 
 
-def quote(workshop: Workshop, cost: float | str | bool) -> None:
+def quote(harness: RecoveryHarness, cost: float | str | bool) -> None:
     """Has the provider say from now on that everything cost this; what it bills is another matter."""
-    workshop.emulator.add_fault(operation="retrieve", kind="wrong_cost", times=None, cost=cost)
+    harness.emulator.add_fault(operation="retrieve", kind="wrong_cost", times=None, cost=cost)
 
 
-async def spent(workshop: Workshop) -> Decimal:
-    async with workshop.ledger() as ledger:
+async def spent(harness: RecoveryHarness) -> Decimal:
+    async with harness.ledger() as ledger:
         return sum((line.spent_usd for line in await ledger.spend(by="project")), Decimal(0))
 
 
-async def test_a_slip_of_the_provider_neither_fills_a_budget_nor_costs_a_video(either: Workshop) -> None:
+async def test_a_slip_of_the_provider_neither_fills_a_budget_nor_costs_a_video(either: RecoveryHarness) -> None:
     quote(either, 999_999)
     report = await either.run(film(a_shot(1), budget_usd=4 * PRICE))
     assert (statuses(report), report.cost_usd) == (["stored"], PRICE)
     assert len(either.videos) == 1
     row = await either.row()
     assert (row.state, row.actual_usd, row.disputed_usd, row.cost_usd) == (State.STORED, None, 999_999, PRICE)
-    assert row.attention is not None
-    assert "$999999.00" in row.attention
-    assert "$0.30 is booked" in row.attention
-    assert f"prefect-video resolve {row.id} --cost" in row.attention
+    assert row.hold_reason is not None
+    assert "$999999.00" in row.hold_reason
+    assert "$0.30 is booked" in row.hold_reason
+    assert f"prefect-video resolve {row.id} --cost" in row.hold_reason
     async with either.ledger() as ledger:
-        assert [entry.id for entry in await ledger.entries(attention=True)] == [row.id]
+        assert [job.id for job in await ledger.jobs(hold_reason=True)] == [row.id]
 
     assert statuses(await either.run(film(a_shot(1), a_shot(2), budget_usd=4 * PRICE))) == ["stored", "stored"]
     assert either.paid == (2, 2)
-    assert await spent(either) == Decimal(either.emulator.books()["billed_usd"]) == 2 * PRICE
+    assert await spent(either) == Decimal(either.emulator.usage()["billed_usd"]) == 2 * PRICE
 
 
-async def test_a_human_settles_it_and_the_books_follow(either: Workshop) -> None:
+async def test_a_human_settles_it_and_the_books_follow(either: RecoveryHarness) -> None:
     quote(either, 999_999)
     await either.run(a_shot())
     row = await either.row()
     async with either.ledger() as ledger:
         after = await ledger.settle_cost(row.id, Decimal("0.75"))
-        assert (after.state, after.actual_usd, after.disputed_usd, after.attention) == (
+        assert (after.state, after.actual_usd, after.disputed_usd, after.hold_reason) == (
             State.STORED,
             Decimal("0.75"),
             None,
             None,
         )
         assert (await ledger.history(row.id))[-1].detail == "cost settled as $0.75; emulator says $999999.00"
-        with pytest.raises(IllegalTransition, match="no disputed cost"):
+        with pytest.raises(InvalidTransition, match="no disputed cost"):
             await ledger.settle_cost(row.id, Decimal(1))
     assert await spent(either) == Decimal("0.75")
     assert [shot.cached for shot in (await either.run(a_shot())).shots] == [True]
     assert either.paid == (1, 1)
 
 
-async def test_a_crash_before_the_download_leaves_it_to_the_next_sweep(either: Workshop) -> None:
+async def test_a_crash_before_the_download_leaves_it_to_the_next_sweep(either: RecoveryHarness) -> None:
     quote(either, 999_999)
     await either.interrupt(a_shot(), "completed")
     row = await either.row()
-    assert (row.state, row.attention, row.disputed_usd) == (State.COMPLETED, None, 999_999)
+    assert (row.state, row.hold_reason, row.disputed_usd) == (State.COMPLETED, None, 999_999)
     assert [line.outcome for line in await either.collect()] == ["stored"]
     row = await either.row()
     assert row.state is State.STORED
-    assert "$999999.00" in (row.attention or "")
+    assert "$999999.00" in (row.hold_reason or "")
     assert (len(either.videos), either.paid) == (1, (1, 1))
 
 
-async def test_whoever_waits_for_it_elsewhere_gets_the_video(workshop: Workshop) -> None:
-    quote(workshop, 999_999)
-    reports = await asyncio.gather(*(workshop.run(a_shot()) for _ in range(3)))
+async def test_whoever_waits_for_it_elsewhere_gets_the_video(harness: RecoveryHarness) -> None:
+    quote(harness, 999_999)
+    reports = await asyncio.gather(*(harness.run(a_shot()) for _ in range(3)))
     assert [statuses(report) for report in reports] == [["stored"]] * 3
-    assert workshop.paid == (1, 1)
+    assert harness.paid == (1, 1)
 
 
 @pytest.mark.parametrize("cost", [-5, "NaN", "-Infinity", "Infinity", "much", True])
-async def test_what_is_no_amount_does_not_count(workshop: Workshop, cost: float | str | bool) -> None:
-    quote(workshop, cost)
-    await workshop.run(a_shot())
-    row = await workshop.row()
-    assert (row.state, row.actual_usd, row.disputed_usd, row.attention) == (State.STORED, None, None, None)
-    assert await spent(workshop) == Decimal(workshop.emulator.books()["billed_usd"]) == PRICE
+async def test_what_is_no_amount_does_not_count(harness: RecoveryHarness, cost: float | str | bool) -> None:
+    quote(harness, cost)
+    await harness.run(a_shot())
+    row = await harness.row()
+    assert (row.state, row.actual_usd, row.disputed_usd, row.hold_reason) == (State.STORED, None, None, None)
+    assert await spent(harness) == Decimal(harness.emulator.usage()["billed_usd"]) == PRICE
 
 
 @pytest.mark.parametrize(
@@ -134,57 +134,59 @@ async def test_what_is_no_amount_does_not_count(workshop: Workshop, cost: float 
     ],
 )
 async def test_the_bound_is_ten_estimates_or_else_a_hundred_dollars(
-    workshop: Workshop, kind: type[SoraProvider], cost: float, is_believed: bool
+    harness: RecoveryHarness, kind: type[SoraProvider], cost: float, is_believed: bool
 ) -> None:
-    quote(workshop, cost)
-    assert statuses(await workshop.run(a_shot(), kind=kind)) == ["stored"]
-    row = await workshop.row()
-    assert (row.attention is None) is (row.disputed_usd is None) is is_believed
+    quote(harness, cost)
+    assert statuses(await harness.run(a_shot(), kind=kind)) == ["stored"]
+    row = await harness.row()
+    assert (row.hold_reason is None) is (row.disputed_usd is None) is is_believed
     assert row.actual_usd == (Decimal(str(cost)) if is_believed else None)
 
 
-async def test_the_bound_is_a_setting(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_bound_is_a_setting(harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_VIDEO_MAX_COST_RATIO", "2")
     monkeypatch.setenv("PREFECT_VIDEO_MAX_UNPRICED_COST_USD", "5")
-    assert StudioSettings.from_environment().cost_bound.max_unpriced_usd == 5
-    quote(workshop, 0.61)
-    await workshop.run(a_shot())
-    assert (await workshop.row()).disputed_usd == Decimal("0.61")
+    assert Settings.from_environment().cost_bound.max_unpriced_usd == 5
+    quote(harness, 0.61)
+    await harness.run(a_shot())
+    assert (await harness.row()).disputed_usd == Decimal("0.61")
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.LOST])
-async def test_nothing_is_bought_in_place_of_a_failure_whose_cost_is_disputed(either: Workshop, state: State) -> None:
+async def test_nothing_is_bought_in_place_of_a_failure_whose_cost_is_disputed(
+    either: RecoveryHarness, state: State
+) -> None:
     await either.interrupt(a_shot(), "submitted")
     async with either.ledger() as ledger:
         row = await either.row()
-        row = await ledger.record_ended(row.id, state, "it broke", actual_usd=Decimal(5_000), attention="Buy again?")
-        assert (row.attention or "").split("\n")[0] == "Buy again?"
-        assert "$5000.00" in (row.attention or "")
+        row = await ledger.record_ended(row.id, state, "it broke", actual_usd=Decimal(5_000), hold_reason="Buy again?")
+        assert (row.hold_reason or "").split("\n")[0] == "Buy again?"
+        assert "$5000.00" in (row.hold_reason or "")
         assert statuses(await either.run(a_shot())) == ["held"]
-        assert "$5000.00" in ((await ledger.unflag(row.id)).attention or "")
+        assert "$5000.00" in ((await ledger.unhold(row.id)).hold_reason or "")
         assert statuses(await either.run(a_shot())) == ["held"]
-        assert either.emulator.books()["accepted"] == 1
+        assert either.emulator.usage()["accepted"] == 1
         await ledger.settle_cost(row.id, PRICE)
     assert statuses(await either.run(a_shot())) == ["stored"]
     assert either.paid[0] == 2
 
 
-async def test_settling_the_cost_leaves_what_else_is_to_be_decided(workshop: Workshop) -> None:
-    await workshop.interrupt(a_shot(), "submitted")
-    row = await workshop.row()
-    async with workshop.ledger() as ledger:
-        await ledger.record_ended(row.id, State.LOST, "gone", actual_usd=Decimal(5_000), attention="Buy again?")
-        assert (await ledger.settle_cost(row.id, PRICE)).attention == "Buy again?"
+async def test_settling_the_cost_leaves_what_else_is_to_be_decided(harness: RecoveryHarness) -> None:
+    await harness.interrupt(a_shot(), "submitted")
+    row = await harness.row()
+    async with harness.ledger() as ledger:
+        await ledger.record_ended(row.id, State.LOST, "gone", actual_usd=Decimal(5_000), hold_reason="Buy again?")
+        assert (await ledger.settle_cost(row.id, PRICE)).hold_reason == "Buy again?"
 
 
-async def test_a_later_answer_that_is_credible_ends_the_dispute(workshop: Workshop) -> None:
-    quote(workshop, 999_999)
-    await workshop.interrupt(a_shot(), "completed")
-    row = await workshop.row()
-    workshop.emulator.clear_faults()
-    async with workshop.studio() as studio:
-        generation = await studio.provider.retrieve(row.generation_id or "")
-        after = await studio.ledger.record_completed(row.id, generation)
+async def test_a_later_answer_that_is_credible_ends_the_dispute(harness: RecoveryHarness) -> None:
+    quote(harness, 999_999)
+    await harness.interrupt(a_shot(), "completed")
+    row = await harness.row()
+    harness.emulator.clear_faults()
+    async with harness.session() as session:
+        generation = await session.provider.retrieve(row.generation_id or "")
+        after = await session.ledger.record_completed(row.id, generation)
     assert (after.actual_usd, after.disputed_usd) == (PRICE, None)
-    await workshop.collect()
-    assert (await workshop.row()).attention is None
+    await harness.collect()
+    assert (await harness.row()).hold_reason is None

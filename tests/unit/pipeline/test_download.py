@@ -15,7 +15,7 @@ from prefect_video.ledger import State
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.storage.publish import read_sidecar
-from tests.support.recovery import Workshop, a_shot, statuses
+from tests.support.recovery import RecoveryHarness, a_shot, statuses
 
 PASSING: list[dict[str, Any]] = [
     {"operation": "content", "kind": "expired_link"},
@@ -39,13 +39,13 @@ def whole(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("fault", PASSING, ids=lambda fault: f"{fault['operation']}-{fault['kind']}")
-async def test_trouble_that_passes(workshop: Workshop, fault: dict[str, Any]) -> None:
-    workshop.emulator.add_fault(**fault)
-    assert statuses(await workshop.run(a_shot())) == ["stored"]
-    (video,) = workshop.videos
+async def test_trouble_that_passes(harness: RecoveryHarness, fault: dict[str, Any]) -> None:
+    harness.emulator.add_fault(**fault)
+    assert statuses(await harness.run(a_shot())) == ["stored"]
+    (video,) = harness.videos
     assert whole(video)
-    assert workshop.paid == (1, 1)
-    assert workshop.emulator.books()["leaked_keys"] == 0
+    assert harness.paid == (1, 1)
+    assert harness.emulator.usage()["leaked_keys"] == 0
 
 
 class Reticent(SoraProvider):
@@ -57,76 +57,76 @@ class Reticent(SoraProvider):
         return generation.model_copy(update={"result": result})
 
 
-async def test_a_file_that_stays_cut_is_held_and_nothing_is_bought_in_its_place(workshop: Workshop) -> None:
-    workshop.emulator.add_fault(operation="content", kind="short_file", times=None)
+async def test_a_file_that_stays_cut_is_held_and_nothing_is_bought_in_its_place(harness: RecoveryHarness) -> None:
+    harness.emulator.add_fault(operation="content", kind="short_file", times=None)
     for _ in range(2):
-        report = await workshop.run(a_shot(), kind=Reticent)
+        report = await harness.run(a_shot(), kind=Reticent)
         assert statuses(report) == ["held"]
         assert "prefect-video resolve" in str(report.shots[0].error)
-    assert workshop.videos == []
-    row = await workshop.row()
+    assert harness.videos == []
+    row = await harness.row()
     assert row.state is State.COMPLETED
-    assert row.attention
-    assert workshop.emulator.books()["downloaded"] == 2
-    assert workshop.paid == (1, 1)
+    assert row.hold_reason
+    assert harness.emulator.usage()["downloaded"] == 2
+    assert harness.paid == (1, 1)
 
 
-async def test_a_file_of_another_size_than_promised_is_fetched_later(workshop: Workshop) -> None:
-    workshop.emulator.add_fault(operation="content", kind="short_file", times=None)
-    assert statuses(await workshop.run(a_shot())) == ["failed"]
-    assert workshop.videos == []
-    workshop.emulator.clear_faults()
-    assert statuses(await workshop.run(a_shot())) == ["stored"]
-    assert workshop.paid == (1, 1)
+async def test_a_file_of_another_size_than_promised_is_fetched_later(harness: RecoveryHarness) -> None:
+    harness.emulator.add_fault(operation="content", kind="short_file", times=None)
+    assert statuses(await harness.run(a_shot())) == ["failed"]
+    assert harness.videos == []
+    harness.emulator.clear_faults()
+    assert statuses(await harness.run(a_shot())) == ["stored"]
+    assert harness.paid == (1, 1)
 
 
-async def test_a_spool_file_of_another_video_is_fetched_again(workshop: Workshop) -> None:
-    await workshop.interrupt(a_shot(), "submitted")
-    assert statuses(await workshop.run(a_shot(2, duration=2))) == ["stored"]
-    (other,) = workshop.videos
-    spool = workshop.folder / "spool" / f"{(await workshop.rows())[0].id}.mp4"
+async def test_a_spool_file_of_another_video_is_fetched_again(harness: RecoveryHarness) -> None:
+    await harness.interrupt(a_shot(), "submitted")
+    assert statuses(await harness.run(a_shot(2, duration=2))) == ["stored"]
+    (other,) = harness.videos
+    spool = harness.folder / "spool" / f"{(await harness.rows())[0].id}.mp4"
     spool.write_bytes(other.read_bytes())
-    assert statuses(await workshop.run(a_shot(), kind=Reticent)) == ["stored"]
-    assert sorted(probe(path).frames for path in workshop.videos) == [24, 48]
-    assert workshop.paid == (2, 2)
+    assert statuses(await harness.run(a_shot(), kind=Reticent)) == ["stored"]
+    assert sorted(probe(path).frames for path in harness.videos) == [24, 48]
+    assert harness.paid == (2, 2)
 
 
-async def test_a_download_that_was_interrupted_is_continued(workshop: Workshop) -> None:
-    workshop.emulator.add_fault(operation="content", kind="truncated")
-    workshop.emulator.add_fault(operation="content", kind="hang", seconds=60)
-    run: asyncio.Task[ProjectReport] = asyncio.create_task(workshop.run(a_shot()))
+async def test_a_download_that_was_interrupted_is_continued(harness: RecoveryHarness) -> None:
+    harness.emulator.add_fault(operation="content", kind="truncated")
+    harness.emulator.add_fault(operation="content", kind="hang", seconds=60)
+    run: asyncio.Task[ProjectReport] = asyncio.create_task(harness.run(a_shot()))
     async with asyncio.timeout(20):
-        while workshop.emulator.books()["requests"].get("content", 0) < 2:
+        while harness.emulator.usage()["requests"].get("content", 0) < 2:
             await asyncio.sleep(0.02)
     run.cancel()
     await asyncio.wait([run])
-    (part,) = (workshop.folder / "spool").glob("*.part")
+    (part,) = (harness.folder / "spool").glob("*.part")
     kept = part.stat().st_size
     assert kept > 0
-    before = workshop.emulator.books()["download_bytes"]
-    assert statuses(await workshop.run(a_shot())) == ["stored"]
-    (video,) = workshop.videos
+    before = harness.emulator.usage()["download_bytes"]
+    assert statuses(await harness.run(a_shot())) == ["stored"]
+    (video,) = harness.videos
     assert whole(video)
-    assert workshop.emulator.books()["download_bytes"] - before == video.stat().st_size - kept
-    assert workshop.paid == (1, 1)
+    assert harness.emulator.usage()["download_bytes"] - before == video.stat().st_size - kept
+    assert harness.paid == (1, 1)
 
 
-async def test_a_completed_generation_that_the_provider_drops_is_held(workshop: Workshop) -> None:
-    await workshop.interrupt(a_shot(), "downloading")
-    assert (await workshop.row()).state is State.COMPLETED
-    workshop.emulator.add_fault(operation="retrieve", kind="not_found", times=None)
-    assert statuses(await workshop.run(a_shot())) == ["held"]
-    workshop.emulator.clear_faults()
-    assert statuses(await workshop.run(a_shot())) == ["held"]
-    row = await workshop.row()
+async def test_a_completed_generation_that_the_provider_drops_is_held(harness: RecoveryHarness) -> None:
+    await harness.interrupt(a_shot(), "downloading")
+    assert (await harness.row()).state is State.COMPLETED
+    harness.emulator.add_fault(operation="retrieve", kind="not_found", times=None)
+    assert statuses(await harness.run(a_shot())) == ["held"]
+    harness.emulator.clear_faults()
+    assert statuses(await harness.run(a_shot())) == ["held"]
+    row = await harness.row()
     assert row.state is State.EXPIRED
-    assert row.attention
-    assert workshop.paid == (1, 1)
+    assert row.hold_reason
+    assert harness.paid == (1, 1)
 
 
-async def test_a_completed_generation_that_is_said_to_be_under_way_is_fetched_later(workshop: Workshop) -> None:
-    await workshop.interrupt(a_shot(), "downloading")
-    workshop.emulator.add_fault(operation="retrieve", kind="unknown_status")
-    assert statuses(await workshop.run(a_shot())) == ["failed"]
-    assert statuses(await workshop.run(a_shot())) == ["stored"]
-    assert workshop.paid == (1, 1)
+async def test_a_completed_generation_that_is_said_to_be_under_way_is_fetched_later(harness: RecoveryHarness) -> None:
+    await harness.interrupt(a_shot(), "downloading")
+    harness.emulator.add_fault(operation="retrieve", kind="unknown_status")
+    assert statuses(await harness.run(a_shot())) == ["failed"]
+    assert statuses(await harness.run(a_shot())) == ["stored"]
+    assert harness.paid == (1, 1)

@@ -16,9 +16,9 @@ from prefect_video.ledger import Budget, Ledger, State
 from prefect_video.ledger.tables import generations
 from prefect_video.pipeline.plan import plan_project
 from prefect_video.providers.sora.provider import SoraProvider
-from tests.support.records import an_intent, claim_one, store_one
-from tests.support.recovery import Workshop, a_shot, film, statuses
-from tests.support.recovery_fixtures import OpenWorkshop
+from tests.support.records import a_request, claim_one, store_one
+from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
+from tests.support.recovery_fixtures import OpenHarness
 
 THREE = Budget(scope="plan", limit_videos=3)
 
@@ -32,27 +32,27 @@ class Planned(SoraProvider):
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def either(request: pytest.FixtureRequest, open_workshop: OpenWorkshop) -> Workshop:
-    """A workshop on each kind of ledger."""
+async def either(request: pytest.FixtureRequest, open_harness: OpenHarness) -> RecoveryHarness:
+    """A harness on each kind of ledger."""
     if request.param == "sqlite":
-        return open_workshop()
+        return open_harness()
     url: str = request.getfixturevalue("postgres_url")
     async with await Ledger.open(url, migrate=True):
         pass
-    return open_workshop(url)
+    return open_harness(url)
 
 
-async def test_what_the_plan_has_no_room_for_is_refused_before_any_request(either: Workshop) -> None:
+async def test_what_the_plan_has_no_room_for_is_refused_before_any_request(either: RecoveryHarness) -> None:
     with pytest.raises(
         BudgetExceeded,
         match=r"plan of account emulator-\w+ in \d{4}-\d\d: the limit is 3 videos; 0 paid or reserved, 4",
     ):
         await either.run(film(*(a_shot(n) for n in range(4))), kind=Planned)
-    assert either.emulator.books()["requests"] == {}
+    assert either.emulator.usage()["requests"] == {}
     assert await either.rows() == []
 
 
-async def test_runs_side_by_side_share_the_plan_over_projects(either: Workshop) -> None:
+async def test_runs_side_by_side_share_the_plan_over_projects(either: RecoveryHarness) -> None:
     projects = [
         film(*(a_shot(10 * project + n) for n in range(3)), name=f"film-{project}", over_budget="fit")
         for project in range(3)
@@ -67,20 +67,20 @@ async def test_runs_side_by_side_share_the_plan_over_projects(either: Workshop) 
     assert either.paid == (3, 3)
 
 
-async def test_a_second_attempt_and_a_second_take_count(workshop: Workshop) -> None:
+async def test_a_second_attempt_and_a_second_take_count(harness: RecoveryHarness) -> None:
     shots = film(a_shot(1, takes=2), a_shot(2), a_shot(3), over_budget="fit")
-    assert statuses(await workshop.run(shots, kind=Planned)) == ["stored", "stored", "stored", "over_budget"]
-    assert workshop.paid == (3, 3)
+    assert statuses(await harness.run(shots, kind=Planned)) == ["stored", "stored", "stored", "over_budget"]
+    assert harness.paid == (3, 3)
 
 
-async def test_what_failed_for_free_leaves_room(workshop: Workshop) -> None:
-    await workshop.run(film(a_shot(1, prompt="a cat [fail]"), max_attempts=1), kind=Planned)
-    report = await workshop.run(film(*(a_shot(n) for n in range(2, 5))), kind=Planned)
+async def test_what_failed_for_free_leaves_room(harness: RecoveryHarness) -> None:
+    await harness.run(film(a_shot(1, prompt="a cat [fail]"), max_attempts=1), kind=Planned)
+    report = await harness.run(film(*(a_shot(n) for n in range(2, 5))), kind=Planned)
     assert statuses(report) == ["stored"] * 3
-    assert workshop.paid == (4, 3)
+    assert harness.paid == (4, 3)
 
 
-async def test_last_month_does_not_count(either: Workshop) -> None:
+async def test_last_month_does_not_count(either: RecoveryHarness) -> None:
     await either.run(film(*(a_shot(n) for n in range(3))), kind=Planned)
     async with either.ledger() as ledger, ledger._database.writing() as connection:
         last_month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0) - timedelta(seconds=1)
@@ -89,34 +89,34 @@ async def test_last_month_does_not_count(either: Workshop) -> None:
     assert either.paid == (4, 4)
 
 
-async def test_the_plan_command_says_so_beforehand(workshop: Workshop) -> None:
-    async with workshop.studio(kind=Planned) as studio:
-        plan = await plan_project(studio, film(*(a_shot(n) for n in range(4))))
+async def test_the_plan_command_says_so_beforehand(harness: RecoveryHarness) -> None:
+    async with harness.session(kind=Planned) as session:
+        plan = await plan_project(session, film(*(a_shot(n) for n in range(4))))
     assert "the limit is 3 videos" in (plan.refusal or "")
 
 
-async def test_each_account_has_its_own_plan(either: Workshop) -> None:
+async def test_each_account_has_its_own_plan(either: RecoveryHarness) -> None:
     async with either.ledger() as ledger:
         for number in range(3):
             await store_one(ledger, number)
-        (own,) = (await ledger.claim([an_intent(7)], [THREE])).claims
+        (own,) = (await ledger.claim([a_request(7)], [THREE])).claims
         assert own.kind == "over_budget"
-        (other,) = (await ledger.claim([an_intent(7, account="sora-2")], [THREE])).claims
+        (other,) = (await ledger.claim([a_request(7, account="sora-2")], [THREE])).claims
         assert other.kind == "yours"
-        batch = await ledger.claim([an_intent(n, account="sora-2") for n in (8, 9, 10)], [THREE], partial=True)
+        batch = await ledger.claim([a_request(n, account="sora-2") for n in (8, 9, 10)], [THREE], partial=True)
         assert [claim.kind for claim in batch.claims] == ["yours", "yours", "over_budget"]
 
 
 async def test_a_reservation_of_another_account_is_made_anew_within_the_plan_of_the_asking_one(
-    either: Workshop,
+    either: RecoveryHarness,
 ) -> None:
     async with either.ledger() as ledger:
         for number in range(3):
             await store_one(ledger, number, account="full")
-        entry = await claim_one(ledger, 7, account="other", estimate_usd=Decimal(1))
-        await ledger.let_go([entry.id])
-        (claim,) = (await ledger.claim([an_intent(7, account="full")], [THREE])).claims
+        job = await claim_one(ledger, 7, account="other", estimate_usd=Decimal(1))
+        await ledger.release_ownership([job.id])
+        (claim,) = (await ledger.claim([a_request(7, account="full")], [THREE])).claims
         assert claim.kind == "over_budget"
-        assert (await ledger.get(entry.id)).state is State.RELEASED
-        (claim,) = (await ledger.claim([an_intent(7, account="third")], [THREE])).claims
-        assert (claim.kind, claim.entry and claim.entry.account) == ("yours", "third")
+        assert (await ledger.get(job.id)).state is State.RELEASED
+        (claim,) = (await ledger.claim([a_request(7, account="third")], [THREE])).claims
+        assert (claim.kind, claim.job and claim.job.account) == ("yours", "third")

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from prefect_video.errors import NotFound, SubmitUnknown
+from prefect_video.errors import NotFound, SubmitOutcomeUnknown
 from prefect_video.generations import Generation
 from prefect_video.ledger import State
 from prefect_video.providers.sora.provider import SoraProvider
-from tests.support.recovery import Workshop, a_shot, film, statuses
-from tests.support.recovery_fixtures import OpenWorkshop
+from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
+from tests.support.recovery_fixtures import OpenHarness
 
 ACCEPTED_AND_UNANSWERED: list[dict[str, Any]] = [
     {"kind": "error_after"},
@@ -35,16 +35,16 @@ def kind_of(fault: dict[str, Any]) -> str:
 @pytest.mark.parametrize("fault", ACCEPTED_AND_UNANSWERED, ids=kind_of)
 @pytest.mark.parametrize("echo_metadata", [True, False], ids=["by key", "by likeness"])
 async def test_what_was_accepted_is_found_and_not_sent_again(
-    open_workshop: OpenWorkshop, fault: dict[str, Any], echo_metadata: bool
+    open_harness: OpenHarness, fault: dict[str, Any], echo_metadata: bool
 ) -> None:
-    workshop = open_workshop(echo_metadata=echo_metadata)
-    workshop.emulator.add_fault(operation="submit", **fault)
-    report = await workshop.run(a_shot())
+    harness = open_harness(echo_metadata=echo_metadata)
+    harness.emulator.add_fault(operation="submit", **fault)
+    report = await harness.run(a_shot())
     assert statuses(report) == ["stored"]
-    assert workshop.paid == (1, 1)
-    assert workshop.emulator.books()["submitted"] == 1
-    row = await workshop.row()
-    async with workshop.ledger() as ledger:
+    assert harness.paid == (1, 1)
+    assert harness.emulator.usage()["submitted"] == 1
+    row = await harness.row()
+    async with harness.ledger() as ledger:
         assert [step.to_state for step in await ledger.history(row.id)][:4] == [
             State.RESERVED,
             State.SUBMITTING,
@@ -55,101 +55,99 @@ async def test_what_was_accepted_is_found_and_not_sent_again(
 
 @pytest.mark.parametrize("fault", NOT_ACCEPTED, ids=kind_of)
 async def test_what_was_not_accepted_is_proven_absent_and_then_sent_again(
-    workshop: Workshop, fault: dict[str, Any]
+    harness: RecoveryHarness, fault: dict[str, Any]
 ) -> None:
-    workshop.emulator.add_fault(operation="submit", **fault)
-    report = await workshop.run(a_shot())
+    harness.emulator.add_fault(operation="submit", **fault)
+    report = await harness.run(a_shot())
     assert statuses(report) == ["stored"]
-    assert workshop.paid == (1, 1)
-    assert workshop.emulator.books()["submitted"] == 2
-    assert workshop.emulator.books()["requests"]["list"] >= 2
+    assert harness.paid == (1, 1)
+    assert harness.emulator.usage()["submitted"] == 2
+    assert harness.emulator.usage()["requests"]["list"] >= 2
 
 
 @pytest.mark.parametrize("listing", ["404", "405", "501"])
-async def test_where_nobody_can_tell_it_is_held_and_never_bought_again(
-    open_workshop: OpenWorkshop, listing: str
-) -> None:
-    workshop = open_workshop(listing=listing)
-    workshop.emulator.add_fault(operation="submit", kind="error_after")
+async def test_where_nobody_can_tell_it_is_held_and_never_bought_again(open_harness: OpenHarness, listing: str) -> None:
+    harness = open_harness(listing=listing)
+    harness.emulator.add_fault(operation="submit", kind="error_after")
     for _ in range(2):
-        report = await workshop.run(a_shot())
+        report = await harness.run(a_shot())
         assert statuses(report) == ["held"]
         assert "prefect-video resolve" in str(report.shots[0].error)
-    assert workshop.paid == (1, 1)
-    assert workshop.emulator.books()["submitted"] == 1
-    row = await workshop.row()
+    assert harness.paid == (1, 1)
+    assert harness.emulator.usage()["submitted"] == 1
+    row = await harness.row()
     assert row.state is State.UNKNOWN
-    assert row.attention
+    assert row.hold_reason
 
 
-async def test_a_human_who_says_that_it_was_not_accepted_lets_it_be_sent(open_workshop: OpenWorkshop) -> None:
-    workshop = open_workshop(listing="404")
-    workshop.emulator.add_fault(operation="submit", kind="error_before")
-    assert statuses(await workshop.run(a_shot())) == ["held"]
-    row = await workshop.row()
-    async with workshop.ledger() as ledger:
-        await ledger.release(row.id, "a human has looked")
-    assert statuses(await workshop.run(a_shot())) == ["stored"]
-    assert workshop.paid == (1, 1)
+async def test_a_human_who_says_that_it_was_not_accepted_lets_it_be_sent(open_harness: OpenHarness) -> None:
+    harness = open_harness(listing="404")
+    harness.emulator.add_fault(operation="submit", kind="error_before")
+    assert statuses(await harness.run(a_shot())) == ["held"]
+    row = await harness.row()
+    async with harness.ledger() as ledger:
+        await ledger.release_reservation(row.id, "a human has looked")
+    assert statuses(await harness.run(a_shot())) == ["stored"]
+    assert harness.paid == (1, 1)
 
 
 @pytest.mark.parametrize("wait", [1e12, 1e300, 3e6])
-async def test_a_wait_out_of_all_bounds_leaves_no_row_behind(workshop: Workshop, wait: float) -> None:
-    workshop.emulator.add_fault(operation="submit", kind="rate_limited", retry_after=wait)
-    workshop.emulator.add_fault(operation="submit", kind="quota_exhausted")
-    report = await workshop.run(film(a_shot(1), a_shot(2)))
+async def test_a_wait_out_of_all_bounds_leaves_no_row_behind(harness: RecoveryHarness, wait: float) -> None:
+    harness.emulator.add_fault(operation="submit", kind="rate_limited", retry_after=wait)
+    harness.emulator.add_fault(operation="submit", kind="quota_exhausted")
+    report = await harness.run(film(a_shot(1), a_shot(2)))
     assert statuses(report) == ["failed", "failed"]
-    assert {row.state for row in await workshop.rows()} == {State.RELEASED}
-    assert workshop.paid == (0, 0)
+    assert {row.state for row in await harness.rows()} == {State.RELEASED}
+    assert harness.paid == (0, 0)
 
 
 @pytest.mark.parametrize("echo_metadata", [True, False], ids=["by key", "by likeness"])
-async def test_twins_that_are_both_unanswered_are_two_payments(
-    open_workshop: OpenWorkshop, echo_metadata: bool
-) -> None:
-    workshop = open_workshop(echo_metadata=echo_metadata)
-    workshop.emulator.add_fault(operation="submit", kind="error_after", times=2)
-    report = await workshop.run(a_shot(takes=2))
+async def test_twins_that_are_both_unanswered_are_two_payments(open_harness: OpenHarness, echo_metadata: bool) -> None:
+    harness = open_harness(echo_metadata=echo_metadata)
+    harness.emulator.add_fault(operation="submit", kind="error_after", times=2)
+    report = await harness.run(a_shot(takes=2))
     assert statuses(report) == ["stored", "stored"]
-    assert workshop.paid == (2, 2)
-    assert len({row.generation_id for row in await workshop.rows()}) == 2
-    assert len(workshop.videos) == 2
+    assert harness.paid == (2, 2)
+    assert len({row.generation_id for row in await harness.rows()}) == 2
+    assert len(harness.videos) == 2
 
 
-async def test_a_twin_that_takes_the_others_generation_costs_nothing_more(open_workshop: OpenWorkshop) -> None:
+async def test_a_twin_that_takes_the_others_generation_costs_nothing_more(open_harness: OpenHarness) -> None:
     """One is refused with a 500; what it then finds by likeness is the other's, whose answer is still on its way."""
-    workshop = open_workshop(echo_metadata=False)
-    workshop.emulator.add_fault(operation="submit", kind="error_before")
-    workshop.emulator.add_fault(operation="submit", kind="delay", seconds=0.4)
-    report = await workshop.run(a_shot(takes=2))
+    harness = open_harness(echo_metadata=False)
+    harness.emulator.add_fault(operation="submit", kind="error_before")
+    harness.emulator.add_fault(operation="submit", kind="delay", seconds=0.4)
+    report = await harness.run(a_shot(takes=2))
     assert statuses(report) == ["stored", "stored"]
-    assert workshop.paid == (2, 2)
-    assert len({row.generation_id for row in await workshop.rows()}) == 2
+    assert harness.paid == (2, 2)
+    assert len({row.generation_id for row in await harness.rows()}) == 2
 
 
 @pytest.mark.parametrize(
     ("kind", "times"), [("error_before", 6), ("reset_before", 6), ("wrong_content", 1), ("truncated", 6)]
 )
-async def test_a_list_that_does_not_answer_is_asked_again(workshop: Workshop, kind: str, times: int) -> None:
-    workshop.emulator.add_fault(operation="submit", kind="error_after")
-    workshop.emulator.add_fault(operation="list", kind=kind, times=times)
-    assert statuses(await workshop.run(a_shot(), settle_seconds=0.1, check_access=False)) == ["stored"]
-    assert workshop.paid == (1, 1)
+async def test_a_list_that_does_not_answer_is_asked_again(harness: RecoveryHarness, kind: str, times: int) -> None:
+    harness.emulator.add_fault(operation="submit", kind="error_after")
+    harness.emulator.add_fault(operation="list", kind=kind, times=times)
+    assert statuses(await harness.run(a_shot(), settle_seconds=0.1, check_access=False)) == ["stored"]
+    assert harness.paid == (1, 1)
 
 
-async def test_a_list_that_never_answers_leaves_the_row_for_later(workshop: Workshop) -> None:
-    workshop.emulator.add_fault(operation="submit", kind="error_after")
-    workshop.emulator.add_fault(operation="list", kind="error_before", times=None)
-    report = await workshop.run(a_shot(), submit_patience_seconds=0.0)
+async def test_a_list_that_never_answers_leaves_the_row_for_later(harness: RecoveryHarness) -> None:
+    harness.emulator.add_fault(operation="submit", kind="error_after")
+    harness.emulator.add_fault(operation="list", kind="error_before", times=None)
+    report = await harness.run(a_shot(), submit_patience_seconds=0.0)
     assert statuses(report) == ["failed"]
-    row = await workshop.row()
-    assert (row.state, row.attention) == (State.UNKNOWN, None)
-    workshop.emulator.clear_faults()
-    assert statuses(await workshop.run(a_shot())) == ["stored"]
-    assert workshop.paid == (1, 1)
+    row = await harness.row()
+    assert (row.state, row.hold_reason) == (State.UNKNOWN, None)
+    harness.emulator.clear_faults()
+    assert statuses(await harness.run(a_shot())) == ["stored"]
+    assert harness.paid == (1, 1)
 
 
-async def test_absence_is_proven_from_when_the_answer_was_lost_not_from_when_it_was_sent(workshop: Workshop) -> None:
+async def test_absence_is_proven_from_when_the_answer_was_lost_not_from_when_it_was_sent(
+    harness: RecoveryHarness,
+) -> None:
     """The request is long on its way, and is accepted after its answer has been given up."""
     accepting: list[asyncio.Task[None]] = []
 
@@ -164,14 +162,14 @@ async def test_absence_is_proven_from_when_the_answer_was_lost_not_from_when_it_
 
             await asyncio.sleep(1.1)
             accepting.append(asyncio.create_task(accept()))
-            raise SubmitUnknown("its answer was lost", provider=self.name)
+            raise SubmitOutcomeUnknown("its answer was lost", provider=self.name)
 
-    assert statuses(await workshop.run(a_shot(), kind=Slow, settle_seconds=1.0)) == ["stored"]
+    assert statuses(await harness.run(a_shot(), kind=Slow, settle_seconds=1.0)) == ["stored"]
     await asyncio.gather(*accepting)
-    assert workshop.paid == (1, 1)
+    assert harness.paid == (1, 1)
 
 
-async def test_one_empty_look_proves_nothing(workshop: Workshop) -> None:
+async def test_one_empty_look_proves_nothing(harness: RecoveryHarness) -> None:
     """A page may come from a replica that is behind."""
     looks: list[Generation | None] = []
 
@@ -180,31 +178,31 @@ async def test_one_empty_look_proves_nothing(workshop: Workshop) -> None:
             looks.append(await super().find_unclaimed(*shot, **options) if looks else None)
             return looks[-1]
 
-    workshop.emulator.add_fault(operation="submit", kind="error_after")
-    assert statuses(await workshop.run(a_shot(), kind=Behind, settle_seconds=0)) == ["stored"]
-    assert workshop.paid == (1, 1)
+    harness.emulator.add_fault(operation="submit", kind="error_after")
+    assert statuses(await harness.run(a_shot(), kind=Behind, settle_seconds=0)) == ["stored"]
+    assert harness.paid == (1, 1)
     assert [look is not None for look in looks] == [False, True]
 
 
 @pytest.mark.parametrize("on_unknown", ["hold", "resubmit"])
-async def test_a_list_that_is_refused_for_good_cannot_tell(workshop: Workshop, on_unknown: str) -> None:
+async def test_a_list_that_is_refused_for_good_cannot_tell(harness: RecoveryHarness, on_unknown: str) -> None:
     class Unlisted(SoraProvider):
         async def find_unclaimed(self, *shot: Any, **options: Any) -> Generation | None:
             raise NotFound("no such page", provider=self.name)
 
-    workshop.emulator.add_fault(operation="submit", kind="error_before")
-    report = await workshop.run(a_shot(), kind=Unlisted, on_unknown=on_unknown)
-    row = await workshop.row()
+    harness.emulator.add_fault(operation="submit", kind="error_before")
+    report = await harness.run(a_shot(), kind=Unlisted, on_unknown=on_unknown)
+    row = await harness.row()
     if on_unknown == "hold":
         assert (statuses(report), row.state) == (["held"], State.UNKNOWN)
-        assert "prefect-video resolve" in str(row.attention)
+        assert "prefect-video resolve" in str(row.hold_reason)
     else:
         assert statuses(report) == ["stored"]
 
 
-async def test_a_run_that_is_stopped_before_the_answer_is_reconciled_by_the_next(workshop: Workshop) -> None:
-    workshop.emulator.add_fault(operation="submit", kind="delay", seconds=0.3)
-    await workshop.interrupt(film(a_shot()), "before_send")
-    assert (await workshop.row()).owner is None
-    assert statuses(await workshop.run(a_shot())) == ["stored"]
-    assert workshop.paid == (1, 1)
+async def test_a_run_that_is_stopped_before_the_answer_is_reconciled_by_the_next(harness: RecoveryHarness) -> None:
+    harness.emulator.add_fault(operation="submit", kind="delay", seconds=0.3)
+    await harness.interrupt(film(a_shot()), "before_send")
+    assert (await harness.row()).owner is None
+    assert statuses(await harness.run(a_shot())) == ["stored"]
+    assert harness.paid == (1, 1)

@@ -10,8 +10,8 @@ import pytest
 from prefect_video.errors import LedgerUnavailable, StoreError
 from prefect_video.ledger import Ledger
 from prefect_video.storage.local import LocalStore
-from tests.support.recovery import Workshop, a_shot, film, statuses
-from tests.support.recovery_fixtures import SLOW, OpenWorkshop
+from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
+from tests.support.recovery_fixtures import SLOW, OpenHarness
 
 PRICE = Decimal("0.30")
 
@@ -23,40 +23,40 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LocalStore, "publish", publish)
 
 
-async def test_a_shot_that_was_paid_and_not_stored_is_booked_in_the_run_that_sent_it(workshop: Workshop) -> None:
+async def test_a_shot_that_was_paid_and_not_stored_is_booked_in_the_run_that_sent_it(harness: RecoveryHarness) -> None:
     with pytest.MonkeyPatch.context() as patch:
         fill_disk(patch)
-        first = await workshop.run(a_shot())
+        first = await harness.run(a_shot())
     assert (statuses(first), first.cost_usd) == (["failed"], PRICE)
 
-    second = await workshop.run(a_shot())
+    second = await harness.run(a_shot())
     assert (statuses(second), second.cost_usd, second.shots[0].cached) == (["stored"], Decimal(0), False)
-    assert (await workshop.run(a_shot())).cost_usd == 0
-    assert workshop.paid == (1, 1)
+    assert (await harness.run(a_shot())).cost_usd == 0
+    assert harness.paid == (1, 1)
 
 
-async def test_a_refused_shot_costs_nothing_and_a_twin_is_paid_once(workshop: Workshop) -> None:
-    report = await workshop.run(
+async def test_a_refused_shot_costs_nothing_and_a_twin_is_paid_once(harness: RecoveryHarness) -> None:
+    report = await harness.run(
         film(a_shot(1, prompt="the [policy] sea"), a_shot(2), a_shot(3, prompt=a_shot(2).prompt))
     )
     assert statuses(report) == ["failed", "stored", "stored"]
     assert [shot.cost_usd for shot in report.shots] == [0, PRICE, 0]
 
 
-async def test_what_an_interrupted_run_sent_is_not_paid_for_by_the_next(open_workshop: OpenWorkshop) -> None:
-    workshop = open_workshop(**SLOW)
-    await workshop.interrupt(a_shot(), "submitted")
-    workshop.emulator.change_speed(500)
-    report = await workshop.run(film(a_shot(1), a_shot(2)))
+async def test_what_an_interrupted_run_sent_is_not_paid_for_by_the_next(open_harness: OpenHarness) -> None:
+    harness = open_harness(**SLOW)
+    await harness.interrupt(a_shot(), "submitted")
+    harness.emulator.change_speed(500)
+    report = await harness.run(film(a_shot(1), a_shot(2)))
     assert [shot.cost_usd for shot in report.shots] == [0, PRICE]
 
 
 async def test_a_ledger_that_fails_at_the_end_leaves_the_report(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def entries(ledger: Ledger, **given: object) -> object:
+    async def jobs(ledger: Ledger, **given: object) -> object:
         raise LedgerUnavailable("the ledger is gone")
 
-    monkeypatch.setattr(Ledger, "entries", entries)
-    report = await workshop.run(a_shot())
+    monkeypatch.setattr(Ledger, "jobs", jobs)
+    report = await harness.run(a_shot())
     assert (statuses(report), report.shots[0].cost_usd) == (["stored"], None)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from prefect_video import InvalidInput, Shot
-from prefect_video.session.settings import StudioSettings
+from prefect_video.session.settings import Settings
 from tests.support.recovery import a_shot, film
-from tests.support.recovery_fixtures import OpenWorkshop
+from tests.support.recovery_fixtures import OpenHarness
 
 
 def no_cats(shot: Shot) -> str | None:
@@ -16,35 +16,35 @@ def no_cats(shot: Shot) -> str | None:
 
 
 async def test_a_screened_prompt_costs_nothing_is_kept_for_review_and_can_be_allowed(
-    open_workshop: OpenWorkshop,
+    open_harness: OpenHarness,
 ) -> None:
-    workshop = open_workshop()
+    harness = open_harness()
     wanted = film(a_shot(1), a_shot(2, prompt="a very bad word"))
-    report = await workshop.run(wanted, screen_patterns=("bad word",))
+    report = await harness.run(wanted, screen_patterns=("bad word",))
     assert [shot.status for shot in report.shots] == ["stored", "failed"]
     assert "bad word" in str(report.shots[1].error)
-    assert workshop.paid == (1, 1)
-    async with workshop.ledger() as ledger:
+    assert harness.paid == (1, 1)
+    async with harness.ledger() as ledger:
         [kept] = await ledger.review()
-        assert (kept.shot.prompt, kept.error_type) == ("a very bad word", "PromptScreened")
+        assert (kept.shot.prompt, kept.error_type) == ("a very bad word", "PromptBlocked")
         assert await ledger.unfinished() == []
         await ledger.allow(kept.fingerprint, "it is a quotation")
-    report = await workshop.run(wanted, screen_patterns=("bad word",))
+    report = await harness.run(wanted, screen_patterns=("bad word",))
     assert [shot.status for shot in report.shots] == ["stored", "stored"]
-    assert workshop.paid == (2, 2)
+    assert harness.paid == (2, 2)
 
 
 async def test_a_rule_of_ones_own_is_named_in_the_environment(
-    open_workshop: OpenWorkshop, monkeypatch: pytest.MonkeyPatch
+    open_harness: OpenHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_VIDEO_SCREEN_RULE", "tests.unit.pipeline.test_screening:no_cats")
-    workshop = open_workshop()
-    report = await workshop.run(film(a_shot(1, prompt="a cat")))
+    harness = open_harness()
+    report = await harness.run(film(a_shot(1, prompt="a cat")))
     assert "no cats" in str(report.shots[0].error)
-    assert workshop.paid == (0, 0)
+    assert harness.paid == (0, 0)
 
 
 def test_a_rule_that_does_not_exist_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_VIDEO_SCREEN_RULE", "no.such:rule")
     with pytest.raises(InvalidInput, match="PREFECT_VIDEO_SCREEN_RULE"):
-        StudioSettings.from_environment()
+        Settings.from_environment()

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from prefect_video.errors import SubmitUnknown
+from prefect_video.errors import SubmitOutcomeUnknown
 from prefect_video.generations import Generation
 from prefect_video.ledger import Ledger
 from prefect_video.providers.sora.provider import SoraProvider
-from tests.support.recovery import Workshop, a_shot, statuses
+from tests.support.recovery import RecoveryHarness, a_shot, statuses
 
 
 @pytest.mark.parametrize("minutes", [10, 60 * 24])
 async def test_a_clock_that_is_set_forward_does_not_settle_anything(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, minutes: int
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch, minutes: int
 ) -> None:
     """The request is accepted after its answer was given up, and after the first looks at the list."""
     accepting: list[asyncio.Task[Generation]] = []
@@ -33,12 +33,12 @@ async def test_a_clock_that_is_set_forward_does_not_settle_anything(
                 return await super(Slow, self).submit(*shot, **options)
 
             accepting.append(asyncio.create_task(accept()))
-            raise SubmitUnknown("its answer was lost", provider=self.name)
+            raise SubmitOutcomeUnknown("its answer was lost", provider=self.name)
 
     async def set_forward(ledger: Ledger) -> datetime:
         return await now(ledger) + (timedelta(minutes=minutes) if accepting else timedelta(0))
 
     monkeypatch.setattr(Ledger, "now", set_forward)
-    assert statuses(await workshop.run(a_shot(), kind=Slow, settle_seconds=2.5)) == ["stored"]
+    assert statuses(await harness.run(a_shot(), kind=Slow, settle_seconds=2.5)) == ["stored"]
     await asyncio.gather(*accepting)
-    assert workshop.paid == (1, 1)
+    assert harness.paid == (1, 1)

@@ -9,78 +9,78 @@ import anyio
 import pytest
 
 from prefect_video.errors import LedgerUnavailable
-from prefect_video.ledger import Entry, Ledger, State
+from prefect_video.ledger import Job, Ledger, State
 from prefect_video.session.session import SessionEvent
-from tests.support.recovery import Workshop, a_shot, film, statuses
-from tests.support.recovery_fixtures import OpenWorkshop
+from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
+from tests.support.recovery_fixtures import OpenHarness
 
 
 @pytest.mark.parametrize("moment", ["claimed", "before_send", "answered", "submitted", "completed"])
-async def test_a_scope_that_is_cancelled_leaves_nothing_behind(workshop: Workshop, moment: SessionEvent) -> None:
+async def test_a_scope_that_is_cancelled_leaves_nothing_behind(harness: RecoveryHarness, moment: SessionEvent) -> None:
     scope = anyio.CancelScope()
 
-    def observer(told: SessionEvent, entry: Entry) -> None:
+    def observer(told: SessionEvent, job: Job) -> None:
         if told == moment:
             scope.cancel()
 
     with scope:
-        await workshop.run(film(a_shot(), a_shot(2)), observer=observer)
+        await harness.run(film(a_shot(), a_shot(2)), observer=observer)
     assert scope.cancelled_caught
-    rows = await workshop.rows()
+    rows = await harness.rows()
     assert [row.owner for row in rows] == [None, None]
     if moment == "answered":
         assert State.SUBMITTED in {row.state for row in rows}
-    report = await workshop.run(film(a_shot(), a_shot(2)))
+    report = await harness.run(film(a_shot(), a_shot(2)))
     assert statuses(report) == ["stored", "stored"]
-    assert workshop.paid == (2, 2)
+    assert harness.paid == (2, 2)
 
 
 async def test_an_answer_is_kept_ready_for_a_ledger_that_cannot_be_written(
-    open_workshop: OpenWorkshop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    open_harness: OpenHarness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    workshop = open_workshop(listing="404")
+    harness = open_harness(listing="404")
     real = Ledger.record_submitted
     left = [LedgerUnavailable("the ledger is locked")] * 2
 
-    async def locked(ledger: Ledger, *arguments: Any, **options: Any) -> Entry:
+    async def locked(ledger: Ledger, *arguments: Any, **options: Any) -> Job:
         if left:
             raise left.pop()
         return await real(ledger, *arguments, **options)
 
     monkeypatch.setattr(Ledger, "record_submitted", locked)
-    assert statuses(await workshop.run(a_shot())) == ["stored"]
-    assert (await workshop.row()).generation_id in caplog.text
-    assert workshop.paid == (1, 1)
+    assert statuses(await harness.run(a_shot())) == ["stored"]
+    assert (await harness.row()).generation_id in caplog.text
+    assert harness.paid == (1, 1)
 
 
 async def test_an_answer_that_cannot_be_written_at_all_is_told_with_its_id(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def locked(ledger: Ledger, *arguments: Any, **options: Any) -> Entry:
+    async def locked(ledger: Ledger, *arguments: Any, **options: Any) -> Job:
         raise LedgerUnavailable("the ledger is locked")
 
     monkeypatch.setattr("prefect_video.pipeline.steps.submit_result._KEEP_SECONDS", 0.0)
     with monkeypatch.context() as patched:
         patched.setattr(Ledger, "record_submitted", locked)
-        report = await workshop.run(a_shot())
-    row = await workshop.row()
+        report = await harness.run(a_shot())
+    row = await harness.row()
     assert f"prefect-video resolve {row.id} --generation gen_" in str(report.shots[0].error)
-    assert statuses(await workshop.run(a_shot())) == ["stored"]
-    assert workshop.paid == (1, 1)
+    assert statuses(await harness.run(a_shot())) == ["stored"]
+    assert harness.paid == (1, 1)
 
 
 async def test_the_answer_is_on_record_before_the_breaker_is_told(
-    open_workshop: OpenWorkshop, monkeypatch: pytest.MonkeyPatch
+    open_harness: OpenHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workshop = open_workshop(listing="404")
+    harness = open_harness(listing="404")
     noting = asyncio.Event()
 
     async def held_up(ledger: Ledger, *arguments: Any, **options: Any) -> bool:
         noting.set()
         return False
 
-    monkeypatch.setattr(Ledger, "record_health", held_up)
-    run = asyncio.create_task(workshop.run(a_shot()))
+    monkeypatch.setattr(Ledger, "record_success", held_up)
+    run = asyncio.create_task(harness.run(a_shot()))
     await noting.wait()
-    assert (await workshop.row()).generation_id is not None
+    assert (await harness.row()).generation_id is not None
     assert statuses(await run) == ["stored"]

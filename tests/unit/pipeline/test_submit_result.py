@@ -9,115 +9,115 @@ from decimal import Decimal
 import pytest
 
 from prefect_video.ledger import Budget, State
-from tests.support.recovery import Workshop, a_shot, film, statuses
-from tests.support.recovery_fixtures import OpenWorkshop
+from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
+from tests.support.recovery_fixtures import OpenHarness
 
 
-async def test_a_failure_at_once_is_a_new_attempt_in_a_row_of_its_own(workshop: Workshop) -> None:
-    workshop.emulator.add_fault(operation="submit", kind="generation_error")
-    assert statuses(await workshop.run(a_shot())) == ["stored"]
-    assert [(row.attempt, row.state, row.actual_usd) for row in await workshop.rows()] == [
+async def test_a_failure_at_once_is_a_new_attempt_in_a_row_of_its_own(harness: RecoveryHarness) -> None:
+    harness.emulator.add_fault(operation="submit", kind="generation_error")
+    assert statuses(await harness.run(a_shot())) == ["stored"]
+    assert [(row.attempt, row.state, row.actual_usd) for row in await harness.rows()] == [
         (1, State.FAILED, Decimal(0)),
         (2, State.STORED, Decimal("0.3")),
     ]
-    assert workshop.paid == (2, 1)
+    assert harness.paid == (2, 1)
 
 
 @pytest.mark.parametrize("flow_run_id", ["run-1", None])
-async def test_attempts_are_limited(workshop: Workshop, flow_run_id: str | None) -> None:
+async def test_attempts_are_limited(harness: RecoveryHarness, flow_run_id: str | None) -> None:
     project = film(a_shot(prompt="a cat [fail]"), a_shot(2), max_attempts=3)
-    report = await workshop.run(project, flow_run_id=flow_run_id)
+    report = await harness.run(project, flow_run_id=flow_run_id)
     assert statuses(report) == ["failed", "stored"]
-    failed = [row for row in await workshop.rows() if row.state is State.FAILED]
+    failed = [row for row in await harness.rows() if row.state is State.FAILED]
     assert [row.attempt for row in failed] == [1, 2, 3]
-    assert workshop.paid == (4, 1)
-    async with workshop.ledger() as ledger:
-        (standing,) = await ledger.budget_standing([Budget(scope="project")], project="film", account=failed[0].account)
+    assert harness.paid == (4, 1)
+    async with harness.ledger() as ledger:
+        (standing,) = await ledger.budget_usage([Budget(scope="project")], project="film", account=failed[0].account)
     assert (standing.spent_usd, standing.reserved_usd, standing.videos) == (Decimal("0.3"), 0, 1)
 
 
-async def test_a_run_that_is_repeated_under_its_own_id_does_not_start_counting_anew(workshop: Workshop) -> None:
+async def test_a_run_that_is_repeated_under_its_own_id_does_not_start_counting_anew(harness: RecoveryHarness) -> None:
     project = film(a_shot(prompt="a cat [fail]"))
     for _ in range(2):
-        assert statuses(await workshop.run(project, flow_run_id="run-1")) == ["failed"]
-    assert workshop.paid == (2, 0)
+        assert statuses(await harness.run(project, flow_run_id="run-1")) == ["failed"]
+    assert harness.paid == (2, 0)
 
 
-async def test_a_policy_refusal_is_never_repeated_and_kept_for_review(workshop: Workshop) -> None:
-    report = await workshop.run(film(a_shot(prompt="a cat [policy]"), a_shot(2)))
+async def test_a_policy_refusal_is_never_repeated_and_kept_for_review(harness: RecoveryHarness) -> None:
+    report = await harness.run(film(a_shot(prompt="a cat [policy]"), a_shot(2)))
     assert statuses(report) == ["failed", "stored"]
-    books = workshop.emulator.books()
+    books = harness.emulator.usage()
     assert (books["submitted"], books["refused"]) == (2, 1)
-    async with workshop.ledger() as ledger:
+    async with harness.ledger() as ledger:
         (refused,) = await ledger.review()
         assert refused.shot.prompt == "a cat [policy]"
         assert "policy" in str(refused.error_message)
         assert not await ledger.unfinished()
 
 
-async def test_too_many_requests_are_sent_again_after_the_wait_that_the_body_names(workshop: Workshop) -> None:
-    workshop.emulator.add_fault(operation="submit", kind="rate_limited", retry_after=0.4, times=2)
+async def test_too_many_requests_are_sent_again_after_the_wait_that_the_body_names(harness: RecoveryHarness) -> None:
+    harness.emulator.add_fault(operation="submit", kind="rate_limited", retry_after=0.4, times=2)
     began = time.monotonic()
-    assert statuses(await workshop.run(a_shot())) == ["stored"]
+    assert statuses(await harness.run(a_shot())) == ["stored"]
     assert time.monotonic() - began >= 0.8
-    assert workshop.paid == (1, 1)
-    assert workshop.emulator.books()["submitted"] == 3
+    assert harness.paid == (1, 1)
+    assert harness.emulator.usage()["submitted"] == 3
 
 
-async def test_an_account_that_is_full_is_waited_for(open_workshop: OpenWorkshop) -> None:
-    workshop = open_workshop(capacity=2, retry_after_seconds=0.05)
-    report = await workshop.run(film(*(a_shot(n) for n in range(6))))
+async def test_an_account_that_is_full_is_waited_for(open_harness: OpenHarness) -> None:
+    harness = open_harness(capacity=2, retry_after_seconds=0.05)
+    report = await harness.run(film(*(a_shot(n) for n in range(6))))
     assert statuses(report) == ["stored"] * 6
-    assert workshop.paid == (6, 6)
-    assert workshop.emulator.books()["peak_concurrency"] <= 2
+    assert harness.paid == (6, 6)
+    assert harness.emulator.usage()["peak_concurrency"] <= 2
 
 
-async def test_a_generation_that_is_denied_for_long_is_lost_and_held(workshop: Workshop) -> None:
-    workshop.emulator.add_fault(operation="retrieve", kind="not_found", times=None)
-    report = await workshop.run(a_shot())
+async def test_a_generation_that_is_denied_for_long_is_lost_and_held(harness: RecoveryHarness) -> None:
+    harness.emulator.add_fault(operation="retrieve", kind="not_found", times=None)
+    report = await harness.run(a_shot())
     assert statuses(report) == ["held"]
-    workshop.emulator.clear_faults()
+    harness.emulator.clear_faults()
     for _ in range(2):
-        report = await workshop.run(a_shot())
+        report = await harness.run(a_shot())
         assert statuses(report) == ["held"]
         assert "--buy-again" in str(report.shots[0].error)
-    assert workshop.paid == (1, 1)
-    row = await workshop.row()
+    assert harness.paid == (1, 1)
+    row = await harness.row()
     assert row.state is State.LOST
-    async with workshop.ledger() as ledger:
-        await ledger.unflag(row.id)
-    assert statuses(await workshop.run(a_shot())) == ["stored"]
-    assert workshop.paid == (2, 2)
+    async with harness.ledger() as ledger:
+        await ledger.unhold(row.id)
+    assert statuses(await harness.run(a_shot())) == ["stored"]
+    assert harness.paid == (2, 2)
 
 
-async def test_a_generation_that_is_denied_for_a_while_is_no_loss(workshop: Workshop) -> None:
-    workshop.emulator.add_fault(operation="retrieve", kind="not_found", times=3)
-    assert statuses(await workshop.run(a_shot())) == ["stored"]
-    assert workshop.paid == (1, 1)
+async def test_a_generation_that_is_denied_for_a_while_is_no_loss(harness: RecoveryHarness) -> None:
+    harness.emulator.add_fault(operation="retrieve", kind="not_found", times=3)
+    assert statuses(await harness.run(a_shot())) == ["stored"]
+    assert harness.paid == (1, 1)
 
 
 @pytest.mark.parametrize("kind", ["error_before", "reset_before", "wrong_content", "unknown_status", "truncated"])
-async def test_nonsense_while_polling_does_not_end_the_wait(workshop: Workshop, kind: str) -> None:
-    workshop.emulator.add_fault(operation="retrieve", kind=kind, times=2)
-    assert statuses(await workshop.run(a_shot())) == ["stored"]
-    assert workshop.paid == (1, 1)
+async def test_nonsense_while_polling_does_not_end_the_wait(harness: RecoveryHarness, kind: str) -> None:
+    harness.emulator.add_fault(operation="retrieve", kind=kind, times=2)
+    assert statuses(await harness.run(a_shot())) == ["stored"]
+    assert harness.paid == (1, 1)
 
 
-async def test_what_ended_long_before_it_is_taken_up_again_is_fetched(workshop: Workshop) -> None:
-    await workshop.interrupt(a_shot(), "submitted")
-    row = await workshop.row()
-    async with workshop.ledger() as ledger:
+async def test_what_ended_long_before_it_is_taken_up_again_is_fetched(harness: RecoveryHarness) -> None:
+    await harness.interrupt(a_shot(), "submitted")
+    row = await harness.row()
+    async with harness.ledger() as ledger:
         await ledger.set_deadline(row.id, datetime.now(UTC) - timedelta(hours=1))
-    workshop.emulator.settle()
-    assert statuses(await workshop.run(a_shot())) == ["stored"]
-    assert workshop.paid == (1, 1)
+    harness.emulator.wait_until_idle()
+    assert statuses(await harness.run(a_shot())) == ["stored"]
+    assert harness.paid == (1, 1)
 
 
-async def test_a_deadline_leaves_the_generation_for_later(open_workshop: OpenWorkshop) -> None:
-    workshop = open_workshop(speed=8)
-    report = await workshop.run(a_shot(), deadline_seconds=0.1)
+async def test_a_deadline_leaves_the_generation_for_later(open_harness: OpenHarness) -> None:
+    harness = open_harness(speed=8)
+    report = await harness.run(a_shot(), deadline_seconds=0.1)
     assert statuses(report) == ["held"]
-    assert (await workshop.row()).state is State.SUBMITTED
-    workshop.emulator.settle()
-    assert statuses(await workshop.run(a_shot())) == ["stored"]
-    assert workshop.paid == (1, 1)
+    assert (await harness.row()).state is State.SUBMITTED
+    harness.emulator.wait_until_idle()
+    assert statuses(await harness.run(a_shot())) == ["stored"]
+    assert harness.paid == (1, 1)

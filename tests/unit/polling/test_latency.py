@@ -13,9 +13,9 @@ from sqlalchemy import update
 
 from prefect_video.errors import LedgerUnavailable
 from prefect_video.ledger import Ledger
-from prefect_video.ledger.records import WorkKind, WorkTimes
+from prefect_video.ledger.records import LatencyQuantiles, WorkKind
 from prefect_video.ledger.tables import generations
-from prefect_video.polling.latency import LearnedTimes
+from prefect_video.polling.latency import LatencyCache
 from prefect_video.shots import Shot
 from tests.support.records import a_generation, fingerprint_of, submit_one
 
@@ -32,13 +32,13 @@ async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 async def complete(ledger: Ledger, number: int, seconds: float, **changes: Any) -> None:
     """A generation that took so long."""
-    entry = await submit_one(ledger, number, **{"shot": SHOT, "fingerprint": fingerprint_of(number), **changes})
-    await ledger.record_completed(entry.id, a_generation(f"gen-{number}"))
+    job = await submit_one(ledger, number, **{"shot": SHOT, "fingerprint": fingerprint_of(number), **changes})
+    await ledger.record_completed(job.id, a_generation(f"gen-{number}"))
     submitted_at = datetime.now(UTC) - timedelta(hours=1)
     async with ledger._database.writing() as connection:
         await connection.execute(
             update(generations)
-            .where(generations.c.id == entry.id)
+            .where(generations.c.id == job.id)
             .values(submitted_at=submitted_at, completed_at=submitted_at + timedelta(seconds=seconds))
         )
 
@@ -52,18 +52,20 @@ async def test_times_by_kind(ledger: Ledger) -> None:
         await complete(ledger, number, 500, shot=SHOT.model_copy(update={"duration": 6}))
     await complete(ledger, 40, 1, provider="other")
     await submit_one(ledger, 50)
-    assert await ledger.work_times("sora") == {
-        KIND: WorkTimes(count=11, early_seconds=101, median_seconds=105, late_seconds=109),
-        WorkKind("sora-2", 5, "720p"): WorkTimes(count=5, early_seconds=300, median_seconds=300, late_seconds=300),
+    assert await ledger.latency("sora") == {
+        KIND: LatencyQuantiles(count=11, early_seconds=101, median_seconds=105, late_seconds=109),
+        WorkKind("sora-2", 5, "720p"): LatencyQuantiles(
+            count=5, early_seconds=300, median_seconds=300, late_seconds=300
+        ),
     }
-    assert await ledger.work_times("sora", window=timedelta()) == {}
-    assert await ledger.work_times("sora", at_most=4) == {}
+    assert await ledger.latency("sora", window=timedelta()) == {}
+    assert await ledger.latency("sora", at_most=4) == {}
 
 
 async def test_the_newest_of_a_kind_tell_all(ledger: Ledger) -> None:
     for number in range(60):
         await complete(ledger, number, 300 if number < 10 else 100)
-    times = (await ledger.work_times("sora"))[KIND]
+    times = (await ledger.latency("sora"))[KIND]
     assert (times.count, times.late_seconds) == (50, 100)
 
 
@@ -71,26 +73,26 @@ async def test_one_query_serves_all_and_is_repeated_when_it_is_old(ledger: Ledge
     for number in range(5):
         await complete(ledger, number, 100)
     asked = 0
-    read = ledger.work_times
+    read = ledger.latency
 
-    async def counted(provider: str) -> dict[WorkKind, WorkTimes]:
+    async def counted(provider: str) -> dict[WorkKind, LatencyQuantiles]:
         nonlocal asked
         asked += 1
         return await read(provider)
 
-    ledger.work_times = counted  # type: ignore[method-assign, assignment]
-    learned = LearnedTimes(ledger, "sora")
-    times = await asyncio.gather(*(learned.of(SHOT) for _ in range(100)))
+    ledger.latency = counted  # type: ignore[method-assign, assignment]
+    learned = LatencyCache(ledger, "sora")
+    times = await asyncio.gather(*(learned.get(SHOT) for _ in range(100)))
     assert (asked, {one.median_seconds for one in times if one}) == (1, {100})
-    assert await learned.of(SHOT.model_copy(update={"duration": 9})) is None
-    hasty = LearnedTimes(ledger, "sora", refresh_seconds=0)
-    assert await hasty.of(SHOT) == await hasty.of(SHOT)
+    assert await learned.get(SHOT.model_copy(update={"duration": 9})) is None
+    hasty = LatencyCache(ledger, "sora", refresh_seconds=0)
+    assert await hasty.get(SHOT) == await hasty.get(SHOT)
     assert asked == 3
 
 
 async def test_a_ledger_that_does_not_answer_stops_nobody(ledger: Ledger) -> None:
-    async def fail(provider: str) -> dict[WorkKind, WorkTimes]:
+    async def fail(provider: str) -> dict[WorkKind, LatencyQuantiles]:
         raise LedgerUnavailable("locked")
 
-    ledger.work_times = fail  # type: ignore[method-assign, assignment]
-    assert await LearnedTimes(ledger, "sora").of(SHOT) is None
+    ledger.latency = fail  # type: ignore[method-assign, assignment]
+    assert await LatencyCache(ledger, "sora").get(SHOT) is None

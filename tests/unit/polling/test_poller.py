@@ -1,4 +1,4 @@
-"""The watcher in virtual time, over a provider that can be made to fail."""
+"""The poller in virtual time, over a provider that can be made to fail."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import pytest
 
 from prefect_video.errors import (
     AuthenticationFailed,
-    DeadlinePassed,
+    DeadlineExceeded,
+    InvalidResponse,
     NotFound,
     ProviderError,
     ProviderUnavailable,
     QuotaExhausted,
     RateLimited,
-    RequestRefused,
-    UnreadableAnswer,
+    RequestRejected,
 )
 from prefect_video.generations import Generation, Status
-from prefect_video.polling.poller import Watcher
-from prefect_video.polling.schedule import Expectation
+from prefect_video.polling.poller import Poller
+from prefect_video.polling.schedule import CompletionEstimate
 from tests.support.fake_provider import FakeProvider, Job
 from tests.support.virtual_time import now, run
 
-SOON = Expectation(30, 31, 33)
-VAGUE = Expectation(20, 35, 60)
+SOON = CompletionEstimate(30, 31, 33)
+VAGUE = CompletionEstimate(20, 35, 60)
 
 
 def in_virtual_time(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
@@ -43,11 +43,13 @@ def in_virtual_time(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
     return sync
 
 
-def waiting(watcher: Watcher, job: Job | str, expected: Expectation = SOON, **options: Any) -> asyncio.Task[Generation]:
+def waiting(
+    poller: Poller, job: Job | str, expected: CompletionEstimate = SOON, **options: Any
+) -> asyncio.Task[Generation]:
     """Somebody who waits."""
     name = job if isinstance(job, str) else job.id
     options = {"submitted_at": datetime.now(UTC), **options}
-    return asyncio.create_task(watcher.wait(name, expected=expected, **options))
+    return asyncio.create_task(poller.wait_for_end(name, expected=expected, **options))
 
 
 def failing(times: int, error: Callable[[], ProviderError], operation: str = "retrieve") -> Callable[[str, str], None]:
@@ -66,7 +68,7 @@ def failing(times: int, error: Callable[[], ProviderError], operation: str = "re
 async def test_one_generation_is_asked_for_itself_and_noticed_soon() -> None:
     provider = FakeProvider()
     job = provider.start(31)
-    told = await waiting(Watcher(provider), job)
+    told = await waiting(Poller(provider), job)
     assert told.status is Status.COMPLETED
     assert told.cost_usd is not None
     assert now() - job.ends < 0.05 * 31
@@ -78,14 +80,14 @@ async def test_one_generation_is_asked_for_itself_and_noticed_soon() -> None:
 @in_virtual_time
 async def test_twenty_at_a_time_share_lists() -> None:
     provider = FakeProvider()
-    watcher = Watcher(provider)
+    poller = Poller(provider)
     slots, late = asyncio.Semaphore(20), list[float]()
 
     async def make() -> None:
         async with slots:
             await asyncio.sleep(0.1)
             job = provider.start(31)
-            await waiting(watcher, job)
+            await waiting(poller, job)
             late.append((now() - job.ends) / 31)
 
     await asyncio.gather(*(make() for _ in range(100)))
@@ -97,10 +99,10 @@ async def test_twenty_at_a_time_share_lists() -> None:
 @in_virtual_time
 async def test_what_a_list_tells_whole_is_not_asked_again() -> None:
     provider = FakeProvider(priced=False)
-    watcher = Watcher(provider)
+    poller = Poller(provider)
     for _ in range(3):
         jobs = [provider.start(31) for _ in range(20)]
-        await asyncio.gather(*(waiting(watcher, job) for job in jobs))
+        await asyncio.gather(*(waiting(poller, job) for job in jobs))
     # The first tells that single answers have no price either.
     assert provider.requests["retrieve"] <= 20 + 3
 
@@ -108,20 +110,20 @@ async def test_what_a_list_tells_whole_is_not_asked_again() -> None:
 @in_virtual_time
 async def test_a_list_of_many_pages_is_not_read_for_a_few() -> None:
     provider = FakeProvider()
-    watcher = Watcher(provider)
+    poller = Poller(provider)
     old = [provider.start(31) for _ in range(3)]
     for _ in range(1000):
         provider.start(500)
-    await asyncio.gather(*(waiting(watcher, job) for job in old))
+    await asyncio.gather(*(waiting(poller, job) for job in old))
     assert provider.requests["list"] <= 2 * provider.requests["retrieve"]
 
 
 @in_virtual_time
 async def test_generations_that_the_list_hides_are_asked_for_one_by_one() -> None:
     provider = FakeProvider(hide=lambda job: True)
-    watcher = Watcher(provider)
+    poller = Poller(provider)
     jobs = [provider.start(31) for _ in range(10)]
-    await asyncio.gather(*(waiting(watcher, job) for job in jobs))
+    await asyncio.gather(*(waiting(poller, job) for job in jobs))
     assert now() - 31 < 2
     assert provider.requests["list"] == 1
 
@@ -130,8 +132,8 @@ async def test_generations_that_the_list_hides_are_asked_for_one_by_one() -> Non
 async def test_a_provider_that_cannot_list_is_never_asked_to() -> None:
     provider = FakeProvider(can_list=False)
     jobs = [provider.start(31) for _ in range(20)]
-    watcher = Watcher(provider)
-    await asyncio.gather(*(waiting(watcher, job) for job in jobs))
+    poller = Poller(provider)
+    await asyncio.gather(*(waiting(poller, job) for job in jobs))
     assert provider.requests["list"] == 0
     assert provider.requests["retrieve"] <= 2.5 * 20
 
@@ -139,10 +141,10 @@ async def test_a_provider_that_cannot_list_is_never_asked_to() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        lambda: RequestRefused("no list"),
+        lambda: RequestRejected("no list"),
         lambda: AuthenticationFailed("not for you"),
         lambda: ProviderUnavailable("501"),
-        lambda: UnreadableAnswer("html"),
+        lambda: InvalidResponse("html"),
         lambda: ZeroDivisionError("a defect"),
     ],
 )
@@ -150,8 +152,8 @@ def test_a_list_that_fails_costs_a_moment(error: Callable[[], ProviderError]) ->
     async def work() -> None:
         provider = FakeProvider(faults=failing(1000, error, "list"))
         jobs = [provider.start(31) for _ in range(10)]
-        watcher = Watcher(provider)
-        told = await asyncio.gather(*(waiting(watcher, job) for job in jobs))
+        poller = Poller(provider)
+        told = await asyncio.gather(*(waiting(poller, job) for job in jobs))
         assert {one.status for one in told} == {Status.COMPLETED}
         assert provider.requests["list"] == 1
         assert now() < 34
@@ -163,23 +165,23 @@ def test_a_list_that_fails_costs_a_moment(error: Callable[[], ProviderError]) ->
 async def test_waiters_for_the_same_generation_share_one_watch() -> None:
     provider = FakeProvider(can_list=False)
     alone = FakeProvider(can_list=False)
-    watcher = Watcher(provider)
+    poller = Poller(provider)
     job = provider.start(31)
     changes: list[Status] = []
-    waiters = [waiting(watcher, job, on_change=lambda told: changes.append(told.status)) for _ in range(50)]
+    waiters = [waiting(poller, job, on_change=lambda told: changes.append(told.status)) for _ in range(50)]
     told = await asyncio.gather(*waiters)
     assert len({id(one) for one in told}) == 1
     assert provider.requests["retrieve"] <= 3
     assert changes.count(Status.COMPLETED) == 50
-    assert await waiting(Watcher(alone), alone.start(31))
+    assert await waiting(Poller(alone), alone.start(31))
 
 
 @in_virtual_time
 async def test_a_waiter_that_is_cancelled_leaves_the_others_waiting() -> None:
     provider = FakeProvider()
-    watcher = Watcher(provider)
+    poller = Poller(provider)
     job = provider.start(31)
-    first, second = waiting(watcher, job), waiting(watcher, job)
+    first, second = waiting(poller, job), waiting(poller, job)
     await asyncio.sleep(5)
     first.cancel()
     assert (await second).status is Status.COMPLETED
@@ -189,28 +191,28 @@ async def test_a_waiter_that_is_cancelled_leaves_the_others_waiting() -> None:
 @in_virtual_time
 async def test_when_the_last_waiter_leaves_nobody_is_asked() -> None:
     provider = FakeProvider()
-    watcher = Watcher(provider)
-    only = waiting(watcher, provider.start(31))
+    poller = Poller(provider)
+    only = waiting(poller, provider.start(31))
     await asyncio.sleep(5)
     only.cancel()
     await asyncio.sleep(1000)
     assert provider.requests.total() == 0
-    assert (await waiting(watcher, provider.start(31))).status is Status.COMPLETED
+    assert (await waiting(poller, provider.start(31))).status is Status.COMPLETED
 
 
 @in_virtual_time
 async def test_whoever_comes_at_the_very_end_is_answered_too() -> None:
     provider = FakeProvider()
-    watcher = Watcher(provider)
+    poller = Poller(provider)
     job = provider.start(31)
     late: list[asyncio.Task[Generation]] = []
 
     def another(told: Generation) -> None:
         # Its first step comes after the answer and before the first waiter has left.
         if told.status.ended:
-            late.append(waiting(watcher, job))
+            late.append(waiting(poller, job))
 
-    await waiting(watcher, job, on_change=another)
+    await waiting(poller, job, on_change=another)
     assert (await late[0]).status is Status.COMPLETED
 
 
@@ -219,7 +221,7 @@ async def test_taken_up_late_even_a_relaxed_wait_looks_at_once() -> None:
     provider = FakeProvider()
     job = provider.start(0)
     earlier = datetime.now(UTC) - timedelta(minutes=10)
-    await waiting(Watcher(provider), job, submitted_at=earlier, relaxed=True)
+    await waiting(Poller(provider), job, submitted_at=earlier, relaxed=True)
     assert now() < 1
 
 
@@ -228,7 +230,7 @@ async def test_a_relaxed_wait_that_begins_late_does_not_look_before_the_news_is_
     provider = FakeProvider()
     job = provider.start(0)
     earlier = datetime.now(UTC) - timedelta(seconds=32)
-    assert await waiting(Watcher(provider), job, submitted_at=earlier, relaxed=True)
+    assert await waiting(Poller(provider), job, submitted_at=earlier, relaxed=True)
     assert SOON.late * 1.5 - 32 <= provider.looks[0][0] <= SOON.late * 1.5
 
 
@@ -236,7 +238,7 @@ async def test_a_relaxed_wait_that_begins_late_does_not_look_before_the_news_is_
 async def test_a_provider_that_has_become_faster_is_looked_at_when_it_says() -> None:
     provider = FakeProvider()
     job = provider.start(31)
-    await waiting(Watcher(provider), job, Expectation(90, 100, 110, hoped=31))
+    await waiting(Poller(provider), job, CompletionEstimate(90, 100, 110, optimistic=31))
     assert now() < 32
     assert provider.requests.total() == 1
 
@@ -244,13 +246,13 @@ async def test_a_provider_that_has_become_faster_is_looked_at_when_it_says() -> 
 @in_virtual_time
 async def test_a_waiter_whose_callback_fails_fails_alone() -> None:
     provider = FakeProvider()
-    watcher = Watcher(provider)
+    poller = Poller(provider)
     job = provider.start(31)
 
     def fail(told: Generation) -> None:
         raise ZeroDivisionError
 
-    unlucky, other = waiting(watcher, job, on_change=fail), waiting(watcher, job)
+    unlucky, other = waiting(poller, job, on_change=fail), waiting(poller, job)
     assert (await other).status is Status.COMPLETED
     with pytest.raises(ZeroDivisionError):
         await unlucky
@@ -259,12 +261,12 @@ async def test_a_waiter_whose_callback_fails_fails_alone() -> None:
 @in_virtual_time
 async def test_at_its_deadline_it_is_given_up_after_a_last_look() -> None:
     provider = FakeProvider()
-    watcher = Watcher(provider)
+    poller = Poller(provider)
     job = provider.start(1000)
     soon = datetime.now(UTC) + timedelta(seconds=10)
-    patient = waiting(watcher, job)
-    with pytest.raises(DeadlinePassed, match="collect"):
-        await waiting(watcher, job, deadline_at=soon)
+    patient = waiting(poller, job)
+    with pytest.raises(DeadlineExceeded, match="collect"):
+        await waiting(poller, job, deadline_at=soon)
     assert now() == pytest.approx(10.05, abs=0.1)
     assert (await patient).status is Status.COMPLETED
 
@@ -274,7 +276,7 @@ async def test_one_that_ended_long_before_its_deadline_was_looked_at_is_no_loss(
     provider = FakeProvider()
     job = provider.start(0)
     past = datetime.now(UTC) - timedelta(hours=1)
-    told = await waiting(Watcher(provider), job, submitted_at=past - timedelta(hours=1), deadline_at=past)
+    told = await waiting(Poller(provider), job, submitted_at=past - timedelta(hours=1), deadline_at=past)
     assert told.status is Status.COMPLETED
 
 
@@ -282,9 +284,9 @@ async def test_one_that_ended_long_before_its_deadline_was_looked_at_is_no_loss(
 async def test_one_that_is_taken_up_late_is_looked_at_now() -> None:
     provider = FakeProvider()
     jobs = [provider.start(0) for _ in range(30)]
-    watcher = Watcher(provider)
+    poller = Poller(provider)
     earlier = datetime.now(UTC) - timedelta(minutes=10)
-    await asyncio.gather(*(waiting(watcher, job, submitted_at=earlier) for job in jobs))
+    await asyncio.gather(*(waiting(poller, job, submitted_at=earlier) for job in jobs))
     assert now() < 1
 
 
@@ -293,7 +295,7 @@ async def test_one_that_is_taken_up_late_is_looked_at_now() -> None:
     [
         lambda: ProviderUnavailable("reset"),
         lambda: RateLimited("slow down", retry_after=2.0),
-        lambda: UnreadableAnswer("html"),
+        lambda: InvalidResponse("html"),
         lambda: QuotaExhausted("quota"),
         lambda: NotFound("a replica"),
     ],
@@ -301,7 +303,7 @@ async def test_one_that_is_taken_up_late_is_looked_at_now() -> None:
 def test_an_error_of_a_look_loses_nothing(error: Callable[[], ProviderError]) -> None:
     async def work() -> None:
         provider = FakeProvider(faults=failing(3, error))
-        told = await waiting(Watcher(provider), provider.start(31))
+        told = await waiting(Poller(provider), provider.start(31))
         assert told.status is Status.COMPLETED
 
     run(work)
@@ -311,16 +313,16 @@ def test_an_error_of_a_look_loses_nothing(error: Callable[[], ProviderError]) ->
 async def test_a_key_that_is_refused_ends_the_wait() -> None:
     provider = FakeProvider(faults=failing(1, lambda: AuthenticationFailed("wrong key")))
     with pytest.raises(AuthenticationFailed):
-        await waiting(Watcher(provider), provider.start(31))
+        await waiting(Poller(provider), provider.start(31))
 
 
 @in_virtual_time
 async def test_one_that_is_denied_again_and_again_is_lost() -> None:
     provider = FakeProvider()
     known = provider.start(200)
-    watcher = Watcher(provider, lost_after=5)
-    other = waiting(watcher, known, Expectation(100, 200, 300))
-    told = await waiting(watcher, "gen-unknown")
+    poller = Poller(provider, lost_after=5)
+    other = waiting(poller, known, CompletionEstimate(100, 200, 300))
+    told = await waiting(poller, "gen-unknown")
     assert told.status is Status.LOST
     assert [name for _, name in provider.looks].count("gen-unknown") == 5
     assert now() > 31 + 60
@@ -337,7 +339,7 @@ async def test_denials_that_are_not_in_a_row_lose_nothing() -> None:
             raise NotFound("a replica")
 
     provider = FakeProvider(can_list=False, faults=every_other)
-    assert (await waiting(Watcher(provider, lost_after=2), provider.start(100), VAGUE)).status is Status.COMPLETED
+    assert (await waiting(Poller(provider, lost_after=2), provider.start(100), VAGUE)).status is Status.COMPLETED
 
 
 @pytest.mark.parametrize("seconds", [19, 20, 21, 22])
@@ -351,10 +353,10 @@ def test_one_that_was_denied_is_not_forgotten_when_a_list_tells_of_it(seconds: i
                 raise NotFound("a replica")
 
         provider = FakeProvider(faults=fault)
-        watcher = Watcher(provider)
+        poller = Poller(provider)
         denied = provider.start(20)
-        told = waiting(watcher, denied, Expectation(18, 20, 21))
-        others = [waiting(watcher, provider.start(40), Expectation(seconds, 30, 40)) for _ in range(8)]
+        told = waiting(poller, denied, CompletionEstimate(18, 20, 21))
+        others = [waiting(poller, provider.start(40), CompletionEstimate(seconds, 30, 40)) for _ in range(8)]
         async with asyncio.timeout(60):
             assert (await told).status is Status.COMPLETED
             assert {one.status for one in await asyncio.gather(*others)} == {Status.COMPLETED}
@@ -365,8 +367,8 @@ def test_one_that_was_denied_is_not_forgotten_when_a_list_tells_of_it(seconds: i
 @in_virtual_time
 async def test_a_provider_in_trouble_is_asked_ever_less() -> None:
     provider = FakeProvider(can_list=False, faults=failing(10**6, lambda: ProviderUnavailable("down")))
-    watcher = Watcher(provider)
-    waiters = [waiting(watcher, provider.start(10)) for _ in range(200)]
+    poller = Poller(provider)
+    waiters = [waiting(poller, provider.start(10)) for _ in range(200)]
     await asyncio.sleep(33)
     first = provider.requests.total()
     await asyncio.sleep(600)
@@ -379,8 +381,8 @@ async def test_a_provider_in_trouble_is_asked_ever_less() -> None:
 @in_virtual_time
 async def test_retry_after_holds_everybody() -> None:
     provider = FakeProvider(can_list=False, faults=failing(1, lambda: RateLimited("slow down", retry_after=20.0)))
-    watcher = Watcher(provider)
-    told = [waiting(watcher, provider.start(31)), waiting(watcher, provider.start(40), Expectation(38, 40, 44))]
+    poller = Poller(provider)
+    told = [waiting(poller, provider.start(31)), waiting(poller, provider.start(40), CompletionEstimate(38, 40, 44))]
     await asyncio.gather(*told)
     moments = sorted(at for at, _ in provider.looks)
     assert moments[1] - moments[0] >= 20
@@ -390,8 +392,8 @@ async def test_retry_after_holds_everybody() -> None:
 async def test_while_a_breaker_is_open_looks_are_rare() -> None:
     provider = FakeProvider()
     left = [300.0]
-    watcher = Watcher(provider, pause=lambda: left[0])
-    waiters = [waiting(watcher, provider.start(1000)) for _ in range(20)]
+    poller = Poller(provider, pause=lambda: left[0])
+    waiters = [waiting(poller, provider.start(1000)) for _ in range(20)]
     await asyncio.sleep(600)
     assert 5 <= provider.requests.total() <= 12
     left[0] = 0.0
@@ -410,9 +412,9 @@ async def test_a_hanging_request_does_not_hold_up_the_others() -> None:
         return await retrieve(generation_id)
 
     provider.retrieve = hang  # type: ignore[method-assign]
-    watcher = Watcher(provider)
-    late = waiting(watcher, stuck)
-    await waiting(watcher, well)
+    poller = Poller(provider)
+    late = waiting(poller, stuck)
+    await waiting(poller, well)
     assert now() < 33
     assert (await late).status is Status.COMPLETED
 
@@ -420,16 +422,16 @@ async def test_a_hanging_request_does_not_hold_up_the_others() -> None:
 @in_virtual_time
 async def test_a_relaxed_wait_looks_as_a_fallback_only_until_somebody_is_in_a_hurry() -> None:
     provider = FakeProvider()
-    watcher = Watcher(provider)
+    poller = Poller(provider)
     job = provider.start(31)
-    relaxed = waiting(watcher, job, relaxed=True)
+    relaxed = waiting(poller, job, relaxed=True)
     await asyncio.sleep(45)
     assert provider.requests.total() == 0
     assert (await relaxed).status is Status.COMPLETED
     other = provider.start(31)
-    relaxed = waiting(watcher, other, relaxed=True)
+    relaxed = waiting(poller, other, relaxed=True)
     await asyncio.sleep(1)
-    await waiting(watcher, other, submitted_at=datetime.now(UTC))
+    await waiting(poller, other, submitted_at=datetime.now(UTC))
     assert now() - other.ends < 2
     await relaxed
 
@@ -437,10 +439,10 @@ async def test_a_relaxed_wait_looks_as_a_fallback_only_until_somebody_is_in_a_hu
 @in_virtual_time
 async def test_closing_ends_every_wait() -> None:
     provider = FakeProvider()
-    watcher = Watcher(provider)
-    waiters = [waiting(watcher, provider.start(31)) for _ in range(5)]
+    poller = Poller(provider)
+    waiters = [waiting(poller, provider.start(31)) for _ in range(5)]
     await asyncio.sleep(30.6)
-    await watcher.aclose()
+    await poller.aclose()
     await asyncio.wait(waiters)
     assert all(task.cancelled() for task in waiters)
 
@@ -448,9 +450,9 @@ async def test_closing_ends_every_wait() -> None:
 @in_virtual_time
 async def test_two_thousand_wait_with_one_task_and_no_requests() -> None:
     provider = FakeProvider()
-    watcher = Watcher(provider)
+    poller = Poller(provider)
     before = len(asyncio.all_tasks())
-    waiters = [waiting(watcher, provider.start(3600), Expectation(3500, 3600, 3700)) for _ in range(2000)]
+    waiters = [waiting(poller, provider.start(3600), CompletionEstimate(3500, 3600, 3700)) for _ in range(2000)]
     await asyncio.sleep(3000)
     assert len(asyncio.all_tasks()) - before == 2000 + 1
     assert provider.requests.total() == 0

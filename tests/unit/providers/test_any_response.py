@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefect_video import Shot
-from prefect_video.errors import InvalidInput, ProviderError, RequestRefused, SubmitUnknown
+from prefect_video.errors import InvalidInput, ProviderError, RequestRejected, SubmitOutcomeUnknown
 from prefect_video.generations import Generation
 from prefect_video.providers.base import Provider
 from prefect_video.providers.fal.provider import FalProvider
@@ -87,11 +87,11 @@ def test_submitting(name: str, code: int, body: str) -> None:
         provider = at(name, code, body)
         asking = provider.submit(SHOT, idempotency_key="k", project="film")
         told = (await asyncio.gather(asking, return_exceptions=True))[0]
-        assert isinstance(told, Generation | RequestRefused | SubmitUnknown)
+        assert isinstance(told, Generation | RequestRejected | SubmitOutcomeUnknown)
         if isinstance(told, Generation):
             assert 200 <= code < 300
             assert told.id
-        if isinstance(told, RequestRefused):
+        if isinstance(told, RequestRejected):
             assert 300 <= code < 500
         await provider.aclose()
 

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from prefect_video import Shot
 from prefect_video.errors import Unsupported
 from prefect_video.providers.base import Capabilities
-from prefect_video.providers.capabilities import adapt, check_fit
+from prefect_video.providers.capabilities import adapt, check_supported
 
 OFFERED = Capabilities(
-    sizes={"480p": 10, "720p": 8}, aspect_ratios=("16:9", "9:16"), durations=(4, 6, 8, 10), takes=("seed",)
+    sizes={"480p": 10, "720p": 8}, aspect_ratios=("16:9", "9:16"), durations=(4, 6, 8, 10), optional_fields=("seed",)
 )
 
 
@@ -32,13 +32,13 @@ OFFERED = Capabilities(
 )
 def test_what_does_not_fit_is_named_with_the_nearest_that_does(given: dict[str, object], said: str) -> None:
     with pytest.raises(Unsupported) as caught:
-        check_fit(Shot.model_validate({"id": "a", "prompt": "x", **given}), OFFERED, by="wan")
+        check_supported(Shot.model_validate({"id": "a", "prompt": "x", **given}), OFFERED, by="wan")
     assert str(caught.value).startswith(f"shot 'a': {said}")
 
 
 def test_what_fits_passes_and_is_not_changed() -> None:
     shot = Shot(id="a", prompt="x", duration=4, resolution="480p", seed=0)
-    check_fit(shot, OFFERED, by="wan")
+    check_supported(shot, OFFERED, by="wan")
     assert adapt(shot, OFFERED) == (shot, [])
 
 
@@ -54,7 +54,7 @@ def test_what_is_adapted_fits_and_says_what_was_changed(
     asked = {"id": "a", "prompt": "x", "duration": duration, "resolution": resolution, "fps": fps, "seed": seed}
     shot = Shot.model_validate(asked)
     adapted, said = adapt(shot, OFFERED)
-    check_fit(adapted, OFFERED, by="wan")
+    check_supported(adapted, OFFERED, by="wan")
     changed = [field for field in asked if getattr(shot, field) != getattr(adapted, field)]
     assert sorted(line.split(":")[0] for line in said) == sorted(changed)
     assert adapted.seed == seed
@@ -64,15 +64,17 @@ def frames(number: int, **changes: object) -> Shot:
     return Shot.model_validate({"id": "a", "prompt": "x", "resolution": "480p", "num_frames": number, **changes})
 
 
-FRAMES = Capabilities(sizes={"480p": 6}, aspect_ratios=("16:9",), durations=(5, 6), takes=("num_frames", "fps"))
+FRAMES = Capabilities(
+    sizes={"480p": 6}, aspect_ratios=("16:9",), durations=(5, 6), optional_fields=("num_frames", "fps")
+)
 
 
 def test_a_number_of_frames_is_a_length() -> None:
-    check_fit(frames(81, fps=16), FRAMES, by="wan")
+    check_supported(frames(81, fps=16), FRAMES, by="wan")
     assert adapt(frames(81, fps=16), FRAMES) == (frames(81, fps=16), [])
     for number, said in ((2400, "makes at most 6 s at 480p, not 150 s"), (48, "makes no 3 s; the nearest is 5 s")):
         with pytest.raises(Unsupported, match=f"num_frames: wan {said}"):
-            check_fit(frames(number, fps=16), FRAMES, by="wan")
+            check_supported(frames(number, fps=16), FRAMES, by="wan")
 
 
 def test_frames_that_are_not_taken_become_the_nearest_duration() -> None:
@@ -86,21 +88,21 @@ def test_frames_that_are_not_taken_become_the_nearest_duration() -> None:
 
 @pytest.mark.parametrize(("most", "kept"), [(0, 0), (1, 1), (2, 2), (None, 3)])
 def test_references_beyond_those_that_are_taken_are_not_dropped_in_silence(most: int | None, kept: int) -> None:
-    offered = replace(OFFERED, takes=("references",), max_references=most)
+    capabilities_for = replace(OFFERED, takes=("references",), max_references=most)
     shot = Shot(id="a", prompt="x", duration=4, resolution="480p", references=("a.png", "b.png", "c.png"))
     if kept < 3:
         with pytest.raises(Unsupported, match=f"references: wan takes {kept}, not 3"):
-            check_fit(shot, offered, by="wan")
-    adapted, said = adapt(shot, offered)
+            check_supported(shot, capabilities_for, by="wan")
+    adapted, said = adapt(shot, capabilities_for)
     assert adapted.references == shot.references[:kept]
     assert bool(said) == (kept < 3)
-    check_fit(adapted, offered, by="wan")
+    check_supported(adapted, capabilities_for, by="wan")
 
 
 def test_a_model_without_a_size_that_shots_know_is_unsupported() -> None:
     nothing = replace(OFFERED, sizes={})
     with pytest.raises(Unsupported, match="resolution: wan has no 480p; it has none that a shot can ask for"):
-        check_fit(frames(81), nothing, by="wan")
+        check_supported(frames(81), nothing, by="wan")
     with pytest.raises(Unsupported, match="shot 'a': resolution: none is offered"):
         adapt(frames(81), nothing)
 
@@ -111,10 +113,10 @@ SIZED = replace(OFFERED, takes=("size",))
 def test_an_exact_size_wins_where_it_is_taken() -> None:
     shot = Shot(id="a", prompt="x", duration=4, size="1792x1024")
     assert shot.frame_size == (1792, 1024)
-    check_fit(shot, SIZED, by="wan")
+    check_supported(shot, SIZED, by="wan")
     assert adapt(shot, SIZED) == (shot, [])
     with pytest.raises(Unsupported, match="duration: wan makes at most 10 s at 1792x1024, not 20 s"):
-        check_fit(shot.model_copy(update={"duration": 20}), SIZED, by="wan")
+        check_supported(shot.model_copy(update={"duration": 20}), SIZED, by="wan")
 
 
 @pytest.mark.parametrize(("size", "ratio", "resolution"), [("1792x1024", "16:9", "720p"), ("480x832", "9:16", "480p")])
@@ -122,7 +124,7 @@ def test_a_size_that_is_not_taken_becomes_the_usual_one_of_its_shape(size: str, 
     shot = Shot(id="a", prompt="x", duration=4, size=size)
     adapted, _ = adapt(shot, OFFERED)
     assert (adapted.size, adapted.aspect_ratio, adapted.resolution) == (None, ratio, resolution)
-    check_fit(adapted, OFFERED, by="wan")
+    check_supported(adapted, OFFERED, by="wan")
 
 
 def test_a_size_of_another_shape_is_another_picture() -> None:
@@ -130,7 +132,7 @@ def test_a_size_of_another_shape_is_another_picture() -> None:
     adapted, said = adapt(shot, OFFERED)
     assert (adapted, said) == (shot, [])
     with pytest.raises(Unsupported, match="size: wan takes none"):
-        check_fit(adapted, OFFERED, by="wan")
+        check_supported(adapted, OFFERED, by="wan")
 
 
 @pytest.mark.parametrize("size", ["1792", "1792X1024", "0x480", "1792x", "99x100", "10000x500", "1792 x 1024"])

@@ -15,27 +15,27 @@ from prefect_video.downloads.url_safety import LinkPolicy
 from prefect_video.emulator import Emulator
 from prefect_video.errors import (
     AuthenticationFailed,
+    ContentPolicyError,
+    HeldForReview,
     InvalidInput,
-    NeedsAttention,
+    InvalidResponse,
     NotFound,
-    PolicyRefused,
     ProviderUnavailable,
     QuotaExhausted,
     RateLimited,
-    RequestRefused,
-    SubmitUnknown,
-    UnreadableAnswer,
+    RequestRejected,
+    SubmitOutcomeUnknown,
 )
 from prefect_video.generations import Generation, Status
-from prefect_video.polling.poller import Watcher
-from prefect_video.polling.schedule import Expectation, PollSchedule
+from prefect_video.polling.poller import Poller
+from prefect_video.polling.schedule import CompletionEstimate, PollSchedule
 from prefect_video.providers.base import Provider
 from prefect_video.shots import Shot
 from tests.support.accounts import TestAccount
-from tests.support.webhook_receiver import Received, Receiver
+from tests.support.webhook_receiver import Received, WebhookReceiver
 from tests.unit.providers.known import known
 
-SOON = Expectation(earliest=0.0, likely=0.02)
+SOON = CompletionEstimate(earliest=0.0, likely=0.02)
 
 
 async def submit(provider: Provider, shot: Shot, key: str = "k1", webhook_url: str | None = None) -> Generation:
@@ -44,20 +44,20 @@ async def submit(provider: Provider, shot: Shot, key: str = "k1", webhook_url: s
 
 
 async def ended(provider: Provider, generation: Generation) -> Generation:
-    watcher = Watcher(provider, schedule=PollSchedule(shortest_seconds=0.005), lost_after=2)
+    poller = Poller(provider, schedule=PollSchedule(shortest_seconds=0.005), lost_after=2)
     try:
-        return await watcher.wait(generation.id, submitted_at=datetime.now(UTC), expected=SOON)
+        return await poller.wait_for_end(generation.id, submitted_at=datetime.now(UTC), expected=SOON)
     finally:
-        await watcher.aclose()
+        await poller.aclose()
 
 
 async def fetched(provider: Provider, generation: Generation, folder: Path) -> Downloaded:
     async def refresh() -> str:
-        return provider.source(await provider.retrieve(generation.id)).url
+        return provider.download_source(await provider.retrieve(generation.id)).url
 
     async with open_download_client(trust_env=False) as client:
         return await download(
-            provider.source(generation),
+            provider.download_source(generation),
             folder / "video.mp4",
             client=client,
             policy=LinkPolicy(trusted_host="127.0.0.1"),
@@ -79,7 +79,7 @@ async def test_a_shot_from_submit_to_a_whole_video(
     assert done.result.video_url not in repr(done)
     file = await fetched(provider, done, tmp_path)
     check_media(probe(file.path), shot)
-    books = emulator.books()
+    books = emulator.usage()
     assert (books["submitted"], books["accepted"], books["billed"], books["downloaded"]) == (1, 1, 1, 1)
     assert books["leaked_keys"] == 0
 
@@ -95,7 +95,7 @@ async def test_a_failed_generation_says_why(provider: Provider, account: TestAcc
 async def test_a_prompt_against_policy_is_recognised(provider: Provider, account: TestAccount) -> None:
     shot = account.a_shot(prompt="[policy] a cat")
     if account.refuses_by_policy:
-        with pytest.raises(PolicyRefused) as refused:
+        with pytest.raises(ContentPolicyError) as refused:
             await submit(provider, shot)
         assert refused.value.accepted is False
         return
@@ -107,7 +107,7 @@ async def test_a_prompt_against_policy_is_recognised(provider: Provider, account
 
 async def test_an_unknown_status_is_no_end(provider: Provider, account: TestAccount, emulator: Emulator) -> None:
     accepted = await submit(provider, account.a_shot())
-    emulator.settle()
+    emulator.wait_until_idle()
     emulator.add_fault(operation="retrieve", kind="unknown_status", status="moderating")
     told = (await provider.retrieve(accepted.id)).status
     # With a link and progress 100 beside it, the word does not matter.
@@ -116,7 +116,7 @@ async def test_an_unknown_status_is_no_end(provider: Provider, account: TestAcco
 
 
 async def test_webhooks_genuine_forged_and_stale(
-    provider: Provider, account: TestAccount, emulator: Emulator, receiver: Receiver
+    provider: Provider, account: TestAccount, emulator: Emulator, receiver: WebhookReceiver
 ) -> None:
     if not account.delivers:
         with pytest.raises(InvalidInput, match="sends none"):
@@ -142,7 +142,9 @@ async def test_webhooks_genuine_forged_and_stale(
             provider.parse_webhook(headers, body)
 
 
-async def last_delivery(provider: Provider, account: TestAccount, receiver: Receiver) -> tuple[Generation, Received]:
+async def last_delivery(
+    provider: Provider, account: TestAccount, receiver: WebhookReceiver
+) -> tuple[Generation, Received]:
     """A new generation and the delivery that tells of its completion; there may be others before it."""
     accepted = await submit(provider, account.a_shot(), webhook_url=receiver.url)
     name = accepted.id.rpartition("/")[2].encode()
@@ -165,7 +167,7 @@ async def test_cancelling_ends_work_or_leaves_it_alone(
         assert (await ended(provider, accepted)).status is Status.COMPLETED
         return
     assert told.status is Status.CANCELLED
-    assert emulator.books()["cancelled"] == 1
+    assert emulator.usage()["cancelled"] == 1
     if account.forgets_cancelled:
         with pytest.raises(NotFound):
             await provider.cancel(accepted.id)
@@ -177,7 +179,7 @@ async def test_cancelling_a_finished_generation_loses_nothing(
     provider: Provider, account: TestAccount, emulator: Emulator, tmp_path: Path
 ) -> None:
     accepted = await submit(provider, account.a_shot())
-    emulator.settle()
+    emulator.wait_until_idle()
     told = await provider.cancel(accepted.id)
     assert told.status is Status.COMPLETED
     assert (await fetched(provider, told, tmp_path)).bytes > 1000
@@ -189,7 +191,7 @@ async def test_all_generations_are_listed_newest_first(
     if not provider.capabilities.can_list:
         pytest.skip(f"{provider.name} lists nothing")
     made = [(await submit(provider, account.a_shot(prompt=f"scene {n}"), f"k{n}")).id for n in range(3)]
-    emulator.settle()
+    emulator.wait_until_idle()
     listed = [one async for one in provider.list()]
     assert {one.status for one in listed} == {Status.COMPLETED}
     assert len(listed) == len({one.id for one in listed}) == 3
@@ -203,13 +205,13 @@ async def test_refusals_by_kind(provider: Provider, account: TestAccount, emulat
     with pytest.raises(RateLimited) as limited:
         await submit(provider, account.a_shot())
     assert limited.value.retry_after == pytest.approx(7)
-    with pytest.raises(RequestRefused) as refused:
+    with pytest.raises(RequestRejected) as refused:
         await submit(provider, account.a_shot().model_copy(update={"prompt": ""}))
     for error in (limited.value, refused.value):
         assert error.accepted is False
         assert error.provider == provider.name
-    assert type(refused.value) is RequestRefused
-    assert emulator.books()["accepted"] == 0
+    assert type(refused.value) is RequestRejected
+    assert emulator.usage()["accepted"] == 0
 
 
 async def test_a_quota_that_is_used_up_stops_buying_and_gives_up_nothing_that_was_bought(
@@ -222,28 +224,28 @@ async def test_a_quota_that_is_used_up_stops_buying_and_gives_up_nothing_that_wa
     assert used_up.value.accepted is False
     emulator.add_fault(operation="retrieve", kind="quota_exhausted")
     assert (await ended(provider, accepted)).status is Status.COMPLETED
-    assert emulator.books()["accepted"] == 1
+    assert emulator.usage()["accepted"] == 1
 
 
 async def test_an_answer_that_cannot_be_read_is_no_verdict(
     provider: Provider, account: TestAccount, emulator: Emulator
 ) -> None:
     accepted = await submit(provider, account.a_shot())
-    emulator.settle()
+    emulator.wait_until_idle()
     emulator.add_fault(operation="retrieve", kind="wrong_content")
-    with pytest.raises(UnreadableAnswer) as unreadable:
+    with pytest.raises(InvalidResponse) as unreadable:
         await provider.retrieve(accepted.id)
     assert unreadable.value.accepted is None
     assert (await provider.retrieve(accepted.id)).status is Status.COMPLETED
     if provider.capabilities.can_list:
         emulator.add_fault(operation="list", kind="wrong_content")
-        with pytest.raises(UnreadableAnswer):
+        with pytest.raises(InvalidResponse):
             _ = [one async for one in provider.list()]
 
 
 async def test_what_has_expired_is_over(provider: Provider, account: TestAccount, emulator: Emulator) -> None:
     accepted = await submit(provider, account.a_shot())
-    emulator.settle()
+    emulator.wait_until_idle()
     emulator.add_fault(operation="retrieve", kind="unknown_status", status="expired")
     assert (await ended(provider, accepted)).status is Status.EXPIRED
 
@@ -286,13 +288,13 @@ async def test_an_unanswered_submit_is_sent_once_and_found_if_that_can_be(
     other = await submit(provider, account.a_shot(prompt="another cat"), "k0")
     twin = await submit(provider, shot, "k00")
     emulator.add_fault(operation="submit", kind=kind)
-    with pytest.raises(SubmitUnknown) as unknown:
+    with pytest.raises(SubmitOutcomeUnknown) as unknown:
         await submit(provider, shot)
     assert unknown.value.accepted is None
-    assert emulator.books()["submitted"] == 3
+    assert emulator.usage()["submitted"] == 3
     looking = provider.find_unclaimed(shot, idempotency_key="k1", sent_at=sent_at, known=known(twin.id))
-    if provider.capabilities.reconciling == "none":
-        with pytest.raises(NeedsAttention):
+    if provider.capabilities.lookup == "none":
+        with pytest.raises(HeldForReview):
             await looking
         return
     found = await looking
@@ -311,9 +313,9 @@ async def test_where_the_list_is_off_nothing_is_proven_absent(
     shot, sent_at = account.a_shot(), datetime.now(UTC)
     emulator.add_fault(operation="submit", kind="error_after")
     emulator.add_fault(operation="list", kind="list_off", http_status=http_status, times=None)
-    with pytest.raises(SubmitUnknown):
+    with pytest.raises(SubmitOutcomeUnknown):
         await submit(provider, shot)
-    with pytest.raises((NeedsAttention, RequestRefused)):
+    with pytest.raises((HeldForReview, RequestRejected)):
         await provider.find_unclaimed(shot, idempotency_key="k1", sent_at=sent_at, known={})
 
 
@@ -324,4 +326,4 @@ async def test_a_link_that_has_died_is_replaced(
     emulator.add_fault(operation="content", kind="expired_link")
     assert (await fetched(provider, done, tmp_path)).bytes > 1000
     assert emulator.faults()[-1]["fired"] == 1
-    assert emulator.books()["leaked_keys"] == 0
+    assert emulator.usage()["leaked_keys"] == 0

@@ -10,17 +10,17 @@ import pytest
 from sqlalchemy import update
 
 from prefect_video.emulator import Emulator
-from prefect_video.errors import NeedsAttention, SubmitUnknown, UnreadableAnswer
+from prefect_video.errors import HeldForReview, InvalidResponse, SubmitOutcomeUnknown
 from prefect_video.generations import Generation
-from prefect_video.ledger import Entry, State
+from prefect_video.ledger import Job, State
 from prefect_video.ledger.tables import generations
 from prefect_video.providers.base import Provider
 from prefect_video.shots import Project
-from tests.integration.test_provider_projects import OpenStudio, made, open_studio, statuses
+from tests.integration.test_provider_projects import SessionOpener, made, open_session, statuses
 from tests.support.accounts import TestAccount
 from tests.unit.providers.known import known
 
-__all__ = ["open_studio"]
+__all__ = ["open_session"]
 
 PROMPT = "a cafe\u0301  by the   Sea, seen from the roof of a house"
 USUAL = {"echo_prompt": "exact", "echo_metadata": True, "clock_offset_seconds": 0.0, "ids": "random"}
@@ -36,34 +36,34 @@ def one_shot(account: TestAccount, **changes: Any) -> Project:
     return Project(name="film", shots=(account.a_shot(**{"prompt": PROMPT, **changes}),))
 
 
-async def run_twice(open_studio: OpenStudio, project: Project, emulator: Emulator) -> tuple[str, int]:
+async def run_twice(open_session: SessionOpener, project: Project, emulator: Emulator) -> tuple[str, int]:
     """Run a project, and once more; return how its shot ended and how many generations were accepted."""
-    await made(open_studio, project)
-    (status,) = statuses(await made(open_studio, project))
-    emulator.settle()
-    return status, emulator.books()["accepted"]
+    await made(open_session, project)
+    (status,) = statuses(await made(open_session, project))
+    emulator.wait_until_idle()
+    return status, emulator.usage()["accepted"]
 
 
 def echoes_key(provider: Provider) -> bool:
-    return provider.capabilities.reconciling == "key"
+    return provider.capabilities.lookup == "key"
 
 
 @pytest.mark.parametrize("echo", ["collapsed", "nfc", "lower", "cut", "rewritten", "none"])
 async def test_a_prompt_that_is_respelled_is_not_bought_again(
-    open_studio: OpenStudio, account: TestAccount, emulator: Emulator, provider: Provider, echo: str
+    open_session: SessionOpener, account: TestAccount, emulator: Emulator, provider: Provider, echo: str
 ) -> None:
     emulator.change_habits(echo_prompt=echo)
     emulator.add_fault(operation="submit", kind="error_after")
-    status, accepted = await run_twice(open_studio, one_shot(account), emulator)
+    status, accepted = await run_twice(open_session, one_shot(account), emulator)
     assert accepted == 1
-    is_same = echo in ("collapsed", "nfc", "lower") and provider.capabilities.reconciling == "likeness"
+    is_same = echo in ("collapsed", "nfc", "lower") and provider.capabilities.lookup == "likeness"
     assert status == ("stored" if echoes_key(provider) or is_same else "held")
 
 
 @pytest.mark.parametrize("echo_metadata", [True, False])
 @pytest.mark.parametrize("seconds", [-3 * 3600, -600, 600])
 async def test_a_clock_that_is_wrong_hides_nothing(
-    open_studio: OpenStudio,
+    open_session: SessionOpener,
     account: TestAccount,
     emulator: Emulator,
     provider: Provider,
@@ -72,7 +72,7 @@ async def test_a_clock_that_is_wrong_hides_nothing(
 ) -> None:
     emulator.change_habits(clock_offset_seconds=seconds, echo_metadata=echo_metadata)
     emulator.add_fault(operation="submit", kind="error_after")
-    status, accepted = await run_twice(open_studio, one_shot(account), emulator)
+    status, accepted = await run_twice(open_session, one_shot(account), emulator)
     assert accepted == 1
     if echoes_key(provider) and echo_metadata:
         assert status == "stored"
@@ -88,7 +88,7 @@ async def test_a_clock_that_is_known_to_be_wrong_is_allowed_for(
     shot = account.a_shot(prompt="a dog in the rain")
     other = await provider.submit(shot, idempotency_key="o1", project="film")
     emulator.add_fault(operation="submit", kind="error_after")
-    with pytest.raises(SubmitUnknown):
+    with pytest.raises(SubmitOutcomeUnknown):
         await provider.submit(account.a_shot(prompt=PROMPT), idempotency_key="k1", project="film")
     asked = account.open(emulator) if is_learned_from_list else provider
     found = await look(asked, account, known(other.id))
@@ -101,22 +101,22 @@ async def test_a_clock_that_is_known_to_be_wrong_is_allowed_for(
 
 @pytest.mark.parametrize("kind", [None, "error_after", "generation_error"])
 async def test_an_answer_that_names_a_known_generation_is_held_and_counts_as_spent(
-    open_studio: OpenStudio, account: TestAccount, emulator: Emulator, kind: str | None
+    open_session: SessionOpener, account: TestAccount, emulator: Emulator, kind: str | None
 ) -> None:
     """The server was restarted, and its ids begin anew."""
     emulator.change_habits(ids="counting", echo_metadata=False)
-    await made(open_studio, one_shot(account, id="known", prompt="a dog in the rain"))
+    await made(open_session, one_shot(account, id="known", prompt="a dog in the rain"))
     emulator.restart()
-    await backdate_records(open_studio)
+    await backdate_records(open_session)
     if kind is not None:
         emulator.add_fault(operation="submit", kind=kind)
     for _ in range(2):
-        status, accepted = await run_twice(open_studio, one_shot(account), emulator)
+        status, accepted = await run_twice(open_session, one_shot(account), emulator)
         assert accepted == 2
         assert status == "held"
-    async with open_studio() as studio:
-        rows = {entry.shot.id: entry for entry in await studio.ledger.entries(limit=None)}
-        (spend,) = await studio.ledger.spend(by="project")
+    async with open_session() as session:
+        rows = {job.shot.id: job for job in await session.ledger.jobs(limit=None)}
+        (spend,) = await session.ledger.spend(by="project")
     assert spend.videos == 2
     row, other = rows["roof"], rows["known"]
     if kind is None:
@@ -124,14 +124,14 @@ async def test_an_answer_that_names_a_known_generation_is_held_and_counts_as_spe
         assert_names_both(row, other)
 
 
-async def backdate_records(open_studio: OpenStudio) -> None:
+async def backdate_records(open_session: SessionOpener) -> None:
     """What was made so far was made an hour ago."""
-    async with open_studio() as studio, studio.ledger._database.writing() as connection:
+    async with open_session() as session, session.ledger._database.writing() as connection:
         await connection.execute(update(generations).values(submitted_at=datetime.now(UTC) - timedelta(hours=1)))
 
 
-def assert_names_both(row: Entry, other: Entry) -> None:
-    told = str(row.attention)
+def assert_names_both(row: Job, other: Job) -> None:
+    told = str(row.hold_reason)
     assert row.id in told
     assert other.id in told
     assert str(other.generation_id) in told
@@ -147,7 +147,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 async def unanswered_behind_others(provider: Provider, account: TestAccount, emulator: Emulator) -> dict[str, datetime]:
     """An accepted submit without an answer, of which the list tells on its last page; returns the other ones."""
     emulator.add_fault(operation="submit", kind="error_after")
-    with pytest.raises(SubmitUnknown):
+    with pytest.raises(SubmitOutcomeUnknown):
         await provider.submit(account.a_shot(prompt=PROMPT), idempotency_key="k1", project="film")
     others = []
     for number in range(4):
@@ -172,7 +172,7 @@ async def test_a_list_that_does_not_hold_together_proves_nothing(
     emulator.add_fault(operation="list", kind=kind, times=times, after=after)
     try:
         found = await look(provider, account, others)
-    except (NeedsAttention, UnreadableAnswer):
+    except (HeldForReview, InvalidResponse):
         assert times is None or kind == "odd_item" or not provider.capabilities.can_list
         return
     assert found is not None
@@ -181,7 +181,7 @@ async def test_a_list_that_does_not_hold_together_proves_nothing(
 
 @pytest.mark.parametrize("kind", ["empty_page", "silent_list", "odd_item"])
 async def test_a_project_on_such_a_list_is_paid_once(
-    open_studio: OpenStudio,
+    open_session: SessionOpener,
     account: TestAccount,
     emulator: Emulator,
     kind: str,
@@ -191,15 +191,15 @@ async def test_a_project_on_such_a_list_is_paid_once(
     emulator.change_habits(echo_metadata=False)
     emulator.add_fault(operation="submit", kind="error_after")
     emulator.add_fault(operation="list", kind=kind, times=None)
-    assert (await run_twice(open_studio, one_shot(account), emulator))[1] == 1
+    assert (await run_twice(open_session, one_shot(account), emulator))[1] == 1
 
 
 async def test_a_list_without_words_proves_absence_where_nothing_is_unclaimed(
-    open_studio: OpenStudio, account: TestAccount, emulator: Emulator, provider: Provider
+    open_session: SessionOpener, account: TestAccount, emulator: Emulator, provider: Provider
 ) -> None:
     emulator.change_habits(echo_prompt="none", echo_metadata=False)
     emulator.add_fault(operation="submit", kind="error_before")
-    status, accepted = await run_twice(open_studio, one_shot(account), emulator)
+    status, accepted = await run_twice(open_session, one_shot(account), emulator)
     if provider.capabilities.can_list:
         assert (status, accepted) == ("stored", 1)
     else:

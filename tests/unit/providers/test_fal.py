@@ -9,9 +9,9 @@ from urllib.parse import parse_qs
 import httpx
 import pytest
 
-from prefect_video import InvalidInput, NeedsAttention
+from prefect_video import HeldForReview, InvalidInput
 from prefect_video.emulator import Emulator, EmulatorSettings
-from prefect_video.errors import NotFound, SubmitUnknown, Unsupported
+from prefect_video.errors import NotFound, SubmitOutcomeUnknown, Unsupported
 from prefect_video.generations import Status
 from prefect_video.providers.fal.provider import FalProvider, open_provider
 from tests.support.providers.fal import JOB, QUEUE, SHOT, mocked, opened, submit
@@ -27,18 +27,18 @@ async def provider(emulator: Emulator) -> AsyncIterator[FalProvider]:
 async def test_a_job_is_known_by_its_path_on_the_queue(provider: FalProvider, emulator: Emulator) -> None:
     generation_id = await submit(provider)
     assert generation_id.startswith("emulator/video/requests/")
-    emulator.settle()
+    emulator.wait_until_idle()
     done = await provider.retrieve(generation_id)
     assert done.status is Status.COMPLETED
     assert done.result is not None
     assert done.result.file_size
-    assert provider.source(done).headers == {}
+    assert provider.download_source(done).headers == {}
     assert done.cost_usd is None
 
 
 async def test_a_model_that_gave_up_has_failed(provider: FalProvider, emulator: Emulator) -> None:
     generation_id = await submit(provider, SHOT.model_copy(update={"prompt": "[fail] x"}))
-    emulator.settle()
+    emulator.wait_until_idle()
     failed = await provider.retrieve(generation_id)
     assert failed.status is Status.FAILED
     assert failed.fault is not None
@@ -47,17 +47,17 @@ async def test_a_model_that_gave_up_has_failed(provider: FalProvider, emulator: 
 
 async def test_policy_shows_in_the_result(provider: FalProvider, emulator: Emulator) -> None:
     generation_id = await submit(provider, SHOT.model_copy(update={"prompt": "[policy] x"}))
-    emulator.settle()
+    emulator.wait_until_idle()
     failed = await provider.retrieve(generation_id)
     assert failed.status is Status.FAILED
     assert failed.fault is not None
     assert failed.fault.code == "content_policy_violation"
     assert "body.prompt" in failed.fault.message
-    assert emulator.books()["billed"] == 0
+    assert emulator.usage()["billed"] == 0
 
 
 async def test_only_what_has_not_started_is_cancelled() -> None:
-    with Emulator(EmulatorSettings(port=0, times="fixed:60")) as emulator:
+    with Emulator(EmulatorSettings(port=0, work_durations="fixed:60")) as emulator:
         provider = opened(emulator)
         waiting = await submit(provider)
         assert (await provider.cancel(waiting)).status is Status.CANCELLED
@@ -65,13 +65,13 @@ async def test_only_what_has_not_started_is_cancelled() -> None:
         with pytest.raises(NotFound):
             await provider.cancel("emulator/video/requests/gen_unknown")
         await provider.aclose()
-    with Emulator(EmulatorSettings(port=0, times="fixed:2", render="plate")) as emulator:
+    with Emulator(EmulatorSettings(port=0, work_durations="fixed:2", render="plate")) as emulator:
         provider = opened(emulator)
         started = await submit(provider)
         while (await provider.retrieve(started)).status is Status.QUEUED:
             continue
         assert (await provider.cancel(started)).status is Status.PROCESSING
-        emulator.settle()
+        emulator.wait_until_idle()
         assert (await provider.cancel(started)).status is Status.COMPLETED
         await provider.aclose()
 
@@ -179,12 +179,12 @@ def test_prices_are_unknown_unless_listed() -> None:
 
 async def test_an_unanswered_submit_needs_a_human(provider: FalProvider, emulator: Emulator) -> None:
     emulator.add_fault(operation="submit", kind="reset_after", times=1)
-    with pytest.raises(SubmitUnknown):
+    with pytest.raises(SubmitOutcomeUnknown):
         await submit(provider)
-    assert provider.capabilities.reconciling == "none"
-    with pytest.raises(NeedsAttention, match="does not list"):
+    assert provider.capabilities.lookup == "none"
+    with pytest.raises(HeldForReview, match="does not list"):
         await provider.find_unclaimed(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known={})
-    assert emulator.books()["accepted"] == 1
+    assert emulator.usage()["accepted"] == 1
 
 
 async def test_ids_cannot_leave_their_path() -> None:

@@ -11,11 +11,11 @@ import pytest
 
 from prefect_video.ledger import Ledger, State
 from prefect_video.pipeline.project_run import run_project
-from prefect_video.polling.poller import Watcher
+from prefect_video.polling.poller import Poller
 from prefect_video.polling.schedule import PollSchedule
 from prefect_video.providers.fal.provider import FalProvider
-from prefect_video.session.session import Studio
-from prefect_video.session.settings import StudioSettings
+from prefect_video.session.session import Session
+from prefect_video.session.settings import Settings
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
 from tests.support.providers.fal import FAST, QUEUE, SHOT
@@ -47,19 +47,19 @@ async def test_an_invalid_request_is_bought_once_and_counts_as_spent(
         settings=FAST,
         transport=httpx.MockTransport(answer),
     )
-    provider.capabilities = replace(provider.capabilities, work_seconds_per_second=(0.0, 0.001))
+    provider.capabilities = replace(provider.capabilities, seconds_per_video_second=(0.0, 0.001))
     store = (tmp_path / "store").as_uri()
-    studio = Studio(
+    session = Session(
         provider=provider,
         ledger=await Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}"),
         store=open_store(store),
         store_name=store,
-        settings=StudioSettings.from_environment(spool=tmp_path / "spool"),
+        settings=Settings.from_environment(spool=tmp_path / "spool"),
     )
-    studio.watcher = Watcher(provider, schedule=PollSchedule(shortest_seconds=0.005))
-    async with studio:
-        report = await run_project(studio, Project(name="film", shots=(SHOT,), budget_usd=Decimal(10)))
-        rows = await studio.ledger.entries(limit=None)
+    session.poller = Poller(provider, schedule=PollSchedule(shortest_seconds=0.005))
+    async with session:
+        report = await run_project(session, Project(name="film", shots=(SHOT,), budget_usd=Decimal(10)))
+        rows = await session.ledger.jobs(limit=None)
     assert report.shots[0].status == "failed"
     assert len(sent) == bought
     assert {(row.state, row.error_type, row.actual_usd) for row in rows} == {(State.FAILED, kind, usd)}

@@ -3,17 +3,17 @@
 import httpx
 import pytest
 
-from prefect_video import PolicyRefused
+from prefect_video import ContentPolicyError
 from prefect_video.errors import (
     AuthenticationFailed,
+    InvalidResponse,
     NotFound,
     ProviderError,
     ProviderUnavailable,
     QuotaExhausted,
     RateLimited,
-    RequestRefused,
-    SubmitUnknown,
-    UnreadableAnswer,
+    RequestRejected,
+    SubmitOutcomeUnknown,
 )
 from prefect_video.generations import Status
 from prefect_video.providers.fal.provider import FalProvider
@@ -55,14 +55,14 @@ async def test_a_returned_address_is_used_if_it_is_on_the_queue(ticket: dict[str
         (httpx.Response(403, json={"detail": "User is locked. Reason: Exhausted balance."}), QuotaExhausted),
         (httpx.Response(404, json={"detail": "Application not found"}), NotFound),
         (httpx.Response(429, json={"detail": "slow"}, headers={"retry-after": "3"}), RateLimited),
-        (httpx.Response(422, json={"detail": [{"loc": ["body"], "msg": "no", "type": "missing"}]}), RequestRefused),
+        (httpx.Response(422, json={"detail": [{"loc": ["body"], "msg": "no", "type": "missing"}]}), RequestRejected),
         (
             httpx.Response(422, json={"detail": [{"msg": "no", "type": "content_policy_violation"}]}),
-            PolicyRefused,
+            ContentPolicyError,
         ),
-        (httpx.Response(500, json={"detail": "x", "error_type": "internal_error"}), SubmitUnknown),
-        (httpx.Response(504), SubmitUnknown),
-        (httpx.Response(200, text="<html>"), SubmitUnknown),
+        (httpx.Response(500, json={"detail": "x", "error_type": "internal_error"}), SubmitOutcomeUnknown),
+        (httpx.Response(504), SubmitOutcomeUnknown),
+        (httpx.Response(200, text="<html>"), SubmitOutcomeUnknown),
     ],
 )
 async def test_answers_to_a_submit(answer: httpx.Response, kind: type[ProviderError]) -> None:
@@ -103,8 +103,8 @@ async def test_a_result_that_is_the_jobs_error_is_its_end(result: httpx.Response
         *((httpx.Response(code, text="<html>proxy"), ProviderUnavailable) for code in (400, 405, 407, 409, 413, 451)),
         (httpx.Response(404, json={"detail": "Not found"}), NotFound),
         (httpx.Response(401, json={"detail": "no"}), AuthenticationFailed),
-        (httpx.Response(200, json={"image": {"url": "x"}}), UnreadableAnswer),
-        (httpx.Response(200, text="<html>"), UnreadableAnswer),
+        (httpx.Response(200, json={"image": {"url": "x"}}), InvalidResponse),
+        (httpx.Response(200, text="<html>"), InvalidResponse),
     ],
 )
 async def test_what_may_pass_is_no_verdict_on_a_paid_job(result: httpx.Response, kind: type[ProviderError]) -> None:

@@ -14,9 +14,9 @@ from prefect_video import InvalidInput
 from prefect_video.emulator import Emulator
 from prefect_video.errors import ProviderUnavailable
 from prefect_video.providers.fal.provider import FalProvider
-from prefect_video.providers.fal.webhooks import PublishedKeys, read_webhook
+from prefect_video.providers.fal.webhooks import SigningKeys, read_webhook
 from tests.support.providers.fal import SHOT, opened, submit
-from tests.support.webhook_receiver import Receiver
+from tests.support.webhook_receiver import WebhookReceiver
 
 
 @pytest.fixture
@@ -29,14 +29,14 @@ async def provider(emulator: Emulator) -> AsyncIterator[FalProvider]:
 async def test_webhooks_of_the_emulator_are_verified_with_its_published_keys(
     provider: FalProvider, emulator: Emulator
 ) -> None:
-    with Receiver() as receiver:
+    with WebhookReceiver() as receiver:
         done = await submit(provider, webhook_url=receiver.url)
         failed = await submit(provider, SHOT.model_copy(update={"prompt": "[policy] x"}), webhook_url=receiver.url)
         deliveries = receiver.take(2)
     events = [provider.parse_webhook(delivery.headers, delivery.body) for delivery in deliveries]
     told = {event.generation_id: event.event_type for event in events}
     assert told == {done.rpartition("/")[2]: "request.ok", failed.rpartition("/")[2]: "request.error"}
-    assert emulator.books()["requests"]["keys"] == 1
+    assert emulator.usage()["requests"]["keys"] == 1
 
 
 class Keys:
@@ -54,8 +54,8 @@ class Keys:
             httpx.Response(503) if self.broken else httpx.Response(200, json={"keys": [{"crv": "Ed25519", "x": raw}]})
         )
 
-    def published(self) -> PublishedKeys:
-        return PublishedKeys(provider="fal", url="https://rest.example", transport=httpx.MockTransport(self.answer))
+    def published(self) -> SigningKeys:
+        return SigningKeys(provider="fal", url="https://rest.example", transport=httpx.MockTransport(self.answer))
 
     def sign(self, body: bytes, *, at: float | None = None) -> dict[str, str]:
         stamp = str(int(at if at is not None else time.time()))

@@ -9,11 +9,11 @@ from prefect_video.emulator import Emulator
 from prefect_video.generations import WebhookEvent
 from prefect_video.providers.base import Provider
 from tests.support.accounts import TestAccount
-from tests.support.webhook_receiver import Receiver
+from tests.support.webhook_receiver import WebhookReceiver
 
 
 async def test_a_forged_delivery_is_refused_and_the_genuine_one_beside_it_is_not(
-    provider: Provider, account: TestAccount, emulator: Emulator, receiver: Receiver
+    provider: Provider, account: TestAccount, emulator: Emulator, receiver: WebhookReceiver
 ) -> None:
     if not account.delivers:
         pytest.skip(f"{provider.name} sends no webhooks")

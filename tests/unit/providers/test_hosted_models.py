@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_video import Shot
-from prefect_video.errors import RequestRefused, Unsupported
+from prefect_video.errors import RequestRejected, Unsupported
 from prefect_video.providers.base import OPTIONAL_FIELDS, Capabilities
-from prefect_video.providers.capabilities import adapt, check_fit
+from prefect_video.providers.capabilities import adapt, check_supported
 from prefect_video.providers.hosted_models import ASPECT_RATIOS, RESOLUTIONS, HostedModels, ModelInput, _hosts
 from prefect_video.providers.reference_images import LARGEST_BYTES, reference_urls
 
 HOST = Capabilities(sizes=dict.fromkeys(RESOLUTIONS, 20), aspect_ratios=ASPECT_RATIOS)
-ENTRIES = [entry for host in _hosts().values() for entry in host.models]
+JOBS = [job for host in _hosts().values() for job in host.models]
 SHOTS = st.builds(
     Shot,
     id=st.just("a"),
@@ -39,33 +39,33 @@ def test_each_host_knows_its_aliases_and_every_other_model(host: str) -> None:
     assert _hosts()[host].models[-1].match == "*"
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: str(entry.match))
-def test_entries_name_fields_of_a_shot(entry: ModelInput) -> None:
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: str(job.match))
+def test_jobs_name_fields_of_a_shot(job: ModelInput) -> None:
     known = {"prompt", "duration", "aspect_ratio", "resolution", *OPTIONAL_FIELDS}
-    assert set(entry.fields) <= known
-    assert set(entry.values) <= set(entry.fields)
-    assert "prompt" in entry.fields
-    assert "duration" in entry.fields or (entry.frames_per_second and {"num_frames", "fps"} <= set(entry.fields))
-    assert "resolution" in entry.fields or len(entry.resolutions) == 1
-    assert "aspect_ratio" in entry.fields or len(entry.aspect_ratios) == 1
-    assert entry.source or entry.match == "*"
+    assert set(job.fields) <= known
+    assert set(job.values) <= set(job.fields)
+    assert "prompt" in job.fields
+    assert "duration" in job.fields or (job.frames_per_second and {"num_frames", "fps"} <= set(job.fields))
+    assert "resolution" in job.fields or len(job.resolutions) == 1
+    assert "aspect_ratio" in job.fields or len(job.aspect_ratios) == 1
+    assert job.source or job.match == "*"
 
 
-@given(shot=SHOTS, entry=st.sampled_from(ENTRIES))
-def test_a_shot_that_fits_is_asked_for_whole(shot: Shot, entry: ModelInput) -> None:
-    offered = entry.narrow(HOST)
-    fitting, _ = adapt(shot, offered)
-    fitting = fitting.model_copy(update={"aspect_ratio": next(iter(offered.aspect_ratios))})
-    check_fit(fitting, offered, by="it")
-    asked = entry.arguments(fitting)
+@given(shot=SHOTS, job=st.sampled_from(JOBS))
+def test_a_shot_that_fits_is_asked_for_whole(shot: Shot, job: ModelInput) -> None:
+    capabilities_for = job.narrow(HOST)
+    fitting, _ = adapt(shot, capabilities_for)
+    fitting = fitting.model_copy(update={"aspect_ratio": next(iter(capabilities_for.aspect_ratios))})
+    check_supported(fitting, capabilities_for, by="it")
+    asked = job.arguments(fitting)
     assert asked["prompt"] == "a cat"
-    assert set(asked) <= set(entry.fields.values())
+    assert set(asked) <= set(job.fields.values())
     for name in OPTIONAL_FIELDS:
         if getattr(fitting, name) not in (None, ()):
-            assert asked[entry.fields[name]] == getattr(fitting, name)
-    frames = asked.get(entry.fields.get("num_frames", ""))
+            assert asked[job.fields[name]] == getattr(fitting, name)
+    frames = asked.get(job.fields.get("num_frames", ""))
     if isinstance(frames, int):
-        rate = asked[entry.fields["fps"]]
+        rate = asked[job.fields["fps"]]
         assert isinstance(rate, int)
         assert frames / rate == pytest.approx(fitting.length_seconds, abs=0.5)
 
@@ -74,7 +74,7 @@ def test_what_a_model_does_not_take_is_refused_not_dropped() -> None:
     models = HostedModels("replicate")
     shot = Shot(id="a", prompt="a cat", model="sora-2", duration=4, resolution="720p", seed=1)
     with pytest.raises(Unsupported, match="seed"):
-        check_fit(shot, models.input(shot).narrow(HOST), by="it")
+        check_supported(shot, models.input(shot).narrow(HOST), by="it")
 
 
 async def test_references_go_as_urls(tmp_path: Path) -> None:
@@ -89,6 +89,6 @@ async def test_references_that_cannot_be_sent_refuse_the_shot(tmp_path: Path) ->
     with large.open("wb") as file:
         file.truncate(LARGEST_BYTES + 1)
     for path, said in ((tmp_path / "none.png", "cannot be read"), (large, "make it smaller")):
-        with pytest.raises(RequestRefused, match=said) as refused:
+        with pytest.raises(RequestRejected, match=said) as refused:
             await reference_urls(Shot(id="a", prompt="a cat", references=(str(path),)), provider="fal")
         assert refused.value.accepted is False

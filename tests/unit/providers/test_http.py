@@ -18,12 +18,12 @@ from prefect_video.errors import (
     ProviderUnavailable,
     QuotaExhausted,
     RateLimited,
-    RequestRefused,
-    SubmitUnknown,
+    RequestRejected,
+    SubmitOutcomeUnknown,
 )
 from prefect_video.providers.http import ApiClient, HttpSettings, check_endpoint, check_key, retry_after_seconds
-from prefect_video.providers.sora import responses as sora_wire
-from prefect_video.session.settings import StudioSettings
+from prefect_video.providers.sora import responses
+from prefect_video.session.settings import Settings
 
 FAST = HttpSettings(backoff_seconds=0.001, backoff_limit_seconds=0.002, attempts=4)
 
@@ -50,7 +50,7 @@ def client(server: Server) -> ApiClient:
         provider="sora",
         base_url="https://api.example/v1/sora",
         headers={"Authorization": "Bearer sk-secret"},
-        refuse=lambda response: sora_wire.read_error(response, provider="sora"),
+        error_from=lambda response: responses.read_error(response, provider="sora"),
         settings=FAST,
         transport=httpx.MockTransport(server),
     )
@@ -86,7 +86,7 @@ async def test_they_are_not_repeated_for_ever() -> None:
 
 async def test_what_was_refused_is_not_repeated() -> None:
     server = Server(refusal(400))
-    with pytest.raises(RequestRefused):
+    with pytest.raises(RequestRejected):
         await client(server).send("GET", "/generations")
     assert len(server.requests) == 1
 
@@ -94,22 +94,22 @@ async def test_what_was_refused_is_not_repeated() -> None:
 @pytest.mark.parametrize(
     ("trouble", "kind", "accepted"),
     [
-        (httpx.ReadError("reset"), SubmitUnknown, None),
-        (httpx.WriteError("reset"), SubmitUnknown, None),
-        (httpx.ReadTimeout("slow"), SubmitUnknown, None),
-        (httpx.RemoteProtocolError("closed"), SubmitUnknown, None),
-        (refusal(500), SubmitUnknown, None),
-        (refusal(502), SubmitUnknown, None),
-        (httpx.Response(504, text="<html>"), SubmitUnknown, None),
+        (httpx.ReadError("reset"), SubmitOutcomeUnknown, None),
+        (httpx.WriteError("reset"), SubmitOutcomeUnknown, None),
+        (httpx.ReadTimeout("slow"), SubmitOutcomeUnknown, None),
+        (httpx.RemoteProtocolError("closed"), SubmitOutcomeUnknown, None),
+        (refusal(500), SubmitOutcomeUnknown, None),
+        (refusal(502), SubmitOutcomeUnknown, None),
+        (httpx.Response(504, text="<html>"), SubmitOutcomeUnknown, None),
         (httpx.ConnectError("refused"), ProviderUnavailable, False),
         (httpx.ConnectTimeout("slow"), ProviderUnavailable, False),
         (refusal(429, retry_after=3), RateLimited, False),
-        (refusal(422, type="invalid_request_error"), RequestRefused, False),
-        (refusal(422), SubmitUnknown, None),
-        (refusal(409, type="invalid_request_error"), SubmitUnknown, None),
-        (httpx.Response(403, text="<html>"), SubmitUnknown, None),
-        (httpx.Response(403, json={"message": "Forbidden"}), SubmitUnknown, None),
-        (httpx.Response(301, headers={"location": "https://other.example"}), SubmitUnknown, None),
+        (refusal(422, type="invalid_request_error"), RequestRejected, False),
+        (refusal(422), SubmitOutcomeUnknown, None),
+        (refusal(409, type="invalid_request_error"), SubmitOutcomeUnknown, None),
+        (httpx.Response(403, text="<html>"), SubmitOutcomeUnknown, None),
+        (httpx.Response(403, json={"message": "Forbidden"}), SubmitOutcomeUnknown, None),
+        (httpx.Response(301, headers={"location": "https://other.example"}), SubmitOutcomeUnknown, None),
     ],
 )
 async def test_a_paid_request_is_sent_once_and_tells_whether_it_was_accepted(
@@ -133,13 +133,13 @@ async def test_a_paid_request_ends_before_its_absence_could_be_proven() -> None:
         provider="sora",
         base_url="https://api.example",
         headers={},
-        refuse=lambda response: sora_wire.read_error(response, provider="sora"),
+        error_from=lambda response: responses.read_error(response, provider="sora"),
         settings=replace(FAST, submit_deadline_seconds=0.01),
         transport=httpx.MockTransport(drip),
     )
-    with pytest.raises(SubmitUnknown, match="TimeoutError"):
+    with pytest.raises(SubmitOutcomeUnknown, match="TimeoutError"):
         await api.send_once("POST", "/generations", json={})
-    assert HttpSettings().submit_deadline_seconds < StudioSettings().settle_seconds
+    assert HttpSettings().submit_deadline_seconds < Settings().settle_seconds
 
 
 async def test_a_key_that_a_server_quotes_goes_no_further() -> None:
@@ -157,9 +157,9 @@ async def test_a_time_as_the_servers_clock_tells_it(minutes: int) -> None:
     theirs = datetime.now(UTC) + timedelta(minutes=minutes)
     api = client(Server(httpx.Response(200, headers={"date": format_datetime(theirs, usegmt=True)}, json={})))
     now = datetime.now(UTC)
-    assert api.by_their_clock(now) == now
+    assert api.to_server_time(now) == now
     await api.send("GET", "/generations")
-    assert abs(api.by_their_clock(now) - now - timedelta(minutes=minutes)) < timedelta(seconds=30)
+    assert abs(api.to_server_time(now) - now - timedelta(minutes=minutes)) < timedelta(seconds=30)
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Mon, 01 Jan 0001 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT"])
@@ -167,7 +167,7 @@ async def test_a_date_that_is_nonsense_moves_no_clock(date: str) -> None:
     api = client(Server(httpx.Response(200, headers={"date": date}, json={})))
     await api.send("GET", "/generations")
     now = datetime.now(UTC)
-    assert api.by_their_clock(now) == now
+    assert api.to_server_time(now) == now
 
 
 def test_the_longer_of_header_and_body_is_waited() -> None:
@@ -212,7 +212,7 @@ def test_keys_that_cannot_travel_are_refused_without_being_printed(key: str) -> 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_may_have_been_paid(status: int) -> None:
     server = Server(httpx.Response(status, headers={"location": "/v1/sora/generations/gen_1"}))
-    with pytest.raises(SubmitUnknown) as raised:
+    with pytest.raises(SubmitOutcomeUnknown) as raised:
         await client(server).send_once("POST", "/generations")
     assert raised.value.accepted is None
     assert len(server.requests) == 1

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefect_video.emulator import Emulator, EmulatorSettings
-from prefect_video.errors import RateLimited, SubmitUnknown, UnreadableAnswer
+from prefect_video.errors import InvalidResponse, RateLimited, SubmitOutcomeUnknown
 from prefect_video.providers.http import HttpSettings, retry_after_seconds
 from prefect_video.providers.http_bodies import (
     LONGEST_LOOK_SECONDS,
@@ -26,7 +26,7 @@ from prefect_video.providers.http_bodies import (
     read_body,
     usable_number,
 )
-from prefect_video.providers.responses import moment
+from prefect_video.providers.responses import parse_timestamp
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.shots import Shot
 
@@ -60,7 +60,7 @@ def test_a_body_is_read_whole_or_refused(body: bytes, size: int, packed: bool) -
     sent = gzip.compress(body) if packed else body
     try:
         read_back = read(sent, encoding="gzip" if packed else "", size=size)
-    except UnreadableAnswer:
+    except InvalidResponse:
         assert max(len(body), len(sent)) > LIMIT or body.lstrip()[:1] in (b"[", b"{")
         return
     assert read_back == body
@@ -72,7 +72,7 @@ def test_damaged_and_unknown_encodings_are_unreadable(body: bytes, encoding: str
     if encoding == "gzip" and not body:
         assert read(body, encoding=encoding) == b""
         return
-    with pytest.raises(UnreadableAnswer) as unreadable:
+    with pytest.raises(InvalidResponse) as unreadable:
         read(body, encoding=encoding)
     assert unreadable.value.accepted is None
 
@@ -102,7 +102,7 @@ def test_whatever_is_decoded_can_be_kept_and_counted_with(content: bytes) -> Non
 def test_deep_nesting_is_refused_before_anything_walks_through_it(content: bytes) -> None:
     with pytest.raises(ValueError, match="levels deep"):
         decode_json(content)
-    with pytest.raises(UnreadableAnswer, match="levels deep"):
+    with pytest.raises(InvalidResponse, match="levels deep"):
         read(content, limit=10**7)
 
 
@@ -163,7 +163,7 @@ def test_dates_that_overflow_are_no_wait_that_hurts(date: str) -> None:
 
 @given(st.floats() | st.integers() | st.text() | st.datetimes().map(lambda time: time.isoformat() + "+14:00"))
 def test_a_moment_can_be_counted_with(value: Any) -> None:
-    told = moment(value)
+    told = parse_timestamp(value)
     assert told is None or 1970 <= told.year <= 3001
 
 
@@ -174,8 +174,8 @@ async def test_a_small_answer_that_inflates_to_gigabytes_takes_no_memory() -> No
         provider = SoraProvider(api_key=emulator.key, endpoint=emulator.endpoint, plan="emulator", settings=quick)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         shot = Shot(id="a", prompt="a cat", duration=1, resolution="480p")
-        with pytest.raises(SubmitUnknown, match="larger than"):
+        with pytest.raises(SubmitOutcomeUnknown, match="larger than"):
             await provider.submit(shot, idempotency_key="k", project="film")
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
-        assert emulator.books()["accepted"] == 1
+        assert emulator.usage()["accepted"] == 1
         await provider.aclose()

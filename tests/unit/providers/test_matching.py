@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_video.errors import UnreadableAnswer
+from prefect_video.errors import InvalidResponse
 from prefect_video.generations import Generation, Status
 from prefect_video.providers.clocks import ClockReading, ProviderClock
 from prefect_video.providers.matching import Match, match_prompt
@@ -159,8 +159,8 @@ async def test_lists_of_every_page_size_are_read_whole(
         )
 
     try:
-        read = await read_whole(read_page, provider="p", native_id=str, is_enough=lambda read, page: False)
-    except UnreadableAnswer:
+        read = await read_whole(read_page, provider="p", unwrap_id=str, is_enough=lambda read, page: False)
+    except InvalidResponse:
         # One item a page, and no word of an end: that cannot be told from a list whose cursor is gone.
         assert style == "silent"
         assert size == 1

@@ -19,7 +19,7 @@ from prefect_video.errors import InvalidInput
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.providers.registry import open_provider, provider_names
-from prefect_video.session.refs import StudioRef, open_session
+from prefect_video.session.refs import SessionRef, open_session
 from prefect_video.shots import Project, Shot
 from tests.support.clips import write_clip
 
@@ -118,9 +118,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 async def made(folder: Path) -> ProjectReport:
-    ref = StudioRef.of("acme", str(folder / "videos"), str(folder / "ledger.db"))
-    async with await open_session(ref) as studio:
-        return await run_project(studio, Project(name="film", shots=(SHOT,)))
+    ref = SessionRef.from_names("acme", str(folder / "videos"), str(folder / "ledger.db"))
+    async with await open_session(ref) as session:
+        return await run_project(session, Project(name="film", shots=(SHOT,)))
 
 
 @pytest.mark.usefixtures("package")

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from prefect_video.errors import SubmitUnknown
+from prefect_video.errors import SubmitOutcomeUnknown
 from prefect_video.generations import Status
 from prefect_video.providers.base import Provider
 from prefect_video.providers.fal.provider import FalProvider
@@ -81,5 +81,5 @@ async def test_a_number_is_an_id(name: str) -> None:
 @pytest.mark.parametrize("odd", [{}, {"id": None}, {"id": []}, {"id": ""}])
 async def test_without_an_id_nobody_knows_what_was_accepted(name: str, odd: dict[str, Any]) -> None:
     told = {"status": "queued", **odd, **({"request_id": odd["id"]} if odd else {})}
-    with pytest.raises(SubmitUnknown, match="names no generation"):
+    with pytest.raises(SubmitOutcomeUnknown, match="names no generation"):
         await answering(name, told).submit(SHOT, idempotency_key="k", project="film")

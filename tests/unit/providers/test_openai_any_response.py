@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefect_video.errors import InvalidInput, ProviderError, RequestRefused, SubmitUnknown
+from prefect_video.errors import InvalidInput, ProviderError, RequestRejected, SubmitOutcomeUnknown
 from prefect_video.generations import Generation, Status
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.openai.profiles import PROFILES
 from prefect_video.providers.openai.provider import OpenAIProvider
-from prefect_video.providers.openai.responses import native_id, path_part
+from prefect_video.providers.openai.responses import path_part, unwrap_id
 from tests.support.providers.openai import SHOT
 
 WORDS = st.sampled_from(["queued", "in_progress", "completed", "failed", "deleted", "odd", ""])
@@ -72,8 +72,8 @@ def test_any_answer(profile: str, code: int, body: str) -> None:
         listed = await outcome(_all(provider))
         assert isinstance(listed, list | ProviderError), listed
         bought = await outcome(provider.submit(SHOT, idempotency_key="k", project="film"))
-        assert isinstance(bought, Generation | RequestRefused | SubmitUnknown), bought
-        if isinstance(bought, RequestRefused):
+        assert isinstance(bought, Generation | RequestRejected | SubmitOutcomeUnknown), bought
+        if isinstance(bought, RequestRejected):
             assert code in (302, 400, 401, 403, 404, 409, 422, 429)
         if isinstance(bought, Generation):
             assert code < 300 or bought.status.ended
@@ -94,4 +94,4 @@ def test_an_id_is_refused_or_stays_one_part_of_the_path(generation_id: str) -> N
         return
     assert not set(part) & set("/?#\\ ")
     assert part not in ("", ".", "..")
-    assert isinstance(native_id(generation_id), str)
+    assert isinstance(unwrap_id(generation_id), str)

@@ -11,14 +11,14 @@ import pytest
 
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.errors import (
+    HeldForReview,
     InvalidInput,
-    NeedsAttention,
     NotFound,
-    RequestRefused,
+    RequestRejected,
 )
 from prefect_video.generations import Status
 from prefect_video.providers.openai.profiles import PROFILES
-from prefect_video.providers.openai.responses import native_id
+from prefect_video.providers.openai.responses import unwrap_id
 from tests.support.providers.openai import SHOT, Open, Server, find, job, open_profile, submit
 
 __all__ = ["open_profile"]
@@ -31,7 +31,7 @@ def test_what_was_deleted_stays_so_over_a_restart(tmp_path: Path) -> None:
     with Emulator(settings) as emulator, httpx.Client(base_url=f"{emulator.url}/v1", headers=headers) as client:
         for _ in range(2):
             ids.append(client.post("/videos", json={"prompt": "a cat", "seconds": "1"}).json()["id"])
-        emulator.settle()
+        emulator.wait_until_idle()
         assert client.delete(f"/videos/{ids[0]}").json()["deleted"] is True
     with Emulator(settings) as emulator, httpx.Client(base_url=f"{emulator.url}/v1", headers=headers) as client:
         assert [client.get(f"/videos/{name}").status_code for name in ids] == [404, 200]
@@ -44,7 +44,7 @@ async def test_deleting_a_finished_video_by_any_servers_answer(
 ) -> None:
     provider = open_profile(profile)
     accepted = await submit(provider)
-    emulator.settle()
+    emulator.wait_until_idle()
     await provider.delete(accepted.id)
     with pytest.raises(NotFound):
         await provider.delete(accepted.id)
@@ -57,14 +57,14 @@ async def test_sglangs_delete_leaves_the_gpu_working_so_cancelling_leaves_it_alo
     accepted = await submit(provider, SHOT.model_copy(update={"duration": 20}))
     assert not (await provider.cancel(accepted.id)).status.ended
     await provider.delete(accepted.id)
-    emulator.settle()
-    assert emulator.books()["completed"] == 1
+    emulator.wait_until_idle()
+    assert emulator.usage()["completed"] == 1
 
 
 async def test_openai_refuses_to_delete_what_is_under_way(open_profile: Open) -> None:
     provider = open_profile("generic")
     accepted = await submit(provider, SHOT.model_copy(update={"duration": 20}))
-    with pytest.raises(RequestRefused, match="still being made"):
+    with pytest.raises(RequestRejected, match="still being made"):
         await provider.delete(accepted.id)
 
 
@@ -73,12 +73,12 @@ async def test_litellm_spells_one_id_in_several_ways(open_profile: Open, emulato
     shot = SHOT.model_copy(update={"model": "sora-2?>"})
     accepted = await submit(provider, shot)
     assert "/" in accepted.id or "+" in accepted.id
-    emulator.settle()
+    emulator.wait_until_idle()
     async with httpx.AsyncClient(headers={"Authorization": f"Bearer {emulator.key}"}) as client:
         path = f"/profiles/litellm/v1/videos/{accepted.id.replace('/', '%2F').replace('+', '%2B')}"
         spelt = (await client.get(emulator.url + path)).json()["id"]
     assert spelt != accepted.id
-    assert native_id(spelt) == native_id(accepted.id)
+    assert unwrap_id(spelt) == unwrap_id(accepted.id)
     assert (await provider.retrieve(accepted.id)).id == accepted.id
     assert await find(provider, shot, known=(spelt,)) is None
     assert (await find(provider, shot, known=())) is not None
@@ -97,7 +97,7 @@ async def test_something_alike_is_neither_taken_nor_taken_for_nothing() -> None:
     exact = {**mine, "id": "video_exact"}
     for other in ({"seconds": "8"}, {"size": "480x854"}, {"prompt": None}, {"prompt": "a c..."}):
         alike = {**mine, "id": "video_alike", **other}
-        with pytest.raises(NeedsAttention, match="may or may not"):
+        with pytest.raises(HeldForReview, match="may or may not"):
             await find(Server(httpx.Response(200, json={"data": [alike]})).provider(), SHOT, known=())
         both = Server(httpx.Response(200, json={"data": [alike, exact]})).provider()
         found = await find(both, SHOT, known=())
@@ -108,7 +108,7 @@ async def test_something_alike_is_neither_taken_nor_taken_for_nothing() -> None:
     nothing = Server(httpx.Response(200, json={"data": [stranger, old]})).provider()
     # A time proves something once a generation that the ledger knows has shown the server's clock.
     assert await find(nothing, SHOT, known=("video_other",)) is None
-    with pytest.raises(NeedsAttention, match="video_old, which may or may not"):
+    with pytest.raises(HeldForReview, match="video_old, which may or may not"):
         await find(nothing, SHOT, known=())
     stranger_alone = Server(httpx.Response(200, json={"data": [stranger]})).provider()
     assert await find(stranger_alone, SHOT, known=()) is None
@@ -121,9 +121,9 @@ async def test_lists_with_a_cursor_without_and_in_one_piece(
     for profile in PROFILES:
         emulator.reset()
         provider = open_profile(profile)
-        made = [native_id((await submit(provider)).id) for _ in range(5)]
-        assert [native_id(one.id) async for one in provider.list()] == made[::-1], profile
-        pages = emulator.books()["requests"]["list"]
+        made = [unwrap_id((await submit(provider)).id) for _ in range(5)]
+        assert [unwrap_id(one.id) async for one in provider.list()] == made[::-1], profile
+        pages = emulator.usage()["requests"]["list"]
         assert pages == (1 if profile == "trtllm" else 3), profile
 
 
@@ -170,7 +170,7 @@ async def test_a_number_of_frames_is_found_by_frames_or_by_the_dialects_default(
     if found:
         assert (await looking) is not None
         return
-    with pytest.raises(NeedsAttention, match="may or may not"):
+    with pytest.raises(HeldForReview, match="may or may not"):
         await looking
 
 
@@ -188,4 +188,4 @@ async def test_an_id_is_one_part_of_the_path_whatever_is_in_it(given: str) -> No
     path = server.asked[0].url.raw_path.decode()
     assert path.startswith("/v1/videos/")
     assert path.count("/") == 3
-    assert urlsplit(provider.source(done).url).path == f"{path}/content"
+    assert urlsplit(provider.download_source(done).url).path == f"{path}/content"

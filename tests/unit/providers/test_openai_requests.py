@@ -16,9 +16,9 @@ from prefect_video.downloads.media import check_media, probe
 from prefect_video.downloads.transfer import download, open_download_client
 from prefect_video.downloads.url_safety import LinkPolicy
 from prefect_video.emulator import Emulator
-from prefect_video.errors import NotPlayable, RequestRefused, Unsupported
+from prefect_video.errors import InvalidVideo, RequestRejected, Unsupported
 from prefect_video.providers.openai.profiles import EXTRAS, PROFILES
-from prefect_video.providers.openai.responses import native_id
+from prefect_video.providers.openai.responses import unwrap_id
 from prefect_video.shots import Shot
 from tests.support.providers.openai import ENGINES, EXTRA, SHOT, Open, Server, find, job, open_profile, submit
 
@@ -105,7 +105,7 @@ async def test_a_reference_goes_along_as_a_file_or_as_base64(profile: str, tmp_p
 
 async def test_a_reference_that_cannot_be_read_is_a_refusal_and_nothing_is_sent(tmp_path: Path) -> None:
     server = Server(job())
-    with pytest.raises(RequestRefused, match="nothing was sent"):
+    with pytest.raises(RequestRejected, match="nothing was sent"):
         await submit(server.provider(), SHOT.model_copy(update={"references": (str(tmp_path / "gone.png"),)}))
     assert server.asked == []
     with pytest.raises(Unsupported, match="takes 1, not 2"):
@@ -133,20 +133,20 @@ async def test_an_exact_size_is_made_priced_and_held_against_the_video(
 ) -> None:
     provider, shot = open_profile(profile), SHOT.model_copy(update={"size": "1024x320", "model": "sora-2-pro"})
     accepted = await submit(provider, shot)
-    emulator.settle()
+    emulator.wait_until_idle()
     done = await provider.retrieve(accepted.id)
     assert done.result is not None
     assert (done.result.width, done.result.height) == (1024, 320)
     async with open_download_client(trust_env=False) as client:
         policy = LinkPolicy(trusted_host="127.0.0.1")
-        file = await download(provider.source(done), tmp_path / "video.mp4", client=client, policy=policy)
+        file = await download(provider.download_source(done), tmp_path / "video.mp4", client=client, policy=policy)
     check_media(probe(file.path), shot)
-    with pytest.raises(NotPlayable, match="asked for 854x480 pixels, the video has 1024x320"):
+    with pytest.raises(InvalidVideo, match="asked for 854x480 pixels, the video has 1024x320"):
         check_media(probe(file.path), SHOT)
     if profile != "sglang":
         found = await find(provider, shot, known=())
         assert found is not None
-        assert native_id(found.id) == native_id(accepted.id)
+        assert unwrap_id(found.id) == unwrap_id(accepted.id)
 
 
 @pytest.mark.parametrize("field", EXTRAS)
@@ -163,11 +163,11 @@ async def test_engines_make_the_number_of_frames_that_is_asked_for(
 ) -> None:
     provider, shot = open_profile(profile), SHOT.model_copy(update={"num_frames": 33, "fps": 16, "seed": 7})
     accepted = await submit(provider, shot)
-    emulator.settle()
+    emulator.wait_until_idle()
     done = await provider.retrieve(accepted.id)
     async with open_download_client(trust_env=False) as client:
         policy = LinkPolicy(trusted_host="127.0.0.1")
-        file = await download(provider.source(done), tmp_path / "video.mp4", client=client, policy=policy)
+        file = await download(provider.download_source(done), tmp_path / "video.mp4", client=client, policy=policy)
     media = probe(file.path)
     assert media.frames == 33
     assert media.duration_seconds == pytest.approx(33 / 16, abs=0.01)

@@ -14,12 +14,12 @@ from prefect_video.downloads.url_safety import LinkPolicy
 from prefect_video.emulator import Emulator
 from prefect_video.errors import (
     AuthenticationFailed,
-    LinkRefused,
+    ContentPolicyError,
     NotFound,
-    PolicyRefused,
     QuotaExhausted,
-    RequestRefused,
-    SubmitUnknown,
+    RequestRejected,
+    SubmitOutcomeUnknown,
+    UnsafeUrl,
 )
 from prefect_video.generations import Status
 from tests.support.providers.openai import SHOT, Open, Server, job, open_profile, submit
@@ -42,20 +42,20 @@ async def test_a_failed_job_in_every_shape(
 ) -> None:
     provider = open_profile(profile)
     accepted = await submit(provider, SHOT.model_copy(update={"prompt": "[fail] a cat"}))
-    emulator.settle()
-    before = emulator.books()["polled"]
+    emulator.wait_until_idle()
+    before = emulator.usage()["polled"]
     failed = await provider.retrieve(accepted.id)
     assert (failed.id, failed.status) == (accepted.id, Status.FAILED)
     assert failed.fault is not None
     assert failed.fault.code == code
     assert said in failed.fault.message
-    assert emulator.books()["polled"] == before + 1, "a failed job is no trouble of the server: not asked twice"
+    assert emulator.usage()["polled"] == before + 1, "a failed job is no trouble of the server: not asked twice"
 
 
 async def test_moderation_by_a_server_that_answers_400_with_the_job(open_profile: Open, emulator: Emulator) -> None:
     provider = open_profile("vllm_omni")
     accepted = await submit(provider, SHOT.model_copy(update={"prompt": "[policy] a cat"}))
-    emulator.settle()
+    emulator.wait_until_idle()
     failed = await provider.retrieve(accepted.id)
     assert failed.status is Status.FAILED
     assert failed.fault is not None
@@ -77,9 +77,9 @@ async def test_only_a_job_that_is_over_outweighs_the_status_of_an_answer() -> No
 async def test_a_submit_that_is_answered_by_a_failed_job_was_accepted() -> None:
     failed = await submit(Server(job(http=500, status="failed", error="out of memory")).provider("vllm_omni"))
     assert (failed.id, failed.status) == ("video_1", Status.FAILED)
-    with pytest.raises(SubmitUnknown):
+    with pytest.raises(SubmitOutcomeUnknown):
         await submit(Server(job(http=500)).provider("vllm_omni"))
-    with pytest.raises(SubmitUnknown, match="names no generation"):
+    with pytest.raises(SubmitOutcomeUnknown, match="names no generation"):
         await submit(Server(httpx.Response(202, json={"status": "queued"})).provider("trtllm"))
 
 
@@ -118,9 +118,9 @@ async def test_a_job_may_be_told_loosely() -> None:
 async def test_sglangs_own_link_is_fetched_without_the_key(open_profile: Open, emulator: Emulator) -> None:
     provider = open_profile("sglang", "sglang_cloud")
     accepted = await submit(provider)
-    emulator.settle()
+    emulator.wait_until_idle()
     done = await provider.retrieve(accepted.id)
-    source = provider.source(done)
+    source = provider.download_source(done)
     assert source.url.startswith(emulator.cdn)
     assert source.headers == {}
     headers = {"Authorization": f"Bearer {emulator.key}"}
@@ -135,27 +135,27 @@ async def test_sglangs_link_is_found_where_only_the_refusal_tells_it(
 ) -> None:
     provider = open_profile("sglang", "sglang_cloud")
     accepted = await submit(provider)
-    emulator.settle()
+    emulator.wait_until_idle()
     done = await provider.retrieve(accepted.id)
     assert done.result is not None
     content = f"{emulator.url}/profiles/sglang_cloud/v1/videos/{done.id}/content"
     untold = done.model_copy(update={"result": done.result.model_copy(update={"video_url": content})})
     async with open_download_client(trust_env=False) as client:
         policy = LinkPolicy(trusted_host="127.0.0.1")
-        file = await download(provider.source(untold), tmp_path / "video.mp4", client=client, policy=policy)
+        file = await download(provider.download_source(untold), tmp_path / "video.mp4", client=client, policy=policy)
         assert file.bytes > 1000
         strict = LinkPolicy(trusted_host="127.0.0.1", max_redirects=0)
-        with pytest.raises(LinkRefused, match="redirects"):
-            await download(provider.source(untold), tmp_path / "other.mp4", client=client, policy=strict)
-    assert emulator.books()["leaked_keys"] == 0
+        with pytest.raises(UnsafeUrl, match="redirects"):
+            await download(provider.download_source(untold), tmp_path / "other.mp4", client=client, policy=strict)
+    assert emulator.usage()["leaked_keys"] == 0
 
 
 async def test_only_where_a_profile_says_so_is_a_servers_link_trusted() -> None:
     told = {"status": "completed", "url": "https://elsewhere.example/a.mp4"}
     trusted = Server(job(**told)).provider("sglang")
-    assert trusted.source(await trusted.retrieve("video_1")).url == "https://elsewhere.example/a.mp4"
+    assert trusted.download_source(await trusted.retrieve("video_1")).url == "https://elsewhere.example/a.mp4"
     wary = Server(job(**told)).provider("generic")
-    source = wary.source(await wary.retrieve("video_1"))
+    source = wary.download_source(await wary.retrieve("video_1"))
     assert source.url == "https://api.example/v1/videos/video_1/content"
     assert source.headers == {"Authorization": "Bearer sk-1"}
     assert "sk-1" not in repr(source)
@@ -165,24 +165,29 @@ async def test_only_where_a_profile_says_so_is_a_servers_link_trusted() -> None:
     ("profile", "status", "answer", "kind"),
     [
         ("generic", 429, {"error": {"message": "no", "code": "insufficient_quota"}}, QuotaExhausted),
-        ("generic", 400, {"error": {"message": "no", "type": "invalid_request_error"}}, RequestRefused),
-        ("generic", 400, {"error": {"message": "no", "code": "sentinel_block"}}, PolicyRefused),
-        ("generic", 400, {"error": {"message": "no", "type": "of_a_gateway"}}, SubmitUnknown),
-        ("generic", 403, {"error": {"message": "no", "code": 403, "status": "PERMISSION_DENIED"}}, SubmitUnknown),
-        ("generic", 400, {"detail": "no"}, SubmitUnknown),
-        ("generic", 400, {"error": "no"}, SubmitUnknown),
+        ("generic", 400, {"error": {"message": "no", "type": "invalid_request_error"}}, RequestRejected),
+        ("generic", 400, {"error": {"message": "no", "code": "sentinel_block"}}, ContentPolicyError),
+        ("generic", 400, {"error": {"message": "no", "type": "of_a_gateway"}}, SubmitOutcomeUnknown),
+        (
+            "generic",
+            403,
+            {"error": {"message": "no", "code": 403, "status": "PERMISSION_DENIED"}},
+            SubmitOutcomeUnknown,
+        ),
+        ("generic", 400, {"detail": "no"}, SubmitOutcomeUnknown),
+        ("generic", 400, {"error": "no"}, SubmitOutcomeUnknown),
         ("litellm", 400, {"error": {"message": "no", "type": "budget_exceeded", "code": "400"}}, QuotaExhausted),
         ("litellm", 401, {"error": {"message": "no", "type": "auth_error", "code": "401"}}, AuthenticationFailed),
-        ("sglang", 400, {"detail": "no"}, RequestRefused),
-        ("sglang", 422, {"detail": [{"loc": ["body", "prompt"], "msg": "no"}]}, RequestRefused),
+        ("sglang", 400, {"detail": "no"}, RequestRejected),
+        ("sglang", 422, {"detail": [{"loc": ["body", "prompt"], "msg": "no"}]}, RequestRejected),
         ("sglang", 401, {"error": "Unauthorized"}, AuthenticationFailed),
-        ("sglang", 403, {"detail": "no"}, SubmitUnknown),
-        ("sglang", 400, {"detail": "no", "title": "of a gateway"}, SubmitUnknown),
-        ("vllm_omni", 422, {"detail": [{"loc": ["body", "prompt"], "msg": "no"}]}, RequestRefused),
-        ("vllm_omni", 400, {"error": {"message": "no", "type": "BadRequestError", "code": 400}}, RequestRefused),
-        ("vllm_omni", 400, {"error": {"message": "no", "type": "BadRequestError", "code": 500}}, SubmitUnknown),
-        ("trtllm", 400, {"object": "error", "message": "no", "code": 400}, RequestRefused),
-        ("trtllm", 403, {"object": "error", "message": "no", "code": 403}, SubmitUnknown),
+        ("sglang", 403, {"detail": "no"}, SubmitOutcomeUnknown),
+        ("sglang", 400, {"detail": "no", "title": "of a gateway"}, SubmitOutcomeUnknown),
+        ("vllm_omni", 422, {"detail": [{"loc": ["body", "prompt"], "msg": "no"}]}, RequestRejected),
+        ("vllm_omni", 400, {"error": {"message": "no", "type": "BadRequestError", "code": 400}}, RequestRejected),
+        ("vllm_omni", 400, {"error": {"message": "no", "type": "BadRequestError", "code": 500}}, SubmitOutcomeUnknown),
+        ("trtllm", 400, {"object": "error", "message": "no", "code": 400}, RequestRejected),
+        ("trtllm", 403, {"object": "error", "message": "no", "code": 403}, SubmitOutcomeUnknown),
     ],
 )
 async def test_each_server_refuses_in_its_own_words_only(

@@ -11,7 +11,7 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from prefect_video import InvalidInput, NeedsAttention, PolicyRefused
+from prefect_video import ContentPolicyError, HeldForReview, InvalidInput
 from prefect_video.emulator import Emulator
 from prefect_video.emulator.dialects.openrouter import UNSIGNED_ONLY
 from prefect_video.errors import (
@@ -19,13 +19,13 @@ from prefect_video.errors import (
     ProviderError,
     QuotaExhausted,
     RateLimited,
-    RequestRefused,
-    SubmitUnknown,
+    RequestRejected,
+    SubmitOutcomeUnknown,
 )
 from prefect_video.generations import Status
 from prefect_video.providers.openrouter.provider import OpenRouterProvider, open_provider
 from tests.support.providers.openrouter import BASE, SHOT, mocked, opened, submit
-from tests.support.webhook_receiver import Receiver
+from tests.support.webhook_receiver import WebhookReceiver
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def provider(emulator: Emulator) -> AsyncIterator[OpenRouterProvider]:
 async def test_what_was_charged_is_told_with_the_video(provider: OpenRouterProvider, emulator: Emulator) -> None:
     accepted = await provider.submit(SHOT, idempotency_key="k", project="film")
     assert accepted.status is Status.QUEUED
-    emulator.settle()
+    emulator.wait_until_idle()
     done = await provider.retrieve(accepted.id)
     assert done.status is Status.COMPLETED
     assert done.cost_usd == Decimal("0.6")
@@ -49,9 +49,9 @@ async def test_what_was_charged_is_told_with_the_video(provider: OpenRouterProvi
 
 async def test_only_a_link_to_the_api_is_fetched_with_the_key(provider: OpenRouterProvider, emulator: Emulator) -> None:
     signed, unsigned = await submit(provider), await submit(provider, SHOT.model_copy(update={"model": UNSIGNED_ONLY}))
-    emulator.settle()
-    to_cdn = provider.source(await provider.retrieve(signed))
-    to_api = provider.source(await provider.retrieve(unsigned))
+    emulator.wait_until_idle()
+    to_cdn = provider.download_source(await provider.retrieve(signed))
+    to_api = provider.download_source(await provider.retrieve(unsigned))
     assert to_cdn.headers == {}
     assert to_cdn.url.startswith(emulator.cdn)
     assert to_api.headers == {"Authorization": f"Bearer {emulator.key}"}
@@ -66,12 +66,12 @@ async def test_only_a_link_to_the_api_is_fetched_with_the_key(provider: OpenRout
 async def test_a_link_on_another_host_never_gets_the_key() -> None:
     done = {"id": "j", "status": "completed", "unsigned_urls": ["https://elsewhere.example/v.mp4"]}
     provider, _ = mocked(httpx.Response(200, json=done))
-    assert provider.source(await provider.retrieve("j")).headers == {}
+    assert provider.download_source(await provider.retrieve("j")).headers == {}
 
 
 async def test_a_completed_job_without_links_has_its_documented_address() -> None:
     provider, _ = mocked(httpx.Response(200, json={"id": "j", "status": "completed"}))
-    source = provider.source(await provider.retrieve("j"))
+    source = provider.download_source(await provider.retrieve("j"))
     assert source.url == f"{BASE}/videos/j/content?index=0"
     assert source.headers["Authorization"] == "Bearer sk-or-1"
 
@@ -115,9 +115,9 @@ async def test_what_is_sent() -> None:
 
 
 async def test_refusals(provider: OpenRouterProvider, emulator: Emulator) -> None:
-    with pytest.raises(PolicyRefused):
+    with pytest.raises(ContentPolicyError):
         await submit(provider, SHOT.model_copy(update={"prompt": "[policy] x"}))
-    with pytest.raises(RequestRefused, match="not a valid model ID"):
+    with pytest.raises(RequestRejected, match="not a valid model ID"):
         await submit(provider, SHOT.model_copy(update={"model": "a/b"}))
     emulator.add_fault(operation="submit", kind="rate_limited", retry_after=7, times=1)
     with pytest.raises(RateLimited) as limited:
@@ -130,11 +130,11 @@ async def test_refusals(provider: OpenRouterProvider, emulator: Emulator) -> Non
     [
         (httpx.Response(402, json={"error": {"code": 402, "message": "Insufficient credits"}}), QuotaExhausted),
         (httpx.Response(403, json={"error": {"code": 403, "message": "no"}}), AuthenticationFailed),
-        (httpx.Response(403, json={"error": {"code": 403, "metadata": {"reasons": ["x"]}}}), PolicyRefused),
-        (httpx.Response(502, text="<html>"), SubmitUnknown),
-        (httpx.Response(408), SubmitUnknown),
-        (httpx.Response(202, text="<html>"), SubmitUnknown),
-        (httpx.Response(202, json={"status": "pending"}), SubmitUnknown),
+        (httpx.Response(403, json={"error": {"code": 403, "metadata": {"reasons": ["x"]}}}), ContentPolicyError),
+        (httpx.Response(502, text="<html>"), SubmitOutcomeUnknown),
+        (httpx.Response(408), SubmitOutcomeUnknown),
+        (httpx.Response(202, text="<html>"), SubmitOutcomeUnknown),
+        (httpx.Response(202, json={"status": "pending"}), SubmitOutcomeUnknown),
     ],
 )
 async def test_answers_to_a_submit(answer: httpx.Response, kind: type[ProviderError]) -> None:
@@ -163,18 +163,18 @@ async def test_a_job_that_policy_stopped_says_so(error: object, code: str) -> No
 
 
 async def test_an_unanswered_submit_needs_a_human(provider: OpenRouterProvider) -> None:
-    assert provider.capabilities.reconciling == "none"
-    with pytest.raises(NeedsAttention, match="does not list"):
+    assert provider.capabilities.lookup == "none"
+    with pytest.raises(HeldForReview, match="does not list"):
         await provider.find_unclaimed(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known={})
-    with pytest.raises(RequestRefused, match="does not list"):
+    with pytest.raises(RequestRejected, match="does not list"):
         _ = [one async for one in provider.list()]
 
 
 async def test_nothing_can_be_cancelled(provider: OpenRouterProvider, emulator: Emulator) -> None:
     generation_id = await submit(provider)
     assert (await provider.cancel(generation_id)).status in (Status.QUEUED, Status.PROCESSING, Status.COMPLETED)
-    emulator.settle()
-    assert emulator.books()["completed"] == 1
+    emulator.wait_until_idle()
+    assert emulator.usage()["completed"] == 1
 
 
 async def test_a_polling_address_elsewhere_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
@@ -193,7 +193,7 @@ async def test_polling_addresses_of_both_forms_are_fine(address: str | None, cap
 
 
 async def test_a_callback_of_the_emulator_is_verified(provider: OpenRouterProvider, emulator: Emulator) -> None:
-    with Receiver() as receiver:
+    with WebhookReceiver() as receiver:
         generation_id = await submit(provider, webhook_url=receiver.url)
         (delivery,) = receiver.take(1)
     event = provider.parse_webhook(delivery.headers, delivery.body)

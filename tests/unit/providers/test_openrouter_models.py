@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from prefect_video.emulator import Emulator
-from prefect_video.errors import UnreadableAnswer, Unsupported
+from prefect_video.errors import InvalidResponse, Unsupported
 from prefect_video.providers.openrouter.provider import OpenRouterProvider
 from tests.support.providers.openrouter import SHOT, mocked, opened
 
@@ -21,9 +21,9 @@ async def provider(emulator: Emulator) -> AsyncIterator[OpenRouterProvider]:
 
 async def test_models_list_what_they_can_and_charge(provider: OpenRouterProvider, emulator: Emulator) -> None:
     assert provider.estimate(SHOT) is None
-    await provider.prepare()
-    await provider.prepare()
-    assert emulator.books()["requests"]["models"] == 1
+    await provider.load_capabilities()
+    await provider.load_capabilities()
+    assert emulator.usage()["requests"]["models"] == 1
     assert provider.estimate(SHOT) == Decimal("0.60")
     sized = SHOT.model_copy(update={"model": "emulator/by-size", "duration": 4, "resolution": "720p"})
     provider.check(sized)
@@ -46,7 +46,7 @@ async def test_models_list_what_they_can_and_charge(provider: OpenRouterProvider
 async def test_what_a_model_cannot_make_is_refused(
     provider: OpenRouterProvider, given: dict[str, object], said: str
 ) -> None:
-    await provider.prepare()
+    await provider.load_capabilities()
     with pytest.raises(Unsupported) as caught:
         provider.check(SHOT.model_copy(update=given))
     assert said in str(caught.value)
@@ -68,7 +68,7 @@ async def test_what_a_model_cannot_make_is_refused(
 )
 async def test_prices_in_the_notations_of_the_models(skus: dict[str, object] | None, usd: str | None) -> None:
     provider, _ = mocked(httpx.Response(200, json={"data": [{"id": "a/b", "pricing_skus": skus}]}))
-    await provider.prepare()
+    await provider.load_capabilities()
     shot = SHOT.model_copy(update={"model": "a/b", "duration": 10, "resolution": "720p"})
     assert provider.estimate(shot) == (None if usd is None else Decimal(usd) * 10)
 
@@ -80,5 +80,5 @@ def test_the_accounts_own_price_counts() -> None:
 
 async def test_a_list_of_models_that_is_none_is_unreadable() -> None:
     provider, _ = mocked(httpx.Response(200, json={"data": "x"}))
-    with pytest.raises(UnreadableAnswer):
-        await provider.prepare()
+    with pytest.raises(InvalidResponse):
+        await provider.load_capabilities()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prefect_video.emulator import Emulator
-from prefect_video.errors import AuthenticationFailed, ProviderError, RequestRefused, SubmitUnknown
+from prefect_video.errors import AuthenticationFailed, ProviderError, RequestRejected, SubmitOutcomeUnknown
 from prefect_video.generations import Generation
 from prefect_video.providers.base import Provider
 from tests.support.accounts import TestAccount
@@ -30,11 +30,11 @@ async def test_what_a_gateway_says_after_acceptance_is_no_refusal(
 ) -> None:
     for status in STATUSES:
         emulator.add_fault(operation="submit", kind="foreign_answer", foreign=foreign, foreign_status=status)
-        with pytest.raises(SubmitUnknown) as unknown:
+        with pytest.raises(SubmitOutcomeUnknown) as unknown:
             await submit(provider, account)
         assert unknown.value.accepted is None
-        emulator.settle()
-    assert emulator.books()["accepted"] == emulator.books()["submitted"] == len(STATUSES)
+        emulator.wait_until_idle()
+    assert emulator.usage()["accepted"] == emulator.usage()["submitted"] == len(STATUSES)
 
 
 @pytest.mark.parametrize("fault", OUT_OF_BOUNDS, ids=lambda fault: str(fault["kind"]))
@@ -42,14 +42,14 @@ async def test_an_answer_out_of_bounds_leaves_a_submit_open_and_is_no_verdict_on
     provider: Provider, account: TestAccount, emulator: Emulator, fault: dict[str, Any]
 ) -> None:
     emulator.add_fault(operation="submit", **fault)
-    with pytest.raises(SubmitUnknown):
+    with pytest.raises(SubmitOutcomeUnknown):
         await submit(provider, account)
-    assert emulator.books()["accepted"] == 1
+    assert emulator.usage()["accepted"] == 1
     accepted = await submit(provider, account)
     emulator.add_fault(operation="retrieve", **{**fault, "times": None})
     with pytest.raises(ProviderError) as unread:
         await provider.retrieve(accepted.id)
-    assert not isinstance(unread.value, RequestRefused)
+    assert not isinstance(unread.value, RequestRejected)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-1", "1e999", "1e12", "9" * 400, '"many"'])
@@ -70,7 +70,7 @@ async def test_what_a_relay_wraps_is_unwrapped(
     accepted = await submit(provider, account)
     emulator.add_fault(operation="retrieve", kind="wrapped", wrapper=wrapper)
     assert (await provider.retrieve(accepted.id)).id == accepted.id
-    assert emulator.books()["accepted"] == 1
+    assert emulator.usage()["accepted"] == 1
 
 
 async def test_a_right_key_has_access_and_a_wrong_one_has_none(
@@ -83,4 +83,4 @@ async def test_a_right_key_has_access_and_a_wrong_one_has_none(
     with pytest.raises(AuthenticationFailed):
         await stranger.check_access()
     await stranger.aclose()
-    assert emulator.books()["submitted"] == 0
+    assert emulator.usage()["submitted"] == 0

@@ -10,13 +10,13 @@ import httpx
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from prefect_video import InvalidInput, NeedsAttention
+from prefect_video import HeldForReview, InvalidInput
 from prefect_video.emulator import Emulator, EmulatorSettings
-from prefect_video.errors import NotFound, SubmitUnknown, Unsupported
+from prefect_video.errors import NotFound, SubmitOutcomeUnknown, Unsupported
 from prefect_video.generations import Status
 from prefect_video.providers.replicate.provider import ReplicateProvider, open_provider
 from tests.support.providers.replicate import FAST, HASH, SHOT, mocked, opened, submit
-from tests.support.webhook_receiver import Receiver
+from tests.support.webhook_receiver import WebhookReceiver
 from tests.unit.providers.known import known as recorded
 
 
@@ -29,7 +29,7 @@ async def provider(emulator: Emulator) -> AsyncIterator[ReplicateProvider]:
 
 async def test_a_prediction_from_submit_to_link(provider: ReplicateProvider, emulator: Emulator) -> None:
     generation_id = await submit(provider)
-    emulator.settle()
+    emulator.wait_until_idle()
     done = await provider.retrieve(generation_id)
     assert done.status is Status.COMPLETED
     assert done.prompt == SHOT.prompt
@@ -38,19 +38,19 @@ async def test_a_prediction_from_submit_to_link(provider: ReplicateProvider, emu
     assert done.result.expires_at is not None
     left = (done.result.expires_at - datetime.now(UTC)).total_seconds()
     assert 3500 < left <= 3600
-    assert provider.source(done).headers == {}
+    assert provider.download_source(done).headers == {}
 
 
 async def test_files_are_gone_after_their_time() -> None:
     with Emulator(EmulatorSettings(port=0, speed=500, link_ttl_seconds=0.2)) as emulator:
         provider = opened(emulator)
         generation_id = await submit(provider)
-        emulator.settle()
+        emulator.wait_until_idle()
         while (gone := await provider.retrieve(generation_id)).status is Status.COMPLETED:
             continue
         assert gone.status is Status.EXPIRED
         assert gone.result is None
-        with pytest.raises(NeedsAttention, match="removed the input"):
+        with pytest.raises(HeldForReview, match="removed the input"):
             await provider.find_unclaimed(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known={})
         await provider.aclose()
 
@@ -147,16 +147,16 @@ def test_the_price_is_unknown_unless_configured() -> None:
 
 async def test_policy_shows_as_a_failure_with_its_code(provider: ReplicateProvider, emulator: Emulator) -> None:
     generation_id = await submit(provider, SHOT.model_copy(update={"prompt": "[policy] x"}))
-    emulator.settle()
+    emulator.wait_until_idle()
     failed = await provider.retrieve(generation_id)
     assert failed.status is Status.FAILED
     assert failed.fault is not None
     assert failed.fault.code == "E005"
-    assert emulator.books()["billed"] == 0
+    assert emulator.usage()["billed"] == 0
 
 
 async def test_cancelling() -> None:
-    with Emulator(EmulatorSettings(port=0, times="fixed:60")) as emulator:
+    with Emulator(EmulatorSettings(port=0, work_durations="fixed:60")) as emulator:
         provider = opened(emulator)
         generation_id = await submit(provider)
         assert (await provider.cancel(generation_id)).status is Status.CANCELLED
@@ -167,15 +167,15 @@ async def test_cancelling() -> None:
 
 
 async def test_a_deadline_aborts_what_has_not_started() -> None:
-    with Emulator(EmulatorSettings(port=0, speed=100, times="fixed:6000")) as emulator:
+    with Emulator(EmulatorSettings(port=0, speed=100, work_durations="fixed:6000")) as emulator:
         provider = opened(emulator, cancel_after_seconds=5)
         generation_id = await submit(provider)
-        emulator.settle()
+        emulator.wait_until_idle()
         assert (await provider.retrieve(generation_id)).status is Status.CANCELLED
         async with httpx.AsyncClient(headers={"Authorization": f"Bearer {emulator.key}"}) as client:
             told = (await client.get(f"{emulator.url}/replicate/v1/predictions/{generation_id}")).json()
         assert told["status"] == "aborted"
-        assert emulator.books()["billed"] == 0
+        assert emulator.usage()["billed"] == 0
         await provider.aclose()
 
 
@@ -190,8 +190,8 @@ async def test_all_predictions_are_listed_over_pages(
     monkeypatch.setattr("prefect_video.emulator.dialects.replicate.PAGE_SIZE", 2)
     made = [await submit(provider) for _ in range(5)]
     assert [one.id async for one in provider.list()] == made[::-1]
-    assert emulator.books()["requests"]["list"] == 3
-    emulator.settle()
+    assert emulator.usage()["requests"]["list"] == 3
+    emulator.wait_until_idle()
     assert len([one async for one in provider.list(status=Status.COMPLETED)]) == 5
     assert [one async for one in provider.list(created_after=datetime.now(UTC) + timedelta(hours=1))] == []
 
@@ -203,17 +203,17 @@ async def test_an_unanswered_submit_is_found_by_its_input(provider: ReplicatePro
     known = await submit(provider, SHOT.model_copy(update={"seed": 1}))
     emulator.add_fault(operation="submit", kind="reset_after", times=1)
     wanted = SHOT.model_copy(update={"seed": 1})
-    with pytest.raises(SubmitUnknown):
+    with pytest.raises(SubmitOutcomeUnknown):
         await submit(provider, wanted)
     found = await provider.find_unclaimed(wanted, idempotency_key="k", sent_at=since, known=recorded(known))
     assert found is not None
     assert found.id not in {other_model, other_seed, known}
     # The one of the same words and another seed may be ours, told otherwise; only when it is known, it is not.
-    with pytest.raises(NeedsAttention, match="tells other inputs"):
+    with pytest.raises(HeldForReview, match="tells other inputs"):
         await provider.find_unclaimed(wanted, idempotency_key="k", sent_at=since, known=recorded(known, found.id))
     others = {known, found.id, other_seed}
     assert await provider.find_unclaimed(wanted, idempotency_key="k", sent_at=since, known=recorded(*others)) is None
-    assert provider.capabilities.reconciling == "likeness"
+    assert provider.capabilities.lookup == "likeness"
 
 
 async def test_a_number_that_comes_back_in_another_spelling_is_the_same(
@@ -221,21 +221,21 @@ async def test_a_number_that_comes_back_in_another_spelling_is_the_same(
 ) -> None:
     shot, since = SHOT.model_copy(update={"guidance_scale": 7.0}), datetime.now(UTC)
     emulator.add_fault(operation="submit", kind="error_after")
-    with pytest.raises(SubmitUnknown):
+    with pytest.raises(SubmitOutcomeUnknown):
         await submit(provider, shot)
     assert await provider.find_unclaimed(shot, idempotency_key="k", sent_at=since, known={}) is not None
 
 
 async def test_a_submit_that_never_arrived_is_proven_absent(provider: ReplicateProvider, emulator: Emulator) -> None:
     emulator.add_fault(operation="submit", kind="error_before", times=1)
-    with pytest.raises(SubmitUnknown):
+    with pytest.raises(SubmitOutcomeUnknown):
         await submit(provider)
     assert await provider.find_unclaimed(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known={}) is None
 
 
 async def test_webhooks_of_the_emulator_are_verified(emulator: Emulator) -> None:
     provider = ReplicateProvider(api_key=emulator.key, base_url=f"{emulator.url}/replicate/v1", settings=FAST)
-    with Receiver() as receiver:
+    with WebhookReceiver() as receiver:
         generation_id = await submit(provider, webhook_url=receiver.url)
         (delivery,) = receiver.take(1)
     with pytest.raises(InvalidInput):

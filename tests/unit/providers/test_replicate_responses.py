@@ -5,16 +5,16 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from prefect_video import InvalidInput, NeedsAttention
+from prefect_video import HeldForReview, InvalidInput
 from prefect_video.errors import (
     AuthenticationFailed,
+    InvalidResponse,
     NotFound,
     ProviderError,
     QuotaExhausted,
     RateLimited,
-    RequestRefused,
-    SubmitUnknown,
-    UnreadableAnswer,
+    RequestRejected,
+    SubmitOutcomeUnknown,
 )
 from prefect_video.generations import Status
 from prefect_video.providers.replicate.provider import ReplicateProvider
@@ -61,12 +61,12 @@ async def test_outputs_of_the_shapes_that_models_have(output: object) -> None:
 
 async def test_a_file_on_the_api_itself_is_fetched_with_the_key() -> None:
     provider, _ = mocked(httpx.Response(200, json={"id": "p", "status": "succeeded", "output": f"{BASE}/files/x"}))
-    assert provider.source(await provider.retrieve("p")).headers == {"Authorization": "Bearer r8"}
+    assert provider.download_source(await provider.retrieve("p")).headers == {"Authorization": "Bearer r8"}
 
 
 async def test_success_without_a_video_is_no_verdict() -> None:
     provider, _ = mocked(httpx.Response(200, json={"id": "p", "status": "succeeded", "output": {"text": "hm"}}))
-    with pytest.raises(UnreadableAnswer, match="names no video"):
+    with pytest.raises(InvalidResponse, match="names no video"):
         await provider.retrieve("p")
 
 
@@ -76,12 +76,12 @@ async def test_success_without_a_video_is_no_verdict() -> None:
         (httpx.Response(401, json={"title": "Unauthenticated", "detail": "no", "status": 401}), AuthenticationFailed),
         (httpx.Response(402, json={"title": "Insufficient credit", "status": 402}), QuotaExhausted),
         (httpx.Response(404, json={"detail": "not found", "status": 404}), NotFound),
-        (httpx.Response(422, json={"title": "Invalid version", "status": 422}), RequestRefused),
-        (httpx.Response(404, json={"detail": "not found"}), SubmitUnknown),
-        (httpx.Response(403, json={"type": "about:blank", "title": "Denied", "status": 403}), SubmitUnknown),
-        (httpx.Response(500), SubmitUnknown),
-        (httpx.Response(201, text="<html>"), SubmitUnknown),
-        (httpx.Response(201, json={"status": "starting"}), SubmitUnknown),
+        (httpx.Response(422, json={"title": "Invalid version", "status": 422}), RequestRejected),
+        (httpx.Response(404, json={"detail": "not found"}), SubmitOutcomeUnknown),
+        (httpx.Response(403, json={"type": "about:blank", "title": "Denied", "status": 403}), SubmitOutcomeUnknown),
+        (httpx.Response(500), SubmitOutcomeUnknown),
+        (httpx.Response(201, text="<html>"), SubmitOutcomeUnknown),
+        (httpx.Response(201, json={"status": "starting"}), SubmitOutcomeUnknown),
     ],
 )
 async def test_answers_to_a_submit(answer: httpx.Response, kind: type[ProviderError]) -> None:
@@ -161,7 +161,7 @@ async def test_what_was_sent_is_recognised_in_the_spelling_of_the_host(
     ],
 )
 async def test_what_is_told_otherwise_is_neither_taken_nor_taken_for_nothing(told: dict[str, object]) -> None:
-    with pytest.raises(NeedsAttention, match="nobody can tell"):
+    with pytest.raises(HeldForReview, match="nobody can tell"):
         await found(echoed(**told))
 
 

@@ -12,21 +12,21 @@ from email.utils import format_datetime
 import httpx
 import pytest
 
-from prefect_video import InvalidInput, NeedsAttention, PolicyRefused, Shot
+from prefect_video import ContentPolicyError, HeldForReview, InvalidInput, Shot
 from prefect_video.emulator import Emulator
 from prefect_video.errors import (
     AuthenticationFailed,
     GenerationFailed,
+    InvalidResponse,
     NotFound,
     RateLimited,
-    SubmitUnknown,
-    UnreadableAnswer,
+    SubmitOutcomeUnknown,
     Unsupported,
 )
 from prefect_video.generations import Generation, Status
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.matching import Match
-from prefect_video.providers.sora import responses as sora_wire
+from prefect_video.providers.sora import responses
 from prefect_video.providers.sora.provider import SoraProvider
 from tests.unit.providers.known import known
 
@@ -65,7 +65,7 @@ async def test_a_generation_from_submit_to_link(provider: SoraProvider, emulator
     accepted = await provider.submit(SHOT, idempotency_key="k1", project="film")
     assert accepted.status is Status.QUEUED
     assert accepted.estimated_completion_at is not None
-    emulator.settle()
+    emulator.wait_until_idle()
     done = await provider.retrieve(accepted.id)
     assert done.status is Status.COMPLETED
     assert done.metadata == {"project_id": "film", "shot_number": "a", "idempotency_key": "k1"}
@@ -82,7 +82,7 @@ async def test_all_generations_are_listed_newest_first_over_pages(
     monkeypatch.setattr("prefect_video.providers.sora.provider.PAGE_SIZE", 2)
     made = [await submit(provider, f"k{n}") for n in range(5)]
     assert [one.id async for one in provider.list()] == made[::-1]
-    emulator.settle()
+    emulator.wait_until_idle()
     assert len([one async for one in provider.list(status=Status.COMPLETED)]) == 5
     assert [one async for one in provider.list(created_after=datetime.now(UTC) + timedelta(hours=1))] == []
 
@@ -93,7 +93,7 @@ async def test_cancel_is_idempotent_and_tells_the_truth(provider: SoraProvider, 
     assert (await provider.cancel(first)).status is Status.CANCELLED
     assert (await provider.cancel(first)).status is Status.CANCELLED
     done = await submit(provider, "k2")
-    emulator.settle()
+    emulator.wait_until_idle()
     assert (await provider.cancel(done)).status is Status.COMPLETED
     with pytest.raises(NotFound):
         await provider.cancel("gen_unknown")
@@ -114,12 +114,12 @@ async def test_the_answered_generation_is_found_again_by_our_key(provider: SoraP
 
 async def test_a_provider_that_does_not_list_cannot_tell(provider: SoraProvider, emulator: Emulator) -> None:
     emulator.add_fault(operation="list", kind="list_off")
-    with pytest.raises(NeedsAttention, match="does not list"):
+    with pytest.raises(HeldForReview, match="does not list"):
         await provider.find_unclaimed(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known={})
 
 
 async def test_refusals_by_the_contracts_table(provider: SoraProvider, emulator: Emulator) -> None:
-    with pytest.raises(PolicyRefused) as refused:
+    with pytest.raises(ContentPolicyError) as refused:
         await submit(provider, shot=SHOT.model_copy(update={"prompt": "[policy] x"}))
     assert refused.value.accepted is False
     with pytest.raises(NotFound):
@@ -134,7 +134,7 @@ async def test_refusals_by_the_contracts_table(provider: SoraProvider, emulator:
     assert failed.value.accepted is True
     assert failed.value.generation_id
     emulator.add_fault(operation="submit", kind="error_after", times=1)
-    with pytest.raises(SubmitUnknown):
+    with pytest.raises(SubmitOutcomeUnknown):
         await submit(provider)
     wrong = SoraProvider(api_key="sk-wrong", endpoint=emulator.endpoint, plan="emulator", settings=FAST)
     with pytest.raises(AuthenticationFailed):
@@ -144,12 +144,12 @@ async def test_refusals_by_the_contracts_table(provider: SoraProvider, emulator:
 
 async def test_a_key_stays_with_its_host(provider: SoraProvider, emulator: Emulator) -> None:
     generation_id = await submit(provider)
-    emulator.settle()
+    emulator.wait_until_idle()
     result = (await provider.retrieve(generation_id)).result
     assert result is not None
     async with httpx.AsyncClient() as bare:
         assert (await bare.get(result.video_url)).status_code == 200
-    assert emulator.books()["leaked_keys"] == 0
+    assert emulator.usage()["leaked_keys"] == 0
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_plans_and_endpoints_that_do_not_exist() -> None:
 
 async def test_an_accepted_submit_without_an_id_is_unknown_not_failed() -> None:
     for answer in (httpx.Response(202, json={"object": "x"}), httpx.Response(200, text="<html>")):
-        with pytest.raises(SubmitUnknown):
+        with pytest.raises(SubmitOutcomeUnknown):
             await submit(mocked(answer))
 
 
@@ -204,7 +204,7 @@ async def test_an_unknown_status_counts_as_processing(caplog: pytest.LogCaptureF
 
 
 async def test_a_generation_that_is_no_object_is_unreadable() -> None:
-    with pytest.raises(UnreadableAnswer, match="not one of the contract"):
+    with pytest.raises(InvalidResponse, match="not one of the contract"):
         await mocked(httpx.Response(200, json=[])).retrieve("gen_1")
 
 
@@ -218,10 +218,10 @@ async def test_ids_cannot_leave_their_path() -> None:
 def test_a_shortened_prompt_in_a_list_may_be_ours() -> None:
     def listed(prompt: str | None) -> bool:
         body = {"id": "g", "status": "queued", "created": time.time() + 5, "prompt": prompt}
-        page = sora_wire.read_page(httpx.Response(200, json={"data": [body]}), provider="sora")
+        page = responses.read_page(httpx.Response(200, json={"data": [body]}), provider="sora")
         (generation,) = page.items
         assert isinstance(generation, Generation)
-        return sora_wire.compare(generation, SHOT) is not Match.DIFFERENT
+        return responses.compare(generation, SHOT) is not Match.DIFFERENT
 
     assert listed("a red balloon")
     assert listed("a red...")
@@ -262,7 +262,7 @@ async def test_without_an_echo_of_our_key_the_oldest_like_it_is_taken() -> None:
             assert await looking is None
             continue
         # The same words with other parameters may be ours, told otherwise.
-        with pytest.raises(NeedsAttention, match="gen_other, which may or may not"):
+        with pytest.raises(HeldForReview, match="gen_other, which may or may not"):
             await looking
 
 
@@ -306,7 +306,7 @@ async def test_what_is_like_it_and_was_made_long_before_is_not_taken(is_clock_kn
     if is_clock_known:
         assert await looking is None
         return
-    with pytest.raises(NeedsAttention, match="gen_1, which may or may not"):
+    with pytest.raises(HeldForReview, match="gen_1, which may or may not"):
         await looking
 
 

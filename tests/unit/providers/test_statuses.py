@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_video.generations import Status
-from prefect_video.providers.responses import STATUSES, Evidence, fault_of, status_of
+from prefect_video.providers.responses import STATUSES, Evidence, fault_of, parse_status
 from tests.unit.providers.test_odd_responses import IDS, OPEN, answering
 
 SPELLINGS = {
@@ -77,7 +77,7 @@ async def test_an_object_in_a_wrapper(name: str, wrapper: str) -> None:
 def test_one_warning_for_each_provider_and_word(caplog: pytest.LogCaptureFixture) -> None:
     for provider in ("one", "one", "two"):
         for _ in range(3):
-            assert status_of("perplexed", provider=provider, generation_id="g") is Status.PROCESSING
+            assert parse_status("perplexed", provider=provider, generation_id="g") is Status.PROCESSING
     assert caplog.text.count("unknown status 'perplexed' counts as processing") == 2
 
 
@@ -93,8 +93,8 @@ def test_any_word_has_a_status_and_none_ends_without_a_reason(
     word: str, has_link: bool, progress: float | None, has_error: bool
 ) -> None:
     evidence = Evidence(has_link, progress, has_error)
-    status = status_of(word, provider="any", generation_id="g", evidence=evidence)
+    status = parse_status(word, provider="any", generation_id="g", evidence=evidence)
     assert status in Status
-    assert status_of(f" {word.upper()} ", provider="any", generation_id="g", evidence=evidence) in Status
+    assert parse_status(f" {word.upper()} ", provider="any", generation_id="g", evidence=evidence) in Status
     if evidence == Evidence() and status.ended:
         assert any(part in word.casefold().replace(" ", "_") for part in STATUSES) or status is Status.FAILED

@@ -12,7 +12,7 @@ import pytest
 from prefect_video.emulator import Emulator
 from prefect_video.errors import IdempotencyKeyReused
 from prefect_video.ledger import Ledger
-from tests.support.service_fixtures import open_studio, serving
+from tests.support.service_fixtures import open_session, serving
 from tests.unit.service.test_jobs import generate, until
 
 OTHERS: list[dict[str, Any]] = [
@@ -60,9 +60,9 @@ async def test_another_content_with_the_same_key_is_refused_and_not_paid(either:
         assert (await generate(restarted, key="r-1")).json()["job_id"] == job["job_id"]
         assert (await generate(restarted, key="r-2", prompt="a dog")).status_code == 202
         async with asyncio.timeout(20):
-            while provider.books()["accepted"] < 2:
+            while provider.usage()["accepted"] < 2:
                 await asyncio.sleep(0.02)
-    assert provider.books()["accepted"] == 2
+    assert provider.usage()["accepted"] == 2
 
 
 async def test_two_services_race_for_a_key_and_one_content_wins(either: Path, provider: Emulator) -> None:
@@ -78,7 +78,7 @@ async def test_two_services_race_for_a_key_and_one_content_wins(either: Path, pr
             if answer not in accepted:
                 assert_refused(answer)
         await until(one, job_id, "processing", "completed")
-    assert provider.books()["accepted"] == 1
+    assert provider.usage()["accepted"] == 1
 
 
 async def test_a_request_that_cannot_be_made_does_not_use_up_its_key(environment: Path, provider: Emulator) -> None:
@@ -86,7 +86,7 @@ async def test_a_request_that_cannot_be_made_does_not_use_up_its_key(environment
         assert (await generate(service, key="r-1", prompt=" ")).status_code == 422
         assert (await generate(service, key="r-1", duration=0)).status_code == 422
         assert (await generate(service, key="r-1")).status_code == 202
-    assert provider.books()["accepted"] <= 1
+    assert provider.usage()["accepted"] <= 1
 
 
 async def test_a_key_is_not_paid_again_when_its_video_is_too_old_or_gone(
@@ -100,7 +100,7 @@ async def test_a_key_is_not_paid_again_when_its_video_is_too_old_or_gone(
     async with serving() as service:
         again = await generate(service, key="r-1")
         assert (again.status_code, again.json()["job_id"]) == (200, job["job_id"])
-    assert provider.books()["accepted"] == 1
+    assert provider.usage()["accepted"] == 1
 
 
 async def test_a_released_job_costs_nothing_and_its_key_may_be_sent_again(
@@ -113,10 +113,10 @@ async def test_a_released_job_costs_nothing_and_its_key_may_be_sent_again(
         again = await generate(service, key="r-1", prompt="[policy] no")
         assert again.status_code == 202
         await until(service, again.json()["job_id"], "failed")
-    async with await open_studio() as studio:
-        assert {entry.cost_usd for entry in await studio.ledger.entries()} == {0}
-        assert await studio.ledger.spend(by="month") == []
-    assert provider.books()["accepted"] == 0
+    async with await open_session() as session:
+        assert {job.cost_usd for job in await session.ledger.jobs()} == {0}
+        assert await session.ledger.spend(by="month") == []
+    assert provider.usage()["accepted"] == 0
 
 
 async def test_keys_are_shared_within_one_environment_only(ledger: Ledger, other: Ledger) -> None:

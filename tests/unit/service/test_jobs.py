@@ -15,7 +15,7 @@ from prefect_video.pipeline.steps import ClaimOptions, build_project_intents, cl
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.service import ServiceSettings
 from prefect_video.service.jobs.service import GenerationRequest
-from tests.support.service_fixtures import TOKEN, Service, open_studio, serving
+from tests.support.service_fixtures import TOKEN, Service, open_session, serving
 from tests.unit.service.test_webhooks import project
 
 ASKED = {"prompt": "a cat", "duration": 1, "resolution": "480p", "project_id": "film", "user_id": "user-1"}
@@ -54,8 +54,8 @@ async def test_a_request_becomes_a_stored_video(
         assert done["cost_usd"] == 0.3
         again = await generate(service)
         assert (again.status_code, again.json()["job_id"]) == (200, job["job_id"])
-    assert provider.books()["billed"] == 1
-    assert provider.books()["polled"] == 1
+    assert provider.usage()["billed"] == 1
+    assert provider.usage()["polled"] == 1
 
 
 async def test_an_empty_mount_point_is_no_reason_to_pay(environment: Path, provider: Emulator) -> None:
@@ -68,7 +68,7 @@ async def test_an_empty_mount_point_is_no_reason_to_pay(environment: Path, provi
         answer = await generate(service)
         assert answer.status_code == 503
         assert "has no marker" in answer.text
-    assert provider.books()["billed"] == 1
+    assert provider.usage()["billed"] == 1
 
 
 async def test_the_same_request_at_once_is_paid_once(environment: Path, provider: Emulator) -> None:
@@ -79,7 +79,7 @@ async def test_the_same_request_at_once_is_paid_once(environment: Path, provider
         other = (await generate(service, take=2)).json()["job_id"]
         await until(service, job_id, "processing")
         await until(service, other, "processing")
-    assert provider.books()["accepted"] == 2
+    assert provider.usage()["accepted"] == 2
 
 
 async def test_a_key_is_never_paid_again_not_even_after_a_failure(environment: Path, provider: Emulator) -> None:
@@ -89,14 +89,14 @@ async def test_a_key_is_never_paid_again_not_even_after_a_failure(environment: P
         assert "policy" in refused["error"]
         first = (await generate(service, prompt="[fail] cat", key="r-2")).json()
         await until(service, first["job_id"], "processing")
-        provider.settle()
-        async with await open_studio() as studio:
-            entry = await studio.ledger.get(first["job_id"])
-            generation = await studio.provider.retrieve(entry.generation_id or "")
-            await studio.ledger.record_ended(entry.id, "failed", generation.fault.message, actual_usd=None)
+        provider.wait_until_idle()
+        async with await open_session() as session:
+            job = await session.ledger.get(first["job_id"])
+            generation = await session.provider.retrieve(job.generation_id or "")
+            await session.ledger.record_ended(job.id, "failed", generation.fault.message, actual_usd=None)
         again = await generate(service, prompt="[fail] cat", key="r-2")
         assert (again.status_code, again.json()["job_id"], again.json()["status"]) == (200, first["job_id"], "failed")
-    assert provider.books()["accepted"] == 1
+    assert provider.usage()["accepted"] == 1
 
 
 async def test_nobody_gets_in_without_the_token(environment: Path, provider: Emulator) -> None:
@@ -107,7 +107,7 @@ async def test_nobody_gets_in_without_the_token(environment: Path, provider: Emu
                 assert (await stranger.get("/jobs/any")).status_code == 401
     async with serving(api_token=None) as service:
         assert (await generate(service)).status_code == 404
-    assert provider.books()["submitted"] == 0
+    assert provider.usage()["submitted"] == 0
     with pytest.raises(InvalidInput, match="fewer than 16") as caught:
         ServiceSettings.from_environment(api_token="short")
     assert "short'" not in str(caught.value)
@@ -134,7 +134,7 @@ async def test_what_cannot_be_made_is_refused(
         assert answer.status_code == status
         assert said in answer.text
         assert (await service.client.get("/jobs/nothing")).status_code == 404
-    assert provider.books()["submitted"] == 0
+    assert provider.usage()["submitted"] == 0
 
 
 async def test_null_means_unset(environment: Path, provider: Emulator) -> None:
@@ -143,17 +143,17 @@ async def test_null_means_unset(environment: Path, provider: Emulator) -> None:
         job = (await generate(service, project_id=None, **nulls)).json()
         assert (job["project"], job["take"]) == ("shots", 1)
         await until(service, job["job_id"], "processing")
-    assert provider.books()["accepted"] == 1
+    assert provider.usage()["accepted"] == 1
 
 
 async def test_what_was_accepted_and_not_sent_is_sent_by_the_next_start(environment: Path, provider: Emulator) -> None:
-    async with await open_studio() as dying:
-        intents = await build_project_intents(dying, project("one"), ClaimOptions(flow_run_id="request-r-1"))
-        (claim,) = await claim_shots(dying, intents, budgets=(), partial=False)
-        assert claim.entry is not None
+    async with await open_session() as dying:
+        job_requests = await build_project_intents(dying, project("one"), ClaimOptions(flow_run_id="request-r-1"))
+        (claim,) = await claim_shots(dying, job_requests, budgets=(), partial=False)
+        assert claim.job is not None
     async with serving() as service:
-        await until(service, claim.entry.id, "processing")
-    assert provider.books()["accepted"] == 1
+        await until(service, claim.job.id, "processing")
+    assert provider.usage()["accepted"] == 1
 
 
 async def test_the_token_is_asked_for_before_the_body_is_read(environment: Path, provider: Emulator) -> None:
@@ -179,7 +179,7 @@ async def test_a_job_is_done_without_any_webhook(
     async with serving(port, collect=True, sweep_seconds=0.1) as service:
         job = (await generate(service)).json()
         assert (await until(service, job["job_id"], "completed", "failed"))["status"] == "completed"
-    assert provider.books()["billed"] == 1
+    assert provider.usage()["billed"] == 1
 
 
 async def test_a_used_up_quota_is_told_to_whoever_asks(
@@ -201,9 +201,9 @@ async def test_a_used_up_quota_is_told_to_whoever_asks(
 
 
 async def test_a_request_has_a_priority(environment: Path, provider: Emulator) -> None:
-    async with serving() as service, await open_studio() as studio:
+    async with serving() as service, await open_session() as session:
         job = (await generate(service, priority="high")).json()
-        assert (await studio.ledger.get(job["job_id"])).priority == 1
+        assert (await session.ledger.get(job["job_id"])).priority == 1
         assert (await generate(service, priority="highest")).status_code == 422
 
 

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import make_url
 
 from prefect_video.ledger import Ledger, State
-from prefect_video.ledger.change_feed import changes_of
-from prefect_video.polling.job_watcher import RowWatch
+from prefect_video.ledger.change_feed import open_change_feed
+from prefect_video.polling.job_watcher import JobWatcher
 from tests.support.postgres import PostgresServer
 from tests.support.records import a_generation, claim_one, submit_one
 
@@ -21,8 +21,8 @@ sooner than a second it is on a quiet one is the benchmark's to say."""
 
 
 @pytest.fixture
-async def rows(ledger: Ledger) -> AsyncIterator[RowWatch]:
-    watch = RowWatch(ledger)
+async def rows(ledger: Ledger) -> AsyncIterator[JobWatcher]:
+    watch = JobWatcher(ledger)
     yield watch
     await watch.aclose()
 
@@ -32,7 +32,7 @@ async def heard(waiting: asyncio.Task[object]) -> object:
         return await waiting
 
 
-async def settled(rows: RowWatch) -> None:
+async def settled(rows: JobWatcher) -> None:
     """Lets the watch begin, so that what follows is heard and not seen at the first look."""
     async with asyncio.timeout(20):
         while rows._unseen or rows._looking is None:
@@ -40,48 +40,48 @@ async def settled(rows: RowWatch) -> None:
     await asyncio.sleep(0.1)
 
 
-async def test_an_end_is_heard_of_before_the_safety_look(ledger: Ledger, other: Ledger, rows: RowWatch) -> None:
-    entries = [await submit_one(ledger, number) for number in range(1, 4)]
-    waiting = [asyncio.create_task(rows.changed(entry.id)) for entry in entries]
+async def test_an_end_is_heard_of_before_the_safety_look(ledger: Ledger, other: Ledger, rows: JobWatcher) -> None:
+    jobs = [await submit_one(ledger, number) for number in range(1, 4)]
+    waiting = [asyncio.create_task(rows.wait_for_change(job.id)) for job in jobs]
     await settled(rows)
-    await other.record_completed(entries[0].id, a_generation("gen-1"))
+    await other.record_completed(jobs[0].id, a_generation("gen-1"))
     moved = await heard(waiting[0])
     assert moved.state is State.COMPLETED
     assert not waiting[1].done()
-    await other.record_ended(entries[1].id, State.FAILED, "the provider failed", actual_usd=None)
+    await other.record_ended(jobs[1].id, State.FAILED, "the provider failed", actual_usd=None)
     assert (await heard(waiting[1])).state is State.FAILED
     waiting[2].cancel()
 
 
-async def test_an_end_before_anybody_waits_is_seen(ledger: Ledger, other: Ledger, rows: RowWatch) -> None:
+async def test_an_end_before_anybody_waits_is_seen(ledger: Ledger, other: Ledger, rows: JobWatcher) -> None:
     first, second = await submit_one(ledger, 1), await submit_one(ledger, 2)
-    waiting = asyncio.create_task(rows.changed(first.id))
+    waiting = asyncio.create_task(rows.wait_for_change(first.id))
     await settled(rows)
     await other.record_completed(second.id, a_generation("gen-2"))
     await asyncio.sleep(0.3)
-    assert (await heard(asyncio.create_task(rows.changed(second.id)))).state is State.COMPLETED
+    assert (await heard(asyncio.create_task(rows.wait_for_change(second.id)))).state is State.COMPLETED
     waiting.cancel()
 
 
-async def test_whoever_joined_hears_too(ledger: Ledger, other: Ledger, rows: RowWatch) -> None:
+async def test_whoever_joined_hears_too(ledger: Ledger, other: Ledger, rows: JobWatcher) -> None:
     flagged, freed = await claim_one(other, 1), await claim_one(other, 2)
-    waiting = [asyncio.create_task(rows.wait(entry.id)) for entry in (flagged, freed)]
+    waiting = [asyncio.create_task(rows.wait_for_owner_or_end(job.id)) for job in (flagged, freed)]
     await asyncio.sleep(0.2)
     assert not any(task.done() for task in waiting)
-    await other.flag(flagged.id, "look at it")
-    assert (await heard(waiting[0])).attention == "look at it"
-    await other.let_go([freed.id])
+    await other.hold(flagged.id, "look at it")
+    assert (await heard(waiting[0])).hold_reason == "look at it"
+    await other.release_ownership([freed.id])
     assert (await heard(waiting[1])).owner is None
 
 
 async def test_nothing_is_asked_while_nothing_changes(
-    ledger: Ledger, rows: RowWatch, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, rows: JobWatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = await submit_one(ledger)
-    waiting = asyncio.create_task(rows.changed(entry.id))
+    job = await submit_one(ledger)
+    waiting = asyncio.create_task(rows.wait_for_change(job.id))
     await settled(rows)
     asked = 0
-    moved = ledger.moved
+    moved = ledger.left_state
 
     async def counting(*given: object, **named: object) -> object:
         nonlocal asked
@@ -91,14 +91,14 @@ async def test_nothing_is_asked_while_nothing_changes(
     monkeypatch.setattr(ledger, "moved", counting)
     await asyncio.sleep(1.2)
     assert asked == 0
-    await ledger.record_completed(entry.id, a_generation("gen-1"))
+    await ledger.record_completed(job.id, a_generation("gen-1"))
     await heard(waiting)
 
 
 async def test_a_broken_connection_is_opened_again(postgres_url: str, postgres_server: PostgresServer) -> None:
     async with await Ledger.open(postgres_url, migrate=True) as ledger:
-        entry = await submit_one(ledger)
-        changes = changes_of(ledger._database)
+        job = await submit_one(ledger)
+        changes = open_change_feed(ledger._database)
         assert await changes.wait(0.1) is None, "what went before nobody knows"
         assert await changes.wait(0.1) == frozenset()
         postgres_server.run(
@@ -110,17 +110,17 @@ async def test_a_broken_connection_is_opened_again(postgres_url: str, postgres_s
                 pass
             while await changes.wait(0.1) is None:
                 pass
-        await ledger.record_completed(entry.id, a_generation("gen-1"))
-        assert await changes.wait(20) == {entry.id}
+        await ledger.record_completed(job.id, a_generation("gen-1"))
+        assert await changes.wait(20) == {job.id}
         await changes.aclose()
 
 
-async def test_a_thousand_waiters_share_one_query(ledger: Ledger, other: Ledger, rows: RowWatch) -> None:
-    entry = await submit_one(ledger)
-    waiting = [asyncio.create_task(rows.changed(entry.id)) for _ in range(1000)]
+async def test_a_thousand_waiters_share_one_query(ledger: Ledger, other: Ledger, rows: JobWatcher) -> None:
+    job = await submit_one(ledger)
+    waiting = [asyncio.create_task(rows.wait_for_change(job.id)) for _ in range(1000)]
     await settled(rows)
     began = datetime.now(UTC)
-    await other.record_completed(entry.id, a_generation("gen-1"))
+    await other.record_completed(job.id, a_generation("gen-1"))
     states = {(await task).state for task in waiting}
     assert states == {State.COMPLETED}
     assert (datetime.now(UTC) - began).total_seconds() < SOON

@@ -11,16 +11,16 @@ import pytest
 from starlette.applications import Starlette
 
 from prefect_video.emulator import Emulator
-from prefect_video.ledger import Entry, Ledger, ReceivedEvent
+from prefect_video.ledger import Job, Ledger, ReceivedEvent
 from prefect_video.service.metrics import Metrics
-from prefect_video.service.sessions import Accounts
+from prefect_video.service.sessions import Sessions
 from prefect_video.service.webhooks import inbox as module
 from prefect_video.service.webhooks.handler import is_about
 from prefect_video.service.webhooks.inbox import Inbox
-from prefect_video.service.webhooks.routes import Receiver, webhook_routes
-from prefect_video.session.session import Studio
+from prefect_video.service.webhooks.routes import WebhookReceiver, webhook_routes
+from prefect_video.session.session import Session
 from tests.support.records import submit_one
-from tests.support.service_fixtures import open_studio
+from tests.support.service_fixtures import open_session
 from tests.unit.service.test_webhooks import event, signed, submitted
 
 
@@ -41,11 +41,11 @@ class Heard(list[ReceivedEvent]):
         self.append(told)
 
 
-async def delivered(studios: tuple[Studio, ...], path: str, body: bytes, secret: str) -> tuple[int, Heard]:
+async def delivered(sessions: tuple[Session, ...], path: str, body: bytes, secret: str) -> tuple[int, Heard]:
     """A delivery to a receiver of these accounts: its answer, and what is left to do."""
     heard = Heard()
-    inbox = Inbox(studios[0].ledger)
-    receiver = Receiver(Accounts(studios), inbox, heard, Metrics(), body_limit_bytes=10_000)  # type: ignore[arg-type]
+    inbox = Inbox(sessions[0].ledger)
+    receiver = WebhookReceiver(Sessions(sessions), inbox, heard, Metrics(), body_limit_bytes=10_000)  # type: ignore[arg-type]
     transport = httpx.ASGITransport(Starlette(routes=list(webhook_routes(receiver))))
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
         answer = await client.post(path, content=body, headers=signed(body, secret))
@@ -57,12 +57,12 @@ async def delivered(studios: tuple[Studio, ...], path: str, body: bytes, secret:
 async def test_accounts_with_one_secret_are_told_apart_by_their_rows(
     environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch, by_job: bool
 ) -> None:
-    async with await open_studio() as first:
+    async with await open_session() as first:
         monkeypatch.setenv("SORA_API_ENDPOINT", provider.endpoint.replace("127.0.0.1", "localhost"))
-        async with await open_studio() as second:
-            entry = await submitted(second)
-            path = f"/webhook/{entry.id}" if by_job else "/webhooks/sora"
-            told = event(entry.generation_id or "")
+        async with await open_session() as second:
+            job = await submitted(second)
+            path = f"/webhook/{job.id}" if by_job else "/webhooks/sora"
+            told = event(job.generation_id or "")
             status, heard = await delivered((first, second), path, told, provider.webhook_secret)
     assert (status, [one.account for one in heard]) == (200, [second.provider.account.id])
 
@@ -80,8 +80,8 @@ async def test_accounts_with_one_secret_are_told_apart_by_their_rows(
 async def test_a_generation_goes_by_the_last_part_of_its_name_too(
     ledger: Ledger, known: str | None, told: str, same: bool
 ) -> None:
-    entry: Entry = (await submit_one(ledger)).model_copy(update={"generation_id": known})
-    assert is_about(an_event(generation_id=told), entry) is same
+    job: Job = (await submit_one(ledger)).model_copy(update={"generation_id": known})
+    assert is_about(an_event(generation_id=told), job) is same
 
 
 async def test_a_defect_in_writing_leaves_nobody_without_an_answer(
@@ -114,7 +114,7 @@ async def test_deliveries_that_come_in_together_share_transactions(
     inbox = Inbox(ledger)
     assert await inbox.put(an_event("evt_0"))
     later = [asyncio.create_task(inbox.put(an_event(f"evt_{number}"))) for number in (1, 1, 2)]
-    await inbox.quiet()
+    await inbox.wait_until_idle()
     assert sorted(await asyncio.gather(*later)) == [False, True, True]
     assert batches == [1, 3]
     await inbox.aclose()

@@ -1,5 +1,5 @@
 """Fixtures of this folder."""
 
-from tests.support.polling_fixtures import crowded, open_studio, postgres_server, postgres_url
+from tests.support.polling_fixtures import crowded, open_session, postgres_server, postgres_url
 
-__all__ = ["crowded", "open_studio", "postgres_server", "postgres_url"]
+__all__ = ["crowded", "open_session", "postgres_server", "postgres_url"]

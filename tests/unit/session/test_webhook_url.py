@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.support.polling_fixtures import MakeEmulator, OpenStudio, submitted
+from tests.support.polling_fixtures import MakeEmulator, SessionOpener, submitted
 
 ADDRESSES = {
     "https://video.example.com": "https://video.example.com/webhooks/emulator",
@@ -15,20 +15,20 @@ ADDRESSES = {
 }
 
 
-async def test_the_path_says_whether_an_address_is_complete(open_studio: OpenStudio, crowded: MakeEmulator) -> None:
+async def test_the_path_says_whether_an_address_is_complete(open_session: SessionOpener, crowded: MakeEmulator) -> None:
     with crowded() as emulator:
-        async with open_studio(emulator) as studio:
-            (row,) = await submitted(studio, 1)
+        async with open_session(emulator) as session:
+            (row,) = await submitted(session, 1)
             for told, given in ADDRESSES.items():
-                studio.settings = studio.settings.model_copy(update={"webhook_url": told})
-                assert studio.webhook_url(row) == given.replace("ROW", row.id)
+                session.settings = session.settings.model_copy(update={"webhook_url": told})
+                assert session.webhook_url(row) == given.replace("ROW", row.id)
 
 
 async def test_a_provider_that_takes_no_address_is_looked_at_as_if_there_were_none(
-    open_studio: OpenStudio, crowded: MakeEmulator
+    open_session: SessionOpener, crowded: MakeEmulator
 ) -> None:
     with crowded() as emulator:
-        async with open_studio(emulator, webhook_url="https://video.example.com") as studio:
-            (row,) = await submitted(studio, 1)
-            studio.provider.capabilities = replace(studio.provider.capabilities, takes_webhook_url=False)
-            assert studio.webhook_url(row) is None
+        async with open_session(emulator, webhook_url="https://video.example.com") as session:
+            (row,) = await submitted(session, 1)
+            session.provider.capabilities = replace(session.provider.capabilities, supports_webhook_url=False)
+            assert session.webhook_url(row) is None

@@ -118,9 +118,9 @@ async def test_only_old_unfinished_files_are_swept(tmp_path: Path, spool: Path) 
     long_ago = time.time() - 90_000
     for name in (".old.mp4.abc.unfinished", ".old.txt", "opening.mp4"):
         os.utime(folder / name, (long_ago, long_ago))
-    assert await store.sweep() == 1
+    assert await store.remove_stale_uploads() == 1
     assert files(folder) == [".new.mp4.abc.unfinished", ".old.txt", "opening.mp4"]
-    assert await open_store(str(tmp_path / "never-made")).sweep() == 0
+    assert await open_store(str(tmp_path / "never-made")).remove_stale_uploads() == 0
 
 
 async def test_a_store_that_is_not_there_is_trouble_and_not_an_empty_store(tmp_path: Path) -> None:

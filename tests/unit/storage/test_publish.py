@@ -29,7 +29,7 @@ DRAFT = AssetDraft(
     provider="sora",
     generation_id="gen_1",
     cost_usd=Decimal("2.50"),
-    entry_id="01J0000000000000000QWERTY",
+    job_id="01J0000000000000000QWERTY",
 )
 NAME = "coffee-ad/opening.0123456789.QWERTY"
 
@@ -225,7 +225,7 @@ async def test_a_video_without_a_picture_to_show_is_stored_all_the_same(
     assert await store.size(asset.uri) == asset.bytes
 
 
-@pytest.mark.parametrize("field", ["project", "shot_id", "entry_id"])
+@pytest.mark.parametrize("field", ["project", "shot_id", "job_id"])
 @pytest.mark.parametrize("name", ["../up", "a/b", "/etc", "..", "a\\b", "a\0b"])
 async def test_names_that_lead_elsewhere_are_refused(
     store: Store, video: Downloaded, media: Media, field: str, name: str

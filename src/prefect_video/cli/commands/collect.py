@@ -6,16 +6,16 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from prefect_video.cli.commands.jobs import public_entry
+from prefect_video.cli.commands.jobs import public_job
 from prefect_video.cli.options import JsonFlag, LedgerOption, ProjectName, ledger_name
-from prefect_video.cli.output import DONE, FAILED, out, print_json, safe, table
-from prefect_video.cli.sessions import find_entry, open_ledger, open_studio, run_async
+from prefect_video.cli.output import DONE, FAILED, escape, print_json, stdout, table
+from prefect_video.cli.sessions import find_job, open_ledger, run_async, use_session
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import Entry
-from prefect_video.pipeline.cancel import Cancelled, cancel_rows
-from prefect_video.pipeline.collect import Collected
+from prefect_video.ledger import Job
+from prefect_video.pipeline.cancel import CancelledJob, cancel_jobs
+from prefect_video.pipeline.collect import CollectedJob
 from prefect_video.pipeline.collect import collect as collect_rows
-from prefect_video.session.refs import ref_of
+from prefect_video.session.refs import ref_for_job
 
 
 def collect(
@@ -36,12 +36,12 @@ def collect(
         prefect-video collect --wait
     """
     swept = run_async(_collect(ledger_name(ledger), project, wait))
-    _show([(line.entry, line.outcome, line.error) for line in swept], "collected", json)
+    _show([(line.job, line.outcome, line.error) for line in swept], "collected", json)
     return FAILED if any(line.error for line in swept) else DONE
 
 
 def cancel(
-    *jobs: Annotated[str, Parameter(help="Ids of jobs, or their first characters.")],
+    *job_ids: Annotated[str, Parameter(help="Ids of jobs, or their first characters.")],
     project: Annotated[str | None, Parameter(help="All unfinished jobs of this project.")] = None,
     ledger: LedgerOption = None,
     json: JsonFlag = False,
@@ -56,43 +56,43 @@ def cancel(
 
         prefect-video cancel --project coffee-ad
     """
-    if bool(jobs) == (project is not None):
+    if bool(job_ids) == (project is not None):
         raise InvalidInput("cancel: give ids of jobs or --project NAME; see: prefect-video jobs")
-    cancelled = run_async(_cancel(ledger_name(ledger), jobs, project))
-    _show([(line.entry, line.outcome, line.error) for line in cancelled], "cancelled", json)
+    cancelled = run_async(_cancel(ledger_name(ledger), job_ids, project))
+    _show([(line.job, line.outcome, line.error) for line in cancelled], "cancelled", json)
     return FAILED if any(line.error for line in cancelled) else DONE
 
 
-async def _collect(ledger: str | None, project: str | None, wait: bool) -> list[Collected]:
+async def _collect(ledger: str | None, project: str | None, wait: bool) -> list[CollectedJob]:
     async with open_ledger(ledger) as books:
-        return await collect_rows(books, lambda entry: open_studio(ref_of(entry, ledger)), project=project, wait=wait)
+        return await collect_rows(books, lambda job: use_session(ref_for_job(job, ledger)), project=project, wait=wait)
 
 
-async def _cancel(ledger: str | None, jobs: tuple[str, ...], project: str | None) -> list[Cancelled]:
+async def _cancel(ledger: str | None, job_ids: tuple[str, ...], project: str | None) -> list[CancelledJob]:
     async with open_ledger(ledger) as books:
         if project is not None:
-            entries = await books.unfinished(project=project)
+            jobs = await books.unfinished(project=project)
         else:
-            entries = [await find_entry(books, text) for text in dict.fromkeys(jobs)]
-    return await cancel_rows(entries, lambda entry: open_studio(ref_of(entry, ledger)))
+            jobs = [await find_job(books, text) for text in dict.fromkeys(job_ids)]
+    return await cancel_jobs(jobs, lambda job: use_session(ref_for_job(job, ledger)))
 
 
-def _show(lines: list[tuple[Entry, str, str | None]], key: str, json: bool) -> None:
+def _show(lines: list[tuple[Job, str, str | None]], key: str, json: bool) -> None:
     if json:
         print_json({key: [_public(*line) for line in lines]})
         return
-    console = out()
+    console = stdout()
     if not lines:
         console.print("nothing is unfinished")
         return
     made = table("job", "project", "shot", "state", "outcome")
-    for entry, outcome, _ in lines:
-        made.add_row(entry.id[:8], safe(entry.project), safe(entry.shot.id), entry.state.value, safe(outcome))
+    for job, outcome, _ in lines:
+        made.add_row(job.id[:8], escape(job.project), escape(job.shot.id), job.state.value, escape(outcome))
     console.print(made)
-    for entry, _, error in lines:
+    for job, _, error in lines:
         if error:
-            console.print(f"[yellow]![/] {entry.id[:8]}: {safe(error)}", soft_wrap=True)
+            console.print(f"[yellow]![/] {job.id[:8]}: {escape(error)}", soft_wrap=True)
 
 
-def _public(entry: Entry, outcome: str, error: str | None) -> dict[str, Any]:
-    return {**public_entry(entry), "outcome": outcome, "error": error}
+def _public(job: Job, outcome: str, error: str | None) -> dict[str, Any]:
+    return {**public_job(job), "outcome": outcome, "error": error}

@@ -10,17 +10,17 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from prefect_video.cli.commands.run import Wanted, produce
+from prefect_video.cli.commands.run import RunOptions, run_shot
 from prefect_video.cli.html_report import write_manifest, write_page
-from prefect_video.cli.options import JsonFlag, QuietFlag, StudioOptions
+from prefect_video.cli.options import JsonFlag, QuietFlag, SessionOptions
 from prefect_video.cli.output import (
-    out,
-    place,
+    display_path,
+    escape,
     print_json,
+    print_status,
     report_object,
-    safe,
-    say,
     status_of,
+    stdout,
 )
 from prefect_video.cli.prefect_startup import PrefectUnavailable
 from prefect_video.cli.report_view import show_report, status_of_report
@@ -48,8 +48,8 @@ def demo(
     folder = into.expanduser().resolve()
     # Whatever else is configured, the demo is about the emulator in this process and its books.
     os.environ.pop("PREFECT_VIDEO_EMULATOR_ENDPOINT", None)
-    wanted = Wanted(
-        studio=StudioOptions(provider="emulator", store=str(folder / "videos"), ledger=str(folder / "ledger.db")),
+    wanted = RunOptions(
+        session=SessionOptions(provider="emulator", store=str(folder / "videos"), ledger=str(folder / "ledger.db")),
         json=json,
         quiet=quiet,
         flow_for_cached=False,
@@ -57,13 +57,13 @@ def demo(
     try:
         project = load_project(_project_file(folder))
         before = _billed()
-        report = produce(project, wanted)
+        report = run_shot(project, wanted)
         billed = _billed()[0] - before[0], _billed()[1] - before[1]
         manifest, page = _publish(report, project.name, folder, billed[1])
     except (VideoError, PrefectUnavailable) as error:
         if json:
             print_json(report_object("demo", str(error)))
-        say(str(error), error=True)
+        print_status(str(error), error=True)
         return status_of(error)
     if json:
         print_json({**report.public(), "page": str(page), "manifest": str(manifest), **_billed_fields(billed)})
@@ -90,7 +90,7 @@ def _billed() -> tuple[int, Decimal]:
     """Generations and USD that the provider has billed so far, by its own books."""
     from prefect_video.emulator.embedded import start
 
-    books = start(os.environ).books()
+    books = start(os.environ).usage()
     return books["billed"], Decimal(books["billed_usd"])
 
 
@@ -109,7 +109,7 @@ def _publish(report: ProjectReport, project: str, folder: Path, billed_usd: Deci
 
 
 def _show_end(report: ProjectReport, billed: tuple[int, Decimal], page: Path) -> None:
-    console = out()
+    console = stdout()
     number, amount = billed
     if number:
         console.print(
@@ -117,9 +117,9 @@ def _show_end(report: ProjectReport, billed: tuple[int, Decimal], page: Path) ->
         )
     elif not report.failures:
         console.print("Everything was cached: the provider's own books show nothing billed.", soft_wrap=True)
-    console.print(f"\n[bold]Look at it:[/] {safe(page.as_uri())}", soft_wrap=True)
+    console.print(f"\n[bold]Look at it:[/] {escape(page.as_uri())}", soft_wrap=True)
     console.print(
-        f"Your turn: edit {safe(place((page.parent / 'film.yaml').as_uri()))} and run it again,"
+        f"Your turn: edit {escape(display_path((page.parent / 'film.yaml').as_uri()))} and run it again,"
         " or make your own with prefect-video run.",
         soft_wrap=True,
     )

@@ -14,12 +14,12 @@ from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict
 
 from prefect_video import __version__
-from prefect_video.cli.options import JsonFlag, StudioOptions
-from prefect_video.cli.output import DONE, FAILED, out, print_json, safe
-from prefect_video.cli.prefect_startup import PrefectUnavailable, connect
-from prefect_video.cli.sessions import open_ledger, open_studio
-from prefect_video.errors import AuthenticationFailed, RequestRefused, VideoError
-from prefect_video.session.refs import StudioRef
+from prefect_video.cli.options import JsonFlag, SessionOptions
+from prefect_video.cli.output import DONE, FAILED, escape, print_json, stdout
+from prefect_video.cli.prefect_startup import PrefectUnavailable, ensure_api
+from prefect_video.cli.sessions import open_ledger, use_session
+from prefect_video.errors import AuthenticationFailed, RequestRejected, VideoError
+from prefect_video.session.refs import SessionRef
 from prefect_video.session.session import DEFAULT_IN_FLIGHT
 
 FASTAPI_LIMIT: Final = (0, 151)
@@ -53,7 +53,7 @@ class Check(BaseModel):
 
 def doctor(
     *,
-    studio: StudioOptions = StudioOptions(),  # noqa: B008 -- frozen
+    session: SessionOptions = SessionOptions(),  # noqa: B008 -- frozen
     fix: FixFlag = False,
     json: JsonFlag = False,
 ) -> int:
@@ -67,8 +67,8 @@ def doctor(
 
         prefect-video doctor --provider sora --store s3://films/ads
     """
-    ref = studio.ref()
-    checks = [*_versions(), _prefect_api(), *asyncio.run(_studio(ref, fix=fix))]
+    ref = session.ref()
+    checks = [*_versions(), _prefect_api(), *asyncio.run(_session(ref, fix=fix))]
     healthy = all(check.ok for check in checks)
     if json:
         print_json({"ok": healthy, "checks": [check.model_dump() for check in checks]})
@@ -78,12 +78,12 @@ def doctor(
 
 
 def _show(checks: list[Check]) -> None:
-    console = out()
+    console = stdout()
     for check in checks:
         mark = "[green]✓[/]" if check.ok else "[red]✗[/]"
-        console.print(f"{mark} [bold]{check.name}[/]: {safe(check.detail)}", soft_wrap=True)
+        console.print(f"{mark} [bold]{check.name}[/]: {escape(check.detail)}", soft_wrap=True)
         if not check.ok and check.fix:
-            console.print(f"  → {safe(check.fix)}", soft_wrap=True)
+            console.print(f"  → {escape(check.fix)}", soft_wrap=True)
 
 
 def _versions() -> list[Check]:
@@ -114,7 +114,7 @@ def _package(name: str, fits: Callable[[tuple[int, ...]], bool], fix: str) -> Ch
 
 def _prefect_api() -> Check:
     try:
-        connect()
+        ensure_api()
     except PrefectUnavailable as error:
         return Check(name="prefect API", ok=False, detail="no answer", fix=str(error))
     from prefect.settings import PREFECT_API_URL
@@ -123,16 +123,16 @@ def _prefect_api() -> Check:
     return Check(name="prefect API", ok=True, detail=url or "embedded server, started when needed")
 
 
-async def _studio(ref: StudioRef, *, fix: bool) -> list[Check]:
+async def _session(ref: SessionRef, *, fix: bool) -> list[Check]:
     ledger = await _tried("ledger", lambda: _ledger(ref), "give another with --ledger or PREFECT_VIDEO_LEDGER_URL")
     try:
-        async with open_studio(ref) as studio:
-            store = await _tried("store", lambda: _store(studio), "give another with --store or PREFECT_VIDEO_STORE")
+        async with use_session(ref) as session:
+            store = await _tried("store", lambda: _store(session), "give another with --store or PREFECT_VIDEO_STORE")
             return [
                 _key(ref),
-                await _provider(studio),
-                await _account(studio),
-                *await _concurrency_limit(studio, create=fix),
+                await _provider(session),
+                await _account(session),
+                *await _concurrency_limit(session, create=fix),
                 store,
                 ledger,
             ]
@@ -142,7 +142,7 @@ async def _studio(ref: StudioRef, *, fix: bool) -> list[Check]:
         return [_key(ref), Check(name="provider", ok=False, detail=ref.provider, fix=str(error)), ledger]
 
 
-def _key(ref: StudioRef) -> Check:
+def _key(ref: SessionRef) -> Check:
     key, endpoint = (bool(os.environ.get(name)) for name in ("SORA_API_KEY", "SORA_API_ENDPOINT"))
     if ref.provider == "emulator":
         return Check(name="key", ok=True, detail="none needed: the emulator makes test pictures, at no cost")
@@ -154,15 +154,15 @@ def _key(ref: StudioRef) -> Check:
     return Check(name="key", ok=True, detail="from the environment")
 
 
-async def _provider(studio: Any) -> Check:
-    provider = studio.provider
+async def _provider(session: Any) -> Check:
+    provider = session.provider
     where = f"{provider.name} at {provider.account.base_url} (account {provider.account.id})"
     try:
         async for _ in provider.list():
             break
     except AuthenticationFailed as error:
         return Check(name="provider", ok=False, detail=where, fix=f"{error}; correct the key")
-    except RequestRefused as error:
+    except RequestRejected as error:
         # Some servers do not list; that they answered is what matters.
         return Check(name="provider", ok=True, detail=f"{where}; it does not list generations ({error})")
     except VideoError as error:
@@ -170,8 +170,8 @@ async def _provider(studio: Any) -> Check:
     return Check(name="provider", ok=True, detail=where)
 
 
-async def _account(studio: Any) -> Check:
-    standing = await studio.ledger.standing(studio.provider.account.id, slots=studio.account_slots)
+async def _account(session: Any) -> Check:
+    standing = await session.ledger.standing(session.provider.account.id, slots=session.account_slots)
     slots = f"{standing.occupied} of {standing.slots or 'unlimited'} slots taken"
     if standing.quota_until:
         return Check(
@@ -190,15 +190,15 @@ async def _account(studio: Any) -> Check:
     return Check(name="account", ok=True, detail=f"{slots}, breaker closed")
 
 
-async def _concurrency_limit(studio: Any, *, create: bool) -> list[Check]:
-    name = studio.settings.concurrency_limit
+async def _concurrency_limit(session: Any, *, create: bool) -> list[Check]:
+    name = session.settings.concurrency_limit
     if name is None:
         return []
     import httpx
     from prefect.exceptions import PrefectException
 
     try:
-        found = await _limit(name, create_with=studio.account_slots or DEFAULT_IN_FLIGHT if create else None)
+        found = await _limit(name, create_with=session.account_slots or DEFAULT_IN_FLIGHT if create else None)
     except (httpx.HTTPError, PrefectException, RuntimeError) as error:
         # The client raises RuntimeError when no server answers at all.
         detail = f"{name!r} cannot be looked at: {error or type(error).__name__}"
@@ -225,12 +225,12 @@ async def _limit(name: str, *, create_with: int | None) -> Any:
         return await client.read_global_concurrency_limit_by_name(name)
 
 
-async def _store(studio: Any) -> str:
-    await studio.store.check()
-    return f"{studio.store_name} can be written"
+async def _store(session: Any) -> str:
+    await session.store.check()
+    return f"{session.store_name} can be written"
 
 
-async def _ledger(ref: StudioRef) -> str:
+async def _ledger(ref: SessionRef) -> str:
     async with open_ledger(ref.ledger) as ledger:
         await ledger.check()
         return f"{ledger.url_label} can be written"

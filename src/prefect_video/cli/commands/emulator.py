@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from pydantic import ValidationError
 
-from prefect_video.cli.output import DONE, out, safe
+from prefect_video.cli.output import DONE, escape, stdout
 from prefect_video.errors import InvalidInput, VideoError
 
 
@@ -35,7 +35,7 @@ def emulator(
         prefect-video emulator --port 9000 --db emulator.db --faults faults.yaml
     """
     from prefect_video.emulator.server import Addresses, serve
-    from prefect_video.emulator.state_store import JournalError
+    from prefect_video.emulator.state_store import StateStoreError
 
     settings = _settings(
         faults,
@@ -51,20 +51,20 @@ def emulator(
     )
 
     def announce(addresses: Addresses) -> None:
-        console = out()
+        console = stdout()
         console.print("[bold]The emulator is running.[/] Ctrl-C ends it. To use it, paste:\n")
-        console.print(f"  export SORA_API_ENDPOINT={safe(addresses.endpoint)}", soft_wrap=True)
-        console.print(f"  export SORA_API_KEY={safe(key)}\n", soft_wrap=True)
-        console.print(f"[dim]endpoint[/]  {safe(addresses.endpoint)}", soft_wrap=True)
-        console.print(f"[dim]books   [/]  {safe(addresses.url)}/_emulator/books", soft_wrap=True)
-        console.print(f"[dim]faults  [/]  POST {safe(addresses.url)}/_emulator/faults", soft_wrap=True)
+        console.print(f"  export SORA_API_ENDPOINT={escape(addresses.endpoint)}", soft_wrap=True)
+        console.print(f"  export SORA_API_KEY={escape(key)}\n", soft_wrap=True)
+        console.print(f"[dim]endpoint[/]  {escape(addresses.endpoint)}", soft_wrap=True)
+        console.print(f"[dim]books   [/]  {escape(addresses.url)}/_emulator/books", soft_wrap=True)
+        console.print(f"[dim]faults  [/]  POST {escape(addresses.url)}/_emulator/faults", soft_wrap=True)
         console.file.flush()
 
     try:
         asyncio.run(serve(settings, ready=announce))
     except OSError as error:
         raise VideoError(error.strerror or str(error)) from error
-    except JournalError as error:
+    except StateStoreError as error:
         raise VideoError(str(error)) from error
     return DONE
 

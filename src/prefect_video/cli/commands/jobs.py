@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from prefect_video.cli.options import JsonFlag, LedgerOption, ProjectName, ledger_name
-from prefect_video.cli.output import DONE, age, out, print_json, safe, table, usd
+from prefect_video.cli.output import DONE, escape, print_json, relative_time, stdout, table, usd
 from prefect_video.cli.sessions import open_ledger, run_async
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import Entry, Spend, State
+from prefect_video.ledger import Job, SpendRow, State
 from prefect_video.pipeline.reports import as_number
 
 Grouping = Literal["month", "project", "account", "model", "day"]
@@ -36,7 +36,7 @@ def jobs(
     state: Annotated[
         State | None, Parameter(help="Only jobs in this state.", show_choices=True, name_transform=str.lower)
     ] = None,
-    attention: Annotated[
+    hold_reason: Annotated[
         bool, Parameter(negative="", show_default=False, help="Only jobs that wait for a human.")
     ] = False,
     limit: Annotated[int, Parameter(help="The newest so many.")] = 50,
@@ -49,15 +49,15 @@ def jobs(
 
         prefect-video jobs --project coffee-ad
 
-        prefect-video jobs --attention
+        prefect-video jobs --held
     """
     if limit < 1:
         raise InvalidInput(f"--limit: at least 1, not {limit}")
-    entries = run_async(_entries(ledger_name(ledger), project, state, attention, limit))
+    jobs = run_async(_jobs(ledger_name(ledger), project, state, hold_reason, limit))
     if json:
-        print_json({"jobs": [public_entry(entry) for entry in entries]})
+        print_json({"jobs": [public_job(job) for job in jobs]})
     else:
-        show_entries(entries)
+        show_jobs(jobs)
     return DONE
 
 
@@ -104,86 +104,86 @@ def spend(
     return DONE
 
 
-async def _entries(
-    ledger: str | None, project: str | None, state: State | None, attention: bool, limit: int
-) -> list[Entry]:
+async def _jobs(
+    ledger: str | None, project: str | None, state: State | None, hold_reason: bool, limit: int
+) -> list[Job]:
     async with open_ledger(ledger) as books:
-        return await books.entries(project=project, state=state, attention=attention or None, limit=limit)
+        return await books.jobs(project=project, state=state, hold_reason=hold_reason or None, limit=limit)
 
 
-async def _spend(ledger: str | None, by: Grouping, project: str | None, since: datetime | None) -> list[Spend]:
+async def _spend(ledger: str | None, by: Grouping, project: str | None, since: datetime | None) -> list[SpendRow]:
     async with open_ledger(ledger) as books:
         return await books.spend(by=by, project=project, since=since)
 
 
-def public_entry(entry: Entry) -> dict[str, Any]:
+def public_job(job: Job) -> dict[str, Any]:
     """A row of the ledger as `--json` prints it."""
     return {
-        "id": entry.id,
-        "project": entry.project,
-        "shot": entry.shot.id,
-        "take": entry.take,
-        "attempt": entry.attempt,
-        "state": entry.state.value,
-        "attention": entry.attention,
-        "prompt": entry.shot.prompt,
-        "model": entry.shot.model,
-        "fingerprint": entry.fingerprint,
-        "provider": entry.provider,
-        "account": entry.account,
-        "generation_id": entry.generation_id,
-        "reserved_usd": as_number(entry.reserved_usd),
-        "actual_usd": as_number(entry.actual_usd),
-        "disputed_usd": as_number(entry.disputed_usd),
-        "cost_usd": as_number(entry.cost_usd),
-        "created_at": entry.created_at.isoformat(),
-        "updated_at": entry.updated_at.isoformat(),
-        "uri": entry.asset.uri if entry.asset else None,
-        "error": entry.error_message,
-        "flow_run_id": entry.flow_run_id,
+        "id": job.id,
+        "project": job.project,
+        "shot": job.shot.id,
+        "take": job.take,
+        "attempt": job.attempt,
+        "state": job.state.value,
+        "hold_reason": job.hold_reason,
+        "prompt": job.shot.prompt,
+        "model": job.shot.model,
+        "fingerprint": job.fingerprint,
+        "provider": job.provider,
+        "account": job.account,
+        "generation_id": job.generation_id,
+        "reserved_usd": as_number(job.reserved_usd),
+        "actual_usd": as_number(job.actual_usd),
+        "disputed_usd": as_number(job.disputed_usd),
+        "cost_usd": as_number(job.cost_usd),
+        "created_at": job.created_at.isoformat(),
+        "updated_at": job.updated_at.isoformat(),
+        "uri": job.asset.uri if job.asset else None,
+        "error": job.error_message,
+        "flow_run_id": job.flow_run_id,
     }
 
 
-def show_entries(entries: list[Entry]) -> None:
+def show_jobs(jobs: list[Job]) -> None:
     """Prints rows for people, and below them what a human has to decide."""
-    console = out()
-    if not entries:
+    console = stdout()
+    if not jobs:
         console.print("no jobs")
         return
     made = table("job", "project", "shot", "state", "provider", "cost", "age", right=("cost", "age"))
-    for entry in entries:
-        mark = " [yellow]![/]" if entry.attention else ""
+    for job in jobs:
+        mark = " [yellow]![/]" if job.hold_reason else ""
         made.add_row(
-            entry.id[:8],
-            safe(entry.project),
-            safe(entry.shot.id if entry.take == 1 else f"{entry.shot.id}@{entry.take}"),
-            f"[{_COLOURS.get(entry.state, 'blue')}]{entry.state.value}[/]{mark}",
-            safe(entry.provider),
-            _cost(entry),
-            age(entry.created_at),
+            job.id[:8],
+            escape(job.project),
+            escape(job.shot.id if job.take == 1 else f"{job.shot.id}@{job.take}"),
+            f"[{_COLOURS.get(job.state, 'blue')}]{job.state.value}[/]{mark}",
+            escape(job.provider),
+            _cost(job),
+            relative_time(job.created_at),
         )
     console.print(made)
-    for entry in entries:
-        if text := entry.attention:
-            console.print(f"[yellow]![/] {entry.id[:8]}: {safe(text)}", soft_wrap=True)
+    for job in jobs:
+        if text := job.hold_reason:
+            console.print(f"[yellow]![/] {job.id[:8]}: {escape(text)}", soft_wrap=True)
 
 
-def _cost(entry: Entry) -> str:
+def _cost(job: Job) -> str:
     """What it cost; with a `~`, what was reserved for it, where the provider has not told."""
-    is_estimate = entry.state is not State.RELEASED and entry.actual_usd is None and entry.reserved_usd is not None
-    return f"~{usd(entry.cost_usd)}" if is_estimate else usd(entry.cost_usd)
+    is_estimate = job.state is not State.RELEASED and job.actual_usd is None and job.reserved_usd is not None
+    return f"~{usd(job.cost_usd)}" if is_estimate else usd(job.cost_usd)
 
 
 def _in_utc(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
 
 
-def _cells(line: Spend) -> list[str]:
+def _cells(line: SpendRow) -> list[str]:
     numbers = (line.videos, line.stored, line.spent_usd, line.reserved_usd, line.unpriced, line.assumed_usd)
     return [line.key, *(str(number) for number in numbers)]
 
 
-def _public_spend(line: Spend, by: str) -> dict[str, Any]:
+def _public_spend(line: SpendRow, by: str) -> dict[str, Any]:
     return {
         by: line.key,
         "videos": line.videos,
@@ -195,11 +195,11 @@ def _public_spend(line: Spend, by: str) -> dict[str, Any]:
     }
 
 
-def _show_spend(lines: list[Spend], by: str, spent: Decimal, reserved: Decimal) -> None:
+def _show_spend(lines: list[SpendRow], by: str, spent: Decimal, reserved: Decimal) -> None:
     made = table(by, "videos", "stored", "spent", "reserved", right=("videos", "stored", "spent", "reserved"))
     for line in lines:
-        made.add_row(safe(line.key), str(line.videos), str(line.stored), usd(line.spent_usd), usd(line.reserved_usd))
-    console = out()
+        made.add_row(escape(line.key), str(line.videos), str(line.stored), usd(line.spent_usd), usd(line.reserved_usd))
+    console = stdout()
     console.print(made)
     console.print(f"\n[bold]{usd(spent)}[/] spent, {usd(reserved)} reserved")
     if assumed := sum((line.assumed_usd for line in lines), Decimal(0)):

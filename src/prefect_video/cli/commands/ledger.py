@@ -7,12 +7,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from prefect_video.cli.options import JsonFlag, LedgerOption, StoreOption, ledger_name
-from prefect_video.cli.output import DONE, FAILED, out, print_json, safe, table, usd
-from prefect_video.cli.sessions import open_ledger, open_studios, run_async
+from prefect_video.cli.output import DONE, FAILED, escape, print_json, stdout, table, usd
+from prefect_video.cli.sessions import open_ledger, run_async, use_sessions
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Ledger, command_line
 from prefect_video.pipeline.ledger_recovery import Recovery, recover_ledger
-from prefect_video.session.refs import StudioRef, names_ledger_block
+from prefect_video.session.refs import SessionRef, names_ledger_block
 
 
 def upgrade(*, ledger: LedgerOption = None, json: JsonFlag = False) -> int:
@@ -65,7 +65,7 @@ def recover(
 
         prefect-video ledger recover --store s3://films/ads --dry-run
     """
-    refs = [StudioRef.of(name, store, ledger_name(ledger)) for name in provider or (None,)]
+    refs = [SessionRef.from_names(name, store, ledger_name(ledger)) for name in provider or (None,)]
     recovery, command_ledger = run_async(_recover(refs, lost_ledger, dry_run))
     if json:
         print_json(recovery.public())
@@ -87,40 +87,40 @@ async def _check(name: str | None) -> str:
         return ledger.url_label
 
 
-async def _recover(refs: list[StudioRef], lost_ledgers: tuple[str, ...], dry_run: bool) -> tuple[Recovery, str | None]:
+async def _recover(refs: list[SessionRef], lost_ledgers: tuple[str, ...], dry_run: bool) -> tuple[Recovery, str | None]:
     """Recover a ledger; return the outcome, and the `--ledger` that a further command needs."""
-    async with open_studios(refs) as (first, *others):
+    async with use_sessions(refs) as (first, *others):
         recovery = await recover_ledger(first, others=others, lost_ledgers=lost_ledgers, dry_run=dry_run)
         return recovery, first.ledger.command_option
 
 
 def _show_recovery(recovery: Recovery, collect_command: str) -> None:
-    console = out()
+    console = stdout()
     if not recovery.jobs:
         console.print("the ledger knows everything that the store and the providers' lists show")
     else:
         made = table("outcome", "project", "shot", "generation", "cost", right=("cost",))
         for job in recovery.jobs:
             names = (job.project or "", job.shot_id or "", job.generation_id or "")
-            made.add_row(job.outcome, *map(safe, names), "" if job.cost_usd is None else usd(job.cost_usd))
+            made.add_row(job.outcome, *map(escape, names), "" if job.cost_usd is None else usd(job.cost_usd))
         console.print(made)
     for job in recovery.left:
-        console.print(f"[yellow]![/] {safe(job.source)}: {safe(job.reason)}", soft_wrap=True)
+        console.print(f"[yellow]![/] {escape(job.source)}: {escape(job.reason)}", soft_wrap=True)
     for account, count in recovery.unlabelled.items():
         console.print(
-            f"[yellow]![/] account {safe(account)} lists {count} generations that the ledger does not know and that"
+            f"[yellow]![/] account {escape(account)} lists {count} generations that the ledger does not know and that"
             " name no key of it: made by others, or sent where the provider echoes no key; see the provider's console",
             soft_wrap=True,
         )
     if recovery.dry_run:
         console.print("nothing was written (--dry-run)")
     elif any(job.outcome in ("submitted", "held") for job in recovery.jobs):
-        console.print(f"now run `{safe(collect_command)}`, which stores what is at the provider", soft_wrap=True)
+        console.print(f"now run `{escape(collect_command)}`, which stores what is at the provider", soft_wrap=True)
 
 
 def _tell(label: str, state: str, json: bool) -> int:
     if json:
         print_json({"ledger": label, "ok": True})
     else:
-        out().print(f"{label} {state}", markup=False, soft_wrap=True)
+        stdout().print(f"{label} {state}", markup=False, soft_wrap=True)
     return DONE

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from prefect_video.cli.options import JsonFlag
-from prefect_video.cli.output import DONE, out, print_json, safe, usd
+from prefect_video.cli.output import DONE, escape, print_json, stdout, usd
 from prefect_video.pipeline.reports import as_number
 from prefect_video.providers.duration_advice import ADVISED_SECONDS, optimize_duration
 from prefect_video.providers.pricing import SORA_USD_PER_SECOND, usd_for
@@ -37,13 +37,13 @@ def optimize(
                 "seconds": advice.seconds,
                 "cost_usd": as_number(advice.usd),
                 "usd_per_second": as_number(advice.usd_per_second),
-                "no_dearer_seconds": advice.cheaper_seconds,
+                "longest_at_same_price": advice.cheaper_seconds,
                 "reason": advice.reason,
             }
         )
         return DONE
-    console = out()
-    console.print(f"[bold]{advice.seconds} s[/] for {usd(advice.usd)}: {safe(advice.reason)}", soft_wrap=True)
+    console = stdout()
+    console.print(f"[bold]{advice.seconds} s[/] for {usd(advice.usd)}: {escape(advice.reason)}", soft_wrap=True)
     if longer := advice.cheaper_seconds:
         console.print(f"{longer} s cost no more: {usd(usd_for(longer, SORA_USD_PER_SECOND))}", soft_wrap=True)
     return DONE

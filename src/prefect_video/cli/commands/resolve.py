@@ -8,28 +8,28 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from prefect_video.cli.commands.jobs import public_entry
+from prefect_video.cli.commands.jobs import public_job
 from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
-from prefect_video.cli.output import DONE, out, print_json, usd
-from prefect_video.cli.sessions import find_entry, open_ledger, open_studio, run_async
+from prefect_video.cli.output import DONE, print_json, stdout, usd
+from prefect_video.cli.sessions import find_job, open_ledger, run_async, use_session
 from prefect_video.errors import InvalidInput, NotFound
 from prefect_video.generations import MOST_USD, Generation
-from prefect_video.ledger import Entry, HoldReason, Ledger, State, command_line, hold_message
+from prefect_video.ledger import HoldReason, Job, Ledger, State, command_line, hold_message
 from prefect_video.providers.matching import Match, match_prompt
-from prefect_video.session.refs import ref_of
-from prefect_video.session.session import Studio
-from prefect_video.session.settings import StudioSettings
+from prefect_video.session.refs import ref_for_job
+from prefect_video.session.session import Session
+from prefect_video.session.settings import Settings
 
 _SENT: Final = frozenset({State.SUBMITTING, State.UNKNOWN})
 _AT_PROVIDER: Final = frozenset({State.SUBMITTED, State.COMPLETED})
 _GONE: Final = frozenset({State.LOST, State.EXPIRED})
 
-Resolved = tuple[Entry, str]
+Resolved = tuple[Job, str]
 """The row as it then stands, and what that means for the user."""
 
 
 def resolve(
-    job: Annotated[str, Parameter(help="The job's id, or its first characters; see `prefect-video jobs --attention`.")],
+    job_id: Annotated[str, Parameter(help="The job's id, or its first characters; see `prefect-video jobs --held`.")],
     /,
     *,
     generation: Annotated[
@@ -93,119 +93,117 @@ def resolve(
         )
     name = ledger_name(ledger)
     if cost is not None:
-        decision = _settle_cost(name, job, _demand_amount(cost))
+        decision = _settle_cost(name, job_id, _demand_amount(cost))
     elif keep_waiting:
-        decision = _keep_waiting(name, job)
+        decision = _keep_waiting(name, job_id)
     else:
-        decision = _resolve(name, job, generation, absent, give_up)
-    entry, told = run_async(decision)
+        decision = _resolve(name, job_id, generation, absent, give_up)
+    job, told = run_async(decision)
     if json:
-        print_json({**public_entry(entry), "outcome": told})
+        print_json({**public_job(job), "outcome": told})
     else:
-        out().print(f"{entry.project}/{entry.shot.id}: {told}", markup=False, soft_wrap=True)
+        stdout().print(f"{job.project}/{job.shot.id}: {told}", markup=False, soft_wrap=True)
     return DONE
 
 
-async def _resolve(ledger: str | None, job: str, generation: str | None, absent: bool, give_up: bool) -> Resolved:
+async def _resolve(ledger: str | None, job_id: str, generation: str | None, absent: bool, give_up: bool) -> Resolved:
     async with open_ledger(ledger) as books:
-        entry = await find_entry(books, job)
+        job = await find_job(books, job_id)
         if generation is not None:
-            await _demand_at_provider(books, entry)
-            return await _accepted(entry, generation, ledger)
+            await _demand_at_provider(books, job)
+            return await _accepted(job, generation, ledger)
         if absent:
-            await _demand_unanswered(books, entry)
-            return await _absent(books, entry)
-        _demand_without_video(entry)
-        return await (_give_up(books, entry) if give_up else _buy_again(books, entry))
+            await _demand_unanswered(books, job)
+            return await _absent(books, job)
+        _demand_without_video(job)
+        return await (_give_up(books, job) if give_up else _buy_again(books, job))
 
 
-async def _keep_waiting(ledger: str | None, job: str) -> Resolved:
+async def _keep_waiting(ledger: str | None, job_id: str) -> Resolved:
     async with open_ledger(ledger) as books:
-        entry = await find_entry(books, job)
-        if entry.state not in _AT_PROVIDER:
+        job = await find_job(books, job_id)
+        if job.state not in _AT_PROVIDER:
             raise InvalidInput(
-                f"job {entry.id} is {entry.state.value}: --keep-waiting is for one that is submitted or completed"
+                f"job {job.id} is {job.state.value}: --keep-waiting is for one that is submitted or completed"
             )
-        seconds = StudioSettings.from_environment().deadline_seconds
-        await books.set_deadline(entry.id, datetime.now(UTC) + timedelta(seconds=seconds))
-        after = await books.unflag(entry.id)
+        seconds = Settings.from_environment().deadline_seconds
+        await books.set_deadline(job.id, datetime.now(UTC) + timedelta(seconds=seconds))
+        after = await books.unhold(job.id)
     fetch = command_line("collect", "--wait", ledger=books.command_option)
     return after, f"waited for once more. Fetch it with: {fetch}"
 
 
-async def _settle_cost(ledger: str | None, job: str, cost: Decimal) -> Resolved:
+async def _settle_cost(ledger: str | None, job_id: str, cost: Decimal) -> Resolved:
     async with open_ledger(ledger) as books:
-        entry = await find_entry(books, job)
-        if entry.disputed_usd is None:
+        job = await find_job(books, job_id)
+        if job.disputed_usd is None:
             raise InvalidInput(
-                f"job {entry.id} is {entry.state.value} and its cost is not disputed: --cost is for one that is held"
+                f"job {job.id} is {job.state.value} and its cost is not disputed: --cost is for one that is held"
                 " because the provider's figure is not believed"
             )
-        after = await books.settle_cost(entry.id, cost)
-    return after, f"its cost is booked as {usd(cost)}; the provider had said {usd(entry.disputed_usd)}"
+        after = await books.settle_cost(job.id, cost)
+    return after, f"its cost is booked as {usd(cost)}; the provider had said {usd(job.disputed_usd)}"
 
 
-async def _accepted(entry: Entry, generation_id: str, ledger: str | None) -> Resolved:
-    async with open_studio(ref_of(entry, ledger)) as studio:
+async def _accepted(job: Job, generation_id: str, ledger: str | None) -> Resolved:
+    async with use_session(ref_for_job(job, ledger)) as session:
         try:
-            generation = await studio.provider.retrieve(generation_id)
+            generation = await session.provider.retrieve(generation_id)
         except NotFound as error:
             raise InvalidInput(
-                f"--generation: {studio.provider.name} does not know {generation_id!r} on this account ({error})"
+                f"--generation: {session.provider.name} does not know {generation_id!r} on this account ({error})"
             ) from error
         # Providers respell prompts: only words that were exchanged are those of another shot.
-        if match_prompt(entry.shot.prompt, generation.prompt) is Match.DIFFERENT:
+        if match_prompt(job.shot.prompt, generation.prompt) is Match.DIFFERENT:
             raise InvalidInput(
-                f"--generation: {generation_id!r} was made from another prompt than shot {entry.shot.id!r};"
+                f"--generation: {generation_id!r} was made from another prompt than shot {job.shot.id!r};"
                 " nothing was changed"
             )
-        after = await _taken_up(studio, entry, generation)
-        fetch = command_line("collect", "--wait", ledger=studio.ledger.command_option)
+        after = await _taken_up(session, job, generation)
+        fetch = command_line("collect", "--wait", ledger=session.ledger.command_option)
     return after, f"accepted as {generation_id}. Fetch it with: {fetch}"
 
 
-async def _taken_up(studio: Studio, entry: Entry, generation: Generation) -> Entry:
-    account = studio.provider.account.id
-    if entry.state in _AT_PROVIDER and (entry.account == account or entry.generation_id != generation.id):
-        raise InvalidInput(
-            f"job {entry.id} is {entry.state.value} as generation {entry.generation_id}: nothing was changed"
-        )
+async def _taken_up(session: Session, job: Job, generation: Generation) -> Job:
+    account = session.provider.account.id
+    if job.state in _AT_PROVIDER and (job.account == account or job.generation_id != generation.id):
+        raise InvalidInput(f"job {job.id} is {job.state.value} as generation {job.generation_id}: nothing was changed")
     # A key that was replaced makes another account of the same one: the provider has just shown that it has it.
-    entry = await studio.ledger.rebook(entry.id, account=account, credentials=entry.credentials)
-    if entry.state in _AT_PROVIDER:
-        return entry
-    if entry.state is State.LOST:
-        deadline_at = datetime.now(UTC) + timedelta(seconds=studio.settings.deadline_seconds)
-        return await studio.ledger.record_found(entry.id, generation, deadline_at=deadline_at)
-    return await studio.ledger.record_submitted(entry.id, generation, detail="resolved: it was accepted")
+    job = await session.ledger.assign_account(job.id, account=account, credentials=job.credentials)
+    if job.state in _AT_PROVIDER:
+        return job
+    if job.state is State.LOST:
+        deadline_at = datetime.now(UTC) + timedelta(seconds=session.settings.deadline_seconds)
+        return await session.ledger.record_found(job.id, generation, deadline_at=deadline_at)
+    return await session.ledger.record_submitted(job.id, generation, detail="resolved: it was accepted")
 
 
-async def _absent(books: Ledger, entry: Entry) -> Resolved:
-    if entry.attention is None:
-        await books.take_over(entry.id)
-    after = await books.release(entry.id, "resolved: it was not accepted")
+async def _absent(books: Ledger, job: Job) -> Resolved:
+    if job.hold_reason is None:
+        await books.take_over(job.id)
+    after = await books.release_reservation(job.id, "resolved: it was not accepted")
     return after, "released, nothing is owed. The next run sends it again"
 
 
-async def _buy_again(books: Ledger, entry: Entry) -> Resolved:
-    if entry.state in _AT_PROVIDER:
+async def _buy_again(books: Ledger, job: Job) -> Resolved:
+    if job.state in _AT_PROVIDER:
         after = await books.record_ended(
-            entry.id, State.LOST, "resolved: there is no usable video, to be bought again", actual_usd=None
+            job.id, State.LOST, "resolved: there is no usable video, to be bought again", actual_usd=None
         )
     else:
-        after = await books.unflag(entry.id)
-    if after.attention:
-        return after, f"settled, and still held: {after.attention}"
+        after = await books.unhold(job.id)
+    if after.hold_reason:
+        return after, f"settled, and still held: {after.hold_reason}"
     return after, "settled: what it cost stays in the books, and the next run that asks for it buys it again"
 
 
-async def _give_up(books: Ledger, entry: Entry) -> Resolved:
-    if entry.state in _AT_PROVIDER:
+async def _give_up(books: Ledger, job: Job) -> Resolved:
+    if job.state in _AT_PROVIDER:
         await books.record_ended(
-            entry.id, State.LOST, "resolved: there is no usable video, and it is given up", actual_usd=None
+            job.id, State.LOST, "resolved: there is no usable video, and it is given up", actual_usd=None
         )
-    message = hold_message(HoldReason.GIVEN_UP, job=entry.id, shot=entry.shot.id, ledger=books.command_option)
-    after = await books.flag(entry.id, message)
+    message = hold_message(HoldReason.GIVEN_UP, job=job.id, shot=job.shot.id, ledger=books.command_option)
+    after = await books.hold(job.id, message)
     return after, "given up: no run buys it again. Take the shot out of the project, or change your mind: --buy-again"
 
 
@@ -215,25 +213,25 @@ def _demand_amount(cost: Decimal) -> Decimal:
     return cost
 
 
-async def _demand_at_provider(books: Ledger, entry: Entry) -> None:
-    if entry.state is not State.LOST and entry.state not in _AT_PROVIDER:
-        await _demand_unanswered(books, entry)
+async def _demand_at_provider(books: Ledger, job: Job) -> None:
+    if job.state is not State.LOST and job.state not in _AT_PROVIDER:
+        await _demand_unanswered(books, job)
 
 
-async def _demand_unanswered(books: Ledger, entry: Entry) -> None:
-    if entry.state not in _SENT:
+async def _demand_unanswered(books: Ledger, job: Job) -> None:
+    if job.state not in _SENT:
         raise InvalidInput(
-            f"job {entry.id} is {entry.state.value}: --generation and --absent are for a submit that was not answered,"
+            f"job {job.id} is {job.state.value}: --generation and --absent are for a submit that was not answered,"
             " --generation also for one that is lost"
         )
-    if entry.attention is None and entry.owner and await books.owner_alive(entry.owner):
-        raise InvalidInput(f"job {entry.id} is being worked on by {entry.owner}: let it finish, or stop it first")
+    if job.hold_reason is None and job.owner and await books.is_owner_alive(job.owner):
+        raise InvalidInput(f"job {job.id} is being worked on by {job.owner}: let it finish, or stop it first")
 
 
-def _demand_without_video(entry: Entry) -> None:
-    if entry.state in _GONE or (entry.state in _AT_PROVIDER and entry.attention is not None):
+def _demand_without_video(job: Job) -> None:
+    if job.state in _GONE or (job.state in _AT_PROVIDER and job.hold_reason is not None):
         return
     raise InvalidInput(
-        f"job {entry.id} is {entry.state.value}: --buy-again and --give-up are for a paid video that is lost, expired,"
+        f"job {job.id} is {job.state.value}: --buy-again and --give-up are for a paid video that is lost, expired,"
         " overdue or not what was asked for"
     )

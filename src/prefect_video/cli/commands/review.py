@@ -7,12 +7,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_video.cli.commands.jobs import public_entry
+from prefect_video.cli.commands.jobs import public_job
 from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
-from prefect_video.cli.output import DONE, age, out, print_json, safe
+from prefect_video.cli.output import DONE, escape, print_json, relative_time, stdout
 from prefect_video.cli.sessions import open_ledger, run_async
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import Entry, Ledger
+from prefect_video.ledger import Job, Ledger
 
 
 def review(
@@ -45,17 +45,17 @@ def review(
         if json:
             print_json({"allowed": fingerprint})
         else:
-            out().print(f"allowed: {fingerprint}", soft_wrap=True)
+            stdout().print(f"allowed: {fingerprint}", soft_wrap=True)
         return DONE
-    entries = run_async(_refused(ledger_name(ledger)))
+    jobs = run_async(_refused(ledger_name(ledger)))
     if json:
-        print_json({"refused": [public_entry(entry) for entry in entries]})
+        print_json({"refused": [public_job(job) for job in jobs]})
     else:
-        _show(entries)
+        _show(jobs)
     return DONE
 
 
-async def _refused(ledger: str | None) -> list[Entry]:
+async def _refused(ledger: str | None) -> list[Job]:
     async with open_ledger(ledger) as books:
         return await books.review()
 
@@ -68,7 +68,7 @@ async def _allow(ledger: str | None, text: str, note: str) -> str:
 
 
 async def _meant(books: Ledger, text: str) -> str:
-    refused = {entry.fingerprint for entry in await books.review()}
+    refused = {job.fingerprint for job in await books.review()}
     matches = [fingerprint for fingerprint in refused if fingerprint.startswith(text) and len(text) > len("v1:")]
     if len(matches) == 1:
         return matches[0]
@@ -77,14 +77,15 @@ async def _meant(books: Ledger, text: str) -> str:
     raise InvalidInput(f"--allow: no refused prompt has the fingerprint {text!r}; see: prefect-video review")
 
 
-def _show(entries: list[Entry]) -> None:
-    console = out()
-    if not entries:
+def _show(jobs: list[Job]) -> None:
+    console = stdout()
+    if not jobs:
         console.print("no refused prompts")
-    for entry in entries:
+    for job in jobs:
         console.print(
-            f"[bold]{safe(entry.project)}/{safe(entry.shot.id)}[/] [dim]{age(entry.created_at)} ago[/]", soft_wrap=True
+            f"[bold]{escape(job.project)}/{escape(job.shot.id)}[/] [dim]{relative_time(job.created_at)} ago[/]",
+            soft_wrap=True,
         )
-        console.print(f"  [dim]fingerprint[/] {entry.fingerprint}", soft_wrap=True)
-        console.print(f"  [dim]prompt     [/] {safe(' '.join(entry.shot.prompt.split())[:300])}", soft_wrap=True)
-        console.print(f"  [dim]refused    [/] {safe(entry.error_message)}", soft_wrap=True)
+        console.print(f"  [dim]fingerprint[/] {job.fingerprint}", soft_wrap=True)
+        console.print(f"  [dim]prompt     [/] {escape(' '.join(job.shot.prompt.split())[:300])}", soft_wrap=True)
+        console.print(f"  [dim]refused    [/] {escape(job.error_message)}", soft_wrap=True)

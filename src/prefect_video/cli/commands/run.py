@@ -14,7 +14,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import ValidationError
 
-from prefect_video.cli.options import JsonFlag, QuietFlag, RebuyMissingFlag, RefreshFlag, StudioOptions, WaitFlag
+from prefect_video.cli.options import JsonFlag, QuietFlag, RebuyMissingFlag, RefreshFlag, SessionOptions, WaitFlag
 from prefect_video.cli.output import (
     INTERRUPTED,
     TERMINATED,
@@ -22,30 +22,30 @@ from prefect_video.cli.output import (
     interrupted_text,
     one_line,
     print_json,
+    print_status,
     report_object,
-    say,
     status_of,
 )
-from prefect_video.cli.prefect_startup import PrefectUnavailable, connect
-from prefect_video.cli.progress import Board, showing
+from prefect_video.cli.prefect_startup import PrefectUnavailable, ensure_api
+from prefect_video.cli.progress import ProgressTable, showing
 from prefect_video.cli.report_view import show_report, status_of_report
-from prefect_video.cli.sessions import open_studios
+from prefect_video.cli.sessions import use_sessions
 from prefect_video.errors import InvalidInput, ProjectFailed, VideoError
 from prefect_video.ledger import command_line
 from prefect_video.pipeline.plan import Plan, plan_project
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
-from prefect_video.project_files import InvalidProject, describe, load_project
-from prefect_video.session.refs import DEFAULT_PROJECT, StudioRef
+from prefect_video.project_files import InvalidProject, describe_errors, load_project
+from prefect_video.session.refs import DEFAULT_PROJECT, SessionRef
 from prefect_video.shots import Project, slug
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class RunOptions:
     """The options of a run, and of its report.
 
     Attributes:
-        studio: With what.
+        session: With what.
         refresh: Buy again what is stored.
         rebuy_missing: Take the store as it stands, whatever is missing there.
         json: One JSON object instead of text.
@@ -54,7 +54,7 @@ class Wanted:
         flow_for_cached: Let Prefect know of a run that finds everything stored.
     """
 
-    studio: StudioOptions
+    session: SessionOptions
     refresh: bool = False
     rebuy_missing: bool = False
     json: bool = False
@@ -67,7 +67,7 @@ def run(
     project_file: Annotated[Path, Parameter(help="A project in YAML or JSON; see `prefect-video schema`.")],
     /,
     *,
-    studio: StudioOptions = StudioOptions(),  # noqa: B008 -- frozen
+    session: SessionOptions = SessionOptions(),  # noqa: B008 -- frozen
     refresh: RefreshFlag = False,
     rebuy_missing: RebuyMissingFlag = False,
     wait: WaitFlag = True,
@@ -84,8 +84,10 @@ def run(
 
         prefect-video run film.yaml --provider sora --store s3://films/ads --json
     """
-    wanted = Wanted(studio=studio, refresh=refresh, rebuy_missing=rebuy_missing, json=json, quiet=quiet, wait=wait)
-    return make(lambda: load_project(project_file), wanted, source=project_file)
+    wanted = RunOptions(
+        session=session, refresh=refresh, rebuy_missing=rebuy_missing, json=json, quiet=quiet, wait=wait
+    )
+    return run_and_report(lambda: load_project(project_file), wanted, source=project_file)
 
 
 def shot(
@@ -98,7 +100,7 @@ def shot(
     duration: Annotated[str | None, Parameter(help="Whole seconds, 1 to 20. Default: 10.")] = None,
     aspect_ratio: Annotated[str | None, Parameter(help="`16:9`, `9:16` or `1:1`. Default: 16:9.")] = None,
     resolution: Annotated[str | None, Parameter(help="`480p`, `720p` or `1080p`. Default: 1080p.")] = None,
-    studio: StudioOptions = StudioOptions(),  # noqa: B008 -- frozen
+    session: SessionOptions = SessionOptions(),  # noqa: B008 -- frozen
     refresh: RefreshFlag = False,
     rebuy_missing: RebuyMissingFlag = False,
     json: JsonFlag = False,
@@ -117,13 +119,13 @@ def shot(
         "resolution": resolution,
     }
     asked = {"id": id or slug(prompt), "prompt": prompt, **{k: v for k, v in given.items() if v is not None}}
-    return make(
+    return run_and_report(
         lambda: _checked({"project": project, "shots": [asked]}),
-        Wanted(studio=studio, refresh=refresh, rebuy_missing=rebuy_missing, json=json, quiet=quiet),
+        RunOptions(session=session, refresh=refresh, rebuy_missing=rebuy_missing, json=json, quiet=quiet),
     )
 
 
-def make(read: Callable[[], Project], wanted: Wanted, *, source: Path | None = None) -> int:
+def run_and_report(read: Callable[[], Project], wanted: RunOptions, *, source: Path | None = None) -> int:
     """Reads a project, makes it, tells of it; returns the exit status.
 
     Args:
@@ -135,28 +137,28 @@ def make(read: Callable[[], Project], wanted: Wanted, *, source: Path | None = N
     try:
         project = read()
         name = project.name
-        report = produce(project, wanted)
+        report = run_shot(project, wanted)
     except (VideoError, PrefectUnavailable) as error:
         if isinstance(error, InvalidProject):
             name = error.project
-        text = _placed(error, source, wanted)
+        text = _with_file_name(error, source, wanted)
         if wanted.json:
             print_json(report_object(name, text))
-        say(text, error=True)
+        print_status(text, error=True)
         return status_of(error)
     except KeyboardInterrupt as end:
-        text = interrupted_text(wanted.studio.command_ledger)
+        text = interrupted_text(wanted.session.command_ledger)
         if wanted.json:
             print_json(report_object(name, text))
-        say(f"\n{text}")
+        print_status(f"\n{text}")
         return end.status if isinstance(end, Interrupted) else INTERRUPTED
     if wanted.json:
         print_json(report.public())
-    show_report(report, ledger=wanted.studio.command_ledger, to_stderr=wanted.json, quiet=wanted.quiet)
+    show_report(report, ledger=wanted.session.command_ledger, to_stderr=wanted.json, quiet=wanted.quiet)
     return status_of_report(report)
 
 
-def produce(project: Project, wanted: Wanted) -> ProjectReport:
+def run_shot(project: Project, wanted: RunOptions) -> ProjectReport:
     """Checks everything that can be checked for free, then runs the flow.
 
     Raises:
@@ -164,34 +166,34 @@ def produce(project: Project, wanted: Wanted) -> ProjectReport:
         PrefectUnavailable: Prefect's API does not answer; nothing was sent.
         Interrupted: Somebody asked for the end; what was submitted goes on.
     """
-    refs = wanted.studio.refs(project)
-    if wanted.studio.provider is None and project.provider is None and not wanted.quiet:
-        say(_default_choice(refs[0]))
+    refs = wanted.session.refs(project)
+    if wanted.session.provider is None and project.provider is None and not wanted.quiet:
+        print_status(_default_choice(refs[0]))
     plan = asyncio.run(_prepare(project, refs, wanted))
-    plan.demand_fit()
+    plan.raise_if_over_budget()
     if not wanted.flow_for_cached and all(shot.action == "cached" for shot in plan.shots):
         return asyncio.run(_find(project, refs))
-    connect()
-    with contextlib.redirect_stdout(sys.stderr), showing(Board.of(plan), quiet=wanted.quiet):
+    ensure_api()
+    with contextlib.redirect_stdout(sys.stderr), showing(ProgressTable.for_project(plan), quiet=wanted.quiet):
         return _run_to_its_end(project, wanted)
 
 
-async def _prepare(project: Project, refs: Sequence[StudioRef], wanted: Wanted) -> Plan:
-    async with open_studios(refs) as (studio, *others):
+async def _prepare(project: Project, refs: Sequence[SessionRef], wanted: RunOptions) -> Plan:
+    async with use_sessions(refs) as (session, *others):
         plan = await plan_project(
-            studio, project, others=others, refresh=wanted.refresh, rebuy_missing=wanted.rebuy_missing
+            session, project, others=others, refresh=wanted.refresh, rebuy_missing=wanted.rebuy_missing
         )
-        await studio.ledger.check()
-        await studio.store.check()
+        await session.ledger.check()
+        await session.store.check()
     return plan
 
 
-async def _find(project: Project, refs: Sequence[StudioRef]) -> ProjectReport:
-    async with open_studios(refs) as (studio, *others):
-        return await run_project(studio, project, others=others)
+async def _find(project: Project, refs: Sequence[SessionRef]) -> ProjectReport:
+    async with use_sessions(refs) as (session, *others):
+        return await run_project(session, project, others=others)
 
 
-def _run_to_its_end(project: Project, wanted: Wanted) -> ProjectReport:
+def _run_to_its_end(project: Project, wanted: RunOptions) -> ProjectReport:
     from prefect.exceptions import TerminationSignal
 
     try:
@@ -204,13 +206,13 @@ def _run_to_its_end(project: Project, wanted: Wanted) -> ProjectReport:
         raise Interrupted(TERMINATED) from None
 
 
-async def _run_flow(project: Project, wanted: Wanted) -> ProjectReport:
+async def _run_flow(project: Project, wanted: RunOptions) -> ProjectReport:
     from prefect_video.flows import generate_project
     from prefect_video.flows.artifacts import API_TROUBLE
     from prefect_video.flows.project import keeping_outcome
 
-    ref = wanted.studio.refs(project)[0]
-    named = wanted.studio.provider or project.provider
+    ref = wanted.session.refs(project)[0]
+    named = wanted.session.provider or project.provider
     with keeping_outcome() as outcome:
         try:
             return await generate_project(
@@ -228,24 +230,24 @@ async def _run_flow(project: Project, wanted: Wanted) -> ProjectReport:
         except API_TROUBLE as error:
             trouble = one_line(error)
             if outcome.report is None:
-                fetch = command_line("collect", "--wait", ledger=wanted.studio.command_ledger)
+                fetch = command_line("collect", "--wait", ledger=wanted.session.command_ledger)
                 raise PrefectUnavailable(
                     f"Prefect's API failed during the run ({trouble}). What was submitted goes on and is kept: run the"
                     f" same command again, or fetch it with: {fetch}"
                 ) from error
-            say(f"Prefect's API was not told of the run's end ({trouble}); its shots ended as reported here.")
+            print_status(f"Prefect's API was not told of the run's end ({trouble}); its shots ended as reported here.")
             return outcome.report
 
 
-def _placed(error: Exception, source: Path | None, wanted: Wanted) -> str:
+def _with_file_name(error: Exception, source: Path | None, wanted: RunOptions) -> str:
     """An error with the file that it is about, where it names only what is in the file."""
     if source is None or not isinstance(error, InvalidInput):
         return str(error)
-    in_file = ("shot ", "shots ") if wanted.studio.provider else ("shot ", "shots ", "provider: ")
+    in_file = ("shot ", "shots ") if wanted.session.provider else ("shot ", "shots ", "provider: ")
     return "\n".join(f"{source}: {line}" if line.startswith(in_file) else line for line in str(error).splitlines())
 
 
-def _default_choice(ref: StudioRef) -> str:
+def _default_choice(ref: SessionRef) -> str:
     if ref.provider == "sora":
         return "provider: sora, as SORA_API_KEY is set"
     where = os.environ.get("PREFECT_VIDEO_EMULATOR_ENDPOINT")
@@ -264,4 +266,4 @@ def _checked(data: dict[str, object]) -> Project:
     try:
         return Project.model_validate(data)
     except ValidationError as error:
-        raise InvalidInput("\n".join(describe(error, data))) from error
+        raise InvalidInput("\n".join(describe_errors(error, data))) from error

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from prefect_video.cli.options import LedgerOption, StoreOption, ledger_name
-from prefect_video.cli.output import DONE, Interrupted, out, safe
+from prefect_video.cli.output import DONE, Interrupted, escape, stdout
 from prefect_video.errors import VideoError
 
 if TYPE_CHECKING:
     from prefect_video.service import ServiceSettings
-    from prefect_video.service.sessions import Accounts
+    from prefect_video.service.sessions import Sessions
 
 
 def serve(
@@ -64,10 +64,10 @@ async def _serve(settings: ServiceSettings, host: str, port: int) -> None:
     import uvicorn
 
     from prefect_video.service import create_app
-    from prefect_video.service.sessions import open_accounts
+    from prefect_video.service.sessions import open_sessions
 
     # A trial: what fails when the server starts is printed by it as a traceback.
-    async with open_accounts(settings):
+    async with open_sessions(settings):
         pass
     listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     # asyncio sets this only for sockets that it has made: without it, an answer waits 40 ms for an acknowledgement.
@@ -89,12 +89,12 @@ async def _serve(settings: ServiceSettings, host: str, port: int) -> None:
         raise VideoError("the service could not start; the lines above say why")
 
 
-def _announce(port: int, host: str, accounts: Accounts, settings: ServiceSettings) -> None:
-    console = out()
-    address = safe(f"http://{host}:{port}")
+def _announce(port: int, host: str, accounts: Sessions, settings: ServiceSettings) -> None:
+    console = stdout()
+    address = escape(f"http://{host}:{port}")
     console.print(f"[bold]Serving on {address}.[/] Ctrl-C ends it.")
-    for provider in dict.fromkeys(studio.provider.name for studio in accounts.studios):
-        console.print(f"[dim]webhooks[/]  POST {address}/webhooks/{safe(provider)}", soft_wrap=True)
+    for provider in dict.fromkeys(session.provider.name for session in accounts.sessions):
+        console.print(f"[dim]webhooks[/]  POST {address}/webhooks/{escape(provider)}", soft_wrap=True)
     if settings.api_token is not None:
         console.print(f"[dim]jobs    [/]  POST {address}/generate", soft_wrap=True)
     console.print(f"[dim]health  [/]  GET {address}/healthz, /metrics", soft_wrap=True)

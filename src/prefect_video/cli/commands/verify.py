@@ -10,12 +10,12 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
-from prefect_video.cli.output import DONE, FAILED, out, place, print_json, safe, say, table
-from prefect_video.cli.prefect_startup import connect
-from prefect_video.cli.sessions import open_ledger, open_studio, run_async
+from prefect_video.cli.output import DONE, FAILED, display_path, escape, print_json, print_status, stdout, table
+from prefect_video.cli.prefect_startup import ensure_api
+from prefect_video.cli.sessions import open_ledger, run_async, use_session
 from prefect_video.ledger import command_line
 from prefect_video.pipeline.verification import Verification, verify_store
-from prefect_video.session.refs import STORE_BLOCK, StudioRef
+from prefect_video.session.refs import STORE_BLOCK, SessionRef
 from prefect_video.storage import Store, open_store
 
 _FILES_SHOWN: Final = 20
@@ -53,7 +53,7 @@ def verify(
 
         prefect-video verify --repair
     """
-    found, command_ledger = run_async(_verify(StudioRef.of(None, store, ledger_name(ledger)), repair))
+    found, command_ledger = run_async(_verify(SessionRef.from_names(None, store, ledger_name(ledger)), repair))
     if json:
         print_json(found.public())
     else:
@@ -61,13 +61,13 @@ def verify(
     return DONE if found.is_whole else FAILED
 
 
-async def _verify(ref: StudioRef, repair: bool) -> tuple[Verification, str | None]:
+async def _verify(ref: SessionRef, repair: bool) -> tuple[Verification, str | None]:
     """Verify a store; return the outcome, and the `--ledger` that a further command needs."""
     async with open_ledger(ref.ledger) as ledger, _open_store(ref.store) as store:
         found = await verify_store(
             ledger,
             store,
-            open_studio=(lambda entry: open_studio(ref.model_copy(update={"provider": entry.credentials})))
+            open_session=(lambda job: use_session(ref.model_copy(update={"provider": job.credentials})))
             if repair
             else None,
         )
@@ -77,7 +77,7 @@ async def _verify(ref: StudioRef, repair: bool) -> tuple[Verification, str | Non
 @asynccontextmanager
 async def _open_store(name: str) -> AsyncIterator[Store]:
     if name.startswith(f"{STORE_BLOCK}/"):
-        await asyncio.to_thread(connect)
+        await asyncio.to_thread(ensure_api)
         from prefect_video.tasks.sessions import BlockResolver
 
         store = await BlockResolver().store(name)
@@ -91,21 +91,28 @@ async def _open_store(name: str) -> AsyncIterator[Store]:
 
 def _show(found: Verification, repair_command: str) -> None:
     if found.outage:
-        say(found.outage, error=True)
+        print_status(found.outage, error=True)
     if found.flaws:
         lines = table("job", "project", "shot", "problem", "outcome", "file")
         for flaw in found.flaws:
             outcome = "repaired" if flaw.repaired else "not repaired" if flaw.error else ""
             lines.add_row(
-                flaw.job_id[:8], safe(flaw.project), safe(flaw.shot), flaw.problem, outcome, safe(place(flaw.uri))
+                flaw.job_id[:8],
+                escape(flaw.project),
+                escape(flaw.shot),
+                flaw.problem,
+                outcome,
+                escape(display_path(flaw.uri)),
             )
-        out().print(lines)
+        stdout().print(lines)
     for flaw in found.flaws:
-        say(f"{flaw.project}/{flaw.shot}: {flaw.detail}" + (f"; not repaired: {flaw.error}" if flaw.error else ""))
+        print_status(
+            f"{flaw.project}/{flaw.shot}: {flaw.detail}" + (f"; not repaired: {flaw.error}" if flaw.error else "")
+        )
     for uri in found.unknown_files[:_FILES_SHOWN]:
-        say(f"no job knows {place(uri)}")
+        print_status(f"no job knows {display_path(uri)}")
     if (more := len(found.unknown_files) - _FILES_SHOWN) > 0:
-        say(f"and {more} more files that no job knows; --json lists all")
+        print_status(f"and {more} more files that no job knows; --json lists all")
     _show_totals(found, repair_command)
 
 
@@ -117,6 +124,6 @@ def _show_totals(found: Verification, repair_command: str) -> None:
         text += f", {repaired} of them repaired"
     if found.unknown_files:
         text += f"; {len(found.unknown_files)} files that no job knows"
-    out().print(text, markup=False, soft_wrap=True)
+    stdout().print(text, markup=False, soft_wrap=True)
     if broken and not any(flaw.error for flaw in found.flaws):
-        say(f"{repair_command} fetches again, free, what the provider still has")
+        print_status(f"{repair_command} fetches again, free, what the provider still has")

@@ -10,17 +10,17 @@ from starlette.responses import Response
 
 from prefect_video.emulator.download_host import CountedResponse, serve_video
 from prefect_video.emulator.engine import Engine
-from prefect_video.emulator.errors import Refusal
-from prefect_video.emulator.faults.injection import pass_gate
+from prefect_video.emulator.errors import ApiError
+from prefect_video.emulator.faults.injection import with_faults
 from prefect_video.emulator.faults.rules import FaultRule, Operation
-from prefect_video.emulator.generation import Failure, Generation, Order
+from prefect_video.emulator.generation import Failure, Generation, GenerationRequest
 from prefect_video.emulator.signed_urls import Links, LinkSigner
 
-Read = Callable[[Request], Awaitable[Order]]
+Read = Callable[[Request], Awaitable[GenerationRequest]]
 Wording = Callable[[Generation, FaultRule | None], Response]
 
 
-class Desk:
+class DialectHandler:
     """The counter at which the requests of one dialect are taken in.
 
     Args:
@@ -61,7 +61,7 @@ class Desk:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         account = self.engine.accounts.authenticate(f"Bearer {key}") if scheme.lower() == self._scheme.lower() else None
         if account is None:
-            raise Refusal("authentication", f"Missing or unknown API key; send Authorization: {self._scheme} KEY")
+            raise ApiError("authentication", f"Missing or unknown API key; send Authorization: {self._scheme} KEY")
         return account
 
     async def submit(self, request: Request, read: Read, word: Wording) -> Response:
@@ -77,13 +77,13 @@ class Desk:
         try:
             account = self.account_of(request)
             key = self.engine.accounts.label(account)
-            books.count_only("submitted", key=key)
+            books.count_scoped("submitted", key=key)
             order = await read(request)
-        except Refusal:
+        except ApiError:
             books.count("refused", key=key)
             await self.engine.commit()
             raise
-        books.count_only("submitted", prompt=order.prompt)
+        books.count_scoped("submitted", prompt=order.prompt)
         accepted = False
 
         async def answer(rule: FaultRule | None) -> Response:
@@ -103,7 +103,7 @@ class Desk:
             return word(generation, rule)
 
         try:
-            return await pass_gate(self.engine, "submit", answer, prompt=order.prompt)
+            return await with_faults(self.engine, "submit", answer, prompt=order.prompt)
         finally:
             if not accepted:
                 books.count("refused", prompt=order.prompt, key=key)
@@ -116,10 +116,10 @@ class Desk:
             Refusal: There is none of that id.
         """
         self.engine.books.count("polled")
-        generation = self.find(request, "retrieve")
+        generation = self.get(request, "retrieve")
         label = self.engine.accounts.label(generation.account)
-        self.engine.books.count_only("polled", prompt=generation.order.prompt, key=label)
-        return await self.about(generation, "retrieve", word)
+        self.engine.books.count_scoped("polled", prompt=generation.request.prompt, key=label)
+        return await self.respond_about(generation, "retrieve", word)
 
     async def list_all(
         self, request: Request, word: Callable[[list[Generation], FaultRule | None], Response]
@@ -137,7 +137,7 @@ class Desk:
             of_dialect = [one for one in self.engine.list_generations(account) if one.dialect == self._dialect]
             return word(of_dialect, rule)
 
-        return await pass_gate(self.engine, "list", answer)
+        return await with_faults(self.engine, "list", answer)
 
     async def content(self, request: Request) -> Response:
         """The MP4 itself, to whoever has the key.
@@ -145,31 +145,31 @@ class Desk:
         Raises:
             Refusal: There is none yet.
         """
-        generation = self.find(request, "content")
+        generation = self.get(request, "content")
         if generation.status != "completed":
-            raise Refusal("not_found", f"Generation {generation.id} has no video; it is {generation.status}")
+            raise ApiError("not_found", f"Generation {generation.id} has no video; it is {generation.status}")
 
         async def answer(rule: FaultRule | None) -> Response:
             if rule is not None and rule.kind == "expired_link":
-                raise Refusal("not_found", "The video is gone", status=410)
+                raise ApiError("not_found", "The video is gone", status=410)
             return await serve_video(self.engine, generation, rule)
 
-        response = await pass_gate(
-            self.engine, "content", answer, prompt=generation.order.prompt, generation_id=generation.id
+        response = await with_faults(
+            self.engine, "content", answer, prompt=generation.request.prompt, generation_id=generation.id
         )
         return CountedResponse(response, lambda number: self.engine.books.count("download_bytes", amount=number))
 
-    async def about(self, generation: Generation, operation: Operation, word: Wording) -> Response:
+    async def respond_about(self, generation: Generation, operation: Operation, word: Wording) -> Response:
         """Takes a request about one generation through the fault that is due for it."""
 
         async def answer(rule: FaultRule | None) -> Response:
             return word(generation, rule)
 
-        return await pass_gate(
-            self.engine, operation, answer, prompt=generation.order.prompt, generation_id=generation.id
+        return await with_faults(
+            self.engine, operation, answer, prompt=generation.request.prompt, generation_id=generation.id
         )
 
-    def find(self, request: Request, operation: Operation) -> Generation:
+    def get(self, request: Request, operation: Operation) -> Generation:
         """The generation that the path names.
 
         Raises:
@@ -178,7 +178,7 @@ class Desk:
         self.engine.books.count_request(operation)
         generation = self.engine.retrieve(self.account_of(request), request.path_params["id"])
         if generation.dialect != self._dialect:
-            raise Refusal("not_found", f"No generation with id {generation.id!r} exists under this key")
+            raise ApiError("not_found", f"No generation with id {generation.id!r} exists under this key")
         return generation
 
     def links(self, generation: Generation, rule: FaultRule | None = None, *, at: float | None = None) -> Links:
@@ -193,6 +193,6 @@ def verdict_of(rule: FaultRule | None) -> Failure | None:
     return Failure(code=rule.code, message=rule.message) if rule is not None and rule.kind == "blocked" else None
 
 
-def disguised(word: str, rule: FaultRule | None) -> str:
+def status_with_fault(word: str, rule: FaultRule | None) -> str:
     """A status word, or the one that a fault puts in its place."""
     return rule.status if rule is not None and rule.kind == "unknown_status" else word

@@ -17,13 +17,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from prefect_video.emulator.dialects.base import Desk, disguised
-from prefect_video.emulator.dialects.model_input import read_order
+from prefect_video.emulator.dialects.base import DialectHandler, status_with_fault
+from prefect_video.emulator.dialects.model_input import read_generation_request
 from prefect_video.emulator.dialects.sora import read_json
 from prefect_video.emulator.engine import Engine
-from prefect_video.emulator.errors import Refusal
+from prefect_video.emulator.errors import ApiError
 from prefect_video.emulator.faults.rules import FaultRule
-from prefect_video.emulator.generation import Generation, Order, Status
+from prefect_video.emulator.generation import Generation, GenerationRequest, Status
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.signed_urls import LinkSigner
 from prefect_video.emulator.webhook_sender import Delivery
@@ -45,7 +45,7 @@ class FalDialect:
 
     def __init__(self, engine: Engine, signer: LinkSigner) -> None:
         self._engine = engine
-        self._desk = Desk(engine, signer, DIALECT, scheme="Key", queueing=True)
+        self._desk = DialectHandler(engine, signer, DIALECT, scheme="Key", queueing=True)
         self._dead_links: dict[str, FaultRule] = {}  # a fault of the status shows in the result that follows it
 
     def app(self) -> Starlette:
@@ -59,7 +59,7 @@ class FalDialect:
                 route(job, GET=self.result),
                 route("/{model:path}", POST=self.submit),
             ],
-            exception_handlers={Refusal: _refused, HTTPException: _http_error},
+            exception_handlers={ApiError: _refused, HTTPException: _http_error},
         )
 
     async def submit(self, request: Request) -> Response:
@@ -68,7 +68,7 @@ class FalDialect:
         def accepted(generation: Generation, rule: FaultRule | None) -> Response:
             return JSONResponse({"status": "IN_QUEUE", **_links(request, generation), "queue_position": 0})
 
-        return await self._desk.submit(request, _read_order, accepted)
+        return await self._desk.submit(request, _read_generation_request, accepted)
 
     async def status(self, request: Request) -> Response:
         """``GET /{owner}/{app}/requests/{id}/status``."""
@@ -77,7 +77,7 @@ class FalDialect:
             _check_app(request, generation)
             if rule is not None and rule.kind == "expired_link":
                 self._dead_links[generation.id] = rule
-            word = disguised(_STATUSES[generation.status], rule)
+            word = status_with_fault(_STATUSES[generation.status], rule)
             answer: dict[str, Any] = {"status": word, **_links(request, generation), "logs": None}
             if generation.status == "queued":
                 answer["queue_position"] = 0
@@ -90,7 +90,7 @@ class FalDialect:
 
     async def result(self, request: Request) -> Response:
         """``GET /{owner}/{app}/requests/{id}``."""
-        generation = self._desk.find(request, "retrieve")
+        generation = self._desk.get(request, "retrieve")
         _check_app(request, generation)
         if not generation.is_finished:
             return JSONResponse({"detail": "Request is still in progress"}, 400)
@@ -108,7 +108,7 @@ class FalDialect:
                 self._engine.stop(generation)
             return JSONResponse({"status": "CANCELLATION_REQUESTED"}, 202)
 
-        return await self._desk.about(self._desk.find(request, "cancel"), "cancel", cancelled)
+        return await self._desk.respond_about(self._desk.get(request, "cancel"), "cancel", cancelled)
 
     async def keys(self, request: Request) -> Response:
         """``GET /.well-known/jwks.json``: the public halves of what signs webhooks."""
@@ -160,25 +160,27 @@ class FalDialect:
             "file_name": "video.mp4",
             "file_size": generation.file_size,
         }
-        return {"video": video, "seed": generation.order.metadata.get("seed", 42)}, 200
+        return {"video": video, "seed": generation.request.metadata.get("seed", 42)}, 200
 
 
-async def _read_order(request: Request) -> Order:
+async def _read_generation_request(request: Request) -> GenerationRequest:
     model = request.path_params["model"]
     if len(model.split("/")) < 2:
-        raise Refusal("not_found", f"Application {model!r} not found")
-    return read_order(await read_json(request), model=model, webhook_url=request.query_params.get("fal_webhook"))
+        raise ApiError("not_found", f"Application {model!r} not found")
+    return read_generation_request(
+        await read_json(request), model=model, webhook_url=request.query_params.get("fal_webhook")
+    )
 
 
 def _app_of(generation: Generation) -> str:
     """Owner and app of a model: what its jobs are found under, without the rest of the path."""
-    return "/".join(generation.order.model.split("/")[:2])
+    return "/".join(generation.request.model.split("/")[:2])
 
 
 def _check_app(request: Request, generation: Generation) -> None:
     asked = f"{request.path_params['owner']}/{request.path_params['app']}"
     if asked != _app_of(generation):
-        raise Refusal("not_found", f"Request {generation.id} not found under {asked}")
+        raise ApiError("not_found", f"Request {generation.id} not found under {asked}")
 
 
 def _links(request: Request, generation: Generation) -> dict[str, str]:
@@ -210,7 +212,7 @@ def _public_key(secret: str) -> dict[str, str]:
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
+    assert isinstance(error, ApiError)
     headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else {}
     return JSONResponse({"detail": error.message}, 403 if error.cause == "quota" else error.status, headers)
 

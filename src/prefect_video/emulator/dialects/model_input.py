@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from prefect_video.emulator.errors import Refusal
-from prefect_video.emulator.generation import Order
+from prefect_video.emulator.errors import ApiError
+from prefect_video.emulator.generation import GenerationRequest
 
 MODEL_FPS: Final = 16
 LONGEST_SECONDS: Final = 20
@@ -17,19 +17,19 @@ _SIZES: Final = {"standard": "720p", "high": "1080p"}
 _SHAPES: Final = {"landscape": "16:9", "portrait": "9:16", "square": "1:1"}
 
 
-def read_order(document: Any, *, model: str, webhook_url: str | None) -> Order:
+def read_generation_request(document: Any, *, model: str, webhook_url: str | None) -> GenerationRequest:
     """An order from the input of a model, whichever of the usual names and notations it uses.
 
     Raises:
         Refusal: There is no prompt, or a value is none that the emulator can draw.
     """
     if not isinstance(document, dict) or not isinstance(document.get("prompt"), str) or not document["prompt"].strip():
-        raise Refusal("invalid", "prompt: field required", status=422)
+        raise ApiError("invalid", "prompt: field required", status=422)
     size = str(document.get("resolution") or "720p")
     shape = str(document.get("aspect_ratio") or "16:9")
     seed = document.get("seed")
     try:
-        return Order.model_validate(
+        return GenerationRequest.model_validate(
             {
                 "model": model,
                 "prompt": document["prompt"],
@@ -42,7 +42,7 @@ def read_order(document: Any, *, model: str, webhook_url: str | None) -> Order:
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise Refusal("invalid", f"{'.'.join(map(str, first['loc']))}: {first['msg']}", status=422) from error
+        raise ApiError("invalid", f"{'.'.join(map(str, first['loc']))}: {first['msg']}", status=422) from error
 
 
 def _length(document: dict[str, Any]) -> dict[str, int]:
@@ -56,5 +56,5 @@ def _length(document: dict[str, Any]) -> dict[str, int]:
         number = re.fullmatch(r"(\d{1,3})s?", str(given if given is not None else 5))
         length = {"duration": int(number[1]) if number else 0}
     if not 1 <= length["duration"] <= LONGEST_SECONDS:
-        raise Refusal("invalid", f"duration: {given or frames!r} is not 1 to {LONGEST_SECONDS} seconds", status=422)
+        raise ApiError("invalid", f"duration: {given or frames!r} is not 1 to {LONGEST_SECONDS} seconds", status=422)
     return length

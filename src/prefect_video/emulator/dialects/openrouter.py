@@ -19,12 +19,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from prefect_video.emulator.dialects.base import Desk, disguised
+from prefect_video.emulator.dialects.base import DialectHandler, status_with_fault
 from prefect_video.emulator.dialects.sora import read_json, validated
 from prefect_video.emulator.engine import Engine
-from prefect_video.emulator.errors import Cause, Refusal
+from prefect_video.emulator.errors import ApiError, ErrorKind
 from prefect_video.emulator.faults.rules import FaultRule
-from prefect_video.emulator.generation import Generation, Order, Status
+from prefect_video.emulator.generation import Generation, GenerationRequest, Status
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.signed_urls import LinkSigner
 from prefect_video.emulator.webhook_sender import Delivery
@@ -40,7 +40,7 @@ _STATUSES: Final[dict[Status, str]] = {
     "failed": "failed",
     "cancelled": "cancelled",
 }
-_HTTP: Final[dict[Cause, int]] = {"policy": 403, "quota": 402}
+_HTTP: Final[dict[ErrorKind, int]] = {"policy": 403, "quota": 402}
 
 
 def _model(name: str, skus: dict[str, str], **limits: Any) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class OpenRouterDialect:
 
     def __init__(self, engine: Engine, signer: LinkSigner) -> None:
         self._engine = engine
-        self._desk = Desk(engine, signer, DIALECT)
+        self._desk = DialectHandler(engine, signer, DIALECT)
 
     def app(self) -> Starlette:
         """The ASGI application, to be mounted at PREFIX."""
@@ -137,7 +137,7 @@ class OpenRouterDialect:
                 route("/videos/{id}", GET=self.retrieve),
                 route("/videos/{id}/content", GET=self.content),
             ],
-            exception_handlers={Refusal: _refused, HTTPException: _http_error},
+            exception_handlers={ApiError: _refused, HTTPException: _http_error},
         )
 
     async def submit(self, request: Request) -> Response:
@@ -146,7 +146,7 @@ class OpenRouterDialect:
         def accepted(generation: Generation, rule: FaultRule | None) -> Response:
             return JSONResponse(self._head(generation, rule), 202)
 
-        return await self._desk.submit(request, _read_order, accepted)
+        return await self._desk.submit(request, _read_generation_request, accepted)
 
     async def retrieve(self, request: Request) -> Response:
         """``GET /videos/{id}``."""
@@ -155,7 +155,7 @@ class OpenRouterDialect:
             answer = self._head(generation, rule) | {"generation_id": f"vid-{generation.id}"}
             if generation.status == "completed":
                 answer |= self._result(generation, _root(request))
-                if generation.order.model != UNSIGNED_ONLY:
+                if generation.request.model != UNSIGNED_ONLY:
                     links = self._desk.links(generation, rule)
                     answer |= {"urls": [links.video], "expires_at": math.floor(links.expires)}
             if generation.failure is not None:
@@ -183,7 +183,7 @@ class OpenRouterDialect:
         """The signed callback that tells of an end."""
         if status in ("queued", "processing"):
             return None
-        data: dict[str, Any] = {"id": generation.id, "status": _STATUSES[status], "model": generation.order.model}
+        data: dict[str, Any] = {"id": generation.id, "status": _STATUSES[status], "model": generation.request.model}
         if status == "completed":
             data |= self._result(generation, "")
         event = {
@@ -206,7 +206,7 @@ class OpenRouterDialect:
         return {
             "id": generation.id,
             "polling_url": f"{PREFIX}/videos/{generation.id}",
-            "status": disguised(_STATUSES[generation.status], rule),
+            "status": status_with_fault(_STATUSES[generation.status], rule),
         }
 
     def _result(self, generation: Generation, root: str) -> dict[str, Any]:
@@ -216,16 +216,16 @@ class OpenRouterDialect:
         }
 
 
-async def _read_order(request: Request) -> Order:
+async def _read_generation_request(request: Request) -> GenerationRequest:
     body = validated(SubmitBody, await read_json(request))
     if body.model not in _NAMES:
-        raise Refusal("invalid", f"{body.model} is not a valid model ID")
+        raise ApiError("invalid", f"{body.model} is not a valid model ID")
     limits = next(model for model in MODELS if model["id"] == body.model)
     for name, plural in (("resolution", "resolutions"), ("aspect_ratio", "aspect_ratios"), ("duration", "durations")):
-        offered = limits[f"supported_{plural}"]
-        if offered is not None and getattr(body, name) not in offered:
-            raise Refusal("invalid", f"{name} must be one of {offered}")
-    return Order.model_validate(
+        capabilities_for = limits[f"supported_{plural}"]
+        if capabilities_for is not None and getattr(body, name) not in capabilities_for:
+            raise ApiError("invalid", f"{name} must be one of {capabilities_for}")
+    return GenerationRequest.model_validate(
         {
             "model": body.model,
             "prompt": body.prompt,
@@ -243,7 +243,7 @@ def _root(request: Request) -> str:
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
+    assert isinstance(error, ApiError)
     status = _HTTP.get(error.cause, error.status)
     body: dict[str, Any] = {"code": status, "message": error.message}
     if error.cause == "policy":

@@ -22,14 +22,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from prefect_video.emulator.dialects.base import Desk, disguised
-from prefect_video.emulator.dialects.model_input import read_order
+from prefect_video.emulator.dialects.base import DialectHandler, status_with_fault
+from prefect_video.emulator.dialects.model_input import read_generation_request
 from prefect_video.emulator.dialects.sora import read_json, validated
 from prefect_video.emulator.engine import Engine
-from prefect_video.emulator.errors import Cause, Refusal
+from prefect_video.emulator.errors import ApiError, ErrorKind
 from prefect_video.emulator.faults.broken_lists import distort_page
 from prefect_video.emulator.faults.rules import FaultRule
-from prefect_video.emulator.generation import FINISHED, Generation, Order, Status
+from prefect_video.emulator.generation import FINISHED, Generation, GenerationRequest, Status
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.signed_urls import LinkSigner
 from prefect_video.emulator.webhook_sender import Delivery
@@ -46,8 +46,8 @@ _STATUSES: Final[dict[Status, str]] = {
     "cancelled": "canceled",
 }
 _EVENTS: Final[dict[Status, str]] = {"processing": "start", **dict.fromkeys(FINISHED, "completed")}
-_HTTP: Final[dict[Cause, int]] = {"invalid": 422, "quota": 402}
-_TITLES: Final[dict[Cause, str]] = {
+_HTTP: Final[dict[ErrorKind, int]] = {"invalid": 422, "quota": 402}
+_TITLES: Final[dict[ErrorKind, str]] = {
     "authentication": "Unauthenticated",
     "not_found": "Not Found",
     "quota": "Insufficient credit",
@@ -72,7 +72,7 @@ class ReplicateDialect:
 
     def __init__(self, engine: Engine, signer: LinkSigner) -> None:
         self._engine = engine
-        self._desk = Desk(engine, signer, DIALECT, queueing=True)
+        self._desk = DialectHandler(engine, signer, DIALECT, queueing=True)
         self._deadlines: set[asyncio.TimerHandle] = set()
 
     def app(self) -> Starlette:
@@ -86,7 +86,7 @@ class ReplicateDialect:
                 route("/v1/predictions/{id}/cancel", POST=self.cancel),
                 route("/v1/webhooks/default/secret", GET=self.secret),
             ],
-            exception_handlers={Refusal: _refused, HTTPException: _http_error},
+            exception_handlers={ApiError: _refused, HTTPException: _http_error},
         )
 
     async def submit(self, request: Request) -> Response:
@@ -98,7 +98,7 @@ class ReplicateDialect:
                 self._watch(generation, deadline_seconds / self._engine.settings.speed)
             return JSONResponse(self._described(generation, rule, _root(request)), 201)
 
-        return await self._desk.submit(request, _read_order, accepted)
+        return await self._desk.submit(request, _read_generation_request, accepted)
 
     async def account(self, request: Request) -> Response:
         """``GET /v1/account``: whose key it is that asks."""
@@ -137,7 +137,7 @@ class ReplicateDialect:
             self._engine.stop(generation)
             return JSONResponse(self._described(generation, rule, _root(request)))
 
-        return await self._desk.about(self._desk.find(request, "cancel"), "cancel", cancelled)
+        return await self._desk.respond_about(self._desk.get(request, "cancel"), "cancel", cancelled)
 
     async def secret(self, request: Request) -> Response:
         """``GET /v1/webhooks/default/secret``."""
@@ -147,7 +147,7 @@ class ReplicateDialect:
 
     def delivery(self, generation: Generation, status: Status, event_id: str, timestamp: float) -> Delivery | None:
         """The webhook that carries the whole prediction, signed as Standard Webhooks are."""
-        wanted = generation.order.metadata[_PREDICTION]["events"]
+        wanted = generation.request.metadata[_PREDICTION]["events"]
         if _EVENTS.get(status) not in wanted:
             return None
         told = self._described(_as_of(generation, status), None, "")
@@ -168,23 +168,23 @@ class ReplicateDialect:
         def stop() -> None:
             self._deadlines.discard(handle)
             if generation.status == "queued":
-                generation.order.metadata[_PREDICTION]["aborted"] = True
+                generation.request.metadata[_PREDICTION]["aborted"] = True
             self._engine.stop(generation)
 
         handle = asyncio.get_running_loop().call_later(seconds, stop)
         self._deadlines.add(handle)
 
     def _described(self, generation: Generation, rule: FaultRule | None, root: str) -> dict[str, Any]:
-        prediction = generation.order.metadata[_PREDICTION]
+        prediction = generation.request.metadata[_PREDICTION]
         url = f"{root}{PREFIX}/v1/predictions/{generation.id}"
         ended = generation.finished
         removed = ended is not None and time.time() > ended + self._engine.settings.link_ttl_seconds
         word = "aborted" if prediction.get("aborted") else _STATUSES[generation.status]
         answer: dict[str, Any] = {
             "id": generation.id,
-            "model": generation.order.model,
+            "model": generation.request.model,
             "version": prediction["version"],
-            "status": disguised(word, rule),
+            "status": status_with_fault(word, rule),
             "input": {} if removed else self._echo_input(generation),
             "output": None,
             "logs": "",
@@ -205,11 +205,11 @@ class ReplicateDialect:
 
     def _echo_input(self, generation: Generation) -> dict[str, Any]:
         prompt = self._engine.echo_prompt(generation)
-        told = {**generation.order.metadata["input"], "prompt": prompt}
+        told = {**generation.request.metadata["input"], "prompt": prompt}
         return {name: value for name, value in told.items() if value is not None}
 
 
-async def _read_order(request: Request) -> Order:
+async def _read_generation_request(request: Request) -> GenerationRequest:
     body = validated(SubmitBody, await read_json(request))
     if "name" in request.path_params:
         model, version = f"{request.path_params['owner']}/{request.path_params['name']}", "hidden"
@@ -217,8 +217,8 @@ async def _read_order(request: Request) -> Order:
         model, _, version = body.version.rpartition(":")
         model = model or "emulator/unnamed"
     else:
-        raise Refusal("invalid", "version is required")
-    order = read_order(_respelled(body.input), model=model, webhook_url=body.webhook)
+        raise ApiError("invalid", "version is required")
+    order = read_generation_request(_respelled(body.input), model=model, webhook_url=body.webhook)
     prediction = {"version": version, "events": body.webhook_events_filter}
     return order.model_copy(update={"metadata": {**order.metadata, _PREDICTION: prediction}})
 
@@ -254,7 +254,7 @@ def _cancel_after(header: str | None) -> float | None:
     hours, minutes, seconds = (int(part or 0) for part in parts.groups()) if parts else (0, 0, 0)
     total = hours * 3600 + minutes * 60 + seconds
     if total < 5:
-        raise Refusal("invalid", f"Cancel-After: {header!r} is no duration of at least 5 seconds")
+        raise ApiError("invalid", f"Cancel-After: {header!r} is no duration of at least 5 seconds")
     return float(total)
 
 
@@ -268,7 +268,7 @@ def _moment(text: str | None) -> float | None:
     try:
         return None if text is None else datetime.fromisoformat(text).timestamp()
     except ValueError as error:
-        raise Refusal("invalid", f"created_after: {error}") from error
+        raise ApiError("invalid", f"created_after: {error}") from error
 
 
 def _stamp(seconds: float) -> str:
@@ -280,7 +280,7 @@ def _root(request: Request) -> str:
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
+    assert isinstance(error, ApiError)
     status = _HTTP.get(error.cause, error.status)
     headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else {}
     body = {"title": _TITLES.get(error.cause, "Request refused"), "detail": error.message, "status": status}

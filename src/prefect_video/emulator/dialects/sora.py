@@ -14,12 +14,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from prefect_video.emulator.dialects.base import Desk, disguised
+from prefect_video.emulator.dialects.base import DialectHandler, status_with_fault
 from prefect_video.emulator.engine import Engine
-from prefect_video.emulator.errors import Cause, Refusal
+from prefect_video.emulator.errors import ApiError, ErrorKind
 from prefect_video.emulator.faults.broken_lists import distort_page
 from prefect_video.emulator.faults.rules import FaultRule
-from prefect_video.emulator.generation import Generation, Order, Status
+from prefect_video.emulator.generation import Generation, GenerationRequest, Status
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.signed_urls import Links, LinkSigner
 from prefect_video.emulator.webhook_sender import Delivery
@@ -87,7 +87,7 @@ async def read_json(request: Request) -> Any:
         document = json.loads(await request.body(), parse_constant=_refuse_constant)
         json.dumps(document, ensure_ascii=False).encode()  # lone surrogates could never be sent back
     except (ValueError, RecursionError) as error:
-        raise Refusal("invalid", f"The body is not JSON: {error}") from error
+        raise ApiError("invalid", f"The body is not JSON: {error}") from error
     return document
 
 
@@ -106,14 +106,14 @@ def validated(model: type[Model], document: Any) -> Model:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "body"
-        raise Refusal("invalid", f"Invalid {field}: {first['msg']}") from error
+        raise ApiError("invalid", f"Invalid {field}: {first['msg']}") from error
 
 
 DIALECT = "sora"
 PREFIX = "/v1/sora"
 SIGNATURE_HEADER = "X-Sora-Signature"
 
-_TYPES: dict[Cause, str] = {
+_TYPES: dict[ErrorKind, str] = {
     "invalid": "invalid_request_error",
     "policy": "invalid_request_error",
     "authentication": "authentication_error",
@@ -126,7 +126,7 @@ _TYPES: dict[Cause, str] = {
     "server": "server_error",
     "unavailable": "not_found_error",
 }
-_CODES: dict[Cause, str] = {
+_CODES: dict[ErrorKind, str] = {
     "policy": "content_policy_violation",
     "conflict": "not_cancellable",
     "quota": "quota_exceeded",
@@ -145,7 +145,7 @@ class SoraDialect:
 
     def __init__(self, engine: Engine, signer: LinkSigner) -> None:
         self._engine = engine
-        self._desk = Desk(engine, signer, DIALECT)
+        self._desk = DialectHandler(engine, signer, DIALECT)
         self._settings = engine.settings
 
     def app(self) -> Starlette:
@@ -156,18 +156,18 @@ class SoraDialect:
                 route("/generations/{id}", GET=self.retrieve),
                 route("/generations/{id}/cancel", POST=self.cancel),
             ],
-            exception_handlers={Refusal: self._refused, HTTPException: _http_error},
+            exception_handlers={ApiError: self._refused, HTTPException: _http_error},
         )
 
     async def submit(self, request: Request) -> Response:
         """Answer ``POST /generations``."""
 
-        async def read(request: Request) -> Order:
-            return Order.model_validate(validated(SubmitBody, await read_json(request)).model_dump())
+        async def read(request: Request) -> GenerationRequest:
+            return GenerationRequest.model_validate(validated(SubmitBody, await read_json(request)).model_dump())
 
         def accepted(generation: Generation, rule: FaultRule | None) -> Response:
             if rule is not None and rule.kind == "generation_error":
-                raise Refusal("generation", "Internal generation failure", generation_id=generation.id)
+                raise ApiError("generation", "Internal generation failure", generation_id=generation.id)
             return JSONResponse(self._accepted(generation), 202)
 
         return await self._desk.submit(request, read, accepted)
@@ -183,7 +183,7 @@ class SoraDialect:
 
         def listed(generations: list[Generation], rule: FaultRule | None) -> Response:
             if self._settings.listing != "on":
-                raise Refusal("unavailable", "Listing is not available", status=int(self._settings.listing))
+                raise ApiError("unavailable", "Listing is not available", status=int(self._settings.listing))
             query = validated(ListQuery, dict(request.query_params))
             found = [item for item in generations if query.matches(item, self._engine.told_time(item.created))]
             # An item before the page was deleted since the page before it was read.
@@ -206,7 +206,7 @@ class SoraDialect:
             self._engine.cancel(generation.account, generation.id)
             return JSONResponse({"id": generation.id, "status": "cancelled", "cancellation_reason": "user_requested"})
 
-        return await self._desk.about(self._desk.find(request, "cancel"), "cancel", cancelled)
+        return await self._desk.respond_about(self._desk.get(request, "cancel"), "cancel", cancelled)
 
     def delivery(self, generation: Generation, status: Status, event_id: str, timestamp: float) -> Delivery:
         """The signed webhook that tells of a status."""
@@ -239,11 +239,11 @@ class SoraDialect:
             "parameters": _parameters(generation),
         }
         if self._engine.settings.echo_metadata:
-            answer["metadata"] = generation.order.metadata
+            answer["metadata"] = generation.request.metadata
         if generation.status == "completed":
             answer["result"] = self._result(generation, self._desk.links(generation, rule))
             answer["usage"] = {
-                "seconds_generated": generation.order.duration,
+                "seconds_generated": generation.request.duration,
                 "cost_usd": rule.cost
                 if rule is not None and rule.kind == "wrong_cost"
                 else float(generation.cost or 0),
@@ -257,14 +257,14 @@ class SoraDialect:
             "id": generation.id,
             "object": "video_generation",
             "created": int(self._engine.told_time(generation.created)),
-            "model": generation.order.model,
-            "status": disguised(generation.status, rule),
+            "model": generation.request.model,
+            "status": status_with_fault(generation.status, rule),
         }
 
     def _item(self, generation: Generation, rule: FaultRule | None) -> dict[str, Any]:
         item: dict[str, Any] = {
             "id": generation.id,
-            "status": disguised(generation.status, rule),
+            "status": status_with_fault(generation.status, rule),
             "created": int(self._engine.told_time(generation.created)),
             "prompt": self._engine.echo_prompt(generation),
         }
@@ -273,18 +273,18 @@ class SoraDialect:
         return item
 
     def _result(self, generation: Generation, links: Links) -> dict[str, Any]:
-        width, height = generation.order.frame_size
+        width, height = generation.request.frame_size
         return {
             "video_url": links.video,
             "thumbnail_url": links.thumbnail,
-            "duration": generation.order.duration,
+            "duration": generation.request.duration,
             "resolution": f"{width}x{height}",
             "file_size": generation.file_size,
             "expires_at": int(links.expires),
         }
 
     def _refused(self, request: Request, error: Exception) -> Response:
-        assert isinstance(error, Refusal)
+        assert isinstance(error, ApiError)
         body: dict[str, Any] = {"type": _TYPES[error.cause], "message": error.message}
         if error.cause in _CODES:
             body["code"] = _CODES[error.cause]
@@ -299,7 +299,7 @@ class SoraDialect:
 
 
 def _parameters(generation: Generation) -> dict[str, Any]:
-    return generation.order.model_dump(include={"duration", "aspect_ratio", "resolution"})
+    return generation.request.model_dump(include={"duration", "aspect_ratio", "resolution"})
 
 
 def _failure(generation: Generation) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from starlette.responses import HTMLResponse, Response
 
 from prefect_video.emulator.engine import Engine
-from prefect_video.emulator.errors import Refusal
+from prefect_video.emulator.errors import ApiError
 from prefect_video.emulator.faults.broken_responses import HungResponse, ResetResponse, SlowResponse, TruncatedResponse
 from prefect_video.emulator.faults.odd_responses import odd_answer
 from prefect_video.emulator.faults.rules import FaultRule, Operation
@@ -18,7 +18,7 @@ WRONG_PAGE = "<!doctype html><title>Welcome</title><h1>Please sign in to the net
 Answer = Callable[[FaultRule | None], Awaitable[Response]]
 
 
-async def pass_gate(
+async def with_faults(
     engine: Engine,
     operation: Operation,
     answer: Answer,
@@ -38,7 +38,7 @@ async def pass_gate(
     Raises:
         Refusal: From the work, or because the fault is one.
     """
-    rule = engine.faults.take(operation, prompt=prompt, generation_id=generation_id)
+    rule = engine.faults.match(operation, prompt=prompt, generation_id=generation_id)
     try:
         if rule is None:
             return await answer(None)
@@ -54,15 +54,15 @@ def _before(rule: FaultRule) -> Response | None:
     """What is answered in place of doing the work; None when the work is done first."""
     match rule.kind:
         case "rate_limited":
-            raise Refusal("rate", "Too many requests; slow down", retry_after=rule.retry_after)
+            raise ApiError("rate", "Too many requests; slow down", retry_after=rule.retry_after)
         case "quota_exhausted":
-            raise Refusal("quota", "The quota is used up: exhausted balance")
+            raise ApiError("quota", "The quota is used up: exhausted balance")
         case "error_before":
-            raise Refusal("server", "The server had an error while processing the request")
+            raise ApiError("server", "The server had an error while processing the request")
         case "not_found":
-            raise Refusal("not_found", "No such generation")
+            raise ApiError("not_found", "No such generation")
         case "list_off":
-            raise Refusal("unavailable", "Listing is not available", status=rule.http_status)
+            raise ApiError("unavailable", "Listing is not available", status=rule.http_status)
         case "reset_before":
             return ResetResponse()
         case "wrong_content":
@@ -76,7 +76,7 @@ async def _after(engine: Engine, rule: FaultRule, response: Response) -> Respons
     await engine.commit()
     match rule.kind:
         case "error_after":
-            raise Refusal("server", "The server had an error while processing the request")
+            raise ApiError("server", "The server had an error while processing the request")
         case "reset_after":
             return ResetResponse()
         case "hang":

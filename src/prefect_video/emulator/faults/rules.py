@@ -199,22 +199,22 @@ def load_faults(path: Path) -> tuple[FaultRule, ...]:
         raise ValueError(f"{path}: {error}") from error
 
 
-class FaultBoard:
+class FaultRules:
     """The rules in force and how often each has been seen and fired."""
 
     def __init__(self, rules: Iterable[FaultRule] = ()) -> None:
-        self._posted: list[_Posted] = []
+        self._posted: list[_Unset] = []
         self.add(rules)
 
     def add(self, rules: Iterable[FaultRule]) -> None:
         """Put rules behind those already there."""
-        self._posted.extend(_Posted(rule) for rule in rules)
+        self._posted.extend(_Unset(rule) for rule in rules)
 
     def clear(self) -> None:
         """Take every rule down."""
         self._posted.clear()
 
-    def take(
+    def match(
         self, operation: Operation, *, prompt: str | None = None, generation_id: str | None = None
     ) -> FaultRule | None:
         """The rule that fires for this request, counted as fired; None when the request is to go well."""
@@ -238,7 +238,7 @@ class FaultBoard:
         ]
 
 
-class _Posted:
+class _Unset:
     """A rule on the board with its counts."""
 
     __slots__ = ("fired", "rule", "seen")

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from prefect_video._shield import run_in_thread
-from prefect_video.emulator.generation import Order
+from prefect_video.emulator.generation import GenerationRequest
 from prefect_video.emulator.rendering.spec import Clip, ClipSpec
 from prefect_video.emulator.settings import EmulatorSettings
 
@@ -26,14 +26,14 @@ class ClipLibrary:
         self._clips: dict[str, asyncio.Task[Clip]] = {}
         self._stop = threading.Event()
 
-    def spec(self, order: Order) -> ClipSpec:
+    def spec(self, order: GenerationRequest) -> ClipSpec:
         """What the clip of an order looks like."""
         shape = (order.duration, *order.frame_size, order.frames, order.fps)
         if self._plate:
             return ClipSpec("plate", "plate", PLATE_PROMPT, *shape)
         return ClipSpec(order.seed, order.model, order.prompt, *shape)
 
-    async def get(self, order: Order) -> Clip:
+    async def get(self, order: GenerationRequest) -> Clip:
         """The clip of an order, rendered if it is not there yet.
 
         Raises:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFilter
 
 from prefect_video.emulator.rendering.spec import ClipSpec
-from prefect_video.emulator.rendering.text import Lettering
+from prefect_video.emulator.rendering.text import TextOverlay
 
 RIDGES = 3
 
@@ -67,7 +67,7 @@ class Scene:
         self._sun = _sun(self._size, hue, chance)
         self._sun_start = (chance.uniform(0.15, 0.75), chance.uniform(0.12, 0.3))
         self._ridges = [_ridge(self._size, hue, depth, chance) for depth in range(RIDGES)]
-        self._lettering = Lettering(spec)
+        self._lettering = TextOverlay(spec)
 
     def draw(self, index: int, fps: int) -> Planes:
         """The planes of frame ``index``."""

@@ -21,7 +21,7 @@ _INVISIBLE: Final = frozenset({"Mn", "Me", "Cf"})
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-class Lettering:
+class TextOverlay:
     """Text laid over the frames of one clip; drawn once, pasted many times.
 
     Pillow's own font is used, so that it looks the same on every machine; what it lacks is transliterated.

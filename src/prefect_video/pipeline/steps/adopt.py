@@ -17,13 +17,13 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from prefect_video.assets import Asset
-from prefect_video.errors import IllegalTransition, LedgerBehindStore
-from prefect_video.ledger import Entry, Intent, State, command_line
-from prefect_video.ledger.claims import row_of
-from prefect_video.ledger.tables import entry_of_values
+from prefect_video.errors import InvalidTransition, LedgerBehindStore
+from prefect_video.ledger import Job, JobRequest, State, command_line
+from prefect_video.ledger.claims import row_from_request
+from prefect_video.ledger.tables import job_from_values
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import describe_size
-from prefect_video.session.session import Studio
+from prefect_video.session.session import Session
 from prefect_video.storage import Store
 from prefect_video.storage.publish import (
     Sidecar,
@@ -61,7 +61,7 @@ class StoredVideo:
         return self.sidecar is not None and self.size == self.sidecar.asset.bytes
 
 
-async def adopt_stored(studio: Studio, intents: Sequence[Intent]) -> int:
+async def adopt_stored(session: Session, job_requests: Sequence[JobRequest]) -> int:
     """Adopt what the store holds of intents that would be bought; reads nothing where none would be.
 
     Returns:
@@ -72,27 +72,33 @@ async def adopt_stored(studio: Studio, intents: Sequence[Intent]) -> int:
             one of them and whose sidecar cannot be read; nothing may be bought.
         StoreError: The store cannot be read.
     """
-    rows = await studio.ledger.answers(intents)
-    unpaid = [intent for intent, row in zip(intents, rows, strict=True) if row is None or row.generation_id is None]
+    rows = await session.ledger.find_existing(job_requests)
+    unpaid = [
+        job_request
+        for job_request, row in zip(job_requests, rows, strict=True)
+        if row is None or row.generation_id is None
+    ]
     adopted = 0
-    for project in dict.fromkeys(intent.project for intent in unpaid):
-        adopted += await _adopt_in_folder(studio, project, [intent for intent in unpaid if intent.project == project])
+    for project in dict.fromkeys(job_request.project for job_request in unpaid):
+        adopted += await _adopt_in_folder(
+            session, project, [job_request for job_request in unpaid if job_request.project == project]
+        )
     return adopted
 
 
-async def require_unpaid(studio: Studio, entry: Entry) -> None:
+async def require_unpaid(session: Session, job: Job) -> None:
     """Refuse to send a row whose sidecar is in the store: a backup may know it as reserved only.
 
     Raises:
         LedgerBehindStore: It is there.
         StoreError: The store cannot be read.
     """
-    uri = studio.store.uri(sidecar_path(asset_draft(entry, studio.ledger.identity).path))
-    if await studio.store.size(uri) is not None:
+    uri = session.store.uri(sidecar_path(asset_draft(job, session.ledger.identity).path))
+    if await session.store.size(uri) is not None:
         raise LedgerBehindStore(
-            f"shot {entry.shot.id!r}: job {entry.id} is {entry.state.value} in the ledger {studio.ledger.url_label},"
+            f"shot {job.shot.id!r}: job {job.id} is {job.state.value} in the ledger {session.ledger.url_label},"
             f" and its sidecar {uri} shows that it was paid: the ledger is an old backup. Nothing was sent. Run:"
-            f" {_recover_command(studio)}"
+            f" {_recover_command(session)}"
         )
 
 
@@ -134,89 +140,91 @@ def asset_where_it_lies(store: Store, video: StoredVideo, project: str) -> Asset
     return video.sidecar.asset.model_copy(update=places)
 
 
-async def _adopt_in_folder(studio: Studio, project: str, intents: Sequence[Intent]) -> int:
-    files = await list_folder(studio.store, project)
-    videos = await _read_telling(studio, project, intents, files)
-    await _require_up_to_date(studio, project, videos)
+async def _adopt_in_folder(session: Session, project: str, job_requests: Sequence[JobRequest]) -> int:
+    files = await list_folder(session.store, project)
+    videos = await _read_telling(session, project, job_requests, files)
+    await _require_up_to_date(session, project, videos)
     adopted = 0
-    for intent in intents:
-        if intent.refresh:
+    for job_request in job_requests:
+        if job_request.refresh:
             continue
-        if (video := _video_for(intent, videos)) is not None:
-            adopted += await _adopt(studio, intent, _stored_entry(studio, intent, video), video)
-        elif (video := await _lost_video_for(studio, intent, videos)) is not None:
-            adopted += await _adopt(studio, intent, _reopened_entry(studio, intent, video), video)
+        if (video := _video_for(job_request, videos)) is not None:
+            adopted += await _adopt(session, job_request, _stored_job(session, job_request, video), video)
+        elif (video := await _lost_video_for(session, job_request, videos)) is not None:
+            adopted += await _adopt(session, job_request, _reopened_job(session, job_request, video), video)
     return adopted
 
 
 async def _read_telling(
-    studio: Studio, project: str, intents: Sequence[Intent], files: Mapping[str, int]
+    session: Session, project: str, job_requests: Sequence[JobRequest], files: Mapping[str, int]
 ) -> list[StoredVideo]:
     """Read those sidecars that are of a wanted fingerprint, or of no row of this ledger as far as names tell."""
-    wanted = {fingerprint_digest(intent.fingerprint) for intent in intents}
-    known = {SidecarName.of(fingerprint, job) for job, fingerprint in await studio.ledger.paid_jobs(project)}
+    wanted = {fingerprint_digest(job_request.fingerprint) for job_request in job_requests}
+    known = {SidecarName.of(fingerprint, job) for job, fingerprint in await session.ledger.paid_jobs(project)}
     telling = {
         uri: name
         for uri, name in sidecars_of(files).items()
-        if name.digest in wanted or (name not in known and uri not in studio.foreign_sidecars)
+        if name.digest in wanted or (name not in known and uri not in session.foreign_sidecars)
     }
-    videos = await read_videos(studio.store, telling, files)
+    videos = await read_videos(session.store, telling, files)
     for video in videos:
-        if video.sidecar and (video.sidecar.ledger is None or video.sidecar.ledger.id != studio.ledger.identity):
-            studio.foreign_sidecars.add(video.uri)
+        if video.sidecar and (video.sidecar.ledger is None or video.sidecar.ledger.id != session.ledger.identity):
+            session.foreign_sidecars.add(video.uri)
     return videos
 
 
-async def _require_up_to_date(studio: Studio, project: str, videos: Sequence[StoredVideo]) -> None:
+async def _require_up_to_date(session: Session, project: str, videos: Sequence[StoredVideo]) -> None:
     """Refuse a ledger that does not know what it has bought: its sidecar proves that, with or without its video."""
     own: dict[str, tuple[str, str]] = {}
     for video in videos:
-        if video.sidecar and video.sidecar.ledger and video.sidecar.ledger.id == studio.ledger.identity:
+        if video.sidecar and video.sidecar.ledger and video.sidecar.ledger.id == session.ledger.identity:
             own[video.uri] = (video.sidecar.ledger.job, video.sidecar.asset.generation_id)
-    rows = await studio.ledger.find_paid(*zip(*own.values(), strict=True)) if own else []
+    rows = await session.ledger.find_paid(*zip(*own.values(), strict=True)) if own else []
     known = {name for row in rows if row.generation_id for name in (row.id, row.generation_id)}
     if unknown := [uri for uri, names in own.items() if known.isdisjoint(names)]:
         raise LedgerBehindStore(
-            f"project {project!r}: the store {studio.store.url} holds {len(unknown)} videos that the ledger"
-            f" {studio.ledger.url_label} has bought and does not know ({unknown[0]} and others): it is an old backup."
-            f" Nothing was sent, as what it has forgotten would be paid again. Run: {_recover_command(studio)}"
+            f"project {project!r}: the store {session.store.url} holds {len(unknown)} videos that the ledger"
+            f" {session.ledger.url_label} has bought and does not know ({unknown[0]} and others): it is an old backup."
+            f" Nothing was sent, as what it has forgotten would be paid again. Run: {_recover_command(session)}"
         )
 
 
-def _recover_command(studio: Studio) -> str:
-    return command_line("ledger", "recover", "--store", studio.store_name, ledger=studio.ledger.command_option)
+def _recover_command(session: Session) -> str:
+    return command_line("ledger", "recover", "--store", session.store_name, ledger=session.ledger.command_option)
 
 
-def _video_for(intent: Intent, videos: Sequence[StoredVideo]) -> StoredVideo | None:
+def _video_for(job_request: JobRequest, videos: Sequence[StoredVideo]) -> StoredVideo | None:
     """Choose the newest whole video of an intent.
 
     Raises:
         LedgerBehindStore: There is none, but one whose sidecar cannot be read may be it.
     """
-    same = [video for video in videos if _is_of(video, intent) and video.is_whole]
+    same = [video for video in videos if _is_of(video, job_request) and video.is_whole]
     if same:
         return max(same, key=_published_at)
-    digest = fingerprint_digest(intent.fingerprint)
+    digest = fingerprint_digest(job_request.fingerprint)
     for video in videos:
         if video.name.digest == digest and video.sidecar is None and video.size:
             raise LedgerBehindStore(
-                f"shot {intent.shot.id!r}: {video.uri.removesuffix('.json')}.mp4 bears the shot's fingerprint, and its"
+                f"shot {job_request.shot.id!r}: {video.uri.removesuffix('.json')}.mp4 bears the fingerprint, and its"
                 f" sidecar {video.uri} cannot be read, so nobody can tell whether it is whole. It is not bought again."
                 " Restore the sidecar from a backup; or remove both files (or use --refresh) to have it made anew"
             )
     return None
 
 
-async def _lost_video_for(studio: Studio, intent: Intent, videos: Sequence[StoredVideo]) -> StoredVideo | None:
+async def _lost_video_for(
+    session: Session, job_request: JobRequest, videos: Sequence[StoredVideo]
+) -> StoredVideo | None:
     """Choose the newest video of an intent that is cut or missing, and can be fetched again from the account in use.
 
     Not one of a generation that this ledger knows: that was tried before, and the provider no longer has it.
     """
-    same = [video for video in videos if _is_of(video, intent) and _is_at(video, intent)]
+    same = [video for video in videos if _is_of(video, job_request) and _is_at(video, job_request)]
     if not same:
         return None
     ids = {video.sidecar.asset.generation_id for video in same if video.sidecar}
-    known = {row.generation_id for row in await studio.ledger.find_paid((), ids)}
+    known = {row.generation_id for row in await session.ledger.find_paid((), ids)}
     return max(
         (video for video in same if video.sidecar and video.sidecar.asset.generation_id not in known),
         key=_published_at,
@@ -224,11 +232,11 @@ async def _lost_video_for(studio: Studio, intent: Intent, videos: Sequence[Store
     )
 
 
-def _is_at(video: StoredVideo, intent: Intent) -> bool:
+def _is_at(video: StoredVideo, job_request: JobRequest) -> bool:
     """Tell whether a video was made by the account that would make it again."""
     if video.sidecar is None or video.sidecar.ledger is None or not video.sidecar.asset.generation_id:
         return False
-    return (video.sidecar.asset.provider, video.sidecar.ledger.account) == (intent.provider, intent.account)
+    return (video.sidecar.asset.provider, video.sidecar.ledger.account) == (job_request.provider, job_request.account)
 
 
 def _published_at(video: StoredVideo) -> datetime:
@@ -236,55 +244,55 @@ def _published_at(video: StoredVideo) -> datetime:
     return video.sidecar.asset.created_at
 
 
-def _is_of(video: StoredVideo, intent: Intent) -> bool:
-    if video.sidecar is None or video.sidecar.asset.fingerprint != intent.fingerprint:
+def _is_of(video: StoredVideo, job_request: JobRequest) -> bool:
+    if video.sidecar is None or video.sidecar.asset.fingerprint != job_request.fingerprint:
         return False
     reference = video.sidecar.ledger
-    if reference is not None and reference.environment != intent.environment:
+    if reference is not None and reference.environment != job_request.environment:
         return False
-    if intent.ttl_seconds is None:
+    if job_request.ttl_seconds is None:
         return True
     # A copy is younger than what it is a copy of.
     is_copy = reference is not None and reference.project != video.sidecar.asset.project
-    oldest = datetime.now(UTC) - timedelta(seconds=intent.ttl_seconds)
+    oldest = datetime.now(UTC) - timedelta(seconds=job_request.ttl_seconds)
     return not is_copy and video.sidecar.asset.created_at >= oldest
 
 
-async def _adopt(studio: Studio, intent: Intent, entry: Entry, video: StoredVideo) -> bool:
+async def _adopt(session: Session, job_request: JobRequest, job: Job, video: StoredVideo) -> bool:
     """Add a row; what another ledger has paid costs nothing in this one."""
     assert video.sidecar is not None
     reference = video.sidecar.ledger
     payer = f"ledger {reference.id}" if reference else "a ledger that its sidecar does not name"
     try:
-        entry = await studio.ledger.adopt(entry, f"adopted from {video.uri}; paid by {payer}")
-    except IllegalTransition as error:
-        logger.info("%s/%s: not adopted: %s", intent.project, intent.shot.id, error)
+        job = await session.ledger.adopt(job, f"adopted from {video.uri}; paid by {payer}")
+    except InvalidTransition as error:
+        logger.info("%s/%s: not adopted: %s", job_request.project, job_request.shot.id, error)
         return False
     logger.warning(
         "%s/%s: found in the store and not in the ledger: adopted instead of bought; paid by %s",
-        intent.project,
-        intent.shot.id,
+        job_request.project,
+        job_request.shot.id,
         payer,
     )
     return True
 
 
-def _reopened_entry(studio: Studio, intent: Intent, video: StoredVideo) -> Entry:
+def _reopened_job(session: Session, job_request: JobRequest, video: StoredVideo) -> Job:
     """Build the row of a video that is to be fetched again, free, as one whose file went missing in this ledger."""
     assert video.sidecar is not None
     flaw = describe_size(video.size, video.sidecar.asset.bytes)
     update = {
         "state": State.COMPLETED,
-        "credentials": intent.credentials,
+        "credentials": job_request.credentials,
         "error_message": f"its stored file was {flaw}",
     }
-    return _stored_entry(studio, intent, video).model_copy(update=update)
+    return _stored_job(session, job_request, video).model_copy(update=update)
 
 
-def _stored_entry(studio: Studio, intent: Intent, video: StoredVideo) -> Entry:
+def _stored_job(session: Session, job_request: JobRequest, video: StoredVideo) -> Job:
     assert video.sidecar is not None
-    asset, reference = asset_where_it_lies(studio.store, video, intent.project), video.sidecar.ledger
-    values = row_of(intent, State.STORED, 1, None, asset.created_at)
+    asset, reference = asset_where_it_lies(session.store, video, job_request.project), video.sidecar.ledger
+    values = row_from_request(job_request, State.STORED, 1, None, asset.created_at)
     values |= {
         "provider": asset.provider,
         "generation_id": asset.generation_id,
@@ -302,4 +310,4 @@ def _stored_entry(studio: Studio, intent: Intent, video: StoredVideo) -> Entry:
             "account": reference.account,
             "credentials": reference.credentials,
         }
-    return entry_of_values(values)
+    return job_from_values(values)

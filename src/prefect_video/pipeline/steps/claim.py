@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from prefect_video.assets import Asset
-from prefect_video.errors import IllegalTransition, InvalidInput, PolicyRefused, PromptScreened
+from prefect_video.errors import ContentPolicyError, InvalidInput, InvalidTransition, PromptBlocked
 from prefect_video.fingerprints import fingerprint
-from prefect_video.ledger import Budget, Claim, ClaimOutcome, Entry, Intent, command_line
+from prefect_video.ledger import Budget, ClaimOutcome, ClaimResult, Job, JobRequest, command_line
 from prefect_video.ledger.records import UNFINISHED
 from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.store import asset_draft
@@ -24,7 +24,7 @@ from prefect_video.pipeline.steps.store_check import (
     find_flaws,
     require_single_flaw,
 )
-from prefect_video.session.session import SessionEvent, Studio
+from prefect_video.session.session import Session, SessionEvent
 from prefect_video.shots import Project, Shot
 from prefect_video.storage import sizes_anywhere
 from prefect_video.storage.publish import copy_video
@@ -48,53 +48,53 @@ class ClaimOptions:
 
 
 async def build_project_intents(
-    studio: Studio, project: Project, options: ClaimOptions = ClaimOptions()
-) -> list[Intent]:
+    session: Session, project: Project, options: ClaimOptions = ClaimOptions()
+) -> list[JobRequest]:
     """Build one intent for each take of each shot, in the project's order; nothing is sent or spent.
 
     Raises:
         InvalidInput: A shot cannot be made by this provider, or a reference cannot be read.
     """
     problems: list[str] = []
-    intents: list[Intent] = []
+    job_requests: list[JobRequest] = []
     for shot in project.shots:
         try:
-            studio.provider.check(shot)
-            intents += build_intents(studio, shot, project, await reference_digests(shot), options)
+            session.provider.check(shot)
+            job_requests += build_intents(session, shot, project, await reference_digests(shot), options)
         except InvalidInput as error:
             problems.append(str(error))
     if problems:
         raise InvalidInput("\n".join(problems))
-    return intents
+    return job_requests
 
 
 def build_intents(
-    studio: Studio, shot: Shot, project: Project, digests: Mapping[str, str], options: ClaimOptions
-) -> list[Intent]:
+    session: Session, shot: Shot, project: Project, digests: Mapping[str, str], options: ClaimOptions
+) -> list[JobRequest]:
     """Build one intent for each take of a shot at an account that can make it.
 
     Args:
-        studio: The account's session.
+        session: The account's session.
         shot: The shot in the form that is requested there.
         project: The project that asks.
         digests: The digests of the shot's references, from `reference_digests`.
         options: The options that all claims of the run share.
     """
-    model = studio.provider.capabilities.aliases.get(shot.model)
+    model = session.provider.capabilities.aliases.get(shot.model)
     meant = shot if model is None else shot.model_copy(update={"model": model})
     hashed = tuple(digests[reference] for reference in shot.references)
     return [
-        Intent(
-            fingerprint=fingerprint(meant, provider=studio.provider.name, take=take, reference_digests=hashed),
+        JobRequest(
+            fingerprint=fingerprint(meant, provider=session.provider.name, take=take, reference_digests=hashed),
             shot=shot,
             take=take,
             project=project.name,
-            provider=studio.provider.name,
-            account=studio.provider.account.id,
-            environment=studio.settings.environment,
-            credentials=studio.credentials,
-            store=studio.store_name,
-            estimate_usd=studio.provider.estimate(shot),
+            provider=session.provider.name,
+            account=session.provider.account.id,
+            environment=session.settings.environment,
+            credentials=session.credentials,
+            store=session.store_name,
+            estimate_usd=session.provider.estimate(shot),
             max_attempts=project.max_attempts,
             refresh=options.refresh,
             ttl_seconds=options.ttl_seconds,
@@ -105,17 +105,17 @@ def build_intents(
     ]
 
 
-def project_budgets(studio: Studio, project: Project) -> tuple[Budget, ...]:
+def project_budgets(session: Session, project: Project) -> tuple[Budget, ...]:
     """Every limit that a project's claims must keep to: the ledger's, the plan's and its own."""
     own = (
-        Budget(scope="plan", limit_videos=studio.provider.capabilities.monthly_videos),
+        Budget(scope="plan", limit_videos=session.provider.capabilities.monthly_videos),
         Budget(scope="project", limit_usd=project.budget_usd, limit_videos=project.budget_videos),
     )
-    return (*studio.budgets, *(budget for budget in own if not budget.is_empty))
+    return (*session.budgets, *(budget for budget in own if not budget.is_empty))
 
 
 async def find_assets(
-    studio: Studio, intents: Sequence[Intent], *, rebuy_missing: bool = False, accounts: Collection[str] = ()
+    session: Session, job_requests: Sequence[JobRequest], *, rebuy_missing: bool = False, accounts: Collection[str] = ()
 ) -> dict[str, Asset]:
     """The stored assets for intents, by fingerprint; one query for all, and one look at the store.
 
@@ -123,8 +123,8 @@ async def find_assets(
     again only where the provider no longer has it.
 
     Args:
-        studio: Where to look.
-        intents: What is wanted.
+        session: Where to look.
+        job_requests: What is wanted.
         rebuy_missing: Take the store as it stands, whatever is missing there; so does a refresh of everything.
         accounts: Ids of further accounts that the run has open, and can fetch videos from.
 
@@ -132,131 +132,131 @@ async def find_assets(
         StoreOutage: The store is not the one that the ledger knows, or several files are missing at once.
         StoreError: The store cannot be read.
     """
-    wanted = [intent for intent in intents if not intent.refresh]
+    wanted = [job_request for job_request in job_requests if not job_request.refresh]
     if rebuy_missing or not wanted:
-        await accept_store(studio.ledger, studio.store)
+        await accept_store(session.ledger, session.store)
     else:
-        await check_store(studio.ledger, studio.store)
+        await check_store(session.ledger, session.store)
     if not wanted:
         return {}
-    stored = await studio.ledger.find_stored(
-        [intent.fingerprint for intent in wanted],
-        environment=studio.settings.environment,
+    stored = await session.ledger.find_stored(
+        [job_request.fingerprint for job_request in wanted],
+        environment=session.settings.environment,
         ttl_seconds=wanted[0].ttl_seconds,
     )
-    flaws = await find_flaws(studio, stored)
-    reachable = {studio.provider.account.id, *accounts}
+    flaws = await find_flaws(session, stored)
+    reachable = {session.provider.account.id, *accounts}
     if flaws and not rebuy_missing:
-        await require_single_flaw(studio, stored, flaws, accounts=reachable)
+        await require_single_flaw(session, stored, flaws, accounts=reachable)
     for key, flaw in flaws.items():
-        await _reopen(studio, stored[key], flaw, can_fetch=stored[key].account in reachable)
-    return {key: entry.asset for key, entry in stored.items() if entry.asset and key not in flaws}
+        await _reopen(session, stored[key], flaw, can_fetch=stored[key].account in reachable)
+    return {key: job.asset for key, job in stored.items() if job.asset and key not in flaws}
 
 
-async def _reopen(studio: Studio, entry: Entry, flaw: str, *, can_fetch: bool) -> None:
+async def _reopen(session: Session, job: Job, flaw: str, *, can_fetch: bool) -> None:
     """Leave a row whose file is missing or damaged to a claim, which fetches it again or buys it again."""
     reason = f"its stored file was {flaw}"
-    if not can_fetch or entry.generation_id is None:
-        logger.warning("%s/%s: %s; it is made again, as requested", entry.project, entry.shot.id, reason)
-        await studio.ledger.record_missing(entry.id, reason)
+    if not can_fetch or job.generation_id is None:
+        logger.warning("%s/%s: %s; it is made again, as requested", job.project, job.shot.id, reason)
+        await session.ledger.record_missing(job.id, reason)
         return
-    logger.warning("%s/%s: %s; it is fetched again from %s", entry.project, entry.shot.id, reason, entry.provider)
+    logger.warning("%s/%s: %s; it is fetched again from %s", job.project, job.shot.id, reason, job.provider)
     try:
-        await studio.ledger.reopen_stored(entry.id, reason)
-    except IllegalTransition as error:
+        await session.ledger.reopen_stored(job.id, reason)
+    except InvalidTransition as error:
         # The same video is in progress, or another process was faster: the claim joins it.
-        logger.info("%s/%s: %s", entry.project, entry.shot.id, error)
+        logger.info("%s/%s: %s", job.project, job.shot.id, error)
 
 
 async def claim_shots(
-    studio: Studio, intents: Sequence[Intent], *, budgets: Sequence[Budget], partial: bool
-) -> list[Claim]:
+    session: Session, job_requests: Sequence[JobRequest], *, budgets: Sequence[Budget], partial: bool
+) -> list[ClaimResult]:
     """Claims every intent: the answer for each is stored, joined, yours, over budget or exhausted.
 
     Args:
-        studio: Where to claim.
-        intents: What is wanted.
+        session: Where to claim.
+        job_requests: What is wanted.
         budgets: Limits that must hold.
         partial: Whether shots that fit the budget are reserved although others do not.
 
     Raises:
         LedgerBehindStore: The ledger is an old backup, see `adopt_stored`; nothing was claimed.
-        RequestRefused: The session's first read shows that the endpoint or the key is wrong; nothing was claimed.
+        RequestRejected: The session's first read shows that the endpoint or the key is wrong; nothing was claimed.
     """
     # First, as what the store holds needs no provider.
-    await adopt_stored(studio, intents)
-    await _check_access(studio, intents)
-    batch = await studio.ledger.claim(intents, budgets, partial=partial)
+    await adopt_stored(session, job_requests)
+    await _check_access(session, job_requests)
+    batch = await session.ledger.claim(job_requests, budgets, partial=partial)
     for warning in batch.warnings:
         logger.warning("budget: %s", warning)
     for claim in batch.claims:
-        if claim.kind is ClaimOutcome.ACQUIRED and claim.entry:
-            studio.tell(SessionEvent.CLAIMED, claim.entry)
+        if claim.kind is ClaimOutcome.ACQUIRED and claim.job:
+            session.notify(SessionEvent.CLAIMED, claim.job)
     return list(batch.claims)
 
 
-async def _check_access(studio: Studio, intents: Sequence[Intent]) -> None:
+async def _check_access(session: Session, job_requests: Sequence[JobRequest]) -> None:
     """Check the session's access once, where the provider is needed: not for what is stored or held."""
-    if studio.access.is_done or not studio.settings.check_access:
+    if session.access.is_done or not session.settings.check_access:
         return
-    answers = await studio.ledger.answers(intents)
-    if any(row is None or (row.state in UNFINISHED and row.attention is None) for row in answers):
-        await studio.access.demand()
+    answers = await session.ledger.find_existing(job_requests)
+    if any(row is None or (row.state in UNFINISHED and row.hold_reason is None) for row in answers):
+        await session.access.demand()
 
 
-async def screen_prompt(studio: Studio, entry: Entry) -> Entry:
+async def screen_prompt(session: Session, job: Job) -> Job:
     """Let a reserved row pass, or release it and keep it for review; allow-listed prompts always pass.
 
     Raises:
-        PromptScreened: The message names the shot and the reason.
+        PromptBlocked: The message names the shot and the reason.
     """
-    if not await studio.ledger.allowed([entry.fingerprint]):
+    if not await session.ledger.allowed([job.fingerprint]):
         try:
-            await studio.screen.check(entry.shot)
-        except PromptScreened as error:
-            entry = await studio.ledger.release(entry.id, error)
-            studio.tell(SessionEvent.ENDED, entry, str(error))
+            await session.screen.check(job.shot)
+        except PromptBlocked as error:
+            job = await session.ledger.release_reservation(job.id, error)
+            session.notify(SessionEvent.ENDED, job, str(error))
             raise
-    return entry
+    return job
 
 
-async def refuse_blocked(studio: Studio, entry: Entry) -> None:
+async def refuse_blocked(session: Session, job: Job) -> None:
     """Release a reserved row whose prompt the provider's content policy stopped before, and keep it for review.
 
     A human who allows the prompt has it sent once more.
 
     Raises:
-        PolicyRefused: The message names the shot, the row that was stopped, and the command that allows it.
+        ContentPolicyError: The message names the shot, the row that was stopped, and the command that allows it.
     """
-    blocked = await studio.ledger.blocked(entry)
+    blocked = await session.ledger.blocked(job)
     if blocked is None:
         return
-    ledger = studio.ledger.command_option
-    error = PolicyRefused(
-        f"shot {entry.shot.id!r}: the content policy of {entry.provider} stopped this prompt before (row {blocked.id}),"
+    ledger = session.ledger.command_option
+    error = ContentPolicyError(
+        f"shot {job.shot.id!r}: the content policy of {job.provider} stopped this prompt before (row {blocked.id}),"
         f" so that it is not sent. Change the prompt; see: {command_line('review', ledger=ledger)}. To send it once"
-        f" more, and perhaps pay for it: {command_line('review', '--allow', entry.fingerprint, ledger=ledger)}",
-        provider=entry.provider,
+        f" more, and perhaps pay for it: {command_line('review', '--allow', job.fingerprint, ledger=ledger)}",
+        provider=job.provider,
         generation_id=blocked.generation_id,
     )
-    entry = await studio.ledger.release(entry.id, error)
-    studio.tell(SessionEvent.ENDED, entry, str(error))
+    job = await session.ledger.release_reservation(job.id, error)
+    session.notify(SessionEvent.ENDED, job, str(error))
     raise error
 
 
-async def load_copies(studio: Studio, claims: Sequence[Claim]) -> dict[tuple[str, str], Asset]:
+async def load_copies(session: Session, claims: Sequence[ClaimResult]) -> dict[tuple[str, str], Asset]:
     """Load what earlier runs have copied into the asking project's folder, by (row, shot id); few queries for all."""
-    hits = [(claim.entry, claim.intent) for claim in claims if claim.kind is ClaimOutcome.STORED and claim.entry]
-    foreign = [(entry, intent) for entry, intent in hits if not _is_in_project(studio, entry, intent)]
+    hits = [(claim.job, claim.request) for claim in claims if claim.kind is ClaimOutcome.STORED and claim.job]
+    foreign = [(job, job_request) for job, job_request in hits if not _is_in_project(session, job, job_request)]
     copied: dict[tuple[str, str], Asset] = {}
-    for project in {intent.project for _, intent in foreign}:
-        known = await studio.ledger.copies([entry.id for entry, _ in foreign], project)
-        sizes = await sizes_anywhere(studio.store, [asset.uri for asset in known.values()])
+    for project in {job_request.project for _, job_request in foreign}:
+        known = await session.ledger.copies([job.id for job, _ in foreign], project)
+        sizes = await sizes_anywhere(session.store, [asset.uri for asset in known.values()])
         copied |= {key: asset for key, asset in known.items() if sizes.get(asset.uri) == asset.bytes}
     return copied
 
 
-async def copy_to_project(studio: Studio, entry: Entry, asset: Asset, intent: Intent) -> Asset:
+async def copy_to_project(session: Session, job: Job, asset: Asset, job_request: JobRequest) -> Asset:
     """The asset of a stored row, in the folder of the project that asks.
 
     One of another project or another store is copied there, on the server's side where that can be done.
@@ -264,20 +264,20 @@ async def copy_to_project(studio: Studio, entry: Entry, asset: Asset, intent: In
     Raises:
         StoreError: It cannot be copied; the original is as it was.
     """
-    if _is_in_project(studio, entry, intent):
+    if _is_in_project(session, job, job_request):
         return asset
-    draft = asset_draft(entry, studio.ledger.identity).model_copy(
-        update={"project": intent.project, "shot_id": intent.shot.id, "take": intent.take}
+    draft = asset_draft(job, session.ledger.identity).model_copy(
+        update={"project": job_request.project, "shot_id": job_request.shot.id, "take": job_request.take}
     )
-    await claim_store(studio.ledger, studio.store)
-    async with studio.download_slots:
-        copied = await copy_video(studio.store, asset, draft=draft)
-    await studio.ledger.record_copy(entry.id, intent.project, intent.shot.id, copied)
+    await claim_store(session.ledger, session.store)
+    async with session.download_slots:
+        copied = await copy_video(session.store, asset, draft=draft)
+    await session.ledger.record_copy(job.id, job_request.project, job_request.shot.id, copied)
     return copied
 
 
-def _is_in_project(studio: Studio, entry: Entry, intent: Intent) -> bool:
-    return entry.project == intent.project and entry.asset is not None and studio.store.owns(entry.asset.uri)
+def _is_in_project(session: Session, job: Job, job_request: JobRequest) -> bool:
+    return job.project == job_request.project and job.asset is not None and session.store.owns(job.asset.uri)
 
 
 async def reference_digests(shot: Shot) -> dict[str, str]:

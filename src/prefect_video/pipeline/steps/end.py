@@ -15,13 +15,13 @@ from prefect_video.errors import (
     GenerationFailed,
     GenerationInvalid,
     GenerationLost,
-    IllegalTransition,
-    NeedsAttention,
+    HeldForReview,
+    InvalidTransition,
 )
 from prefect_video.generations import Generation
-from prefect_video.ledger import Entry, HoldReason, State, hold_message
+from prefect_video.ledger import HoldReason, Job, State, hold_message
 from prefect_video.ledger.records import UNFINISHED
-from prefect_video.session.session import SessionEvent, Studio
+from prefect_video.session.session import Session, SessionEvent
 
 ERRORS: Final[Mapping[State, type[GenerationEnded]]] = MappingProxyType(
     {
@@ -37,8 +37,8 @@ ERRORS: Final[Mapping[State, type[GenerationEnded]]] = MappingProxyType(
 
 
 async def end(
-    studio: Studio, entry: Entry, state: State, error: GenerationEnded, *, generation: Generation | None = None
-) -> Entry:
+    session: Session, job: Job, state: State, error: GenerationEnded, *, generation: Generation | None = None
+) -> Job:
     """Ends a row and settles its cost.
 
     It costs what the provider says. Where it says nothing, an end that is known to be free costs nothing, unless the
@@ -47,79 +47,79 @@ async def end(
     """
     actual_usd = generation.cost_usd if generation else None
     of_request = generation is not None and generation.fault is not None and generation.fault.of_request
-    if actual_usd is None and not of_request and state.value in studio.provider.capabilities.free_ends:
+    if actual_usd is None and not of_request and state.value in session.provider.capabilities.free_outcomes:
         actual_usd = Decimal(0)
-    attention = None
-    if state in (State.LOST, State.EXPIRED) and studio.settings.on_lost == "hold":
-        attention = hold_message(
+    hold_reason = None
+    if state in (State.LOST, State.EXPIRED) and session.settings.on_lost == "hold":
+        hold_reason = hold_message(
             HoldReason.VIDEO_GONE,
-            job=entry.id,
-            shot=entry.shot.id,
-            ledger=studio.ledger.command_option,
+            job=job.id,
+            shot=job.shot.id,
+            ledger=session.ledger.command_option,
             cause=str(error),
         )
     try:
-        entry = await studio.ledger.record_ended(
-            entry.id,
+        job = await session.ledger.record_ended(
+            job.id,
             state,
             error,
             actual_usd=actual_usd,
-            attention=attention,
-            bound=studio.settings.cost_bound,
+            hold_reason=hold_reason,
+            bound=session.settings.cost_bound,
         )
-    except IllegalTransition:
+    except InvalidTransition:
         # Somebody else saw the same end first, a cancel command for example.
-        entry = await studio.ledger.get(entry.id)
-        if entry.state in UNFINISHED:
+        job = await session.ledger.get(job.id)
+        if job.state in UNFINISHED:
             raise
-        return entry
-    studio.tell(SessionEvent.ENDED, entry, str(error))
-    return entry
+        return job
+    session.notify(SessionEvent.ENDED, job, str(error))
+    return job
 
 
-def error_of(entry: Entry) -> type[GenerationEnded]:
+def error_of(job: Job) -> type[GenerationEnded]:
     """What a row that ended without a video is raised as: for a failure, the very kind that was written down."""
     kinds = {kind.__name__: kind for kind in (GenerationBlocked, GenerationInvalid)}
-    if entry.state is State.FAILED and entry.error_type in kinds:
-        return kinds[entry.error_type]
-    return ERRORS.get(entry.state, GenerationFailed)
+    if job.state is State.FAILED and job.error_type in kinds:
+        return kinds[job.error_type]
+    return ERRORS.get(job.state, GenerationFailed)
 
 
-def demand_alive(entry: Entry) -> Entry:
+def raise_if_ended(job: Job) -> Job:
     """The row, unless it has ended without a video: by a cancel command, for example, while a step was waiting.
 
     Raises:
         GenerationEnded: How it ended.
     """
-    if entry.state not in ERRORS:
-        return entry
-    raise error_of(entry)(
-        f"shot {entry.shot.id!r}: {entry.error_message or entry.state}",
-        provider=entry.provider,
-        generation_id=entry.generation_id,
+    if job.state not in ERRORS:
+        return job
+    raise error_of(job)(
+        f"shot {job.shot.id!r}: {job.error_message or job.state}",
+        provider=job.provider,
+        generation_id=job.generation_id,
     )
 
 
-def demand_account(studio: Studio, entry: Entry) -> None:
+def require_same_account(session: Session, job: Job) -> None:
     """Refuses to ask another account about a row: its "not found" says nothing, and what it lists is not ours.
 
     Raises:
-        NeedsAttention: The studio's key is not the one that the row was sent with; nothing was asked or written.
+        HeldForReview: The session's key is not the one that the row was sent with; nothing was asked or written.
     """
-    account = studio.provider.account.id
-    if entry.account == account:
+    account = session.provider.account.id
+    if job.account == account:
         return
-    raise NeedsAttention(
+    raise HeldForReview(
         hold_message(
             HoldReason.OTHER_ACCOUNT,
-            job=entry.id,
-            shot=entry.shot.id,
-            ledger=studio.ledger.command_option,
-            generation=entry.generation_id,
-            what=f"generation {entry.generation_id}" if entry.generation_id else "an unanswered submit",
-            account=entry.account,
-            credentials=entry.credentials,
+            job=job.id,
+            shot=job.shot.id,
+            ledger=session.ledger.command_option,
+            generation=job.generation_id,
+            what=f"generation {job.generation_id}" if job.generation_id else "an unanswered submit",
+            account=job.account,
+            credentials=job.credentials,
             used_account=account,
-            used_credentials=studio.credentials,
+            used_credentials=session.credentials,
         )
     )

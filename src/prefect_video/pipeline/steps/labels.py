@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
-from prefect_video.ledger import Entry
+from prefect_video.ledger import Job
 from prefect_video.shots import Shot
 
 _FINGERPRINT: Final = re.compile(r"v\d+:[0-9a-f]{64}")
@@ -49,7 +49,7 @@ class Labels:
         )
 
 
-def add_labels(entry: Entry, ledger_id: str) -> Shot:
+def add_labels(job: Job, ledger_id: str) -> Shot:
     """Label a row's shot with ledger, fingerprint and take; the provider adds key, project and shot."""
-    labels = {"ledger_id": ledger_id, "fingerprint": entry.fingerprint, "take": str(entry.take)}
-    return entry.shot.model_copy(update={"metadata": {**entry.shot.metadata, **labels}})
+    labels = {"ledger_id": ledger_id, "fingerprint": job.fingerprint, "take": str(job.take)}
+    return job.shot.model_copy(update={"metadata": {**job.shot.metadata, **labels}})

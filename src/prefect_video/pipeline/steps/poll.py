@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from prefect_video._shield import to_its_end
-from prefect_video.errors import DeadlinePassed, GenerationBlocked, GenerationFailed, GenerationInvalid
+from prefect_video._shield import shielded
+from prefect_video.errors import DeadlineExceeded, GenerationBlocked, GenerationFailed, GenerationInvalid
 from prefect_video.generations import Generation, ProviderFault, Status
-from prefect_video.ledger import Entry, State
-from prefect_video.pipeline.steps.deadline import give_up
-from prefect_video.pipeline.steps.end import ERRORS, demand_account, demand_alive, end
-from prefect_video.polling.schedule import expect
+from prefect_video.ledger import Job, State
+from prefect_video.pipeline.steps.deadline import apply_deadline_policy
+from prefect_video.pipeline.steps.end import ERRORS, end, raise_if_ended, require_same_account
+from prefect_video.polling.schedule import estimate_completion
 from prefect_video.providers.moderation import is_moderation
-from prefect_video.session.session import SessionEvent, Studio
+from prefect_video.session.session import Session, SessionEvent
 
 _ENDED: dict[Status, tuple[State, str]] = {
     Status.FAILED: (State.FAILED, "the provider failed to make it"),
@@ -24,7 +24,7 @@ _ENDED: dict[Status, tuple[State, str]] = {
 }
 
 
-async def poll(studio: Studio, entry: Entry) -> Entry:
+async def poll(session: Session, job: Job) -> Job:
     """Waits until a submitted generation ends and writes down how.
 
     Returns:
@@ -32,44 +32,44 @@ async def poll(studio: Studio, entry: Entry) -> Entry:
 
     Raises:
         GenerationEnded: It ended without a video, or was cancelled at its deadline; the row is settled.
-        DeadlinePassed: It has not ended in time and is left running.
-        NeedsAttention: It has not ended in time and is held for a human, or it is another account's.
+        DeadlineExceeded: It has not ended in time and is left running.
+        HeldForReview: It has not ended in time and is held for a human, or it is another account's.
     """
-    demand_alive(entry)
-    if entry.state is not State.SUBMITTED or entry.generation_id is None:
-        return entry
-    demand_account(studio, entry)
+    raise_if_ended(job)
+    if job.state is not State.SUBMITTED or job.generation_id is None:
+        return job
+    require_same_account(session, job)
     try:
-        ended = await _end_of(studio, entry, entry.generation_id)
-    except DeadlinePassed as passed:
-        ended = await give_up(studio, entry, passed)
+        ended = await _end_of(session, job, job.generation_id)
+    except DeadlineExceeded as passed:
+        ended = await apply_deadline_policy(session, job, passed)
     if isinstance(ended, Generation):
-        return await record_end(studio, entry, ended)
-    ended = demand_alive(ended)
-    studio.tell(SessionEvent.COMPLETED, ended)
+        return await record_end(session, job, ended)
+    ended = raise_if_ended(ended)
+    session.notify(SessionEvent.COMPLETED, ended)
     return ended
 
 
-async def record_end(studio: Studio, entry: Entry, generation: Generation) -> Entry:
+async def record_end(session: Session, job: Job, generation: Generation) -> Job:
     """Writes down how a generation ended.
 
     Raises:
         GenerationEnded: It ended without a video.
     """
     if generation.status is Status.COMPLETED:
-        entry = await studio.ledger.record_completed(entry.id, generation, bound=studio.settings.cost_bound)
-        studio.fresh_generations.put(generation)
-        studio.tell(SessionEvent.COMPLETED, entry)
-        return entry
+        job = await session.ledger.record_completed(job.id, generation, bound=session.settings.cost_bound)
+        session.fresh_generations.put(generation)
+        session.notify(SessionEvent.COMPLETED, job)
+        return job
     state, happened = _ENDED[generation.status]
     reason = f" ({generation.fault.code}: {generation.fault.message})" if generation.fault else ""
     kind = _failure(generation.fault) if state is State.FAILED else ERRORS[state]
     error = kind(
-        f"shot {entry.shot.id!r}: {happened}{reason}; generation {generation.id} at {generation.provider}.",
+        f"shot {job.shot.id!r}: {happened}{reason}; generation {generation.id} at {generation.provider}.",
         provider=generation.provider,
         generation_id=generation.id,
     )
-    await end(studio, entry, state, error, generation=generation)
+    await end(session, job, state, error, generation=generation)
     raise error
 
 
@@ -79,39 +79,39 @@ def _failure(fault: ProviderFault | None) -> type[GenerationFailed]:
     return GenerationInvalid if fault is not None and fault.of_request else GenerationFailed
 
 
-async def _end_of(studio: Studio, entry: Entry, generation_id: str) -> Generation | Entry:
+async def _end_of(session: Session, job: Job, generation_id: str) -> Generation | Job:
     """Wait for the provider's last answer, or for the row once another process, a webhook's receiver, has moved it."""
-    submitted_at = entry.submitted_at or entry.updated_at
-    latest = studio.fresh_generations.get(generation_id) or Generation(
+    submitted_at = job.submitted_at or job.updated_at
+    latest = session.fresh_generations.get(generation_id) or Generation(
         id=generation_id,
-        provider=entry.provider,
+        provider=job.provider,
         status=Status.PROCESSING,
         created_at=submitted_at,
-        estimated_completion_at=entry.estimated_completion_at,
+        estimated_completion_at=job.estimated_completion_at,
     )
     if latest.status.ended:
         return latest
-    expected = expect(
+    expected = estimate_completion(
         latest,
-        duration_seconds=entry.shot.duration,
-        work_seconds_per_second=studio.provider.capabilities.work_seconds_per_second,
-        learned=await studio.times.of(entry.shot),
+        duration_seconds=job.shot.duration,
+        seconds_per_video_second=session.provider.capabilities.seconds_per_video_second,
+        learned=await session.latency.get(job.shot),
         submitted_at=submitted_at,
     )
-    watching = studio.watcher.wait(
+    watching = session.poller.wait_for_end(
         generation_id,
         submitted_at=submitted_at,
         expected=expected,
-        deadline_at=entry.deadline_at,
-        on_change=lambda _: studio.tell(SessionEvent.POLLED, entry),
-        relaxed=studio.webhook_url(entry) is not None,
+        deadline_at=job.deadline_at,
+        on_change=lambda _: session.notify(SessionEvent.POLLED, job),
+        relaxed=session.webhook_url(job) is not None,
     )
-    if studio.settings.webhook_url is None:
+    if session.settings.webhook_url is None:
         return await watching
-    return await _first(watching, studio.rows.changed(entry.id))
+    return await _first(watching, session.job_watcher.wait_for_change(job.id))
 
 
-async def _first(*works: Coroutine[Any, Any, Generation | Entry]) -> Generation | Entry:
+async def _first(*works: Coroutine[Any, Any, Generation | Job]) -> Generation | Job:
     tasks = [asyncio.create_task(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -119,4 +119,4 @@ async def _first(*works: Coroutine[Any, Any, Generation | Entry]) -> Generation 
     finally:
         for task in tasks:
             task.cancel()
-        await to_its_end(asyncio.gather(*tasks, return_exceptions=True))
+        await shielded(asyncio.gather(*tasks, return_exceptions=True))

@@ -1,4 +1,4 @@
-"""Reconciling: finding out whether an unanswered submit was accepted, before anything is sent again."""
+"""Lookup: finding out whether an unanswered submit was accepted, before anything is sent again."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Final, Self
 
 from prefect_video.errors import (
     AuthenticationFailed,
-    IllegalTransition,
-    NeedsAttention,
+    HeldForReview,
+    InvalidResponse,
+    InvalidTransition,
     ProviderError,
     QuotaExhausted,
-    RequestRefused,
-    UnreadableAnswer,
+    RequestRejected,
 )
 from prefect_video.generations import Generation
-from prefect_video.ledger import Entry, HoldReason, hold_message
+from prefect_video.ledger import HoldReason, Job, hold_message
 from prefect_video.pipeline.steps.conflicts import find_other_row, hold_conflict
-from prefect_video.pipeline.steps.end import demand_account
-from prefect_video.polling.poller import may_pass
+from prefect_video.pipeline.steps.end import require_same_account
+from prefect_video.polling.poller import is_transient
 from prefect_video.providers.matching import KEY_FIELD
-from prefect_video.session.session import SessionEvent, Studio
+from prefect_video.session.session import Session, SessionEvent
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +48,10 @@ class _SettleTime:
     monotonic_at: float
 
     @classmethod
-    def begin(cls, entry: Entry, settle_seconds: float) -> Self:
+    def begin(cls, job: Job, settle_seconds: float) -> Self:
         """Begin to wait for a row."""
         return cls(
-            at=(entry.unknown_at or entry.updated_at) + timedelta(seconds=settle_seconds),
+            at=(job.unknown_at or job.updated_at) + timedelta(seconds=settle_seconds),
             monotonic_at=asyncio.get_running_loop().time() + settle_seconds,
         )
 
@@ -61,7 +61,7 @@ class _SettleTime:
         return max(by_ledger, self.monotonic_at - asyncio.get_running_loop().time())
 
 
-async def reconcile(studio: Studio, entry: Entry) -> Entry:
+async def reconcile(session: Session, job: Job) -> Job:
     """Brings an unknown row to submitted (it was accepted) or back to reserved (proven absent).
 
     Absence is proven by looks at the provider's whole list of which the last began later than `settle_seconds` after
@@ -69,68 +69,68 @@ async def reconcile(studio: Studio, entry: Entry) -> Entry:
     may be about to be recorded by another row.
 
     Raises:
-        NeedsAttention: The provider cannot tell, and the row is held; or another account's key sent it.
+        HeldForReview: The provider cannot tell, and the row is held; or another account's key sent it.
         ProviderError: The provider gives no answer; the row stays unknown and can be reconciled later.
     """
-    demand_account(studio, entry)
-    studio.tell(SessionEvent.UNANSWERED, entry)
-    settle_time = _SettleTime.begin(entry, studio.settings.settle_seconds)
+    require_same_account(session, job)
+    session.notify(SessionEvent.UNANSWERED, job)
+    settle_time = _SettleTime.begin(job, session.settings.settle_seconds)
     delay = _LOOK_AGAIN_SECONDS
     empty = 0
     while True:
-        looked_at = await studio.ledger.now()
+        looked_at = await session.ledger.now()
         left = settle_time.seconds_left(looked_at)
         try:
-            found = await _find(studio, entry, looked_at)
-        except NeedsAttention as error:
-            if left <= 0 or not studio.provider.capabilities.can_list:
-                return await _undecided(studio, entry, str(error))
+            found = await _find(session, job, looked_at)
+        except HeldForReview as error:
+            if left <= 0 or not session.provider.capabilities.can_list:
+                return await _undecided(session, job, str(error))
             empty = 0
         except ProviderError as error:
-            is_last = left <= -studio.settings.submit_patience_seconds
-            if _cannot_tell(error) or (is_last and isinstance(error, UnreadableAnswer)):
-                return await _undecided(studio, entry, f"{entry.provider} does not list its generations ({error})")
-            if is_last or not may_pass(error):
+            is_last = left <= -session.settings.submit_patience_seconds
+            if _cannot_tell(error) or (is_last and isinstance(error, InvalidResponse)):
+                return await _undecided(session, job, f"{job.provider} does not list its generations ({error})")
+            if is_last or not is_transient(error):
                 raise
-            logger.warning("shot %s: cannot reconcile yet: %s", entry.shot.id, error)
+            logger.warning("shot %s: cannot reconcile yet: %s", job.shot.id, error)
         else:
             if found is not None:
-                current = await _take(studio, entry, found)
-                if current.state is entry.state:
+                current = await _take(session, job, found)
+                if current.state is job.state:
                     continue
                 return current
             empty += 1
             if left <= 0 and empty >= _EMPTY_LOOKS:
-                return await studio.ledger.return_to_reserved(entry.id, "reconciled: proven absent at the provider")
-        await asyncio.sleep(_until_next_look(delay, settle_time.seconds_left(await studio.ledger.now())))
+                return await session.ledger.return_to_reserved(job.id, "reconciled: proven absent at the provider")
+        await asyncio.sleep(_until_next_look(delay, settle_time.seconds_left(await session.ledger.now())))
         delay = min(delay * 1.5, _LOOK_AGAIN_LIMIT_SECONDS)
 
 
-async def _find(studio: Studio, entry: Entry, now: datetime) -> Generation | None:
+async def _find(session: Session, job: Job, now: datetime) -> Generation | None:
     # The ledger's clock has told when it was sent; the provider's is measured against this machine's.
-    sent_at = (entry.sent_at or entry.created_at) + (datetime.now(UTC) - now)
-    known = await studio.ledger.recorded_generations(entry.account)
-    return await studio.provider.find_unclaimed(entry.shot, idempotency_key=entry.id, sent_at=sent_at, known=known)
+    sent_at = (job.sent_at or job.created_at) + (datetime.now(UTC) - now)
+    known = await session.ledger.recorded_generations(job.account)
+    return await session.provider.find_unclaimed(job.shot, idempotency_key=job.id, sent_at=sent_at, known=known)
 
 
-async def _take(studio: Studio, entry: Entry, found: Generation) -> Entry:
+async def _take(session: Session, job: Job, found: Generation) -> Job:
     try:
-        entry = await studio.ledger.record_submitted(entry.id, found, detail="reconciled: it was accepted")
-    except IllegalTransition:
-        owner = await find_other_row(studio, entry, found.id)
-        if owner is not None and found.metadata.get(KEY_FIELD) == entry.id:
-            raise await hold_conflict(studio, entry, found.id, owner) from None
+        job = await session.ledger.record_submitted(job.id, found, detail="reconciled: it was accepted")
+    except InvalidTransition:
+        owner = await find_other_row(session, job, found.id)
+        if owner is not None and found.metadata.get(KEY_FIELD) == job.id:
+            raise await hold_conflict(session, job, found.id, owner) from None
         # Two rows with the same prompt saw the same generation: the other one has it now.
-        return await studio.ledger.get(entry.id)
-    studio.fresh_generations.put(found)
-    studio.tell(SessionEvent.SUBMITTED, entry, "reconciled")
-    return entry
+        return await session.ledger.get(job.id)
+    session.fresh_generations.put(found)
+    session.notify(SessionEvent.SUBMITTED, job, "reconciled")
+    return job
 
 
 def _cannot_tell(error: ProviderError) -> bool:
     """Check if the list was refused for good, as where there is none, and not for the key's or a quota's sake."""
     passing = error.retryable or isinstance(error, AuthenticationFailed | QuotaExhausted)
-    return isinstance(error, RequestRefused) and not passing
+    return isinstance(error, RequestRejected) and not passing
 
 
 def _until_next_look(delay: float, left: float) -> float:
@@ -138,15 +138,15 @@ def _until_next_look(delay: float, left: float) -> float:
     return min(delay, left + 0.01) if left > 0 else delay
 
 
-async def _undecided(studio: Studio, entry: Entry, reason: str) -> Entry:
-    if studio.settings.on_unknown == "resubmit":
-        return await studio.ledger.return_to_reserved(entry.id, f"sent again by policy: {reason}")
+async def _undecided(session: Session, job: Job, reason: str) -> Job:
+    if session.settings.on_unknown == "resubmit":
+        return await session.ledger.return_to_reserved(job.id, f"sent again by policy: {reason}")
     message = hold_message(
         HoldReason.SUBMIT_UNANSWERED,
-        job=entry.id,
-        shot=entry.shot.id,
-        ledger=studio.ledger.command_option,
+        job=job.id,
+        shot=job.shot.id,
+        ledger=session.ledger.command_option,
         cause=reason,
     )
-    await studio.ledger.flag(entry.id, message)
-    raise NeedsAttention(message)
+    await session.ledger.hold(job.id, message)
+    raise HeldForReview(message)

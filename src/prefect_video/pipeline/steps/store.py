@@ -7,13 +7,13 @@ import asyncio
 from prefect_video.downloads.media import probe
 from prefect_video.downloads.transfer import Downloaded
 from prefect_video.errors import StoreError
-from prefect_video.ledger import Entry, State
+from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps.store_check import claim_store
-from prefect_video.session.session import SessionEvent, Studio
+from prefect_video.session.session import Session, SessionEvent
 from prefect_video.storage.publish import AssetDraft, LedgerReference, publish_video
 
 
-async def store(studio: Studio, entry: Entry, downloaded: Downloaded) -> Entry:
+async def store(session: Session, job: Job, downloaded: Downloaded) -> Job:
     """Publishes a downloaded video with its sidecar and thumbnail, and marks its row stored.
 
     Raises:
@@ -21,51 +21,51 @@ async def store(studio: Studio, entry: Entry, downloaded: Downloaded) -> Entry:
         LedgerFileUnsafe: It is stored, and written down in a file that is no longer the ledger.
     """
     # Read again: a download may have taken minutes, and another process have stored it since.
-    entry = await studio.ledger.get(entry.id)
-    if entry.state is State.STORED and entry.asset:
-        return entry
+    job = await session.ledger.get(job.id)
+    if job.state is State.STORED and job.asset:
+        return job
     media = downloaded.media
     if media is None:
         media = await asyncio.to_thread(probe, downloaded.path)
-    studio.tell(SessionEvent.BEFORE_PUBLISH, entry)
+    session.notify(SessionEvent.BEFORE_PUBLISH, job)
     try:
-        store_id = await claim_store(studio.ledger, studio.store)
-        draft = asset_draft(entry, studio.ledger.identity)
-        asset = await publish_video(studio.store, downloaded, media, draft=draft)
+        store_id = await claim_store(session.ledger, session.store)
+        draft = asset_draft(job, session.ledger.identity)
+        asset = await publish_video(session.store, downloaded, media, draft=draft)
     except StoreError as error:
-        studio.tell(SessionEvent.NOT_PUBLISHED, entry, str(error))
+        session.notify(SessionEvent.NOT_PUBLISHED, job, str(error))
         raise
-    studio.tell(SessionEvent.PUBLISHED, entry)
-    entry = await studio.ledger.record_stored(entry.id, asset, store_id=store_id)
+    session.notify(SessionEvent.PUBLISHED, job)
+    job = await session.ledger.record_stored(job.id, asset, store_id=store_id)
     # The video and its sidecar are safe; a run whose ledger others cannot read must not end as if all were well.
-    studio.ledger.require_file()
+    session.ledger.require_file()
     await asyncio.to_thread(downloaded.path.unlink, missing_ok=True)
-    studio.tell(SessionEvent.STORED, entry)
-    return entry
+    session.notify(SessionEvent.STORED, job)
+    return job
 
 
-def asset_draft(entry: Entry, ledger_id: str) -> AssetDraft:
+def asset_draft(job: Job, ledger_id: str) -> AssetDraft:
     """Draft the asset that is made from a row of the ledger with an identity."""
     return AssetDraft(
-        entry_id=entry.id,
-        project=entry.project,
-        shot_id=entry.shot.id,
-        take=entry.take,
-        fingerprint=entry.fingerprint,
-        prompt=entry.shot.prompt,
-        model=entry.shot.model,
-        provider=entry.provider,
-        generation_id=entry.generation_id or "",
-        cost_usd=entry.actual_usd,
+        job_id=job.id,
+        project=job.project,
+        shot_id=job.shot.id,
+        take=job.take,
+        fingerprint=job.fingerprint,
+        prompt=job.shot.prompt,
+        model=job.shot.model,
+        provider=job.provider,
+        generation_id=job.generation_id or "",
+        cost_usd=job.actual_usd,
         ledger=LedgerReference(
             id=ledger_id,
-            job=entry.id,
-            project=entry.project,
-            environment=entry.environment,
-            account=entry.account,
-            credentials=entry.credentials,
-            shot=entry.shot,
-            reserved_usd=entry.reserved_usd,
-            reserved_at=entry.created_at,
+            job=job.id,
+            project=job.project,
+            environment=job.environment,
+            account=job.account,
+            credentials=job.credentials,
+            shot=job.shot,
+            reserved_usd=job.reserved_usd,
+            reserved_at=job.created_at,
         ),
     )

@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from prefect_video.errors import InvalidInput, StoreError, StoreOutage
-from prefect_video.ledger import Entry, Ledger, command_line
-from prefect_video.session.session import Studio
+from prefect_video.ledger import Job, Ledger, command_line
+from prefect_video.session.session import Session
 from prefect_video.storage import Store, open_store
 from prefect_video.storage.marker import STORE_MARKER
 
@@ -69,15 +69,15 @@ async def claim_store(ledger: Ledger, store: Store) -> str:
     return await accept_store(ledger, store)
 
 
-async def find_flaws(studio: Studio, stored: Mapping[str, Entry]) -> dict[str, str]:
+async def find_flaws(session: Session, stored: Mapping[str, Job]) -> dict[str, str]:
     """Return what is wrong with the files of stored rows, by the rows' keys; what is whole is left out.
 
     A file is whole when it is there with the size that the ledger knows; `verify` compares the digest.
     """
-    sizes = await _sizes(studio, [entry for entry in stored.values() if entry.asset])
+    sizes = await _sizes(session, [job for job in stored.values() if job.asset])
     flaws: dict[str, str] = {}
-    for key, entry in stored.items():
-        if entry.asset and (flaw := describe_size(sizes.get(entry.asset.uri), entry.asset.bytes)):
+    for key, job in stored.items():
+        if job.asset and (flaw := describe_size(sizes.get(job.asset.uri), job.asset.bytes)):
             flaws[key] = flaw
     return flaws
 
@@ -90,12 +90,12 @@ def describe_size(found: int | None, expected: int) -> str | None:
 
 
 async def require_single_flaw(
-    studio: Studio, stored: Mapping[str, Entry], flaws: Mapping[str, str], *, accounts: Collection[str]
+    session: Session, stored: Mapping[str, Job], flaws: Mapping[str, str], *, accounts: Collection[str]
 ) -> None:
     """Refuse to take missing files for deleted ones where it looks like an outage.
 
     Args:
-        studio: Where they were looked for.
+        session: Where they were looked for.
         stored: The rows, by any key.
         flaws: What `find_flaws` found.
         accounts: Ids of the accounts that the run can fetch videos from.
@@ -104,56 +104,56 @@ async def require_single_flaw(
         StoreOutage: Several files are missing or damaged, or the one cannot be fetched again from here.
     """
     # By file: several rows may share one.
-    flawed = {entry.asset.uri: (entry, flaws[key]) for key, entry in stored.items() if key in flaws and entry.asset}
+    flawed = {job.asset.uri: (job, flaws[key]) for key, job in stored.items() if key in flaws and job.asset}
     if len(flawed) == 1:
-        ((entry, flaw),) = flawed.values()
-        await _require_own_store(studio, entry, flaw, accounts)
-        beside = {row.id: row for row in await studio.ledger.stored_beside(entry, limit=_NEIGHBORS)}
-        for row_id, other_flaw in (await find_flaws(studio, beside)).items():
+        ((job, flaw),) = flawed.values()
+        await _require_own_store(session, job, flaw, accounts)
+        beside = {row.id: row for row in await session.ledger.stored_beside(job, limit=_NEIGHBORS)}
+        for row_id, other_flaw in (await find_flaws(session, beside)).items():
             if asset := beside[row_id].asset:
                 flawed.setdefault(asset.uri, (beside[row_id], other_flaw))
     if len(flawed) > 1:
         raise StoreOutage(
-            f"the store {studio.store.url}: {len(flawed)} stored videos are missing or damaged at once"
-            f" ({_named(list(flawed.values()))}): {_advice(studio.ledger, studio.store.url)}"
+            f"the store {session.store.url}: {len(flawed)} stored videos are missing or damaged at once"
+            f" ({_named(list(flawed.values()))}): {_advice(session.ledger, session.store.url)}"
         )
 
 
-async def _require_own_store(studio: Studio, entry: Entry, flaw: str, accounts: Collection[str]) -> None:
+async def _require_own_store(session: Session, job: Job, flaw: str, accounts: Collection[str]) -> None:
     """Refuse what only looks missing because the store is another one, and what another account would have to serve."""
-    assert entry.asset is not None
-    if entry.account not in accounts:
+    assert job.asset is not None
+    if job.account not in accounts:
         raise StoreOutage(
-            f"shot {entry.shot.id!r}: its stored file {entry.asset.uri} is {flaw}, and it can be fetched again only"
-            f" with the credentials {entry.credentials!r} (account {entry.account}), which are not in use here."
-            f" Nothing was bought. Run `{_repair(studio.ledger, studio.store.url)}`, or run with --rebuy-missing to buy"
-            " it again"
+            f"shot {job.shot.id!r}: its stored file {job.asset.uri} is {flaw}, and it can be fetched again only"
+            f" with the credentials {job.credentials!r} (account {job.account}), which are not in use here."
+            f" Nothing was bought. Run `{_repair(session.ledger, session.store.url)}`, or run with --rebuy-missing to"
+            " buy it again"
         )
-    found = await studio.store.read_identity()
-    if studio.store.owns(entry.asset.uri) and (found is None or entry.store_id not in (None, found)):
+    found = await session.store.read_identity()
+    if session.store.owns(job.asset.uri) and (found is None or job.store_id not in (None, found)):
         raise StoreOutage(
-            f"shot {entry.shot.id!r}: its stored file {entry.asset.uri} is {flaw}, and the store there"
+            f"shot {job.shot.id!r}: its stored file {job.asset.uri} is {flaw}, and the store there"
             f" {'has no marker' if found is None else f'is {found}'}, where it was stored in"
-            f" {entry.store_id or 'one with a marker'}: {_advice(studio.ledger, studio.store.url)}"
+            f" {job.store_id or 'one with a marker'}: {_advice(session.ledger, session.store.url)}"
         )
 
 
-async def _sizes(studio: Studio, rows: Collection[Entry]) -> dict[str, int]:
+async def _sizes(session: Session, rows: Collection[Job]) -> dict[str, int]:
     """Return the sizes of the files of stored rows; one that cannot be looked up from here has its expected size."""
-    expected = {entry.asset.uri: entry for entry in rows if entry.asset}
-    owned = [uri for uri in expected if studio.store.owns(uri)]
-    sizes = await studio.store.sizes(owned)
-    elsewhere: dict[str, list[Entry]] = {}
+    expected = {job.asset.uri: job for job in rows if job.asset}
+    owned = [uri for uri in expected if session.store.owns(uri)]
+    sizes = await session.store.sizes(owned)
+    elsewhere: dict[str, list[Job]] = {}
     for uri in expected.keys() - set(owned):
         elsewhere.setdefault(expected[uri].store, []).append(expected[uri])
-    for name, entries in elsewhere.items():
-        sizes |= await _sizes_elsewhere(name, entries)
+    for name, jobs in elsewhere.items():
+        sizes |= await _sizes_elsewhere(name, jobs)
     return sizes
 
 
-async def _sizes_elsewhere(name: str, rows: Collection[Entry]) -> dict[str, int]:
+async def _sizes_elsewhere(name: str, rows: Collection[Job]) -> dict[str, int]:
     """Return the sizes of files in another store; a block is not opened, and a folder may be another machine's."""
-    unseen = {entry.asset.uri: entry.asset.bytes for entry in rows if entry.asset}
+    unseen = {job.asset.uri: job.asset.bytes for job in rows if job.asset}
     if "://" not in name:
         return unseen
     try:
@@ -161,9 +161,9 @@ async def _sizes_elsewhere(name: str, rows: Collection[Entry]) -> dict[str, int]
         try:
             found = await store.read_identity()
             mine = {
-                entry.asset.uri
-                for entry in rows
-                if entry.asset and store.owns(entry.asset.uri) and entry.store_id in (None, found)
+                job.asset.uri
+                for job in rows
+                if job.asset and store.owns(job.asset.uri) and job.store_id in (None, found)
             }
             sizes = await store.sizes(mine)
         finally:
@@ -188,6 +188,6 @@ def _repair(ledger: Ledger, url: str) -> str:
     return command_line("verify", url, "--repair", ledger=ledger.command_option)
 
 
-def _named(flawed: Collection[tuple[Entry, str]]) -> str:
-    shown = [f"{entry.project}/{entry.shot.id} {flaw}" for entry, flaw in list(flawed)[:_NAMES_SHOWN]]
+def _named(flawed: Collection[tuple[Job, str]]) -> str:
+    shown = [f"{job.project}/{job.shot.id} {flaw}" for job, flaw in list(flawed)[:_NAMES_SHOWN]]
     return ", ".join(shown) + (f" and {len(flawed) - _NAMES_SHOWN} more" if len(flawed) > _NAMES_SHOWN else "")

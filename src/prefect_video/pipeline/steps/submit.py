@@ -14,23 +14,23 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from prefect_video._shield import to_its_end
+from prefect_video._shield import shielded
 from prefect_video.errors import (
     CircuitOpen,
-    IllegalTransition,
+    InvalidTransition,
     ProviderError,
     ProviderUnavailable,
-    RequestRefused,
-    SubmitUnknown,
+    RequestRejected,
+    SubmitOutcomeUnknown,
 )
-from prefect_video.ledger import Entry, State
+from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps.adopt import require_unpaid
 from prefect_video.pipeline.steps.claim import refuse_blocked
-from prefect_video.pipeline.steps.end import demand_alive
+from prefect_video.pipeline.steps.end import raise_if_ended
 from prefect_video.pipeline.steps.labels import add_labels
 from prefect_video.pipeline.steps.reconcile import reconcile
-from prefect_video.pipeline.steps.submit_result import record, record_failure
-from prefect_video.session.session import SessionEvent, Studio
+from prefect_video.pipeline.steps.submit_result import record_failure, record_submit
+from prefect_video.session.session import Session, SessionEvent
 
 _SLOT_SECONDS: Final = 0.5
 """Between two looks for a free slot of the account."""
@@ -43,16 +43,16 @@ _PAUSE_SECONDS: Final = 5.0
 logger = logging.getLogger(__name__)
 
 
-class _Patience:
+class _SubmitRetry:
     """The time that one submit is tried for: the time turned away counts, not that in the queue for a slot.
 
     Attributes:
         left: Seconds.
     """
 
-    def __init__(self, studio: Studio) -> None:
-        self.left = studio.settings.submit_patience_seconds
-        self._fails_fast = studio.settings.on_open == "fail"
+    def __init__(self, session: Session) -> None:
+        self.left = session.settings.submit_patience_seconds
+        self._fails_fast = session.settings.on_open == "fail"
         self._refusals = 0
 
     def delay(self, error: ProviderError) -> float | None:
@@ -69,140 +69,140 @@ class _Patience:
         return None if refused or max(asked, delay) > self.left else delay
 
 
-async def submit(studio: Studio, entry: Entry, *, task_run_id: str | None = None) -> Entry:
+async def submit(session: Session, job: Job, *, task_run_id: str | None = None) -> Job:
     """Brings a reserved row to submitted, with at most one accepted payment, whatever went before.
 
     Returns:
         The row, submitted or further on.
 
     Raises:
-        RequestRefused: The provider turned it down for good, or stopped the prompt before; the reservation is
+        RequestRejected: The provider turned it down for good, or stopped the prompt before; the reservation is
             released.
         GenerationFailed: It was accepted and failed at once.
         GenerationEnded: Somebody ended the row while it waited for its turn, a cancel command for example.
-        NeedsAttention: Nobody can tell whether it was accepted.
+        HeldForReview: Nobody can tell whether it was accepted.
         LedgerBehindStore: The store shows that it was paid before.
-        ProviderUnavailable: Turned away for longer than the studio's patience; nothing was accepted.
+        ProviderUnavailable: Turned away for longer than the session's patience; nothing was accepted.
     """
     # Read again: the row may have waited long for its slot.
-    entry = await _booked_here(studio, await studio.ledger.get(entry.id))
-    if entry.state is State.SUBMITTING:
+    job = await _assign_account(session, await session.ledger.get(job.id))
+    if job.state is State.SUBMITTING:
         # Only a row taken over from an owner that died between intent and record is found like this.
-        entry = await studio.ledger.record_unknown(entry.id, "its owner died between sending and recording")
-    if entry.state is State.RESERVED:
-        await require_unpaid(studio, entry)
-    patience = _Patience(studio)
-    while entry.state in (State.RESERVED, State.UNKNOWN):
-        if entry.state is State.UNKNOWN:
+        job = await session.ledger.record_unknown(job.id, "its owner died between sending and recording")
+    if job.state is State.RESERVED:
+        await require_unpaid(session, job)
+    patience = _SubmitRetry(session)
+    while job.state in (State.RESERVED, State.UNKNOWN):
+        if job.state is State.UNKNOWN:
             began = asyncio.get_running_loop().time()
-            entry = await reconcile(studio, entry)
+            job = await reconcile(session, job)
             patience.left -= asyncio.get_running_loop().time() - began
-            if entry.state is State.RESERVED and patience.left < 0:
+            if job.state is State.RESERVED and patience.left < 0:
                 raise ProviderUnavailable(
-                    f"shot {entry.shot.id!r}: {entry.provider} has not answered a submit for"
-                    f" {studio.settings.submit_patience_seconds:.0f} s; nothing was accepted: run again later",
-                    provider=entry.provider,
+                    f"shot {job.shot.id!r}: {job.provider} has not answered a submit for"
+                    f" {session.settings.submit_patience_seconds:.0f} s; nothing was accepted: run again later",
+                    provider=job.provider,
                 )
             continue
-        await refuse_blocked(studio, entry)
+        await refuse_blocked(session, job)
         try:
-            entry = await _send(studio, entry, task_run_id)
-        except (RequestRefused, ProviderUnavailable) as error:
+            job = await _send(session, job, task_run_id)
+        except (RequestRejected, ProviderUnavailable) as error:
             delay = patience.delay(error)
             if delay is None:
                 raise
             patience.left -= delay
             level = logging.DEBUG if isinstance(error, CircuitOpen) else logging.INFO
-            logger.log(level, "shot %s: turned away, sending again in %.1f s: %s", entry.shot.id, delay, error)
+            logger.log(level, "shot %s: turned away, sending again in %.1f s: %s", job.shot.id, delay, error)
             await asyncio.sleep(delay)
-            entry = await studio.ledger.get(entry.id)
-    return demand_alive(entry)
+            job = await session.ledger.get(job.id)
+    return raise_if_ended(job)
 
 
-async def _send(studio: Studio, entry: Entry, task_run_id: str | None) -> Entry:
-    await studio.pace.next()
-    await _watch_volume(studio, entry)
+async def _send(session: Session, job: Job, task_run_id: str | None) -> Job:
+    await session.rate_limiter.acquire()
+    await _check_submit_volume(session, job)
     try:
-        entry = await _still_to_be_sent(studio, await _take_slot(studio, entry, task_run_id))
-    except IllegalTransition:
-        demand_alive(await studio.ledger.get(entry.id))
+        job = await _refresh_intent(session, await _take_slot(session, job, task_run_id))
+    except InvalidTransition:
+        raise_if_ended(await session.ledger.get(job.id))
         raise
-    studio.tell(SessionEvent.BEFORE_SEND, entry)
+    session.notify(SessionEvent.BEFORE_SEND, job)
     try:
-        async with _answer_in_time(studio, entry):
-            generation = await studio.provider.submit(
-                add_labels(entry, studio.ledger.identity),
-                idempotency_key=entry.id,
-                project=entry.project,
-                webhook_url=studio.webhook_url(entry),
+        async with _answer_in_time(session, job):
+            generation = await session.provider.submit(
+                add_labels(job, session.ledger.identity),
+                idempotency_key=job.id,
+                project=job.project,
+                webhook_url=session.webhook_url(job),
             )
     except BaseException as error:
         # Also when cancelled, or for a defect of ours: the request is perhaps on its way.
-        after = await to_its_end(record_failure(studio, entry, error))
-        if isinstance(error, SubmitUnknown):
+        after = await shielded(record_failure(session, job, error))
+        if isinstance(error, SubmitOutcomeUnknown):
             return after
         raise
-    studio.tell(SessionEvent.ANSWERED, entry)
-    return await to_its_end(record(studio, entry, generation))
+    session.notify(SessionEvent.ANSWERED, job)
+    return await shielded(record_submit(session, job, generation))
 
 
 @contextlib.asynccontextmanager
-async def _answer_in_time(studio: Studio, entry: Entry) -> AsyncIterator[None]:
+async def _answer_in_time(session: Session, job: Job) -> AsyncIterator[None]:
     """Limit how long the answer to a submit is waited for.
 
     No longer than after which others may take this process for dead, find nothing and send in its place.
 
     Raises:
-        SubmitUnknown: There was no answer in time.
+        SubmitOutcomeUnknown: There was no answer in time.
     """
-    limit = studio.settings.lease_seconds + studio.settings.settle_seconds
+    limit = session.settings.lease_seconds + session.settings.settle_seconds
     try:
         async with asyncio.timeout(limit):
             yield
     except TimeoutError as error:
-        raise SubmitUnknown(
-            f"{entry.provider}: the submit had no answer within {limit:.0f} s", provider=entry.provider
+        raise SubmitOutcomeUnknown(
+            f"{job.provider}: the submit had no answer within {limit:.0f} s", provider=job.provider
         ) from error
 
 
-async def _booked_here(studio: Studio, entry: Entry) -> Entry:
+async def _assign_account(session: Session, job: Job) -> Job:
     """A row that another account had reserved, and this one is going to send."""
-    account = studio.provider.account.id
-    if entry.state is not State.RESERVED or entry.account == account:
-        return entry
-    return await studio.ledger.rebook(entry.id, account=account, credentials=studio.credentials)
+    account = session.provider.account.id
+    if job.state is not State.RESERVED or job.account == account:
+        return job
+    return await session.ledger.assign_account(job.id, account=account, credentials=session.credentials)
 
 
-async def _still_to_be_sent(studio: Studio, entry: Entry) -> Entry:
+async def _refresh_intent(session: Session, job: Job) -> Job:
     """The row, once it has only just been marked as about to be sent.
 
     A process that was paused in between may have been taken for dead, and its row be sent by another.
 
     Raises:
-        IllegalTransition: It was.
+        InvalidTransition: It was.
     """
-    while (await studio.ledger.now() - (entry.sent_at or entry.updated_at)).total_seconds() > _PAUSE_SECONDS:
-        entry = await studio.ledger.renew_submit(entry.id)
-    return entry
+    while (await session.ledger.now() - (job.sent_at or job.updated_at)).total_seconds() > _PAUSE_SECONDS:
+        job = await session.ledger.refresh_submit(job.id)
+    return job
 
 
-async def _take_slot(studio: Studio, entry: Entry, task_run_id: str | None) -> Entry:
+async def _take_slot(session: Session, job: Job, task_run_id: str | None) -> Job:
     """Begins the submit as soon as the account has a slot, in the order of priority and time.
 
     The breaker is asked at each look: it may open, and a quota be used up, while one waits.
     """
     began = trying = False
     # One of a process asks at a time: the others come after it anyway.
-    async with studio.slot_queue.of(entry.priority) as turn:
+    async with session.submit_turn.acquire(job.priority) as turn:
         try:
             while True:
-                studio.slot_freed.clear()
-                trying = trying or await studio.breaker.admit()
-                taken = await studio.ledger.take_slot(
-                    entry.id,
-                    slots=studio.account_slots,
+                session.slot_released.clear()
+                trying = trying or await session.breaker.before_submit()
+                taken = await session.ledger.acquire_slot(
+                    job.id,
+                    slots=session.account_slots,
                     task_run_id=task_run_id,
-                    deadline_at=datetime.now(UTC) + timedelta(seconds=studio.settings.deadline_seconds),
+                    deadline_at=datetime.now(UTC) + timedelta(seconds=session.settings.deadline_seconds),
                 )
                 if taken is not None:
                     began = True
@@ -210,28 +210,28 @@ async def _take_slot(studio: Studio, entry: Entry, task_run_id: str | None) -> E
                 with contextlib.suppress(TimeoutError):
                     # Our own generations tell when they end; those of other processes are looked for.
                     async with asyncio.timeout(random.uniform(0.5, 1.0) * _SLOT_SECONDS):
-                        await studio.slot_freed.wait()
-                await turn.give_way()
+                        await session.slot_released.wait()
+                await turn.yield_to_higher()
         finally:
             if not began:
-                await to_its_end(_step_aside(studio, entry, trying))
+                await shielded(_leave_queue(session, job, trying))
 
 
-async def _step_aside(studio: Studio, entry: Entry, trying: bool) -> None:
+async def _leave_queue(session: Session, job: Job, trying: bool) -> None:
     if trying:
-        await studio.breaker.withdraw()
-    await studio.ledger.stop_waiting(entry.id)
+        await session.breaker.cancel_trial()
+    await session.ledger.leave_slot_queue(job.id)
 
 
-async def _watch_volume(studio: Studio, entry: Entry) -> None:
-    limit = studio.settings.anomalous_per_hour
+async def _check_submit_volume(session: Session, job: Job) -> None:
+    limit = session.settings.anomalous_per_hour
     if limit is None:
         return
     hour_ago = datetime.now(UTC) - timedelta(hours=1)
-    sent = await studio.ledger.submissions_since(entry.account, hour_ago)
-    last = studio.volume_alert_at
+    sent = await session.ledger.submissions_since(job.account, hour_ago)
+    last = session.volume_alert_at
     # Several may be sent between two counts, so the very number need not be seen; once an hour is enough.
     if sent >= limit and (last is None or last < hour_ago):
-        studio.volume_alert_at = datetime.now(UTC)
-        logger.error("ALERT: account %s has submitted %d generations within an hour", entry.account, sent)
-        studio.tell(SessionEvent.ANOMALY, entry, f"{sent} submissions within an hour")
+        session.volume_alert_at = datetime.now(UTC)
+        logger.error("ALERT: account %s has submitted %d generations within an hour", job.account, sent)
+        session.notify(SessionEvent.ANOMALY, job, f"{sent} submissions within an hour")

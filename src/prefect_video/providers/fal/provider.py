@@ -16,17 +16,17 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from prefect_video.errors import InvalidInput, NotFound, UnreadableAnswer
+from prefect_video.errors import InvalidInput, InvalidResponse, NotFound
 from prefect_video.generations import Generation, ProviderFault, Status, WebhookEvent
 from prefect_video.providers.base import Capabilities
-from prefect_video.providers.capabilities import check_fit
-from prefect_video.providers.fal import responses as fal_wire
-from prefect_video.providers.fal.webhooks import KEYS_URL, PublishedKeys, read_webhook
+from prefect_video.providers.capabilities import check_supported
+from prefect_video.providers.fal import responses
+from prefect_video.providers.fal.webhooks import KEYS_URL, SigningKeys, read_webhook
 from prefect_video.providers.hosted_models import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, HostedModels
 from prefect_video.providers.http import HttpSettings, check_endpoint
 from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.reference_images import reference_urls
-from prefect_video.providers.responses import accepted_unread
+from prefect_video.providers.responses import unreadable_submit
 from prefect_video.shots import Shot
 
 logger = logging.getLogger(__name__)
@@ -75,9 +75,9 @@ class FalProvider(HttpProvider):
             aspect_ratios=ASPECT_RATIOS,
             can_list=False,
             can_cancel=True,
-            reconciling="none",
+            lookup="none",
             # What can be cancelled has not started, and a failure is charged only where the request was at fault.
-            free_ends=(Status.FAILED, Status.CANCELLED),
+            free_outcomes=(Status.FAILED, Status.CANCELLED),
             fetches_webhook_keys=True,
             aliases=self._models.own_aliases,
         )
@@ -86,20 +86,20 @@ class FalProvider(HttpProvider):
             api_key=api_key,
             base_url=queue_url,
             capabilities=capabilities,
-            error_from=lambda response: fal_wire.read_error(response, provider=name),
+            error_from=lambda response: responses.read_error(response, provider=name),
             address_label="queue",
             scheme="Key",
             usd_per_second=usd_per_second,
             settings=settings,
             transport=transport,
         )
-        self._keys = PublishedKeys(provider=name, url=check_endpoint(keys_url, named=f"{name} keys"))
-        self._results = self._open_client(lambda response: fal_wire.read_result_error(response, provider=name))
+        self._keys = SigningKeys(provider=name, url=check_endpoint(keys_url, named=f"{name} keys"))
+        self._results = self._open_client(lambda response: responses.read_result_error(response, provider=name))
 
     async def check_access(self) -> None:
         """The queue has nothing to read without a job; see `Provider.check_access`."""
 
-    def offered(self, shot: Shot) -> Capabilities:
+    def capabilities_for(self, shot: Shot) -> Capabilities:
         """What the shot's model can make."""
         return self._models.input(shot).narrow(self.capabilities)
 
@@ -108,7 +108,7 @@ class FalProvider(HttpProvider):
         name = self._models.name(shot)
         if not _MODEL.fullmatch(name) or ".." in name:
             raise InvalidInput(f"shot {shot.id!r}: model: {name!r} is not a model of fal, such as fal-ai/veo3/fast")
-        check_fit(shot, self.offered(shot), by=f"{self.name} model {name!r}")
+        check_supported(shot, self.capabilities_for(shot), by=f"{self.name} model {name!r}")
 
     async def submit(
         self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
@@ -123,9 +123,9 @@ class FalProvider(HttpProvider):
             headers={"x-fal-no-retry": "1"},
         )
         try:
-            ticket = fal_wire.read_ticket(response, provider=self.name)
-        except UnreadableAnswer as error:
-            raise accepted_unread(error, response, provider=self.name) from error
+            ticket = responses.read_ticket(response, provider=self.name)
+        except InvalidResponse as error:
+            raise unreadable_submit(error, response, provider=self.name) from error
         return Generation(
             id=self._job(ticket, model), provider=self.name, status=Status.QUEUED, model=model, prompt=shot.prompt
         )
@@ -133,18 +133,18 @@ class FalProvider(HttpProvider):
     async def retrieve(self, generation_id: str) -> Generation:
         """Reads the status, and the result once there is one; see `Provider.retrieve`."""
         response = await self._api.send("GET", f"/{_job_path(generation_id)}/status")
-        status, told = fal_wire.read_status(response, provider=self.name, generation_id=generation_id)
+        status, told = responses.read_status(response, provider=self.name, generation_id=generation_id)
         if status is not Status.COMPLETED:
             return self._seen(generation_id, status, told.fault)
         path = self._path(told.response_url) or generation_id
         try:
             answer = await self._results.send("GET", f"/{path}")
-        except fal_wire.ResultRefused as error:
-            return self._seen(generation_id, fal_wire.ended_by(error.fault), error.fault)
+        except responses.ResultError as error:
+            return self._seen(generation_id, responses.final_status(error.fault), error.fault)
         if answer.status_code == 202:
             # The status is ahead of the result.
             return self._seen(generation_id, Status.PROCESSING)
-        result = fal_wire.read_result(answer, provider=self.name)
+        result = responses.read_result(answer, provider=self.name)
         return self._seen(generation_id, status).model_copy(update={"result": result})
 
     async def cancel(self, generation_id: str) -> Generation:
@@ -182,7 +182,7 @@ class FalProvider(HttpProvider):
     def _seen(self, generation_id: str, status: Status, fault: ProviderFault | None = None) -> Generation:
         return Generation(id=generation_id, provider=self.name, status=status, fault=fault)
 
-    def _job(self, ticket: fal_wire.Ticket, model: str) -> str:
+    def _job(self, ticket: responses.QueuedRequest, model: str) -> str:
         """The path of a job on the queue, from the address that fal returned."""
         path = self._path((ticket.status_url or "").removesuffix("/status"))
         if path is not None and _JOB.fullmatch(path):

@@ -10,25 +10,25 @@ import httpx
 from pydantic import Field
 
 from prefect_video.errors import (
+    InvalidResponse,
     ProviderError,
     ProviderUnavailable,
     QuotaExhausted,
-    RequestRefused,
-    UnreadableAnswer,
+    RequestRejected,
 )
 from prefect_video.generations import ProviderFault, Status, VideoResult
 from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, fastapi_message, text_of
 from prefect_video.providers.responses import (
     Evidence,
-    Loose,
+    LenientModel,
+    build_error,
+    decode_body,
+    error_for_status,
     fault_of,
-    json_of,
-    kind_of,
-    read,
-    refusal,
+    parse,
+    parse_status,
     request_id,
     share_of,
-    status_of,
     unwrapped,
 )
 
@@ -36,7 +36,7 @@ _UNTOLD: Final = "error"
 _CANCELLED_TYPES: Final = frozenset({"client_cancelled", "request_cancelled", "cancelled"})
 
 
-class Ticket(Loose):
+class QueuedRequest(LenientModel):
     """The answer to a submit.
 
     Attributes:
@@ -48,7 +48,7 @@ class Ticket(Loose):
     status_url: str | None = None
 
 
-class QueueStatus(Loose):
+class QueueStatus(LenientModel):
     """The status of a job."""
 
     status: str
@@ -71,7 +71,7 @@ class QueueStatus(Loose):
         return ProviderFault(code=self.error_type or "error", message=message, of_request="status code: 422" in message)
 
 
-class _File(Loose):
+class _File(LenientModel):
     url: str = Field(min_length=1)
     file_size: int | None = None
     width: int | None = None
@@ -79,7 +79,7 @@ class _File(Loose):
     duration: float | None = None
 
 
-class _Payload(Loose):
+class _Payload(LenientModel):
     video: _File | str | None = None
     video_url: str | None = None
     videos: list[_File | str] | None = None
@@ -91,36 +91,36 @@ class _Payload(Loose):
         return self.video or self.video_url or next(iter(self.videos or ()), None) or self.output
 
 
-class ResultRefused(ProviderError):
+class ResultError(ProviderError):
     """A result that is an error: the job is over, and `fault` says why."""
 
     fault: ProviderFault = ProviderFault(code="error", message="no reason given")
 
 
-def read_ticket(response: httpx.Response, *, provider: str) -> Ticket:
+def read_ticket(response: httpx.Response, *, provider: str) -> QueuedRequest:
     """The ticket of a job that was queued.
 
     Raises:
-        UnreadableAnswer: It is not one of the contract.
+        InvalidResponse: It is not one of the contract.
     """
-    return read(Ticket, response, provider=provider)
+    return parse(QueuedRequest, response, provider=provider)
 
 
 def read_status(response: httpx.Response, *, provider: str, generation_id: str) -> tuple[Status, QueueStatus]:
     """What a status answer says; a job that is completed with an error has failed or was cancelled.
 
     Raises:
-        UnreadableAnswer: It is not one of the contract.
+        InvalidResponse: It is not one of the contract.
     """
-    told = read(QueueStatus, response, provider=provider)
+    told = parse(QueueStatus, response, provider=provider)
     evidence = Evidence(told.response_url is not None, share_of(told.progress), bool(told.error or told.error_type))
-    status = status_of(told.status, provider=provider, generation_id=generation_id, evidence=evidence)
+    status = parse_status(told.status, provider=provider, generation_id=generation_id, evidence=evidence)
     if status is Status.COMPLETED and told.fault is not None:
-        status = ended_by(told.fault)
+        status = final_status(told.fault)
     return status, told
 
 
-def ended_by(fault: ProviderFault) -> Status:
+def final_status(fault: ProviderFault) -> Status:
     """Whether a fault is a failure or the end of something that was cancelled."""
     return Status.CANCELLED if fault.code in _CANCELLED_TYPES else Status.FAILED
 
@@ -129,13 +129,13 @@ def read_result(response: httpx.Response, *, provider: str) -> VideoResult:
     """The video in what the model answered.
 
     Raises:
-        UnreadableAnswer: It names none.
+        InvalidResponse: It names none.
     """
-    read(_Payload, response, provider=provider)
-    payloads = (_Payload.model_validate(document) for document in unwrapped(json_of(response)))
+    parse(_Payload, response, provider=provider)
+    payloads = (_Payload.model_validate(document) for document in unwrapped(decode_body(response)))
     found = next((file for payload in payloads if (file := payload.file)), None)
     if not found:
-        raise UnreadableAnswer(
+        raise InvalidResponse(
             f"{provider}: the result names no video under any of the names that are known",
             provider=provider,
             request_id=request_id(response),
@@ -164,19 +164,19 @@ def read_result_error(response: httpx.Response, *, provider: str) -> ProviderErr
     must not be given up for that.
     """
     fault = _fault(response)
-    kind = kind_of(response.status_code)
-    if kind is RequestRefused or kind is ProviderUnavailable:
+    kind = error_for_status(response.status_code)
+    if kind is RequestRejected or kind is ProviderUnavailable:
         if fault.code == _UNTOLD and not fault.of_request:
-            return refusal(ProviderUnavailable, fault.message, response, provider=provider)
-        error = ResultRefused(f"{provider}: {fault.message}", provider=provider)
+            return build_error(ProviderUnavailable, fault.message, response, provider=provider)
+        error = ResultError(f"{provider}: {fault.message}", provider=provider)
         error.fault = fault
         return error
-    return refusal(kind, fault.message, response, provider=provider)
+    return build_error(kind, fault.message, response, provider=provider)
 
 
 def _fault(response: httpx.Response) -> ProviderFault:
     """Code and message of an error body: a list of typed errors by the model, or one by the queue."""
-    body = json_of(response)
+    body = decode_body(response)
     detail = body.get("detail") if isinstance(body, Mapping) else None
     of_request = response.status_code == 422 and detail is not None
     code = body.get("error_type") if isinstance(body, Mapping) else None

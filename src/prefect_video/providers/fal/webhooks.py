@@ -29,7 +29,7 @@ TIMEOUT_SECONDS: Final = 10.0
 _HEADERS: Final = ("request-id", "user-id", "timestamp")
 
 
-class PublishedKeys:
+class SigningKeys:
     """The keys of a key set (JWKS) on the web, fetched when needed and kept for a day.
 
     Args:
@@ -76,7 +76,7 @@ class PublishedKeys:
             ) from error
 
 
-def read_webhook(headers: Mapping[str, str], body: bytes, keys: PublishedKeys) -> WebhookEvent:
+def read_webhook(headers: Mapping[str, str], body: bytes, keys: SigningKeys) -> WebhookEvent:
     """Verifies a delivery and reads it; the generation's id in it is fal's request id alone.
 
     Raises:

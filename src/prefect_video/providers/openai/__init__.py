@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from prefect_video.errors import InvalidInput
-from prefect_video.providers.openai.profiles import profile_of
+from prefect_video.providers.openai.profiles import find_profile
 from prefect_video.providers.openai.provider import OpenAIProvider
 
 
@@ -56,7 +56,7 @@ def open_litellm(environ: Mapping[str, str]) -> OpenAIProvider:
 
 
 def _open(profile: str, prefix: str, environ: Mapping[str, str]) -> OpenAIProvider:
-    needed = profile_of(profile)
+    needed = find_profile(profile)
     missing = [
         variable
         for variable, must_be_there in (

@@ -74,9 +74,9 @@ def _hosted() -> Capabilities:
         sizes={"1080p": 20, "720p": 20, "480p": 20},
         aspect_ratios=_RATIOS,
         can_cancel=False,
-        reconciling="likeness",
-        takes_webhook_url=False,
-        takes=("references", "size"),
+        lookup="likeness",
+        supports_webhook_url=False,
+        optional_fields=("references", "size"),
     )
 
 
@@ -86,10 +86,10 @@ def _engine(*, can_cancel: bool, echoes_key: bool = False) -> Capabilities:
         sizes={"1080p": 20, "720p": 20, "480p": 20},
         aspect_ratios=_RATIOS,
         can_cancel=can_cancel,
-        reconciling="key" if echoes_key else "likeness",
-        takes_webhook_url=False,
-        takes=(*EXTRAS, "references", "size"),
-        work_seconds_per_second=(1.0, 30.0),
+        lookup="key" if echoes_key else "likeness",
+        supports_webhook_url=False,
+        optional_fields=(*EXTRAS, "references", "size"),
+        seconds_per_video_second=(1.0, 30.0),
     )
 
 
@@ -97,7 +97,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "generic": Profile(
         provider="openai",
         title="openai",
-        capabilities=replace(_hosted(), video_kept=timedelta(hours=1)),
+        capabilities=replace(_hosted(), retention=timedelta(hours=1)),
         webhooks=True,
         needs_key=True,
         default_url="https://api.openai.com/v1",
@@ -143,7 +143,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
 """Every profile by its name, which is also the name of the provider (`generic` is `openai`)."""
 
 
-def profile_of(name: str) -> Profile:
+def find_profile(name: str) -> Profile:
     """The profile of that name.
 
     Raises:

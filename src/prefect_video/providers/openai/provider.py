@@ -15,20 +15,20 @@ from typing import Any, Final
 import httpx
 
 from prefect_video.downloads.transfer import VideoSource
-from prefect_video.errors import InvalidInput, UnreadableAnswer
+from prefect_video.errors import InvalidInput, InvalidResponse
 from prefect_video.generations import Generation, Status, WebhookEvent
-from prefect_video.providers import webhook_signatures as standard_webhooks
+from prefect_video.providers import webhook_signatures
 from prefect_video.providers.base import link_source
-from prefect_video.providers.capabilities import check_fit
+from prefect_video.providers.capabilities import check_supported
 from prefect_video.providers.hosted_models import own_aliases
 from prefect_video.providers.http import HttpSettings, Params
 from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.matching import Match, match_prompt
-from prefect_video.providers.openai.profiles import profile_of
+from prefect_video.providers.openai.profiles import find_profile
 from prefect_video.providers.openai.requests import Body, create_body
-from prefect_video.providers.openai.responses import JobInError, Reader, native_id, path_part, read_event
+from prefect_video.providers.openai.responses import JobErrorResponse, Reader, path_part, read_event, unwrap_id
 from prefect_video.providers.pages import Cursor, ListItem, ListPage
-from prefect_video.providers.responses import accepted_unread
+from prefect_video.providers.responses import unreadable_submit
 from prefect_video.shots import DEFAULT_FPS, Shot
 
 PAGE_SIZE: Final = 100
@@ -67,7 +67,7 @@ class OpenAIProvider(HttpProvider):
         settings: HttpSettings | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self.profile = profile_of(profile)
+        self.profile = find_profile(profile)
         name = self.profile.provider
         capabilities = replace(self.profile.capabilities, aliases=own_aliases(models, {}))
         if usd_per_second is not None:
@@ -96,7 +96,7 @@ class OpenAIProvider(HttpProvider):
 
     def check(self, shot: Shot) -> None:
         """Refuses a shot that the dialect cannot ask for; see `Provider.check`."""
-        check_fit(shot, self.capabilities, by=self.profile.title)
+        check_supported(shot, self.capabilities, by=self.profile.title)
 
     async def submit(
         self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
@@ -106,20 +106,20 @@ class OpenAIProvider(HttpProvider):
         Our key goes along only where the server can be told a folder for the video, which it then names.
         """
         body = await create_body(self._named(shot), self.profile, idempotency_key=idempotency_key)
-        return self._accepted(await self._buy("/videos", body))
+        return self._accepted(await self._submit("/videos", body))
 
-    def source(self, generation: Generation) -> VideoSource:
+    def download_source(self, generation: Generation) -> VideoSource:
         """The content endpoint with the key, or the server's own link without; see `Provider.source`."""
-        source = link_source(generation)
-        if source.url != self._read.content_url(generation.id):
-            return source
-        return VideoSource(url=source.url, headers=self._authorization)
+        download_source = link_source(generation)
+        if download_source.url != self._read.content_url(generation.id):
+            return download_source
+        return VideoSource(url=download_source.url, headers=self._authorization)
 
     async def retrieve(self, generation_id: str) -> Generation:
         """Reads one generation, even one that is told as an HTTP error; see `Provider.retrieve`."""
         try:
             response = await self._api.send("GET", f"/videos/{path_part(generation_id)}")
-        except JobInError as job:
+        except JobErrorResponse as job:
             return job.generation.model_copy(update={"id": generation_id})
         return self._read.generation(response, called=generation_id)
 
@@ -141,7 +141,7 @@ class OpenAIProvider(HttpProvider):
 
         Raises:
             NotFound: The server does not know the id.
-            RequestRefused: It does not delete this one, for example because it is under way.
+            RequestRejected: It does not delete this one, for example because it is under way.
         """
         await self._api.send("DELETE", f"/videos/{path_part(generation_id)}")
 
@@ -152,15 +152,15 @@ class OpenAIProvider(HttpProvider):
         same_size = echoed.get("size") in (None, self.profile.size_of(shot))
         return words if same_size and _lasts_like(echoed, shot) else min(words, Match.POSSIBLE)
 
-    def native_id(self, generation_id: str) -> str:
+    def unwrap_id(self, generation_id: str) -> str:
         """Returns the id that the model's own server gave, which proxies spell differently; see `Searchable`."""
-        return native_id(generation_id)
+        return unwrap_id(generation_id)
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
         """Verifies a delivery by Standard Webhooks; see `Provider.parse_webhook`."""
         if not self.profile.webhooks:
             raise InvalidInput(f"webhook: {self.profile.title} sends none")
-        delivery = standard_webhooks.verify(headers, body, self._webhook_secrets)
+        delivery = webhook_signatures.verify(headers, body, self._webhook_secrets)
         event_type, generation_id = read_event(body)
         return WebhookEvent(
             event_id=delivery.id, event_type=event_type, generation_id=generation_id, sent_at=delivery.sent_at
@@ -173,15 +173,15 @@ class OpenAIProvider(HttpProvider):
     def _model(self, shot: Shot) -> str:
         return self._models.get(shot.model, shot.model)
 
-    async def _buy(self, path: str, body: Body) -> Generation:
+    async def _submit(self, path: str, body: Body) -> Generation:
         try:
             response = await self._api.send_once("POST", path, json=body.json, form=body.form)
-        except JobInError as job:
+        except JobErrorResponse as job:
             return job.generation
         try:
             return self._read.generation(response)
-        except UnreadableAnswer as error:
-            raise accepted_unread(error, response, provider=self.name) from error
+        except InvalidResponse as error:
+            raise unreadable_submit(error, response, provider=self.name) from error
 
     async def _page(
         self, cursor: Cursor | None, *, status: Status | None = None, created_after: datetime | None = None

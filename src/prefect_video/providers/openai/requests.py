@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefect_video.errors import RequestRefused
+from prefect_video.errors import RequestRejected
 from prefect_video.providers.http import Part
 from prefect_video.providers.openai.profiles import EXTRAS, Profile
 from prefect_video.shots import DEFAULT_MODEL, Shot
@@ -40,7 +40,7 @@ async def create_body(shot: Shot, profile: Profile, *, idempotency_key: str) -> 
         idempotency_key: Names the folder of the video, where the profile has one for that.
 
     Raises:
-        RequestRefused: A reference cannot be read; nothing was sent.
+        RequestRejected: A reference cannot be read; nothing was sent.
     """
     reference = await asyncio.to_thread(_read, shot, profile) if shot.references else None
     fields = _fields(shot, profile)
@@ -91,7 +91,7 @@ def _read(shot: Shot, profile: Profile) -> _Reference:
         content = path.read_bytes()
     except OSError as error:
         # By now the row is marked as being sent: only a refusal says that nothing was.
-        raise RequestRefused(
+        raise RequestRejected(
             f"shot {shot.id!r}: references: cannot read {path}: {error.strerror}; nothing was sent",
             provider=profile.provider,
         ) from error

@@ -27,22 +27,22 @@ from prefect_video.providers.openai.refusals import table_of
 from prefect_video.providers.pages import ListPage
 from prefect_video.providers.responses import (
     Evidence,
-    Loose,
-    Wire,
+    LenientModel,
+    ResponseModel,
+    decode_body,
     fault_of,
-    json_of,
-    moment,
-    read,
+    parse,
+    parse_status,
+    parse_timestamp,
     read_document,
     read_item,
     share_of,
-    status_of,
 )
 
 logger = logging.getLogger(__name__)
 
 
-class _Fault(Loose):
+class _Fault(LenientModel):
     code: str | int | None = None
     type: str | None = None
     message: str | None = None
@@ -56,7 +56,7 @@ def _usable(generation_id: str) -> str:
     return generation_id
 
 
-class Job(Loose):
+class VideoJob(LenientModel):
     """A job as servers tell it; only id and status are certain."""
 
     id: Annotated[str, AfterValidator(_usable)]
@@ -101,7 +101,7 @@ class Job(Loose):
             duration_seconds=self.length,
             width=int(size[1]) if size else None,
             height=int(size[2]) if size else None,
-            expires_at=moment(self.expires_at),
+            expires_at=parse_timestamp(self.expires_at),
         )
 
     @property
@@ -127,7 +127,7 @@ def path_part(generation_id: str) -> str:
     return quote(generation_id, safe="")
 
 
-def native_id(generation_id: str) -> str:
+def unwrap_id(generation_id: str) -> str:
     """The id that the model's own server gave: LiteLLM wraps it, and for one video differently from call to call."""
     wrapped = generation_id.removeprefix("video_")
     try:
@@ -142,20 +142,20 @@ def number_of(value: str | float | None) -> float | None:
     return usable_number(value)
 
 
-class _Page(Wire):
+class _Page(ResponseModel):
     data: list[Any]
     has_more: bool | None = None
 
 
-class _Event(Wire):
-    class About(Wire):
+class _Event(ResponseModel):
+    class About(ResponseModel):
         id: str = Field(min_length=1)
 
     type: str = Field(min_length=1)
     data: About
 
 
-class JobInError(GenerationEnded):
+class JobErrorResponse(GenerationEnded):
     """An unsuccessful answer whose body is a job that ended without a video: the request itself went well."""
 
     def __init__(self, generation: Generation) -> None:
@@ -195,50 +195,50 @@ class Reader:
             called: The id by which it was asked for; a proxy may answer with another spelling.
 
         Raises:
-            UnreadableAnswer: It is not one of the dialect.
+            InvalidResponse: It is not one of the dialect.
         """
-        job = read(Job, response, provider=self.provider)
+        job = parse(VideoJob, response, provider=self.provider)
         return self._told(job, called=called, retry_after=_poll_after(response))
 
     def page(self, response: httpx.Response) -> ListPage:
         """Read the jobs of one page of a list, each by itself: an odd one hides no others.
 
         Raises:
-            UnreadableAnswer: It is no page of the dialect.
+            InvalidResponse: It is no page of the dialect.
         """
-        page = read(_Page, response, provider=self.provider)
-        items = tuple(read_item(item, Job, self._told) for item in page.data)
+        page = parse(_Page, response, provider=self.provider)
+        items = tuple(read_item(item, VideoJob, self._told) for item in page.data)
         return ListPage(items, has_more=page.has_more, cursors=tuple(item.id for item in items))
 
     def error(self, response: httpx.Response) -> ProviderError:
         """What an unsuccessful answer means: a job that failed, or a refusal by the table."""
-        body = json_of(response)
+        body = decode_body(response)
         job = self._job(body)
         if job is not None and job.status.ended and job.status is not Status.COMPLETED:
-            return JobInError(job)
+            return JobErrorResponse(job)
         return table_of(self.provider).read_error(response, provider=self.provider)
 
     def _job(self, body: Any) -> Generation | None:
         if not isinstance(body, Mapping) or body.get("object") != "video":
             return None
         try:
-            return self._told(read_document(Job, body))
+            return self._told(read_document(VideoJob, body))
         except ValidationError:
             logger.warning("%s: an unsuccessful answer holds a job that cannot be read", self.provider)
             return None
 
-    def _told(self, job: Job, *, called: str | None = None, retry_after: float | None = None) -> Generation:
+    def _told(self, job: VideoJob, *, called: str | None = None, retry_after: float | None = None) -> Generation:
         name = called or job.id
         named = job.url if (job.url or "").startswith(("https://", "http://")) else None
         own_link = named if self.links else None
         evidence = Evidence(named is not None, share_of(job.progress), job.has_error)
-        status = status_of(job.status, provider=self.provider, generation_id=name, evidence=evidence)
+        status = parse_status(job.status, provider=self.provider, generation_id=name, evidence=evidence)
         return Generation(
             id=name,
             provider=self.provider,
             status=status,
             model=job.model,
-            created_at=moment(job.created_at),
+            created_at=parse_timestamp(job.created_at),
             progress=share_of(job.progress),
             prompt=job.prompt,
             parameters=job.parameters(),

@@ -22,19 +22,19 @@ import httpx
 
 from prefect_video.errors import (
     InvalidInput,
-    UnreadableAnswer,
+    InvalidResponse,
     Unsupported,
 )
 from prefect_video.generations import Generation, Status, VideoResult, WebhookEvent
 from prefect_video.providers.base import Capabilities
-from prefect_video.providers.capabilities import check_fit
+from prefect_video.providers.capabilities import check_supported
 from prefect_video.providers.hosted_models import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, own_aliases
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.http_provider import HttpProvider
-from prefect_video.providers.openrouter import responses as openrouter_wire
+from prefect_video.providers.openrouter import responses
 from prefect_video.providers.pricing import listed_usd
 from prefect_video.providers.reference_images import reference_urls
-from prefect_video.providers.responses import accepted_unread
+from prefect_video.providers.responses import unreadable_submit
 from prefect_video.shots import Shot
 
 logger = logging.getLogger(__name__)
@@ -85,8 +85,8 @@ class OpenRouterProvider(HttpProvider):
             aspect_ratios=ASPECT_RATIOS,
             can_list=False,
             can_cancel=False,
-            reconciling="none",
-            takes=("seed", "references"),
+            lookup="none",
+            optional_fields=("seed", "references"),
             max_references=None,
             aliases=own_aliases(models, _ALIASES),
         )
@@ -95,18 +95,18 @@ class OpenRouterProvider(HttpProvider):
             api_key=api_key,
             base_url=base_url,
             capabilities=capabilities,
-            error_from=lambda response: openrouter_wire.read_error(response, provider=name),
+            error_from=lambda response: responses.read_error(response, provider=name),
             usd_per_second=usd_per_second,
             settings=settings,
             transport=transport,
         )
         self._webhook_secrets = tuple(webhook_secrets)
         self._aliases = {**_ALIASES, **(models or {})}
-        self._models: Mapping[str, openrouter_wire.Model] = {}
+        self._models: Mapping[str, responses.Model] = {}
         self._models_read_at: float | None = None
         self._reading_models = asyncio.Lock()
 
-    async def prepare(self) -> None:
+    async def load_capabilities(self) -> None:
         """Reads what the models offer and charge, at most once an hour; until then nothing is known about them.
 
         Raises:
@@ -117,14 +117,14 @@ class OpenRouterProvider(HttpProvider):
             if self._models_read_at is not None and now - self._models_read_at < MODELS_FRESH_SECONDS:
                 return
             response = await self._api.send("GET", "/videos/models")
-            self._models = openrouter_wire.read_models(response, provider=self.name, host=self.capabilities)
+            self._models = responses.read_models(response, provider=self.name, host=self.capabilities)
             self._models_read_at = now
 
     async def check_access(self) -> None:
         """Reads what is known of the key; see `Provider.check_access`."""
-        openrouter_wire.read_key(await self._api.send("GET", "/key"), provider=self.name)
+        responses.read_key(await self._api.send("GET", "/key"), provider=self.name)
 
-    def offered(self, shot: Shot) -> Capabilities:
+    def capabilities_for(self, shot: Shot) -> Capabilities:
         """What the shot's model can make, as far as it is known.
 
         Raises:
@@ -140,7 +140,7 @@ class OpenRouterProvider(HttpProvider):
 
     def check(self, shot: Shot) -> None:
         """Refuses a shot that its model cannot make, once the models are known; see `Provider.check`."""
-        check_fit(shot, self.offered(shot), by=f"{self.name} model {self._model(shot)!r}")
+        check_supported(shot, self.capabilities_for(shot), by=f"{self.name} model {self._model(shot)!r}")
 
     def estimate(self, shot: Shot) -> Decimal | None:
         """By the account's price, else the model's own, else the price table; see `Provider.estimate`."""
@@ -170,16 +170,16 @@ class OpenRouterProvider(HttpProvider):
             body["callback_url"] = webhook_url
         response = await self._api.send_once("POST", "/videos", json=body)
         try:
-            job = openrouter_wire.read_job(response, provider=self.name)
-        except UnreadableAnswer as error:
-            raise accepted_unread(error, response, provider=self.name) from error
+            job = responses.read_job(response, provider=self.name)
+        except InvalidResponse as error:
+            raise unreadable_submit(error, response, provider=self.name) from error
         self._check_polling_url(job)
         return self._accepted(job.generation)
 
     async def retrieve(self, generation_id: str) -> Generation:
         """Reads one job; see `Provider.retrieve`."""
         path = f"/videos/{_path_part(generation_id)}"
-        job = openrouter_wire.read_job(await self._api.send("GET", path), provider=self.name)
+        job = responses.read_job(await self._api.send("GET", path), provider=self.name)
         generation = job.generation
         if generation.status is Status.COMPLETED and generation.result is None:
             # The content address is documented; the links are a convenience.
@@ -203,14 +203,14 @@ class OpenRouterProvider(HttpProvider):
         if abs(time.time() - int(stamp)) > WEBHOOK_WINDOW_SECONDS:
             raise InvalidInput("webhook: the timestamp is more than 5 minutes off; refused as a replay")
         try:
-            return openrouter_wire.read_event(json.loads(body), sent_at=datetime.fromtimestamp(int(stamp), UTC))
+            return responses.read_event(json.loads(body), sent_at=datetime.fromtimestamp(int(stamp), UTC))
         except (ValueError, TypeError, KeyError) as error:
             raise InvalidInput(f"webhook: the body is not an event of the contract ({error})") from error
 
     def _model(self, shot: Shot) -> str:
         return self._aliases.get(shot.model, shot.model)
 
-    def _check_polling_url(self, job: openrouter_wire.Job) -> None:
+    def _check_polling_url(self, job: responses.VideoJob) -> None:
         """The key goes to our own address only, whatever address the answer names."""
         if job.polling_url and not self._is_ours(urljoin(f"{self._base_url}/", job.polling_url)):
             logger.warning(

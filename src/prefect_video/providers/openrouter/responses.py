@@ -16,7 +16,16 @@ from prefect_video.generations import Cost, Generation, ProviderFault, VideoResu
 from prefect_video.providers.base import Capabilities
 from prefect_video.providers.moderation import is_moderation
 from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, text_of
-from prefect_video.providers.responses import Evidence, Loose, Wire, fault_of, moment, read, share_of, status_of
+from prefect_video.providers.responses import (
+    Evidence,
+    LenientModel,
+    ResponseModel,
+    fault_of,
+    parse,
+    parse_status,
+    parse_timestamp,
+    share_of,
+)
 from prefect_video.shots import AspectRatio, Resolution
 
 _USD_PER_SECOND_SKUS: Final[tuple[tuple[str, Decimal], ...]] = (
@@ -38,11 +47,11 @@ reference images) do not tell the price of a second.
 """
 
 
-class _Usage(Loose):
+class _Usage(LenientModel):
     cost: Cost = None
 
 
-class _Job(Loose):
+class _Job(LenientModel):
     id: str = Field(min_length=1)
     status: str
     polling_url: str | None = None
@@ -56,11 +65,11 @@ class _Job(Loose):
     progress: float | None = None
 
 
-class _Key(Wire):
+class _Key(ResponseModel):
     data: dict[str, Any]
 
 
-class _Model(Loose):
+class _Model(LenientModel):
     id: str
     supported_resolutions: list[str] | None = None
     supported_aspect_ratios: list[str] | None = None
@@ -69,12 +78,12 @@ class _Model(Loose):
     pricing_skus: dict[str, str | float] | None = None
 
 
-class _Models(Wire):
+class _Models(ResponseModel):
     data: list[_Model]
 
 
 @dataclass(frozen=True)
-class Job:
+class VideoJob:
     """A generation, and where OpenRouter wants it to be polled."""
 
     generation: Generation
@@ -89,13 +98,13 @@ class Model:
     usd_per_second: Mapping[Resolution, Decimal]
 
 
-def read_job(response: httpx.Response, *, provider: str) -> Job:
+def read_job(response: httpx.Response, *, provider: str) -> VideoJob:
     """The job in a successful answer.
 
     Raises:
-        UnreadableAnswer: It is not one of the contract.
+        InvalidResponse: It is not one of the contract.
     """
-    wire = read(_Job, response, provider=provider)
+    wire = parse(_Job, response, provider=provider)
     # A signed link needs no key; the other kind leads to the API and needs it.
     link = next(iter([*(wire.urls or ()), *(wire.unsigned_urls or ())]), None)
     signed = bool(wire.urls)
@@ -103,32 +112,34 @@ def read_job(response: httpx.Response, *, provider: str) -> Job:
     generation = Generation(
         id=wire.id,
         provider=provider,
-        status=status_of(wire.status, provider=provider, generation_id=wire.id, evidence=evidence),
+        status=parse_status(wire.status, provider=provider, generation_id=wire.id, evidence=evidence),
         model=wire.model,
-        created_at=moment(wire.created_at),
-        result=VideoResult(video_url=link, expires_at=moment(wire.expires_at) if signed else None) if link else None,
+        created_at=parse_timestamp(wire.created_at),
+        result=VideoResult(video_url=link, expires_at=parse_timestamp(wire.expires_at) if signed else None)
+        if link
+        else None,
         cost_usd=wire.usage.cost if wire.usage else None,
         fault=fault_of(wire.status, _fault(wire.error)),
     )
-    return Job(generation, wire.polling_url)
+    return VideoJob(generation, wire.polling_url)
 
 
 def read_key(response: httpx.Response, *, provider: str) -> None:
     """Demands that an answer tells about a key.
 
     Raises:
-        UnreadableAnswer: It is not one of the contract.
+        InvalidResponse: It is not one of the contract.
     """
-    read(_Key, response, provider=provider)
+    parse(_Key, response, provider=provider)
 
 
 def read_models(response: httpx.Response, *, provider: str, host: Capabilities) -> Mapping[str, Model]:
     """All models by name; what a model does not say is taken from `host`.
 
     Raises:
-        UnreadableAnswer: It is not a list of models.
+        InvalidResponse: It is not a list of models.
     """
-    wire = read(_Models, response, provider=provider)
+    wire = parse(_Models, response, provider=provider)
     return {one.id: Model(_capabilities(one, host), _prices(one, host)) for one in wire.data}
 
 
@@ -183,8 +194,8 @@ def _capabilities(wire: _Model, host: Capabilities) -> Capabilities:
         for ratio in host.aspect_ratios
         if wire.supported_aspect_ratios is None or ratio in wire.supported_aspect_ratios
     ]
-    takes = [name for name in host.takes if name != "seed" or wire.seed]
-    return replace(host, sizes=sizes, durations=durations, aspect_ratios=ratios, takes=takes)
+    takes = [name for name in host.optional_fields if name != "seed" or wire.seed]
+    return replace(host, sizes=sizes, durations=durations, aspect_ratios=ratios, optional_fields=takes)
 
 
 def _prices(wire: _Model, host: Capabilities) -> Mapping[Resolution, Decimal]:

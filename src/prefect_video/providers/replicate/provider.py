@@ -14,20 +14,20 @@ from typing import Any, Final
 
 import httpx
 
-from prefect_video.errors import InvalidInput, UnreadableAnswer
+from prefect_video.errors import InvalidInput, InvalidResponse
 from prefect_video.generations import Generation, Status, WebhookEvent
-from prefect_video.providers import webhook_signatures as standard_webhooks
+from prefect_video.providers import webhook_signatures
 from prefect_video.providers.base import Capabilities
-from prefect_video.providers.capabilities import check_fit
+from prefect_video.providers.capabilities import check_supported
 from prefect_video.providers.hosted_models import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, HostedModels
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.matching import Match, match_prompt, match_values
 from prefect_video.providers.pages import Cursor, ListPage
 from prefect_video.providers.reference_images import reference_urls
-from prefect_video.providers.replicate import responses as replicate_wire
+from prefect_video.providers.replicate import responses
 from prefect_video.providers.replicate.responses import Prediction
-from prefect_video.providers.responses import accepted_unread
+from prefect_video.providers.responses import unreadable_submit
 from prefect_video.shots import Shot
 
 BASE_URL: Final = "https://api.replicate.com/v1"
@@ -82,8 +82,8 @@ class ReplicateProvider(HttpProvider):
             aspect_ratios=ASPECT_RATIOS,
             can_list=True,
             can_cancel=True,
-            reconciling="likeness",
-            video_kept=replicate_wire.FILES_KEPT,
+            lookup="likeness",
+            retention=responses.FILES_KEPT,
             aliases=self._models.own_aliases,
         )
         super().__init__(
@@ -91,7 +91,7 @@ class ReplicateProvider(HttpProvider):
             api_key=api_key,
             base_url=base_url,
             capabilities=capabilities,
-            error_from=lambda response: replicate_wire.read_error(response, provider=name),
+            error_from=lambda response: responses.read_error(response, provider=name),
             key_label="API token",
             usd_per_second=usd_per_second,
             settings=settings,
@@ -103,9 +103,9 @@ class ReplicateProvider(HttpProvider):
     async def check_access(self) -> None:
         """Reads the account; see `Provider.check_access`."""
         response = await self._api.send("GET", "/account")
-        replicate_wire.read_account(response, provider=self.name)
+        responses.read_account(response, provider=self.name)
 
-    def offered(self, shot: Shot) -> Capabilities:
+    def capabilities_for(self, shot: Shot) -> Capabilities:
         """What the shot's model can make."""
         return self._models.input(shot).narrow(self.capabilities)
 
@@ -116,7 +116,7 @@ class ReplicateProvider(HttpProvider):
             raise InvalidInput(
                 f"shot {shot.id!r}: model: {name!r} is none of Replicate's: owner/name, owner/name:version or a version"
             )
-        check_fit(shot, self.offered(shot), by=f"{self.name} model {name!r}")
+        check_supported(shot, self.capabilities_for(shot), by=f"{self.name} model {name!r}")
 
     async def submit(
         self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
@@ -128,14 +128,14 @@ class ReplicateProvider(HttpProvider):
             body |= {"webhook": webhook_url, "webhook_events_filter": ["completed"]}
         response = await self._api.send_once("POST", path, json=body, headers=self._deadline)
         try:
-            return self._accepted(replicate_wire.read_prediction(response, provider=self.name))
-        except UnreadableAnswer as error:
-            raise accepted_unread(error, response, provider=self.name) from error
+            return self._accepted(responses.read_prediction(response, provider=self.name))
+        except InvalidResponse as error:
+            raise unreadable_submit(error, response, provider=self.name) from error
 
     async def retrieve(self, generation_id: str) -> Generation:
         """Reads one prediction; see `Provider.retrieve`."""
         response = await self._api.send("GET", f"/predictions/{_path_part(generation_id)}")
-        return replicate_wire.read_prediction(response, provider=self.name)
+        return responses.read_prediction(response, provider=self.name)
 
     async def cancel(self, generation_id: str) -> Generation:
         """Cancels what still runs; see `Provider.cancel`."""
@@ -161,9 +161,9 @@ class ReplicateProvider(HttpProvider):
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
         """Verifies the Standard Webhooks signature; see `Provider.parse_webhook`."""
-        delivery = standard_webhooks.verify(headers, body, self._webhook_secrets)
+        delivery = webhook_signatures.verify(headers, body, self._webhook_secrets)
         try:
-            return replicate_wire.read_event(json.loads(body), event_id=delivery.id, sent_at=delivery.sent_at)
+            return responses.read_event(json.loads(body), event_id=delivery.id, sent_at=delivery.sent_at)
         except (ValueError, TypeError, KeyError) as error:
             raise InvalidInput(f"webhook: the body is not an event of the contract ({error})") from error
 
@@ -177,7 +177,7 @@ class ReplicateProvider(HttpProvider):
         try:
             secret = str(response.json()["key"])
         except (ValueError, TypeError, KeyError) as error:
-            raise UnreadableAnswer(f"{self.name}: the answer names no webhook secret", provider=self.name) from error
+            raise InvalidResponse(f"{self.name}: the answer names no webhook secret", provider=self.name) from error
         self._webhook_secrets = (secret, *(known for known in self._webhook_secrets if known != secret))
         return secret
 
@@ -188,7 +188,7 @@ class ReplicateProvider(HttpProvider):
         if created_after is not None:
             params["created_after"] = created_after.isoformat()
         response = await self._api.send("GET", "/predictions", params=params)
-        return replicate_wire.read_page(response, provider=self.name)
+        return responses.read_page(response, provider=self.name)
 
     def _model(self, shot: Shot) -> str:
         return self._models.name(shot)
@@ -222,7 +222,7 @@ def _path_part(generation_id: str) -> str:
     return generation_id
 
 
-def base_url_of(environ: Mapping[str, str]) -> str:
+def base_url_from(environ: Mapping[str, str]) -> str:
     """The address that `REPLICATE_BASE_URL` names, without the version there, else Replicate's own."""
     root = environ.get("REPLICATE_BASE_URL")
     return f"{root.rstrip('/')}/v1" if root else BASE_URL
@@ -240,6 +240,6 @@ def open_provider(environ: Mapping[str, str]) -> ReplicateProvider:
         raise InvalidInput("provider 'replicate': set REPLICATE_API_TOKEN, or name a saved replicate-credentials block")
     return ReplicateProvider(
         api_key=environ["REPLICATE_API_TOKEN"],
-        base_url=base_url_of(environ),
+        base_url=base_url_from(environ),
         webhook_secrets=tuple(filter(None, environ.get("REPLICATE_WEBHOOK_SECRET", "").split(","))),
     )

@@ -12,21 +12,21 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 from pydantic import Field
 
-from prefect_video.errors import ProviderError, UnreadableAnswer
+from prefect_video.errors import InvalidResponse, ProviderError
 from prefect_video.generations import Generation, ProviderFault, Status, VideoResult, WebhookEvent
 from prefect_video.providers.http_bodies import LONGEST_WAIT_SECONDS
 from prefect_video.providers.pages import ListPage
 from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, text_of
 from prefect_video.providers.responses import (
     Evidence,
-    Loose,
-    Wire,
+    LenientModel,
+    ResponseModel,
     fault_of,
-    moment,
-    read,
+    parse,
+    parse_status,
+    parse_timestamp,
     read_item,
     share_of,
-    status_of,
 )
 
 FILES_KEPT: Final = timedelta(hours=1)
@@ -36,7 +36,7 @@ _CODE: Final = re.compile(r"\b(E\d{3,5})\b")
 _AVAILABLE_IN: Final = re.compile(r"available in (\d+(?:\.\d+)?) ?s")
 
 
-class _Prediction(Loose):
+class _Prediction(LenientModel):
     id: str = Field(min_length=1)
     status: str
     model: str | None = None
@@ -50,11 +50,11 @@ class _Prediction(Loose):
     progress: float | None = None
 
 
-class _Account(Wire):
+class _Account(ResponseModel):
     username: str
 
 
-class _Page(Wire):
+class _Page(ResponseModel):
     results: list[Any]
     next: str | None = None
 
@@ -75,11 +75,11 @@ def read_prediction(response: httpx.Response, *, provider: str) -> Prediction:
     """The prediction in a successful answer.
 
     Raises:
-        UnreadableAnswer: It is not one of the contract, or it has succeeded and names no video.
+        InvalidResponse: It is not one of the contract, or it has succeeded and names no video.
     """
-    generation = _told(read(_Prediction, response, provider=provider), provider)
+    generation = _told(parse(_Prediction, response, provider=provider), provider)
     if generation.status is Status.COMPLETED and generation.result is None:
-        raise UnreadableAnswer(
+        raise InvalidResponse(
             f"{provider}: prediction {generation.id} has succeeded and its output names no video",
             provider=provider,
             generation_id=generation.id,
@@ -91,18 +91,18 @@ def read_account(response: httpx.Response, *, provider: str) -> None:
     """Demands that an answer is an account.
 
     Raises:
-        UnreadableAnswer: It is not one of the contract.
+        InvalidResponse: It is not one of the contract.
     """
-    read(_Account, response, provider=provider)
+    parse(_Account, response, provider=provider)
 
 
 def read_page(response: httpx.Response, *, provider: str) -> ListPage:
     """Read one page of a list of predictions, each by itself: an odd one hides no others.
 
     Raises:
-        UnreadableAnswer: It is no page of the contract.
+        InvalidResponse: It is no page of the contract.
     """
-    wire = read(_Page, response, provider=provider)
+    wire = parse(_Page, response, provider=provider)
     cursor = next(iter(parse_qs(urlsplit(wire.next or "").query).get("cursor", [])), None)
     items = tuple(read_item(item, _Prediction, lambda one: _told(one, provider)) for item in wire.results)
     # The last page says that nothing is next; one that says nothing is no last page.
@@ -147,10 +147,10 @@ REFUSALS: Final = RefusalTable(_error_body, (ACCOUNT, RefusalRule((400, 404, 422
 def _told(wire: _Prediction, provider: str) -> Prediction:
     link = next(_links(wire.output), None)
     evidence = Evidence(link is not None, share_of(wire.progress), bool(wire.error))
-    status = status_of(wire.status, provider=provider, generation_id=wire.id, evidence=evidence)
+    status = parse_status(wire.status, provider=provider, generation_id=wire.id, evidence=evidence)
     if status is Status.COMPLETED and link is None and wire.data_removed:
         status = Status.EXPIRED
-    ended = moment(wire.completed_at)
+    ended = parse_timestamp(wire.completed_at)
     asked = wire.input or {}
     prompt = asked.get("prompt")
     return Prediction(
@@ -158,7 +158,7 @@ def _told(wire: _Prediction, provider: str) -> Prediction:
         provider=provider,
         status=status,
         model=wire.model,
-        created_at=moment(wire.created_at),
+        created_at=parse_timestamp(wire.created_at),
         prompt=prompt if isinstance(prompt, str) else None,
         parameters={name: value for name, value in asked.items() if name != "prompt"},
         result=VideoResult(video_url=link, expires_at=ended + FILES_KEPT if ended else None) if link else None,

@@ -19,20 +19,20 @@ import httpx
 
 from prefect_video.errors import (
     InvalidInput,
+    InvalidResponse,
     NotFound,
     ProviderUnavailable,
-    SubmitUnknown,
-    UnreadableAnswer,
+    SubmitOutcomeUnknown,
 )
 from prefect_video.generations import Generation, Status, WebhookEvent
 from prefect_video.providers.base import Account, Capabilities
-from prefect_video.providers.capabilities import check_fit
+from prefect_video.providers.capabilities import check_supported
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.matching import Match
 from prefect_video.providers.pages import Cursor, ListPage
 from prefect_video.providers.pricing import SORA_PLANS, usd_for
-from prefect_video.providers.sora import responses as sora_wire
+from prefect_video.providers.sora import responses
 from prefect_video.shots import Shot
 
 PAGE_SIZE: Final = 100
@@ -80,7 +80,7 @@ class SoraProvider(HttpProvider):
             api_key=api_key,
             base_url=endpoint,
             capabilities=capabilities,
-            error_from=lambda response: sora_wire.read_error(response, provider=name),
+            error_from=lambda response: responses.read_error(response, provider=name),
             address_label="endpoint",
             account=account,
             settings=settings,
@@ -92,11 +92,11 @@ class SoraProvider(HttpProvider):
     async def check_access(self) -> None:
         """Read a list of one."""
         response = await self._api.send("GET", "/generations", params={"limit": 1})
-        sora_wire.read_page(response, provider=self.name)
+        responses.read_page(response, provider=self.name)
 
     def check(self, shot: Shot) -> None:
         """Refuses a shot that this plan cannot make; see `Provider.check`."""
-        check_fit(shot, self.capabilities, by=f"{self.name} plan {self.plan!r}")
+        check_supported(shot, self.capabilities, by=f"{self.name} plan {self.plan!r}")
 
     def estimate(self, shot: Shot) -> Decimal | None:
         """Price by the guide's table; see `Provider.estimate`."""
@@ -123,9 +123,9 @@ class SoraProvider(HttpProvider):
             body["webhook_url"] = webhook_url
         response = await self._api.send_once("POST", "/generations", json=body)
         try:
-            return self._accepted(sora_wire.read_generation(response, provider=self.name))
-        except UnreadableAnswer as error:
-            raise SubmitUnknown(
+            return self._accepted(responses.read_generation(response, provider=self.name))
+        except InvalidResponse as error:
+            raise SubmitOutcomeUnknown(
                 f"{self.name}: the submit was answered {response.status_code} and the answer names no generation",
                 provider=self.name,
                 request_id=error.request_id,
@@ -134,7 +134,7 @@ class SoraProvider(HttpProvider):
     async def retrieve(self, generation_id: str) -> Generation:
         """Reads one generation, with a fresh link when it is completed; see `Provider.retrieve`."""
         response = await self._api.send("GET", f"/generations/{_path_part(generation_id)}")
-        return sora_wire.read_generation(response, provider=self.name)
+        return responses.read_generation(response, provider=self.name)
 
     async def cancel(self, generation_id: str) -> Generation:
         """Cancels where still possible (up to half of the work); see `Provider.cancel`."""
@@ -159,7 +159,7 @@ class SoraProvider(HttpProvider):
 
     def compare(self, generation: Generation, shot: Shot) -> Match:
         """Compares words and parameters; see `Searchable`."""
-        return sora_wire.compare(generation, shot)
+        return responses.compare(generation, shot)
 
     async def _page(
         self, cursor: Cursor | None, *, status: Status | None = None, created_after: datetime | None = None
@@ -171,7 +171,7 @@ class SoraProvider(HttpProvider):
         if created_after is not None:
             params["created_after"] = int(created_after.timestamp())
         response = await self._api.send("GET", "/generations", params=params)
-        return sora_wire.read_page(response, provider=self.name, offset=offset, limit=PAGE_SIZE)
+        return responses.read_page(response, provider=self.name, offset=offset, limit=PAGE_SIZE)
 
     @property
     def _page_size(self) -> int:
@@ -186,7 +186,7 @@ class SoraProvider(HttpProvider):
         ):
             raise InvalidInput("webhook: the signature does not match any of the account's secrets")
         try:
-            event = sora_wire.read_event(json.loads(body))
+            event = responses.read_event(json.loads(body))
         except (ValueError, TypeError, KeyError, OverflowError, OSError) as error:
             raise InvalidInput(f"webhook: the body is not an event of the contract ({error})") from error
         if abs(time.time() - event.sent_at.timestamp()) > WEBHOOK_WINDOW_SECONDS:

@@ -22,20 +22,20 @@ from prefect_video.providers.pages import ListPage
 from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, text_of
 from prefect_video.providers.responses import (
     Evidence,
-    Loose,
-    Wire,
+    LenientModel,
+    ResponseModel,
+    decode_body,
     fault_of,
-    json_of,
-    moment,
-    read,
+    parse,
+    parse_status,
+    parse_timestamp,
     read_item,
     share_of,
-    status_of,
 )
 from prefect_video.shots import Shot
 
 
-class _Result(Loose):
+class _Result(LenientModel):
     video_url: str
     thumbnail_url: str | None = None
     duration: float | None = None
@@ -44,18 +44,18 @@ class _Result(Loose):
     expires_at: float | None = None
 
 
-class _Usage(Loose):
+class _Usage(LenientModel):
     seconds_generated: float | None = None
     cost_usd: Cost = None
 
 
-class _Fault(Loose):
+class _Fault(LenientModel):
     type: str | None = None
     code: str | None = None
     message: str | None = None
 
 
-class _Generation(Loose):
+class _Generation(LenientModel):
     id: str = Field(min_length=1)
     status: str
     created: float | None = None
@@ -75,8 +75,8 @@ class _Generation(Loose):
             provider=provider,
             status=self._status(provider),
             model=self.model,
-            created_at=moment(self.created),
-            estimated_completion_at=moment(self.estimated_completion_time),
+            created_at=parse_timestamp(self.created),
+            estimated_completion_at=parse_timestamp(self.estimated_completion_time),
             prompt=self.prompt,
             parameters=self.parameters or {},
             metadata={name: str(value) for name, value in (self.metadata or {}).items()},
@@ -89,10 +89,10 @@ class _Generation(Loose):
     def _status(self, provider: str) -> Status:
         has_error = self.error not in (None, "", _Fault())
         evidence = Evidence(self.result is not None, share_of(self.progress), has_error)
-        return status_of(self.status, provider=provider, generation_id=self.id, evidence=evidence)
+        return parse_status(self.status, provider=provider, generation_id=self.id, evidence=evidence)
 
 
-class _Page(Wire):
+class _Page(ResponseModel):
     data: list[Any]
     has_more: bool | None = None
     total_count: int | None = None
@@ -102,9 +102,9 @@ def read_generation(response: httpx.Response, *, provider: str) -> Generation:
     """The generation in a successful answer.
 
     Raises:
-        UnreadableAnswer: It is not one of the contract.
+        InvalidResponse: It is not one of the contract.
     """
-    wire = read(_Generation, response, provider=provider)
+    wire = parse(_Generation, response, provider=provider)
     return wire.told(provider, look_again_seconds(response.headers))
 
 
@@ -112,9 +112,9 @@ def read_page(response: httpx.Response, *, provider: str, offset: int = 0, limit
     """Read one page of a list, item by item: one that does not keep to the contract hides no others.
 
     Raises:
-        UnreadableAnswer: It is no page of the contract.
+        InvalidResponse: It is no page of the contract.
     """
-    page = read(_Page, response, provider=provider)
+    page = parse(_Page, response, provider=provider)
     items = tuple(read_item(item, _Generation, lambda wire: wire.told(provider)) for item in page.data)
     return ListPage(
         items,
@@ -138,7 +138,7 @@ def read_event(body: Any) -> WebhookEvent:
 
 def read_error(response: httpx.Response, *, provider: str) -> ProviderError:
     """The error that an unsuccessful answer means, by the contract's table."""
-    document = json_of(response)
+    document = decode_body(response)
     fault = document.get("error") if isinstance(document, Mapping) else None
     generation_id = fault.get("generation_id") if isinstance(fault, Mapping) else None
     error = REFUSALS.read_error(response, provider=provider, otherwise=_failed_at_once(response, fault))
@@ -205,7 +205,7 @@ def _result(wire: _Result | None) -> VideoResult | None:
         width=int(size[1]) if size else None,
         height=int(size[2]) if size else None,
         file_size=wire.file_size if wire.file_size and wire.file_size > 0 else None,
-        expires_at=moment(wire.expires_at),
+        expires_at=parse_timestamp(wire.expires_at),
     )
 
 

@@ -21,7 +21,7 @@ from prefect_video.errors import (
     ProviderError,
     StoreError,
 )
-from prefect_video.service.jobs.service import GenerationRequest, Job, Jobs
+from prefect_video.service.jobs.service import GenerationRequest, JobService, JobView
 from prefect_video.service.metrics import Metrics
 from prefect_video.service.webhooks.routes import read_body
 
@@ -29,7 +29,7 @@ _BEARER: Final = HTTPBearer(auto_error=False)
 _KEY = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
 
 
-def job_routes(jobs: Jobs, token: SecretStr, metrics: Metrics, *, body_limit_bytes: int) -> APIRouter:
+def job_routes(jobs: JobService, token: SecretStr, metrics: Metrics, *, body_limit_bytes: int) -> APIRouter:
     """The job API's routes, behind a bearer token."""
     secret = token.get_secret_value().encode()
 
@@ -50,10 +50,10 @@ def job_routes(jobs: Jobs, token: SecretStr, metrics: Metrics, *, body_limit_byt
 
             return guarded
 
-    async def generate(request: GenerationRequest, response: Response, key: _KEY = None) -> Job | JSONResponse:
+    async def generate(request: GenerationRequest, response: Response, key: _KEY = None) -> JobView | JSONResponse:
         """Asks for a video. The same request again is answered with the same job, and is not paid for again."""
         try:
-            job, outcome = await jobs.ask(request, key=key)
+            job, outcome = await jobs.create(request, key=key)
         except IdempotencyKeyReused as error:
             metrics.jobs.labels("refused").inc()
             return _problem(422, "idempotency-key-reused", "The Idempotency-Key stands for another request", error)
@@ -68,7 +68,7 @@ def job_routes(jobs: Jobs, token: SecretStr, metrics: Metrics, *, body_limit_byt
         response.headers["Location"] = f"/jobs/{job.job_id}"
         return job
 
-    async def job(job_id: str) -> Job:
+    async def job(job_id: str) -> JobView:
         """Where a request stands."""
         try:
             found = await jobs.find(job_id)
@@ -80,7 +80,7 @@ def job_routes(jobs: Jobs, token: SecretStr, metrics: Metrics, *, body_limit_byt
 
     # The scheme stands in the document only: by the time that it is asked for, the route has let the request pass.
     routes = APIRouter(tags=["jobs"], dependencies=[Depends(_BEARER)], route_class=Guarded)
-    routes.add_api_route("/generate", generate, methods=["POST"], status_code=202, response_model=Job)
+    routes.add_api_route("/generate", generate, methods=["POST"], status_code=202, response_model=JobView)
     routes.add_api_route("/jobs/{job_id}", job, methods=["GET"])
     return routes
 

@@ -15,9 +15,9 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError
 from prefect_video.errors import BudgetExceeded, InvalidInput, LedgerError, QuotaExhausted, VideoError
 from prefect_video.fingerprints import canonical_json
 from prefect_video.inputs import Input, WholeNumber
-from prefect_video.ledger import UNFINISHED, Claim, ClaimOutcome, Entry, Intent, State
+from prefect_video.ledger import UNFINISHED, ClaimOutcome, ClaimResult, Job, JobRequest, State
 from prefect_video.ledger.records import Priority
-from prefect_video.pipeline.collect import finish
+from prefect_video.pipeline.collect import collect_job
 from prefect_video.pipeline.shot_run import abandon
 from prefect_video.pipeline.steps.claim import (
     ClaimOptions,
@@ -28,9 +28,9 @@ from prefect_video.pipeline.steps.claim import (
     screen_prompt,
 )
 from prefect_video.pipeline.steps.submit import submit
-from prefect_video.service.sessions import Accounts
+from prefect_video.service.sessions import Sessions
 from prefect_video.session.refs import DEFAULT_PROJECT
-from prefect_video.session.session import Studio
+from prefect_video.session.session import Session
 from prefect_video.shots import AspectRatio, Duration, Identifier, Project, Prompt, Resolution, Seed, Shot, slug
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class GenerationRequest(Input):
             raise InvalidInput("; ".join(fault["msg"] for fault in error.errors(include_input=False))) from error
 
 
-class Job(BaseModel):
+class JobView(BaseModel):
     """Where a request stands.
 
     Attributes:
@@ -128,29 +128,29 @@ class Job(BaseModel):
     error: str | None = None
 
     @classmethod
-    def of(cls, entry: Entry, work_seconds_per_second: tuple[float, float]) -> Job:
+    def of(cls, job: Job, seconds_per_video_second: tuple[float, float]) -> JobView:
         """The job of a row."""
         # A stored video may still be held for its cost: it can be had all the same.
-        held = entry.attention is not None and entry.state is not State.STORED
-        status: JobStatus = "held" if held else _STATUSES.get(entry.state, "failed")
+        held = job.hold_reason is not None and job.state is not State.STORED
+        status: JobStatus = "held" if held else _STATUSES.get(job.state, "failed")
         waiting = status in ("queued", "processing")
         return cls(
-            job_id=entry.id,
+            job_id=job.id,
             status=status,
-            state=entry.state,
-            project=entry.project,
-            shot=entry.shot.id,
-            take=entry.take,
-            generation_id=entry.generation_id,
-            estimated_time=_seconds_left(entry, work_seconds_per_second) if waiting else None,
-            uri=entry.asset.uri if entry.asset else None,
-            sha256=entry.asset.sha256 if entry.asset else None,
-            cost_usd=None if entry.cost_usd is None else float(entry.cost_usd),
-            error=entry.attention or entry.error_message,
+            state=job.state,
+            project=job.project,
+            shot=job.shot.id,
+            take=job.take,
+            generation_id=job.generation_id,
+            estimated_time=_seconds_left(job, seconds_per_video_second) if waiting else None,
+            uri=job.asset.uri if job.asset else None,
+            sha256=job.asset.sha256 if job.asset else None,
+            cost_usd=None if job.cost_usd is None else float(job.cost_usd),
+            error=job.hold_reason or job.error_message,
         )
 
 
-class Jobs:
+class JobService:
     """Takes requests, sends them one after the other, and knows where they stand.
 
     Args:
@@ -158,13 +158,13 @@ class Jobs:
         collect: Whether to look for ends that no webhook has told of, and to store those videos.
     """
 
-    def __init__(self, accounts: Accounts, *, collect: bool = False) -> None:
+    def __init__(self, accounts: Sessions, *, collect: bool = False) -> None:
         self._accounts = accounts
         self._collects = collect
         self._collecting = asyncio.Semaphore(_COLLECTED_AT_ONCE)
         self._working: set[asyncio.Task[None]] = set()
 
-    async def ask(self, request: GenerationRequest, *, key: str | None = None) -> tuple[Job, str]:
+    async def create(self, request: GenerationRequest, *, key: str | None = None) -> tuple[JobView, str]:
         """Claims what is asked for; what is new is sent in the background.
 
         Args:
@@ -180,41 +180,41 @@ class Jobs:
             InvalidInput: It cannot be made; nothing was sent.
             BudgetExceeded: A limit would be passed; nothing was sent.
             LedgerError: The ledger cannot be used; nothing was sent.
-            RequestRefused: The provider's endpoint or key is wrong; nothing was sent.
+            RequestRejected: The provider's endpoint or key is wrong; nothing was sent.
             StoreError: The store cannot be read, or is not the one that the ledger knows; nothing was sent.
         """
-        studio = self._studio(request.provider)
+        session = self._session(request.provider)
         project = Project(name=request.project, shots=(request.shot(),), max_attempts=1, priority=request.priority)
-        intent = await self._intent(studio, project, request.take, key)
-        if key is not None and (answered := await _answered(studio, request, key)):
+        job_request = await self.job_request(session, project, request.take, key)
+        if key is not None and (answered := await _answered(session, request, key)):
             return self._job(answered), "stored" if answered.state is State.STORED else "joined"
-        await find_assets(studio, [intent])
-        (claim,) = await claim_shots(studio, [intent], budgets=project_budgets(studio, project), partial=False)
-        entry = _entry(claim)
+        await find_assets(session, [job_request])
+        (claim,) = await claim_shots(session, [job_request], budgets=project_budgets(session, project), partial=False)
+        job = _job(claim)
         if key is not None:
-            await studio.ledger.answer_key(key, entry.id, environment=studio.settings.environment)
+            await session.ledger.answer_key(key, job.id, environment=session.settings.environment)
         if claim.kind is ClaimOutcome.ACQUIRED:
-            self._work_on(_send(studio, entry), f"send {entry.id}")
+            self._work_on(_send(session, job), f"send {job.id}")
         outcome = {ClaimOutcome.ACQUIRED: "accepted", ClaimOutcome.STORED: "stored"}.get(claim.kind, "joined")
-        return self._job(entry), outcome
+        return self._job(job), outcome
 
-    async def find(self, job_id: str) -> Job | None:
+    async def find(self, job_id: str) -> JobView | None:
         """A job by its id."""
-        found = await self._accounts.studios[0].ledger.get_many([job_id])
+        found = await self._accounts.sessions[0].ledger.get_many([job_id])
         return self._job(found[0]) if found else None
 
     async def resume(self) -> None:
         """Sends what an earlier process had accepted and did not live to send; looks for what may have ended since."""
-        for studio in self._accounts.studios:
-            for entry in await studio.ledger.unfinished(account=studio.provider.account.id):
-                asked_here = (entry.flow_run_id or "").startswith(REQUEST_PREFIX)
-                if not asked_here or entry.attention:
+        for session in self._accounts.sessions:
+            for job in await session.ledger.unfinished(account=session.provider.account.id):
+                asked_here = (job.flow_run_id or "").startswith(REQUEST_PREFIX)
+                if not asked_here or job.hold_reason:
                     continue
-                if entry.state in _UNSENT:
-                    if taken := await studio.ledger.take_over(entry.id):
-                        self._work_on(_send(studio, taken), f"send {entry.id}")
-                elif self._collects and _may_have_ended(entry):
-                    self._work_on(self._collect(studio, entry), f"collect {entry.id}")
+                if job.state in _UNSENT:
+                    if taken := await session.ledger.take_over(job.id):
+                        self._work_on(_send(session, taken), f"send {job.id}")
+                elif self._collects and _may_have_ended(job):
+                    self._work_on(self._collect(session, job), f"collect {job.id}")
 
     async def aclose(self) -> None:
         """Stops; what was not sent is sent by the next start."""
@@ -222,91 +222,91 @@ class Jobs:
             task.cancel()
         await asyncio.gather(*self._working, return_exceptions=True)
 
-    def _studio(self, name: str | None) -> Studio:
+    def _session(self, name: str | None) -> Session:
         if name is None:
-            return self._accounts.studios[0]
-        named = self._accounts.named(name)
+            return self._accounts.sessions[0]
+        named = self._accounts.by_name(name)
         if not named:
             raise InvalidInput(f"provider: this service has no account {name!r}")
         return named[0]
 
-    async def _intent(self, studio: Studio, project: Project, take: int, key: str | None) -> Intent:
-        intents = await build_project_intents(
-            studio,
+    async def job_request(self, session: Session, project: Project, take: int, key: str | None) -> JobRequest:
+        job_requests = await build_project_intents(
+            session,
             project,
             ClaimOptions(
-                ttl_seconds=studio.settings.ttl_seconds,
+                ttl_seconds=session.settings.ttl_seconds,
                 flow_run_id=f"{REQUEST_PREFIX}{key or uuid.uuid4()}",
             ),
         )
-        return intents[take - 1]
+        return job_requests[take - 1]
 
     def _work_on(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._working.add(task)
         task.add_done_callback(self._working.discard)
 
-    async def _collect(self, studio: Studio, entry: Entry) -> None:
+    async def _collect(self, session: Session, job: Job) -> None:
         """Stores a video of whose end no webhook has told, if that has come."""
         try:
             async with self._collecting:
-                await finish(studio, entry, wait=False)
+                await collect_job(session, job, wait=False)
         except LedgerError as error:
-            logger.warning("%s/%s: not collected now: %s", entry.project, entry.shot.id, error)
+            logger.warning("%s/%s: not collected now: %s", job.project, job.shot.id, error)
 
-    def _job(self, entry: Entry) -> Job:
-        studio = self._accounts.by_id(entry.account) or self._accounts.studios[0]
-        return Job.of(entry, studio.provider.capabilities.work_seconds_per_second)
+    def _job(self, job: Job) -> JobView:
+        session = self._accounts.by_id(job.account) or self._accounts.sessions[0]
+        return JobView.of(job, session.provider.capabilities.seconds_per_video_second)
 
 
-async def _answered(studio: Studio, request: GenerationRequest, key: str) -> Entry | None:
+async def _answered(session: Session, request: GenerationRequest, key: str) -> Job | None:
     """The finished row that the same request with the same key was answered with, if anything was accepted for it."""
-    entry_id = await studio.ledger.bind_key(key, request.digest, environment=studio.settings.environment)
-    entry = await studio.ledger.get(entry_id) if entry_id else None
-    return entry if entry and entry.state not in UNFINISHED and entry.state is not State.RELEASED else None
+    job_id = await session.ledger.bind_key(key, request.digest, environment=session.settings.environment)
+    job = await session.ledger.get(job_id) if job_id else None
+    return job if job and job.state not in UNFINISHED and job.state is not State.RELEASED else None
 
 
-async def _send(studio: Studio, entry: Entry) -> None:
+async def _send(session: Session, job: Job) -> None:
     """Sends a row and leaves it at the provider; the ledger says what became of it."""
     failure: VideoError | None = None
     try:
-        async with studio.slots.of(entry.priority):
-            if entry.state is State.RESERVED:
-                entry = await screen_prompt(studio, entry)
-            await _submit(studio, entry)
+        async with session.in_flight_slots.acquire(job.priority):
+            if job.state is State.RESERVED:
+                job = await screen_prompt(session, job)
+            await _submit(session, job)
     except VideoError as error:
-        logger.warning("%s/%s: %s", entry.project, entry.shot.id, error)
+        logger.warning("%s/%s: %s", job.project, job.shot.id, error)
         failure = error
     finally:
         try:
-            await abandon(studio, entry.id, failure)
+            await abandon(session, job.id, failure)
         except LedgerError as error:
-            logger.error("row %s is not let go of before this process ends: %s", entry.id, error)
+            logger.error("row %s is not let go of before this process ends: %s", job.id, error)
 
 
-async def _submit(studio: Studio, entry: Entry) -> None:
+async def _submit(session: Session, job: Job) -> None:
     try:
-        await submit(studio, entry)
+        await submit(session, job)
     except QuotaExhausted as error:
         # It may have been held back here; whoever asks is told the same as by the provider itself.
-        await studio.ledger.release(entry.id, error)
+        await session.ledger.release_reservation(job.id, error)
         raise
 
 
-def _may_have_ended(entry: Entry) -> bool:
-    estimate = entry.estimated_completion_at
-    return entry.state is State.COMPLETED or estimate is None or estimate <= datetime.now(UTC)
+def _may_have_ended(job: Job) -> bool:
+    estimate = job.estimated_completion_at
+    return job.state is State.COMPLETED or estimate is None or estimate <= datetime.now(UTC)
 
 
-def _entry(claim: Claim) -> Entry:
-    if claim.kind is ClaimOutcome.OVER_BUDGET or claim.entry is None:
-        raise BudgetExceeded(f"shot {claim.intent.shot.id!r}: {claim.refusal}")
-    return claim.entry
+def _job(claim: ClaimResult) -> Job:
+    if claim.kind is ClaimOutcome.OVER_BUDGET or claim.job is None:
+        raise BudgetExceeded(f"shot {claim.request.shot.id!r}: {claim.refusal}")
+    return claim.job
 
 
-def _seconds_left(entry: Entry, work_seconds_per_second: tuple[float, float]) -> float:
-    if entry.estimated_completion_at is not None:
-        return round(max(0.0, (entry.estimated_completion_at - datetime.now(UTC)).total_seconds()), 1)
-    expected = sum(work_seconds_per_second) / 2 * entry.shot.duration
-    gone = (datetime.now(UTC) - entry.submitted_at).total_seconds() if entry.submitted_at else 0.0
+def _seconds_left(job: Job, seconds_per_video_second: tuple[float, float]) -> float:
+    if job.estimated_completion_at is not None:
+        return round(max(0.0, (job.estimated_completion_at - datetime.now(UTC)).total_seconds()), 1)
+    expected = sum(seconds_per_video_second) / 2 * job.shot.duration
+    gone = (datetime.now(UTC) - job.submitted_at).total_seconds() if job.submitted_at else 0.0
     return round(max(0.0, expected - gone), 1)

@@ -42,7 +42,7 @@ class Inbox:
             self._writing = asyncio.create_task(self._write(), name="webhook inbox")
         return await written
 
-    async def quiet(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Returns when nobody waits for an answer, or has for long: whatever else there is to do gives way."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE_SECONDS):

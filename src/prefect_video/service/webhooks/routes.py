@@ -14,11 +14,11 @@ from prefect_video.errors import LedgerError, ProviderUnavailable
 from prefect_video.generations import WebhookEvent
 from prefect_video.ledger import ReceivedEvent
 from prefect_video.service.metrics import Metrics
-from prefect_video.service.sessions import Accounts, verified
-from prefect_video.service.webhooks.handler import find_entry, is_about, tells_of_progress
+from prefect_video.service.sessions import Sessions, sessions_that_signed
+from prefect_video.service.webhooks.handler import find_job, is_about, is_progress_event
 from prefect_video.service.webhooks.inbox import Inbox
 from prefect_video.service.webhooks.workers import Workers
-from prefect_video.session.session import Studio
+from prefect_video.session.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +36,11 @@ async def read_body(request: Request, limit: int) -> bytes | None:
     return bytes(body)
 
 
-class Receiver:
+class WebhookReceiver:
     """The two addresses that providers are given."""
 
     def __init__(
-        self, accounts: Accounts, inbox: Inbox, workers: Workers, metrics: Metrics, *, body_limit_bytes: int
+        self, accounts: Sessions, inbox: Inbox, workers: Workers, metrics: Metrics, *, body_limit_bytes: int
     ) -> None:
         self._accounts = accounts
         self._inbox = inbox
@@ -63,14 +63,14 @@ class Receiver:
         return answer
 
     async def _receive(self, request: Request, *, name: str | None = None, job_id: str | None = None) -> JSONResponse:
-        candidates = self._accounts.studios if name is None else self._accounts.named(name)
+        candidates = self._accounts.sessions if name is None else self._accounts.by_name(name)
         if not candidates:
             return self._refuse(404, "unknown")
         body = await read_body(request, self._limit)
         if body is None:
             return self._refuse(413, "too_large")
         try:
-            genuine = await verified(candidates, request.headers, body)
+            genuine = await sessions_that_signed(candidates, request.headers, body)
         except ProviderUnavailable as error:
             logger.error("a webhook cannot be verified now, its sender is asked to come again: %s", error)
             return self._refuse(503, "unavailable")
@@ -79,7 +79,7 @@ class Receiver:
         if not all(_is_readable(told) for _, told in genuine):
             return self._refuse(400, "unreadable")
         now = datetime.now(UTC)
-        events = [_event(studio, told, now) for studio, told in genuine]
+        events = [_event(session, told, now) for session, told in genuine]
         try:
             event = events[0] if len(events) == 1 else await self._whose(events)
             if job_id is not None and not await self._belongs(event, job_id):
@@ -90,21 +90,20 @@ class Receiver:
             return self._refuse(503, "unavailable")
         self._metrics.received.labels("accepted" if is_new else "duplicate").inc()
         if is_new and event.handled_at is None:
-            self._workers.offer(event)
+            self._workers.enqueue(event)
         return JSONResponse({"received": True})
 
     async def _belongs(self, event: ReceivedEvent, job_id: str) -> bool:
-        found = await self._accounts.studios[0].ledger.get_many([job_id])
+        found = await self._accounts.sessions[0].ledger.get_many([job_id])
         return any(
-            entry.account == event.account and (entry.generation_id is None or is_about(event, entry))
-            for entry in found
+            job.account == event.account and (job.generation_id is None or is_about(event, job)) for job in found
         )
 
     async def _whose(self, events: list[ReceivedEvent]) -> ReceivedEvent:
         """Of several accounts with the same secret, the one whose ledger row the event is about."""
         for event in events:
-            studio = self._accounts.by_id(event.account)
-            if studio is not None and await find_entry(studio, event) is not None:
+            session = self._accounts.by_id(event.account)
+            if session is not None and await find_job(session, event) is not None:
                 return event
         return events[0]
 
@@ -113,14 +112,14 @@ class Receiver:
         return JSONResponse({"received": False}, status)
 
 
-def _event(studio: Studio, told: WebhookEvent, now: datetime) -> ReceivedEvent:
+def _event(session: Session, told: WebhookEvent, now: datetime) -> ReceivedEvent:
     return ReceivedEvent(
-        account=studio.provider.account.id,
+        account=session.provider.account.id,
         event_id=told.event_id,
         generation_id=told.generation_id,
         type=told.event_type,
         received_at=now,
-        handled_at=now if tells_of_progress(told.event_type) else None,
+        handled_at=now if is_progress_event(told.event_type) else None,
     )
 
 
@@ -129,7 +128,7 @@ def _is_readable(told: WebhookEvent) -> bool:
     return f"{told.event_id}{told.generation_id}{told.event_type}".isprintable()
 
 
-def webhook_routes(receiver: Receiver) -> list[Route]:
+def webhook_routes(receiver: WebhookReceiver) -> list[Route]:
     """The receiver's routes; an account's name may hold slashes.
 
     Plain routes, as raw bytes are read and nothing is left to validate by declaration.

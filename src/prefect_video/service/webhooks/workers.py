@@ -12,7 +12,7 @@ from prefect_video.errors import LedgerError, VideoError
 from prefect_video.ledger import Ledger, ReceivedEvent
 from prefect_video.service.metrics import Metrics
 from prefect_video.service.settings import ServiceSettings
-from prefect_video.service.webhooks.handler import Stranger
+from prefect_video.service.webhooks.handler import UnknownGeneration
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _LONGEST_REST_SECONDS = 3600.0
 _MARKED_AT_ONCE = 50
 
 
-class _Aside(NamedTuple):
+class _Backoff(NamedTuple):
     """An event that is left alone: how often before, and until when by the loop's clock."""
 
     times: int
@@ -67,7 +67,7 @@ class Workers:
         self._queue: asyncio.Queue[ReceivedEvent] = asyncio.Queue()
         self._known: set[Key] = set()
         self._tries: dict[Key, int] = {}
-        self._put_aside: dict[Key, _Aside] = {}
+        self._put_aside: dict[Key, _Backoff] = {}
         self._overflowed = False
         self._done: list[ReceivedEvent] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -85,10 +85,10 @@ class Workers:
         if self._done:
             await self._mark()
 
-    def offer(self, event: ReceivedEvent) -> None:
+    def enqueue(self, event: ReceivedEvent) -> None:
         """Takes an event that is written down already; one that does not fit is fetched from the ledger later."""
         key = _key(event)
-        if key in self._known or self._rests(key):
+        if key in self._known or self._is_postponed(key):
             return
         if len(self._known) >= self._settings.backlog:
             self._overflowed = True
@@ -114,7 +114,7 @@ class Workers:
             self._retry(event, error)
         except Exception:
             logger.exception("webhook event %s of %s: unexpected error", event.event_id, event.account)
-            self._set_aside(event)
+            self._postpone(event)
 
     def _retry(self, event: ReceivedEvent, error: VideoError) -> None:
         key = _key(event)
@@ -123,13 +123,13 @@ class Workers:
             self._metrics.handled.labels("retried").inc()
             delay = max(self._settings.retry_seconds * 2 ** (tries - 1), error.retry_after or 0.0)
             asyncio.get_running_loop().call_later(delay, self._queue.put_nowait, event)
-        elif isinstance(error, Stranger) and datetime.now(UTC) - event.received_at >= self._stranger_age:
+        elif isinstance(error, UnknownGeneration) and datetime.now(UTC) - event.received_at >= self._stranger_age:
             # Somebody else uses the same key: their generations are none of our business.
             self._metrics.handled.labels("stranger").inc()
             self._done.append(event)
         else:
             logger.error("webhook event %s of %s: left for a later sweep, %s", event.event_id, event.account, error)
-            self._set_aside(event)
+            self._postpone(event)
 
     async def _mark(self) -> None:
         """Notes what is done, in one transaction; what is not noted is handled again, which changes nothing."""
@@ -141,16 +141,16 @@ class Workers:
         for event in done:
             self._forget(event)
 
-    def _set_aside(self, event: ReceivedEvent) -> None:
+    def _postpone(self, event: ReceivedEvent) -> None:
         """Leaves an event to a later sweep, so that trouble that lasts costs neither memory nor the other events."""
         key = _key(event)
         times = self._put_aside[key].times + 1 if key in self._put_aside else 0
         rest = min(self._settings.sweep_seconds * 2.0 ** min(times, 30), _LONGEST_REST_SECONDS)
-        self._put_aside[key] = _Aside(times, asyncio.get_running_loop().time() + rest)
+        self._put_aside[key] = _Backoff(times, asyncio.get_running_loop().time() + rest)
         self._forget(event)
         self._metrics.handled.labels("put_aside").inc()
 
-    def _rests(self, key: Key) -> bool:
+    def _is_postponed(self, key: Key) -> bool:
         aside = self._put_aside.get(key)
         return aside is not None and asyncio.get_running_loop().time() < aside.until
 
@@ -187,7 +187,7 @@ class Workers:
         self._put_aside = {key: aside for key, aside in self._put_aside.items() if key in keys}
         for event in pending:
             if event.received_at <= now - age:
-                self.offer(event)
+                self.enqueue(event)
         if len(pending) - len(self._put_aside) >= self._settings.backlog:
             self._overflowed = True
 

@@ -14,8 +14,8 @@ from starlette.requests import Request
 
 from prefect_video.emulator.dialects.openai.profiles import EXTRAS, Profile
 from prefect_video.emulator.dialects.sora import MAX_PROMPT, read_json, validated
-from prefect_video.emulator.errors import Refusal
-from prefect_video.emulator.generation import FPS, Order
+from prefect_video.emulator.errors import ApiError
+from prefect_video.emulator.generation import FPS, GenerationRequest
 
 DEFAULT_MODEL: Final = "sora-2"
 DEFAULT_SIZE: Final = "720x1280"
@@ -80,7 +80,7 @@ class ReferenceBody(RootModel[FileReference | LinkReference]):
     """`input_reference` of a JSON body: "Provide exactly one of `image_url` or `file_id`"."""
 
 
-async def read_create(request: Request, profile: Profile) -> Order:
+async def read_create(request: Request, profile: Profile) -> GenerationRequest:
     """The order in a create request.
 
     Raises:
@@ -88,28 +88,28 @@ async def read_create(request: Request, profile: Profile) -> Order:
     """
     document = await read_body(request, form_only=profile.form_only)
     if profile.file_wanted and is_form(request) and not isinstance(document.get("input_reference"), UploadFile):
-        raise Refusal("invalid", "input_reference file is required")
+        raise ApiError("invalid", "input_reference file is required")
     if profile.nested_extras:
         document |= as_object(document.pop("extra_body", None))
     unknown = sorted(set(document) - profile.fields)
     if unknown and profile.other_fields == "refused":
-        raise Refusal("invalid", f"Unknown parameter: '{unknown[0]}'.")
+        raise ApiError("invalid", f"Unknown parameter: '{unknown[0]}'.")
     if profile.text_seconds and not isinstance(document.get("seconds", ""), str):
-        raise Refusal("invalid", "Invalid type for 'seconds': expected a string")
+        raise ApiError("invalid", "Invalid type for 'seconds': expected a string")
     if profile.checked_reference and not is_form(request) and "input_reference" in document:
         validated(ReferenceBody, document["input_reference"])
-    return order_of(validated(CreateBody, document), profile)
+    return read_generation_request(validated(CreateBody, document), profile)
 
 
-def order_of(body: CreateBody, profile: Profile) -> Order:
+def read_generation_request(body: CreateBody, profile: Profile) -> GenerationRequest:
     """The order that a create means; frames win over seconds."""
     fps = body.fps or FPS
     seconds = math.ceil(body.num_frames / fps) if body.num_frames else int(float(body.seconds))
     width, height = map(int, body.size.split("x"))
     if width % 2 or height % 2 or min(width, height) < 64:
-        raise Refusal("invalid", f"Invalid size: '{body.size}'; both sides must be even and at least 64")
+        raise ApiError("invalid", f"Invalid size: '{body.size}'; both sides must be even and at least 64")
     extras = body.model_dump(include={*EXTRAS, "output_path"} & profile.fields, exclude_none=True)
-    return Order(
+    return GenerationRequest(
         model=body.model,
         prompt=body.prompt,
         duration=seconds,
@@ -142,10 +142,10 @@ async def read_body(request: Request, *, form_only: bool = False) -> dict[str, A
                 document[name] = value
         return document
     if form_only:
-        raise Refusal("invalid", "Field required: body must be multipart/form-data", status=422)
+        raise ApiError("invalid", "Field required: body must be multipart/form-data", status=422)
     decoded = await read_json(request)
     if not isinstance(decoded, dict):
-        raise Refusal("invalid", "The body is not a JSON object")
+        raise ApiError("invalid", "The body is not a JSON object")
     return decoded
 
 

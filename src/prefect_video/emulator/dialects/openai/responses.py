@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 from typing import Any, Final
 
-from prefect_video.emulator.dialects.base import disguised
+from prefect_video.emulator.dialects.base import status_with_fault
 from prefect_video.emulator.dialects.openai.profiles import Profile
 from prefect_video.emulator.dialects.openai.requests import DEFAULT_SECONDS
-from prefect_video.emulator.errors import Cause, Refusal
+from prefect_video.emulator.errors import ApiError, ErrorKind
 from prefect_video.emulator.faults.rules import FaultRule
 from prefect_video.emulator.generation import Failure, Generation, Status
 
@@ -17,7 +17,7 @@ _RUNNING: Final = {"trtllm": "generating", "litellm": "processing"}
 
 _FAULT_CODES: Final = {"content_policy_violation": "moderation_blocked"}
 _FAULT_NUMBERS: Final = {"content_policy_violation": 400}
-_TYPES: Final[dict[Cause, str]] = {
+_TYPES: Final[dict[ErrorKind, str]] = {
     "authentication": "invalid_request_error",
     "capacity": "rate_limit_error",
     "rate": "rate_limit_error",
@@ -25,7 +25,7 @@ _TYPES: Final[dict[Cause, str]] = {
     "generation": "server_error",
     "server": "server_error",
 }
-_CODES: Final[dict[Cause, str]] = {
+_CODES: Final[dict[ErrorKind, str]] = {
     "authentication": "invalid_api_key",
     "capacity": "rate_limit_exceeded",
     "rate": "rate_limit_exceeded",
@@ -34,18 +34,18 @@ _CODES: Final[dict[Cause, str]] = {
 }
 
 
-def job(generation: Generation, profile: Profile, rule: FaultRule | None, *, expires: float) -> dict[str, Any]:
+def render_job(generation: Generation, profile: Profile, rule: FaultRule | None, *, expires: float) -> dict[str, Any]:
     """A generation as the profile tells it; `expires` is the Unix time until which it serves the video."""
     running = _RUNNING.get(profile.name, "in_progress")
     word = running if generation.status == "processing" else _STATUSES.get(generation.status, generation.status)
-    order = generation.order
+    order = generation.request
     width, height = order.frame_size
     ended = int(generation.finished) if generation.finished is not None else None
     told: dict[str, Any] = {
         "id": generation.id,
         "object": "video",
         "model": order.model,
-        "status": disguised(word, rule),
+        "status": status_with_fault(word, rule),
         "progress": _progress(generation, profile),
         "created_at": int(generation.created),
         "completed_at": ended if generation.status == "completed" else None,
@@ -54,13 +54,13 @@ def job(generation: Generation, profile: Profile, rule: FaultRule | None, *, exp
         "size": f"{width}x{height}",
         "seconds": str(order.duration),
         "remixed_from_video_id": None,
-        "error": fault(generation.failure, profile),
+        "error": render_failure(generation.failure, profile),
     }
     return _respelled(told, generation, profile)
 
 
 def _respelled(told: dict[str, Any], generation: Generation, profile: Profile) -> dict[str, Any]:
-    file_name, order = f"{generation.id}.mp4", generation.order
+    file_name, order = f"{generation.id}.mp4", generation.request
     match profile.name:
         case "vllm_omni":
             measured: dict[str, Any] = {"inference_time_s": None, "stage_durations": {}, "peak_memory_mb": 0.0}
@@ -79,9 +79,9 @@ def _respelled(told: dict[str, Any], generation: Generation, profile: Profile) -
         case "trtllm":
             told["duration"] = float(told.pop("seconds"))
             del told["remixed_from_video_id"]
-            return {**told, "progress": None, "fps": generation.order.fps, "response_format": None}
+            return {**told, "progress": None, "fps": generation.request.fps, "response_format": None}
         case "litellm":
-            return {**told, "usage": {"duration_seconds": float(generation.order.duration)}}
+            return {**told, "usage": {"duration_seconds": float(generation.request.duration)}}
         case _:
             return told
 
@@ -95,7 +95,7 @@ def _progress(generation: Generation, profile: Profile) -> int:
     return 50
 
 
-def fault(failure: Failure | None, profile: Profile) -> Any:
+def render_failure(failure: Failure | None, profile: Profile) -> Any:
     """Why a job failed, in the profile's shape."""
     if failure is None:
         return None
@@ -110,7 +110,7 @@ def fault(failure: Failure | None, profile: Profile) -> Any:
             return failure.message
 
 
-def refusal(error: Refusal, profile: Profile) -> dict[str, Any]:
+def render_error(error: ApiError, profile: Profile) -> dict[str, Any]:
     """The body of an unsuccessful answer."""
     kind = _TYPES.get(error.cause, "invalid_request_error")
     match profile.error:

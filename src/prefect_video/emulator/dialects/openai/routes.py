@@ -15,15 +15,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from prefect_video.emulator.dialects.base import Desk
+from prefect_video.emulator.dialects.base import DialectHandler
 from prefect_video.emulator.dialects.openai import responses as words
 from prefect_video.emulator.dialects.openai.profiles import PROFILES, Profile
 from prefect_video.emulator.dialects.openai.requests import read_create
 from prefect_video.emulator.engine import Engine
-from prefect_video.emulator.errors import Cause, Refusal
+from prefect_video.emulator.errors import ApiError, ErrorKind
 from prefect_video.emulator.faults.broken_lists import distort_page
 from prefect_video.emulator.faults.rules import FaultRule
-from prefect_video.emulator.generation import Generation, Order, Status
+from prefect_video.emulator.generation import Generation, GenerationRequest, Status
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.signed_urls import LinkSigner
 from prefect_video.emulator.webhook_sender import Delivery
@@ -38,7 +38,7 @@ class OpenAIDialect:
     def __init__(self, engine: Engine, signer: LinkSigner, profile: Profile) -> None:
         self._engine = engine
         self._profile = profile
-        self._desk = Desk(
+        self._desk = DialectHandler(
             engine,
             signer,
             f"openai:{profile.name}",
@@ -56,13 +56,13 @@ class OpenAIDialect:
                 route(f"{one}/content", GET=self.content),
                 route(one, GET=self.retrieve, DELETE=self.delete),
             ],
-            exception_handlers={Refusal: self._refused, HTTPException: self._http_error},
+            exception_handlers={ApiError: self._refused, HTTPException: self._http_error},
         )
 
     async def create(self, request: Request) -> Response:
         """``POST /videos``."""
 
-        async def read(request: Request) -> Order:
+        async def read(request: Request) -> GenerationRequest:
             return self._addressed(await read_create(request, self._profile))
 
         return await self._desk.submit(request, read, self._accepted)
@@ -96,7 +96,7 @@ class OpenAIDialect:
         def deleted(generation: Generation, rule: FaultRule | None) -> Response:
             match self._profile.delete:
                 case "ended" if not generation.is_finished:
-                    raise Refusal("conflict", f"Video {generation.id} is still being made and cannot be deleted")
+                    raise ApiError("conflict", f"Video {generation.id} is still being made and cannot be deleted")
                 case "aborts" | "stops":
                     self._engine.stop(generation)
             told = self._job(generation, rule)
@@ -108,22 +108,22 @@ class OpenAIDialect:
                     return JSONResponse({**told, "status": "deleted"})
             return JSONResponse({"id": told["id"], "object": "video.deleted", "deleted": True})
 
-        return await self._desk.about(self._desk.find(request, "cancel"), "cancel", deleted)
+        return await self._desk.respond_about(self._desk.get(request, "cancel"), "cancel", deleted)
 
     async def content(self, request: Request) -> Response:
         """``GET /videos/{id}/content``: the MP4; of pictures from it there are none."""
         _unwrap(request)
         generation = self._engine.retrieve(self._desk.account_of(request), request.path_params["id"])
         if generation.status == "failed" and self._profile.name == "vllm_omni":
-            raise Refusal("invalid", f"Video {generation.id} failed", status=422)
+            raise ApiError("invalid", f"Video {generation.id} failed", status=422)
         if generation.status != "completed":
             message = f"Video {generation.id} is not ready (status: {generation.status})"
-            raise Refusal("not_found", message, status=self._profile.unready)
+            raise ApiError("not_found", message, status=self._profile.unready)
         if self._profile.cloud:
             link = self._desk.links(generation).video
-            raise Refusal("invalid", f"Video has been uploaded to cloud storage. Please use the cloud URL: {link}")
+            raise ApiError("invalid", f"Video has been uploaded to cloud storage. Please use the cloud URL: {link}")
         if request.query_params.get("variant", "video") != "video" and self._profile.name == "generic":
-            raise Refusal("invalid", "Invalid variant: only video is served here")
+            raise ApiError("invalid", "Invalid variant: only video is served here")
         if self._profile.redirects:
             return RedirectResponse(self._desk.links(generation).video, 302)
         return await self._desk.content(request)
@@ -151,7 +151,7 @@ class OpenAIDialect:
             headers={"webhook-id": event_id, "webhook-timestamp": stamp},
         )
 
-    def _addressed(self, order: Order) -> Order:
+    def _addressed(self, order: GenerationRequest) -> GenerationRequest:
         """With the address that is registered for events, where there are any."""
         if not self._profile.priced or self._profile.wraps_ids:
             return order
@@ -170,25 +170,25 @@ class OpenAIDialect:
 
     def _job(self, generation: Generation, rule: FaultRule | None, *, model: str | None = None) -> dict[str, Any]:
         expires = (generation.finished or time.time()) + self._engine.settings.link_ttl_seconds
-        told = words.job(generation, self._profile, rule, expires=expires)
+        told = words.render_job(generation, self._profile, rule, expires=expires)
         told["created_at"] = int(self._engine.told_time(generation.created))
         if "prompt" in told:
             told["prompt"] = self._engine.echo_prompt(generation)
         if self._profile.wraps_ids:
-            told["id"] = words.wrapped_id(generation.id, generation.order.model if model is None else model)
+            told["id"] = words.wrapped_id(generation.id, generation.request.model if model is None else model)
         if self._profile.cloud and generation.status == "completed":
             told["url"] = self._desk.links(generation, rule).video
         return told
 
     def _refused(self, request: Request, error: Exception) -> Response:
-        assert isinstance(error, Refusal)
+        assert isinstance(error, ApiError)
         headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else {}
-        return JSONResponse(words.refusal(error, self._profile), error.status, headers)
+        return JSONResponse(words.render_error(error, self._profile), error.status, headers)
 
     def _http_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        cause: Cause = "not_found" if error.status_code == 404 else "invalid"
-        answer = words.refusal(Refusal(cause, str(error.detail), status=error.status_code), self._profile)
+        cause: ErrorKind = "not_found" if error.status_code == 404 else "invalid"
+        answer = words.render_error(ApiError(cause, str(error.detail), status=error.status_code), self._profile)
         return JSONResponse(answer, error.status_code, error.headers)
 
 
@@ -201,9 +201,9 @@ def _page(request: Request, generations: list[Generation], rule: FaultRule | Non
     """What the query asks for of all generations, newest first; and whether there are more."""
     limit, order = request.query_params.get("limit", "20"), request.query_params.get("order", "desc")
     if not (limit.isascii() and limit.isdecimal() and int(limit) <= LARGEST_PAGE):
-        raise Refusal("invalid", f"Invalid limit: a whole number from 0 to {LARGEST_PAGE} is wanted")
+        raise ApiError("invalid", f"Invalid limit: a whole number from 0 to {LARGEST_PAGE} is wanted")
     if order not in ("asc", "desc"):
-        raise Refusal("invalid", "Invalid order: asc or desc is wanted")
+        raise ApiError("invalid", "Invalid order: asc or desc is wanted")
     wanted = generations if order == "desc" else generations[::-1]
     ids = [one.id for one in wanted]
     after = words.unwrapped_id(request.query_params.get("after", ""))

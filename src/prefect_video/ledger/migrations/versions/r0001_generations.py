@@ -66,7 +66,7 @@ def _create_generations() -> None:
         sa.Column("expires_at", _INSTANT),
         sa.Column("error_type", sa.String),
         sa.Column("error_message", sa.Text),
-        sa.Column("attention", sa.Text),
+        sa.Column("hold_reason", sa.Text),
         sa.Column("asset", sa.Text),
     )
 
@@ -92,14 +92,14 @@ def _create_history() -> None:
     op.create_table(
         "history",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-        sa.Column("entry_id", sa.String, sa.ForeignKey("generations.id"), nullable=False),
+        sa.Column("job_id", sa.String, sa.ForeignKey("generations.id"), nullable=False),
         sa.Column("at", _INSTANT, nullable=False),
         sa.Column("from_state", sa.String),
         sa.Column("to_state", sa.String, nullable=False),
         sa.Column("detail", sa.Text),
         sa.Column("owner", sa.String),
     )
-    op.create_index("ix_history_entry", "history", ["entry_id"])
+    op.create_index("ix_history_job", "history", ["job_id"])
 
 
 def _forbid_changes() -> None:

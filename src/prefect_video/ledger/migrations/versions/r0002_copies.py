@@ -17,7 +17,7 @@ _INSTANT = sa.String().with_variant(postgresql.TIMESTAMP(timezone=True), "postgr
 def upgrade() -> None:
     op.create_table(
         "copies",
-        sa.Column("entry_id", sa.String, sa.ForeignKey("generations.id"), primary_key=True),
+        sa.Column("job_id", sa.String, sa.ForeignKey("generations.id"), primary_key=True),
         sa.Column("project", sa.String, primary_key=True),
         sa.Column("shot_id", sa.String, primary_key=True),
         sa.Column("asset", sa.Text, nullable=False),

@@ -20,6 +20,6 @@ def upgrade() -> None:
         sa.Column("environment", sa.String, primary_key=True),
         sa.Column("key", sa.String, primary_key=True),
         sa.Column("request_digest", sa.String, nullable=False),
-        sa.Column("entry_id", sa.String, sa.ForeignKey("generations.id")),
+        sa.Column("job_id", sa.String, sa.ForeignKey("generations.id")),
         sa.Column("created_at", _INSTANT, nullable=False),
     )
