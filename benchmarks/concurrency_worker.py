@@ -20,11 +20,9 @@ from benchmarks.torture_worker import PATIENCE
 from benchmarks.workers import Line
 from prefect_video.errors import VideoError
 from prefect_video.ledger import Job, Ledger
-from prefect_video.pipeline.collect import collect
-from prefect_video.pipeline.project_run import run_project
-from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session.session import Session
-from prefect_video.session.settings import Settings
+from prefect_video.pipeline import collect, run_project
+from prefect_video.providers.sora import SoraProvider
+from prefect_video.session import Session, Settings
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from benchmarks.torture_worker import Kill
-from prefect_video.session.session import SessionEvent
+from prefect_video.session import SessionEvent
 
 Fault = Mapping[str, Any]
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from prefect_video.assets import Asset
-from prefect_video.downloads.media import check_media, probe
+from prefect_video.downloads import check_media, probe
 from prefect_video.errors import InvalidVideo
 from prefect_video.ledger import Job, Ledger, State
 from prefect_video.shots import Shot
-from prefect_video.storage.publish import read_sidecar
+from prefect_video.storage import read_sidecar
 
 
 @dataclass

@@ -20,14 +20,10 @@ from pydantic import BaseModel, ConfigDict
 from benchmarks.workers import Line
 from prefect_video.errors import VideoError
 from prefect_video.ledger import Job, Ledger
-from prefect_video.pipeline.collect import collect
-from prefect_video.pipeline.project_run import run_project
-from prefect_video.providers.base import Provider
-from prefect_video.providers.http import HttpSettings
-from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session.refs import load_capabilities
-from prefect_video.session.session import Session, SessionEvent
-from prefect_video.session.settings import Settings
+from prefect_video.pipeline import collect, run_project
+from prefect_video.providers import HttpSettings, Provider
+from prefect_video.providers.sora import SoraProvider
+from prefect_video.session import Session, SessionEvent, Settings, load_capabilities
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
 from tests.support.accounts import account_named

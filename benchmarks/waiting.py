@@ -33,7 +33,7 @@ import httpx
 from benchmarks.waiting_crowd import open_session
 from prefect_video.ledger import Job
 from prefect_video.pipeline.steps import build_project_intents, claim_shots, poll, submit
-from prefect_video.providers.sora.provider import SoraProvider
+from prefect_video.providers.sora import SoraProvider
 from prefect_video.shots import Project, Shot
 
 FIXED_SECONDS: Final = 31.0

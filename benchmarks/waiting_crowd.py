@@ -21,9 +21,8 @@ import httpx
 
 from prefect_video.ledger import Ledger
 from prefect_video.pipeline.steps import build_project_intents, claim_shots, poll, submit
-from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session.session import Session
-from prefect_video.session.settings import Settings
+from prefect_video.providers.sora import SoraProvider
+from prefect_video.session import Session, Settings
 from prefect_video.shots import Project, Shot
 from prefect_video.storage import open_store
 

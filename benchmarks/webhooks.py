@@ -32,13 +32,10 @@ import aiohttp
 from sqlalchemy import func, insert, select
 
 from benchmarks.torture import ledgers
-from prefect_video.ledger import Job, Ledger, State
-from prefect_video.ledger.claims import row_from_request
-from prefect_video.ledger.tables import generations, history, webhook_events
-from prefect_video.pipeline.project_run import run_project
+from prefect_video.ledger import Job, Ledger, State, generations, history, row_from_request, webhook_events
+from prefect_video.pipeline import run_project
 from prefect_video.pipeline.steps import build_project_intents
-from prefect_video.session.refs import SessionRef, open_session
-from prefect_video.session.session import Session
+from prefect_video.session import Session, SessionRef, open_session
 from prefect_video.shots import Project
 
 KEY, SECRET = "sk-benchmark", "whsec_benchmark"

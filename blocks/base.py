@@ -11,8 +11,8 @@ from typing import Any
 from prefect.blocks.abstract import CredentialsBlock
 from pydantic import Field, SecretStr
 
-from prefect_video.providers.base import Provider
-from prefect_video.session.settings import SessionOverrides
+from prefect_video.providers import Provider
+from prefect_video.session import SessionOverrides
 
 LOGO_URL = "https://raw.githubusercontent.com/PrefectHQ/prefect/main/docs/logos/prefect-logo-mark.png"
 

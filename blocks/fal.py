@@ -15,8 +15,7 @@ from prefect_video.blocks.base import (
     reveal,
 )
 from prefect_video.errors import InvalidInput
-from prefect_video.providers.fal.provider import QUEUE_URL, FalProvider
-from prefect_video.providers.fal.webhooks import KEYS_URL
+from prefect_video.providers.fal import KEYS_URL, QUEUE_URL, FalProvider
 
 
 class FalCredentials(ProviderCredentials):

@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr
 
 from prefect_video.inputs import WholeNumber
 from prefect_video.ledger import Budget, Ledger
-from prefect_video.session.refs import LedgerSource
+from prefect_video.session import LedgerSource
 
 
 class VideoLedger(Block):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from prefect_video.blocks.base import LOGO_URL, ProviderCredentials, reveal
-from prefect_video.providers.openai.provider import OpenAIProvider
+from prefect_video.providers.openai import OpenAIProvider
 
 
 class OpenAICredentials(ProviderCredentials):

@@ -15,7 +15,7 @@ from prefect_video.blocks.base import (
     reveal,
 )
 from prefect_video.errors import InvalidInput
-from prefect_video.providers.openrouter.provider import BASE_URL, OpenRouterProvider
+from prefect_video.providers.openrouter import BASE_URL, OpenRouterProvider
 
 
 class OpenRouterCredentials(ProviderCredentials):

@@ -15,7 +15,7 @@ from prefect_video.blocks.base import (
     reveal,
 )
 from prefect_video.errors import InvalidInput
-from prefect_video.providers.replicate.provider import (
+from prefect_video.providers.replicate import (
     BASE_URL,
     SHORTEST_DEADLINE_SECONDS,
     ReplicateProvider,

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from prefect_video.blocks.base import LOGO_URL, ProviderCredentials, environment_for, reveal
 from prefect_video.errors import InvalidInput
-from prefect_video.providers.sora.provider import SoraProvider
+from prefect_video.providers.sora import SoraProvider
 
 Plan = Literal["plus", "pro", "api-tier-1", "api-tier-2", "api-tier-3", "emulator"]
 

@@ -20,7 +20,7 @@ from prefect.artifacts import (
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 
-from prefect_video.pipeline.reports import ProjectReport, ShotReport
+from prefect_video.pipeline import ProjectReport, ShotReport
 from prefect_video.shots import Project
 
 logger = logging.getLogger(__name__)

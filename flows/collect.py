@@ -7,8 +7,8 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.context import FlowRunContext
 
 from prefect_video.flows.artifacts import artifact_key
-from prefect_video.pipeline.collect import CollectedJob, collect
-from prefect_video.session.refs import ref_for_job
+from prefect_video.pipeline import CollectedJob, collect
+from prefect_video.session import ref_for_job
 from prefect_video.tasks.sessions import open_ledger, use_session
 
 

@@ -14,8 +14,7 @@ from prefect.context import FlowRunContext
 from prefect_video.errors import ProjectFailed
 from prefect_video.flows.artifacts import Progress, publish_table
 from prefect_video.flows.cancellation import cancel_generations
-from prefect_video.pipeline.project_run import run_project
-from prefect_video.pipeline.reports import ProjectReport
+from prefect_video.pipeline import ProjectReport, run_project
 from prefect_video.shots import Project
 from prefect_video.tasks.sessions import SessionRef, use_session
 from prefect_video.tasks.steps import TaskRunner

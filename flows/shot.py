@@ -10,8 +10,8 @@ from prefect_video.errors import ProjectFailed
 from prefect_video.flows.artifacts import publish_table
 from prefect_video.flows.cancellation import cancel_generations
 from prefect_video.flows.project import flow_run_id
-from prefect_video.pipeline.project_run import run_project
-from prefect_video.session.refs import DEFAULT_PROJECT
+from prefect_video.pipeline import run_project
+from prefect_video.session import DEFAULT_PROJECT
 from prefect_video.shots import Project, Shot
 from prefect_video.tasks.sessions import SessionRef, use_session
 from prefect_video.tasks.steps import TaskRunner

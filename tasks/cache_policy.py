@@ -26,7 +26,7 @@ from prefect.results import ResultStore
 from prefect_video.assets import Asset
 from prefect_video.errors import VideoError
 from prefect_video.fingerprints import fingerprint
-from prefect_video.session.settings import Settings
+from prefect_video.session import Settings
 from prefect_video.shots import as_shot
 from prefect_video.storage import sizes_anywhere
 from prefect_video.tasks.sessions import BlockResolver, SessionRef

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 
-from prefect_video.ledger.urls import URL_VARIABLE, default_ledger_url
-from prefect_video.session.refs import STORE_BLOCK, SessionRef
+from prefect_video.ledger import URL_VARIABLE, default_ledger_url
+from prefect_video.session import STORE_BLOCK, SessionRef
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect.events import emit_event
 
 from prefect_video.ledger import AccountStatus, Job
-from prefect_video.session.session import SessionEvent
+from prefect_video.session import SessionEvent
 
 
 def announce_anomaly(event: SessionEvent, job: Job) -> None:

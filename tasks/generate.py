@@ -10,8 +10,8 @@ from prefect.context import FlowRunContext, TaskRunContext
 
 from prefect_video.assets import Asset
 from prefect_video.errors import ProjectFailed
-from prefect_video.pipeline.project_run import run_project
-from prefect_video.session.refs import DEFAULT_PROJECT
+from prefect_video.pipeline import run_project
+from prefect_video.session import DEFAULT_PROJECT
 from prefect_video.shots import Project, Shot, as_shot
 from prefect_video.tasks.cache_policy import FINGERPRINT, run_to_end
 from prefect_video.tasks.sessions import SessionRef, use_session

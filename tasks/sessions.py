@@ -16,10 +16,18 @@ from prefect_video.blocks import VideoLedger, VideoStore
 from prefect_video.blocks.base import ProviderCredentials
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Job, Ledger
-from prefect_video.providers.base import Provider
-from prefect_video.session import refs
-from prefect_video.session.refs import LedgerSource, NameResolver, SessionRef, notify_observers, observe, open_session
-from prefect_video.session.session import Session, SessionEvent
+from prefect_video.providers import Provider
+from prefect_video.session import (
+    LedgerSource,
+    NameResolver,
+    Session,
+    SessionEvent,
+    SessionRef,
+    notify_observers,
+    observe,
+    open_session,
+    refs,
+)
 from prefect_video.storage import Store
 from prefect_video.tasks.default_ledger import warn_about_default_ledger
 from prefect_video.tasks.events import announce_anomaly, announce_breaker

@@ -20,13 +20,12 @@ from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import opaque, quote
 
 from prefect_video.assets import Asset
-from prefect_video.downloads.transfer import Downloaded
+from prefect_video.downloads import Downloaded
 from prefect_video.errors import LedgerUnavailable, ProviderError, VideoError
 from prefect_video.ledger import Job, JobRequest
-from prefect_video.pipeline import steps
-from prefect_video.pipeline.shot_run import Inputs, Result, StepRunner
-from prefect_video.pipeline.steps.claim import find_assets
-from prefect_video.session.session import Session
+from prefect_video.pipeline import Inputs, Result, StepRunner, steps
+from prefect_video.pipeline.steps import find_assets
+from prefect_video.session import Session
 from prefect_video.tasks.sessions import SessionRef, use_session
 
 

@@ -48,7 +48,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prefect_video.pipeline.reports import ProjectReport
+    from prefect_video.pipeline import ProjectReport
 
 
 class VideoError(Exception):

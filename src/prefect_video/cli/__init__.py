@@ -2,4 +2,6 @@
 
 from prefect_video.cli.app import main
 
-__all__ = ["main"]
+__all__ = [
+    "main",
+]

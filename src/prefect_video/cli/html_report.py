@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from prefect_video.assets import Asset
-from prefect_video.pipeline.reports import ProjectReport, ShotReport, as_number
+from prefect_video.pipeline import ProjectReport, ShotReport, as_number
 
 
 def write_manifest(report: ProjectReport, project: str, path: Path) -> Path:

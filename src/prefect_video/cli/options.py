@@ -9,8 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_video.ledger.urls import URL_VARIABLE, default_ledger_url, parse_database_url
-from prefect_video.session.refs import SessionRef, names_ledger_block
+from prefect_video.ledger import URL_VARIABLE, default_ledger_url, parse_database_url
+from prefect_video.session import SessionRef, names_ledger_block
 from prefect_video.shots import Project
 
 JsonFlag = Annotated[

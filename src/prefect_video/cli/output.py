@@ -16,7 +16,7 @@ from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from prefect_video.errors import BudgetExceeded, InvalidInput
-from prefect_video.ledger.hold_reasons import command_line
+from prefect_video.ledger import command_line
 
 DONE: Final = 0
 FAILED: Final = 1

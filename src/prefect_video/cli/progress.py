@@ -17,9 +17,8 @@ from rich.text import Text
 
 from prefect_video.cli.output import escape, stderr, table, usd
 from prefect_video.ledger import Job
-from prefect_video.pipeline.plan import Plan
-from prefect_video.session.refs import observe
-from prefect_video.session.session import SessionEvent
+from prefect_video.pipeline import Plan
+from prefect_video.session import SessionEvent, observe
 
 ROWS_LIMIT: Final = 20
 """Shots shown at once; the line below tells of the others."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from prefect_video.cli.output import DONE, FAILED, OVER_BUDGET, display_path, escape, print_status, stdout, table, usd
 from prefect_video.ledger import command_line
-from prefect_video.pipeline.reports import ProjectReport, ShotStatus
+from prefect_video.pipeline import ProjectReport, ShotStatus
 
 _WITHOUT_VIDEO: Final[Mapping[ShotStatus, str]] = {
     "failed": "[red]failed[/]",

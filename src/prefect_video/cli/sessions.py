@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 from prefect_video.cli.prefect_startup import ensure_api
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Job, Ledger, command_line
-from prefect_video.session.refs import SessionRef, names_ledger_block, open_session
-from prefect_video.session.refs import open_ledger as open_named_ledger
-from prefect_video.session.session import Session
+from prefect_video.session import Session, SessionRef, names_ledger_block, open_session
+from prefect_video.session import open_ledger as open_named_ledger
 
 _T = TypeVar("_T")
 

@@ -1,0 +1,22 @@
+"""Downloads: fetching a video from a link that may be slow, broken, expired or hostile.
+
+Streams to a private partial file, resumes, checks addresses before connecting and content before accepting. May import
+the records.
+"""
+
+from prefect_video.downloads.media import Media, check_media, probe, thumbnail
+from prefect_video.downloads.transfer import Downloaded, VideoSource, download, open_download_client
+from prefect_video.downloads.url_safety import LinkPolicy, origin
+
+__all__ = [
+    "Downloaded",
+    "LinkPolicy",
+    "Media",
+    "VideoSource",
+    "check_media",
+    "download",
+    "open_download_client",
+    "origin",
+    "probe",
+    "thumbnail",
+]

@@ -1,8 +1,14 @@
-"""An embedded text-to-video provider: real HTTP, real MP4s, faults on demand, books of what was paid."""
+"""Emulator: the embedded provider, with real HTTP, real MP4s, faults on demand and usage counters.
 
+Speaks every provider's dialect. May import the contracts of the records and providers; nothing but the command line and
+tests imports it.
+"""
+
+from prefect_video.emulator.embedded import start
 from prefect_video.emulator.faults.rules import FaultMatch, FaultRule, load_faults
 from prefect_video.emulator.server import Addresses, Running, running, serve
 from prefect_video.emulator.settings import EmulatorSettings
+from prefect_video.emulator.state_store import StateStoreError
 from prefect_video.emulator.threaded import Emulator
 
 __all__ = [
@@ -12,7 +18,9 @@ __all__ = [
     "FaultMatch",
     "FaultRule",
     "Running",
+    "StateStoreError",
     "load_faults",
     "running",
     "serve",
+    "start",
 ]

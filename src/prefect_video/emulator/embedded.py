@@ -18,8 +18,8 @@ from prefect_video.emulator.settings import EmulatorSettings
 from prefect_video.emulator.state_store import StateStoreError
 from prefect_video.emulator.threaded import Emulator
 from prefect_video.errors import InvalidInput
-from prefect_video.providers.base import Account
-from prefect_video.providers.sora.provider import SoraProvider
+from prefect_video.providers import Account
+from prefect_video.providers.sora import SoraProvider
 
 logger = logging.getLogger(__name__)
 

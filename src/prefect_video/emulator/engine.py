@@ -58,7 +58,7 @@ class Engine:
         self.listeners: list[Listener] = []
         self._journal = journal
         self._clips = clips
-        self._times = WorkDistribution.parse(settings.work_durations)
+        self._times = WorkDistribution.parse(settings.times)
         self._index = GenerationIndex()
         self._accepted = 0
         self._changed: dict[str, Generation] = {}

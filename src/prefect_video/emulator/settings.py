@@ -65,7 +65,7 @@ class EmulatorSettings(BaseModel):
     link_ttl_seconds: float = Field(default=3600.0, gt=0)
     render: Literal["full", "plate"] = "full"
     render_workers: int = Field(default=2, ge=1)
-    work_durations: str = "uniform"
+    times: str = "uniform"
     hint: bool = True
     retry_after_seconds: float | None = Field(default=None, ge=0)
     retry_after_header: bool = False

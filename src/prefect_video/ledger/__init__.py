@@ -1,6 +1,13 @@
-"""The ledger of all generations: prompt cache, single flight, budgets, and what recovery works from."""
+"""Ledger: the database of all jobs; prompt cache, single-flight lock and budget book at once.
 
-from prefect_video.ledger.hold_reasons import HoldReason, command_line, hold_message
+SQLite by default, PostgreSQL in production. May import the records (errors, shots, generations, assets), nothing else.
+"""
+
+from prefect_video.ledger.account_limits import queue_rank
+from prefect_video.ledger.budgets import Limit
+from prefect_video.ledger.claims import row_from_request
+from prefect_video.ledger.cost_bound import DEFAULT_COST_BOUND, CostBound, cost_columns, with_dispute
+from prefect_video.ledger.hold_reasons import PROGRAM, HoldReason, command_line, hold_message
 from prefect_video.ledger.ledger import Ledger
 from prefect_video.ledger.records import (
     OCCUPYING,
@@ -15,31 +22,52 @@ from prefect_video.ledger.records import (
     HistoryEntry,
     Job,
     JobRequest,
+    LatencyQuantiles,
+    Priority,
     ReceivedEvent,
     SpendRow,
     State,
+    WorkKind,
 )
-from prefect_video.ledger.urls import default_ledger_url
+from prefect_video.ledger.tables import generations, history, job_from_values, webhook_events
+from prefect_video.ledger.urls import URL_VARIABLE, default_ledger_url, parse_database_url
 
 __all__ = [
+    "DEFAULT_COST_BOUND",
     "OCCUPYING",
+    "PROGRAM",
     "TRANSITIONS",
     "UNFINISHED",
+    "URL_VARIABLE",
     "AccountStatus",
     "Budget",
     "BudgetUsage",
     "ClaimBatch",
     "ClaimOutcome",
     "ClaimResult",
+    "CostBound",
     "HistoryEntry",
     "HoldReason",
     "Job",
     "JobRequest",
+    "LatencyQuantiles",
     "Ledger",
+    "Limit",
+    "Priority",
     "ReceivedEvent",
     "SpendRow",
     "State",
+    "WorkKind",
     "command_line",
+    "cost_columns",
     "default_ledger_url",
+    "generations",
+    "history",
     "hold_message",
+    "job_from_values",
+    "parse_database_url",
+    "queue_rank",
+    "row_from_request",
+    "webhook_events",
+    "with_dispute",
 ]

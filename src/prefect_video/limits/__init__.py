@@ -1,0 +1,18 @@
+"""Limits: what holds a request back before it is sent.
+
+The circuit breaker, the rate limiter, the priority semaphore and the prompt screen. May import providers, the ledger
+and the records.
+"""
+
+from prefect_video.limits.circuit_breaker import CircuitBreaker, CircuitBreakerProvider
+from prefect_video.limits.priority_semaphore import PrioritySemaphore
+from prefect_video.limits.prompt_screen import PromptScreen
+from prefect_video.limits.rate_limiter import RateLimiter
+
+__all__ = [
+    "CircuitBreaker",
+    "CircuitBreakerProvider",
+    "PrioritySemaphore",
+    "PromptScreen",
+    "RateLimiter",
+]

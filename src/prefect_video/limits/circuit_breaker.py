@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final, TypeVar
 
-from prefect_video.downloads.transfer import VideoSource
+from prefect_video.downloads import VideoSource
 from prefect_video.errors import (
     CircuitOpen,
     LedgerError,
@@ -20,7 +20,7 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Generation, Status, WebhookEvent
 from prefect_video.ledger import AccountStatus, Ledger
-from prefect_video.providers.base import Capabilities, Provider
+from prefect_video.providers import Capabilities, Provider
 from prefect_video.shots import Shot
 
 logger = logging.getLogger(__name__)

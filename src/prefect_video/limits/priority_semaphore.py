@@ -8,7 +8,7 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from prefect_video.ledger.account_limits import queue_rank
+from prefect_video.ledger import queue_rank
 
 
 class Slot:

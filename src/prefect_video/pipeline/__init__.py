@@ -1,26 +1,40 @@
-"""The pipeline: from a project to its stored videos, its plan and its report.
+"""Pipeline: what a run does with its shots, from a project to a report.
 
-It may import the session, and everything below that; it knows of no orchestrator, command line or service.
+`run_project` claims and runs shots side by side, `plan_project` says beforehand what that would do and cost,
+`collect` finishes what no live owner works on, `cancel_jobs` cancels. May import session and every room below it.
 """
 
 from prefect_video.pipeline.cancel import CancelledJob, cancel_jobs
-from prefect_video.pipeline.collect import CollectedJob, collect
-from prefect_video.pipeline.plan import Plan, PlannedShot, plan_project
+from prefect_video.pipeline.collect import CollectedJob, collect, collect_job
+from prefect_video.pipeline.ledger_recovery import Recovery, recover_ledger
+from prefect_video.pipeline.plan import Plan, PlannedShot, RouteOption, plan_project
 from prefect_video.pipeline.project_run import ProjectRun, run_project
-from prefect_video.pipeline.reports import ProjectReport, ShotReport
-from prefect_video.pipeline.shot_run import StepRunner
+from prefect_video.pipeline.reports import ProjectReport, ShotReport, ShotStatus, as_number
+from prefect_video.pipeline.shot_run import Inputs, Result, StepRunner, abandon
+from prefect_video.pipeline.verification import Verification, verify_store
 
 __all__ = [
     "CancelledJob",
     "CollectedJob",
+    "Inputs",
     "Plan",
     "PlannedShot",
     "ProjectReport",
     "ProjectRun",
+    "Recovery",
+    "Result",
+    "RouteOption",
     "ShotReport",
+    "ShotStatus",
     "StepRunner",
+    "Verification",
+    "abandon",
+    "as_number",
     "cancel_jobs",
     "collect",
+    "collect_job",
     "plan_project",
+    "recover_ledger",
     "run_project",
+    "verify_store",
 ]

@@ -14,8 +14,7 @@ from prefect_video.generations import Status
 from prefect_video.ledger import UNFINISHED, Job, State
 from prefect_video.pipeline.steps.end import require_same_account
 from prefect_video.pipeline.steps.poll import record_end
-from prefect_video.session.refs import SessionOpener, group_by_session
-from prefect_video.session.session import Session, SessionEvent
+from prefect_video.session import Session, SessionEvent, SessionOpener, group_by_session
 
 logger = logging.getLogger(__name__)
 

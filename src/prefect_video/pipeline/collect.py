@@ -20,8 +20,7 @@ from prefect_video.pipeline.steps.end import require_same_account
 from prefect_video.pipeline.steps.poll import poll, record_end
 from prefect_video.pipeline.steps.reconcile import reconcile
 from prefect_video.pipeline.steps.store import store
-from prefect_video.session.refs import SessionOpener, group_by_session
-from prefect_video.session.session import Session
+from prefect_video.session import Session, SessionOpener, group_by_session
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from prefect_video.errors import InvalidTransition, ProviderError
 from prefect_video.fingerprints import fingerprint
 from prefect_video.generations import Generation, Status
-from prefect_video.ledger import HoldReason, Job, JobRequest, State, hold_message
-from prefect_video.ledger.claims import row_from_request
-from prefect_video.ledger.tables import job_from_values
+from prefect_video.ledger import HoldReason, Job, JobRequest, State, hold_message, job_from_values, row_from_request
 from prefect_video.pipeline.reports import as_number
 from prefect_video.pipeline.steps.adopt import (
     StoredVideo,
@@ -31,9 +29,9 @@ from prefect_video.pipeline.steps.adopt import (
     sidecars_of,
 )
 from prefect_video.pipeline.steps.labels import Labels
-from prefect_video.session.session import Session
+from prefect_video.session import Session
 from prefect_video.shots import Shot
-from prefect_video.storage.publish import LedgerReference, SidecarName
+from prefect_video.storage import LedgerReference, SidecarName
 
 logger = logging.getLogger(__name__)
 

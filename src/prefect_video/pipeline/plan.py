@@ -10,8 +10,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from prefect_video.errors import BudgetExceeded
-from prefect_video.ledger import BudgetUsage, Job, State
-from prefect_video.ledger.budgets import Limit
+from prefect_video.ledger import BudgetUsage, Job, Limit, State
 from prefect_video.pipeline.reports import as_number, take_label
 from prefect_video.pipeline.routing import (
     Candidate,
@@ -22,8 +21,8 @@ from prefect_video.pipeline.routing import (
 )
 from prefect_video.pipeline.steps.claim import ClaimOptions, project_budgets
 from prefect_video.pipeline.steps.store_check import check_store, find_flaws, require_single_flaw
-from prefect_video.providers.duration_advice import duration_hints
-from prefect_video.session.session import Session
+from prefect_video.providers import duration_hints
+from prefect_video.session import Session
 from prefect_video.shots import Project
 
 PlannedAction = Literal["generate", "cached", "under_way", "held", "over_budget"]

@@ -33,7 +33,7 @@ from prefect_video.pipeline.steps.claim import (
     load_copies,
     project_budgets,
 )
-from prefect_video.session.session import Session
+from prefect_video.session import Session
 from prefect_video.shots import Project, Shot
 
 logger = logging.getLogger(__name__)

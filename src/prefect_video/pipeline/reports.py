@@ -29,8 +29,7 @@ from prefect_video.errors import (
     QuotaExhausted,
     StoreError,
 )
-from prefect_video.ledger import Job, JobRequest, Ledger, State, command_line
-from prefect_video.ledger.hold_reasons import PROGRAM
+from prefect_video.ledger import PROGRAM, Job, JobRequest, Ledger, State, command_line
 from prefect_video.pipeline.shot_run import DetachedShot, StoredShot
 
 logger = logging.getLogger(__name__)

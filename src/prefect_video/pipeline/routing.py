@@ -16,8 +16,8 @@ from typing import Final
 from prefect_video.errors import InvalidInput, Unsupported
 from prefect_video.ledger import ClaimResult, Job, JobRequest, Ledger, State
 from prefect_video.pipeline.steps.claim import ClaimOptions, build_intents, reference_digests
-from prefect_video.providers.capabilities import adapt
-from prefect_video.session.session import Session
+from prefect_video.providers import adapt
+from prefect_video.session import Session
 from prefect_video.shots import Fallback, Project, Shot
 
 logger = logging.getLogger(__name__)

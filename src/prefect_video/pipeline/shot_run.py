@@ -23,15 +23,14 @@ from prefect_video.errors import (
     LedgerError,
     VideoError,
 )
-from prefect_video.ledger import Budget, ClaimOutcome, ClaimResult, Job, State
-from prefect_video.ledger.records import UNFINISHED
+from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, State
 from prefect_video.pipeline.steps.claim import claim_shots, screen_prompt
 from prefect_video.pipeline.steps.download import download
 from prefect_video.pipeline.steps.end import error_of, raise_if_ended
 from prefect_video.pipeline.steps.poll import poll
 from prefect_video.pipeline.steps.store import store
 from prefect_video.pipeline.steps.submit import submit
-from prefect_video.session.session import Session, SessionEvent
+from prefect_video.session import Session, SessionEvent
 
 logger = logging.getLogger(__name__)
 

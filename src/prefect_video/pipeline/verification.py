@@ -18,15 +18,14 @@ from pydantic import BaseModel, ConfigDict
 
 from prefect_video.assets import Asset
 from prefect_video.errors import StoreError, StoreOutage, VideoError
-from prefect_video.ledger import Job, Ledger, State
-from prefect_video.ledger.records import UNFINISHED
+from prefect_video.ledger import UNFINISHED, Job, Ledger, State
 from prefect_video.pipeline.steps.restore import restore
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import accept_store, check_store, describe_size
-from prefect_video.session.refs import SessionOpener, group_by_session
-from prefect_video.storage import Store
-from prefect_video.storage.publish import (
+from prefect_video.session import SessionOpener, group_by_session
+from prefect_video.storage import (
     LedgerReference,
+    Store,
     copy_video,
     parse_sidecar,
     publish_sidecar,

@@ -7,8 +7,7 @@ import logging
 from collections.abc import Mapping
 
 from prefect_video.errors import LedgerError
-from prefect_video.ledger import Ledger
-from prefect_video.ledger.records import LatencyQuantiles, WorkKind
+from prefect_video.ledger import LatencyQuantiles, Ledger, WorkKind
 from prefect_video.shots import Shot
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from prefect_video.generations import Generation
 from prefect_video.polling.poll_queue import OnChange, PollQueue, PollTarget
 from prefect_video.polling.schedule import CompletionEstimate, PollSchedule
 from prefect_video.polling.status_requests import StatusRequests, denied_seconds, is_transient, lost_generation
-from prefect_video.providers.base import Provider
+from prefect_video.providers import Provider
 
 __all__ = ["OnChange", "Poller", "is_transient"]
 

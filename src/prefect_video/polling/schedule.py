@@ -16,7 +16,7 @@ from statistics import NormalDist
 from typing import Final
 
 from prefect_video.generations import Generation
-from prefect_video.ledger.records import LatencyQuantiles
+from prefect_video.ledger import LatencyQuantiles
 
 _NORMAL: Final = NormalDist()
 _EDGE: Final = -_NORMAL.inv_cdf(0.02)

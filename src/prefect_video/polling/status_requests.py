@@ -19,7 +19,7 @@ from prefect_video.errors import (
 from prefect_video.generations import Generation, Status
 from prefect_video.polling.poll_queue import PollQueue, PollTarget
 from prefect_video.polling.schedule import PollSchedule
-from prefect_video.providers.base import Provider
+from prefect_video.providers import Provider
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,35 @@
+"""Providers: services that generate videos, behind one contract.
+
+`Provider` is the contract, `HttpProvider` the base of those that speak HTTP, `open_provider` opens one by name. Each
+vendor has a folder with the same file names inside. May import downloads and the records.
+"""
+
+from prefect_video.providers.access import AccessCheck
+from prefect_video.providers.base import Account, Capabilities, Provider
+from prefect_video.providers.capabilities import adapt
+from prefect_video.providers.duration_advice import ADVISED_SECONDS, duration_hints, optimize_duration
+from prefect_video.providers.http import HttpSettings
+from prefect_video.providers.matching import KEY_FIELD, Match, match_prompt
+from prefect_video.providers.moderation import is_moderation
+from prefect_video.providers.pricing import SORA_USD_PER_SECOND, usd_for
+from prefect_video.providers.registry import default_provider, open_provider
+
+__all__ = [
+    "ADVISED_SECONDS",
+    "KEY_FIELD",
+    "SORA_USD_PER_SECOND",
+    "AccessCheck",
+    "Account",
+    "Capabilities",
+    "HttpSettings",
+    "Match",
+    "Provider",
+    "adapt",
+    "default_provider",
+    "duration_hints",
+    "is_moderation",
+    "match_prompt",
+    "open_provider",
+    "optimize_duration",
+    "usd_for",
+]

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, Literal, Protocol
 
-from prefect_video.downloads.transfer import VideoSource
+from prefect_video.downloads import VideoSource
 from prefect_video.errors import InvalidResponse
 from prefect_video.generations import Generation, Status, WebhookEvent
 from prefect_video.shots import AspectRatio, Resolution, Shot

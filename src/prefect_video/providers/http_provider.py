@@ -11,8 +11,7 @@ from typing import ClassVar, Final
 
 import httpx
 
-from prefect_video.downloads.transfer import VideoSource
-from prefect_video.downloads.url_safety import origin
+from prefect_video.downloads import VideoSource, origin
 from prefect_video.errors import NotFound, ProviderError, RequestRejected, UnsafeUrl
 from prefect_video.generations import Generation, Status
 from prefect_video.providers.base import Account, Capabilities, link_source

@@ -17,7 +17,7 @@ from prefect_video import __version__
 from prefect_video._crash_trace import enable_crash_trace
 from prefect_video.errors import LedgerError
 from prefect_video.ledger import Job, ReceivedEvent, State
-from prefect_video.pipeline.collect import collect_job
+from prefect_video.pipeline import collect_job
 from prefect_video.service.jobs.routes import job_routes
 from prefect_video.service.jobs.service import JobService
 from prefect_video.service.metrics import CONTENT_TYPE, Metrics
@@ -28,7 +28,7 @@ from prefect_video.service.webhooks.handler import handle
 from prefect_video.service.webhooks.inbox import Inbox
 from prefect_video.service.webhooks.routes import WebhookReceiver, webhook_routes
 from prefect_video.service.webhooks.workers import Workers
-from prefect_video.session.session import Session
+from prefect_video.session import Session
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from prefect_video.errors import InvalidInput, ProviderUnavailable
 from prefect_video.generations import WebhookEvent
 from prefect_video.service.settings import ServiceSettings
-from prefect_video.session.refs import SessionRef, open_session
-from prefect_video.session.session import Session
+from prefect_video.session import Session, SessionRef, open_session
 
 
 @dataclass(frozen=True)

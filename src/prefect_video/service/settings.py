@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from prefect_video.session.settings import EnvironmentSettings
+from prefect_video.session import EnvironmentSettings
 
 
 class ServiceSettings(EnvironmentSettings):

@@ -1,21 +1,48 @@
-"""The session: provider, ledger, store and settings that are open together, for all shots of a process.
+"""Session: the provider, ledger, store and settings that one run shares, opened together and closed together.
 
-It may import the providers, the ledger, the stores, polling and limits; it knows nothing of the pipeline above it.
+May import every room below it: limits, polling, providers, storage, downloads, ledger and the records. Pipeline, the
+service, the command line and the Prefect folders open sessions through this door.
 """
 
-from prefect_video.session.refs import NameResolver, SessionRef, observe, open_ledger, open_session
-from prefect_video.session.session import Observer, Session, SessionEvent
-from prefect_video.session.settings import SessionOverrides, Settings
+from prefect_video.session.refs import (
+    DEFAULT_PROJECT,
+    STORE_BLOCK,
+    LedgerSource,
+    NameResolver,
+    SessionOpener,
+    SessionRef,
+    group_by_session,
+    load_capabilities,
+    names_ledger_block,
+    notify_observers,
+    observe,
+    open_ledger,
+    open_session,
+    ref_for_job,
+)
+from prefect_video.session.session import DEFAULT_IN_FLIGHT, Observer, Session, SessionEvent
+from prefect_video.session.settings import EnvironmentSettings, SessionOverrides, Settings
 
 __all__ = [
+    "DEFAULT_IN_FLIGHT",
+    "DEFAULT_PROJECT",
+    "STORE_BLOCK",
+    "EnvironmentSettings",
+    "LedgerSource",
     "NameResolver",
     "Observer",
     "Session",
     "SessionEvent",
+    "SessionOpener",
     "SessionOverrides",
     "SessionRef",
     "Settings",
+    "group_by_session",
+    "load_capabilities",
+    "names_ledger_block",
+    "notify_observers",
     "observe",
     "open_ledger",
     "open_session",
+    "ref_for_job",
 ]

@@ -22,8 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from prefect_video.errors import InvalidInput, ProviderError
 from prefect_video.ledger import AccountStatus, Budget, Job, Ledger
-from prefect_video.providers.base import Provider
-from prefect_video.providers.registry import default_provider, open_provider
+from prefect_video.providers import Provider, default_provider, open_provider
 from prefect_video.session.session import Observer, Session, SessionEvent
 from prefect_video.session.settings import Settings
 from prefect_video.shots import AUTO, Project

@@ -16,18 +16,11 @@ from urllib.parse import urlsplit
 import httpx
 
 from prefect_video._shield import shielded
-from prefect_video.downloads.transfer import open_download_client
-from prefect_video.downloads.url_safety import LinkPolicy
+from prefect_video.downloads import LinkPolicy, open_download_client
 from prefect_video.ledger import AccountStatus, Budget, Job, Ledger
-from prefect_video.limits.circuit_breaker import CircuitBreaker, CircuitBreakerProvider
-from prefect_video.limits.priority_semaphore import PrioritySemaphore
-from prefect_video.limits.prompt_screen import PromptScreen
-from prefect_video.limits.rate_limiter import RateLimiter
-from prefect_video.polling.job_watcher import JobWatcher
-from prefect_video.polling.latency import LatencyCache
-from prefect_video.polling.poller import Poller
-from prefect_video.providers.access import AccessCheck
-from prefect_video.providers.base import Provider
+from prefect_video.limits import CircuitBreaker, CircuitBreakerProvider, PrioritySemaphore, PromptScreen, RateLimiter
+from prefect_video.polling import JobWatcher, LatencyCache, Poller
+from prefect_video.providers import AccessCheck, Provider
 from prefect_video.session.fresh_generations import FreshGenerations
 from prefect_video.session.settings import Settings
 from prefect_video.storage import Store

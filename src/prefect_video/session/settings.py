@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ImportString, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger.cost_bound import DEFAULT_COST_BOUND, CostBound
+from prefect_video.ledger import DEFAULT_COST_BOUND, CostBound
 from prefect_video.shots import PROMPT_LIMIT
 
 

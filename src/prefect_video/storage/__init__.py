@@ -1,6 +1,45 @@
-"""Where videos are kept: local folders and S3 buckets behind one `Store`."""
+"""Storage: where videos are published, on local disk or S3.
+
+`open_store` opens a store by its URL. A reader sees a complete, verified file or nothing. May import downloads and the
+records.
+"""
 
 from prefect_video.storage.base import Store, StoredFile
+from prefect_video.storage.marker import STORE_MARKER
+from prefect_video.storage.publish import (
+    AssetDraft,
+    LedgerReference,
+    Sidecar,
+    SidecarName,
+    copy_video,
+    fingerprint_digest,
+    parse_sidecar,
+    publish_sidecar,
+    publish_video,
+    read_sidecar,
+    sidecar_path,
+    thumbnail_path,
+)
 from prefect_video.storage.registry import copy_between, exists_anywhere, open_store, sizes_anywhere
 
-__all__ = ["Store", "StoredFile", "copy_between", "exists_anywhere", "open_store", "sizes_anywhere"]
+__all__ = [
+    "STORE_MARKER",
+    "AssetDraft",
+    "LedgerReference",
+    "Sidecar",
+    "SidecarName",
+    "Store",
+    "StoredFile",
+    "copy_between",
+    "copy_video",
+    "exists_anywhere",
+    "fingerprint_digest",
+    "open_store",
+    "parse_sidecar",
+    "publish_sidecar",
+    "publish_video",
+    "read_sidecar",
+    "sidecar_path",
+    "sizes_anywhere",
+    "thumbnail_path",
+]

@@ -19,8 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 
 from prefect_video._shield import run_in_thread
 from prefect_video.assets import Asset
-from prefect_video.downloads.media import Media, thumbnail
-from prefect_video.downloads.transfer import Downloaded
+from prefect_video.downloads import Downloaded, Media, thumbnail
 from prefect_video.errors import InvalidVideo, StoreError
 from prefect_video.generations import Cost
 from prefect_video.shots import Shot

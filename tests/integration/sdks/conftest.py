@@ -15,5 +15,5 @@ __all__ = ["account", "emulator", "provider", "receiver", "shared_emulator"]
 @pytest.fixture(scope="module")
 def idle() -> Iterator[Emulator]:
     """Takes in anything and makes nothing: what is tried out costs no work, and nothing ends by itself."""
-    with Emulator(EmulatorSettings(port=0, capacity=100_000, work_durations="fixed:1000000", speed=1)) as running:
+    with Emulator(EmulatorSettings(port=0, capacity=100_000, times="fixed:1000000", speed=1)) as running:
         yield running

@@ -82,7 +82,7 @@ def test_a_wrong_key(emulator: Emulator, client: Any) -> None:
 
 
 def test_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Emulator(EmulatorSettings(port=0, work_durations="fixed:60")) as emulator:
+    with Emulator(EmulatorSettings(port=0, times="fixed:60")) as emulator:
         client = pointed(emulator, monkeypatch)
         handle = client.submit(MODEL, arguments=INPUT)
         assert isinstance(handle.status(), fal_client.Queued)

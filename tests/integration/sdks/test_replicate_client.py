@@ -62,7 +62,7 @@ def test_failures_and_refusals(client: Any, emulator: Emulator) -> None:
 
 
 def test_cancel_and_list() -> None:
-    with Emulator(EmulatorSettings(port=0, work_durations="fixed:60")) as emulator:
+    with Emulator(EmulatorSettings(port=0, times="fixed:60")) as emulator:
         client = replicate.Client(api_token=emulator.key, base_url=f"{emulator.url}/replicate")
         made = [client.predictions.create(model="emulator/video", input=INPUT) for _ in range(3)]
         made[0].cancel()

@@ -24,7 +24,7 @@ async def opened(_: Job) -> AsyncIterator[Session]:
 
 
 async def test_a_run_leaves_and_the_sweep_finishes(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Emulator(EmulatorSettings(port=0, work_durations="fixed:4", render="plate")) as provider:
+    with Emulator(EmulatorSettings(port=0, times="fixed:4", render="plate")) as provider:
         monkeypatch.setenv("SORA_API_ENDPOINT", provider.endpoint)
         async with serving() as service, await open_session(service.url) as session:
             report = await run_project(session, project("one", "two", "three"), wait=False)
@@ -50,7 +50,7 @@ async def test_a_run_leaves_and_the_sweep_finishes(environment: Path, monkeypatc
 async def test_more_than_the_account_takes_is_seen_through_until_the_last_is_sent(
     environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Emulator(EmulatorSettings(port=0, work_durations="fixed:0.5", render="plate", capacity=2)) as provider:
+    with Emulator(EmulatorSettings(port=0, times="fixed:0.5", render="plate", capacity=2)) as provider:
         monkeypatch.setenv("SORA_API_ENDPOINT", provider.endpoint)
         monkeypatch.setenv("PREFECT_VIDEO_MAX_IN_FLIGHT", "2")
         async with await open_session() as session:

@@ -139,7 +139,7 @@ def test_key_sent_to_the_download_host_is_noted(emulator: Emulator, result: dict
 
 
 def test_nothing_is_served_before_completion() -> None:
-    with Emulator(EmulatorSettings(port=0, work_durations="fixed:600")) as emulator:
+    with Emulator(EmulatorSettings(port=0, times="fixed:600")) as emulator:
         generation_id = Client.of(emulator).accepted()
         signer = LinkSigner(emulator.settings)
         signer.base = emulator.cdn

@@ -111,7 +111,7 @@ async def test_statuses_come_in_order_and_work_is_billed_once(tmp_path: Path) ->
 
 async def test_past_half_the_work_there_is_no_cancelling(tmp_path: Path) -> None:
     engine = Engine(
-        EmulatorSettings(work_durations="fixed:1000"), MemoryStateStore(), ClipLibrary(EmulatorSettings(), tmp_path)
+        EmulatorSettings(times="fixed:1000"), MemoryStateStore(), ClipLibrary(EmulatorSettings(), tmp_path)
     )
     early, late = engine.submit("acct", "sora", ORDER), engine.submit("acct", "sora", ORDER)
     _age(early, share=0.45)
@@ -123,7 +123,7 @@ async def test_past_half_the_work_there_is_no_cancelling(tmp_path: Path) -> None
 
 
 def test_a_change_of_speed_takes_hold_of_what_is_under_way() -> None:
-    with Emulator(EmulatorSettings(port=0, work_durations="fixed:10000", render="plate")) as emulator:
+    with Emulator(EmulatorSettings(port=0, times="fixed:10000", render="plate")) as emulator:
         client = Client.of(emulator)
         for body in ("0", "-1", "nan", "inf", "fast", ""):
             assert httpx.put(f"{emulator.url}/_emulator/speed", content=body).status_code == 400
@@ -136,7 +136,7 @@ def test_a_change_of_speed_takes_hold_of_what_is_under_way() -> None:
 
 async def test_a_step_that_was_due_at_the_old_speed_is_not_taken(tmp_path: Path) -> None:
     engine = Engine(
-        EmulatorSettings(work_durations="fixed:1"), MemoryStateStore(), ClipLibrary(EmulatorSettings(), tmp_path)
+        EmulatorSettings(times="fixed:1"), MemoryStateStore(), ClipLibrary(EmulatorSettings(), tmp_path)
     )
     generation = engine.submit("acct", "sora", ORDER)
     was_due = generation.starts_at
@@ -197,7 +197,7 @@ async def test_agenda_steps_in_order_of_time() -> None:
 
 
 def test_capacity_holds_under_a_stampede() -> None:
-    settings = EmulatorSettings(port=0, capacity=7, work_durations="fixed:600")
+    settings = EmulatorSettings(port=0, capacity=7, times="fixed:600")
     with Emulator(settings) as emulator, ThreadPoolExecutor(8) as pool:
         statuses = list(pool.map(lambda _: Client.of(emulator).submit().status_code, range(40)))
         books = emulator.usage()
@@ -206,7 +206,7 @@ def test_capacity_holds_under_a_stampede() -> None:
 
 
 def test_a_thousand_generations_at_once() -> None:
-    settings = EmulatorSettings(port=0, capacity=1000, speed=1000, render="plate", work_durations="lognormal:0.5")
+    settings = EmulatorSettings(port=0, capacity=1000, speed=1000, render="plate", times="lognormal:0.5")
     with Emulator(settings) as emulator:
         client = Client.of(emulator)
         for number in range(1000):

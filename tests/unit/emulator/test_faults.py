@@ -17,7 +17,7 @@ from prefect_video.emulator import Emulator, EmulatorSettings, FaultRule, load_f
 from prefect_video.emulator.faults.rules import OPERATIONS_OF, FaultRules, parse_faults
 from tests.support.emulator_client import Client, download, error_of
 
-SLOW_TO_FINISH = EmulatorSettings(port=0, work_durations="fixed:600")
+SLOW_TO_FINISH = EmulatorSettings(port=0, times="fixed:600")
 QUICK = EmulatorSettings(port=0, speed=200, render="plate")
 
 

@@ -156,7 +156,7 @@ def test_one_file_serves_one_emulator_at_a_time(emulator_process: EmulatorFactor
 
 
 def test_emulator_can_be_started_again_and_keeps_its_database(tmp_path: Path) -> None:
-    emulator = Emulator(EmulatorSettings(port=0, work_durations="fixed:600", db=tmp_path / "new" / "e.db"))
+    emulator = Emulator(EmulatorSettings(port=0, times="fixed:600", db=tmp_path / "new" / "e.db"))
     with pytest.raises(RuntimeError, match="not running"):
         emulator.usage()
     with emulator:

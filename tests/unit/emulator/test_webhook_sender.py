@@ -55,7 +55,7 @@ def test_failure_and_cancellation_are_told(receiver: WebhookReceiver) -> None:
         Client.of(emulator).accepted("[fail]", webhook_url=receiver.url)
         failed = receiver.take_until("generation.failed")[-1].event
         assert failed["data"]["error"]["type"] == "generation_error"
-    with Emulator(EmulatorSettings(port=0, work_durations="fixed:600")) as emulator:
+    with Emulator(EmulatorSettings(port=0, times="fixed:600")) as emulator:
         client = Client.of(emulator)
         client.cancel(client.accepted(webhook_url=receiver.url))
         cancelled = receiver.take_until("generation.cancelled")[-1].event
@@ -112,7 +112,7 @@ def test_late_webhook_keeps_its_old_timestamp(receiver: WebhookReceiver) -> None
 
 
 def test_forged_webhook_claims_completion_before_the_true_one(receiver: WebhookReceiver) -> None:
-    with Emulator(EmulatorSettings(port=0, work_durations="fixed:600")) as emulator:
+    with Emulator(EmulatorSettings(port=0, times="fixed:600")) as emulator:
         emulator.add_fault(operation="webhook", kind="forged")
         Client.of(emulator).accepted(webhook_url=receiver.url)
         forged, true = receiver.take(2)

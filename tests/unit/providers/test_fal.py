@@ -57,7 +57,7 @@ async def test_policy_shows_in_the_result(provider: FalProvider, emulator: Emula
 
 
 async def test_only_what_has_not_started_is_cancelled() -> None:
-    with Emulator(EmulatorSettings(port=0, work_durations="fixed:60")) as emulator:
+    with Emulator(EmulatorSettings(port=0, times="fixed:60")) as emulator:
         provider = opened(emulator)
         waiting = await submit(provider)
         assert (await provider.cancel(waiting)).status is Status.CANCELLED
@@ -65,7 +65,7 @@ async def test_only_what_has_not_started_is_cancelled() -> None:
         with pytest.raises(NotFound):
             await provider.cancel("emulator/video/requests/gen_unknown")
         await provider.aclose()
-    with Emulator(EmulatorSettings(port=0, work_durations="fixed:2", render="plate")) as emulator:
+    with Emulator(EmulatorSettings(port=0, times="fixed:2", render="plate")) as emulator:
         provider = opened(emulator)
         started = await submit(provider)
         while (await provider.retrieve(started)).status is Status.QUEUED:

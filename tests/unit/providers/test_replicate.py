@@ -156,7 +156,7 @@ async def test_policy_shows_as_a_failure_with_its_code(provider: ReplicateProvid
 
 
 async def test_cancelling() -> None:
-    with Emulator(EmulatorSettings(port=0, work_durations="fixed:60")) as emulator:
+    with Emulator(EmulatorSettings(port=0, times="fixed:60")) as emulator:
         provider = opened(emulator)
         generation_id = await submit(provider)
         assert (await provider.cancel(generation_id)).status is Status.CANCELLED
@@ -167,7 +167,7 @@ async def test_cancelling() -> None:
 
 
 async def test_a_deadline_aborts_what_has_not_started() -> None:
-    with Emulator(EmulatorSettings(port=0, speed=100, work_durations="fixed:6000")) as emulator:
+    with Emulator(EmulatorSettings(port=0, speed=100, times="fixed:6000")) as emulator:
         provider = opened(emulator, cancel_after_seconds=5)
         generation_id = await submit(provider)
         emulator.wait_until_idle()

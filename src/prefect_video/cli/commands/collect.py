@@ -12,10 +12,9 @@ from prefect_video.cli.output import DONE, FAILED, escape, print_json, stdout, t
 from prefect_video.cli.sessions import find_job, open_ledger, run_async, use_session
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Job
-from prefect_video.pipeline.cancel import CancelledJob, cancel_jobs
-from prefect_video.pipeline.collect import CollectedJob
-from prefect_video.pipeline.collect import collect as collect_rows
-from prefect_video.session.refs import ref_for_job
+from prefect_video.pipeline import CancelledJob, CollectedJob, cancel_jobs
+from prefect_video.pipeline import collect as collect_rows
+from prefect_video.session import ref_for_job
 
 
 def collect(

@@ -25,7 +25,7 @@ from prefect_video.cli.output import (
 from prefect_video.cli.prefect_startup import PrefectUnavailable
 from prefect_video.cli.report_view import show_report, status_of_report
 from prefect_video.errors import StoreError, VideoError
-from prefect_video.pipeline.reports import ProjectReport
+from prefect_video.pipeline import ProjectReport
 from prefect_video.project_files import load_project
 
 
@@ -88,7 +88,7 @@ def _project_file(folder: Path) -> Path:
 
 def _billed() -> tuple[int, Decimal]:
     """Generations and USD that the provider has billed so far, by its own books."""
-    from prefect_video.emulator.embedded import start
+    from prefect_video.emulator import start
 
     books = start(os.environ).usage()
     return books["billed"], Decimal(books["billed_usd"])

@@ -19,8 +19,7 @@ from prefect_video.cli.output import DONE, FAILED, escape, print_json, stdout
 from prefect_video.cli.prefect_startup import PrefectUnavailable, ensure_api
 from prefect_video.cli.sessions import open_ledger, use_session
 from prefect_video.errors import AuthenticationFailed, RequestRejected, VideoError
-from prefect_video.session.refs import SessionRef
-from prefect_video.session.session import DEFAULT_IN_FLIGHT
+from prefect_video.session import DEFAULT_IN_FLIGHT, SessionRef
 
 FASTAPI_LIMIT: Final = (0, 151)
 PREFECT_NEEDED: Final = (3, 8)

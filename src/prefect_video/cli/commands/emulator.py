@@ -34,8 +34,7 @@ def emulator(
 
         prefect-video emulator --port 9000 --db emulator.db --faults faults.yaml
     """
-    from prefect_video.emulator.server import Addresses, serve
-    from prefect_video.emulator.state_store import StateStoreError
+    from prefect_video.emulator import Addresses, StateStoreError, serve
 
     settings = _settings(
         faults,
@@ -70,8 +69,7 @@ def emulator(
 
 
 def _settings(faults: Path | None, **options: Any) -> Any:
-    from prefect_video.emulator.faults.rules import load_faults
-    from prefect_video.emulator.settings import EmulatorSettings
+    from prefect_video.emulator import EmulatorSettings, load_faults
 
     try:
         return EmulatorSettings(**options, faults=load_faults(faults) if faults else ())

@@ -15,7 +15,7 @@ from prefect_video.cli.output import DONE, escape, print_json, relative_time, st
 from prefect_video.cli.sessions import open_ledger, run_async
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Job, SpendRow, State
-from prefect_video.pipeline.reports import as_number
+from prefect_video.pipeline import as_number
 
 Grouping = Literal["month", "project", "account", "model", "day"]
 

@@ -11,8 +11,8 @@ from prefect_video.cli.output import DONE, FAILED, escape, print_json, stdout, t
 from prefect_video.cli.sessions import open_ledger, run_async, use_sessions
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Ledger, command_line
-from prefect_video.pipeline.ledger_recovery import Recovery, recover_ledger
-from prefect_video.session.refs import SessionRef, names_ledger_block
+from prefect_video.pipeline import Recovery, recover_ledger
+from prefect_video.session import SessionRef, names_ledger_block
 
 
 def upgrade(*, ledger: LedgerOption = None, json: JsonFlag = False) -> int:

@@ -8,9 +8,8 @@ from cyclopts import Parameter
 
 from prefect_video.cli.options import JsonFlag
 from prefect_video.cli.output import DONE, escape, print_json, stdout, usd
-from prefect_video.pipeline.reports import as_number
-from prefect_video.providers.duration_advice import ADVISED_SECONDS, optimize_duration
-from prefect_video.providers.pricing import SORA_USD_PER_SECOND, usd_for
+from prefect_video.pipeline import as_number
+from prefect_video.providers import ADVISED_SECONDS, SORA_USD_PER_SECOND, optimize_duration, usd_for
 
 
 def optimize(

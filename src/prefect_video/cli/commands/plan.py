@@ -12,9 +12,9 @@ from prefect_video.cli.options import JsonFlag, RefreshFlag, SessionOptions
 from prefect_video.cli.output import DONE, OVER_BUDGET, display_path, escape, print_json, stdout, table, usd
 from prefect_video.cli.sessions import run_async, use_sessions
 from prefect_video.ledger import BudgetUsage
-from prefect_video.pipeline.plan import Plan, PlannedShot, RouteOption, plan_project
+from prefect_video.pipeline import Plan, PlannedShot, RouteOption, plan_project
 from prefect_video.project_files import load_project
-from prefect_video.session.refs import SessionRef
+from prefect_video.session import SessionRef
 from prefect_video.shots import Project
 
 _ACTIONS = {

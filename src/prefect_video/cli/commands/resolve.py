@@ -15,10 +15,8 @@ from prefect_video.cli.sessions import find_job, open_ledger, run_async, use_ses
 from prefect_video.errors import InvalidInput, NotFound
 from prefect_video.generations import MOST_USD, Generation
 from prefect_video.ledger import HoldReason, Job, Ledger, State, command_line, hold_message
-from prefect_video.providers.matching import Match, match_prompt
-from prefect_video.session.refs import ref_for_job
-from prefect_video.session.session import Session
-from prefect_video.session.settings import Settings
+from prefect_video.providers import Match, match_prompt
+from prefect_video.session import Session, Settings, ref_for_job
 
 _SENT: Final = frozenset({State.SUBMITTING, State.UNKNOWN})
 _AT_PROVIDER: Final = frozenset({State.SUBMITTED, State.COMPLETED})

@@ -32,11 +32,9 @@ from prefect_video.cli.report_view import show_report, status_of_report
 from prefect_video.cli.sessions import use_sessions
 from prefect_video.errors import InvalidInput, ProjectFailed, VideoError
 from prefect_video.ledger import command_line
-from prefect_video.pipeline.plan import Plan, plan_project
-from prefect_video.pipeline.project_run import run_project
-from prefect_video.pipeline.reports import ProjectReport
+from prefect_video.pipeline import Plan, ProjectReport, plan_project, run_project
 from prefect_video.project_files import InvalidProject, describe_errors, load_project
-from prefect_video.session.refs import DEFAULT_PROJECT, SessionRef
+from prefect_video.session import DEFAULT_PROJECT, SessionRef
 from prefect_video.shots import Project, slug
 
 

@@ -13,8 +13,7 @@ from prefect_video.cli.output import DONE, Interrupted, escape, stdout
 from prefect_video.errors import VideoError
 
 if TYPE_CHECKING:
-    from prefect_video.service import ServiceSettings
-    from prefect_video.service.sessions import Sessions
+    from prefect_video.service import ServiceSettings, Sessions
 
 
 def serve(
@@ -63,8 +62,7 @@ async def _serve(settings: ServiceSettings, host: str, port: int) -> None:
 
     import uvicorn
 
-    from prefect_video.service import create_app
-    from prefect_video.service.sessions import open_sessions
+    from prefect_video.service import create_app, open_sessions
 
     # A trial: what fails when the server starts is printed by it as a traceback.
     async with open_sessions(settings):

@@ -14,8 +14,8 @@ from prefect_video.cli.output import DONE, FAILED, display_path, escape, print_j
 from prefect_video.cli.prefect_startup import ensure_api
 from prefect_video.cli.sessions import open_ledger, run_async, use_session
 from prefect_video.ledger import command_line
-from prefect_video.pipeline.verification import Verification, verify_store
-from prefect_video.session.refs import STORE_BLOCK, SessionRef
+from prefect_video.pipeline import Verification, verify_store
+from prefect_video.session import STORE_BLOCK, SessionRef
 from prefect_video.storage import Store, open_store
 
 _FILES_SHOWN: Final = 20

@@ -1,12 +1,18 @@
-"""The steps of a shot, free of any orchestrator: claim, screen, submit, poll, download, store.
+"""Steps of one shot, each a function of a session and a job: claim, submit, poll, download, store.
 
-Each takes a session and the ledger row as the step before has left it, does what is still to be done, and returns what
-it has made: repeating a step is always safe and never pays again.
+What a step needs beside them (reconciling, deadlines, ends) stands in the same folder. May import what pipeline may.
 """
 
-from prefect_video.pipeline.steps.claim import ClaimOptions, build_project_intents, claim_shots, screen_prompt
+from prefect_video.pipeline.steps.claim import (
+    ClaimOptions,
+    build_project_intents,
+    claim_shots,
+    find_assets,
+    project_budgets,
+    screen_prompt,
+)
 from prefect_video.pipeline.steps.download import download
-from prefect_video.pipeline.steps.poll import poll
+from prefect_video.pipeline.steps.poll import poll, record_end
 from prefect_video.pipeline.steps.store import store
 from prefect_video.pipeline.steps.submit import submit
 
@@ -15,7 +21,10 @@ __all__ = [
     "build_project_intents",
     "claim_shots",
     "download",
+    "find_assets",
     "poll",
+    "project_budgets",
+    "record_end",
     "screen_prompt",
     "store",
     "submit",

@@ -18,16 +18,14 @@ from typing import Final
 
 from prefect_video.assets import Asset
 from prefect_video.errors import InvalidTransition, LedgerBehindStore
-from prefect_video.ledger import Job, JobRequest, State, command_line
-from prefect_video.ledger.claims import row_from_request
-from prefect_video.ledger.tables import job_from_values
+from prefect_video.ledger import Job, JobRequest, State, command_line, job_from_values, row_from_request
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import describe_size
-from prefect_video.session.session import Session
-from prefect_video.storage import Store
-from prefect_video.storage.publish import (
+from prefect_video.session import Session
+from prefect_video.storage import (
     Sidecar,
     SidecarName,
+    Store,
     fingerprint_digest,
     parse_sidecar,
     sidecar_path,

@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 from prefect_video.assets import Asset
 from prefect_video.errors import ContentPolicyError, InvalidInput, InvalidTransition, PromptBlocked
 from prefect_video.fingerprints import fingerprint
-from prefect_video.ledger import Budget, ClaimOutcome, ClaimResult, Job, JobRequest, command_line
-from prefect_video.ledger.records import UNFINISHED
+from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest, command_line
 from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import (
@@ -24,10 +23,9 @@ from prefect_video.pipeline.steps.store_check import (
     find_flaws,
     require_single_flaw,
 )
-from prefect_video.session.session import Session, SessionEvent
+from prefect_video.session import Session, SessionEvent
 from prefect_video.shots import Project, Shot
-from prefect_video.storage import sizes_anywhere
-from prefect_video.storage.publish import copy_video
+from prefect_video.storage import copy_video, sizes_anywhere
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import logging
 
 from prefect_video.errors import HeldForReview
 from prefect_video.ledger import HoldReason, Job, State, hold_message
-from prefect_video.providers.matching import Match, match_prompt
-from prefect_video.session.session import Session, SessionEvent
+from prefect_video.providers import Match, match_prompt
+from prefect_video.session import Session, SessionEvent
 
 logger = logging.getLogger(__name__)
 

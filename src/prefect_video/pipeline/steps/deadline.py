@@ -15,7 +15,7 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Generation
 from prefect_video.ledger import HoldReason, Job, State, hold_message
-from prefect_video.session.session import Session
+from prefect_video.session import Session
 
 GRACE_PERIOD: Final = timedelta(days=1)
 """How long after its deadline a generation is left to later sweeps; then a human is told of it."""

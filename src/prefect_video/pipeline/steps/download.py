@@ -8,14 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from prefect_video.downloads.media import Media, check_media, probe
-from prefect_video.downloads.transfer import Downloaded
-from prefect_video.downloads.transfer import download as fetch
+from prefect_video.downloads import Downloaded, Media, check_media, probe
+from prefect_video.downloads import download as fetch
 from prefect_video.errors import GenerationExpired, HeldForReview, InvalidResponse, InvalidVideo, StoreError
 from prefect_video.generations import Generation, Status
 from prefect_video.ledger import HoldReason, Job, State, hold_message
 from prefect_video.pipeline.steps.end import end, raise_if_ended, require_same_account
-from prefect_video.session.session import Session, SessionEvent
+from prefect_video.session import Session, SessionEvent
 
 logger = logging.getLogger(__name__)
 

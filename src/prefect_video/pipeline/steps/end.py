@@ -19,9 +19,8 @@ from prefect_video.errors import (
     InvalidTransition,
 )
 from prefect_video.generations import Generation
-from prefect_video.ledger import HoldReason, Job, State, hold_message
-from prefect_video.ledger.records import UNFINISHED
-from prefect_video.session.session import Session, SessionEvent
+from prefect_video.ledger import UNFINISHED, HoldReason, Job, State, hold_message
+from prefect_video.session import Session, SessionEvent
 
 ERRORS: Final[Mapping[State, type[GenerationEnded]]] = MappingProxyType(
     {

@@ -12,9 +12,9 @@ from prefect_video.generations import Generation, ProviderFault, Status
 from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps.deadline import apply_deadline_policy
 from prefect_video.pipeline.steps.end import ERRORS, end, raise_if_ended, require_same_account
-from prefect_video.polling.schedule import estimate_completion
-from prefect_video.providers.moderation import is_moderation
-from prefect_video.session.session import Session, SessionEvent
+from prefect_video.polling import estimate_completion
+from prefect_video.providers import is_moderation
+from prefect_video.session import Session, SessionEvent
 
 _ENDED: dict[Status, tuple[State, str]] = {
     Status.FAILED: (State.FAILED, "the provider failed to make it"),

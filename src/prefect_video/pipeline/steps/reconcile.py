@@ -21,9 +21,9 @@ from prefect_video.generations import Generation
 from prefect_video.ledger import HoldReason, Job, hold_message
 from prefect_video.pipeline.steps.conflicts import find_other_row, hold_conflict
 from prefect_video.pipeline.steps.end import require_same_account
-from prefect_video.polling.poller import is_transient
-from prefect_video.providers.matching import KEY_FIELD
-from prefect_video.session.session import Session, SessionEvent
+from prefect_video.polling import is_transient
+from prefect_video.providers import KEY_FIELD
+from prefect_video.session import Session, SessionEvent
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from prefect_video.ledger import Job
 from prefect_video.pipeline.steps.download import download
 from prefect_video.pipeline.steps.end import require_same_account
 from prefect_video.pipeline.steps.store import store
-from prefect_video.session.session import Session
+from prefect_video.session import Session
 
 
 async def restore(session: Session, job: Job, flaw: str) -> None:

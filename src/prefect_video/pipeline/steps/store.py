@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from prefect_video.downloads.media import probe
-from prefect_video.downloads.transfer import Downloaded
+from prefect_video.downloads import Downloaded, probe
 from prefect_video.errors import StoreError
 from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps.store_check import claim_store
-from prefect_video.session.session import Session, SessionEvent
-from prefect_video.storage.publish import AssetDraft, LedgerReference, publish_video
+from prefect_video.session import Session, SessionEvent
+from prefect_video.storage import AssetDraft, LedgerReference, publish_video
 
 
 async def store(session: Session, job: Job, downloaded: Downloaded) -> Job:

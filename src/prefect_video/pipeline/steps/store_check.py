@@ -12,9 +12,8 @@ from typing import Final
 
 from prefect_video.errors import InvalidInput, StoreError, StoreOutage
 from prefect_video.ledger import Job, Ledger, command_line
-from prefect_video.session.session import Session
-from prefect_video.storage import Store, open_store
-from prefect_video.storage.marker import STORE_MARKER
+from prefect_video.session import Session
+from prefect_video.storage import STORE_MARKER, Store, open_store
 
 logger = logging.getLogger(__name__)
 

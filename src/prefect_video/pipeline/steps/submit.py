@@ -30,7 +30,7 @@ from prefect_video.pipeline.steps.end import raise_if_ended
 from prefect_video.pipeline.steps.labels import add_labels
 from prefect_video.pipeline.steps.reconcile import reconcile
 from prefect_video.pipeline.steps.submit_result import record_failure, record_submit
-from prefect_video.session.session import Session, SessionEvent
+from prefect_video.session import Session, SessionEvent
 
 _SLOT_SECONDS: Final = 0.5
 """Between two looks for a free slot of the account."""

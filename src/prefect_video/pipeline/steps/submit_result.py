@@ -21,11 +21,10 @@ from prefect_video.errors import (
     SubmitOutcomeUnknown,
 )
 from prefect_video.generations import Generation, Status
-from prefect_video.ledger import HoldReason, Job, State, hold_message
-from prefect_video.ledger.cost_bound import cost_columns, with_dispute
+from prefect_video.ledger import HoldReason, Job, State, cost_columns, hold_message, with_dispute
 from prefect_video.pipeline.steps.conflicts import find_other_row, hold_conflict, is_taken_by_twin
 from prefect_video.pipeline.steps.end import end
-from prefect_video.session.session import Session, SessionEvent
+from prefect_video.session import Session, SessionEvent
 
 logger = logging.getLogger(__name__)
 

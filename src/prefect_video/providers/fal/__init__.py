@@ -1,0 +1,10 @@
+"""fal."""
+
+from prefect_video.providers.fal.provider import QUEUE_URL, FalProvider
+from prefect_video.providers.fal.webhooks import KEYS_URL
+
+__all__ = [
+    "KEYS_URL",
+    "QUEUE_URL",
+    "FalProvider",
+]

@@ -8,6 +8,15 @@ from prefect_video.errors import InvalidInput
 from prefect_video.providers.openai.profiles import find_profile
 from prefect_video.providers.openai.provider import OpenAIProvider
 
+__all__ = [
+    "OpenAIProvider",
+    "open_litellm",
+    "open_provider",
+    "open_sglang",
+    "open_trtllm",
+    "open_vllm_omni",
+]
+
 
 def open_provider(environ: Mapping[str, str]) -> OpenAIProvider:
     """The provider that `OPENAI_API_KEY`, `OPENAI_BASE_URL`, `OPENAI_WEBHOOK_SECRET` and the profile's name in

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import httpx
 
-from prefect_video.downloads.transfer import VideoSource
+from prefect_video.downloads import VideoSource
 from prefect_video.errors import InvalidInput, InvalidResponse
 from prefect_video.generations import Generation, Status, WebhookEvent
 from prefect_video.providers import webhook_signatures

@@ -1,0 +1,15 @@
+"""Replicate."""
+
+from prefect_video.providers.replicate.provider import (
+    BASE_URL,
+    SHORTEST_DEADLINE_SECONDS,
+    ReplicateProvider,
+    base_url_from,
+)
+
+__all__ = [
+    "BASE_URL",
+    "SHORTEST_DEADLINE_SECONDS",
+    "ReplicateProvider",
+    "base_url_from",
+]

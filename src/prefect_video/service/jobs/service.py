@@ -15,22 +15,19 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError
 from prefect_video.errors import BudgetExceeded, InvalidInput, LedgerError, QuotaExhausted, VideoError
 from prefect_video.fingerprints import canonical_json
 from prefect_video.inputs import Input, WholeNumber
-from prefect_video.ledger import UNFINISHED, ClaimOutcome, ClaimResult, Job, JobRequest, State
-from prefect_video.ledger.records import Priority
-from prefect_video.pipeline.collect import collect_job
-from prefect_video.pipeline.shot_run import abandon
-from prefect_video.pipeline.steps.claim import (
+from prefect_video.ledger import UNFINISHED, ClaimOutcome, ClaimResult, Job, JobRequest, Priority, State
+from prefect_video.pipeline import abandon, collect_job
+from prefect_video.pipeline.steps import (
     ClaimOptions,
     build_project_intents,
     claim_shots,
     find_assets,
     project_budgets,
     screen_prompt,
+    submit,
 )
-from prefect_video.pipeline.steps.submit import submit
 from prefect_video.service.sessions import Sessions
-from prefect_video.session.refs import DEFAULT_PROJECT
-from prefect_video.session.session import Session
+from prefect_video.session import DEFAULT_PROJECT, Session
 from prefect_video.shots import AspectRatio, Duration, Identifier, Project, Prompt, Resolution, Seed, Shot, slug
 
 logger = logging.getLogger(__name__)

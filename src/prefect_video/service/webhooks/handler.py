@@ -10,9 +10,9 @@ from typing import Final
 
 from prefect_video.errors import GenerationEnded, InvalidTransition, ProviderUnavailable
 from prefect_video.ledger import Job, ReceivedEvent, State
-from prefect_video.pipeline.steps.poll import record_end
+from prefect_video.pipeline.steps import record_end
 from prefect_video.service.prefect_events import Announce, outcome_of
-from prefect_video.session.session import Session
+from prefect_video.session import Session
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from prefect_video.service.sessions import Sessions, sessions_that_signed
 from prefect_video.service.webhooks.handler import find_job, is_about, is_progress_event
 from prefect_video.service.webhooks.inbox import Inbox
 from prefect_video.service.webhooks.workers import Workers
-from prefect_video.session.session import Session
+from prefect_video.session import Session
 
 logger = logging.getLogger(__name__)
 

@@ -45,7 +45,7 @@ def _announce_changes() -> None:
         "$$ BEGIN PERFORM pg_notify('prefect_video_rows', NEW.id); RETURN NULL; END $$"
     )
     op.execute(
-        "CREATE TRIGGER generation_changed AFTER UPDATE OF state, attention, owner ON generations FOR EACH ROW "
-        "WHEN (OLD.state IS DISTINCT FROM NEW.state OR OLD.attention IS DISTINCT FROM NEW.attention "
+        "CREATE TRIGGER generation_changed AFTER UPDATE OF state, hold_reason, owner ON generations FOR EACH ROW "
+        "WHEN (OLD.state IS DISTINCT FROM NEW.state OR OLD.hold_reason IS DISTINCT FROM NEW.hold_reason "
         "OR OLD.owner IS DISTINCT FROM NEW.owner) EXECUTE FUNCTION announce_generation()"
     )
