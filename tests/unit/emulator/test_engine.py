@@ -110,9 +110,7 @@ async def test_statuses_come_in_order_and_work_is_billed_once(tmp_path: Path) ->
 
 
 async def test_past_half_the_work_there_is_no_cancelling(tmp_path: Path) -> None:
-    engine = Engine(
-        EmulatorSettings(times="fixed:1000"), MemoryStateStore(), ClipLibrary(EmulatorSettings(), tmp_path)
-    )
+    engine = Engine(EmulatorSettings(times="fixed:1000"), MemoryStateStore(), ClipLibrary(EmulatorSettings(), tmp_path))
     early, late = engine.submit("acct", "sora", ORDER), engine.submit("acct", "sora", ORDER)
     _age(early, share=0.45)
     _age(late, share=0.55)
@@ -135,9 +133,7 @@ def test_a_change_of_speed_takes_hold_of_what_is_under_way() -> None:
 
 
 async def test_a_step_that_was_due_at_the_old_speed_is_not_taken(tmp_path: Path) -> None:
-    engine = Engine(
-        EmulatorSettings(times="fixed:1"), MemoryStateStore(), ClipLibrary(EmulatorSettings(), tmp_path)
-    )
+    engine = Engine(EmulatorSettings(times="fixed:1"), MemoryStateStore(), ClipLibrary(EmulatorSettings(), tmp_path))
     generation = engine.submit("acct", "sora", ORDER)
     was_due = generation.starts_at
     engine.change_speed(0.001)

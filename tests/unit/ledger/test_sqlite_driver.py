@@ -17,6 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from prefect_video.ledger.database import Database
+from prefect_video.ledger.file_identity import FileIdentity
 from prefect_video.ledger.sqlite_driver import THREAD_NAME, Connection, connect
 from prefect_video.ledger.urls import parse_database_url
 
@@ -62,6 +63,11 @@ def rows(path: Path) -> list[tuple[int, str]]:
         return file.execute("SELECT number, half FROM pairs ORDER BY number, half").fetchall()
 
 
+async def connect_to(path: Path) -> Connection:
+    location = parse_database_url(str(path))
+    return await connect(location, FileIdentity(location))
+
+
 async def held_connection(path: Path, release: threading.Event) -> Connection:
     """A connection with a function in SQL that returns its argument when it is let."""
 
@@ -69,7 +75,7 @@ async def held_connection(path: Path, release: threading.Event) -> Connection:
         assert release.wait(10)
         return value
 
-    connection = await connect(parse_database_url(str(path)))
+    connection = await connect_to(path)
     await connection.create_function("held", 1, held)
     return connection
 
@@ -90,7 +96,7 @@ def test_looks_that_are_cancelled_and_closed_do_not_end_the_process(path: Path) 
 
 
 async def test_a_file_is_used_by_one_thread_only(path: Path) -> None:
-    connection = await connect(parse_database_url(str(path)))
+    connection = await connect_to(path)
     assert connection._file is not None
     with pytest.raises(sqlite3.ProgrammingError, match="same thread"):
         connection._file.execute("SELECT 1")
@@ -115,7 +121,7 @@ async def test_a_statement_that_is_cancelled_ends_before_the_rollback(database: 
 
 
 async def test_a_transaction_that_is_begun_by_a_cancelled_task_is_taken_back(database: Database, path: Path) -> None:
-    connection = await connect(parse_database_url(str(path)))
+    connection = await connect_to(path)
     beginning = asyncio.create_task(connection.cursor().execute("BEGIN IMMEDIATE"))
     await asyncio.sleep(0)
     beginning.cancel()
@@ -138,7 +144,7 @@ async def test_a_statement_that_is_cancelled_ends_before_closing(database: Datab
 
 
 async def test_a_closed_connection_says_so_and_closes_again(path: Path) -> None:
-    connection = await connect(parse_database_url(str(path)))
+    connection = await connect_to(path)
     await connection.close()
     await connection.close()
     connection.stop()
@@ -148,7 +154,7 @@ async def test_a_closed_connection_says_so_and_closes_again(path: Path) -> None:
 
 async def test_a_file_that_cannot_be_opened_leaves_no_thread(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError, match="unable to open"):
-        await connect(parse_database_url(str(tmp_path / "missing" / "ledger.db")))
+        await connect_to(tmp_path / "missing" / "ledger.db")
     for thread in threading.enumerate():
         if thread.name == THREAD_NAME:
             await asyncio.to_thread(thread.join, 10)

@@ -140,7 +140,7 @@ def assert_names_both(row: Job, other: Job) -> None:
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("providers.sora", "providers.openai", "emulator.replicate"):
+    for module in ("providers.sora.provider", "providers.openai.provider", "emulator.dialects.replicate"):
         monkeypatch.setattr(f"prefect_video.{module}.PAGE_SIZE", 2)
 
 
