@@ -15,9 +15,12 @@ from sqlalchemy import and_, func, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from prefect_video.ledger.base import LedgerBase
+from prefect_video.ledger.database import Database
+from prefect_video.ledger.jobs import Jobs
+from prefect_video.ledger.leases import Lease
 from prefect_video.ledger.records import OCCUPYING, AccountStatus, Job, State
 from prefect_video.ledger.tables import accounts, generations
-from prefect_video.ledger.transitions import Transitions
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +45,12 @@ _ONE_429_SECONDS: Final = 5.0
 _PROBE_SECONDS: Final = 120.0
 
 
-class AccountLimits(Transitions):
-    """What accounts can bear."""
+class AccountLimits(LedgerBase):
+    """Slots, quotas and circuit breakers of accounts, shared by all processes."""
+
+    def __init__(self, database: Database, owner: Lease, command_option: str | None, *, jobs: Jobs) -> None:
+        super().__init__(database, owner, command_option)
+        self._jobs = jobs
 
     async def acquire_slot(
         self,
@@ -76,7 +83,7 @@ class AccountLimits(Transitions):
                 allowed = _allowed(row.slots, row.slots_at, slots, datetime.now(UTC))
                 if allowed is not None and not await self._is_free(connection, job, allowed):
                     return None
-            return await self._begin(connection, job, task_run_id=task_run_id, deadline_at=deadline_at)
+            return await self._jobs.begin(connection, job, task_run_id=task_run_id, deadline_at=deadline_at)
 
     async def leave_slot_queue(self, job_id: str) -> None:
         """Takes a row out of the queue for slots."""
@@ -125,7 +132,7 @@ class AccountLimits(Transitions):
                 values |= {"open_until": now + timedelta(seconds=open_seconds), "probing_until": None}
                 logger.error("account %s: breaker open for %.0f s after %d failures", account, open_seconds, failures)
             await self._set(connection, account, **values)
-        return (await self.account_status(account)).model_copy(update={"just_opened": opens})
+        return (await self.status(account)).model_copy(update={"just_opened": opens})
 
     async def record_success(self, account: str, *, closes: bool = True) -> bool:
         """Notes that the provider is well: the breaker closes; whether it had been open.
@@ -153,7 +160,7 @@ class AccountLimits(Transitions):
     async def try_half_open(self, account: str) -> bool:
         """Whether a submit may pass the breaker: always when closed, for one process at a time when half open."""
         now = datetime.now(UTC)
-        if (await self.account_status(account)).breaker == "closed":
+        if (await self.status(account)).breaker == "closed":
             return True
         half_open = and_(
             accounts.c.id == account,
@@ -171,7 +178,7 @@ class AccountLimits(Transitions):
         async with self._database.writing() as connection:
             await self._set(connection, account, probing_until=None)
 
-    async def account_status(self, account: str, *, slots: int | None = None) -> AccountStatus:
+    async def status(self, account: str, *, slots: int | None = None) -> AccountStatus:
         """What an account can bear right now.
 
         Args:

@@ -27,22 +27,18 @@ _NOTE: Final = insert(history)
 
 
 class LedgerBase:
-    """Base of the ledger's parts.
+    """Base of the ledger's parts: one database, one owner.
 
-    Attributes:
-        block: The saved block that the ledger's URL is from, by which commands find it.
+    Args:
+        database: The open database.
+        owner: This process as an owner of rows.
+        command_option: The value of `--ledger` by which commands find this ledger; None where they need none.
     """
 
-    block: str | None = None
-
-    def __init__(self, database: Database, owner: Lease) -> None:
+    def __init__(self, database: Database, owner: Lease, command_option: str | None) -> None:
         self._database = database
         self._owner = owner
-
-    @property
-    def command_option(self) -> str | None:
-        """The value of `--ledger` by which commands find this ledger; None where they find it without one."""
-        return self.block or self._database.location.command_option
+        self._command_option = command_option
 
     async def _locked(self, connection: AsyncConnection, job_id: str) -> Job:
         """Reads a row and keeps others from moving it until the transaction ends."""

@@ -239,7 +239,9 @@ _unpriced: Final = and_(counted, generations.c.actual_usd.is_(None), generations
 class SpendReports(LedgerBase):
     """Sums over the ledger."""
 
-    async def spend(self, *, by: Grouping, project: str | None = None, since: datetime | None = None) -> list[SpendRow]:
+    async def report(
+        self, *, by: Grouping, project: str | None = None, since: datetime | None = None
+    ) -> list[SpendRow]:
         """What was spent and is reserved, by the value of a grouping, in order of that value.
 
         Months and days are those (UTC) in which the generation was reserved, as budgets count them.

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from prefect_video._shield import shielded
 from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.budgets import Limits, beginning_of_month
+from prefect_video.ledger.database import Database
 from prefect_video.ledger.queries import (
     Key,
     claim_key,
@@ -40,8 +41,46 @@ from prefect_video.ledger.tables import JOBS, generations, job_from_row, job_fro
 logger = logging.getLogger(__name__)
 
 
-class Ownership(LedgerBase):
-    """Who works on which row."""
+CLAIM_LOCK: Final = 0x5669_6465_6F02
+"""PostgreSQL advisory lock held while claiming, so that claims follow one another as they do on SQLite."""
+
+
+async def wait_for_turn(database: Database, connection: AsyncConnection) -> None:
+    """Wait until no other transaction claims; SQLite has one writer anyway."""
+    if not database.is_sqlite:
+        await connection.execute(text(f"SELECT pg_advisory_xact_lock({CLAIM_LOCK})"))
+
+
+class Claims(LedgerBase):
+    """Claims of new rows, and the ownership of rows in progress."""
+
+    async def claim(
+        self, job_requests: Sequence[JobRequest], budgets: Sequence[Budget] = (), partial: bool = False
+    ) -> ClaimBatch:
+        """Asks for a batch of videos; the answers say which exist, which are under way and which to buy.
+
+        What is to be bought is reserved within every budget. A row of a dead process is taken over, and belongs from
+        then on to the flow run that asks; a mere reservation of an earlier month or of another account is made anew,
+        as the limits that now apply have not seen it. An intent that is twice in a batch is joined to the first. A row
+        that waits for a human, unfinished or ended, is joined: whoever asks sees its `attention`, and nothing is
+        bought.
+
+        Args:
+            job_requests: What is wanted, in order of preference.
+            budgets: The limits that apply.
+            partial: Reserve those that fit, in order; otherwise all that are new, or none of them.
+
+        Raises:
+            LedgerError: The ledger cannot be used; nothing was reserved.
+        """
+        if not job_requests:
+            return ClaimBatch(claims=())
+        claiming = asyncio.ensure_future(self._claim(job_requests, budgets, partial))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            await shielded(self._give_back(claiming))
+            raise
 
     async def take_over(self, job_id: str) -> Job | None:
         """Makes this process the owner of an unfinished row whose owner is dead, or that has none.
@@ -76,85 +115,9 @@ class Ownership(LedgerBase):
         async with self._database.reading() as connection:
             return bool(await self._owner.alive(connection, [owner_id]))
 
-    async def _release_ownership(self, job_ids: Iterable[str]) -> None:
-        async with self._database.writing() as connection:
-            for some in chunks(job_ids):
-                await connection.execute(
-                    update(generations)
-                    .where(
-                        generations.c.id.in_(some),
-                        generations.c.owner == self._owner.id,
-                        generations.c.state.in_(UNFINISHED),
-                    )
-                    .values(owner=None, updated_at=datetime.now(UTC))
-                )
-
-    async def _take(self, connection: AsyncConnection, free: Sequence[tuple[Job, str | None]]) -> list[Job]:
-        """Takes `(row, flow run that carries it on)`, unless somebody else was faster; the rows as they stand now."""
-        groups: dict[tuple[str | None, str | None], list[str]] = {}
-        for job, flow_run_id in free:
-            groups.setdefault((job.owner, flow_run_id), []).append(job.id)
-        for (owner, flow_run_id), ids in groups.items():
-            change = update(generations).values(owner=self._owner.id, updated_at=datetime.now(UTC))
-            if flow_run_id is not None:
-                change = change.values(flow_run_id=flow_run_id)
-            for some in chunks(ids):
-                await connection.execute(
-                    change.where(
-                        generations.c.id.in_(some),
-                        generations.c.owner.is_(None) if owner is None else generations.c.owner == owner,
-                        generations.c.state.in_(UNFINISHED),
-                    )
-                )
-        fresh: list[Job] = []
-        for some in chunks(job.id for job, _ in free):
-            found = await connection.execute(JOBS.where(generations.c.id.in_(some)))
-            fresh.extend(job_from_row(row) for row in found)
-        mine = [job for job in fresh if job.owner == self._owner.id]
-        await self._append_history(connection, ((job.id, job.state, job.state) for job in mine), "taken over")
-        for job in mine:
-            logger.info("job %s (%s) taken over as %s", job.id, job.shot.id, job.state)
-        return fresh
-
-
-CLAIM_LOCK: Final = 0x5669_6465_6F02
-"""PostgreSQL advisory lock held while claiming, so that claims follow one another as they do on SQLite."""
-
-
-class Claims(Ownership):
-    """The one way to new rows."""
-
-    async def claim(
-        self, job_requests: Sequence[JobRequest], budgets: Sequence[Budget] = (), partial: bool = False
-    ) -> ClaimBatch:
-        """Asks for a batch of videos; the answers say which exist, which are under way and which to buy.
-
-        What is to be bought is reserved within every budget. A row of a dead process is taken over, and belongs from
-        then on to the flow run that asks; a mere reservation of an earlier month or of another account is made anew,
-        as the limits that now apply have not seen it. An intent that is twice in a batch is joined to the first. A row
-        that waits for a human, unfinished or ended, is joined: whoever asks sees its `attention`, and nothing is
-        bought.
-
-        Args:
-            job_requests: What is wanted, in order of preference.
-            budgets: The limits that apply.
-            partial: Reserve those that fit, in order; otherwise all that are new, or none of them.
-
-        Raises:
-            LedgerError: The ledger cannot be used; nothing was reserved.
-        """
-        if not job_requests:
-            return ClaimBatch(claims=())
-        claiming = asyncio.ensure_future(self._claim(job_requests, budgets, partial))
-        try:
-            return await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            await shielded(self._give_back(claiming))
-            raise
-
     async def _claim(self, job_requests: Sequence[JobRequest], budgets: Sequence[Budget], partial: bool) -> ClaimBatch:
         async with self._database.writing() as connection:
-            await self._wait_for_turn(connection)
+            await wait_for_turn(self._database, connection)
             self._database.require_file()
             now = datetime.now(UTC)
             # In this order: a row may become stored between the two queries, never unfinished again.
@@ -190,10 +153,6 @@ class Claims(Ownership):
         return ClaimBatch(
             claims=tuple(claims[number] for number in range(len(job_requests))), warnings=limits.warnings()
         )
-
-    async def _wait_for_turn(self, connection: AsyncConnection) -> None:
-        if not self._database.is_sqlite:
-            await connection.execute(text(f"SELECT pg_advisory_xact_lock({CLAIM_LOCK})"))
 
     async def _take_over_free(
         self, connection: AsyncConnection, under_way: dict[Key, Job], job_requests: Sequence[JobRequest]
@@ -256,6 +215,46 @@ class Claims(Ownership):
         logger.info("%d generations reserved", len(rows))
         jobs = [job_from_values(row) for row in rows]
         return {claim_key(job): job for job in jobs}
+
+    async def _release_ownership(self, job_ids: Iterable[str]) -> None:
+        async with self._database.writing() as connection:
+            for some in chunks(job_ids):
+                await connection.execute(
+                    update(generations)
+                    .where(
+                        generations.c.id.in_(some),
+                        generations.c.owner == self._owner.id,
+                        generations.c.state.in_(UNFINISHED),
+                    )
+                    .values(owner=None, updated_at=datetime.now(UTC))
+                )
+
+    async def _take(self, connection: AsyncConnection, free: Sequence[tuple[Job, str | None]]) -> list[Job]:
+        """Takes `(row, flow run that carries it on)`, unless somebody else was faster; the rows as they stand now."""
+        groups: dict[tuple[str | None, str | None], list[str]] = {}
+        for job, flow_run_id in free:
+            groups.setdefault((job.owner, flow_run_id), []).append(job.id)
+        for (owner, flow_run_id), ids in groups.items():
+            change = update(generations).values(owner=self._owner.id, updated_at=datetime.now(UTC))
+            if flow_run_id is not None:
+                change = change.values(flow_run_id=flow_run_id)
+            for some in chunks(ids):
+                await connection.execute(
+                    change.where(
+                        generations.c.id.in_(some),
+                        generations.c.owner.is_(None) if owner is None else generations.c.owner == owner,
+                        generations.c.state.in_(UNFINISHED),
+                    )
+                )
+        fresh: list[Job] = []
+        for some in chunks(job.id for job, _ in free):
+            found = await connection.execute(JOBS.where(generations.c.id.in_(some)))
+            fresh.extend(job_from_row(row) for row in found)
+        mine = [job for job in fresh if job.owner == self._owner.id]
+        await self._append_history(connection, ((job.id, job.state, job.state) for job in mine), "taken over")
+        for job in mine:
+            logger.info("job %s (%s) taken over as %s", job.id, job.shot.id, job.state)
+        return fresh
 
     async def _give_back(self, claiming: asyncio.Future[ClaimBatch]) -> None:
         """Lets go of what was claimed for a caller that is gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -10,41 +11,54 @@ from prefect_video.ledger import schema
 from prefect_video.ledger.account_limits import AccountLimits
 from prefect_video.ledger.budgets import SpendReports
 from prefect_video.ledger.change_feed import ChangeFeed, open_change_feed
+from prefect_video.ledger.claims import Claims
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.idempotency_keys import IdempotencyKeys
+from prefect_video.ledger.jobs import Jobs
 from prefect_video.ledger.leases import Lease
 from prefect_video.ledger.prompt_reviews import PromptReviews
-from prefect_video.ledger.queries import LatencyReads, Queries
 from prefect_video.ledger.recovery import Recoveries, read_identity
 from prefect_video.ledger.store_identities import StoreIdentities
-from prefect_video.ledger.transitions import Orphans
 from prefect_video.ledger.urls import default_ledger_url, parse_database_url
 from prefect_video.ledger.webhook_events import WebhookEvents
 
 LEASE_SECONDS = 30.0
 
 
-class Ledger(
-    Recoveries,
-    AccountLimits,
-    Queries,
-    Orphans,
-    SpendReports,
-    PromptReviews,
-    WebhookEvents,
-    IdempotencyKeys,
-    LatencyReads,
-    StoreIdentities,
-):
+class Ledger:
     """A ledger that is open for one process; every instance is an owner of its own.
 
     Belongs to the event loop that opened it. Use it as an async context manager, or call `aclose`.
 
     Attributes:
         identity: The ledger's UUID, which sidecars in the store name; a restored backup has that of its original.
+        command_option: The value of `--ledger` by which commands find this ledger; None where they need none.
+        jobs: Reads and state changes of jobs.
+        claims: Which process may buy a video, and which one works on a job.
+        accounts: Slots, quotas and circuit breakers that all processes share.
+        spend: Sums of what was spent and is reserved.
+        events: Webhook events, handled once.
+        reviews: Prompts that were refused or allowed.
+        idempotency: Keys of requests to the service.
+        stores: Identities of the stores that hold the videos.
+        recovery: Jobs restored from evidence outside of the ledger.
     """
 
-    identity: str
+    def __init__(self, database: Database, owner: Lease, *, identity: str, command_option: str | None) -> None:
+        self._database = database
+        self._owner = owner
+        self.identity = identity
+        self.command_option = command_option
+        shared = (database, owner, command_option)
+        self.jobs = Jobs(*shared)
+        self.claims = Claims(*shared)
+        self.accounts = AccountLimits(*shared, jobs=self.jobs)
+        self.spend = SpendReports(*shared)
+        self.events = WebhookEvents(*shared)
+        self.reviews = PromptReviews(*shared)
+        self.idempotency = IdempotencyKeys(*shared)
+        self.stores = StoreIdentities(*shared)
+        self.recovery = Recoveries(*shared)
 
     @classmethod
     async def open(
@@ -78,10 +92,7 @@ class Ledger(
         except BaseException:
             await database.close()
             raise
-        ledger = cls(database, owner)
-        ledger.block = block
-        ledger.identity = identity
-        return ledger
+        return cls(database, owner, identity=identity, command_option=block or database.location.command_option)
 
     async def aclose(self) -> None:
         """Signs off, so that this instance's unfinished rows are free for others, and closes the connections.
@@ -110,6 +121,11 @@ class Ledger(
     def url_label(self) -> str:
         """The ledger's URL without password and options."""
         return self._database.location.label
+
+    async def now(self) -> datetime:
+        """Read the time by the clock of the ledger, by which `sent_at` and `unknown_at` are recorded."""
+        async with self._database.reading() as connection:
+            return await self._database.now(connection)
 
     def changes(self) -> ChangeFeed:
         """Word of rows that move, whoever moves them; close it with `aclose`."""

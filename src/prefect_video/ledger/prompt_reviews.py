@@ -30,7 +30,7 @@ _BLOCKS: Final = (ContentPolicyError.__name__, GenerationBlocked.__name__)
 class PromptReviews(LedgerBase):
     """Refused and allowed prompts."""
 
-    async def review(self) -> list[Job]:
+    async def refused(self) -> list[Job]:
         """Rows that the provider's policy or the local screen refused, newest first."""
         query = JOBS.where(
             generations.c.state.in_([State.RELEASED, State.FAILED]), generations.c.error_type.in_(_REFUSALS)

@@ -131,14 +131,14 @@ _BY_GENERATION: Final = JOBS.where(
     generations.c.account == bindparam("at"), generations.c.generation_id == bindparam("sought")
 )
 
+_FEWEST: Final = 5
+"""Fewer generations of a kind than this tell nothing."""
+_NEWEST: Final = 50
+"""More are not needed, and older ones tell of a provider that may have been slower, or of ends noticed late."""
+
 
 class Queries(LedgerBase):
     """What the ledger knows."""
-
-    async def now(self) -> datetime:
-        """The time by the clock of the ledger, which `sent_at` and `unknown_at` are told in."""
-        async with self._database.reading() as connection:
-            return await self._database.now(connection)
 
     async def get(self, job_id: str) -> Job:
         """One row.
@@ -221,7 +221,7 @@ class Queries(LedgerBase):
             *_equal(environment=environment, project=project, flow_run_id=flow_run_id, account=account),
         )
 
-    async def jobs(
+    async def find(
         self,
         *,
         project: str | None = None,
@@ -302,34 +302,6 @@ class Queries(LedgerBase):
                 insert(copies).values(job_id=job_id, project=project, shot_id=shot_id, asset=asset)
             )
 
-    async def _select(
-        self, *conditions: ColumnElement[bool], newest_first: bool = False, limit: int | None = None
-    ) -> list[Job]:
-        order = (generations.c.created_at, generations.c.id)
-        query = JOBS.where(*conditions).limit(limit)
-        query = query.order_by(*(column.desc() for column in order)) if newest_first else query.order_by(*order)
-        async with self._database.reading() as connection:
-            return [job_from_row(row) for row in await connection.execute(query)]
-
-    async def _count(self, *conditions: ColumnElement[bool]) -> int:
-        async with self._database.reading() as connection:
-            found = await connection.execute(select(func.count()).select_from(generations).where(*conditions))
-            return found.scalar_one()
-
-
-def _equal(**wanted: Any) -> list[ColumnElement[bool]]:
-    return [generations.c[name] == value for name, value in wanted.items() if value is not None]
-
-
-_FEWEST: Final = 5
-"""Fewer generations of a kind than this tell nothing."""
-_NEWEST: Final = 50
-"""More are not needed, and older ones tell of a provider that may have been slower, or of ends noticed late."""
-
-
-class LatencyReads(LedgerBase):
-    """What past generations tell of those to come."""
-
     async def latency(
         self, provider: str, *, window: timedelta = timedelta(days=30), at_most: int = 500
     ) -> dict[WorkKind, LatencyQuantiles]:
@@ -364,6 +336,24 @@ class LatencyReads(LedgerBase):
                 if seconds > 0 and len(newest_of_kind) < _NEWEST:
                     newest_of_kind.append(seconds)
         return {kind: _times(seconds) for kind, seconds in taken.items() if len(seconds) >= _FEWEST}
+
+    async def _select(
+        self, *conditions: ColumnElement[bool], newest_first: bool = False, limit: int | None = None
+    ) -> list[Job]:
+        order = (generations.c.created_at, generations.c.id)
+        query = JOBS.where(*conditions).limit(limit)
+        query = query.order_by(*(column.desc() for column in order)) if newest_first else query.order_by(*order)
+        async with self._database.reading() as connection:
+            return [job_from_row(row) for row in await connection.execute(query)]
+
+    async def _count(self, *conditions: ColumnElement[bool]) -> int:
+        async with self._database.reading() as connection:
+            found = await connection.execute(select(func.count()).select_from(generations).where(*conditions))
+            return found.scalar_one()
+
+
+def _equal(**wanted: Any) -> list[ColumnElement[bool]]:
+    return [generations.c[name] == value for name, value in wanted.items() if value is not None]
 
 
 def _times(seconds: list[float]) -> LatencyQuantiles:

@@ -8,8 +8,8 @@ from typing import Any, Final
 from sqlalchemy import insert, or_, select
 
 from prefect_video.errors import InvalidTransition, LedgerError
-from prefect_video.ledger.base import chunks
-from prefect_video.ledger.claims import Claims
+from prefect_video.ledger.base import LedgerBase, chunks
+from prefect_video.ledger.claims import wait_for_turn
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.queries import claim_key, read_unfinished
 from prefect_video.ledger.records import UNFINISHED, Job, State
@@ -32,7 +32,7 @@ async def read_identity(database: Database) -> str:
     return str(identity)
 
 
-class Recoveries(Claims):
+class Recoveries(LedgerBase):
     """What others can prove about this ledger's generations."""
 
     async def paid_jobs(self, project: str | None = None) -> set[tuple[str, str]]:
@@ -69,7 +69,7 @@ class Recoveries(Claims):
                 video is in progress.
         """
         async with self._database.writing() as connection:
-            await self._wait_for_turn(connection)
+            await wait_for_turn(self._database, connection)
             self._database.require_file()
             same_generation = (generations.c.account == job.account) & (
                 generations.c.generation_id == job.generation_id

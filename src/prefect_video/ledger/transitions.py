@@ -53,7 +53,7 @@ class TransitionBase(LedgerBase):
         if to not in UNFINISHED:
             values["owner"] = None
             values["hold_reason"] = with_dispute(
-                job.model_copy(update=values), values["hold_reason"], self.command_option
+                job.model_copy(update=values), values["hold_reason"], self._command_option
             )
         moved = await self._change(connection, job, values)
         await self._append_history(connection, [(job.id, job.state, to)], detail)
@@ -179,7 +179,7 @@ class Transitions(TransitionBase):
         """Marks that the request is about to leave; only the row's owner may send it."""
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
-            return await self._begin(connection, job, task_run_id=task_run_id, deadline_at=deadline_at)
+            return await self.begin(connection, job, task_run_id=task_run_id, deadline_at=deadline_at)
 
     async def refresh_submit(self, job_id: str) -> Job:
         """Marks anew that the request is about to leave, after a pause in which others may have taken the row over."""
@@ -402,7 +402,7 @@ class Transitions(TransitionBase):
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
             if job.state not in UNFINISHED:
-                hold_reason = with_dispute(job, hold_reason, self.command_option) or hold_reason
+                hold_reason = with_dispute(job, hold_reason, self._command_option) or hold_reason
             if job.hold_reason == hold_reason:
                 return job
             await self._append_history(connection, [(job.id, job.state, job.state)], f"is held: {hold_reason}")
@@ -413,7 +413,7 @@ class Transitions(TransitionBase):
         """Takes the mark for a human away; a finished row whose cost is disputed stays held for that."""
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
-            left = None if job.state in UNFINISHED else with_dispute(job, None, self.command_option)
+            left = None if job.state in UNFINISHED else with_dispute(job, None, self._command_option)
             if job.hold_reason == left:
                 return job
             await self._append_history(connection, [(job.id, job.state, job.state)], "attention: settled")
@@ -430,7 +430,7 @@ class Transitions(TransitionBase):
             settled = {
                 "actual_usd": actual_usd,
                 "disputed_usd": None,
-                "hold_reason": without_dispute(job, self.command_option),
+                "hold_reason": without_dispute(job, self._command_option),
             }
             return await self._change(connection, job, settled)
 
@@ -449,25 +449,6 @@ class Transitions(TransitionBase):
         async with self._database.writing() as connection:
             return await self._change(connection, await self._locked(connection, job_id), {"deadline_at": deadline_at})
 
-    async def _begin(
-        self, connection: AsyncConnection, job: Job, *, task_run_id: str | None, deadline_at: datetime | None
-    ) -> Job:
-        self._require_owner(job)
-        self._database.require_file()
-        return await self._move(
-            connection,
-            job,
-            State.SUBMITTING,
-            {State.RESERVED},
-            sent_at=await self._database.now(connection),
-            waiting_since=None,
-            **drop_none(task_run_id=task_run_id, deadline_at=deadline_at),
-        )
-
-
-class Orphans(LedgerBase):
-    """Rows for what nobody meant to buy, so that the books and whoever reads them know of it."""
-
     async def record_orphan(self, stray: Job, detail: str) -> None:
         """Adds a finished row for a generation that no row owns.
 
@@ -483,3 +464,23 @@ class Orphans(LedgerBase):
                 )
             )
             await self._append_history(connection, [(stray.id, None, stray.state)], detail)
+
+    async def begin(
+        self, connection: AsyncConnection, job: Job, *, task_run_id: str | None, deadline_at: datetime | None
+    ) -> Job:
+        """Move a locked row to `submitting` within the caller's transaction.
+
+        Raises:
+            InvalidTransition: The row is not reserved, or belongs to another process.
+        """
+        self._require_owner(job)
+        self._database.require_file()
+        return await self._move(
+            connection,
+            job,
+            State.SUBMITTING,
+            {State.RESERVED},
+            sent_at=await self._database.now(connection),
+            waiting_since=None,
+            **drop_none(task_run_id=task_run_id, deadline_at=deadline_at),
+        )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prefect_video.errors import LedgerUnavailable, StoreError
-from prefect_video.ledger import Ledger
+from prefect_video.ledger.jobs import Jobs
 from prefect_video.storage.local import LocalStore
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import SLOW, OpenHarness
@@ -54,9 +54,9 @@ async def test_what_an_interrupted_run_sent_is_not_paid_for_by_the_next(open_har
 async def test_a_ledger_that_fails_at_the_end_leaves_the_report(
     harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def jobs(ledger: Ledger, **given: object) -> object:
+    async def find(jobs: Jobs, **filters: object) -> object:
         raise LedgerUnavailable("the ledger is gone")
 
-    monkeypatch.setattr(Ledger, "jobs", jobs)
+    monkeypatch.setattr(Jobs, "find", find)
     report = await harness.run(a_shot())
     assert (statuses(report), report.shots[0].cost_usd) == (["stored"], None)

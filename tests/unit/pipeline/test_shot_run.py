@@ -9,7 +9,9 @@ import anyio
 import pytest
 
 from prefect_video.errors import LedgerUnavailable
-from prefect_video.ledger import Job, Ledger, State
+from prefect_video.ledger import Job, State
+from prefect_video.ledger.account_limits import AccountLimits
+from prefect_video.ledger.jobs import Jobs
 from prefect_video.session.session import SessionEvent
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import OpenHarness
@@ -39,15 +41,15 @@ async def test_an_answer_is_kept_ready_for_a_ledger_that_cannot_be_written(
     open_harness: OpenHarness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     harness = open_harness(listing="404")
-    real = Ledger.record_submitted
+    real = Jobs.record_submitted
     left = [LedgerUnavailable("the ledger is locked")] * 2
 
-    async def locked(ledger: Ledger, *arguments: Any, **options: Any) -> Job:
+    async def locked(jobs: Jobs, *arguments: Any, **options: Any) -> Job:
         if left:
             raise left.pop()
-        return await real(ledger, *arguments, **options)
+        return await real(jobs, *arguments, **options)
 
-    monkeypatch.setattr(Ledger, "record_submitted", locked)
+    monkeypatch.setattr(Jobs, "record_submitted", locked)
     assert statuses(await harness.run(a_shot())) == ["stored"]
     assert (await harness.row()).generation_id in caplog.text
     assert harness.paid == (1, 1)
@@ -56,12 +58,12 @@ async def test_an_answer_is_kept_ready_for_a_ledger_that_cannot_be_written(
 async def test_an_answer_that_cannot_be_written_at_all_is_told_with_its_id(
     harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def locked(ledger: Ledger, *arguments: Any, **options: Any) -> Job:
+    async def locked(jobs: Jobs, *arguments: Any, **options: Any) -> Job:
         raise LedgerUnavailable("the ledger is locked")
 
     monkeypatch.setattr("prefect_video.pipeline.steps.submit_result._KEEP_SECONDS", 0.0)
     with monkeypatch.context() as patched:
-        patched.setattr(Ledger, "record_submitted", locked)
+        patched.setattr(Jobs, "record_submitted", locked)
         report = await harness.run(a_shot())
     row = await harness.row()
     assert f"prefect-video resolve {row.id} --generation gen_" in str(report.shots[0].error)
@@ -75,11 +77,11 @@ async def test_the_answer_is_on_record_before_the_breaker_is_told(
     harness = open_harness(listing="404")
     noting = asyncio.Event()
 
-    async def held_up(ledger: Ledger, *arguments: Any, **options: Any) -> bool:
+    async def held_up(accounts: AccountLimits, *arguments: Any, **options: Any) -> bool:
         noting.set()
         return False
 
-    monkeypatch.setattr(Ledger, "record_success", held_up)
+    monkeypatch.setattr(AccountLimits, "record_success", held_up)
     run = asyncio.create_task(harness.run(a_shot()))
     await noting.wait()
     assert (await harness.row()).generation_id is not None
