@@ -1,15 +1,22 @@
-"""Fixtures for every test, and how the suite is spread over processes."""
+"""Fixtures and hooks of the whole suite."""
 
 import gc
 
 from tests.support.distribution import pytest_runtest_logreport, pytest_xdist_make_scheduler
 from tests.support.emulator import emulator
+from tests.support.markers import pytest_collection_modifyitems
 from tests.support.prefect_server import prefect_api
 
-__all__ = ["emulator", "prefect_api", "pytest_runtest_logreport", "pytest_xdist_make_scheduler"]
+__all__ = [
+    "emulator",
+    "prefect_api",
+    "pytest_collection_modifyitems",
+    "pytest_runtest_logreport",
+    "pytest_xdist_make_scheduler",
+]
 
 
 def pytest_collection_finish() -> None:
-    """Keeps what is loaded by now out of the garbage collector's rounds: to go through it takes a tenth of the time."""
+    """Freeze everything loaded so far: the garbage collector would spend a tenth of the run on walking through it."""
     gc.collect()
     gc.freeze()

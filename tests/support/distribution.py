@@ -1,7 +1,7 @@
-"""How the suite is spread over processes, and what the death of one of them means: the end of the run, with its name.
+"""Distribution of the suite over processes; the death of one ends the run and names it.
 
-Left to itself, xdist starts another process and hands it everything that the dead one had, finished files first. A
-finished file holds no test to run, so nothing is heard of it and nothing more is handed out: the run stands still.
+Left to itself, xdist starts another process and gives it everything that the dead one had, finished files first. A
+finished file holds no test to run, so it sends no report and gets no more work: the run hangs.
 """
 
 from __future__ import annotations
@@ -13,42 +13,49 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
-SHARE_PREFECT: Final = tuple(
-    f"tests/{place}" for place in ("flows/", "service/test_prefect.py", "test_readme.py", "cli/test_real_runs.py")
+SHARE_PREFECT: Final = (
+    "tests/integration/cli/test_runs.py",
+    "tests/integration/flows/",
+    "tests/integration/service/test_prefect.py",
+    "tests/integration/test_readme.py",
 )
-"""These start Prefect's server or its databases: one process of the suite is enough for that."""
+"""These start Prefect's server or its databases, which takes long: one process of the suite runs them all.
 
-_OF_A_DEAD_WORKER: Final = "???"
-"""The phase in xdist's report on the test that a worker has died in."""
+`tests.support.markers` rejects a test that starts Prefect's server from anywhere else.
+"""
+
+_CRASH_PHASE: Final = "???"
+"""The phase in xdist's report on the test that a worker died in."""
 
 
-class Together(LoadFileScheduling):
-    """Keeps the tests of a file in one process, and those that need Prefect together."""
+class GroupedFileScheduling(LoadFileScheduling):
+    """Scheduler that keeps the tests of a file in one process, and all tests that need Prefect in one too."""
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """Return the test that a dead worker was running, None for a worker that has ended in good order.
+        """Return the test that a dead worker was running, None for a worker that ended normally.
 
         Raises:
-            pytest.exit.Exception: It died while it ran no test; no report would tell of it.
+            pytest.exit.Exception: The worker died while it ran no test; no report would mention it.
         """
-        works_on = super().remove_node(node)
-        if works_on is None and not hasattr(node, "workeroutput"):
+        crashed_test = super().remove_node(node)
+        # A worker that ends normally hands over its output first.
+        if crashed_test is None and not hasattr(node, "workeroutput"):
             _end_run(f"worker {node.gateway.id!r} died while it was running no test")
-        return works_on
+        return crashed_test
 
     def _split_scope(self, nodeid: str) -> str:
         return "prefect" if nodeid.startswith(SHARE_PREFECT) else super()._split_scope(nodeid)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together:
-    """Spread the suite over processes."""
-    return Together(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupedFileScheduling:
+    """Return the scheduler of the suite."""
+    return GroupedFileScheduling(config, log)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """End the run when a worker has died; the report, which everything else has seen by now, names it and its test."""
-    if str(report.when) == _OF_A_DEAD_WORKER:
+    """End the run when a worker has died; the report, which every other plugin has by now, names it and its test."""
+    if str(report.when) == _CRASH_PHASE:
         _end_run(str(report.longrepr))
 
 

@@ -1,10 +1,10 @@
-"""Downloads: fetching a video from a link that may be slow, broken, expired or hostile.
+"""Downloads: fetch a video from a link that may be slow, broken, expired or hostile.
 
 Streams to a private partial file, resumes, checks addresses before connecting and content before accepting. May import
-the records.
+the records (`errors`, `shots`, `generations`, `assets`).
 """
 
-from prefect_video.downloads.media import Media, check_media, probe, thumbnail
+from prefect_video.downloads.media import Media, check_media, probe, write_thumbnail
 from prefect_video.downloads.transfer import Downloaded, VideoSource, download, open_download_client
 from prefect_video.downloads.url_safety import LinkPolicy, origin
 
@@ -18,5 +18,5 @@ __all__ = [
     "open_download_client",
     "origin",
     "probe",
-    "thumbnail",
+    "write_thumbnail",
 ]

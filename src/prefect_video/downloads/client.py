@@ -1,4 +1,4 @@
-"""The HTTP client that fetches videos, and how patient it is."""
+"""HTTP client for downloads, and its timeouts and retry limits."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from prefect_video.downloads.url_safety import redact
 
 @dataclass(frozen=True)
 class DownloadSettings:
-    """How patient a download is.
+    """Timeouts and retry limits of a download.
 
     Attributes:
-        tries: Requests in a row that bring nothing new before it gives up.
-        outage_seconds: How long a host that takes no connections is waited for, however many tries that makes.
-        refreshes: How many fresh links it asks for.
-        backoff_seconds: Upper bound of the first wait; doubles with each fruitless try, drawn at random below.
+        tries: Consecutive attempts without progress before the download fails.
+        outage_seconds: Time for which a host that accepts no connections is retried, whatever the number of attempts.
+        refreshes: Most fresh links that are requested from the provider.
+        backoff_seconds: Upper bound of the first wait; doubles with each attempt without progress. The wait is drawn at
+            random below it.
         backoff_limit_seconds: Upper bound of any such wait.
-        retry_after_limit_seconds: The longest `Retry-After` that is waited out here.
-        connect_timeout_seconds: Time to connect.
-        read_timeout_seconds: Time between two pieces of the body.
+        retry_after_limit_seconds: Longest `Retry-After` that is waited out here; a longer one is left to the caller.
+        connect_timeout_seconds: Limit on the time to connect.
+        read_timeout_seconds: Limit on the time between two chunks of the body.
     """
 
     tries: int = 5
@@ -41,11 +42,11 @@ DEFAULT_SETTINGS: Final = DownloadSettings()
 
 
 def open_download_client(settings: DownloadSettings = DEFAULT_SETTINGS, *, trust_env: bool = True) -> httpx.AsyncClient:
-    """A client that knows no key and follows no redirects of its own.
+    """Open a client that holds no key and follows no redirects by itself.
 
     Args:
-        settings: Gives the time limits.
-        trust_env: Whether proxies and certificates of the environment are used.
+        settings: The timeouts.
+        trust_env: Use the environment's proxies and certificates.
     """
     logging.getLogger("httpx").addFilter(_redact_links)
     return httpx.AsyncClient(
@@ -55,15 +56,17 @@ def open_download_client(settings: DownloadSettings = DEFAULT_SETTINGS, *, trust
         timeout=httpx.Timeout(
             settings.read_timeout_seconds,
             connect=settings.connect_timeout_seconds,
+            # A download that waits for a free connection has not failed.
             pool=None,
         ),
         limits=httpx.Limits(max_connections=64),
+        # A compressed body could be neither resumed by byte nor compared with the promised size.
         headers={"Accept": "video/*, application/octet-stream;q=0.9, */*;q=0.1", "Accept-Encoding": "identity"},
     )
 
 
 def _redact_links(record: logging.LogRecord) -> bool:
-    """httpx logs every link whole; ours are secrets while they live."""
+    """Cut the secrets out of the links that httpx logs in full; a logging filter that keeps every record."""
     if isinstance(record.args, tuple):
         record.args = tuple(redact(arg) if isinstance(arg, httpx.URL) else arg for arg in record.args)
     return True

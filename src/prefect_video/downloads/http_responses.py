@@ -1,4 +1,4 @@
-"""What a server's answer to a download means: redirects, kinds of content, versions, parts."""
+"""Interpretation of HTTP responses to a download: redirects, content types, versions, ranges."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from prefect_video.downloads.url_safety import CheckedLink, LinkPolicy, check_ur
 from prefect_video.errors import IncompleteDownload, LinkExpired, UnsafeUrl
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-# S3 and its likes answer 400 or 403 to a link whose time has run out; others 401, 404 or 410.
+# S3 and compatible servers answer 400 or 403 to an expired link, others 401, 404 or 410.
 _EXPIRED: Final = frozenset({400, 401, 403, 404, 410})
-_PASSING: Final = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
+_TRANSIENT: Final = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
 _NOT_VIDEO: Final = ("text/", "image/", "application/json", "application/xml", "application/problem+json")
-_LARGEST_REFUSAL_BYTES: Final = 8192
+_MAX_ERROR_BODY_BYTES: Final = 8192
 _LINK: Final = re.compile(r"https?://[^\s\"'<>]+")
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 
@@ -36,22 +36,25 @@ async def open_following_redirects(
     secret_headers: Mapping[str, str],
     secret_origin: tuple[str, str, int],
 ) -> AsyncIterator[httpx.Response]:
-    """The last answer behind a link, unread; every redirect is checked like the link itself.
+    """Open the final response behind a link, its body unread; every redirect is checked like the link itself.
 
-    SGLang says in the words of a 400 that the video lies in a bucket, and where: told by the API itself, to whoever has
-    the key, that is a redirect like any other.
+    SGLang answers 400 with a text that contains the link to the video in a bucket. That text comes from the API itself
+    and only to a request with the key, so the link is followed as a redirect.
 
     Args:
-        client: Follows no redirects of its own.
+        client: Follows no redirects by itself.
         url: The link.
-        policy: What it may lead to.
+        policy: The addresses it may lead to.
         headers: Sent to every host.
         secret_headers: Sent to `secret_origin` only.
         secret_origin: Scheme, host and port.
 
+    Yields:
+        The response; it is closed when the block ends.
+
     Raises:
         UnsafeUrl: The link or a redirect may not be followed.
-        IncompleteDownload: A host does not resolve, or a redirect leads nowhere.
+        IncompleteDownload: A host does not resolve, or a redirect has no target.
         httpx.TransportError: The connection broke.
     """
     target: str | httpx.URL = url
@@ -61,23 +64,23 @@ async def open_following_redirects(
         request = client.build_request(
             "GET",
             link.connect_url,
-            # One connection, one request: the pool knows connections by address, and the next host at
-            # this address must be asked for a certificate of its own.
+            # One request per connection: the pool keys connections by address, and another host at the same
+            # address must present a certificate of its own.
             headers={**secret, **headers, "Host": link.host_header, "Connection": "close"},
             extensions={"sni_hostname": link.host},
         )
         try:
             response = await client.send(request, stream=True)
         except httpx.InvalidURL:
-            # httpx reads a redirect's target even when it is not to follow it.
-            raise _unreadable_redirect(link) from None
+            # httpx parses a redirect's target even when it does not follow it. The cause quotes the target.
+            raise _build_redirect_error(link) from None
         try:
-            # Cookies are kept by address too, so none may outlive its answer.
+            # The jar is keyed by address too: a cookie kept here would be sent to another host behind it.
             client.cookies.clear()
             if response.status_code in _REDIRECTS:
-                target = _next_target(link, response)
-            elif secret and response.status_code == 400 and (told := await _link_in_words(response)):
-                target = told
+                target = _resolve_redirect(link, response)
+            elif secret and response.status_code == 400 and (linked := await _find_link_in_detail(response)):
+                target = linked
             else:
                 yield response
                 return
@@ -87,61 +90,65 @@ async def open_following_redirects(
 
 
 def raise_for_response(response: httpx.Response, where: str) -> None:
-    """Lets only a video pass: 200 or 206, unencoded, of a type that a video may have.
+    """Raise unless the response can be a video: 200 or 206, not encoded, of a content type that a video may have.
+
+    Args:
+        response: The final response, its body unread.
+        where: The redacted link, for the message.
 
     Raises:
-        LinkExpired: The link has died.
-        IncompleteDownload: Anything else.
+        LinkExpired: The link has expired.
+        IncompleteDownload: The response is anything else than a video.
     """
     status = response.status_code
     if status in _EXPIRED:
-        raise LinkExpired(f"{where}: the link has died (HTTP {status}); retrieve the generation for a fresh one")
+        raise LinkExpired(f"{where}: the link has expired (HTTP {status}); retrieve the generation for a fresh one")
     if status not in (200, 206):
-        broken = IncompleteDownload(f"{where}: answered HTTP {status} instead of a video")
-        broken.retryable = status in _PASSING
-        broken.retry_after = _retry_after(response)
-        raise broken
-    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if kind.startswith(_NOT_VIDEO):
-        raise IncompleteDownload(f"{where}: answered {kind} instead of a video")
-    coding = response.headers.get("Content-Encoding", "").strip().lower()
-    if coding not in ("", "identity"):
-        raise IncompleteDownload(f"{where}: the body is {coding}-encoded although that was declined")
+        error = IncompleteDownload(f"{where}: answered HTTP {status} instead of a video")
+        error.retryable = status in _TRANSIENT
+        error.retry_after = _parse_retry_after(response)
+        raise error
+    content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if content_type.startswith(_NOT_VIDEO):
+        raise IncompleteDownload(f"{where}: answered {content_type} instead of a video")
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise IncompleteDownload(f"{where}: the body is {encoding}-encoded, which the request declined")
 
 
-def version_of(response: httpx.Response) -> Version:
-    """Which version of the file an answer is about."""
+def parse_version(response: httpx.Response) -> Version:
+    """Return the version of the remote file that a response describes."""
     etag = response.headers.get("ETag", "").strip()
     return Version(
-        # A weak tag does not promise the same bytes.
+        # A weak tag promises the same meaning, not the same bytes.
         etag=etag if etag and not etag.startswith("W/") else None,
         last_modified=response.headers.get("Last-Modified"),
-        total=_total(response),
+        total=_parse_total_bytes(response),
     )
 
 
-def first_byte(response: httpx.Response) -> int | None:
-    """Where the part in a 206 answer begins."""
-    match = _content_range(response)
+def parse_first_byte(response: httpx.Response) -> int | None:
+    """Return the position in the file of the first byte of a 206 response; None where the header does not say."""
+    match = _match_content_range(response)
     return int(match[1]) if match and match[1] else None
 
 
-def _total(response: httpx.Response) -> int | None:
+def _parse_total_bytes(response: httpx.Response) -> int | None:
     if response.status_code == 200:
         length = response.headers.get("Content-Length", "")
         return int(length) if length.isdecimal() else None
-    match = _content_range(response)
+    match = _match_content_range(response)
     return int(match[3]) if match and match[3] != "*" else None
 
 
-def _content_range(response: httpx.Response) -> re.Match[str] | None:
+def _match_content_range(response: httpx.Response) -> re.Match[str] | None:
     return _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
 
 
-async def _link_in_words(response: httpx.Response) -> str | None:
-    """The one link in the `detail` of a refusal."""
+async def _find_link_in_detail(response: httpx.Response) -> str | None:
+    """Return the only link in the `detail` of an error response; None where there is none or more than one."""
     length = response.headers.get("Content-Length", "")
-    if not (length.isdecimal() and int(length) <= _LARGEST_REFUSAL_BYTES):
+    if not (length.isdecimal() and int(length) <= _MAX_ERROR_BODY_BYTES):
         return None
     try:
         detail = json.loads(await response.aread())["detail"]
@@ -151,29 +158,29 @@ async def _link_in_words(response: httpx.Response) -> str | None:
     return links[0] if len(links) == 1 else None
 
 
-def _next_target(link: CheckedLink, response: httpx.Response) -> httpx.URL:
+def _resolve_redirect(link: CheckedLink, response: httpx.Response) -> httpx.URL:
     location = response.headers.get("Location")
     if not location:
-        raise IncompleteDownload(f"{redact(link.url)}: answered a redirect that leads nowhere")
+        raise IncompleteDownload(f"{redact(link.url)}: answered a redirect without a target")
     try:
         return link.url.join(location)
     except (httpx.InvalidURL, ValueError):
-        raise _unreadable_redirect(link) from None
+        raise _build_redirect_error(link) from None
 
 
-def _unreadable_redirect(link: CheckedLink) -> UnsafeUrl:
-    """To be raised without its cause, which quotes the target."""
+def _build_redirect_error(link: CheckedLink) -> UnsafeUrl:
+    """Return the error for an unreadable redirect; raise it without its cause, which quotes the secret target."""
     return UnsafeUrl(f"{redact(link.url)} refused: it redirects to something that is no readable URL")
 
 
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds that the server asks to wait, given as a number or as a date."""
+def _parse_retry_after(response: httpx.Response) -> float | None:
+    """Return the `Retry-After` in seconds, given as a number or as a date."""
     text = response.headers.get("Retry-After", "").strip()
     if text.isdecimal():
         return float(text)
     try:
-        moment = email.utils.parsedate_to_datetime(text)
+        retry_at = email.utils.parsedate_to_datetime(text)
     except (TypeError, ValueError):
         return None
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    aware = retry_at if retry_at.tzinfo else retry_at.replace(tzinfo=UTC)
     return max(0.0, (aware - datetime.now(UTC)).total_seconds())

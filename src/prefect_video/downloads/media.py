@@ -1,4 +1,4 @@
-"""What is in a video file: probing, checking against what was asked, a still picture.
+"""Video files: measuring, checking against the shot, extracting a thumbnail.
 
 All functions are synchronous and read from disk; call them with `asyncio.to_thread`.
 """
@@ -23,7 +23,7 @@ DURATION_TOLERANCE_SECONDS: Final = 0.5
 DURATION_TOLERANCE_SHARE: Final = 0.05
 SIZE_TOLERANCE_PIXELS: Final = 16
 SIZE_TOLERANCE_SHARE: Final = 0.04
-"""Engines have sizes of their own near the usual ones: 832 by 480 for 480p, for example."""
+"""Engines have frame sizes of their own near the standard ones: 832 by 480 for 480p, for example."""
 
 _THUMBNAIL_POINT: Final = 1 / 3
 _JPEG_QUALITY: Final = 85
@@ -31,15 +31,15 @@ _JPEG_QUALITY: Final = 85
 
 @dataclass(frozen=True)
 class Media:
-    """What a video file holds, measured.
+    """Measured properties of a video file.
 
     Attributes:
-        duration_seconds: Length of the picture track.
-        width: Pixels, as shown (after rotation).
-        height: The same.
-        frames: How many pictures it has.
-        codec: Name of the picture's codec, such as `h264`.
-        fps: Pictures per second, on average.
+        duration_seconds: Length of the video track.
+        width: Pixels, as displayed (after rotation).
+        height: Pixels, as displayed.
+        frames: Number of frames.
+        codec: Name of the video codec, such as `h264`.
+        fps: Frames per second, on average.
     """
 
     duration_seconds: float
@@ -51,43 +51,45 @@ class Media:
 
 
 def probe(path: Path) -> Media:
-    """Reads what a file holds and makes sure that all of it is there.
+    """Measure a video file and make sure that it is complete.
 
     Raises:
         InvalidVideo: It is not a video, is cut short, or cannot be decoded.
         OSError: The file cannot be read.
     """
-    _check_whole(path)
-    with _open(path) as container:
-        stream = _picture(container, path)
+    _check_boxes(path)
+    with _open_container(path) as container:
+        stream = _find_video_stream(container, path)
         declared, codec = stream.frames, stream.codec_context.name
-        seconds = _declared_seconds(container, stream)
-        first = _first_frame(container, stream, path)
-    counted = _count(path, decode=not declared)
+        seconds = _read_duration(container, stream)
+        first = _decode_first_frame(container, stream, path)
+    counted = _count_frames(path, decode=not declared)
     if counted.frames < declared:
-        # An edit list hides packets from the default reading; they are in the file all the same.
-        counted = _count(path, decode=False, ignore_editlist=True)
+        # An edit list hides packets from default demuxing; they are in the file nevertheless.
+        counted = _count_frames(path, decode=False, ignore_editlist=True)
     if counted.frames < max(declared, 1):
-        raise InvalidVideo(f"{path.name}: cut short, {counted.frames} of {declared} pictures are there")
+        raise InvalidVideo(f"{path.name}: cut short, {counted.frames} of {declared} frames are there")
     seconds = seconds or counted.seconds
     if seconds <= 0:
-        raise InvalidVideo(f"{path.name}: its length cannot be told")
-    width, height = _shown_size(first)
+        raise InvalidVideo(f"{path.name}: its length cannot be determined")
+    width, height = _displayed_size(first)
     return Media(seconds, width, height, counted.frames, codec, fps=counted.frames / seconds)
 
 
 def check_media(media: Media, shot: Shot) -> None:
-    """Holds a video against its shot: length within 0.5 s or 5 %, size within 16 pixels or 4 %.
+    """Raise unless a video matches its shot: length within 0.5 s or 5 %, size within 16 pixels or 4 %.
 
-    A shot that asks for a number of frames is as long as these last (see `Shot.length_seconds`).
+    The length of a shot that requests a number of frames is that of these frames (see `Shot.length_seconds`).
 
     Raises:
-        InvalidVideo: It is not what was asked for; the message says what was asked and what came.
+        InvalidVideo: The video does not match; the message names what was requested and what was measured.
     """
-    asked = shot.length_seconds
-    tolerance = max(DURATION_TOLERANCE_SECONDS, DURATION_TOLERANCE_SHARE * asked)
-    if abs(media.duration_seconds - asked) > tolerance:
-        raise InvalidVideo(f"shot {shot.id!r}: asked for {asked:g} s, the video lasts {media.duration_seconds:.2f} s")
+    requested = shot.length_seconds
+    tolerance = max(DURATION_TOLERANCE_SECONDS, DURATION_TOLERANCE_SHARE * requested)
+    if abs(media.duration_seconds - requested) > tolerance:
+        raise InvalidVideo(
+            f"shot {shot.id!r}: asked for {requested:g} s, the video lasts {media.duration_seconds:.2f} s"
+        )
     width, height = shot.frame_size
     if not (_is_near(media.width, width) and _is_near(media.height, height)):
         raise InvalidVideo(
@@ -95,37 +97,37 @@ def check_media(media: Media, shot: Shot) -> None:
         )
 
 
-def _is_near(came: int, asked: int) -> bool:
-    return abs(came - asked) <= max(SIZE_TOLERANCE_PIXELS, SIZE_TOLERANCE_SHARE * asked)
+def _is_near(measured: int, requested: int) -> bool:
+    return abs(measured - requested) <= max(SIZE_TOLERANCE_PIXELS, SIZE_TOLERANCE_SHARE * requested)
 
 
-def thumbnail(path: Path, out: Path, *, width: int = 480) -> None:
-    """Writes a JPEG of the picture at a third of the video, at most `width` pixels wide.
+def write_thumbnail(path: Path, out: Path, *, width: int = 480) -> None:
+    """Write a JPEG of the frame at a third of the video, at most `width` pixels wide.
 
     Raises:
-        InvalidVideo: No picture can be decoded.
+        InvalidVideo: No frame can be decoded.
         OSError: A file cannot be read or written.
     """
-    with _open(path) as container:
-        stream = _picture(container, path)
-        frame = _frame_at(container, stream, _THUMBNAIL_POINT, path)
+    with _open_container(path) as container:
+        stream = _find_video_stream(container, path)
+        frame = _decode_frame_at(container, stream, _THUMBNAIL_POINT, path)
         image = frame.to_image()  # type: ignore[no-untyped-call]
-    if turn := round(frame.rotation) % 360:
-        image = image.rotate(turn, expand=True)
+    if degrees := round(frame.rotation) % 360:
+        image = image.rotate(degrees, expand=True)
     image.thumbnail((width, image.height))
     image.convert("RGB").save(out, format="JPEG", quality=_JPEG_QUALITY)
 
 
 @dataclass(frozen=True)
-class _Counted:
+class _FrameCount:
     frames: int
     seconds: float
 
 
-def _check_whole(path: Path) -> None:
-    """Follows the top-level boxes of an ISO-BMFF file: the last one must end where the file ends.
+def _check_boxes(path: Path) -> None:
+    """Raise unless the last top-level box of an ISO-BMFF file ends where the file ends.
 
-    A file whose index comes first plays, and probes as whole, when its end is missing.
+    FFmpeg does not notice: a file whose index comes first plays, and probes as complete, without its end.
     """
     size = path.stat().st_size
     if size == 0:
@@ -141,6 +143,7 @@ def _check_whole(path: Path) -> None:
             if len(head) < 8:
                 raise InvalidVideo(f"{path.name}: cut short at byte {size}, inside a box header")
             (length,) = struct.unpack(">I", head[:4])
+            # A length of 1 announces one of 64 bits; 0 means up to the end of the file.
             if length == 1 and len(head) == 16:
                 (length,) = struct.unpack(">Q", head[8:])
             if length == 0:
@@ -152,7 +155,7 @@ def _check_whole(path: Path) -> None:
         raise InvalidVideo(f"{path.name}: cut short, {size} of at least {position} bytes are there")
 
 
-def _open(path: Path, *, ignore_editlist: bool = False) -> InputContainer:
+def _open_container(path: Path, *, ignore_editlist: bool = False) -> InputContainer:
     import av
 
     options = {"ignore_editlist": "1"} if ignore_editlist else {}
@@ -162,37 +165,38 @@ def _open(path: Path, *, ignore_editlist: bool = False) -> InputContainer:
         # Several of PyAV's errors are OSErrors as well; a file that cannot be opened at all stays one.
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
-        raise InvalidVideo(f"{path.name}: not a readable video ({_reason(error)})") from error
+        raise InvalidVideo(f"{path.name}: not a readable video ({_describe_error(error)})") from error
 
 
-def _picture(container: InputContainer, path: Path) -> VideoStream:
+def _find_video_stream(container: InputContainer, path: Path) -> VideoStream:
     from av.stream import Disposition
 
     for stream in container.streams.video:
+        # Cover art is a video stream too.
         if stream.disposition & Disposition.attached_pic:
             continue
-        # Against its type, PyAV gives a track of an unknown codec no context.
+        # Contrary to its type annotation, PyAV gives a track of an unknown codec no context.
         if getattr(stream, "codec_context", None) is None:
             raise InvalidVideo(f"{path.name}: the codec of its video track is not known")
         return stream
     raise InvalidVideo(f"{path.name}: has no video track")
 
 
-def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
+def _decode_first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
     import av
 
     try:
         for frame in container.decode(stream):
             return frame
     except (av.FFmpegError, ValueError, AttributeError) as error:
-        raise InvalidVideo(f"{path.name}: no picture can be decoded ({_reason(error)})") from error
-    raise InvalidVideo(f"{path.name}: no picture can be decoded")
+        raise InvalidVideo(f"{path.name}: no frame can be decoded ({_describe_error(error)})") from error
+    raise InvalidVideo(f"{path.name}: no frame can be decoded")
 
 
-def _frame_at(container: InputContainer, stream: VideoStream, share: float, path: Path) -> VideoFrame:
+def _decode_frame_at(container: InputContainer, stream: VideoStream, share: float, path: Path) -> VideoFrame:
     import av
 
-    seconds = _declared_seconds(container, stream) * share
+    seconds = _read_duration(container, stream) * share
     start = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
     last: VideoFrame | None = None
     try:
@@ -204,23 +208,25 @@ def _frame_at(container: InputContainer, stream: VideoStream, share: float, path
                 break
     except (av.FFmpegError, ValueError, AttributeError) as error:
         if last is None:
-            raise InvalidVideo(f"{path.name}: no picture can be decoded ({_reason(error)})") from error
-    return last if last is not None else _first_frame_of(path)
+            raise InvalidVideo(f"{path.name}: no frame can be decoded ({_describe_error(error)})") from error
+    if last is not None:
+        return last
+    # The seek went past the last frame. A container that has reached its end decodes nothing more: open it again.
+    with _open_container(path) as fresh:
+        return _decode_first_frame(fresh, _find_video_stream(fresh, path), path)
 
 
-def _first_frame_of(path: Path) -> VideoFrame:
-    with _open(path) as container:
-        return _first_frame(container, _picture(container, path), path)
+def _count_frames(path: Path, *, decode: bool, ignore_editlist: bool = False) -> _FrameCount:
+    """Count the frames: by packets where the file declares a number to compare with, else by decoding all.
 
-
-def _count(path: Path, *, decode: bool, ignore_editlist: bool = False) -> _Counted:
-    """Counts the pictures: packets where the file declares a number to compare with, else by decoding all."""
+    Decoding costs far more than demuxing, so it is left to files that declare nothing.
+    """
     import av
 
     frames, ends = 0, 0.0
     starts = float("inf")
-    with _open(path, ignore_editlist=ignore_editlist) as container:
-        stream = _picture(container, path)
+    with _open_container(path, ignore_editlist=ignore_editlist) as container:
+        stream = _find_video_stream(container, path)
         base = stream.time_base or Fraction(0)
         frame_seconds = float(1 / stream.average_rate) if stream.average_rate else 0.0
         try:
@@ -228,24 +234,24 @@ def _count(path: Path, *, decode: bool, ignore_editlist: bool = False) -> _Count
             for unit in units:
                 frames += 1
                 if unit.pts is not None:
-                    at = float(unit.pts * base)
-                    starts = min(starts, at)
-                    ends = max(ends, at + (float(unit.duration * base) if unit.duration else frame_seconds))
+                    start = float(unit.pts * base)
+                    starts = min(starts, start)
+                    ends = max(ends, start + (float(unit.duration * base) if unit.duration else frame_seconds))
         except (av.FFmpegError, ValueError, AttributeError) as error:
-            raise InvalidVideo(f"{path.name}: damaged after {frames} pictures ({_reason(error)})") from error
-    return _Counted(frames, max(0.0, ends - starts) if frames else 0.0)
+            raise InvalidVideo(f"{path.name}: damaged after {frames} frames ({_describe_error(error)})") from error
+    return _FrameCount(frames, max(0.0, ends - starts) if frames else 0.0)
 
 
-def _declared_seconds(container: InputContainer, stream: VideoStream) -> float:
+def _read_duration(container: InputContainer, stream: VideoStream) -> float:
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return container.duration / 1_000_000 if container.duration else 0.0
 
 
-def _shown_size(frame: VideoFrame) -> tuple[int, int]:
-    turned = round(frame.rotation) % 180 == 90
-    return (frame.height, frame.width) if turned else (frame.width, frame.height)
+def _displayed_size(frame: VideoFrame) -> tuple[int, int]:
+    is_sideways = round(frame.rotation) % 180 == 90
+    return (frame.height, frame.width) if is_sideways else (frame.width, frame.height)
 
 
-def _reason(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,7 +1,7 @@
-"""The local file that a video is downloaded into, piece by piece, and that outlives a crash.
+"""Local file that a video is downloaded into chunk by chunk, and that a restarted process continues.
 
-`NAME.part` grows; `NAME.part.json` remembers which version of the remote file it is a piece of; on the last
-byte the part becomes `NAME`. The digest is kept along with every piece written.
+`NAME.part` grows; `NAME.part.json` records the version of the remote file that it is a part of; after the last byte the
+part is renamed to `NAME`. The digest is updated with every chunk written.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _REHASH_BYTES: Final = 2**20
 
 @dataclass(frozen=True)
 class Version:
-    """Which version of a remote file a piece belongs to, as far as its server tells.
+    """Version of a remote file, as far as its server reports one.
 
     Attributes:
-        etag: Its strong entity tag.
-        last_modified: The server's date of it, verbatim.
-        total: Its size in bytes.
+        etag: Strong entity tag.
+        last_modified: The `Last-Modified` header, verbatim.
+        total: Size in bytes.
     """
 
     etag: str | None = None
@@ -38,27 +38,32 @@ class Version:
     total: int | None = None
 
     @property
-    def known(self) -> bool:
-        """Whether a later answer can be told to be of the same version."""
+    def is_known(self) -> bool:
+        """True if a later response can be recognised as the same version."""
         return self.etag is not None or self.total is not None
 
     def conflicts_with(self, other: Version) -> bool:
-        """Whether both say the same thing differently."""
+        """Return True if a property that both versions report differs."""
         pairs = (
             (self.etag, other.etag),
             (self.last_modified, other.last_modified),
             (self.total, other.total),
         )
-        return any(mine is not None and theirs is not None and mine != theirs for mine, theirs in pairs)
+        return any(left is not None and right is not None and left != right for left, right in pairs)
 
 
 class PartialFile:
-    """One download's file. Blocking: use it through `run_in_thread`, one call after another.
+    """File of one download. Blocking: call it through `run_in_thread`, one call after another.
 
-    The file belongs to the call that uses it: nothing else, closing included, may come before that has ended.
+    No call, `close` included, may begin before the previous one has returned.
+
+    Attributes:
+        path: Path of the finished file.
+        size: Bytes written so far.
+        version: Version of the remote file that these bytes belong to.
 
     Raises:
-        StoreError: The disk is full, read-only or not ours to write; the message names path and reason.
+        StoreError: The disk is full, read-only or not writable for this user; the message names path and reason.
         IncompleteDownload: Another download is writing the same file.
     """
 
@@ -67,83 +72,88 @@ class PartialFile:
         self.size = 0
         self.version = Version()
         self._part = path.with_name(path.name + ".part")
-        self._notes = path.with_name(path.name + ".part.json")
+        self._version_path = path.with_name(path.name + ".part.json")
         self._digest = hashlib.sha256()
         self._file: IO[bytes] | None = None
 
     @property
     def sha256(self) -> str:
-        """Hex digest of what is written so far."""
+        """Hex digest of the bytes written so far."""
         return self._digest.hexdigest()
 
     def open(self) -> None:
-        """Takes the file for this download and continues what an earlier one left."""
+        """Lock the file for this download, and continue the part that an earlier one left."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._part.open("a+b", buffering=0)
-            self._claim()
-            self.version = self._read_notes()
+            self._lock()
+            self.version = self._read_version()
             self._rehash()
         except OSError as error:
             self.close()
-            raise self._unusable(error) from error
+            raise self._build_error(error) from error
         except IncompleteDownload:
             self.close()
             raise
 
-    def finished(self) -> bool:
-        """Whether an earlier process ended this download; if so, `size` and `sha256` are of the whole file."""
+    def load_finished(self) -> bool:
+        """Read the file that an earlier process finished; return False if there is none.
+
+        Afterwards `size` and `sha256` are those of the whole file.
+        """
         try:
             with self.path.open("rb") as file:
                 self._hash_all(file)
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise self._unusable(error) from error
+            raise self._build_error(error) from error
         return True
 
-    def check_free_space(self, wanted: int) -> None:
-        """Refuses a download that cannot fit on the disk, before its first byte."""
+    def check_free_space(self, needed_bytes: int) -> None:
+        """Raise `StoreError` if the rest of the download cannot fit on the disk."""
         free = shutil.disk_usage(self.path.parent).free
-        if wanted > free:
+        if needed_bytes > free:
             raise StoreError(
-                f"cannot spool to {self.path.parent}: {wanted:,} bytes are needed, {free:,} are free;"
+                f"cannot spool to {self.path.parent}: {needed_bytes:,} bytes are needed, {free:,} are free;"
                 " free some space or use another spool folder"
             )
 
-    def append(self, pieces: Sequence[bytes]) -> None:
-        """Writes pieces in order and takes them into the digest."""
+    def append(self, chunks: Sequence[bytes]) -> None:
+        """Write chunks in order and update the digest."""
         file = self._opened
         try:
-            for piece in pieces:
-                _write_all(file, piece)
-                self._digest.update(piece)
-                self.size += len(piece)
+            for chunk in chunks:
+                _write_all(file, chunk)
+                self._digest.update(chunk)
+                self.size += len(chunk)
         except OSError as error:
-            raise self._unusable(error) from error
+            raise self._build_error(error) from error
 
     def truncate(self, version: Version) -> None:
-        """Forgets all bytes: what follows is the beginning of the given version."""
+        """Discard all bytes; the next chunk is the beginning of the given version."""
         file = self._opened
         try:
+            # Before the version is written: a crash in between leaves an empty part, not old bytes under a new version.
             file.truncate(0)
-            self._notes.write_text(json.dumps(asdict(version)))
+            self._version_path.write_text(json.dumps(asdict(version)))
         except OSError as error:
-            raise self._unusable(error) from error
+            raise self._build_error(error) from error
         self._digest, self.size, self.version = hashlib.sha256(), 0, version
 
     def commit(self) -> None:
-        """Makes the part durable and gives it its name."""
+        """Make the part durable and rename it to its final name."""
         file = self._opened
         try:
+            # Before the rename: after a power cut the final name must not hold missing blocks.
             os.fsync(file.fileno())
             os.replace(self._part, self.path)
-            self._notes.unlink(missing_ok=True)
+            self._version_path.unlink(missing_ok=True)
         except OSError as error:
-            raise self._unusable(error) from error
+            raise self._build_error(error) from error
 
     def close(self) -> None:
-        """Closes the file and keeps it for a later continuation. Idempotent."""
+        """Close the file and keep it for a later continuation. Idempotent."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -154,31 +164,32 @@ class PartialFile:
             raise RuntimeError(f"the partial download {self._part} is not open")
         return self._file
 
-    def _claim(self) -> None:
-        # By descriptor: `FileLock` would truncate the very file that is to be continued.
+    def _lock(self) -> None:
+        # By descriptor: `FileLock` would truncate the part that is to be continued.
         if not lock_descriptor(self._opened.fileno(), blocking=False):
             raise IncompleteDownload(f"another download is writing {self._part}; wait for it to end")
 
-    def _read_notes(self) -> Version:
+    def _read_version(self) -> Version:
         try:
-            return Version(**json.loads(self._notes.read_text()))
+            return Version(**json.loads(self._version_path.read_text()))
         except (FileNotFoundError, ValueError, TypeError):
             return Version()
 
     def _rehash(self) -> None:
         file = self._opened
-        if not self.version.known:
+        if not self.version.is_known:
+            # Without a version nothing proves that the next response continues these bytes.
             file.truncate(0)
         file.seek(0)
         self._hash_all(file)
 
     def _hash_all(self, file: IO[bytes]) -> None:
         self._digest, self.size = hashlib.sha256(), 0
-        while piece := file.read(_REHASH_BYTES):
-            self._digest.update(piece)
-            self.size += len(piece)
+        while chunk := file.read(_REHASH_BYTES):
+            self._digest.update(chunk)
+            self.size += len(chunk)
 
-    def _unusable(self, error: OSError) -> StoreError:
+    def _build_error(self, error: OSError) -> StoreError:
         reasons = {
             errno.ENOSPC: "the disk is full; free some space or use another spool folder",
             errno.EDQUOT: "the disk quota is used up; free some space or use another spool folder",
@@ -190,7 +201,8 @@ class PartialFile:
         return StoreError(f"cannot spool to {self.path}: {reason}")
 
 
-def _write_all(file: IO[bytes], piece: bytes) -> None:
-    rest = memoryview(piece)
+def _write_all(file: IO[bytes], chunk: bytes) -> None:
+    # An unbuffered file may write less than it is given.
+    rest = memoryview(chunk)
     while rest:
         rest = rest[file.write(rest) :]

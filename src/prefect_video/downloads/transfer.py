@@ -1,4 +1,4 @@
-"""Fetching a finished video: streamed to a local file, resumed when broken, digested on the way."""
+"""Download of a finished video: streamed to a local file, resumed after a failure, hashed on the way."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ import tenacity
 
 from prefect_video._shield import run_in_thread
 from prefect_video.downloads.client import DEFAULT_SETTINGS, DownloadSettings, open_download_client
-from prefect_video.downloads.http_responses import first_byte, open_following_redirects, raise_for_response, version_of
+from prefect_video.downloads.http_responses import (
+    open_following_redirects,
+    parse_first_byte,
+    parse_version,
+    raise_for_response,
+)
 from prefect_video.downloads.media import Media
 from prefect_video.downloads.partial_file import PartialFile, Version
 from prefect_video.downloads.url_safety import LinkPolicy, origin, redact
@@ -35,24 +40,26 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _BATCH_BYTES: Final = 2**20
+# Fewer new bytes are no progress: a server that drops every connection after some bytes must not be retried forever.
 _PROGRESS_BYTES: Final = 256 * 2**10
+# An MP4 begins with the length of its first box and the box's name, `ftyp`.
 _BRAND_BYTES: Final = 8
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are there and the bytes of the whole, where known."""
+"""Callback with the bytes written so far and the bytes of the whole file, where known."""
 
 Refresh = Callable[[], Awaitable[str]]
-"""Asks the provider for a fresh link to the same video."""
+"""Callback that requests a fresh link to the same video from the provider."""
 
 
 @dataclass(frozen=True)
 class VideoSource:
-    """Where a video is fetched.
+    """Link to a video, with the headers that its own origin needs.
 
     Attributes:
-        url: The link; a bearer secret while it lives.
+        url: The link; a bearer secret until it expires.
         headers: Sent to the exact origin of `url` and nowhere else; for dialects whose content endpoint
-            wants the key.
+            requires the key.
     """
 
     url: str = field(repr=False)
@@ -61,13 +68,13 @@ class VideoSource:
 
 @dataclass(frozen=True)
 class Downloaded:
-    """A whole file on the local disk.
+    """Complete downloaded file on the local disk.
 
     Attributes:
-        path: Where it is.
+        path: Path of the file.
         sha256: Hex digest of its content.
         bytes: Its size.
-        media: Its streams, once they have been looked at.
+        media: Its properties, once it has been probed.
     """
 
     path: Path
@@ -88,24 +95,27 @@ async def download(
     refresh: Refresh | None = None,
     settings: DownloadSettings = DEFAULT_SETTINGS,
 ) -> Downloaded:
-    """Fetches a video whole, at constant memory; continues what an earlier process left at the same path.
+    """Fetch a whole video at constant memory; continue the part that an earlier process left at the same path.
 
     Args:
         source: The link and its headers.
-        spool: The file to write; one per generation, so that a restarted process continues it. A file that is
-            there already is taken as finished: delete it if it turned out not to be playable.
+        spool: The file to write; one per generation, so that a restarted process continues it. An existing file
+            counts as finished: delete it if it is not playable.
         client: A client from `open_download_client`.
-        policy: What the link and its redirects may lead to.
-        expected_bytes: The size that the provider gave, if it did.
-        max_bytes: A lower limit on the size than the policy's.
-        on_progress: Told about every piece written.
-        refresh: Asked for a fresh link when the link has died.
-        settings: How patient to be.
+        policy: The addresses that the link and its redirects may lead to.
+        expected_bytes: The size that the provider reported, if it did.
+        max_bytes: A limit on the size below the policy's.
+        on_progress: Called after every write.
+        refresh: Called for a fresh link when the link has expired.
+        settings: Timeouts and retry limits.
+
+    Returns:
+        The finished file, not yet probed.
 
     Raises:
         UnsafeUrl: The link, or a redirect, may not be fetched, or the video is too large.
-        LinkExpired: The link has died, and fresh ones too.
-        IncompleteDownload: No whole video came in the tries allowed.
+        LinkExpired: The link has expired, and so have the fresh ones.
+        IncompleteDownload: No whole video arrived within the attempts allowed.
         StoreError: The spool file cannot be written.
     """
     limit = min(policy.max_bytes, policy.max_bytes if max_bytes is None else max_bytes)
@@ -124,12 +134,12 @@ async def download(
 
 
 class _Transfer:
-    """One download over as many requests as it takes."""
+    """One download over as many requests as it needs."""
 
     def __init__(
         self,
         source: VideoSource,
-        spool: PartialFile,
+        partial_file: PartialFile,
         client: httpx.AsyncClient,
         policy: LinkPolicy,
         *,
@@ -141,7 +151,7 @@ class _Transfer:
     ) -> None:
         self._source = source
         self._url = source.url
-        self._spool = spool
+        self._file = partial_file
         self._client = client
         self._policy = policy
         self._expected = expected_bytes
@@ -150,35 +160,35 @@ class _Transfer:
         self._refresh = refresh
         self._settings = settings
         self._refreshes = 0
-        self._link_died = False
+        self._link_expired = False
         self._from_start = False
         self._attempts_without_progress = 0
         self._max_bytes = 0
         self._unreachable_since: float | None = None
 
     async def run(self) -> Downloaded:
-        spool = self._spool
-        if await run_in_thread(spool.finished):
-            if self._expected in (None, spool.size):
-                return Downloaded(spool.path, spool.sha256, spool.size)
-            await run_in_thread(spool.path.unlink, missing_ok=True)
+        file = self._file
+        if await run_in_thread(file.load_finished):
+            if self._expected in (None, file.size):
+                return Downloaded(file.path, file.sha256, file.size)
+            await run_in_thread(file.path.unlink, missing_ok=True)
         try:
-            await run_in_thread(spool.open)
-            self._max_bytes = spool.size
-            await self._retrying()(self._try)
-            await run_in_thread(spool.commit)
+            await run_in_thread(file.open)
+            self._max_bytes = file.size
+            await self._build_retry()(self._attempt)
+            await run_in_thread(file.commit)
         finally:
-            # No thread uses the file any more: each of its uses was waited for.
-            spool.close()
-        _log.info("downloaded %s: %d bytes", spool.path.name, spool.size)
-        return Downloaded(spool.path, spool.sha256, spool.size)
+            # Safe even after a cancellation: `run_in_thread` returns only when its thread is done with the file.
+            file.close()
+        _log.info("downloaded %s: %d bytes", file.path.name, file.size)
+        return Downloaded(file.path, file.sha256, file.size)
 
-    def _retrying(self) -> tenacity.AsyncRetrying:
+    def _build_retry(self) -> tenacity.AsyncRetrying:
         return retrying(
             self._settings.backoff_seconds,
             self._settings.backoff_limit_seconds,
             stop=lambda _: self._attempts_exhausted(),
-            retry=self._worth_a_try,
+            retry=self._is_worth_retrying,
             attempts=lambda: self._attempts_without_progress,
             before_sleep=self._log_retry,
         )
@@ -186,77 +196,80 @@ class _Transfer:
     def _attempts_exhausted(self) -> bool:
         if self._attempts_without_progress < self._settings.tries:
             return False
-        away_since = self._unreachable_since
-        return away_since is None or time.monotonic() - away_since >= self._settings.outage_seconds
+        # Refused connections fail within milliseconds: the attempts alone would be used up before a restart is over.
+        since = self._unreachable_since
+        return since is None or time.monotonic() - since >= self._settings.outage_seconds
 
-    def _worth_a_try(self, error: BaseException) -> bool:
+    def _is_worth_retrying(self, error: BaseException) -> bool:
         if isinstance(error, LinkExpired):
             return self._refresh is not None and self._refreshes < self._settings.refreshes
-        patience = self._settings.retry_after_limit_seconds
-        return isinstance(error, IncompleteDownload) and is_retryable(error) and (error.retry_after or 0.0) <= patience
+        limit = self._settings.retry_after_limit_seconds
+        return isinstance(error, IncompleteDownload) and is_retryable(error) and (error.retry_after or 0.0) <= limit
 
     def _log_retry(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        _log.info("download of %s goes on at byte %d: %s", self._spool.path.name, self._spool.size, error)
+        _log.info("download of %s continues at byte %d: %s", self._file.path.name, self._file.size, error)
 
-    async def _try(self) -> None:
+    async def _attempt(self) -> None:
         try:
-            await self._replace_dead_link()
-            await self._request()
-            self._check_end()
+            await self._replace_expired_link()
+            await self._fetch_rest()
+            self._check_complete()
         except httpx.TransportError as error:
-            self._count_try(away=isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)))
+            self._count_attempt(unreachable=isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)))
             reason = str(error) or type(error).__name__
-            raise IncompleteDownload(f"{self._where}: broke off at byte {self._spool.size:,} ({reason})") from error
+            raise IncompleteDownload(f"{self._where}: broke off at byte {self._file.size:,} ({reason})") from error
         except DownloadError as error:
-            self._count_try()
-            self._link_died = isinstance(error, LinkExpired)
+            self._count_attempt()
+            self._link_expired = isinstance(error, LinkExpired)
             raise
 
     @property
     def _where(self) -> str:
         return redact(self._url)
 
-    def _count_try(self, *, away: bool = False) -> None:
-        """A try is fruitless unless it got well beyond where any earlier one had been."""
-        self._unreachable_since = (self._unreachable_since or time.monotonic()) if away else None
-        if self._spool.size >= self._max_bytes + _PROGRESS_BYTES:
+    def _count_attempt(self, *, unreachable: bool = False) -> None:
+        """Count an attempt as one without progress unless it got well beyond the furthest byte of all earlier ones."""
+        self._unreachable_since = (self._unreachable_since or time.monotonic()) if unreachable else None
+        if self._file.size >= self._max_bytes + _PROGRESS_BYTES:
             self._attempts_without_progress = 0
-        self._max_bytes = max(self._max_bytes, self._spool.size)
+        self._max_bytes = max(self._max_bytes, self._file.size)
         self._attempts_without_progress += 1
 
-    async def _replace_dead_link(self) -> None:
-        if self._link_died and self._refresh is not None:
+    async def _replace_expired_link(self) -> None:
+        if self._link_expired and self._refresh is not None:
             self._refreshes += 1
             self._url = await self._refresh()
-            self._link_died = False
+            self._link_expired = False
 
-    async def _request(self) -> None:
-        """Asks for what is missing and writes what comes."""
-        spool = self._spool
-        offset = spool.size if spool.version.known and not self._from_start else 0
+    async def _fetch_rest(self) -> None:
+        """Request the missing bytes and write those that arrive."""
+        file = self._file
+        offset = file.size if file.version.is_known and not self._from_start else 0
         self._from_start = False
-        async with self._answer(offset) as response:
-            version = version_of(response)
+        async with self._open_response(offset) as response:
+            version = parse_version(response)
             if response.status_code == 416 and offset:
                 return self._check_nothing_missing(version, offset)
             raise_for_response(response, self._where)
             if response.status_code == 206 and (
-                first_byte(response) != offset or version.conflicts_with(spool.version)
+                parse_first_byte(response) != offset or version.conflicts_with(file.version)
             ):
-                self._start_over("answered another part or version than was asked for")
+                self._start_over("answered another range or version than was requested")
             self._check_size(version.total)
             if version.total is not None:
-                await run_in_thread(spool.check_free_space, version.total - offset)
+                await run_in_thread(file.check_free_space, version.total - offset)
             if response.status_code == 200:
-                await run_in_thread(spool.truncate, version)
+                # The whole file, whatever range was requested: it changed, or the server knows no ranges.
+                await run_in_thread(file.truncate, version)
             await self._write(response)
 
-    def _answer(self, offset: int) -> AbstractAsyncContextManager[httpx.Response]:
+    def _open_response(self, offset: int) -> AbstractAsyncContextManager[httpx.Response]:
         headers: dict[str, str] = {}
         if offset:
             headers["Range"] = f"bytes={offset}-"
-            if validator := self._spool.version.etag or self._spool.version.last_modified:
+            if validator := self._file.version.etag or self._file.version.last_modified:
+                # A changed file is then answered whole (200) instead of with a range that does not fit.
                 headers["If-Range"] = validator
         return open_following_redirects(
             self._client,
@@ -264,13 +277,14 @@ class _Transfer:
             self._policy,
             headers=headers,
             secret_headers=self._source.headers,
+            # Of the first link, not of a fresh one: the key belongs to the API, and a fresh link may lead elsewhere.
             secret_origin=origin(self._source.url),
         )
 
     def _check_nothing_missing(self, version: Version, offset: int) -> None:
-        """416: either all is here already, or what is here is no piece of what is there."""
-        total = version.total if version.total is not None else self._spool.version.total
-        if total != offset or version.conflicts_with(self._spool.version):
+        """Interpret a 416: the file is complete already, or its bytes belong to another version of the remote file."""
+        total = version.total if version.total is not None else self._file.version.total
+        if total != offset or version.conflicts_with(self._file.version):
             self._start_over(f"has no byte {offset:,}")
 
     def _start_over(self, reason: str) -> NoReturn:
@@ -286,47 +300,49 @@ class _Transfer:
             raise IncompleteDownload(f"{self._where}: offers {total:,} bytes, the provider promised {self._expected:,}")
 
     async def _write(self, response: httpx.Response) -> None:
-        pieces: list[bytes] = []
-        held = 0
-        is_video = self._spool.size > 0
+        chunks: list[bytes] = []
+        pending_bytes = 0
+        is_video = self._file.size > 0
         try:
-            async for piece in response.aiter_raw():
-                pieces.append(piece)
-                held += len(piece)
-                if not is_video and held >= _BRAND_BYTES:
-                    self._check_brand(pieces)
+            async for chunk in response.aiter_raw():
+                chunks.append(chunk)
+                pending_bytes += len(chunk)
+                if not is_video and pending_bytes >= _BRAND_BYTES:
+                    self._check_brand(chunks)
                     is_video = True
-                if self._spool.size + held > self._limit:
+                if self._file.size + pending_bytes > self._limit:
                     raise UnsafeUrl(f"{self._where} refused: more than {self._limit:,} bytes")
-                if held >= _BATCH_BYTES:
-                    await self._flush(pieces)
-                    pieces, held = [], 0
+                if pending_bytes >= _BATCH_BYTES:
+                    await self._flush(chunks)
+                    chunks, pending_bytes = [], 0
         except httpx.TransportError:
+            # The bytes that arrived before the break are good: the next attempt continues after them.
             if is_video:
-                await self._flush(pieces)
+                await self._flush(chunks)
             raise
         if is_video:
-            await self._flush(pieces)
+            await self._flush(chunks)
 
-    def _check_brand(self, pieces: list[bytes]) -> None:
-        """An MP4 says so in its first bytes; anything else is an error page under a wrong content type."""
-        if b"".join(pieces)[4:_BRAND_BYTES] != b"ftyp":
+    def _check_brand(self, chunks: list[bytes]) -> None:
+        """Raise unless the first bytes are those of an MP4: an error page may come under a video's content type."""
+        if b"".join(chunks)[4:_BRAND_BYTES] != b"ftyp":
             raise IncompleteDownload(f"{self._where}: the body is not an MP4")
 
-    async def _flush(self, pieces: list[bytes]) -> None:
-        if pieces:
-            await run_in_thread(self._spool.append, pieces)
+    async def _flush(self, chunks: list[bytes]) -> None:
+        if chunks:
+            await run_in_thread(self._file.append, chunks)
             if self._on_progress is not None:
-                self._on_progress(self._spool.size, self._wanted)
+                self._on_progress(self._file.size, self._total_bytes)
 
     @property
-    def _wanted(self) -> int | None:
-        total = self._spool.version.total
+    def _total_bytes(self) -> int | None:
+        total = self._file.version.total
         return total if total is not None else self._expected
 
-    def _check_end(self) -> None:
-        size, wanted = self._spool.size, self._wanted
-        if wanted is not None and size > wanted:
-            self._start_over(f"sent {size:,} bytes instead of {wanted:,}")
-        if size < (wanted or _BRAND_BYTES):
-            raise IncompleteDownload(f"{self._where}: ended after {size:,} of {wanted or 'some'} bytes")
+    def _check_complete(self) -> None:
+        size, total = self._file.size, self._total_bytes
+        if total is not None and size > total:
+            self._start_over(f"sent {size:,} bytes instead of {total:,}")
+        if size < (total or _BRAND_BYTES):
+            of_total = "" if total is None else f" of {total:,}"
+            raise IncompleteDownload(f"{self._where}: ended after {size:,}{of_total} bytes")

@@ -1,8 +1,8 @@
-"""Is a provider's link fit to be fetched? Only http(s), and only to addresses that such a link has business with.
+"""Protection against server-side request forgery: a link is fetched only over http(s) and from permitted addresses.
 
-A link comes from a provider's answer, so it is not trusted: it could point at a metadata service or an
-intranet. Every address that a host resolves to must pass, and the caller connects to the address that was
-checked, so that a name cannot be pointed elsewhere in between.
+A link comes from a provider's response, so it is not trusted: it could point at a metadata service or an intranet.
+Every address that a host resolves to must pass, and the caller connects to the address that was checked, so that the
+name cannot be pointed elsewhere in between (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _HOST: Final = re.compile(rb"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _REFUSED_NETWORKS: Final = (
-    ipaddress.IPv6Network("::ffff:0:0/96"),  # IPv4-mapped: a second spelling that only serves to hide one
+    ipaddress.IPv6Network(
+        "::ffff:0:0/96"
+    ),  # IPv4-mapped: a second notation whose only use in a link is to hide an address
     ipaddress.IPv6Network("64:ff9b:1::/48"),
     ipaddress.IPv4Network("100.64.0.0/10"),
 )
@@ -37,7 +39,7 @@ _METADATA: Final = frozenset(
 
 
 class AddressKind(StrEnum):
-    """From where an address can be reached; decides whether a link may lead to it."""
+    """Network scope of an address; decides whether a link may lead to it."""
 
     GLOBAL = "public"
     LOOPBACK = "loopback"
@@ -49,14 +51,13 @@ class AddressKind(StrEnum):
 
 @dataclass(frozen=True)
 class LinkPolicy:
-    """What a link may lead to.
+    """Rules for the addresses that a link may lead to.
 
     Attributes:
-        trusted_host: Host of the provider's endpoint. Where it lives on loopback or in a private network,
-            links to addresses of that same kind are allowed; a link-local or metadata address only if
-            the endpoint has exactly that address.
-        max_redirects: How many redirects are followed; each target is checked like the first link.
-        max_bytes: The largest body that is fetched.
+        trusted_host: Host of the provider's endpoint. If it is on loopback or in a private network, links to addresses
+            of that same kind are allowed; a link-local or metadata address only if the endpoint has exactly that one.
+        max_redirects: Most redirects that are followed; each target is checked like the first link.
+        max_bytes: Largest body that is fetched.
     """
 
     trusted_host: str | None = None
@@ -66,12 +67,12 @@ class LinkPolicy:
 
 @dataclass(frozen=True)
 class CheckedLink:
-    """A link that may be fetched, and where to connect for it.
+    """Link that may be fetched, with the address to connect to.
 
     Attributes:
-        url: The link; a bearer secret while it lives.
+        url: The link; a bearer secret until it expires.
         host: Its host name or address, as sent in `Host` and checked in the certificate.
-        address: The checked address to connect to; None where the environment has proxies, which go by name.
+        address: The checked address to connect to; None where the environment has proxies, which need the name.
     """
 
     url: httpx.URL = field(repr=False)
@@ -80,7 +81,7 @@ class CheckedLink:
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """Scheme, host and port: what a secret header may be sent to."""
+        """Scheme, host and port: the only place that a secret header may be sent to."""
         return origin(self.url)
 
     @property
@@ -95,31 +96,31 @@ class CheckedLink:
 
 
 def origin(url: str | httpx.URL) -> tuple[str, str, int]:
-    """Scheme, host and port, with the scheme's own port where none is written.
+    """Return scheme, host and port of a URL, with the scheme's default port where it names none.
 
     Raises:
-        UnsafeUrl: It is no http(s) URL.
+        UnsafeUrl: It is not an http(s) URL.
     """
     parsed = _parse(url)
     return parsed.scheme, parsed.raw_host.decode("ascii"), parsed.port or _DEFAULT_PORTS[parsed.scheme]
 
 
 def redact(url: str | httpx.URL) -> str:
-    """The link without user info, query and fragment, fit for logs and messages."""
+    """Return a link without user info, query and fragment, for logs and messages."""
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, TypeError, ValueError):
         return "<unreadable link>"
-    shown = f"{parsed.scheme}://{_bracketed(parsed)}{parsed.path}" if parsed.host else f"{parsed.scheme}:…"
+    shown = f"{parsed.scheme}://{_format_host(parsed)}{parsed.path}" if parsed.host else f"{parsed.scheme}:…"
     return shown + ("?…" if parsed.query else "")
 
 
 def classify(address: _Address) -> AddressKind:
-    """From where an address can be reached, by its registry."""
+    """Return the scope of an address by its IANA registry; that of the IPv4 address where one is embedded."""
     if address in _METADATA:
         return AddressKind.METADATA
-    if isinstance(address, ipaddress.IPv6Address) and (inner := _embedded(address)) is not None:
-        return classify(inner)
+    if isinstance(address, ipaddress.IPv6Address) and (embedded := _extract_ipv4(address)) is not None:
+        return classify(embedded)
     if any(address.version == network.version and address in network for network in _REFUSED_NETWORKS):
         return AddressKind.SPECIAL
     if address.is_multicast or address.is_unspecified or getattr(address, "is_site_local", False):
@@ -134,32 +135,33 @@ def classify(address: _Address) -> AddressKind:
 
 
 async def check_url(url: str | httpx.URL, policy: LinkPolicy, *, trust_env: bool = True) -> CheckedLink:
-    """Checks a link and pins it to an address.
+    """Check a link and pin it to an address.
 
     Args:
         url: The link.
-        policy: What it may lead to.
-        trust_env: Whether the client that will fetch it uses the environment's proxies. A proxy resolves
-            names itself, so only links that spell out an address can be checked then.
+        policy: The addresses it may lead to.
+        trust_env: True if the client that will fetch it uses the environment's proxies. A proxy resolves names
+            itself, so only links with a literal address can be checked then.
 
     Raises:
         UnsafeUrl: The link may not be fetched; the message names the host and the reason.
-        IncompleteDownload: The host does not resolve at the moment.
+        IncompleteDownload: The host does not resolve now.
     """
     parsed = _parse(url)
     host = parsed.raw_host.decode("ascii")
     port = parsed.port or _DEFAULT_PORTS[parsed.scheme]
     has_proxy = trust_env and not urllib.request.getproxies().keys().isdisjoint({parsed.scheme, "all"})
     proxied = has_proxy and not urllib.request.proxy_bypass(host)
-    addresses = _literal(host) if proxied else await _look_up(host, port)
-    trusted = await _trusted(policy, addresses)
+    addresses = _parse_literal(host) if proxied else await _resolve_host(host, port)
+    trusted = await _resolve_trusted(policy, addresses)
     for address in addresses:
         kind = classify(address)
-        if kind is not AddressKind.GLOBAL and not _allowed(address, kind, trusted):
+        if kind is not AddressKind.GLOBAL and not _is_allowed(address, kind, trusted):
             raise UnsafeUrl(
-                f"link to {host} refused: it leads to {address}, a {kind} address, where the provider is not"
+                f"link to {host} refused: it leads to {address}, a {kind} address,"
+                " while the provider's endpoint is not at one"
             )
-    # Exceptions from proxying go by name, so where there are any proxies the name has to stay.
+    # `no_proxy` matches names, so the client must see the name wherever proxies are set.
     return CheckedLink(parsed, host, None if has_proxy else str(addresses[0]))
 
 
@@ -168,7 +170,7 @@ def _parse(url: str | httpx.URL) -> httpx.URL:
         parsed = httpx.URL(url)
         netloc = parsed.netloc.decode("ascii")
     except (httpx.InvalidURL, TypeError, ValueError):
-        # The cause quotes the link, so it must not be chained.
+        # Not chained: the cause quotes the secret link.
         raise UnsafeUrl("link refused: it is not a readable URL") from None
     if parsed.scheme not in _DEFAULT_PORTS:
         raise UnsafeUrl(f"link to {parsed.host or 'no host'} refused: scheme {parsed.scheme!r} is not http or https")
@@ -183,13 +185,13 @@ def _parse(url: str | httpx.URL) -> httpx.URL:
     return parsed
 
 
-def _bracketed(url: httpx.URL) -> str:
+def _format_host(url: httpx.URL) -> str:
     host = f"[{url.host}]" if ":" in url.host else url.host
     return host if url.port is None else f"{host}:{url.port}"
 
 
-def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that a translator (NAT64, 6to4, Teredo) would connect to."""
+def _extract_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return the IPv4 address that a translator (NAT64, 6to4, Teredo) would connect to; None where there is none."""
     if address in _NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     if address.teredo is not None:
@@ -197,8 +199,8 @@ def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     return address.sixtofour
 
 
-def _literal(host: str) -> list[_Address]:
-    """The address that a host spells out, in any spelling a resolver takes (`127.1`, `0x7f000001`)."""
+def _parse_literal(host: str) -> list[_Address]:
+    """Return the address that a host is a literal of, in any notation that resolvers accept (`127.1`, `0x7f000001`)."""
     try:
         return [ipaddress.ip_address(host.partition("%")[0])]
     except ValueError:
@@ -214,27 +216,27 @@ def _is_localhost(host: str) -> bool:
     return name == "localhost" or name.endswith(".localhost")
 
 
-async def _look_up(host: str, port: int) -> list[_Address]:
+async def _resolve_host(host: str, port: int) -> list[_Address]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise IncompleteDownload(f"host {host} of the link does not resolve: {error}") from error
-    # A zone index (fe80::1%eth0) is not part of what is checked.
-    addresses = [ipaddress.ip_address(str(job[4][0]).partition("%")[0]) for job in found]
+    # A zone index (fe80::1%eth0) is no part of the address.
+    addresses = [ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in found]
     if not addresses:
         raise IncompleteDownload(f"host {host} of the link does not resolve to any address")
-    # A host with one family only is common; its IPv4 address is the safer one to connect to.
+    # IPv4 first: many machines that run this have no IPv6 route.
     return sorted(dict.fromkeys(addresses), key=lambda address: address.version)
 
 
-async def _trusted(policy: LinkPolicy, addresses: list[_Address]) -> list[_Address]:
-    """Addresses of the provider's endpoint; looked up only when a link leads to an address that is not public."""
+async def _resolve_trusted(policy: LinkPolicy, addresses: list[_Address]) -> list[_Address]:
+    """Return the addresses of the provider's endpoint; resolved only for a link to an address that is not public."""
     if policy.trusted_host is None or all(classify(address) is AddressKind.GLOBAL for address in addresses):
         return []
-    return await _look_up(policy.trusted_host.strip("[]"), 0)
+    return await _resolve_host(policy.trusted_host.strip("[]"), 0)
 
 
-def _allowed(address: _Address, kind: AddressKind, trusted: list[_Address]) -> bool:
+def _is_allowed(address: _Address, kind: AddressKind, trusted: list[_Address]) -> bool:
     if kind in (AddressKind.LOOPBACK, AddressKind.PRIVATE):
-        return any(classify(own) is kind for own in trusted)
+        return any(classify(endpoint) is kind for endpoint in trusted)
     return kind in (AddressKind.LINK_LOCAL, AddressKind.METADATA) and address in trusted

@@ -1,7 +1,7 @@
-"""Storage: where videos are published, on local disk or S3.
+"""Storage: stores that videos are published to, on local disk or S3.
 
-`open_store` opens a store by its URL. A reader sees a complete, verified file or nothing. May import downloads and the
-records.
+`open_store` opens a store by its URL. A reader sees a complete, verified file or nothing. May import `downloads` and
+the records (`errors`, `shots`, `generations`, `assets`).
 """
 
 from prefect_video.storage.base import Store, StoredFile

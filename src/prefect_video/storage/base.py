@@ -1,4 +1,4 @@
-"""Interface of every store, and the names that files may have in it."""
+"""Interface of every store, and the names that files may have in one."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ from typing import Final, NamedTuple, Protocol
 from prefect_video.errors import InvalidInput
 
 STALE_SECONDS: Final = 24 * 3600.0
-"""Age at which an unfinished upload or temporary file cannot belong to a live process any more."""
+"""Age from which an unfinished upload or temporary file cannot belong to a live process."""
 
 _COMPONENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*")
 _COMPONENT_LIMIT: Final = 200  # leaves room, below the usual 255, for what a temporary name adds
 
 
 class StoredFile(NamedTuple):
-    """A file of a store: its URI and its size in bytes."""
+    """File of a store.
+
+    Attributes:
+        uri: Its URI.
+        bytes: Its size.
+    """
 
     uri: str
     bytes: int
 
 
 class Store(Protocol):
-    """A place for files that are visible whole or not at all.
+    """Place for files that are visible whole or not at all.
 
     URIs are absolute (`file:///…`, `s3://bucket/key`) and do not expire. Every method raises `StoreError`
     when the store cannot be reached, read or written; the message names cause and remedy.
@@ -36,10 +41,15 @@ class Store(Protocol):
     url: str
 
     async def publish(self, spool: Path, relative: PurePosixPath, *, content_type: str) -> str:
-        """Makes a local file visible under a relative path, atomically; replaces what is there.
+        """Publish a local file under a relative path, atomically; replace an existing one.
 
-        When it raises, or is cancelled, nothing of the file is visible and nothing is left over. (A cancellation
-        that comes with the very last step may find the file published: whole, too.)
+        If it raises, or is cancelled, no part of the file is visible and nothing is left over. (A cancellation during
+        the very last step may find the file published, whole.)
+
+        Args:
+            spool: The local file.
+            relative: Path below the store's root.
+            content_type: Media type that the store reports to readers, if it keeps one.
 
         Returns:
             The file's URI.
@@ -49,25 +59,25 @@ class Store(Protocol):
         """
 
     async def fetch(self, uri: str, destination: Path) -> None:
-        """Copies a stored file to a local path."""
+        """Copy a stored file to a local path."""
 
     async def read_bytes(self, uri: str) -> bytes:
-        """Reads a small file, such as a sidecar.
+        """Read a small file, such as a sidecar.
 
         Raises:
             FileNotFoundError: There is no such file.
         """
 
     async def size(self, uri: str) -> int | None:
-        """Size of a file in bytes; None when there is no such file."""
+        """Return the size of a file in bytes; None if there is no such file."""
 
     async def read_identity(self) -> str | None:
-        """Return the identity that the store's marker holds; None where there is no marker, or nothing at all."""
+        """Return the identity in the store's marker; None if the store has no marker, or does not exist yet."""
 
     async def create_identity(self, store_id: str) -> str:
-        """Write a marker with an identity, unless one is there, and return the identity that stands.
+        """Write a marker with an identity unless there is one, and return the store's identity afterwards.
 
-        Not every server can refuse to replace: writers that may come at once agree on the identity beforehand.
+        Not every server can create without replacing: concurrent writers must agree on the identity beforehand.
         """
 
     async def sizes(self, uris: Collection[str]) -> dict[str, int]:
@@ -78,26 +88,26 @@ class Store(Protocol):
         """
 
     async def exists_many(self, uris: Collection[str]) -> set[str]:
-        """Return those of some URIs that exist, in few requests.
+        """Return those of the URIs that exist, in few requests.
 
         Raises:
             InvalidInput: The store does not reach one of them.
         """
 
     def read_chunks(self, uri: str) -> AsyncIterator[bytes]:
-        """Read a file piece by piece, at constant memory."""
+        """Read a file in chunks, at constant memory."""
 
     async def folders(self) -> list[str]:
         """Return the names of the folders directly below the root, sorted; a project is one."""
 
     def files(self, folder: str) -> AsyncIterator[StoredFile]:
-        """List the files below a folder, those of its own sub-folders too; "" lists those directly at the root.
+        """List the files below a folder, at any depth; "" lists only those directly at the root.
 
-        Markers and unfinished files are left out.
+        The marker and unfinished files are left out.
         """
 
     async def copy(self, uri: str, relative: PurePosixPath) -> str:
-        """Publish a copy of a file that this store reaches, on the server's side where it can.
+        """Publish a copy of a file that this store reaches, on the server's side if the server can.
 
         Returns:
             The copy's URI.
@@ -107,33 +117,37 @@ class Store(Protocol):
         """
 
     async def delete(self, uri: str) -> None:
-        """Removes a file of this store; nothing happens when it is not there."""
+        """Delete a file of this store; do nothing if it does not exist.
+
+        Raises:
+            InvalidInput: The file lies outside of this store.
+        """
 
     def uri(self, relative: PurePosixPath) -> str:
-        """The URI that a relative path has, or would have, in this store.
+        """Return the URI that a relative path has, or would have, in this store.
 
         Raises:
             InvalidInput: The path is not a plain relative path.
         """
 
     def owns(self, uri: str) -> bool:
-        """Whether the URI lies within this store."""
+        """Return True if the URI lies within this store."""
 
     def reaches(self, uri: str) -> bool:
-        """Tell whether the store can read the file, its own or one beside it under the same credentials."""
+        """Return True if the store can read the file: its own, or another one under the same credentials."""
 
     async def check(self) -> None:
-        """Makes sure that the store can be written, by writing and removing a tiny file."""
+        """Make sure that the store is writable, by writing and deleting a tiny file."""
 
     async def remove_stale_uploads(self) -> int:
-        """Removes what dead processes left unfinished more than a day ago; says how many."""
+        """Delete what dead processes left unfinished more than a day ago; return the number of deletions."""
 
     async def aclose(self) -> None:
-        """Closes connections."""
+        """Close the store's connections."""
 
 
-def checked_path(relative: PurePosixPath) -> PurePosixPath:
-    """Lets only plain relative paths pass: no `..`, no root, no hidden or foreign names.
+def validate_path(relative: PurePosixPath) -> PurePosixPath:
+    """Return a path if it is a plain relative one: no `..`, no root, only names that `validate_name` accepts.
 
     Raises:
         InvalidInput: The message names the path and the part that is wrong.
@@ -146,7 +160,7 @@ def checked_path(relative: PurePosixPath) -> PurePosixPath:
 
 
 def validate_name(name: str) -> str:
-    """Lets only names pass that mean themselves in every store: no separators, not hidden, no double dots.
+    """Return a name if it means the same in every store: no separators, not hidden, no double dots.
 
     Raises:
         InvalidInput: The message names the name.
@@ -160,6 +174,6 @@ def validate_name(name: str) -> str:
 
 
 def guess_content_type(relative: PurePosixPath) -> str:
-    """Return the media type that a file's name stands for."""
-    known = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".json": "application/json"}
-    return known.get(relative.suffix, "application/octet-stream")
+    """Return the media type for a file's extension."""
+    types = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".json": "application/json"}
+    return types.get(relative.suffix, "application/octet-stream")

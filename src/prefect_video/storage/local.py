@@ -1,4 +1,4 @@
-"""A store in a local folder (or anything mounted as one)."""
+"""Store in a local folder, or in anything mounted as one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from prefect_video._shield import run_in_thread, shielded
 from prefect_video.errors import InvalidInput, StoreError
-from prefect_video.storage.base import STALE_SECONDS, StoredFile, checked_path
+from prefect_video.storage.base import STALE_SECONDS, StoredFile, validate_path
 from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marker
 
 _CHUNK_BYTES: Final = 2**20
@@ -29,7 +29,14 @@ _T = TypeVar("_T")
 
 
 class LocalStore:
-    """Files below one folder. A file is written under a hidden name and renamed once it is whole and durable."""
+    """Store of the files below one folder.
+
+    A file is written under a hidden name and renamed once it is whole and durable. A folder keeps no content types.
+
+    Attributes:
+        root: Absolute path of the folder; it is created on first use.
+        url: Its `file://` URL.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -37,18 +44,17 @@ class LocalStore:
 
     @classmethod
     def open(cls, url: str) -> LocalStore:
-        """Opens a folder by path or `file://` URL; it is made on first use.
+        """Open a folder by path or `file://` URL.
 
         Raises:
             InvalidInput: The URL names another host or nothing.
         """
-        path = _path_of(url) if url.lower().startswith("file://") else Path(url).expanduser()
+        path = _path_from_url(url) if url.lower().startswith("file://") else Path(url).expanduser()
         if not url.strip() or "\0" in url:
             raise InvalidInput("store: the path is empty or unreadable; use a path or file:///folder")
         return cls(Path(os.path.abspath(path)))
 
     async def publish(self, spool: Path, relative: PurePosixPath, *, content_type: str) -> str:
-        """See `Store.publish`; a folder keeps no content type."""
         uri = self.uri(relative)
         target = self._path_in_store(uri)
         hidden = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}{_UNFINISHED}")
@@ -57,82 +63,79 @@ class LocalStore:
             await _run_stoppable(self._translate_errors(target, lambda: _copy_durably(spool, hidden, stopped)), stopped)
             self._translate_errors(target, lambda: os.replace(hidden, target))()
         except BaseException:
-            # Where it cannot even be removed, what went wrong before says more; `sweep` comes by later.
+            # If it cannot be removed either, the first error says more; `remove_stale_uploads` removes it later.
             with contextlib.suppress(OSError):
                 hidden.unlink()
             raise
+        # A rename is durable only once its folder is.
         await asyncio.to_thread(self._translate_errors(target, lambda: _sync_folders(target.parent, self.root)))
         return uri
 
     async def fetch(self, uri: str, destination: Path) -> None:
-        """See `Store.fetch`."""
         source = self._path_in_store(uri)
         await run_in_thread(self._translate_errors(source, lambda: shutil.copyfile(source, destination)))
 
     async def read_bytes(self, uri: str) -> bytes:
-        """See `Store.read_bytes`."""
         path = self._path_in_store(uri)
         try:
             return await asyncio.to_thread(path.read_bytes)
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _unusable(path, error) from error
+            raise _build_error(path, error) from error
 
     async def size(self, uri: str) -> int | None:
-        """See `Store.size`."""
         path = self._path_in_store(uri)
-        return await asyncio.to_thread(self._translate_errors(path, lambda: _size(path)))
+        return await asyncio.to_thread(self._translate_errors(path, lambda: _read_size(path)))
 
     async def read_identity(self) -> str | None:
-        """See `Store.read_identity`."""
         marker = self.root / STORE_MARKER
-        content = await asyncio.to_thread(self._translate_errors(marker, lambda: _content(marker)))
+        content = await asyncio.to_thread(self._translate_errors(marker, lambda: _read_if_present(marker)))
         return None if content is None else parse_marker(content, self.url)
 
     async def create_identity(self, store_id: str) -> str:
-        """See `Store.create_identity`; of two that write it at once, one does."""
-        if (known := await self.read_identity()) is not None:
-            return known
+        """Write a marker unless there is one, and return the identity afterwards; of concurrent writers one wins."""
+        if (existing := await self.read_identity()) is not None:
+            return existing
         marker = self.root / STORE_MARKER
-        await run_in_thread(self._translate_errors(self.root, lambda: _create_once(marker, write_marker(store_id))))
-        if (stands := await self.read_identity()) is None:
-            raise StoreError(f"store {self.url}: the marker that was just written is gone: look at the folder")
-        return stands
+        await run_in_thread(
+            self._translate_errors(self.root, lambda: _create_exclusively(marker, write_marker(store_id)))
+        )
+        # Read back, because another writer may have been faster.
+        if (identity := await self.read_identity()) is None:
+            raise StoreError(f"store {self.url}: the marker that was just written is missing: look at the folder")
+        return identity
 
     async def sizes(self, uris: Collection[str]) -> dict[str, int]:
-        """See `Store.sizes`; one thread looks up all."""
-        places = {uri: self._path_in_store(uri) for uri in uris}
-        return await asyncio.to_thread(self._translate_errors(self.root, lambda: self._sizes(places)))
+        """Return the sizes of those URIs that exist; one thread looks up all."""
+        paths = {uri: self._path_in_store(uri) for uri in uris}
+        return await asyncio.to_thread(self._translate_errors(self.root, lambda: self._read_sizes(paths)))
 
     async def exists_many(self, uris: Collection[str]) -> set[str]:
-        """See `Store.exists_many`."""
         return set(await self.sizes(uris))
 
-    def _sizes(self, places: Mapping[str, Path]) -> dict[str, int]:
-        if places and not self.root.is_dir():
-            # An unmounted disk looks like this: to call its videos gone would have them all bought again.
+    def _read_sizes(self, paths: Mapping[str, Path]) -> dict[str, int]:
+        if paths and not self.root.is_dir():
+            # An unmounted disk looks like this: if its videos counted as missing, all would be bought again.
             raise StoreError(
-                f"the store {self.root} is not there, and {len(places)} stored videos should be in it: mount it; or, if"
-                " it was deleted on purpose, run with --rebuy-missing"
+                f"the store {self.root} does not exist, and {len(paths)} stored videos should be in it: mount it; or,"
+                " if it was deleted on purpose, run with --rebuy-missing"
             )
-        sizes = {uri: _size(path) for uri, path in places.items()}
+        sizes = {uri: _read_size(path) for uri, path in paths.items()}
         return {uri: size for uri, size in sizes.items() if size is not None}
 
     async def read_chunks(self, uri: str) -> AsyncIterator[bytes]:
-        """See `Store.read_chunks`."""
         path = self._path_in_store(uri)
         with await run_in_thread(self._translate_errors(path, lambda: path.open("rb"))) as file:
             while chunk := await run_in_thread(self._translate_errors(path, lambda: file.read(_CHUNK_BYTES))):
                 yield chunk
 
     async def folders(self) -> list[str]:
-        """See `Store.folders`."""
-        return await asyncio.to_thread(self._translate_errors(self.root, lambda: _folders(self.root)))
+        return await asyncio.to_thread(self._translate_errors(self.root, lambda: _list_folders(self.root)))
 
     async def files(self, folder: str) -> AsyncIterator[StoredFile]:
-        """See `Store.files`; read in batches, each in a thread."""
-        found = _files(self.root, folder)
+        """List the files below a folder, in batches, each read in a thread."""
+        found = _list_files(self.root, folder)
         while batch := await run_in_thread(
             self._translate_errors(self.root, lambda: list(islice(found, _BATCH_FILES)))
         ):
@@ -140,73 +143,69 @@ class LocalStore:
                 yield file
 
     async def copy(self, uri: str, relative: PurePosixPath) -> str:
-        """See `Store.copy`."""
         if uri == self.uri(relative):
             return uri
         return await self.publish(self._path_in_store(uri), relative, content_type="")
 
     async def delete(self, uri: str) -> None:
-        """See `Store.delete`."""
         path = self._path_in_store(uri)
         await asyncio.to_thread(self._translate_errors(path, lambda: path.unlink(missing_ok=True)))
 
     def uri(self, relative: PurePosixPath) -> str:
-        """See `Store.uri`."""
-        return self.root.joinpath(*checked_path(relative).parts).as_uri()
+        return self.root.joinpath(*validate_path(relative).parts).as_uri()
 
     def owns(self, uri: str) -> bool:
-        """See `Store.owns`."""
         if not uri.startswith("file://"):
             return False
         try:
-            path = _path_of(uri)
+            path = _path_from_url(uri)
         except InvalidInput:
             return False
         return path != self.root and path.is_relative_to(self.root)
 
     def reaches(self, uri: str) -> bool:
-        """See `Store.reaches`."""
         return self.owns(uri)
 
     async def check(self) -> None:
-        """See `Store.check`."""
-        probe = self.root / f".check.{uuid.uuid4().hex[:12]}{_UNFINISHED}"
+        test_file = self.root / f".check.{uuid.uuid4().hex[:12]}{_UNFINISHED}"
 
         def write_and_remove() -> None:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"ok")
-            probe.unlink()
+            test_file.write_bytes(b"ok")
+            test_file.unlink()
 
         await asyncio.to_thread(self._translate_errors(self.root, write_and_remove))
 
     async def remove_stale_uploads(self) -> int:
-        """See `Store.sweep`."""
         return await asyncio.to_thread(self._translate_errors(self.root, lambda: _remove_stale(self.root)))
 
     async def aclose(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: a folder holds no connections."""
 
     def _path_in_store(self, uri: str) -> Path:
         if not self.owns(uri):
             raise InvalidInput(f"{uri}: lies outside the store {self.url}")
-        return _path_of(uri)
+        return _path_from_url(uri)
 
     def _translate_errors(self, path: Path, action: Callable[[], _T]) -> Callable[[], _T]:
         def run() -> _T:
             try:
                 return action()
             except OSError as error:
-                raise _unusable(path, error) from error
+                raise _build_error(path, error) from error
 
         return run
 
 
-class _Stopped(Exception):
-    """The copy was called off."""
+class _CopyStopped(Exception):
+    """Signal that a copy was stopped by a cancellation."""
 
 
 async def _run_stoppable(action: Callable[[], object], stopped: threading.Event) -> None:
-    """Runs an action in a thread; when cancelled, stops the thread and waits for its end before going on."""
+    """Run an action in a thread; when cancelled, stop the thread and wait for its end before raising.
+
+    Otherwise the caller would clean up while the thread still writes, and what it writes would stay behind.
+    """
     running = asyncio.ensure_future(asyncio.to_thread(action))
     try:
         await asyncio.shield(running)
@@ -219,19 +218,19 @@ async def _run_stoppable(action: Callable[[], object], stopped: threading.Event)
 def _copy_durably(source: Path, target: Path, stopped: threading.Event) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb") as reader, target.open("xb") as writer:
-        wanted = os.fstat(reader.fileno()).st_size
+        size = os.fstat(reader.fileno()).st_size
         while chunk := reader.read(_CHUNK_BYTES):
             if stopped.is_set():
-                raise _Stopped
+                raise _CopyStopped
             writer.write(chunk)
         writer.flush()
         os.fsync(writer.fileno())
-        if os.fstat(writer.fileno()).st_size != wanted:
+        if os.fstat(writer.fileno()).st_size != size:
             raise OSError(errno.EIO, "the copy is not as long as the original")
 
 
 def _sync_folders(folder: Path, root: Path) -> None:
-    """Makes names durable: the file's in its folder, and those of folders that may be new."""
+    """Make names durable: that of the file in its folder, and those of folders that may be new."""
     while True:
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -243,15 +242,15 @@ def _sync_folders(folder: Path, root: Path) -> None:
         folder = folder.parent
 
 
-def _content(path: Path) -> bytes | None:
+def _read_if_present(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def _create_once(path: Path, content: bytes) -> None:
-    """Create a file whole and durable, or leave the one that is there."""
+def _create_exclusively(path: Path, content: bytes) -> None:
+    """Create a whole and durable file, or leave the existing one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     hidden = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{_UNFINISHED}")
     try:
@@ -260,36 +259,36 @@ def _create_once(path: Path, content: bytes) -> None:
             writer.flush()
             os.fsync(writer.fileno())
         try:
+            # A link, not a rename: it fails if the name is taken.
             os.link(hidden, path)
         except FileExistsError:
             return
         except OSError:
-            # A mount without hard links; the last one to write stands then, and is what is read back.
+            # A mount without hard links: the last writer wins, and every writer reads back its marker.
             os.replace(hidden, path)
         _sync_folders(path.parent, path.parent)
     finally:
         hidden.unlink(missing_ok=True)
 
 
-def _folders(root: Path) -> list[str]:
+def _list_folders(root: Path) -> list[str]:
     if not root.is_dir():
         return []
     return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _files(root: Path, folder: str) -> Iterator[StoredFile]:
-    top = root / folder
-    for place, folders, names in os.walk(top, onerror=_raise_unless_missing):
-        # Without a folder only what lies at the root itself is listed.
+def _list_files(root: Path, folder: str) -> Iterator[StoredFile]:
+    for parent, folders, names in os.walk(root / folder, onerror=_raise_unless_missing):
+        # Without a folder only the files directly at the root are listed.
         folders[:] = sorted(folders) if folder else []
         for name in sorted(names):
-            path = Path(place) / name
-            is_ours_hidden = name.startswith(".") and (name == STORE_MARKER or name.endswith(_UNFINISHED))
-            if not is_ours_hidden and (size := _size(path)) is not None:
+            path = Path(parent) / name
+            is_internal = name.startswith(".") and (name == STORE_MARKER or name.endswith(_UNFINISHED))
+            if not is_internal and (size := _read_size(path)) is not None:
                 yield StoredFile(path.as_uri(), size)
 
 
-def _size(path: Path) -> int | None:
+def _read_size(path: Path) -> int | None:
     try:
         return path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
@@ -297,7 +296,7 @@ def _size(path: Path) -> int | None:
 
 
 def _raise_unless_missing(error: OSError) -> None:
-    # A folder that cannot be read must not look like one that holds nothing.
+    # `os.walk` skips errors by default: an unreadable folder would look empty.
     if not isinstance(error, FileNotFoundError):
         raise error
 
@@ -315,7 +314,7 @@ def _remove_stale(root: Path) -> int:
     return removed
 
 
-def _path_of(url: str) -> Path:
+def _path_from_url(url: str) -> Path:
     parts = urlsplit(url)
     path = unquote(parts.path)
     if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
@@ -323,7 +322,7 @@ def _path_of(url: str) -> Path:
     return Path(os.path.normpath(path))
 
 
-def _unusable(path: Path, error: OSError) -> StoreError:
+def _build_error(path: Path, error: OSError) -> StoreError:
     reasons = {
         errno.ENOSPC: "the disk is full: free some space or use another store",
         errno.EDQUOT: "the disk quota is used up: free some space or use another store",

@@ -1,4 +1,4 @@
-"""The marker at a store's root: what tells a store from an empty mount point and from any other store."""
+"""Marker file at a store's root; it distinguishes a store from an empty mount point and from any other store."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from prefect_video.errors import StoreError
 
 STORE_MARKER: Final = ".prefect-video-store.json"
-"""The marker's name, directly below the store's root."""
+"""Name of the marker, directly below the store's root."""
 
 
 class StoreMarker(BaseModel):
     """Content of the marker.
 
     Attributes:
+        schema_version: Version of this format.
         store_id: UUID of the store; it stays with the files, wherever they are mounted.
-        created_at: When the first file was published there.
+        created_at: Time at which the marker was written.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -41,14 +42,14 @@ def parse_marker(content: bytes, url: str) -> str:
         url: Address of the store, for the message.
 
     Raises:
-        StoreError: It is not a marker of this version; nobody can tell which store this is.
+        StoreError: It is not a marker of this version, so the store cannot be identified.
     """
     try:
         return StoreMarker.model_validate_json(content).store_id
     except ValidationError as error:
-        unreadable = StoreError(
-            f"store {url}: its marker {STORE_MARKER} cannot be read, so nobody can tell whether it is the store that"
+        invalid_marker = StoreError(
+            f"store {url}: its marker {STORE_MARKER} cannot be read, so it is unknown whether this is the store that"
             " the ledger knows: restore the marker from a backup, or remove it and run with --rebuy-missing"
         )
-        unreadable.retryable = False
-        raise unreadable from error
+        invalid_marker.retryable = False
+        raise invalid_marker from error

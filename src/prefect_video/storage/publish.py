@@ -1,6 +1,6 @@
-"""Publishing a checked video: thumbnail, then sidecar, then the video itself.
+"""Publication of a checked video: thumbnail, then sidecar, then the video itself.
 
-In that order, because readers look for videos: whoever sees an MP4 sees it whole and finds its sidecar.
+In that order, because readers look for videos: a reader that sees an MP4 sees it whole and finds its sidecar.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 
 from prefect_video._shield import run_in_thread
 from prefect_video.assets import Asset
-from prefect_video.downloads import Downloaded, Media, thumbnail
+from prefect_video.downloads import Downloaded, Media, write_thumbnail
 from prefect_video.errors import InvalidVideo, StoreError
 from prefect_video.generations import Cost
 from prefect_video.shots import Shot
 from prefect_video.storage.base import Store, validate_name
 from prefect_video.storage.registry import copy_between, exists_anywhere
 
-_NAME: Final = re.compile(r"\.(?P<digest>[0-9a-f]{10})\.(?P<job>[^.]{1,6})\.json$")
+_log = logging.getLogger(__name__)
+
+_SIDECAR_NAME: Final = re.compile(r"\.(?P<digest>[0-9a-f]{10})\.(?P<job>[^.]{1,6})\.json$")
+_FINGERPRINT: Final = re.compile(r"^(?:v\d+:)?[0-9a-f]{10,}$")
 _COST: Final[TypeAdapter[Decimal | None]] = TypeAdapter(Cost)
 DIGEST_LENGTH: Final = 10
 """Hex digits of the fingerprint in a file's name."""
@@ -35,18 +38,18 @@ JOB_LENGTH: Final = 6
 
 
 class LedgerReference(BaseModel):
-    """The row that a video belongs to, with what a ledger that has lost the row needs to make it again.
+    """Reference from a sidecar to the job of its video, complete enough to restore a job that the ledger has lost.
 
     Attributes:
-        id: The ledger's identity.
-        job: The row's id.
-        project: The row's project; a copy in another project's folder belongs to the same row.
-        environment: As in the row.
-        account: As in the row.
-        credentials: As in the row: a name, never a key.
-        shot: As in the row.
-        reserved_usd: What was reserved; counts as spent where the provider has not told the cost.
-        reserved_at: When the row was made; budgets of a month go by it.
+        id: Identity of the ledger.
+        job: Id of the job.
+        project: Project of the job; a copy in another project's folder belongs to the same job.
+        environment: As in the job.
+        account: As in the job.
+        credentials: As in the job: a name, never a key.
+        shot: As in the job.
+        reserved_usd: The reservation; it counts as spent where the provider has not reported the cost.
+        reserved_at: Time of the reservation; monthly budgets go by it.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -64,11 +67,11 @@ class LedgerReference(BaseModel):
 
 @dataclass(frozen=True)
 class Sidecar:
-    """A sidecar's content.
+    """Content of a sidecar.
 
     Attributes:
         asset: The stored video.
-        ledger: Which ledger paid for it; None where it was written by a version that did not say.
+        ledger: The job that paid for it; None in sidecars of versions that did not record it.
     """
 
     asset: Asset
@@ -76,17 +79,17 @@ class Sidecar:
 
     @property
     def cost_usd(self) -> Decimal | None:
-        """What the provider charged; None where it did not say, or the sidecar says what no video can cost."""
+        """The provider's charge in USD; None where it is unknown, or an amount that no video can cost."""
         return _COST.validate_python(self.asset.cost_usd)
 
 
 @dataclass(frozen=True)
 class SidecarName:
-    """What the name of a sidecar tells without reading it.
+    """Parts of a sidecar's file name, known without reading the file.
 
     Attributes:
-        digest: The first digits of the fingerprint.
-        job: The last characters of the job's id.
+        digest: First digits of the fingerprint.
+        job: Last characters of the job's id.
     """
 
     digest: str
@@ -94,33 +97,33 @@ class SidecarName:
 
     @classmethod
     def parse(cls, uri: str) -> Self | None:
-        """Read a file's URI; None when it is not that of a sidecar."""
-        found = _NAME.search(uri)
-        return cls(found["digest"], found["job"]) if found else None
+        """Parse a file's URI; return None if it is not that of a sidecar."""
+        match = _SIDECAR_NAME.search(uri)
+        return cls(match["digest"], match["job"]) if match else None
 
     @classmethod
     def of(cls, fingerprint: str, job_id: str) -> Self:
-        """Name what a row's files are called."""
+        """Return the name that the sidecar of a job has."""
         return cls(fingerprint_digest(fingerprint), job_id[-JOB_LENGTH:])
 
 
 def fingerprint_digest(fingerprint: str) -> str:
-    """Cut a fingerprint to the digits that a file's name holds."""
+    """Return the digits of a fingerprint that are part of a file's name."""
     return fingerprint.rpartition(":")[2][:DIGEST_LENGTH]
 
 
 def sidecar_path(video: PurePosixPath) -> PurePosixPath:
-    """Where the sidecar of a video lies."""
+    """Return the path of a video's sidecar."""
     return video.with_suffix(".json")
 
 
 def thumbnail_path(video: PurePosixPath) -> PurePosixPath:
-    """Where the still picture of a video lies."""
+    """Return the path of a video's thumbnail."""
     return video.with_suffix(".jpg")
 
 
 def write_sidecar(asset: Asset, ledger: LedgerReference | None = None) -> bytes:
-    """The sidecar's content: the asset's record, and its ledger's, as indented UTF-8 JSON with sorted keys."""
+    """Return a sidecar's content: the asset and its ledger reference as indented UTF-8 JSON with sorted keys."""
     record = asset.model_dump(mode="json")
     if ledger is not None:
         record["ledger"] = ledger.model_dump(mode="json", exclude_none=True)
@@ -128,7 +131,7 @@ def write_sidecar(asset: Asset, ledger: LedgerReference | None = None) -> bytes:
 
 
 def read_sidecar(content: bytes) -> Asset | None:
-    """The asset that a sidecar describes; None when it is not one of ours."""
+    """Return the asset that a sidecar describes; None if it is not a sidecar of this package."""
     try:
         return Asset.model_validate_json(content)
     except ValidationError:
@@ -136,7 +139,7 @@ def read_sidecar(content: bytes) -> Asset | None:
 
 
 def parse_sidecar(content: bytes) -> Sidecar | None:
-    """Read a whole sidecar; None when it is not one of ours, or what it says of its ledger cannot be read."""
+    """Parse a sidecar; return None if it is not one of this package, or its ledger reference is not readable."""
     asset = read_sidecar(content)
     if asset is None:
         return None
@@ -147,26 +150,21 @@ def parse_sidecar(content: bytes) -> Sidecar | None:
         return None
 
 
-_log = logging.getLogger(__name__)
-
-_FINGERPRINT: Final = re.compile(r"^(?:v\d+:)?[0-9a-f]{10,}$")
-
-
 class AssetDraft(BaseModel):
-    """What is known of a video before it is stored.
+    """Record of a video before it is stored: an asset without the properties that storing adds.
 
     Attributes:
-        project: Name of the project; the folder.
+        project: Name of the project, and of its folder.
         shot_id: Id of the shot.
-        take: 1 for the first take.
+        take: Number of the take, from 1.
         fingerprint: The prompt hash, `v1:<hex digits>`.
         prompt: The prompt.
-        model: The model that made it.
-        provider: The provider that made it.
+        model: Model that generated the video.
+        provider: Provider that generated the video.
         generation_id: The provider's id of the generation.
-        cost_usd: What it cost in USD, where known.
-        job_id: Id of the ledger's row; its last six characters keep two generations of one shot apart.
-        ledger: The row, for the sidecar.
+        cost_usd: Cost in USD, where known.
+        job_id: Id of the job; its last six characters distinguish two generations of one shot.
+        ledger: Reference to the job, for the sidecar.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -185,56 +183,62 @@ class AssetDraft(BaseModel):
 
     @property
     def path(self) -> PurePosixPath:
-        """Where the video goes: `{project}/{shot_id}[.take{n}].{fingerprint}.{job}.mp4`.
+        """Path of the video in the store: `{project}/{shot_id}[.take{n}].{fingerprint}.{job}.mp4`.
 
         Raises:
-            InvalidInput: A name is not fit to be part of a path.
+            InvalidInput: A name cannot be part of a path.
         """
         take = f".take{self.take}" if self.take > 1 else ""
         digest = fingerprint_digest(self.fingerprint)
         name = f"{self.shot_id}{take}.{digest}.{self.job_id[-JOB_LENGTH:]}.mp4"
-        # Each part is checked by itself: joined first, a separator inside a name would pass as a folder.
+        # Each part is validated on its own: once joined, a separator inside a name would pass as a folder.
         return PurePosixPath(validate_name(self.project)) / validate_name(name)
 
 
 async def publish_video(store: Store, video: Downloaded, media: Media, *, draft: AssetDraft) -> Asset:
-    """Stores a downloaded and checked video with its thumbnail and sidecar.
+    """Store a downloaded and checked video with its thumbnail and sidecar.
 
-    Publishing the same content again changes nothing and returns the asset that is there: a process that died
-    between publishing and recording finds its work.
+    Publishing the same content again changes nothing and returns the existing asset: so a restarted process finds the
+    work of one that died between publishing and recording.
+
+    Args:
+        store: The store.
+        video: The downloaded file.
+        media: Its measured properties.
+        draft: The rest of the asset's record.
 
     Raises:
         StoreError: The store cannot be written.
-        InvalidInput: A name of the draft is not fit to be part of a path.
+        InvalidInput: A name of the draft cannot be part of a path.
     """
     relative = draft.path
-    if (stored := await _stored(store, relative, video.sha256)) is not None:
+    if (stored := await _find_published(store, relative, video.sha256)) is not None:
         _log.info("already stored: %s", stored.uri)
         return stored
-    # A video that is there has another content: it must not be seen beside a sidecar that is not its own.
+    # An existing video has other content: it must not be visible beside the sidecar of this one.
     await store.delete(store.uri(relative))
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=video.path.parent) as folder:
         try:
             thumbnail_uri = await _publish_thumbnail(store, video.path, Path(folder), relative)
-            asset = _asset(store, draft, video, media, thumbnail_uri)
+            asset = _build_asset(store, draft, video, media, thumbnail_uri)
             await publish_sidecar(store, asset, draft.ledger, Path(folder), relative)
             await store.publish(video.path, relative, content_type="video/mp4")
         except StoreError:
-            await _clear(store, relative)
+            await _delete_parts(store, relative)
             raise
     _log.info("stored %s: %d bytes", asset.uri, asset.bytes)
     return asset
 
 
 async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
-    """Stores a copy of a stored video under another draft's name, with a sidecar of its own.
+    """Store a copy of a stored video under another draft's name, with a sidecar of its own.
 
     Raises:
         StoreError: A store cannot be read or written, or the copy is not as long as the original.
-        InvalidInput: A name of the draft is not fit to be part of a path.
+        InvalidInput: A name of the draft cannot be part of a path.
     """
     relative = draft.path
-    if (stored := await _stored(store, relative, asset.sha256)) is not None:
+    if (stored := await _find_published(store, relative, asset.sha256)) is not None:
         return stored
     await store.delete(store.uri(relative))
     thumbnail_uri = None
@@ -259,8 +263,8 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
     return copied
 
 
-async def _stored(store: Store, relative: PurePosixPath, sha256: str) -> Asset | None:
-    """The asset at a path, if it is whole, has its sidecar and has this content."""
+async def _find_published(store: Store, relative: PurePosixPath, sha256: str) -> Asset | None:
+    """Return the asset at a path if it is whole, has its sidecar and has this content; otherwise None."""
     uri = store.uri(relative)
     size = await store.size(uri)
     if size is None:
@@ -274,36 +278,48 @@ async def _stored(store: Store, relative: PurePosixPath, sha256: str) -> Asset |
     return asset
 
 
-async def _clear(store: Store, relative: PurePosixPath) -> None:
-    """Removes what was published of a video that was not; the video first, should it be there in spite of the error."""
+async def _delete_parts(store: Store, relative: PurePosixPath) -> None:
+    """Delete the files around a video whose publication failed, as far as the store allows."""
     try:
+        # The video first, because it may have been published in spite of the error.
         for path in (relative, sidecar_path(relative), thumbnail_path(relative)):
             await store.delete(store.uri(path))
     except StoreError as error:
-        _log.info("what was published beside %s stays: %s", relative, error)
+        _log.warning("the thumbnail or sidecar of %s stays in the store without its video: %s", relative, error)
 
 
 async def _publish_thumbnail(store: Store, video: Path, folder: Path, relative: PurePosixPath) -> str | None:
-    still = folder / "thumbnail.jpg"
+    image = folder / "thumbnail.jpg"
     try:
-        await run_in_thread(thumbnail, video, still)
+        await run_in_thread(write_thumbnail, video, image)
     except InvalidVideo as error:
-        # The video has passed its checks; a picture that cannot be made is no reason to lose it.
+        # The video has passed its checks and is paid: a missing thumbnail is no reason to lose it.
         _log.warning("no thumbnail for %s: %s", relative, error)
         return None
-    return await store.publish(still, thumbnail_path(relative), content_type="image/jpeg")
+    return await store.publish(image, thumbnail_path(relative), content_type="image/jpeg")
 
 
 async def publish_sidecar(
     store: Store, asset: Asset, ledger: LedgerReference | None, folder: Path, relative: PurePosixPath
 ) -> str:
-    """Publish the sidecar of a video, by way of a local folder; return its URI."""
-    record = folder / "sidecar.json"
-    await run_in_thread(record.write_bytes, write_sidecar(asset, ledger))
-    return await store.publish(record, sidecar_path(relative), content_type="application/json")
+    """Publish the sidecar of a video.
+
+    Args:
+        store: The store.
+        asset: The video.
+        ledger: Reference to its job.
+        folder: Local folder for the file to publish.
+        relative: Path of the video in the store.
+
+    Returns:
+        The sidecar's URI.
+    """
+    file = folder / "sidecar.json"
+    await run_in_thread(file.write_bytes, write_sidecar(asset, ledger))
+    return await store.publish(file, sidecar_path(relative), content_type="application/json")
 
 
-def _asset(store: Store, draft: AssetDraft, video: Downloaded, media: Media, thumbnail_uri: str | None) -> Asset:
+def _build_asset(store: Store, draft: AssetDraft, video: Downloaded, media: Media, thumbnail_uri: str | None) -> Asset:
     return Asset(
         uri=store.uri(draft.path),
         thumbnail_uri=thumbnail_uri,

@@ -1,4 +1,4 @@
-"""Stores by their URLs, and files of whichever store their URIs lie in."""
+"""Stores by URL, and access to files of any store by URI."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ def open_store(url: str, *, options: Mapping[str, Any] | None = None) -> Store:
     Args:
         url: `file:///absolute/folder`, a path, or `s3://bucket/prefix`.
         options: For S3: `key`, `secret`, `token`, `profile`, `endpoint_url`, `region`, `anon`, `client_kwargs`,
-            `config_kwargs`, `s3_additional_kwargs`. What is not given comes from the environment, as for
-            every AWS tool (`AWS_ENDPOINT_URL` too).
+            `config_kwargs`, `s3_additional_kwargs`. Missing ones come from the environment, as for every AWS
+            tool (`AWS_ENDPOINT_URL` too).
 
     Raises:
-        InvalidInput: The URL or an option is not understood.
+        InvalidInput: The URL or an option is not valid.
     """
     scheme = url.partition("://")[0].lower() if "://" in url else ""
     if scheme == "s3":
+        # Imported here: S3's client takes longer to import than all the rest, and a folder does not need it.
         from prefect_video.storage.s3 import S3Store
 
         return S3Store.open(url, options or {})
@@ -39,10 +40,10 @@ def open_store(url: str, *, options: Mapping[str, Any] | None = None) -> Store:
 
 
 def open_store_for(uri: str) -> Store:
-    """Open the widest store that a file lies in, with the environment's settings.
+    """Open the widest store that contains a file, with the environment's settings.
 
     Raises:
-        InvalidInput: The URI is of no kind that can be opened.
+        InvalidInput: No store can hold the URI.
     """
     parts = urlsplit(uri)
     store = open_store(f"{parts.scheme or 'none'}://{parts.netloc}{'/' if parts.scheme == 'file' else ''}")
@@ -52,30 +53,39 @@ def open_store_for(uri: str) -> Store:
 
 
 async def exists_anywhere(store: Store, uris: Collection[str]) -> set[str]:
-    """Return the URIs that exist; see `sizes_anywhere`."""
+    """Return those of the URIs that exist, in whatever store.
+
+    Raises:
+        InvalidInput: No store can hold one of the URIs.
+        StoreError: A store cannot be reached or read.
+    """
     return set(await sizes_anywhere(store, uris))
 
 
 async def sizes_anywhere(store: Store, uris: Collection[str]) -> dict[str, int]:
-    """Return the sizes in bytes of those URIs that exist: the store's where it reaches them, else their own stores'.
+    """Return the sizes in bytes of those URIs that exist, in whatever store.
+
+    Args:
+        store: Asked for all URIs that it reaches.
+        uris: The URIs; those that `store` does not reach are looked up in stores opened for them.
 
     Raises:
-        InvalidInput: A URI is of no kind that can be opened.
+        InvalidInput: No store can hold one of the URIs.
         StoreError: A store cannot be reached or read.
     """
     found = await store.sizes([uri for uri in uris if store.reaches(uri)])
-    stores: dict[str, Store] = {}
-    elsewhere: dict[str, list[str]] = {}
+    foreign_stores: dict[str, Store] = {}
+    foreign_uris: dict[str, list[str]] = {}
     for uri in uris:
         if not store.reaches(uri):
-            other = open_store_for(uri)
-            stores.setdefault(other.url, other)
-            elsewhere.setdefault(other.url, []).append(uri)
-    for url, other in stores.items():
+            foreign = open_store_for(uri)
+            foreign_stores.setdefault(foreign.url, foreign)
+            foreign_uris.setdefault(foreign.url, []).append(uri)
+    for url, foreign in foreign_stores.items():
         try:
-            found |= await other.sizes(elsewhere[url])
+            found |= await foreign.sizes(foreign_uris[url])
         finally:
-            await other.aclose()
+            await foreign.aclose()
     return found
 
 
@@ -86,16 +96,16 @@ async def copy_between(store: Store, uri: str, relative: PurePosixPath) -> str:
         The copy's URI.
 
     Raises:
-        InvalidInput: The URI is of no kind that can be opened, or the path is not a plain relative path.
+        InvalidInput: No store can hold the URI, or the path is not a plain relative path.
         StoreError: A store cannot be read or written.
     """
     if store.reaches(uri):
         return await store.copy(uri, relative)
-    other = open_store_for(uri)
+    foreign = open_store_for(uri)
     try:
         with TemporaryDirectory(prefix="prefect-video-") as folder:
             spool = Path(folder) / "copy"
-            await other.fetch(uri, spool)
+            await foreign.fetch(uri, spool)
             return await store.publish(spool, relative, content_type=guess_content_type(relative))
     finally:
-        await other.aclose()
+        await foreign.aclose()

@@ -1,4 +1,4 @@
-"""A store in an S3 bucket, at AWS or anything that speaks S3."""
+"""Store in an S3 bucket, at AWS or any S3-compatible server."""
 
 from __future__ import annotations
 
@@ -16,20 +16,35 @@ from botocore.exceptions import ClientError
 
 from prefect_video._shield import run_in_thread
 from prefect_video.errors import InvalidInput, StoreError
-from prefect_video.storage.base import STALE_SECONDS, StoredFile, checked_path, guess_content_type
+from prefect_video.storage.base import STALE_SECONDS, StoredFile, guess_content_type, validate_path
 from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marker
 from prefect_video.storage.s3_client import S3Options, S3Session
-from prefect_video.storage.s3_errors import is_forbidden, is_missing, is_taken, no_bucket, not_supported, translated
+from prefect_video.storage.s3_errors import (
+    build_missing_bucket_error,
+    is_forbidden,
+    is_missing,
+    is_taken,
+    is_unsupported,
+    translate_errors,
+)
 from prefect_video.storage.s3_upload import upload_file
 
-_LIST_FROM: Final = 20
-_HEADS_AT_ONCE: Final = 16
+# Above so many files of one folder, one listing is cheaper than a request for each.
+_MAX_SINGLE_LOOKUPS: Final = 20
+_CONCURRENT_LOOKUPS: Final = 16
+# S3's limit for a copy in one request.
 _COPY_LIMIT_BYTES: Final = 5 * 2**30
 _READ_BYTES: Final = 2**20
 
 
 class S3Store:
-    """Objects below one prefix of a bucket. An object appears when its upload is completed, never before."""
+    """Store of the objects below one prefix of a bucket. An object appears when its upload is completed, never before.
+
+    Attributes:
+        bucket: Name of the bucket.
+        prefix: The prefix without slashes at its ends; may be empty.
+        url: `s3://bucket/prefix`.
+    """
 
     def __init__(self, bucket: str, prefix: str, session: S3Session) -> None:
         self.bucket = bucket
@@ -39,19 +54,18 @@ class S3Store:
 
     @classmethod
     def open(cls, url: str, options: Mapping[str, Any]) -> S3Store:
-        """Opens a bucket, or a prefix in it, by URL.
+        """Open a bucket, or a prefix in it, by URL.
 
         Raises:
-            InvalidInput: The URL or an option is not understood.
+            InvalidInput: The URL or an option is not valid.
         """
-        bucket, prefix = _split(url)
+        bucket, prefix = _split_url(url)
         prefix = prefix.strip("/")
         if prefix and not {"", ".", ".."}.isdisjoint(prefix.split("/")):
             raise InvalidInput(f"store s3://{bucket}/{prefix}: the prefix has an empty, '.' or '..' part")
         return cls(bucket, prefix, S3Session(S3Options.read(options)))
 
     async def publish(self, spool: Path, relative: PurePosixPath, *, content_type: str) -> str:
-        """See `Store.publish`."""
         uri = self.uri(relative)
         bucket, key = _locate(uri)
         async with self._client(f"publish {uri}") as client:
@@ -61,43 +75,41 @@ class S3Store:
         return uri
 
     async def fetch(self, uri: str, destination: Path) -> None:
-        """See `Store.fetch`."""
         bucket, key = _locate(uri)
         async with self._client(f"fetch {uri}") as client:
-            answer = await client.get_object(Bucket=bucket, Key=key)
-            came = 0
-            # Opened here: a cancellation in a thread's hands would lose the open file.
+            response = await client.get_object(Bucket=bucket, Key=key)
+            received = 0
+            # Not opened in a thread: a cancellation would lose the open file.
             with destination.open("wb") as file:
-                async with answer["Body"] as body:
-                    while piece := await body.read(_READ_BYTES):
-                        came += await run_in_thread(file.write, piece)
-        if came != answer["ContentLength"]:
-            raise StoreError(f"cannot fetch {uri}: {came:,} of {answer['ContentLength']:,} bytes came; try again")
+                async with response["Body"] as body:
+                    while chunk := await body.read(_READ_BYTES):
+                        received += await run_in_thread(file.write, chunk)
+        if received != response["ContentLength"]:
+            raise StoreError(f"cannot fetch {uri}: {received:,} of {response['ContentLength']:,} bytes came; try again")
 
     async def read_bytes(self, uri: str) -> bytes:
-        """See `Store.read_bytes`."""
         bucket, key = _locate(uri)
         content: bytes | None = None
         async with self._client(f"read {uri}") as client:
             try:
-                answer = await client.get_object(Bucket=bucket, Key=key)
-                async with answer["Body"] as body:
+                response = await client.get_object(Bucket=bucket, Key=key)
+                async with response["Body"] as body:
                     content = await body.read()
             except ClientError as error:
                 if not is_missing(error):
                     raise
         if content is None:
+            # Outside of the block, which would translate it: `FileNotFoundError` is an `OSError`.
             raise FileNotFoundError(uri)
         return content
 
     async def size(self, uri: str) -> int | None:
-        """See `Store.size`."""
         bucket, key = _locate(uri)
         async with self._client(f"look up {uri}") as client:
-            return await _head(client, bucket, key)
+            return await _read_size(client, bucket, key)
 
     async def read_identity(self) -> str | None:
-        """See `Store.read_identity`; a bucket that is not there is an error, not a store without a marker."""
+        """Return the identity in the marker; a missing bucket is an error, not a store without a marker."""
         try:
             content = await self.read_bytes(f"{self.url}/{STORE_MARKER}")
         except FileNotFoundError:
@@ -107,86 +119,90 @@ class S3Store:
         return parse_marker(content, self.url)
 
     async def create_identity(self, store_id: str) -> str:
-        """See `Store.create_identity`; of two that write it at once, one does where the server can tell."""
-        if (known := await self.read_identity()) is not None:
-            return known
+        """Write a marker unless there is one, and return the identity afterwards.
+
+        Of concurrent writers one wins, if the server supports conditional requests.
+        """
+        if (existing := await self.read_identity()) is not None:
+            return existing
         bucket, key = _locate(f"{self.url}/{STORE_MARKER}")
         async with self._client(f"mark {self.url}") as client:
             await _create_object(client, bucket, key, write_marker(store_id), self._session.options.on_write)
-        if (stands := await self.read_identity()) is None:
-            raise StoreError(f"store {self.url}: the marker that was just written is gone: look at the bucket's rules")
-        return stands
+        # Read back, because another writer may have been faster.
+        if (identity := await self.read_identity()) is None:
+            raise StoreError(
+                f"store {self.url}: the marker that was just written is missing: look at the bucket's lifecycle rules"
+            )
+        return identity
 
     async def sizes(self, uris: Collection[str]) -> dict[str, int]:
-        """See `Store.sizes`; a folder with many of them is listed, others are looked up one by one."""
+        """Return the sizes of those URIs that exist; a folder with many of them is listed, others are looked up."""
         found: dict[str, int] = {}
         folders: dict[tuple[str, str], list[str]] = defaultdict(list)
         for uri in set(uris):
             bucket, key = _locate(uri)
             folders[bucket, key.rpartition("/")[0]].append(uri)
-        slots = asyncio.Semaphore(_HEADS_AT_ONCE)
+        slots = asyncio.Semaphore(_CONCURRENT_LOOKUPS)
         async with self._client(f"look up files in {self.url}") as client:
-            singles = [uri for wanted in folders.values() if len(wanted) <= _LIST_FROM for uri in wanted]
-            sizes = await asyncio.gather(*(_head(client, *_locate(uri), slots=slots) for uri in singles))
+            singles = [uri for members in folders.values() if len(members) <= _MAX_SINGLE_LOOKUPS for uri in members]
+            sizes = await asyncio.gather(*(_read_size(client, *_locate(uri), slots=slots) for uri in singles))
             found.update((uri, size) for uri, size in zip(singles, sizes, strict=True) if size is not None)
             for bucket in {_locate(uri)[0] for uri in singles if uri not in found}:
                 await _check_bucket(client, bucket)
-            for (bucket, folder), wanted in folders.items():
-                if len(wanted) > _LIST_FROM:
-                    listed = await _list(client, bucket, f"{folder}/" if folder else "")
-                    found.update((uri, listed[uri]) for uri in wanted if uri in listed)
+            for (bucket, folder), members in folders.items():
+                if len(members) > _MAX_SINGLE_LOOKUPS:
+                    listed = await _list_sizes(client, bucket, f"{folder}/" if folder else "")
+                    found.update((uri, listed[uri]) for uri in members if uri in listed)
         return found
 
     async def exists_many(self, uris: Collection[str]) -> set[str]:
-        """See `Store.exists_many`."""
         return set(await self.sizes(uris))
 
     async def read_chunks(self, uri: str) -> AsyncIterator[bytes]:
-        """See `Store.read_chunks`."""
         bucket, key = _locate(uri)
         async with self._client(f"read {uri}") as client:
-            answer = await client.get_object(Bucket=bucket, Key=key)
-            async with answer["Body"] as body:
-                while piece := await body.read(_READ_BYTES):
-                    yield piece
+            response = await client.get_object(Bucket=bucket, Key=key)
+            async with response["Body"] as body:
+                while chunk := await body.read(_READ_BYTES):
+                    yield chunk
 
     async def folders(self) -> list[str]:
-        """See `Store.folders`."""
         root = f"{self.prefix}/" if self.prefix else ""
         found: list[str] = []
         async with self._client(f"list {self.url}") as client:
             pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=root, Delimiter="/")
             async for page in pages:
-                found += [job["Prefix"].removeprefix(root).rstrip("/") for job in page.get("CommonPrefixes", [])]
+                found += [entry["Prefix"].removeprefix(root).rstrip("/") for entry in page.get("CommonPrefixes", [])]
         return sorted(found)
 
     async def files(self, folder: str) -> AsyncIterator[StoredFile]:
-        """See `Store.files`; a page of the listing at a time."""
+        """List the files below a folder, a page of the listing at a time."""
         prefix = "".join(f"{part}/" for part in (self.prefix, folder) if part)
-        only_here = {} if folder else {"Delimiter": "/"}
+        # With a delimiter, objects in sub-folders are not listed.
+        delimiter = {} if folder else {"Delimiter": "/"}
         async with self._client(f"list {self.url}") as client:
-            pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, **only_here)
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, **delimiter)
             async for page in pages:
-                for job in page.get("Contents", []):
-                    if not job["Key"].endswith((STORE_MARKER, "/")):
-                        yield StoredFile(f"s3://{self.bucket}/{job['Key']}", int(job["Size"]))
+                for entry in page.get("Contents", []):
+                    # Consoles create "folders": empty objects whose key ends with a slash.
+                    if not entry["Key"].endswith((STORE_MARKER, "/")):
+                        yield StoredFile(f"s3://{self.bucket}/{entry['Key']}", int(entry["Size"]))
 
     async def copy(self, uri: str, relative: PurePosixPath) -> str:
-        """See `Store.copy`; within S3 nothing passes through here."""
+        """Publish a copy; the server copies, except objects too large for one request."""
         target = self.uri(relative)
         if uri == target:
             return target
         size = await self.size(uri)
         if size is None or size > _COPY_LIMIT_BYTES:
-            return await self._copy_through_here(uri, relative)
-        origin = dict(zip(("Bucket", "Key"), _locate(uri), strict=True))
+            return await self._copy_through_disk(uri, relative)
+        source = dict(zip(("Bucket", "Key"), _locate(uri), strict=True))
         bucket, key = _locate(target)
         async with self._client(f"copy {uri} to {target}") as client:
-            await client.copy_object(Bucket=bucket, Key=key, CopySource=origin, **self._session.options.on_write)
+            await client.copy_object(Bucket=bucket, Key=key, CopySource=source, **self._session.options.on_write)
         return target
 
     async def delete(self, uri: str) -> None:
-        """See `Store.delete`."""
         if not self.owns(uri):
             raise InvalidInput(f"{uri}: lies outside the store {self.url}")
         bucket, key = _locate(uri)
@@ -194,51 +210,47 @@ class S3Store:
             await client.delete_object(Bucket=bucket, Key=key)
 
     def uri(self, relative: PurePosixPath) -> str:
-        """See `Store.uri`."""
-        return f"{self.url}/{checked_path(relative)}"
+        return f"{self.url}/{validate_path(relative)}"
 
     def owns(self, uri: str) -> bool:
-        """See `Store.owns`."""
         inside = uri.removeprefix(f"{self.url}/")
         return inside != uri and bool(inside) and ".." not in PurePosixPath(inside).parts
 
     def reaches(self, uri: str) -> bool:
-        """See `Store.reaches`; every bucket is asked with the same credentials."""
+        """Return True for every S3 URI: all buckets are accessed with the same credentials."""
         return uri.startswith("s3://")
 
     async def check(self) -> None:
-        """See `Store.check`."""
         key = f"{self.prefix}/check.{uuid.uuid4().hex[:12]}".lstrip("/")
         async with self._client(f"write to {self.url}") as client:
             await client.put_object(Bucket=self.bucket, Key=key, Body=b"ok", **self._session.options.on_write)
             await client.delete_object(Bucket=self.bucket, Key=key)
 
     async def remove_stale_uploads(self) -> int:
-        """See `Store.sweep`; aborts uploads that nobody has completed."""
+        """Abort multipart uploads that were begun more than a day ago; return their number."""
         prefix = f"{self.prefix}/" if self.prefix else ""
-        async with self._client(f"sweep {self.url}") as client:
-            stale = await _stale_uploads(client, self.bucket, prefix)
+        async with self._client(f"remove stale uploads from {self.url}") as client:
+            stale = await _find_stale_uploads(client, self.bucket, prefix)
             for upload in stale:
                 await client.abort_multipart_upload(Bucket=self.bucket, **upload)
         return len(stale)
 
     async def aclose(self) -> None:
-        """See `Store.aclose`."""
         await self._session.aclose()
 
     @asynccontextmanager
-    async def _client(self, doing: str) -> AsyncIterator[Any]:
-        with translated(doing, self._session.options.endpoint_url):
+    async def _client(self, action: str) -> AsyncIterator[Any]:
+        with translate_errors(action, self._session.options.endpoint_url):
             yield await self._session.client()
 
-    async def _copy_through_here(self, uri: str, relative: PurePosixPath) -> str:
+    async def _copy_through_disk(self, uri: str, relative: PurePosixPath) -> str:
         with TemporaryDirectory(prefix="prefect-video-") as folder:
             spool = Path(folder) / "copy"
             await self.fetch(uri, spool)
             return await self.publish(spool, relative, content_type=guess_content_type(relative))
 
 
-def _split(uri: str) -> tuple[str, str]:
+def _split_url(uri: str) -> tuple[str, str]:
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
     if scheme.lower() != "s3" or not bucket or "@" in bucket or ":" in bucket:
@@ -247,56 +259,65 @@ def _split(uri: str) -> tuple[str, str]:
 
 
 def _locate(uri: str) -> tuple[str, str]:
-    """Bucket and key of an object."""
-    bucket, key = _split(uri)
+    """Return bucket and key of an object.
+
+    Raises:
+        InvalidInput: The URI is not that of an object in S3.
+    """
+    bucket, key = _split_url(uri)
     if not key:
         raise InvalidInput(f"{uri}: names a bucket, not an object in it")
     return bucket, key
 
 
-async def _head(client: Any, bucket: str, key: str, *, slots: asyncio.Semaphore | None = None) -> int | None:
+async def _read_size(client: Any, bucket: str, key: str, *, slots: asyncio.Semaphore | None = None) -> int | None:
     async with slots or asyncio.Semaphore():
         try:
-            answer = await client.head_object(Bucket=bucket, Key=key)
+            response = await client.head_object(Bucket=bucket, Key=key)
         except ClientError as error:
             if is_missing(error):
                 return None
             raise
-    return int(answer["ContentLength"])
+    return int(response["ContentLength"])
 
 
 async def _check_bucket(client: Any, bucket: str) -> None:
-    """Tells a missing object from a missing bucket, which a lookup does not; nobody may buy anew for a typo."""
+    """Raise if a bucket does not exist.
+
+    A lookup answers the same for a missing object and a missing bucket. A mistyped bucket must not make all its videos
+    count as missing, because missing videos are bought again.
+    """
     try:
         await client.head_bucket(Bucket=bucket)
     except ClientError as error:
         if is_missing(error):
-            raise no_bucket(bucket) from error
+            raise build_missing_bucket_error(bucket) from error
+        # A key without the right to list the bucket is enough to read objects.
         if not is_forbidden(error):
             raise
 
 
 async def _create_object(client: Any, bucket: str, key: str, content: bytes, options: Mapping[str, Any]) -> None:
-    """Create an object unless there is one; a server that cannot tell replaces it."""
+    """Create an object unless it exists; a server without conditional requests replaces it."""
     try:
         await client.put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*", **options)
     except ClientError as error:
         if is_taken(error):
             return
-        if not not_supported(error):
+        if not is_unsupported(error):
             raise
         await client.put_object(Bucket=bucket, Key=key, Body=content, **options)
 
 
-async def _list(client: Any, bucket: str, prefix: str) -> dict[str, int]:
+async def _list_sizes(client: Any, bucket: str, prefix: str) -> dict[str, int]:
     found: dict[str, int] = {}
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
     async for page in pages:
-        found.update((f"s3://{bucket}/{job['Key']}", int(job["Size"])) for job in page.get("Contents", []))
+        found.update((f"s3://{bucket}/{entry['Key']}", int(entry["Size"])) for entry in page.get("Contents", []))
     return found
 
 
-async def _stale_uploads(client: Any, bucket: str, prefix: str) -> list[dict[str, str]]:
+async def _find_stale_uploads(client: Any, bucket: str, prefix: str) -> list[dict[str, str]]:
     now = datetime.now(UTC)
     stale: list[dict[str, str]] = []
     pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
@@ -308,7 +329,7 @@ async def _stale_uploads(client: Any, bucket: str, prefix: str) -> list[dict[str
                 if (now - upload["Initiated"]).total_seconds() > STALE_SECONDS
             ]
     except ClientError as error:
-        # Some servers answer so for a bucket that never had an upload.
+        # The response of some servers for a bucket that never had an upload.
         if error.response["Error"]["Code"] != "NoSuchUpload":
             raise
     return stale

@@ -1,4 +1,4 @@
-"""How an S3 client is set up: credentials, endpoint and the options that S3's many servers need."""
+"""S3 client: credentials, endpoint, and the options that S3-compatible servers need."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _NESTED: Final = frozenset({"client_kwargs", "config_kwargs", "s3_additional_kwa
 
 @dataclass(frozen=True)
 class S3Options:
-    """What an operator may set; the names are those of s3fs.
+    """Options of an S3 store, under the names of s3fs.
 
     Attributes:
         endpoint_url: Address of the server; None for AWS itself.
-        region: The bucket's region.
+        region: Region of the bucket.
         on_write: Parameters of every request that creates an object, such as `ServerSideEncryption`.
-        filesystem: Everything else that `s3fs.S3FileSystem` takes; holds secrets.
+        filesystem: All other options of `s3fs.S3FileSystem`; holds secrets.
     """
 
     endpoint_url: str | None
@@ -33,12 +33,12 @@ class S3Options:
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> S3Options:
-        """Reads options, the environment filling in for those that are not given.
+        """Validate options; endpoint and region default to those of the environment.
 
         Raises:
             InvalidInput: An option is unknown, or only one half of a key is given.
         """
-        given = {name: _revealed(value) for name, value in options.items() if value is not None}
+        given = {name: _reveal(value) for name, value in options.items() if value is not None}
         if unknown := given.keys() - _PLAIN - _NESTED:
             known = ", ".join(sorted(_PLAIN | _NESTED))
             raise InvalidInput(f"S3 store: unknown option {sorted(unknown)[0]!r}; there are {known}")
@@ -55,9 +55,9 @@ class S3Options:
 
 
 class S3Session:
-    """One S3 client for each event loop, opened on first use.
+    """S3 clients of a store, one for each event loop, opened on first use.
 
-    A connection belongs to the loop that opened it, and Prefect runs tasks in more than one.
+    A connection belongs to the loop that opened it, and a host may run tasks in more than one loop.
     """
 
     def __init__(self, options: S3Options) -> None:
@@ -65,25 +65,26 @@ class S3Session:
         self._filesystems: dict[asyncio.AbstractEventLoop, Any] = {}
 
     async def client(self) -> Any:
-        """The aiobotocore client of the running loop."""
+        """Return the aiobotocore client of the running loop."""
         loop = asyncio.get_running_loop()
         if loop not in self._filesystems:
+            # A closed loop can no longer close its connections: drop them.
             self._filesystems = {
-                known: filesystem for known, filesystem in self._filesystems.items() if not known.is_closed()
+                other: filesystem for other, filesystem in self._filesystems.items() if not other.is_closed()
             }
-            made = await asyncio.to_thread(_filesystem, self.options, loop)
-            # Another task of this loop may have been quicker; what is not connected needs no closing.
-            self._filesystems.setdefault(loop, made)
+            filesystem = await asyncio.to_thread(_create_filesystem, self.options, loop)
+            # Another task of this loop may have been faster; an unconnected filesystem needs no closing.
+            self._filesystems.setdefault(loop, filesystem)
         return await self._filesystems[loop].set_session()
 
     async def aclose(self) -> None:
-        """Closes the connections of the running loop."""
+        """Close the connections of the running loop."""
         filesystem = self._filesystems.pop(asyncio.get_running_loop(), None)
         if filesystem is not None:
             await (await filesystem.set_session()).close()
 
 
-def _filesystem(options: S3Options, loop: asyncio.AbstractEventLoop) -> Any:
+def _create_filesystem(options: S3Options, loop: asyncio.AbstractEventLoop) -> Any:
     import s3fs
 
     config: dict[str, Any] = {
@@ -94,7 +95,7 @@ def _filesystem(options: S3Options, loop: asyncio.AbstractEventLoop) -> Any:
     }
     client: dict[str, Any] = {"region_name": options.region} if options.region else {}
     if options.endpoint_url:
-        # Other servers than AWS: buckets are no host names there, and newer checksums are not understood.
+        # Servers other than AWS have no host name for each bucket and do not know the newer checksums.
         config["s3"] = {"addressing_style": "path"}
         config["signature_version"] = "s3v4"
         config["request_checksum_calculation"] = "when_required"
@@ -104,7 +105,7 @@ def _filesystem(options: S3Options, loop: asyncio.AbstractEventLoop) -> Any:
     config |= rest.pop("config_kwargs", {})
     client |= rest.pop("client_kwargs", {})
     return s3fs.S3FileSystem(
-        session=_aws_session(rest.pop("profile", None)),
+        session=_create_session(rest.pop("profile", None)),
         asynchronous=True,
         loop=loop,
         skip_instance_cache=True,
@@ -116,24 +117,24 @@ def _filesystem(options: S3Options, loop: asyncio.AbstractEventLoop) -> Any:
     )
 
 
-def _aws_session(profile: str | None) -> Any:
-    """A session with the credentials of its own, and with descriptions of S3 that all sessions share."""
+def _create_session(profile: str | None) -> Any:
+    """Return a session with its own credentials and with the service descriptions that all sessions share."""
     from aiobotocore.session import AioSession
 
     session = AioSession(profile=profile)
-    session.register_component("data_loader", _descriptions(session.get_config_variable("data_path")))
+    session.register_component("data_loader", _load_descriptions(session.get_config_variable("data_path")))
     return session
 
 
 @cache
-def _descriptions(search_path: str | None) -> Any:
-    """What botocore knows of S3 and its endpoints: megabytes of JSON, which each session would read again."""
+def _load_descriptions(search_path: str | None) -> Any:
+    """Return botocore's loader of service descriptions: megabytes of JSON that each session would parse again."""
     from botocore.loaders import create_loader
 
     return create_loader(search_path)
 
 
-def _revealed(value: Any) -> Any:
-    """A pydantic secret's value, so that options can come straight from a block."""
-    reveal = getattr(value, "get_secret_value", None)
-    return reveal() if callable(reveal) else value
+def _reveal(value: Any) -> Any:
+    """Return the value of a pydantic secret, so that a block's options can be passed on; other values unchanged."""
+    get_secret_value = getattr(value, "get_secret_value", None)
+    return get_secret_value() if callable(get_secret_value) else value

@@ -1,6 +1,6 @@
-"""From what S3 and its client answer to one error that says what to do.
+"""Translation of the errors of S3 and its client into a `StoreError` that says what to do.
 
-A server's own words are left out of the message: some servers quote the key in them.
+The server's own text is left out of the message: some servers quote the key in it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _PERMANENT: Final[dict[str, str]] = {
     "EntityTooLarge": "the file is larger than the server takes",
     "RequestTimeTooSkewed": "this machine's clock is wrong; correct it",
 }
-_PASSING: Final[dict[str, str]] = {
+_TRANSIENT: Final[dict[str, str]] = {
     "SlowDown": "the server asks to slow down; try again later",
     "ServiceUnavailable": "the server is not available; try again later",
     "503": "the server is not available; try again later",
@@ -68,86 +68,94 @@ _PASSING: Final[dict[str, str]] = {
     "QuotaExceeded": "the server's quota is used up; free some space there",
     "NoSuchKey": "there is no such object",
     "404": "there is no such object or bucket",
-    "NoSuchUpload": "the upload was ended by somebody else; try again",
+    "NoSuchUpload": "the upload was ended by another process; try again",
 }
 
 
 def is_missing(error: ClientError) -> bool:
-    """Whether the answer means that there is no such object."""
-    return _code(error) in ("404", "NoSuchKey", "NotFound")
+    """Return True if there is no such object."""
+    return _read_code(error) in ("404", "NoSuchKey", "NotFound")
 
 
 def is_forbidden(error: ClientError) -> bool:
-    """Whether the answer means that the key may not do this."""
-    return _code(error) in ("403", "AccessDenied", "Forbidden")
+    """Return True if the key may not do this."""
+    return _read_code(error) in ("403", "AccessDenied", "Forbidden")
 
 
 def is_taken(error: ClientError) -> bool:
-    """Return whether an object that was to be created is there already, or is being created by another writer."""
-    return _code(error) in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
+    """Return True if the object to create exists already, or is being created by another writer."""
+    return _read_code(error) in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
 
 
-def not_supported(error: ClientError) -> bool:
-    """Return whether the server does not know a header of the request."""
-    return _code(error) in ("NotImplemented", "501")
+def is_unsupported(error: ClientError) -> bool:
+    """Return True if the server does not support a header of the request."""
+    return _read_code(error) in ("NotImplemented", "501")
 
 
-def is_upload_gone(error: BaseException) -> bool:
-    """Whether the answer means that an upload in parts is no longer there."""
-    return isinstance(error, ClientError) and _code(error) == "NoSuchUpload"
+def is_missing_upload(error: BaseException) -> bool:
+    """Return True if the multipart upload no longer exists."""
+    return isinstance(error, ClientError) and _read_code(error) == "NoSuchUpload"
 
 
-def no_bucket(bucket: str) -> StoreError:
-    """The error for a bucket that is not there."""
-    return _error(f"use s3://{bucket}", _NO_BUCKET, passing=False)
+def build_missing_bucket_error(bucket: str) -> StoreError:
+    """Return the error for a bucket that does not exist."""
+    return _build_error(f"use s3://{bucket}", _NO_BUCKET, retryable=False)
 
 
 @contextmanager
-def translated(doing: str, endpoint_url: str | None) -> Iterator[None]:
-    """PrioritySemaphore every error of S3 and its client into a `StoreError`.
+def translate_errors(action: str, endpoint_url: str | None) -> Iterator[None]:
+    """Translate every error of S3 and its client in the block into a `StoreError`.
 
     Args:
-        doing: What is tried, such as `publish s3://bucket/key`.
+        action: What the block does, such as `publish s3://bucket/key`, for the message.
         endpoint_url: The server's address; None for AWS.
+
+    Raises:
+        StoreError: The block failed.
     """
     try:
         yield
     except ClientError as error:
-        code = _code(error)
-        advice = _PERMANENT.get(code) or _PASSING.get(code) or f"the server answered {code}"
-        raise _error(doing, advice, passing=code not in _PERMANENT) from error
+        code = _read_code(error)
+        advice = _PERMANENT.get(code) or _TRANSIENT.get(code) or f"the server answered {code}"
+        raise _build_error(action, advice, retryable=code not in _PERMANENT) from error
     except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
         advice = (
             "no complete credentials; give the store key and secret, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
-        raise _error(doing, advice, passing=False) from error
+        raise _build_error(action, advice, retryable=False) from error
     except (NoRegionError, ParamValidationError) as error:
-        raise _error(doing, f"the store's options are not right ({type(error).__name__})", passing=False) from error
+        raise _build_error(
+            action, f"the store's options are not right ({type(error).__name__})", retryable=False
+        ) from error
     except SSLError as error:
-        advice = f"{_place(endpoint_url)} has no valid certificate; correct the endpoint or trust its certificate"
-        raise _error(doing, advice, passing=False) from error
+        advice = (
+            f"{_format_endpoint(endpoint_url)} has no valid certificate; correct the endpoint or trust its certificate"
+        )
+        raise _build_error(action, advice, retryable=False) from error
     except (ConnectionError, HTTPClientError, aiohttp.ClientError, TimeoutError) as error:
-        advice = f"{_place(endpoint_url)} cannot be reached; check the endpoint and the network"
-        raise _error(doing, advice, passing=True) from error
+        advice = f"{_format_endpoint(endpoint_url)} cannot be reached; check the endpoint and the network"
+        raise _build_error(action, advice, retryable=True) from error
     except BotoCoreError as error:
-        raise _error(doing, f"the S3 client failed ({type(error).__name__})", passing=True) from error
+        raise _build_error(action, f"the S3 client failed ({type(error).__name__})", retryable=True) from error
     except OSError as error:
         advice = f"{error.filename or 'a local file'}: {error.strerror or type(error).__name__}"
-        raise _error(doing, advice, passing=True) from error
+        raise _build_error(action, advice, retryable=True) from error
 
 
-def _error(doing: str, advice: str, *, passing: bool) -> StoreError:
-    error = StoreError(f"cannot {doing}: {advice}")
-    error.retryable = passing
+def _build_error(action: str, advice: str, *, retryable: bool) -> StoreError:
+    error = StoreError(f"cannot {action}: {advice}")
+    error.retryable = retryable
     return error
 
 
-def _code(error: ClientError) -> str:
+def _read_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", "an unnamed error"))
 
 
-def _place(endpoint_url: str | None) -> str:
+def _format_endpoint(endpoint_url: str | None) -> str:
     if endpoint_url is None:
         return "S3"
+    # Without user info, which would be a secret.
     parts = urlsplit(endpoint_url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

@@ -1,4 +1,4 @@
-"""Uploads to S3 that are seen whole or not at all, at constant memory."""
+"""Uploads to S3 at constant memory; an object becomes visible whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from prefect_video._shield import shielded
 from prefect_video.errors import StoreError
-from prefect_video.storage.s3_errors import is_upload_gone
+from prefect_video.storage.s3_errors import is_missing_upload
 
 _log = logging.getLogger(__name__)
 
 PART_BYTES: Final = 8 * 2**20
+"""Size of a part; a file up to this size is uploaded in one request."""
 
-_PARTS_LIMIT: Final = 10_000
-_PARTS_AT_ONCE: Final = 2
+_MAX_PARTS: Final = 10_000  # S3's limit
+_CONCURRENT_PARTS: Final = 2  # each is held in memory
 
 _SendPart = Callable[[str, "_Part"], Awaitable[str]]
 
@@ -39,21 +40,29 @@ class _Part:
 async def upload_file(
     client: Any, path: Path, bucket: str, key: str, *, content_type: str, extra: Mapping[str, Any]
 ) -> None:
-    """Uploads a file, each part under its MD5, and checks the size of what is there afterwards.
+    """Upload a file, each part with its MD5, and check the size of the object afterwards.
+
+    Args:
+        client: An aiobotocore S3 client.
+        path: The local file.
+        bucket: Name of the bucket.
+        key: Key of the object.
+        content_type: Media type of the object.
+        extra: Further parameters of the requests that create the object.
 
     Raises:
-        StoreError: The file changed meanwhile, or the object is not as long as the file.
+        StoreError: The file changed during the upload, or the object is not as long as the file.
     """
     size = (await asyncio.to_thread(path.stat)).st_size
-    about = {"Bucket": bucket, "Key": key, "ContentType": content_type, **extra}
+    parameters = {"Bucket": bucket, "Key": key, "ContentType": content_type, **extra}
     if size <= PART_BYTES:
-        body, digest = await asyncio.to_thread(_read, path, _Part(1, 0, size))
-        await client.put_object(**about, Body=body, ContentMD5=digest)
+        body, digest = await asyncio.to_thread(_read_part, path, _Part(1, 0, size))
+        await client.put_object(**parameters, Body=body, ContentMD5=digest)
     else:
 
         async def send(upload_id: str, part: _Part) -> str:
-            body, digest = await asyncio.to_thread(_read, path, part)
-            answer = await client.upload_part(
+            body, digest = await asyncio.to_thread(_read_part, path, part)
+            response = await client.upload_part(
                 Bucket=bucket,
                 Key=key,
                 UploadId=upload_id,
@@ -61,77 +70,82 @@ async def upload_file(
                 Body=body,
                 ContentMD5=digest,
             )
-            return str(answer["ETag"])
+            return str(response["ETag"])
 
-        await _in_parts(client, about, _parts(size), send)
+        await _upload_in_parts(client, parameters, _split_into_parts(size), send)
     await _check_size(client, bucket, key, size)
 
 
-async def _in_parts(client: Any, about: Mapping[str, Any], parts: list[_Part], send: _SendPart) -> None:
-    where = {"Bucket": about["Bucket"], "Key": about["Key"]}
-    upload_id = await _create(client, about, where)
+async def _upload_in_parts(client: Any, parameters: Mapping[str, Any], parts: list[_Part], send: _SendPart) -> None:
+    location = {"Bucket": parameters["Bucket"], "Key": parameters["Key"]}
+    upload_id = await _create_upload(client, parameters, location)
     try:
-        tags = await _send_all(upload_id, parts, send)
+        etags = await _send_parts(upload_id, parts, send)
     except BaseException:
-        await shielded(_abort(client, where, upload_id))
+        # Shielded: after a cancellation the parts would be stored, and billed, until someone aborts the upload.
+        await shielded(_abort_upload(client, location, upload_id))
         raise
-    done = [{"PartNumber": part.number, "ETag": tag} for part, tag in zip(parts, tags, strict=True)]
-    await shielded(_complete(client, where, upload_id, done))
+    sent = [{"PartNumber": part.number, "ETag": etag} for part, etag in zip(parts, etags, strict=True)]
+    # Shielded: a cancelled request may have succeeded, and the caller must know whether the object is visible.
+    await shielded(_complete_upload(client, location, upload_id, sent))
 
 
-async def _create(client: Any, about: Mapping[str, Any], where: Mapping[str, str]) -> str:
-    creating = asyncio.ensure_future(client.create_multipart_upload(**about))
+async def _create_upload(client: Any, parameters: Mapping[str, Any], location: Mapping[str, str]) -> str:
+    creation = asyncio.ensure_future(client.create_multipart_upload(**parameters))
     try:
-        return str((await asyncio.shield(creating))["UploadId"])
+        return str((await asyncio.shield(creation))["UploadId"])
     except asyncio.CancelledError:
-        await shielded(_abort_once_created(client, where, creating))
+        await shielded(_abort_once_created(client, location, creation))
         raise
 
 
-async def _abort_once_created(client: Any, where: Mapping[str, str], creating: asyncio.Future[Any]) -> None:
-    # The server may have begun an upload that only its answer names.
-    await asyncio.wait([creating])
-    if not creating.cancelled() and creating.exception() is None:
-        await _abort(client, where, creating.result()["UploadId"])
+async def _abort_once_created(client: Any, location: Mapping[str, str], creation: asyncio.Future[Any]) -> None:
+    # The server may have begun an upload whose id only the response holds.
+    await asyncio.wait([creation])
+    if not creation.cancelled() and creation.exception() is None:
+        await _abort_upload(client, location, creation.result()["UploadId"])
 
 
-async def _complete(client: Any, where: Mapping[str, str], upload_id: str, done: list[dict[str, Any]]) -> None:
+async def _complete_upload(
+    client: Any, location: Mapping[str, str], upload_id: str, sent: list[dict[str, Any]]
+) -> None:
     try:
-        await client.complete_multipart_upload(**where, UploadId=upload_id, MultipartUpload={"Parts": done})
+        await client.complete_multipart_upload(**location, UploadId=upload_id, MultipartUpload={"Parts": sent})
     except Exception:
-        await _abort(client, where, upload_id)
+        await _abort_upload(client, location, upload_id)
         raise
 
 
-async def _abort(client: Any, where: Mapping[str, str], upload_id: str) -> None:
+async def _abort_upload(client: Any, location: Mapping[str, str], upload_id: str) -> None:
     try:
-        await client.abort_multipart_upload(**where, UploadId=upload_id)
+        await client.abort_multipart_upload(**location, UploadId=upload_id)
     except (BotoCoreError, ClientError) as error:
-        # What made us abort is the error to be told; `sweep` removes what stays behind.
-        _log.warning("an unfinished upload of %s stays behind: %s", where["Key"], type(error).__name__)
+        # Not raised: the error that led here is the one to report, and `remove_stale_uploads` aborts the upload later.
+        _log.warning("an unfinished upload of %s stays behind: %s", location["Key"], type(error).__name__)
 
 
-async def _send_all(upload_id: str, parts: list[_Part], send: _SendPart) -> list[str]:
-    """Sends parts a few at a time; after a failure no more are begun, and those on their way end before it is raised.
+async def _send_parts(upload_id: str, parts: list[_Part], send: _SendPart) -> list[str]:
+    """Send parts, a few at a time, and return their entity tags.
 
-    Some servers end the whole upload for one bad part: what the others are told then is not the cause.
+    After a failure no more are begun, and those in progress end before it is raised.
     """
-    left = deque(parts)
-    tags: dict[int, str] = {}
+    unsent = deque(parts)
+    etags: dict[int, str] = {}
 
-    async def send_in_turn() -> None:
+    async def send_next_parts() -> None:
         try:
-            while left:
-                part = left.popleft()
-                tags[part.number] = await send(upload_id, part)
+            while unsent:
+                part = unsent.popleft()
+                etags[part.number] = await send(upload_id, part)
         except BaseException:
-            left.clear()
+            unsent.clear()
             raise
 
-    ends = await asyncio.gather(*(send_in_turn() for _ in range(_PARTS_AT_ONCE)), return_exceptions=True)
-    if failures := [end for end in ends if end is not None]:
-        raise min(failures, key=is_upload_gone)
-    return [tags[part.number] for part in parts]
+    results = await asyncio.gather(*(send_next_parts() for _ in range(_CONCURRENT_PARTS)), return_exceptions=True)
+    if failures := [result for result in results if result is not None]:
+        # Some servers end the whole upload for one bad part: a missing upload is then only a consequence.
+        raise min(failures, key=is_missing_upload)
+    return [etags[part.number] for part in parts]
 
 
 async def _check_size(client: Any, bucket: str, key: str, size: int) -> None:
@@ -143,14 +157,14 @@ async def _check_size(client: Any, bucket: str, key: str, size: int) -> None:
         )
 
 
-def _parts(size: int) -> list[_Part]:
-    length = max(PART_BYTES, math.ceil(size / _PARTS_LIMIT))
+def _split_into_parts(size: int) -> list[_Part]:
+    length = max(PART_BYTES, math.ceil(size / _MAX_PARTS))
     starts = range(0, size, length)
     return [_Part(number, start, min(length, size - start)) for number, start in enumerate(starts, start=1)]
 
 
-def _read(path: Path, part: _Part) -> tuple[bytes, str]:
-    """A part of a file and its MD5 in base64, by which the server checks what it receives."""
+def _read_part(path: Path, part: _Part) -> tuple[bytes, str]:
+    """Return a part of a file, and its MD5 in base64, by which the server checks the bytes it receives."""
     with path.open("rb") as file:
         file.seek(part.start)
         body = file.read(part.length)

@@ -54,7 +54,7 @@ async def publish(store: Store, spool: Path) -> str:
 async def test_a_failure_between_parts_leaves_nothing(
     store: Store, spool: Path, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = s3_upload._read
+    real = s3_upload._read_part
 
     def read(path: Path, part: Any) -> tuple[bytes, str]:
         if part.number == 3:
@@ -62,7 +62,7 @@ async def test_a_failure_between_parts_leaves_nothing(
             os.truncate(path, 100)
         return real(path, part)
 
-    monkeypatch.setattr(s3_upload, "_read", read)
+    monkeypatch.setattr(s3_upload, "_read_part", read)
     with pytest.raises(StoreError, match="became shorter"):
         await publish(store, spool)
     assert s3.files(bucket) == {}
@@ -72,13 +72,13 @@ async def test_a_failure_between_parts_leaves_nothing(
 async def test_damage_on_the_way_is_noticed(
     store: Store, spool: Path, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = s3_upload._read
+    real = s3_upload._read_part
 
     def read(path: Path, part: Any) -> tuple[bytes, str]:
         body, digest = real(path, part)
         return (bytes(100) + body[100:] if part.number == 3 else body), digest
 
-    monkeypatch.setattr(s3_upload, "_read", read)
+    monkeypatch.setattr(s3_upload, "_read_part", read)
     with pytest.raises(StoreError, match="damaged on the way"):
         await publish(store, spool)
     assert s3.files(bucket) == {}
@@ -88,8 +88,8 @@ async def test_damage_on_the_way_is_noticed(
 async def test_an_object_of_the_wrong_size_is_removed(
     store: Store, spool: Path, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = s3_upload._parts
-    monkeypatch.setattr(s3_upload, "_parts", lambda size: real(size)[:-1])
+    real = s3_upload._split_into_parts
+    monkeypatch.setattr(s3_upload, "_split_into_parts", lambda size: real(size)[:-1])
     with pytest.raises(StoreError, match="arrived; removed"):
         await publish(store, spool)
     assert s3.files(bucket) == {}
@@ -99,7 +99,7 @@ async def test_a_cancelled_upload_leaves_nothing(
     store: Store, spool: Path, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
-    real = s3_upload._read
+    real = s3_upload._read_part
 
     def read(path: Path, part: Any) -> tuple[bytes, str]:
         if part.number == 3:
@@ -107,7 +107,7 @@ async def test_a_cancelled_upload_leaves_nothing(
             go_on.wait(10)
         return real(path, part)
 
-    monkeypatch.setattr(s3_upload, "_read", read)
+    monkeypatch.setattr(s3_upload, "_read_part", read)
     task = asyncio.create_task(publish(store, spool))
     await asyncio.to_thread(begun.wait, 10)
     task.cancel()
@@ -144,13 +144,13 @@ import asyncio, sys
 from pathlib import Path, PurePosixPath
 from prefect_video.storage import open_store, s3_upload
 
-real = s3_upload._read
+real = s3_upload._read_part
 def read(path, part):
     if part.number == 4:
         print("mid-upload", flush=True)
         sys.stdin.read()
     return real(path, part)
-s3_upload._read = read
+s3_upload._read_part = read
 
 async def main(url, key, secret, endpoint, spool):
     store = open_store(url, options={"key": key, "secret": secret, "endpoint_url": endpoint})

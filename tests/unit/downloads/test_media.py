@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from prefect_video.downloads.media import Media, check_media, probe, thumbnail
+from prefect_video.downloads.media import Media, check_media, probe, write_thumbnail
 from prefect_video.errors import InvalidVideo
 from prefect_video.shots import Shot
 from tests.support.clips import write_clip
@@ -46,7 +46,7 @@ def test_containers_of_all_kinds_are_measured(
     assert (media.width, media.height, media.frames) == (320, 192, 24)
     assert media.duration_seconds == pytest.approx(2.0, abs=0.1)
     still = tmp_path / "still.jpg"
-    thumbnail(path, still, width=160)
+    write_thumbnail(path, still, width=160)
     with Image.open(still) as picture:
         assert (picture.format, picture.size) == ("JPEG", (160, 96))
 
@@ -66,7 +66,7 @@ def test_missing_pictures_are_counted_where_the_boxes_look_whole(tmp_path: Path)
     start = whole.index(b"mdat") - 4
     cut = whole[:start] + (2_000).to_bytes(4, "big") + whole[start + 4 : start + 2_000]
     (tmp_path / "cut.mp4").write_bytes(cut)
-    with pytest.raises(InvalidVideo, match="of 12 pictures are there"):
+    with pytest.raises(InvalidVideo, match="of 12 frames are there"):
         probe(tmp_path / "cut.mp4")
 
 
@@ -151,6 +151,6 @@ def test_a_video_that_was_not_asked_for_is_refused(wrong: dict[str, float], mess
 
 
 def test_a_small_picture_is_not_blown_up(clip: Path, tmp_path: Path) -> None:
-    thumbnail(clip, tmp_path / "still.jpg", width=4_000)
+    write_thumbnail(clip, tmp_path / "still.jpg", width=4_000)
     with Image.open(tmp_path / "still.jpg") as picture:
         assert picture.size == (320, 192)
