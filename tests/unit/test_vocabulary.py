@@ -208,7 +208,9 @@ def test_no_page_has_a_retired_word() -> None:
 
 
 def test_retired_words_are_found_where_they_stand() -> None:
-    source = '"""Ask whoever holds it."""\nclass Studio:\n    pass  # nobody\n\nraise ValueError(f"{1} is under\\nway")\n'
+    source = (
+        '"""Ask whoever holds it."""\nclass Studio:\n    pass  # nobody\n\nraise ValueError(f"{1} is under\\nway")\n'
+    )
     assert [name for _, name in identifiers(source) if name in RETIRED] == ["Studio"]
     assert {word for _, text in texts(source) for word in find_retired_words(text)} == {
         "whoever",
