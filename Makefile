@@ -6,7 +6,10 @@ READY := $(VENV)/.ready
 # The suite is done in a third of this; one that hangs is ended and shows where.
 TEST_SECONDS ?= 1200
 
-.PHONY: demo test lint types format bench torture clean typing
+.PHONY: help demo test test-fast lint types format bench torture clean typing
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
 demo: $(READY)  ## a three-shot project, with the embedded provider, and a page to look at
 	$(BIN)/prefect-video demo
@@ -15,14 +18,18 @@ test: $(READY)  ## the whole suite
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.support.time_limit $(TEST_SECONDS) \
 		$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-lint: $(READY)
+test-fast: $(READY)  ## the unit tests that need no database server, S3 or Prefect, in under a minute
+	$(BIN)/python -m pytest -q tests/unit -m "not postgres and not s3 and not prefect and not kills and not slow" \
+		-n 2 --dist loadfile --no-loadscope-reorder
+
+lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY) typing
+types: $(READY) typing  ## mypy, strict; writes pyrightconfig.json for editors
 	$(BIN)/mypy
 
-format: $(READY)
+format: $(READY)  ## apply what lint would ask for
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -33,15 +40,27 @@ torture: $(READY)  ## kills workers at random and counts what was paid
 	$(BIN)/python -m benchmarks.torture
 
 # Type checkers and editors cannot read setuptools' package-dir; this link tree shows them the package.
-typing:
+define PYRIGHT
+{
+  "extraPaths": [".typing"],
+  "exclude": [".typing", "$(VENV)", "build", "demo"],
+  "pythonVersion": "3.11",
+  "venvPath": ".",
+  "venv": "$(VENV)"
+}
+endef
+export PYRIGHT
+
+typing:  ## what type checkers and editors need to follow every import
 	@rm -rf .typing && mkdir -p .typing/prefect_video
 	@cd .typing/prefect_video && ln -s ../../src/prefect_video/* ../../blocks ../../tasks ../../flows .
+	@echo "$$PYRIGHT" > pyrightconfig.json
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-clean:
-	rm -rf $(VENV) .typing .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info videos
+clean:  ## remove everything that was made here
+	rm -rf $(VENV) .typing pyrightconfig.json .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info videos
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

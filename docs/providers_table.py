@@ -34,12 +34,12 @@ PAGE: Final = Path(__file__).with_name("providers.md")
 
 
 class Note(NamedTuple):
-    """What is known of a provider from its documents alone.
+    """Facts about a provider that only its documents tell.
 
     Attributes:
         title: What it is.
         signed: How its webhooks are signed; None where it sends none.
-        kept: What is told of how long a video can be fetched, where no code knows it.
+        kept: How long a video can be fetched, where no code knows it.
         cancels: What can be cancelled, where anything can.
         price: Where its price comes from, where that is not the price table.
     """
@@ -68,13 +68,13 @@ NOTES: Final[Mapping[str, Note]] = {
     "trtllm": Note("TensorRT-LLM on your GPUs", None, _OWN),
     "litellm": Note("a LiteLLM proxy", None, "as at what it leads to"),
     "openrouter": Note("many models, one key", "HMAC-SHA256", "until `expires_at`", price="its own list of models"),
-    "fal": Note("hundreds of models, one queue", "Ed25519, published keys", "not told (7 days)", "before it starts"),
+    "fal": Note("hundreds of models, one queue", "Ed25519, published keys", "not said (7 days)", "before it starts"),
     "replicate": Note("models of many owners", "Standard Webhooks"),
 }
 
-_RECONCILING: Final = {
+_LOOKUP: Final = {
     "key": "found by our key",
-    "likeness": "found by likeness",
+    "likeness": "found by similarity",
     "none": "**held for a human**",
 }
 _EMBEDDED: Final = {"PREFECT_VIDEO_EMULATOR_ENDPOINT": "http://host/v1/sora"}
@@ -84,21 +84,21 @@ Row = Sequence[str]
 
 
 class Variables(dict[str, str]):
-    """An environment that remembers which variables were asked for."""
+    """Environment that records which variables were read."""
 
     def __init__(self, given: Mapping[str, str]) -> None:
         super().__init__(given)
-        self.asked: list[str] = []
+        self.names_read: list[str] = []
 
     def get(self, name: str, default: Any = None) -> Any:
-        """A variable, noted."""
-        if name not in self.asked:
-            self.asked.append(name)
+        """Return a variable and record that it was read."""
+        if name not in self.names_read:
+            self.names_read.append(name)
         return super().get(name, default)
 
     def __getitem__(self, name: str) -> str:
-        if name not in self.asked:
-            self.asked.append(name)
+        if name not in self.names_read:
+            self.names_read.append(name)
         return super().__getitem__(name)
 
 
@@ -118,7 +118,7 @@ class Opened(NamedTuple):
 
 @cache
 def opened(name: str) -> Opened:
-    """Opens a provider with just the variables that it insists on."""
+    """Open a provider with just the variables that it insists on."""
     given = dict(_EMBEDDED) if name == "emulator" else {}
     environ = Variables(given)
     try:
@@ -126,23 +126,29 @@ def opened(name: str) -> Opened:
         needed: list[str] = []
     except InvalidInput as error:
         needed = re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", str(error))
-        given |= {one: "http://host/v1" if one.endswith(("_URL", "_ENDPOINT")) else "key" for one in needed}
+        given |= {
+            variable: "http://host/v1" if variable.endswith(("_URL", "_ENDPOINT")) else "key" for variable in needed
+        }
         environ = Variables(given)
         provider = open_provider(name, environ)
     sends_none = NOTES[name].signed is None
-    taken = [one for one in environ.asked if one not in needed and not (sends_none and one.endswith("WEBHOOK_SECRET"))]
+    taken = [
+        variable
+        for variable in environ.names_read
+        if variable not in needed and not (sends_none and variable.endswith("WEBHOOK_SECRET"))
+    ]
     return Opened(provider, needed, taken)
 
 
 def abilities() -> Iterator[Row]:
-    """What each provider can do."""
+    """Yield the rows of what each provider can do."""
     yield "provider", "what it is", "unanswered submit", "cancel", "list", "webhooks", "video is kept", "USD", "at once"
     for name in provider_names():
         note, offered = NOTES[name], opened(name).provider.capabilities
         yield (
             f"`{name}`",
             note.title,
-            _RECONCILING[offered.reconciling],
+            _LOOKUP[offered.lookup],
             note.cancels if offered.can_cancel else "no",
             "yes" if offered.can_list else "no",
             note.signed or "none",
@@ -153,7 +159,7 @@ def abilities() -> Iterator[Row]:
 
 
 def offers() -> Iterator[Row]:
-    """What shots the models of each provider make."""
+    """Yield the rows of what shots the models of each provider make."""
     yield "provider", "model", "resolutions", "aspect ratios", "seconds", "besides"
     for name in provider_names():
         if name in _hosts():
@@ -166,15 +172,15 @@ def offers() -> Iterator[Row]:
 
 
 def plans() -> Iterator[Row]:
-    """What the plans of the Sora dialect allow."""
+    """Yield the rows of what the plans of the Sora dialect allow."""
     yield "plan", "resolutions", "aspect ratios", "seconds", "besides", "at once", "videos a month"
     for plan, offered in SORA_PLANS.items():
         yield f"`{plan}`", *_shots(offered), str(offered.concurrency), str(offered.monthly_videos or "no limit")
 
 
 def names() -> Iterator[Row]:
-    """How each provider is named and opened."""
-    yield "provider", "block", "needs", "takes besides"
+    """Yield the rows of how each provider is named and opened."""
+    yield "provider", "block", "needs", "also reads"
     for name in provider_names():
         needed, taken = opened(name).needed, opened(name).taken
         yield f"`{name}`", _block(name), _code(needed, " ") or "nothing", _code(taken, " ") or "–"
@@ -189,12 +195,12 @@ TABLES: Final[Mapping[str, Callable[[], Iterable[Row]]]] = {
 
 
 def page(text: str) -> str:
-    """The page with each of its tables made anew."""
+    """Return the page with each of its tables made anew."""
 
-    def filled(match: re.Match[str]) -> str:
+    def fill(match: re.Match[str]) -> str:
         return f"<!-- table: {match[1]} -->\n{_markdown(TABLES[match[1]]())}<!-- end -->"
 
-    return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
+    return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL)
 
 
 def _markdown(rows: Iterable[Row]) -> str:
@@ -210,12 +216,12 @@ def _price(name: str, offered: Capabilities) -> str:
     models: list[Decimal] = []
     for price in listed.models.values():
         models.extend([price] if isinstance(price, Decimal) else price.values())
-    some = "" if "*" in listed.models else ", models of the price table"
-    return f"{_span(models)}{some}" if max(models) else "0, your GPU"
+    scope = "" if "*" in listed.models else ", models of the price table"
+    return f"{_span(models)}{scope}" if max(models) else "0, your GPU"
 
 
 def _kept(note: Note, offered: Capabilities) -> str:
-    """How long a video can be fetched; a link that has died is renewed until then."""
+    """Say how long a video can be fetched; a link that has died is renewed until then."""
     hours = offered.retention.total_seconds() / 3600 if offered.retention else None
     fixed = f"{hours:g} hour{'' if hours == 1 else 's'} after the end" if hours else ""
     return ", ".join(filter(None, (note.kept, fixed)))
@@ -231,21 +237,26 @@ def _shots(offered: Capabilities) -> Row:
     by_size = [
         f"{size} to {most} s" if most < longest else size for size, most in sorted(offered.sizes.items(), key=_lines)
     ]
-    seconds = [str(one) for one in offered.durations]
+    seconds = [str(duration) for duration in offered.durations]
     whole = len(seconds) > 2 and list(offered.durations) == [*range(min(offered.durations), max(offered.durations) + 1)]
     span = f"{seconds[0]} to {seconds[-1]}" if whole else ", ".join(seconds)
-    return ", ".join(by_size), ", ".join(offered.aspect_ratios), span or f"1 to {longest}", _besides(offered.takes)
+    return (
+        ", ".join(by_size),
+        ", ".join(offered.aspect_ratios),
+        span or f"1 to {longest}",
+        _besides(offered.optional_fields),
+    )
 
 
 def _lines(size: tuple[str, int]) -> int:
     return int(size[0].removesuffix("p"))
 
 
-def _besides(takes: Collection[str]) -> str:
-    left_out = [field for field in OPTIONAL_FIELDS if field not in takes]
-    if set(takes) >= set(EXTRAS):
+def _besides(fields: Collection[str]) -> str:
+    left_out = [field for field in OPTIONAL_FIELDS if field not in fields]
+    if set(fields) >= set(EXTRAS):
         return f"all but {_code(left_out)}" if left_out else "all"
-    return _code([field for field in OPTIONAL_FIELDS if field in takes]) or "–"
+    return _code([field for field in OPTIONAL_FIELDS if field in fields]) or "–"
 
 
 def _block(name: str) -> str:
@@ -254,7 +265,7 @@ def _block(name: str) -> str:
 
 @cache
 def _blocks() -> Mapping[str, str]:
-    """The block of each provider that has one."""
+    """Return the block of each provider that has one."""
     found: dict[str, str] = {}
     for kind in (getattr(blocks, exported) for exported in blocks.__all__):
         if not issubclass(kind, ProviderCredentials):
@@ -282,12 +293,12 @@ def _code(words: Iterable[str], separator: str = ", ") -> str:
 
 
 def main() -> None:
-    """Prints the page, or writes it."""
-    made = page(PAGE.read_text(encoding="utf-8"))
+    """Print the page, or write it."""
+    updated = page(PAGE.read_text(encoding="utf-8"))
     if "--write" in sys.argv:
-        PAGE.write_text(made, encoding="utf-8")
+        PAGE.write_text(updated, encoding="utf-8")
     else:
-        print(made, end="")
+        print(updated, end="")
 
 
 if __name__ == "__main__":

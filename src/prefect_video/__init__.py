@@ -1,48 +1,96 @@
-"""Prompts in, stored videos out; nothing paid twice, nothing paid lost.
+"""Prompts in, stored videos out: nothing is paid twice, nothing paid is lost.
 
-The names a user needs. Importing this does not import Prefect; tasks and flows are in `prefect_video.tasks` and
-`prefect_video.flows`, blocks in `prefect_video.blocks`.
+These names work without Prefect, in a notebook, a function or another orchestrator, and importing them takes
+milliseconds. The Prefect side is `prefect_video.blocks`, `prefect_video.tasks` and `prefect_video.flows`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from prefect_video.errors import (
+    AuthenticationFailed,
     BudgetExceeded,
+    CircuitOpen,
     ContentPolicyError,
+    DeadlineExceeded,
     DownloadError,
+    GenerationBlocked,
+    GenerationCancelled,
+    GenerationEnded,
+    GenerationExpired,
     GenerationFailed,
+    GenerationInvalid,
+    GenerationLost,
     HeldForReview,
+    IdempotencyKeyReused,
+    IncompleteDownload,
     InvalidInput,
+    InvalidResponse,
+    InvalidTransition,
+    InvalidVideo,
+    LedgerBehindStore,
     LedgerError,
+    LedgerFileUnsafe,
+    LedgerSchemaMismatch,
+    LedgerUnavailable,
+    LinkExpired,
+    NotFound,
     ProjectFailed,
     PromptBlocked,
     ProviderError,
+    ProviderUnavailable,
+    QuotaExhausted,
+    RateLimited,
+    RequestRejected,
     StoreError,
+    StoreOutage,
+    SubmitOutcomeUnknown,
+    UnsafeUrl,
+    Unsupported,
     VideoError,
 )
 
 if TYPE_CHECKING:
     from prefect_video.assets import Asset
     from prefect_video.fingerprints import fingerprint
+    from prefect_video.generations import Generation
+    from prefect_video.ledger import Job
+    from prefect_video.pipeline import ProjectReport, collect, plan_project, run_project
     from prefect_video.project_files import load_project
+    from prefect_video.providers import Capabilities, Provider
+    from prefect_video.session import Session, SessionRef, open_session
     from prefect_video.shots import Project, Shot
 else:
-    # These need pydantic, which takes most of the time of an import: they come when they are first asked for.
-    _HOMES = {
+    # pydantic, SQLAlchemy and httpx take most of a second: a name is imported when it is first used.
+    _ROOMS = {
         "Asset": "assets",
+        "Capabilities": "providers",
+        "Generation": "generations",
+        "Job": "ledger",
         "Project": "shots",
+        "ProjectReport": "pipeline",
+        "Provider": "providers",
+        "Session": "session",
+        "SessionRef": "session",
         "Shot": "shots",
+        "collect": "pipeline",
         "fingerprint": "fingerprints",
         "load_project": "project_files",
+        "open_session": "session",
+        "plan_project": "pipeline",
+        "run_project": "pipeline",
     }
 
     def __getattr__(name: str) -> Any:
-        if name not in _HOMES:
+        """Import a public name from its room at its first use."""
+        if name not in _ROOMS:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        value = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+        globals()[name] = value
+        return value
 
     def __dir__() -> list[str]:
+        """List the public names, imported yet or not."""
         return sorted({*globals(), *__all__})
 
 
@@ -50,21 +98,60 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Asset",
+    "AuthenticationFailed",
     "BudgetExceeded",
+    "Capabilities",
+    "CircuitOpen",
     "ContentPolicyError",
+    "DeadlineExceeded",
     "DownloadError",
+    "Generation",
+    "GenerationBlocked",
+    "GenerationCancelled",
+    "GenerationEnded",
+    "GenerationExpired",
     "GenerationFailed",
+    "GenerationInvalid",
+    "GenerationLost",
     "HeldForReview",
+    "IdempotencyKeyReused",
+    "IncompleteDownload",
     "InvalidInput",
+    "InvalidResponse",
+    "InvalidTransition",
+    "InvalidVideo",
+    "Job",
+    "LedgerBehindStore",
     "LedgerError",
+    "LedgerFileUnsafe",
+    "LedgerSchemaMismatch",
+    "LedgerUnavailable",
+    "LinkExpired",
+    "NotFound",
     "Project",
     "ProjectFailed",
+    "ProjectReport",
     "PromptBlocked",
+    "Provider",
     "ProviderError",
+    "ProviderUnavailable",
+    "QuotaExhausted",
+    "RateLimited",
+    "RequestRejected",
+    "Session",
+    "SessionRef",
     "Shot",
     "StoreError",
+    "StoreOutage",
+    "SubmitOutcomeUnknown",
+    "UnsafeUrl",
+    "Unsupported",
     "VideoError",
     "__version__",
+    "collect",
     "fingerprint",
     "load_project",
+    "open_session",
+    "plan_project",
+    "run_project",
 ]

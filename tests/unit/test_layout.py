@@ -1,4 +1,6 @@
-"""The house: what is installed, and who may import whom."""
+"""Layout of the package: what is installed, and who may import whom."""
+
+from __future__ import annotations
 
 import ast
 import os
@@ -7,76 +9,235 @@ import sys
 import tomllib
 import venv
 import zipfile
+from collections.abc import Iterator, Mapping, Set
+from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {
-    "core": "",
+    "src/prefect_video": "",
     "blocks": "blocks",
     "tasks": "tasks",
     "flows": "flows",
-    "service": "service",
-    "emulator": "emulator",
-    "cli": "cli",
 }
-MAY_IMPORT = {
-    "core": set(),
-    "blocks": {"core"},
-    "tasks": {"core", "blocks"},
-    "flows": {"core", "blocks", "tasks"},
-    "emulator": {"core"},
-    "service": {"core", "blocks", "tasks", "flows"},
-    "cli": {"core", "blocks", "tasks", "flows", "service", "emulator"},
+"""Folders of the checkout, and the subpackage of `prefect_video` that each is; the empty one is the package itself."""
+
+RECORDS: Final = frozenset(
+    {"errors", "generations", "assets", "shots", "inputs", "fingerprints", "retry_policy", "project_files"}
+)
+INTERNALS: Final = frozenset({"_crash_trace", "_dedicated_thread", "_shield", "_tls"})
+"""Single modules at the root of the package that any room may import, and that import nothing of it."""
+
+BASE: Final = RECORDS | INTERNALS
+DOMAIN: Final = frozenset({"downloads", "ledger", "providers", "storage", "limits", "polling", "session", "pipeline"})
+MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
+    # Records: what everything else speaks of.
+    "errors": set(),
+    "generations": INTERNALS | {"errors"},
+    "assets": INTERNALS | {"errors", "generations"},
+    "inputs": INTERNALS | {"errors"},
+    "shots": INTERNALS | {"errors", "inputs"},
+    "retry_policy": INTERNALS | {"errors"},
+    "fingerprints": INTERNALS | {"errors", "generations", "assets", "inputs", "shots"},
+    "project_files": INTERNALS | {"errors", "generations", "assets", "inputs", "shots", "fingerprints"},
+    **dict.fromkeys(INTERNALS, frozenset[str]()),
+    # Rooms, from the ground up.
+    "downloads": BASE,
+    "ledger": BASE,
+    "providers": BASE | {"downloads"},
+    "storage": BASE | {"downloads"},
+    "limits": BASE | {"ledger", "providers"},
+    "polling": BASE | {"ledger", "providers"},
+    "emulator": BASE | {"providers"},
+    "session": BASE | DOMAIN - {"session", "pipeline"},
+    "pipeline": BASE | DOMAIN - {"pipeline"},
+    # What Prefect sees, and what starts from a shell.
+    "blocks": BASE | DOMAIN,
+    "tasks": BASE | DOMAIN | {"blocks"},
+    "flows": BASE | DOMAIN | {"blocks", "tasks"},
+    "service": BASE | DOMAIN | {"blocks", "tasks", "flows"},
+    "cli": BASE | DOMAIN | {"blocks", "tasks", "flows", "service", "emulator"},
 }
+"""What each room may import besides itself."""
+
+WITHOUT_PREFECT: Final = BASE | DOMAIN | {"emulator"}
+
+SECOND_DOORS: Final = frozenset(
+    {f"prefect_video.providers.{vendor}" for vendor in ("fal", "openai", "openrouter", "replicate", "sora")}
+    | {"prefect_video.pipeline.steps"}
+)
+"""Packages inside a room that may be imported from outside of it, besides the room itself."""
+
+SHARED_NAMES: Final = frozenset({"__init__", "__main__", "base", "settings", "sessions", "routes", "errors"})
+"""File names that mean the same wherever they stand."""
 
 
 def modules() -> list[tuple[str, Path]]:
+    """Find every module with the folder of the checkout that it is in."""
     return [(folder, path) for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
-def imported(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def module_name(folder: str, path: Path) -> str:
+    """Return the dotted name that a file is imported by."""
+    parts = path.relative_to(ROOT / folder).with_suffix("").parts
+    parts = parts[:-1] if parts[-1] == "__init__" else parts
+    return ".".join(("prefect_video", *filter(None, [FOLDERS[folder]]), *parts))
+
+
+SOURCES: Final = {module_name(folder, path): path for folder, path in modules()}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Return the modules of this package that a file imports, wherever in the file it does.
+
+    A name that is imported from a package counts as an import of the submodule of that name only where the package
+    does not define it otherwise.
+    """
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
-    return names
+            source = node.module or ""
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                is_submodule = inner in SOURCES and alias.name not in defined_names(source)
+                found.add(inner if is_submodule else source)
+    return {name for name in found if name.split(".")[0] == "prefect_video"}
 
 
-def folder_of(name: str) -> str | None:
-    if name != "prefect_video" and not name.startswith("prefect_video."):
-        return None
-    first = name.split(".")[1] if "." in name else ""
-    return first if first in FOLDERS.values() and first else "core"
+def defined_names(module: str) -> set[str]:
+    """Return what a package's door lists in `__all__`."""
+    if module not in SOURCES:
+        return set()
+    for node in ast.parse(SOURCES[module].read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
 
 
-@pytest.mark.parametrize(("folder", "path"), modules(), ids=lambda value: str(value).removeprefix(str(ROOT)))
-def test_imports_go_one_way(folder: str, path: Path) -> None:
-    for name in imported(path):
-        target = folder_of(name)
-        assert target is None or target == folder or target in MAY_IMPORT[folder], f"{path} imports {name}"
-        if folder in ("core", "emulator"):
-            assert name.split(".")[0] != "prefect", f"{path} imports Prefect"
+def room_of(module: str) -> str:
+    """Return the room, or the single module at the root of the package, that a module belongs to."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports_between_rooms() -> Iterator[tuple[str, str]]:
+    """Yield every import that leaves its room: the module, and the module that it imports."""
+    for module, path in SOURCES.items():
+        for target in sorted(imported_modules(path)):
+            if room_of(module) and room_of(target) != room_of(module):
+                yield module, target
+
+
+def test_every_room_has_its_place() -> None:
+    assert {room_of(module) for module in SOURCES} - {""} == set(MAY_IMPORT)
+    for room, targets in MAY_IMPORT.items():
+        assert room not in targets
+
+
+def test_rooms_import_only_what_lies_below_them() -> None:
+    wrong = [
+        f"{module} imports {target}"
+        for module, target in imports_between_rooms()
+        # The version is all that the package itself offers from inside.
+        if room_of(target) and room_of(target) not in MAY_IMPORT[room_of(module)]
+    ]
+    assert wrong == []
+
+
+def test_no_room_may_import_itself_through_others() -> None:
+    # Raises CycleError where the table itself allows a circle.
+    TopologicalSorter(MAY_IMPORT).prepare()
+
+
+def test_rooms_are_imported_through_their_doors() -> None:
+    # The command line and the vendors' entry points are started by name; what they import comes through doors too.
+    wrong = [
+        f"{module} imports {target}"
+        for module, target in imports_between_rooms()
+        if target.count(".") > 1 and target not in SECOND_DOORS
+    ]
+    assert wrong == []
+
+
+def test_every_room_says_what_it_is_and_lists_its_names() -> None:
+    for module, path in SOURCES.items():
+        is_room = path.name == "__init__.py" and module.count(".") == 1
+        if not is_room:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree), f"{module} has no docstring"
+        names = defined_names(module)
+        assert names, f"{module} has no __all__"
+        imported = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+        assert names <= imported | {"__version__"} or module == "prefect_video", f"{module}: {names - imported}"
+
+
+@pytest.mark.parametrize("room", sorted(WITHOUT_PREFECT))
+def test_the_domain_does_not_import_prefect(room: str) -> None:
+    for module, path in SOURCES.items():
+        if room_of(module) != room:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert "prefect" not in {name.split(".")[0] for name in names}, module
+
+
+def places_by_file_name() -> dict[str, set[str]]:
+    """Return the packages in which each file name stands.
+
+    Files that vendors have in common count once for `providers` and once for the emulator's dialects, as do a command
+    and the room that does its work.
+    """
+    places: dict[str, set[str]] = {}
+    for module, path in SOURCES.items():
+        if path.name == "__init__.py" or path.stem in SHARED_NAMES or path.stem.startswith("r0"):
+            continue
+        package = module.rpartition(".")[0]
+        for family in ("prefect_video.providers", "prefect_video.emulator.dialects"):
+            if package.startswith(f"{family}."):
+                package = "a vendor's folder"
+        places.setdefault(path.stem, set()).add(package)
+    return places
+
+
+ONE_SUBJECT: Final[Mapping[str, Set[str]]] = {
+    # A command or a flow is called what the room calls the work that it starts.
+    "collect": {"prefect_video.pipeline", "prefect_video.flows", "prefect_video.cli.commands"},
+    "plan": {"prefect_video.pipeline", "prefect_video.cli.commands"},
+    "ledger": {"prefect_video.ledger", "prefect_video.blocks", "prefect_video.cli.commands"},
+    "emulator": {"prefect_video", "prefect_video.cli.commands"},
+    # One word a vendor: its block, its folder of the providers, its dialect of the emulator.
+    **{
+        vendor: {"prefect_video.blocks", "prefect_video.emulator.dialects"}
+        for vendor in ("fal", "openrouter", "replicate", "sora", "openai")
+    },
+    # The last steps of a shot, and what the room below calls the same thing.
+    "store": {"prefect_video.blocks", "prefect_video.pipeline.steps"},
+    # What an answer is read into: of any provider, of one vendor.
+    "responses": {"prefect_video.providers", "a vendor's folder"},
+    "webhooks": {"a vendor's folder"},
+}
+"""File names that stand more than once for one and the same subject."""
+
+
+def test_no_file_name_stands_for_two_things() -> None:
+    twice = {
+        name: sorted(packages)
+        for name, packages in places_by_file_name().items()
+        if len(packages) > 1 and not packages <= ONE_SUBJECT.get(name, set())
+    }
+    assert twice == {}
 
 
 def test_every_package_is_listed_and_every_listed_one_exists() -> None:
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    found = {
-        ".".join(
-            [
-                "prefect_video",
-                *([FOLDERS[folder]] if FOLDERS[folder] else []),
-                *path.parent.relative_to(ROOT / folder).parts,
-            ]
-        )
-        for folder, path in modules()
-        if path.name == "__init__.py"
-    }
-    assert set(tool["packages"]) == found
+    assert set(tool["packages"]) == {module for module, path in SOURCES.items() if path.name == "__init__.py"}
 
 
 def test_no_flow_or_task_module_hides_another() -> None:
@@ -89,27 +250,59 @@ def test_no_flow_or_task_module_hides_another() -> None:
 def test_importing_the_package_is_quick_and_does_not_import_prefect() -> None:
     code = (
         "import sys, time; began = time.perf_counter(); import prefect_video;"
-        " print(time.perf_counter() - began, 'prefect' in sys.modules, 'sqlalchemy' in sys.modules)"
+        " print(time.perf_counter() - began, *(name in sys.modules for name in ('prefect', 'sqlalchemy', 'pydantic')))"
     )
     runs = [subprocess.check_output([sys.executable, "-c", code], text=True).split() for _ in range(5)]
-    assert {tuple(run[1:]) for run in runs} == {("False", "False")}
-    assert min(float(run[0]) for run in runs) < 0.3
+    assert {tuple(run[1:]) for run in runs} == {("False", "False", "False")}
+    assert min(float(run[0]) for run in runs) < 0.1
+
+
+def test_every_public_name_works_without_prefect() -> None:
+    code = (
+        "import sys, prefect_video as package; names = [getattr(package, name) for name in package.__all__];"
+        " print(set(package.__all__) <= set(dir(package)), 'prefect' in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["True", "False"]
+
+
+def test_the_package_offers_every_error() -> None:
+    import prefect_video
+    from prefect_video import errors
+
+    hierarchy = {
+        name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.VideoError)
+    }
+    assert hierarchy <= set(prefect_video.__all__)
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel by way of the sdist, so that a file missing from there is missing here."""
     folder = tmp_path_factory.mktemp("wheel")
-    # `python -m build` goes by way of the sdist, so a file missing from there is missing here.
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True)
     return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed_wheel(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Install the wheel into an environment of its own; returns its Python and its site-packages."""
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder / "env", with_pip=False, system_site_packages=False)
+    python = folder / "env" / "bin" / "python"
+    site = subprocess.check_output([python, "-c", "import site; print(site.getsitepackages()[0])"], text=True).strip()
+    zipfile.ZipFile(wheel).extractall(site)
+    # The dependencies are borrowed from this environment; the package itself must come from the wheel.
+    borrowed = [path for path in sys.path if path.endswith("site-packages")]
+    (Path(site) / "borrowed.pth").write_text("\n".join(borrowed))
+    return python, site
 
 
 def test_the_wheel_puts_one_name_into_site_packages(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {
         "prefect_video",
-        next(n for n in names if "dist-info" in n).split("/")[0],
+        next(name for name in names if "dist-info" in name).split("/")[0],
     }
     for folder, path in modules():
         inside = "/".join(filter(None, ["prefect_video", FOLDERS[folder], str(path.relative_to(ROOT / folder))]))
@@ -117,21 +310,18 @@ def test_the_wheel_puts_one_name_into_site_packages(wheel: Path) -> None:
     assert "prefect_video/py.typed" in names
 
 
-def test_the_wheel_works_elsewhere(wheel: Path, tmp_path: Path) -> None:
-    venv.create(tmp_path / "env", with_pip=False, system_site_packages=False)
-    python = tmp_path / "env" / "bin" / "python"
-    site = subprocess.check_output([python, "-c", "import site; print(site.getsitepackages()[0])"], text=True).strip()
-    zipfile.ZipFile(wheel).extractall(site)
-    # The dependencies are borrowed from this environment; the package itself must come from the wheel.
-    borrowed = [path for path in sys.path if path.endswith("site-packages")]
-    (Path(site) / "borrowed.pth").write_text("\n".join(borrowed))
+@pytest.mark.parametrize("from_checkout", [False, True], ids=["elsewhere", "in the checkout"])
+def test_the_wheel_works(installed_wheel: tuple[Path, str], tmp_path: Path, from_checkout: bool) -> None:
+    python, site = installed_wheel
     code = (
         "import prefect_video, prefect_video.flows, prefect_video.emulator.embedded as e;"
         " from prefect_video.providers.registry import provider_names;"
-        " print(prefect_video.__file__, e.__file__, provider_names())"
+        " print(prefect_video.__file__, e.__file__, prefect_video.flows.__file__, provider_names())"
     )
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path / "prefect")}
-    said = subprocess.check_output([python, "-c", code], text=True, cwd=tmp_path, env=environ)
-    assert said.count(site) == 2
-    assert "'emulator'" in said
-    assert "'sora'" in said
+    # A worker's folder may be a checkout: `-c` puts it first on the path, and the wheel must win all the same.
+    folder = ROOT if from_checkout else tmp_path
+    output = subprocess.check_output([python, "-c", code], text=True, cwd=folder, env=environ)
+    assert output.count(site) == 3
+    assert "'emulator'" in output
+    assert "'sora'" in output

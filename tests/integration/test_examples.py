@@ -1,0 +1,130 @@
+"""The examples, run as printed against the embedded provider; its usage says what was paid."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from prefect_video import Shot, load_project
+from prefect_video.emulator import Emulator
+from prefect_video.providers.capabilities import check_supported
+from prefect_video.providers.pricing import SORA_PLANS
+from prefect_video.storage import open_store
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture
+def example_environment(
+    tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[pytest.MonkeyPatch]:
+    """Give the examples a home and a working folder of their own, and the emulator of this test."""
+    for name in [name for name in os.environ if name.startswith(("SORA_", "PREFECT_VIDEO_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.setenv("PREFECT_VIDEO_EMULATOR_ENDPOINT", emulator.endpoint)
+    monkeypatch.setenv("PREFECT_VIDEO_EMULATOR_KEY", emulator.key)
+    monkeypatch.chdir(tmp_path)
+    return monkeypatch
+
+
+def run_python(*arguments: str) -> str:
+    """Run Python in a process of its own and return what it prints."""
+    process = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
+
+
+def stored_videos(folder: Path) -> list[Path]:
+    """Find the videos of a store on local disk."""
+    return [path for path in sorted(folder.rglob("*.mp4")) if path.stat().st_size > 10_000]
+
+
+def readme_blocks(language: str) -> list[str]:
+    """Return the README's fenced blocks in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_readme_prints_the_examples() -> None:
+    assert (EXAMPLES / "weekly_report.py").read_text(encoding="utf-8") in readme_blocks("python")
+    assert (EXAMPLES / "film.yaml").read_text(encoding="utf-8") in readme_blocks("yaml")
+
+
+def test_every_example_is_run_here() -> None:
+    files = {path.name for path in EXAMPLES.iterdir() if path.is_file()}
+    assert files == {"weekly_report.py", "without_prefect.py", "film.yaml"}
+
+
+@pytest.mark.parametrize("plan", SORA_PLANS)
+def test_every_plan_of_a_real_account_makes_the_weekly_report(plan: str) -> None:
+    source = re.search(r"opening = (Shot\(.*\))", (EXAMPLES / "weekly_report.py").read_text())
+    assert source is not None
+    check_supported(eval(source[1], {"Shot": Shot}), SORA_PLANS[plan], by=plan)
+
+
+@pytest.mark.parametrize("plan", [plan for plan in SORA_PLANS if plan.startswith("api-tier")])
+def test_every_api_plan_makes_the_film(plan: str) -> None:
+    for shot in load_project(EXAMPLES / "film.yaml").shots:
+        check_supported(shot, SORA_PLANS[plan], by=plan)
+
+
+def test_the_weekly_report_pays_once(
+    example_environment: pytest.MonkeyPatch,
+    emulator: Emulator,
+    tmp_path: Path,
+    prefect_api: str,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    example_environment.setenv("PREFECT_API_URL", prefect_api)
+    uri = run_python(str(EXAMPLES / "weekly_report.py")).strip().splitlines()[-1]
+    assert [path.as_uri() for path in stored_videos(tmp_path / "videos")] == [uri]
+    assert emulator.usage()["billed"] == 1
+
+    # Again in another process: this one, which has loaded Prefect already.
+    runpy.run_path(str(EXAMPLES / "weekly_report.py"), run_name="__main__")
+    assert capsys.readouterr().out.strip().splitlines()[-1] == uri
+    assert "Cached" in caplog.text
+    assert open_store(str(tmp_path / "videos")).owns(uri)
+    assert emulator.usage()["billed"] == 1
+
+
+@pytest.mark.usefixtures("example_environment")
+def test_the_film_without_prefect_pays_once(emulator: Emulator, tmp_path: Path) -> None:
+    first = run_python(str(EXAMPLES / "without_prefect.py")).splitlines()
+    assert [line.split()[:2] for line in first[1:]] == [["opening", "stored"], ["pour", "stored"]]
+    assert len(stored_videos(tmp_path / "videos")) == 2
+    usage = emulator.usage()
+    assert usage["billed"] == 2
+
+    second = run_python(str(EXAMPLES / "without_prefect.py")).splitlines()
+    assert second[1:] == first[1:]
+    assert second[0] == "to pay: $0.00"
+    assert (emulator.usage()["submitted"], emulator.usage()["billed_usd"]) == (2, usage["billed_usd"])
+
+
+@pytest.mark.usefixtures("example_environment")
+def test_without_prefect_imports_no_prefect(emulator: Emulator) -> None:
+    code = (
+        "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__');"
+        " print([name for name in sys.modules if name.split('.')[0] == 'prefect'])"
+    )
+    assert run_python("-c", code, str(EXAMPLES / "without_prefect.py")).splitlines()[-1] == "[]"
+    assert emulator.usage()["billed"] == 2
+
+
+@pytest.mark.usefixtures("example_environment")
+def test_the_film_is_made_by_the_command_line(emulator: Emulator, tmp_path: Path) -> None:
+    code = "from prefect_video.cli import main; main()"
+    run_python("-c", code, "run", str(EXAMPLES / "film.yaml"), "--provider", "emulator")
+    assert len(stored_videos(tmp_path / "videos")) == 2
+    assert emulator.usage()["billed"] == 2

@@ -1,0 +1,225 @@
+"""Vocabulary: one word for one thing, in code, messages and docs; the words that were given up stay away."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+CODE: Final = ("src", "blocks", "tasks", "flows", "tests", "benchmarks", "examples", "docs")
+
+RETIRED: Final[Mapping[str, str]] = {
+    # Session, pipeline
+    "Studio": "Session",
+    "StudioRef": "SessionRef",
+    "StudioSettings": "Settings",
+    "open_studio": "open_session",
+    "Making": "ProjectRun",
+    "Wanted": "TakeRequest",
+    "Way": "Candidate",
+    "Moment": "SessionEvent",
+    "wanted_of": "build_take_requests",
+    "intents_of": "build_intents",
+    "takes_of": "build_intents",
+    "budgets_of": "project_budgets",
+    "draft_of": "asset_draft",
+    "tasks_of": "task_runner",
+    "steps_of": "step_runner",
+    "ref_of": "ref_for_job",
+    "studios_used": "sessions_of",
+    "produce_project": "run_project",
+    "PlainSteps": "StepRunner",
+    "TaskSteps": "StepRunner",
+    "Departure": "DetachBarrier",
+    "Passage": "DetachToken",
+    "give_back": "release_claims",
+    "bring_home": "copy_to_project",
+    "known_copies": "load_copies",
+    "leave_told": "stash_generation",
+    "take_told": "pop_generation",
+    "last_told": "fresh_generations",
+    "settle_stray": "handle_orphan",
+    "record_stray": "record_orphan",
+    "to_its_end": "shielded",
+    "ShotsFailed": "ProjectFailed",
+    # Ledger
+    "Entry": "Job",
+    "entry_id": "job_id",
+    "attention": "hold_reason",
+    "NeedsAttention": "HeldForReview",
+    "let_go": "release_ownership",
+    "owner_alive": "is_owner_alive",
+    "stop_waiting": "leave_slot_queue",
+    "renew_submit": "refresh_submit",
+    "LedgerPart": "LedgerBase",
+    "BudgetStanding": "BudgetUsage",
+    "CREEP_SECONDS": "SLOT_RECOVERY_SECONDS",
+    "writing_aside": "writing_immediately",
+    "Strays": "Transitions",
+    # Polling, limits
+    "Watcher": "Poller",
+    "Inquiry": "StatusRequests",
+    "Agenda": "PollQueue, Scheduler",
+    "Listing": "ListStrategy",
+    "Expectation": "CompletionEstimate",
+    "LearnedTimes": "LatencyCache",
+    "RowWatch": "JobWatcher",
+    "Breaker": "CircuitBreaker",
+    "Turns": "PrioritySemaphore",
+    "Pace": "RateLimiter",
+    "give_way": "yield_to_higher",
+    # Providers, downloads, storage
+    "Wire": "ResponseModel",
+    "Loose": "LenientModel",
+    "Told": "ModelT",
+    "UnlistedProvider": "HttpProvider",
+    "GuardedProvider": "CircuitBreakerProvider",
+    "native_id": "unwrap_id",
+    "check_fit": "check_supported",
+    "free_ends": "free_outcomes",
+    "takes_webhook_url": "supports_webhook_url",
+    "Spool": "PartialFile",
+    "Reach": "AddressKind",
+    "find_elsewhere": "exists_anywhere",
+    "or_in_environment": "missing_key_hint",
+    "MisplacedError": "LocatedError",
+    # Errors
+    "UnreadableAnswer": "InvalidResponse",
+    "SubmitUnknown": "SubmitOutcomeUnknown",
+    "DeadlinePassed": "DeadlineExceeded",
+    "NotPlayable": "InvalidVideo",
+    "LinkRefused": "UnsafeUrl",
+    "BrokenDownload": "IncompleteDownload",
+    "PromptScreened": "PromptBlocked",
+    "PolicyRefused": "ContentPolicyError",
+    "RequestRefused": "RequestRejected",
+    "IllegalTransition": "InvalidTransition",
+    "LedgerOutdated": "LedgerSchemaMismatch",
+    "Stranger": "UnknownGeneration",
+    "NotYet": "NotFinished",
+    # Service, command line, emulator
+    "Desk": "DialectHandler",
+    "pass_gate": "with_faults",
+    "Books": "UsageCounters",
+    "Lettering": "TextOverlay",
+    "Courier": "WebhookSender",
+    "FaultBoard": "FaultRules",
+}
+"""Identifiers that were given up, and the ones that replace them; house words that no reader of the field knows."""
+
+PROSE: Final[Mapping[str, str]] = {
+    "whoever": "owner, or the one who is meant",
+    "somebody": "another process, a human",
+    "nobody": "no owner",
+    "under way": "in progress",
+    "for ever": "indefinitely",
+    "at the most": "at most",
+    "what becomes of": "outcome",
+    "as it then stands": "afterwards",
+    "needs a human": "is held",
+    "--attention": "--held",
+    "the books": "the ledger, the usage",
+}
+"""Words of prose that were given up."""
+
+THIS: Final = Path(__file__)
+
+
+def source_files() -> list[Path]:
+    """Find every Python file but this one, which has to name the words."""
+    return [path for folder in CODE for path in sorted((ROOT / folder).rglob("*.py")) if path != THIS]
+
+
+def pages() -> list[Path]:
+    """Find every page for people."""
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob(".github/**/*.*"))]
+
+
+def identifiers(source: str) -> Iterator[tuple[int, str]]:
+    """Yield every name in a source with its line, without those in comments and texts."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.NAME:
+            yield token.start[0], token.string
+
+
+def texts(source: str) -> Iterator[tuple[int, str]]:
+    """Yield every comment and every text of a source with its line: docstrings, messages, logs."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+
+
+def find_retired_words(text: str) -> set[str]:
+    """Return the retired words of prose that stand in a text, over line ends too."""
+    flat = re.sub(r"\s+", " ", text).casefold()
+    return {word for word in PROSE if re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", flat)}
+
+
+def retired_identifiers(folder: str) -> list[str]:
+    """Find the retired identifiers of a folder, as `file:line: old -> new`."""
+    return [
+        f"{path.relative_to(ROOT)}:{line}: {name} -> {RETIRED[name]}"
+        for path in source_files()
+        if path.relative_to(ROOT).parts[0] == folder
+        for line, name in identifiers(path.read_text(encoding="utf-8"))
+        if name in RETIRED
+    ]
+
+
+def retired_prose(folder: str) -> list[str]:
+    """Find the retired words in a folder's texts, as `file:line: old -> new`."""
+    return [
+        f"{path.relative_to(ROOT)}:{line}: {word!r} -> {PROSE[word]!r}"
+        for path in source_files()
+        if path.relative_to(ROOT).parts[0] == folder
+        for line, text in texts(path.read_text(encoding="utf-8"))
+        for word in sorted(find_retired_words(text))
+    ]
+
+
+@pytest.mark.parametrize("folder", CODE)
+def test_no_identifier_is_a_retired_word(folder: str) -> None:
+    assert retired_identifiers(folder) == []
+
+
+@pytest.mark.parametrize("folder", CODE)
+def test_no_message_or_comment_has_a_retired_word(folder: str) -> None:
+    assert retired_prose(folder) == []
+
+
+def test_no_page_has_a_retired_word() -> None:
+    names = re.compile("|".join(rf"`{re.escape(name)}\b" for name in RETIRED))
+    found = {}
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        if words := find_retired_words(text) | set(names.findall(text)):
+            found[str(page.relative_to(ROOT))] = words
+    assert found == {}
+
+
+def test_retired_words_are_found_where_they_stand() -> None:
+    source = (
+        '"""Ask whoever holds it."""\nclass Studio:\n    pass  # nobody\n\nraise ValueError(f"{1} is under\\nway")\n'
+    )
+    assert [name for _, name in identifiers(source) if name in RETIRED] == ["Studio"]
+    assert {word for _, text in texts(source) for word in find_retired_words(text)} == {
+        "whoever",
+        "nobody",
+        "under way",
+    }
+    assert find_retired_words("Somebody-else's e-books are unaffected; attention is paid.") == set()
+
+
+def test_no_name_is_both_retired_and_in_use() -> None:
+    replacements = {name for names in RETIRED.values() for name in names.split(", ")}
+    assert replacements.isdisjoint(RETIRED)
