@@ -13,20 +13,20 @@ from prefect_video.ledger import Job, State
 from prefect_video.pipeline.collect import collect
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.session.session import Session
-from tests.support.service_fixtures import open_session, serving
+from tests.support.service_fixtures import open_environment_session, serving
 from tests.unit.service.test_webhooks import project
 
 
 @asynccontextmanager
 async def opened(_: Job) -> AsyncIterator[Session]:
-    async with await open_session() as session:
+    async with await open_environment_session() as session:
         yield session
 
 
 async def test_a_run_leaves_and_the_sweep_finishes(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Emulator(EmulatorSettings(port=0, times="fixed:4", render="plate")) as provider:
         monkeypatch.setenv("SORA_API_ENDPOINT", provider.endpoint)
-        async with serving() as service, await open_session(service.url) as session:
+        async with serving() as service, await open_environment_session(service.url) as session:
             report = await run_project(session, project("one", "two", "three"), wait=False)
             assert [shot.status for shot in report.shots] == ["in_flight"] * 3
             assert report.failures == ()
@@ -53,7 +53,7 @@ async def test_more_than_the_account_takes_is_seen_through_until_the_last_is_sen
     with Emulator(EmulatorSettings(port=0, times="fixed:0.5", render="plate", capacity=2)) as provider:
         monkeypatch.setenv("SORA_API_ENDPOINT", provider.endpoint)
         monkeypatch.setenv("PREFECT_VIDEO_MAX_IN_FLIGHT", "2")
-        async with await open_session() as session:
+        async with await open_environment_session() as session:
             report = await run_project(session, project("one", "two", "three", "four", "five"), wait=False)
             statuses = [shot.status for shot in report.shots]
             assert statuses.count("stored") >= 3
@@ -66,7 +66,7 @@ async def test_more_than_the_account_takes_is_seen_through_until_the_last_is_sen
 async def test_what_depends_on_others_is_sent_too(environment: Path, provider: Emulator) -> None:
     asked = project("one", "two").model_dump(by_alias=True)
     asked["shots"][1]["depends_on"] = ["s0"]
-    async with await open_session() as session:
+    async with await open_environment_session() as session:
         report = await run_project(session, type(project("x")).model_validate(asked), wait=False)
         assert report.shots[0].status == "stored"
         assert report.shots[1].status in ("in_flight", "stored")
@@ -76,7 +76,7 @@ async def test_what_depends_on_others_is_sent_too(environment: Path, provider: E
 
 
 async def test_a_failure_on_the_way_out_is_reported(environment: Path, provider: Emulator) -> None:
-    async with await open_session() as session:
+    async with await open_environment_session() as session:
         report = await run_project(session, project("[policy] one", "two"), wait=False)
         assert report.shots[0].status == "failed"
         assert report.shots[1].status in ("in_flight", "stored")

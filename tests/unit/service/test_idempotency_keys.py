@@ -12,7 +12,7 @@ import pytest
 from prefect_video.emulator import Emulator
 from prefect_video.errors import IdempotencyKeyReused
 from prefect_video.ledger import Ledger
-from tests.support.service_fixtures import open_session, serving
+from tests.support.service_fixtures import open_environment_session, serving
 from tests.unit.service.test_jobs import generate, until
 
 OTHERS: list[dict[str, Any]] = [
@@ -113,7 +113,7 @@ async def test_a_released_job_costs_nothing_and_its_key_may_be_sent_again(
         again = await generate(service, key="r-1", prompt="[policy] no")
         assert again.status_code == 202
         await until(service, again.json()["job_id"], "failed")
-    async with await open_session() as session:
+    async with await open_environment_session() as session:
         assert {job.cost_usd for job in await session.ledger.jobs()} == {0}
         assert await session.ledger.spend(by="month") == []
     assert provider.usage()["accepted"] == 0

@@ -14,8 +14,8 @@ from prefect_video.errors import InvalidInput, QuotaExhausted
 from prefect_video.pipeline.steps import ClaimOptions, build_project_intents, claim_shots
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.service import ServiceSettings
-from prefect_video.service.jobs.service import GenerationRequest
-from tests.support.service_fixtures import TOKEN, Service, open_session, serving
+from prefect_video.service.jobs.service import GenerateBody
+from tests.support.service_fixtures import TOKEN, Service, open_environment_session, serving
 from tests.unit.service.test_webhooks import project
 
 ASKED = {"prompt": "a cat", "duration": 1, "resolution": "480p", "project_id": "film", "user_id": "user-1"}
@@ -90,7 +90,7 @@ async def test_a_key_is_never_paid_again_not_even_after_a_failure(environment: P
         first = (await generate(service, prompt="[fail] cat", key="r-2")).json()
         await until(service, first["job_id"], "processing")
         provider.wait_until_idle()
-        async with await open_session() as session:
+        async with await open_environment_session() as session:
             job = await session.ledger.get(first["job_id"])
             generation = await session.provider.retrieve(job.generation_id or "")
             await session.ledger.record_ended(job.id, "failed", generation.fault.message, actual_usd=None)
@@ -138,7 +138,7 @@ async def test_what_cannot_be_made_is_refused(
 
 
 async def test_null_means_unset(environment: Path, provider: Emulator) -> None:
-    nulls = dict.fromkeys(set(GenerationRequest.model_fields) - {"prompt", "duration", "resolution"})
+    nulls = dict.fromkeys(set(GenerateBody.model_fields) - {"prompt", "duration", "resolution"})
     async with serving() as service:
         job = (await generate(service, project_id=None, **nulls)).json()
         assert (job["project"], job["take"]) == ("shots", 1)
@@ -147,7 +147,7 @@ async def test_null_means_unset(environment: Path, provider: Emulator) -> None:
 
 
 async def test_what_was_accepted_and_not_sent_is_sent_by_the_next_start(environment: Path, provider: Emulator) -> None:
-    async with await open_session() as dying:
+    async with await open_environment_session() as dying:
         job_requests = await build_project_intents(dying, project("one"), ClaimOptions(flow_run_id="request-r-1"))
         (claim,) = await claim_shots(dying, job_requests, budgets=(), partial=False)
         assert claim.job is not None
@@ -201,7 +201,7 @@ async def test_a_used_up_quota_is_told_to_whoever_asks(
 
 
 async def test_a_request_has_a_priority(environment: Path, provider: Emulator) -> None:
-    async with serving() as service, await open_session() as session:
+    async with serving() as service, await open_environment_session() as session:
         job = (await generate(service, priority="high")).json()
         assert (await session.ledger.get(job["job_id"])).priority == 1
         assert (await generate(service, priority="highest")).status_code == 422

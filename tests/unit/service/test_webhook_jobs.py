@@ -88,7 +88,7 @@ async def test_nothing_is_asked_while_nothing_changes(
         asked += 1
         return await moved(*given, **named)
 
-    monkeypatch.setattr(ledger, "moved", counting)
+    monkeypatch.setattr(ledger, "left_state", counting)
     await asyncio.sleep(1.2)
     assert asked == 0
     await ledger.record_completed(job.id, a_generation("gen-1"))

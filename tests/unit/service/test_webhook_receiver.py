@@ -20,7 +20,7 @@ from prefect_video.service.webhooks.inbox import Inbox
 from prefect_video.service.webhooks.routes import WebhookReceiver, webhook_routes
 from prefect_video.session.session import Session
 from tests.support.records import submit_one
-from tests.support.service_fixtures import open_session
+from tests.support.service_fixtures import open_environment_session
 from tests.unit.service.test_webhooks import event, signed, submitted
 
 
@@ -37,8 +37,8 @@ def an_event(event_id: str = "evt_1", generation_id: str = "gen_1", account: str
 class Heard(list[ReceivedEvent]):
     """Workers that do nothing."""
 
-    def offer(self, told: ReceivedEvent) -> None:
-        self.append(told)
+    def enqueue(self, event: ReceivedEvent) -> None:
+        self.append(event)
 
 
 async def delivered(sessions: tuple[Session, ...], path: str, body: bytes, secret: str) -> tuple[int, Heard]:
@@ -57,9 +57,9 @@ async def delivered(sessions: tuple[Session, ...], path: str, body: bytes, secre
 async def test_accounts_with_one_secret_are_told_apart_by_their_rows(
     environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch, by_job: bool
 ) -> None:
-    async with await open_session() as first:
+    async with await open_environment_session() as first:
         monkeypatch.setenv("SORA_API_ENDPOINT", provider.endpoint.replace("127.0.0.1", "localhost"))
-        async with await open_session() as second:
+        async with await open_environment_session() as second:
             job = await submitted(second)
             path = f"/webhook/{job.id}" if by_job else "/webhooks/sora"
             told = event(job.generation_id or "")

@@ -22,7 +22,7 @@ from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.steps import build_project_intents, claim_shots, submit
 from prefect_video.session.session import Session
 from prefect_video.shots import Project
-from tests.support.service_fixtures import Service, open_session, serving
+from tests.support.service_fixtures import Service, open_environment_session, serving
 
 
 def project(*prompts: str, **given: object) -> Project:
@@ -61,7 +61,7 @@ async def post(service: Service, body: bytes, secret: str, path: str = "/webhook
 
 async def test_a_run_with_webhooks_asks_once_per_generation(environment: Path, provider: Emulator) -> None:
     # However slow the machine is, what is counted is the webhooks' doing: the fallback comes after the test's end.
-    async with serving() as service, await open_session(service.url, grace_seconds=600) as session:
+    async with serving() as service, await open_environment_session(service.url, grace_seconds=600) as session:
         report = await run_project(session, project("one", "two", "three"))
         await service.announcements(3)
         assert [shot.status for shot in report.shots] == ["stored"] * 3
@@ -73,7 +73,7 @@ async def test_a_run_with_webhooks_asks_once_per_generation(environment: Path, p
 
 
 async def test_a_failed_generation_is_told_and_tried_again(environment: Path, provider: Emulator) -> None:
-    async with serving() as service, await open_session(service.url) as session:
+    async with serving() as service, await open_environment_session(service.url) as session:
         report = await run_project(session, project("[fail] one"))
         await service.announcements(2)
         assert [shot.status for shot in report.shots] == ["failed"]
@@ -83,7 +83,7 @@ async def test_a_failed_generation_is_told_and_tried_again(environment: Path, pr
 
 async def test_a_lost_webhook_costs_time_not_a_video(environment: Path, provider: Emulator) -> None:
     provider.add_fault(operation="webhook", kind="drop", times=None)
-    async with serving() as service, await open_session(service.url) as session:
+    async with serving() as service, await open_environment_session(service.url) as session:
         report = await run_project(session, project("one"))
         assert report.shots[0].status == "stored"
         assert service.announced == []
@@ -92,7 +92,7 @@ async def test_a_lost_webhook_costs_time_not_a_video(environment: Path, provider
 async def test_late_duplicate_and_forged_deliveries_do_nothing_twice(environment: Path, provider: Emulator) -> None:
     provider.add_fault(operation="webhook", kind="duplicate", times=None, copies=3, match={"prompt": "twice"})
     provider.add_fault(operation="webhook", kind="forged", match={"prompt": "forged"})
-    async with serving() as service, await open_session(service.url) as session:
+    async with serving() as service, await open_environment_session(service.url) as session:
         report = await run_project(session, project("twice", "forged"))
         await service.announcements(2)
         provider.wait_until_idle()
@@ -105,7 +105,7 @@ async def test_late_duplicate_and_forged_deliveries_do_nothing_twice(environment
 
 
 async def test_what_is_not_signed_by_us_changes_nothing(environment: Path, provider: Emulator) -> None:
-    async with serving() as service, await open_session() as session:
+    async with serving() as service, await open_environment_session() as session:
         job = await submitted(session)
         body = event(job.generation_id or "")
         stale = event(job.generation_id or "", timestamp=int(time.time()) - 301)
@@ -136,7 +136,7 @@ async def test_a_body_without_a_length_is_limited_too(environment: Path) -> None
 
 @pytest.mark.parametrize("name", ["sora", "account"])
 async def test_an_account_goes_by_its_names_and_by_the_job(environment: Path, provider: Emulator, name: str) -> None:
-    async with serving() as service, await open_session() as session:
+    async with serving() as service, await open_environment_session() as session:
         path = f"/webhooks/{session.provider.account.id if name == 'account' else name}"
         first, second = await submitted(session, "one"), await submitted(session, "two")
         provider.wait_until_idle()
@@ -151,14 +151,14 @@ async def test_an_account_goes_by_its_names_and_by_the_job(environment: Path, pr
 
 async def test_secrets_can_be_rotated(environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SORA_WEBHOOK_SECRET", f"whsec_new,{provider.webhook_secret}")
-    async with serving() as service, await open_session() as session:
+    async with serving() as service, await open_environment_session() as session:
         job = await submitted(session)
         for secret, status in (("whsec_new", 200), (provider.webhook_secret, 200), ("whsec_old", 401)):
             assert (await post(service, event(job.generation_id or ""), secret)).status_code == status
 
 
 async def test_progress_is_written_down_and_costs_no_request(environment: Path, provider: Emulator) -> None:
-    async with serving() as service, await open_session() as session:
+    async with serving() as service, await open_environment_session() as session:
         job = await submitted(session)
         for kind in ("generation.queued", "generation.started"):
             body = event(job.generation_id or "", kind)
@@ -168,7 +168,7 @@ async def test_progress_is_written_down_and_costs_no_request(environment: Path, 
 
 
 async def test_an_acknowledged_event_survives_the_process(environment: Path, provider: Emulator) -> None:
-    async with await open_session() as session:
+    async with await open_environment_session() as session:
         job = await submitted(session)
         provider.wait_until_idle()
         account = session.provider.account.id
@@ -189,7 +189,7 @@ async def test_an_acknowledged_event_survives_the_process(environment: Path, pro
 
 
 async def test_more_than_fits_into_memory_is_handled_all_the_same(environment: Path, provider: Emulator) -> None:
-    async with await open_session() as session:
+    async with await open_environment_session() as session:
         jobs = [await submitted(session, f"cat {n}") for n in range(8)]
         provider.wait_until_idle()
         async with serving(backlog=2, workers=1) as service:
@@ -202,7 +202,7 @@ async def test_more_than_fits_into_memory_is_handled_all_the_same(environment: P
 
 async def test_a_hint_that_comes_too_early_is_looked_at_again(environment: Path, provider: Emulator) -> None:
     provider.add_fault(operation="retrieve", kind="unknown_status", status="processing", times=2)
-    async with serving() as service, await open_session() as session:
+    async with serving() as service, await open_environment_session() as session:
         job = await submitted(session)
         provider.wait_until_idle()
         assert (await post(service, event(job.generation_id or ""), provider.webhook_secret)).is_success
@@ -212,7 +212,7 @@ async def test_a_hint_that_comes_too_early_is_looked_at_again(environment: Path,
 
 
 async def test_events_of_others_with_the_same_key_are_dismissed(environment: Path, provider: Emulator) -> None:
-    async with serving(sweep_seconds=0.2) as service, await open_session() as session:
+    async with serving(sweep_seconds=0.2) as service, await open_environment_session() as session:
         assert (await post(service, event("gen_of_somebody"), provider.webhook_secret)).is_success
         async with asyncio.timeout(10):
             while not await service.count("prefect_video_webhooks_handled_total", outcome="stranger"):
@@ -225,7 +225,7 @@ async def test_events_of_others_with_the_same_key_are_dismissed(environment: Pat
 
 
 async def test_one_that_is_recorded_late_is_no_stranger(environment: Path, provider: Emulator) -> None:
-    async with serving(sweep_seconds=0.1) as service, await open_session() as session:
+    async with serving(sweep_seconds=0.1) as service, await open_environment_session() as session:
         (claim,) = await claim_shots(
             session, await build_project_intents(session, project("one")), budgets=(), partial=False
         )
@@ -242,7 +242,7 @@ async def test_one_that_is_recorded_late_is_no_stranger(environment: Path, provi
 
 
 async def test_an_outage_longer_than_all_tries_loses_no_event(environment: Path, provider: Emulator) -> None:
-    async with serving(attempts=2, sweep_seconds=0.1) as service, await open_session() as session:
+    async with serving(attempts=2, sweep_seconds=0.1) as service, await open_environment_session() as session:
         job = await submitted(session)
         provider.wait_until_idle()
         provider.add_fault(operation="retrieve", kind="error_before", times=None)
@@ -257,7 +257,7 @@ async def test_an_outage_longer_than_all_tries_loses_no_event(environment: Path,
 
 @pytest.mark.parametrize("event_id", ["evt_\ud800", "evt_\0"])
 async def test_names_that_no_database_keeps_are_refused(environment: Path, provider: Emulator, event_id: str) -> None:
-    async with serving() as service, await open_session() as session:
+    async with serving() as service, await open_environment_session() as session:
         job = await submitted(session)
         told = event(job.generation_id or "", event_id=event_id)
         assert (await post(service, told, provider.webhook_secret)).status_code == 400
