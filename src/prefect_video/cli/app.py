@@ -170,13 +170,13 @@ def _find_ledger(tokens: Sequence[str]) -> str | None:
     try:
         return command_ledger(options[0]) if options else None
     except InvalidInput:
-        # Another error is being reported; that the name cannot be used is said when it is used.
+        # Another error is being reported already; this one would hide it.
         return None
 
 
 def _fail(tokens: Sequence[str], text: str, status: int) -> int:
     """Print an error as the command's output format demands, and return the exit status."""
-    # The options may be what could not be parsed, so `--json` is looked for in the raw arguments.
+    # The options may be what could not be parsed, so `--json` is read from the raw arguments.
     if "--json" in tokens:
         as_report = bool(tokens) and tokens[0] in REPORT_COMMANDS
         print(json.dumps(report_object(None, text) if as_report else error_object(text)))

@@ -21,7 +21,7 @@ class Metrics:
         )
         self.handled = Counter(
             "prefect_video_webhooks_handled",
-            "Events: completed, failed, cancelled, stranger (not in the ledger), retried, put_aside (for a sweep).",
+            "Events: completed, failed, cancelled, unknown (not in the ledger), retried, postponed (for a sweep).",
             ["outcome"],
             registry=self._registry,
         )

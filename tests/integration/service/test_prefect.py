@@ -37,20 +37,20 @@ async def test_an_end_is_an_build_event_prefect(prefect_api: str, ledger: Ledger
     job = await ledger.record_completed(job.id, a_generation("gen-1"))
     announce = await open_announcer()
     assert announce is not None
-    told = a_received_event()
+    event = a_received_event()
     for _ in range(2):
-        announce(job, told)
+        announce(job, event)
     await asyncio.to_thread(EventsWorker.instance().drain)
-    wanted = {
+    query = {
         "filter": {
             "event": {"name": ["video.generation.completed"]},
             "resource": {"id": [f"prefect-video.generation.{job.id}"]},
         }
     }
     async with httpx.AsyncClient(base_url=prefect_api) as client, asyncio.timeout(30):
-        while not (found := (await client.post("/events/filter", json=wanted)).json()["events"]):
+        while not (found := (await client.post("/events/filter", json=query)).json()["events"]):
             await asyncio.sleep(0.2)
-    assert [event["id"] for event in found] == [str(build_event(job, told)["id"])], "told twice, it is one event"
+    assert [line["id"] for line in found] == [str(build_event(job, event)["id"])], "emitted twice, it is one event"
     assert found[0]["payload"]["job_id"] == job.id
     related = {resource["prefect.resource.id"] for resource in found[0]["related"]}
     assert {"prefect-video.project.coffee-ad", "prefect-video.account.sora-1"} <= related

@@ -80,7 +80,9 @@ def _create_project_file(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            path.write_text(files("prefect_video.cli").joinpath("demo.yaml").read_text("utf-8"), encoding="utf-8")
+            path.write_text(
+                files("prefect_video.cli.commands").joinpath("demo.yaml").read_text("utf-8"), encoding="utf-8"
+            )
     except OSError as error:
         raise StoreError(
             f"the demo cannot write into {folder} ({error.strerror}): give another folder with --into"

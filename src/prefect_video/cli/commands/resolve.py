@@ -1,4 +1,4 @@
-"""`resolve`: a human's decision about a job that is held."""
+"""`resolve`: the user's decision about a job that is held."""
 
 from __future__ import annotations
 

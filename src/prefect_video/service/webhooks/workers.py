@@ -138,7 +138,7 @@ class Workers:
             asyncio.get_running_loop().call_later(delay, self._queue.put_nowait, event)
         elif isinstance(error, UnknownGeneration) and datetime.now(UTC) - event.received_at >= self._unknown_age:
             # Made by other software with the same key.
-            self._metrics.handled.labels("stranger").inc()
+            self._metrics.handled.labels("unknown").inc()
             self._done.append(event)
         else:
             logger.error(
@@ -166,7 +166,7 @@ class Workers:
         delay = min(self._settings.sweep_seconds * 2.0 ** min(times, 30), _LONGEST_BACKOFF_SECONDS)
         self._postponed[key] = _Backoff(times, asyncio.get_running_loop().time() + delay)
         self._forget(event)
-        self._metrics.handled.labels("put_aside").inc()
+        self._metrics.handled.labels("postponed").inc()
 
     def _is_postponed(self, key: Key) -> bool:
         backoff = self._postponed.get(key)
