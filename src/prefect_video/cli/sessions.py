@@ -76,9 +76,9 @@ async def find_job(ledger: Ledger, text: str) -> Job:
     Raises:
         InvalidInput: No job matches, or more than one.
     """
-    if found := await ledger.get_many([text]):
+    if found := await ledger.jobs.get_many([text]):
         return found[0]
-    jobs = await ledger.jobs(limit=None)
+    jobs = await ledger.jobs.find(limit=None)
     matches = [job for job in jobs if text in (job.generation_id, job.id)]
     if not matches and len(text) >= SHORTEST_ID:
         matches = [job for job in jobs if job.id.startswith(text)]

@@ -38,7 +38,7 @@ async def test_a_run_leaves_and_the_sweep_finishes(environment: Path, monkeypatc
             announced = await service.wait_for_announcements(3)
             assert {job.state for job, _ in announced} == {State.COMPLETED}
             job = announced[0][0]
-            assert await session.ledger.pop_generation(job.account, job.generation_id or "") is None
+            assert await session.ledger.events.pop_generation(job.account, job.generation_id or "") is None
             collected = await collect(session.ledger, open_for_job)
             assert [line.outcome for line in collected] == ["stored"] * 3
             done = await run_project(session, project("one", "two", "three"))

@@ -46,11 +46,11 @@ async def test_an_end_is_noticed_before_the_safety_poll(ledger: Ledger, other: L
     jobs = [await submit_one(ledger, number) for number in range(1, 4)]
     waiting = [asyncio.create_task(rows.wait_for_change(job.id)) for job in jobs]
     await wait_until_watching(rows)
-    await other.record_completed(jobs[0].id, a_generation("gen-1"))
+    await other.jobs.record_completed(jobs[0].id, a_generation("gen-1"))
     moved = await wait_soon(waiting[0])
     assert moved.state is State.COMPLETED
     assert not waiting[1].done()
-    await other.record_ended(jobs[1].id, State.FAILED, "the provider failed", actual_usd=None)
+    await other.jobs.record_ended(jobs[1].id, State.FAILED, "the provider failed", actual_usd=None)
     assert (await wait_soon(waiting[1])).state is State.FAILED
     waiting[2].cancel()
 
@@ -59,7 +59,7 @@ async def test_an_end_before_the_wait_begins_is_noticed(ledger: Ledger, other: L
     first, second = await submit_one(ledger, 1), await submit_one(ledger, 2)
     waiting = asyncio.create_task(rows.wait_for_change(first.id))
     await wait_until_watching(rows)
-    await other.record_completed(second.id, a_generation("gen-2"))
+    await other.jobs.record_completed(second.id, a_generation("gen-2"))
     await asyncio.sleep(0.3)
     assert (await wait_soon(asyncio.create_task(rows.wait_for_change(second.id)))).state is State.COMPLETED
     waiting.cancel()
@@ -70,9 +70,9 @@ async def test_a_joined_job_is_watched_too(ledger: Ledger, other: Ledger, rows: 
     waiting = [asyncio.create_task(rows.wait_for_owner_or_end(job.id)) for job in (flagged, freed)]
     await asyncio.sleep(0.2)
     assert not any(task.done() for task in waiting)
-    await other.hold(flagged.id, "look at it")
+    await other.jobs.hold(flagged.id, "look at it")
     assert (await wait_soon(waiting[0])).hold_reason == "look at it"
-    await other.release_ownership([freed.id])
+    await other.claims.release_ownership([freed.id])
     assert (await wait_soon(waiting[1])).owner is None
 
 
@@ -83,7 +83,7 @@ async def test_no_query_is_sent_while_nothing_changes(
     waiting = asyncio.create_task(rows.wait_for_change(job.id))
     await wait_until_watching(rows)
     queries = 0
-    left_state = ledger.left_state
+    left_state = ledger.jobs.left_state
 
     async def counting(*args: object, **kwargs: object) -> object:
         nonlocal queries
@@ -93,7 +93,7 @@ async def test_no_query_is_sent_while_nothing_changes(
     monkeypatch.setattr(ledger, "left_state", counting)
     await asyncio.sleep(1.2)
     assert queries == 0
-    await ledger.record_completed(job.id, a_generation("gen-1"))
+    await ledger.jobs.record_completed(job.id, a_generation("gen-1"))
     await wait_soon(waiting)
 
 
@@ -112,7 +112,7 @@ async def test_a_broken_connection_is_opened_again(postgres_url: str, postgres_s
                 pass
             while await changes.wait(0.1) is None:
                 pass
-        await ledger.record_completed(job.id, a_generation("gen-1"))
+        await ledger.jobs.record_completed(job.id, a_generation("gen-1"))
         assert await changes.wait(20) == {job.id}
         await changes.aclose()
 
@@ -122,7 +122,7 @@ async def test_a_thousand_waiters_share_one_query(ledger: Ledger, other: Ledger,
     waiting = [asyncio.create_task(rows.wait_for_change(job.id)) for _ in range(1000)]
     await wait_until_watching(rows)
     began = datetime.now(UTC)
-    await other.record_completed(job.id, a_generation("gen-1"))
+    await other.jobs.record_completed(job.id, a_generation("gen-1"))
     states = {(await task).state for task in waiting}
     assert states == {State.COMPLETED}
     assert (datetime.now(UTC) - began).total_seconds() < SOON

@@ -71,7 +71,7 @@ async def _collect(name: str | None, project: str | None, wait: bool) -> list[Co
 async def _cancel(name: str | None, job_ids: tuple[str, ...], project: str | None) -> list[CancelledJob]:
     async with open_ledger(name) as ledger:
         if project is not None:
-            jobs = await ledger.unfinished(project=project)
+            jobs = await ledger.jobs.unfinished(project=project)
         else:
             jobs = [await find_job(ledger, text) for text in dict.fromkeys(job_ids)]
     return await cancel_jobs(jobs, lambda job: use_session(ref_for_job(job, name)))

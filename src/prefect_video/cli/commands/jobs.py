@@ -107,12 +107,12 @@ def spend(
 async def _read_jobs(name: str | None, project: str | None, state: State | None, held: bool, limit: int) -> list[Job]:
     async with open_ledger(name) as ledger:
         # False would list only jobs that are not held; None does not filter.
-        return await ledger.jobs(project=project, state=state, hold_reason=held or None, limit=limit)
+        return await ledger.jobs.find(project=project, state=state, hold_reason=held or None, limit=limit)
 
 
 async def _read_spend(name: str | None, by: Grouping, project: str | None, since: datetime | None) -> list[SpendRow]:
     async with open_ledger(name) as ledger:
-        return await ledger.spend(by=by, project=project, since=since)
+        return await ledger.spend.report(by=by, project=project, since=since)
 
 
 def public_job(job: Job) -> dict[str, Any]:

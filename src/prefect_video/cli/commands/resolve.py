@@ -126,8 +126,8 @@ async def _keep_waiting(name: str | None, job_id: str) -> Resolved:
             )
         seconds = Settings.from_environment().deadline_seconds
         # The deadline first: a sweep in between would hold the job again for the old one.
-        await ledger.set_deadline(job.id, datetime.now(UTC) + timedelta(seconds=seconds))
-        after = await ledger.unhold(job.id)
+        await ledger.jobs.set_deadline(job.id, datetime.now(UTC) + timedelta(seconds=seconds))
+        after = await ledger.jobs.unhold(job.id)
     fetch = command_line("collect", "--wait", ledger=ledger.command_option)
     return after, f"waits once more. Fetch it with: {fetch}"
 
@@ -140,7 +140,7 @@ async def _settle_cost(name: str | None, job_id: str, cost: Decimal) -> Resolved
                 f"job {job.id} is {job.state.value} and its cost is not disputed: --cost is for one that is held"
                 " because the reported cost is disputed"
             )
-        after = await ledger.settle_cost(job.id, cost)
+        after = await ledger.jobs.settle_cost(job.id, cost)
     return after, f"its cost is booked as {usd(cost)}; the provider had reported {usd(job.disputed_usd)}"
 
 
@@ -169,30 +169,30 @@ async def _resume_generation(session: Session, job: Job, generation: Generation)
     if job.state in _AT_PROVIDER and (job.account == account or job.generation_id != generation.id):
         raise InvalidInput(f"job {job.id} is {job.state.value} as generation {job.generation_id}: nothing was changed")
     # A new key may change the id of the same account: the provider has just proven that the generation is its own.
-    job = await session.ledger.assign_account(job.id, account=account, credentials=job.credentials)
+    job = await session.ledger.jobs.assign_account(job.id, account=account, credentials=job.credentials)
     if job.state in _AT_PROVIDER:
         return job
     if job.state is State.LOST:
         deadline_at = datetime.now(UTC) + timedelta(seconds=session.settings.deadline_seconds)
-        return await session.ledger.record_found(job.id, generation, deadline_at=deadline_at)
-    return await session.ledger.record_submitted(job.id, generation, detail="resolved: it was accepted")
+        return await session.ledger.jobs.record_found(job.id, generation, deadline_at=deadline_at)
+    return await session.ledger.jobs.record_submitted(job.id, generation, detail="resolved: it was accepted")
 
 
 async def _record_absent(ledger: Ledger, job: Job) -> Resolved:
     if job.hold_reason is None:
         # Only an owner may release a job that is not held; its former owner is dead, as was checked.
-        await ledger.take_over(job.id)
-    after = await ledger.release_reservation(job.id, "resolved: it was not accepted")
+        await ledger.claims.take_over(job.id)
+    after = await ledger.jobs.release_reservation(job.id, "resolved: it was not accepted")
     return after, "released, nothing is owed. The next run sends it again"
 
 
 async def _buy_again(ledger: Ledger, job: Job) -> Resolved:
     if job.state in _AT_PROVIDER:
-        after = await ledger.record_ended(
+        after = await ledger.jobs.record_ended(
             job.id, State.LOST, "resolved: there is no usable video, to be bought again", actual_usd=None
         )
     else:
-        after = await ledger.unhold(job.id)
+        after = await ledger.jobs.unhold(job.id)
     if after.hold_reason:
         return after, f"settled, and still held: {after.hold_reason}"
     return after, "settled: its cost stays in the ledger, and the next run that requests it buys it again"
@@ -200,11 +200,11 @@ async def _buy_again(ledger: Ledger, job: Job) -> Resolved:
 
 async def _give_up(ledger: Ledger, job: Job) -> Resolved:
     if job.state in _AT_PROVIDER:
-        await ledger.record_ended(
+        await ledger.jobs.record_ended(
             job.id, State.LOST, "resolved: there is no usable video, and it is given up", actual_usd=None
         )
     message = hold_message(HoldReason.GIVEN_UP, job=job.id, shot=job.shot.id, ledger=ledger.command_option)
-    after = await ledger.hold(job.id, message)
+    after = await ledger.jobs.hold(job.id, message)
     revoke = command_line("resolve", job.id, "--buy-again", ledger=ledger.command_option)
     return after, f"given up: no run buys it again. Remove the shot from the project, or revoke this with: {revoke}"
 
@@ -226,7 +226,7 @@ async def _require_unanswered(ledger: Ledger, job: Job) -> None:
             f"job {job.id} is {job.state.value}: --generation and --absent are for a submit that was not answered,"
             " --generation also for one that is lost"
         )
-    if job.hold_reason is None and job.owner and await ledger.is_owner_alive(job.owner):
+    if job.hold_reason is None and job.owner and await ledger.claims.is_owner_alive(job.owner):
         raise InvalidInput(f"job {job.id} belongs to the live owner {job.owner}: let it finish, or stop it first")
 
 

@@ -57,13 +57,13 @@ def review(
 
 async def _read_refused(name: str | None) -> list[Job]:
     async with open_ledger(name) as ledger:
-        return await ledger.review()
+        return await ledger.reviews.refused()
 
 
 async def _allow(name: str | None, text: str, note: str) -> str:
     async with open_ledger(name) as ledger:
         fingerprint = await _find_fingerprint(ledger, text)
-        await ledger.allow(fingerprint, note)
+        await ledger.reviews.allow(fingerprint, note)
         return fingerprint
 
 
@@ -73,7 +73,7 @@ async def _find_fingerprint(ledger: Ledger, text: str) -> str:
     Raises:
         InvalidInput: None does, or several do.
     """
-    refused = {job.fingerprint for job in await ledger.review()}
+    refused = {job.fingerprint for job in await ledger.reviews.refused()}
     # The version prefix alone begins every fingerprint.
     matches = [fingerprint for fingerprint in refused if fingerprint.startswith(text) and len(text) > len("v1:")]
     if len(matches) == 1:

@@ -192,7 +192,7 @@ class JobService:
         (claim,) = await claim_shots(session, [job_request], budgets=project_budgets(session, project), partial=False)
         job = _require_job(claim)
         if key is not None:
-            await session.ledger.answer_key(key, job.id, environment=session.settings.environment)
+            await session.ledger.idempotency.answer_key(key, job.id, environment=session.settings.environment)
         if claim.kind is ClaimOutcome.ACQUIRED:
             self._start_task(_send(session, job), f"send {job.id}")
         outcome = {ClaimOutcome.ACQUIRED: "accepted", ClaimOutcome.STORED: "stored"}.get(claim.kind, "joined")
@@ -200,19 +200,19 @@ class JobService:
 
     async def find(self, job_id: str) -> JobView | None:
         """Return a job by its id, None if there is none."""
-        jobs = await self._sessions.sessions[0].ledger.get_many([job_id])
+        jobs = await self._sessions.sessions[0].ledger.jobs.get_many([job_id])
         return self._build_view(jobs[0]) if jobs else None
 
     async def resume(self) -> None:
         """Submit the jobs that a dead process has accepted and not sent; collect those that may have ended since."""
         for session in self._sessions.sessions:
-            for job in await session.ledger.unfinished(account=session.provider.account.id):
+            for job in await session.ledger.jobs.unfinished(account=session.provider.account.id):
                 # Jobs of flows are resumed by `collect`, with the settings of their run.
                 from_api = (job.flow_run_id or "").startswith(REQUEST_PREFIX)
                 if not from_api or job.hold_reason:
                     continue
                 if job.state in _UNSENT:
-                    if taken := await session.ledger.take_over(job.id):
+                    if taken := await session.ledger.claims.take_over(job.id):
                         self._start_task(_send(session, taken), f"send {job.id}")
                 elif self._collect_enabled and _may_have_ended(job):
                     self._start_task(self._collect(session, job), f"collect {job.id}")
@@ -271,8 +271,8 @@ async def _find_finished(session: Session, body: GenerateBody, key: str) -> Job 
     Raises:
         IdempotencyKeyReused: The key was used for another request.
     """
-    job_id = await session.ledger.bind_key(key, body.digest, environment=session.settings.environment)
-    job = await session.ledger.get(job_id) if job_id else None
+    job_id = await session.ledger.idempotency.bind_key(key, body.digest, environment=session.settings.environment)
+    job = await session.ledger.jobs.get(job_id) if job_id else None
     return job if job and job.state not in UNFINISHED and job.state is not State.RELEASED else None
 
 
@@ -305,7 +305,7 @@ async def _submit(session: Session, job: Job) -> None:
         await submit(session, job)
     except QuotaExhausted as error:
         # Held back by this process or rejected by the provider: the client gets the same answer.
-        await session.ledger.release_reservation(job.id, error)
+        await session.ledger.jobs.release_reservation(job.id, error)
         raise
 
 

@@ -81,10 +81,10 @@ def is_about(event: ReceivedEvent, job: Job) -> bool:
 
 async def find_job(session: Session, event: ReceivedEvent) -> Job | None:
     """Find the job that an event is about, None if the ledger has none."""
-    job = await session.ledger.find_generation(event.account, event.generation_id)
+    job = await session.ledger.jobs.find_generation(event.account, event.generation_id)
     if job is not None:
         return job
-    unfinished = await session.ledger.unfinished(account=event.account)
+    unfinished = await session.ledger.jobs.unfinished(account=event.account)
     return next((candidate for candidate in unfinished if is_about(event, candidate)), None)
 
 
@@ -101,4 +101,4 @@ async def _record(session: Session, job: Job, event: ReceivedEvent, turn: Turn) 
             return await record_end(session, job, generation)
         except (GenerationEnded, InvalidTransition):
             # Another process has recorded the end meanwhile, or it is one without a video.
-            return await session.ledger.get(job.id)
+            return await session.ledger.jobs.get(job.id)

@@ -67,7 +67,7 @@ class Inbox:
     async def _write_batch(self, batch: list[tuple[ReceivedEvent, asyncio.Future[bool]]]) -> None:
         """Store a batch in one transaction, and pass the result or the error to each delivery."""
         try:
-            fresh = await self._ledger.receive_events([event for event, _ in batch])
+            fresh = await self._ledger.events.receive_events([event for event, _ in batch])
         except Exception as error:  # noqa: BLE001 -- raised in `put`; this task must go on
             for _, written in batch:
                 # A sender that has disconnected has cancelled its future.

@@ -97,7 +97,7 @@ class WebhookReceiver:
 
     async def _is_for_job(self, event: ReceivedEvent, job_id: str) -> bool:
         """Check if an event is about a job; one whose generation is not recorded yet may be."""
-        jobs = await self._sessions.sessions[0].ledger.get_many([job_id])
+        jobs = await self._sessions.sessions[0].ledger.jobs.get_many([job_id])
         return any(job.account == event.account and (job.generation_id is None or is_about(event, job)) for job in jobs)
 
     async def _choose_event(self, events: list[ReceivedEvent]) -> ReceivedEvent:
