@@ -1,4 +1,4 @@
-"""A home of one's own, the command in this process, and the command as users start it."""
+"""Fixtures of the command line: an empty home, the command in this process, and the installed command."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ shots:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said."""
+    """The exit status and the output of a command."""
 
     status: int
     out: str
@@ -40,12 +40,12 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """Stdout as the one JSON object that it must be."""
+        """Parse stdout as the one JSON object that it must be."""
         return json.loads(self.out)
 
 
 class InProcess:
-    """Runs commands in this process, for everything that needs no Prefect."""
+    """A runner of commands in this process, for everything that needs no Prefect."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
@@ -59,13 +59,14 @@ class InProcess:
 
 @pytest.fixture(scope="session")
 def quick_emulator() -> Iterator[Emulator]:
+    """Run a fast emulator for the whole session."""
     with Emulator(EmulatorSettings(port=0, speed=500.0, render="plate")) as running:
         yield running
 
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quick_emulator: Emulator) -> None:
-    """An empty home, an empty folder to work in, and an emulator whose books we hold."""
+    """Set up an empty home, an empty working folder, and an emulator whose usage the tests read."""
     for name in [name for name in os.environ if name.startswith(("PREFECT_", "SORA_", "AWS_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -80,22 +81,23 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quick_emulator:
 
 @pytest.fixture
 def call(environment: None, capsys: pytest.CaptureFixture[str]) -> Iterator[InProcess]:
-    """The command in this process; what it does to logging is undone."""
-    ours = logging.getLogger("prefect_video")
-    before = ours.handlers[:], ours.propagate
+    """Return the command in this process; its changes to logging are undone."""
+    package = logging.getLogger("prefect_video")
+    before = package.handlers[:], package.propagate
     yield InProcess(capsys)
-    ours.handlers, ours.propagate = before
+    package.handlers, package.propagate = before
 
 
 @pytest.fixture
 def film(environment: None) -> Path:
+    """Write the project file of a film of two shots."""
     path = Path("film.yaml")
     path.write_text(FILM)
     return path
 
 
 class Shell:
-    """Runs the installed command in a home that is empty at first and then kept, as a user's is."""
+    """A runner of the installed command, in a home that is empty at first and then kept, as a user's is."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
@@ -109,7 +111,7 @@ class Shell:
         }
 
     def __call__(self, *arguments: str | Path, **environment: str) -> Answer:
-        done = subprocess.run(
+        completed = subprocess.run(
             [str(COMMAND), *map(str, arguments)],
             cwd=self.folder,
             env={**self.environment, **environment},
@@ -118,10 +120,10 @@ class Shell:
             timeout=150,
             check=False,
         )
-        return Answer(done.returncode, done.stdout, done.stderr)
+        return Answer(completed.returncode, completed.stdout, completed.stderr)
 
     def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
-        """Starts the command in a process group of its own, as a terminal does."""
+        """Start the command in a process group of its own, as a terminal does."""
         return subprocess.Popen(
             [str(COMMAND), *map(str, arguments)],
             cwd=self.folder,
@@ -130,22 +132,22 @@ class Shell:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=_heed_interrupts,
+            preexec_fn=_restore_sigint,
         )
 
 
-def _heed_interrupts() -> None:
-    """A suite that runs in the background of a script hands down that Ctrl-C is ignored."""
+def _restore_sigint() -> None:
+    """Restore the default handler: a test run in the background of a script inherits an ignored SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    """Of a user who has no Prefect server: each command that needs one starts Prefect's embedded one."""
+    """Return a shell without a Prefect server: each command that needs one starts Prefect's embedded one."""
     return Shell(tmp_path_factory.mktemp("shell"))
 
 
 @pytest.fixture(scope="session")
 def connected(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Shell:
-    """Of a user who has a Prefect server: several times cheaper, where the embedded one is not what is tested."""
+    """Return a shell with a Prefect server: faster, where the embedded server is not under test."""
     return Shell(tmp_path_factory.mktemp("connected"), PREFECT_API_URL=prefect_api)

@@ -1,4 +1,4 @@
-"""A running service, a real provider that posts to it, and ledgers on both databases."""
+"""Fixtures of the service: the service on a port, a provider that posts to it, and ledgers on both databases."""
 
 from __future__ import annotations
 
@@ -32,43 +32,45 @@ TOKEN = "a-token-of-the-tests"
 
 @dataclass
 class Service:
-    """The service as others see it, and what it has announced."""
+    """A running service: its address, a client with the token, and the events that it has announced."""
 
     url: str
     app: FastAPI
     client: httpx.AsyncClient
     announced: list[tuple[Job, ReceivedEvent]]
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def announcements(self, number: int) -> list[tuple[Job, ReceivedEvent]]:
-        """Waits for so many."""
+    async def wait_for_announcements(self, number: int) -> list[tuple[Job, ReceivedEvent]]:
+        """Wait until at least so many events are announced, and return them."""
         async with asyncio.timeout(20):
             while len(self.announced) < number:
-                self.news.clear()
-                await self.news.wait()
+                self.changed.clear()
+                await self.changed.wait()
         return self.announced
 
     async def count(self, name: str, **labels: str) -> float:
-        """A counter's value, as Prometheus reads it."""
-        inside = ",".join(f'{key}="{value}"' for key, value in labels.items())
-        wanted = f"{name}{{{inside}}} " if inside else f"{name} "
+        """Read a counter as Prometheus does."""
+        label_text = ",".join(f'{key}="{value}"' for key, value in labels.items())
+        prefix = f"{name}{{{label_text}}} " if label_text else f"{name} "
         lines = (await self.client.get("/metrics")).text.splitlines()
-        return next((float(line.removeprefix(wanted)) for line in lines if line.startswith(wanted)), 0.0)
+        return next((float(line.removeprefix(prefix)) for line in lines if line.startswith(prefix)), 0.0)
 
 
 @asynccontextmanager
-async def serving(port_socket: socket.socket | None = None, **given: object) -> AsyncIterator[Service]:
-    """The service on a port of its own, in this event loop."""
+async def run_service(port_socket: socket.socket | None = None, **overrides: object) -> AsyncIterator[Service]:
+    """Run the service on a free port in this event loop; the overrides are settings."""
     listening = port_socket or socket.create_server(("127.0.0.1", 0))
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     announced: list[tuple[Job, ReceivedEvent]] = []
-    news = asyncio.Event()
+    changed = asyncio.Event()
 
     def announce(job: Job, event: ReceivedEvent) -> None:
         announced.append((job, event))
-        news.set()
+        changed.set()
 
-    settings = ServiceSettings.from_environment(**{"api_token": TOKEN, "retry_seconds": 0.02, "attempts": 4, **given})
+    settings = ServiceSettings.from_environment(
+        **{"api_token": TOKEN, "retry_seconds": 0.02, "attempts": 4, **overrides}
+    )
     app = create_app(settings, announce=announce)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
     running = asyncio.create_task(server.serve(sockets=[listening]))
@@ -78,7 +80,7 @@ async def serving(port_socket: socket.socket | None = None, **given: object) -> 
             assert not running.done(), "the service did not start"
             await asyncio.sleep(0.01)
         try:
-            yield Service(address, app, client, announced, news)
+            yield Service(address, app, client, announced, changed)
         finally:
             server.should_exit = True
             await running
@@ -86,14 +88,14 @@ async def serving(port_socket: socket.socket | None = None, **given: object) -> 
 
 @pytest.fixture
 def provider() -> Iterator[Emulator]:
-    """A fast provider whose webhooks come again quickly when they are refused."""
+    """Run a fast provider that repeats rejected webhooks soon."""
     with Emulator(EmulatorSettings(port=0, speed=200, render="plate", webhook_retry_seconds=0.05)) as emulator:
         yield emulator
 
 
 @pytest.fixture
 def environment(provider: Emulator, tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The provider as the Sora account of this process; SQLite and a folder for the rest."""
+    """Set the provider as the Sora account of this process, with SQLite and folders for the rest."""
     for name, value in {
         "SORA_API_KEY": provider.key,
         "SORA_API_ENDPOINT": provider.endpoint,
@@ -109,7 +111,7 @@ def environment(provider: Emulator, tmp_path: Path, sqlite_url: str, monkeypatch
 
 
 async def open_environment_session(webhook_url: str | None = None, *, grace_seconds: float = 3.0) -> Session:
-    """A session of the environment, told where the service is and how long to trust in its news."""
+    """Open a session of the environment that expects webhooks at a URL, and polls after a grace period."""
     session = await open_session(SessionRef.from_names())
     session.poller = Poller(
         session.provider, schedule=PollSchedule(grace_seconds=grace_seconds), pause=session.breaker.open_for_seconds

@@ -1,4 +1,4 @@
-"""The application: its commands, and what an error means for the exit status."""
+"""The `prefect-video` application: its command tree, and the exit status that each error stands for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -17,6 +18,7 @@ from cyclopts import App, CycloptsError, Group
 
 from prefect_video import __version__
 from prefect_video._crash_trace import enable_crash_trace
+from prefect_video.cli.options import command_ledger
 from prefect_video.cli.output import (
     INTERRUPTED,
     INVALID,
@@ -24,61 +26,65 @@ from prefect_video.cli.output import (
     TERMINATED,
     Interrupted,
     error_object,
+    interrupted_text,
     print_status,
     report_object,
     status_of,
 )
 from prefect_video.cli.prefect_startup import PrefectUnavailable, configure_logging
-from prefect_video.errors import VideoError
+from prefect_video.errors import InvalidInput, VideoError
+from prefect_video.ledger import command_line
 
 _HELP = """Prompts in, stored videos out: every generation is paid once, checked and kept.
 
-Start with `prefect-video demo`. For your own shots, write a project file, look at `prefect-video plan film.yaml`
+Start with `prefect-video demo`. For your own shots, write a project file, check it with `prefect-video plan film.yaml`
 (free) and make it with `prefect-video run film.yaml`. Without SORA_API_KEY an embedded emulator makes the videos, at
 no cost.
 
-Exit status: 0 all is well, 1 something failed, 2 bad input, 3 over budget.
+Exit status: 0 success, 1 something failed, 2 bad input, 3 over budget.
 """
 
 _COMMANDS: Final = {
     "Make": {
-        "demo": ("demo:demo", "A three-shot project and a page to look at, in half a minute."),
-        "plan": ("planning:plan", "What a run would make and cost. Free."),
-        "run": ("making:run", "Make every shot of a project."),
-        "shot": ("making:shot", "Make one video from a prompt."),
+        "demo": ("demo:demo", "Make a three-shot film and a page that shows it, in half a minute."),
+        "plan": ("plan:plan", "Show what a run would make and cost. Free."),
+        "run": ("run:run", "Make every shot of a project."),
+        "shot": ("run:shot", "Make one video from a prompt."),
     },
-    "UsageCounters": {
-        "jobs": ("books:jobs", "Every generation: asked, paid, stored or failed."),
-        "spend": ("books:spend", "What was spent and is reserved."),
-        "review": ("reviewing:review", "Refused prompts; allow one."),
-        "optimize": ("advising:optimize", "Which length to ask for."),
+    "Look up": {
+        "jobs": ("jobs:jobs", "List generations: requested, paid, stored or failed."),
+        "spend": ("jobs:spend", "Add up what was spent and is reserved."),
+        "review": ("review:review", "List refused prompts; allow one."),
+        "optimize": ("optimize:optimize", "Recommend a length to request."),
     },
     "Recover": {
-        "collect": ("recovering:collect", "Finish what crashed or deferred runs left behind."),
-        "cancel": ("recovering:cancel", "Give up what is under way."),
-        "verify": ("verify:verify", "Every stored video against the store; repair it."),
-        "resolve": ("resolving:resolve", "Decide about a job that waits for a human."),
+        "collect": ("collect:collect", "Finish what crashed or deferred runs left behind."),
+        "cancel": ("collect:cancel", "Cancel what is in progress."),
+        "verify": ("verify:verify", "Compare every stored video with the store; repair it."),
+        "resolve": ("resolve:resolve", "Decide about a job that is held."),
     },
     "Set up": {
-        "doctor": ("diagnosing:doctor", "Check everything that a run needs."),
-        "serve": ("serving:serve", "Receive webhooks, and serve the job API."),
-        "emulator": ("emulating:emulator", "Serve a provider that costs nothing."),
-        "schema": ("describing:schema", "The JSON Schema of project files."),
+        "doctor": ("doctor:doctor", "Check everything that a run needs."),
+        "serve": ("serve:serve", "Receive webhooks, and serve the job API."),
+        "emulator": ("emulator:emulator", "Serve a provider that costs nothing."),
+        "schema": ("schema:schema", "Print the JSON Schema of project files."),
     },
 }
 
 
 def build_app(*, summaries: bool = True) -> App:
-    """The command tree; a command's module is imported only when the command is asked for.
+    """Build the command tree; a command's module is imported only when the command is called.
 
     Args:
-        summaries: Give each command its line in the overview, in place of the help of its own.
+        summaries: Give each command its line of the overview instead of its own help text.
     """
     app = App(name="prefect-video", help=_HELP, version=__version__, help_format="markdown")
     for title, commands in _COMMANDS.items():
         group = Group.create_ordered(title)
-        for name, (place, summary) in commands.items():
-            app.command(f"prefect_video.cli.{place}", name=name, group=group, help=summary if summaries else None)
+        for name, (target, summary) in commands.items():
+            app.command(
+                f"prefect_video.cli.commands.{target}", name=name, group=group, help=summary if summaries else None
+            )
     ledger = App(name="ledger", help="Create, upgrade, check and recover the ledger's database.", group=group)
     ledger.command("prefect_video.cli.commands.ledger:upgrade", name="upgrade", help="Create or upgrade its tables.")
     ledger.command("prefect_video.cli.commands.ledger:check", name="check", help="Prove that it can be used.")
@@ -91,13 +97,13 @@ def build_app(*, summaries: bool = True) -> App:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line.
+    """Run a command line.
 
     Args:
-        arguments: Without the program's name; by default the process's own.
+        arguments: The arguments without the program's name; by default those of this process.
 
     Returns:
-        The exit status: 0 all is well, 1 something failed, 2 bad input, 3 over budget, 130 interrupted.
+        The exit status: 0 success, 1 something failed, 2 bad input, 3 over budget, 130 interrupted.
     """
     enable_crash_trace()
     tokens = list(sys.argv[1:] if arguments is None else arguments)
@@ -108,26 +114,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 tokens, exit_on_error=False, print_error=False, result_action="return_value"
             )
     except CycloptsError as error:
-        asked = f"{tokens[0]} " if tokens and not tokens[0].startswith("-") else ""
+        command = f"{tokens[0]} " if tokens and not tokens[0].startswith("-") else ""
         text = str(error) or type(error).__name__
-        return _fail(tokens, f"{text.strip()}\nSee: prefect-video {asked}--help", INVALID)
+        return _fail(tokens, f"{text.strip()}\nSee: prefect-video {command}--help", INVALID)
     except (VideoError, PrefectUnavailable) as error:
         return _fail(tokens, str(error), status_of(error))
-    except Interrupted as end:
-        return _fail(tokens, str(end), end.status)
+    except Interrupted as interruption:
+        return _fail(tokens, interrupted_text(_find_ledger(tokens)), interruption.status)
     except KeyboardInterrupt:
         return _fail(tokens, "interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read our output has gone; Python must not complain about it at exit.
+        # The reader of stdout (`| head`) has exited. Python flushes stdout at exit and would report the error again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:  # noqa: BLE001 -- the last one to see it; shown whole
+    except Exception as error:  # noqa: BLE001 -- the last handler of the process; shown whole
         traceback.print_exc()
         return _fail(
             tokens,
             f"unexpected {type(error).__name__}: {error}. This is a defect of prefect-video: please report it with the"
-            " lines above, the command and `prefect-video doctor --json`. What was submitted is in the ledger: "
-            "`prefect-video jobs`.",
+            " lines above, the command and the output of `prefect-video doctor --json`. What was submitted is in the"
+            f" ledger: `{command_line('jobs', ledger=_find_ledger(tokens))}`.",
             1,
         )
     return status if isinstance(status, int) else 0
@@ -135,16 +141,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _terminate_gracefully() -> Iterator[None]:
-    """Ends a command in good order on SIGTERM, unless whoever runs it has said what that does."""
-    in_charge = threading.current_thread() is threading.main_thread()
-    if not in_charge or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    """Raise `Interrupted` on SIGTERM for as long as the context lasts; a handler that is already set stays."""
+    # Python allows signal handlers in the main thread only; `main` may be called from any.
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if not is_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
 
-    def end(number: int, frame: FrameType | None) -> NoReturn:
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
         raise Interrupted(TERMINATED)
 
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
@@ -152,10 +159,24 @@ def _terminate_gracefully() -> Iterator[None]:
 
 
 def _names_command(tokens: Sequence[str]) -> bool:
+    """Check if the arguments begin with a command; then its own help is shown, not the overview."""
     return bool(tokens) and any(tokens[0] in commands for commands in _COMMANDS.values())
 
 
+def _find_ledger(tokens: Sequence[str]) -> str | None:
+    """Return the `--ledger` of a command line, which the next command needs too; None for none."""
+    options = [token.removeprefix("--ledger=") for token in tokens if token.startswith("--ledger=")]
+    options += [value for name, value in pairwise(tokens) if name == "--ledger"]
+    try:
+        return command_ledger(options[0]) if options else None
+    except InvalidInput:
+        # Another error is being reported already; this one would hide it.
+        return None
+
+
 def _fail(tokens: Sequence[str], text: str, status: int) -> int:
+    """Print an error as the command's output format demands, and return the exit status."""
+    # The options may be what could not be parsed, so `--json` is read from the raw arguments.
     if "--json" in tokens:
         as_report = bool(tokens) and tokens[0] in REPORT_COMMANDS
         print(json.dumps(report_object(None, text) if as_report else error_object(text)))

@@ -1,4 +1,4 @@
-"""The manifest of a run, and a page to look at: one file that needs nothing but the videos beside it."""
+"""The manifest of a run, and its HTML page: one file that needs nothing but the videos beside it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prefect_video.pipeline import ProjectReport, ShotReport, as_number
 
 
 def write_manifest(report: ProjectReport, project: str, path: Path) -> Path:
-    """Writes what was made as JSON, with links relative to the manifest.
+    """Write the videos of a run as JSON, with links relative to the manifest.
 
     Raises:
         OSError: The file cannot be written.
@@ -34,21 +34,21 @@ def write_manifest(report: ProjectReport, project: str, path: Path) -> Path:
 
 
 def write_page(report: ProjectReport, project: str, path: Path, *, billed_usd: Decimal) -> Path:
-    """Writes a page that shows every shot of a run.
+    """Write a page that shows every shot of a run.
 
     Raises:
         OSError: The file cannot be written.
     """
     template = Template(files("prefect_video.cli").joinpath("page.html").read_text("utf-8"))
-    made = [shot.asset for shot in report.shots if shot.asset]
+    assets = [shot.asset for shot in report.shots if shot.asset]
     page = template.substitute(
         project=escape(project),
         made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        stored=len(made),
+        stored=len(assets),
         cached=sum(shot.cached for shot in report.shots),
         shots=len(report.shots),
-        seconds=f"{sum(asset.duration_seconds for asset in made):.0f}",
-        megabytes=f"{sum(asset.bytes for asset in made) / 1e6:.1f}",
+        seconds=f"{sum(asset.duration_seconds for asset in assets):.0f}",
+        megabytes=f"{sum(asset.bytes for asset in assets) / 1e6:.1f}",
         billed_usd=f"{billed_usd:.2f}",
         cards="\n".join(_card(shot, path.parent) for shot in report.shots),
     )
@@ -89,7 +89,7 @@ def _card(shot: ShotReport, folder: Path) -> str:
     return _CARD.substitute(
         id=escape(shot.id),
         state="cached" if shot.cached else "new",
-        word="cached" if shot.cached else "just made",
+        label="cached" if shot.cached else "new",
         video=_link(asset.uri, folder),
         poster=poster,
         width=asset.width,
@@ -126,7 +126,7 @@ def _relative(uri: str, folder: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    # Whoever has the page open must not reload half of it.
+    # Replaced in one step: a browser that reloads the page meanwhile must not get half of it.
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
@@ -136,7 +136,7 @@ _CARD = Template("""\
 <article class="card">
   <div class="stage"><video src="$video"$poster width="$width" height="$height" controls loop muted playsinline preload="metadata"></video></div>
   <div class="body">
-    <header><h2>$id</h2><span class="badge $state">$word</span></header>
+    <header><h2>$id</h2><span class="badge $state">$label</span></header>
     <p class="prompt">$prompt</p>
     <ul class="facts">$facts</ul>
     <dl>

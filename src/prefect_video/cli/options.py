@@ -25,8 +25,8 @@ RebuyMissingFlag = Annotated[
     Parameter(
         negative="",
         show_default=False,
-        help="Take the store as it stands, although videos are missing or it is another one: fetch again what the"
-        " provider still has, buy the rest again.",
+        help="Accept the store as it is, although videos are missing or it is another store: fetch again what the"
+        " provider still has, and buy the rest again.",
     ),
 ]
 WaitFlag = Annotated[
@@ -35,7 +35,7 @@ WaitFlag = Annotated[
         name="--wait",
         negative="--no-wait",
         show_default=False,
-        help="`--no-wait` leaves when all shots are at the provider; `prefect-video collect` fetches them.",
+        help="`--no-wait` ends the run when all shots are submitted; `prefect-video collect` fetches them.",
     ),
 ]
 ProjectName = Annotated[str | None, Parameter(name="--project", help="Only this project.")]
@@ -72,7 +72,14 @@ InFlightOption = Annotated[
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class SessionOptions:
-    """With what videos are made."""
+    """The options that select provider, store, ledger and concurrency of a command.
+
+    Attributes:
+        provider: A provider's name, a saved block, or `auto`.
+        store: A folder, an S3 address or a saved block.
+        ledger: A database or a saved block.
+        max_in_flight: Unfinished generations at once.
+    """
 
     provider: ProviderOption = None
     store: StoreOption = None
@@ -81,17 +88,15 @@ class SessionOptions:
 
     @property
     def command_ledger(self) -> str | None:
-        """The `--ledger` that commands about these videos need; None where they find the ledger without one.
+        """Return the `--ledger` that commands about these videos need; None where they find the ledger without it.
 
         Raises:
             InvalidInput: The ledger's name cannot be used.
         """
-        if names_ledger_block(self.ledger):
-            return self.ledger
-        return parse_database_url(self.ledger or default_ledger_url()).command_option
+        return command_ledger(self.ledger)
 
     def ref(self) -> SessionRef:
-        """The names of what makes up the session.
+        """Build the reference of the session.
 
         Raises:
             InvalidInput: A number is out of range.
@@ -99,7 +104,7 @@ class SessionOptions:
         return SessionRef.from_names(self.provider, self.store, ledger_name(self.ledger), self.max_in_flight)
 
     def refs(self, project: Project) -> list[SessionRef]:
-        """The names of every session that a project needs, the one that makes its shots first.
+        """Build the references of every session that a project needs, the default one first.
 
         Raises:
             InvalidInput: A number is out of range, or `auto` has no accounts to choose from.
@@ -107,22 +112,33 @@ class SessionOptions:
         return SessionRef.for_project(project, self.provider, self.store, ledger_name(self.ledger), self.max_in_flight)
 
 
-def ledger_name(given: str | None) -> str | None:
-    """The name by which a ledger may be passed on, None for the environment's.
+def command_ledger(option: str | None) -> str | None:
+    """Return the `--ledger` for commands about the same ledger; None where they find it without the option.
 
-    A URL goes into this process's environment, so that its password never becomes a flow's parameter. One without a
-    password, as messages show it, stands for the environment's own, where that differs by its password only.
+    Raises:
+        InvalidInput: The ledger's name cannot be used.
     """
-    if not given or names_ledger_block(given):
-        return given or None
-    if "://" in given:
-        if not _is_environments_own(given):
-            os.environ[URL_VARIABLE] = given
+    if names_ledger_block(option):
+        return option
+    return parse_database_url(option or default_ledger_url()).command_option
+
+
+def ledger_name(option: str | None) -> str | None:
+    """Return the name by which a ledger may be passed on, None for the environment's.
+
+    A URL goes into this process's environment, so that its password never becomes a flow's parameter. A URL without a
+    password, as messages print it, stands for the environment's own if they differ by the password only.
+    """
+    if not option or names_ledger_block(option):
+        return option or None
+    if "://" in option:
+        if not _matches_environment(option):
+            os.environ[URL_VARIABLE] = option
         return None
-    return str(Path(given).expanduser().absolute())
+    return str(Path(option).expanduser().absolute())
 
 
-def _is_environments_own(url: str) -> bool:
-    """Check if a URL without a password, as messages show it, is that of the environment but for its password."""
-    given, own = parse_database_url(url), parse_database_url(default_ledger_url())
-    return given.url.password is None and given.command_option == own.command_option
+def _matches_environment(url: str) -> bool:
+    """Check if a URL has no password and is otherwise the environment's."""
+    option, configured = parse_database_url(url), parse_database_url(default_ledger_url())
+    return option.url.password is None and option.command_option == configured.command_option

@@ -1,4 +1,4 @@
-"""How commands answer: one JSON object or text on stdout, everything else on stderr, and an exit status."""
+"""Output of commands: one JSON object or text on stdout, everything else on stderr, and an exit status."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ _PIPE_COLUMNS: Final = 200
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user, or whoever runs the machine, asked for the end.
+    """A request to end the command: Ctrl-C, or SIGTERM.
 
-    Of this kind, because an event loop passes it on at once, whichever of its tasks it met.
+    A `KeyboardInterrupt`, because an event loop re-raises that at once, whichever of its tasks it was raised in;
+    an ordinary exception would stay in that task.
 
     Attributes:
         status: The exit status: 130 for Ctrl-C, 143 for SIGTERM.
@@ -51,22 +52,22 @@ class Interrupted(KeyboardInterrupt):
 
 
 def interrupted_text(ledger: str | None = None) -> str:
-    """Return what an interrupted run says; `ledger` is the `--ledger` that its command needs."""
+    """Return the message of an interrupted run; `ledger` is the `--ledger` that the next command needs."""
     return INTERRUPTED_TEXT.format(command=command_line("collect", "--wait", ledger=ledger))
 
 
 def stdout() -> Console:
-    """Where answers go; wide enough for whole lines when nobody looks at it."""
+    """Return the console of answers; in a pipe it is wide enough for whole lines."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
 
 
 def stderr() -> Console:
-    """Where everything else goes."""
+    """Return the console of progress, notes and errors."""
     return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _PIPE_COLUMNS)
 
 
 def print_status(text: str, *, error: bool = False) -> None:
-    """Tells the user something on stderr."""
+    """Print a line on stderr, marked as an error if it is one."""
     console = stderr()
     if error:
         console.print("[bold red]error:[/] ", end="")
@@ -74,66 +75,67 @@ def print_status(text: str, *, error: bool = False) -> None:
 
 
 def print_json(answer: Any) -> None:
-    """Prints the one JSON object of a `--json` command."""
+    """Print the one JSON object of a `--json` command."""
     sys.stdout.write(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
     sys.stdout.flush()
 
 
 def status_of(error: BaseException) -> int:
-    """The exit status that an error stands for."""
+    """Return the exit status that an error stands for."""
     if isinstance(error, BudgetExceeded):
         return OVER_BUDGET
     return INVALID if isinstance(error, InvalidInput) else FAILED
 
 
 def report_object(project: str | None, error: str) -> dict[str, Any]:
-    """What a run prints as JSON when there is no report."""
+    """Build the JSON of a run that ended without a report."""
     return {"project": project, "shots": [], "cost_usd": 0, "seconds": 0, "error": error}
 
 
 def error_object(error: str) -> dict[str, Any]:
-    """What other commands print as JSON when they fail."""
+    """Build the JSON of any other command that failed."""
     return {"error": error}
 
 
 def one_line(error: BaseException) -> str:
-    """An error of somebody else's, in one line of ours."""
+    """Return the first line of a foreign error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def table(*columns: str, title: str | None = None, right: tuple[str, ...] = ()) -> Table:
-    """A plain table; `right` names the columns of numbers."""
-    made = Table(
+    """Build a table without borders; `right` names the columns of numbers."""
+    grid = Table(
         box=None, title=title, title_justify="left", title_style="bold", header_style="dim", padding=(0, 2, 0, 0)
     )
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return made
+        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return grid
 
 
 def escape(value: object) -> str:
-    """A value as text that rich prints as it is."""
+    """Return a value as text that rich prints literally."""
     return escape_markup(str(value))
 
 
 def usd(amount: Decimal | None) -> str:
-    """An amount for people; `?` when the price is not known."""
+    """Format an amount in USD; `?` when the price is not known."""
     return "?" if amount is None else f"${amount:.2f}"
 
 
 def display_path(uri: str) -> str:
-    """A URI for people: a path relative to here where it lies below."""
+    """Format a URI: a file as a path, relative to the current directory where it lies below it."""
     if not uri.startswith("file://"):
         return uri
     path = Path(unquote(urlsplit(uri).path))
     try:
         return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
     except OSError:
+        # The current directory may have been removed.
         return str(path)
 
 
 def relative_time(moment: datetime) -> str:
-    """How long ago something was, such as `5 min`."""
+    """Format the time since a moment, such as `5 min`."""
     seconds = max(0.0, (datetime.now(UTC) - moment).total_seconds())
     for unit, span in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= span:

@@ -1,4 +1,4 @@
-"""Prefect's start-up: its settings before it is imported, what is being waited for, and whose logs are shown."""
+"""Prefect's start-up: its settings before it is imported, its API, and the loggers that are shown."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ STARTUP_SETTINGS: Final = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "WARNING",
 }
-"""What is set for our runs; whatever the user set wins."""
+"""Defaults for runs of this command; a value that the user has set wins."""
 
 _SERVER_CONSOLE: Final = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
 
 _FOREIGN: Final = ("httpx", "httpcore", "alembic", "sqlalchemy", "aiosqlite", "asyncio", "aiobotocore", "botocore")
 _PREFECT_WORKERS: Final = ("EventsWorker", "APILogWorker")
-"""Prefect's background senders; at exit they warn of what they are still sending."""
+"""Prefect's background senders; at exit they warn of items that are still queued."""
 _PREFECT_EVENTS: Final = ("prefect.events", "prefect._internal.concurrency")
-"""When the API is gone they print every event that they cannot send; that it is gone the run says itself."""
+"""Without an API they print every event that they cannot send; the run reports a lost API itself."""
 
 
 class PrefectUnavailable(Exception):
@@ -38,28 +38,28 @@ class PrefectUnavailable(Exception):
 
 
 def configure_logging() -> None:
-    """Shows this package's warnings, one line each, and of the libraries below only what is worse."""
+    """Show this package's warnings, one line each, and errors only of the libraries below."""
     handler = _WarningLines()
     handler.setLevel(logging.WARNING)
     handler.setFormatter(_OneLine())
     handler.addFilter(_is_not_in_the_report)
-    ours = logging.getLogger("prefect_video")
-    ours.handlers = [one for one in ours.handlers if not isinstance(one, _WarningLines)] + [handler]
-    ours.propagate = False
+    package = logging.getLogger("prefect_video")
+    package.handlers = [other for other in package.handlers if not isinstance(other, _WarningLines)] + [handler]
+    package.propagate = False
     for name in (*_FOREIGN, *_PREFECT_WORKERS):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @cache
 def ensure_api() -> None:
-    """Imports Prefect and makes sure, once, that its API answers; starts the embedded server where none is configured.
+    """Import Prefect and ensure, once, that its API answers; start the embedded server where none is configured.
 
     Raises:
-        PrefectUnavailable: There is no answer.
+        PrefectUnavailable: The API does not answer.
     """
-    chosen_level = "PREFECT_LOGGING_LEVEL" in os.environ
+    user_set_level = "PREFECT_LOGGING_LEVEL" in os.environ
     if "PREFECT_SERVER_ANALYTICS_ENABLED" not in os.environ:
-        # The client has a notice of its own, which that setting does not silence.
+        # The client prints a notice of its own, which Prefect's setting does not silence.
         os.environ.setdefault("DO_NOT_TRACK", "1")
     for name, value in STARTUP_SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -72,40 +72,41 @@ def ensure_api() -> None:
         print_status(f"using the Prefect API at {url}")
     else:
         print_status("starting Prefect's embedded server (the first time takes up to half a minute) …")
-    if chosen_level:
-        _away_from_interrupts(lambda: asyncio.run(_ask(url)))
+    if user_set_level:
+        _run_without_sigint(lambda: asyncio.run(_check_api(url)))
         return
     with _silent_server():
-        _away_from_interrupts(lambda: asyncio.run(_ask(url)))
+        _run_without_sigint(lambda: asyncio.run(_check_api(url)))
     _drop_run_logs()
 
 
-async def _ask(url: str | None) -> None:
+async def _check_api(url: str | None) -> None:
+    """Raise `PrefectUnavailable` if the API does not answer."""
     from prefect.client.orchestration import get_client
 
     try:
         async with get_client() as client:
-            trouble = await client.api_healthcheck()
-    except Exception as error:  # noqa: BLE001 -- Prefect raises bare RuntimeErrors and whatever its client met
-        trouble = error
-    if trouble is None:
+            failure = await client.api_healthcheck()
+    except Exception as error:  # noqa: BLE001 -- Prefect raises bare RuntimeErrors and its HTTP client's errors
+        failure = error
+    if failure is None:
         return
     if url:
         raise PrefectUnavailable(
-            f"the Prefect API at {url} does not answer ({one_line(trouble)}). Start it (`prefect server start`),"
+            f"the Prefect API at {url} does not answer ({one_line(failure)}). Start it (`prefect server start`),"
             " correct PREFECT_API_URL or the active profile, or unset it to use the embedded server. Nothing was sent."
-        ) from trouble
+        ) from failure
     raise PrefectUnavailable(
-        f"Prefect's embedded server did not start ({one_line(trouble)}). Allow it more time with"
+        f"Prefect's embedded server did not start ({one_line(failure)}). Allow it more time with"
         " PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, or start one yourself (`prefect server start`) and set"
         " PREFECT_API_URL. Nothing was sent."
-    ) from trouble
+    ) from failure
 
 
-def _away_from_interrupts(work: Callable[[], None]) -> None:
-    """Does something in a thread that blocks SIGINT, which the processes that it starts inherit.
+def _run_without_sigint(work: Callable[[], None]) -> None:
+    """Run a function in a thread that blocks SIGINT, a signal mask that the processes it starts inherit.
 
-    The embedded server must outlive a Ctrl-C by a moment, to be told of the run's end; we stop it ourselves.
+    The embedded server must outlive a Ctrl-C long enough to record the run's end; this process stops it.
     """
     failures: list[BaseException] = []
 
@@ -126,19 +127,19 @@ def _away_from_interrupts(work: Callable[[], None]) -> None:
 
 @contextmanager
 def _silent_server() -> Iterator[None]:
-    """Keeps what the embedded server logs off our stderr, which it shares: libraries complain when it is stopped."""
-    chosen = os.environ.get(_SERVER_CONSOLE)
+    """Keep the embedded server's logs off stderr, which it shares: its libraries complain when it is stopped."""
+    user_level = os.environ.get(_SERVER_CONSOLE)
     os.environ.setdefault(_SERVER_CONSOLE, "CRITICAL")
     try:
         yield
     finally:
-        if chosen is None:
+        if user_level is None:
             del os.environ[_SERVER_CONSOLE]
 
 
 def _drop_run_logs() -> None:
-    """Keeps the failures of runs, which our report tells, off the console; the API still gets them."""
-    # A log that cannot be sent is told of on stderr otherwise, by the handler itself.
+    """Keep failures of runs, which the report shows, off the console; the API still receives them."""
+    # Otherwise the handler itself prints a traceback for each log that it cannot send.
     logging.raiseExceptions = False
     for name in _PREFECT_EVENTS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -152,7 +153,7 @@ def _is_not_about_a_run(record: logging.LogRecord) -> bool:
 
 
 class _WarningLines(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to whatever stderr is at the moment, so that a progress display can take it over."""
+    """A handler that writes to the present `sys.stderr`, which a progress display replaces while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -160,7 +161,7 @@ class _WarningLines(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 class _OneLine(logging.Formatter):
-    """One line a warning; only a defect of ours shows where it happened."""
+    """A formatter of one line per warning; only a defect of this package shows its traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = f"{record.levelname.lower()}: {' '.join(record.getMessage().split())}"

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a live table on a terminal, plain lines elsewhere."""
+"""The progress of a run: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from prefect_video.pipeline import Plan
 from prefect_video.session import SessionEvent, observe
 
 ROWS_LIMIT: Final = 20
-"""Shots shown at once; the line below tells of the others."""
+"""Shots shown at once; the line below counts all of them."""
 
-_WORDS: Final[dict[str, str]] = {
+_LABELS: Final[dict[str, str]] = {
     "claimed": "reserved",
     "before_send": "submitting",
     "unanswered": "asking the provider whether it was accepted",
     "answered": "submitting",
-    "submitted": "being made",
-    "polled": "being made",
-    "completed": "made",
+    "submitted": "generating",
+    "polled": "generating",
+    "completed": "generated",
     "downloading": "downloading",
     "downloaded": "checked",
     "before_publish": "publishing",
@@ -40,14 +40,16 @@ _WORDS: Final[dict[str, str]] = {
     "ended": "no video",
 }
 _COLOURS: Final = {"stored": "green", "cached": "green", "no video": "red", "waiting": "dim"}
-_TOLD_IN_LINES: Final = frozenset(
-    {"being made", "downloading", "stored", "no video", _WORDS["unanswered"], _WORDS["not_published"]}
+_PRINTED: Final = frozenset(
+    {"generating", "downloading", "stored", "no video", _LABELS["unanswered"], _LABELS["not_published"]}
 )
-_OVER: Final = frozenset({"stored", "cached", "no video"})
+_DONE: Final = frozenset({"stored", "cached", "no video"})
 
 
 @dataclass
 class _Line:
+    """The progress of one shot."""
+
     state: str = "waiting"
     cost_usd: Decimal | None = None
     began: float | None = None
@@ -60,19 +62,19 @@ class _Line:
 
 @dataclass
 class ProgressTable:
-    """Where every shot of a run stands; an observer of sessions."""
+    """The progress of every shot of a run, as an observer of sessions."""
 
     lines: dict[str, _Line] = field(default_factory=dict)
     on_change: Callable[[str, _Line], None] | None = None
 
     @classmethod
     def for_project(cls, plan: Plan) -> ProgressTable:
-        """A board with the shots of a plan; what is cached is over already."""
+        """Build the table of a plan's shots; those that are cached are done already."""
         return cls({shot.id: _Line("cached" if shot.action == "cached" else "waiting") for shot in plan.shots})
 
-    def __call__(self, moment: SessionEvent, job: Job) -> None:
-        """Takes note of a step of a row."""
-        state = _WORDS.get(moment)
+    def __call__(self, event: SessionEvent, job: Job) -> None:
+        """Record a step of a job."""
+        state = _LABELS.get(event)
         if state is None:
             return
         name = job.shot.id if job.take == 1 else f"{job.shot.id}@{job.take}"
@@ -81,7 +83,7 @@ class ProgressTable:
         line.state = state
         line.cost_usd = job.cost_usd
         line.began = line.began or time.monotonic()
-        line.ended = time.monotonic() if state in _OVER else None
+        line.ended = time.monotonic() if state in _DONE else None
         if changed and self.on_change:
             self.on_change(name, line)
 
@@ -89,51 +91,52 @@ class ProgressTable:
         return Group(self._table(), self._summary())
 
     def _table(self) -> Table:
-        active = {name: line for name, line in self.lines.items() if line.began and line.state not in _OVER}
+        active = {name: line for name, line in self.lines.items() if line.began and line.state not in _DONE}
         shown = self.lines if len(self.lines) <= ROWS_LIMIT else dict(list(active.items())[:ROWS_LIMIT])
-        made = table("shot", "", "elapsed", "cost", right=("elapsed", "cost"))
+        grid = table("shot", "", "elapsed", "cost", right=("elapsed", "cost"))
         for name, line in shown.items():
             elapsed = line.elapsed_seconds
-            made.add_row(
+            grid.add_row(
                 escape(name),
-                _state(line),
+                _render_state(line),
                 f"{elapsed:.0f} s" if elapsed is not None else "",
                 usd(line.cost_usd) if line.cost_usd is not None else "",
             )
-        return made
+        return grid
 
     def _summary(self) -> Text:
-        over = sum(line.state in _OVER for line in self.lines.values())
-        return Text(f"{over} of {len(self.lines)} done", style="dim")
+        done = sum(line.state in _DONE for line in self.lines.values())
+        return Text(f"{done} of {len(self.lines)} done", style="dim")
 
 
 @contextmanager
-def showing(board: ProgressTable, *, quiet: bool) -> Iterator[None]:
-    """Shows a board on stderr for as long as the context lasts."""
-    with observe(board):
+def show_progress(progress: ProgressTable, *, quiet: bool) -> Iterator[None]:
+    """Show progress on stderr for as long as the context lasts."""
+    with observe(progress):
         console = stderr()
         if quiet:
             yield
         elif console.is_terminal:
-            with Live(board, console=console, refresh_per_second=8, transient=True, redirect_stdout=False):
+            with Live(progress, console=console, refresh_per_second=8, transient=True, redirect_stdout=False):
                 yield
         else:
-            board.on_change = _teller(console)
+            progress.on_change = _line_printer(console)
             yield
 
 
-def _teller(console: Console) -> Callable[[str, _Line], None]:
-    def tell(name: str, line: _Line) -> None:
-        if line.state in _TOLD_IN_LINES:
+def _line_printer(console: Console) -> Callable[[str, _Line], None]:
+    def print_line(name: str, line: _Line) -> None:
+        if line.state in _PRINTED:
             console.print(f"{name}: {line.state}", markup=False, soft_wrap=True)
 
-    return tell
+    return print_line
 
 
 _spinners: dict[str, Spinner] = {}
+"""A spinner per state, kept: a new one at each refresh would always show its first frame."""
 
 
-def _state(line: _Line) -> Spinner | Text:
-    if line.state in _OVER or line.state == "waiting":
+def _render_state(line: _Line) -> Spinner | Text:
+    if line.state in _DONE or line.state == "waiting":
         return Text(line.state, style=_COLOURS[line.state])
     return _spinners.setdefault(line.state, Spinner("dots", text=Text(line.state, style="cyan"), style="cyan"))

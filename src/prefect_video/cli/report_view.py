@@ -1,4 +1,4 @@
-"""How a run's outcome is told: a table, each shot without a video with its reason, and an exit status."""
+"""A run's report for people: a table, each shot without a video with its reason, and an exit status."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TABLE_LIMIT: Final = 60
 
 
 def status_of_report(report: ProjectReport) -> int:
-    """The exit status of a run that has a report."""
+    """Return the exit status of a run that has a report."""
     if any(shot.status == "over_budget" for shot in report.shots):
         return OVER_BUDGET
     return FAILED if report.failures else DONE
@@ -44,7 +44,7 @@ def show_report(
         _show_table(report)
     for shot in report.shots:
         if shot.degraded:
-            print_status(f"{shot.id}: made otherwise than wanted: {shot.degraded}")
+            print_status(f"{shot.id}: differs from the request: {shot.degraded}")
         if shot.repair:
             print_status(f"{shot.id}: {shot.repair}")
     for failed in report.failures:
@@ -55,18 +55,18 @@ def show_report(
 
 def _show_table(report: ProjectReport) -> None:
     shown = report.shots if len(report.shots) <= TABLE_LIMIT else report.failures
-    made = table("shot", "", "length", "paid", "video", right=("length", "paid"))
-    for one in shown:
-        state = "[green]cached[/]" if one.cached else "[green]stored[/]"
-        made.add_row(
-            escape(one.id),
-            state if one.status == "stored" else _WITHOUT_VIDEO[one.status],
-            f"{one.asset.duration_seconds:.1f} s" if one.asset else "",
-            usd(one.cost_usd),
-            escape(display_path(one.uri)) if one.uri else "",
+    grid = table("shot", "", "length", "paid", "video", right=("length", "paid"))
+    for shot in shown:
+        state = "[green]cached[/]" if shot.cached else "[green]stored[/]"
+        grid.add_row(
+            escape(shot.id),
+            state if shot.status == "stored" else _WITHOUT_VIDEO[shot.status],
+            f"{shot.asset.duration_seconds:.1f} s" if shot.asset else "",
+            usd(shot.cost_usd),
+            escape(display_path(shot.uri)) if shot.uri else "",
         )
     if shown:
-        stdout().print(made)
+        stdout().print(grid)
 
 
 def _show_totals(report: ProjectReport, ledger: str | None, to_stderr: bool) -> None:
@@ -79,7 +79,7 @@ def _show_totals(report: ProjectReport, ledger: str | None, to_stderr: bool) -> 
     )
     if in_flight:
         fetch = command_line("collect", "--wait", ledger=ledger)
-        text += f"; {in_flight} in flight: {fetch} fetches them"
+        text += f"; {in_flight} in flight, fetch them with: {fetch}"
     if to_stderr:
         print_status(text)
     else:

@@ -1,11 +1,11 @@
-"""Opening sessions and ledgers by name; Prefect is started only where a name stands for a block."""
+"""Sessions and ledgers opened by name; Prefect is started only where a name stands for a block."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from prefect_video.cli.prefect_startup import ensure_api
 from prefect_video.errors import InvalidInput
@@ -15,17 +15,18 @@ from prefect_video.session import open_ledger as open_named_ledger
 
 _T = TypeVar("_T")
 
-SHORTEST_ID = 6
+SHORTEST_ID: Final = 6
+"""Characters of an id that may stand for the whole: fewer are likely to fit more than one job."""
 
 
-def run_async(work: Coroutine[Any, Any, _T]) -> _T:
-    """Runs a command's coroutine."""
-    return asyncio.run(work)
+def run_async(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """Run a command's coroutine to its end."""
+    return asyncio.run(coroutine)
 
 
 @asynccontextmanager
 async def use_session(ref: SessionRef) -> AsyncIterator[Session]:
-    """The session of a reference.
+    """Open the session of a reference for as long as the context lasts.
 
     Raises:
         InvalidInput: A name is not known, or a variable or block is missing.
@@ -35,6 +36,7 @@ async def use_session(ref: SessionRef) -> AsyncIterator[Session]:
         async with await open_session(ref) as session:
             yield session
         return
+    # Blocks are read from Prefect's API; its start-up may block for half a minute.
     await asyncio.to_thread(ensure_api)
     from prefect_video.tasks import use_session as use_session_with_blocks
 
@@ -44,14 +46,14 @@ async def use_session(ref: SessionRef) -> AsyncIterator[Session]:
 
 @asynccontextmanager
 async def use_sessions(refs: Sequence[SessionRef]) -> AsyncIterator[list[Session]]:
-    """The sessions of several references, in their order; see `use_session`."""
+    """Open the sessions of several references, in their order, as `use_session` does."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(use_session(ref)) for ref in refs]
 
 
 @asynccontextmanager
 async def open_ledger(name: str | None) -> AsyncIterator[Ledger]:
-    """A ledger by the name that `options.ledger_name` gives.
+    """Open a ledger by the name that `options.ledger_name` returns.
 
     Raises:
         InvalidInput: There is no such block.
@@ -69,17 +71,17 @@ async def open_ledger(name: str | None) -> AsyncIterator[Ledger]:
 
 
 async def find_job(ledger: Ledger, text: str) -> Job:
-    """A row by its id, by the first characters of it, or by the provider's id of its generation.
+    """Find a job by its id, by the first characters of it, or by the provider's id of its generation.
 
     Raises:
-        InvalidInput: No row, or more than one, is meant.
+        InvalidInput: No job matches, or more than one.
     """
     if found := await ledger.jobs.get_many([text]):
         return found[0]
-    everything = await ledger.jobs.find(limit=None)
-    matches = [job for job in everything if text in (job.generation_id, job.id)]
+    jobs = await ledger.jobs.find(limit=None)
+    matches = [job for job in jobs if text in (job.generation_id, job.id)]
     if not matches and len(text) >= SHORTEST_ID:
-        matches = [job for job in everything if job.id.startswith(text)]
+        matches = [job for job in jobs if job.id.startswith(text)]
     if len(matches) == 1:
         return matches[0]
     if matches:

@@ -1,4 +1,4 @@
-"""The application: what it opens when it starts, and its routes."""
+"""The ASGI application: its start-up, its routes, and the parts that run behind them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from prefect_video.pipeline import collect_job
 from prefect_video.service.jobs.routes import job_routes
 from prefect_video.service.jobs.service import JobService
 from prefect_video.service.metrics import CONTENT_TYPE, Metrics
-from prefect_video.service.prefect_events import Announce, open_announcer, outcome_of
+from prefect_video.service.prefect_events import Announce, get_outcome, open_announcer
 from prefect_video.service.sessions import Sessions, open_sessions
 from prefect_video.service.settings import ServiceSettings
 from prefect_video.service.webhooks.handler import handle
@@ -32,44 +32,44 @@ from prefect_video.session import Session
 
 logger = logging.getLogger(__name__)
 
-_STRANGER: Final = 2.0
-"""How many times `settle_seconds` an unanswered submit may take to be found at the provider and recorded."""
+_UNKNOWN_AGE_FACTOR: Final = 2.0
+"""An unanswered submit is found at the provider and recorded within this many times `settle_seconds`."""
 
 
 def create_app(settings: ServiceSettings | None = None, *, announce: Announce | None = None) -> FastAPI:
-    """The service as an ASGI application.
+    """Build the service as an ASGI application.
 
     Args:
-        settings: How it behaves; by default as the environment says.
-        announce: Told of each generation that has ended; by default a Prefect event is emitted.
+        settings: The settings; by default those of the environment.
+        announce: Called with each generation that has ended; by default it emits a Prefect event.
     """
-    chosen = settings or ServiceSettings.from_environment()
+    settings = settings or ServiceSettings.from_environment()
     metrics = Metrics()
 
     @asynccontextmanager
-    async def running(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         enable_crash_trace()
-        async with open_sessions(chosen) as accounts:
-            teller = announce or (await open_announcer() if chosen.announce else None)
-            work = ServiceRuntime(accounts, chosen, metrics, teller)
-            app.router.routes.extend(webhook_routes(work.receiver))
-            if chosen.api_token is not None:
-                limit = chosen.body_limit_bytes
-                app.include_router(job_routes(work.jobs, chosen.api_token, metrics, body_limit_bytes=limit))
-            app.state.accounts = accounts
-            await work.start()
+        async with open_sessions(settings) as sessions:
+            announcer = announce or (await open_announcer() if settings.announce else None)
+            runtime = ServiceRuntime(sessions, settings, metrics, announcer)
+            app.router.routes.extend(webhook_routes(runtime.receiver))
+            if settings.api_token is not None:
+                limit = settings.body_limit_bytes
+                app.include_router(job_routes(runtime.jobs, settings.api_token, metrics, body_limit_bytes=limit))
+            app.state.sessions = sessions
+            await runtime.start()
             try:
                 yield
             finally:
-                await work.aclose()
+                await runtime.aclose()
 
-    app = FastAPI(title="prefect-video", version=__version__, lifespan=running, docs_url=None, redoc_url=None)
+    app = FastAPI(title="prefect-video", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
 
     @app.get("/healthz", tags=["operation"])
     async def healthz() -> JSONResponse:
-        """Whether the ledger can be used."""
+        """Report if the ledger can be used."""
         try:
-            await app.state.accounts.sessions[0].ledger.check()
+            await app.state.sessions.sessions[0].ledger.check()
         except LedgerError as error:
             logger.error("not healthy: %s", error)
             return JSONResponse({"status": "the ledger cannot be used"}, 503)
@@ -77,7 +77,7 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
 
     @app.get("/metrics", tags=["operation"])
     async def prometheus() -> Response:
-        """Counters, for Prometheus."""
+        """Return the counters in Prometheus's text format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
     return app
@@ -85,6 +85,15 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
 
 @dataclass
 class ServiceRuntime:
+    """The parts of a running service, and the tasks that run in the background.
+
+    Attributes:
+        sessions: The open sessions, one per account.
+        settings: The settings of the service.
+        metrics: The counters of the service.
+        announce: Called with each generation that has ended; None for nothing.
+    """
+
     sessions: Sessions
     settings: ServiceSettings
     metrics: Metrics
@@ -100,21 +109,24 @@ class ServiceRuntime:
             accounts=self.sessions.ids,
             settings=self.settings,
             metrics=self.metrics,
-            stranger_seconds=_STRANGER * max(session.settings.settle_seconds for session in self.sessions.sessions),
+            unknown_seconds=_UNKNOWN_AGE_FACTOR
+            * max(session.settings.settle_seconds for session in self.sessions.sessions),
         )
         self.receiver = WebhookReceiver(
             self.sessions, self.inbox, self.workers, self.metrics, body_limit_bytes=self.settings.body_limit_bytes
         )
         self._finishing: set[asyncio.Task[None]] = set()
-        self._one_at_a_time = asyncio.Lock()
+        self._ledger_turn = asyncio.Lock()
         self._resuming: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        """Start the workers and, with a job API, the search for jobs that an earlier process left."""
         self.workers.start()
         if self.settings.api_token is not None:
             self._resuming = asyncio.create_task(self._resume(), name="resume jobs")
 
     async def aclose(self) -> None:
+        """Stop in the reverse order of the data's way; what is not finished stays in the ledger."""
         for task in (self._resuming, *self._finishing):
             if task is not None:
                 task.cancel()
@@ -125,12 +137,15 @@ class ServiceRuntime:
         await self.workers.aclose()
 
     async def _handle(self, event: ReceivedEvent) -> None:
+        """Handle an event, and store its video if no run will."""
         session = self.sessions.by_id(event.account)
         assert session is not None
         job = await handle(session, event, self.announce, turn=self._turn)
-        self.metrics.handled.labels(outcome_of(job)).inc()
+        self.metrics.handled.labels(get_outcome(job)).inc()
         if self.settings.collect and job.state is State.COMPLETED:
-            task = asyncio.create_task(_finish(session, job), name=f"store {job.id}")
+            # Not in the worker, which the next event needs: a download may take minutes.
+            task = asyncio.create_task(_store_video(session, job), name=f"store {job.id}")
+            # The event loop keeps weak references only.
             self._finishing.add(task)
             task.add_done_callback(self._finishing.discard)
         else:
@@ -138,22 +153,23 @@ class ServiceRuntime:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """To use the ledger for one event: one does at a time, and gives way to deliveries."""
-        async with self._one_at_a_time:
+        """Hold the ledger for one event at a time, after the deliveries that wait for their answer."""
+        async with self._ledger_turn:
             await self.inbox.wait_until_idle()
             yield
 
     async def _resume(self) -> None:
+        """Resume unsent jobs at every sweep."""
         while True:
             try:
                 await self.jobs.resume()
             except LedgerError as error:
-                logger.warning("jobs that were not sent are not looked for now: %s", error)
+                logger.warning("jobs that were not sent are not resumed now, the next sweep tries again: %s", error)
             await asyncio.sleep(self.settings.sweep_seconds)
 
 
-async def _finish(session: Session, job: Job) -> None:
-    """Stores a video that nobody alive is waiting for; not in a worker, which the next event needs."""
+async def _store_video(session: Session, job: Job) -> None:
+    """Store the video of a job without a live owner."""
     try:
         await collect_job(session, job, wait=False)
     finally:

@@ -1,4 +1,4 @@
-"""What the service counts, for Prometheus."""
+"""The metrics of the service, in Prometheus's format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """Counters of one service; no label ever holds what a stranger has sent."""
+    """The counters of one service; no label holds a value from a request, which would make the series unbounded."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -21,7 +21,7 @@ class Metrics:
         )
         self.handled = Counter(
             "prefect_video_webhooks_handled",
-            "Events: completed, failed, cancelled, stranger (not in the ledger), retried, put_aside (for a sweep).",
+            "Events: completed, failed, cancelled, unknown (not in the ledger), retried, postponed (for a sweep).",
             ["outcome"],
             registry=self._registry,
         )
@@ -42,5 +42,5 @@ class Metrics:
         )
 
     def text(self) -> bytes:
-        """The exposition."""
+        """Return the metrics in Prometheus's text format."""
         return generate_latest(self._registry)

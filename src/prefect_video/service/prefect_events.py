@@ -1,4 +1,4 @@
-"""Telling Prefect that a generation has ended, so that automations can act on it."""
+"""Prefect events for generations that have ended, so that automations can act on them."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ logger = logging.getLogger(__name__)
 
 Announce = Callable[[Job, ReceivedEvent], None]
 
-_NAMESPACE: Final = uuid.UUID("6f3c2f0e-3f0f-4d1b-9c55-7b0d9f1f2a11")
-_ENDS: Final[Mapping[State, str]] = MappingProxyType(
+_EVENT_ID_NAMESPACE: Final = uuid.UUID("6f3c2f0e-3f0f-4d1b-9c55-7b0d9f1f2a11")
+_OUTCOMES: Final[Mapping[State, str]] = MappingProxyType(
     {State.COMPLETED: "completed", State.STORED: "completed", State.CANCELLED: "cancelled"}
 )
 
 
-def outcome_of(job: Job) -> str:
-    """How a generation ended, in the last word of its event: `completed`, `failed` or `cancelled`."""
-    return _ENDS.get(job.state, "failed")
+def get_outcome(job: Job) -> str:
+    """Return the outcome of a generation as the end of its event's name: `completed`, `failed` or `cancelled`."""
+    return _OUTCOMES.get(job.state, "failed")
 
 
 async def open_announcer() -> Announce | None:
-    """What emits events to the configured Prefect API; None when there is none."""
+    """Return the function that emits events to the configured Prefect API; None when none is configured."""
+    # Importing Prefect takes seconds, during which the service must answer.
     return await asyncio.to_thread(_open)
 
 
-def event_of(job: Job, event: ReceivedEvent) -> dict[str, Any]:
-    """The Prefect event of a generation that has ended, as `emit_event` takes it.
+def build_event(job: Job, event: ReceivedEvent) -> dict[str, Any]:
+    """Build the Prefect event of a generation that has ended, as the arguments of `emit_event`.
 
-    Its id follows from the provider's: told twice, after a crash, it is the same event.
+    Its id is derived from the provider's event: emitted again after a crash, it is the same event.
     """
     return {
-        "event": f"video.generation.{outcome_of(job)}",
-        "id": uuid.uuid5(_NAMESPACE, f"{event.account}\n{event.event_id}"),
+        "event": f"video.generation.{get_outcome(job)}",
+        "id": uuid.uuid5(_EVENT_ID_NAMESPACE, f"{event.account}\n{event.event_id}"),
         "resource": {
             "prefect.resource.id": f"prefect-video.generation.{job.id}",
             "prefect.resource.name": f"{job.project}/{job.shot.id}",
@@ -70,14 +71,15 @@ def event_of(job: Job, event: ReceivedEvent) -> dict[str, Any]:
 
 
 def _open() -> Announce | None:
+    """Import Prefect and build the function that emits events."""
     from prefect.events import emit_event
     from prefect.settings import PREFECT_API_URL
 
     if not PREFECT_API_URL.value():
         logger.info("no PREFECT_API_URL: generations that end are not announced as Prefect events")
         return None
-    return lambda job, event: _ignore(emit_event(**event_of(job, event)))
+    return lambda job, event: _ignore(emit_event(**build_event(job, event)))
 
 
 def _ignore(_: object) -> None:
-    """Events are sent in the background; one that is lost costs time, as the scheduled sweep finds the rest."""
+    """Discard the emitted event: Prefect sends it in the background, and a lost one only delays what it triggers."""

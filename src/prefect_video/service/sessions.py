@@ -1,4 +1,4 @@
-"""The accounts that the service serves: their sessions, by every name that a webhook's address may use."""
+"""The sessions of the service: one per account, found by every name that a webhook's address may use."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ from prefect_video.session import Session, SessionRef, open_session
 
 @dataclass(frozen=True)
 class Sessions:
-    """Open sessions, one for each account."""
+    """The open sessions, one per account; the first is the default.
+
+    Attributes:
+        sessions: The sessions, in the order of the settings.
+    """
 
     sessions: tuple[Session, ...]
 
     @property
     def ids(self) -> frozenset[str]:
-        """The accounts' ids."""
+        """The ids of the accounts."""
         return frozenset(session.provider.account.id for session in self.sessions)
 
     def by_id(self, account: str) -> Session | None:
-        """The session of an account."""
+        """Return the session of an account, None if it is not served here."""
         return next((session for session in self.sessions if session.provider.account.id == account), None)
 
     def by_name(self, name: str) -> tuple[Session, ...]:
-        """The sessions that a provider's name, an account's id or a block's name stands for."""
+        """Return the sessions that match a provider's name, an account's id or a block's name."""
         return tuple(
             session
             for session in self.sessions
@@ -40,35 +44,37 @@ class Sessions:
 async def sessions_that_signed(
     sessions: Sequence[Session], headers: Mapping[str, str], body: bytes
 ) -> list[tuple[Session, WebhookEvent]]:
-    """Whose secret signed a delivery, and what it says; nobody's, or when it is too old: none.
+    """Return the sessions whose secret signed a delivery, each with its event.
 
-    Several accounts of one provider may share a secret, or the keys that the provider publishes.
+    The result is empty if no secret fits or the delivery is too old. Several accounts of one provider may share a
+    secret, or the keys that the provider publishes.
 
     Raises:
-        ProviderUnavailable: The keys that it is checked with cannot be fetched now.
+        ProviderUnavailable: No secret fits so far, and the keys of a provider cannot be fetched now.
     """
-    genuine: list[tuple[Session, WebhookEvent]] = []
-    unsure: ProviderUnavailable | None = None
+    verified: list[tuple[Session, WebhookEvent]] = []
+    unavailable: ProviderUnavailable | None = None
     for session in sessions:
         provider = session.provider
         try:
             if provider.capabilities.fetches_webhook_keys:
-                told = await asyncio.to_thread(provider.parse_webhook, headers, body)
+                # It may send a request for the keys, which must not block the event loop.
+                event = await asyncio.to_thread(provider.parse_webhook, headers, body)
             else:
-                told = provider.parse_webhook(headers, body)
-            genuine.append((session, told))
+                event = provider.parse_webhook(headers, body)
+            verified.append((session, event))
         except InvalidInput:
             continue
         except ProviderUnavailable as error:
-            unsure = error
-    if unsure is not None and not genuine:
-        raise unsure
-    return genuine
+            unavailable = error
+    if unavailable is not None and not verified:
+        raise unavailable
+    return verified
 
 
 @asynccontextmanager
 async def open_sessions(settings: ServiceSettings) -> AsyncIterator[Sessions]:
-    """The accounts of the settings, for as long as the context lasts.
+    """Open the sessions of the settings' accounts for as long as the context lasts.
 
     Raises:
         InvalidInput: An account, the store or the ledger is not known.

@@ -1,4 +1,4 @@
-"""What the service is told when it starts."""
+"""The settings of the service."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from prefect_video.session import EnvironmentSettings
 
 
 class ServiceSettings(EnvironmentSettings):
-    """How the service behaves; each field can be set as `PREFECT_VIDEO_SERVICE_<FIELD>` in the environment.
+    """The settings of the service; each field can be set as `PREFECT_VIDEO_SERVICE_<FIELD>` in the environment.
 
     Attributes:
         accounts: Providers' names or `block-type/block-name`, separated by commas; by default the environment's one.
-        store: Where videos go that are asked for here; by default as for runs.
-        ledger: The books that runs and the service share; by default as for runs.
-        api_token: Bearer token of the job API; without one there is no job API.
-        collect: Download and store finished videos that no run is waiting for.
+        store: The store of videos requested here; by default as for runs.
+        ledger: The ledger that runs and the service share; by default as for runs.
+        api_token: Bearer token of the job API; without a token there is no job API.
+        collect: Download and store finished videos that no run waits for.
         announce: Emit a Prefect event for each generation that ends, where a Prefect API is configured.
-        body_limit_bytes: Largest body that is read.
+        body_limit_bytes: Largest request body that is read.
         workers: Events handled at the same time.
-        backlog: Events kept in memory; the others wait in the ledger.
-        attempts: How often an event is tried; then it waits in the ledger for a sweep, for an ever later one each time.
-        retry_seconds: Before the second try; doubles with each further one.
-        sweep_seconds: Between two looks for what was left undone, by this service or one that died.
-        keep_days: How long handled events are remembered, to tell repetitions.
+        backlog: Events kept in memory; further ones wait in the ledger.
+        attempts: Attempts to handle an event; then it waits in the ledger for a sweep, each time for a later one.
+        retry_seconds: Delay before the second attempt; doubles with each further one.
+        sweep_seconds: Interval between two searches for unfinished work, of this service or one that died.
+        keep_days: Days for which handled events are kept, to recognise duplicates.
     """
 
     model_config = SettingsConfigDict(env_prefix="PREFECT_VIDEO_SERVICE_", frozen=True, extra="ignore")
@@ -47,12 +47,12 @@ class ServiceSettings(EnvironmentSettings):
 
     @field_validator("accounts", mode="before")
     @classmethod
-    def _separate(cls, value: Any) -> Any:
+    def _split_names(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("api_token")
     @classmethod
-    def _demand_secrecy(cls, token: SecretStr | None) -> SecretStr | None:
+    def _require_length(cls, token: SecretStr | None) -> SecretStr | None:
         if token is not None and len(token.get_secret_value()) < 16:
             raise ValueError("a token of fewer than 16 characters can be guessed; make one with `openssl rand -hex 32`")
         return token

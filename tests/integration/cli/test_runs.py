@@ -113,7 +113,7 @@ def test_ctrl_c_ends_it_at_once_and_says_how_to_go_on(shell: Shell) -> None:
     path = shell.folder / "slow.yaml"
     path.write_text("project: slow\nshots:\n  - {id: long, prompt: a slow river, duration: 20, resolution: 480p}\n")
     process = shell.start("run", path, "--json", PREFECT_VIDEO_EMULATOR_SPEED="0.1")
-    errors = _read_until(process, "long: being made")
+    errors = _read_until(process, "long: generating")
     os.killpg(process.pid, signal.SIGINT)
     out, rest = process.communicate(timeout=30)
     assert process.returncode == 130, errors + rest

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from prefect_video.cli.commands import run as making
+from prefect_video.cli.commands import run as run_command
 from tests.support.cli_fixtures import InProcess
 
 
@@ -27,7 +27,7 @@ async def terminate_a_task(*given: Any) -> None:
 
 
 def test_sigterm_before_the_flow_is_told_as_json(call: InProcess, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(making, "_prepare", terminate_a_task)
+    monkeypatch.setattr(run_command, "_prepare", terminate_a_task)
     answer = call("run", film, "--json")
     assert answer.status == 143
     assert answer.json["project"] == "film"
@@ -42,5 +42,5 @@ def test_prefects_second_signal_is_ours(call: InProcess, film: Path, monkeypatch
         with capture_sigterm():
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(making, "connect", connect)
+    monkeypatch.setattr(run_command, "ensure_api", connect)
     assert call("run", film, "--json").status == 143

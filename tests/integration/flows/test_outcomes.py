@@ -14,7 +14,7 @@ from prefect.flow_engine import AsyncFlowRunEngine
 from prefect.states import State
 
 from prefect_video.cli import main
-from prefect_video.cli.commands import run as making
+from prefect_video.cli.commands import run as run_command
 from prefect_video.emulator import Emulator
 from prefect_video.flows import artifacts
 
@@ -26,7 +26,7 @@ def film(session: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "project: film\ndefaults: {duration: 1, resolution: 480p}\n"
         'shots:\n  - {id: sea, prompt: the sea}\n  - {id: fog, prompt: "[policy] fog"}\n'
     )
-    monkeypatch.setattr(making, "connect", lambda: None)
+    monkeypatch.setattr(run_command, "ensure_api", lambda: None)
     ours = logging.getLogger("prefect_video")
     before = ours.handlers[:], ours.propagate
     yield path

@@ -13,20 +13,21 @@ from prefect_video.ledger import Job, State
 from prefect_video.pipeline.collect import collect
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.session.session import Session
-from tests.support.service_fixtures import open_session, serving
+from tests.support.service_fixtures import open_environment_session, run_service
 from tests.unit.service.test_webhooks import project
 
 
 @asynccontextmanager
-async def opened(_: Job) -> AsyncIterator[Session]:
-    async with await open_session() as session:
+async def open_for_job(_: Job) -> AsyncIterator[Session]:
+    """Open the environment's session, which every job of these tests belongs to."""
+    async with await open_environment_session() as session:
         yield session
 
 
 async def test_a_run_leaves_and_the_sweep_finishes(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Emulator(EmulatorSettings(port=0, times="fixed:4", render="plate")) as provider:
         monkeypatch.setenv("SORA_API_ENDPOINT", provider.endpoint)
-        async with serving() as service, await open_session(service.url) as session:
+        async with run_service() as service, await open_environment_session(service.url) as session:
             report = await run_project(session, project("one", "two", "three"), wait=False)
             assert [shot.status for shot in report.shots] == ["in_flight"] * 3
             assert report.failures == ()
@@ -34,12 +35,12 @@ async def test_a_run_leaves_and_the_sweep_finishes(environment: Path, monkeypatc
             assert service.announced == [], "it did not wait for them"
             again = await run_project(session, project("one", "two", "three"), wait=False)
             assert [shot.status for shot in again.shots] == ["in_flight"] * 3
-            told = await service.announcements(3)
-            assert {job.state for job, _ in told} == {State.COMPLETED}
-            job = told[0][0]
+            announced = await service.wait_for_announcements(3)
+            assert {job.state for job, _ in announced} == {State.COMPLETED}
+            job = announced[0][0]
             assert await session.ledger.events.pop_generation(job.account, job.generation_id or "") is None
-            swept = await collect(session.ledger, opened)
-            assert [line.outcome for line in swept] == ["stored"] * 3
+            collected = await collect(session.ledger, open_for_job)
+            assert [line.outcome for line in collected] == ["stored"] * 3
             done = await run_project(session, project("one", "two", "three"))
             assert [shot.cached for shot in done.shots] == [True] * 3
         assert provider.usage()["billed"] == 3
@@ -53,30 +54,30 @@ async def test_more_than_the_account_takes_is_seen_through_until_the_last_is_sen
     with Emulator(EmulatorSettings(port=0, times="fixed:0.5", render="plate", capacity=2)) as provider:
         monkeypatch.setenv("SORA_API_ENDPOINT", provider.endpoint)
         monkeypatch.setenv("PREFECT_VIDEO_MAX_IN_FLIGHT", "2")
-        async with await open_session() as session:
+        async with await open_environment_session() as session:
             report = await run_project(session, project("one", "two", "three", "four", "five"), wait=False)
             statuses = [shot.status for shot in report.shots]
             assert statuses.count("stored") >= 3
             assert set(statuses) == {"stored", "in_flight"}
             provider.wait_until_idle()
-            await collect(session.ledger, opened)
+            await collect(session.ledger, open_for_job)
         assert provider.usage()["billed"] == 5
 
 
 async def test_what_depends_on_others_is_sent_too(environment: Path, provider: Emulator) -> None:
-    asked = project("one", "two").model_dump(by_alias=True)
-    asked["shots"][1]["depends_on"] = ["s0"]
-    async with await open_session() as session:
-        report = await run_project(session, type(project("x")).model_validate(asked), wait=False)
+    data = project("one", "two").model_dump(by_alias=True)
+    data["shots"][1]["depends_on"] = ["s0"]
+    async with await open_environment_session() as session:
+        report = await run_project(session, type(project("x")).model_validate(data), wait=False)
         assert report.shots[0].status == "stored"
         assert report.shots[1].status in ("in_flight", "stored")
         provider.wait_until_idle()
-        await collect(session.ledger, opened)
+        await collect(session.ledger, open_for_job)
     assert provider.usage()["billed"] == 2
 
 
 async def test_a_failure_on_the_way_out_is_reported(environment: Path, provider: Emulator) -> None:
-    async with await open_session() as session:
+    async with await open_environment_session() as session:
         report = await run_project(session, project("[policy] one", "two"), wait=False)
         assert report.shots[0].status == "failed"
         assert report.shots[1].status in ("in_flight", "stored")

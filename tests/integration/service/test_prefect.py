@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_video.emulator import Emulator
 from prefect_video.flows import collect_generations, generate_project
 from prefect_video.ledger import Ledger, ReceivedEvent
-from prefect_video.service.prefect_events import event_of, open_announcer
+from prefect_video.service.prefect_events import build_event, open_announcer
 from tests.support.records import a_generation, submit_one
 from tests.unit.service.test_webhooks import project
 
@@ -32,25 +32,25 @@ def a_received_event() -> ReceivedEvent:
     )
 
 
-async def test_an_end_is_an_event_of_prefect(prefect_api: str, ledger: Ledger) -> None:
+async def test_an_end_is_an_build_event_prefect(prefect_api: str, ledger: Ledger) -> None:
     job = await submit_one(ledger)
     job = await ledger.jobs.record_completed(job.id, a_generation("gen-1"))
     announce = await open_announcer()
     assert announce is not None
-    told = a_received_event()
+    event = a_received_event()
     for _ in range(2):
-        announce(job, told)
+        announce(job, event)
     await asyncio.to_thread(EventsWorker.instance().drain)
-    wanted = {
+    query = {
         "filter": {
             "event": {"name": ["video.generation.completed"]},
             "resource": {"id": [f"prefect-video.generation.{job.id}"]},
         }
     }
     async with httpx.AsyncClient(base_url=prefect_api) as client, asyncio.timeout(30):
-        while not (found := (await client.post("/events/filter", json=wanted)).json()["events"]):
+        while not (found := (await client.post("/events/filter", json=query)).json()["events"]):
             await asyncio.sleep(0.2)
-    assert [event["id"] for event in found] == [str(event_of(job, told)["id"])], "told twice, it is one event"
+    assert [line["id"] for line in found] == [str(build_event(job, event)["id"])], "emitted twice, it is one event"
     assert found[0]["payload"]["job_id"] == job.id
     related = {resource["prefect.resource.id"] for resource in found[0]["related"]}
     assert {"prefect-video.project.coffee-ad", "prefect-video.account.sora-1"} <= related
@@ -63,7 +63,7 @@ async def test_the_example_trigger_fits_what_is_announced(ledger: Ledger) -> Non
     assert set(written) <= set(DeploymentEventTrigger.model_fields)
     trigger = DeploymentEventTrigger.model_validate(written)
     assert trigger.enabled is False
-    announced = event_of(await submit_one(ledger), a_received_event())
+    announced = build_event(await submit_one(ledger), a_received_event())
     assert fnmatch.fnmatch(announced["resource"]["prefect.resource.id"], written["match"]["prefect.resource.id"])
     assert trigger.expect == {"video.generation.completed"}
 

@@ -20,10 +20,10 @@ COMMAND = [str(Path(sys.executable).parent / "prefect-video"), "serve", "--port"
 
 
 def test_it_serves_until_it_is_interrupted(environment: Path, provider: Emulator) -> None:
-    told = {**os.environ, "PREFECT_VIDEO_SERVICE_API_TOKEN": "a-token-of-the-tests", "NO_COLOR": "1"}
-    told.pop("PREFECT_API_URL", None)
-    told["PREFECT_HOME"] = str(environment / "prefect")
-    with subprocess.Popen(COMMAND, env=told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    variables = {**os.environ, "PREFECT_VIDEO_SERVICE_API_TOKEN": "a-token-of-the-tests", "NO_COLOR": "1"}
+    variables.pop("PREFECT_API_URL", None)
+    variables["PREFECT_HOME"] = str(environment / "prefect")
+    with subprocess.Popen(COMMAND, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             lines = [process.stdout.readline() for _ in range(4)]
@@ -44,7 +44,7 @@ def test_it_serves_until_it_is_interrupted(environment: Path, provider: Emulator
     ("token", "options", "word"),
     [("short", (), "PREFECT_VIDEO_SERVICE_API_TOKEN"), ("long-enough-a-token", ("--account", "nobody"), "nobody")],
 )
-def test_what_cannot_be_used_is_said_in_one_line(
+def test_a_setting_that_cannot_be_used_is_named_in_one_line(
     call: InProcess, monkeypatch: pytest.MonkeyPatch, token: str, options: tuple[str, ...], word: str
 ) -> None:
     monkeypatch.setenv("PREFECT_VIDEO_SERVICE_API_TOKEN", token)

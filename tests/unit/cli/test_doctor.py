@@ -10,7 +10,7 @@ import pytest
 from prefect.client import orchestration
 from prefect.exceptions import ObjectNotFound
 
-from prefect_video.cli.commands.doctor import Check, _concurrency_limit
+from prefect_video.cli.commands.doctor import Check, _check_concurrency_limit
 
 SESSION = SimpleNamespace(settings=SimpleNamespace(concurrency_limit="sora"), account_slots=4)
 
@@ -41,7 +41,7 @@ class Server:
 
 async def checked(monkeypatch: pytest.MonkeyPatch, server: Server, *, create: bool) -> Check:
     monkeypatch.setattr(orchestration, "get_client", lambda: server)
-    (check,) = await _concurrency_limit(SESSION, create=create)
+    (check,) = await _check_concurrency_limit(SESSION, create=create)
     return check
 
 

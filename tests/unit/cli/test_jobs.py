@@ -113,8 +113,8 @@ def disputed() -> Job:
 
 def test_a_cost_that_is_not_believed_is_settled(call: InProcess, environment: None) -> None:
     job = disputed()
-    (job,) = call("jobs", "--held", "--json").json["jobs"]
-    assert (job["state"], job["disputed_usd"], job["cost_usd"], job["actual_usd"]) == ("stored", 999999, 0.3, None)
+    (line,) = call("jobs", "--held", "--json").json["jobs"]
+    assert (line["state"], line["disputed_usd"], line["cost_usd"], line["actual_usd"]) == ("stored", 999999, 0.3, None)
     assert "$999999.00" in call("jobs", "--held").out.replace("\n", " ")
     assert call("spend", "--json").json["spent_usd"] == 0.3
     for amount in ("-1", "nan", "inf", "1e30"):

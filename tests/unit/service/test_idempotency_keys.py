@@ -1,4 +1,4 @@
-"""One `Idempotency-Key` stands for one request: by the provider's books, in every process, after every restart."""
+"""One `Idempotency-Key` stands for one request: by the provider's usage, in every process, after every restart."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from prefect_video.emulator import Emulator
 from prefect_video.errors import IdempotencyKeyReused
 from prefect_video.ledger import Ledger
-from tests.support.service_fixtures import open_session, serving
-from tests.unit.service.test_jobs import generate, until
+from tests.support.service_fixtures import open_environment_session, run_service
+from tests.unit.service.test_jobs import generate, wait_for_status
 
-OTHERS: list[dict[str, Any]] = [
+CHANGES: list[dict[str, Any]] = [
     {"prompt": "a dog"},
     {"duration": 2},
     {"take": 2},
@@ -28,7 +28,7 @@ OTHERS: list[dict[str, Any]] = [
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def either(request: pytest.FixtureRequest, environment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The service's environment with each kind of ledger."""
+    """Set the service's environment with each kind of ledger."""
     if request.param == "postgresql":
         url: str = request.getfixturevalue("postgres_url")
         async with await Ledger.open(url, migrate=True):
@@ -38,6 +38,7 @@ async def either(request: pytest.FixtureRequest, environment: Path, monkeypatch:
 
 
 def assert_refused(answer: httpx.Response) -> None:
+    """Assert that an answer is the problem of a key that belongs to another request."""
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
@@ -47,15 +48,15 @@ def assert_refused(answer: httpx.Response) -> None:
 
 
 async def test_another_content_with_the_same_key_is_refused_and_not_paid(either: Path, provider: Emulator) -> None:
-    async with serving() as service:
+    async with run_service() as service:
         job = (await generate(service, key="r-1")).json()
-        await until(service, job["job_id"], "processing")
-        for other in OTHERS:
-            assert_refused(await generate(service, key="r-1", **other))
-        assert await service.count("prefect_video_jobs_total", outcome="refused") == len(OTHERS)
+        await wait_for_status(service, job["job_id"], "processing")
+        for changes in CHANGES:
+            assert_refused(await generate(service, key="r-1", **changes))
+        assert await service.count("prefect_video_jobs_total", outcome="refused") == len(CHANGES)
         again = await generate(service, key="r-1", resolution="480p", priority="normal", metadata=None)
         assert again.json()["job_id"] == job["job_id"]
-    async with serving() as restarted:
+    async with run_service() as restarted:
         assert_refused(await generate(restarted, key="r-1", prompt="a dog"))
         assert (await generate(restarted, key="r-1")).json()["job_id"] == job["job_id"]
         assert (await generate(restarted, key="r-2", prompt="a dog")).status_code == 202
@@ -66,23 +67,23 @@ async def test_another_content_with_the_same_key_is_refused_and_not_paid(either:
 
 
 async def test_two_services_race_for_a_key_and_one_content_wins(either: Path, provider: Emulator) -> None:
-    async with serving() as one, serving() as other:
-        asked = [
-            generate(service, key="r-1", prompt=f"cat {number}") for number in range(6) for service in (one, other)
+    async with run_service() as first, run_service() as second:
+        requests = [
+            generate(service, key="r-1", prompt=f"cat {number}") for number in range(6) for service in (first, second)
         ]
-        answers = await asyncio.gather(*asked)
+        answers = await asyncio.gather(*requests)
         accepted = [answer for answer in answers if answer.status_code == 202]
         assert len(accepted) == 2
         (job_id,) = {answer.json()["job_id"] for answer in accepted}
         for answer in answers:
             if answer not in accepted:
                 assert_refused(answer)
-        await until(one, job_id, "processing", "completed")
+        await wait_for_status(first, job_id, "processing", "completed")
     assert provider.usage()["accepted"] == 1
 
 
 async def test_a_request_that_cannot_be_made_does_not_use_up_its_key(environment: Path, provider: Emulator) -> None:
-    async with serving() as service:
+    async with run_service() as service:
         assert (await generate(service, key="r-1", prompt=" ")).status_code == 422
         assert (await generate(service, key="r-1", duration=0)).status_code == 422
         assert (await generate(service, key="r-1")).status_code == 202
@@ -92,12 +93,12 @@ async def test_a_request_that_cannot_be_made_does_not_use_up_its_key(environment
 async def test_a_key_is_not_paid_again_when_its_video_is_too_old_or_gone(
     environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with serving(collect=True, sweep_seconds=0.1) as service:
+    async with run_service(collect=True, sweep_seconds=0.1) as service:
         job = (await generate(service, key="r-1")).json()
-        done = await until(service, job["job_id"], "completed", "failed")
+        done = await wait_for_status(service, job["job_id"], "completed", "failed")
     Path(done["uri"].removeprefix("file://")).unlink()
     monkeypatch.setenv("PREFECT_VIDEO_TTL_SECONDS", "0")
-    async with serving() as service:
+    async with run_service() as service:
         again = await generate(service, key="r-1")
         assert (again.status_code, again.json()["job_id"]) == (200, job["job_id"])
     assert provider.usage()["accepted"] == 1
@@ -106,14 +107,14 @@ async def test_a_key_is_not_paid_again_when_its_video_is_too_old_or_gone(
 async def test_a_released_job_costs_nothing_and_its_key_may_be_sent_again(
     environment: Path, provider: Emulator
 ) -> None:
-    async with serving() as service:
+    async with run_service() as service:
         job = (await generate(service, key="r-1", prompt="[policy] no")).json()
-        refused = await until(service, job["job_id"], "failed")
+        refused = await wait_for_status(service, job["job_id"], "failed")
         assert (refused["state"], refused["cost_usd"]) == ("released", 0)
         again = await generate(service, key="r-1", prompt="[policy] no")
         assert again.status_code == 202
-        await until(service, again.json()["job_id"], "failed")
-    async with await open_session() as session:
+        await wait_for_status(service, again.json()["job_id"], "failed")
+    async with await open_environment_session() as session:
         assert {job.cost_usd for job in await session.ledger.jobs.find()} == {0}
         assert await session.ledger.spend.report(by="month") == []
     assert provider.usage()["accepted"] == 0

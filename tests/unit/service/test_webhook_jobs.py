@@ -1,4 +1,4 @@
-"""Hearing of rows that another process moves."""
+"""Waiting for jobs that another process changes."""
 
 from __future__ import annotations
 
@@ -16,90 +16,92 @@ from tests.support.postgres import PostgresServer
 from tests.support.records import a_generation, claim_one, submit_one
 
 SOON = 8.0
-"""Seconds within which word of a change must have come on any machine: the safety look, at 15 s, comes later. How much
-sooner than a second it is on a quiet one is the benchmark's to say."""
+"""Seconds within which a change must be noticed on any machine; the safety poll, at 15 s, comes later. The benchmark
+measures how much faster it is on a quiet one."""
 
 
 @pytest.fixture
 async def rows(ledger: Ledger) -> AsyncIterator[JobWatcher]:
+    """Open a watcher of the ledger's jobs."""
     watch = JobWatcher(ledger)
     yield watch
     await watch.aclose()
 
 
-async def heard(waiting: asyncio.Task[object]) -> object:
+async def wait_soon(waiting: asyncio.Task[object]) -> object:
+    """Return a task's result, which must come before the safety poll."""
     async with asyncio.timeout(SOON):
         return await waiting
 
 
-async def settled(rows: JobWatcher) -> None:
-    """Lets the watch begin, so that what follows is heard and not seen at the first look."""
+async def wait_until_watching(rows: JobWatcher) -> None:
+    """Wait until the watcher has read the jobs, so that a later change is noticed as a change."""
     async with asyncio.timeout(20):
         while rows._unseen or rows._looking is None:
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
 
 
-async def test_an_end_is_heard_of_before_the_safety_look(ledger: Ledger, other: Ledger, rows: JobWatcher) -> None:
+async def test_an_end_is_noticed_before_the_safety_poll(ledger: Ledger, other: Ledger, rows: JobWatcher) -> None:
     jobs = [await submit_one(ledger, number) for number in range(1, 4)]
     waiting = [asyncio.create_task(rows.wait_for_change(job.id)) for job in jobs]
-    await settled(rows)
+    await wait_until_watching(rows)
     await other.jobs.record_completed(jobs[0].id, a_generation("gen-1"))
-    moved = await heard(waiting[0])
+    moved = await wait_soon(waiting[0])
     assert moved.state is State.COMPLETED
     assert not waiting[1].done()
     await other.jobs.record_ended(jobs[1].id, State.FAILED, "the provider failed", actual_usd=None)
-    assert (await heard(waiting[1])).state is State.FAILED
+    assert (await wait_soon(waiting[1])).state is State.FAILED
     waiting[2].cancel()
 
 
-async def test_an_end_before_anybody_waits_is_seen(ledger: Ledger, other: Ledger, rows: JobWatcher) -> None:
+async def test_an_end_before_the_wait_begins_is_noticed(ledger: Ledger, other: Ledger, rows: JobWatcher) -> None:
     first, second = await submit_one(ledger, 1), await submit_one(ledger, 2)
     waiting = asyncio.create_task(rows.wait_for_change(first.id))
-    await settled(rows)
+    await wait_until_watching(rows)
     await other.jobs.record_completed(second.id, a_generation("gen-2"))
     await asyncio.sleep(0.3)
-    assert (await heard(asyncio.create_task(rows.wait_for_change(second.id)))).state is State.COMPLETED
+    assert (await wait_soon(asyncio.create_task(rows.wait_for_change(second.id)))).state is State.COMPLETED
     waiting.cancel()
 
 
-async def test_whoever_joined_hears_too(ledger: Ledger, other: Ledger, rows: JobWatcher) -> None:
+async def test_a_joined_job_is_watched_too(ledger: Ledger, other: Ledger, rows: JobWatcher) -> None:
     flagged, freed = await claim_one(other, 1), await claim_one(other, 2)
     waiting = [asyncio.create_task(rows.wait_for_owner_or_end(job.id)) for job in (flagged, freed)]
     await asyncio.sleep(0.2)
     assert not any(task.done() for task in waiting)
     await other.jobs.hold(flagged.id, "look at it")
-    assert (await heard(waiting[0])).hold_reason == "look at it"
+    assert (await wait_soon(waiting[0])).hold_reason == "look at it"
     await other.claims.release_ownership([freed.id])
-    assert (await heard(waiting[1])).owner is None
+    assert (await wait_soon(waiting[1])).owner is None
 
 
-async def test_nothing_is_asked_while_nothing_changes(
+async def test_no_query_is_sent_while_nothing_changes(
     ledger: Ledger, rows: JobWatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await submit_one(ledger)
     waiting = asyncio.create_task(rows.wait_for_change(job.id))
-    await settled(rows)
-    asked = 0
-    moved = ledger.jobs.left_state
+    await wait_until_watching(rows)
+    queries = 0
+    left_state = ledger.jobs.left_state
 
-    async def counting(*given: object, **named: object) -> object:
-        nonlocal asked
-        asked += 1
-        return await moved(*given, **named)
+    async def counting(*args: object, **kwargs: object) -> object:
+        nonlocal queries
+        queries += 1
+        return await left_state(*args, **kwargs)
 
-    monkeypatch.setattr(ledger.jobs, "left_state", counting)
+    monkeypatch.setattr(ledger, "left_state", counting)
     await asyncio.sleep(1.2)
-    assert asked == 0
+    assert queries == 0
     await ledger.jobs.record_completed(job.id, a_generation("gen-1"))
-    await heard(waiting)
+    await wait_soon(waiting)
 
 
 async def test_a_broken_connection_is_opened_again(postgres_url: str, postgres_server: PostgresServer) -> None:
     async with await Ledger.open(postgres_url, migrate=True) as ledger:
         job = await submit_one(ledger)
         changes = open_change_feed(ledger._database)
-        assert await changes.wait(0.1) is None, "what went before nobody knows"
+        assert await changes.wait(0.1) is None, "changes before the connection are unknown"
         assert await changes.wait(0.1) == frozenset()
         postgres_server.run(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -118,7 +120,7 @@ async def test_a_broken_connection_is_opened_again(postgres_url: str, postgres_s
 async def test_a_thousand_waiters_share_one_query(ledger: Ledger, other: Ledger, rows: JobWatcher) -> None:
     job = await submit_one(ledger)
     waiting = [asyncio.create_task(rows.wait_for_change(job.id)) for _ in range(1000)]
-    await settled(rows)
+    await wait_until_watching(rows)
     began = datetime.now(UTC)
     await other.jobs.record_completed(job.id, a_generation("gen-1"))
     states = {(await task).state for task in waiting}

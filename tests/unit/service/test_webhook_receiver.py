@@ -1,4 +1,4 @@
-"""The receiver by itself: whose an event is, and what becomes of one that cannot be written down."""
+"""The receiver by itself: the account of an event, and the answer to one that cannot be stored."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from starlette.applications import Starlette
 
 from prefect_video.emulator import Emulator
 from prefect_video.ledger import Job, Ledger, ReceivedEvent
-from prefect_video.ledger.webhook_events import WebhookEvents
 from prefect_video.service.metrics import Metrics
 from prefect_video.service.sessions import Sessions
-from prefect_video.service.webhooks import inbox as module
+from prefect_video.service.webhooks import inbox as inbox_module
 from prefect_video.service.webhooks.handler import is_about
 from prefect_video.service.webhooks.inbox import Inbox
 from prefect_video.service.webhooks.routes import WebhookReceiver, webhook_routes
 from prefect_video.session.session import Session
 from tests.support.records import submit_one
-from tests.support.service_fixtures import open_session
-from tests.unit.service.test_webhooks import event, signed, submitted
+from tests.support.service_fixtures import open_environment_session
+from tests.unit.service.test_webhooks import build_event, sign, submit_generation
 
 
 def an_event(event_id: str = "evt_1", generation_id: str = "gen_1", account: str = "sora-1") -> ReceivedEvent:
@@ -35,41 +34,41 @@ def an_event(event_id: str = "evt_1", generation_id: str = "gen_1", account: str
     )
 
 
-class Heard(list[ReceivedEvent]):
-    """Workers that do nothing."""
+class QueuedEvents(list[ReceivedEvent]):
+    """A stand-in for the workers that only collects the events."""
 
-    def offer(self, told: ReceivedEvent) -> None:
-        self.append(told)
+    def enqueue(self, event: ReceivedEvent) -> None:
+        self.append(event)
 
 
-async def delivered(sessions: tuple[Session, ...], path: str, body: bytes, secret: str) -> tuple[int, Heard]:
-    """A delivery to a receiver of these accounts: its answer, and what is left to do."""
-    heard = Heard()
+async def deliver(sessions: tuple[Session, ...], path: str, body: bytes, secret: str) -> tuple[int, QueuedEvents]:
+    """Send a delivery to a receiver of these accounts; return its status and the queued events."""
+    queued = QueuedEvents()
     inbox = Inbox(sessions[0].ledger)
-    receiver = WebhookReceiver(Sessions(sessions), inbox, heard, Metrics(), body_limit_bytes=10_000)  # type: ignore[arg-type]
+    receiver = WebhookReceiver(Sessions(sessions), inbox, queued, Metrics(), body_limit_bytes=10_000)  # type: ignore[arg-type]
     transport = httpx.ASGITransport(Starlette(routes=list(webhook_routes(receiver))))
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-        answer = await client.post(path, content=body, headers=signed(body, secret))
+        answer = await client.post(path, content=body, headers=sign(body, secret))
     await inbox.aclose()
-    return answer.status_code, heard
+    return answer.status_code, queued
 
 
 @pytest.mark.parametrize("by_job", [False, True], ids=["provider", "job"])
 async def test_accounts_with_one_secret_are_told_apart_by_their_rows(
     environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch, by_job: bool
 ) -> None:
-    async with await open_session() as first:
+    async with await open_environment_session() as first:
         monkeypatch.setenv("SORA_API_ENDPOINT", provider.endpoint.replace("127.0.0.1", "localhost"))
-        async with await open_session() as second:
-            job = await submitted(second)
+        async with await open_environment_session() as second:
+            job = await submit_generation(second)
             path = f"/webhook/{job.id}" if by_job else "/webhooks/sora"
-            told = event(job.generation_id or "")
-            status, heard = await delivered((first, second), path, told, provider.webhook_secret)
-    assert (status, [one.account for one in heard]) == (200, [second.provider.account.id])
+            body = build_event(job.generation_id or "")
+            status, queued = await deliver((first, second), path, body, provider.webhook_secret)
+    assert (status, [event.account for event in queued]) == (200, [second.provider.account.id])
 
 
 @pytest.mark.parametrize(
-    ("known", "told", "same"),
+    ("known", "received", "same"),
     [
         ("fal-ai/veo3/requests/abc", "abc", True),
         ("fal-ai/veo3/requests/abc", "bc", False),
@@ -79,21 +78,21 @@ async def test_accounts_with_one_secret_are_told_apart_by_their_rows(
     ],
 )
 async def test_a_generation_goes_by_the_last_part_of_its_name_too(
-    ledger: Ledger, known: str | None, told: str, same: bool
+    ledger: Ledger, known: str | None, received: str, same: bool
 ) -> None:
     job: Job = (await submit_one(ledger)).model_copy(update={"generation_id": known})
-    assert is_about(an_event(generation_id=told), job) is same
+    assert is_about(an_event(generation_id=received), job) is same
 
 
-async def test_a_defect_in_writing_leaves_nobody_without_an_answer(
+async def test_a_defect_in_writing_leaves_no_delivery_without_an_answer(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(_: WebhookEvents, events: list[ReceivedEvent]) -> list[bool]:
+    async def fail(_: Ledger, events: list[ReceivedEvent]) -> list[bool]:
         raise UnicodeEncodeError("utf-8", "e\ud800", 1, 2, "surrogates not allowed")
 
     inbox = Inbox(ledger)
     with monkeypatch.context() as patch:
-        patch.setattr(WebhookEvents, "receive_events", fail)
+        patch.setattr(Ledger, "receive_events", fail)
         with pytest.raises(UnicodeEncodeError):
             await inbox.put(an_event())
     assert await inbox.put(an_event())
@@ -104,14 +103,14 @@ async def test_deliveries_that_come_in_together_share_transactions(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
-    receive = WebhookEvents.receive_events
+    receive = Ledger.receive_events
 
-    async def counted(self: WebhookEvents, events: list[ReceivedEvent]) -> list[bool]:
+    async def counted(self: Ledger, events: list[ReceivedEvent]) -> list[bool]:
         batches.append(len(events))
         return await receive(self, events)
 
-    monkeypatch.setattr(WebhookEvents, "receive_events", counted)
-    monkeypatch.setattr(module, "_GATHER_SECONDS", 0.5)
+    monkeypatch.setattr(Ledger, "receive_events", counted)
+    monkeypatch.setattr(inbox_module, "_GATHER_SECONDS", 0.5)
     inbox = Inbox(ledger)
     assert await inbox.put(an_event("evt_0"))
     later = [asyncio.create_task(inbox.put(an_event(f"evt_{number}"))) for number in (1, 1, 2)]

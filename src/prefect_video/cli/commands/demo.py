@@ -1,4 +1,4 @@
-"""`demo`: a three-shot project through the real flow and a real HTTP provider, and a page to look at."""
+"""`demo`: a three-shot project through the real flow and a real HTTP provider, and an HTML page of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from prefect_video.cli.commands.run import RunOptions, run_shot
+from prefect_video.cli.commands.run import RunOptions, execute
 from prefect_video.cli.html_report import write_manifest, write_page
 from prefect_video.cli.options import JsonFlag, QuietFlag, SessionOptions
 from prefect_video.cli.output import (
@@ -35,9 +35,9 @@ def demo(
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> int:
-    """Make a three-shot project with the embedded emulator and a page to look at. Costs nothing.
+    """Make a three-shot project with the embedded emulator, and a page that shows it. Costs nothing.
 
-    Run it again: everything is found, nothing is billed. Change a prompt in its `film.yaml`: one shot is made.
+    Run it again: everything is cached, nothing is billed. Change a prompt in its `film.yaml`: one shot is made.
 
     Try:
 
@@ -46,19 +46,20 @@ def demo(
         prefect-video demo --into /tmp/demo
     """
     folder = into.expanduser().resolve()
-    # Whatever else is configured, the demo is about the emulator in this process and its books.
+    # The demo reads the usage of the emulator in this process, so no other one may be configured.
     os.environ.pop("PREFECT_VIDEO_EMULATOR_ENDPOINT", None)
-    wanted = RunOptions(
+    options = RunOptions(
         session=SessionOptions(provider="emulator", store=str(folder / "videos"), ledger=str(folder / "ledger.db")),
         json=json,
         quiet=quiet,
         flow_for_cached=False,
     )
     try:
-        project = load_project(_project_file(folder))
-        before = _billed()
-        report = run_shot(project, wanted)
-        billed = _billed()[0] - before[0], _billed()[1] - before[1]
+        project = load_project(_create_project_file(folder))
+        before = _read_billed()
+        report = execute(project, options)
+        after = _read_billed()
+        billed = after[0] - before[0], after[1] - before[1]
         manifest, page = _publish(report, project.name, folder, billed[1])
     except (VideoError, PrefectUnavailable) as error:
         if json:
@@ -73,12 +74,15 @@ def demo(
     return status_of_report(report)
 
 
-def _project_file(folder: Path) -> Path:
+def _create_project_file(folder: Path) -> Path:
+    """Write the demo's project file, unless there is one, which the user may have edited."""
     path = folder / "film.yaml"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            path.write_text(files("prefect_video.cli").joinpath("demo.yaml").read_text("utf-8"), encoding="utf-8")
+            path.write_text(
+                files("prefect_video.cli.commands").joinpath("demo.yaml").read_text("utf-8"), encoding="utf-8"
+            )
     except OSError as error:
         raise StoreError(
             f"the demo cannot write into {folder} ({error.strerror}): give another folder with --into"
@@ -86,12 +90,12 @@ def _project_file(folder: Path) -> Path:
     return path
 
 
-def _billed() -> tuple[int, Decimal]:
-    """Generations and USD that the provider has billed so far, by its own books."""
+def _read_billed() -> tuple[int, Decimal]:
+    """Return the number of generations and the USD that the provider has billed, by its own count."""
     from prefect_video.emulator import start
 
-    books = start(os.environ).usage()
-    return books["billed"], Decimal(books["billed_usd"])
+    usage = start(os.environ).usage()
+    return usage["billed"], Decimal(usage["billed_usd"])
 
 
 def _billed_fields(billed: tuple[int, Decimal]) -> dict[str, Any]:
@@ -113,13 +117,13 @@ def _show_end(report: ProjectReport, billed: tuple[int, Decimal], page: Path) ->
     number, amount = billed
     if number:
         console.print(
-            f"The provider's own books: {number} generations billed, ${amount:.2f} (of play money).", soft_wrap=True
+            f"By the provider's own count: {number} generations billed, ${amount:.2f} (of play money).", soft_wrap=True
         )
     elif not report.failures:
-        console.print("Everything was cached: the provider's own books show nothing billed.", soft_wrap=True)
-    console.print(f"\n[bold]Look at it:[/] {escape(page.as_uri())}", soft_wrap=True)
+        console.print("Everything was cached: by its own count, the provider billed nothing.", soft_wrap=True)
+    console.print(f"\n[bold]Open the page:[/] {escape(page.as_uri())}", soft_wrap=True)
     console.print(
-        f"Your turn: edit {escape(display_path((page.parent / 'film.yaml').as_uri()))} and run it again,"
-        " or make your own with prefect-video run.",
+        f"Next: edit {escape(display_path((page.parent / 'film.yaml').as_uri()))} and run it again,"
+        " or make your own project with prefect-video run.",
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""`doctor`: is everything there that a run needs, and what to do where it is not."""
+"""`doctor`: checks of everything that a run needs, with a fix for each that fails."""
 
 from __future__ import annotations
 
@@ -28,18 +28,20 @@ PYTHON_NEEDED: Final = (3, 11)
 
 FixFlag = Annotated[
     bool,
-    Parameter(negative="", show_default=False, help="Create what is missing: the concurrency limit that is named."),
+    Parameter(
+        negative="", show_default=False, help="Create what is missing: the concurrency limit that the settings name."
+    ),
 ]
 
 
 class Check(BaseModel):
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: What.
-        ok: Whether it is as a run needs it.
-        detail: What was found.
-        fix: What to do when it is not.
+        name: The part that was checked.
+        ok: True if it is as a run needs it.
+        detail: The finding.
+        fix: The next step if it is not.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -67,7 +69,7 @@ def doctor(
         prefect-video doctor --provider sora --store s3://films/ads
     """
     ref = session.ref()
-    checks = [*_versions(), _prefect_api(), *asyncio.run(_session(ref, fix=fix))]
+    checks = [*_check_versions(), _check_prefect_api(), *asyncio.run(_check_session(ref, fix=fix))]
     healthy = all(check.ok for check in checks)
     if json:
         print_json({"ok": healthy, "checks": [check.model_dump() for check in checks]})
@@ -85,7 +87,7 @@ def _show(checks: list[Check]) -> None:
             console.print(f"  → {escape(check.fix)}", soft_wrap=True)
 
 
-def _versions() -> list[Check]:
+def _check_versions() -> list[Check]:
     python = sys.version_info[:2]
     return [
         Check(name="prefect-video", ok=True, detail=__version__),
@@ -95,14 +97,14 @@ def _versions() -> list[Check]:
             detail=platform.python_version(),
             fix="use Python 3.11 or newer",
         ),
-        _package("prefect", lambda found: PREFECT_NEEDED <= found < (4,), "pip install 'prefect>=3.8,<4'"),
-        _package(
+        _check_package("prefect", lambda found: PREFECT_NEEDED <= found < (4,), "pip install 'prefect>=3.8,<4'"),
+        _check_package(
             "fastapi", lambda found: found < FASTAPI_LIMIT, "pip install 'fastapi<0.151': Prefect's server needs it"
         ),
     ]
 
 
-def _package(name: str, fits: Callable[[tuple[int, ...]], bool], fix: str) -> Check:
+def _check_package(name: str, fits: Callable[[tuple[int, ...]], bool], fix: str) -> Check:
     try:
         found = version(name)
     except PackageNotFoundError:
@@ -111,7 +113,7 @@ def _package(name: str, fits: Callable[[tuple[int, ...]], bool], fix: str) -> Ch
     return Check(name=name, ok=fits(numbers), detail=found, fix=fix)
 
 
-def _prefect_api() -> Check:
+def _check_prefect_api() -> Check:
     try:
         ensure_api()
     except PrefectUnavailable as error:
@@ -122,26 +124,30 @@ def _prefect_api() -> Check:
     return Check(name="prefect API", ok=True, detail=url or "embedded server, started when needed")
 
 
-async def _session(ref: SessionRef, *, fix: bool) -> list[Check]:
-    ledger = await _tried("ledger", lambda: _ledger(ref), "give another with --ledger or PREFECT_VIDEO_LEDGER_URL")
+async def _check_session(ref: SessionRef, *, fix: bool) -> list[Check]:
+    ledger = await _attempt(
+        "ledger", lambda: _check_ledger(ref), "give another with --ledger or PREFECT_VIDEO_LEDGER_URL"
+    )
     try:
         async with use_session(ref) as session:
-            store = await _tried("store", lambda: _store(session), "give another with --store or PREFECT_VIDEO_STORE")
+            store = await _attempt(
+                "store", lambda: _check_store(session), "give another with --store or PREFECT_VIDEO_STORE"
+            )
             return [
-                _key(ref),
-                await _provider(session),
-                await _account(session),
-                *await _concurrency_limit(session, create=fix),
+                _check_key(ref),
+                await _check_provider(session),
+                await _check_account(session),
+                *await _check_concurrency_limit(session, create=fix),
                 store,
                 ledger,
             ]
     except VideoError as error:
         if not ledger.ok:
-            return [_key(ref), ledger]
-        return [_key(ref), Check(name="provider", ok=False, detail=ref.provider, fix=str(error)), ledger]
+            return [_check_key(ref), ledger]
+        return [_check_key(ref), Check(name="provider", ok=False, detail=ref.provider, fix=str(error)), ledger]
 
 
-def _key(ref: SessionRef) -> Check:
+def _check_key(ref: SessionRef) -> Check:
     key, endpoint = (bool(os.environ.get(name)) for name in ("SORA_API_KEY", "SORA_API_ENDPOINT"))
     if ref.provider == "emulator":
         return Check(name="key", ok=True, detail="none needed: the emulator makes test pictures, at no cost")
@@ -153,43 +159,43 @@ def _key(ref: SessionRef) -> Check:
     return Check(name="key", ok=True, detail="from the environment")
 
 
-async def _provider(session: Any) -> Check:
+async def _check_provider(session: Any) -> Check:
     provider = session.provider
-    where = f"{provider.name} at {provider.account.base_url} (account {provider.account.id})"
+    address = f"{provider.name} at {provider.account.base_url} (account {provider.account.id})"
     try:
         async for _ in provider.list():
             break
     except AuthenticationFailed as error:
-        return Check(name="provider", ok=False, detail=where, fix=f"{error}; correct the key")
+        return Check(name="provider", ok=False, detail=address, fix=f"{error}; correct the key")
     except RequestRejected as error:
         # Some servers do not list; that they answered is what matters.
-        return Check(name="provider", ok=True, detail=f"{where}; it does not list generations ({error})")
+        return Check(name="provider", ok=True, detail=f"{address}; it does not list generations ({error})")
     except VideoError as error:
-        return Check(name="provider", ok=False, detail=where, fix=f"{error}; see that the endpoint is right")
-    return Check(name="provider", ok=True, detail=where)
+        return Check(name="provider", ok=False, detail=address, fix=f"{error}; check the endpoint")
+    return Check(name="provider", ok=True, detail=address)
 
 
-async def _account(session: Any) -> Check:
-    standing = await session.ledger.standing(session.provider.account.id, slots=session.account_slots)
-    slots = f"{standing.occupied} of {standing.slots or 'unlimited'} slots taken"
-    if standing.quota_until:
+async def _check_account(session: Any) -> Check:
+    status = await session.ledger.status(session.provider.account.id, slots=session.account_slots)
+    slots = f"{status.occupied} of {status.slots or 'unlimited'} slots taken"
+    if status.quota_until:
         return Check(
             name="account",
             ok=False,
-            detail=f"{slots}; the quota is used up until {standing.quota_until:%Y-%m-%d %H:%M} UTC",
+            detail=f"{slots}; the quota is used up until {status.quota_until:%Y-%m-%d %H:%M} UTC",
             fix="wait for the next period, or use another account",
         )
-    if standing.breaker != "closed":
+    if status.breaker != "closed":
         return Check(
             name="account",
             ok=False,
-            detail=f"{slots}; breaker {standing.breaker.replace('_', ' ')} after {standing.failures} failures in a row",
-            fix=f"the provider is in trouble; it is tried again from {standing.open_until:%H:%M:%S} UTC on",
+            detail=f"{slots}; breaker {status.breaker.replace('_', ' ')} after {status.failures} failures in a row",
+            fix=f"the provider fails repeatedly; the next submit is tried at {status.open_until:%H:%M:%S} UTC",
         )
     return Check(name="account", ok=True, detail=f"{slots}, breaker closed")
 
 
-async def _concurrency_limit(session: Any, *, create: bool) -> list[Check]:
+async def _check_concurrency_limit(session: Any, *, create: bool) -> list[Check]:
     name = session.settings.concurrency_limit
     if name is None:
         return []
@@ -197,19 +203,19 @@ async def _concurrency_limit(session: Any, *, create: bool) -> list[Check]:
     from prefect.exceptions import PrefectException
 
     try:
-        found = await _limit(name, create_with=session.account_slots or DEFAULT_IN_FLIGHT if create else None)
+        found = await _read_limit(name, create_with=session.account_slots or DEFAULT_IN_FLIGHT if create else None)
     except (httpx.HTTPError, PrefectException, RuntimeError) as error:
         # The client raises RuntimeError when no server answers at all.
-        detail = f"{name!r} cannot be looked at: {error or type(error).__name__}"
-        return [Check(name="concurrency limit", ok=False, detail=detail, fix="see that Prefect's API answers")]
+        detail = f"{name!r} cannot be read: {error or type(error).__name__}"
+        return [Check(name="concurrency limit", ok=False, detail=detail, fix="make sure that Prefect's API answers")]
     if found is None:
-        fix = "create it with `prefect-video doctor --fix`; runs fail without it"
+        fix = "run the same command with --fix, which creates it; runs fail without it"
         return [Check(name="concurrency limit", ok=False, detail=f"{name!r} does not exist", fix=fix)]
     return [Check(name="concurrency limit", ok=True, detail=f"{name!r}: {found.active_slots} of {found.limit} taken")]
 
 
-async def _limit(name: str, *, create_with: int | None) -> Any:
-    """Prefect's limit of that name, None when there is none; one that an operator has set is left as it is."""
+async def _read_limit(name: str, *, create_with: int | None) -> Any:
+    """Return Prefect's limit of a name, None when there is none; one that an operator has set is left as it is."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
     from prefect.exceptions import ObjectNotFound
@@ -224,18 +230,18 @@ async def _limit(name: str, *, create_with: int | None) -> Any:
         return await client.read_global_concurrency_limit_by_name(name)
 
 
-async def _store(session: Any) -> str:
+async def _check_store(session: Any) -> str:
     await session.store.check()
     return f"{session.store_name} can be written"
 
 
-async def _ledger(ref: SessionRef) -> str:
+async def _check_ledger(ref: SessionRef) -> str:
     async with open_ledger(ref.ledger) as ledger:
         await ledger.check()
         return f"{ledger.url_label} can be written"
 
 
-async def _tried(name: str, work: Callable[[], Awaitable[str]], fix: str) -> Check:
+async def _attempt(name: str, work: Callable[[], Awaitable[str]], fix: str) -> Check:
     try:
         return Check(name=name, ok=True, detail=await work())
     except VideoError as error:

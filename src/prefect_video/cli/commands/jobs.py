@@ -1,4 +1,4 @@
-"""`jobs` and `spend`: what the ledger knows."""
+"""`jobs` and `spend`: the ledger's jobs and their cost."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def jobs(
     state: Annotated[
         State | None, Parameter(help="Only jobs in this state.", show_choices=True, name_transform=str.lower)
     ] = None,
-    hold_reason: Annotated[
-        bool, Parameter(negative="", show_default=False, help="Only jobs that wait for a human.")
+    held: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Only jobs that are held for a decision.")
     ] = False,
-    limit: Annotated[int, Parameter(help="The newest so many.")] = 50,
+    limit: Annotated[int, Parameter(help="At most this many, the newest.")] = 50,
     ledger: LedgerOption = None,
     json: JsonFlag = False,
 ) -> int:
-    """List generations: what was asked, paid, stored or failed, newest first.
+    """List generations, newest first: requested, paid, stored or failed.
 
     Try:
 
@@ -53,7 +53,7 @@ def jobs(
     """
     if limit < 1:
         raise InvalidInput(f"--limit: at least 1, not {limit}")
-    jobs = run_async(_jobs(ledger_name(ledger), project, state, hold_reason, limit))
+    jobs = run_async(_read_jobs(ledger_name(ledger), project, state, held, limit))
     if json:
         print_json({"jobs": [public_job(job) for job in jobs]})
     else:
@@ -63,7 +63,7 @@ def jobs(
 
 def spend(
     *,
-    by: Annotated[Grouping, Parameter(help="What to add up by.")] = "month",
+    by: Annotated[Grouping, Parameter(help="The unit of each line.")] = "month",
     project: ProjectName = None,
     since: Annotated[
         datetime | None, Parameter(help="Only what was reserved since then, such as 2026-01-31 (UTC).")
@@ -82,7 +82,7 @@ def spend(
     """
     if csv and json:
         raise InvalidInput("--csv and --json: choose one of them")
-    lines = run_async(_spend(ledger_name(ledger), by, project, _in_utc(since)))
+    lines = run_async(_read_spend(ledger_name(ledger), by, project, _to_utc(since)))
     spent = sum((line.spent_usd for line in lines), Decimal(0))
     reserved = sum((line.reserved_usd for line in lines), Decimal(0))
     if json:
@@ -104,20 +104,19 @@ def spend(
     return DONE
 
 
-async def _jobs(
-    ledger: str | None, project: str | None, state: State | None, hold_reason: bool, limit: int
-) -> list[Job]:
-    async with open_ledger(ledger) as books:
-        return await books.jobs.find(project=project, state=state, hold_reason=hold_reason or None, limit=limit)
+async def _read_jobs(name: str | None, project: str | None, state: State | None, held: bool, limit: int) -> list[Job]:
+    async with open_ledger(name) as ledger:
+        # False would list only jobs that are not held; None does not filter.
+        return await ledger.jobs.find(project=project, state=state, hold_reason=held or None, limit=limit)
 
 
-async def _spend(ledger: str | None, by: Grouping, project: str | None, since: datetime | None) -> list[SpendRow]:
-    async with open_ledger(ledger) as books:
-        return await books.spend.report(by=by, project=project, since=since)
+async def _read_spend(name: str | None, by: Grouping, project: str | None, since: datetime | None) -> list[SpendRow]:
+    async with open_ledger(name) as ledger:
+        return await ledger.spend.report(by=by, project=project, since=since)
 
 
 def public_job(job: Job) -> dict[str, Any]:
-    """A row of the ledger as `--json` prints it."""
+    """Build the JSON object of a job."""
     return {
         "id": job.id,
         "project": job.project,
@@ -145,36 +144,37 @@ def public_job(job: Job) -> dict[str, Any]:
 
 
 def show_jobs(jobs: list[Job]) -> None:
-    """Prints rows for people, and below them what a human has to decide."""
+    """Print jobs for people, and below them the hold reason of each that has one."""
     console = stdout()
     if not jobs:
         console.print("no jobs")
         return
-    made = table("job", "project", "shot", "state", "provider", "cost", "age", right=("cost", "age"))
+    grid = table("job", "project", "shot", "state", "provider", "cost", "age", right=("cost", "age"))
     for job in jobs:
         mark = " [yellow]![/]" if job.hold_reason else ""
-        made.add_row(
+        grid.add_row(
             job.id[:8],
             escape(job.project),
             escape(job.shot.id if job.take == 1 else f"{job.shot.id}@{job.take}"),
             f"[{_COLOURS.get(job.state, 'blue')}]{job.state.value}[/]{mark}",
             escape(job.provider),
-            _cost(job),
+            _format_cost(job),
             relative_time(job.created_at),
         )
-    console.print(made)
+    console.print(grid)
     for job in jobs:
-        if text := job.hold_reason:
-            console.print(f"[yellow]![/] {job.id[:8]}: {escape(text)}", soft_wrap=True)
+        if job.hold_reason:
+            console.print(f"[yellow]![/] {job.id[:8]}: {escape(job.hold_reason)}", soft_wrap=True)
 
 
-def _cost(job: Job) -> str:
-    """What it cost; with a `~`, what was reserved for it, where the provider has not told."""
+def _format_cost(job: Job) -> str:
+    """Format the cost; with a `~`, the reserved amount, as long as the provider has reported none."""
     is_estimate = job.state is not State.RELEASED and job.actual_usd is None and job.reserved_usd is not None
     return f"~{usd(job.cost_usd)}" if is_estimate else usd(job.cost_usd)
 
 
-def _in_utc(moment: datetime | None) -> datetime | None:
+def _to_utc(moment: datetime | None) -> datetime | None:
+    """Read a moment without a time zone as UTC, as the ledger's are."""
     return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
 
 
@@ -196,13 +196,15 @@ def _public_spend(line: SpendRow, by: str) -> dict[str, Any]:
 
 
 def _show_spend(lines: list[SpendRow], by: str, spent: Decimal, reserved: Decimal) -> None:
-    made = table(by, "videos", "stored", "spent", "reserved", right=("videos", "stored", "spent", "reserved"))
+    grid = table(by, "videos", "stored", "spent", "reserved", right=("videos", "stored", "spent", "reserved"))
     for line in lines:
-        made.add_row(escape(line.key), str(line.videos), str(line.stored), usd(line.spent_usd), usd(line.reserved_usd))
+        grid.add_row(escape(line.key), str(line.videos), str(line.stored), usd(line.spent_usd), usd(line.reserved_usd))
     console = stdout()
-    console.print(made)
+    console.print(grid)
     console.print(f"\n[bold]{usd(spent)}[/] spent, {usd(reserved)} reserved")
     if assumed := sum((line.assumed_usd for line in lines), Decimal(0)):
-        console.print(f"[yellow]![/] {usd(assumed)} of that is what was reserved: the provider has not told the cost")
+        console.print(
+            f"[yellow]![/] {usd(assumed)} of that is the reserved amount: the provider has not reported the cost"
+        )
     if unpriced := sum(line.unpriced for line in lines):
-        console.print(f"[yellow]![/] the price of {unpriced} videos is not known and not in these sums")
+        console.print(f"[yellow]![/] the price of {unpriced} videos is unknown and not in these sums")

@@ -1,4 +1,4 @@
-"""`ledger upgrade`, `ledger check` and `ledger recover`."""
+"""`ledger upgrade`, `ledger check` and `ledger recover`: the ledger's database."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from prefect_video.session import SessionRef, names_ledger_block
 
 
 def upgrade(*, ledger: LedgerOption = None, json: JsonFlag = False) -> int:
-    """Create the ledger's tables, or bring them up to this version; does nothing on a current one.
+    """Create the ledger's tables, or bring them up to this version; a current ledger stays as it is.
 
     Try:
 
         prefect-video ledger upgrade --ledger postgresql://user:password@host/video
     """
-    return _tell(run_async(_upgrade(ledger_name(ledger))), "is up to date", json)
+    return _print_state(run_async(_upgrade(ledger_name(ledger))), "is up to date", json)
 
 
 def check(*, ledger: LedgerOption = None, json: JsonFlag = False) -> int:
     """Prove that the ledger can be reached and written and that its tables are current."""
-    return _tell(run_async(_check(ledger_name(ledger))), "can be written and is up to date", json)
+    return _print_state(run_async(_check(ledger_name(ledger))), "can be written and is up to date", json)
 
 
 def recover(
@@ -37,7 +37,7 @@ def recover(
         tuple[str, ...],
         Parameter(
             name="--provider",
-            help="An account whose list is read (a provider's name or a saved block); may be repeated."
+            help="An account whose list is read (a provider's name or a saved block); may be given repeatedly."
             " Default: `sora` when SORA_API_KEY is set, else the embedded emulator.",
         ),
     ] = (),
@@ -45,11 +45,12 @@ def recover(
         tuple[str, ...],
         Parameter(
             name="--lost-ledger",
-            help="Identity of another ledger that is gone for good: what it has paid is counted here. May be repeated.",
+            help="Identity of another ledger that is lost for good: what it has paid is counted here."
+            " May be given repeatedly.",
         ),
     ] = (),
     dry_run: Annotated[
-        bool, Parameter(negative="", show_default=False, help="Say what would be done, and write nothing.")
+        bool, Parameter(negative="", show_default=False, help="Print what would be done, and write nothing.")
     ] = False,
     ledger: LedgerOption = None,
     json: JsonFlag = False,
@@ -59,7 +60,7 @@ def recover(
     Videos in the store get rows with their cost; generations that a provider lists with our key get rows that
     `prefect-video collect` finishes. What cannot be proven is listed. It can be repeated at any time.
 
-    Exit status 1 when something is left for a human.
+    Exit status 1 when something is left to decide.
 
     Try:
 
@@ -76,7 +77,9 @@ def recover(
 
 async def _upgrade(name: str | None) -> str:
     if names_ledger_block(name):
-        raise InvalidInput("ledger upgrade: give the URL; a block's user may not have the right to change tables")
+        raise InvalidInput(
+            "ledger upgrade: give --ledger as a URL: the user of a block may not have the right to change tables"
+        )
     async with await Ledger.open(name, migrate=True) as ledger:
         return ledger.url_label
 
@@ -89,9 +92,9 @@ async def _check(name: str | None) -> str:
 
 async def _recover(refs: list[SessionRef], lost_ledgers: tuple[str, ...], dry_run: bool) -> tuple[Recovery, str | None]:
     """Recover a ledger; return the outcome, and the `--ledger` that a further command needs."""
-    async with use_sessions(refs) as (first, *others):
-        recovery = await recover_ledger(first, others=others, lost_ledgers=lost_ledgers, dry_run=dry_run)
-        return recovery, first.ledger.command_option
+    async with use_sessions(refs) as (session, *others):
+        recovery = await recover_ledger(session, others=others, lost_ledgers=lost_ledgers, dry_run=dry_run)
+        return recovery, session.ledger.command_option
 
 
 def _show_recovery(recovery: Recovery, collect_command: str) -> None:
@@ -99,17 +102,17 @@ def _show_recovery(recovery: Recovery, collect_command: str) -> None:
     if not recovery.jobs:
         console.print("the ledger knows everything that the store and the providers' lists show")
     else:
-        made = table("outcome", "project", "shot", "generation", "cost", right=("cost",))
+        grid = table("outcome", "project", "shot", "generation", "cost", right=("cost",))
         for job in recovery.jobs:
             names = (job.project or "", job.shot_id or "", job.generation_id or "")
-            made.add_row(job.outcome, *map(escape, names), "" if job.cost_usd is None else usd(job.cost_usd))
-        console.print(made)
+            grid.add_row(job.outcome, *map(escape, names), "" if job.cost_usd is None else usd(job.cost_usd))
+        console.print(grid)
     for job in recovery.left:
         console.print(f"[yellow]![/] {escape(job.source)}: {escape(job.reason)}", soft_wrap=True)
     for account, count in recovery.unlabelled.items():
         console.print(
             f"[yellow]![/] account {escape(account)} lists {count} generations that the ledger does not know and that"
-            " name no key of it: made by others, or sent where the provider echoes no key; see the provider's console",
+            " carry no key of it: made by other software, or at a provider that echoes no key; see its console",
             soft_wrap=True,
         )
     if recovery.dry_run:
@@ -118,7 +121,7 @@ def _show_recovery(recovery: Recovery, collect_command: str) -> None:
         console.print(f"now run `{escape(collect_command)}`, which stores what is at the provider", soft_wrap=True)
 
 
-def _tell(label: str, state: str, json: bool) -> int:
+def _print_state(label: str, state: str, json: bool) -> int:
     if json:
         print_json({"ledger": label, "ok": True})
     else:

@@ -1,4 +1,4 @@
-"""`optimize`: which length to ask for."""
+"""`optimize`: the length to request for a kind of content."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from prefect_video.providers import ADVISED_SECONDS, SORA_USD_PER_SECOND, optimi
 def optimize(
     *,
     content_type: Annotated[
-        str, Parameter(help=f"{', '.join(ADVISED_SECONDS)}; another word counts as product.")
+        str, Parameter(help=f"{', '.join(ADVISED_SECONDS)}; anything else counts as product.")
     ] = "product",
     minimum: Annotated[int, Parameter(help="The shortest acceptable length in seconds.")] = 5,
-    longest: Annotated[int, Parameter(help="The longest that the provider or plan makes.")] = 20,
+    longest: Annotated[int, Parameter(help="The longest that the provider or plan allows.")] = 20,
     json: JsonFlag = False,
 ) -> int:
-    """Advise a length by kind of content and by price.
+    """Recommend a length by kind of content and by price.
 
     Try:
 

@@ -1,4 +1,4 @@
-"""`plan`: what a run would do and cost; spends nothing."""
+"""`plan`: the outcome and cost of a run that is not started; spends nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prefect_video.shots import Project
 _ACTIONS = {
     "generate": "[cyan]generate[/]",
     "cached": "[green]cached[/]",
-    "under_way": "[blue]under way[/]",
+    "under_way": "[blue]in progress[/]",
     "held": "[yellow]held[/]",
     "over_budget": "[red]over budget[/]",
 }
@@ -34,9 +34,9 @@ def plan(
     refresh: RefreshFlag = False,
     json: JsonFlag = False,
 ) -> int:
-    """Show what would be generated, what is cached, what it costs and how the limits stand. Spends nothing.
+    """Show what would be generated, what is cached, the cost, and the state of the limits. Spends nothing.
 
-    Exit status 3 when it would not fit a budget.
+    Exit status 3 when it would exceed a budget.
 
     Try:
 
@@ -45,12 +45,12 @@ def plan(
         prefect-video plan film.yaml --provider sora --store s3://films/ads --json
     """
     project = load_project(project_file)
-    worked_out = run_async(_plan(project, session.refs(project), refresh))
+    project_plan = run_async(_plan(project, session.refs(project), refresh))
     if json:
-        print_json(worked_out.public())
+        print_json(project_plan.public())
     else:
-        show_plan(worked_out)
-    return DONE if worked_out.fits else OVER_BUDGET
+        show_plan(project_plan)
+    return DONE if project_plan.fits else OVER_BUDGET
 
 
 async def _plan(project: Project, refs: Sequence[SessionRef], refresh: bool) -> Plan:
@@ -58,47 +58,50 @@ async def _plan(project: Project, refs: Sequence[SessionRef], refresh: bool) -> 
         return await plan_project(session, project, others=others, refresh=refresh)
 
 
-def show_plan(worked_out: Plan) -> None:
-    """Prints a plan for people."""
+def show_plan(project_plan: Plan) -> None:
+    """Print a plan for people."""
     console = stdout()
-    shots = table("shot", "", "length", "size", "cost", "prompt or place", right=("length", "cost"))
-    for shot in worked_out.shots:
+    shots = table("shot", "", "length", "size", "cost", "prompt or file", right=("length", "cost"))
+    for shot in project_plan.shots:
         shots.add_row(
             escape(shot.id),
             _ACTIONS[shot.action],
             f"{shot.duration} s",
             f"{shot.resolution} {shot.aspect_ratio}",
             usd(shot.estimate_usd),
-            escape(_note(shot)),
+            escape(_describe_shot(shot)),
         )
     console.print(shots)
-    for shot in worked_out.shots:
+    for shot in project_plan.shots:
         for hint in shot.hints:
             console.print(f"[dim]hint[/] {escape(shot.id)}: {escape(hint)}", soft_wrap=True)
         for change in shot.changes:
             console.print(f"[dim]adapted[/] {escape(shot.id)}: {escape(change)}", soft_wrap=True)
         for option in shot.options:
-            console.print(f"[dim]option[/] {escape(shot.id)}: {escape(_option(option))}", soft_wrap=True)
+            console.print(f"[dim]option[/] {escape(shot.id)}: {escape(_describe_option(option))}", soft_wrap=True)
         for name, refusal in shot.refusals.items():
             console.print(f"[dim]no option[/] {escape(shot.id)}: {escape(f'{name}: {refusal}')}", soft_wrap=True)
-    for standing in worked_out.limits:
-        console.print(f"[dim]limit[/] {escape(_standing(standing))}", soft_wrap=True)
-    new = sum(shot.action == "generate" for shot in worked_out.shots)
+    for usage in project_plan.limits:
+        console.print(f"[dim]limit[/] {escape(_describe_usage(usage))}", soft_wrap=True)
+    new = sum(shot.action == "generate" for shot in project_plan.shots)
     console.print(
-        f"\n[bold]{escape(worked_out.project)}[/] at {escape(worked_out.provider)}: {new} of {len(worked_out.shots)} to"
-        f" generate, [bold]{usd(worked_out.cost_usd)}[/] expected. Nothing was sent.",
+        f"\n[bold]{escape(project_plan.project)}[/] at {escape(project_plan.provider)}:"
+        f" {new} of {len(project_plan.shots)} to generate,"
+        f" [bold]{usd(project_plan.cost_usd)}[/] expected. Nothing was sent.",
         soft_wrap=True,
     )
-    if worked_out.refusal:
-        console.print(f"[red]over budget:[/] {escape(worked_out.refusal)}", soft_wrap=True)
+    if project_plan.refusal:
+        console.print(f"[red]over budget:[/] {escape(project_plan.refusal)}", soft_wrap=True)
 
 
-def _option(option: RouteOption) -> str:
+def _describe_option(option: RouteOption) -> str:
+    """Return a provider's price and time for a shot, and the changes that it would need."""
     adapted = f" ({'; '.join(option.changes)})" if option.changes else ""
     return f"{option.provider}: {usd(option.estimate_usd)}, about {option.seconds:.0f} s{adapted}"
 
 
-def _note(shot: PlannedShot) -> str:
+def _describe_shot(shot: PlannedShot) -> str:
+    """Return the reason of a shot's action, the file it is stored in, or its prompt, in one short line."""
     text = shot.reason or (display_path(shot.uri) if shot.uri else shot.prompt)
     if shot.job_id and shot.options:
         text = f"{shot.provider}: {text}"
@@ -106,10 +109,11 @@ def _note(shot: PlannedShot) -> str:
     return text if len(text) <= 90 else f"{text[:87]}…"
 
 
-def _standing(standing: BudgetUsage) -> str:
+def _describe_usage(usage: BudgetUsage) -> str:
+    """Return how much of a limit is used."""
     parts = []
-    if (limit := standing.budget.limit_usd) is not None:
-        parts.append(f"{usd(standing.spent_usd)} spent and {usd(standing.reserved_usd)} reserved of {usd(limit)}")
-    if (videos := standing.budget.limit_videos) is not None:
-        parts.append(f"{standing.videos} of {videos} videos")
-    return f"{standing.name}: {', '.join(parts)}"
+    if (limit := usage.budget.limit_usd) is not None:
+        parts.append(f"{usd(usage.spent_usd)} spent and {usd(usage.reserved_usd)} reserved of {usd(limit)}")
+    if (videos := usage.budget.limit_videos) is not None:
+        parts.append(f"{usage.videos} of {videos} videos")
+    return f"{usage.name}: {', '.join(parts)}"

@@ -1,4 +1,4 @@
-"""`review`: prompts that were refused, and those that a human allows."""
+"""`review`: prompts that were refused, and the exceptions that a reviewer allows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
 from prefect_video.cli.output import DONE, escape, print_json, relative_time, stdout
 from prefect_video.cli.sessions import open_ledger, run_async
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import Job, Ledger
+from prefect_video.ledger import Job, Ledger, command_line
 
 
 def review(
@@ -20,17 +20,17 @@ def review(
     allow: Annotated[
         str | None,
         Parameter(
-            help="Let the prompt with this fingerprint (or its beginning) pass the local screen, and be sent once more."
+            help="Let the prompt with this fingerprint (or its beginning) pass the local screen and be sent once more."
         ),
     ] = None,
-    note: Annotated[str | None, Parameter(help="Why it is allowed; kept in the ledger.")] = None,
+    note: Annotated[str | None, Parameter(help="The reason; kept in the ledger.")] = None,
     ledger: LedgerOption = None,
     json: JsonFlag = False,
 ) -> int:
     """List prompts that the provider's policy or the local screen refused; allow one.
 
-    Allowing overrules the local screen. A provider's policy is the provider's: a prompt that it stopped is sent once
-    more, and may be stopped, and billed, again.
+    Allowing overrules the local screen, not a provider's policy: a prompt that the provider refused is sent once
+    more, and may be refused, and billed, again.
 
     Try:
 
@@ -47,7 +47,7 @@ def review(
         else:
             stdout().print(f"allowed: {fingerprint}", soft_wrap=True)
         return DONE
-    jobs = run_async(_refused(ledger_name(ledger)))
+    jobs = run_async(_read_refused(ledger_name(ledger)))
     if json:
         print_json({"refused": [public_job(job) for job in jobs]})
     else:
@@ -55,26 +55,33 @@ def review(
     return DONE
 
 
-async def _refused(ledger: str | None) -> list[Job]:
-    async with open_ledger(ledger) as books:
-        return await books.reviews.refused()
+async def _read_refused(name: str | None) -> list[Job]:
+    async with open_ledger(name) as ledger:
+        return await ledger.reviews.refused()
 
 
-async def _allow(ledger: str | None, text: str, note: str) -> str:
-    async with open_ledger(ledger) as books:
-        fingerprint = await _meant(books, text)
-        await books.reviews.allow(fingerprint, note)
+async def _allow(name: str | None, text: str, note: str) -> str:
+    async with open_ledger(name) as ledger:
+        fingerprint = await _find_fingerprint(ledger, text)
+        await ledger.reviews.allow(fingerprint, note)
         return fingerprint
 
 
-async def _meant(books: Ledger, text: str) -> str:
-    refused = {job.fingerprint for job in await books.reviews.refused()}
+async def _find_fingerprint(ledger: Ledger, text: str) -> str:
+    """Find the one refused prompt whose fingerprint begins with a text.
+
+    Raises:
+        InvalidInput: None does, or several do.
+    """
+    refused = {job.fingerprint for job in await ledger.reviews.refused()}
+    # The version prefix alone begins every fingerprint.
     matches = [fingerprint for fingerprint in refused if fingerprint.startswith(text) and len(text) > len("v1:")]
     if len(matches) == 1:
         return matches[0]
     if matches:
         raise InvalidInput(f"--allow: {text!r} is the beginning of {len(matches)} fingerprints; give more of it")
-    raise InvalidInput(f"--allow: no refused prompt has the fingerprint {text!r}; see: prefect-video review")
+    listing = command_line("review", ledger=ledger.command_option)
+    raise InvalidInput(f"--allow: no refused prompt has the fingerprint {text!r}; see: {listing}")
 
 
 def _show(jobs: list[Job]) -> None:

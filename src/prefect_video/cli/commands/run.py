@@ -1,4 +1,4 @@
-"""`run` and `shot`: the real flows, from the command line."""
+"""`run` and `shot`: the project flow, from the command line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from prefect_video.cli.output import (
     status_of,
 )
 from prefect_video.cli.prefect_startup import PrefectUnavailable, ensure_api
-from prefect_video.cli.progress import ProgressTable, showing
+from prefect_video.cli.progress import ProgressTable, show_progress
 from prefect_video.cli.report_view import show_report, status_of_report
 from prefect_video.cli.sessions import use_sessions
 from prefect_video.errors import InvalidInput, ProjectFailed, VideoError
@@ -43,13 +43,13 @@ class RunOptions:
     """The options of a run, and of its report.
 
     Attributes:
-        session: With what.
+        session: Provider, store, ledger and concurrency.
         refresh: Buy again what is stored.
-        rebuy_missing: Take the store as it stands, whatever is missing there.
-        json: One JSON object instead of text.
-        quiet: No progress.
-        wait: Wait for the videos; otherwise leave when all are at the provider.
-        flow_for_cached: Let Prefect know of a run that finds everything stored.
+        rebuy_missing: Accept the store as it is, although videos are missing there.
+        json: Print one JSON object instead of text.
+        quiet: Show no progress.
+        wait: Wait for the videos; otherwise end when all shots are submitted.
+        flow_for_cached: Start a Prefect flow even for a run that finds everything stored.
     """
 
     session: SessionOptions
@@ -82,18 +82,18 @@ def run(
 
         prefect-video run film.yaml --provider sora --store s3://films/ads --json
     """
-    wanted = RunOptions(
+    options = RunOptions(
         session=session, refresh=refresh, rebuy_missing=rebuy_missing, json=json, quiet=quiet, wait=wait
     )
-    return run_and_report(lambda: load_project(project_file), wanted, source=project_file)
+    return run_and_report(lambda: load_project(project_file), options, source=project_file)
 
 
 def shot(
-    prompt: Annotated[str, Parameter(help="What is to be seen.")],
+    prompt: Annotated[str, Parameter(help="What the video shows.")],
     /,
     *,
     id: Annotated[str | None, Parameter(help="The shot's name. Default: the prompt's first words.")] = None,
-    project: Annotated[str, Parameter(help="The folder in the store and the name in the books.")] = DEFAULT_PROJECT,
+    project: Annotated[str, Parameter(help="The folder in the store and the name in the ledger.")] = DEFAULT_PROJECT,
     model: Annotated[str | None, Parameter(help="The provider's name of the model. Default: sora-2.")] = None,
     duration: Annotated[str | None, Parameter(help="Whole seconds, 1 to 20. Default: 10.")] = None,
     aspect_ratio: Annotated[str | None, Parameter(help="`16:9`, `9:16` or `1:1`. Default: 16:9.")] = None,
@@ -110,92 +110,97 @@ def shot(
 
         prefect-video shot "A lighthouse in fog, slow push-in" --duration 5 --resolution 720p
     """
-    given = {
+    fields = {
+        "id": id or slug(prompt),
+        "prompt": prompt,
         "model": model,
-        "duration": _number(duration),
+        "duration": _parse_number(duration),
         "aspect_ratio": aspect_ratio,
         "resolution": resolution,
     }
-    asked = {"id": id or slug(prompt), "prompt": prompt, **{k: v for k, v in given.items() if v is not None}}
+    # An option that is not given must not override the shot's default.
+    data = {name: value for name, value in fields.items() if value is not None}
     return run_and_report(
-        lambda: _checked({"project": project, "shots": [asked]}),
+        lambda: _parse_project({"project": project, "shots": [data]}),
         RunOptions(session=session, refresh=refresh, rebuy_missing=rebuy_missing, json=json, quiet=quiet),
     )
 
 
-def run_and_report(read: Callable[[], Project], wanted: RunOptions, *, source: Path | None = None) -> int:
-    """Reads a project, makes it, tells of it; returns the exit status.
+def run_and_report(read: Callable[[], Project], options: RunOptions, *, source: Path | None = None) -> int:
+    """Read a project, execute it and print its report; return the exit status.
 
     Args:
-        read: Gives the project.
-        wanted: How it is to be made.
-        source: The file that it is from, to be named with what is wrong in it.
+        read: Returns the project, or raises `InvalidInput`.
+        options: The options of the run.
+        source: The file of the project, to be named in errors about its content.
     """
     name: str | None = None
     try:
         project = read()
         name = project.name
-        report = run_shot(project, wanted)
+        report = execute(project, options)
     except (VideoError, PrefectUnavailable) as error:
         if isinstance(error, InvalidProject):
             name = error.project
-        text = _with_file_name(error, source, wanted)
-        if wanted.json:
+        text = _with_file_name(error, source, options)
+        if options.json:
             print_json(report_object(name, text))
         print_status(text, error=True)
         return status_of(error)
-    except KeyboardInterrupt as end:
-        text = interrupted_text(wanted.session.command_ledger)
-        if wanted.json:
+    except KeyboardInterrupt as interruption:
+        text = interrupted_text(options.session.command_ledger)
+        if options.json:
             print_json(report_object(name, text))
         print_status(f"\n{text}")
-        return end.status if isinstance(end, Interrupted) else INTERRUPTED
-    if wanted.json:
+        return interruption.status if isinstance(interruption, Interrupted) else INTERRUPTED
+    if options.json:
         print_json(report.public())
-    show_report(report, ledger=wanted.session.command_ledger, to_stderr=wanted.json, quiet=wanted.quiet)
+    show_report(report, ledger=options.session.command_ledger, to_stderr=options.json, quiet=options.quiet)
     return status_of_report(report)
 
 
-def run_shot(project: Project, wanted: RunOptions) -> ProjectReport:
-    """Checks everything that can be checked for free, then runs the flow.
+def execute(project: Project, options: RunOptions) -> ProjectReport:
+    """Check everything that can be checked for free, then run the flow.
 
     Raises:
         VideoError: There is no report; nothing was sent.
         PrefectUnavailable: Prefect's API does not answer; nothing was sent.
-        Interrupted: Somebody asked for the end; what was submitted goes on.
+        Interrupted: Ctrl-C or SIGTERM; what was submitted goes on at the provider.
     """
-    refs = wanted.session.refs(project)
-    if wanted.session.provider is None and project.provider is None and not wanted.quiet:
-        print_status(_default_choice(refs[0]))
-    plan = asyncio.run(_prepare(project, refs, wanted))
+    refs = options.session.refs(project)
+    if options.session.provider is None and project.provider is None and not options.quiet:
+        print_status(_describe_default(refs[0]))
+    plan = asyncio.run(_prepare(project, refs, options))
     plan.raise_if_over_budget()
-    if not wanted.flow_for_cached and all(shot.action == "cached" for shot in plan.shots):
-        return asyncio.run(_find(project, refs))
+    if not options.flow_for_cached and all(shot.action == "cached" for shot in plan.shots):
+        return asyncio.run(_report_cached(project, refs))
     ensure_api()
-    with contextlib.redirect_stdout(sys.stderr), showing(ProgressTable.for_project(plan), quiet=wanted.quiet):
-        return _run_to_its_end(project, wanted)
+    # Stdout belongs to the answer alone; Prefect and its libraries print there too.
+    with contextlib.redirect_stdout(sys.stderr), show_progress(ProgressTable.for_project(plan), quiet=options.quiet):
+        return _run_until_end(project, options)
 
 
-async def _prepare(project: Project, refs: Sequence[SessionRef], wanted: RunOptions) -> Plan:
+async def _prepare(project: Project, refs: Sequence[SessionRef], options: RunOptions) -> Plan:
     async with use_sessions(refs) as (session, *others):
         plan = await plan_project(
-            session, project, others=others, refresh=wanted.refresh, rebuy_missing=wanted.rebuy_missing
+            session, project, others=others, refresh=options.refresh, rebuy_missing=options.rebuy_missing
         )
         await session.ledger.check()
         await session.store.check()
     return plan
 
 
-async def _find(project: Project, refs: Sequence[SessionRef]) -> ProjectReport:
+async def _report_cached(project: Project, refs: Sequence[SessionRef]) -> ProjectReport:
     async with use_sessions(refs) as (session, *others):
         return await run_project(session, project, others=others)
 
 
-def _run_to_its_end(project: Project, wanted: RunOptions) -> ProjectReport:
+def _run_until_end(project: Project, options: RunOptions) -> ProjectReport:
+    """Run the flow; raise `Interrupted` for each of the ways in which a signal arrives."""
     from prefect.exceptions import TerminationSignal
 
     try:
-        return asyncio.run(_run_flow(project, wanted))
+        return asyncio.run(_run_flow(project, options))
     except Interrupted:
         raise
     except KeyboardInterrupt:
@@ -204,63 +209,67 @@ def _run_to_its_end(project: Project, wanted: RunOptions) -> ProjectReport:
         raise Interrupted(TERMINATED) from None
 
 
-async def _run_flow(project: Project, wanted: RunOptions) -> ProjectReport:
+async def _run_flow(project: Project, options: RunOptions) -> ProjectReport:
     from prefect_video.flows import generate_project
     from prefect_video.flows.artifacts import API_TROUBLE
     from prefect_video.flows.project import keeping_outcome
 
-    ref = wanted.session.refs(project)[0]
-    named = wanted.session.provider or project.provider
+    ref = options.session.refs(project)[0]
+    provider = options.session.provider or project.provider or ref.provider
     with keeping_outcome() as outcome:
         try:
             return await generate_project(
                 project,
-                provider=named or ref.provider,
+                provider=provider,
                 store=ref.store,
                 ledger=ref.ledger,
                 max_in_flight=ref.max_in_flight,
-                refresh=wanted.refresh,
-                rebuy_missing=wanted.rebuy_missing,
-                wait=wanted.wait,
+                refresh=options.refresh,
+                rebuy_missing=options.rebuy_missing,
+                wait=options.wait,
             )
         except ProjectFailed as error:
             return error.report
         except API_TROUBLE as error:
-            trouble = one_line(error)
+            cause = one_line(error)
             if outcome.report is None:
-                fetch = command_line("collect", "--wait", ledger=wanted.session.command_ledger)
+                fetch = command_line("collect", "--wait", ledger=options.session.command_ledger)
                 raise PrefectUnavailable(
-                    f"Prefect's API failed during the run ({trouble}). What was submitted goes on and is kept: run the"
+                    f"Prefect's API failed during the run ({cause}). What was submitted goes on and is kept: run the"
                     f" same command again, or fetch it with: {fetch}"
                 ) from error
-            print_status(f"Prefect's API was not told of the run's end ({trouble}); its shots ended as reported here.")
+            print_status(f"Prefect's API did not receive the run's end ({cause}); its shots ended as reported here.")
             return outcome.report
 
 
-def _with_file_name(error: Exception, source: Path | None, wanted: RunOptions) -> str:
-    """An error with the file that it is about, where it names only what is in the file."""
+def _with_file_name(error: Exception, source: Path | None, options: RunOptions) -> str:
+    """Put the file's name before each line of an error that is about the file's content."""
     if source is None or not isinstance(error, InvalidInput):
         return str(error)
-    in_file = ("shot ", "shots ") if wanted.session.provider else ("shot ", "shots ", "provider: ")
+    # A provider that the command line names is not the file's mistake.
+    in_file = ("shot ", "shots ") if options.session.provider else ("shot ", "shots ", "provider: ")
     return "\n".join(f"{source}: {line}" if line.startswith(in_file) else line for line in str(error).splitlines())
 
 
-def _default_choice(ref: SessionRef) -> str:
+def _describe_default(ref: SessionRef) -> str:
+    """Say which provider was chosen because none was named, and whether it charges."""
     if ref.provider == "sora":
         return "provider: sora, as SORA_API_KEY is set"
-    where = os.environ.get("PREFECT_VIDEO_EMULATOR_ENDPOINT")
+    endpoint = os.environ.get("PREFECT_VIDEO_EMULATOR_ENDPOINT")
     return (
-        f"provider: the emulator at {where}; nothing is really charged"
-        if where
-        else "provider: the embedded emulator, as SORA_API_KEY is not set: real files, test pictures, no real charge"
+        f"provider: the emulator at {endpoint}; nothing is charged"
+        if endpoint
+        else "provider: the embedded emulator, as SORA_API_KEY is not set: real files, test pictures, no charge"
     )
 
 
-def _number(text: str | None) -> int | str | None:
+def _parse_number(text: str | None) -> int | str | None:
+    """Return a whole number, or the text itself, about which the model's own message is the better one."""
     return int(text) if text is not None and text.strip().lstrip("-").isdecimal() else text
 
 
-def _checked(data: dict[str, object]) -> Project:
+def _parse_project(data: dict[str, object]) -> Project:
+    """Validate a project; raise `InvalidInput` with a line per mistake."""
     try:
         return Project.model_validate(data)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""`schema`: what a project file may hold, for editors."""
+"""`schema`: the JSON Schema of project files, for editors."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ def serve(
 ) -> int:
     """Receive webhooks of providers, and serve the job API; runs until Ctrl-C.
 
-    Put it behind HTTPS, and tell runs its public address: `export PREFECT_VIDEO_WEBHOOK_URL=https://video.example.com`.
-    The job API (`POST /generate`, `GET /jobs/ID`) is there when PREFECT_VIDEO_SERVICE_API_TOKEN is set.
+    Put it behind HTTPS, and set its public address for runs: `export PREFECT_VIDEO_WEBHOOK_URL=https://video.example.com`.
+    The job API (`POST /generate`, `GET /jobs/ID`) is served when PREFECT_VIDEO_SERVICE_API_TOKEN is set.
 
     Try:
 
@@ -50,7 +50,7 @@ def serve(
     try:
         asyncio.run(_serve(settings, host, port))
     except Interrupted:
-        # uvicorn has ended in good order and passes the signal on; whoever runs services expects that.
+        # uvicorn has shut down and raises the signal again; for a service that is the normal end.
         return DONE
     except OSError as error:
         raise VideoError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
@@ -64,34 +64,36 @@ async def _serve(settings: ServiceSettings, host: str, port: int) -> None:
 
     from prefect_video.service import create_app, open_sessions
 
-    # A trial: what fails when the server starts is printed by it as a traceback.
+    # Opened once before the server starts: an error in its start-up would be printed as a traceback.
     async with open_sessions(settings):
         pass
     listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    # asyncio sets this only for sockets that it has made: without it, an answer waits 40 ms for an acknowledgement.
+    # asyncio sets this only on sockets that it has made: without it a response waits 40 ms for an acknowledgement.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     app = create_app(settings)
 
     class Server(uvicorn.Server):
+        """A server that announces its addresses once it accepts requests."""
+
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                # What is loaded by now stays; to go through all of it again and again holds up deliveries.
+                # Modules loaded by now stay; scanning them at each collection would delay deliveries.
                 gc.collect()
                 gc.freeze()
-                _announce(listening.getsockname()[1], host, app.state.accounts, settings)
+                _announce(listening.getsockname()[1], host, app.state.sessions, settings)
 
     server = Server(uvicorn.Config(app, log_level="warning", access_log=False))
     await server.serve(sockets=[listening])
     if not server.started:
-        raise VideoError("the service could not start; the lines above say why")
+        raise VideoError("the service could not start; the lines above show the cause")
 
 
-def _announce(port: int, host: str, accounts: Sessions, settings: ServiceSettings) -> None:
+def _announce(port: int, host: str, sessions: Sessions, settings: ServiceSettings) -> None:
     console = stdout()
     address = escape(f"http://{host}:{port}")
     console.print(f"[bold]Serving on {address}.[/] Ctrl-C ends it.")
-    for provider in dict.fromkeys(session.provider.name for session in accounts.sessions):
+    for provider in dict.fromkeys(session.provider.name for session in sessions.sessions):
         console.print(f"[dim]webhooks[/]  POST {address}/webhooks/{escape(provider)}", soft_wrap=True)
     if settings.api_token is not None:
         console.print(f"[dim]jobs    [/]  POST {address}/generate", soft_wrap=True)

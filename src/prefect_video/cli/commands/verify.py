@@ -1,4 +1,4 @@
-"""`verify`: the store against the ledger, both ways."""
+"""`verify`: the store compared with the ledger, in both directions."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def verify(
         Parameter(
             negative="",
             show_default=False,
-            help="Fetch again, free, what the provider still has; write missing sidecars and copies again.",
+            help="Fetch again, free, what the provider still has; rewrite missing sidecars and copies.",
         ),
     ] = False,
     ledger: LedgerOption = None,
     json: JsonFlag = False,
 ) -> int:
-    """Compare a store with the ledger: every video (there, size, SHA-256, sidecar), and every file. Buys nothing.
+    """Compare a store with the ledger: every video (presence, size, SHA-256, sidecar) and every file. Buys nothing.
 
-    Exit status: 0 every video is whole, 1 something is missing, damaged or not repaired. Files that no job knows are
-    listed and are no error.
+    Exit status: 0 every video is whole, 1 something is missing, damaged or not repaired. Files without a job
+    are listed and are no error.
 
     Try:
 
@@ -53,25 +53,25 @@ def verify(
 
         prefect-video verify --repair
     """
-    found, command_ledger = run_async(_verify(SessionRef.from_names(None, store, ledger_name(ledger)), repair))
+    verification, command_ledger = run_async(_verify(SessionRef.from_names(None, store, ledger_name(ledger)), repair))
     if json:
-        print_json(found.public())
+        print_json(verification.public())
     else:
-        _show(found, command_line("verify", found.store, "--repair", ledger=command_ledger))
-    return DONE if found.is_whole else FAILED
+        _show(verification, command_line("verify", verification.store, "--repair", ledger=command_ledger))
+    return DONE if verification.is_whole else FAILED
 
 
 async def _verify(ref: SessionRef, repair: bool) -> tuple[Verification, str | None]:
     """Verify a store; return the outcome, and the `--ledger` that a further command needs."""
     async with open_ledger(ref.ledger) as ledger, _open_store(ref.store) as store:
-        found = await verify_store(
+        verification = await verify_store(
             ledger,
             store,
             open_session=(lambda job: use_session(ref.model_copy(update={"provider": job.credentials})))
             if repair
             else None,
         )
-        return found, ledger.command_option
+        return verification, ledger.command_option
 
 
 @asynccontextmanager
@@ -89,14 +89,14 @@ async def _open_store(name: str) -> AsyncIterator[Store]:
         await store.aclose()
 
 
-def _show(found: Verification, repair_command: str) -> None:
-    if found.outage:
-        print_status(found.outage, error=True)
-    if found.flaws:
-        lines = table("job", "project", "shot", "problem", "outcome", "file")
-        for flaw in found.flaws:
+def _show(verification: Verification, repair_command: str) -> None:
+    if verification.outage:
+        print_status(verification.outage, error=True)
+    if verification.flaws:
+        grid = table("job", "project", "shot", "problem", "outcome", "file")
+        for flaw in verification.flaws:
             outcome = "repaired" if flaw.repaired else "not repaired" if flaw.error else ""
-            lines.add_row(
+            grid.add_row(
                 flaw.job_id[:8],
                 escape(flaw.project),
                 escape(flaw.shot),
@@ -104,26 +104,26 @@ def _show(found: Verification, repair_command: str) -> None:
                 outcome,
                 escape(display_path(flaw.uri)),
             )
-        stdout().print(lines)
-    for flaw in found.flaws:
+        stdout().print(grid)
+    for flaw in verification.flaws:
         print_status(
             f"{flaw.project}/{flaw.shot}: {flaw.detail}" + (f"; not repaired: {flaw.error}" if flaw.error else "")
         )
-    for uri in found.unknown_files[:_FILES_SHOWN]:
+    for uri in verification.unknown_files[:_FILES_SHOWN]:
         print_status(f"no job knows {display_path(uri)}")
-    if (more := len(found.unknown_files) - _FILES_SHOWN) > 0:
+    if (more := len(verification.unknown_files) - _FILES_SHOWN) > 0:
         print_status(f"and {more} more files that no job knows; --json lists all")
-    _show_totals(found, repair_command)
+    _show_totals(verification, repair_command)
 
 
-def _show_totals(found: Verification, repair_command: str) -> None:
-    broken = sum(not flaw.repaired for flaw in found.flaws)
-    repaired = len(found.flaws) - broken
-    text = f"{found.store}: {found.assets - broken} of {found.assets} videos whole"
+def _show_totals(verification: Verification, repair_command: str) -> None:
+    broken = sum(not flaw.repaired for flaw in verification.flaws)
+    repaired = len(verification.flaws) - broken
+    text = f"{verification.store}: {verification.assets - broken} of {verification.assets} videos whole"
     if repaired:
         text += f", {repaired} of them repaired"
-    if found.unknown_files:
-        text += f"; {len(found.unknown_files)} files that no job knows"
+    if verification.unknown_files:
+        text += f"; {len(verification.unknown_files)} files that no job knows"
     stdout().print(text, markup=False, soft_wrap=True)
-    if broken and not any(flaw.error for flaw in found.flaws):
-        print_status(f"{repair_command} fetches again, free, what the provider still has")
+    if broken and not any(flaw.error for flaw in verification.flaws):
+        print_status(f"to fetch again, free, what the provider still has, run: {repair_command}")

@@ -1,4 +1,4 @@
-"""The job API's work: a request becomes a row of the ledger, and is sent in the background; it is never paid twice."""
+"""The job API's service: a request becomes a job of the ledger, submitted in the background and never paid twice."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ logger = logging.getLogger(__name__)
 JobStatus = Literal["queued", "processing", "completed", "failed", "cancelled", "held"]
 
 REQUEST_PREFIX: Final = "request-"
-"""How the run ids of rows begin that were asked for here."""
+"""The prefix of the run ids of jobs that the API has created."""
 
 _UNSENT: Final = frozenset({State.RESERVED, State.SUBMITTING, State.UNKNOWN})
 _COLLECTED_AT_ONCE: Final = 4
+"""Downloads at once, so that a sweep over many finished jobs leaves the network and the disk to the requests."""
 _STATUSES: Final[dict[State, JobStatus]] = {
     State.RESERVED: "queued",
     State.SUBMITTING: "queued",
@@ -50,18 +51,19 @@ _STATUSES: Final[dict[State, JobStatus]] = {
 }
 
 
-class GenerationRequest(Input):
-    """One video that is wanted.
+class GenerateBody(Input):
+    """The body of `POST /generate`: one requested video.
 
     Attributes:
-        prompt: What is to be seen.
+        prompt: What the video shows.
         duration: Length in whole seconds.
-        project: The folder in the store and the name in the books (`project_id` is understood too).
-        id: The shot's name; by default made from the prompt.
-        take: Which of several independent videos of the same shot.
-        provider: The account, where the service has several.
-        priority: Who goes first when the account's slots are taken.
-        user_id: Whoever asked; sent along as a label.
+        project: The folder in the store and the name in the ledger (`project_id` is accepted too).
+        id: The shot's name; by default derived from the prompt.
+        take: The number of the take, from 1: each is an independent video of the same shot.
+        provider: The account, where the service has several; by default the first.
+        priority: The rank among the requests that wait for one of the account's slots.
+        user_id: The user on whose behalf the video is requested; stored as a label.
+        metadata: Further labels.
     """
 
     prompt: Prompt
@@ -81,34 +83,34 @@ class GenerationRequest(Input):
 
     @property
     def digest(self) -> str:
-        """What tells this request from others, however it is spelled: SHA-256 of all that it gives."""
+        """The SHA-256 of all fields that differ from their defaults, equal for every spelling of the same request."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude_defaults=True)).encode()).hexdigest()
 
-    def shot(self) -> Shot:
-        """The shot that is asked for.
+    def build_shot(self) -> Shot:
+        """Build the requested shot.
 
         Raises:
-            InvalidInput: There is no such shot.
+            InvalidInput: A field does not fit the others.
         """
-        own = self.model_dump(exclude={"project", "take", "provider", "priority", "user_id", "id"})
+        fields = self.model_dump(exclude={"project", "take", "provider", "priority", "user_id", "id"})
         labels = {**self.metadata, **({"user_id": self.user_id} if self.user_id else {})}
         try:
-            return Shot(**{**own, "id": self.id or slug(self.prompt), "takes": self.take, "metadata": labels})
+            return Shot(**{**fields, "id": self.id or slug(self.prompt), "takes": self.take, "metadata": labels})
         except ValidationError as error:
             raise InvalidInput("; ".join(fault["msg"] for fault in error.errors(include_input=False))) from error
 
 
 class JobView(BaseModel):
-    """Where a request stands.
+    """A job as the API shows it.
 
     Attributes:
-        job_id: The ledger row's id.
-        status: `held` waits for a human.
-        state: The same in the ledger's word.
-        estimated_time: Seconds until it should be there; None when it is, or never will be.
-        uri: Where the video is.
-        cost_usd: What it cost, or is expected to; None when unknown.
-        error: Why there is no video, or what a human is to decide, and what to do.
+        job_id: The id of the job in the ledger.
+        status: The state of the request; `held` waits for a decision.
+        state: The state in the ledger, which is finer.
+        estimated_time: Seconds until the video is expected; None once the job has ended.
+        uri: The stored video.
+        cost_usd: The cost, or the estimate until it is known; None when both are unknown.
+        error: The reason why there is no video or why the job is held, with the next step.
     """
 
     job_id: str
@@ -125,9 +127,9 @@ class JobView(BaseModel):
     error: str | None = None
 
     @classmethod
-    def of(cls, job: Job, seconds_per_video_second: tuple[float, float]) -> JobView:
-        """The job of a row."""
-        # A stored video may still be held for its cost: it can be had all the same.
+    def from_job(cls, job: Job, seconds_per_video_second: tuple[float, float]) -> JobView:
+        """Build the view of a job."""
+        # A stored video may be held for a disputed cost; it can be fetched all the same.
         held = job.hold_reason is not None and job.state is not State.STORED
         status: JobStatus = "held" if held else _STATUSES.get(job.state, "failed")
         waiting = status in ("queued", "processing")
@@ -139,7 +141,7 @@ class JobView(BaseModel):
             shot=job.shot.id,
             take=job.take,
             generation_id=job.generation_id,
-            estimated_time=_seconds_left(job, seconds_per_video_second) if waiting else None,
+            estimated_time=_estimate_seconds_left(job, seconds_per_video_second) if waiting else None,
             uri=job.asset.uri if job.asset else None,
             sha256=job.asset.sha256 if job.asset else None,
             cost_usd=None if job.cost_usd is None else float(job.cost_usd),
@@ -148,123 +150,134 @@ class JobView(BaseModel):
 
 
 class JobService:
-    """Takes requests, sends them one after the other, and knows where they stand.
+    """The job API's operations: create, find and resume jobs.
 
     Args:
-        accounts: Who makes the videos.
-        collect: Whether to look for ends that no webhook has told of, and to store those videos.
+        sessions: The open sessions, one per account.
+        collect: Poll for generations that have ended without a webhook, and store their videos.
     """
 
-    def __init__(self, accounts: Sessions, *, collect: bool = False) -> None:
-        self._accounts = accounts
-        self._collects = collect
-        self._collecting = asyncio.Semaphore(_COLLECTED_AT_ONCE)
-        self._working: set[asyncio.Task[None]] = set()
+    def __init__(self, sessions: Sessions, *, collect: bool = False) -> None:
+        self._sessions = sessions
+        self._collect_enabled = collect
+        self._collect_slots = asyncio.Semaphore(_COLLECTED_AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def create(self, request: GenerationRequest, *, key: str | None = None) -> tuple[JobView, str]:
-        """Claims what is asked for; what is new is sent in the background.
+    async def create(self, body: GenerateBody, *, key: str | None = None) -> tuple[JobView, str]:
+        """Claim the requested video; a new job is submitted in the background.
 
         Args:
-            request: What is wanted.
-            key: The sender's own id of the request: the same one is never answered with a second payment, not even
-                after a failure, and never stands for another request.
+            body: The request.
+            key: The client's idempotency key: the same key is never paid for twice, not even after a failure, and
+                never stands for another request.
 
         Returns:
-            The job, and whether it was `accepted`, `joined` to one under way, or `stored` already.
+            The job and the outcome: `accepted`, `joined` to one in progress, or `stored` already.
 
         Raises:
-            IdempotencyKeyReused: The key stands for another request; nothing was sent.
-            InvalidInput: It cannot be made; nothing was sent.
-            BudgetExceeded: A limit would be passed; nothing was sent.
+            IdempotencyKeyReused: The key was used for another request; nothing was sent.
+            InvalidInput: The video cannot be generated; nothing was sent.
+            BudgetExceeded: A limit would be exceeded; nothing was sent.
             LedgerError: The ledger cannot be used; nothing was sent.
             RequestRejected: The provider's endpoint or key is wrong; nothing was sent.
             StoreError: The store cannot be read, or is not the one that the ledger knows; nothing was sent.
         """
-        session = self._session(request.provider)
-        project = Project(name=request.project, shots=(request.shot(),), max_attempts=1, priority=request.priority)
-        job_request = await self.job_request(session, project, request.take, key)
-        if key is not None and (answered := await _answered(session, request, key)):
-            return self._job(answered), "stored" if answered.state is State.STORED else "joined"
+        session = self._find_session(body.provider)
+        project = Project(name=body.project, shots=(body.build_shot(),), max_attempts=1, priority=body.priority)
+        job_request = await _build_job_request(session, project, body.take, key)
+        # The key is bound before the claim: a second request with it must find the first one, whatever happens next.
+        if key is not None and (finished := await _find_finished(session, body, key)):
+            return self._build_view(finished), "stored" if finished.state is State.STORED else "joined"
         await find_assets(session, [job_request])
         (claim,) = await claim_shots(session, [job_request], budgets=project_budgets(session, project), partial=False)
-        job = _job(claim)
+        job = _require_job(claim)
         if key is not None:
             await session.ledger.idempotency.answer_key(key, job.id, environment=session.settings.environment)
         if claim.kind is ClaimOutcome.ACQUIRED:
-            self._work_on(_send(session, job), f"send {job.id}")
+            self._start_task(_send(session, job), f"send {job.id}")
         outcome = {ClaimOutcome.ACQUIRED: "accepted", ClaimOutcome.STORED: "stored"}.get(claim.kind, "joined")
-        return self._job(job), outcome
+        return self._build_view(job), outcome
 
     async def find(self, job_id: str) -> JobView | None:
-        """A job by its id."""
-        found = await self._accounts.sessions[0].ledger.jobs.get_many([job_id])
-        return self._job(found[0]) if found else None
+        """Return a job by its id, None if there is none."""
+        jobs = await self._sessions.sessions[0].ledger.jobs.get_many([job_id])
+        return self._build_view(jobs[0]) if jobs else None
 
     async def resume(self) -> None:
-        """Sends what an earlier process had accepted and did not live to send; looks for what may have ended since."""
-        for session in self._accounts.sessions:
+        """Submit the jobs that a dead process has accepted and not sent; collect those that may have ended since."""
+        for session in self._sessions.sessions:
             for job in await session.ledger.jobs.unfinished(account=session.provider.account.id):
-                asked_here = (job.flow_run_id or "").startswith(REQUEST_PREFIX)
-                if not asked_here or job.hold_reason:
+                # Jobs of flows are resumed by `collect`, with the settings of their run.
+                from_api = (job.flow_run_id or "").startswith(REQUEST_PREFIX)
+                if not from_api or job.hold_reason:
                     continue
                 if job.state in _UNSENT:
                     if taken := await session.ledger.claims.take_over(job.id):
-                        self._work_on(_send(session, taken), f"send {job.id}")
-                elif self._collects and _may_have_ended(job):
-                    self._work_on(self._collect(session, job), f"collect {job.id}")
+                        self._start_task(_send(session, taken), f"send {job.id}")
+                elif self._collect_enabled and _may_have_ended(job):
+                    self._start_task(self._collect(session, job), f"collect {job.id}")
 
     async def aclose(self) -> None:
-        """Stops; what was not sent is sent by the next start."""
-        for task in self._working:
+        """Cancel the background tasks; jobs that were not sent are sent by the next start."""
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._working, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _session(self, name: str | None) -> Session:
+    def _find_session(self, name: str | None) -> Session:
         if name is None:
-            return self._accounts.sessions[0]
-        named = self._accounts.by_name(name)
-        if not named:
+            return self._sessions.sessions[0]
+        sessions = self._sessions.by_name(name)
+        if not sessions:
             raise InvalidInput(f"provider: this service has no account {name!r}")
-        return named[0]
+        return sessions[0]
 
-    async def job_request(self, session: Session, project: Project, take: int, key: str | None) -> JobRequest:
-        job_requests = await build_project_intents(
-            session,
-            project,
-            ClaimOptions(
-                ttl_seconds=session.settings.ttl_seconds,
-                flow_run_id=f"{REQUEST_PREFIX}{key or uuid.uuid4()}",
-            ),
-        )
-        return job_requests[take - 1]
-
-    def _work_on(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._working.add(task)
-        task.add_done_callback(self._working.discard)
+    def _start_task(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(coroutine, name=name)
+        # The event loop keeps weak references only.
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _collect(self, session: Session, job: Job) -> None:
-        """Stores a video of whose end no webhook has told, if that has come."""
+        """Store the video of a job without a webhook, if its generation has ended."""
         try:
-            async with self._collecting:
+            async with self._collect_slots:
                 await collect_job(session, job, wait=False)
         except LedgerError as error:
-            logger.warning("%s/%s: not collected now: %s", job.project, job.shot.id, error)
+            logger.warning("%s/%s: not collected now, the next sweep tries again: %s", job.project, job.shot.id, error)
 
-    def _job(self, job: Job) -> JobView:
-        session = self._accounts.by_id(job.account) or self._accounts.sessions[0]
-        return JobView.of(job, session.provider.capabilities.seconds_per_video_second)
+    def _build_view(self, job: Job) -> JobView:
+        session = self._sessions.by_id(job.account) or self._sessions.sessions[0]
+        return JobView.from_job(job, session.provider.capabilities.seconds_per_video_second)
 
 
-async def _answered(session: Session, request: GenerationRequest, key: str) -> Job | None:
-    """The finished row that the same request with the same key was answered with, if anything was accepted for it."""
-    job_id = await session.ledger.idempotency.bind_key(key, request.digest, environment=session.settings.environment)
+async def _build_job_request(session: Session, project: Project, take: int, key: str | None) -> JobRequest:
+    """Build the ledger's request for one take of a project of one shot."""
+    job_requests = await build_project_intents(
+        session,
+        project,
+        ClaimOptions(
+            ttl_seconds=session.settings.ttl_seconds,
+            flow_run_id=f"{REQUEST_PREFIX}{key or uuid.uuid4()}",
+        ),
+    )
+    return job_requests[take - 1]
+
+
+async def _find_finished(session: Session, body: GenerateBody, key: str) -> Job | None:
+    """Bind a key to a request; return the finished job that it was answered with before.
+
+    A released job is none: nothing was accepted for it, so that its key may be sent again.
+
+    Raises:
+        IdempotencyKeyReused: The key was used for another request.
+    """
+    job_id = await session.ledger.idempotency.bind_key(key, body.digest, environment=session.settings.environment)
     job = await session.ledger.jobs.get(job_id) if job_id else None
     return job if job and job.state not in UNFINISHED and job.state is not State.RELEASED else None
 
 
 async def _send(session: Session, job: Job) -> None:
-    """Sends a row and leaves it at the provider; the ledger says what became of it."""
+    """Submit a job and leave it at the provider; the outcome is in the ledger."""
     failure: VideoError | None = None
     try:
         async with session.in_flight_slots.acquire(job.priority):
@@ -275,35 +288,44 @@ async def _send(session: Session, job: Job) -> None:
         logger.warning("%s/%s: %s", job.project, job.shot.id, error)
         failure = error
     finally:
+        # On cancellation too: without an owner the job is resumed at once instead of after the lease has expired.
         try:
             await abandon(session, job.id, failure)
         except LedgerError as error:
-            logger.error("row %s is not let go of before this process ends: %s", job.id, error)
+            logger.error(
+                "job %s: its ownership cannot be released before this process ends: %s",
+                job.id,
+                error,
+            )
 
 
 async def _submit(session: Session, job: Job) -> None:
+    """Submit a job; one that an exhausted quota holds back is released."""
     try:
         await submit(session, job)
     except QuotaExhausted as error:
-        # It may have been held back here; whoever asks is told the same as by the provider itself.
+        # Held back by this process or rejected by the provider: the client gets the same answer.
         await session.ledger.jobs.release_reservation(job.id, error)
         raise
 
 
 def _may_have_ended(job: Job) -> bool:
+    """Check if a job is completed or past its estimated completion."""
     estimate = job.estimated_completion_at
     return job.state is State.COMPLETED or estimate is None or estimate <= datetime.now(UTC)
 
 
-def _job(claim: ClaimResult) -> Job:
+def _require_job(claim: ClaimResult) -> Job:
+    """Return the job of a claim; raise `BudgetExceeded` if it was refused."""
     if claim.kind is ClaimOutcome.OVER_BUDGET or claim.job is None:
         raise BudgetExceeded(f"shot {claim.request.shot.id!r}: {claim.refusal}")
     return claim.job
 
 
-def _seconds_left(job: Job, seconds_per_video_second: tuple[float, float]) -> float:
+def _estimate_seconds_left(job: Job, seconds_per_video_second: tuple[float, float]) -> float:
+    """Estimate the seconds until a video is expected, by the ledger's estimate or the provider's usual pace."""
     if job.estimated_completion_at is not None:
         return round(max(0.0, (job.estimated_completion_at - datetime.now(UTC)).total_seconds()), 1)
     expected = sum(seconds_per_video_second) / 2 * job.shot.duration
-    gone = (datetime.now(UTC) - job.submitted_at).total_seconds() if job.submitted_at else 0.0
-    return round(max(0.0, expected - gone), 1)
+    elapsed = (datetime.now(UTC) - job.submitted_at).total_seconds() if job.submitted_at else 0.0
+    return round(max(0.0, expected - elapsed), 1)

@@ -1,4 +1,4 @@
-"""What is done about an event: it is a hint only, the provider itself is asked before anything is written."""
+"""The handler of webhook events: an event is a hint only, so the generation is read from its provider first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 from prefect_video.errors import GenerationEnded, InvalidTransition, ProviderUnavailable
 from prefect_video.ledger import Job, ReceivedEvent, State
 from prefect_video.pipeline.steps import record_end
-from prefect_video.service.prefect_events import Announce, outcome_of
+from prefect_video.service.prefect_events import Announce, get_outcome
 from prefect_video.session import Session
 
 logger = logging.getLogger(__name__)
@@ -24,37 +24,37 @@ _PROGRESS: Final = frozenset(
 
 
 def is_progress_event(event_type: str) -> bool:
-    """Whether an event's type names no end: nothing need be asked or written for it."""
+    """Check if an event's type reports progress only, so that nothing need be read or written for it."""
     return re.split(r"[.:/]", event_type.casefold())[-1] in _PROGRESS
 
 
 class NotFinished(ProviderUnavailable):
-    """Not everybody has caught up with the event. Look again."""
+    """The provider's API, or the ledger, does not show the event's state yet; handling it is to be retried."""
 
 
 class UnknownGeneration(NotFinished):
-    """The generation is not in the ledger: not recorded yet, or somebody else's with the same key."""
+    """The generation is not in the ledger: not recorded yet, or made by other software with the same key."""
 
 
 async def handle(session: Session, event: ReceivedEvent, announce: Announce | None, *, turn: Turn) -> Job:
-    """Reads the generation from its provider, writes the ledger, and tells Prefect; repeating it is safe.
+    """Read the generation from its provider, write the ledger, and emit a Prefect event; repeating it is safe.
 
-    What the provider told of a completed generation is in `session.fresh_generations` afterwards.
+    A completed generation is in `session.fresh_generations` afterwards, with its link.
 
     Args:
-        session: Of the event's account.
-        event: What was received.
-        announce: Tells Prefect.
-        turn: Held while the ledger is used, so that deliveries, which must be answered at once, queue behind one
-            event at the most.
+        session: The session of the event's account.
+        event: The received event.
+        announce: Emits a Prefect event; None for none.
+        turn: Held while the ledger is used, so that deliveries, which must be answered at once, wait for at most
+            one event.
 
     Returns:
-        The row as it then stands.
+        The job after the event.
 
     Raises:
-        UnknownGeneration: The generation is not in the ledger, or not yet.
-        NotFinished: It is not over.
-        ProviderError: The provider gave no answer.
+        UnknownGeneration: The generation is not in the ledger, perhaps not yet.
+        NotFinished: The generation has not ended.
+        ProviderError: The provider did not answer.
         LedgerError: The ledger cannot be used.
     """
     async with turn():
@@ -67,34 +67,38 @@ async def handle(session: Session, event: ReceivedEvent, announce: Announce | No
         job = await _record(session, job, event, turn)
     if announce:
         announce(job, event)
-    logger.info("%s/%s: %s by webhook", job.project, job.shot.id, outcome_of(job))
+    logger.info("%s/%s: %s by webhook", job.project, job.shot.id, get_outcome(job))
     return job
 
 
 def is_about(event: ReceivedEvent, job: Job) -> bool:
-    """Whether an event names a row's generation: some announce the last part only of what names it at their address."""
-    known = job.generation_id
-    return known is not None and f"/{known}".endswith(f"/{event.generation_id}")
+    """Check if an event is about a job's generation.
+
+    Some providers send only the last path segment of the id that their API uses.
+    """
+    return job.generation_id is not None and f"/{job.generation_id}".endswith(f"/{event.generation_id}")
 
 
 async def find_job(session: Session, event: ReceivedEvent) -> Job | None:
-    """The row that an event is about."""
-    found = await session.ledger.jobs.find_generation(event.account, event.generation_id)
-    if found is not None:
-        return found
+    """Find the job that an event is about, None if the ledger has none."""
+    job = await session.ledger.jobs.find_generation(event.account, event.generation_id)
+    if job is not None:
+        return job
     unfinished = await session.ledger.jobs.unfinished(account=event.account)
-    return next((job for job in unfinished if is_about(event, job)), None)
+    return next((candidate for candidate in unfinished if is_about(event, candidate)), None)
 
 
 async def _record(session: Session, job: Job, event: ReceivedEvent, turn: Turn) -> Job:
+    """Read the generation from its provider and record its end."""
     generation = await session.provider.retrieve(job.generation_id or event.generation_id)
     if not generation.status.ended:
         raise NotFinished(f"generation {generation.id} is {generation.status.value}", generation_id=generation.id)
     async with turn():
         if generation.result is not None and job.owner is not None:
-            # Before the row moves: whoever waits for that fetches the video at once, and need not ask again.
+            # Before the state changes: the owner, who waits for that, then finds the link and sends no request.
             await session.fresh_generations.leave(event, generation)
         try:
             return await record_end(session, job, generation)
         except (GenerationEnded, InvalidTransition):
+            # Another process has recorded the end meanwhile, or it is one without a video.
             return await session.ledger.jobs.get(job.id)

@@ -1,4 +1,4 @@
-"""Writing deliveries down before they are acknowledged: those that come in together share one transaction."""
+"""The inbox of webhooks: deliveries are stored before they are acknowledged, several in one transaction."""
 
 from __future__ import annotations
 
@@ -9,65 +9,68 @@ from typing import Final
 from prefect_video.ledger import Ledger, ReceivedEvent
 
 _GATHER_SECONDS: Final = 0.005
-"""Between two transactions: one costs as much as ten events do, and a storm would fill the processor with them."""
+"""Pause between two transactions: each costs as much as ten events, and a burst would spend all time on commits."""
 
-_PATIENCE_SECONDS: Final = 0.02
-"""How long other work gives way at a time: a storm that lasts must not bring it to a halt."""
+_IDLE_WAIT_SECONDS: Final = 0.02
+"""Longest wait of other work for an idle inbox: a lasting burst must not stop it."""
 
 
 class Inbox:
-    """Makes events durable; while one transaction is being committed, and shortly after it, the next ones gather."""
+    """A batching writer of events: what arrives during a transaction, and shortly after it, shares the next one."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._free_at = 0.0
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._next_write_at = 0.0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._waiting: list[tuple[ReceivedEvent, asyncio.Future[bool]]] = []
         self._writing: asyncio.Task[None] | None = None
 
     async def put(self, event: ReceivedEvent) -> bool:
-        """Writes an event down.
+        """Store an event.
 
         Returns:
-            Whether it is new.
+            True if the event is new, False for a duplicate.
 
         Raises:
-            LedgerError: It could not be written, and must not be acknowledged.
+            LedgerError: The event could not be stored, and must not be acknowledged.
         """
         written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((event, written))
-        self._empty.clear()
+        self._idle.clear()
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(), name="webhook inbox")
         return await written
 
     async def wait_until_idle(self) -> None:
-        """Returns when nobody waits for an answer, or has for long: whatever else there is to do gives way."""
+        """Wait until no delivery waits for its answer, for at most `_IDLE_WAIT_SECONDS`."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._empty.wait()
+            async with asyncio.timeout(_IDLE_WAIT_SECONDS):
+                await self._idle.wait()
 
     async def aclose(self) -> None:
-        """Waits for what is being written."""
+        """Wait for the transaction in progress."""
         if self._writing is not None:
             await self._writing
 
     async def _write(self) -> None:
+        """Write batches until no event waits."""
         clock = asyncio.get_running_loop().time
         while self._waiting:
-            if (early := self._free_at - clock()) > 0:
-                await asyncio.sleep(early)
+            if (delay := self._next_write_at - clock()) > 0:
+                await asyncio.sleep(delay)
             batch, self._waiting = self._waiting, []
-            await self._settle(batch)
-            self._free_at = clock() + _GATHER_SECONDS
-        self._empty.set()
+            await self._write_batch(batch)
+            self._next_write_at = clock() + _GATHER_SECONDS
+        self._idle.set()
 
-    async def _settle(self, batch: list[tuple[ReceivedEvent, asyncio.Future[bool]]]) -> None:
+    async def _write_batch(self, batch: list[tuple[ReceivedEvent, asyncio.Future[bool]]]) -> None:
+        """Store a batch in one transaction, and pass the result or the error to each delivery."""
         try:
             fresh = await self._ledger.events.receive_events([event for event, _ in batch])
-        except Exception as error:  # noqa: BLE001  theirs: each waits for an answer, and the next ones for this task
+        except Exception as error:  # noqa: BLE001 -- raised in `put`; this task must go on
             for _, written in batch:
+                # A sender that has disconnected has cancelled its future.
                 if not written.done():
                     written.set_exception(error)
             return

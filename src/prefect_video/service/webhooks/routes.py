@@ -1,4 +1,4 @@
-"""Receiving webhooks: verify, write down, acknowledge; everything else happens afterwards."""
+"""The routes of webhooks: verify, store, acknowledge; everything else happens afterwards."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ logger = logging.getLogger(__name__)
 
 
 async def read_body(request: Request, limit: int) -> bytes | None:
-    """The raw body; None as soon as it is larger than the limit."""
-    told = request.headers.get("content-length", "")
-    if told.isdecimal() and int(told) > limit:
+    """Read the raw body; return None as soon as it is larger than the limit, in bytes."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
         return None
+    # Counted all the same: a body may have no declared length, or a false one.
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -37,72 +38,72 @@ async def read_body(request: Request, limit: int) -> bytes | None:
 
 
 class WebhookReceiver:
-    """The two addresses that providers are given."""
+    """The receiver of webhooks: verifies, stores and acknowledges deliveries at both addresses that providers call.
+
+    Args:
+        sessions: The open sessions, one per account.
+        inbox: Stores the events.
+        workers: Handle the events afterwards.
+        metrics: Counts the deliveries by outcome.
+        body_limit_bytes: Largest body that is read.
+    """
 
     def __init__(
-        self, accounts: Sessions, inbox: Inbox, workers: Workers, metrics: Metrics, *, body_limit_bytes: int
+        self, sessions: Sessions, inbox: Inbox, workers: Workers, metrics: Metrics, *, body_limit_bytes: int
     ) -> None:
-        self._accounts = accounts
+        self._sessions = sessions
         self._inbox = inbox
         self._workers = workers
         self._metrics = metrics
         self._limit = body_limit_bytes
 
-    async def of_account(self, request: Request) -> JSONResponse:
-        """`POST /webhooks/{account or provider}`."""
-        began = time.perf_counter()
-        answer = await self._receive(request, name=request.path_params["name"])
-        self._metrics.seconds.observe(time.perf_counter() - began)
-        return answer
-
-    async def of_job(self, request: Request) -> JSONResponse:
-        """`POST /webhook/{job_id}`."""
-        began = time.perf_counter()
-        answer = await self._receive(request, job_id=request.path_params["job_id"])
-        self._metrics.seconds.observe(time.perf_counter() - began)
-        return answer
+    async def receive(self, request: Request) -> JSONResponse:
+        """Answer `POST /webhooks/{account, provider or block}` and `POST /webhook/{job_id}`."""
+        started = time.perf_counter()
+        response = await self._receive(request, **request.path_params)
+        self._metrics.seconds.observe(time.perf_counter() - started)
+        return response
 
     async def _receive(self, request: Request, *, name: str | None = None, job_id: str | None = None) -> JSONResponse:
-        candidates = self._accounts.sessions if name is None else self._accounts.by_name(name)
+        candidates = self._sessions.sessions if name is None else self._sessions.by_name(name)
         if not candidates:
             return self._refuse(404, "unknown")
         body = await read_body(request, self._limit)
         if body is None:
             return self._refuse(413, "too_large")
         try:
-            genuine = await sessions_that_signed(candidates, request.headers, body)
+            verified = await sessions_that_signed(candidates, request.headers, body)
         except ProviderUnavailable as error:
-            logger.error("a webhook cannot be verified now, its sender is asked to come again: %s", error)
+            logger.error("a webhook cannot be verified now; answered 503, so that its sender repeats it: %s", error)
             return self._refuse(503, "unavailable")
-        if not genuine:
+        if not verified:
             return self._refuse(401, "forged")
-        if not all(_is_readable(told) for _, told in genuine):
+        if not all(_is_storable(event) for _, event in verified):
             return self._refuse(400, "unreadable")
         now = datetime.now(UTC)
-        events = [_event(session, told, now) for session, told in genuine]
+        events = [_build_event(session, event, now) for session, event in verified]
         try:
-            event = events[0] if len(events) == 1 else await self._whose(events)
-            if job_id is not None and not await self._belongs(event, job_id):
+            event = events[0] if len(events) == 1 else await self._choose_event(events)
+            if job_id is not None and not await self._is_for_job(event, job_id):
                 return self._refuse(404, "unknown")
             is_new = await self._inbox.put(event)
         except LedgerError as error:
-            logger.error("a webhook could not be written down, its sender is asked to come again: %s", error)
+            logger.error("a webhook cannot be stored now; answered 503, so that its sender repeats it: %s", error)
             return self._refuse(503, "unavailable")
         self._metrics.received.labels("accepted" if is_new else "duplicate").inc()
         if is_new and event.handled_at is None:
             self._workers.enqueue(event)
         return JSONResponse({"received": True})
 
-    async def _belongs(self, event: ReceivedEvent, job_id: str) -> bool:
-        found = await self._accounts.sessions[0].ledger.jobs.get_many([job_id])
-        return any(
-            job.account == event.account and (job.generation_id is None or is_about(event, job)) for job in found
-        )
+    async def _is_for_job(self, event: ReceivedEvent, job_id: str) -> bool:
+        """Check if an event is about a job; one whose generation is not recorded yet may be."""
+        jobs = await self._sessions.sessions[0].ledger.jobs.get_many([job_id])
+        return any(job.account == event.account and (job.generation_id is None or is_about(event, job)) for job in jobs)
 
-    async def _whose(self, events: list[ReceivedEvent]) -> ReceivedEvent:
-        """Of several accounts with the same secret, the one whose ledger row the event is about."""
+    async def _choose_event(self, events: list[ReceivedEvent]) -> ReceivedEvent:
+        """Choose, of several accounts with the same secret, the one that has the event's generation in the ledger."""
         for event in events:
-            session = self._accounts.by_id(event.account)
+            session = self._sessions.by_id(event.account)
             if session is not None and await find_job(session, event) is not None:
                 return event
         return events[0]
@@ -112,28 +113,29 @@ class WebhookReceiver:
         return JSONResponse({"received": False}, status)
 
 
-def _event(session: Session, told: WebhookEvent, now: datetime) -> ReceivedEvent:
+def _build_event(session: Session, event: WebhookEvent, now: datetime) -> ReceivedEvent:
     return ReceivedEvent(
         account=session.provider.account.id,
-        event_id=told.event_id,
-        generation_id=told.generation_id,
-        type=told.event_type,
+        event_id=event.event_id,
+        generation_id=event.generation_id,
+        type=event.event_type,
         received_at=now,
-        handled_at=now if is_progress_event(told.event_type) else None,
+        # Progress needs no work, but is stored, so that a duplicate is recognised.
+        handled_at=now if is_progress_event(event.event_type) else None,
     )
 
 
-def _is_readable(told: WebhookEvent) -> bool:
-    """Whether a database can keep its names: JSON allows NUL, and halves of characters."""
-    return f"{told.event_id}{told.generation_id}{told.event_type}".isprintable()
+def _is_storable(event: WebhookEvent) -> bool:
+    """Check if databases can store an event's names: JSON allows NUL and lone surrogates, PostgreSQL does not."""
+    return f"{event.event_id}{event.generation_id}{event.event_type}".isprintable()
 
 
 def webhook_routes(receiver: WebhookReceiver) -> list[Route]:
-    """The receiver's routes; an account's name may hold slashes.
+    """Build the receiver's routes; an account's name may contain slashes, as a block's does.
 
-    Plain routes, as raw bytes are read and nothing is left to validate by declaration.
+    They are plain Starlette routes, because a signature is over the raw bytes of the body.
     """
     return [
-        Route("/webhooks/{name:path}", receiver.of_account, methods=["POST"]),
-        Route("/webhook/{job_id}", receiver.of_job, methods=["POST"]),
+        Route("/webhooks/{name:path}", receiver.receive, methods=["POST"]),
+        Route("/webhook/{job_id}", receiver.receive, methods=["POST"]),
     ]

@@ -1,4 +1,4 @@
-"""The work behind the receiver: events are handled one after the other by a few workers, and none is forgotten."""
+"""The workers behind the receiver: a few tasks handle stored events, with retries and sweeps of the ledger."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from prefect_video.errors import LedgerError, VideoError
 from prefect_video.ledger import Ledger, ReceivedEvent
@@ -19,33 +19,44 @@ logger = logging.getLogger(__name__)
 Key = tuple[str, str]
 Handle = Callable[[ReceivedEvent], Awaitable[None]]
 
-_RECENT = timedelta(days=3)
-_LINK_LIFE = timedelta(hours=1)
-_LONGEST_REST_SECONDS = 3600.0
-_MARKED_AT_ONCE = 50
+_RECENT: Final = timedelta(days=3)
+"""Age up to which an event is handled: later, the sweep of unfinished jobs has settled its generation."""
+
+_LINK_LIFE: Final = timedelta(hours=1)
+"""Time for which a generation read for an event is kept: download links expire after about an hour."""
+
+_LONGEST_BACKOFF_SECONDS: Final = 3600.0
+
+_MARKED_AT_ONCE: Final = 50
+"""Handled events per transaction under load; more would be handled again after a crash."""
 
 
 class _Backoff(NamedTuple):
-    """An event that is left alone: how often before, and until when by the loop's clock."""
+    """A postponement of an event.
+
+    Attributes:
+        times: Earlier postponements.
+        until: The end of this one, by the event loop's clock.
+    """
 
     times: int
     until: float
 
 
 class Workers:
-    """Handles events in the background.
+    """Background workers that handle events.
 
-    The ledger is the queue: what does not fit into memory, what failed too often and what a dead process left is
-    found there again.
+    The ledger is the queue: events that do not fit into memory, have failed too often, or were left by a dead process
+    are read from it again.
 
     Args:
         handle: Handles one event.
-        ledger: Where the events are.
-        accounts: Whose events are handled.
-        settings: How often and how soon they are tried.
-        metrics: Counts.
-        stranger_seconds: How old an event is before its generation, which the ledger does not know, counts as
-            somebody else's: one whose submit was not answered is recorded once it was found at the provider.
+        ledger: The ledger of the events.
+        accounts: The ids of the accounts whose events are handled.
+        settings: The numbers and delays of workers, attempts and sweeps.
+        metrics: Counts the events by outcome.
+        unknown_seconds: Age from which an event of an unknown generation counts as other software's. A younger one
+            may belong to an unanswered submit, which is recorded once it was found at the provider.
     """
 
     def __init__(
@@ -56,37 +67,37 @@ class Workers:
         accounts: frozenset[str],
         settings: ServiceSettings,
         metrics: Metrics,
-        stranger_seconds: float,
+        unknown_seconds: float,
     ) -> None:
         self._handle = handle
         self._ledger = ledger
         self._accounts = accounts
         self._settings = settings
         self._metrics = metrics
-        self._stranger_age = timedelta(seconds=stranger_seconds)
+        self._unknown_age = timedelta(seconds=unknown_seconds)
         self._queue: asyncio.Queue[ReceivedEvent] = asyncio.Queue()
         self._known: set[Key] = set()
-        self._tries: dict[Key, int] = {}
-        self._put_aside: dict[Key, _Backoff] = {}
+        self._attempts: dict[Key, int] = {}
+        self._postponed: dict[Key, _Backoff] = {}
         self._overflowed = False
         self._done: list[ReceivedEvent] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begins to work, with what an earlier process left."""
+        """Start the workers, beginning with the events that an earlier process left."""
         self._tasks = [asyncio.create_task(self._work(), name="webhook worker") for _ in range(self._settings.workers)]
         self._tasks.append(asyncio.create_task(self._sweep(), name="webhook sweep"))
 
     async def aclose(self) -> None:
-        """Stops; what is not handled stays in the ledger."""
+        """Cancel the workers; events that are not handled stay in the ledger."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._done:
-            await self._mark()
+            await self._mark_handled()
 
     def enqueue(self, event: ReceivedEvent) -> None:
-        """Takes an event that is written down already; one that does not fit is fetched from the ledger later."""
+        """Queue a stored event; one that does not fit into memory is read from the ledger later."""
         key = _key(event)
         if key in self._known or self._is_postponed(key):
             return
@@ -98,72 +109,80 @@ class Workers:
         self._queue.put_nowait(event)
 
     async def _work(self) -> None:
+        """Handle events from the queue until cancelled."""
         while True:
             event = await self._queue.get()
-            await self._try(event)
+            await self._attempt(event)
             if self._done and (self._queue.empty() or len(self._done) >= _MARKED_AT_ONCE):
-                await self._mark()
+                await self._mark_handled()
             if self._overflowed and self._queue.empty():
                 await self._refill(timedelta(0))
 
-    async def _try(self, event: ReceivedEvent) -> None:
+    async def _attempt(self, event: ReceivedEvent) -> None:
         try:
             await self._handle(event)
             self._done.append(event)
         except VideoError as error:
-            self._retry(event, error)
+            self._retry_later(event, error)
         except Exception:
             logger.exception("webhook event %s of %s: unexpected error", event.event_id, event.account)
             self._postpone(event)
 
-    def _retry(self, event: ReceivedEvent, error: VideoError) -> None:
+    def _retry_later(self, event: ReceivedEvent, error: VideoError) -> None:
+        """Schedule the next attempt of an event, or dismiss or postpone it after the last one."""
         key = _key(event)
-        tries = self._tries[key] = self._tries.get(key, 0) + 1
-        if tries < self._settings.attempts:
+        attempts = self._attempts[key] = self._attempts.get(key, 0) + 1
+        if attempts < self._settings.attempts:
             self._metrics.handled.labels("retried").inc()
-            delay = max(self._settings.retry_seconds * 2 ** (tries - 1), error.retry_after or 0.0)
+            delay = max(self._settings.retry_seconds * 2 ** (attempts - 1), error.retry_after or 0.0)
             asyncio.get_running_loop().call_later(delay, self._queue.put_nowait, event)
-        elif isinstance(error, UnknownGeneration) and datetime.now(UTC) - event.received_at >= self._stranger_age:
-            # Somebody else uses the same key: their generations are none of our business.
-            self._metrics.handled.labels("stranger").inc()
+        elif isinstance(error, UnknownGeneration) and datetime.now(UTC) - event.received_at >= self._unknown_age:
+            # Made by other software with the same key.
+            self._metrics.handled.labels("unknown").inc()
             self._done.append(event)
         else:
-            logger.error("webhook event %s of %s: left for a later sweep, %s", event.event_id, event.account, error)
+            logger.error(
+                "webhook event %s of %s: postponed to a later sweep after its last attempt: %s",
+                event.event_id,
+                event.account,
+                error,
+            )
             self._postpone(event)
 
-    async def _mark(self) -> None:
-        """Notes what is done, in one transaction; what is not noted is handled again, which changes nothing."""
+    async def _mark_handled(self) -> None:
+        """Mark the handled events in one transaction; an unmarked one is handled again, which changes nothing."""
         done, self._done = self._done, []
         try:
             await self._ledger.events.mark_handled(done)
         except LedgerError as error:
-            logger.warning("%d handled events are not noted, and handled again later: %s", len(done), error)
+            logger.warning("%d handled events could not be marked and are handled again later: %s", len(done), error)
         for event in done:
             self._forget(event)
 
     def _postpone(self, event: ReceivedEvent) -> None:
-        """Leaves an event to a later sweep, so that trouble that lasts costs neither memory nor the other events."""
+        """Leave an event to a later sweep, so that a lasting failure costs neither memory nor the other events."""
         key = _key(event)
-        times = self._put_aside[key].times + 1 if key in self._put_aside else 0
-        rest = min(self._settings.sweep_seconds * 2.0 ** min(times, 30), _LONGEST_REST_SECONDS)
-        self._put_aside[key] = _Backoff(times, asyncio.get_running_loop().time() + rest)
+        times = self._postponed[key].times + 1 if key in self._postponed else 0
+        delay = min(self._settings.sweep_seconds * 2.0 ** min(times, 30), _LONGEST_BACKOFF_SECONDS)
+        self._postponed[key] = _Backoff(times, asyncio.get_running_loop().time() + delay)
         self._forget(event)
-        self._metrics.handled.labels("put_aside").inc()
+        self._metrics.handled.labels("postponed").inc()
 
     def _is_postponed(self, key: Key) -> bool:
-        aside = self._put_aside.get(key)
-        return aside is not None and asyncio.get_running_loop().time() < aside.until
+        backoff = self._postponed.get(key)
+        return backoff is not None and asyncio.get_running_loop().time() < backoff.until
 
     def _forget(self, event: ReceivedEvent) -> None:
         self._known.discard(_key(event))
-        self._tries.pop(_key(event), None)
+        self._attempts.pop(_key(event), None)
         self._metrics.backlog.set(len(self._known))
 
     async def _sweep(self) -> None:
+        """Read pending events from the ledger at intervals, and delete old ones."""
         await self._refill(timedelta(0))
         while True:
             await asyncio.sleep(self._settings.sweep_seconds)
-            # Younger ones are somebody's at this moment.
+            # A younger event is probably in the memory of another process, which is about to handle it.
             await self._refill(timedelta(seconds=self._settings.sweep_seconds))
             now = datetime.now(UTC)
             try:
@@ -171,24 +190,25 @@ class Workers:
                     before=now - timedelta(days=self._settings.keep_days), told_before=now - _LINK_LIFE
                 )
             except LedgerError as error:
-                logger.warning("old webhook events are not removed now: %s", error)
+                logger.warning("old webhook events cannot be deleted now, the next sweep tries again: %s", error)
 
     async def _refill(self, age: timedelta) -> None:
+        """Queue the pending events of the ledger that have a minimum age."""
         now = datetime.now(UTC)
         self._overflowed = False
         try:
             pending = await self._ledger.events.pending_events(
-                self._accounts, since=now - _RECENT, limit=self._settings.backlog + len(self._put_aside)
+                self._accounts, since=now - _RECENT, limit=self._settings.backlog + len(self._postponed)
             )
         except LedgerError as error:
-            logger.warning("events that wait in the ledger are not read now: %s", error)
+            logger.warning("pending webhook events cannot be read now, the next sweep tries again: %s", error)
             return
         keys = {_key(event) for event in pending}
-        self._put_aside = {key: aside for key, aside in self._put_aside.items() if key in keys}
+        self._postponed = {key: backoff for key, backoff in self._postponed.items() if key in keys}
         for event in pending:
             if event.received_at <= now - age:
                 self.enqueue(event)
-        if len(pending) - len(self._put_aside) >= self._settings.backlog:
+        if len(pending) - len(self._postponed) >= self._settings.backlog:
             self._overflowed = True
 
 
