@@ -90,7 +90,7 @@ async def test_an_unanswered_submit_is_proven_absent(ledger: Ledger, unknown: bo
     assert (await ledger.jobs.begin_submit(job.id)).state is State.SUBMITTING
 
 
-@pytest.mark.parametrize("step", [Jobs.jobs.return_to_reserved, Jobs.jobs.release_reservation])
+@pytest.mark.parametrize("step", [Jobs.return_to_reserved, Jobs.release_reservation])
 async def test_a_verdict_on_a_sent_request_needs_its_owner(
     ledger: Ledger, other: Ledger, step: Callable[[Jobs, str, str], Awaitable[Job]]
 ) -> None:
