@@ -71,10 +71,10 @@ def asset(job: Job) -> Asset:
 
 async def carry_through(ledger: Ledger, job: Job) -> None:
     generation = Generation(id=job.id, provider="emulator", status=Status.COMPLETED)
-    await ledger.begin_submit(job.id)
-    await ledger.record_submitted(job.id, generation)
-    await ledger.record_completed(job.id, generation)
-    await ledger.record_stored(job.id, asset(job))
+    await ledger.jobs.begin_submit(job.id)
+    await ledger.jobs.record_submitted(job.id, generation)
+    await ledger.jobs.record_completed(job.id, generation)
+    await ledger.jobs.record_stored(job.id, asset(job))
 
 
 async def measure(url: str, shots: int) -> None:
@@ -83,23 +83,23 @@ async def measure(url: str, shots: int) -> None:
         wanted = job_requests(shots)
         budgets = [Budget(scope="project", limit_usd=Decimal(10**6)), Budget(scope="month", limit_videos=10**9)]
         with timed(f"claim {shots} at once", shots):
-            batch = await ledger.claim(wanted, budgets)
+            batch = await ledger.claims.claim(wanted, budgets)
         jobs = [claim.job for claim in batch.claims if claim.job is not None]
         with timed(f"4 steps for each of {shots}", 4 * shots):
             await asyncio.gather(*(carry_through(ledger, job) for job in jobs))
         with timed(f"find_stored {shots}", shots):
-            found = await ledger.find_stored(
+            found = await ledger.jobs.find_stored(
                 [job_request.fingerprint for job_request in wanted], environment=ENVIRONMENT
             )
         assert len(found) == shots
         with timed(f"claim {shots} that are stored", shots):
-            await ledger.claim(wanted, budgets)
+            await ledger.claims.claim(wanted, budgets)
         single = job_requests(100)
         with timed("claim 100 one by one", 100):
             for job_request in single:
-                await ledger.claim([job_request], budgets)
-        for job in await ledger.unfinished(flow_run_id=single[0].flow_run_id):
-            await ledger.release_reservation(job.id, "benchmark")
+                await ledger.claims.claim([job_request], budgets)
+        for job in await ledger.jobs.unfinished(flow_run_id=single[0].flow_run_id):
+            await ledger.jobs.release_reservation(job.id, "benchmark")
 
 
 def main() -> None:

@@ -175,8 +175,8 @@ def _waits_for_a_human(row: Job) -> bool:
 
 async def _of_ledger(url: str) -> tuple[list[Job], Cost]:
     async with await Ledger.open(url) as ledger:
-        unfinished = await ledger.unfinished()
-        lines = await ledger.spend(by="project")
+        unfinished = await ledger.jobs.unfinished()
+        lines = await ledger.spend.report(by="project")
     spent = sum((line.spent_usd for line in lines), Decimal(0))
     reserved = sum((line.reserved_usd for line in lines), Decimal(0))
     assumed = sum((line.assumed_usd for line in lines), Decimal(0))

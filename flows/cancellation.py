@@ -41,7 +41,7 @@ async def cancel_generations(flow: Any, flow_run: FlowRun, state: State[Any], *,
     for run_id in runs:
         try:
             async with open_ledger(name) as books:
-                jobs = await books.unfinished(flow_run_id=str(run_id))
+                jobs = await books.jobs.unfinished(flow_run_id=str(run_id))
         except VideoError as error:
             logger.error("flow run %s is cancelled and its generations are not: %s", flow_run.name, error)
             return

@@ -35,7 +35,7 @@ async def spend_report(
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
     async with open_ledger(ledger) as books:
-        lines = await books.spend(by=by, project=project, since=since)
+        lines = await books.spend.report(by=by, project=project, since=since)
     if FlowRunContext.get():
         await acreate_table_artifact(
             key=artifact_key("spend", by),

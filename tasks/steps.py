@@ -153,7 +153,7 @@ async def _current(session: Session, job: Job) -> Job:
     """Return a row as the step before has left it, or as it stands where this run of the task is a retry."""
     context = TaskRunContext.get()
     is_first = context is None or context.task_run.run_count <= 1
-    return job if is_first else await session.ledger.get(job.id)
+    return job if is_first else await session.ledger.jobs.get(job.id)
 
 
 def _task_run_id() -> str | None:

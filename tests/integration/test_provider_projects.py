@@ -84,7 +84,7 @@ async def test_a_submit_that_was_not_answered_is_paid_once_or_held(
     assert emulator.usage()["accepted"] == emulator.usage()["billed"] == 2
     async with open_session() as session:
         held = session.provider.capabilities.lookup == "none"
-        states = {job.shot.id: (job.state, job.hold_reason) for job in await session.ledger.jobs(limit=None)}
+        states = {job.shot.id: (job.state, job.hold_reason) for job in await session.ledger.jobs.find(limit=None)}
     assert states["shot-2"] == (State.STORED, None)
     if not held:
         assert statuses(first) == statuses(again) == ["stored", "stored"]
@@ -102,7 +102,7 @@ async def test_a_generation_that_a_restarted_server_has_forgotten_is_lost_and_he
     assert report.shots[0].status in ("failed", "held")
     assert "no longer knows the generation" in str(report.shots[0].error)
     async with open_session() as session:
-        states = {job.shot.id: job.state for job in await session.ledger.jobs(limit=None)}
+        states = {job.shot.id: job.state for job in await session.ledger.jobs.find(limit=None)}
     assert states == {"shot-1": State.LOST, "shot-2": State.STORED}
     assert statuses(await made(open_session, film(account)))[1] == "stored"
     assert emulator.usage()["accepted"] == 2

@@ -39,7 +39,7 @@ async def test_what_is_accepted_for_a_row_that_others_have_carried_on_is_cancell
     assert stray.generation_id not in (None, rows[job.id].generation_id)
     assert harness.paid == (2, 1)
     async with harness.ledger() as ledger:
-        (standing,) = await ledger.budget_usage([Budget(scope="project")], project="film", account=stray.account)
+        (standing,) = await ledger.spend.budget_usage([Budget(scope="project")], project="film", account=stray.account)
         assert standing.videos == 1
 
 
@@ -51,7 +51,7 @@ async def test_what_can_no_longer_be_cancelled_is_held_with_its_id(open_harness:
     assert stray.state is State.LOST
     assert f"resolve {stray.id} --generation {stray.generation_id}" in str(stray.hold_reason)
     async with harness.ledger() as ledger:
-        assert [step.to_state for step in await ledger.history(stray.id)] == [State.LOST]
+        assert [step.to_state for step in await ledger.jobs.history(stray.id)] == [State.LOST]
 
 
 async def overtaken(harness: RecoveryHarness) -> Job:
@@ -66,12 +66,12 @@ async def overtaken(harness: RecoveryHarness) -> Job:
             return await super().submit(*shot, **options)
 
     async with harness.session(kind=Paused, settle_seconds=60) as paused, harness.session() as other:
-        (claim,) = (await paused.ledger.claim([await a_request_of(paused)])).claims
+        (claim,) = (await paused.ledger.claims.claim([await a_request_of(paused)])).claims
         assert claim.job is not None
         first = asyncio.create_task(submit(paused, claim.job))
         await sending.wait()
         await sign_off(paused)
-        assert await other.ledger.take_over(claim.job.id)
+        assert await other.ledger.claims.take_over(claim.job.id)
         await submit(other, claim.job)
         go_on.set()
         return await first
@@ -103,18 +103,18 @@ async def test_a_pause_before_the_request_is_noticed(harness: RecoveryHarness, m
     assert statuses(await harness.run(a_shot())) == ["stored"]
     row = await harness.row()
     async with harness.ledger() as ledger:
-        assert [step.detail for step in await ledger.history(row.id)].count("about to be sent after a pause") == 1
+        assert [step.detail for step in await ledger.jobs.history(row.id)].count("about to be sent after a pause") == 1
 
 
 async def test_a_row_that_was_taken_over_in_a_pause_is_not_sent(harness: RecoveryHarness, elsewhere: None) -> None:
     async with harness.session() as paused, harness.session() as other:
-        (claim,) = (await paused.ledger.claim([await a_request_of(paused)])).claims
+        (claim,) = (await paused.ledger.claims.claim([await a_request_of(paused)])).claims
         assert claim.job is not None
-        await paused.ledger.begin_submit(claim.job.id)
+        await paused.ledger.jobs.begin_submit(claim.job.id)
         await sign_off(paused)
-        assert await other.ledger.take_over(claim.job.id)
+        assert await other.ledger.claims.take_over(claim.job.id)
         with pytest.raises(InvalidTransition, match="belongs to"):
-            await paused.ledger.refresh_submit(claim.job.id)
+            await paused.ledger.jobs.refresh_submit(claim.job.id)
 
 
 async def test_a_submit_ends_before_others_may_send_in_its_place(harness: RecoveryHarness) -> None:
@@ -126,6 +126,6 @@ async def test_a_submit_ends_before_others_may_send_in_its_place(harness: Recove
         job = await claim_one(session.ledger, account=session.provider.account.id, provider="emulator")
         reconciling = asyncio.create_task(submit(session, job))
         await asyncio.wait([reconciling])
-        history = await session.ledger.history(job.id)
+        history = await session.ledger.jobs.history(job.id)
     assert State.UNKNOWN in [step.to_state for step in history]
     assert harness.paid == (0, 0)

@@ -93,7 +93,7 @@ def five(count: int) -> Project:
 
 async def spent(harness: RecoveryHarness) -> Decimal:
     async with harness.ledger() as ledger:
-        return sum((line.spent_usd for line in await ledger.spend(by="month")), Decimal(0))
+        return sum((line.spent_usd for line in await ledger.spend.report(by="month")), Decimal(0))
 
 
 async def test_a_restored_backup_refuses_to_spend_until_it_is_recovered(
@@ -163,7 +163,7 @@ async def test_a_row_that_was_only_reserved_in_the_backup_is_recovered(
         await harness.run(a_shot(1))
     async with harness.session() as session:
         # As the job API's service does with what it finds when it starts.
-        taken = await session.ledger.take_over((await harness.row()).id)
+        taken = await session.ledger.claims.take_over((await harness.row()).id)
         assert taken is not None
         with pytest.raises(LedgerBehindStore, match="shows that it was paid"):
             await submit(session, taken)

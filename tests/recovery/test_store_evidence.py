@@ -157,7 +157,7 @@ async def test_a_sidecar_with_anothers_job_does_not_move_its_row(harness: Recove
     change(sidecar(harness), lambda content: content["ledger"].update(job=reserved.id))
     assert statuses(await other.run(film(a_shot(1)))) == ["stored"]
     async with other.ledger() as ledger:
-        assert (await ledger.get(reserved.id)).state is State.RESERVED
+        assert (await ledger.jobs.get(reserved.id)).state is State.RESERVED
 
 
 async def test_a_video_of_another_environment_is_not_adopted(harness: RecoveryHarness) -> None:
@@ -198,7 +198,7 @@ async def test_two_ledgers_share_a_store_and_each_keeps_its_own_spending(harness
         report = await one.run(film(a_shot(1), a_shot(2)))
         assert [shot.cached for shot in report.shots] == [True, True]
         async with one.ledger() as ledger:
-            (line,) = await ledger.spend(by="month")
+            (line,) = await ledger.spend.report(by="month")
             assert (line.stored, line.spent_usd > 0) == (2, True)
         assert sorted(row.actual_usd == 0 for row in await one.rows()) == [False, True]
     assert harness.paid == (2, 2)
@@ -207,7 +207,7 @@ async def test_two_ledgers_share_a_store_and_each_keeps_its_own_spending(harness
 async def test_a_new_ledger_takes_over_from_one_that_is_lost_for_good(harness: RecoveryHarness) -> None:
     await harness.run(film(a_shot(1), a_shot(2)))
     async with harness.ledger() as ledger:
-        lost, (line,) = ledger.identity, await ledger.spend(by="month")
+        lost, (line,) = ledger.identity, await ledger.spend.report(by="month")
     other = elsewhere(harness)
     report = await recover(other)
     assert {job.outcome for job in report.jobs} == {"left"}
@@ -216,7 +216,7 @@ async def test_a_new_ledger_takes_over_from_one_that_is_lost_for_good(harness: R
     report = await recover(other, lost_ledgers=[lost])
     assert [job.outcome for job in report.jobs] == ["stored", "stored"]
     async with other.ledger() as ledger:
-        assert [one.spent_usd for one in await ledger.spend(by="month")] == [line.spent_usd]
+        assert [one.spent_usd for one in await ledger.spend.report(by="month")] == [line.spent_usd]
     assert [shot.cached for shot in (await other.run(film(a_shot(1), a_shot(2)))).shots] == [True, True]
     assert harness.paid == (2, 2)
 

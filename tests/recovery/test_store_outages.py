@@ -53,7 +53,7 @@ async def test_the_first_video_marks_the_store_and_the_ledger_knows_it(harness: 
     store_id = json.loads((store / STORE_MARKER).read_text())["store_id"]
     assert {row.store_id for row in await harness.rows()} == {store_id}
     async with harness.ledger() as ledger:
-        assert await ledger.store_ids(store.as_uri()) == {store_id}
+        assert await ledger.stores.store_ids(store.as_uri()) == {store_id}
 
 
 async def test_a_mount_point_without_its_volume_is_an_outage(harness: RecoveryHarness) -> None:
@@ -235,4 +235,4 @@ async def test_a_store_that_moved_with_its_marker_is_the_same_store(harness: Rec
     async with harness.session() as session:
         moved = open_store((harness.folder / "moved").as_uri())
         store.rename(harness.folder / "moved")
-        assert await moved.read_identity() in await session.ledger.store_ids(store.as_uri())
+        assert await moved.read_identity() in await session.ledger.stores.store_ids(store.as_uri())

@@ -19,7 +19,7 @@ async def count_yours(ledger: Ledger, numbers: list[int], project: str, budgets:
     yours = 0
     for start in range(0, len(numbers), size):
         job_requests = [a_request(number, project=project) for number in numbers[start : start + size]]
-        batch = await ledger.claim(job_requests, budgets, partial=True)
+        batch = await ledger.claims.claim(job_requests, budgets, partial=True)
         yours += sum(claim.kind == "acquired" for claim in batch.claims)
     return yours
 
@@ -33,7 +33,7 @@ async def obey(ledger: Ledger, command: str) -> str:
         first = 1000 * (1 + random.randrange(10**6))
         return str(await count_yours(ledger, list(range(first, first + 10)), "budget", ten, 1))
     job = await claim_one(ledger, 7)
-    await ledger.begin_submit(job.id)
+    await ledger.jobs.begin_submit(job.id)
     return job.id
 
 

@@ -96,7 +96,7 @@ class RecoveryHarness:
     async def rows(self) -> list[Job]:
         """All rows, oldest first."""
         async with self.ledger() as ledger:
-            return list(reversed(await ledger.jobs(limit=None)))
+            return list(reversed(await ledger.jobs.find(limit=None)))
 
     async def row(self) -> Job:
         """The only row."""

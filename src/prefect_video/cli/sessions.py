@@ -74,9 +74,9 @@ async def find_job(ledger: Ledger, text: str) -> Job:
     Raises:
         InvalidInput: No row, or more than one, is meant.
     """
-    if found := await ledger.get_many([text]):
+    if found := await ledger.jobs.get_many([text]):
         return found[0]
-    everything = await ledger.jobs(limit=None)
+    everything = await ledger.jobs.find(limit=None)
     matches = [job for job in everything if text in (job.generation_id, job.id)]
     if not matches and len(text) >= SHORTEST_ID:
         matches = [job for job in everything if job.id.startswith(text)]

@@ -75,7 +75,7 @@ class CircuitBreaker:
                 f"{self._used_up.message} (this process asks again from {self._used_up_until:%H:%M:%S} UTC on)",
                 provider=self.provider,
             )
-        standing = await self.ledger.account_status(self.account)
+        standing = await self.ledger.accounts.status(self.account)
         if standing.quota_until is not None:
             raise QuotaExhausted(
                 f"{self.provider}: the quota is used up until {standing.quota_until:%Y-%m-%d %H:%M} UTC: wait for the"
@@ -89,7 +89,7 @@ class CircuitBreaker:
         self._open_until = standing.open_until
         # How the next submit ends is news for everybody, however well this process has known the provider.
         self._known_well = False
-        if standing.breaker == "half_open" and await self.ledger.try_half_open(self.account):
+        if standing.breaker == "half_open" and await self.ledger.accounts.try_half_open(self.account):
             return True
         left = (standing.open_until - datetime.now(UTC)).total_seconds() if standing.open_until else 0.0
         raise CircuitOpen(
@@ -100,7 +100,7 @@ class CircuitBreaker:
 
     async def cancel_trial(self) -> None:
         """Leaves it to another submit to try."""
-        await self.ledger.end_half_open(self.account)
+        await self.ledger.accounts.end_half_open(self.account)
 
     async def record(self, error: BaseException | None, *, submit: bool = False) -> None:
         """Notes how a request ended; None for well. The ledger is written only where that changes something.
@@ -121,7 +121,7 @@ class CircuitBreaker:
                 await self._note_health(closes=self._opened_by_read)
             elif self.open_for_seconds() > 0:
                 # Another process may have closed it.
-                self._open_until = (await self.ledger.account_status(self.account)).open_until
+                self._open_until = (await self.ledger.accounts.status(self.account)).open_until
         except LedgerError as trouble:
             # The breaker is a courtesy; what is known of the provider is not worth failing a step that went well.
             logger.warning("the breaker of %s could not be noted: %s", self.account, trouble)
@@ -135,7 +135,7 @@ class CircuitBreaker:
         self._submits_unwell |= submit
         self._reads_unwell |= not submit
         self._known_well = False
-        standing = await self.ledger.record_failure(
+        standing = await self.ledger.accounts.record_failure(
             self.account, threshold=self.threshold, open_seconds=self.open_seconds
         )
         self._open_until = standing.open_until
@@ -146,14 +146,14 @@ class CircuitBreaker:
             self.on_change(standing)
 
     async def _note_health(self, *, closes: bool) -> None:
-        closed = await self.ledger.record_success(self.account, closes=closes)
+        closed = await self.ledger.accounts.record_success(self.account, closes=closes)
         if closed and self.on_change:
             self.on_change(AccountStatus(account=self.account))
         self._submits_unwell = self._reads_unwell = self._opened_by_read = False
         if closes:
             self._known_well, self._open_until = True, None
         else:
-            self._open_until = (await self.ledger.account_status(self.account)).open_until
+            self._open_until = (await self.ledger.accounts.status(self.account)).open_until
 
     def open_for_seconds(self) -> float:
         """How long polls should hold; 0 while the breaker is closed as far as this process knows."""

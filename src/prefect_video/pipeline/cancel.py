@@ -105,9 +105,9 @@ async def cancel(session: Session, job_id: str) -> Job:
         HeldForReview: It is another account's; nothing is changed.
         ProviderError: The provider gives no answer; nothing is changed.
     """
-    job = await session.ledger.get(job_id)
+    job = await session.ledger.jobs.get(job_id)
     if job.state is State.RESERVED:
-        job = await session.ledger.release_reservation(job.id, "cancelled before it was sent")
+        job = await session.ledger.jobs.release_reservation(job.id, "cancelled before it was sent")
         session.notify(SessionEvent.ENDED, job, "cancelled before it was sent")
         return job
     if job.state is not State.SUBMITTED or job.generation_id is None:
@@ -121,7 +121,7 @@ async def cancel(session: Session, job_id: str) -> Job:
         # That it ended without a video is what was wanted; the row is settled.
         with contextlib.suppress(GenerationEnded):
             await record_end(session, job, generation)
-    return await session.ledger.get(job.id)
+    return await session.ledger.jobs.get(job.id)
 
 
 async def cancel_each(session: Session, jobs: Sequence[Job]) -> list[Job | BaseException]:

@@ -61,7 +61,7 @@ async def collect(
     Returns:
         One line for each unfinished row.
     """
-    jobs = await ledger.unfinished(project=project, flow_run_id=flow_run_id)
+    jobs = await ledger.jobs.unfinished(project=project, flow_run_id=flow_run_id)
     swept = await asyncio.gather(*(_sweep(open_session, group, wait) for group in group_by_session(jobs)))
     return [line for lines in swept for line in lines]
 
@@ -86,18 +86,22 @@ async def collect_job(session: Session, job: Job, *, wait: bool) -> CollectedJob
     """
     if job.hold_reason and job.state is not State.SUBMITTED:
         return CollectedJob(job=job, outcome="needs a human", error=job.hold_reason)
-    taken = await session.ledger.take_over(job.id)
+    taken = await session.ledger.claims.take_over(job.id)
     if taken is None:
         return CollectedJob(job=job, outcome="somebody is working on it")
     try:
         outcome = await _resume(session, taken, wait)
-        return CollectedJob(job=await session.ledger.get(job.id), outcome=outcome)
+        return CollectedJob(job=await session.ledger.jobs.get(job.id), outcome=outcome)
     except GenerationEnded as error:
-        return CollectedJob(job=await session.ledger.get(job.id), outcome="ended without a video", error=str(error))
+        return CollectedJob(
+            job=await session.ledger.jobs.get(job.id), outcome="ended without a video", error=str(error)
+        )
     except HeldForReview as error:
-        return CollectedJob(job=await session.ledger.get(job.id), outcome="needs a human", error=str(error))
+        return CollectedJob(job=await session.ledger.jobs.get(job.id), outcome="needs a human", error=str(error))
     except InvalidTransition as error:
-        return CollectedJob(job=await session.ledger.get(job.id), outcome="moved by somebody else", error=str(error))
+        return CollectedJob(
+            job=await session.ledger.jobs.get(job.id), outcome="moved by somebody else", error=str(error)
+        )
     except VideoError as error:
         return await _leave(session, job.id, error)
     except Exception as error:
@@ -105,16 +109,16 @@ async def collect_job(session: Session, job: Job, *, wait: bool) -> CollectedJob
         logger.exception("%s/%s: unexpected error, not collected now", job.project, job.shot.id)
         return CollectedJob(job=job, outcome="left for later", error=str(error) or type(error).__name__)
     finally:
-        await session.ledger.release_ownership([job.id])
+        await session.ledger.claims.release_ownership([job.id])
 
 
 async def _resume(session: Session, job: Job, wait: bool) -> str:
     if job.state is State.SUBMITTING:
-        job = await session.ledger.record_unknown(job.id, "its owner died between sending and recording")
+        job = await session.ledger.jobs.record_unknown(job.id, "its owner died between sending and recording")
     if job.state is State.UNKNOWN:
         job = await reconcile(session, job)
     if job.state is State.RESERVED:
-        await session.ledger.release_reservation(job.id, "nobody was left to send it")
+        await session.ledger.jobs.release_reservation(job.id, "nobody was left to send it")
         return "released: it was never sent"
     if job.state is State.SUBMITTED:
         waits = wait and not is_past_deadline(job)
@@ -141,9 +145,9 @@ async def _poll_once(session: Session, job: Job) -> Job:
 
 async def _leave(session: Session, job_id: str, error: VideoError) -> CollectedJob:
     """Leaves a row to the next sweep; to a human, when no sweep will finish it by itself."""
-    job = await session.ledger.get(job_id)
+    job = await session.ledger.jobs.get(job_id)
     if job.hold_reason is None and (message := hold_message_if_stuck(session, job, error)):
-        job = await session.ledger.hold(job.id, message)
+        job = await session.ledger.jobs.hold(job.id, message)
     if job.hold_reason:
         return CollectedJob(job=job, outcome="needs a human", error=job.hold_reason)
     logger.warning("%s/%s: not collected now: %s", job.project, job.shot.id, error)

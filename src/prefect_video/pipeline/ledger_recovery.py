@@ -136,7 +136,7 @@ class _Recovery:
     async def read_store(self) -> None:
         """Adopt the videos of the store that no row knows; originals before their copies."""
         store, ledger = self.session.store, self.session.ledger
-        known = {SidecarName.of(print_, job) for job, print_ in await ledger.paid_jobs()}
+        known = {SidecarName.of(print_, job) for job, print_ in await ledger.recovery.paid_jobs()}
         videos: list[StoredVideo] = []
         for folder in await store.folders():
             files = await list_folder(store, folder)
@@ -151,7 +151,7 @@ class _Recovery:
             listed = [generation async for generation in account.provider.list()]
             known = {
                 row.generation_id
-                for row in await self.session.ledger.find_paid((), [generation.id for generation in listed])
+                for row in await self.session.ledger.recovery.find_paid((), [generation.id for generation in listed])
             }
             for generation in listed:
                 if generation.id not in known | self._accounted:
@@ -175,7 +175,7 @@ class _Recovery:
                 generation_id=asset.generation_id,
             )
         names = [reference.job] if reference else []
-        rows = await self.session.ledger.find_paid(names, [asset.generation_id])
+        rows = await self.session.ledger.recovery.find_paid(names, [asset.generation_id])
         if asset.generation_id in self._accounted or any(row.generation_id for row in rows):
             return None
         if not video.is_whole and reference is None:
@@ -202,7 +202,7 @@ class _Recovery:
                 f" --lost-ledger {labels.ledger}",
                 generation_id=generation.id,
             )
-        row = next(iter(await self.session.ledger.get_many([labels.job])), None)
+        row = next(iter(await self.session.ledger.jobs.get_many([labels.job])), None)
         try:
             job, exact = await self._job_of_generation(account, generation, labels, row)
         except ValidationError as error:
@@ -268,7 +268,7 @@ class _Recovery:
         }
         if not self.dry_run:
             try:
-                job = await self.session.ledger.adopt(job, f"recovered from {source}: {proof}")
+                job = await self.session.ledger.recovery.adopt(job, f"recovered from {source}: {proof}")
             except InvalidTransition as error:
                 return self._leave(source, str(error), **details)
         self._accounted.add(job.generation_id or "")

@@ -187,7 +187,7 @@ async def _limits(used: Sequence[Session], project: Project) -> dict[int, list[L
     shared: dict[str, Limit] = {}
     limits: dict[int, list[Limit]] = {}
     for session in used:
-        standings = await session.ledger.budget_usage(
+        standings = await session.ledger.spend.budget_usage(
             project_budgets(session, project), project=project.name, account=session.provider.account.id
         )
         limits[id(session)] = [shared.setdefault(standing.name, Limit(standing)) for standing in standings]

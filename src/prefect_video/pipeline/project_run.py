@@ -206,9 +206,9 @@ class ProjectRun:
             if claim is None or claim.kind is not ClaimOutcome.ACQUIRED or claim.job is None:
                 continue
             if reason and claim.job.state is State.RESERVED:
-                await take.session.ledger.release_reservation(claim.job.id, reason)
+                await take.session.ledger.jobs.release_reservation(claim.job.id, reason)
             else:
-                await take.session.ledger.release_ownership([claim.job.id])
+                await take.session.ledger.claims.release_ownership([claim.job.id])
 
     # Run
 
@@ -308,7 +308,7 @@ class ProjectRun:
 
     async def _has_job(self, candidate: Candidate) -> bool:
         """Look up if a candidate that failed may be owed for all the same: its row is not over, or is held."""
-        return (await candidate.session.ledger.find_existing([candidate.job_request])) != [None]
+        return (await candidate.session.ledger.jobs.find_existing([candidate.job_request])) != [None]
 
     # Report
 

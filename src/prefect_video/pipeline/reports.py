@@ -181,7 +181,7 @@ async def add_costs(
     if all(report.cached for report in reports):
         return tuple(reports)
     try:
-        jobs = await ledger.jobs(flow_run_id=flow_run_id, limit=None)
+        jobs = await ledger.jobs.find(flow_run_id=flow_run_id, limit=None)
     except LedgerError as error:
         logger.warning("what this run paid is not known: %s", error)
         return tuple(report if report.cached else report.model_copy(update={"cost_usd": None}) for report in reports)

@@ -186,7 +186,7 @@ def _candidates(
 async def load_existing(ledger: Ledger, takes: Iterable[TakeRequest]) -> None:
     """Read, in one query, the rows that exist for all candidates; `TakeRequest.prefer_existing` then uses them."""
     candidates = [candidate for take in takes for candidate in take.candidates]
-    rows = await ledger.find_existing([candidate.job_request for candidate in candidates])
+    rows = await ledger.jobs.find_existing([candidate.job_request for candidate in candidates])
     for candidate, row in zip(candidates, rows, strict=True):
         candidate.existing = row
 
@@ -309,5 +309,5 @@ def _named(shot_ids: Sequence[str]) -> str:
 
 
 async def _is_healthy(session: Session) -> bool:
-    standing = await session.ledger.account_status(session.provider.account.id)
+    standing = await session.ledger.accounts.status(session.provider.account.id)
     return standing.breaker == "closed" and standing.quota_until is None

@@ -170,7 +170,7 @@ async def run_shot(
             if claim.kind is ClaimOutcome.JOINED:
                 joined = await _join_or_detach(session, claim, job, budgets, token)
                 if joined is None:
-                    return DetachedShot(await session.ledger.get(job.id))
+                    return DetachedShot(await session.ledger.jobs.get(job.id))
                 claim = joined
                 continue
             if job.is_reopened:
@@ -218,13 +218,13 @@ async def run_steps(session: Session, job: Job, runner: StepRunner, token: Detac
                     elif ended := await _poll_until_detached(session, job, token):
                         job = ended
                     else:
-                        await session.ledger.release_ownership([job.id])
+                        await session.ledger.claims.release_ownership([job.id])
                         return job
                 finally:
                     session.slot_released.set()
         else:
             # It may have been claimed long ago: a shot waits for those that it depends on.
-            job = await session.ledger.get(job.id)
+            job = await session.ledger.jobs.get(job.id)
         downloaded = await runner.run_step(download, session, job)
         return await runner.run_step(store, session, job, downloaded)
     except BaseException as error:
@@ -241,16 +241,18 @@ async def abandon(session: Session, job_id: str, error: BaseException | None) ->
         if isinstance(error, Exception) and not isinstance(error, LedgerError):
             await _release_unsent(session, job_id, error)
     finally:
-        await session.ledger.release_ownership([job_id])
+        await session.ledger.claims.release_ownership([job_id])
 
 
 async def _release_unsent(session: Session, job_id: str, error: Exception) -> None:
-    job = await session.ledger.get(job_id)
+    job = await session.ledger.jobs.get(job_id)
     if job.state is not State.RESERVED:
         return
     # A process that takes this one for dead at this moment sends it instead.
     with contextlib.suppress(InvalidTransition):
-        job = await session.ledger.release_reservation(job_id, error if isinstance(error, VideoError) else repr(error))
+        job = await session.ledger.jobs.release_reservation(
+            job_id, error if isinstance(error, VideoError) else repr(error)
+        )
         session.notify(SessionEvent.ENDED, job, str(error))
 
 
@@ -295,7 +297,7 @@ async def _join(session: Session, claim: ClaimResult, job: Job, budgets: Sequenc
     if job.state is State.FAILED and issubclass(error_of(job), GenerationBlocked):
         raise_if_ended(job)
     if job.state in UNFINISHED:
-        taken = await session.ledger.take_over(job.id)
+        taken = await session.ledger.claims.take_over(job.id)
         kind = ClaimOutcome.ACQUIRED if taken else ClaimOutcome.JOINED
         return ClaimResult(kind=kind, request=claim.request, job=taken or job)
     return await _claim_again(session, claim, budgets)

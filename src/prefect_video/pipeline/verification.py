@@ -120,7 +120,7 @@ async def verify_store(ledger: Ledger, store: Store, *, open_session: SessionOpe
         except StoreOutage as error:
             outage = str(error)
     verifier = _Verifier(ledger, store, open_session, await store.read_identity())
-    for project in sorted({*await ledger.projects(), *await store.folders()}):
+    for project in sorted({*await ledger.stores.projects(), *await store.folders()}):
         await verifier.verify_project(project)
     verifier.unknown += [file.uri async for file in store.files("")]
     return Verification(
@@ -177,18 +177,18 @@ class _Verifier:
             self.unknown += sorted(sizes.keys() - await self._known_places(project))
         if self.open_session and self.store_id:
             whole = [item.job_id for item, flaw in zip(expected, flaws, strict=True) if item.job and not flaw]
-            await self.ledger.assign_store(whole, self.store_id)
+            await self.ledger.stores.assign_store(whole, self.store_id)
 
     async def _expected(self, project: str) -> list[_Expected]:
-        rows = await self.ledger.jobs(project=project, state=State.STORED, limit=None)
+        rows = await self.ledger.jobs.find(project=project, state=State.STORED, limit=None)
         own = [_Expected(row.id, row.asset, row) for row in reversed(rows) if row.asset]
-        copied = [_Expected(job_id, asset, None) for job_id, asset in await self.ledger.copies_into(project)]
+        copied = [_Expected(job_id, asset, None) for job_id, asset in await self.ledger.stores.copies_into(project)]
         return [item for item in (*own, *copied) if self.store.owns(item.asset.uri)]
 
     async def _known_places(self, project: str) -> set[str]:
         """Return where files of any row of a project lie, or will lie once they are recorded."""
-        rows = await self.ledger.jobs(project=project, limit=None)
-        copied = [asset for _, asset in await self.ledger.copies_into(project)]
+        rows = await self.ledger.jobs.find(project=project, limit=None)
+        copied = [asset for _, asset in await self.ledger.stores.copies_into(project)]
         known = _places(self.store, [*copied, *(row.asset for row in rows if row.asset)])
         for row in rows:
             if row.state in UNFINISHED and not row.asset:
@@ -226,7 +226,7 @@ class _Verifier:
         return [_outcome(flaw, errors[flaw.uri]) for _, flaw in flawed]
 
     async def _write_sidecar(self, expected: _Expected) -> None:
-        row = expected.job or await self.ledger.get(expected.job_id)
+        row = expected.job or await self.ledger.jobs.get(expected.job_id)
         asset = expected.asset
         relative = sidecar_path(_relative(self.store, asset))
         # What another ledger has paid stays booked to that one.
@@ -235,7 +235,7 @@ class _Verifier:
             await publish_sidecar(self.store, asset, reference, Path(folder), relative)
 
     async def _copy_again(self, copy: _Expected) -> None:
-        original = await self.ledger.get(copy.job_id)
+        original = await self.ledger.jobs.get(copy.job_id)
         if original.asset is None:
             raise StoreError(f"{copy.asset.uri}: the original is not stored")
         draft = asset_draft(original, self.ledger.identity).model_copy(
@@ -243,7 +243,7 @@ class _Verifier:
         )
         await self.store.delete(copy.asset.uri)
         asset = await copy_video(self.store, original.asset, draft=draft)
-        await self.ledger.record_copy(original.id, asset.project, asset.shot_id, asset)
+        await self.ledger.jobs.record_copy(original.id, asset.project, asset.shot_id, asset)
 
 
 async def _restore_all(

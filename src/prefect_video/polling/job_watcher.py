@@ -89,18 +89,20 @@ class JobWatcher:
     async def _poll_once(self, changed: frozenset[str] | None) -> None:
         """Answers whoever can be answered; rows that are said to stand as they stood are not asked for."""
         if self._joined:
-            owners = await self._ledger.owners_of(list(self._joined))
+            owners = await self._ledger.jobs.owners_of(list(self._joined))
             abandoned = await self._abandoned(set(owners.values()))
             due = [job_id for job_id in self._joined if owners.get(job_id) in abandoned]
             if due:
-                _answer(self._joined, await self._ledger.get_many(due))
+                _answer(self._joined, await self._ledger.jobs.get_many(due))
         worth = set(self._submitted) if changed is None else (changed | self._unseen) & self._submitted.keys()
         self._unseen.clear()
         if worth:
-            _answer(self._submitted, await self._ledger.left_state(worth, out_of=State.SUBMITTED))
+            _answer(self._submitted, await self._ledger.jobs.left_state(worth, out_of=State.SUBMITTED))
 
     async def _abandoned(self, owners: Collection[str | None]) -> set[str | None]:
-        dead: set[str | None] = {owner for owner in owners if owner and not await self._ledger.is_owner_alive(owner)}
+        dead: set[str | None] = {
+            owner for owner in owners if owner and not await self._ledger.claims.is_owner_alive(owner)
+        }
         return dead | {None}
 
     def _fail(self, error: Exception) -> None:

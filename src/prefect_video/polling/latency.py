@@ -41,7 +41,7 @@ class LatencyCache:
 
     async def _read(self) -> None:
         try:
-            self._times = await self._ledger.latency(self._provider)
+            self._times = await self._ledger.jobs.latency(self._provider)
         except LedgerError as error:
             # A guess that is a little worse costs a few looks; it is no reason to fail a step.
             logger.warning("past times of %s could not be read: %s", self._provider, error)

@@ -25,7 +25,7 @@ class FreshGenerations:
 
     async def leave(self, event: ReceivedEvent, generation: Generation) -> None:
         """Keep an answer for the process that owns the generation's row, and hears of the event from the ledger."""
-        await self._ledger.stash_generation(event, generation)
+        await self._ledger.events.stash_generation(event, generation)
 
     def get(self, generation_id: str) -> Generation | None:
         """Return this process's last answer about a generation."""
@@ -35,7 +35,7 @@ class FreshGenerations:
         """Return the last answer that has a link to the video, and forget it; None where there is none."""
         generation = self._generations.pop(generation_id, None)
         if generation is None or generation.result is None:
-            generation = await self._ledger.pop_generation(account, generation_id)
+            generation = await self._ledger.events.pop_generation(account, generation_id)
         return generation if generation is not None and generation.result is not None else None
 
     def discard(self, generation_id: str | None) -> None:

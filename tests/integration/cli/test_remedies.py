@@ -36,8 +36,8 @@ async def unanswered(ledger: Path) -> Job:
     async with await open_session(SessionRef.from_names("emulator", ledger=str(ledger))) as session:
         (claim,) = await claim_shots(session, await build_project_intents(session, SHOT), budgets=(), partial=False)
         assert claim.job is not None
-        await session.ledger.begin_submit(claim.job.id)
-        job = await session.ledger.record_unknown(claim.job.id, "no answer")
+        await session.ledger.jobs.begin_submit(claim.job.id)
+        job = await session.ledger.jobs.record_unknown(claim.job.id, "no answer")
         message = hold_message(
             HoldReason.SUBMIT_UNANSWERED,
             job=job.id,
@@ -45,12 +45,12 @@ async def unanswered(ledger: Path) -> Job:
             ledger=session.ledger.command_option,
             cause="the provider cannot tell",
         )
-        return await session.ledger.hold(job.id, message)
+        return await session.ledger.jobs.hold(job.id, message)
 
 
 async def state_of(ledger: Path, job: Job) -> State:
     async with await Ledger.open(str(ledger)) as opened:
-        return (await opened.get(job.id)).state
+        return (await opened.jobs.get(job.id)).state
 
 
 def test_what_collect_prints_can_be_pasted_into_a_shell(call: InProcess, shell: Shell, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ async def cancelled(state: State[Any], hooked: Flow[Any, Any]) -> list[Job]:
     for hook in hooked.on_cancellation_hooks:
         await hook(hooked, run, Cancelled())  # type: ignore[misc]
     async with await Ledger.open() as ledger:
-        return await ledger.jobs()
+        return await ledger.jobs.find()
 
 
 async def test_a_run_is_cancelled_at_the_account_that_its_project_names(

@@ -279,8 +279,8 @@ async def test_cancelling_a_deployed_run_cancels_its_generation(
 
     async with await Ledger.open(f"sqlite:///{books}/ledger.db") as ledger:
         async with asyncio.timeout(10):
-            while jobs := await ledger.unfinished(flow_run_id=str(run_id)):
+            while jobs := await ledger.jobs.unfinished(flow_run_id=str(run_id)):
                 await asyncio.sleep(0.2)
         assert jobs == []
-        [job] = await ledger.jobs(flow_run_id=str(run_id))
+        [job] = await ledger.jobs.find(flow_run_id=str(run_id))
         assert (job.state.value, job.actual_usd) == ("cancelled", 0)

@@ -130,7 +130,7 @@ async def test_dependencies_come_first_and_a_failed_one_stops_what_needs_it(sess
     assert [shot.status for shot in caught.value.report.shots] == ["skipped", "failed", "stored"]
     assert set(emulator.usage()["by_prompt"]) == {"a", "[policy] b"}
     async with await Ledger.open() as ledger:
-        assert await ledger.unfinished() == []
+        assert await ledger.jobs.unfinished() == []
 
 
 async def test_one_shot_and_its_takes(session: Path, emulator: Emulator) -> None:

@@ -61,8 +61,8 @@ async def test_eight_processes_buy_every_video_once_and_keep_the_budget(ledger: 
         assert sum(map(int, yours)) == 100
         yours = await asyncio.gather(*(claimer.ask("budget") for claimer in started))
         assert sum(map(int, yours)) == 10
-    assert len(await ledger.unfinished(project="race")) == 100
-    assert len(await ledger.unfinished(project="budget")) == 10
+    assert len(await ledger.jobs.unfinished(project="race")) == 100
+    assert len(await ledger.jobs.unfinished(project="budget")) == 10
 
 
 async def test_eight_processes_open_a_new_file_at_once(sqlite_url: str) -> None:
@@ -74,14 +74,14 @@ async def test_eight_processes_open_a_new_file_at_once(sqlite_url: str) -> None:
 async def test_what_a_killed_process_held_is_taken_over_at_once(ledger: Ledger, url: str) -> None:
     async with claimers(url, 1) as (claimer,):
         job_id = await claimer.ask("hold")
-        owner = (await ledger.get(job_id)).owner
+        owner = (await ledger.jobs.get(job_id)).owner
         assert owner is not None
-        assert await ledger.is_owner_alive(owner)
-        assert await ledger.take_over(job_id) is None
-        assert (await ledger.claim([a_request(7)])).claims[0].kind == "joined"
+        assert await ledger.claims.is_owner_alive(owner)
+        assert await ledger.claims.take_over(job_id) is None
+        assert (await ledger.claims.claim([a_request(7)])).claims[0].kind == "joined"
         await claimer.kill()
-    assert [await ledger.is_owner_alive(owner) for _ in range(2)] == [False, False]
-    (claim,) = (await ledger.claim([a_request(7)])).claims
+    assert [await ledger.claims.is_owner_alive(owner) for _ in range(2)] == [False, False]
+    (claim,) = (await ledger.claims.claim([a_request(7)])).claims
     assert (claim.kind, claim.job.id, claim.job.state) == ("acquired", job_id, State.SUBMITTING)
 
 
@@ -95,10 +95,10 @@ async def test_the_heartbeat_tells_of_other_machines(ledger: Ledger, age_seconds
             beat = datetime.now(UTC) - timedelta(seconds=age_seconds)
             row = {"id": stranger, "host": "elsewhere", "pid": 1, "heartbeat_at": beat}
             await connection.execute(insert(owners).values(row))
-    assert await ledger.is_owner_alive(stranger) is alive
-    taken = await ledger.take_over(job.id)
+    assert await ledger.claims.is_owner_alive(stranger) is alive
+    taken = await ledger.claims.take_over(job.id)
     assert (taken is None) is alive
-    assert (await ledger.claim([a_request()])).claims[0].kind == "joined"
+    assert (await ledger.claims.claim([a_request()])).claims[0].kind == "joined"
 
 
 async def test_an_owner_keeps_beating(url: str) -> None:
@@ -155,11 +155,11 @@ def test_a_forked_child_does_not_keep_the_lock_of_its_dead_parent(tmp_path: Path
 
 async def test_taking_over(ledger: Ledger, other: Ledger) -> None:
     job = await claim_one(ledger)
-    assert await ledger.take_over(job.id) is None
-    assert await other.take_over(job.id) is None
-    await ledger.release_ownership([job.id])
-    taken = await other.take_over(job.id)
+    assert await ledger.claims.take_over(job.id) is None
+    assert await other.claims.take_over(job.id) is None
+    await ledger.claims.release_ownership([job.id])
+    taken = await other.claims.take_over(job.id)
     assert taken is not None
     assert taken.owner == other.owner_id
-    await other.release_reservation(job.id, "done with")
-    assert await other.take_over(job.id) is None
+    await other.jobs.release_reservation(job.id, "done with")
+    assert await other.claims.take_over(job.id) is None

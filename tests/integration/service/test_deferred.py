@@ -37,7 +37,7 @@ async def test_a_run_leaves_and_the_sweep_finishes(environment: Path, monkeypatc
             told = await service.announcements(3)
             assert {job.state for job, _ in told} == {State.COMPLETED}
             job = told[0][0]
-            assert await session.ledger.pop_generation(job.account, job.generation_id or "") is None
+            assert await session.ledger.events.pop_generation(job.account, job.generation_id or "") is None
             swept = await collect(session.ledger, opened)
             assert [line.outcome for line in swept] == ["stored"] * 3
             done = await run_project(session, project("one", "two", "three"))

@@ -34,7 +34,7 @@ def a_received_event() -> ReceivedEvent:
 
 async def test_an_end_is_an_event_of_prefect(prefect_api: str, ledger: Ledger) -> None:
     job = await submit_one(ledger)
-    job = await ledger.record_completed(job.id, a_generation("gen-1"))
+    job = await ledger.jobs.record_completed(job.id, a_generation("gen-1"))
     announce = await open_announcer()
     assert announce is not None
     told = a_received_event()

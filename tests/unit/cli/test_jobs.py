@@ -41,14 +41,14 @@ def with_session(work: Callable[[Session], Awaitable[Job]]) -> Job:
 def read(job_id: str) -> Job:
     async def get() -> Job:
         async with await Ledger.open() as ledger:
-            return await ledger.get(job_id)
+            return await ledger.jobs.get(job_id)
 
     return asyncio.run(get())
 
 
 async def reserve(session: Session, project: Project) -> Job:
     job_request: JobRequest = (await build_project_intents(session, project))[0]
-    job = (await session.ledger.claim([job_request])).claims[0].job
+    job = (await session.ledger.claims.claim([job_request])).claims[0].job
     assert job is not None
     return job
 
@@ -69,9 +69,9 @@ def unanswered() -> Job:
 
     async def leave(session: Session) -> Job:
         job = await reserve(session, SHORT)
-        await session.ledger.begin_submit(job.id)
-        await session.ledger.record_unknown(job.id, "the connection broke")
-        return await session.ledger.hold(job.id, "nobody can tell whether it was accepted")
+        await session.ledger.jobs.begin_submit(job.id)
+        await session.ledger.jobs.record_unknown(job.id, "the connection broke")
+        return await session.ledger.jobs.hold(job.id, "nobody can tell whether it was accepted")
 
     return with_session(leave)
 
@@ -82,8 +82,8 @@ def lost() -> Job:
     async def lose(session: Session) -> Job:
         job = await submit(session, await reserve(session, SHORT))
         error = GenerationLost("gone", provider="emulator", generation_id=job.generation_id)
-        await session.ledger.record_ended(job.id, State.LOST, error, actual_usd=None)
-        return await session.ledger.hold(job.id, "it was paid for and is gone")
+        await session.ledger.jobs.record_ended(job.id, State.LOST, error, actual_usd=None)
+        return await session.ledger.jobs.hold(job.id, "it was paid for and is gone")
 
     return with_session(lose)
 
@@ -105,8 +105,8 @@ def disputed() -> Job:
         generation = Generation(
             id=job.generation_id or "", provider="emulator", status=Status.COMPLETED, cost_usd=Decimal(999_999)
         )
-        await session.ledger.record_completed(job.id, generation)
-        return await session.ledger.record_stored(job.id, an_asset(job))
+        await session.ledger.jobs.record_completed(job.id, generation)
+        return await session.ledger.jobs.record_stored(job.id, an_asset(job))
 
     return with_session(store)
 
@@ -134,7 +134,7 @@ def test_a_cost_that_is_not_believed_is_settled(call: InProcess, environment: No
 
 def test_a_released_job_costs_nothing(call: InProcess, environment: None) -> None:
     async def release(session: Session) -> Job:
-        return await session.ledger.release_reservation((await reserve(session, SHORT)).id, "it was refused")
+        return await session.ledger.jobs.release_reservation((await reserve(session, SHORT)).id, "it was refused")
 
     with_session(release)
     (job,) = call("jobs", "--json").json["jobs"]
@@ -187,7 +187,7 @@ def test_spending_is_added_up_for_people_machines_and_spreadsheets(call: InProce
 
 def test_a_refused_prompt_is_reviewed_and_allowed_by_the_beginning_of_its_fingerprint(call: InProcess) -> None:
     async def refuse(session: Session) -> Job:
-        return await session.ledger.record_screened(
+        return await session.ledger.reviews.record_screened(
             (await build_project_intents(session, SHORT))[0], PromptBlocked("too bright")
         )
 
@@ -200,7 +200,7 @@ def test_a_refused_prompt_is_reviewed_and_allowed_by_the_beginning_of_its_finger
 
     async def allowed() -> set[str]:
         async with await Ledger.open() as ledger:
-            return await ledger.allowed([refused.fingerprint])
+            return await ledger.reviews.allowed([refused.fingerprint])
 
     assert asyncio.run(allowed()) == {refused.fingerprint}
     assert call("review", "--allow", "v1:ffff").status == 2
@@ -316,8 +316,8 @@ def test_a_generation_past_its_deadline_is_waited_for_once_more(call: InProcess)
 
     async def hold() -> None:
         async with await Ledger.open() as ledger:
-            await ledger.set_deadline(job.id, datetime.now(UTC) - timedelta(seconds=1))
-            await ledger.hold(job.id, "it has not ended by its deadline")
+            await ledger.jobs.set_deadline(job.id, datetime.now(UTC) - timedelta(seconds=1))
+            await ledger.jobs.hold(job.id, "it has not ended by its deadline")
 
     asyncio.run(hold())
     assert run_and_report(SHORT) == [("held", False)]
@@ -335,7 +335,7 @@ def test_a_lost_generation_that_is_there_after_all_is_taken_up_again(call: InPro
 
     async def lose() -> None:
         async with await Ledger.open() as ledger:
-            await ledger.record_ended(job.id, State.LOST, "not known", actual_usd=None, hold_reason="look")
+            await ledger.jobs.record_ended(job.id, State.LOST, "not known", actual_usd=None, hold_reason="look")
 
     asyncio.run(lose())
     before = quick_emulator.usage()["submitted"]
@@ -353,7 +353,7 @@ def test_a_generation_whose_key_was_replaced_is_taken_up_with_the_new_one(call: 
 
     async def replace_key() -> None:
         async with await Ledger.open() as ledger:
-            await ledger.assign_account(job.id, account="emulator-old", credentials=job.credentials)
+            await ledger.jobs.assign_account(job.id, account="emulator-old", credentials=job.credentials)
 
     asyncio.run(replace_key())
     assert run_and_report(SHORT) == [("held", False)]

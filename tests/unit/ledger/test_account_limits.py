@@ -19,7 +19,7 @@ ACCOUNT = "sora-1"
 
 async def take(ledger: Ledger, number: int, *, slots: int | None = 1, **changes: Any) -> tuple[str, bool]:
     job = await claim_one(ledger, number, **changes)
-    return job.id, await ledger.acquire_slot(job.id, slots=slots) is not None
+    return job.id, await ledger.accounts.acquire_slot(job.id, slots=slots) is not None
 
 
 async def test_a_slot_is_held_until_the_remote_job_ends(ledger: Ledger) -> None:
@@ -27,11 +27,11 @@ async def test_a_slot_is_held_until_the_remote_job_ends(ledger: Ledger) -> None:
     assert taken
     second, taken = await take(ledger, 2)
     assert not taken
-    await ledger.record_submitted(first, a_generation("gen-1"))
-    assert await ledger.acquire_slot(second, slots=1) is None
-    assert (await ledger.account_status(ACCOUNT, slots=1)).occupied == 1
-    await ledger.record_completed(first, a_generation("gen-1"))
-    assert await ledger.acquire_slot(second, slots=1) is not None
+    await ledger.jobs.record_submitted(first, a_generation("gen-1"))
+    assert await ledger.accounts.acquire_slot(second, slots=1) is None
+    assert (await ledger.accounts.status(ACCOUNT, slots=1)).occupied == 1
+    await ledger.jobs.record_completed(first, a_generation("gen-1"))
+    assert await ledger.accounts.acquire_slot(second, slots=1) is not None
 
 
 async def test_owners_share_the_account_and_others_do_not(ledger: Ledger, other: Ledger) -> None:
@@ -42,10 +42,10 @@ async def test_owners_share_the_account_and_others_do_not(ledger: Ledger, other:
 
 async def test_two_owners_never_take_the_last_slot_together(ledger: Ledger, other: Ledger) -> None:
     jobs = [(owner, await claim_one(owner, n)) for n, owner in enumerate([ledger, other] * 5)]
-    took = await asyncio.gather(*(owner.acquire_slot(job.id, slots=3) for owner, job in jobs))
+    took = await asyncio.gather(*(owner.accounts.acquire_slot(job.id, slots=3) for owner, job in jobs))
     # Those that came first while others were not yet queued are three, and never four.
     assert sum(one is not None for one in took) == 3
-    assert (await ledger.account_status(ACCOUNT)).occupied == 3
+    assert (await ledger.accounts.status(ACCOUNT)).occupied == 3
 
 
 async def test_the_queue_is_by_priority_then_by_time(ledger: Ledger, other: Ledger) -> None:
@@ -54,15 +54,15 @@ async def test_the_queue_is_by_priority_then_by_time(ledger: Ledger, other: Ledg
     first, _ = await take(ledger, 3)
     second, _ = await take(other, 4)
     high, _ = await take(other, 5, priority="high")
-    await ledger.release_reservation(holder, "done")
+    await ledger.jobs.release_reservation(holder, "done")
     order = []
     waiting = {low: ledger, first: ledger, second: other, high: other}
     while waiting:
         for job_id, owner in list(waiting.items()):
-            if await owner.acquire_slot(job_id, slots=1):
+            if await owner.accounts.acquire_slot(job_id, slots=1):
                 order.append(job_id)
                 del waiting[job_id]
-                await owner.release_reservation(job_id, "done")
+                await owner.jobs.release_reservation(job_id, "done")
     assert order == [high, first, second, low]
 
 
@@ -70,40 +70,43 @@ async def test_a_row_that_gave_up_waiting_holds_nobody_up(ledger: Ledger, other:
     holder, _ = await take(ledger, 1)
     impatient, _ = await take(other, 2)
     patient, _ = await take(ledger, 3)
-    await ledger.release_reservation(holder, "done")
-    assert await ledger.acquire_slot(patient, slots=1) is None
-    await other.leave_slot_queue(impatient)
-    assert await ledger.acquire_slot(patient, slots=1) is not None
+    await ledger.jobs.release_reservation(holder, "done")
+    assert await ledger.accounts.acquire_slot(patient, slots=1) is None
+    await other.accounts.leave_slot_queue(impatient)
+    assert await ledger.accounts.acquire_slot(patient, slots=1) is not None
 
 
 async def test_the_dead_are_passed_over_in_the_queue(ledger: Ledger, other: Ledger) -> None:
     holder, _ = await take(ledger, 1)
     await take(other, 2)
     patient, _ = await take(ledger, 3)
-    await ledger.release_reservation(holder, "done")
+    await ledger.jobs.release_reservation(holder, "done")
     await other.aclose()
-    assert await ledger.acquire_slot(patient, slots=1) is not None
+    assert await ledger.accounts.acquire_slot(patient, slots=1) is not None
 
 
 async def test_what_waits_for_a_human_or_is_past_its_deadline_holds_no_slot(ledger: Ledger) -> None:
     held, _ = await take(ledger, 1)
-    await ledger.record_unknown(held, "no answer")
+    await ledger.jobs.record_unknown(held, "no answer")
     second, taken = await take(ledger, 2)
     assert not taken
-    await ledger.hold(held, "look at the console")
-    assert await ledger.acquire_slot(second, slots=1, deadline_at=datetime.now(UTC) - timedelta(seconds=1)) is not None
+    await ledger.jobs.hold(held, "look at the console")
+    assert (
+        await ledger.accounts.acquire_slot(second, slots=1, deadline_at=datetime.now(UTC) - timedelta(seconds=1))
+        is not None
+    )
     assert (await take(ledger, 3))[1]
 
 
 async def test_only_the_owner_takes_a_slot_and_only_once(ledger: Ledger, other: Ledger) -> None:
     job = await claim_one(ledger, 1)
     with pytest.raises(InvalidTransition):
-        await other.acquire_slot(job.id, slots=1)
-    taken = await ledger.acquire_slot(job.id, slots=1)
+        await other.accounts.acquire_slot(job.id, slots=1)
+    taken = await ledger.accounts.acquire_slot(job.id, slots=1)
     assert taken is not None
     assert taken.state is State.SUBMITTING
     with pytest.raises(InvalidTransition):
-        await ledger.acquire_slot(job.id, slots=1)
+        await ledger.accounts.acquire_slot(job.id, slots=1)
 
 
 async def test_a_429_halves_the_slots_once_and_they_creep_up(
@@ -111,65 +114,65 @@ async def test_a_429_halves_the_slots_once_and_they_creep_up(
 ) -> None:
     for number in range(8):
         assert (await take(ledger, number, slots=8))[1]
-    assert await ledger.reduce_slots(ACCOUNT) == 4
-    assert await other.reduce_slots(ACCOUNT) == 4
-    assert (await other.account_status(ACCOUNT, slots=8)).slots == 4
+    assert await ledger.accounts.reduce_slots(ACCOUNT) == 4
+    assert await other.accounts.reduce_slots(ACCOUNT) == 4
+    assert (await other.accounts.status(ACCOUNT, slots=8)).slots == 4
     monkeypatch.setattr(module, "SLOT_RECOVERY_SECONDS", 1e-6)
-    assert (await ledger.account_status(ACCOUNT, slots=8)).slots == 8
+    assert (await ledger.accounts.status(ACCOUNT, slots=8)).slots == 8
 
 
 async def test_the_breaker_opens_for_all_lets_one_try_and_closes(ledger: Ledger, other: Ledger) -> None:
     for _ in range(2):
-        assert (await ledger.record_failure(ACCOUNT, threshold=3, open_seconds=60)).breaker == "closed"
-    await ledger.record_success(ACCOUNT)
+        assert (await ledger.accounts.record_failure(ACCOUNT, threshold=3, open_seconds=60)).breaker == "closed"
+    await ledger.accounts.record_success(ACCOUNT)
     for _ in range(3):
-        await ledger.record_failure(ACCOUNT, threshold=3, open_seconds=60)
-    assert (await other.account_status(ACCOUNT)).breaker == "open"
-    assert not await other.try_half_open(ACCOUNT)
-    await ledger.record_success(ACCOUNT)
+        await ledger.accounts.record_failure(ACCOUNT, threshold=3, open_seconds=60)
+    assert (await other.accounts.status(ACCOUNT)).breaker == "open"
+    assert not await other.accounts.try_half_open(ACCOUNT)
+    await ledger.accounts.record_success(ACCOUNT)
     for _ in range(3):
-        await ledger.record_failure(ACCOUNT, threshold=3, open_seconds=0)
-    assert (await other.account_status(ACCOUNT)).breaker == "half_open"
-    probes = await asyncio.gather(*(owner.try_half_open(ACCOUNT) for owner in (ledger, other, ledger, other)))
+        await ledger.accounts.record_failure(ACCOUNT, threshold=3, open_seconds=0)
+    assert (await other.accounts.status(ACCOUNT)).breaker == "half_open"
+    probes = await asyncio.gather(*(owner.accounts.try_half_open(ACCOUNT) for owner in (ledger, other, ledger, other)))
     assert sum(probes) == 1
-    await other.record_failure(ACCOUNT, threshold=3, open_seconds=60)
-    assert (await ledger.account_status(ACCOUNT)).breaker == "open"
-    await other.record_success(ACCOUNT)
-    assert (await ledger.account_status(ACCOUNT)).breaker == "closed"
-    assert await ledger.try_half_open(ACCOUNT)
+    await other.accounts.record_failure(ACCOUNT, threshold=3, open_seconds=60)
+    assert (await ledger.accounts.status(ACCOUNT)).breaker == "open"
+    await other.accounts.record_success(ACCOUNT)
+    assert (await ledger.accounts.status(ACCOUNT)).breaker == "closed"
+    assert await ledger.accounts.try_half_open(ACCOUNT)
 
 
 async def test_a_used_up_quota_is_remembered_until_it_is_new(ledger: Ledger, other: Ledger) -> None:
     until = datetime.now(UTC) + timedelta(hours=1)
-    await ledger.record_quota(ACCOUNT, until)
-    assert (await other.account_status(ACCOUNT)).quota_until == until
-    await ledger.record_quota(ACCOUNT, datetime.now(UTC) - timedelta(seconds=1))
-    assert (await other.account_status(ACCOUNT)).quota_until is None
+    await ledger.accounts.record_quota(ACCOUNT, until)
+    assert (await other.accounts.status(ACCOUNT)).quota_until == until
+    await ledger.accounts.record_quota(ACCOUNT, datetime.now(UTC) - timedelta(seconds=1))
+    assert (await other.accounts.status(ACCOUNT)).quota_until is None
 
 
 async def test_a_429_holds_where_no_plan_says_how_many(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(4):
         assert (await take(ledger, number, slots=None))[1]
-    assert await ledger.reduce_slots(ACCOUNT) == 2
+    assert await ledger.accounts.reduce_slots(ACCOUNT) == 2
     turned_away, taken = await take(ledger, 5, slots=None)
     assert not taken
     monkeypatch.setattr(module, "SLOT_RECOVERY_SECONDS", 1e-6)
-    assert await ledger.acquire_slot(turned_away, slots=None) is not None
+    assert await ledger.accounts.acquire_slot(turned_away, slots=None) is not None
 
 
 async def test_one_past_its_deadline_holds_its_slot_for_as_long_again(ledger: Ledger) -> None:
     late = await claim_one(ledger, 1)
     now = datetime.now(UTC)
-    await ledger.acquire_slot(late.id, slots=1, deadline_at=now + timedelta(hours=1))
-    await ledger.record_submitted(late.id, a_generation("gen-1"))
-    await ledger.hold(late.id, "look at the console")
-    assert (await ledger.account_status(ACCOUNT)).occupied == 1, "whatever a human decides, the provider works on"
-    await ledger.unhold(late.id)
+    await ledger.accounts.acquire_slot(late.id, slots=1, deadline_at=now + timedelta(hours=1))
+    await ledger.jobs.record_submitted(late.id, a_generation("gen-1"))
+    await ledger.jobs.hold(late.id, "look at the console")
+    assert (await ledger.accounts.status(ACCOUNT)).occupied == 1, "whatever a human decides, the provider works on"
+    await ledger.jobs.unhold(late.id)
     for overdue, occupied in ((timedelta(minutes=59), 1), (timedelta(minutes=61), 0)):
         async with ledger._database.writing() as connection:
             values = {"sent_at": now - overdue - timedelta(hours=1), "deadline_at": now - overdue}
             await connection.execute(update(generations).where(generations.c.id == late.id).values(**values))
-        assert (await ledger.account_status(ACCOUNT)).occupied == occupied
+        assert (await ledger.accounts.status(ACCOUNT)).occupied == occupied
 
 
 async def test_a_low_one_is_not_overtaken_for_ever(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,11 +180,13 @@ async def test_a_low_one_is_not_overtaken_for_ever(ledger: Ledger, monkeypatch: 
     holder, _ = await take(ledger, 1)
     low, _ = await take(ledger, 2, priority="low")
     high, _ = await take(ledger, 3, priority="high")
-    await ledger.release_reservation(holder, "done")
-    assert await ledger.acquire_slot(high, slots=1) is None
-    assert await ledger.acquire_slot(low, slots=1) is not None
+    await ledger.jobs.release_reservation(holder, "done")
+    assert await ledger.accounts.acquire_slot(high, slots=1) is None
+    assert await ledger.accounts.acquire_slot(low, slots=1) is not None
 
 
 async def test_who_has_opened_the_breaker_is_told_once(ledger: Ledger, other: Ledger) -> None:
-    told = [await owner.record_failure(ACCOUNT, threshold=2, open_seconds=60) for owner in (ledger, other, ledger)]
+    told = [
+        await owner.accounts.record_failure(ACCOUNT, threshold=2, open_seconds=60) for owner in (ledger, other, ledger)
+    ]
     assert [standing.just_opened for standing in told] == [False, True, False]

@@ -59,7 +59,7 @@ async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 async def test_a_damaged_database(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     async with await Ledger.open(str(path)) as ledger:
-        await ledger.claim([a_request(number) for number in range(200)])
+        await ledger.claims.claim([a_request(number) for number in range(200)])
     with closing(sqlite3.connect(path)) as raw:
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     content = path.read_bytes()
@@ -74,12 +74,12 @@ async def test_a_locked_file(tmp_path: Path) -> None:
         with closing(sqlite3.connect(path, isolation_level=None)) as holder:
             holder.execute("BEGIN EXCLUSIVE")
             with pytest.raises(LedgerUnavailable, match="is locked by another process") as caught:
-                await ledger.claim([a_request()])
+                await ledger.claims.claim([a_request()])
             assert str(path) in str(caught.value)
             assert caught.value.retryable
             assert "is locked by another process" in await refusal(url)
             holder.execute("ROLLBACK")
-        assert (await ledger.claim([a_request()])).claims[0].kind == "acquired"
+        assert (await ledger.claims.claim([a_request()])).claims[0].kind == "acquired"
 
 
 async def test_a_file_that_somebody_else_is_opening(tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ async def test_a_full_disk(tmp_path: Path) -> None:
             connection.execute("PRAGMA max_page_count = 1")
 
         with pytest.raises(LedgerUnavailable, match="the disk is full"):
-            await ledger.claim([a_request(number) for number in range(500)])
-        assert await ledger.jobs() == []
+            await ledger.claims.claim([a_request(number) for number in range(500)])
+        assert await ledger.jobs.find() == []
 
 
 async def test_a_server_that_is_not_there() -> None:
@@ -170,14 +170,14 @@ async def test_a_connection_that_is_cut(postgres_url: str, postgres_server: Post
     async with await Ledger.open(postgres_url, migrate=True) as ledger:
         with pytest.raises(LedgerUnavailable, match="closed the connection"):
             await cut_while_writing(ledger)
-        assert (await ledger.claim([a_request()])).claims[0].kind == "acquired"
+        assert (await ledger.claims.claim([a_request()])).claims[0].kind == "acquired"
 
 
 async def test_a_ledger_without_its_tables(ledger: Ledger) -> None:
     async with ledger._database.writing() as connection:
         await connection.execute(text("DROP TABLE allowed_prompts"))
     with pytest.raises(LedgerError, match="prefect-video ledger upgrade"):
-        await ledger.allowed(["v1:1"])
+        await ledger.reviews.allowed(["v1:1"])
 
 
 async def test_messages_hold_no_prompts(ledger: Ledger) -> None:
@@ -185,5 +185,5 @@ async def test_messages_hold_no_prompts(ledger: Ledger) -> None:
     async with ledger._database.writing() as connection:
         await connection.execute(text("ALTER TABLE generations RENAME TO gone"))
     with pytest.raises(LedgerError) as caught:
-        await ledger.record_screened(secret, "screened")
+        await ledger.reviews.record_screened(secret, "screened")
     assert secret.shot.prompt not in f"{caught.value}{caught.value.__cause__}"

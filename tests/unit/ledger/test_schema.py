@@ -68,9 +68,9 @@ async def test_an_old_ledger_keeps_its_rows(url: str) -> None:
     ):
         await Ledger.open(url, migrate=False)
     async with await Ledger.open(url, migrate=True) as ledger:
-        (claim,) = (await ledger.claim([a_request()])).claims
+        (claim,) = (await ledger.claims.claim([a_request()])).claims
         assert claim.kind == "acquired"
-        await ledger.record_copy(claim.job.id, "tea", "shot-1", an_asset())
+        await ledger.jobs.record_copy(claim.job.id, "tea", "shot-1", an_asset())
         await ledger.upgrade()
         await ledger.check()
 
@@ -126,7 +126,7 @@ async def test_history_cannot_be_changed(ledger: Ledger, change: str) -> None:
     with pytest.raises(LedgerError, match="append-only"):
         async with ledger._database.writing() as connection:
             await connection.execute(text(change))
-    assert len(await ledger.history(job.id)) == 1
+    assert len(await ledger.jobs.history(job.id)) == 1
 
 
 async def test_the_database_itself_refuses_a_second_row_under_way(ledger: Ledger) -> None:

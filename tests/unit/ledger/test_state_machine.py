@@ -99,7 +99,7 @@ class LedgerMachine(RuleBasedStateMachine):
         job_requests = [job_request.model_copy(update={"flow_run_id": run}) for job_request in job_requests]
         ledger = self.ledgers[who]
         living = {each.owner_id for each in self.ledgers}
-        batch = self.run(ledger.claim(job_requests, [budget] if budget else [], partial))
+        batch = self.run(ledger.claims.claim(job_requests, [budget] if budget else [], partial))
         expected = self.model.claim(ledger.owner_id, living, job_requests, budget, partial)
         assert [claim.kind for claim in batch.claims] == [answer.kind for answer in expected]
         for claim, answer in zip(batch.claims, expected, strict=True):
@@ -148,7 +148,7 @@ class LedgerMachine(RuleBasedStateMachine):
         job_id, row = self.pick(number)
         ledger = self.ledgers[who]
         legal = row.state is State.RESERVED and row.owner == ledger.owner_id
-        if self.attempt(legal, ledger.begin_submit(job_id)):
+        if self.attempt(legal, ledger.jobs.begin_submit(job_id)):
             row.move(State.SUBMITTING)
 
     @precondition(lambda self: self.ids)
@@ -156,11 +156,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def accept(self, who: int, number: int, again: bool) -> None:
         job_id, row = self.pick(number)
         if again and row.generation_id:
-            self.attempt(True, self.ledgers[who].record_submitted(job_id, a_generation(row.generation_id)))
+            self.attempt(True, self.ledgers[who].jobs.record_submitted(job_id, a_generation(row.generation_id)))
             return
         self.accepted += 1
         generation = a_generation(f"gen-{self.accepted}")
-        if self.attempt(row.state in SENT, self.ledgers[who].record_submitted(job_id, generation)):
+        if self.attempt(row.state in SENT, self.ledgers[who].jobs.record_submitted(job_id, generation)):
             row.move(State.SUBMITTED)
             row.generation_id = generation.id
 
@@ -169,7 +169,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def lose_answer(self, who: int, number: int) -> None:
         job_id, row = self.pick(number)
         if (
-            self.attempt(row.state in SENT, self.ledgers[who].record_unknown(job_id, "no answer"))
+            self.attempt(row.state in SENT, self.ledgers[who].jobs.record_unknown(job_id, "no answer"))
             and row.state is not State.UNKNOWN
         ):
             row.move(State.UNKNOWN)
@@ -183,7 +183,7 @@ class LedgerMachine(RuleBasedStateMachine):
         to = State.RESERVED if back else State.RELEASED
         may_judge = row.hold_reason or row.owner in (None, ledger.owner_id)
         legal = row.state is to or (row.state in SENT and may_judge) or (row.state is State.RESERVED and not back)
-        step = ledger.return_to_reserved if back else ledger.release_reservation
+        step = ledger.jobs.return_to_reserved if back else ledger.jobs.release_reservation
         if self.attempt(legal, step(job_id, "judged")) and row.state is not to:
             row.move(to)
 
@@ -194,7 +194,7 @@ class LedgerMachine(RuleBasedStateMachine):
         generation = a_generation(row.generation_id or "gen-none", cost_usd=cost)
         known = row.generation_id is not None
         legal = known and row.state in (State.SUBMITTED, State.COMPLETED, State.STORED)
-        if self.attempt(legal, self.ledgers[who].record_completed(job_id, generation, bound=ANY_COST)):
+        if self.attempt(legal, self.ledgers[who].jobs.record_completed(job_id, generation, bound=ANY_COST)):
             if row.state is not State.STORED and cost is not None:
                 row.actual = cost
             if row.state is State.SUBMITTED:
@@ -205,7 +205,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def store(self, who: int, number: int) -> None:
         job_id, row = self.pick(number)
         legal = row.state in (State.COMPLETED, State.STORED)
-        if self.attempt(legal, self.ledgers[who].record_stored(job_id, an_asset())) and not row.was_stored:
+        if self.attempt(legal, self.ledgers[who].jobs.record_stored(job_id, an_asset())) and not row.was_stored:
             row.move(State.STORED)
             row.was_stored = True
 
@@ -214,7 +214,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def end(self, who: int, number: int, to: State, cost: Decimal | None) -> None:
         job_id, row = self.pick(number)
         legal = row.state is to or (row.state in UNFINISHED and to in TRANSITIONS[row.state])
-        step = self.ledgers[who].record_ended(job_id, to, "over", actual_usd=cost, bound=ANY_COST)
+        step = self.ledgers[who].jobs.record_ended(job_id, to, "over", actual_usd=cost, bound=ANY_COST)
         if self.attempt(legal, step) and row.state is not to:
             row.actual = cost if cost is not None else row.actual
             row.move(to)
@@ -224,14 +224,14 @@ class LedgerMachine(RuleBasedStateMachine):
     def delete_file(self, who: int, number: int) -> None:
         job_id, row = self.pick(number)
         legal = row.state is State.STORED or (row.state is State.LOST and row.was_stored)
-        if self.attempt(legal, self.ledgers[who].record_missing(job_id, "gone")) and row.state is not State.LOST:
+        if self.attempt(legal, self.ledgers[who].jobs.record_missing(job_id, "gone")) and row.state is not State.LOST:
             row.move(State.LOST)
 
     @precondition(lambda self: self.ids)
     @rule(who=OWNERS, number=ROWS, up=st.booleans())
     def flag(self, who: int, number: int, up: bool) -> None:
         job_id, row = self.pick(number)
-        self.run(self.ledgers[who].hold(job_id, "look") if up else self.ledgers[who].unhold(job_id))
+        self.run(self.ledgers[who].jobs.hold(job_id, "look") if up else self.ledgers[who].jobs.unhold(job_id))
         row.steps += row.hold_reason != up
         row.hold_reason = up
 
@@ -242,7 +242,7 @@ class LedgerMachine(RuleBasedStateMachine):
         ledger = self.ledgers[who]
         living = {each.owner_id for each in self.ledgers}
         free = row.state in UNFINISHED and row.owner not in living
-        taken = self.run(ledger.take_over(job_id))
+        taken = self.run(ledger.claims.take_over(job_id))
         assert (taken is not None) == free
         if free:
             row.owner, row.steps = ledger.owner_id, row.steps + 1
@@ -250,7 +250,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(who=OWNERS)
     def release_ownership(self, who: int) -> None:
         ledger = self.ledgers[who]
-        self.run(ledger.release_ownership(self.ids))
+        self.run(ledger.claims.release_ownership(self.ids))
         for row in self.model.rows:
             if row.owner == ledger.owner_id:
                 row.owner = None
@@ -266,10 +266,12 @@ class LedgerMachine(RuleBasedStateMachine):
         if not self.ids:
             return
         ledger = self.ledgers[0]
-        jobs = self.run(ledger.get_many(self.ids))
+        jobs = self.run(ledger.jobs.get_many(self.ids))
         assert [standing(job) for job in jobs] == [expected(row) for row in self.model.rows]
         for project in ("a", "b"):
-            (budget,) = self.run(ledger.budget_usage([Budget(scope="project")], project=project, account="sora-1"))
+            (budget,) = self.run(
+                ledger.spend.budget_usage([Budget(scope="project")], project=project, account="sora-1")
+            )
             assert budget.committed_usd == self.model.committed(project)
             assert budget.videos == self.model.videos(project)
 
@@ -277,7 +279,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(number=ROWS)
     def history_is_a_chain(self, number: int) -> None:
         job_id, row = self.pick(number)
-        steps = self.run(self.ledgers[0].history(job_id))
+        steps = self.run(self.ledgers[0].jobs.history(job_id))
         assert len(steps) == row.steps
         assert [step.from_state for step in steps] == [None, *(step.to_state for step in steps[:-1])]
         assert steps[-1].to_state is row.state

@@ -46,7 +46,7 @@ async def trouble(breaker: CircuitBreaker, *, submit: bool, times: int = 2) -> N
 
 
 async def state(breaker: CircuitBreaker) -> str:
-    return (await breaker.ledger.account_status(ACCOUNT)).breaker
+    return (await breaker.ledger.accounts.status(ACCOUNT)).breaker
 
 
 @pytest.mark.parametrize("submit", [True, False], ids=["submit", "read"])
@@ -54,7 +54,7 @@ async def state(breaker: CircuitBreaker) -> str:
 async def test_what_is_ours_never_counts(ledger: Ledger, kind: type[VideoError], submit: bool) -> None:
     breaker = a_breaker(ledger, threshold=1)
     await breaker.record(kind("no"), submit=submit)
-    standing = await ledger.account_status(ACCOUNT)
+    standing = await ledger.accounts.status(ACCOUNT)
     assert (standing.failures, standing.breaker) == (0, "closed")
 
 
@@ -149,7 +149,7 @@ async def test_one_that_was_not_sent_leaves_the_try_to_another(ledger: Ledger, o
 async def test_polls_hear_that_another_process_has_closed_it(ledger: Ledger, other: Ledger) -> None:
     poller, sender = a_breaker(ledger), a_breaker(other)
     await trouble(poller, submit=True)
-    await sender.ledger.record_success(ACCOUNT)
+    await sender.ledger.accounts.record_success(ACCOUNT)
     assert poller.open_for_seconds() > 0
     await poller.record(None)
     assert poller.open_for_seconds() == 0

@@ -30,9 +30,9 @@ async def all_slots_taken(harness: RecoveryHarness, session: Session) -> AsyncIt
     """Another process has the only slot, until the end of the block."""
     async with await Ledger.open(harness.ledger_url) as other:
         holder = await claim_one(other, account=session.provider.account.id)
-        assert await other.acquire_slot(holder.id, slots=1)
+        assert await other.accounts.acquire_slot(holder.id, slots=1)
         yield
-        await other.release_reservation(holder.id, "done")
+        await other.jobs.release_reservation(holder.id, "done")
 
 
 async def until_queued(harness: RecoveryHarness, count: int = 1) -> None:
@@ -45,23 +45,25 @@ async def until_queued(harness: RecoveryHarness, count: int = 1) -> None:
 
 async def test_a_429_halves_a_known_limit_however_few_are_under_way(ledger: Ledger) -> None:
     job = await claim_one(ledger)
-    await ledger.acquire_slot(job.id, slots=10)
-    assert await ledger.reduce_slots(ACCOUNT, slots=10) == 5
+    await ledger.accounts.acquire_slot(job.id, slots=10)
+    assert await ledger.accounts.reduce_slots(ACCOUNT, slots=10) == 5
 
 
 async def test_a_429_halves_what_an_earlier_one_has_grown_to(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounts, "_ONE_429_SECONDS", 0.0)
-    assert [await ledger.reduce_slots(ACCOUNT, slots=8) for _ in range(3)] == [4, 2, 1]
+    assert [await ledger.accounts.reduce_slots(ACCOUNT, slots=8) for _ in range(3)] == [4, 2, 1]
     monkeypatch.setattr(accounts, "SLOT_RECOVERY_SECONDS", 1e-6)
-    assert await ledger.reduce_slots(ACCOUNT, slots=8) == 4
+    assert await ledger.accounts.reduce_slots(ACCOUNT, slots=8) == 4
 
 
 async def test_an_open_breaker_is_waited_for_until_one_may_try(harness: RecoveryHarness) -> None:
     async with harness.session() as session:
-        standing = await session.ledger.record_failure(session.provider.account.id, threshold=1, open_seconds=0.7)
+        standing = await session.ledger.accounts.record_failure(
+            session.provider.account.id, threshold=1, open_seconds=0.7
+        )
         report = await run_project(session, film(a_shot(1), a_shot(2), a_shot(3)))
         assert statuses(report) == ["stored"] * 3
-        assert (await session.ledger.account_status(session.provider.account.id)).breaker == "closed"
+        assert (await session.ledger.accounts.status(session.provider.account.id)).breaker == "closed"
     sent = [row.sent_at for row in await harness.rows()]
     assert standing.open_until is not None
     assert min(moment for moment in sent if moment) >= standing.open_until
@@ -70,11 +72,11 @@ async def test_an_open_breaker_is_waited_for_until_one_may_try(harness: Recovery
 
 async def test_or_fails_at_once_by_choice(harness: RecoveryHarness) -> None:
     async with harness.session(on_open="fail") as session:
-        await session.ledger.record_failure(session.provider.account.id, threshold=1, open_seconds=60)
+        await session.ledger.accounts.record_failure(session.provider.account.id, threshold=1, open_seconds=60)
         report = await run_project(session, film(a_shot(1), a_shot(2)))
         assert statuses(report) == ["failed"] * 2
         assert "in trouble" in str(report.shots[0].error)
-        assert await session.ledger.unfinished() == []
+        assert await session.ledger.jobs.unfinished() == []
     assert harness.emulator.usage()["submitted"] == 0
 
 
@@ -82,7 +84,7 @@ async def test_a_breaker_that_opens_meanwhile_holds_back_those_in_the_queue(harn
     async with harness.session(on_open="fail", account_slots=1) as session, all_slots_taken(harness, session):
         run = asyncio.create_task(run_project(session, film(a_shot())))
         await until_queued(harness)
-        await session.ledger.record_failure(session.provider.account.id, threshold=1, open_seconds=60)
+        await session.ledger.accounts.record_failure(session.provider.account.id, threshold=1, open_seconds=60)
         async with asyncio.timeout(20):
             assert statuses(await run) == ["failed"]
     assert harness.emulator.usage()["submitted"] == 0
@@ -91,13 +93,13 @@ async def test_a_breaker_that_opens_meanwhile_holds_back_those_in_the_queue(harn
 async def test_a_try_that_is_cancelled_in_the_queue_is_left_to_others(harness: RecoveryHarness) -> None:
     async with harness.session(account_slots=1) as session, all_slots_taken(harness, session):
         account = session.provider.account.id
-        await session.ledger.record_failure(account, threshold=1, open_seconds=0)
+        await session.ledger.accounts.record_failure(account, threshold=1, open_seconds=0)
         run = asyncio.create_task(run_project(session, film(a_shot())))
         await until_queued(harness)
-        assert not await session.ledger.try_half_open(account)
+        assert not await session.ledger.accounts.try_half_open(account)
         run.cancel()
         await asyncio.wait([run])
-        assert await session.ledger.try_half_open(account)
+        assert await session.ledger.accounts.try_half_open(account)
 
 
 async def test_time_in_the_queue_is_not_time_turned_away(harness: RecoveryHarness) -> None:

@@ -33,8 +33,8 @@ async def test_one_blocked_generation_is_billed_once_over_two_runs(
         assert "prefect-video review" in told
     assert harness.paid == (1, 1)
     async with harness.ledger() as ledger:
-        assert {job.shot.id for job in await ledger.review()} == {"shot-1"}
-        assert await ledger.unfinished() == []
+        assert {job.shot.id for job in await ledger.reviews.refused()} == {"shot-1"}
+        assert await ledger.jobs.unfinished() == []
 
 
 async def test_the_same_words_in_another_form_are_the_same_prompt(harness: RecoveryHarness) -> None:
@@ -52,7 +52,7 @@ async def test_a_human_may_have_it_sent_once_more(harness: RecoveryHarness) -> N
     async with harness.ledger() as ledger:
         fingerprint = (await harness.rows())[0].fingerprint
         assert f"review --allow {fingerprint}" in str(report.shots[0].error)
-        await ledger.allow(fingerprint, "the client's own brand")
+        await ledger.reviews.allow(fingerprint, "the client's own brand")
     for _ in range(3):
         assert statuses(await harness.run(a_shot())) == ["failed"]
     assert harness.paid == (2, 2)

@@ -62,7 +62,7 @@ async def test_a_failure_that_may_be_billed_counts_as_spent_until_it_is_told(har
         assert statuses(await run_project(session, project)) == ["over_budget"]
         row = await harness.row()
         assert (row.state, row.actual_usd, row.reserved_usd) == (State.FAILED, None, PRICE)
-        (line,) = await session.ledger.spend(by="project")
+        (line,) = await session.ledger.spend.report(by="project")
     assert (line.videos, line.spent_usd, line.assumed_usd) == (1, PRICE, PRICE)
 
 

@@ -19,7 +19,7 @@ from tests.support.recovery_fixtures import SLOW, OpenHarness
 
 async def cancel_all(harness: RecoveryHarness) -> list[Job]:
     async with harness.session() as session:
-        ended = await cancel_each(session, await session.ledger.unfinished())
+        ended = await cancel_each(session, await session.ledger.jobs.unfinished())
     assert all(isinstance(one, Job) for one in ended)
     return [one for one in ended if isinstance(one, Job)]
 
@@ -38,7 +38,7 @@ async def test_a_generation_is_stopped_and_costs_nothing(open_harness: OpenHarne
     (row,) = await cancel_all(harness)
     assert (row.state, row.actual_usd) == (State.CANCELLED, Decimal(0))
     async with harness.ledger() as ledger:
-        (standing,) = await ledger.budget_usage([Budget(scope="project")], project="film", account=row.account)
+        (standing,) = await ledger.spend.budget_usage([Budget(scope="project")], project="film", account=row.account)
     assert (standing.committed_usd, standing.videos) == (0, 0)
     assert harness.paid == (1, 0)
     assert harness.emulator.usage()["cancelled"] == 1
@@ -95,7 +95,7 @@ async def test_a_row_that_waits_for_the_accounts_slot_is_given_up(open_harness: 
     run = asyncio.create_task(harness.run(a_shot(2), observer=observer, account_slots=1))
     await claimed.wait()
     async with harness.ledger() as ledger:
-        (row,) = [row for row in await ledger.unfinished() if row.state is State.RESERVED]
+        (row,) = [row for row in await ledger.jobs.unfinished() if row.state is State.RESERVED]
         async with asyncio.timeout(10):
             while not await _waits_for_a_slot(harness, row.id):
                 await asyncio.sleep(0.02)

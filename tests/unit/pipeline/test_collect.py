@@ -121,4 +121,4 @@ async def test_beside_a_live_run_nothing_that_it_works_on_is_touched(open_harnes
 
 async def _history(harness: RecoveryHarness) -> list[str]:
     async with harness.ledger() as ledger:
-        return [f"{step.to_state} {step.detail}" for step in await ledger.history((await harness.rows())[0].id)]
+        return [f"{step.to_state} {step.detail}" for step in await ledger.jobs.history((await harness.rows())[0].id)]

@@ -50,7 +50,7 @@ def quote(harness: RecoveryHarness, cost: float | str | bool) -> None:
 
 async def spent(harness: RecoveryHarness) -> Decimal:
     async with harness.ledger() as ledger:
-        return sum((line.spent_usd for line in await ledger.spend(by="project")), Decimal(0))
+        return sum((line.spent_usd for line in await ledger.spend.report(by="project")), Decimal(0))
 
 
 async def test_a_slip_of_the_provider_neither_fills_a_budget_nor_costs_a_video(either: RecoveryHarness) -> None:
@@ -65,7 +65,7 @@ async def test_a_slip_of_the_provider_neither_fills_a_budget_nor_costs_a_video(e
     assert "$0.30 is booked" in row.hold_reason
     assert f"prefect-video resolve {row.id} --cost" in row.hold_reason
     async with either.ledger() as ledger:
-        assert [job.id for job in await ledger.jobs(hold_reason=True)] == [row.id]
+        assert [job.id for job in await ledger.jobs.find(hold_reason=True)] == [row.id]
 
     assert statuses(await either.run(film(a_shot(1), a_shot(2), budget_usd=4 * PRICE))) == ["stored", "stored"]
     assert either.paid == (2, 2)
@@ -77,16 +77,16 @@ async def test_a_human_settles_it_and_the_books_follow(either: RecoveryHarness) 
     await either.run(a_shot())
     row = await either.row()
     async with either.ledger() as ledger:
-        after = await ledger.settle_cost(row.id, Decimal("0.75"))
+        after = await ledger.jobs.settle_cost(row.id, Decimal("0.75"))
         assert (after.state, after.actual_usd, after.disputed_usd, after.hold_reason) == (
             State.STORED,
             Decimal("0.75"),
             None,
             None,
         )
-        assert (await ledger.history(row.id))[-1].detail == "cost settled as $0.75; emulator says $999999.00"
+        assert (await ledger.jobs.history(row.id))[-1].detail == "cost settled as $0.75; emulator says $999999.00"
         with pytest.raises(InvalidTransition, match="no disputed cost"):
-            await ledger.settle_cost(row.id, Decimal(1))
+            await ledger.jobs.settle_cost(row.id, Decimal(1))
     assert await spent(either) == Decimal("0.75")
     assert [shot.cached for shot in (await either.run(a_shot())).shots] == [True]
     assert either.paid == (1, 1)
@@ -159,14 +159,16 @@ async def test_nothing_is_bought_in_place_of_a_failure_whose_cost_is_disputed(
     await either.interrupt(a_shot(), "submitted")
     async with either.ledger() as ledger:
         row = await either.row()
-        row = await ledger.record_ended(row.id, state, "it broke", actual_usd=Decimal(5_000), hold_reason="Buy again?")
+        row = await ledger.jobs.record_ended(
+            row.id, state, "it broke", actual_usd=Decimal(5_000), hold_reason="Buy again?"
+        )
         assert (row.hold_reason or "").split("\n")[0] == "Buy again?"
         assert "$5000.00" in (row.hold_reason or "")
         assert statuses(await either.run(a_shot())) == ["held"]
-        assert "$5000.00" in ((await ledger.unhold(row.id)).hold_reason or "")
+        assert "$5000.00" in ((await ledger.jobs.unhold(row.id)).hold_reason or "")
         assert statuses(await either.run(a_shot())) == ["held"]
         assert either.emulator.usage()["accepted"] == 1
-        await ledger.settle_cost(row.id, PRICE)
+        await ledger.jobs.settle_cost(row.id, PRICE)
     assert statuses(await either.run(a_shot())) == ["stored"]
     assert either.paid[0] == 2
 
@@ -175,8 +177,8 @@ async def test_settling_the_cost_leaves_what_else_is_to_be_decided(harness: Reco
     await harness.interrupt(a_shot(), "submitted")
     row = await harness.row()
     async with harness.ledger() as ledger:
-        await ledger.record_ended(row.id, State.LOST, "gone", actual_usd=Decimal(5_000), hold_reason="Buy again?")
-        assert (await ledger.settle_cost(row.id, PRICE)).hold_reason == "Buy again?"
+        await ledger.jobs.record_ended(row.id, State.LOST, "gone", actual_usd=Decimal(5_000), hold_reason="Buy again?")
+        assert (await ledger.jobs.settle_cost(row.id, PRICE)).hold_reason == "Buy again?"
 
 
 async def test_a_later_answer_that_is_credible_ends_the_dispute(harness: RecoveryHarness) -> None:
@@ -186,7 +188,7 @@ async def test_a_later_answer_that_is_credible_ends_the_dispute(harness: Recover
     harness.emulator.clear_faults()
     async with harness.session() as session:
         generation = await session.provider.retrieve(row.generation_id or "")
-        after = await session.ledger.record_completed(row.id, generation)
+        after = await session.ledger.jobs.record_completed(row.id, generation)
     assert (after.actual_usd, after.disputed_usd) == (PRICE, None)
     await harness.collect()
     assert (await harness.row()).hold_reason is None

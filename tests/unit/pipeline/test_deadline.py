@@ -21,7 +21,7 @@ async def submitted(harness: RecoveryHarness, *, due: timedelta) -> None:
     """Leaves a generation at the provider that should have ended some time ago."""
     await harness.interrupt(a_shot(), "submitted")
     async with harness.ledger() as ledger:
-        await ledger.set_deadline((await harness.row()).id, datetime.now(UTC) - due)
+        await ledger.jobs.set_deadline((await harness.row()).id, datetime.now(UTC) - due)
 
 
 async def completed(harness: RecoveryHarness, *, due: timedelta) -> None:
@@ -29,7 +29,7 @@ async def completed(harness: RecoveryHarness, *, due: timedelta) -> None:
     harness.emulator.add_fault(operation="content", kind="not_found", times=None)
     assert statuses(await harness.run(a_shot())) == ["failed"]
     async with harness.ledger() as ledger:
-        await ledger.set_deadline((await harness.row()).id, datetime.now(UTC) - due)
+        await ledger.jobs.set_deadline((await harness.row()).id, datetime.now(UTC) - due)
 
 
 async def sweep(harness: RecoveryHarness, *, wait: bool = False, **settings: Any) -> CollectedJob:
@@ -59,9 +59,9 @@ async def test_one_that_was_left_for_long_is_listed(open_harness: OpenHarness) -
         line = await sweep(harness)
         assert line.outcome == "needs a human"
     async with harness.ledger() as ledger:
-        (row,) = await ledger.jobs(hold_reason=True)
+        (row,) = await ledger.jobs.find(hold_reason=True)
         assert "has not ended by its deadline" in (row.hold_reason or "")
-        flagged = [step for step in await ledger.history(row.id) if "is held" in (step.detail or "")]
+        flagged = [step for step in await ledger.jobs.history(row.id) if "is held" in (step.detail or "")]
     assert len(flagged) == 1
     assert statuses(await harness.run(a_shot())) == ["held"]
     assert harness.emulator.usage()["accepted"] == 1
@@ -105,7 +105,7 @@ async def test_a_link_that_is_dead_for_long_is_listed(harness: RecoveryHarness) 
     assert "--buy-again" in (line.job.hold_reason or "")
     harness.emulator.clear_faults()
     async with harness.ledger() as ledger:
-        await ledger.unhold(line.job.id)
+        await ledger.jobs.unhold(line.job.id)
     assert (await sweep(harness)).outcome == "stored"
 
 

@@ -27,7 +27,7 @@ SHORTER: dict[str, Any] = {"fallbacks": [{"duration": 1}]}
 
 async def use_up(session: Session) -> None:
     """Its quota is used up, for a few hours."""
-    await session.ledger.record_quota(session.provider.account.id, datetime.now(UTC) + timedelta(hours=5))
+    await session.ledger.accounts.record_quota(session.provider.account.id, datetime.now(UTC) + timedelta(hours=5))
 
 
 async def begin(session: Session, wanted: Project, *steps: Callable[[Session, Job], Awaitable[Job]]) -> Job:
@@ -38,15 +38,15 @@ async def begin(session: Session, wanted: Project, *steps: Callable[[Session, Jo
     job = claim.job
     for step in steps:
         job = await step(session, job)
-    await session.ledger.release_ownership([claim.job.id])
-    return await session.ledger.get(claim.job.id)
+    await session.ledger.claims.release_ownership([claim.job.id])
+    return await session.ledger.jobs.get(claim.job.id)
 
 
 async def hold(session: Session, job: Job) -> Job:
     """Sent, not answered, and for a human to decide."""
-    await session.ledger.begin_submit(job.id)
-    await session.ledger.record_unknown(job.id, "no answer")
-    return await session.ledger.hold(job.id, "look at the console")
+    await session.ledger.jobs.begin_submit(job.id)
+    await session.ledger.jobs.record_unknown(job.id, "no answer")
+    return await session.ledger.jobs.hold(job.id, "look at the console")
 
 
 def outcomes(report: ProjectReport) -> list[tuple[str, bool, str | None]]:
@@ -66,7 +66,7 @@ async def test_what_is_stored_is_found_though_its_account_is_unwell(routing: Rou
 async def test_what_is_stored_is_found_though_a_cheaper_account_is_well_again(routing: RoutingHarness) -> None:
     await use_up(routing.cheap)
     await routing.make(project({}, **AUTO))
-    await routing.cheap.ledger.record_quota(routing.cheap.provider.account.id, datetime.now(UTC))
+    await routing.cheap.ledger.accounts.record_quota(routing.cheap.provider.account.id, datetime.now(UTC))
     assert outcomes(await routing.make(project({}, {}, **AUTO))) == [("stored", True, None), ("stored", False, None)]
     assert routing.billed == (1, 1)
 
@@ -76,7 +76,7 @@ async def test_a_stored_video_that_is_gone_is_fetched_again_where_it_was_made(
 ) -> None:
     await use_up(routing.cheap)
     await routing.make(project({}, **AUTO))
-    await routing.cheap.ledger.record_quota(routing.cheap.provider.account.id, datetime.now(UTC))
+    await routing.cheap.ledger.accounts.record_quota(routing.cheap.provider.account.id, datetime.now(UTC))
     for video in (tmp_path / "videos").glob("*/*.mp4"):
         video.unlink()
     plan = await plan_project(routing.dear, project({}, **AUTO), others=[routing.cheap])
@@ -111,7 +111,7 @@ async def test_what_was_reserved_and_never_sent_may_go_elsewhere(routing: Routin
     await use_up(routing.cheap)
     assert outcomes(await routing.make(project({}, **AUTO))) == [("stored", False, "provider: cheap became dear")]
     assert routing.accepted == (1, 0)
-    assert await routing.dear.ledger.unfinished() == []
+    assert await routing.dear.ledger.jobs.unfinished() == []
 
 
 async def test_a_video_that_is_stored_goes_before_one_that_is_under_way(routing: RoutingHarness) -> None:
@@ -139,9 +139,9 @@ async def test_a_run_that_died_is_paid_once_whatever_has_changed_since(
         await asyncio.wait([dying])
         assert dying.cancelled()
     async with open_routing(tmp_path, *emulators) as second:
-        await second.cheap.ledger.record_quota(second.cheap.provider.account.id, datetime.now(UTC))
+        await second.cheap.ledger.accounts.record_quota(second.cheap.provider.account.id, datetime.now(UTC))
         assert [shot.status for shot in (await second.make(wanted)).shots] == ["stored"]
-        assert await second.dear.ledger.unfinished() == []
+        assert await second.dear.ledger.jobs.unfinished() == []
         assert sum(second.accepted) == sum(second.billed) == 1
 
 
@@ -213,7 +213,7 @@ async def test_what_is_given_up_keeps_no_budget(routing: RoutingHarness, monkeyp
     await refuse_once(routing, monkeypatch, at=2)
     wanted = project({"duration": 2}, **SHORTER)
     assert outcomes(await routing.make(wanted)) == [("stored", False, "duration: 2 became 1")]
-    assert await routing.dear.ledger.unfinished() == []
+    assert await routing.dear.ledger.jobs.unfinished() == []
 
 
 async def test_a_second_attempt_warns_of_its_budget(routing: RoutingHarness, caplog: pytest.LogCaptureFixture) -> None:

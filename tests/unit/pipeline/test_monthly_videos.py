@@ -99,11 +99,11 @@ async def test_each_account_has_its_own_plan(either: RecoveryHarness) -> None:
     async with either.ledger() as ledger:
         for number in range(3):
             await store_one(ledger, number)
-        (own,) = (await ledger.claim([a_request(7)], [THREE])).claims
+        (own,) = (await ledger.claims.claim([a_request(7)], [THREE])).claims
         assert own.kind == "over_budget"
-        (other,) = (await ledger.claim([a_request(7, account="sora-2")], [THREE])).claims
+        (other,) = (await ledger.claims.claim([a_request(7, account="sora-2")], [THREE])).claims
         assert other.kind == "yours"
-        batch = await ledger.claim([a_request(n, account="sora-2") for n in (8, 9, 10)], [THREE], partial=True)
+        batch = await ledger.claims.claim([a_request(n, account="sora-2") for n in (8, 9, 10)], [THREE], partial=True)
         assert [claim.kind for claim in batch.claims] == ["yours", "yours", "over_budget"]
 
 
@@ -114,9 +114,9 @@ async def test_a_reservation_of_another_account_is_made_anew_within_the_plan_of_
         for number in range(3):
             await store_one(ledger, number, account="full")
         job = await claim_one(ledger, 7, account="other", estimate_usd=Decimal(1))
-        await ledger.release_ownership([job.id])
-        (claim,) = (await ledger.claim([a_request(7, account="full")], [THREE])).claims
+        await ledger.claims.release_ownership([job.id])
+        (claim,) = (await ledger.claims.claim([a_request(7, account="full")], [THREE])).claims
         assert claim.kind == "over_budget"
-        assert (await ledger.get(job.id)).state is State.RELEASED
-        (claim,) = (await ledger.claim([a_request(7, account="third")], [THREE])).claims
+        assert (await ledger.jobs.get(job.id)).state is State.RELEASED
+        (claim,) = (await ledger.claims.claim([a_request(7, account="third")], [THREE])).claims
         assert (claim.kind, claim.job and claim.job.account) == ("yours", "third")

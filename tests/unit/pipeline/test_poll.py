@@ -62,7 +62,7 @@ async def test_a_generation_that_is_always_denied_is_lost(open_session: SessionO
             session.poller = type(session.poller)(session.provider, lost_after=2)
             with pytest.raises(GenerationLost):
                 await poll(session, row)
-            assert (await session.ledger.get(row.id)).state is State.LOST
+            assert (await session.ledger.jobs.get(row.id)).state is State.LOST
 
 
 async def overdue(
@@ -71,10 +71,10 @@ async def overdue(
     """What a wait past its deadline raises, and the row after it."""
     async with open_session(emulator, **session_overrides) as session:
         (row,) = await submitted(session, 1)
-        row = await session.ledger.set_deadline(row.id, datetime.now(UTC) + timedelta(seconds=0.2))
+        row = await session.ledger.jobs.set_deadline(row.id, datetime.now(UTC) + timedelta(seconds=0.2))
         with pytest.raises((DeadlineExceeded, HeldForReview, GenerationCancelled)) as raised:
             await poll(session, row)
-        return type(raised.value), await session.ledger.get(row.id)
+        return type(raised.value), await session.ledger.jobs.get(row.id)
 
 
 async def test_past_its_deadline_it_is_left(open_session: SessionOpener, crowded: MakeEmulator) -> None:
@@ -103,8 +103,8 @@ async def test_what_can_no_longer_be_cancelled_is_left(open_session: SessionOpen
     with crowded(speed=1.0, times="fixed:1.5") as emulator:
         async with open_session(emulator, on_deadline="cancel") as session:
             (row,) = await submitted(session, 1)
-            row = await session.ledger.set_deadline(row.id, datetime.now(UTC) + timedelta(seconds=1.1))
+            row = await session.ledger.jobs.set_deadline(row.id, datetime.now(UTC) + timedelta(seconds=1.1))
             with pytest.raises(DeadlineExceeded):
                 await poll(session, row)
-            assert (await session.ledger.get(row.id)).state is State.SUBMITTED
+            assert (await session.ledger.jobs.get(row.id)).state is State.SUBMITTED
         assert emulator.usage()["cancelled"] == 0

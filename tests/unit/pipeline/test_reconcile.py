@@ -45,7 +45,7 @@ async def test_what_was_accepted_is_found_and_not_sent_again(
     assert harness.emulator.usage()["submitted"] == 1
     row = await harness.row()
     async with harness.ledger() as ledger:
-        assert [step.to_state for step in await ledger.history(row.id)][:4] == [
+        assert [step.to_state for step in await ledger.jobs.history(row.id)][:4] == [
             State.RESERVED,
             State.SUBMITTING,
             State.UNKNOWN,
@@ -86,7 +86,7 @@ async def test_a_human_who_says_that_it_was_not_accepted_lets_it_be_sent(open_ha
     assert statuses(await harness.run(a_shot())) == ["held"]
     row = await harness.row()
     async with harness.ledger() as ledger:
-        await ledger.release_reservation(row.id, "a human has looked")
+        await ledger.jobs.release_reservation(row.id, "a human has looked")
     assert statuses(await harness.run(a_shot())) == ["stored"]
     assert harness.paid == (1, 1)
 

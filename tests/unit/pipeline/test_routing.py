@@ -39,7 +39,7 @@ async def test_a_plan_shows_who_can_make_what_at_what_price(routing: RoutingHarn
 
 
 async def test_an_account_in_trouble_is_passed_over(routing: RoutingHarness) -> None:
-    await routing.cheap.ledger.record_failure(routing.cheap.provider.account.id, threshold=1, open_seconds=60)
+    await routing.cheap.ledger.accounts.record_failure(routing.cheap.provider.account.id, threshold=1, open_seconds=60)
     report = await routing.make(project({}, **AUTO))
     assert report.shots[0].status == "stored"
     assert routing.billed == (1, 0)
@@ -63,8 +63,8 @@ async def test_fallbacks_are_tried_in_order_while_the_quota_is_used_up(routing: 
     assert report.shots[0].asset is not None
     assert round(report.shots[0].asset.duration_seconds) == 3
     assert routing.billed == (2, 1)
-    assert (await routing.dear.ledger.account_status(routing.dear.provider.account.id)).quota_until is not None
-    assert await routing.dear.ledger.unfinished() == []
+    assert (await routing.dear.ledger.accounts.status(routing.dear.provider.account.id)).quota_until is not None
+    assert await routing.dear.ledger.jobs.unfinished() == []
 
 
 async def test_over_budget_a_shorter_shot_is_made(routing: RoutingHarness) -> None:
@@ -81,7 +81,7 @@ async def test_without_a_fallback_that_helps_the_shot_says_what_is_wrong(routing
     report = await routing.make(wanted)
     assert report.shots[0].status == "over_budget"
     assert routing.billed == (0, 0)
-    assert await routing.dear.ledger.unfinished() == []
+    assert await routing.dear.ledger.jobs.unfinished() == []
 
 
 async def test_a_shot_is_adapted_only_where_the_project_says_so(routing: RoutingHarness) -> None:

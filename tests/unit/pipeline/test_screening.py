@@ -25,10 +25,10 @@ async def test_a_screened_prompt_costs_nothing_is_kept_for_review_and_can_be_all
     assert "bad word" in str(report.shots[1].error)
     assert harness.paid == (1, 1)
     async with harness.ledger() as ledger:
-        [kept] = await ledger.review()
+        [kept] = await ledger.reviews.refused()
         assert (kept.shot.prompt, kept.error_type) == ("a very bad word", "PromptBlocked")
-        assert await ledger.unfinished() == []
-        await ledger.allow(kept.fingerprint, "it is a quotation")
+        assert await ledger.jobs.unfinished() == []
+        await ledger.reviews.allow(kept.fingerprint, "it is a quotation")
     report = await harness.run(wanted, screen_patterns=("bad word",))
     assert [shot.status for shot in report.shots] == ["stored", "stored"]
     assert harness.paid == (2, 2)

@@ -32,7 +32,9 @@ async def test_attempts_are_limited(harness: RecoveryHarness, flow_run_id: str |
     assert [row.attempt for row in failed] == [1, 2, 3]
     assert harness.paid == (4, 1)
     async with harness.ledger() as ledger:
-        (standing,) = await ledger.budget_usage([Budget(scope="project")], project="film", account=failed[0].account)
+        (standing,) = await ledger.spend.budget_usage(
+            [Budget(scope="project")], project="film", account=failed[0].account
+        )
     assert (standing.spent_usd, standing.reserved_usd, standing.videos) == (Decimal("0.3"), 0, 1)
 
 
@@ -49,10 +51,10 @@ async def test_a_policy_refusal_is_never_repeated_and_kept_for_review(harness: R
     books = harness.emulator.usage()
     assert (books["submitted"], books["refused"]) == (2, 1)
     async with harness.ledger() as ledger:
-        (refused,) = await ledger.review()
+        (refused,) = await ledger.reviews.refused()
         assert refused.shot.prompt == "a cat [policy]"
         assert "policy" in str(refused.error_message)
-        assert not await ledger.unfinished()
+        assert not await ledger.jobs.unfinished()
 
 
 async def test_too_many_requests_are_sent_again_after_the_wait_that_the_body_names(harness: RecoveryHarness) -> None:
@@ -85,7 +87,7 @@ async def test_a_generation_that_is_denied_for_long_is_lost_and_held(harness: Re
     row = await harness.row()
     assert row.state is State.LOST
     async with harness.ledger() as ledger:
-        await ledger.unhold(row.id)
+        await ledger.jobs.unhold(row.id)
     assert statuses(await harness.run(a_shot())) == ["stored"]
     assert harness.paid == (2, 2)
 
@@ -107,7 +109,7 @@ async def test_what_ended_long_before_it_is_taken_up_again_is_fetched(harness: R
     await harness.interrupt(a_shot(), "submitted")
     row = await harness.row()
     async with harness.ledger() as ledger:
-        await ledger.set_deadline(row.id, datetime.now(UTC) - timedelta(hours=1))
+        await ledger.jobs.set_deadline(row.id, datetime.now(UTC) - timedelta(hours=1))
     harness.emulator.wait_until_idle()
     assert statuses(await harness.run(a_shot())) == ["stored"]
     assert harness.paid == (1, 1)

@@ -33,7 +33,7 @@ async def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 async def complete(ledger: Ledger, number: int, seconds: float, **changes: Any) -> None:
     """A generation that took so long."""
     job = await submit_one(ledger, number, **{"shot": SHOT, "fingerprint": fingerprint_of(number), **changes})
-    await ledger.record_completed(job.id, a_generation(f"gen-{number}"))
+    await ledger.jobs.record_completed(job.id, a_generation(f"gen-{number}"))
     submitted_at = datetime.now(UTC) - timedelta(hours=1)
     async with ledger._database.writing() as connection:
         await connection.execute(
@@ -52,20 +52,20 @@ async def test_times_by_kind(ledger: Ledger) -> None:
         await complete(ledger, number, 500, shot=SHOT.model_copy(update={"duration": 6}))
     await complete(ledger, 40, 1, provider="other")
     await submit_one(ledger, 50)
-    assert await ledger.latency("sora") == {
+    assert await ledger.jobs.latency("sora") == {
         KIND: LatencyQuantiles(count=11, early_seconds=101, median_seconds=105, late_seconds=109),
         WorkKind("sora-2", 5, "720p"): LatencyQuantiles(
             count=5, early_seconds=300, median_seconds=300, late_seconds=300
         ),
     }
-    assert await ledger.latency("sora", window=timedelta()) == {}
-    assert await ledger.latency("sora", at_most=4) == {}
+    assert await ledger.jobs.latency("sora", window=timedelta()) == {}
+    assert await ledger.jobs.latency("sora", at_most=4) == {}
 
 
 async def test_the_newest_of_a_kind_tell_all(ledger: Ledger) -> None:
     for number in range(60):
         await complete(ledger, number, 300 if number < 10 else 100)
-    times = (await ledger.latency("sora"))[KIND]
+    times = (await ledger.jobs.latency("sora"))[KIND]
     assert (times.count, times.late_seconds) == (50, 100)
 
 
@@ -73,14 +73,14 @@ async def test_one_query_serves_all_and_is_repeated_when_it_is_old(ledger: Ledge
     for number in range(5):
         await complete(ledger, number, 100)
     asked = 0
-    read = ledger.latency
+    read = ledger.jobs.latency
 
     async def counted(provider: str) -> dict[WorkKind, LatencyQuantiles]:
         nonlocal asked
         asked += 1
         return await read(provider)
 
-    ledger.latency = counted  # type: ignore[method-assign, assignment]
+    ledger.jobs.latency = counted  # type: ignore[method-assign, assignment]
     learned = LatencyCache(ledger, "sora")
     times = await asyncio.gather(*(learned.get(SHOT) for _ in range(100)))
     assert (asked, {one.median_seconds for one in times if one}) == (1, {100})
@@ -94,5 +94,5 @@ async def test_a_ledger_that_does_not_answer_stops_nobody(ledger: Ledger) -> Non
     async def fail(provider: str) -> dict[WorkKind, LatencyQuantiles]:
         raise LedgerUnavailable("locked")
 
-    ledger.latency = fail  # type: ignore[method-assign, assignment]
+    ledger.jobs.latency = fail  # type: ignore[method-assign, assignment]
     assert await LatencyCache(ledger, "sora").get(SHOT) is None

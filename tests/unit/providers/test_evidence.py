@@ -115,8 +115,8 @@ async def test_an_answer_that_names_a_known_generation_is_held_and_counts_as_spe
         assert accepted == 2
         assert status == "held"
     async with open_session() as session:
-        rows = {job.shot.id: job for job in await session.ledger.jobs(limit=None)}
-        (spend,) = await session.ledger.spend(by="project")
+        rows = {job.shot.id: job for job in await session.ledger.jobs.find(limit=None)}
+        (spend,) = await session.ledger.spend.report(by="project")
     assert spend.videos == 2
     row, other = rows["roof"], rows["known"]
     if kind is None:

@@ -114,13 +114,13 @@ async def test_a_released_job_costs_nothing_and_its_key_may_be_sent_again(
         assert again.status_code == 202
         await until(service, again.json()["job_id"], "failed")
     async with await open_session() as session:
-        assert {job.cost_usd for job in await session.ledger.jobs()} == {0}
-        assert await session.ledger.spend(by="month") == []
+        assert {job.cost_usd for job in await session.ledger.jobs.find()} == {0}
+        assert await session.ledger.spend.report(by="month") == []
     assert provider.usage()["accepted"] == 0
 
 
 async def test_keys_are_shared_within_one_environment_only(ledger: Ledger, other: Ledger) -> None:
-    assert await ledger.bind_key("k", "digest", environment="production") is None
-    assert await other.bind_key("k", "another", environment="staging") is None
+    assert await ledger.idempotency.bind_key("k", "digest", environment="production") is None
+    assert await other.idempotency.bind_key("k", "another", environment="staging") is None
     with pytest.raises(IdempotencyKeyReused):
-        await other.bind_key("k", "another", environment="production")
+        await other.idempotency.bind_key("k", "another", environment="production")

@@ -91,9 +91,9 @@ async def test_a_key_is_never_paid_again_not_even_after_a_failure(environment: P
         await until(service, first["job_id"], "processing")
         provider.wait_until_idle()
         async with await open_session() as session:
-            job = await session.ledger.get(first["job_id"])
+            job = await session.ledger.jobs.get(first["job_id"])
             generation = await session.provider.retrieve(job.generation_id or "")
-            await session.ledger.record_ended(job.id, "failed", generation.fault.message, actual_usd=None)
+            await session.ledger.jobs.record_ended(job.id, "failed", generation.fault.message, actual_usd=None)
         again = await generate(service, prompt="[fail] cat", key="r-2")
         assert (again.status_code, again.json()["job_id"], again.json()["status"]) == (200, first["job_id"], "failed")
     assert provider.usage()["accepted"] == 1
@@ -203,7 +203,7 @@ async def test_a_used_up_quota_is_told_to_whoever_asks(
 async def test_a_request_has_a_priority(environment: Path, provider: Emulator) -> None:
     async with serving() as service, await open_session() as session:
         job = (await generate(service, priority="high")).json()
-        assert (await session.ledger.get(job["job_id"])).priority == 1
+        assert (await session.ledger.jobs.get(job["job_id"])).priority == 1
         assert (await generate(service, priority="highest")).status_code == 422
 
 

@@ -44,11 +44,11 @@ async def test_an_end_is_heard_of_before_the_safety_look(ledger: Ledger, other: 
     jobs = [await submit_one(ledger, number) for number in range(1, 4)]
     waiting = [asyncio.create_task(rows.wait_for_change(job.id)) for job in jobs]
     await settled(rows)
-    await other.record_completed(jobs[0].id, a_generation("gen-1"))
+    await other.jobs.record_completed(jobs[0].id, a_generation("gen-1"))
     moved = await heard(waiting[0])
     assert moved.state is State.COMPLETED
     assert not waiting[1].done()
-    await other.record_ended(jobs[1].id, State.FAILED, "the provider failed", actual_usd=None)
+    await other.jobs.record_ended(jobs[1].id, State.FAILED, "the provider failed", actual_usd=None)
     assert (await heard(waiting[1])).state is State.FAILED
     waiting[2].cancel()
 
@@ -57,7 +57,7 @@ async def test_an_end_before_anybody_waits_is_seen(ledger: Ledger, other: Ledger
     first, second = await submit_one(ledger, 1), await submit_one(ledger, 2)
     waiting = asyncio.create_task(rows.wait_for_change(first.id))
     await settled(rows)
-    await other.record_completed(second.id, a_generation("gen-2"))
+    await other.jobs.record_completed(second.id, a_generation("gen-2"))
     await asyncio.sleep(0.3)
     assert (await heard(asyncio.create_task(rows.wait_for_change(second.id)))).state is State.COMPLETED
     waiting.cancel()
@@ -68,9 +68,9 @@ async def test_whoever_joined_hears_too(ledger: Ledger, other: Ledger, rows: Job
     waiting = [asyncio.create_task(rows.wait_for_owner_or_end(job.id)) for job in (flagged, freed)]
     await asyncio.sleep(0.2)
     assert not any(task.done() for task in waiting)
-    await other.hold(flagged.id, "look at it")
+    await other.jobs.hold(flagged.id, "look at it")
     assert (await heard(waiting[0])).hold_reason == "look at it"
-    await other.release_ownership([freed.id])
+    await other.claims.release_ownership([freed.id])
     assert (await heard(waiting[1])).owner is None
 
 
@@ -81,7 +81,7 @@ async def test_nothing_is_asked_while_nothing_changes(
     waiting = asyncio.create_task(rows.wait_for_change(job.id))
     await settled(rows)
     asked = 0
-    moved = ledger.left_state
+    moved = ledger.jobs.left_state
 
     async def counting(*given: object, **named: object) -> object:
         nonlocal asked
@@ -91,7 +91,7 @@ async def test_nothing_is_asked_while_nothing_changes(
     monkeypatch.setattr(ledger, "moved", counting)
     await asyncio.sleep(1.2)
     assert asked == 0
-    await ledger.record_completed(job.id, a_generation("gen-1"))
+    await ledger.jobs.record_completed(job.id, a_generation("gen-1"))
     await heard(waiting)
 
 
@@ -110,7 +110,7 @@ async def test_a_broken_connection_is_opened_again(postgres_url: str, postgres_s
                 pass
             while await changes.wait(0.1) is None:
                 pass
-        await ledger.record_completed(job.id, a_generation("gen-1"))
+        await ledger.jobs.record_completed(job.id, a_generation("gen-1"))
         assert await changes.wait(20) == {job.id}
         await changes.aclose()
 
@@ -120,7 +120,7 @@ async def test_a_thousand_waiters_share_one_query(ledger: Ledger, other: Ledger,
     waiting = [asyncio.create_task(rows.wait_for_change(job.id)) for _ in range(1000)]
     await settled(rows)
     began = datetime.now(UTC)
-    await other.record_completed(job.id, a_generation("gen-1"))
+    await other.jobs.record_completed(job.id, a_generation("gen-1"))
     states = {(await task).state for task in waiting}
     assert states == {State.COMPLETED}
     assert (datetime.now(UTC) - began).total_seconds() < SOON

@@ -68,7 +68,9 @@ async def test_a_run_with_webhooks_asks_once_per_generation(environment: Path, p
         assert provider.usage()["polled"] == 3
         assert provider.usage()["billed"] == 3
         assert await service.count("prefect_video_webhooks_handled_total", outcome="completed") == 3
-        left = await session.ledger.pop_generation(session.provider.account.id, report.shots[0].generation_id or "")
+        left = await session.ledger.events.pop_generation(
+            session.provider.account.id, report.shots[0].generation_id or ""
+        )
         assert left is None, "the link was taken, and is not kept"
 
 
@@ -121,8 +123,8 @@ async def test_what_is_not_signed_by_us_changes_nothing(environment: Path, provi
         assert await service.count("prefect_video_webhooks_received_total", outcome="unknown") == 2
         assert await service.count("prefect_video_webhooks_received_total", outcome="too_large") == 1
         account = session.provider.account.id
-        assert await session.ledger.pending_events([account], since=datetime(2020, 1, 1, tzinfo=UTC)) == []
-        assert (await session.ledger.get(job.id)).state is State.SUBMITTED
+        assert await session.ledger.events.pending_events([account], since=datetime(2020, 1, 1, tzinfo=UTC)) == []
+        assert (await session.ledger.jobs.get(job.id)).state is State.SUBMITTED
 
 
 async def test_a_body_without_a_length_is_limited_too(environment: Path) -> None:
@@ -180,10 +182,10 @@ async def test_an_acknowledged_event_survives_the_process(environment: Path, pro
             received_at=datetime.now(UTC),
         )
         # As the receiver leaves it when it is killed right after its answer.
-        assert await session.ledger.receive_events([lost]) == [True]
+        assert await session.ledger.events.receive_events([lost]) == [True]
         async with serving() as service:
             await service.announcements(1)
-        assert (await session.ledger.get(job.id)).state is State.COMPLETED
+        assert (await session.ledger.jobs.get(job.id)).state is State.COMPLETED
     async with serving() as service:
         assert service.announced == []
 
@@ -207,7 +209,7 @@ async def test_a_hint_that_comes_too_early_is_looked_at_again(environment: Path,
         provider.wait_until_idle()
         assert (await post(service, event(job.generation_id or ""), provider.webhook_secret)).is_success
         await service.announcements(1)
-        assert (await session.ledger.get(job.id)).state is State.COMPLETED
+        assert (await session.ledger.jobs.get(job.id)).state is State.COMPLETED
         assert await service.count("prefect_video_webhooks_handled_total", outcome="retried") == 2
 
 
@@ -217,7 +219,7 @@ async def test_events_of_others_with_the_same_key_are_dismissed(environment: Pat
         async with asyncio.timeout(10):
             while not await service.count("prefect_video_webhooks_handled_total", outcome="stranger"):
                 await asyncio.sleep(0.02)
-        pending = await session.ledger.pending_events(
+        pending = await session.ledger.events.pending_events(
             [session.provider.account.id], since=datetime(2020, 1, 1, tzinfo=UTC)
         )
         assert pending == []
@@ -230,14 +232,14 @@ async def test_one_that_is_recorded_late_is_no_stranger(environment: Path, provi
             session, await build_project_intents(session, project("one")), budgets=(), partial=False
         )
         assert claim.job is not None
-        job = await session.ledger.begin_submit(claim.job.id)
+        job = await session.ledger.jobs.begin_submit(claim.job.id)
         told = await session.provider.submit(job.shot, idempotency_key=job.id, project="film")
         provider.wait_until_idle()
         assert (await post(service, event(told.id), provider.webhook_secret)).is_success
         async with asyncio.timeout(10):
             while not await service.count("prefect_video_webhooks_handled_total", outcome="put_aside"):
                 await asyncio.sleep(0.02)
-        await session.ledger.record_submitted(job.id, told)
+        await session.ledger.jobs.record_submitted(job.id, told)
         await service.announcements(1)
 
 
@@ -252,7 +254,7 @@ async def test_an_outage_longer_than_all_tries_loses_no_event(environment: Path,
                 await asyncio.sleep(0.05)
         provider.clear_faults()
         await service.announcements(1)
-        assert (await session.ledger.get(job.id)).state is State.COMPLETED
+        assert (await session.ledger.jobs.get(job.id)).state is State.COMPLETED
 
 
 @pytest.mark.parametrize("event_id", ["evt_\ud800", "evt_\0"])

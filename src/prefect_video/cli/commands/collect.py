@@ -70,7 +70,7 @@ async def _collect(ledger: str | None, project: str | None, wait: bool) -> list[
 async def _cancel(ledger: str | None, job_ids: tuple[str, ...], project: str | None) -> list[CancelledJob]:
     async with open_ledger(ledger) as books:
         if project is not None:
-            jobs = await books.unfinished(project=project)
+            jobs = await books.jobs.unfinished(project=project)
         else:
             jobs = [await find_job(books, text) for text in dict.fromkeys(job_ids)]
     return await cancel_jobs(jobs, lambda job: use_session(ref_for_job(job, ledger)))

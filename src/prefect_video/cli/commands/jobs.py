@@ -108,12 +108,12 @@ async def _jobs(
     ledger: str | None, project: str | None, state: State | None, hold_reason: bool, limit: int
 ) -> list[Job]:
     async with open_ledger(ledger) as books:
-        return await books.jobs(project=project, state=state, hold_reason=hold_reason or None, limit=limit)
+        return await books.jobs.find(project=project, state=state, hold_reason=hold_reason or None, limit=limit)
 
 
 async def _spend(ledger: str | None, by: Grouping, project: str | None, since: datetime | None) -> list[SpendRow]:
     async with open_ledger(ledger) as books:
-        return await books.spend(by=by, project=project, since=since)
+        return await books.spend.report(by=by, project=project, since=since)
 
 
 def public_job(job: Job) -> dict[str, Any]:

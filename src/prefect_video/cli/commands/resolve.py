@@ -125,8 +125,8 @@ async def _keep_waiting(ledger: str | None, job_id: str) -> Resolved:
                 f"job {job.id} is {job.state.value}: --keep-waiting is for one that is submitted or completed"
             )
         seconds = Settings.from_environment().deadline_seconds
-        await books.set_deadline(job.id, datetime.now(UTC) + timedelta(seconds=seconds))
-        after = await books.unhold(job.id)
+        await books.jobs.set_deadline(job.id, datetime.now(UTC) + timedelta(seconds=seconds))
+        after = await books.jobs.unhold(job.id)
     fetch = command_line("collect", "--wait", ledger=books.command_option)
     return after, f"waited for once more. Fetch it with: {fetch}"
 
@@ -139,7 +139,7 @@ async def _settle_cost(ledger: str | None, job_id: str, cost: Decimal) -> Resolv
                 f"job {job.id} is {job.state.value} and its cost is not disputed: --cost is for one that is held"
                 " because the provider's figure is not believed"
             )
-        after = await books.settle_cost(job.id, cost)
+        after = await books.jobs.settle_cost(job.id, cost)
     return after, f"its cost is booked as {usd(cost)}; the provider had said {usd(job.disputed_usd)}"
 
 
@@ -167,29 +167,29 @@ async def _taken_up(session: Session, job: Job, generation: Generation) -> Job:
     if job.state in _AT_PROVIDER and (job.account == account or job.generation_id != generation.id):
         raise InvalidInput(f"job {job.id} is {job.state.value} as generation {job.generation_id}: nothing was changed")
     # A key that was replaced makes another account of the same one: the provider has just shown that it has it.
-    job = await session.ledger.assign_account(job.id, account=account, credentials=job.credentials)
+    job = await session.ledger.jobs.assign_account(job.id, account=account, credentials=job.credentials)
     if job.state in _AT_PROVIDER:
         return job
     if job.state is State.LOST:
         deadline_at = datetime.now(UTC) + timedelta(seconds=session.settings.deadline_seconds)
-        return await session.ledger.record_found(job.id, generation, deadline_at=deadline_at)
-    return await session.ledger.record_submitted(job.id, generation, detail="resolved: it was accepted")
+        return await session.ledger.jobs.record_found(job.id, generation, deadline_at=deadline_at)
+    return await session.ledger.jobs.record_submitted(job.id, generation, detail="resolved: it was accepted")
 
 
 async def _absent(books: Ledger, job: Job) -> Resolved:
     if job.hold_reason is None:
-        await books.take_over(job.id)
-    after = await books.release_reservation(job.id, "resolved: it was not accepted")
+        await books.claims.take_over(job.id)
+    after = await books.jobs.release_reservation(job.id, "resolved: it was not accepted")
     return after, "released, nothing is owed. The next run sends it again"
 
 
 async def _buy_again(books: Ledger, job: Job) -> Resolved:
     if job.state in _AT_PROVIDER:
-        after = await books.record_ended(
+        after = await books.jobs.record_ended(
             job.id, State.LOST, "resolved: there is no usable video, to be bought again", actual_usd=None
         )
     else:
-        after = await books.unhold(job.id)
+        after = await books.jobs.unhold(job.id)
     if after.hold_reason:
         return after, f"settled, and still held: {after.hold_reason}"
     return after, "settled: what it cost stays in the books, and the next run that asks for it buys it again"
@@ -197,11 +197,11 @@ async def _buy_again(books: Ledger, job: Job) -> Resolved:
 
 async def _give_up(books: Ledger, job: Job) -> Resolved:
     if job.state in _AT_PROVIDER:
-        await books.record_ended(
+        await books.jobs.record_ended(
             job.id, State.LOST, "resolved: there is no usable video, and it is given up", actual_usd=None
         )
     message = hold_message(HoldReason.GIVEN_UP, job=job.id, shot=job.shot.id, ledger=books.command_option)
-    after = await books.hold(job.id, message)
+    after = await books.jobs.hold(job.id, message)
     return after, "given up: no run buys it again. Take the shot out of the project, or change your mind: --buy-again"
 
 
@@ -222,7 +222,7 @@ async def _demand_unanswered(books: Ledger, job: Job) -> None:
             f"job {job.id} is {job.state.value}: --generation and --absent are for a submit that was not answered,"
             " --generation also for one that is lost"
         )
-    if job.hold_reason is None and job.owner and await books.is_owner_alive(job.owner):
+    if job.hold_reason is None and job.owner and await books.claims.is_owner_alive(job.owner):
         raise InvalidInput(f"job {job.id} is being worked on by {job.owner}: let it finish, or stop it first")
 
 

@@ -57,18 +57,18 @@ def review(
 
 async def _refused(ledger: str | None) -> list[Job]:
     async with open_ledger(ledger) as books:
-        return await books.review()
+        return await books.reviews.refused()
 
 
 async def _allow(ledger: str | None, text: str, note: str) -> str:
     async with open_ledger(ledger) as books:
         fingerprint = await _meant(books, text)
-        await books.allow(fingerprint, note)
+        await books.reviews.allow(fingerprint, note)
         return fingerprint
 
 
 async def _meant(books: Ledger, text: str) -> str:
-    refused = {job.fingerprint for job in await books.review()}
+    refused = {job.fingerprint for job in await books.reviews.refused()}
     matches = [fingerprint for fingerprint in refused if fingerprint.startswith(text) and len(text) > len("v1:")]
     if len(matches) == 1:
         return matches[0]

@@ -70,7 +70,7 @@ async def adopt_stored(session: Session, job_requests: Sequence[JobRequest]) -> 
             one of them and whose sidecar cannot be read; nothing may be bought.
         StoreError: The store cannot be read.
     """
-    rows = await session.ledger.find_existing(job_requests)
+    rows = await session.ledger.jobs.find_existing(job_requests)
     unpaid = [
         job_request
         for job_request, row in zip(job_requests, rows, strict=True)
@@ -158,7 +158,7 @@ async def _read_telling(
 ) -> list[StoredVideo]:
     """Read those sidecars that are of a wanted fingerprint, or of no row of this ledger as far as names tell."""
     wanted = {fingerprint_digest(job_request.fingerprint) for job_request in job_requests}
-    known = {SidecarName.of(fingerprint, job) for job, fingerprint in await session.ledger.paid_jobs(project)}
+    known = {SidecarName.of(fingerprint, job) for job, fingerprint in await session.ledger.recovery.paid_jobs(project)}
     telling = {
         uri: name
         for uri, name in sidecars_of(files).items()
@@ -177,7 +177,7 @@ async def _require_up_to_date(session: Session, project: str, videos: Sequence[S
     for video in videos:
         if video.sidecar and video.sidecar.ledger and video.sidecar.ledger.id == session.ledger.identity:
             own[video.uri] = (video.sidecar.ledger.job, video.sidecar.asset.generation_id)
-    rows = await session.ledger.find_paid(*zip(*own.values(), strict=True)) if own else []
+    rows = await session.ledger.recovery.find_paid(*zip(*own.values(), strict=True)) if own else []
     known = {name for row in rows if row.generation_id for name in (row.id, row.generation_id)}
     if unknown := [uri for uri, names in own.items() if known.isdisjoint(names)]:
         raise LedgerBehindStore(
@@ -222,7 +222,7 @@ async def _lost_video_for(
     if not same:
         return None
     ids = {video.sidecar.asset.generation_id for video in same if video.sidecar}
-    known = {row.generation_id for row in await session.ledger.find_paid((), ids)}
+    known = {row.generation_id for row in await session.ledger.recovery.find_paid((), ids)}
     return max(
         (video for video in same if video.sidecar and video.sidecar.asset.generation_id not in known),
         key=_published_at,
@@ -262,7 +262,7 @@ async def _adopt(session: Session, job_request: JobRequest, job: Job, video: Sto
     reference = video.sidecar.ledger
     payer = f"ledger {reference.id}" if reference else "a ledger that its sidecar does not name"
     try:
-        job = await session.ledger.adopt(job, f"adopted from {video.uri}; paid by {payer}")
+        job = await session.ledger.recovery.adopt(job, f"adopted from {video.uri}; paid by {payer}")
     except InvalidTransition as error:
         logger.info("%s/%s: not adopted: %s", job_request.project, job_request.shot.id, error)
         return False

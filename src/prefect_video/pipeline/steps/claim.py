@@ -137,7 +137,7 @@ async def find_assets(
         await check_store(session.ledger, session.store)
     if not wanted:
         return {}
-    stored = await session.ledger.find_stored(
+    stored = await session.ledger.jobs.find_stored(
         [job_request.fingerprint for job_request in wanted],
         environment=session.settings.environment,
         ttl_seconds=wanted[0].ttl_seconds,
@@ -156,11 +156,11 @@ async def _reopen(session: Session, job: Job, flaw: str, *, can_fetch: bool) -> 
     reason = f"its stored file was {flaw}"
     if not can_fetch or job.generation_id is None:
         logger.warning("%s/%s: %s; it is made again, as requested", job.project, job.shot.id, reason)
-        await session.ledger.record_missing(job.id, reason)
+        await session.ledger.jobs.record_missing(job.id, reason)
         return
     logger.warning("%s/%s: %s; it is fetched again from %s", job.project, job.shot.id, reason, job.provider)
     try:
-        await session.ledger.reopen_stored(job.id, reason)
+        await session.ledger.jobs.reopen_stored(job.id, reason)
     except InvalidTransition as error:
         # The same video is in progress, or another process was faster: the claim joins it.
         logger.info("%s/%s: %s", job.project, job.shot.id, error)
@@ -184,7 +184,7 @@ async def claim_shots(
     # First, as what the store holds needs no provider.
     await adopt_stored(session, job_requests)
     await _check_access(session, job_requests)
-    batch = await session.ledger.claim(job_requests, budgets, partial=partial)
+    batch = await session.ledger.claims.claim(job_requests, budgets, partial=partial)
     for warning in batch.warnings:
         logger.warning("budget: %s", warning)
     for claim in batch.claims:
@@ -197,7 +197,7 @@ async def _check_access(session: Session, job_requests: Sequence[JobRequest]) ->
     """Check the session's access once, where the provider is needed: not for what is stored or held."""
     if session.access.is_done or not session.settings.check_access:
         return
-    answers = await session.ledger.find_existing(job_requests)
+    answers = await session.ledger.jobs.find_existing(job_requests)
     if any(row is None or (row.state in UNFINISHED and row.hold_reason is None) for row in answers):
         await session.access.demand()
 
@@ -208,11 +208,11 @@ async def screen_prompt(session: Session, job: Job) -> Job:
     Raises:
         PromptBlocked: The message names the shot and the reason.
     """
-    if not await session.ledger.allowed([job.fingerprint]):
+    if not await session.ledger.reviews.allowed([job.fingerprint]):
         try:
             await session.screen.check(job.shot)
         except PromptBlocked as error:
-            job = await session.ledger.release_reservation(job.id, error)
+            job = await session.ledger.jobs.release_reservation(job.id, error)
             session.notify(SessionEvent.ENDED, job, str(error))
             raise
     return job
@@ -226,7 +226,7 @@ async def refuse_blocked(session: Session, job: Job) -> None:
     Raises:
         ContentPolicyError: The message names the shot, the row that was stopped, and the command that allows it.
     """
-    blocked = await session.ledger.blocked(job)
+    blocked = await session.ledger.reviews.blocked(job)
     if blocked is None:
         return
     ledger = session.ledger.command_option
@@ -237,7 +237,7 @@ async def refuse_blocked(session: Session, job: Job) -> None:
         provider=job.provider,
         generation_id=blocked.generation_id,
     )
-    job = await session.ledger.release_reservation(job.id, error)
+    job = await session.ledger.jobs.release_reservation(job.id, error)
     session.notify(SessionEvent.ENDED, job, str(error))
     raise error
 
@@ -248,7 +248,7 @@ async def load_copies(session: Session, claims: Sequence[ClaimResult]) -> dict[t
     foreign = [(job, job_request) for job, job_request in hits if not _is_in_project(session, job, job_request)]
     copied: dict[tuple[str, str], Asset] = {}
     for project in {job_request.project for _, job_request in foreign}:
-        known = await session.ledger.copies([job.id for job, _ in foreign], project)
+        known = await session.ledger.jobs.copies([job.id for job, _ in foreign], project)
         sizes = await sizes_anywhere(session.store, [asset.uri for asset in known.values()])
         copied |= {key: asset for key, asset in known.items() if sizes.get(asset.uri) == asset.bytes}
     return copied
@@ -270,7 +270,7 @@ async def copy_to_project(session: Session, job: Job, asset: Asset, job_request:
     await claim_store(session.ledger, session.store)
     async with session.download_slots:
         copied = await copy_video(session.store, asset, draft=draft)
-    await session.ledger.record_copy(job.id, job_request.project, job_request.shot.id, copied)
+    await session.ledger.jobs.record_copy(job.id, job_request.project, job_request.shot.id, copied)
     return copied
 
 

@@ -20,7 +20,7 @@ async def find_other_row(session: Session, job: Job, generation_id: str | None) 
     """Return the row that a generation belongs to, if that is not the row given."""
     if generation_id is None:
         return None
-    owner = await session.ledger.find_generation(job.account, generation_id)
+    owner = await session.ledger.jobs.find_generation(job.account, generation_id)
     return None if owner is None or owner.id == job.id else owner
 
 
@@ -68,6 +68,6 @@ async def hold_conflict(session: Session, job: Job, generation_id: str, owner: J
         cause=conflict,
     )
     logger.error("%s", message)
-    job = await session.ledger.record_ended(job.id, State.LOST, conflict, actual_usd=None, hold_reason=message)
+    job = await session.ledger.jobs.record_ended(job.id, State.LOST, conflict, actual_usd=None, hold_reason=message)
     session.notify(SessionEvent.ENDED, job, conflict)
     return HeldForReview(message)

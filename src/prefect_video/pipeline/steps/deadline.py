@@ -73,7 +73,7 @@ async def apply_deadline_policy(session: Session, job: Job, passed: DeadlineExce
 
 async def _hold(session: Session, job: Job, passed: DeadlineExceeded) -> None:
     message = _not_ended(session, job)
-    await session.ledger.hold(job.id, message)
+    await session.ledger.jobs.hold(job.id, message)
     raise HeldForReview(message) from passed
 
 

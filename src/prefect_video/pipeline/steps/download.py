@@ -89,7 +89,7 @@ async def _retrieve(session: Session, job: Job) -> Generation:
         )
         if job.is_reopened:
             # It was stored once and is settled: with the provider's copy gone too, it is for the next claim to buy.
-            await session.ledger.record_missing(job.id, f"{job.error_message}. {error}")
+            await session.ledger.jobs.record_missing(job.id, f"{job.error_message}. {error}")
         else:
             await end(session, job, State.EXPIRED, error, generation=generation)
         raise error
@@ -111,7 +111,7 @@ async def _hold(session: Session, job: Job, error: InvalidVideo) -> None:
         generation=job.generation_id,
         cause=str(error),
     )
-    await session.ledger.hold(job.id, message)
+    await session.ledger.jobs.hold(job.id, message)
     raise HeldForReview(message) from error
 
 

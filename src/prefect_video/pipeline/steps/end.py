@@ -58,7 +58,7 @@ async def end(
             cause=str(error),
         )
     try:
-        job = await session.ledger.record_ended(
+        job = await session.ledger.jobs.record_ended(
             job.id,
             state,
             error,
@@ -68,7 +68,7 @@ async def end(
         )
     except InvalidTransition:
         # Somebody else saw the same end first, a cancel command for example.
-        job = await session.ledger.get(job.id)
+        job = await session.ledger.jobs.get(job.id)
         if job.state in UNFINISHED:
             raise
         return job

@@ -57,7 +57,7 @@ async def record_end(session: Session, job: Job, generation: Generation) -> Job:
         GenerationEnded: It ended without a video.
     """
     if generation.status is Status.COMPLETED:
-        job = await session.ledger.record_completed(job.id, generation, bound=session.settings.cost_bound)
+        job = await session.ledger.jobs.record_completed(job.id, generation, bound=session.settings.cost_bound)
         session.fresh_generations.put(generation)
         session.notify(SessionEvent.COMPLETED, job)
         return job

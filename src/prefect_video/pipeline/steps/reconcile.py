@@ -101,7 +101,7 @@ async def reconcile(session: Session, job: Job) -> Job:
                 return current
             empty += 1
             if left <= 0 and empty >= _EMPTY_LOOKS:
-                return await session.ledger.return_to_reserved(job.id, "reconciled: proven absent at the provider")
+                return await session.ledger.jobs.return_to_reserved(job.id, "reconciled: proven absent at the provider")
         await asyncio.sleep(_until_next_look(delay, settle_time.seconds_left(await session.ledger.now())))
         delay = min(delay * 1.5, _LOOK_AGAIN_LIMIT_SECONDS)
 
@@ -109,19 +109,19 @@ async def reconcile(session: Session, job: Job) -> Job:
 async def _find(session: Session, job: Job, now: datetime) -> Generation | None:
     # The ledger's clock has told when it was sent; the provider's is measured against this machine's.
     sent_at = (job.sent_at or job.created_at) + (datetime.now(UTC) - now)
-    known = await session.ledger.recorded_generations(job.account)
+    known = await session.ledger.jobs.recorded_generations(job.account)
     return await session.provider.find_unclaimed(job.shot, idempotency_key=job.id, sent_at=sent_at, known=known)
 
 
 async def _take(session: Session, job: Job, found: Generation) -> Job:
     try:
-        job = await session.ledger.record_submitted(job.id, found, detail="reconciled: it was accepted")
+        job = await session.ledger.jobs.record_submitted(job.id, found, detail="reconciled: it was accepted")
     except InvalidTransition:
         owner = await find_other_row(session, job, found.id)
         if owner is not None and found.metadata.get(KEY_FIELD) == job.id:
             raise await hold_conflict(session, job, found.id, owner) from None
         # Two rows with the same prompt saw the same generation: the other one has it now.
-        return await session.ledger.get(job.id)
+        return await session.ledger.jobs.get(job.id)
     session.fresh_generations.put(found)
     session.notify(SessionEvent.SUBMITTED, job, "reconciled")
     return job
@@ -140,7 +140,7 @@ def _until_next_look(delay: float, left: float) -> float:
 
 async def _undecided(session: Session, job: Job, reason: str) -> Job:
     if session.settings.on_unknown == "resubmit":
-        return await session.ledger.return_to_reserved(job.id, f"sent again by policy: {reason}")
+        return await session.ledger.jobs.return_to_reserved(job.id, f"sent again by policy: {reason}")
     message = hold_message(
         HoldReason.SUBMIT_UNANSWERED,
         job=job.id,
@@ -148,5 +148,5 @@ async def _undecided(session: Session, job: Job, reason: str) -> Job:
         ledger=session.ledger.command_option,
         cause=reason,
     )
-    await session.ledger.hold(job.id, message)
+    await session.ledger.jobs.hold(job.id, message)
     raise HeldForReview(message)

@@ -37,8 +37,8 @@ async def restore(session: Session, job: Job, flaw: str) -> None:
             provider=job.provider,
             generation_id=generation_id,
         )
-    await session.ledger.reopen_stored(job.id, f"its stored file was {flaw}")
-    taken = await session.ledger.take_over(job.id)
+    await session.ledger.jobs.reopen_stored(job.id, f"its stored file was {flaw}")
+    taken = await session.ledger.claims.take_over(job.id)
     if taken is None:
         raise StoreError(f"shot {job.shot.id!r}: another process is fetching it at this moment")
     try:
@@ -54,6 +54,6 @@ async def restore(session: Session, job: Job, flaw: str) -> None:
 
 
 async def _return_or_release(session: Session, job: Job) -> None:
-    current = await session.ledger.get(job.id)
+    current = await session.ledger.jobs.get(job.id)
     if current.is_reopened and job.asset:
-        await session.ledger.record_stored(job.id, job.asset, store_id=job.store_id)
+        await session.ledger.jobs.record_stored(job.id, job.asset, store_id=job.store_id)

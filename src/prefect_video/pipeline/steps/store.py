@@ -20,7 +20,7 @@ async def store(session: Session, job: Job, downloaded: Downloaded) -> Job:
         LedgerFileUnsafe: It is stored, and written down in a file that is no longer the ledger.
     """
     # Read again: a download may have taken minutes, and another process have stored it since.
-    job = await session.ledger.get(job.id)
+    job = await session.ledger.jobs.get(job.id)
     if job.state is State.STORED and job.asset:
         return job
     media = downloaded.media
@@ -35,7 +35,7 @@ async def store(session: Session, job: Job, downloaded: Downloaded) -> Job:
         session.notify(SessionEvent.NOT_PUBLISHED, job, str(error))
         raise
     session.notify(SessionEvent.PUBLISHED, job)
-    job = await session.ledger.record_stored(job.id, asset, store_id=store_id)
+    job = await session.ledger.jobs.record_stored(job.id, asset, store_id=store_id)
     # The video and its sidecar are safe; a run whose ledger others cannot read must not end as if all were well.
     session.ledger.require_file()
     await asyncio.to_thread(downloaded.path.unlink, missing_ok=True)

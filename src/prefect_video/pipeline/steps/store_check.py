@@ -32,8 +32,8 @@ async def check_store(ledger: Ledger, store: Store) -> str | None:
     """
     url = store.url
     found = await store.read_identity()
-    known = await ledger.store_ids(url)
-    if known and found not in known and await ledger.holds_assets(known):
+    known = await ledger.stores.store_ids(url)
+    if known and found not in known and await ledger.stores.holds_assets(known):
         there = f"has no marker ({STORE_MARKER})" if found is None else f"is another one (its marker says {found})"
         raise StoreOutage(
             f"the store {url} {there}, and the ledger has videos in the store {', '.join(sorted(known))} at that"
@@ -50,8 +50,8 @@ async def accept_store(ledger: Ledger, store: Store) -> str:
     """
     store_id = await store.read_identity()
     if store_id is None:
-        store_id = await store.create_identity(await ledger.propose_store_id(store.url))
-    await ledger.remember_store(store_id, store.url)
+        store_id = await store.create_identity(await ledger.stores.propose_store_id(store.url))
+    await ledger.stores.remember_store(store_id, store.url)
     return store_id
 
 
@@ -63,7 +63,7 @@ async def claim_store(ledger: Ledger, store: Store) -> str:
         StoreError: The store cannot be read or written.
     """
     found = await check_store(ledger, store)
-    if found is not None and found in await ledger.store_ids(store.url):
+    if found is not None and found in await ledger.stores.store_ids(store.url):
         return found
     return await accept_store(ledger, store)
 
@@ -107,7 +107,7 @@ async def require_single_flaw(
     if len(flawed) == 1:
         ((job, flaw),) = flawed.values()
         await _require_own_store(session, job, flaw, accounts)
-        beside = {row.id: row for row in await session.ledger.stored_beside(job, limit=_NEIGHBORS)}
+        beside = {row.id: row for row in await session.ledger.stores.stored_beside(job, limit=_NEIGHBORS)}
         for row_id, other_flaw in (await find_flaws(session, beside)).items():
             if asset := beside[row_id].asset:
                 flawed.setdefault(asset.uri, (beside[row_id], other_flaw))

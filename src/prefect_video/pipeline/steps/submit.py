@@ -85,10 +85,10 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None) 
         ProviderUnavailable: Turned away for longer than the session's patience; nothing was accepted.
     """
     # Read again: the row may have waited long for its slot.
-    job = await _assign_account(session, await session.ledger.get(job.id))
+    job = await _assign_account(session, await session.ledger.jobs.get(job.id))
     if job.state is State.SUBMITTING:
         # Only a row taken over from an owner that died between intent and record is found like this.
-        job = await session.ledger.record_unknown(job.id, "its owner died between sending and recording")
+        job = await session.ledger.jobs.record_unknown(job.id, "its owner died between sending and recording")
     if job.state is State.RESERVED:
         await require_unpaid(session, job)
     patience = _SubmitRetry(session)
@@ -115,7 +115,7 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None) 
             level = logging.DEBUG if isinstance(error, CircuitOpen) else logging.INFO
             logger.log(level, "shot %s: turned away, sending again in %.1f s: %s", job.shot.id, delay, error)
             await asyncio.sleep(delay)
-            job = await session.ledger.get(job.id)
+            job = await session.ledger.jobs.get(job.id)
     return raise_if_ended(job)
 
 
@@ -125,7 +125,7 @@ async def _send(session: Session, job: Job, task_run_id: str | None) -> Job:
     try:
         job = await _refresh_intent(session, await _take_slot(session, job, task_run_id))
     except InvalidTransition:
-        raise_if_ended(await session.ledger.get(job.id))
+        raise_if_ended(await session.ledger.jobs.get(job.id))
         raise
     session.notify(SessionEvent.BEFORE_SEND, job)
     try:
@@ -170,7 +170,7 @@ async def _assign_account(session: Session, job: Job) -> Job:
     account = session.provider.account.id
     if job.state is not State.RESERVED or job.account == account:
         return job
-    return await session.ledger.assign_account(job.id, account=account, credentials=session.credentials)
+    return await session.ledger.jobs.assign_account(job.id, account=account, credentials=session.credentials)
 
 
 async def _refresh_intent(session: Session, job: Job) -> Job:
@@ -182,7 +182,7 @@ async def _refresh_intent(session: Session, job: Job) -> Job:
         InvalidTransition: It was.
     """
     while (await session.ledger.now() - (job.sent_at or job.updated_at)).total_seconds() > _PAUSE_SECONDS:
-        job = await session.ledger.refresh_submit(job.id)
+        job = await session.ledger.jobs.refresh_submit(job.id)
     return job
 
 
@@ -198,7 +198,7 @@ async def _take_slot(session: Session, job: Job, task_run_id: str | None) -> Job
             while True:
                 session.slot_released.clear()
                 trying = trying or await session.breaker.before_submit()
-                taken = await session.ledger.acquire_slot(
+                taken = await session.ledger.accounts.acquire_slot(
                     job.id,
                     slots=session.account_slots,
                     task_run_id=task_run_id,
@@ -220,7 +220,7 @@ async def _take_slot(session: Session, job: Job, task_run_id: str | None) -> Job
 async def _leave_queue(session: Session, job: Job, trying: bool) -> None:
     if trying:
         await session.breaker.cancel_trial()
-    await session.ledger.leave_slot_queue(job.id)
+    await session.ledger.accounts.leave_slot_queue(job.id)
 
 
 async def _check_submit_volume(session: Session, job: Job) -> None:
@@ -228,7 +228,7 @@ async def _check_submit_volume(session: Session, job: Job) -> None:
     if limit is None:
         return
     hour_ago = datetime.now(UTC) - timedelta(hours=1)
-    sent = await session.ledger.submissions_since(job.account, hour_ago)
+    sent = await session.ledger.jobs.submissions_since(job.account, hour_ago)
     last = session.volume_alert_at
     # Several may be sent between two counts, so the very number need not be seen; once an hour is enough.
     if sent >= limit and (last is None or last < hour_ago):

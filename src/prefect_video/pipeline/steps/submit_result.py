@@ -64,7 +64,7 @@ async def _recorded(session: Session, job: Job, generation: Generation) -> Job:
     delay = _AGAIN_SECONDS
     while True:
         try:
-            return await session.ledger.record_submitted(job.id, generation)
+            return await session.ledger.jobs.record_submitted(job.id, generation)
         except LedgerUnavailable as error:
             message = (
                 f"shot {job.shot.id!r}: {generation.provider} has accepted it as generation {generation.id}, which is"
@@ -89,19 +89,19 @@ async def _recorded(session: Session, job: Job, generation: Generation) -> Job:
 
 async def _handle_lost_ownership(session: Session, job: Job, generation: Generation, error: InvalidTransition) -> Job:
     """Handle a row that another owner has moved while it was sent."""
-    owner = await session.ledger.find_generation(job.account, generation.id)
+    owner = await session.ledger.jobs.find_generation(job.account, generation.id)
     if owner is None:
         await handle_orphan(session, job, generation)
-    current = await session.ledger.get(job.id)
+    current = await session.ledger.jobs.get(job.id)
     is_ours = current.state is State.SUBMITTING and current.owner == session.ledger.owner_id
     if owner is None or owner.id == job.id:
-        return await session.ledger.record_unknown(job.id, error) if is_ours else current
+        return await session.ledger.jobs.record_unknown(job.id, error) if is_ours else current
     if not is_ours:
         await record_unnamed_orphan(session, job, generation.id, owner)
         return current
     if is_taken_by_twin(current, owner):
         # There are two rows and perhaps one generation now: whether there is a second one, the provider must tell.
-        return await session.ledger.record_unknown(job.id, error)
+        return await session.ledger.jobs.record_unknown(job.id, error)
     raise await hold_conflict(session, job, generation.id, owner)
 
 
@@ -124,26 +124,28 @@ async def record_failure(session: Session, job: Job, error: BaseException) -> Jo
             case RequestRejected() | ProviderUnavailable():
                 await _return_or_release(session, job, error)
             case SubmitOutcomeUnknown():
-                await session.ledger.record_unknown(job.id, error)
+                await session.ledger.jobs.record_unknown(job.id, error)
             case _:
-                await session.ledger.record_unknown(job.id, f"interrupted: {type(error).__name__}")
+                await session.ledger.jobs.record_unknown(job.id, f"interrupted: {type(error).__name__}")
     except InvalidTransition as moved:
         # Whoever took us for dead has carried the row on meanwhile.
         logger.error("shot %s: %r came too late for its row: %s", job.shot.id, error, moved)
     finally:
         await session.breaker.record(error, submit=True)
-    return await session.ledger.get(job.id)
+    return await session.ledger.jobs.get(job.id)
 
 
 async def _return_or_release(session: Session, job: Job, error: ProviderError) -> None:
     if isinstance(error, RateLimited):
-        await session.ledger.reduce_slots(job.account, slots=session.account_slots)
+        await session.ledger.accounts.reduce_slots(job.account, slots=session.account_slots)
     if isinstance(error, QuotaExhausted) and error.retry_after:
-        await session.ledger.record_quota(job.account, datetime.now(UTC) + timedelta(seconds=error.retry_after))
+        await session.ledger.accounts.record_quota(
+            job.account, datetime.now(UTC) + timedelta(seconds=error.retry_after)
+        )
     if error.retryable:
-        await session.ledger.return_to_reserved(job.id, str(error))
+        await session.ledger.jobs.return_to_reserved(job.id, str(error))
     else:
-        job = await session.ledger.release_reservation(job.id, error)
+        job = await session.ledger.jobs.release_reservation(job.id, error)
         session.notify(SessionEvent.ENDED, job, str(error))
 
 
@@ -191,7 +193,7 @@ async def handle_orphan(session: Session, job: Job, generation: Generation) -> N
     )
     hold = with_dispute(stray, hold_reason if state is State.LOST else None, session.ledger.command_option)
     stray = stray.model_copy(update={"hold_reason": hold})
-    await session.ledger.record_orphan(stray, f"{happened}; now {told.status.value}")
+    await session.ledger.jobs.record_orphan(stray, f"{happened}; now {told.status.value}")
     session.notify(SessionEvent.ENDED, stray, f"a stray of row {job.id}, now {told.status.value}")
 
 
@@ -230,7 +232,7 @@ async def record_unnamed_orphan(session: Session, job: Job, generation_id: str, 
             ),
         }
     )
-    await session.ledger.record_orphan(orphan, happened)
+    await session.ledger.jobs.record_orphan(orphan, happened)
     session.notify(SessionEvent.ENDED, orphan, happened)
 
 

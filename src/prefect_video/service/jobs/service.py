@@ -189,7 +189,7 @@ class JobService:
         (claim,) = await claim_shots(session, [job_request], budgets=project_budgets(session, project), partial=False)
         job = _job(claim)
         if key is not None:
-            await session.ledger.answer_key(key, job.id, environment=session.settings.environment)
+            await session.ledger.idempotency.answer_key(key, job.id, environment=session.settings.environment)
         if claim.kind is ClaimOutcome.ACQUIRED:
             self._work_on(_send(session, job), f"send {job.id}")
         outcome = {ClaimOutcome.ACQUIRED: "accepted", ClaimOutcome.STORED: "stored"}.get(claim.kind, "joined")
@@ -197,18 +197,18 @@ class JobService:
 
     async def find(self, job_id: str) -> JobView | None:
         """A job by its id."""
-        found = await self._accounts.sessions[0].ledger.get_many([job_id])
+        found = await self._accounts.sessions[0].ledger.jobs.get_many([job_id])
         return self._job(found[0]) if found else None
 
     async def resume(self) -> None:
         """Sends what an earlier process had accepted and did not live to send; looks for what may have ended since."""
         for session in self._accounts.sessions:
-            for job in await session.ledger.unfinished(account=session.provider.account.id):
+            for job in await session.ledger.jobs.unfinished(account=session.provider.account.id):
                 asked_here = (job.flow_run_id or "").startswith(REQUEST_PREFIX)
                 if not asked_here or job.hold_reason:
                     continue
                 if job.state in _UNSENT:
-                    if taken := await session.ledger.take_over(job.id):
+                    if taken := await session.ledger.claims.take_over(job.id):
                         self._work_on(_send(session, taken), f"send {job.id}")
                 elif self._collects and _may_have_ended(job):
                     self._work_on(self._collect(session, job), f"collect {job.id}")
@@ -258,8 +258,8 @@ class JobService:
 
 async def _answered(session: Session, request: GenerationRequest, key: str) -> Job | None:
     """The finished row that the same request with the same key was answered with, if anything was accepted for it."""
-    job_id = await session.ledger.bind_key(key, request.digest, environment=session.settings.environment)
-    job = await session.ledger.get(job_id) if job_id else None
+    job_id = await session.ledger.idempotency.bind_key(key, request.digest, environment=session.settings.environment)
+    job = await session.ledger.jobs.get(job_id) if job_id else None
     return job if job and job.state not in UNFINISHED and job.state is not State.RELEASED else None
 
 
@@ -286,7 +286,7 @@ async def _submit(session: Session, job: Job) -> None:
         await submit(session, job)
     except QuotaExhausted as error:
         # It may have been held back here; whoever asks is told the same as by the provider itself.
-        await session.ledger.release_reservation(job.id, error)
+        await session.ledger.jobs.release_reservation(job.id, error)
         raise
 
 

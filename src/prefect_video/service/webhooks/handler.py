@@ -79,10 +79,10 @@ def is_about(event: ReceivedEvent, job: Job) -> bool:
 
 async def find_job(session: Session, event: ReceivedEvent) -> Job | None:
     """The row that an event is about."""
-    found = await session.ledger.find_generation(event.account, event.generation_id)
+    found = await session.ledger.jobs.find_generation(event.account, event.generation_id)
     if found is not None:
         return found
-    unfinished = await session.ledger.unfinished(account=event.account)
+    unfinished = await session.ledger.jobs.unfinished(account=event.account)
     return next((job for job in unfinished if is_about(event, job)), None)
 
 
@@ -97,4 +97,4 @@ async def _record(session: Session, job: Job, event: ReceivedEvent, turn: Turn) 
         try:
             return await record_end(session, job, generation)
         except (GenerationEnded, InvalidTransition):
-            return await session.ledger.get(job.id)
+            return await session.ledger.jobs.get(job.id)

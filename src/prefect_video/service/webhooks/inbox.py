@@ -65,7 +65,7 @@ class Inbox:
 
     async def _settle(self, batch: list[tuple[ReceivedEvent, asyncio.Future[bool]]]) -> None:
         try:
-            fresh = await self._ledger.receive_events([event for event, _ in batch])
+            fresh = await self._ledger.events.receive_events([event for event, _ in batch])
         except Exception as error:  # noqa: BLE001  theirs: each waits for an answer, and the next ones for this task
             for _, written in batch:
                 if not written.done():

@@ -94,7 +94,7 @@ class WebhookReceiver:
         return JSONResponse({"received": True})
 
     async def _belongs(self, event: ReceivedEvent, job_id: str) -> bool:
-        found = await self._accounts.sessions[0].ledger.get_many([job_id])
+        found = await self._accounts.sessions[0].ledger.jobs.get_many([job_id])
         return any(
             job.account == event.account and (job.generation_id is None or is_about(event, job)) for job in found
         )

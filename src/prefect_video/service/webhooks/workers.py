@@ -135,7 +135,7 @@ class Workers:
         """Notes what is done, in one transaction; what is not noted is handled again, which changes nothing."""
         done, self._done = self._done, []
         try:
-            await self._ledger.mark_handled(done)
+            await self._ledger.events.mark_handled(done)
         except LedgerError as error:
             logger.warning("%d handled events are not noted, and handled again later: %s", len(done), error)
         for event in done:
@@ -167,7 +167,7 @@ class Workers:
             await self._refill(timedelta(seconds=self._settings.sweep_seconds))
             now = datetime.now(UTC)
             try:
-                await self._ledger.forget_events(
+                await self._ledger.events.forget_events(
                     before=now - timedelta(days=self._settings.keep_days), told_before=now - _LINK_LIFE
                 )
             except LedgerError as error:
@@ -177,7 +177,7 @@ class Workers:
         now = datetime.now(UTC)
         self._overflowed = False
         try:
-            pending = await self._ledger.pending_events(
+            pending = await self._ledger.events.pending_events(
                 self._accounts, since=now - _RECENT, limit=self._settings.backlog + len(self._put_aside)
             )
         except LedgerError as error:
