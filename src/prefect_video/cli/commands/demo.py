@@ -88,10 +88,10 @@ def _project_file(folder: Path) -> Path:
 
 def _billed() -> tuple[int, Decimal]:
     """Generations and USD that the provider has billed so far, by its own books."""
-    from prefect_video.emulator import start
+    from prefect_video.emulator import start_emulator
 
-    books = start(os.environ).usage()
-    return books["billed"], Decimal(books["billed_usd"])
+    usage = start_emulator(os.environ).usage()
+    return usage["billed"], Decimal(usage["billed_usd"])
 
 
 def _billed_fields(billed: tuple[int, Decimal]) -> dict[str, Any]:

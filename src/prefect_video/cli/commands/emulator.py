@@ -23,7 +23,7 @@ def emulator(
     capacity: Annotated[int, Parameter(help="Unfinished generations at once; one more is answered 429.")] = 10,
     monthly_quota: Annotated[int | None, Parameter(help="Generations a month; unlimited by default.")] = None,
     webhook_secret: Annotated[str, Parameter(help="Signs the webhooks.")] = "whsec_emulator",
-    db: Annotated[Path | None, Parameter(help="Remember jobs and books in this SQLite file.")] = None,
+    db: Annotated[Path | None, Parameter(help="Remember generations and usage in this SQLite file.")] = None,
     faults: Annotated[Path | None, Parameter(help="YAML or JSON file of fault rules.")] = None,
 ) -> int:
     """Serve a text-to-video provider that makes real MP4s and costs nothing; runs until Ctrl-C.
@@ -55,7 +55,7 @@ def emulator(
         console.print(f"  export SORA_API_ENDPOINT={escape(addresses.endpoint)}", soft_wrap=True)
         console.print(f"  export SORA_API_KEY={escape(key)}\n", soft_wrap=True)
         console.print(f"[dim]endpoint[/]  {escape(addresses.endpoint)}", soft_wrap=True)
-        console.print(f"[dim]books   [/]  {escape(addresses.url)}/_emulator/books", soft_wrap=True)
+        console.print(f"[dim]usage   [/]  {escape(addresses.url)}/_emulator/usage", soft_wrap=True)
         console.print(f"[dim]faults  [/]  POST {escape(addresses.url)}/_emulator/faults", soft_wrap=True)
         console.file.flush()
 
