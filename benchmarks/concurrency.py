@@ -64,10 +64,10 @@ class Provider:
         self._ports = ("--port", ports[0], "--cdn-port", ports[1])
         self._client = httpx.Client(base_url=self.endpoint.removesuffix("/v1/sora"), timeout=30)
 
-    def books(self) -> dict[str, Any]:
+    def usage(self) -> dict[str, Any]:
         """What was paid."""
-        books: dict[str, Any] = self._client.get("/_emulator/books").raise_for_status().json()
-        return books
+        usage: dict[str, Any] = self._client.get("/_emulator/usage").raise_for_status().json()
+        return usage
 
     def misbehave(self, seconds: float) -> None:
         """Has one bad moment of so many seconds."""
@@ -81,7 +81,7 @@ class Provider:
 
     def settle(self) -> None:
         """Waits until nothing is being made."""
-        while self.books()["now_concurrency"]:
+        while self.usage()["now_concurrency"]:
             time.sleep(0.1)
 
     def kill(self) -> None:
@@ -145,7 +145,7 @@ class Site:
     def await_accepted(self, count: int) -> None:
         """Until the provider has accepted so many."""
         until = time.monotonic() + STUCK_SECONDS
-        while self.provider.books()["accepted"] < count:
+        while self.provider.usage()["accepted"] < count:
             if time.monotonic() > until:
                 raise TimeoutError(f"{count} generations were not accepted in {STUCK_SECONDS:.0f} s")
             time.sleep(0.05)
@@ -156,7 +156,7 @@ class Site:
         shots = {shot.prompt: shot for project in projects for shot in project.shots}
         shelf = Shelf(self.folder / "store")
         shelf.inspect(shots)
-        return judge(self.provider.books(), shelf, dict.fromkeys(shots, 1), self.ledger)
+        return judge(self.provider.usage(), shelf, dict.fromkeys(shots, 1), self.ledger)
 
     def close(self) -> None:
         """Ends what is left."""
@@ -219,7 +219,7 @@ def shared(kind: str, *, shots: int = 22, speed: float = 8.0) -> Outcome:
     with site(kind, "--speed", str(speed), lease_seconds=2.0, settle_seconds=1.0) as here:
         ends = [worker.end(STUCK_SECONDS) for worker in [here.start(project) for project in projects]]
         verdict = here.verdict(projects)
-        peak = here.provider.books()["peak_concurrency"]
+        peak = here.provider.usage()["peak_concurrency"]
     return Outcome(verdict, peak, peak <= SLOTS, problems=failures(ends))
 
 
@@ -239,7 +239,7 @@ def killed(kind: str, *, shots: int = 24, in_common: int = 6, speed: float = 8.0
         ends = [worker.end(STUCK_SECONDS) for worker in (collector, *others)]
         launches = here.finish(projects[0])
         verdict = here.verdict(projects)
-        peak = here.provider.books()["peak_concurrency"]
+        peak = here.provider.usage()["peak_concurrency"]
     collected = len(ends[0].said.get("collected", ()))
     problems = failures(ends)
     if status != KILLED:
@@ -280,7 +280,7 @@ def outage(
             if end.status:
                 here.finish(project)
         verdict = here.verdict(projects)
-        peak = here.provider.books()["peak_concurrency"]
+        peak = here.provider.usage()["peak_concurrency"]
     notes = [f"down for {down_seconds:.0f} s; all workers done {done:.1f} s after it was back"]
     notes += [f"left to a second run: {line}" for line in first]
     return Outcome(verdict, peak, peak <= SLOTS, notes)

@@ -55,10 +55,10 @@ class Provider:
         self.endpoint: str = json.loads(self._process.stdout.readline())["endpoint"]
         self._client = httpx.Client(base_url=Address(self.endpoint).url, timeout=30)
 
-    def books(self) -> dict[str, Any]:
+    def usage(self) -> dict[str, Any]:
         """What was paid."""
-        books: dict[str, Any] = self._client.get("/_emulator/books").raise_for_status().json()
-        return books
+        usage: dict[str, Any] = self._client.get("/_emulator/usage").raise_for_status().json()
+        return usage
 
     def misbehave(self, faults: list[dict[str, Any]]) -> None:
         """Replaces the faults in force."""
@@ -67,7 +67,7 @@ class Provider:
 
     def settle(self) -> None:
         """Waits until nothing is being made."""
-        while self.books()["now_concurrency"]:
+        while self.usage()["now_concurrency"]:
             time.sleep(0.1)
 
     def stop(self) -> None:
@@ -112,8 +112,8 @@ class Torturer:
             self._finish(project, kills)
             print(f"  {project.name}: {self.kills.total()} kills, {self.launches} launches", flush=True)
         self._provider.settle()
-        books = self._provider.books()
-        return judge(books, self.shelf, self.expected, self._ledger, may_hold=self._may_hold)
+        usage = self._provider.usage()
+        return judge(usage, self.shelf, self.expected, self._ledger, may_hold=self._may_hold)
 
     def _new_project(self) -> Project:
         self.projects += 1

@@ -133,27 +133,27 @@ class Verdict:
 
 
 def judge(
-    books: Mapping[str, Any], shelf: Shelf, expected: Mapping[str, int], ledger: str, *, may_hold: bool = False
+    usage: Mapping[str, Any], shelf: Shelf, expected: Mapping[str, int], ledger: str, *, may_hold: bool = False
 ) -> Verdict:
     """Holds the provider's books against what was asked for and what is on the shelf.
 
     Args:
-        books: The provider's own account.
+        usage: The provider's own account.
         shelf: The store.
         expected: For each prompt, how many generations should have been paid.
         ledger: URL of the ledger, for its reservations.
         may_hold: Whether what nobody can tell may wait for a human: the provider cannot reconcile.
     """
-    billed = Counter({prompt: counts["billed"] for prompt, counts in books["by_prompt"].items()})
+    billed = Counter({prompt: counts["billed"] for prompt, counts in usage["by_prompt"].items()})
     stored: dict[str, set[str]] = {}
     for asset in shelf.assets.values():
         stored.setdefault(asset.prompt, set()).add(asset.generation_id)
     unfinished, cost = asyncio.run(_of_ledger(ledger))
     held = Counter(row.shot.prompt for row in unfinished if may_hold and _waits_for_a_human(row))
     return Verdict(
-        submitted=books["submitted"],
-        accepted=books["accepted"],
-        billed=books["billed"],
+        submitted=usage["submitted"],
+        accepted=usage["accepted"],
+        billed=usage["billed"],
         expected=sum(expected.values()),
         held=held.total(),
         billed_twice=sum(max(0, paid - expected.get(prompt, 0)) for prompt, paid in billed.items()),
@@ -163,8 +163,8 @@ def judge(
         ),
         half_files=len(shelf.half_files),
         stale_reservations=len(unfinished) - held.total(),
-        leaked_keys=books["leaked_keys"],
-        provider_usd=Decimal(books["billed_usd"]),
+        leaked_keys=usage["leaked_keys"],
+        provider_usd=Decimal(usage["billed_usd"]),
         ledger_cost=cost,
     )
 

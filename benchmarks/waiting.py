@@ -223,13 +223,13 @@ async def measure(
     async with emulator(folder, [*row.options, "--capacity", str(at_once)]) as (endpoint, journal):
         noticed = await row.client(Order(endpoint, folder, generations, at_once, speed))
         async with httpx.AsyncClient() as client:
-            books = (await client.get(f"{endpoint.removesuffix('/v1/sora')}/_emulator/books")).json()["requests"]
+            usage = (await client.get(f"{endpoint.removesuffix('/v1/sora')}/_emulator/usage")).json()["requests"]
     spans = read_spans(journal)
     late = [(noticed[name] - finished) / (finished - created) for name, (created, finished) in spans.items()]
     return Figures(
         makespan=max(noticed.values()) - min(created for created, _ in spans.values()),
         ideal=ideal_makespan([finished - created for created, finished in spans.values()], at_once),
-        requests=(books.get("retrieve", 0) + books.get("list", 0)) / generations,
+        requests=(usage.get("retrieve", 0) + usage.get("list", 0)) / generations,
         late=quantiles(late, n=20, method="inclusive")[-1],
     )
 

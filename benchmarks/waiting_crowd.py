@@ -89,8 +89,8 @@ async def measure(endpoint: str, folder: Path, waiting: int) -> dict[str, float]
 async def asked_so_far(endpoint: str) -> float:
     """Status requests that the provider has counted."""
     async with httpx.AsyncClient() as client:
-        books = (await client.get(f"{endpoint.removesuffix('/v1/sora')}/_emulator/books")).json()["requests"]
-    return float(books.get("retrieve", 0) + books.get("list", 0))
+        usage = (await client.get(f"{endpoint.removesuffix('/v1/sora')}/_emulator/usage")).json()["requests"]
+    return float(usage.get("retrieve", 0) + usage.get("list", 0))
 
 
 def peak_bytes() -> int:

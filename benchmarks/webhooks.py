@@ -188,8 +188,8 @@ async def deliver(
     return latencies, answers
 
 
-async def books(url: str) -> dict[str, Any]:
-    async with aiohttp.ClientSession() as client, client.get(f"{url}/_emulator/books") as answer:
+async def fetch_usage(url: str) -> dict[str, Any]:
+    async with aiohttp.ClientSession() as client, client.get(f"{url}/_emulator/usage") as answer:
         found: dict[str, Any] = await answer.json()
         return found
 
@@ -238,7 +238,7 @@ async def measure_storm(folder: Path, count: int, rate: float, ledger: str, name
                 await completions(session.ledger, f"storm-{name}"),
                 await completions(session.ledger, f"victims-{name}"),
             )
-            asked = await books(url)
+            asked = await fetch_usage(url)
             async with session.ledger._database.reading() as connection:
                 kept = (await connection.execute(select(func.count()).select_from(webhook_events))).scalar_one()
     cuts = statistics.quantiles(latencies, n=1000)
@@ -277,7 +277,7 @@ async def measure_waiting(folder: Path, count: int, ledger: str, name: str) -> l
                     report = await run_project(session, a_project(f"waiting-{name}", count, "shot"))
             finally:
                 del os.environ["PREFECT_VIDEO_WEBHOOK_URL"]
-        asked = await books(emulator["endpoint"].partition("/v1")[0])
+        asked = await fetch_usage(emulator["endpoint"].partition("/v1")[0])
     requests = (asked["polled"] + asked["listed"]) / count
     p95 = statistics.quantiles(delays, n=100)[94]
     stored = sum(shot.status == "stored" for shot in report.shots)

@@ -77,11 +77,11 @@ def test_wherever_a_worker_is_killed_nothing_is_bought_twice(site: Site, account
         }
     site.emulator.wait_until_idle()
     site.shelf.inspect({shot.prompt: shot for shot in shots.values()})
-    books = site.emulator.usage()
+    usage = site.emulator.usage()
     expected = dict.fromkeys((shot.prompt for shot in shots.values()), 1)
-    verdict = judge(books, site.shelf, expected, site.ledger, may_hold=bool(held))
+    verdict = judge(usage, site.shelf, expected, site.ledger, may_hold=bool(held))
     assert verdict.holds, str(verdict)
     assert verdict.held == len(held)
-    sent = {name: books["by_prompt"].get(shot.prompt, {}).get("submitted", 0) for name, shot in shots.items()}
+    sent = {name: usage["by_prompt"].get(shot.prompt, {}).get("submitted", 0) for name, shot in shots.items()}
     assert all(sent[name] == 1 for name in shots if name not in held)
     assert all(sent[name] <= 1 for name in held)

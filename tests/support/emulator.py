@@ -46,10 +46,10 @@ class EmulatorProcess:
         assert port is not None
         return port
 
-    def books(self) -> dict[str, Any]:
+    def usage(self) -> dict[str, Any]:
         """What the provider says was paid."""
-        books: dict[str, Any] = self._asked("GET", "books").json()
-        return books
+        usage: dict[str, Any] = self._asked("GET", "usage").json()
+        return usage
 
     def add_fault(self, **rule: Any) -> None:
         """Put up a fault rule."""
@@ -70,7 +70,7 @@ EmulatorFactory = Callable[..., EmulatorProcess]
 
 @pytest.fixture
 def emulator_process() -> Iterator[EmulatorFactory]:
-    """A factory: ``emulator_process("--db", path, "--speed", "200")``; what it started is killed at the end."""
+    """A factory: `emulator_process("--db", path, "--speed", "200")`; what it started is killed at the end."""
     started: list[EmulatorProcess] = []
 
     def start(*options: object, port: int = 0) -> EmulatorProcess:

@@ -107,8 +107,8 @@ class RecoveryHarness:
     def paid(self) -> tuple[int, int]:
         """Generations accepted and billed, by the provider's books, once nothing is being made any more."""
         self.emulator.wait_until_idle()
-        books = self.emulator.usage()
-        return books["accepted"], books["billed"]
+        usage = self.emulator.usage()
+        return usage["accepted"], usage["billed"]
 
     @property
     def videos(self) -> list[Path]:

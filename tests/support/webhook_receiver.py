@@ -26,7 +26,7 @@ class Received:
 
 @dataclass
 class WebhookReceiver:
-    """A server on loopback; answers with ``statuses`` in turn, then 200."""
+    """A server on loopback; answers with `statuses` in turn, then 200."""
 
     statuses: list[int] = field(default_factory=list)
     received: queue.Queue[Received] = field(default_factory=queue.Queue)

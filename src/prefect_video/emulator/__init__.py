@@ -4,9 +4,9 @@ Speaks every provider's dialect. May import the contracts of the records and pro
 tests imports it.
 """
 
-from prefect_video.emulator.embedded import start
+from prefect_video.emulator.embedded import start_emulator
 from prefect_video.emulator.faults.rules import FaultMatch, FaultRule, load_faults
-from prefect_video.emulator.server import Addresses, Running, running, serve
+from prefect_video.emulator.server import Addresses, RunningEmulator, run_emulator, serve
 from prefect_video.emulator.settings import EmulatorSettings
 from prefect_video.emulator.state_store import StateStoreError
 from prefect_video.emulator.threaded import Emulator
@@ -17,10 +17,10 @@ __all__ = [
     "EmulatorSettings",
     "FaultMatch",
     "FaultRule",
-    "Running",
+    "RunningEmulator",
     "StateStoreError",
     "load_faults",
-    "running",
+    "run_emulator",
     "serve",
-    "start",
+    "start_emulator",
 ]

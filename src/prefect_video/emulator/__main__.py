@@ -1,4 +1,7 @@
-"""``python -m prefect_video.emulator``: runs until stopped; prints one JSON line when ready."""
+"""Command line of the emulator: `python -m prefect_video.emulator` runs until stopped.
+
+Prints one line of JSON with its addresses as soon as requests are answered.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ from prefect_video.emulator.state_store import StateStoreError
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> EmulatorSettings:
-    """Settings from command-line options; options that are not given keep the settings' defaults.
+    """Read settings from command-line options; missing options keep the settings' defaults.
 
     Raises:
-        ValueError: An option has a bad value, or the fault file cannot be understood.
+        ValueError: An option has an invalid value, or the fault file is malformed.
         OSError: The fault file cannot be read.
     """
     parser = argparse.ArgumentParser(prog="python -m prefect_video.emulator", argument_default=argparse.SUPPRESS)
@@ -37,12 +40,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> EmulatorSettings:
     parser.add_argument("--speed", type=float, help="divides the work time")
     parser.add_argument("--capacity", type=int, help="unfinished generations per key")
     parser.add_argument("--monthly-quota", type=int, help="generations per key and month")
-    parser.add_argument("--db", type=Path, help="SQLite file to remember generations and books in")
+    parser.add_argument("--db", type=Path, help="SQLite file in which generations and usage are kept")
     parser.add_argument("--faults", type=Path, help="YAML or JSON file of fault rules")
     parser.add_argument("--render", choices=["full", "plate"], help="draw every clip, or share plates")
     parser.add_argument("--times", help="uniform, fixed:SECONDS or lognormal:SIGMA")
     parser.add_argument("--link-ttl-seconds", type=float, help="life of a download link")
-    parser.add_argument("--retry-after-seconds", type=float, help="what a full account is told to wait")
+    parser.add_argument("--retry-after-seconds", type=float, help="seconds to wait that a full account reports")
     parser.add_argument("--listing", choices=["on", "404", "405", "501"], help="whether listing works")
     parser.add_argument("--no-hint", dest="hint", action="store_false", help="no estimated_completion_time")
     parser.add_argument("--no-echo-metadata", dest="echo_metadata", action="store_false", help="no metadata echo")
@@ -53,7 +56,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> EmulatorSettings:
 
 
 def main() -> int:
-    """Run it; 2 is a bad option, 1 a port or file that cannot be used."""
+    """Run the emulator; return 2 for an invalid option, 1 for a port or file that cannot be used."""
     enable_crash_trace()
     try:
         settings = parse_arguments()

@@ -1,4 +1,4 @@
-"""The back door for tests and benchmarks, under ``/_emulator``: books, faults, speed, reset. It takes no key."""
+"""Admin API for tests and benchmarks, under `/_emulator`: usage, faults, speed, reset. It takes no key."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ PREFIX = "/_emulator"
 
 
 class Admin:
-    """Routes over one engine."""
+    """Admin API of one engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def app(self) -> Starlette:
-        """The ASGI application, to be mounted at PREFIX."""
+        """Build the ASGI application, to be mounted at `PREFIX`."""
         return Starlette(
             routes=[
-                route("/books", GET=self.usage),
+                route("/usage", GET=self.usage),
                 route("/faults", GET=self.faults, POST=self.add_faults, DELETE=self.clear_faults),
                 route("/speed", PUT=self.change_speed),
                 route("/reset", POST=self.reset),
@@ -34,48 +34,48 @@ class Admin:
         )
 
     async def usage(self, request: Request) -> Response:
-        """``GET /_emulator/books``."""
-        return JSONResponse(self._engine.books.report(self._engine.now_concurrency))
+        """Answer `GET /_emulator/usage` with the usage counters."""
+        return JSONResponse(self._engine.usage.report(self._engine.now_concurrency))
 
     async def faults(self, request: Request) -> Response:
-        """``GET /_emulator/faults``: the rules with their counts."""
+        """Answer `GET /_emulator/faults` with the rules in force and their counts."""
         return JSONResponse(self._engine.faults.describe())
 
     async def add_faults(self, request: Request) -> Response:
-        """``POST /_emulator/faults``: one rule or a list; answers all rules in force."""
+        """Answer `POST /_emulator/faults`: add one rule or a list, and return all rules in force."""
         try:
             rules = parse_faults(json.loads(await request.body()))
         except ValueError as error:
-            return _refusal(str(error))
+            return _reject(str(error))
         self._engine.faults.add(rules)
         return JSONResponse(self._engine.faults.describe(), 201)
 
     async def clear_faults(self, request: Request) -> Response:
-        """``DELETE /_emulator/faults``."""
+        """Answer `DELETE /_emulator/faults`: remove every rule."""
         self._engine.faults.clear()
         return JSONResponse([])
 
     async def change_speed(self, request: Request) -> Response:
-        """``PUT /_emulator/speed``: a number by which the work is divided from now on, that under way too."""
+        """Answer `PUT /_emulator/speed`: divide all remaining work by this number from now on."""
         try:
             speed = float(await request.body())
         except ValueError:
             speed = 0.0
         if not 0 < speed < float("inf"):
-            return _refusal("the body must be one number above 0, such as 10")
+            return _reject("the body must be one number above 0, such as 10")
         self._engine.change_speed(speed)
         return JSONResponse(speed)
 
     async def reset(self, request: Request) -> Response:
-        """``POST /_emulator/reset``: forget every generation, count and fault."""
+        """Answer `POST /_emulator/reset`: delete every generation, counter and fault."""
         await self._engine.reset()
-        return JSONResponse(self._engine.books.report(self._engine.now_concurrency))
+        return JSONResponse(self._engine.usage.report(self._engine.now_concurrency))
 
     async def restart(self, request: Request) -> Response:
-        """``POST /_emulator/restart``: forget every generation and keep the books; counted ids begin anew."""
+        """Answer `POST /_emulator/restart`: delete every generation, keep the usage, and restart counted ids."""
         await self._engine.restart()
-        return JSONResponse(self._engine.books.report(self._engine.now_concurrency))
+        return JSONResponse(self._engine.usage.report(self._engine.now_concurrency))
 
 
-def _refusal(message: str) -> Response:
+def _reject(message: str) -> Response:
     return JSONResponse({"error": {"type": "invalid_request_error", "message": message}}, 400)

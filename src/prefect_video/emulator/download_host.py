@@ -1,4 +1,4 @@
-"""The download host: serves clips under signed links to whoever holds one, and wants to see no key."""
+"""Download host: serves clips under signed links, and rejects requests that carry an API key."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError
 from prefect_video.emulator.faults.injection import with_faults
 from prefect_video.emulator.faults.rules import FaultRule
-from prefect_video.emulator.generation import Generation
+from prefect_video.emulator.generation import EmulatedGeneration
 from prefect_video.emulator.rendering.spec import Clip
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.signed_urls import LinkSigner
 
 
 class ClipResponse(FileResponse):
-    """File of a finished generation, or a range of it; several ranges at once are answered with the whole."""
+    """File of a finished generation, or one range of it; a request for several ranges gets the whole file."""
 
     max_ranges = 1
 
-    def __init__(self, path: Path, generation: Generation, *, etag: str, media_type: str) -> None:
-        # The file may have been rendered for an earlier generation, or anew after a restart: its own time says nothing.
+    def __init__(self, path: Path, generation: EmulatedGeneration, *, etag: str, media_type: str) -> None:
+        # The file may be older (shared with an earlier generation) or newer (rendered again after a restart) than the
+        # generation, so its own modification time would be wrong.
         headers = {"etag": etag, "last-modified": formatdate(generation.finished, usegmt=True)}
         super().__init__(path, headers=headers, media_type=media_type)
 
 
 class CountedResponse(Response):
-    """Another response, with the bytes of its body counted as they go out."""
+    """Wrapper of a response that counts the bytes of its body as they are sent."""
 
     def __init__(self, inner: Response, count: Callable[[int], None]) -> None:
         super().__init__()
@@ -44,7 +45,7 @@ class CountedResponse(Response):
         self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the inner response."""
+        """Send the wrapped response."""
 
         async def send_counted(message: Message) -> None:
             if body := message.get("body", b""):
@@ -55,20 +56,20 @@ class CountedResponse(Response):
 
 
 class VideoResponse(Response):
-    """Video of a generation, counted as downloaded once a part of it is about to leave."""
+    """Wrapper of a video response that counts the download just before its first byte is sent."""
 
-    def __init__(self, inner: Response, engine: Engine, generation: Generation) -> None:
+    def __init__(self, inner: Response, engine: Engine, generation: EmulatedGeneration) -> None:
         super().__init__()
         self._inner = inner
         self._engine = engine
         self._prompt = generation.request.prompt
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the inner response."""
+        """Send the wrapped response."""
 
         async def send_counted(message: Message) -> None:
             if scope["method"] == "GET" and message.get("status", 400) < 300:
-                self._engine.books.count("downloaded", prompt=self._prompt)
+                self._engine.usage.count("downloaded", prompt=self._prompt)
                 await self._engine.commit()
             await send(message)
 
@@ -76,27 +77,27 @@ class VideoResponse(Response):
 
 
 class DownloadHost:
-    """Routes of the download host."""
+    """ASGI application that serves videos and thumbnails."""
 
     def __init__(self, engine: Engine, signer: LinkSigner) -> None:
         self._engine = engine
         self._signer = signer
 
     def app(self) -> Starlette:
-        """The ASGI application."""
+        """Build the ASGI application."""
         return Starlette(
             routes=[
                 route("/videos/{name}.mp4", GET=self.video),
                 route("/thumbnails/{name}.jpg", GET=self.thumbnail),
             ],
-            exception_handlers={ApiError: _plain_refusal, HTTPException: _plain_error},
+            exception_handlers={ApiError: _render_api_error, HTTPException: _render_http_error},
         )
 
     async def video(self, request: Request) -> Response:
-        """The MP4 of a completed generation."""
-        self._engine.books.count_request("content")
-        self._refuse_keys(request)
-        generation = self._generation(request)
+        """Answer with the MP4 of a completed generation."""
+        self._engine.usage.count_request("content")
+        self._reject_keys(request)
+        generation = self._get_completed(request)
 
         async def answer(rule: FaultRule | None) -> Response:
             self._check_link(request, expired=rule is not None and rule.kind == "expired_link")
@@ -108,25 +109,26 @@ class DownloadHost:
         return CountedResponse(response, self._count_bytes)
 
     async def thumbnail(self, request: Request) -> Response:
-        """The JPEG of a completed generation; faults leave it alone."""
-        self._engine.books.count_request("thumbnail")
-        self._refuse_keys(request)
-        generation = self._generation(request)
+        """Answer with the JPEG of a completed generation; no fault applies to it."""
+        self._engine.usage.count_request("thumbnail")
+        self._reject_keys(request)
+        generation = self._get_completed(request)
         self._check_link(request)
         clip = await self._engine.clip(generation)
         etag = f'{clip.etag[:-1]}-thumbnail"'
         return ClipResponse(clip.thumbnail, generation, etag=etag, media_type="image/jpeg")
 
     def _count_bytes(self, number: int) -> None:
-        self._engine.books.count("download_bytes", amount=number)
+        self._engine.usage.count("download_bytes", amount=number)
 
-    def _refuse_keys(self, request: Request) -> None:
-        sent = "\n".join([str(request.url), *request.headers.values()])
-        if "authorization" in request.headers or self._engine.accounts.appears_in(sent):
-            self._engine.books.count("leaked_keys")
+    def _reject_keys(self, request: Request) -> None:
+        """Reject a request that carries credentials, in any header or in its URL, and count the leak."""
+        received = "\n".join([str(request.url), *request.headers.values()])
+        if "authorization" in request.headers or self._engine.api_keys.appears_in(received):
+            self._engine.usage.count("leaked_keys")
             raise ApiError("invalid", "A download link needs no credentials; the request carries some")
 
-    def _generation(self, request: Request) -> Generation:
+    def _get_completed(self, request: Request) -> EmulatedGeneration:
         generation = self._engine.find(request.path_params["name"])
         if generation is None or generation.status != "completed":
             raise ApiError("not_found", "No such file")
@@ -141,8 +143,8 @@ class DownloadHost:
             raise ApiError("invalid", "The link has expired; retrieve the generation for a fresh one", status=403)
 
 
-async def serve_video(engine: Engine, generation: Generation, rule: FaultRule | None) -> Response:
-    """Answer with the video of a generation, only its first part where the fault says so."""
+async def serve_video(engine: Engine, generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
+    """Answer with the video of a generation, or with its first part under a `short_file` fault."""
     clip = await engine.clip(generation)
     path = clip.video
     if rule is not None and rule.kind == "short_file":
@@ -154,17 +156,18 @@ async def serve_video(engine: Engine, generation: Generation, rule: FaultRule | 
 def _write_first_part(clip: Clip, fraction: float) -> Path:
     size = int(clip.size * fraction)
     path = clip.video.with_name(f"{clip.video.stem}.first-{size}.mp4")
+    # Published by a rename: two downloads may write the same part at the same time.
     part = path.with_suffix(f".{time.monotonic_ns()}")
     part.write_bytes(clip.video.read_bytes()[:size])
     return part.replace(path)
 
 
-def _plain_refusal(request: Request, error: Exception) -> Response:
+def _render_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     headers = {} if error.retry_after is None else {"retry-after": f"{error.retry_after:g}"}
     return PlainTextResponse(f"{error.message}\n", error.status, headers)
 
 
-def _plain_error(request: Request, error: Exception) -> Response:
+def _render_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return PlainTextResponse(f"{error.detail}\n", error.status_code)

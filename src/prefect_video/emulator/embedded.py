@@ -1,8 +1,8 @@
-"""The embedded provider: an emulator in this process, for first steps, demos and notebooks.
+"""Embedded provider: one emulator in this process, for first steps, demos and notebooks.
 
-It remembers its generations in a file under Prefect's home, so that a run that was killed goes on where it was; when
-another process has that file, this one keeps its generations in memory. With `PREFECT_VIDEO_EMULATOR_ENDPOINT` set,
-an emulator that runs elsewhere is used instead.
+Its generations are kept in a file under Prefect's home, so that a run that was killed continues where it stopped; when
+another process has that file open, this one keeps its generations in memory. With `PREFECT_VIDEO_EMULATOR_ENDPOINT`
+set, an emulator that runs elsewhere is used instead.
 """
 
 from __future__ import annotations
@@ -24,37 +24,38 @@ from prefect_video.providers.sora import SoraProvider
 logger = logging.getLogger(__name__)
 
 DEFAULT_SPEED: Final = 20.0
+"""Times faster than a real provider: a short clip takes seconds, and progress is still visible."""
 
 _lock = threading.Lock()
 _running: Emulator | None = None
 
 
 def open_provider(environ: Mapping[str, str]) -> SoraProvider:
-    """A provider that makes real videos at no cost; starts the emulator with the first call.
+    """Return a provider that makes real videos at no cost; start the emulator with the first call.
 
     `PREFECT_VIDEO_EMULATOR_SPEED` divides its working time (20 by default).
 
     Raises:
-        InvalidInput: A variable is not usable.
+        InvalidInput: A variable is not valid.
     """
     endpoint = environ.get("PREFECT_VIDEO_EMULATOR_ENDPOINT")
     key = environ.get("PREFECT_VIDEO_EMULATOR_KEY") or EmulatorSettings().keys[0]
     if endpoint:
         return SoraProvider(api_key=key, endpoint=endpoint, plan="emulator", name="emulator")
-    emulator = start(environ)
+    emulator = start_emulator(environ)
     return SoraProvider(
         api_key=emulator.key,
         endpoint=emulator.endpoint,
         plan="emulator",
         webhook_secrets=(emulator.webhook_secret,),
         name="emulator",
-        # Its port is another one in every process; the account stays the same.
+        # The port differs from process to process; jobs in the ledger must still belong to the same account.
         account=Account(provider="emulator", base_url=emulator.endpoint, id="emulator-embedded"),
     )
 
 
-def start(environ: Mapping[str, str]) -> Emulator:
-    """The emulator of this process, started if it does not run yet."""
+def start_emulator(environ: Mapping[str, str]) -> Emulator:
+    """Return the emulator of this process, starting it with the first call."""
     global _running
     with _lock:
         if _running is None:
@@ -70,14 +71,18 @@ def _start(speed: float, db: Path) -> Emulator:
     try:
         emulator.start()
     except StateStoreError as error:
-        logger.info("the embedded emulator keeps its generations in memory: %s", error)
+        logger.info("The embedded emulator keeps its generations in memory: %s", error)
         emulator = Emulator(settings.model_copy(update={"db": None}))
         emulator.start()
     return emulator
 
 
 def _at_exit(work: Callable[[], None]) -> None:
-    """Runs work when the interpreter ends, while thread pools still take work: plain `atexit` comes after that."""
+    """Register work for the end of the interpreter.
+
+    Plain `atexit` runs after the thread pools are closed, when the emulator can no longer be stopped in order; the
+    private hook of `threading` runs before.
+    """
     register = getattr(threading, "_register_atexit", atexit.register)
     register(work)
 
@@ -89,7 +94,7 @@ def _speed(environ: Mapping[str, str]) -> float:
     except ValueError:
         speed = 0.0
     if not 0 < speed < 1e6:
-        raise InvalidInput(f"PREFECT_VIDEO_EMULATOR_SPEED: {text!r} is not a number above 0")
+        raise InvalidInput(f"PREFECT_VIDEO_EMULATOR_SPEED: {text!r} is not a number above 0; set one, such as 20")
     return speed
 
 

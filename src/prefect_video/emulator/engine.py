@@ -1,4 +1,4 @@
-"""The provider behind every dialect: accounts, generations, and the clock that moves them."""
+"""Engine behind every dialect: admission, the generations, and the scheduler that advances them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ from prefect_video.emulator.api_keys import ApiKeys
 from prefect_video.emulator.dialects.echo import echo_prompt
 from prefect_video.emulator.errors import ApiError
 from prefect_video.emulator.faults.rules import FaultRules
-from prefect_video.emulator.generation import Failure, Generation, GenerationIndex, GenerationRequest, Status, cost_usd
+from prefect_video.emulator.generation import (
+    EmulatedGeneration,
+    EmulatedStatus,
+    Failure,
+    GenerationIndex,
+    GenerationRequest,
+    cost_usd,
+)
 from prefect_video.emulator.rendering.clips import ClipLibrary
 from prefect_video.emulator.rendering.spec import Clip
 from prefect_video.emulator.scheduler import Scheduler
@@ -28,56 +35,60 @@ from prefect_video.emulator.usage import UsageCounters
 logger = logging.getLogger("prefect_video.emulator")
 
 FAILING_PROMPT = "[fail]"
-CANCELLABLE_SHARE = 0.5
+"""Marker in a prompt that makes its generation fail."""
 
-Listener = Callable[[Generation, Status], None]
+CANCELLABLE_SHARE = 0.5
+"""Share of the work up to which a generation can be cancelled, by the reference contract."""
+
+Listener = Callable[[EmulatedGeneration, EmulatedStatus], None]
 
 
 class Engine:
-    """All state of one emulator. Every method runs on the emulator's event loop.
+    """State machine of one emulated provider. Every method runs on the emulator's event loop.
 
-    Changes are made in memory at once and become durable with :meth:`commit`, which every answer awaits
-    before it leaves.
+    Changes are made in memory at once and become durable with `commit`, which every answer awaits before it leaves.
 
     Attributes:
-        books: What happened, counted.
-        faults: The rules in force.
+        settings: Settings in force.
+        api_keys: Accepted API keys.
+        usage: Usage counters.
+        faults: Fault rules in force.
         closing: Set when the emulator is shutting down.
-        idle: Set while no generation is under way.
+        idle: Set while no generation is in progress.
         listeners: Called with a generation and its new status at every change.
     """
 
-    def __init__(self, settings: EmulatorSettings, journal: StateStore, clips: ClipLibrary) -> None:
+    def __init__(self, settings: EmulatorSettings, state_store: StateStore, clips: ClipLibrary) -> None:
         self.settings = settings
-        self.accounts = ApiKeys(settings)
-        self.books = UsageCounters()
+        self.api_keys = ApiKeys(settings)
+        self.usage = UsageCounters()
         self.faults = FaultRules(settings.faults)
         self.closing = asyncio.Event()
         self.idle = asyncio.Event()
         self.idle.set()
         self.listeners: list[Listener] = []
-        self._journal = journal
+        self._state_store = state_store
         self._clips = clips
         self._times = WorkDistribution.parse(settings.times)
         self._index = GenerationIndex()
         self._accepted = 0
-        self._changed: dict[str, Generation] = {}
-        self._agenda = Scheduler(self._advance)
+        self._changed: dict[str, EmulatedGeneration] = {}
+        self._scheduler = Scheduler(self._advance)
         self._renders: set[asyncio.Task[None]] = set()
         self._writing = asyncio.Lock()
 
     async def run(self) -> None:
-        """Move generations along as their time comes, until cancelled."""
-        async for _ in self._agenda:
+        """Advance generations as their time comes, until cancelled."""
+        async for _ in self._scheduler:
             try:
                 await self.commit()
             except StateStoreError as error:
-                logger.error("%s; tried again with the next change", error)
+                logger.error("%s; the changes are written with the next commit", error)
 
     async def load(self) -> None:
-        """Take up what the journal holds; generations under way go on as if time had not stopped."""
-        generations, lines = await self._journal.load()
-        self.books = UsageCounters(lines)
+        """Load the stored state; generations in progress continue as if the process had never stopped."""
+        generations, counters = await self._state_store.load()
+        self.usage = UsageCounters(counters)
         self._accepted = len(generations)
         for generation in generations:
             self._index.add(generation)
@@ -89,23 +100,25 @@ class Engine:
         """Return when every change made so far is durable; concurrent callers share one transaction.
 
         Raises:
-            StateStoreError: They could not be written; they stay pending.
+            StateStoreError: The changes could not be written; they stay pending.
         """
+        # One writer at a time: who finds nothing left to write returns only once the writer before is done.
         async with self._writing:
-            if not self._changed and not self.books.changed:
+            if not self._changed and not self.usage.changed:
                 return
             generations, self._changed = self._changed, {}
-            lines, self.books.changed = self.books.changed, set()
+            counters, self.usage.changed = self.usage.changed, set()
             try:
-                await self._journal.write(generations.values(), [(line, self.books.value(line)) for line in lines])
+                values = [(counter, self.usage.value(counter)) for counter in counters]
+                await self._state_store.write(generations.values(), values)
             except BaseException:
-                # Also when the request was cancelled, and it is not known what was written: twice does no harm.
+                # Also after a cancellation, when it is not known what was written: writing it twice does no harm.
                 self._changed = generations | self._changed
-                self.books.changed |= lines
+                self.usage.changed |= counters
                 raise
 
     async def reset(self) -> None:
-        """Forget every generation, count and fault."""
+        """Delete every generation, counter and fault."""
         self._stop_work()
         self._index.clear()
         self._accepted = 0
@@ -113,13 +126,13 @@ class Engine:
         self.faults.clear()
         async with self._writing:
             self._changed.clear()
-            self.books.clear()
-            await self._journal.clear()
+            self.usage.clear()
+            await self._state_store.clear()
 
     async def restart(self) -> None:
-        """Forget every generation, as an engine that keeps them in memory does; the books go on.
+        """Delete every generation, as an engine without a disk does on restart; the usage continues.
 
-        Where ids are counted, they begin anew.
+        Counted ids start from 1 again.
         """
         self._stop_work()
         self._index.clear()
@@ -127,22 +140,26 @@ class Engine:
         self.idle.set()
         async with self._writing:
             self._changed.clear()
-            await self._journal.forget_generations()
+            await self._state_store.forget_generations()
 
-    def echo_prompt(self, generation: Generation) -> str | None:
-        """Return the prompt of a generation as this provider tells it."""
+    def echo_prompt(self, generation: EmulatedGeneration) -> str | None:
+        """Return the prompt of a generation as this provider reports it; None if it reports none."""
         return echo_prompt(generation.request.prompt, self.settings.echo_prompt)
 
-    def told_time(self, seconds: float) -> float:
-        """Return a time by the clock that generations are timed by."""
+    def to_server_time(self, seconds: float) -> float:
+        """Return a Unix time by the provider's own clock, which may be ahead of ours."""
         return seconds + self.settings.clock_offset_seconds
 
-    def change_habits(self, **changes: Any) -> None:
-        """Go on with other settings of how prompts, keys, times and ids are told."""
+    def change_settings(self, **changes: Any) -> None:
+        """Replace settings that decide how prompts, metadata, times and ids are reported.
+
+        Raises:
+            ValueError: A setting is not valid.
+        """
         self.settings = EmulatorSettings.model_validate({**self.settings.model_dump(), **changes})
 
     async def close(self) -> None:
-        """Stop all work and write down what is left."""
+        """Stop all work and commit the last changes."""
         self.closing.set()
         renders = list(self._renders)
         self._stop_work()
@@ -153,86 +170,89 @@ class Engine:
         self,
         account: str,
         dialect: str,
-        order: GenerationRequest,
+        request: GenerationRequest,
         *,
         fail_at_once: bool = False,
         queueing: bool = False,
         moderated_later: bool = False,
         id_prefix: str = "gen_",
-        verdict: Failure | None = None,
-    ) -> Generation:
-        """Accept an order.
+        billed_failure: Failure | None = None,
+    ) -> EmulatedGeneration:
+        """Accept a request and start its generation.
 
         Args:
-            account: Whose it is.
-            dialect: In whose words its webhooks are.
-            order: What is wanted.
-            fail_at_once: Whether it fails right after it was accepted.
-            queueing: Whether everything is let in, as job queues do: policy and a full account only show later.
-            moderated_later: Whether a prompt against policy is let in, and fails.
-            id_prefix: What its id begins with.
-            verdict: Why it will fail at the end of its work, and be billed all the same.
+            account: Account that submits it.
+            dialect: Name of the dialect in which its webhooks are sent.
+            request: Requested video.
+            fail_at_once: True to fail it right after it was accepted.
+            queueing: True to accept everything, as job queues do: policy and a full account only show later.
+            moderated_later: True to accept a prompt against policy, and fail its generation.
+            id_prefix: Beginning of its id.
+            billed_failure: Failure at the end of its work, billed all the same; None to let it complete.
+
+        Returns:
+            The accepted generation.
 
         Raises:
-            Refusal: The prompt is against policy, or the account's quota or capacity is used up.
+            ApiError: The prompt violates policy, or the account's quota or capacity is exhausted.
         """
-        if not (queueing or moderated_later) and self._breaks_policy(order):
+        if not (queueing or moderated_later) and self._breaks_policy(request):
             raise ApiError("policy", "Prompt violates content policy")
         self._check_quota(account)
         if not queueing:
             self._check_capacity(account)
         now = time.time()
-        work = self._times.work_seconds(order.seed, order.duration) / self.settings.speed
-        generation = Generation(
+        work = self._times.work_seconds(request.seed, request.duration) / self.settings.speed
+        generation = EmulatedGeneration(
             id=f"{id_prefix}{self._next_id()}",
             dialect=dialect,
             account=account,
-            request=order,
+            request=request,
             created=now,
             starts_at=now + work * QUEUED_SHARE,
             ends_at=now + work,
-            will_fail=verdict is not None or FAILING_PROMPT in order.prompt or self._breaks_policy(order),
-            verdict=verdict,
+            will_fail=billed_failure is not None or FAILING_PROMPT in request.prompt or self._breaks_policy(request),
+            billed_failure=billed_failure,
         )
         self._index.add(generation)
         self.idle.clear()
         self._changed[generation.id] = generation
-        key = self.accounts.label(account)
-        self.books.count("accepted", prompt=order.prompt, key=key)
-        self.books.record_peak(self.now_concurrency)
-        self.books.record_peak(self._index.count_unfinished(account), key=key)
+        key = self.api_keys.label(account)
+        self.usage.count("accepted", prompt=request.prompt, key=key)
+        self.usage.record_peak(self.now_concurrency)
+        self.usage.record_peak(self._index.count_unfinished(account), key=key)
         self._notify(generation)
         if fail_at_once:
             self._fail(generation, Failure(code="internal_failure", message="Internal generation failure"))
         else:
-            self._agenda.add(generation.starts_at, generation.id)
+            self._scheduler.add(generation.starts_at, generation.id)
         return generation
 
-    def retrieve(self, account: str, generation_id: str) -> Generation:
-        """A generation of this account.
+    def retrieve(self, account: str, generation_id: str) -> EmulatedGeneration:
+        """Return a generation of this account.
 
         Raises:
-            Refusal: There is none of that id.
+            ApiError: The account has no generation of this id.
         """
         generation = self._index.get(generation_id)
         if generation is None or generation.account != account or generation.deleted:
             raise ApiError("not_found", f"No generation with id {generation_id!r} exists under this key")
         return generation
 
-    def find(self, generation_id: str) -> Generation | None:
-        """A generation of any account, as the download host sees them."""
+    def find(self, generation_id: str) -> EmulatedGeneration | None:
+        """Return a generation of any account, as the download host serves them; None if there is none."""
         generation = self._index.get(generation_id)
         return None if generation is None or generation.deleted else generation
 
-    def list_generations(self, account: str) -> list[Generation]:
+    def list_generations(self, account: str) -> list[EmulatedGeneration]:
         """Return the account's generations, newest first."""
         return [generation for generation in self._index.newest_first(account) if not generation.deleted]
 
-    def cancel(self, account: str, generation_id: str) -> Generation:
-        """Cancel what is queued or at most half done; cancelling twice is no error.
+    def cancel(self, account: str, generation_id: str) -> EmulatedGeneration:
+        """Cancel a generation that is queued or at most half done; cancelling twice is no error.
 
         Raises:
-            Refusal: There is none of that id, or it is too far on or over.
+            ApiError: There is none of this id, it has ended, or it is more than half done.
         """
         generation = self.retrieve(account, generation_id)
         if generation.status == "cancelled":
@@ -250,13 +270,13 @@ class Engine:
         self._finish(generation, "cancelled")
         return generation
 
-    def stop(self, generation: Generation) -> None:
-        """End a generation as cancelled, however far it is; nothing happens to one that is over."""
+    def stop(self, generation: EmulatedGeneration) -> None:
+        """End a generation as cancelled, however far it is; one that has ended stays as it is."""
         if not generation.is_finished:
             self._finish(generation, "cancelled")
 
     def change_speed(self, speed: float) -> None:
-        """Go on at another speed: what is left of the work under way is divided by it too."""
+        """Change the speed, for the remaining work of generations in progress too."""
         now, factor = time.time(), self.settings.speed / speed
         self.settings = self.settings.model_copy(update={"speed": speed})
         for generation in self._index.all_unfinished():
@@ -265,29 +285,29 @@ class Engine:
             self._changed[generation.id] = generation
             self._resume(generation)
 
-    def forget(self, generation: Generation) -> None:
-        """No longer show a generation; work on it, and its bill, go on."""
+    def forget(self, generation: EmulatedGeneration) -> None:
+        """Hide a deleted generation; work on it, and its bill, continue."""
         generation.deleted = True
         self._changed[generation.id] = generation
 
     @property
     def now_concurrency(self) -> int:
-        """Unfinished generations of all accounts."""
+        """Return the number of unfinished generations of all accounts."""
         return self._index.count_unfinished()
 
-    async def clip(self, generation: Generation) -> Clip:
-        """The rendered video of a generation."""
+    async def clip(self, generation: EmulatedGeneration) -> Clip:
+        """Return the rendered video of a generation, rendering it first if necessary."""
         return await self._clips.get(generation.request)
 
-    def _breaks_policy(self, order: GenerationRequest) -> bool:
-        folded = order.prompt.casefold()
-        return any(word.casefold() in folded for word in self.settings.forbidden)
+    def _breaks_policy(self, request: GenerationRequest) -> bool:
+        folded = request.prompt.casefold()
+        return any(marker.casefold() in folded for marker in self.settings.forbidden)
 
     def _check_quota(self, account: str) -> None:
         if self.settings.monthly_quota is None:
             return
         now = datetime.now(UTC)
-        start, end = month_of(now)
+        start, end = month_bounds(now)
         this_month = takewhile(lambda g: g.created >= start.timestamp(), self._index.newest_first(account))
         if sum(1 for _ in this_month) >= self.settings.monthly_quota:
             raise ApiError(
@@ -309,14 +329,14 @@ class Engine:
         self._accepted += 1
         return f"{self._accepted:024d}" if self.settings.ids == "counting" else uuid.uuid4().hex[:24]
 
-    def _resume(self, generation: Generation) -> None:
+    def _resume(self, generation: EmulatedGeneration) -> None:
         if generation.status == "queued":
-            self._agenda.add(generation.starts_at, generation.id)
+            self._scheduler.add(generation.starts_at, generation.id)
         else:
             self._work_on(generation)
 
     def _advance(self, generation_id: str) -> None:
-        """Take the step that is due; jobs that a step or a change of speed has made stale are passed over."""
+        """Take the step that is due; skip it if an earlier step or a change of speed made it stale."""
         generation = self._index.get(generation_id)
         if generation is None or generation.is_finished or generation.next_step_at > time.time():
             return
@@ -326,75 +346,76 @@ class Engine:
             self._notify(generation)
             self._work_on(generation)
         elif generation.will_fail:
-            if generation.verdict is not None:
+            if generation.billed_failure is not None:
                 self._bill(generation)
-            self._fail(generation, generation.verdict or self._verdict(generation.request))
+            self._fail(generation, generation.billed_failure or self._explain_failure(generation.request))
         elif generation.file_size is not None:
             self._complete(generation)
 
-    def _verdict(self, order: GenerationRequest) -> Failure:
-        if self._breaks_policy(order):
+    def _explain_failure(self, request: GenerationRequest) -> Failure:
+        if self._breaks_policy(request):
             return Failure(code="content_policy_violation", message="Prompt violates content policy")
         return Failure(code="generation_failed", message="The model gave up on this prompt")
 
-    def _work_on(self, generation: Generation) -> None:
+    def _work_on(self, generation: EmulatedGeneration) -> None:
         if generation.will_fail:
-            self._agenda.add(generation.ends_at, generation.id)
+            self._scheduler.add(generation.ends_at, generation.id)
             return
         task = asyncio.create_task(self._render(generation))
         self._renders.add(task)
         task.add_done_callback(self._renders.discard)
 
-    async def _render(self, generation: Generation) -> None:
+    async def _render(self, generation: EmulatedGeneration) -> None:
         try:
             clip = await self._clips.get(generation.request)
-        except Exception as error:  # noqa: BLE001 -- whatever goes wrong, the client must see an end
+        except Exception as error:  # noqa: BLE001 -- whatever the cause, the client must see an end
             if not self.closing.is_set() and not generation.is_finished:
                 logger.error("Clip of %s could not be rendered: %r", generation.id, error)
                 self._fail(generation, Failure(code="render_error", message=f"Rendering failed: {error}"))
                 await self.commit()
             return
+        # It completes when both its work time is over and its file exists, whichever comes last.
         generation.file_size = clip.size
-        self._agenda.add(generation.ends_at, generation.id)
+        self._scheduler.add(generation.ends_at, generation.id)
 
-    def _complete(self, generation: Generation) -> None:
+    def _complete(self, generation: EmulatedGeneration) -> None:
         self._bill(generation)
         self._finish(generation, "completed")
 
-    def _bill(self, generation: Generation) -> None:
+    def _bill(self, generation: EmulatedGeneration) -> None:
         price = generation.request.price_usd
         generation.cost = price if price is not None else cost_usd(generation.request.duration)
-        prompt, key = generation.request.prompt, self.accounts.label(generation.account)
-        self.books.count("billed", prompt=prompt, key=key)
-        self.books.count("billed_usd", prompt=prompt, key=key, amount=generation.cost)
+        prompt, key = generation.request.prompt, self.api_keys.label(generation.account)
+        self.usage.count("billed", prompt=prompt, key=key)
+        self.usage.count("billed_usd", prompt=prompt, key=key, amount=generation.cost)
 
-    def _fail(self, generation: Generation, failure: Failure) -> None:
+    def _fail(self, generation: EmulatedGeneration, failure: Failure) -> None:
         generation.failure = failure
         self._finish(generation, "failed")
 
-    def _finish(self, generation: Generation, status: Status) -> None:
+    def _finish(self, generation: EmulatedGeneration, status: EmulatedStatus) -> None:
         generation.status = status
         generation.finished = time.time()
         self._index.finish(generation)
         if not self.now_concurrency:
             self.idle.set()
         self._changed[generation.id] = generation
-        self.books.count(status)
+        self.usage.count(status)
         self._notify(generation)
 
-    def _notify(self, generation: Generation) -> None:
+    def _notify(self, generation: EmulatedGeneration) -> None:
         logger.debug("Generation %s is %s", generation.id, generation.status)
         for listener in self.listeners:
             listener(generation, generation.status)
 
     def _stop_work(self) -> None:
-        self._agenda.clear()
+        self._scheduler.clear()
         for task in self._renders:
             task.cancel()
 
 
-def month_of(now: datetime) -> tuple[datetime, datetime]:
-    """Return when the calendar month of `now` started and when the next one starts."""
+def month_bounds(now: datetime) -> tuple[datetime, datetime]:
+    """Return the start of the calendar month of `now`, and the start of the next one."""
     start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     if start.month == 12:
         return start, start.replace(year=start.year + 1, month=1)

@@ -1,4 +1,4 @@
-"""A request turned down, before a dialect gives the refusal its words."""
+"""The error with which a request is rejected, before a dialect renders it."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _STATUS: dict[ErrorKind, int] = {
 
 
 class ApiError(Exception):
-    """The request ends with an error answer.
+    """Rejection of a request.
 
     Attributes:
-        cause: Why, in the engine's words.
+        kind: Cause, in the engine's own terms.
         status: HTTP status.
-        retry_after: Seconds to wait before asking again, where that helps.
-        generation_id: The generation that failed, for the cause ``generation``.
+        retry_after: Seconds to wait before another attempt, where waiting helps.
+        generation_id: Generation that failed, for the kind `generation`.
     """
 
     def __init__(
         self,
-        cause: ErrorKind,
+        kind: ErrorKind,
         message: str,
         *,
         status: int | None = None,
@@ -44,8 +44,8 @@ class ApiError(Exception):
         generation_id: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.cause = cause
+        self.kind = kind
         self.message = message
-        self.status = status if status is not None else _STATUS[cause]
+        self.status = status if status is not None else _STATUS[kind]
         self.retry_after = retry_after
         self.generation_id = generation_id

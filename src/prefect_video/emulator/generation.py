@@ -1,4 +1,4 @@
-"""Remote generations as the provider keeps them, free of any dialect."""
+"""Generations as the emulated provider keeps them, independent of any dialect."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict
 
 from prefect_video.shots import AspectRatio, Resolution, frame_size
 
-Status = Literal["queued", "processing", "completed", "failed", "cancelled"]
-FINISHED: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
+EmulatedStatus = Literal["queued", "processing", "completed", "failed", "cancelled"]
+FINISHED: frozenset[EmulatedStatus] = frozenset({"completed", "failed", "cancelled"})
 
 PRICE_PER_SECOND: dict[int, Decimal] = {
     5: Decimal("0.30"),
@@ -23,23 +23,23 @@ PRICE_PER_SECOND: dict[int, Decimal] = {
     20: Decimal("0.20"),
 }
 FPS = 24
-"""Pictures per second where nothing else is asked for."""
+"""Frames per second unless a request names another rate."""
 
 
 def cost_usd(duration: int) -> Decimal:
-    """Price of a completed video in USD with cents: the tier of the largest table duration not longer."""
+    """Return the price of a completed video in USD, by the tier of the longest listed duration that it reaches."""
     tier = max((step for step in PRICE_PER_SECOND if step <= duration), default=min(PRICE_PER_SECOND))
     return (PRICE_PER_SECOND[tier] * duration).quantize(Decimal("0.01"))
 
 
 class GenerationRequest(BaseModel):
-    """What a client asked for, after its dialect has checked it.
+    """A video that a client requested, as validated by its dialect.
 
     Attributes:
-        size: Width and height in pixels, for dialects that ask for these; else aspect ratio and resolution decide.
-        frames: Exact number of pictures, for dialects that ask for it; else the duration decides.
-        fps: Pictures per second.
-        price_usd: What it costs by the dialect's own prices; None for the guide's.
+        size: Width and height in pixels, in dialects that send them; else aspect ratio and resolution decide.
+        frames: Exact number of frames, in dialects that send it; else the duration decides.
+        fps: Frames per second.
+        price_usd: Price by the dialect's own list; None means the reference prices (`PRICE_PER_SECOND`).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,12 +58,12 @@ class GenerationRequest(BaseModel):
 
     @property
     def frame_size(self) -> tuple[int, int]:
-        """Width and height in pixels."""
+        """Return width and height in pixels."""
         return self.size or frame_size(self.aspect_ratio, self.resolution)
 
     @property
     def seed(self) -> str:
-        """``metadata["seed"]`` where given, else a hash of prompt and parameters."""
+        """Return `metadata["seed"]` where given, else a hash of prompt and parameters."""
         if self.metadata.get("seed") is not None:
             return json.dumps(self.metadata["seed"], sort_keys=True)
         parts = [self.model, self.prompt, self.duration, self.aspect_ratio, self.resolution]
@@ -71,7 +71,7 @@ class GenerationRequest(BaseModel):
 
 
 class Failure(BaseModel):
-    """Why a generation failed."""
+    """Reason for which a generation failed: code and message."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -79,18 +79,18 @@ class Failure(BaseModel):
     message: str
 
 
-class Generation(BaseModel):
-    """A generation and where it stands; times are Unix seconds.
+class EmulatedGeneration(BaseModel):
+    """One generation with its state; times are Unix seconds.
 
     Attributes:
-        account: Whose it is (never the API key itself).
-        starts_at: When it leaves the queue.
-        ends_at: When its work is over; it completes then, or when its clip is rendered if that is later.
-        doomed: Whether it will fail at ``ends_at``.
-        verdict: Why it will fail, and be billed all the same, where a fault says so.
-        deleted: Whether the client has had it forgotten; work under way goes on all the same.
-        file_size: Bytes of the video, once completed.
-        cost: Billed USD, once completed.
+        account: Account that owns it (never the API key itself).
+        starts_at: Time at which it leaves the queue.
+        ends_at: Time at which its work ends; it completes then, or once its clip is rendered if that is later.
+        will_fail: True if it fails at `ends_at`.
+        billed_failure: Failure that an injected fault has planned for `ends_at`; the generation is billed all the same.
+        deleted: True once the client deleted it; work in progress, and its bill, continue.
+        file_size: Bytes of the video, once rendered.
+        cost: Billed USD, once billed.
     """
 
     id: str
@@ -101,9 +101,9 @@ class Generation(BaseModel):
     starts_at: float
     ends_at: float
     will_fail: bool = False
-    verdict: Failure | None = None
+    billed_failure: Failure | None = None
     deleted: bool = False
-    status: Status = "queued"
+    status: EmulatedStatus = "queued"
     failure: Failure | None = None
     finished: float | None = None
     file_size: int | None = None
@@ -111,16 +111,16 @@ class Generation(BaseModel):
 
     @property
     def is_finished(self) -> bool:
-        """Whether the status is terminal."""
+        """Return True if the status is terminal."""
         return self.status in FINISHED
 
     @property
     def next_step_at(self) -> float:
-        """When it leaves the queue, or is over."""
+        """Return the time of the next change of status."""
         return self.starts_at if self.status == "queued" else self.ends_at
 
     def progress(self, now: float) -> float:
-        """Share of the work done, 0 to 1."""
+        """Return the share of the work done at `now`, 0 to 1."""
         if now <= self.starts_at:
             return 0.0
         if now >= self.ends_at:
@@ -129,21 +129,21 @@ class Generation(BaseModel):
 
 
 class GenerationIndex:
-    """Generations in order of acceptance, by id, by account and by being unfinished."""
+    """Index of generations by id, by account in order of acceptance, and of those unfinished."""
 
     def __init__(self) -> None:
-        self._generations: dict[str, Generation] = {}
-        self._by_account: defaultdict[str, list[Generation]] = defaultdict(list)
-        self._unfinished: defaultdict[str, dict[str, Generation]] = defaultdict(dict)
+        self._generations: dict[str, EmulatedGeneration] = {}
+        self._by_account: defaultdict[str, list[EmulatedGeneration]] = defaultdict(list)
+        self._unfinished: defaultdict[str, dict[str, EmulatedGeneration]] = defaultdict(dict)
 
-    def add(self, generation: Generation) -> None:
+    def add(self, generation: EmulatedGeneration) -> None:
         """Append a generation."""
         self._generations[generation.id] = generation
         self._by_account[generation.account].append(generation)
         if not generation.is_finished:
             self._unfinished[generation.account][generation.id] = generation
 
-    def finish(self, generation: Generation) -> None:
+    def finish(self, generation: EmulatedGeneration) -> None:
         """Free the slot that a generation occupied."""
         self._unfinished[generation.account].pop(generation.id, None)
 
@@ -153,24 +153,24 @@ class GenerationIndex:
         self._by_account.clear()
         self._unfinished.clear()
 
-    def get(self, generation_id: str) -> Generation | None:
+    def get(self, generation_id: str) -> EmulatedGeneration | None:
         """Return the generation of that id, of any account."""
         return self._generations.get(generation_id)
 
-    def newest_first(self, account: str) -> Iterable[Generation]:
+    def newest_first(self, account: str) -> Iterable[EmulatedGeneration]:
         """Iterate over the generations of an account."""
         return reversed(self._by_account[account])
 
-    def unfinished(self, account: str) -> list[Generation]:
+    def unfinished(self, account: str) -> list[EmulatedGeneration]:
         """Return the generations of an account that occupy a slot."""
         return list(self._unfinished[account].values())
 
-    def all_unfinished(self) -> list[Generation]:
+    def all_unfinished(self) -> list[EmulatedGeneration]:
         """Return the generations of all accounts that occupy a slot."""
-        return [generation for held in self._unfinished.values() for generation in held.values()]
+        return [generation for unfinished in self._unfinished.values() for generation in unfinished.values()]
 
     def count_unfinished(self, account: str | None = None) -> int:
         """Count the slots occupied by an account, or by all."""
         if account is not None:
             return len(self._unfinished[account])
-        return sum(len(held) for held in self._unfinished.values())
+        return sum(len(unfinished) for unfinished in self._unfinished.values())

@@ -1,4 +1,4 @@
-"""Routes that know every method of their path, as a refusal's `Allow` header must."""
+"""Routes by path: one route serves all methods of its path, so that a 405's `Allow` header lists them all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def route(path: str, **handlers: Handler) -> Route:
-    """One route for all methods of a path: `route("/videos", GET=…, POST=…)`; HEAD goes with GET."""
+    """Build the route of a path from its handlers by method: `route("/videos", GET=…, POST=…)`; GET serves HEAD too."""
 
     async def handle(request: Request) -> Response:
         return await handlers["GET" if request.method == "HEAD" else request.method](request)

@@ -1,4 +1,4 @@
-"""What is due when: one heap and one waiting task for all generations."""
+"""Scheduler of status changes: one heap and one waiting task for all generations."""
 
 from __future__ import annotations
 
@@ -9,45 +9,46 @@ from collections.abc import AsyncIterator, Callable
 
 
 class Scheduler:
-    """Calls ``step`` with a name when its time has come.
+    """Timer queue that calls `step(name)` when its time has come.
 
-    Iterating runs it; each item is the number of steps just taken.
+    Iterating over it asynchronously runs it; each item is the number of steps just taken.
     """
 
     def __init__(self, step: Callable[[str], None]) -> None:
         self._step = step
-        self._jobs: list[tuple[float, str]] = []
-        self._news = asyncio.Event()
+        self._due: list[tuple[float, str]] = []
+        self._added = asyncio.Event()
 
     def add(self, due: float, name: str) -> None:
-        """Have ``step(name)`` called at Unix time ``due``, or as soon as may be when that is past."""
-        heapq.heappush(self._jobs, (due, name))
-        self._news.set()
+        """Schedule `step(name)` for Unix time `due`; for the next round if that is past."""
+        heapq.heappush(self._due, (due, name))
+        self._added.set()
 
     def clear(self) -> None:
-        """Drop every job."""
-        self._jobs.clear()
+        """Drop every scheduled step."""
+        self._due.clear()
 
     async def __aiter__(self) -> AsyncIterator[int]:
         while True:
             await self._wait()
             taken = 0
-            while self._jobs and self._jobs[0][0] <= time.time():
-                self._step(heapq.heappop(self._jobs)[1])
+            while self._due and self._due[0][0] <= time.time():
+                self._step(heapq.heappop(self._due)[1])
                 taken += 1
             if taken:
                 yield taken
 
     async def _wait(self) -> None:
-        """Until the first job is due or a new one came."""
-        self._news.clear()
-        if not self._jobs:
-            await self._news.wait()
+        """Wait until the first step is due or another one is added."""
+        # Cleared before the heap is read: a step added after that sets it again and is not missed.
+        self._added.clear()
+        if not self._due:
+            await self._added.wait()
             return
-        seconds = self._jobs[0][0] - time.time()
+        seconds = self._due[0][0] - time.time()
         if seconds > 0:
             try:
                 async with asyncio.timeout(seconds):
-                    await self._news.wait()
+                    await self._added.wait()
             except TimeoutError:
                 return

@@ -1,4 +1,4 @@
-"""Runs the emulator: two HTTP servers and the engine on one event loop, here or in a thread of its own."""
+"""Server of the emulator: two HTTP servers and the engine on one event loop."""
 
 from __future__ import annotations
 
@@ -34,21 +34,22 @@ from prefect_video.emulator.state_store import MemoryStateStore, SqliteStateStor
 from prefect_video.emulator.webhook_sender import WebhookFormatter, WebhookSender
 
 BACKLOG = 2048
+"""Connections that may wait to be accepted; benchmarks open a thousand at once."""
 
 
 class Dialect(WebhookFormatter, Protocol):
-    """Routes over the engine, and the words of its webhooks."""
+    """Dialect of one provider: its routes over the engine, and the format of its webhooks."""
 
     def app(self) -> Starlette:
-        """The ASGI application of the routes."""
+        """Build the ASGI application of the routes."""
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where a running emulator is reached.
+    """Addresses of a running emulator.
 
     Attributes:
-        url: Root of the API server, under which ``/_emulator`` is.
+        url: Root of the API server; the admin API is under `/_emulator`.
         endpoint: Base URL of the Sora dialect.
         cdn: Root of the download host.
     """
@@ -59,39 +60,39 @@ class Addresses:
 
 
 @dataclass(frozen=True)
-class Running:
-    """A running emulator: its addresses and its engine."""
+class RunningEmulator:
+    """Running emulator: its addresses and its engine."""
 
     addresses: Addresses
     engine: Engine
 
 
 async def serve(settings: EmulatorSettings, ready: Callable[[Addresses], None] | None = None) -> None:
-    """Run until cancelled, or until SIGINT or SIGTERM when on the main thread.
+    """Run an emulator until cancelled, or until SIGINT or SIGTERM when on the main thread.
 
     Args:
-        settings: How to behave.
-        ready: Called once with the addresses, when requests are answered.
+        settings: Settings of the emulator.
+        ready: Called once with the addresses, as soon as requests are answered.
 
     Raises:
         OSError: A port cannot be bound; the message names it.
-        StateStoreError: The ``db`` file cannot be used.
+        StateStoreError: The `db` file cannot be used.
     """
     stop = asyncio.Event()
-    async with running(settings) as emulator:
-        with _signals(stop):
+    async with run_emulator(settings) as emulator:
+        with _stop_on_signal(stop):
             if ready is not None:
                 ready(emulator.addresses)
             await stop.wait()
 
 
 @contextlib.asynccontextmanager
-async def running(settings: EmulatorSettings) -> AsyncIterator[Running]:
-    """The emulator on the current event loop, for as long as the context lasts.
+async def run_emulator(settings: EmulatorSettings) -> AsyncIterator[RunningEmulator]:
+    """Run an emulator on the current event loop for as long as the context lasts.
 
     Raises:
         OSError: A port cannot be bound; the message names it.
-        StateStoreError: The ``db`` file cannot be used.
+        StateStoreError: The `db` file cannot be used.
     """
     async with contextlib.AsyncExitStack() as stack:
         api_socket = stack.enter_context(_bind(settings.host, settings.port))
@@ -106,43 +107,48 @@ async def running(settings: EmulatorSettings) -> AsyncIterator[Running]:
             replicate.DIALECT: (replicate.PREFIX, replicate.ReplicateDialect(engine, signer)),
             **openai.dialects(engine, signer),
         }
-        courier = WebhookSender(engine, {name: dialect for name, (_, dialect) in dialects.items()})
-        stack.push_async_callback(courier.close)
+        webhook_sender = WebhookSender(engine, {name: dialect for name, (_, dialect) in dialects.items()})
+        stack.push_async_callback(webhook_sender.close)
         await engine.load()
         mounts = [Mount(prefix, dialect.app()) for prefix, dialect in dialects.values()]
         routes = [*mounts, Mount(admin.PREFIX, admin.Admin(engine).app())]
         api = Starlette(routes=routes, exception_handlers={HTTPException: _unknown_path})
         downloads = DownloadHost(engine, signer).app()
         await _start_servers(stack, [(api, api_socket), (downloads, cdn_socket)])
+        # The stack unwinds in reverse: first the scheduler stops, then the engine commits, then the servers and the
+        # webhook sender close, and the state store last.
         stack.push_async_callback(engine.close)
         _run_in_background(stack, engine)
         url = _address(settings, api_socket)
-        yield Running(Addresses(url=url, endpoint=url + sora.PREFIX, cdn=signer.base), engine)
+        yield RunningEmulator(Addresses(url=url, endpoint=url + sora.PREFIX, cdn=signer.base), engine)
 
 
 def _unknown_path(request: Request, error: Exception) -> Response:
-    """No dialect has such a path; no line break can stand in the path of a mounted one either."""
+    """Answer 404 for a path outside of every dialect, also for one with a line break that no mount matches."""
     assert isinstance(error, HTTPException)
-    told = {"message": str(error.detail), "type": "invalid_request_error", "param": None, "code": None}
-    return JSONResponse({"error": told}, error.status_code, error.headers)
+    error_body = {"message": str(error.detail), "type": "invalid_request_error", "param": None, "code": None}
+    return JSONResponse({"error": error_body}, error.status_code, error.headers)
 
 
 async def _start_engine(settings: EmulatorSettings, stack: contextlib.AsyncExitStack) -> Engine:
-    """The engine with its journal and clips; with ``db`` the clips lie beside it and outlive the process."""
-    journal: StateStore
+    """Build the engine with its state store and clips; with `db` the clips lie beside it and outlive the process."""
+    state_store: StateStore
     if settings.db is not None:
-        journal, folder = SqliteStateStore(settings.db), settings.db.with_name(f"{settings.db.name}.clips")
+        state_store, folder = SqliteStateStore(settings.db), settings.db.with_name(f"{settings.db.name}.clips")
     else:
-        journal, folder = MemoryStateStore(), Path(_passing_clips().name)
-    stack.push_async_callback(journal.close)
+        state_store, folder = MemoryStateStore(), Path(_shared_clip_folder().name)
+    stack.push_async_callback(state_store.close)
     clips = ClipLibrary(settings, folder)
     stack.push_async_callback(clips.close)
-    return Engine(settings, journal, clips)
+    return Engine(settings, state_store, clips)
 
 
 @cache
-def _passing_clips() -> tempfile.TemporaryDirectory[str]:
-    """Where the clips of emulators without ``db`` lie until the process ends: they look the same from each of them."""
+def _shared_clip_folder() -> tempfile.TemporaryDirectory[str]:
+    """Return the folder of clips for emulators without `db`, kept until the process ends.
+
+    All of them share it: the same specification gives the same bytes.
+    """
     return tempfile.TemporaryDirectory(prefix="emulator-clips-")
 
 
@@ -159,20 +165,20 @@ def _run_in_background(stack: contextlib.AsyncExitStack, engine: Engine) -> None
 
 async def _start_servers(stack: contextlib.AsyncExitStack, apps: Sequence[tuple[Starlette, socket.socket]]) -> None:
     servers = [await _start_server(app, bound) for app, bound in apps]
-    ticking = [asyncio.create_task(server.main_loop()) for server in servers]
+    main_loops = [asyncio.create_task(server.main_loop()) for server in servers]
 
     async def stop() -> None:
-        for task in ticking:
+        for task in main_loops:
             task.cancel()
-        await asyncio.gather(*ticking, return_exceptions=True)
-        stopping = zip(servers, apps, strict=True)
-        await asyncio.gather(*(server.shutdown(sockets=[bound]) for server, (_, bound) in stopping))
+        await asyncio.gather(*main_loops, return_exceptions=True)
+        pairs = zip(servers, apps, strict=True)
+        await asyncio.gather(*(server.shutdown(sockets=[bound]) for server, (_, bound) in pairs))
 
     stack.push_async_callback(stop)
 
 
 async def _start_server(app: Starlette, bound: socket.socket) -> uvicorn.Server:
-    """A uvicorn server without its signal handlers, which belong to whoever runs the process."""
+    """Start a uvicorn server without its signal handlers, which belong to the program that embeds the emulator."""
     config = uvicorn.Config(
         app,
         http=ReachableProtocol,
@@ -206,8 +212,8 @@ def _address(settings: EmulatorSettings, bound: socket.socket) -> str:
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into ``stop``, where signals can be had."""
+def _stop_on_signal(stop: asyncio.Event) -> Iterator[None]:
+    """Set `stop` on SIGINT and SIGTERM, where this thread can receive signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

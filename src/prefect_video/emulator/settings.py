@@ -1,4 +1,4 @@
-"""What an emulated provider is told when it starts."""
+"""Settings of an emulated provider."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ class EmulatorSettings(BaseModel):
     """Settings of one emulator; every duration is in seconds, every size in bytes.
 
     Attributes:
-        host: Address that both servers bind.
-        public_host: Host name written into links; by default ``host``, or loopback for a wildcard address.
+        host: Address to which both servers bind.
+        public_host: Host name written into links; by default `host`, or loopback for a wildcard address.
         port: API port; 0 picks a free one.
         cdn_port: Port of the download host; 0 picks a free one.
         keys: API keys; each is an account with its own capacity, quota and generations.
-        webhook_secret: Signs the webhooks of every key that ``webhook_secrets`` does not name.
-        webhook_secrets: API key -> its own webhook secret.
-        registered_webhook_url: Where events go in dialects whose webhooks are registered in a dashboard.
+        webhook_secret: Secret for the webhooks of every key that `webhook_secrets` does not name.
+        webhook_secrets: Webhook secrets by API key.
+        registered_webhook_url: Receiver of events in dialects whose webhooks are registered in a dashboard.
         speed: Divides the work time: 1 is real time, 100 a hundred times faster. Link lifetimes are not divided.
-        capacity: Unfinished generations allowed per key; one more is answered 429.
+        capacity: Unfinished generations allowed per key; one more is rejected with 429.
         monthly_quota: Generations accepted per key and calendar month (UTC); None is no limit.
-        db: SQLite file in which generations and books survive a restart; None keeps them in memory.
+        db: SQLite file in which generations and usage survive a restart; None keeps them in memory.
         faults: Fault rules in force from the start.
-        link_ttl_seconds: Life of a download link.
-        render: ``full`` draws every generation; ``plate`` shares one clip per duration, shape and resolution.
-        render_workers: Clips rendered at once.
-        times: ``uniform`` (6-12 s of work a video second), ``fixed:SECONDS`` or ``lognormal:SIGMA``.
-        hint: Whether an accepted generation names its ``estimated_completion_time``.
-        retry_after_seconds: Fixed answer of a full account; None estimates when a slot gets free.
-        retry_after_header: Whether ``retry_after`` also goes out as a ``Retry-After`` header.
-        echo_metadata: Whether retrieve echoes ``metadata``.
-        echo_prompt: How prompts are told again: as they came, with white space collapsed, in Unicode NFC, in lower
+        link_ttl_seconds: Lifetime of a download link.
+        render: `full` renders every generation; `plate` shares one clip per duration, aspect ratio and resolution.
+        render_workers: Clips rendered at the same time.
+        times: `uniform` (6-12 s of work a video second), `fixed:SECONDS` or `lognormal:SIGMA`.
+        hint: True if an accepted generation names its `estimated_completion_time`.
+        retry_after_seconds: Fixed `retry_after` of a full account; None estimates it from the next free slot.
+        retry_after_header: True to send `retry_after` as a `Retry-After` header too.
+        echo_metadata: Whether retrieve echoes `metadata`.
+        echo_prompt: Form in which prompts are reported: as sent, with white space collapsed, in Unicode NFC, in lower
             case, cut to 20 characters, rewritten with words put before them, or not at all.
-        clock_offset_seconds: How far the clock that generations are timed by is ahead.
-        ids: ``random``, or ``counting`` from 1 on, and from 1 again after a restart.
-        listing: ``on``, or the status with which the list endpoint is refused.
-        forbidden: Marker words; a prompt with one of them (in any case) is refused by policy.
-        webhook_attempts: Deliveries tried per event before it is given up.
+        clock_offset_seconds: Seconds by which the provider's clock is ahead of ours.
+        ids: `random`, or `counting` from 1, and from 1 again after a restart.
+        listing: `on`, or the HTTP status with which the list endpoint rejects every request.
+        forbidden: Marker words; a prompt with one of them (in any case) violates policy.
+        webhook_attempts: Attempts to deliver an event before it is abandoned.
         webhook_retry_seconds: Wait before the second delivery; doubles with each further one.
     """
 
@@ -95,14 +95,14 @@ class EmulatorSettings(BaseModel):
 
     @model_validator(mode="after")
     def _secrets_belong_to_keys(self) -> Self:
-        strangers = set(self.webhook_secrets) - set(self.keys)
-        if strangers:
+        unknown_keys = set(self.webhook_secrets) - set(self.keys)
+        if unknown_keys:
             raise ValueError("webhook_secrets names a key that is not in keys; add the key or drop the secret")
         return self
 
     @property
     def link_host(self) -> str:
-        """Host name under which clients reach both servers."""
+        """Return the host name under which clients reach both servers."""
         if self.public_host is not None:
             return self.public_host
         return "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host

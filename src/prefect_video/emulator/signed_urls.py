@@ -1,4 +1,4 @@
-"""Signed links to the download host that die at a set time."""
+"""Signed URLs of the download host, with an expiry time."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from prefect_video.emulator.settings import EmulatorSettings
 
 
 class Links(NamedTuple):
-    """Where a completed video can be had.
+    """Signed URLs of one completed video.
 
     Attributes:
-        video: Address of the MP4.
-        thumbnail: Address of the JPEG.
-        expires: Unix time at which both die.
+        video: URL of the MP4.
+        thumbnail: URL of the JPEG.
+        expires: Unix time at which both expire.
     """
 
     video: str
@@ -25,33 +25,37 @@ class Links(NamedTuple):
 
 
 class LinkSigner:
-    """Mints links and checks those that come back."""
+    """Signer that mints links and verifies them.
+
+    Attributes:
+        base: Root URL of the download host; set once its port is bound.
+    """
 
     def __init__(self, settings: EmulatorSettings) -> None:
         self._ttl = settings.link_ttl_seconds
         self._secret = hashlib.sha256(f"links:{settings.webhook_secret}".encode()).digest()
-        self.base = ""  # the address of the download host, known once its port is bound
+        self.base = ""
 
     def mint(self, generation_id: str, now: float) -> Links:
-        """Fresh links, alive for the set time from ``now``."""
+        """Mint links that are valid from `now` for the configured time."""
         expires = round(now + self._ttl, 3)
         return Links(
-            video=self._link(f"/videos/{generation_id}.mp4", expires),
-            thumbnail=self._link(f"/thumbnails/{generation_id}.jpg", expires),
+            video=self._build_link(f"/videos/{generation_id}.mp4", expires),
+            thumbnail=self._build_link(f"/thumbnails/{generation_id}.jpg", expires),
             expires=expires,
         )
 
     def mint_expired(self, generation_id: str, now: float) -> Links:
-        """Links with a true signature that died a second ago."""
+        """Mint links with a valid signature that expired a second ago."""
         return self.mint(generation_id, now - self._ttl - 1)
 
     def verify(self, path: str, expires: str, signature: str) -> float | None:
-        """The time at which the link dies (or died); None when the signature is not ours."""
+        """Return the time at which the link expires or expired; None if the signature is not valid."""
         if not hmac.compare_digest(signature.encode(), self._sign(path, expires).encode()):
             return None
         return float(expires)
 
-    def _link(self, path: str, expires: float) -> str:
+    def _build_link(self, path: str, expires: float) -> str:
         stamp = f"{expires:.3f}"
         return f"{self.base}{path}?{urlencode({'expires': stamp, 'sig': self._sign(path, stamp)})}"
 

@@ -1,4 +1,4 @@
-"""Where generations and books survive a restart: one SQLite file, written before an answer leaves."""
+"""State stores: generations and usage survive a restart in one SQLite file, written before an answer leaves."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from prefect_video._dedicated_thread import DedicatedThread
-from prefect_video.emulator.generation import Generation
-from prefect_video.emulator.usage import Line
+from prefect_video.emulator.generation import EmulatedGeneration
+from prefect_video.emulator.usage import CounterKey
 
 Result = TypeVar("Result")
 
 LOCK_SECONDS = 1.0
-"""How long to wait for a file that another emulator is just letting go of."""
+"""Seconds to wait for a file that another emulator is just closing."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS generations (
     position INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, body TEXT NOT NULL
 );
-CREATE TABLE IF NOT EXISTS books (
+CREATE TABLE IF NOT EXISTS usage (
     scope TEXT NOT NULL, subject TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL,
     PRIMARY KEY (scope, subject, name)
 );
@@ -29,83 +29,89 @@ CREATE TABLE IF NOT EXISTS books (
 _SAVE_GENERATION = (
     "INSERT INTO generations (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body"
 )
-_SAVE_LINE = (
-    "INSERT INTO books (scope, subject, name, value) VALUES (?, ?, ?, ?) "
+_SAVE_COUNTER = (
+    "INSERT INTO usage (scope, subject, name, value) VALUES (?, ?, ?, ?) "
     "ON CONFLICT (scope, subject, name) DO UPDATE SET value = excluded.value"
 )
 
 
 class StateStoreError(Exception):
-    """The journal cannot be read or written."""
+    """Failure to read or write the state store."""
 
 
 class StateStore(Protocol):
-    """Writes down what changed."""
+    """Durable store of generations and usage counters."""
 
-    async def load(self) -> tuple[list[Generation], list[tuple[Line, Decimal]]]:
-        """Every generation in order of acceptance, and every counter."""
+    async def load(self) -> tuple[list[EmulatedGeneration], list[tuple[CounterKey, Decimal]]]:
+        """Return every generation in order of acceptance, and every counter."""
 
-    async def write(self, generations: Iterable[Generation], lines: Iterable[tuple[Line, Decimal]]) -> None:
-        """Make these durable, all or none."""
+    async def write(
+        self, generations: Iterable[EmulatedGeneration], counters: Iterable[tuple[CounterKey, Decimal]]
+    ) -> None:
+        """Make these durable, all or none of them."""
 
     async def clear(self) -> None:
-        """Forget everything."""
+        """Delete everything."""
 
     async def forget_generations(self) -> None:
-        """Forget every generation, and keep the counters."""
+        """Delete every generation and keep the counters."""
 
     async def close(self) -> None:
-        """Release what is held."""
+        """Release the resources of the store."""
 
 
 class MemoryStateStore:
-    """Keeps nothing: the engine's own memory is all there is."""
+    """State store that keeps nothing; the state lives in the engine only."""
 
-    async def load(self) -> tuple[list[Generation], list[tuple[Line, Decimal]]]:
-        """Nothing was kept."""
+    async def load(self) -> tuple[list[EmulatedGeneration], list[tuple[CounterKey, Decimal]]]:
+        """Return no generation and no counter."""
         return [], []
 
-    async def write(self, generations: Iterable[Generation], lines: Iterable[tuple[Line, Decimal]]) -> None:
-        """Nothing to do."""
+    async def write(
+        self, generations: Iterable[EmulatedGeneration], counters: Iterable[tuple[CounterKey, Decimal]]
+    ) -> None:
+        """Do nothing."""
 
     async def clear(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     async def forget_generations(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     async def close(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
 class SqliteStateStore:
-    """A SQLite file, used from one thread of its own. Survives SIGKILL of the process (not a power cut).
+    """State store in a SQLite file, used from a dedicated thread. Survives SIGKILL (not a power cut).
 
-    A write whose request is cancelled is made all the same, before anything that comes after it.
+    A write whose request is cancelled is still executed, before any later one.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._thread = DedicatedThread("emulator-journal")
+        self._thread = DedicatedThread("emulator-state-store")
         self._connection: sqlite3.Connection | None = None
 
-    async def load(self) -> tuple[list[Generation], list[tuple[Line, Decimal]]]:
+    async def load(self) -> tuple[list[EmulatedGeneration], list[tuple[CounterKey, Decimal]]]:
         """Open the file, creating it where missing, and read all of it.
 
         Raises:
-            StateStoreError: The file cannot be opened, is open elsewhere, or is no database of this kind.
+            StateStoreError: The file cannot be opened, is open in another emulator, or is not such a database.
         """
         return await self._in_thread(self._load)
 
-    async def write(self, generations: Iterable[Generation], lines: Iterable[tuple[Line, Decimal]]) -> None:
-        """Make these durable in one transaction.
+    async def write(
+        self, generations: Iterable[EmulatedGeneration], counters: Iterable[tuple[CounterKey, Decimal]]
+    ) -> None:
+        """Write these in one transaction.
 
         Raises:
             StateStoreError: The file cannot be written.
         """
-        rows = [(generation.id, generation.model_dump_json()) for generation in generations]
-        counters = [(*line, str(value)) for line, value in lines]
-        await self._in_thread(lambda: self._write(rows, counters))
+        generation_rows = [(generation.id, generation.model_dump_json()) for generation in generations]
+        counter_rows = [(*counter, str(value)) for counter, value in counters]
+        await self._in_thread(lambda: self._write(generation_rows, counter_rows))
 
     async def clear(self) -> None:
         """Empty both tables."""
@@ -131,33 +137,35 @@ class SqliteStateStore:
     @property
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            raise RuntimeError(f"the journal {self._path} is not open; load it first")
+            raise RuntimeError(f"the state store {self._path} is not open; load it first")
         return self._connection
 
-    def _load(self) -> tuple[list[Generation], list[tuple[Line, Decimal]]]:
+    def _load(self) -> tuple[list[EmulatedGeneration], list[tuple[CounterKey, Decimal]]]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = sqlite3.connect(self._path, timeout=LOCK_SECONDS)
         # Two emulators on one file would both move, and bill, the same generations.
         self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.execute(
+            "PRAGMA synchronous=NORMAL"
+        )  # what a killed process wrote, the operating system still has
         self._connection.executescript(_SCHEMA)
         generations = self._connection.execute("SELECT body FROM generations ORDER BY position")
-        counters = self._connection.execute("SELECT scope, subject, name, value FROM books")
+        counters = self._connection.execute("SELECT scope, subject, name, value FROM usage")
         return (
-            [Generation.model_validate_json(body) for (body,) in generations],
-            [(Line(scope, subject, name), Decimal(value)) for scope, subject, name, value in counters],
+            [EmulatedGeneration.model_validate_json(body) for (body,) in generations],
+            [(CounterKey(scope, subject, name), Decimal(value)) for scope, subject, name, value in counters],
         )
 
-    def _write(self, rows: list[tuple[str, str]], counters: list[tuple[str, str, str, str]]) -> None:
+    def _write(self, generation_rows: list[tuple[str, str]], counter_rows: list[tuple[str, str, str, str]]) -> None:
         with self._open as connection:
-            connection.executemany(_SAVE_GENERATION, rows)
-            connection.executemany(_SAVE_LINE, counters)
+            connection.executemany(_SAVE_GENERATION, generation_rows)
+            connection.executemany(_SAVE_COUNTER, counter_rows)
 
     def _clear(self) -> None:
         with self._open as connection:
             connection.execute("DELETE FROM generations")
-            connection.execute("DELETE FROM books")
+            connection.execute("DELETE FROM usage")
 
     def _forget_generations(self) -> None:
         with self._open as connection:

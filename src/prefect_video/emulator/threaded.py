@@ -1,4 +1,4 @@
-"""The emulator inside another program: in a thread of its own, for tests, demos and notebooks."""
+"""Emulator in a background thread of this process, for tests, demos and notebooks."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from prefect_video.emulator.faults.rules import FaultRule, parse_faults
-from prefect_video.emulator.server import Running, running
+from prefect_video.emulator.server import RunningEmulator, run_emulator
 from prefect_video.emulator.settings import EmulatorSettings
 
 Result = TypeVar("Result")
 
 
 class Emulator:
-    """A provider that runs while the ``with`` block lasts.
+    """Emulated provider that runs in a background thread while its `with` block lasts.
 
     Example:
         ```python
         with Emulator(EmulatorSettings(port=0, speed=100)) as emulator:
-            client = SoraClient(emulator.endpoint, emulator.key)
+            provider = SoraProvider(api_key=emulator.key, endpoint=emulator.endpoint)
         ```
 
     Attributes:
-        settings: How it behaves; by default a free port, everything else as in EmulatorSettings.
+        settings: Settings of the emulator; by default those of `EmulatorSettings` on a free port.
     """
 
     def __init__(self, settings: EmulatorSettings | None = None) -> None:
@@ -33,34 +33,34 @@ class Emulator:
         self._thread: threading.Thread | None = None
         self._started = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._running: Running | None = None
+        self._running: RunningEmulator | None = None
         self._stop: asyncio.Event | None = None
         self._error: BaseException | None = None
 
     def __enter__(self) -> Self:
-        """Start it and wait until it answers."""
+        """Start the emulator and wait until it answers."""
         self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop it."""
+        """Stop the emulator."""
         self.stop()
 
     def start(self) -> None:
-        """Start it and wait until it answers.
+        """Start the emulator and wait until it answers.
 
         Raises:
             OSError: A port cannot be bound.
-            StateStoreError: The ``db`` file cannot be used.
-            RuntimeError: It runs already.
+            StateStoreError: The `db` file cannot be used.
+            RuntimeError: It is already running.
         """
         if self._thread is not None:
             raise RuntimeError("this emulator is already running; stop it first or make another one")
         self._started.clear()
         self._error = None
-        self._thread = threading.Thread(target=self._main, name="emulator", daemon=True)
+        self._thread = threading.Thread(target=self._run_thread, name="emulator", daemon=True)
         self._thread.start()
         self._started.wait()
         if self._error is not None:
@@ -69,7 +69,7 @@ class Emulator:
             raise self._error
 
     def stop(self) -> None:
-        """Stop it and wait until it is gone; nothing happens when it does not run."""
+        """Stop the emulator and wait until its thread has ended; do nothing if it is not running."""
         if self._thread is None:
             return
         if self._loop is not None and self._stop is not None and not self._loop.is_closed():
@@ -80,100 +80,103 @@ class Emulator:
 
     @property
     def url(self) -> str:
-        """Root of the API server, e.g. ``http://127.0.0.1:8123``."""
-        return self._alive.addresses.url
+        """Return the root of the API server, e.g. `http://127.0.0.1:8123`."""
+        return self._require_running.addresses.url
 
     @property
     def endpoint(self) -> str:
-        """Base URL of the Sora dialect, e.g. ``http://127.0.0.1:8123/v1/sora``."""
-        return self._alive.addresses.endpoint
+        """Return the base URL of the Sora dialect, e.g. `http://127.0.0.1:8123/v1/sora`."""
+        return self._require_running.addresses.endpoint
 
     @property
     def cdn(self) -> str:
-        """Root of the download host."""
-        return self._alive.addresses.cdn
+        """Return the root of the download host."""
+        return self._require_running.addresses.cdn
 
     @property
     def key(self) -> str:
-        """The first API key."""
+        """Return the first API key."""
         return self.settings.keys[0]
 
     @property
     def webhook_secret(self) -> str:
-        """What signs the webhooks of that key."""
+        """Return the secret that signs the webhooks of that key."""
         return self.settings.webhook_secrets.get(self.key, self.settings.webhook_secret)
 
     def usage(self) -> dict[str, Any]:
-        """What ``GET /_emulator/books`` answers."""
-        engine = self._alive.engine
-        return self._call(lambda: engine.books.report(engine.now_concurrency))
+        """Return the usage counters, as `GET /_emulator/usage` does."""
+        engine = self._require_running.engine
+        return self._call_on_loop(lambda: engine.usage.report(engine.now_concurrency))
 
     def add_fault(self, rule: FaultRule | Mapping[str, Any] | None = None, **fields: Any) -> None:
-        """Put up a fault rule, given whole, as a mapping, or by its fields.
+        """Add a fault rule, given as an object, as a mapping, or by its fields.
 
         Raises:
-            ValueError: The fields make no rule.
+            ValueError: The fields are not a valid rule.
         """
         rules = [rule] if isinstance(rule, FaultRule) else parse_faults({**(rule or {}), **fields})
-        self._call(lambda: self._alive.engine.faults.add(rules))
+        self._call_on_loop(lambda: self._require_running.engine.faults.add(rules))
 
     def faults(self) -> list[dict[str, Any]]:
-        """The rules in force, with how often each was seen and fired."""
-        return self._call(lambda: self._alive.engine.faults.describe())
+        """Return the rules in force, each with the counts `seen` and `fired`."""
+        return self._call_on_loop(lambda: self._require_running.engine.faults.describe())
 
     def clear_faults(self) -> None:
-        """Take every fault rule down."""
-        self._call(lambda: self._alive.engine.faults.clear())
+        """Remove every fault rule."""
+        self._call_on_loop(lambda: self._require_running.engine.faults.clear())
 
     def reset(self) -> None:
-        """Forget every generation, count and fault."""
-        self._await(self._alive.engine.reset())
+        """Delete every generation, counter and fault."""
+        self._await_on_loop(self._require_running.engine.reset())
 
     def restart(self) -> None:
-        """Forget every generation, as an engine without a disk does, and begin counted ids anew; the books go on."""
-        self._await(self._alive.engine.restart())
+        """Delete every generation, as an engine without a disk does on restart, and keep the usage."""
+        self._await_on_loop(self._require_running.engine.restart())
 
-    def change_habits(self, **changes: Any) -> None:
-        """Go on with other settings of how prompts, keys, times and ids are told, such as ``echo_prompt="cut"``.
+    def change_settings(self, **changes: Any) -> None:
+        """Replace settings that decide how prompts, metadata, times and ids are reported, e.g. `echo_prompt="cut"`.
 
         Raises:
-            ValueError: A setting is not usable.
+            ValueError: A setting is not valid.
         """
-        self._call(lambda: self._alive.engine.change_habits(**changes))
+        self._call_on_loop(lambda: self._require_running.engine.change_settings(**changes))
 
     def change_speed(self, speed: float) -> None:
-        """Go on at another speed, with what is under way too."""
-        self._call(lambda: self._alive.engine.change_speed(speed))
+        """Change the speed, for generations in progress too."""
+        self._call_on_loop(lambda: self._require_running.engine.change_speed(speed))
 
     def wait_until_idle(self, timeout_seconds: float = 60.0) -> None:
-        """Wait until no generation is under way.
+        """Wait until no generation is in progress.
 
         Raises:
-            TimeoutError: Some still are after ``timeout_seconds``.
+            TimeoutError: Some are still in progress after `timeout_seconds`.
         """
-        self._await(asyncio.wait_for(self._alive.engine.idle.wait(), timeout_seconds))
+        self._await_on_loop(asyncio.wait_for(self._require_running.engine.idle.wait(), timeout_seconds))
 
     @property
-    def _alive(self) -> Running:
+    def _require_running(self) -> RunningEmulator:
         if self._running is None:
             raise RuntimeError("the emulator is not running; use it in a with block or call start()")
         return self._running
 
-    def _call(self, work: Callable[[], Result]) -> Result:
-        """Do something on the emulator's loop and wait for the result."""
+    def _call_on_loop(self, work: Callable[[], Result]) -> Result:
+        """Call `work` on the emulator's event loop and return its result.
 
-        async def do() -> Result:
+        The engine is not thread-safe: nothing of it may be touched from the calling thread.
+        """
+
+        async def call() -> Result:
             return work()
 
-        return self._await(do())
+        return self._await_on_loop(call())
 
-    def _await(self, work: Coroutine[Any, Any, Result]) -> Result:
+    def _await_on_loop(self, work: Coroutine[Any, Any, Result]) -> Result:
         if self._loop is None:
             work.close()
             raise RuntimeError("the emulator is not running; use it in a with block or call start()")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def _main(self) -> None:
+    def _run_thread(self) -> None:
         try:
             asyncio.run(self._run())
         except BaseException as error:  # noqa: BLE001 -- handed to the thread that started us
@@ -184,6 +187,6 @@ class Emulator:
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        async with running(self.settings) as self._running:
+        async with run_emulator(self.settings) as self._running:
             self._started.set()
             await self._stop.wait()

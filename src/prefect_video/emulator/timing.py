@@ -1,4 +1,4 @@
-"""How long the emulated work on a generation takes."""
+"""Durations of the emulated work on generations."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from random import Random
 from typing import Literal, NamedTuple, Self
 
 FASTEST, SLOWEST = 6.0, 12.0
-"""Seconds of work per second of video, as the reference contract has them."""
+"""Seconds of work per second of video, by the reference contract."""
 
 QUEUED_SHARE = 0.05
-"""Share of the whole time that a generation spends queued."""
+"""Share of its whole time that a generation spends queued."""
 
 
 class WorkDistribution(NamedTuple):
-    """Distribution of work times.
+    """Random distribution of work times.
 
     Attributes:
-        kind: Which distribution.
-        value: Seconds for ``fixed``, sigma for ``lognormal``, unused for ``uniform``.
+        kind: Name of the distribution.
+        value: Seconds for `fixed`, sigma for `lognormal`, unused for `uniform`.
     """
 
     kind: Literal["uniform", "fixed", "lognormal"]
@@ -25,7 +25,7 @@ class WorkDistribution(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``uniform``, ``fixed:SECONDS`` or ``lognormal:SIGMA``.
+        """Read `uniform`, `fixed:SECONDS` or `lognormal:SIGMA`.
 
         Raises:
             ValueError: The text is none of these, or its number is negative or not a number.
@@ -43,10 +43,10 @@ class WorkDistribution(NamedTuple):
         raise ValueError(f"times is {text!r}; write uniform, fixed:SECONDS or lognormal:SIGMA")
 
     def work_seconds(self, seed: str, duration: int) -> float:
-        """Work for a video of ``duration`` seconds at speed 1; the same seed gives the same time."""
-        chance = Random(f"work:{seed}")
+        """Return the seconds of work on a video of `duration` seconds at speed 1; equal seeds give equal times."""
+        rng = Random(f"work:{seed}")
         if self.kind == "fixed":
             return self.value
         if self.kind == "lognormal":
-            return duration * (FASTEST + SLOWEST) / 2 * chance.lognormvariate(0.0, self.value)
-        return duration * chance.uniform(FASTEST, SLOWEST)
+            return duration * (FASTEST + SLOWEST) / 2 * rng.lognormvariate(0.0, self.value)
+        return duration * rng.uniform(FASTEST, SLOWEST)

@@ -1,4 +1,4 @@
-"""The provider's own account of what happened: what tests hold a client's claims against."""
+"""Usage counters: the provider's own record of requests and bills, against which tests check a client's claims."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ PER_PROMPT = ("submitted", "accepted", "refused", "billed", "downloaded", "polle
 PER_KEY = ("submitted", "accepted", "refused", "billed", "polled", "peak_concurrency")
 
 
-class Line(NamedTuple):
-    """One counter: scope (``total``, ``prompt``, ``key``, ``request``), whom it is about, and its name."""
+class CounterKey(NamedTuple):
+    """Key of one counter: its scope (`total`, `prompt`, `key`, `request`), the subject counted, and its name."""
 
     scope: str
     subject: str
@@ -23,72 +23,82 @@ class Line(NamedTuple):
 
 
 class UsageCounters:
-    """Counters that only grow, until a reset; ``changed`` names those not yet written down."""
+    """Counters that only grow until a reset.
 
-    def __init__(self, lines: Iterable[tuple[Line, Decimal]] = ()) -> None:
-        self._lines: dict[Line, Decimal] = dict(lines)
-        self.changed: set[Line] = set()
+    Attributes:
+        changed: Keys of the counters that are not yet durable.
+    """
+
+    def __init__(self, counters: Iterable[tuple[CounterKey, Decimal]] = ()) -> None:
+        self._counters: dict[CounterKey, Decimal] = dict(counters)
+        self.changed: set[CounterKey] = set()
 
     def count(self, name: str, *, prompt: str | None = None, key: str | None = None, amount: Decimal | int = 1) -> None:
-        """Add to a total, and to the same counter of prompt and key where they keep one."""
-        self._add(Line("total", "", name), amount)
+        """Add to a total, and to the same counter of the prompt and the key where they have one."""
+        self._add(CounterKey("total", "", name), amount)
         if prompt is not None and name in (*PER_PROMPT, "billed_usd"):
-            self._add(Line("prompt", prompt, name), amount)
+            self._add(CounterKey("prompt", prompt, name), amount)
         if key is not None and name in (*PER_KEY, "billed_usd"):
-            self._add(Line("key", key, name), amount)
+            self._add(CounterKey("key", key, name), amount)
 
     def count_scoped(self, name: str, *, prompt: str | None = None, key: str | None = None) -> None:
-        """Add to the counter of the prompt or key alone, where the total was counted before they were known."""
+        """Add to the counters of the prompt and the key only.
+
+        A total is counted as soon as a request arrives, before its key and prompt are known.
+        """
         if prompt is not None:
-            self._add(Line("prompt", prompt, name), 1)
+            self._add(CounterKey("prompt", prompt, name), 1)
         if key is not None:
-            self._add(Line("key", key, name), 1)
+            self._add(CounterKey("key", key, name), 1)
 
     def count_request(self, operation: str) -> None:
-        """Add one request of an operation."""
-        self._add(Line("request", operation, "count"), 1)
+        """Add one request of this operation."""
+        self._add(CounterKey("request", operation, "count"), 1)
 
     def record_peak(self, concurrency: int, *, key: str | None = None) -> None:
-        """Remember the highest concurrency seen, of all accounts or of one."""
-        line = Line("total", "", "peak_concurrency") if key is None else Line("key", key, "peak_concurrency")
-        if concurrency > self._lines.get(line, Decimal(0)):
-            self._lines[line] = Decimal(concurrency)
-            self.changed.add(line)
+        """Keep the highest concurrency seen, of all accounts or of one."""
+        scope = "total" if key is None else "key"
+        counter = CounterKey(scope, key or "", "peak_concurrency")
+        if concurrency > self.value(counter):
+            self._counters[counter] = Decimal(concurrency)
+            self.changed.add(counter)
 
-    def value(self, line: Line) -> Decimal:
-        """What a counter stands at."""
-        return self._lines.get(line, Decimal(0))
+    def value(self, counter: CounterKey) -> Decimal:
+        """Return the value of a counter."""
+        return self._counters.get(counter, Decimal(0))
 
     def clear(self) -> None:
-        """Start from zero."""
-        self._lines.clear()
+        """Reset every counter to zero."""
+        self._counters.clear()
         self.changed.clear()
 
     def report(self, now_concurrency: int) -> dict[str, Any]:
-        """The books as JSON: counts as integers, money as a string in USD."""
-        report: dict[str, Any] = {name: int(self.value(Line("total", "", name))) for name in TOTALS}
-        report["billed_usd"] = _usd(self.value(Line("total", "", "billed_usd")))
+        """Return the usage as JSON: counts as integers, money as a string in USD."""
+        report: dict[str, Any] = {name: int(self.value(CounterKey("total", "", name))) for name in TOTALS}
+        report["billed_usd"] = _format_usd(self.value(CounterKey("total", "", "billed_usd")))
         report["now_concurrency"] = now_concurrency
-        report["by_prompt"] = self._by("prompt", PER_PROMPT)
-        report["by_key"] = self._by("key", PER_KEY)
+        report["by_prompt"] = self._group_by("prompt", PER_PROMPT)
+        report["by_key"] = self._group_by("key", PER_KEY)
         report["requests"] = {
-            line.subject: int(value) for line, value in sorted(self._lines.items()) if line.scope == "request"
+            counter.subject: int(value)
+            for counter, value in sorted(self._counters.items())
+            if counter.scope == "request"
         }
         return report
 
-    def _by(self, scope: str, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    def _group_by(self, scope: str, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         subjects: dict[str, dict[str, Any]] = {}
-        for line, value in self._lines.items():
-            if line.scope != scope:
+        for counter, value in self._counters.items():
+            if counter.scope != scope:
                 continue
-            job = subjects.setdefault(line.subject, {**dict.fromkeys(names, 0), "billed_usd": "0.00"})
-            job[line.name] = _usd(value) if line.name == "billed_usd" else int(value)
+            counts = subjects.setdefault(counter.subject, {**dict.fromkeys(names, 0), "billed_usd": "0.00"})
+            counts[counter.name] = _format_usd(value) if counter.name == "billed_usd" else int(value)
         return subjects
 
-    def _add(self, line: Line, amount: Decimal | int) -> None:
-        self._lines[line] = self._lines.get(line, Decimal(0)) + amount
-        self.changed.add(line)
+    def _add(self, counter: CounterKey, amount: Decimal | int) -> None:
+        self._counters[counter] = self.value(counter) + amount
+        self.changed.add(counter)
 
 
-def _usd(value: Decimal) -> str:
+def _format_usd(value: Decimal) -> str:
     return str(value.quantize(Decimal("0.01")))

@@ -10,7 +10,7 @@ import pytest
 
 from prefect_video.downloads.media import probe
 from prefect_video.emulator import Emulator
-from prefect_video.emulator.dialects.openai.responses import wrapped_id
+from prefect_video.emulator.dialects.openai.responses import wrap_id
 from prefect_video.providers.openai.responses import unwrap_id
 
 
@@ -62,7 +62,7 @@ def test_ids_are_wrapped_as_it_wraps_them(litellm: Any) -> None:
     from litellm.types.videos.utils import encode_video_id_with_provider
 
     wrapped = encode_video_id_with_provider("video_abc/+=", "openai", "sora-2?>~")
-    assert wrapped == wrapped_id("video_abc/+=", "sora-2?>~")
+    assert wrapped == wrap_id("video_abc/+=", "sora-2?>~")
     assert unwrap_id(wrapped) == "video_abc/+="
     assert unwrap_id("video_68e3a06dcd88") == "video_68e3a06dcd88"
     assert unwrap_id("") == ""

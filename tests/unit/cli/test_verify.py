@@ -52,7 +52,7 @@ def test_what_is_wrong_is_exit_status_1_and_is_repaired_free(
 def test_a_run_on_an_empty_mount_point_ends_with_the_reason(
     call: InProcess, film: Path, videos: Path, quick_emulator: Emulator, *, json: bool
 ) -> None:
-    books = quick_emulator.usage()
+    usage = quick_emulator.usage()
     videos.rename("volume")
     videos.mkdir()
     for command in ("run", "plan"):
@@ -61,6 +61,6 @@ def test_a_run_on_an_empty_mount_point_ends_with_the_reason(
         reason = answer.json["error"] if json else answer.err.replace("\n", " ")
         assert "has no marker" in reason
         assert "--rebuy-missing" in reason
-    assert quick_emulator.usage() == books
+    assert quick_emulator.usage() == usage
     assert list(videos.iterdir()) == []
     assert {job["state"] for job in call("jobs", "--json").json["jobs"]} == {"stored"}

@@ -16,13 +16,15 @@ from PIL import Image
 
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.emulator.download_host import ClipResponse
-from prefect_video.emulator.generation import Generation, GenerationRequest
+from prefect_video.emulator.generation import EmulatedGeneration, GenerationRequest
 from prefect_video.emulator.signed_urls import LinkSigner
 from tests.support.emulator_client import Client, download
 
-ORDER = GenerationRequest(model="sora-2", prompt="A quiet harbour", duration=1, aspect_ratio="16:9", resolution="480p")
-DONE = Generation(
-    id="gen_1", dialect="sora", account="acct_1", request=ORDER, created=0, starts_at=0, ends_at=1, finished=1
+REQUEST = GenerationRequest(
+    model="sora-2", prompt="A quiet harbour", duration=1, aspect_ratio="16:9", resolution="480p"
+)
+COMPLETED = EmulatedGeneration(
+    id="gen_1", dialect="sora", account="acct_1", request=REQUEST, created=0, starts_at=0, ends_at=1, finished=1
 )
 
 
@@ -41,9 +43,9 @@ def test_whole_file_and_head(emulator: Emulator, result: dict[str, Any]) -> None
     head = httpx.head(result["video_url"])
     assert head.headers["content-length"] == response.headers["content-length"]
     assert head.headers["etag"] == response.headers["etag"]
-    books = emulator.usage()
-    assert (books["downloaded"], books["download_bytes"]) == (1, result["file_size"])
-    assert books["by_prompt"]["A quiet harbour"]["downloaded"] == 1
+    usage = emulator.usage()
+    assert (usage["downloaded"], usage["download_bytes"]) == (1, result["file_size"])
+    assert usage["by_prompt"]["A quiet harbour"]["downloaded"] == 1
 
 
 def test_ranges(result: dict[str, Any]) -> None:
@@ -72,7 +74,7 @@ def test_ranges(result: dict[str, Any]) -> None:
 async def test_any_range_header_gives_a_part_of_the_file(tmp_path: Path, header: str, size: int) -> None:
     path, content = tmp_path / f"{size}.mp4", bytes(number % 251 for number in range(size))
     path.write_bytes(content)
-    app = ClipResponse(path, DONE, etag='"tag"', media_type="video/mp4")
+    app = ClipResponse(path, COMPLETED, etag='"tag"', media_type="video/mp4")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://host") as client:
         answer = await client.get("/clip.mp4", headers={"Range": header})
     if answer.status_code == 206:
@@ -134,8 +136,8 @@ def test_key_sent_to_the_download_host_is_noted(emulator: Emulator, result: dict
     assert download(url, Cookie=f"key={emulator.key}").status_code == 400
     assert download(f"{url}&key={emulator.key}").status_code == 400
     assert download(result["thumbnail_url"], **{"X-Api-Key": emulator.key}).status_code == 400
-    books = emulator.usage()
-    assert (books["leaked_keys"], books["downloaded"]) == (4, 0)
+    usage = emulator.usage()
+    assert (usage["leaked_keys"], usage["downloaded"]) == (4, 0)
 
 
 def test_nothing_is_served_before_completion() -> None:

@@ -18,18 +18,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from prefect_video.emulator import Emulator, EmulatorSettings, running
+from prefect_video.emulator import Emulator, EmulatorSettings, run_emulator
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError
-from prefect_video.emulator.generation import Generation, GenerationRequest, cost_usd
+from prefect_video.emulator.generation import EmulatedGeneration, GenerationRequest, cost_usd
 from prefect_video.emulator.rendering.clips import ClipLibrary
 from prefect_video.emulator.scheduler import Scheduler
 from prefect_video.emulator.state_store import MemoryStateStore, StateStoreError
 from prefect_video.emulator.timing import WorkDistribution
-from prefect_video.emulator.usage import Line
+from prefect_video.emulator.usage import CounterKey
 from tests.support.emulator_client import Client
 
-ORDER = GenerationRequest(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution="480p")
+REQUEST = GenerationRequest(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution="480p")
 
 
 @given(seed=st.text(max_size=10), duration=st.integers(1, 20))
@@ -95,13 +95,13 @@ async def test_statuses_come_in_order_and_work_is_billed_once(tmp_path: Path) ->
     engine.listeners.append(lambda generation, status: seen.append((generation.id, status)))
     clock = asyncio.create_task(engine.run())
     try:
-        generation = engine.submit("acct", "sora", ORDER)
+        generation = engine.submit("acct", "sora", REQUEST)
         await asyncio.wait_for(engine.idle.wait(), 20)
         assert [status for _, status in seen] == ["queued", "processing", "completed"]
         assert generation.file_size == (await engine.clip(generation)).size
         assert generation.finished is not None
         assert generation.finished >= generation.ends_at
-        report = engine.books.report(engine.now_concurrency)
+        report = engine.usage.report(engine.now_concurrency)
         assert (report["billed"], report["billed_usd"], report["now_concurrency"]) == (1, "0.30", 0)
     finally:
         clock.cancel()
@@ -111,7 +111,7 @@ async def test_statuses_come_in_order_and_work_is_billed_once(tmp_path: Path) ->
 
 async def test_past_half_the_work_there_is_no_cancelling(tmp_path: Path) -> None:
     engine = Engine(EmulatorSettings(times="fixed:1000"), MemoryStateStore(), ClipLibrary(EmulatorSettings(), tmp_path))
-    early, late = engine.submit("acct", "sora", ORDER), engine.submit("acct", "sora", ORDER)
+    early, late = engine.submit("acct", "sora", REQUEST), engine.submit("acct", "sora", REQUEST)
     _age(early, share=0.45)
     _age(late, share=0.55)
     assert engine.cancel("acct", early.id).status == "cancelled"
@@ -134,7 +134,7 @@ def test_a_change_of_speed_takes_hold_of_what_is_under_way() -> None:
 
 async def test_a_step_that_was_due_at_the_old_speed_is_not_taken(tmp_path: Path) -> None:
     engine = Engine(EmulatorSettings(times="fixed:1"), MemoryStateStore(), ClipLibrary(EmulatorSettings(), tmp_path))
-    generation = engine.submit("acct", "sora", ORDER)
+    generation = engine.submit("acct", "sora", REQUEST)
     was_due = generation.starts_at
     engine.change_speed(0.001)
     assert generation.starts_at > was_due
@@ -142,7 +142,7 @@ async def test_a_step_that_was_due_at_the_old_speed_is_not_taken(tmp_path: Path)
     assert generation.status == "queued"
 
 
-def _age(generation: Generation, *, share: float) -> None:
+def _age(generation: EmulatedGeneration, *, share: float) -> None:
     """Put a generation at a share of its work, now."""
     work = generation.ends_at - generation.starts_at
     generation.starts_at = time.time() - work * share
@@ -156,7 +156,9 @@ class _FullDisk(MemoryStateStore):
         self.full = True
         self.written: list[str] = []
 
-    async def write(self, generations: Iterable[Generation], lines: Iterable[tuple[Line, Decimal]]) -> None:
+    async def write(
+        self, generations: Iterable[EmulatedGeneration], lines: Iterable[tuple[CounterKey, Decimal]]
+    ) -> None:
         if self.full:
             raise StateStoreError("disk full")
         self.written.extend(generation.id for generation in generations)
@@ -165,7 +167,7 @@ class _FullDisk(MemoryStateStore):
 async def test_what_could_not_be_written_stays_pending(tmp_path: Path) -> None:
     journal = _FullDisk()
     engine = Engine(EmulatorSettings(), journal, ClipLibrary(EmulatorSettings(), tmp_path))
-    generation = engine.submit("acct", "sora", ORDER)
+    generation = engine.submit("acct", "sora", REQUEST)
     with pytest.raises(StateStoreError):
         await engine.commit()
     journal.full = False
@@ -181,12 +183,12 @@ def test_import_is_light() -> None:
 
 async def test_agenda_steps_in_order_of_time() -> None:
     steps: list[str] = []
-    agenda = Scheduler(steps.append)
+    scheduler = Scheduler(steps.append)
     now = time.time()
     for name, due in [("late", now + 0.05), ("past", now - 5), ("soon", now + 0.01)]:
-        agenda.add(due, name)
+        scheduler.add(due, name)
     async with asyncio.timeout(20):
-        async for _ in agenda:
+        async for _ in scheduler:
             if len(steps) == 3:
                 break
     assert steps == ["past", "soon", "late"]
@@ -196,9 +198,9 @@ def test_capacity_holds_under_a_stampede() -> None:
     settings = EmulatorSettings(port=0, capacity=7, times="fixed:600")
     with Emulator(settings) as emulator, ThreadPoolExecutor(8) as pool:
         statuses = list(pool.map(lambda _: Client.of(emulator).submit().status_code, range(40)))
-        books = emulator.usage()
-        assert statuses.count(202) == books["accepted"] == books["peak_concurrency"] == 7
-        assert statuses.count(429) == books["refused"] == 33
+        usage = emulator.usage()
+        assert statuses.count(202) == usage["accepted"] == usage["peak_concurrency"] == 7
+        assert statuses.count(429) == usage["refused"] == 33
 
 
 def test_a_thousand_generations_at_once() -> None:
@@ -208,14 +210,14 @@ def test_a_thousand_generations_at_once() -> None:
         for number in range(1000):
             client.accepted(f"shot {number}")
         emulator.wait_until_idle()
-        books = emulator.usage()
-        assert (books["completed"], books["billed"], books["billed_usd"]) == (1000, 1000, "300.00")
-        assert set(books["by_prompt"]) == {f"shot {number}" for number in range(1000)}
+        usage = emulator.usage()
+        assert (usage["completed"], usage["billed"], usage["billed_usd"]) == (1000, 1000, "300.00")
+        assert set(usage["by_prompt"]) == {f"shot {number}" for number in range(1000)}
 
 
 async def test_runs_on_the_callers_loop() -> None:
-    async with running(EmulatorSettings(port=0)) as emulator, httpx.AsyncClient() as client:
-        response = await client.get(f"{emulator.addresses.url}/_emulator/books")
+    async with run_emulator(EmulatorSettings(port=0)) as emulator, httpx.AsyncClient() as client:
+        response = await client.get(f"{emulator.addresses.url}/_emulator/usage")
         assert response.json()["submitted"] == 0
 
 
@@ -226,13 +228,13 @@ def test_books_count_every_request(emulator: Emulator) -> None:
     client.cancel(generation["id"])
     httpx.get(generation["result"]["video_url"])
     httpx.get(generation["result"]["thumbnail_url"])
-    books = emulator.usage()
-    assert books["requests"] == {
+    usage = emulator.usage()
+    assert usage["requests"] == {
         "cancel": 1, "content": 1, "list": 1, "retrieve": 1, "submit": 1, "thumbnail": 1,
     }  # fmt: skip
-    assert books["listed"] == books["polled"] == books["downloaded"] == 1
-    assert books["by_prompt"]["Harbour"] == {
+    assert usage["listed"] == usage["polled"] == usage["downloaded"] == 1
+    assert usage["by_prompt"]["Harbour"] == {
         "submitted": 1, "accepted": 1, "refused": 0, "billed": 1, "downloaded": 1, "polled": 1, "billed_usd": "0.30",
     }  # fmt: skip
-    assert books["by_key"]["ator"]["billed_usd"] == "0.30"
-    assert httpx.get(f"{emulator.url}/_emulator/books").json() == books
+    assert usage["by_key"]["ator"]["billed_usd"] == "0.30"
+    assert httpx.get(f"{emulator.url}/_emulator/usage").json() == usage

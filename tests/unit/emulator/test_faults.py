@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_video.emulator import Emulator, EmulatorSettings, FaultRule, load_faults
-from prefect_video.emulator.faults.rules import OPERATIONS_OF, FaultRules, parse_faults
+from prefect_video.emulator.faults.rules import ALLOWED_OPERATIONS, FaultRules, parse_faults
 from tests.support.emulator_client import Client, download, error_of
 
 SLOW_TO_FINISH = EmulatorSettings(port=0, times="fixed:600")
@@ -36,8 +36,8 @@ def quick() -> Iterator[Emulator]:
 
 
 def _paid(emulator: Emulator) -> tuple[int, int, int]:
-    books = emulator.usage()
-    return books["submitted"], books["accepted"], books["refused"]
+    usage = emulator.usage()
+    return usage["submitted"], usage["accepted"], usage["refused"]
 
 
 def test_rate_limited(waiting: Emulator) -> None:
@@ -288,13 +288,13 @@ def test_every_kind_is_documented() -> None:
     from prefect_video.emulator.faults import rules as faults
 
     table = [line for line in (faults.__doc__ or "").splitlines() if line.startswith("| ")]
-    assert {line.split("|")[1].strip() for line in table} - {"kind", "---"} == set(OPERATIONS_OF)
+    assert {line.split("|")[1].strip() for line in table} - {"kind", "---"} == set(ALLOWED_OPERATIONS)
 
 
 @given(times=st.none() | st.integers(1, 5), after=st.integers(0, 5), requests=st.integers(0, 20))
 def test_a_rule_fires_after_its_skips_and_as_often_as_it_may(times: int | None, after: int, requests: int) -> None:
-    board = FaultRules([FaultRule(operation="list", kind="error_before", times=times, after=after)])
-    fired = [board.match("list") is not None for _ in range(requests)]
+    rules = FaultRules([FaultRule(operation="list", kind="error_before", times=times, after=after)])
+    fired = [rules.match("list") is not None for _ in range(requests)]
     expected = [index >= after and (times is None or index < after + times) for index in range(requests)]
     assert fired == expected
-    assert board.match("submit") is None
+    assert rules.match("submit") is None

@@ -28,7 +28,7 @@ def _render(spec: ClipSpec, folder: Path, name: str = "clip") -> Path:
     return video
 
 
-def _frames(video: Path) -> list[Image.Image]:
+def _count_frames(video: Path) -> list[Image.Image]:
     with av.open(str(video)) as container:
         return [frame.to_image() for frame in container.decode(video=0)]  # type: ignore[no-untyped-call]
 
@@ -76,7 +76,7 @@ def test_same_specification_same_bytes(tmp_path: Path) -> None:
 
 
 def test_picture_moves_and_time_code_runs(tmp_path: Path) -> None:
-    frames = _frames(_render(_spec(2), tmp_path))
+    frames = _count_frames(_render(_spec(2), tmp_path))
     first, last = frames[0].convert("L"), frames[-1].convert("L")
     scenery = (0, 200, 854, 380)
     assert ImageChops.difference(first.crop(scenery), last.crop(scenery)).getbbox() is not None
@@ -87,7 +87,7 @@ def test_picture_moves_and_time_code_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(854, 480), (480, 854), (720, 720), (1920, 1080)])
 def test_prompt_and_watermark_stand_out(tmp_path: Path, size: tuple[int, int]) -> None:
-    with_text = _frames(_render(_spec(1, size, prompt="MMMM WWWW MMMM"), tmp_path, "with"))[0].convert("L")
+    with_text = _count_frames(_render(_spec(1, size, prompt="MMMM WWWW MMMM"), tmp_path, "with"))[0].convert("L")
     width, height = size
     panel = with_text.crop((0, int(height * 0.88), width, height - 20))
     dark, bright = panel.getextrema()
@@ -105,7 +105,7 @@ def test_prompt_and_watermark_stand_out(tmp_path: Path, size: tuple[int, int]) -
 
 @pytest.mark.parametrize("prompt", ["", "word " * 6000, "x" * 32_000, "日本語 🎬 عربى\x00\n\t", "a\u0301" * 50])
 def test_any_prompt_can_be_drawn(tmp_path: Path, prompt: str) -> None:
-    assert len(_frames(_render(_spec(prompt=prompt, size=(480, 480)), tmp_path))) == FPS
+    assert len(_count_frames(_render(_spec(prompt=prompt, size=(480, 480)), tmp_path))) == FPS
 
 
 def test_wrapped_lines_fit() -> None:
@@ -126,12 +126,12 @@ def test_rendering_can_be_given_up(tmp_path: Path) -> None:
 
 
 async def test_clips_are_shared_by_what_they_show(tmp_path: Path) -> None:
-    order = GenerationRequest(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution="480p")
+    request = GenerationRequest(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution="480p")
     library = ClipLibrary(EmulatorSettings(), tmp_path)
     try:
-        first, second = await library.get(order), await library.get(order.model_copy(update={"webhook_url": "u"}))
+        first, second = await library.get(request), await library.get(request.model_copy(update={"webhook_url": "u"}))
         assert first == second
-        seeded = await library.get(order.model_copy(update={"metadata": {"seed": 3}}))
+        seeded = await library.get(request.model_copy(update={"metadata": {"seed": 3}}))
         assert seeded.etag != first.etag
     finally:
         await library.close()
@@ -139,8 +139,8 @@ async def test_clips_are_shared_by_what_they_show(tmp_path: Path) -> None:
 
 async def test_plates_are_shared_by_shape(tmp_path: Path) -> None:
     library = ClipLibrary(EmulatorSettings(render="plate"), tmp_path)
-    order = GenerationRequest(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution="480p")
-    other = order.model_copy(update={"prompt": "q", "model": "n", "metadata": {"seed": 3}})
-    assert library.spec(order) == library.spec(other)
-    assert library.spec(order) != library.spec(order.model_copy(update={"duration": 2}))
+    request = GenerationRequest(model="m", prompt="p", duration=1, aspect_ratio="1:1", resolution="480p")
+    other = request.model_copy(update={"prompt": "q", "model": "n", "metadata": {"seed": 3}})
+    assert library.spec(request) == library.spec(other)
+    assert library.spec(request) != library.spec(request.model_copy(update={"duration": 2}))
     await library.close()

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from prefect_video.emulator import Emulator, EmulatorSettings
-from prefect_video.emulator.engine import month_of
+from prefect_video.emulator.engine import month_bounds
 from tests.support.emulator_client import Client, error_of
 
 LONG: dict[str, Any] = {"times": "fixed:600", "render": "plate"}
@@ -100,8 +100,8 @@ def test_bad_field_is_refused_by_name(patient: Emulator, change: dict[str, Any],
     assert response.status_code == 400
     assert error_of(response)["type"] == "invalid_request_error"
     assert named in error_of(response)["message"]
-    books = patient.usage()
-    assert (books["submitted"], books["accepted"], books["refused"]) == (1, 0, 1)
+    usage = patient.usage()
+    assert (usage["submitted"], usage["accepted"], usage["refused"]) == (1, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -188,12 +188,12 @@ def test_monthly_quota_says_when_it_renews() -> None:
             client.cancel(client.accepted())
         error = error_of(client.submit())
         assert error["code"] == "quota_exceeded"
-        _, end = month_of(datetime.now(UTC))
+        _, end = month_bounds(datetime.now(UTC))
         assert math.isclose(error["retry_after"], (end - datetime.now(UTC)).total_seconds(), abs_tol=5)
 
 
 def test_month_ends_with_the_year() -> None:
-    start, end = month_of(datetime(2026, 12, 31, 23, 59, tzinfo=UTC))
+    start, end = month_bounds(datetime(2026, 12, 31, 23, 59, tzinfo=UTC))
     assert (start, end) == (datetime(2026, 12, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
 
 
@@ -208,8 +208,8 @@ def test_policy_and_failure_by_marker_words(emulator: Emulator) -> None:
     assert generation["status"] == "failed"
     assert generation["error"]["type"] == "generation_error"
     assert "result" not in generation
-    books = emulator.usage()
-    assert (books["accepted"], books["refused"], books["failed"], books["billed"]) == (1, 1, 1, 0)
+    usage = emulator.usage()
+    assert (usage["accepted"], usage["refused"], usage["failed"], usage["billed"]) == (1, 1, 1, 0)
 
 
 def test_cancel_while_queued_then_again() -> None:
@@ -221,8 +221,8 @@ def test_cancel_while_queued_then_again() -> None:
             response = client.cancel(generation_id)
             assert (response.status_code, response.json()) == (200, answer)
         assert client.retrieve(generation_id).json()["status"] == "cancelled"
-        books = emulator.usage()
-        assert (books["cancelled"], books["billed"], books["now_concurrency"]) == (1, 0, 0)
+        usage = emulator.usage()
+        assert (usage["cancelled"], usage["billed"], usage["now_concurrency"]) == (1, 0, 0)
 
 
 def test_cancel_of_what_is_over_is_refused(emulator: Emulator) -> None:

@@ -1,4 +1,4 @@
-"""What survives a SIGKILL with ``--db``, and the process's own face."""
+"""What survives a SIGKILL with `--db`, and the process's own face."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def test_generations_and_books_survive_a_kill(emulator_process: EmulatorFactory,
     assert {**again, "result": None} == {**finished, "result": None}
     assert download(again["result"]["video_url"]).content == content
     unfinished = client.accepted("unfinished")
-    books = second.books()
+    usage = second.usage()
     second.kill()
 
     third = emulator_process("--db", database, "--speed", 200)
     client = Client(third.endpoint)
     assert client.retrieve(unfinished).json()["status"] == "queued"
     assert [item["id"] for item in client.list().json()["data"]] == [unfinished, done]
-    assert third.books()["by_prompt"]["done"] == books["by_prompt"]["done"]
-    assert books["by_prompt"]["done"]["billed"] == 1
-    assert books["by_prompt"]["done"]["downloaded"] == 2
-    assert third.books()["accepted"] == 2
-    assert third.books()["now_concurrency"] == 1
+    assert third.usage()["by_prompt"]["done"] == usage["by_prompt"]["done"]
+    assert usage["by_prompt"]["done"]["billed"] == 1
+    assert usage["by_prompt"]["done"]["downloaded"] == 2
+    assert third.usage()["accepted"] == 2
+    assert third.usage()["now_concurrency"] == 1
     assert client.cancel(unfinished).status_code == 200
 
 
@@ -57,7 +57,7 @@ def test_work_goes_on_while_the_process_is_down(emulator_process: EmulatorFactor
     first.kill()
     second = emulator_process("--db", database)
     assert Client(second.endpoint).poll_until_finished(generation_id)["status"] == "completed"
-    assert second.books()["billed"] == 1
+    assert second.usage()["billed"] == 1
 
 
 def test_whatever_was_answered_is_there_after_a_kill(emulator_process: EmulatorFactory, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_whatever_was_answered_is_there_after_a_kill(emulator_process: EmulatorF
     second = emulator_process("--db", database)
     client = Client(second.endpoint)
     assert all(client.retrieve(generation_id).status_code == 200 for generation_id in answered)
-    assert second.books()["accepted"] == client.list().json()["total_count"] >= len(answered)
+    assert second.usage()["accepted"] == client.list().json()["total_count"] >= len(answered)
 
 
 def test_process_says_where_it_is_and_ends_on_sigterm(emulator_process: EmulatorFactory) -> None:

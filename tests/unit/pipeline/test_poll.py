@@ -49,9 +49,9 @@ async def test_faults_of_looks_lose_nothing(open_session: SessionOpener, crowded
         async with open_session(emulator) as session:
             rows = await submitted(session, 10)
             ended = await asyncio.gather(*(poll(session, row) for row in rows))
-        books = emulator.usage()
+        usage = emulator.usage()
     assert {row.state for row in ended} == {State.COMPLETED}
-    assert (books["accepted"], books["cancelled"]) == (10, 0)
+    assert (usage["accepted"], usage["cancelled"]) == (10, 0)
 
 
 async def test_a_generation_that_is_always_denied_is_lost(open_session: SessionOpener, crowded: MakeEmulator) -> None:

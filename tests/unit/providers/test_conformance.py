@@ -79,9 +79,9 @@ async def test_a_shot_from_submit_to_a_whole_video(
     assert done.result.video_url not in repr(done)
     file = await fetched(provider, done, tmp_path)
     check_media(probe(file.path), shot)
-    books = emulator.usage()
-    assert (books["submitted"], books["accepted"], books["billed"], books["downloaded"]) == (1, 1, 1, 1)
-    assert books["leaked_keys"] == 0
+    usage = emulator.usage()
+    assert (usage["submitted"], usage["accepted"], usage["billed"], usage["downloaded"]) == (1, 1, 1, 1)
+    assert usage["leaked_keys"] == 0
 
 
 async def test_a_failed_generation_says_why(provider: Provider, account: TestAccount) -> None:

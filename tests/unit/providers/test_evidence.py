@@ -29,7 +29,7 @@ USUAL = {"echo_prompt": "exact", "echo_metadata": True, "clock_offset_seconds": 
 @pytest.fixture(autouse=True)
 def usual_habits(emulator: Emulator) -> Iterator[None]:
     yield
-    emulator.change_habits(**USUAL)
+    emulator.change_settings(**USUAL)
 
 
 def one_shot(account: TestAccount, **changes: Any) -> Project:
@@ -52,7 +52,7 @@ def echoes_key(provider: Provider) -> bool:
 async def test_a_prompt_that_is_respelled_is_not_bought_again(
     open_session: SessionOpener, account: TestAccount, emulator: Emulator, provider: Provider, echo: str
 ) -> None:
-    emulator.change_habits(echo_prompt=echo)
+    emulator.change_settings(echo_prompt=echo)
     emulator.add_fault(operation="submit", kind="error_after")
     status, accepted = await run_twice(open_session, one_shot(account), emulator)
     assert accepted == 1
@@ -70,7 +70,7 @@ async def test_a_clock_that_is_wrong_hides_nothing(
     seconds: float,
     echo_metadata: bool,
 ) -> None:
-    emulator.change_habits(clock_offset_seconds=seconds, echo_metadata=echo_metadata)
+    emulator.change_settings(clock_offset_seconds=seconds, echo_metadata=echo_metadata)
     emulator.add_fault(operation="submit", kind="error_after")
     status, accepted = await run_twice(open_session, one_shot(account), emulator)
     assert accepted == 1
@@ -84,7 +84,7 @@ async def test_a_clock_that_is_known_to_be_wrong_is_allowed_for(
 ) -> None:
     if not provider.capabilities.can_list:
         pytest.skip(f"{provider.name} lists nothing")
-    emulator.change_habits(clock_offset_seconds=seconds, echo_metadata=False)
+    emulator.change_settings(clock_offset_seconds=seconds, echo_metadata=False)
     shot = account.a_shot(prompt="a dog in the rain")
     other = await provider.submit(shot, idempotency_key="o1", project="film")
     emulator.add_fault(operation="submit", kind="error_after")
@@ -104,7 +104,7 @@ async def test_an_answer_that_names_a_known_generation_is_held_and_counts_as_spe
     open_session: SessionOpener, account: TestAccount, emulator: Emulator, kind: str | None
 ) -> None:
     """The server was restarted, and its ids begin anew."""
-    emulator.change_habits(ids="counting", echo_metadata=False)
+    emulator.change_settings(ids="counting", echo_metadata=False)
     await made(open_session, one_shot(account, id="known", prompt="a dog in the rain"))
     emulator.restart()
     await backdate_records(open_session)
@@ -188,7 +188,7 @@ async def test_a_project_on_such_a_list_is_paid_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PREFECT_VIDEO_SUBMIT_PATIENCE_SECONDS", "0")
-    emulator.change_habits(echo_metadata=False)
+    emulator.change_settings(echo_metadata=False)
     emulator.add_fault(operation="submit", kind="error_after")
     emulator.add_fault(operation="list", kind=kind, times=None)
     assert (await run_twice(open_session, one_shot(account), emulator))[1] == 1
@@ -197,7 +197,7 @@ async def test_a_project_on_such_a_list_is_paid_once(
 async def test_a_list_without_words_proves_absence_where_nothing_is_unclaimed(
     open_session: SessionOpener, account: TestAccount, emulator: Emulator, provider: Provider
 ) -> None:
-    emulator.change_habits(echo_prompt="none", echo_metadata=False)
+    emulator.change_settings(echo_prompt="none", echo_metadata=False)
     emulator.add_fault(operation="submit", kind="error_before")
     status, accepted = await run_twice(open_session, one_shot(account), emulator)
     if provider.capabilities.can_list:

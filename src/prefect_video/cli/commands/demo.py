@@ -92,9 +92,9 @@ def _create_project_file(folder: Path) -> Path:
 
 def _read_billed() -> tuple[int, Decimal]:
     """Return the number of generations and the USD that the provider has billed, by its own count."""
-    from prefect_video.emulator import start
+    from prefect_video.emulator import start_emulator
 
-    usage = start(os.environ).usage()
+    usage = start_emulator(os.environ).usage()
     return usage["billed"], Decimal(usage["billed_usd"])
 
 

@@ -1,4 +1,4 @@
-"""fal's dialect: a job queue, mounted at ``/fal`` in place of its host, and its signing keys.
+"""fal's dialect: a job queue, mounted at `/fal` in place of its host, and its signing keys.
 
 Everything is let in; what a model does not take, or policy forbids, shows as the result of the job.
 """
@@ -23,7 +23,7 @@ from prefect_video.emulator.dialects.sora import read_json
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError
 from prefect_video.emulator.faults.rules import FaultRule
-from prefect_video.emulator.generation import Generation, GenerationRequest, Status
+from prefect_video.emulator.generation import EmulatedGeneration, EmulatedStatus, GenerationRequest
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.signed_urls import LinkSigner
 from prefect_video.emulator.webhook_sender import Delivery
@@ -31,7 +31,7 @@ from prefect_video.emulator.webhook_sender import Delivery
 DIALECT: Final = "fal"
 PREFIX: Final = "/fal"
 
-_STATUSES: Final[dict[Status, str]] = {
+_STATUSES: Final[dict[EmulatedStatus, str]] = {
     "queued": "IN_QUEUE",
     "processing": "IN_PROGRESS",
     "completed": "COMPLETED",
@@ -45,8 +45,8 @@ class FalDialect:
 
     def __init__(self, engine: Engine, signer: LinkSigner) -> None:
         self._engine = engine
-        self._desk = DialectHandler(engine, signer, DIALECT, scheme="Key", queueing=True)
-        self._dead_links: dict[str, FaultRule] = {}  # a fault of the status shows in the result that follows it
+        self._handler = DialectHandler(engine, signer, DIALECT, scheme="Key", queueing=True)
+        self._expired_link_rules: dict[str, FaultRule] = {}  # a fault of the status shows in the result that follows it
 
     def app(self) -> Starlette:
         """The ASGI application, to be mounted at PREFIX."""
@@ -59,48 +59,48 @@ class FalDialect:
                 route(job, GET=self.result),
                 route("/{model:path}", POST=self.submit),
             ],
-            exception_handlers={ApiError: _refused, HTTPException: _http_error},
+            exception_handlers={ApiError: _render_api_error, HTTPException: _render_http_error},
         )
 
     async def submit(self, request: Request) -> Response:
-        """``POST /{owner}/{app}/{path}``."""
+        """`POST /{owner}/{app}/{path}`."""
 
-        def accepted(generation: Generation, rule: FaultRule | None) -> Response:
-            return JSONResponse({"status": "IN_QUEUE", **_links(request, generation), "queue_position": 0})
+        def accepted(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
+            return JSONResponse({"status": "IN_QUEUE", **_render_links(request, generation), "queue_position": 0})
 
-        return await self._desk.submit(request, _read_generation_request, accepted)
+        return await self._handler.submit(request, _read_generation_request, accepted)
 
     async def status(self, request: Request) -> Response:
-        """``GET /{owner}/{app}/requests/{id}/status``."""
+        """`GET /{owner}/{app}/requests/{id}/status`."""
 
-        def described(generation: Generation, rule: FaultRule | None) -> Response:
+        def described(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             _check_app(request, generation)
             if rule is not None and rule.kind == "expired_link":
-                self._dead_links[generation.id] = rule
+                self._expired_link_rules[generation.id] = rule
             word = status_with_fault(_STATUSES[generation.status], rule)
-            answer: dict[str, Any] = {"status": word, **_links(request, generation), "logs": None}
+            answer: dict[str, Any] = {"status": word, **_render_links(request, generation), "logs": None}
             if generation.status == "queued":
                 answer["queue_position"] = 0
             if generation.is_finished:
                 answer["metrics"] = {"inference_time": generation.ends_at - generation.starts_at}
-                answer |= _status_error(generation)
+                answer |= _render_status_error(generation)
             return JSONResponse(answer, 200 if generation.is_finished else 202)
 
-        return await self._desk.retrieve(request, described)
+        return await self._handler.retrieve(request, described)
 
     async def result(self, request: Request) -> Response:
-        """``GET /{owner}/{app}/requests/{id}``."""
-        generation = self._desk.get(request, "retrieve")
+        """`GET /{owner}/{app}/requests/{id}`."""
+        generation = self._handler.get(request, "retrieve")
         _check_app(request, generation)
         if not generation.is_finished:
             return JSONResponse({"detail": "Request is still in progress"}, 400)
-        body, code = self._payload(generation, self._dead_links.pop(generation.id, None))
+        body, code = self._build_payload(generation, self._expired_link_rules.pop(generation.id, None))
         return JSONResponse(body, code)
 
     async def cancel(self, request: Request) -> Response:
-        """``PUT /{owner}/{app}/requests/{id}/cancel``: only what has not started is stopped."""
+        """`PUT /{owner}/{app}/requests/{id}/cancel`: only what has not started is stopped."""
 
-        def cancelled(generation: Generation, rule: FaultRule | None) -> Response:
+        def cancelled(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             _check_app(request, generation)
             if generation.is_finished:
                 return JSONResponse({"status": "ALREADY_COMPLETED"}, 400)
@@ -108,20 +108,22 @@ class FalDialect:
                 self._engine.stop(generation)
             return JSONResponse({"status": "CANCELLATION_REQUESTED"}, 202)
 
-        return await self._desk.respond_about(self._desk.get(request, "cancel"), "cancel", cancelled)
+        return await self._handler.respond_about(self._handler.get(request, "cancel"), "cancel", cancelled)
 
     async def keys(self, request: Request) -> Response:
-        """``GET /.well-known/jwks.json``: the public halves of what signs webhooks."""
-        self._engine.books.count_request("keys")
+        """`GET /.well-known/jwks.json`: the public halves of what signs webhooks."""
+        self._engine.usage.count_request("keys")
         settings = self._engine.settings
         secrets = {settings.webhook_secret, *settings.webhook_secrets.values()}
         return JSONResponse({"keys": [_public_key(secret) for secret in sorted(secrets)]})
 
-    def delivery(self, generation: Generation, status: Status, event_id: str, timestamp: float) -> Delivery | None:
+    def build_delivery(
+        self, generation: EmulatedGeneration, status: EmulatedStatus, event_id: str, timestamp: float
+    ) -> Delivery | None:
         """The signed webhook that tells of an end."""
         if status not in ("completed", "failed"):
             return None
-        payload, code = self._payload(generation, None)
+        payload, code = self._build_payload(generation, None)
         event: dict[str, Any] = {
             "request_id": generation.id,
             "gateway_request_id": generation.id,
@@ -133,7 +135,7 @@ class FalDialect:
         body = json.dumps(event, separators=(",", ":")).encode()
         stamp = str(int(timestamp))
         message = "\n".join([generation.id, generation.account, stamp, hashlib.sha256(body).hexdigest()])
-        secret = self._engine.accounts.webhook_secret(generation.account)
+        secret = self._engine.api_keys.webhook_secret(generation.account)
         return Delivery(
             body=body,
             signature_header="X-Fal-Webhook-Signature",
@@ -145,7 +147,7 @@ class FalDialect:
             },
         )
 
-    def _payload(self, generation: Generation, rule: FaultRule | None) -> tuple[dict[str, Any], int]:
+    def _build_payload(self, generation: EmulatedGeneration, rule: FaultRule | None) -> tuple[dict[str, Any], int]:
         """What the model said, and with which HTTP status."""
         if generation.failure is not None:
             kind = generation.failure.code
@@ -155,7 +157,7 @@ class FalDialect:
         if generation.status != "completed":
             return {"detail": "Request was cancelled", "error_type": "client_cancelled"}, 400
         video = {
-            "url": self._desk.links(generation, rule).video,
+            "url": self._handler.links(generation, rule).video,
             "content_type": "video/mp4",
             "file_name": "video.mp4",
             "file_size": generation.file_size,
@@ -172,19 +174,19 @@ async def _read_generation_request(request: Request) -> GenerationRequest:
     )
 
 
-def _app_of(generation: Generation) -> str:
+def _app_name(generation: EmulatedGeneration) -> str:
     """Owner and app of a model: what its jobs are found under, without the rest of the path."""
     return "/".join(generation.request.model.split("/")[:2])
 
 
-def _check_app(request: Request, generation: Generation) -> None:
+def _check_app(request: Request, generation: EmulatedGeneration) -> None:
     asked = f"{request.path_params['owner']}/{request.path_params['app']}"
-    if asked != _app_of(generation):
+    if asked != _app_name(generation):
         raise ApiError("not_found", f"Request {generation.id} not found under {asked}")
 
 
-def _links(request: Request, generation: Generation) -> dict[str, str]:
-    job = f"{request.url.scheme}://{request.url.netloc}{PREFIX}/{_app_of(generation)}/requests/{generation.id}"
+def _render_links(request: Request, generation: EmulatedGeneration) -> dict[str, str]:
+    job = f"{request.url.scheme}://{request.url.netloc}{PREFIX}/{_app_name(generation)}/requests/{generation.id}"
     return {
         "request_id": generation.id,
         "response_url": job,
@@ -193,7 +195,7 @@ def _links(request: Request, generation: Generation) -> dict[str, str]:
     }
 
 
-def _status_error(generation: Generation) -> dict[str, str]:
+def _render_status_error(generation: EmulatedGeneration) -> dict[str, str]:
     """What the status itself says of an end without a video; a refusal by the model shows in its result only."""
     if generation.status == "cancelled":
         return {"error": "Request was cancelled", "error_type": "client_cancelled"}
@@ -211,12 +213,12 @@ def _public_key(secret: str) -> dict[str, str]:
     return {"kty": "OKP", "crv": "Ed25519", "x": base64.urlsafe_b64encode(raw).rstrip(b"=").decode()}
 
 
-def _refused(request: Request, error: Exception) -> Response:
+def _render_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else {}
-    return JSONResponse({"detail": error.message}, 403 if error.cause == "quota" else error.status, headers)
+    return JSONResponse({"detail": error.message}, 403 if error.kind == "quota" else error.status, headers)
 
 
-def _http_error(request: Request, error: Exception) -> Response:
+def _render_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"detail": str(error.detail)}, error.status_code)

@@ -33,7 +33,7 @@ def read_generation_request(document: Any, *, model: str, webhook_url: str | Non
             {
                 "model": model,
                 "prompt": document["prompt"],
-                **_length(document),
+                **_read_length(document),
                 "resolution": _SIZES.get(size, size),
                 "aspect_ratio": _SHAPES.get(shape, shape),
                 "metadata": {"input": document} | ({} if seed is None else {"seed": seed}),
@@ -45,8 +45,8 @@ def read_generation_request(document: Any, *, model: str, webhook_url: str | Non
         raise ApiError("invalid", f"{'.'.join(map(str, first['loc']))}: {first['msg']}", status=422) from error
 
 
-def _length(document: dict[str, Any]) -> dict[str, int]:
-    """From ``duration`` or ``seconds`` (5, "5" or "5s"), or from a number of frames and a rate."""
+def _read_length(document: dict[str, Any]) -> dict[str, int]:
+    """From `duration` or `seconds` (5, "5" or "5s"), or from a number of frames and a rate."""
     frames = document.get("num_frames")
     given = document.get("duration", document.get("seconds"))
     if given is None and isinstance(frames, int) and frames > 0:

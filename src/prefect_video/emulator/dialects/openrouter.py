@@ -1,7 +1,7 @@
-"""OpenRouter's dialect: routes under ``/api/v1``, with a list of models, two kinds of links and signed callbacks.
+"""OpenRouter's dialect: routes under `/api/v1`, with a list of models, two kinds of links and signed callbacks.
 
-Its links: ``urls`` are signed and need no key, ``unsigned_urls`` lead to the API and need it; the model
-``emulator/video-unsigned`` has only the latter.
+Its links: `urls` are signed and need no key, `unsigned_urls` lead to the API and need it; the model
+`emulator/video-unsigned` has only the latter.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from prefect_video.emulator.dialects.sora import read_json, validated
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError, ErrorKind
 from prefect_video.emulator.faults.rules import FaultRule
-from prefect_video.emulator.generation import Generation, GenerationRequest, Status
+from prefect_video.emulator.generation import EmulatedGeneration, EmulatedStatus, GenerationRequest
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.signed_urls import LinkSigner
 from prefect_video.emulator.webhook_sender import Delivery
@@ -33,7 +33,7 @@ DIALECT: Final = "openrouter"
 PREFIX: Final = "/api/v1"
 UNSIGNED_ONLY: Final = "emulator/video-unsigned"
 
-_STATUSES: Final[dict[Status, str]] = {
+_STATUSES: Final[dict[EmulatedStatus, str]] = {
     "queued": "pending",
     "processing": "in_progress",
     "completed": "completed",
@@ -91,7 +91,7 @@ MODELS: Final = (
         for name, usd in (("sora-2", "0.10"), ("sora-2-pro", "0.30"))
     ),
 )
-"""What ``GET /videos/models`` lists, prices in USD."""
+"""What `GET /videos/models` lists, prices in USD."""
 
 _NAMES: Final = frozenset(model["id"] for model in MODELS)
 
@@ -104,7 +104,7 @@ class _Image(BaseModel):
 
 
 class SubmitBody(BaseModel):
-    """The body of ``POST /videos``; fields that are not known are ignored, as there."""
+    """The body of `POST /videos`; fields that are not known are ignored, as there."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
@@ -125,7 +125,7 @@ class OpenRouterDialect:
 
     def __init__(self, engine: Engine, signer: LinkSigner) -> None:
         self._engine = engine
-        self._desk = DialectHandler(engine, signer, DIALECT)
+        self._handler = DialectHandler(engine, signer, DIALECT)
 
     def app(self) -> Starlette:
         """The ASGI application, to be mounted at PREFIX."""
@@ -137,62 +137,64 @@ class OpenRouterDialect:
                 route("/videos/{id}", GET=self.retrieve),
                 route("/videos/{id}/content", GET=self.content),
             ],
-            exception_handlers={ApiError: _refused, HTTPException: _http_error},
+            exception_handlers={ApiError: _render_api_error, HTTPException: _render_http_error},
         )
 
     async def submit(self, request: Request) -> Response:
-        """``POST /videos``."""
+        """`POST /videos`."""
 
-        def accepted(generation: Generation, rule: FaultRule | None) -> Response:
-            return JSONResponse(self._head(generation, rule), 202)
+        def accepted(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
+            return JSONResponse(self._render_head(generation, rule), 202)
 
-        return await self._desk.submit(request, _read_generation_request, accepted)
+        return await self._handler.submit(request, _read_generation_request, accepted)
 
     async def retrieve(self, request: Request) -> Response:
-        """``GET /videos/{id}``."""
+        """`GET /videos/{id}`."""
 
-        def described(generation: Generation, rule: FaultRule | None) -> Response:
-            answer = self._head(generation, rule) | {"generation_id": f"vid-{generation.id}"}
+        def described(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
+            answer = self._render_head(generation, rule) | {"generation_id": f"vid-{generation.id}"}
             if generation.status == "completed":
-                answer |= self._result(generation, _root(request))
+                answer |= self._render_result(generation, _base_url(request))
                 if generation.request.model != UNSIGNED_ONLY:
-                    links = self._desk.links(generation, rule)
+                    links = self._handler.links(generation, rule)
                     answer |= {"urls": [links.video], "expires_at": math.floor(links.expires)}
             if generation.failure is not None:
                 answer["error"] = generation.failure.message
             return JSONResponse(answer)
 
-        return await self._desk.retrieve(request, described)
+        return await self._handler.retrieve(request, described)
 
     async def content(self, request: Request) -> Response:
-        """``GET /videos/{id}/content``: the MP4, to whoever has the key."""
-        return await self._desk.content(request)
+        """`GET /videos/{id}/content`: the MP4, to whoever has the key."""
+        return await self._handler.content(request)
 
     async def key(self, request: Request) -> Response:
-        """``GET /key``: what is known of the key that asks."""
-        self._engine.books.count_request("key")
-        self._desk.account_of(request)
+        """`GET /key`: what is known of the key that asks."""
+        self._engine.usage.count_request("key")
+        self._handler.authenticate(request)
         return JSONResponse({"data": {"label": "emulator", "usage": 0, "limit": None}})
 
     async def models(self, request: Request) -> Response:
-        """``GET /videos/models``: takes no key."""
-        self._engine.books.count_request("models")
+        """`GET /videos/models`: takes no key."""
+        self._engine.usage.count_request("models")
         return JSONResponse({"data": list(MODELS)})
 
-    def delivery(self, generation: Generation, status: Status, event_id: str, timestamp: float) -> Delivery | None:
+    def build_delivery(
+        self, generation: EmulatedGeneration, status: EmulatedStatus, event_id: str, timestamp: float
+    ) -> Delivery | None:
         """The signed callback that tells of an end."""
         if status in ("queued", "processing"):
             return None
         data: dict[str, Any] = {"id": generation.id, "status": _STATUSES[status], "model": generation.request.model}
         if status == "completed":
-            data |= self._result(generation, "")
+            data |= self._render_result(generation, "")
         event = {
             "type": f"video.generation.{_STATUSES[status]}",
             "created_at": datetime.fromtimestamp(timestamp, UTC).isoformat(),
             "data": data,
         }
         body = json.dumps(event, separators=(",", ":")).encode()
-        secret = self._engine.accounts.webhook_secret(generation.account)
+        secret = self._engine.api_keys.webhook_secret(generation.account)
         stamp = str(int(timestamp))
         code = hmac.new(secret.encode(), f"{stamp},".encode() + body, hashlib.sha256).hexdigest()
         return Delivery(
@@ -202,14 +204,14 @@ class OpenRouterDialect:
             headers={"X-OpenRouter-Idempotency-Key": event_id},
         )
 
-    def _head(self, generation: Generation, rule: FaultRule | None) -> dict[str, Any]:
+    def _render_head(self, generation: EmulatedGeneration, rule: FaultRule | None) -> dict[str, Any]:
         return {
             "id": generation.id,
             "polling_url": f"{PREFIX}/videos/{generation.id}",
             "status": status_with_fault(_STATUSES[generation.status], rule),
         }
 
-    def _result(self, generation: Generation, root: str) -> dict[str, Any]:
+    def _render_result(self, generation: EmulatedGeneration, root: str) -> dict[str, Any]:
         return {
             "unsigned_urls": [f"{root}{PREFIX}/videos/{generation.id}/content?index=0"],
             "usage": {"cost": float(generation.cost or 0), "is_byok": False},
@@ -238,20 +240,20 @@ async def _read_generation_request(request: Request) -> GenerationRequest:
     )
 
 
-def _root(request: Request) -> str:
+def _base_url(request: Request) -> str:
     return f"{request.url.scheme}://{request.url.netloc}"
 
 
-def _refused(request: Request, error: Exception) -> Response:
+def _render_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    status = _HTTP.get(error.cause, error.status)
+    status = _HTTP.get(error.kind, error.status)
     body: dict[str, Any] = {"code": status, "message": error.message}
-    if error.cause == "policy":
+    if error.kind == "policy":
         body["metadata"] = {"reasons": ["content policy"], "flagged_input": "", "provider_name": "Emulator"}
     headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else {}
     return JSONResponse({"error": body}, status, headers)
 
 
-def _http_error(request: Request, error: Exception) -> Response:
+def _render_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": {"code": error.status_code, "message": str(error.detail)}}, error.status_code)

@@ -1,4 +1,4 @@
-"""Replicate's dialect, mounted at ``/replicate`` in place of its host: predictions by model or by version.
+"""Replicate's dialect, mounted at `/replicate` in place of its host: predictions by model or by version.
 
 Everything is let in; policy shows as a failed prediction. Files and inputs are gone when the link's life is over.
 """
@@ -29,7 +29,7 @@ from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError, ErrorKind
 from prefect_video.emulator.faults.broken_lists import distort_page
 from prefect_video.emulator.faults.rules import FaultRule
-from prefect_video.emulator.generation import FINISHED, Generation, GenerationRequest, Status
+from prefect_video.emulator.generation import FINISHED, EmulatedGeneration, EmulatedStatus, GenerationRequest
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.signed_urls import LinkSigner
 from prefect_video.emulator.webhook_sender import Delivery
@@ -38,14 +38,14 @@ DIALECT: Final = "replicate"
 PREFIX: Final = "/replicate"
 PAGE_SIZE: Final = 100
 
-_STATUSES: Final[dict[Status, str]] = {
+_STATUSES: Final[dict[EmulatedStatus, str]] = {
     "queued": "starting",
     "processing": "processing",
     "completed": "succeeded",
     "failed": "failed",
     "cancelled": "canceled",
 }
-_EVENTS: Final[dict[Status, str]] = {"processing": "start", **dict.fromkeys(FINISHED, "completed")}
+_EVENTS: Final[dict[EmulatedStatus, str]] = {"processing": "start", **dict.fromkeys(FINISHED, "completed")}
 _HTTP: Final[dict[ErrorKind, int]] = {"invalid": 422, "quota": 402}
 _TITLES: Final[dict[ErrorKind, str]] = {
     "authentication": "Unauthenticated",
@@ -72,7 +72,7 @@ class ReplicateDialect:
 
     def __init__(self, engine: Engine, signer: LinkSigner) -> None:
         self._engine = engine
-        self._desk = DialectHandler(engine, signer, DIALECT, queueing=True)
+        self._handler = DialectHandler(engine, signer, DIALECT, queueing=True)
         self._deadlines: set[asyncio.TimerHandle] = set()
 
     def app(self) -> Starlette:
@@ -86,74 +86,77 @@ class ReplicateDialect:
                 route("/v1/predictions/{id}/cancel", POST=self.cancel),
                 route("/v1/webhooks/default/secret", GET=self.secret),
             ],
-            exception_handlers={ApiError: _refused, HTTPException: _http_error},
+            exception_handlers={ApiError: _render_api_error, HTTPException: _render_http_error},
         )
 
     async def submit(self, request: Request) -> Response:
-        """``POST /v1/predictions`` and ``POST /v1/models/{owner}/{name}/predictions``."""
-        deadline_seconds = _cancel_after(request.headers.get("cancel-after"))
+        """`POST /v1/predictions` and `POST /v1/models/{owner}/{name}/predictions`."""
+        deadline_seconds = _parse_cancel_after(request.headers.get("cancel-after"))
 
-        def accepted(generation: Generation, rule: FaultRule | None) -> Response:
+        def accepted(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             if deadline_seconds is not None:
-                self._watch(generation, deadline_seconds / self._engine.settings.speed)
-            return JSONResponse(self._described(generation, rule, _root(request)), 201)
+                self._stop_at_deadline(generation, deadline_seconds / self._engine.settings.speed)
+            return JSONResponse(self._render_generation(generation, rule, _base_url(request)), 201)
 
-        return await self._desk.submit(request, _read_generation_request, accepted)
+        return await self._handler.submit(request, _read_generation_request, accepted)
 
     async def account(self, request: Request) -> Response:
-        """``GET /v1/account``: whose key it is that asks."""
-        self._engine.books.count_request("account")
-        self._desk.account_of(request)
+        """`GET /v1/account`: whose key it is that asks."""
+        self._engine.usage.count_request("account")
+        self._handler.authenticate(request)
         return JSONResponse({"type": "user", "username": "emulator", "name": "Emulator"})
 
     async def retrieve(self, request: Request) -> Response:
-        """``GET /v1/predictions/{id}``."""
-        return await self._desk.retrieve(
-            request, lambda generation, rule: JSONResponse(self._described(generation, rule, _root(request)))
+        """`GET /v1/predictions/{id}`."""
+        return await self._handler.retrieve(
+            request,
+            lambda generation, rule: JSONResponse(self._render_generation(generation, rule, _base_url(request))),
         )
 
     async def list_predictions(self, request: Request) -> Response:
-        """``GET /v1/predictions``: newest first; the cursor is the id of the last one that was given."""
-        cursor, after = request.query_params.get("cursor"), _moment(request.query_params.get("created_after"))
+        """`GET /v1/predictions`: newest first; the cursor is the id of the last one that was given."""
+        cursor, after = request.query_params.get("cursor"), _parse_time(request.query_params.get("created_after"))
 
-        def listed(generations: list[Generation], rule: FaultRule | None) -> Response:
-            wanted = [one for one in generations if after is None or self._engine.told_time(one.created) >= after]
+        def listed(generations: list[EmulatedGeneration], rule: FaultRule | None) -> Response:
+            wanted = [one for one in generations if after is None or self._engine.to_server_time(one.created) >= after]
             ids = [one.id for one in wanted]
             is_cursor_gone = rule is not None and rule.kind == "shifted_page"
             start = ids.index(cursor) + 1 if cursor in ids and not is_cursor_gone else 0
             page = wanted[start : start + PAGE_SIZE]
             more = len(wanted) > start + PAGE_SIZE
             link = request.url.include_query_params(cursor=page[-1].id) if more else None
-            results = [self._described(one, rule, _root(request)) for one in page]
+            results = [self._render_generation(one, rule, _base_url(request)) for one in page]
             answer = {"previous": None, "next": str(link) if link else None, "results": results}
             return JSONResponse(distort_page(answer, rule, items="results"))
 
-        return await self._desk.list_all(request, listed)
+        return await self._handler.list_all(request, listed)
 
     async def cancel(self, request: Request) -> Response:
-        """``POST /v1/predictions/{id}/cancel``: whatever still runs; no error when it is over."""
+        """`POST /v1/predictions/{id}/cancel`: whatever still runs; no error when it is over."""
 
-        def cancelled(generation: Generation, rule: FaultRule | None) -> Response:
+        def cancelled(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             self._engine.stop(generation)
-            return JSONResponse(self._described(generation, rule, _root(request)))
+            return JSONResponse(self._render_generation(generation, rule, _base_url(request)))
 
-        return await self._desk.respond_about(self._desk.get(request, "cancel"), "cancel", cancelled)
+        return await self._handler.respond_about(self._handler.get(request, "cancel"), "cancel", cancelled)
 
     async def secret(self, request: Request) -> Response:
-        """``GET /v1/webhooks/default/secret``."""
-        self._engine.books.count_request("secret")
-        account = self._desk.account_of(request)
-        return JSONResponse({"key": self._engine.accounts.webhook_secret(account)})
+        """`GET /v1/webhooks/default/secret`."""
+        self._engine.usage.count_request("secret")
+        account = self._handler.authenticate(request)
+        return JSONResponse({"key": self._engine.api_keys.webhook_secret(account)})
 
-    def delivery(self, generation: Generation, status: Status, event_id: str, timestamp: float) -> Delivery | None:
+    def build_delivery(
+        self, generation: EmulatedGeneration, status: EmulatedStatus, event_id: str, timestamp: float
+    ) -> Delivery | None:
         """The webhook that carries the whole prediction, signed as Standard Webhooks are."""
         wanted = generation.request.metadata[_PREDICTION]["events"]
         if _EVENTS.get(status) not in wanted:
             return None
-        told = self._described(_as_of(generation, status), None, "")
-        body = json.dumps(told, separators=(",", ":")).encode()
+        answer = self._render_generation(_with_status(generation, status), None, "")
+        body = json.dumps(answer, separators=(",", ":")).encode()
         stamp = str(int(timestamp))
-        key = _signing_key(self._engine.accounts.webhook_secret(generation.account))
+        key = _signing_key(self._engine.api_keys.webhook_secret(generation.account))
         code = hmac.new(key, f"{event_id}.{stamp}.".encode() + body, hashlib.sha256).digest()
         return Delivery(
             body=body,
@@ -162,7 +165,7 @@ class ReplicateDialect:
             headers={"webhook-id": event_id, "webhook-timestamp": stamp},
         )
 
-    def _watch(self, generation: Generation, seconds: float) -> None:
+    def _stop_at_deadline(self, generation: EmulatedGeneration, seconds: float) -> None:
         """Stop a prediction that is not over by its deadline."""
 
         def stop() -> None:
@@ -174,7 +177,7 @@ class ReplicateDialect:
         handle = asyncio.get_running_loop().call_later(seconds, stop)
         self._deadlines.add(handle)
 
-    def _described(self, generation: Generation, rule: FaultRule | None, root: str) -> dict[str, Any]:
+    def _render_generation(self, generation: EmulatedGeneration, rule: FaultRule | None, root: str) -> dict[str, Any]:
         prediction = generation.request.metadata[_PREDICTION]
         url = f"{root}{PREFIX}/v1/predictions/{generation.id}"
         ended = generation.finished
@@ -192,21 +195,21 @@ class ReplicateDialect:
             "metrics": {},
             "data_removed": removed,
             "source": "api",
-            "created_at": _stamp(self._engine.told_time(generation.created)),
-            "started_at": _stamp(generation.starts_at) if generation.status != "queued" else None,
-            "completed_at": _stamp(ended) if ended is not None else None,
+            "created_at": _format_time(self._engine.to_server_time(generation.created)),
+            "started_at": _format_time(generation.starts_at) if generation.status != "queued" else None,
+            "completed_at": _format_time(ended) if ended is not None else None,
             "urls": {"get": url, "cancel": f"{url}/cancel"},
         }
         if generation.status == "completed" and ended is not None:
             answer["metrics"] = {"predict_time": generation.ends_at - generation.starts_at}
             if not removed:
-                answer["output"] = self._desk.links(generation, rule, at=ended).video
+                answer["output"] = self._handler.links(generation, rule, at=ended).video
         return answer
 
-    def _echo_input(self, generation: Generation) -> dict[str, Any]:
+    def _echo_input(self, generation: EmulatedGeneration) -> dict[str, Any]:
         prompt = self._engine.echo_prompt(generation)
-        told = {**generation.request.metadata["input"], "prompt": prompt}
-        return {name: value for name, value in told.items() if value is not None}
+        answer = {**generation.request.metadata["input"], "prompt": prompt}
+        return {name: value for name, value in answer.items() if value is not None}
 
 
 async def _read_generation_request(request: Request) -> GenerationRequest:
@@ -218,9 +221,9 @@ async def _read_generation_request(request: Request) -> GenerationRequest:
         model = model or "emulator/unnamed"
     else:
         raise ApiError("invalid", "version is required")
-    order = read_generation_request(_respelled(body.input), model=model, webhook_url=body.webhook)
+    generation_request = read_generation_request(_respelled(body.input), model=model, webhook_url=body.webhook)
     prediction = {"version": version, "events": body.webhook_events_filter}
-    return order.model_copy(update={"metadata": {**order.metadata, _PREDICTION: prediction}})
+    return generation_request.model_copy(update={"metadata": {**generation_request.metadata, _PREDICTION: prediction}})
 
 
 def _respelled(value: Any) -> Any:
@@ -232,13 +235,13 @@ def _respelled(value: Any) -> Any:
     return [_respelled(item) for item in value] if isinstance(value, list) else value
 
 
-def _as_of(generation: Generation, status: Status) -> Generation:
+def _with_status(generation: EmulatedGeneration, status: EmulatedStatus) -> EmulatedGeneration:
     """A generation as it was in an earlier status."""
     finished = generation.finished if status in FINISHED else None
     return generation.model_copy(update={"status": status, "finished": finished})
 
 
-def _error(generation: Generation) -> str | None:
+def _error(generation: EmulatedGeneration) -> str | None:
     if generation.failure is None:
         return None
     if generation.failure.code == "content_policy_violation":
@@ -246,8 +249,8 @@ def _error(generation: Generation) -> str | None:
     return f"{generation.failure.message} (E1000)"
 
 
-def _cancel_after(header: str | None) -> float | None:
-    """Seconds in a duration such as ``1m``, ``90s`` or ``1h30m``; a bare number is seconds."""
+def _parse_cancel_after(header: str | None) -> float | None:
+    """Seconds in a duration such as `1m`, `90s` or `1h30m`; a bare number is seconds."""
     if header is None:
         return None
     parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", header.strip())
@@ -264,30 +267,30 @@ def _signing_key(secret: str) -> bytes:
     return text.encode() if text == secret else base64.b64decode(text)
 
 
-def _moment(text: str | None) -> float | None:
+def _parse_time(text: str | None) -> float | None:
     try:
         return None if text is None else datetime.fromisoformat(text).timestamp()
     except ValueError as error:
         raise ApiError("invalid", f"created_after: {error}") from error
 
 
-def _stamp(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
-def _root(request: Request) -> str:
+def _base_url(request: Request) -> str:
     return f"{request.url.scheme}://{request.url.netloc}"
 
 
-def _refused(request: Request, error: Exception) -> Response:
+def _render_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    status = _HTTP.get(error.cause, error.status)
+    status = _HTTP.get(error.kind, error.status)
     headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else {}
-    body = {"title": _TITLES.get(error.cause, "Request refused"), "detail": error.message, "status": status}
+    body = {"title": _TITLES.get(error.kind, "Request refused"), "detail": error.message, "status": status}
     return JSONResponse(body, status, headers)
 
 
-def _http_error(request: Request, error: Exception) -> Response:
+def _render_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse(
         {"title": str(error.detail), "detail": str(error.detail), "status": error.status_code}, error.status_code

@@ -1,4 +1,4 @@
-"""The Sora dialect: routes under ``/v1/sora``, its words for requests, answers, errors and webhooks."""
+"""The Sora dialect: routes under `/v1/sora`, its words for requests, answers, errors and webhooks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError, ErrorKind
 from prefect_video.emulator.faults.broken_lists import distort_page
 from prefect_video.emulator.faults.rules import FaultRule
-from prefect_video.emulator.generation import Generation, GenerationRequest, Status
+from prefect_video.emulator.generation import EmulatedGeneration, EmulatedStatus, GenerationRequest
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.signed_urls import Links, LinkSigner
 from prefect_video.emulator.webhook_sender import Delivery
@@ -30,7 +30,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class SubmitBody(BaseModel):
-    """The body of ``POST /generations``, taken literally: no other fields, no conversions."""
+    """The body of `POST /generations`, taken literally: no other fields, no conversions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -58,16 +58,16 @@ class SubmitBody(BaseModel):
 
 
 class ListQuery(BaseModel):
-    """The query of ``GET /generations``."""
+    """The query of `GET /generations`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     limit: Annotated[int, Field(ge=1, le=MAX_LIST)] = 20
     offset: Annotated[int, Field(ge=0)] = 0
-    status: Status | None = None
+    status: EmulatedStatus | None = None
     created_after: float | None = None
 
-    def matches(self, generation: Generation, created: float) -> bool:
+    def matches(self, generation: EmulatedGeneration, created: float) -> bool:
         """Return whether a generation, with the time that the list shows, belongs into it.
 
         `created_after` excludes its own second.
@@ -131,7 +131,7 @@ _CODES: dict[ErrorKind, str] = {
     "conflict": "not_cancellable",
     "quota": "quota_exceeded",
 }
-_EVENTS: dict[Status, str] = {
+_EVENTS: dict[EmulatedStatus, str] = {
     "queued": "generation.queued",
     "processing": "generation.started",
     "completed": "generation.completed",
@@ -145,7 +145,7 @@ class SoraDialect:
 
     def __init__(self, engine: Engine, signer: LinkSigner) -> None:
         self._engine = engine
-        self._desk = DialectHandler(engine, signer, DIALECT)
+        self._handler = DialectHandler(engine, signer, DIALECT)
         self._settings = engine.settings
 
     def app(self) -> Starlette:
@@ -156,65 +156,67 @@ class SoraDialect:
                 route("/generations/{id}", GET=self.retrieve),
                 route("/generations/{id}/cancel", POST=self.cancel),
             ],
-            exception_handlers={ApiError: self._refused, HTTPException: _http_error},
+            exception_handlers={ApiError: self._render_api_error, HTTPException: _render_http_error},
         )
 
     async def submit(self, request: Request) -> Response:
-        """Answer ``POST /generations``."""
+        """Answer `POST /generations`."""
 
         async def read(request: Request) -> GenerationRequest:
             return GenerationRequest.model_validate(validated(SubmitBody, await read_json(request)).model_dump())
 
-        def accepted(generation: Generation, rule: FaultRule | None) -> Response:
+        def accepted(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             if rule is not None and rule.kind == "generation_error":
                 raise ApiError("generation", "Internal generation failure", generation_id=generation.id)
             return JSONResponse(self._accepted(generation), 202)
 
-        return await self._desk.submit(request, read, accepted)
+        return await self._handler.submit(request, read, accepted)
 
     async def retrieve(self, request: Request) -> Response:
-        """Answer ``GET /generations/{id}``."""
-        return await self._desk.retrieve(
-            request, lambda generation, rule: JSONResponse(self._described(generation, rule))
+        """Answer `GET /generations/{id}`."""
+        return await self._handler.retrieve(
+            request, lambda generation, rule: JSONResponse(self._render_generation(generation, rule))
         )
 
     async def list_generations(self, request: Request) -> Response:
-        """Answer ``GET /generations``."""
+        """Answer `GET /generations`."""
 
-        def listed(generations: list[Generation], rule: FaultRule | None) -> Response:
+        def listed(generations: list[EmulatedGeneration], rule: FaultRule | None) -> Response:
             if self._settings.listing != "on":
                 raise ApiError("unavailable", "Listing is not available", status=int(self._settings.listing))
             query = validated(ListQuery, dict(request.query_params))
-            found = [item for item in generations if query.matches(item, self._engine.told_time(item.created))]
+            found = [item for item in generations if query.matches(item, self._engine.to_server_time(item.created))]
             # An item before the page was deleted since the page before it was read.
             offset = query.offset + (query.offset > 0 and rule is not None and rule.kind == "shifted_page")
             page = found[offset : offset + query.limit]
             body = {
                 "object": "list",
-                "data": [self._item(generation, rule) for generation in page],
+                "data": [self._render_item(generation, rule) for generation in page],
                 "has_more": offset + len(page) < len(found),
                 "total_count": len(found),
             }
             return JSONResponse(distort_page(body, rule))
 
-        return await self._desk.list_all(request, listed)
+        return await self._handler.list_all(request, listed)
 
     async def cancel(self, request: Request) -> Response:
-        """Answer ``POST /generations/{id}/cancel``."""
+        """Answer `POST /generations/{id}/cancel`."""
 
-        def cancelled(generation: Generation, rule: FaultRule | None) -> Response:
+        def cancelled(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             self._engine.cancel(generation.account, generation.id)
             return JSONResponse({"id": generation.id, "status": "cancelled", "cancellation_reason": "user_requested"})
 
-        return await self._desk.respond_about(self._desk.get(request, "cancel"), "cancel", cancelled)
+        return await self._handler.respond_about(self._handler.get(request, "cancel"), "cancel", cancelled)
 
-    def delivery(self, generation: Generation, status: Status, event_id: str, timestamp: float) -> Delivery:
+    def build_delivery(
+        self, generation: EmulatedGeneration, status: EmulatedStatus, event_id: str, timestamp: float
+    ) -> Delivery:
         """The signed webhook that tells of a status."""
         data: dict[str, Any] = {"generation_id": generation.id, "status": status}
         if status == "completed":
-            data["result"] = self._result(generation, self._desk.links(generation))
+            data["result"] = self._render_result(generation, self._handler.links(generation))
         if status == "failed":
-            data["error"] = _failure(generation)
+            data["error"] = _render_failure(generation)
         event = {
             "event_type": _EVENTS[status],
             "event_id": event_id,
@@ -222,26 +224,26 @@ class SoraDialect:
             "data": data,
         }
         body = json.dumps(event, separators=(",", ":")).encode()
-        secret = self._engine.accounts.webhook_secret(generation.account)
+        secret = self._engine.api_keys.webhook_secret(generation.account)
         signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
         return Delivery(body=body, signature_header=SIGNATURE_HEADER, signature=signature)
 
-    def _accepted(self, generation: Generation) -> dict[str, Any]:
-        answer = {**self._head(generation, None), "parameters": _parameters(generation)}
+    def _accepted(self, generation: EmulatedGeneration) -> dict[str, Any]:
+        answer = {**self._render_head(generation, None), "parameters": _render_parameters(generation)}
         if self._settings.hint:
             answer["estimated_completion_time"] = math.ceil(generation.ends_at)
         return answer
 
-    def _described(self, generation: Generation, rule: FaultRule | None) -> dict[str, Any]:
+    def _render_generation(self, generation: EmulatedGeneration, rule: FaultRule | None) -> dict[str, Any]:
         answer = {
-            **self._head(generation, rule),
+            **self._render_head(generation, rule),
             "prompt": self._engine.echo_prompt(generation),
-            "parameters": _parameters(generation),
+            "parameters": _render_parameters(generation),
         }
         if self._engine.settings.echo_metadata:
             answer["metadata"] = generation.request.metadata
         if generation.status == "completed":
-            answer["result"] = self._result(generation, self._desk.links(generation, rule))
+            answer["result"] = self._render_result(generation, self._handler.links(generation, rule))
             answer["usage"] = {
                 "seconds_generated": generation.request.duration,
                 "cost_usd": rule.cost
@@ -249,30 +251,30 @@ class SoraDialect:
                 else float(generation.cost or 0),
             }
         if generation.status == "failed":
-            answer["error"] = _failure(generation)
+            answer["error"] = _render_failure(generation)
         return answer
 
-    def _head(self, generation: Generation, rule: FaultRule | None) -> dict[str, Any]:
+    def _render_head(self, generation: EmulatedGeneration, rule: FaultRule | None) -> dict[str, Any]:
         return {
             "id": generation.id,
             "object": "video_generation",
-            "created": int(self._engine.told_time(generation.created)),
+            "created": int(self._engine.to_server_time(generation.created)),
             "model": generation.request.model,
             "status": status_with_fault(generation.status, rule),
         }
 
-    def _item(self, generation: Generation, rule: FaultRule | None) -> dict[str, Any]:
+    def _render_item(self, generation: EmulatedGeneration, rule: FaultRule | None) -> dict[str, Any]:
         item: dict[str, Any] = {
             "id": generation.id,
             "status": status_with_fault(generation.status, rule),
-            "created": int(self._engine.told_time(generation.created)),
+            "created": int(self._engine.to_server_time(generation.created)),
             "prompt": self._engine.echo_prompt(generation),
         }
         if generation.status == "completed":
-            item["result"] = self._result(generation, self._desk.links(generation, rule))
+            item["result"] = self._render_result(generation, self._handler.links(generation, rule))
         return item
 
-    def _result(self, generation: Generation, links: Links) -> dict[str, Any]:
+    def _render_result(self, generation: EmulatedGeneration, links: Links) -> dict[str, Any]:
         width, height = generation.request.frame_size
         return {
             "video_url": links.video,
@@ -283,11 +285,11 @@ class SoraDialect:
             "expires_at": int(links.expires),
         }
 
-    def _refused(self, request: Request, error: Exception) -> Response:
+    def _render_api_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, ApiError)
-        body: dict[str, Any] = {"type": _TYPES[error.cause], "message": error.message}
-        if error.cause in _CODES:
-            body["code"] = _CODES[error.cause]
+        body: dict[str, Any] = {"type": _TYPES[error.kind], "message": error.message}
+        if error.kind in _CODES:
+            body["code"] = _CODES[error.kind]
         if error.generation_id is not None:
             body["generation_id"] = error.generation_id
         headers = {}
@@ -298,17 +300,17 @@ class SoraDialect:
         return JSONResponse({"error": body}, error.status, headers)
 
 
-def _parameters(generation: Generation) -> dict[str, Any]:
+def _render_parameters(generation: EmulatedGeneration) -> dict[str, Any]:
     return generation.request.model_dump(include={"duration", "aspect_ratio", "resolution"})
 
 
-def _failure(generation: Generation) -> dict[str, Any]:
+def _render_failure(generation: EmulatedGeneration) -> dict[str, Any]:
     if generation.failure is None:
         return {"type": "generation_error", "message": "Generation failed"}
     return {"type": "generation_error", **generation.failure.model_dump()}
 
 
-def _http_error(request: Request, error: Exception) -> Response:
+def _render_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = "not_found_error" if error.status_code == 404 else "invalid_request_error"
     return JSONResponse({"error": {"type": kind, "message": str(error.detail)}}, error.status_code)

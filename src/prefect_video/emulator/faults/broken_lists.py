@@ -1,4 +1,4 @@
-"""Lists that do not hold together: what a fault makes of a page, whatever its dialect."""
+"""Faults of list pages, in any dialect: pages that are empty, incomplete or malformed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ ODD_ITEM: Final = {"object": "unlike any other", "status": ["?"]}
 
 
 def distort_page(page: dict[str, Any], rule: FaultRule | None, *, items: str = "data") -> dict[str, Any]:
-    """Return a page as the fault due for it has it; as it is, where the fault is of another kind or none.
+    """Return a page as distorted by a fault; unchanged if the fault is of another kind, or None.
 
     Args:
-        page: The page in the dialect's words.
-        rule: The fault.
-        items: The field that holds the items.
+        page: Page as the dialect renders it.
+        rule: Fault due for the request.
+        items: Name of the field that holds the items.
     """
     match rule.kind if rule is not None else None:
         case "empty_page":
-            # Replicate says it by naming a next page.
+            # Replicate announces more by the address of a next page, the others by a flag.
             more = {"next": page["next"] or NEXT_PAGE} if "next" in page else {"has_more": True}
             return {**page, items: [], **more}
         case "silent_list":

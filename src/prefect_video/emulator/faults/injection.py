@@ -1,4 +1,4 @@
-"""Takes a request through the fault due for it, and lets no answer leave before its changes are durable."""
+"""Fault injection around the work of a request; no answer leaves before its changes are durable."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, Response
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError
 from prefect_video.emulator.faults.broken_responses import HungResponse, ResetResponse, SlowResponse, TruncatedResponse
-from prefect_video.emulator.faults.odd_responses import odd_answer
+from prefect_video.emulator.faults.odd_responses import build_odd_response
 from prefect_video.emulator.faults.rules import FaultRule, Operation
 
 WRONG_PAGE = "<!doctype html><title>Welcome</title><h1>Please sign in to the network</h1>"
@@ -26,32 +26,33 @@ async def with_faults(
     prompt: str | None = None,
     generation_id: str | None = None,
 ) -> Response:
-    """Answer a request, with the fault that is due for it, if any.
+    """Answer a request with the fault that is due for it, if any.
 
     Args:
-        engine: Whose faults are asked, and whose changes are written down.
-        operation: What the request wants.
-        answer: Does the work; given the rule, so that it can play the faults that belong into the answer.
-        prompt: What the request is about, for rules that match on it.
-        generation_id: Likewise.
+        engine: Engine whose faults apply, and whose changes are committed.
+        operation: Operation of the request.
+        answer: Does the work; it gets the rule, to apply the faults that show inside of the answer.
+        prompt: Prompt of the request or its generation, for rules that match on it.
+        generation_id: Id of the generation, for rules that match on it.
 
     Raises:
-        Refusal: From the work, or because the fault is one.
+        ApiError: The work raised it, or the fault is a rejection.
     """
     rule = engine.faults.match(operation, prompt=prompt, generation_id=generation_id)
     try:
         if rule is None:
             return await answer(None)
-        early = _before(rule)
+        early = _respond_before_work(rule)
         if early is not None:
             return early
-        return await _after(engine, rule, await answer(rule))
+        return await _distort_response(engine, rule, await answer(rule))
     finally:
+        # A rejection changes the usage, too.
         await engine.commit()
 
 
-def _before(rule: FaultRule) -> Response | None:
-    """What is answered in place of doing the work; None when the work is done first."""
+def _respond_before_work(rule: FaultRule) -> Response | None:
+    """Return the response of a fault that prevents the work; None if the work is to be done."""
     match rule.kind:
         case "rate_limited":
             raise ApiError("rate", "Too many requests; slow down", retry_after=rule.retry_after)
@@ -71,8 +72,9 @@ def _before(rule: FaultRule) -> Response | None:
             return None
 
 
-async def _after(engine: Engine, rule: FaultRule, response: Response) -> Response:
-    """What becomes of the answer once the work is done."""
+async def _distort_response(engine: Engine, rule: FaultRule, response: Response) -> Response:
+    """Return the response that the client gets once the work is done."""
+    # Durable before a fault can hide the answer: otherwise "accepted, then the connection broke" could be lost.
     await engine.commit()
     match rule.kind:
         case "error_after":
@@ -89,11 +91,11 @@ async def _after(engine: Engine, rule: FaultRule, response: Response) -> Respons
         case "truncated":
             return TruncatedResponse(response, rule.fraction)
         case _:
-            return odd_answer(rule, response) or response
+            return build_odd_response(rule, response) or response
 
 
 async def pause(seconds: float, closing: asyncio.Event) -> None:
-    """Wait, but not past the end of the emulator."""
+    """Wait for a time, or until the emulator closes."""
     try:
         async with asyncio.timeout(seconds):
             await closing.wait()

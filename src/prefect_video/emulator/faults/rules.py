@@ -1,47 +1,47 @@
-"""Faults on demand: rules that make the emulator misbehave, and the board that picks the one due.
+"""Fault rules: what makes the emulator misbehave, on which requests, and how often.
 
-A rule is an object ``{operation, kind, times, after, match, ...}``. ``times`` is how often it fires (1 by
-default, null for ever), ``after`` how many matching requests it lets pass first, ``match`` narrows it by a part of
-the prompt or by generation id. The first rule in order that matches and is not used up fires, one rule a request.
-Rules are not kept over a restart.
+A rule is an object `{operation, kind, times, after, match, ...}`. `times` is how often it fires (1 by default, null
+without limit), `after` how many matching requests pass first, `match` restricts it to a part of the prompt or a
+generation id. The first rule in order that matches and is not exhausted fires, at most one a request. Rules do not
+survive a restart.
 
 | kind | operations | parameters | what happens |
 | --- | --- | --- | --- |
 | rate_limited | all but webhook | retry_after | 429; nothing was done |
-| quota_exhausted | all but webhook | – | the quota or the balance is used up; nothing was done |
+| quota_exhausted | all but webhook | – | the quota or the balance is exhausted; nothing was done |
 | error_before | all but webhook | – | 500 without a generation id; nothing was done |
 | error_after | submit, cancel | – | done (accepted, cancelled), then 500 without a generation id |
-| generation_error | submit | – | accepted and failed at once; 500 with ``generation_id`` |
+| generation_error | submit | – | accepted and failed at once; 500 with `generation_id` |
 | reset_before | all but webhook | – | TCP reset without an answer; nothing was done |
 | reset_after | submit, retrieve, list, cancel | – | done, then TCP reset without an answer |
 | hang | all but webhook | seconds (60) | done, then no answer; reset after that time |
 | delay | all but webhook | seconds (1) | done at once, answered after that time |
 | slow | all but webhook | bytes_per_second | the body trickles at that rate |
 | truncated | all but webhook | fraction | headers promise all, the connection closes after that share |
-| short_file | content | fraction | a complete answer, but of a file cut to that share |
+| short_file | content | fraction | a complete response, but of a file cut to that share |
 | wrong_content | all but webhook | – | 200 with an HTML page; nothing was done |
-| expired_link | retrieve, list, content | – | links handed out are dead; on content: 403 as if it were |
-| unknown_status | retrieve, list | status | the answer carries that status word; on list, in every item |
-| wrong_cost | retrieve | cost | a completed generation is said to have cost that, whatever it is (Sora's dialect) |
+| expired_link | retrieve, list, content | – | the links are expired; on content: 403 as for an expired link |
+| unknown_status | retrieve, list | status | the answer carries that status string; on list, in every item |
+| wrong_cost | retrieve | cost | that value is reported as the cost of a completed generation (Sora's dialect) |
 | not_found | retrieve, cancel, content | – | 404 although the generation exists |
 | list_off | list | http_status (404) | the endpoint answers 404, 405 or 501 |
 | foreign_answer | all but content, webhook | foreign, foreign_status (502) | done, then a gateway's answer (below) |
 | inflated | all but content, webhook | inflates_to (bytes) | done, then a gzip body that inflates to that size |
 | nested | all but content, webhook | depth (200000) | done, then JSON nested that deep |
-| odd_number | all but content, webhook | number (``NaN``) | done; each number of the answer is that one |
-| wrapped | all but content, webhook | wrapper (``data``) | done; the answer is inside of an object of that name |
-| blocked | submit | code, message | accepted; fails with these words at the end of its work, and is billed |
+| odd_number | all but content, webhook | number (`NaN`) | done; each number of the answer is that one |
+| wrapped | all but content, webhook | wrapper (`data`) | done; the answer is inside of an object of that name |
+| blocked | submit | code, message | accepted; fails with this code and message at the end of its work, and is billed |
 | empty_page | list | – | a page without items that says that more follow |
 | silent_list | list | – | the list does not say whether more follow, nor how many there are |
-| odd_item | list | – | the first item is one of somebody else's that keeps to no contract |
+| odd_item | list | – | the first item does not conform to any contract |
 | shifted_page | list | – | pages after the first leave out an item, as when one before it was deleted; lists with
 cursors begin again, as when the cursor's generation was |
 | duplicate | webhook | copies (2) | the same delivery is sent that many times |
 | late | webhook | seconds (1), backdate_seconds (0) | sent that late; the signed timestamp is older by both |
-| forged | webhook | – | before the true one comes a false "completed" with a wrong signature |
+| forged | webhook | – | a false "completed" with a wrong signature precedes the true one |
 | drop | webhook | – | never sent |
 
-A gateway answers as ``foreign`` says: ``html``, ``json``, ``problem`` (RFC 9457), ``text`` or ``empty``.
+A gateway answers as `foreign` says: `html`, `json`, `problem` (RFC 9457), `text` or `empty`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ Kind = Literal[
 
 _HTTP: frozenset[Operation] = frozenset({"submit", "retrieve", "list", "cancel", "content"})
 _WEBHOOK: frozenset[Operation] = frozenset({"webhook"})
-OPERATIONS_OF: dict[Kind, frozenset[Operation]] = {
+ALLOWED_OPERATIONS: dict[Kind, frozenset[Operation]] = {
     "rate_limited": _HTTP,
     "quota_exhausted": _HTTP,
     "error_before": _HTTP,
@@ -101,7 +101,12 @@ _SECONDS: dict[Kind, float] = {"hang": 60.0}
 
 
 class FaultMatch(BaseModel):
-    """Which requests a rule is for; what is None is not looked at."""
+    """Condition on the requests of a rule; a field that is None matches every request.
+
+    Attributes:
+        prompt: Part of the prompt.
+        generation_id: Id of the generation.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -109,14 +114,14 @@ class FaultMatch(BaseModel):
     generation_id: str | None = None
 
     def accepts(self, prompt: str | None, generation_id: str | None) -> bool:
-        """Whether a request about this prompt and generation is meant."""
+        """Return True if a request about this prompt and generation matches."""
         if self.prompt is not None and (prompt is None or self.prompt not in prompt):
             return False
         return self.generation_id is None or self.generation_id == generation_id
 
 
 class FaultRule(BaseModel):
-    """One rule; the module's table says what each kind does and which parameters it reads."""
+    """One fault rule; the module's table lists what each kind does and which parameters it reads."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -145,7 +150,7 @@ class FaultRule(BaseModel):
 
     @model_validator(mode="after")
     def _kind_fits_operation(self) -> Self:
-        allowed = OPERATIONS_OF[self.kind]
+        allowed = ALLOWED_OPERATIONS[self.kind]
         if self.operation not in allowed:
             raise ValueError(
                 f"a fault of kind {self.kind!r} cannot happen on {self.operation!r}; "
@@ -155,7 +160,7 @@ class FaultRule(BaseModel):
 
     @property
     def wait_seconds(self) -> float:
-        """``seconds``, or the default of the kind."""
+        """Return `seconds`, or the default of the kind."""
         return self.seconds if self.seconds is not None else _SECONDS.get(self.kind, 1.0)
 
 
@@ -163,7 +168,7 @@ _RULES: TypeAdapter[list[FaultRule]] = TypeAdapter(list[FaultRule])
 
 
 def parse_faults(document: Any) -> list[FaultRule]:
-    """Rules from decoded JSON or YAML: one object or a list of them.
+    """Build rules from decoded JSON or YAML: one object or a list of them.
 
     Raises:
         ValueError: A rule is malformed; the message names its place and field.
@@ -177,7 +182,7 @@ def parse_faults(document: Any) -> list[FaultRule]:
 
 
 def load_faults(path: Path) -> tuple[FaultRule, ...]:
-    """Rules from a YAML (``.yaml``, ``.yml``) or JSON file.
+    """Load rules from a YAML (`.yaml`, `.yml`) or JSON file.
 
     Raises:
         ValueError: The file cannot be parsed or holds a malformed rule; the message names the file.
@@ -200,46 +205,46 @@ def load_faults(path: Path) -> tuple[FaultRule, ...]:
 
 
 class FaultRules:
-    """The rules in force and how often each has been seen and fired."""
+    """Rules in force, with how often each has matched and fired."""
 
     def __init__(self, rules: Iterable[FaultRule] = ()) -> None:
-        self._posted: list[_Unset] = []
+        self._active: list[_ActiveRule] = []
         self.add(rules)
 
     def add(self, rules: Iterable[FaultRule]) -> None:
-        """Put rules behind those already there."""
-        self._posted.extend(_Unset(rule) for rule in rules)
+        """Add rules after those in force."""
+        self._active.extend(_ActiveRule(rule) for rule in rules)
 
     def clear(self) -> None:
-        """Take every rule down."""
-        self._posted.clear()
+        """Remove every rule."""
+        self._active.clear()
 
     def match(
         self, operation: Operation, *, prompt: str | None = None, generation_id: str | None = None
     ) -> FaultRule | None:
-        """The rule that fires for this request, counted as fired; None when the request is to go well."""
-        for posted in self._posted:
-            rule = posted.rule
+        """Return the rule that fires for this request, and count it; None if no rule does."""
+        for active in self._active:
+            rule = active.rule
             if rule.operation != operation or not rule.match.accepts(prompt, generation_id):
                 continue
-            if rule.times is not None and posted.fired >= rule.times:
+            if rule.times is not None and active.fired >= rule.times:
                 continue
-            posted.seen += 1
-            if posted.seen > rule.after:
-                posted.fired += 1
+            active.seen += 1
+            if active.seen > rule.after:
+                active.fired += 1
                 return rule
         return None
 
     def describe(self) -> list[dict[str, Any]]:
-        """Every rule as JSON, with ``seen`` and ``fired``."""
+        """Return every rule as JSON, with the counts `seen` and `fired`."""
         return [
-            {**posted.rule.model_dump(mode="json"), "seen": posted.seen, "fired": posted.fired}
-            for posted in self._posted
+            {**active.rule.model_dump(mode="json"), "seen": active.seen, "fired": active.fired}
+            for active in self._active
         ]
 
 
-class _Unset:
-    """A rule on the board with its counts."""
+class _ActiveRule:
+    """Rule in force with its counts."""
 
     __slots__ = ("fired", "rule", "seen")
 

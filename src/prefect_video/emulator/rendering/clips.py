@@ -1,4 +1,4 @@
-"""Rendered clips: each is drawn once, kept as a file, and shared by every generation that looks the same."""
+"""Library of rendered clips: each is rendered once, kept as a file, and shared by equal generations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLATE_PROMPT = "One clip for every generation of this duration and shape"
 
 
 class ClipLibrary:
-    """Renders clips on a few threads and remembers them by their specification."""
+    """Cache of clips by specification, rendered on a few threads."""
 
     def __init__(self, settings: EmulatorSettings, folder: Path) -> None:
         self._plate = settings.render == "plate"
@@ -26,28 +26,29 @@ class ClipLibrary:
         self._clips: dict[str, asyncio.Task[Clip]] = {}
         self._stop = threading.Event()
 
-    def spec(self, order: GenerationRequest) -> ClipSpec:
-        """What the clip of an order looks like."""
-        shape = (order.duration, *order.frame_size, order.frames, order.fps)
+    def spec(self, request: GenerationRequest) -> ClipSpec:
+        """Return the specification of a request's clip."""
+        shape = (request.duration, *request.frame_size, request.frames, request.fps)
         if self._plate:
             return ClipSpec("plate", "plate", PLATE_PROMPT, *shape)
-        return ClipSpec(order.seed, order.model, order.prompt, *shape)
+        return ClipSpec(request.seed, request.model, request.prompt, *shape)
 
-    async def get(self, order: GenerationRequest) -> Clip:
-        """The clip of an order, rendered if it is not there yet.
+    async def get(self, request: GenerationRequest) -> Clip:
+        """Return the clip of a request, rendering it first if necessary.
 
         Raises:
             RenderStopped: The library is being closed.
         """
-        spec = self.spec(order)
+        spec = self.spec(request)
         task = self._clips.get(spec.key)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             task = asyncio.create_task(self._render(spec))
             self._clips[spec.key] = task
+        # Several generations may wait for one clip; the cancellation of one must not cancel it for the others.
         return await asyncio.shield(task)
 
     async def close(self) -> None:
-        """Stop rendering; a clip that is being drawn is given up at its next frame."""
+        """Stop rendering; a clip in progress is abandoned at its next frame."""
         self._stop.set()
         await run_in_thread(self._threads.shutdown, wait=True, cancel_futures=True)
         for task in self._clips.values():
@@ -60,6 +61,7 @@ class ClipLibrary:
     def _render_to_files(self, spec: ClipSpec) -> Clip:
         video, thumbnail = self._folder / f"{spec.key}.mp4", self._folder / f"{spec.key}.jpg"
         if not (video.exists() and thumbnail.exists()):
+            # Imported late: PyAV and Pillow would make the import of the package slow.
             from prefect_video.emulator.rendering.encode import render_clip
 
             self._folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Encodes a clip: the pictures of a scene as a faststart H.264 MP4, and one of them as a JPEG."""
+"""Encoder of clips: the frames of a scene as a faststart H.264 MP4, and one of them as a JPEG."""
 
 from __future__ import annotations
 
@@ -18,62 +18,62 @@ from prefect_video.emulator.rendering.spec import ClipSpec
 
 THUMBNAIL_WIDTH = 480
 _SMPTE170M = 6  # BT.601, which Pillow's YCbCr is
-_ENCODER = {"preset": "ultrafast", "crf": "23", "threads": "1", "g": "48"}
+_ENCODER = {"preset": "ultrafast", "crf": "23", "threads": "1", "g": "48"}  # one thread: deterministic bytes
 
 
 class RenderStopped(Exception):
-    """Rendering was given up because the emulator is closing."""
+    """Rendering was abandoned because the emulator is closing."""
 
 
 def render_clip(
     spec: ClipSpec, video: Path, thumbnail: Path, *, should_stop: Callable[[], bool] = lambda: False
 ) -> None:
-    """Write the MP4 and the JPEG of a specification; the same specification gives the same bytes.
+    """Write the MP4 and the JPEG of a specification; equal specifications give equal bytes.
 
-    Both appear whole or not at all, the MP4 last.
+    Each file appears whole or not at all, the MP4 last: its presence means that both are there.
 
     Raises:
-        RenderStopped: ``should_stop`` said so before a frame.
+        RenderStopped: `should_stop` returned True before a frame.
     """
     scene = Scene(spec)
-    part = _part(video)
+    part = _partial_path(video)
     try:
         _encode(scene, spec, part, should_stop)
-        _save_thumbnail(scene.draw(_frames(spec) // 3, spec.fps), thumbnail)
+        _save_thumbnail(scene.draw(_count_frames(spec) // 3, spec.fps), thumbnail)
         part.replace(video)
     finally:
         part.unlink(missing_ok=True)
 
 
 def _encode(scene: Scene, spec: ClipSpec, path: Path, should_stop: Callable[[], bool]) -> None:
-    options = {"movflags": "+faststart", "fflags": "+bitexact"}
+    options = {"movflags": "+faststart", "fflags": "+bitexact"}  # bitexact: no time stamps, so equal bytes
     with av.open(str(path), "w", format="mp4", options=options) as container:
         stream = container.add_stream("libx264", rate=spec.fps, options=_ENCODER)
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, "yuv420p"
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = _SMPTE170M
-        for index in range(_frames(spec)):
+        for index in range(_count_frames(spec)):
             if should_stop():
-                raise RenderStopped(f"clip {spec.key} was given up at frame {index}; start the emulator again")
+                raise RenderStopped(f"clip {spec.key} was abandoned at frame {index}; start the emulator again")
             frame = _to_frame(scene.draw(index, spec.fps), spec.width, spec.height)
             frame.pts, frame.time_base = index, Fraction(1, spec.fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
 
-def _frames(spec: ClipSpec) -> int:
+def _count_frames(spec: ClipSpec) -> int:
     return spec.frames or spec.duration * spec.fps
 
 
 def _to_frame(planes: Planes, width: int, height: int) -> VideoFrame:
     frame = VideoFrame(width, height, "yuv420p")
     for plane, image in zip(frame.planes, planes, strict=True):
-        plane.update(_padded(image, plane))
+        plane.update(_pad_lines(image, plane))
     return frame
 
 
-def _padded(image: Image.Image, plane: VideoPlane) -> bytes:
-    """The picture's bytes with each line as long as the encoder's buffer wants it."""
+def _pad_lines(image: Image.Image, plane: VideoPlane) -> bytes:
+    """Return the bytes of a plane, each line padded to the line size of the encoder's buffer."""
     if plane.line_size == image.width:
         return image.tobytes()
     return image.crop((0, 0, plane.line_size, image.height)).tobytes()
@@ -90,13 +90,13 @@ def _save_thumbnail(planes: Planes, path: Path) -> None:
             red.resize(size, Image.Resampling.BILINEAR).point([_full_chroma(v) for v in range(256)]),
         ),
     )
-    part = _part(path)
+    part = _partial_path(path)
     picture.convert("RGB").save(part, "JPEG", quality=85)
     part.replace(path)
 
 
-def _part(path: Path) -> Path:
-    """Where a file is written until it is whole; emulators of other processes and threads may be at the same one."""
+def _partial_path(path: Path) -> Path:
+    """Return the path of a partial file, private to this thread: other emulators may render the same clip."""
     return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
 
 

@@ -9,14 +9,22 @@ from typing import Final, NamedTuple
 
 from prefect_video.emulator.generation import FPS
 
-LOOK: Final = 2
-"""Version of the picture; goes into every clip's key, so that a new look never serves an old file."""
+PICTURE_VERSION: Final = 2
+"""Version of the picture, part of every clip's key: after a change of the drawing no old file is served."""
 
 
 class ClipSpec(NamedTuple):
-    """Everything that decides the bytes of a clip; `duration` in seconds, `width` and `height` in pixels.
+    """Specification that decides every byte of a clip.
 
-    `frames` is the exact number of pictures where that is not `duration * fps`.
+    Attributes:
+        seed: Seed of the scenery.
+        model: Model name, shown in the picture.
+        prompt: Prompt, shown in the picture.
+        duration: Seconds.
+        width: Pixels.
+        height: Pixels.
+        frames: Exact number of frames where that is not `duration * fps`.
+        fps: Frames per second.
     """
 
     seed: str
@@ -30,8 +38,8 @@ class ClipSpec(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Hash of the specification; the picture shows its beginning as the clip number."""
-        return hashlib.sha256(json.dumps([LOOK, *self]).encode()).hexdigest()[:24]
+        """Return the hash of the specification; the picture shows its beginning as the clip number."""
+        return hashlib.sha256(json.dumps([PICTURE_VERSION, *self]).encode()).hexdigest()[:24]
 
 
 class Clip(NamedTuple):

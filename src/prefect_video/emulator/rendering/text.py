@@ -1,4 +1,4 @@
-"""What can be read in the picture: prompt, time code, model and clip number, progress bar, watermark."""
+"""Text in the picture: prompt, time code, model and clip number, progress bar, watermark."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ MAX_LINES = 4
 WATERMARK = "EMULATOR"
 _DIGITS = "0123456789:."
 _INVISIBLE: Final = frozenset({"Mn", "Me", "Cf"})
-"""Unicode categories of accents that stand alone, joiners and selectors."""
+"""Unicode categories of combining accents, joiners and selectors."""
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class TextOverlay:
-    """Text laid over the frames of one clip; drawn once, pasted many times.
+    """Text over the frames of one clip: drawn once, pasted into every frame.
 
-    Pillow's own font is used, so that it looks the same on every machine; what it lacks is transliterated.
+    It uses Pillow's own font, so that clips look the same on every machine; what the font lacks is transliterated.
     """
 
     def __init__(self, spec: ClipSpec) -> None:
         self._width, self._height = spec.width, spec.height
         unit = min(spec.width, spec.height)
         self._margin = (unit // 24) & ~1
-        self._caption = _caption_panel(spec, self._margin, _font(unit // 19), _font(unit // 34))
+        self._caption = _draw_caption(spec, self._margin, _load_font(unit // 19), _load_font(unit // 34))
         self._caption_top = (spec.height - self._caption.height) & ~1
-        self._watermark = _line(WATERMARK, _font(unit // 14), strength=150)
-        self._digits = {digit: _line(digit, _font(unit // 13)) for digit in _DIGITS}
+        self._watermark = _draw_line(WATERMARK, _load_font(unit // 14), strength=150)
+        self._digits = {digit: _draw_line(digit, _load_font(unit // 13)) for digit in _DIGITS}
         self._cell = max(image.width for image in self._digits.values())
 
     def draw(
@@ -47,7 +47,16 @@ class TextOverlay:
         frame: int,
         share: float,
     ) -> None:
-        """Lay all text over a frame's planes; ``share`` is the part of the clip that has passed."""
+        """Draw all text over a frame's planes.
+
+        Args:
+            luma: Luma plane.
+            blue: Blue chroma plane.
+            red: Red chroma plane.
+            seconds: Time of the frame.
+            frame: Number of the frame within its second.
+            share: Share of the clip that has passed, 0 to 1.
+        """
         self._draw_panel(luma, blue, red)
         luma.paste(WHITE, (0, self._caption_top), self._caption)
         luma.paste(WHITE, (self._width - self._watermark.width - self._margin, self._margin), self._watermark)
@@ -56,7 +65,7 @@ class TextOverlay:
         luma.paste(WHITE, (0, self._height - bar, round(self._width * share), self._height))
 
     def _draw_panel(self, luma: Image.Image, blue: Image.Image, red: Image.Image) -> None:
-        """Darken and grey the ground under the prompt, for contrast."""
+        """Darken and desaturate the area under the prompt, for contrast."""
         shade = Image.new("L", (self._width, self._height - self._caption_top), 150)
         luma.paste(BLACK, (0, self._caption_top), shade)
         top = self._caption_top // 2
@@ -73,22 +82,22 @@ class TextOverlay:
             x += self._cell if digit.isdigit() else image.width
 
 
-def _font(size: int) -> Font:
+def _load_font(size: int) -> Font:
     return ImageFont.load_default(size=max(8, size))
 
 
-def _line(text: str, font: Font, strength: int = 255) -> Image.Image:
-    """One line as a mask, all lines of a font equally high."""
+def _draw_line(text: str, font: Font, strength: int = 255) -> Image.Image:
+    """Draw one line of text as a mask; all lines of a font have the same height."""
     height = round(font.getbbox("Ag0")[3] * 1.1)
     image = Image.new("L", (max(1, round(font.getlength(text)) + 1), height), 0)
     ImageDraw.Draw(image).text((0, 0), text, font=font, fill=strength)
     return image
 
 
-def _caption_panel(spec: ClipSpec, margin: int, font: Font, small: Font) -> Image.Image:
-    """The wrapped prompt over a small line with model and clip number, as a mask across the whole width."""
-    lines = [_line(text, font) for text in wrap(spec.prompt, font, spec.width - 2 * margin)]
-    lines.append(_line(f"{transliterate(spec.model)[:40]}   clip {spec.key[:8]}", small, strength=215))
+def _draw_caption(spec: ClipSpec, margin: int, font: Font, small: Font) -> Image.Image:
+    """Draw the wrapped prompt, over a small line with model and clip number, as a mask across the whole width."""
+    lines = [_draw_line(text, font) for text in wrap(spec.prompt, font, spec.width - 2 * margin)]
+    lines.append(_draw_line(f"{transliterate(spec.model)[:40]}   clip {spec.key[:8]}", small, strength=215))
     height = sum(line.height for line in lines) + round(margin * 2)
     panel = Image.new("L", (spec.width, height + height % 2), 0)
     y = margin
@@ -99,28 +108,28 @@ def _caption_panel(spec: ClipSpec, margin: int, font: Font, small: Font) -> Imag
 
 
 def wrap(text: str, font: Font, width: int) -> list[str]:
-    """Break text into at most MAX_LINES lines of ``width`` pixels; what is left out becomes an ellipsis."""
+    """Wrap text into at most `MAX_LINES` lines of `width` pixels; omitted text becomes an ellipsis."""
     lines: list[str] = []
     words = transliterate(text[:2000]).split()
     while words and len(lines) < MAX_LINES:
-        line = _fitting(words, font, width)
+        line = _take_line(words, font, width)
         lines.append(line)
     if words and lines:
-        lines[-1] = _shortened(lines[-1] + " …", font, width)
+        lines[-1] = _shorten(lines[-1] + " …", font, width)
     return lines
 
 
-def _fitting(words: list[str], font: Font, width: int) -> str:
-    """Take from ``words`` as many as fit one line; a word longer than a line is cut."""
+def _take_line(words: list[str], font: Font, width: int) -> str:
+    """Remove from `words` as many as fit into one line, and return the line; cut a word longer than a line."""
     line = words.pop(0)
     if font.getlength(line) > width:
-        return _shortened(line + "…", font, width)
+        return _shorten(line + "…", font, width)
     while words and font.getlength(f"{line} {words[0]}") <= width:
         line = f"{line} {words.pop(0)}"
     return line
 
 
-def _shortened(line: str, font: Font, width: int) -> str:
+def _shorten(line: str, font: Font, width: int) -> str:
     while font.getlength(line) > width and len(line) > 2:
         line = line[:-2] + "…"
     return line
@@ -136,7 +145,7 @@ def _transliterate(char: str) -> str:
     if char.isspace() or _is_drawn(char):
         return char
     plain: str = unidecode(char)
-    # The table ends at the basic plane and answers "[?]" for signs that it lacks.
+    # The table ends with the basic plane, and gives "[?]" for characters that it lacks.
     if plain and plain != "[?]":
         return plain
     if unicodedata.category(char) in _INVISIBLE:
@@ -146,8 +155,9 @@ def _transliterate(char: str) -> str:
 
 @cache
 def _is_drawn(char: str) -> bool:
-    return _mask(char) != _mask("\N{REPLACEMENT CHARACTER}")
+    # A font draws the replacement character for everything that it lacks.
+    return _draw_glyph(char) != _draw_glyph("\N{REPLACEMENT CHARACTER}")
 
 
-def _mask(char: str) -> bytes:
+def _draw_glyph(char: str) -> bytes:
     return bytes(ImageFont.load_default(size=20).getmask(char))

@@ -19,7 +19,7 @@ EXTRAS: Final = frozenset(
 
 
 @dataclass(frozen=True)
-class Profile:
+class EngineProfile:
     """One server's way of speaking.
 
     Attributes:
@@ -71,8 +71,8 @@ class Profile:
     priced: bool = False
 
 
-def _generic(name: str, prefix: str, *, redirects: bool = False) -> Profile:
-    return Profile(
+def _generic(name: str, prefix: str, *, redirects: bool = False) -> EngineProfile:
+    return EngineProfile(
         name=name,
         prefix=prefix,
         fields=FIELDS,
@@ -85,8 +85,8 @@ def _generic(name: str, prefix: str, *, redirects: bool = False) -> Profile:
     )
 
 
-def _sglang(name: str, *, cloud: bool = False) -> Profile:
-    return Profile(
+def _sglang(name: str, *, cloud: bool = False) -> EngineProfile:
+    return EngineProfile(
         name=name,
         prefix=f"/profiles/{name}/v1",
         id_prefix="",
@@ -104,7 +104,7 @@ def _sglang(name: str, *, cloud: bool = False) -> Profile:
 PROFILES: Final = (
     _generic("generic", "/v1"),
     _generic("generic_redirecting", "/profiles/generic_redirecting/v1", redirects=True),
-    Profile(
+    EngineProfile(
         name="vllm_omni",
         prefix="/profiles/vllm_omni/v1",
         id_prefix="video_gen_",
@@ -116,7 +116,7 @@ PROFILES: Final = (
     ),
     _sglang("sglang"),
     _sglang("sglang_cloud", cloud=True),
-    Profile(
+    EngineProfile(
         name="trtllm",
         prefix="/profiles/trtllm/v1",
         other_fields="refused",
@@ -127,7 +127,7 @@ PROFILES: Final = (
         paging="none",
         unready=400,
     ),
-    Profile(
+    EngineProfile(
         name="litellm",
         prefix="/profiles/litellm/v1",
         wraps_ids=True,

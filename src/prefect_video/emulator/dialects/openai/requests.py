@@ -12,7 +12,7 @@ from pydantic import AnyUrl, BaseModel, ConfigDict, Field, RootModel, field_vali
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
-from prefect_video.emulator.dialects.openai.profiles import EXTRAS, Profile
+from prefect_video.emulator.dialects.openai.profiles import EXTRAS, EngineProfile
 from prefect_video.emulator.dialects.sora import MAX_PROMPT, read_json, validated
 from prefect_video.emulator.errors import ApiError
 from prefect_video.emulator.generation import FPS, GenerationRequest
@@ -80,7 +80,7 @@ class ReferenceBody(RootModel[FileReference | LinkReference]):
     """`input_reference` of a JSON body: "Provide exactly one of `image_url` or `file_id`"."""
 
 
-async def read_create(request: Request, profile: Profile) -> GenerationRequest:
+async def read_create(request: Request, profile: EngineProfile) -> GenerationRequest:
     """The order in a create request.
 
     Raises:
@@ -101,7 +101,7 @@ async def read_create(request: Request, profile: Profile) -> GenerationRequest:
     return read_generation_request(validated(CreateBody, document), profile)
 
 
-def read_generation_request(body: CreateBody, profile: Profile) -> GenerationRequest:
+def read_generation_request(body: CreateBody, profile: EngineProfile) -> GenerationRequest:
     """The order that a create means; frames win over seconds."""
     fps = body.fps or FPS
     seconds = math.ceil(body.num_frames / fps) if body.num_frames else int(float(body.seconds))

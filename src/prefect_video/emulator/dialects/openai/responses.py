@@ -6,13 +6,13 @@ import base64
 from typing import Any, Final
 
 from prefect_video.emulator.dialects.base import status_with_fault
-from prefect_video.emulator.dialects.openai.profiles import Profile
+from prefect_video.emulator.dialects.openai.profiles import EngineProfile
 from prefect_video.emulator.dialects.openai.requests import DEFAULT_SECONDS
 from prefect_video.emulator.errors import ApiError, ErrorKind
 from prefect_video.emulator.faults.rules import FaultRule
-from prefect_video.emulator.generation import Failure, Generation, Status
+from prefect_video.emulator.generation import EmulatedGeneration, EmulatedStatus, Failure
 
-_STATUSES: Final[dict[Status, str]] = {"processing": "in_progress"}
+_STATUSES: Final[dict[EmulatedStatus, str]] = {"processing": "in_progress"}
 _RUNNING: Final = {"trtllm": "generating", "litellm": "processing"}
 
 _FAULT_CODES: Final = {"content_policy_violation": "moderation_blocked"}
@@ -34,59 +34,61 @@ _CODES: Final[dict[ErrorKind, str]] = {
 }
 
 
-def render_job(generation: Generation, profile: Profile, rule: FaultRule | None, *, expires: float) -> dict[str, Any]:
+def render_job(
+    generation: EmulatedGeneration, profile: EngineProfile, rule: FaultRule | None, *, expires: float
+) -> dict[str, Any]:
     """A generation as the profile tells it; `expires` is the Unix time until which it serves the video."""
     running = _RUNNING.get(profile.name, "in_progress")
     word = running if generation.status == "processing" else _STATUSES.get(generation.status, generation.status)
-    order = generation.request
-    width, height = order.frame_size
-    ended = int(generation.finished) if generation.finished is not None else None
-    told: dict[str, Any] = {
+    request = generation.request
+    width, height = request.frame_size
+    finished = int(generation.finished) if generation.finished is not None else None
+    job: dict[str, Any] = {
         "id": generation.id,
         "object": "video",
-        "model": order.model,
+        "model": request.model,
         "status": status_with_fault(word, rule),
         "progress": _progress(generation, profile),
         "created_at": int(generation.created),
-        "completed_at": ended if generation.status == "completed" else None,
+        "completed_at": finished if generation.status == "completed" else None,
         "expires_at": int(expires) if generation.status == "completed" and profile.priced else None,
-        "prompt": order.prompt,
+        "prompt": request.prompt,
         "size": f"{width}x{height}",
-        "seconds": str(order.duration),
+        "seconds": str(request.duration),
         "remixed_from_video_id": None,
         "error": render_failure(generation.failure, profile),
     }
-    return _respelled(told, generation, profile)
+    return _respelled(job, generation, profile)
 
 
-def _respelled(told: dict[str, Any], generation: Generation, profile: Profile) -> dict[str, Any]:
-    file_name, order = f"{generation.id}.mp4", generation.request
+def _respelled(job: dict[str, Any], generation: EmulatedGeneration, profile: EngineProfile) -> dict[str, Any]:
+    file_name, request = f"{generation.id}.mp4", generation.request
     match profile.name:
         case "vllm_omni":
             measured: dict[str, Any] = {"inference_time_s": None, "stage_durations": {}, "peak_memory_mb": 0.0}
-            if order.frames:
+            if request.frames:
                 # No seconds were sent: the engine tells its default, and the frames once they are made.
-                told["seconds"] = str(DEFAULT_SECONDS)
-            if order.frames and generation.status == "completed":
-                seconds = order.frames / order.fps
-                measured |= {"num_frames": order.frames, "fps": order.fps, "duration_s": seconds}
-            return {**told, "quality": "default", "media_type": "video/mp4", "file_name": file_name, **measured}
+                job["seconds"] = str(DEFAULT_SECONDS)
+            if request.frames and generation.status == "completed":
+                seconds = request.frames / request.fps
+                measured |= {"num_frames": request.frames, "fps": request.fps, "duration_s": seconds}
+            return {**job, "quality": "default", "media_type": "video/mp4", "file_name": file_name, **measured}
         case "sglang" | "sglang_cloud":
-            del told["prompt"]
-            folder = order.metadata.get("output_path", "outputs")
+            del job["prompt"]
+            folder = request.metadata.get("output_path", "outputs")
             file_path = f"/srv/{folder}/{file_name}"
-            return {**told, "quality": "standard", "url": None, "file_path": file_path, "num_outputs": 1}
+            return {**job, "quality": "standard", "url": None, "file_path": file_path, "num_outputs": 1}
         case "trtllm":
-            told["duration"] = float(told.pop("seconds"))
-            del told["remixed_from_video_id"]
-            return {**told, "progress": None, "fps": generation.request.fps, "response_format": None}
+            job["duration"] = float(job.pop("seconds"))
+            del job["remixed_from_video_id"]
+            return {**job, "progress": None, "fps": generation.request.fps, "response_format": None}
         case "litellm":
-            return {**told, "usage": {"duration_seconds": float(generation.request.duration)}}
+            return {**job, "usage": {"duration_seconds": float(generation.request.duration)}}
         case _:
-            return told
+            return job
 
 
-def _progress(generation: Generation, profile: Profile) -> int:
+def _progress(generation: EmulatedGeneration, profile: EngineProfile) -> int:
     """Percent; vLLM-Omni knows only none and all."""
     if generation.status == "completed":
         return 100
@@ -95,7 +97,7 @@ def _progress(generation: Generation, profile: Profile) -> int:
     return 50
 
 
-def render_failure(failure: Failure | None, profile: Profile) -> Any:
+def render_failure(failure: Failure | None, profile: EngineProfile) -> Any:
     """Why a job failed, in the profile's shape."""
     if failure is None:
         return None
@@ -110,12 +112,12 @@ def render_failure(failure: Failure | None, profile: Profile) -> Any:
             return failure.message
 
 
-def render_error(error: ApiError, profile: Profile) -> dict[str, Any]:
+def render_error(error: ApiError, profile: EngineProfile) -> dict[str, Any]:
     """The body of an unsuccessful answer."""
-    kind = _TYPES.get(error.cause, "invalid_request_error")
+    kind = _TYPES.get(error.kind, "invalid_request_error")
     match profile.error:
         case "openai":
-            return {"error": {"message": error.message, "type": kind, "param": None, "code": _CODES.get(error.cause)}}
+            return {"error": {"message": error.message, "type": kind, "param": None, "code": _CODES.get(error.kind)}}
         case "vllm":
             return {"error": {"message": error.message, "type": kind, "param": None, "code": error.status}}
         case "detail":
@@ -125,13 +127,13 @@ def render_error(error: ApiError, profile: Profile) -> dict[str, Any]:
             return {"object": "error", **flat}
 
 
-def wrapped_id(generation_id: str, model: str) -> str:
+def wrap_id(generation_id: str, model: str) -> str:
     """An id as LiteLLM gives it."""
     text = f"litellm:custom_llm_provider:openai;model_id:{model};video_id:{generation_id}"
     return "video_" + base64.b64encode(text.encode()).decode()
 
 
-def unwrapped_id(wrapped: str) -> str:
+def unwrap_id(wrapped: str) -> str:
     """The id inside one of LiteLLM's; any other as it is."""
     try:
         code = wrapped.removeprefix("video_")
