@@ -72,7 +72,7 @@ class AccessCheck:
         except (ProviderUnavailable, RateLimited, TimeoutError) as error:
             logger.warning("%s: endpoint and key could not be checked for now: %s", self._provider.name, error)
         except (RequestRejected, InvalidResponse) as error:
-            if not error.in_own_words:
+            if not error.follows_contract:
                 raise RequestRejected(self._refused(error), provider=error.provider) from error
             logger.info("%s answers and has no list to check the key by: %s", self._provider.name, error)
         except ProviderError as error:
@@ -83,7 +83,7 @@ class AccessCheck:
         try:
             await self._provider.check_access()
         except (RequestRejected, InvalidResponse) as error:
-            if error.in_own_words:
+            if error.follows_contract:
                 raise
             await asyncio.sleep(_LAPSE_SECONDS)
             await self._provider.check_access()
@@ -93,7 +93,7 @@ class AccessCheck:
         if "/" in self._credentials:
             key, address = f"the key in block {self._credentials}", f"the address in block {self._credentials}"
         # In its own words it is the right server; else it may be another one, or a guard before it.
-        wrong = key if error.in_own_words else f"{address} (or {key})"
+        wrong = key if error.follows_contract else f"{address} (or {key})"
         return (
             f"{error.message.rstrip('. ')}. That was the answer of {self._provider.account.base_url} to a free read"
             f" before anything was sent: correct {wrong} and start again"

@@ -30,8 +30,8 @@ from prefect_video.errors import (
 )
 from prefect_video.providers.http_bodies import (
     ACCEPTED_ENCODINGS,
-    LONGEST_LOOK_SECONDS,
-    LONGEST_WAIT_SECONDS,
+    MAX_POLL_DELAY_SECONDS,
+    MAX_RETRY_AFTER_SECONDS,
     read_body,
     usable_number,
 )
@@ -104,7 +104,7 @@ def retry_after_seconds(headers: Mapping[str, str], body: Any = None) -> float |
     """The longest delay that headers or an error body ask for, in seconds; None when neither does.
 
     Understands `Retry-After` as seconds and as a date, `retry-after-ms`, and `error.retry_after` of the body. What is
-    no number, or a negative one, is not asked for; nothing is longer than `LONGEST_WAIT_SECONDS`.
+    no number, or a negative one, is not asked for; nothing is longer than `MAX_RETRY_AFTER_SECONDS`.
     """
     asked = [usable_number(headers.get("retry-after")), _date_delay(headers.get("retry-after"))]
     milliseconds = usable_number(headers.get("retry-after-ms"))
@@ -114,13 +114,13 @@ def retry_after_seconds(headers: Mapping[str, str], body: Any = None) -> float |
         if isinstance(holder, Mapping):
             asked.append(usable_number(holder.get("retry_after")))
     longest = max((delay for delay in asked if delay is not None), default=None)
-    return None if longest is None else min(longest, LONGEST_WAIT_SECONDS)
+    return None if longest is None else min(longest, MAX_RETRY_AFTER_SECONDS)
 
 
-def look_again_seconds(headers: Mapping[str, str]) -> float | None:
+def poll_delay_seconds(headers: Mapping[str, str]) -> float | None:
     """The delay that a good answer asks for before the next look, in seconds; None when it asks for none."""
     asked = retry_after_seconds(headers)
-    return None if asked is None else min(asked, LONGEST_LOOK_SECONDS)
+    return None if asked is None else min(asked, MAX_POLL_DELAY_SECONDS)
 
 
 def _date_delay(value: str | None) -> float | None:
@@ -273,7 +273,7 @@ class ApiClient:
         try:
             return self._successful(response)
         except ProviderError as error:
-            error.retry_after = None if error.retry_after is None else min(error.retry_after, LONGEST_LOOK_SECONDS)
+            error.retry_after = None if error.retry_after is None else min(error.retry_after, MAX_POLL_DELAY_SECONDS)
             raise
 
     async def _answer(self, method: str, path: str, **request: Any) -> httpx.Response:

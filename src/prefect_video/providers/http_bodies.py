@@ -15,9 +15,9 @@ import httpx
 
 from prefect_video.errors import InvalidResponse
 
-LONGEST_WAIT_SECONDS: Final = 31 * 86_400.0
+MAX_RETRY_AFTER_SECONDS: Final = 31 * 86_400.0
 """No server is believed that asks for a longer wait before it is paid: quotas are renewed by the month."""
-LONGEST_LOOK_SECONDS: Final = 300.0
+MAX_POLL_DELAY_SECONDS: Final = 300.0
 """Nor one that asks for a longer wait before it is looked at again: what was paid may be gone by then."""
 ACCEPTED_ENCODINGS: Final = "gzip"
 """What is asked for, as it is inflated here piece by piece; a body in any other encoding is not read."""

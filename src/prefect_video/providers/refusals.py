@@ -104,13 +104,13 @@ class RefusalTable:
             ):
                 kind = ContentPolicyError
         error = build_error(kind, _message(body, document) or f"HTTP {status}", response, provider=provider)
-        error.in_own_words = body is not None
+        error.follows_contract = body is not None
         if rule is not None and isinstance(error, RequestRejected):
             error.accepted = False
         return error
 
 
-def text_of(value: Any) -> str:
+def to_text(value: Any) -> str:
     """A word of an error body: a text as it is, a number as text, anything else as nothing."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
@@ -139,4 +139,4 @@ def _message(body: ErrorBody | None, document: Any) -> str:
     if not isinstance(document, dict):
         return ""
     told = document.get("error") or document.get("message") or document.get("detail") or document.get("title")
-    return text_of(told.get("message")) if isinstance(told, dict) else text_of(told)
+    return to_text(told.get("message")) if isinstance(told, dict) else to_text(told)

@@ -15,8 +15,8 @@ from prefect_video.providers.fal.provider import FalProvider
 from prefect_video.providers.openai.provider import OpenAIProvider
 from prefect_video.providers.openrouter.provider import OpenRouterProvider
 from prefect_video.providers.replicate.provider import ReplicateProvider
-from prefect_video.providers.responses import STATUSES
 from prefect_video.providers.sora.provider import SoraProvider
+from prefect_video.providers.statuses import STATUSES
 from prefect_video.shots import Shot
 from tests.support.accounts import QUICK
 

@@ -124,7 +124,7 @@ async def test_a_reference_that_cannot_be_read_is_a_refusal_and_nothing_is_sent(
 )
 def test_sizes_by_profile(profile: str, ratio: Any, resolution: Any, size: str) -> None:
     shot = SHOT.model_copy(update={"aspect_ratio": ratio, "resolution": resolution})
-    assert PROFILES[profile].size_of(shot) == size
+    assert PROFILES[profile].format_size(shot) == size
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_video.generations import Status
-from prefect_video.providers.responses import STATUSES, Evidence, fault_of, parse_status
+from prefect_video.providers.statuses import STATUSES, Evidence, build_fault, parse_status
 from tests.unit.providers.test_odd_responses import IDS, OPEN, answering
 
 SPELLINGS = {
@@ -82,10 +82,10 @@ def test_one_warning_for_each_provider_and_word(caplog: pytest.LogCaptureFixture
 
 
 def test_a_word_that_tells_of_policy_is_a_fault_by_itself() -> None:
-    told = fault_of("NSFW", None)
+    told = build_fault("NSFW", None)
     assert told is not None
     assert told.code == "moderation"
-    assert fault_of("failed", None) is None
+    assert build_fault("failed", None) is None
 
 
 @given(st.text(), st.booleans(), st.none() | st.floats(), st.booleans())

@@ -229,7 +229,8 @@ async def _run_flow(project: Project, options: RunOptions) -> ProjectReport:
                 wait=options.wait,
             )
         except ProjectFailed as error:
-            return error.report
+            report: ProjectReport = error.report
+            return report
         except API_TROUBLE as error:
             cause = one_line(error)
             if outcome.report is None:
