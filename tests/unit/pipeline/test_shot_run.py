@@ -10,7 +10,7 @@ import pytest
 
 from prefect_video.errors import LedgerUnavailable
 from prefect_video.ledger import Job, Ledger, State
-from prefect_video.session.session import SessionEvent
+from prefect_video.session import SessionEvent
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import OpenHarness
 

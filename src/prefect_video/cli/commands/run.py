@@ -206,7 +206,7 @@ def _run_to_its_end(project: Project, wanted: RunOptions) -> ProjectReport:
 
 async def _run_flow(project: Project, wanted: RunOptions) -> ProjectReport:
     from prefect_video.flows import generate_project
-    from prefect_video.flows.artifacts import API_TROUBLE
+    from prefect_video.flows.artifacts import API_ERRORS
     from prefect_video.flows.project import keeping_outcome
 
     ref = wanted.session.refs(project)[0]
@@ -225,7 +225,7 @@ async def _run_flow(project: Project, wanted: RunOptions) -> ProjectReport:
             )
         except ProjectFailed as error:
             return error.report
-        except API_TROUBLE as error:
+        except API_ERRORS as error:
             trouble = one_line(error)
             if outcome.report is None:
                 fetch = command_line("collect", "--wait", ledger=wanted.session.command_ledger)
