@@ -72,7 +72,7 @@ async def measure(endpoint: str, folder: Path, waiting: int) -> dict[str, float]
         submitted = await asyncio.gather(*(submit(session, job) for job in reserved))
         polls = [asyncio.create_task(poll(session, job)) for job in submitted]
         async with asyncio.timeout(SETTLE_SECONDS):
-            while len(session.poller._watches) < waiting:
+            while len(session.poller._targets) < waiting:
                 await asyncio.sleep(0.1)
         asked, cpu, clock = await asked_so_far(endpoint), time.process_time(), time.monotonic()
         await asyncio.sleep(REST_SECONDS)

@@ -1,4 +1,4 @@
-"""What the credentials of every provider have in common: secrets, limits, and what to do when in doubt."""
+"""Base of all provider credentials: secrets, limits, and the settings that an account decides."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ProviderCredentials(SessionOverrides, CredentialsBlock):
 
     @abstractmethod
     def get_client(self, *_args: Any, **_kwargs: Any) -> Provider:
-        """The provider that these credentials open.
+        """Open the provider with these credentials.
 
         Raises:
             InvalidInput: The key or the address is missing or not usable.
@@ -47,7 +47,7 @@ class ProviderCredentials(SessionOverrides, CredentialsBlock):
         return {**super().session_overrides(), "account_slots": self.max_in_flight}
 
     def webhook_secrets(self, from_environment: str | None = None) -> tuple[str, ...]:
-        """The secrets that deliveries may be signed with, the current one first."""
+        """Return the secrets that deliveries may be signed with, the current one first."""
         current = reveal(self.webhook_secret) or from_environment or ""
         return tuple(filter(None, (*current.split(","), reveal(self.previous_webhook_secret))))
 
@@ -55,11 +55,11 @@ class ProviderCredentials(SessionOverrides, CredentialsBlock):
 def environment_for(
     own_address: str | None, environment_address: str | None, default_address: str = ""
 ) -> Mapping[str, str]:
-    """The environment that keys and secrets may be taken from: none for an address that they are not meant for.
+    """Return the environment to take keys and secrets from: an empty one for an address they are not meant for.
 
     Args:
-        own_address: What the block names.
-        environment_address: What the environment names.
+        own_address: The address that the block names.
+        environment_address: The address that the environment names.
         default_address: The provider's own, where it has one.
     """
     meant_for = environment_address or default_address or own_address
@@ -67,11 +67,11 @@ def environment_for(
     return os.environ if is_meant else {}
 
 
-def missing_key_hint(variable: str, around: Mapping[str, str]) -> str:
-    """How a message goes on that asks for a key."""
-    return f", or {variable}" if around is os.environ else f": {variable} is not meant for its address"
+def missing_key_hint(variable: str, environment: Mapping[str, str]) -> str:
+    """Return the end of a message that asks for a key: the variable to set, or why it is not used."""
+    return f", or {variable}" if environment is os.environ else f": {variable} is not meant for its address"
 
 
 def reveal(value: SecretStr | None) -> str | None:
-    """What a secret field holds."""
+    """Return the content of a secret field."""
     return value.get_secret_value() if value else None

@@ -45,15 +45,15 @@ class FalCredentials(ProviderCredentials):
     )
 
     def get_client(self, *_args: Any, **_kwargs: Any) -> FalProvider:
-        """The provider that these credentials open.
+        """Open the provider with these credentials.
 
         Raises:
             InvalidInput: The key is missing, or key or an address are not usable.
         """
-        around = environment_for(self.queue_url, os.environ.get("FAL_QUEUE_URL"), QUEUE_URL)
-        key = reveal(self.api_key) or around.get("FAL_KEY")
+        environment = environment_for(self.queue_url, os.environ.get("FAL_QUEUE_URL"), QUEUE_URL)
+        key = reveal(self.api_key) or environment.get("FAL_KEY")
         if not key:
-            raise InvalidInput(f"fal-credentials: set api_key on the block{missing_key_hint('FAL_KEY', around)}")
+            raise InvalidInput(f"fal-credentials: set api_key on the block{missing_key_hint('FAL_KEY', environment)}")
         return FalProvider(
             api_key=key,
             queue_url=self.queue_url or os.environ.get("FAL_QUEUE_URL") or QUEUE_URL,

@@ -1,4 +1,4 @@
-"""Where generations are remembered, and what may be spent."""
+"""Block of the ledger: its database, and the limits on spending."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class VideoLedger(Block):
         default=None,
         gt=0,
         title="Days a stored video counts",
-        description="For ever when empty; paying again is then a choice.",
+        description="Indefinitely when empty; paying again is then a choice.",
     )
     anomalous_per_hour: int | None = Field(
         default=None, ge=1, title="Alert from so many submissions an hour", description="For each account."
@@ -57,7 +57,7 @@ class VideoLedger(Block):
         return await Ledger.open(self.source().url, lease_seconds=lease_seconds)
 
     def budgets(self) -> tuple[Budget, ...]:
-        """The limits that hold for every claim."""
+        """Return the limits that hold for every claim."""
         limits = (
             Budget(scope="month", limit_usd=self.monthly_usd, limit_videos=self.monthly_videos),
             Budget(scope="account", limit_usd=self.account_usd, limit_videos=self.account_videos),

@@ -45,7 +45,7 @@ class OpenAICredentials(ProviderCredentials):
     )
 
     def get_client(self, *_args: Any, **_kwargs: Any) -> OpenAIProvider:
-        """The provider that these credentials open.
+        """Open the provider with these credentials.
 
         Raises:
             InvalidInput: The key or the address is missing or not usable.

@@ -42,20 +42,20 @@ class OpenRouterCredentials(ProviderCredentials):
     )
 
     def get_client(self, *_args: Any, **_kwargs: Any) -> OpenRouterProvider:
-        """The provider that these credentials open.
+        """Open the provider with these credentials.
 
         Raises:
             InvalidInput: The key is missing, or key or address are not usable.
         """
-        around = environment_for(self.base_url, os.environ.get("OPENROUTER_BASE_URL"), BASE_URL)
-        key = reveal(self.api_key) or around.get("OPENROUTER_API_KEY")
+        environment = environment_for(self.base_url, os.environ.get("OPENROUTER_BASE_URL"), BASE_URL)
+        key = reveal(self.api_key) or environment.get("OPENROUTER_API_KEY")
         if not key:
-            alternative = missing_key_hint("OPENROUTER_API_KEY", around)
+            alternative = missing_key_hint("OPENROUTER_API_KEY", environment)
             raise InvalidInput(f"openrouter-credentials: set api_key on the block{alternative}")
         return OpenRouterProvider(
             api_key=key,
             base_url=self.base_url or os.environ.get("OPENROUTER_BASE_URL") or BASE_URL,
-            webhook_secrets=self.webhook_secrets(around.get("OPENROUTER_WEBHOOK_SECRET")),
+            webhook_secrets=self.webhook_secrets(environment.get("OPENROUTER_WEBHOOK_SECRET")),
             models=self.models,
             usd_per_second=self.usd_per_second,
         )

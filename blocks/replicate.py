@@ -55,21 +55,21 @@ class ReplicateCredentials(ProviderCredentials):
     )
 
     def get_client(self, *_args: Any, **_kwargs: Any) -> ReplicateProvider:
-        """The provider that these credentials open.
+        """Open the provider with these credentials.
 
         Raises:
             InvalidInput: The token is missing, or token or address are not usable.
         """
         environment_address = base_url_from(os.environ)
-        around = environment_for(self.base_url, environment_address)
-        key = reveal(self.api_key) or around.get("REPLICATE_API_TOKEN")
+        environment = environment_for(self.base_url, environment_address)
+        key = reveal(self.api_key) or environment.get("REPLICATE_API_TOKEN")
         if not key:
-            alternative = missing_key_hint("REPLICATE_API_TOKEN", around)
+            alternative = missing_key_hint("REPLICATE_API_TOKEN", environment)
             raise InvalidInput(f"replicate-credentials: set api_key on the block{alternative}")
         return ReplicateProvider(
             api_key=key,
             base_url=self.base_url or environment_address,
-            webhook_secrets=self.webhook_secrets(around.get("REPLICATE_WEBHOOK_SECRET")),
+            webhook_secrets=self.webhook_secrets(environment.get("REPLICATE_WEBHOOK_SECRET")),
             models=self.models,
             usd_per_second=self.usd_per_second,
             cancel_after_seconds=self.cancel_after_seconds,

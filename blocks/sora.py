@@ -1,4 +1,4 @@
-"""Credentials of providers."""
+"""Credentials of providers of the Sora dialect."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class SoraCredentials(ProviderCredentials):
     )
 
     def get_client(self, *_args: Any, **_kwargs: Any) -> SoraProvider:
-        """The provider that these credentials open.
+        """Open the provider with these credentials.
 
         Raises:
             InvalidInput: The key or the endpoint is missing or not usable.
         """
-        around = environment_for(self.endpoint, os.environ.get("SORA_API_ENDPOINT"))
-        key = reveal(self.api_key) or around.get("SORA_API_KEY")
+        environment = environment_for(self.endpoint, os.environ.get("SORA_API_ENDPOINT"))
+        key = reveal(self.api_key) or environment.get("SORA_API_KEY")
         endpoint = self.endpoint or os.environ.get("SORA_API_ENDPOINT")
         if not key or not endpoint:
             raise InvalidInput(
@@ -58,6 +58,6 @@ class SoraCredentials(ProviderCredentials):
             api_key=key,
             endpoint=endpoint,
             plan=self.plan,
-            webhook_secrets=self.webhook_secrets(around.get("SORA_WEBHOOK_SECRET")),
+            webhook_secrets=self.webhook_secrets(environment.get("SORA_WEBHOOK_SECRET")),
             usd_per_second=self.usd_per_second,
         )

@@ -1,4 +1,4 @@
-"""Where videos are kept."""
+"""Block of a store: a folder or a bucket for videos."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class VideoStore(Block):
     region: str | None = Field(default=None, title="Region")
 
     def open(self) -> Store:
-        """The store; close it with `aclose()`.
+        """Open the store; close it with `aclose()`.
 
         Raises:
             InvalidInput: The URL is not one of a store.

@@ -28,7 +28,7 @@ from prefect_video.providers.hosted_models import ModelInput
 from prefect_video.providers.openai.profiles import EXTRAS, PROFILES
 from prefect_video.providers.pricing import SORA_PLANS, price_lists
 from prefect_video.providers.registry import open_provider, provider_names
-from prefect_video.session.session import DEFAULT_IN_FLIGHT
+from prefect_video.session import DEFAULT_IN_FLIGHT
 
 PAGE: Final = Path(__file__).with_name("providers.md")
 

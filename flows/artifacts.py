@@ -1,4 +1,4 @@
-"""What a run shows in Prefect: a table of its shots, its progress, links to its videos."""
+"""Artifacts of a run in Prefect: a table of its shots, its progress, links to its videos."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from prefect_video.shots import Project
 
 logger = logging.getLogger(__name__)
 
-API_TROUBLE: Final = (PrefectException, httpx.HTTPError)
-"""What Prefect's client raises when the API cannot be reached or refuses."""
+API_ERRORS: Final = (PrefectException, httpx.HTTPError)
+"""Errors of Prefect's client when the API cannot be reached or refuses."""
 
 LINKS_LIMIT: Final = 50
-"""Link artifacts of one run at the most; the table holds every address anyway."""
+"""Most link artifacts of one run; the table holds every address anyway."""
 
 
 class Progress:
     """A progress artifact that follows a project's shots; made with the first shot that is not cached.
 
-    What Prefect's API does with it never decides about a video: an artifact that cannot be written is logged.
+    An artifact that cannot be written is logged: Prefect's API never decides about a video.
     """
 
     def __init__(self, project: Project) -> None:
         self._project = project
         self._total = sum(shot.takes for shot in project.shots)
         self._ended = 0
-        self._over = False
+        self._is_finished = False
         self._artifact: UUID | None = None
         self._changed = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
 
     def shot_ended(self, report: ShotReport) -> None:
-        """Counts a shot; the artifact is written in the background, the latest state only."""
+        """Count a shot that has ended; the artifact is written in the background, the latest state only."""
         self._ended += 1
         if report.cached or FlowRunContext.get() is None:
             return
@@ -68,20 +68,20 @@ class Progress:
             self._writer.cancel()
             await asyncio.gather(self._writer, return_exceptions=True)
             return
-        # Not cut off on the way: an artifact whose creation was under way would be made a second time.
-        self._over = True
+        # Not cancelled: an artifact whose creation is in progress would be made a second time.
+        self._is_finished = True
         self._changed.set()
         await self._writer
 
     async def _write_changes(self) -> None:
-        over = False
+        finished = False
         try:
-            while not over:
+            while not finished:
                 await self._changed.wait()
                 self._changed.clear()
-                over = self._over
+                finished = self._is_finished
                 await self._write()
-        except API_TROUBLE as error:
+        except API_ERRORS as error:
             # Not tried again with the next shot: the client has done so for a minute.
             logger.warning("the progress artifact could not be written: %s", error)
 
@@ -96,7 +96,7 @@ class Progress:
 
 
 async def publish_table(report: ProjectReport) -> None:
-    """Writes the table of a run's shots, and a link to each video that it made.
+    """Write the table of a run's shots, and a link to each video that it made.
 
     Like `Progress` it never decides about a video: the shots are made and paid by now.
     """
@@ -104,7 +104,7 @@ async def publish_table(report: ProjectReport) -> None:
         return
     try:
         await _publish_table(report)
-    except API_TROUBLE as error:
+    except API_ERRORS as error:
         logger.warning("the table of shots could not be written: %s", error)
 
 
@@ -126,7 +126,7 @@ async def _publish_table(report: ProjectReport) -> None:
 
 
 def artifact_key(*parts: str) -> str:
-    """A key as Prefect takes them: lower-case letters, digits and dashes; other names get other keys."""
+    """Build a key of lower-case letters, digits and dashes, as Prefect requires; different names get different keys."""
     name = "-".join(parts)
     key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return key if key == name else f"{key}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"

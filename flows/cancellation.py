@@ -1,12 +1,13 @@
-"""What happens to remote generations when a flow run is cancelled.
+"""Hook that cancels the generations of a flow run that is cancelled.
 
 The hook runs in the runner's process, not in the flow's: it knows the flow run's id and works from the ledger, where
-each row says with which credentials it was made. A worker that is killed or evicted cancels nothing; its generations
-are paid and are collected later.
+each job names the credentials that it was made with. A worker that is killed or evicted cancels nothing; its
+generations are paid and are collected later.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 from uuid import UUID
 
@@ -24,44 +25,41 @@ logger = get_logger("prefect_video.pipeline.cancel")
 
 
 async def cancel_generations(flow: Any, flow_run: FlowRun, state: State[Any], *, ledger: str | None = None) -> None:
-    """Cancels the unfinished generations of a cancelled flow run, where their provider still can.
+    """Cancel the unfinished generations of a cancelled flow run, where their provider still can.
 
     A hook for every flow that makes videos, by `generate_video` or by a flow within it:
     `@flow(on_cancellation=[cancel_generations])`.
 
     Args:
-        flow: As Prefect gives it to hooks.
+        flow: The flow, which Prefect passes to hooks.
         flow_run: The run that was cancelled.
-        state: As Prefect gives it to hooks.
+        state: The final state, which Prefect passes to hooks.
         ledger: `video-ledger/name` or a file, given by `functools.partial`; by default what the run's own parameter
-            `ledger` says, else PREFECT_VIDEO_LEDGER_URL or SQLite under Prefect's home.
+            `ledger` names, else PREFECT_VIDEO_LEDGER_URL or SQLite under Prefect's home.
     """
     name = ledger or (flow_run.parameters or {}).get("ledger")
     runs = [flow_run.id]
     for run_id in runs:
         try:
-            async with open_ledger(name) as books:
-                jobs = await books.jobs.unfinished(flow_run_id=str(run_id))
+            async with open_ledger(name) as opened:
+                jobs = await opened.jobs.unfinished(flow_run_id=str(run_id))
         except VideoError as error:
             logger.error("flow run %s is cancelled and its generations are not: %s", flow_run.name, error)
             return
         for line in await cancel_jobs(jobs, lambda job: use_session(ref_for_job(job, name))):
             _log(line)
-        # Its own rows first: they must not depend on an answer of Prefect's.
-        runs += await _runs_within(run_id)
+        # Its own jobs first: they must not depend on an answer of Prefect's.
+        runs += await _find_subflow_runs(run_id)
 
 
-async def _runs_within(flow_run_id: UUID) -> list[UUID]:
-    """Runs that were part of a run's process and ended with it; a deployment's run has a process of its own."""
+async def _find_subflow_runs(flow_run_id: UUID) -> list[UUID]:
+    """Find the runs that were part of a run's process; a deployment's run has a process of its own."""
     within = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[flow_run_id]))
     async with get_client() as client:
-        found = await client.read_flow_runs(flow_run_filter=within)
-    return [run.id for run in found if run.deployment_id is None]
+        runs = await client.read_flow_runs(flow_run_filter=within)
+    return [run.id for run in runs if run.deployment_id is None]
 
 
 def _log(line: CancelledJob) -> None:
-    said = "%s/%s: %s", line.job.project, line.job.shot.id, line.error or line.outcome
-    if line.is_still_running:
-        logger.warning(*said)
-    else:
-        logger.info(*said)
+    level = logging.WARNING if line.is_still_running else logging.INFO
+    logger.log(level, "%s/%s: %s", line.job.project, line.job.shot.id, line.error or line.outcome)

@@ -1,4 +1,4 @@
-"""The sweep that finishes what crashed or deferred runs left behind."""
+"""Flow that finishes the generations that crashed or deferred runs have left behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prefect_video.tasks.sessions import open_ledger, use_session
 async def collect_generations(
     ledger: str | None = None, project: str | None = None, wait: bool = False
 ) -> list[CollectedJob]:
-    """Finishes every generation that is unfinished and that nobody alive is working on; pays for nothing.
+    """Finish every unfinished generation that no live owner works on; pay for nothing.
 
     Args:
         ledger: `video-ledger/name` or a file; by default PREFECT_VIDEO_LEDGER_URL or SQLite under Prefect's home.
@@ -24,11 +24,11 @@ async def collect_generations(
         wait: Wait for those that are still being made.
 
     Returns:
-        One line for each unfinished row.
+        One line for each unfinished job.
     """
-    async with open_ledger(ledger) as books:
+    async with open_ledger(ledger) as opened:
         swept = await collect(
-            books,
+            opened,
             lambda job: use_session(ref_for_job(job, ledger)),
             project=project,
             wait=wait,

@@ -1,4 +1,4 @@
-"""A whole project as one flow run."""
+"""Flow that makes a whole project."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from prefect_video.tasks.steps import TaskRunner
 
 @dataclass
 class Outcome:
-    """What the flow that was called in the context has come to.
+    """Outcome of the flow that was called in a `keeping_outcome` context.
 
     Attributes:
-        report: Of its shots; None for as long as it has not made them all.
+        report: The report of its shots; None until all have ended.
     """
 
     report: ProjectReport | None = None
@@ -33,7 +33,7 @@ class Outcome:
 
 @contextmanager
 def keeping_outcome() -> Iterator[Outcome]:
-    """Keeps the report of the flow that is called in the context, whatever becomes of the flow run."""
+    """Keep the report of the flow that is called in the context, even where the flow run fails."""
     outcome = Outcome()
     token = _outcome.set(outcome)
     try:
@@ -43,7 +43,7 @@ def keeping_outcome() -> Iterator[Outcome]:
 
 
 def keep_report(report: ProjectReport) -> None:
-    """Hands a report to the caller who keeps it, if there is one."""
+    """Hand a report to the caller's `keeping_outcome` context, if there is one."""
     if outcome := _outcome.get():
         outcome.report = report
 
@@ -67,9 +67,9 @@ async def generate_project(
     wait: bool = True,
     rebuy_missing: bool = False,
 ) -> ProjectReport:
-    """Makes every shot of a project that is not stored yet, side by side; a failed shot fails alone.
+    """Make every shot of a project that is not stored yet, side by side; a failed shot fails alone.
 
-    A run that is repeated, after a crash or by hand, goes on where the ledger says and pays nothing twice.
+    A run that is repeated, after a crash or by hand, resumes from the ledger and pays nothing twice.
 
     Args:
         project: The shots.
@@ -81,7 +81,7 @@ async def generate_project(
         refresh: Buy again what is stored.
         wait: Wait for the videos; otherwise leave as soon as the last shot is at the provider. What is `in_flight`
             then is finished by `collect_generations`.
-        rebuy_missing: Take the store as it stands, although videos are missing or it is another one: what is not there
+        rebuy_missing: Accept the store, although videos are missing or it is another one: what is not there
             is fetched again where the provider still has it, and bought again where not.
 
     Returns:
@@ -116,6 +116,6 @@ async def generate_project(
 
 
 def flow_run_id() -> str | None:
-    """The id of the flow run that is under way, which ledger rows are booked under."""
+    """Return the id of the current flow run, which jobs are recorded under."""
     context = FlowRunContext.get()
     return str(context.flow_run.id) if context and context.flow_run else None

@@ -1,4 +1,4 @@
-"""One shot as a flow run."""
+"""Flow that makes one shot."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from prefect_video.tasks.steps import TaskRunner
 
 
 def _run_name() -> str:
-    asked = prefect.runtime.flow_run.parameters
-    return f"{asked['project']}/{Shot.model_validate(asked['shot']).id}"
+    parameters = prefect.runtime.flow_run.parameters
+    return f"{parameters['project']}/{Shot.model_validate(parameters['shot']).id}"
 
 
 @flow(name="generate-shot", flow_run_name=_run_name, on_cancellation=[cancel_generations])
@@ -32,11 +32,11 @@ async def generate_shot(
     refresh: bool = False,
     rebuy_missing: bool = False,
 ) -> Asset:
-    """Makes one shot, unless it is stored already.
+    """Make one shot, unless it is stored already.
 
     Args:
-        shot: What is wanted; its first take is returned.
-        project: The folder in the store and the name in the books.
+        shot: The shot; its first take is returned.
+        project: The folder in the store and the name in the ledger.
         provider: As for `generate_project`.
         store: As for `generate_project`.
         ledger: As for `generate_project`.

@@ -1,4 +1,4 @@
-"""The books as a Prefect artifact."""
+"""Flow that reports the spending in the ledger as a Prefect artifact."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def spend_report(
     since: datetime | None = None,
     ledger: str | None = None,
 ) -> list[SpendRow]:
-    """What was spent and is reserved, as a table artifact.
+    """Report what was spent and is reserved, as a table artifact.
 
     Args:
         by: What to group by.
@@ -34,8 +34,8 @@ async def spend_report(
     """
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
-    async with open_ledger(ledger) as books:
-        lines = await books.spend.report(by=by, project=project, since=since)
+    async with open_ledger(ledger) as opened:
+        lines = await opened.spend.report(by=by, project=project, since=since)
     if FlowRunContext.get():
         await acreate_table_artifact(
             key=artifact_key("spend", by),
@@ -46,7 +46,7 @@ async def spend_report(
                     "stored": line.stored,
                     "spent USD": str(line.spent_usd),
                     "reserved USD": str(line.reserved_usd),
-                    "not told USD": str(line.assumed_usd),
+                    "not reported USD": str(line.assumed_usd),
                 }
                 for line in lines
             ],

@@ -1,8 +1,8 @@
 """Prefect's own cache for whole shots, keyed on the prompt hash.
 
-Prefect answers from its cache without asking anybody, and forgets nothing. So a key has a number: whatever makes the
-last answer count no more, a refresh or a file that is gone, makes the next number the one in use. A key that cannot be
-computed makes Prefect run the task uncached; that costs a look into the ledger, never a second payment.
+Prefect answers from its cache without a check of its own, and forgets nothing. So a key has a number: an event that
+invalidates the last answer, a refresh or a missing file, makes the next number the current one. A key that cannot be
+computed makes Prefect run the task uncached; that costs a query of the ledger, never a second payment.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 
 def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of some work; the thread that asks waits for it."""
+    """Run a coroutine from synchronous code, with or without a running loop, and return its result."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -49,23 +49,25 @@ def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:
 
 @dataclass
 class FingerprintPolicy(CachePolicy):
-    """Caches a generated video under its fingerprint, its project and the session that made it."""
+    """Cache policy that keys a video by its fingerprint, its project and the session that made it."""
 
     def compute_key(
         self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
     ) -> str | None:
-        """The cache key, or None to run uncached; never raises, as Prefect would pay for that with a rerun."""
+        """Return the cache key, or None to run uncached; never raise, as Prefect would then run the task again."""
         try:
             ref = SessionRef.from_names(inputs.get("provider"), inputs.get("store"), inputs.get("ledger"))
             last, free = _last_and_free(task_ctx.result_store, _key(ref, inputs))
             if last is None or inputs.get("refresh"):
                 return free
-            return last if _is_there(task_ctx.result_store, last, ref) else free
+            return last if _is_usable(task_ctx.result_store, last, ref) else free
         except Exception as error:
-            # What is wrong with the shot or the store, the run itself tells better.
+            # The run itself reports better what is wrong with the shot or the store.
             expected = isinstance(error, VideoError | ValueError | TypeError | KeyError | AttributeError | OSError)
             logger.warning(
-                "no cache key for this shot, asking the ledger instead: %s", error, exc_info=None if expected else error
+                "no cache key for this shot, using the ledger instead: %s",
+                error,
+                exc_info=None if expected else error,
             )
             return None
 
@@ -78,14 +80,14 @@ def _key(ref: SessionRef, inputs: dict[str, Any]) -> str:
     digests = tuple(hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in shot.references)
     hashed = fingerprint(shot, provider=ref.provider, reference_digests=digests)
     environment = Settings.from_environment().environment
-    where = hashlib.sha256(
+    place = hashlib.sha256(
         "\n".join(map(str, (ref.store, ref.ledger, environment, inputs.get("project"), shot.id))).encode()
     )
-    return f"prefect-video-{hashed.replace(':', '-')}-{where.hexdigest()[:16]}"
+    return f"prefect-video-{hashed.replace(':', '-')}-{place.hexdigest()[:16]}"
 
 
 def _last_and_free(results: ResultStore, key: str) -> tuple[str | None, str]:
-    """The last of a key's numbers that has an answer, and the first that has none."""
+    """Return the last of a key's numbers that has a result, and the first that has none."""
     last: str | None = None
     for number in count():
         numbered = f"{key}-{number}"
@@ -95,9 +97,9 @@ def _last_and_free(results: ResultStore, key: str) -> tuple[str | None, str]:
     raise AssertionError("unreachable: numbers do not end")
 
 
-def _is_there(results: ResultStore, key: str, ref: SessionRef) -> bool:
-    answer = results.read(key).result
-    return isinstance(answer, Asset) and _is_recent(answer) and run_to_end(_is_whole(answer, ref.store))
+def _is_usable(results: ResultStore, key: str, ref: SessionRef) -> bool:
+    asset = results.read(key).result
+    return isinstance(asset, Asset) and _is_recent(asset) and run_to_end(_is_whole(asset, ref.store))
 
 
 def _is_recent(asset: Asset) -> bool:

@@ -1,4 +1,4 @@
-"""A warning for runs on a worker that would remember what they pay in a file of that worker's alone."""
+"""Warning for runs on a worker whose ledger would be a file of that worker alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _warned: set[SessionRef] = set()
 
 
 def warn_about_default_ledger(ref: SessionRef) -> None:
-    """Warns, once for each set of names, of a run on a worker that names store and credentials but no ledger."""
+    """Warn, once for each reference, of a run on a worker that names store and credentials but no ledger."""
     names_both = "/" in ref.provider and ref.store.startswith(f"{STORE_BLOCK}/")
     has_ledger = ref.ledger is not None or bool(os.environ.get(URL_VARIABLE))
     if has_ledger or not names_both or not os.environ.get(_WORKER_VARIABLE) or ref in _warned:

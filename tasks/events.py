@@ -1,4 +1,4 @@
-"""Account trouble as Prefect events, for automations: unusual volumes, breakers that open and close."""
+"""Prefect events about accounts, for automations: unusual volumes, breakers that open and close."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prefect_video.session import SessionEvent
 
 
 def announce_anomaly(event: SessionEvent, job: Job) -> None:
-    """Emits `video.account.anomaly` when an account submits unusually much."""
+    """Emit `video.account.anomaly` when an account submits unusually much."""
     if event is SessionEvent.ANOMALY:
         emit_event(
             event="video.account.anomaly",
@@ -18,14 +18,14 @@ def announce_anomaly(event: SessionEvent, job: Job) -> None:
         )
 
 
-def announce_breaker(standing: AccountStatus) -> None:
-    """Emits `video.account.breaker.open` or `….closed`."""
+def announce_breaker(status: AccountStatus) -> None:
+    """Emit `video.account.breaker.open` or `….closed`."""
     emit_event(
-        event=f"video.account.breaker.{standing.breaker}",
-        resource=_account(standing.account),
+        event=f"video.account.breaker.{status.breaker}",
+        resource=_account(status.account),
         payload={
-            "failures": standing.failures,
-            "open_until": standing.open_until.isoformat() if standing.open_until else None,
+            "failures": status.failures,
+            "open_until": status.open_until.isoformat() if status.open_until else None,
         },
     )
 

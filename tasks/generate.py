@@ -18,8 +18,8 @@ from prefect_video.tasks.sessions import SessionRef, use_session
 
 
 def _run_name() -> str:
-    asked = prefect.runtime.task_run.parameters
-    return f"generate {asked['project']}/{as_shot(asked['shot']).id}"
+    parameters = prefect.runtime.task_run.parameters
+    return f"generate {parameters['project']}/{as_shot(parameters['shot']).id}"
 
 
 _one_call: dict[str, Any] = {
@@ -39,9 +39,9 @@ async def _generate(
     refresh: bool,
     rebuy_missing: bool,
 ) -> Asset:
-    wanted = Project(name=project, shots=(as_shot(shot),))
+    single = Project(name=project, shots=(as_shot(shot),))
     async with use_session(SessionRef.from_names(provider, store, ledger)) as session:
-        report = await run_project(session, wanted, refresh=refresh, rebuy_missing=rebuy_missing, flow_run_id=_run_id())
+        report = await run_project(session, single, refresh=refresh, rebuy_missing=rebuy_missing, flow_run_id=_run_id())
     asset = report.shots[0].asset
     if asset is None:
         raise ProjectFailed(report)
@@ -59,16 +59,16 @@ async def agenerate_video(
     refresh: bool = False,
     rebuy_missing: bool = False,
 ) -> Asset:
-    """Makes one video and stores it; the same shot again is found, not paid for.
+    """Make one video and store it; the same shot again is found, not paid for.
 
     Args:
-        shot: What is wanted, or just its prompt.
+        shot: The shot, or just its prompt.
         provider: `sora`, `emulator`, `sora-credentials/name` …; by default `sora` when SORA_API_KEY is set.
         store: A folder, `s3://bucket/prefix` or `video-store/name`; by default `./videos`.
         ledger: `video-ledger/name` or a file; by default the SQLite file under Prefect's home.
-        project: The folder in the store and the name in the books.
+        project: The folder in the store and the name in the ledger.
         refresh: Buy it again although it is stored.
-        rebuy_missing: Take the store as it stands, although videos are missing or it is another one.
+        rebuy_missing: Accept the store, although videos are missing or it is another one.
 
     Returns:
         The stored video.
@@ -93,7 +93,7 @@ def generate_video(
     refresh: bool = False,
     rebuy_missing: bool = False,
 ) -> Asset:
-    """The same as `agenerate_video`, for flows and scripts that are not async."""
+    """Make one video and store it, as `agenerate_video` does, in flows and scripts that are not async."""
     return run_to_end(_generate(shot, provider, store, ledger, project, refresh, rebuy_missing))
 
 

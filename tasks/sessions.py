@@ -1,4 +1,4 @@
-"""Sessions with blocks: every reference of a flow or task, opened once a process and shared by all that use it."""
+"""Shared sessions: each reference of a flow or task is opened once a process, with the blocks that it names."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from prefect_video.session import (
     notify_observers,
     observe,
     open_session,
-    refs,
 )
+from prefect_video.session import open_ledger as open_named_ledger
 from prefect_video.storage import Store
 from prefect_video.tasks.default_ledger import warn_about_default_ledger
 from prefect_video.tasks.events import announce_anomaly, announce_breaker
@@ -39,13 +39,13 @@ BlockT = TypeVar("BlockT", bound=Block)
 
 @asynccontextmanager
 async def use_session(ref: SessionRef) -> AsyncIterator[Session]:
-    """The session of a reference, shared by everything that uses it in this event loop; the last one closes it.
+    """Use the session of a reference, shared by all its users in this event loop; the last one closes it.
 
     Raises:
         InvalidInput: A name is not known, or a variable or block is missing.
         LedgerError: The ledger cannot be used.
     """
-    # Flows and tasks come here in whatever process a worker runs them in.
+    # Flows and tasks come here in every process that a worker runs them in.
     enable_crash_trace()
     key = (id(asyncio.get_running_loop()), ref)
     shared = _open.get(key)
@@ -53,6 +53,7 @@ async def use_session(ref: SessionRef) -> AsyncIterator[Session]:
         shared = _open[key] = _Shared(asyncio.ensure_future(_open_anew(ref)))
     shared.users += 1
     try:
+        # Shielded: one user that is cancelled must not cancel the opening for the other users.
         yield await asyncio.shield(shared.opening)
     finally:
         shared.users -= 1
@@ -70,7 +71,7 @@ async def open_ledger(name: str | None) -> AsyncIterator[Ledger]:
         LedgerError: The ledger cannot be used.
     """
     enable_crash_trace()
-    async with await refs.open_ledger(name, resolver=BlockResolver()) as ledger:
+    async with await open_named_ledger(name, resolver=BlockResolver()) as ledger:
         yield ledger
 
 
@@ -102,7 +103,7 @@ async def _close(shared: _Shared) -> None:
 
 
 class BlockResolver(NameResolver):
-    """Finds what names stand for, blocks that are saved in Prefect included."""
+    """Resolver of names that knows the blocks saved in Prefect."""
 
     async def provider(self, name: str) -> tuple[Provider, Mapping[str, Any]]:
         """Open a provider by its name or with a block of credentials."""

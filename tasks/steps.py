@@ -1,8 +1,8 @@
 """The steps of one shot as Prefect tasks, and the runner that a flow gives to the pipeline.
 
-All of them are safe to repeat: where a generation stands is in the ledger, not in Prefect's results, so nothing here
-is cached or persisted by Prefect. Each takes the row as the step before has returned it, which is how Prefect knows
-that one follows the other.
+All of them are safe to repeat: the state of a generation is in the ledger, not in Prefect's results, so Prefect
+neither caches nor persists anything here. Each takes the job that the step before has returned, which is how Prefect
+knows that one follows the other.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ async def find_asset(
 
 @task(name="screen_prompt", task_run_name="screen {job.shot.id}", **_FREE)
 async def screen_prompt(ref: SessionRef, job: Job) -> Job:
-    """Let a reserved row pass the local screen, or release it and keep it for review."""
+    """Let a reserved job pass the prompt screen, or release it and keep it for review."""
     async with use_session(ref) as session:
         return await steps.screen_prompt(session, await _current(session, job))
 
 
 @task(name="submit", task_run_name="submit {job.shot.id}", **_PAID)
 async def submit(ref: SessionRef, job: Job) -> Job:
-    """Bring a row to submitted; retried only where nothing was accepted."""
+    """Bring a job to submitted; retried only where nothing was accepted."""
     async with use_session(ref) as session:
         return await steps.submit(session, await _current(session, job), task_run_id=_task_run_id())
 
@@ -95,7 +95,7 @@ async def download(ref: SessionRef, job: Job) -> Downloaded:
 
 @task(name="store", task_run_name="store {job.shot.id}", **_FREE)
 async def store(ref: SessionRef, job: Job, downloaded: Downloaded) -> Job:
-    """Publish the video and mark its row stored."""
+    """Publish the video and mark its job stored."""
     async with use_session(ref) as session:
         return await steps.store(session, job, downloaded)
 
@@ -111,7 +111,7 @@ _TASKS: Final[Mapping[Callable[..., Any], Callable[..., Awaitable[Any]]]] = {
 
 
 class TaskRunner(StepRunner):
-    """Runs each step as a task run of its own, with the options of its task.
+    """Runner of steps as task runs, each with the options of its task.
 
     Args:
         refs: The references that the run's sessions were opened by.
@@ -128,16 +128,17 @@ class TaskRunner(StepRunner):
         **named: Inputs.kwargs,
     ) -> Awaitable[Result]:
         """Run the task of a step; in Prefect's graph it follows the task that has made its last input."""
-        # Prefect looks for inputs in whatever it is given, down to single strings, and rows of one run share those.
-        *others, last = inputs
-        given = (quote(self._refs[session.credentials]), *map(quote, others), opaque(last))
+        # Prefect searches inputs for results of other tasks, down to single strings, and the jobs of one run share
+        # those: quoted, only the last input links the tasks.
+        *earlier, last = inputs
+        given = (quote(self._refs[session.credentials]), *map(quote, earlier), opaque(last))
         options = {name: quote(value) for name, value in named.items()}
         return cast(Awaitable[Result], _TASKS[step](*given, **options))
 
     def hold_limit(self, session: Session) -> AbstractAsyncContextManager[None]:
         """Hold the Prefect concurrency limit that the credentials name.
 
-        A lost renewal does not kill the run: what is paid for is awaited, and the ledger's slots hold anyway.
+        A lost renewal does not end the run: paid generations are awaited, and the ledger's slots hold anyway.
         """
         limit = session.settings.concurrency_limit
         return _hold(limit) if limit is not None else nullcontext()
@@ -150,7 +151,7 @@ async def _hold(limit: str) -> AsyncIterator[None]:
 
 
 async def _current(session: Session, job: Job) -> Job:
-    """Return a row as the step before has left it, or as it stands where this run of the task is a retry."""
+    """Return the job that the step before has returned; read it again where this run of the task is a retry."""
     context = TaskRunContext.get()
     is_first = context is None or context.task_run.run_count <= 1
     return job if is_first else await session.ledger.jobs.get(job.id)

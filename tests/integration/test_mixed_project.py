@@ -13,7 +13,7 @@ from prefect_video.polling.poller import Poller
 from prefect_video.polling.schedule import PollSchedule
 from prefect_video.project_files import load_project
 from prefect_video.providers.registry import provider_names
-from prefect_video.session.refs import SessionRef, open_session
+from prefect_video.session import SessionRef, open_session
 
 FILM = """
 project: film

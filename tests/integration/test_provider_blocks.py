@@ -17,7 +17,7 @@ from prefect_video.blocks import (
 from prefect_video.blocks.base import ProviderCredentials
 from prefect_video.ledger import Ledger
 from prefect_video.pipeline.steps import build_project_intents
-from prefect_video.session.session import Session
+from prefect_video.session import Session
 from prefect_video.storage import open_store
 
 KEY = "sk-very-secret"

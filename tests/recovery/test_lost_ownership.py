@@ -12,10 +12,10 @@ from sqlalchemy import delete
 from prefect_video.errors import InvalidTransition
 from prefect_video.ledger import Budget, Job, JobRequest, Ledger, State, tables
 from prefect_video.ledger import leases as owners
-from prefect_video.pipeline.steps.claim import build_project_intents
+from prefect_video.pipeline.steps import build_project_intents
 from prefect_video.pipeline.steps.submit import submit
 from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session.session import Session
+from prefect_video.session import Session
 from tests.support.records import claim_one
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import SLOW, OpenHarness

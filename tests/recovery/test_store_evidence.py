@@ -17,7 +17,7 @@ from prefect_video.ledger import State
 from prefect_video.pipeline.ledger_recovery import recover_ledger
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
-from prefect_video.session.session import Session
+from prefect_video.session import Session
 from prefect_video.storage import open_store
 from tests.recovery.test_old_ledgers import back_up, recover, restore
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses

@@ -14,8 +14,7 @@ from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.ledger import Job, Ledger
 from prefect_video.pipeline.steps import build_project_intents, claim_shots, submit
 from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session.session import Session
-from prefect_video.session.settings import Settings
+from prefect_video.session import Session, Settings
 from prefect_video.shots import Project, Shot
 from prefect_video.storage import open_store
 from tests.support.postgres import postgres_server, postgres_url

@@ -18,8 +18,7 @@ from prefect_video.polling.poller import Poller
 from prefect_video.polling.schedule import PollSchedule
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session.session import Observer, Session, SessionEvent
-from prefect_video.session.settings import Settings
+from prefect_video.session import Observer, Session, SessionEvent, Settings
 from prefect_video.shots import Project, Shot
 from prefect_video.storage import open_store
 

@@ -16,8 +16,7 @@ from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session.session import Observer, Session
-from prefect_video.session.settings import Settings
+from prefect_video.session import Observer, Session, Settings
 from prefect_video.storage import open_store
 
 QUICK = HttpSettings(backoff_seconds=0.01, backoff_limit_seconds=0.02, attempts=1, submit_timeout_seconds=2)

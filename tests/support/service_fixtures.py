@@ -20,8 +20,7 @@ from prefect_video.ledger import Job, ReceivedEvent
 from prefect_video.polling.poller import Poller
 from prefect_video.polling.schedule import PollSchedule
 from prefect_video.service import ServiceSettings, create_app
-from prefect_video.session.refs import SessionRef, open_session
-from prefect_video.session.session import Session
+from prefect_video.session import Session, SessionRef, open_session
 from tests.support.ledger_fixtures import ledger, other, sqlite_url, url
 from tests.support.postgres import postgres_server, postgres_url
 

@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
 from prefect_video.service.settings import ServiceSettings
-from prefect_video.session.settings import Settings
+from prefect_video.session import Settings
 from tests.unit.test_layout import FOLDERS, ROOT
 
 Graph = dict[str, set[str]]

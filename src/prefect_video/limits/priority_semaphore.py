@@ -1,4 +1,4 @@
-"""PrioritySemaphore: so many at once, and those that wait in the order of their priority, then of time."""
+"""Priority semaphore: waiters are served by priority, then by time."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from prefect_video.ledger import queue_rank
 
 
 class Slot:
-    """One that was given; see `PrioritySemaphore.of`.
+    """A slot that a semaphore has given out.
 
     Attributes:
-        is_held: Whether it is this one's turn still.
+        is_held: True while the slot is held.
     """
 
-    def __init__(self, turns: PrioritySemaphore, place: float) -> None:
-        self._turns = turns
+    def __init__(self, semaphore: PrioritySemaphore, place: float) -> None:
+        self._semaphore = semaphore
         self._place = place
         self.is_held = True
 
     async def yield_to_higher(self) -> None:
-        """Lets those go before that have come meanwhile and come first; returns when it is this one's turn again."""
-        if self._turns.next_sequence() < self._place:
+        """Let waiters with precedence go first; return once the slot is held again."""
+        if self._semaphore.next_sequence() < self._place:
+            # Not held while waiting: a cancelled wait must not release the slot a second time.
             self.is_held = False
-            self._turns._release()
-            await self._turns._acquire(self._place)
+            self._semaphore._release()
+            await self._semaphore._acquire(self._place)
             self.is_held = True
 
 
@@ -36,7 +37,7 @@ class PrioritySemaphore:
     """A semaphore whose waiters have priorities.
 
     Args:
-        at_once: How many turns are given at the same time.
+        at_once: Number of slots.
     """
 
     def __init__(self, at_once: int) -> None:
@@ -46,22 +47,22 @@ class PrioritySemaphore:
 
     @asynccontextmanager
     async def acquire(self, priority: int) -> AsyncIterator[Slot]:
-        """A turn, for as long as the context lasts.
+        """Hold a slot for as long as the context lasts.
 
         Args:
             priority: Steps above normal, or below.
         """
         place = queue_rank(priority, asyncio.get_running_loop().time())
         await self._acquire(place)
-        turn = Slot(self, place)
+        slot = Slot(self, place)
         try:
-            yield turn
+            yield slot
         finally:
-            if turn.is_held:
+            if slot.is_held:
                 self._release()
 
     async def _acquire(self, place: float) -> None:
-        """Returns when it is the turn of somebody who stands there in the queue."""
+        """Wait for a slot at a place in the queue."""
         if self._free:
             self._free -= 1
             return
@@ -70,12 +71,13 @@ class PrioritySemaphore:
         try:
             await given
         except asyncio.CancelledError:
+            # Cancelled after the slot was given: pass it on, or it is lost.
             if given.done() and not given.cancelled():
                 self._release()
             raise
 
     def _release(self) -> None:
-        """Hands a turn to whoever is next."""
+        """Give a slot to the next waiter, or back."""
         self._forget_cancelled()
         if self._waiting:
             heapq.heappop(self._waiting)[2].set_result(None)
@@ -83,7 +85,7 @@ class PrioritySemaphore:
             self._free += 1
 
     def next_sequence(self) -> float:
-        """Where the first of those that wait stands; infinity when nobody does."""
+        """Return the place of the first waiter in the queue; infinity where there is none."""
         self._forget_cancelled()
         return self._waiting[0][0] if self._waiting else float("inf")
 

@@ -1,4 +1,4 @@
-"""The local screen: refuses prompts before anything is spent on them."""
+"""Prompt screen: refuses prompts before anything is spent on them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from prefect_video.shots import PROMPT_LIMIT, Shot
 
 Verdict = str | None
 ScreeningRule = Callable[[Shot], Verdict | Awaitable[Verdict]]
-"""A rule of the user's own: answers why a shot is refused, or None. It may be async."""
+"""A user's rule: returns why a shot is refused, or None; it may be async."""
 
 
 @dataclass(frozen=True)
 class PromptScreen:
-    """What a prompt must not hold.
+    """A screen of prompts by length, patterns and a rule.
 
     Attributes:
         patterns: Regular expressions, matched anywhere and without regard to case.
         longest: Most characters of a prompt.
-        rule: A further rule of the user's own.
+        rule: A further rule, of the user.
     """
 
     patterns: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class PromptScreen:
         object.__setattr__(self, "_compiled", compiled)
 
     async def check(self, shot: Shot) -> None:
-        """Lets a shot pass or refuses it.
+        """Refuse a shot whose prompt does not pass.
 
         Raises:
             PromptBlocked: The message names the shot and the reason.

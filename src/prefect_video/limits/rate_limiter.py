@@ -1,4 +1,4 @@
-"""Pacing: requests evenly spaced in time."""
+"""Rate limiter: requests evenly spaced in time."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import asyncio
 
 
 class RateLimiter:
-    """Lets at most so many pass a minute, evenly spaced and in order of arrival.
+    """A limiter of requests a minute, evenly spaced and in order of arrival.
 
     Args:
-        per_minute: How many; None for no limit.
+        per_minute: Most requests a minute; None for no limit.
     """
 
     def __init__(self, per_minute: float | None) -> None:
@@ -17,9 +17,10 @@ class RateLimiter:
         self._free_at = 0.0
 
     async def acquire(self) -> None:
-        """Returns when the caller may go on."""
+        """Wait until the caller may go on."""
         now = asyncio.get_running_loop().time()
-        turn = max(now, self._free_at)
-        self._free_at = turn + self._interval
-        if turn > now:
-            await asyncio.sleep(turn - now)
+        starts_at = max(now, self._free_at)
+        # Taken before the sleep: the next caller queues behind this one.
+        self._free_at = starts_at + self._interval
+        if starts_at > now:
+            await asyncio.sleep(starts_at - now)

@@ -1,4 +1,4 @@
-"""Cancelling rows of whatever accounts: each is given up at the session that it was made with."""
+"""Cancellation of jobs: each at the session that it was made with."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 
 
 class CancelledJob(BaseModel):
-    """The outcome of cancelling one row.
+    """The outcome of cancelling one job.
 
     Attributes:
-        job: The row as it then stands.
-        outcome: In words.
+        job: The job afterwards.
+        outcome: Description of the outcome.
         error: Why nothing was changed.
     """
 
@@ -41,14 +41,14 @@ class CancelledJob(BaseModel):
 
 
 async def cancel_jobs(jobs: Sequence[Job], open_session: SessionOpener) -> list[CancelledJob]:
-    """Cancels rows and settles what is owed; an account that cannot be reached keeps back none of the others.
+    """Cancel jobs and settle what is owed; an unreachable account does not hold up the other accounts.
 
     Args:
-        jobs: The rows; what is over already stays as it is.
-        open_session: How to open the session of a row; rows with the same credentials and store share one.
+        jobs: The jobs; those that have ended stay unchanged.
+        open_session: Opens the session of a job; jobs with the same credentials and store share one.
 
     Returns:
-        One line for each row.
+        One line for each job.
     """
     cancelled = await asyncio.gather(*(_cancel_group(open_session, group) for group in group_by_session(jobs)))
     return [line for lines in cancelled for line in lines]
@@ -60,7 +60,7 @@ async def _cancel_group(open_session: SessionOpener, jobs: Sequence[Job]) -> lis
         async with open_session(jobs[0]) as session:
             ended = await cancel_each(session, jobs)
     except Exception as error:
-        # Whatever is wrong with one account, the generations of the others go on being billed.
+        # An error of one account must not keep the generations at other accounts running, and billed.
         unexpected = None if isinstance(error, VideoError) else error
         logger.error("cannot cancel with %s: %s", jobs[0].credentials, error, exc_info=unexpected)
         ended = [error] * len(jobs)
@@ -93,13 +93,14 @@ def _outcome(before: Job, after: Job) -> str:
 
 
 async def cancel(session: Session, job_id: str) -> Job:
-    """Cancels what is not finished and settles what is owed; idempotent.
+    """Cancel an unfinished job and settle what is owed; idempotent.
 
-    A reservation is released. A submitted generation is cancelled where the provider still can; one that is too far
-    goes on and is stored by `collect`, as it is paid. A row whose submit is not answered yet is left to `collect`.
+    A reservation is released. A submitted generation is cancelled where the provider still can; one that can no longer
+    be cancelled goes on and is stored by `collect`, as it is paid. A job whose submit is unanswered is left to
+    `collect`.
 
     Returns:
-        The row as it then stands.
+        The job afterwards.
 
     Raises:
         HeldForReview: It is another account's; nothing is changed.
@@ -118,20 +119,20 @@ async def cancel(session: Session, job_id: str) -> Job:
     except NotFound:
         return job
     if generation.status.ended and generation.status is not Status.LOST:
-        # That it ended without a video is what was wanted; the row is settled.
+        # An end without a video is the purpose of a cancellation; the job is settled.
         with contextlib.suppress(GenerationEnded):
             await record_end(session, job, generation)
     return await session.ledger.jobs.get(job.id)
 
 
 async def cancel_each(session: Session, jobs: Sequence[Job]) -> list[Job | BaseException]:
-    """Cancels several rows; what became of each, in their order.
+    """Cancel several jobs; return the outcome of each, in their order.
 
-    Reservations go first: the slot that a cancelled generation frees must not be taken by one that is to go too.
+    Reservations go first: the slot that a cancelled generation frees must not go to a job that is cancelled next.
     """
     ended: dict[str, Job | BaseException] = {}
     for reserved in (True, False):
-        part = [job for job in jobs if (job.state is State.RESERVED) is reserved]
-        found = await asyncio.gather(*(cancel(session, job.id) for job in part), return_exceptions=True)
-        ended |= {job.id: one for job, one in zip(part, found, strict=True)}
+        group = [job for job in jobs if (job.state is State.RESERVED) is reserved]
+        outcomes = await asyncio.gather(*(cancel(session, job.id) for job in group), return_exceptions=True)
+        ended |= {job.id: outcome for job, outcome in zip(group, outcomes, strict=True)}
     return [ended[job.id] for job in jobs]

@@ -1,7 +1,7 @@
-"""Collecting: finishing whatever the ledger shows unfinished and nobody alive is working on.
+"""Collection: finish the unfinished jobs that no live owner works on.
 
-The recovery after a crash, and the second half of a deferred run. Idempotent, and safe beside live flows: a row is
-touched only after it has been taken over from an owner that is gone. Nothing is ever sent anew from here.
+It is the recovery after a crash, and the second half of a deferred run. Idempotent, and safe beside live flows: a job
+is only touched after it has been taken over from a dead owner. Nothing is ever sent from here.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ logger = logging.getLogger(__name__)
 
 
 class CollectedJob(BaseModel):
-    """The outcome of a sweep for one row.
+    """The outcome of a collection for one job.
 
     Attributes:
-        job: The row as it then stands.
-        outcome: What was done, in words.
+        job: The job afterwards.
+        outcome: Description of what was done.
         error: Why it could not be finished now.
     """
 
@@ -49,30 +49,30 @@ async def collect(
     flow_run_id: str | None = None,
     wait: bool = False,
 ) -> list[CollectedJob]:
-    """Finishes all unfinished rows that nobody alive is working on.
+    """Finish all unfinished jobs that no live owner works on.
 
     Args:
-        ledger: The books.
-        open_session: How to open the session of a row; rows with the same credentials and store share one.
-        project: Only this project's rows.
-        flow_run_id: Only this run's rows.
+        ledger: The ledger that holds the jobs.
+        open_session: Opens the session of a job; jobs with the same credentials and store share one.
+        project: Only this project's jobs.
+        flow_run_id: Only this run's jobs.
         wait: Wait for generations that are still being made, instead of leaving them for the next sweep.
 
     Returns:
-        One line for each unfinished row.
+        One line for each unfinished job.
     """
     jobs = await ledger.jobs.unfinished(project=project, flow_run_id=flow_run_id)
-    swept = await asyncio.gather(*(_sweep(open_session, group, wait) for group in group_by_session(jobs)))
+    swept = await asyncio.gather(*(_collect_group(open_session, group, wait) for group in group_by_session(jobs)))
     return [line for lines in swept for line in lines]
 
 
-async def _sweep(open_session: SessionOpener, jobs: Sequence[Job], wait: bool) -> list[CollectedJob]:
+async def _collect_group(open_session: SessionOpener, jobs: Sequence[Job], wait: bool) -> list[CollectedJob]:
     try:
         async with open_session(jobs[0]) as session:
             await session.store.remove_stale_uploads()
             return list(await asyncio.gather(*(collect_job(session, job, wait=wait) for job in jobs)))
     except Exception as error:
-        # Whatever is wrong with one account or store must not end the sweep of the others.
+        # An error of one account or store must not end the collection at the other ones.
         unexpected = None if isinstance(error, VideoError) else error
         logger.error("cannot open %s with %s: %s", jobs[0].store, jobs[0].credentials, error, exc_info=unexpected)
         reason = str(error) or type(error).__name__
@@ -80,15 +80,15 @@ async def _sweep(open_session: SessionOpener, jobs: Sequence[Job], wait: bool) -
 
 
 async def collect_job(session: Session, job: Job, *, wait: bool) -> CollectedJob:
-    """Finishes one unfinished row, unless somebody alive is working on it.
+    """Finish one unfinished job, unless a live owner works on it.
 
-    One that waits for a human is left alone, but for a generation that was late: it may have ended by now.
+    A held job is left alone, except for a generation that was late: it may have ended by now.
     """
     if job.hold_reason and job.state is not State.SUBMITTED:
         return CollectedJob(job=job, outcome="needs a human", error=job.hold_reason)
     taken = await session.ledger.claims.take_over(job.id)
     if taken is None:
-        return CollectedJob(job=job, outcome="somebody is working on it")
+        return CollectedJob(job=job, outcome="a live owner is working on it")
     try:
         outcome = await _resume(session, taken, wait)
         return CollectedJob(job=await session.ledger.jobs.get(job.id), outcome=outcome)
@@ -100,12 +100,12 @@ async def collect_job(session: Session, job: Job, *, wait: bool) -> CollectedJob
         return CollectedJob(job=await session.ledger.jobs.get(job.id), outcome="needs a human", error=str(error))
     except InvalidTransition as error:
         return CollectedJob(
-            job=await session.ledger.jobs.get(job.id), outcome="moved by somebody else", error=str(error)
+            job=await session.ledger.jobs.get(job.id), outcome="moved by another process", error=str(error)
         )
     except VideoError as error:
         return await _leave(session, job.id, error)
     except Exception as error:
-        # One row's defect must not end the sweep of the others.
+        # A defect that one job meets must not end the collection of the other jobs.
         logger.exception("%s/%s: unexpected error, not collected now", job.project, job.shot.id)
         return CollectedJob(job=job, outcome="left for later", error=str(error) or type(error).__name__)
     finally:
@@ -118,7 +118,7 @@ async def _resume(session: Session, job: Job, wait: bool) -> str:
     if job.state is State.UNKNOWN:
         job = await reconcile(session, job)
     if job.state is State.RESERVED:
-        await session.ledger.jobs.release_reservation(job.id, "nobody was left to send it")
+        await session.ledger.jobs.release_reservation(job.id, "no owner was left to send it")
         return "released: it was never sent"
     if job.state is State.SUBMITTED:
         waits = wait and not is_past_deadline(job)
@@ -144,7 +144,7 @@ async def _poll_once(session: Session, job: Job) -> Job:
 
 
 async def _leave(session: Session, job_id: str, error: VideoError) -> CollectedJob:
-    """Leaves a row to the next sweep; to a human, when no sweep will finish it by itself."""
+    """Leave a job to the next collection; hold it for a human where none will finish it by itself."""
     job = await session.ledger.jobs.get(job_id)
     if job.hold_reason is None and (message := hold_message_if_stuck(session, job, error)):
         job = await session.ledger.jobs.hold(job.id, message)

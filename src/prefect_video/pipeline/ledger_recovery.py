@@ -1,6 +1,6 @@
-"""Recovery of a ledger: rows for all that sidecars and the providers' lists prove to be paid, after an old backup.
+"""Recovery of a ledger: jobs for all that sidecars and the providers' lists prove to be paid, after an old backup.
 
-Nothing is sent or bought, and nothing that a row says already is changed, so it can be repeated at any time. What
+Nothing is sent or bought, and nothing that a job says already is changed, so it can be repeated at any time. What
 cannot be proven is reported and left to a human.
 """
 
@@ -23,9 +23,9 @@ from prefect_video.ledger import HoldReason, Job, JobRequest, State, hold_messag
 from prefect_video.pipeline.reports import as_number
 from prefect_video.pipeline.steps.adopt import (
     StoredVideo,
-    asset_where_it_lies,
     list_folder,
     read_videos,
+    relocate_asset,
     sidecars_of,
 )
 from prefect_video.pipeline.steps.labels import Labels
@@ -46,18 +46,18 @@ _ENDS = {
 
 
 class RecoveredJob(BaseModel):
-    """What was done, or would be, about one video or generation that the ledger did not know.
+    """Outcome for a video or generation that the ledger did not know.
 
     Attributes:
-        outcome: A row was made that is `stored`, `submitted` (`collect` finishes it), `ended` without a video, or
+        outcome: A job was made that is `stored`, `submitted` (`collect` finishes it), `ended` without a video, or
             `held` for a human; or it was `left` as it is.
-        source: Where it was found: a sidecar's URI, or `provider:generation`.
+        source: Place that it was found at: a sidecar's URI, or `provider:generation`.
         reason: The proof; for what was left, why, and the next step.
-        job_id: The row.
-        project: The row's project.
-        shot_id: The row's shot.
+        job_id: Id of the job.
+        project: The job's project.
+        shot_id: The job's shot.
         generation_id: The provider's id.
-        cost_usd: What counts as spent or reserved for it; None when not known.
+        cost_usd: Amount that counts as spent or reserved for it; None where not known.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -73,13 +73,13 @@ class RecoveredJob(BaseModel):
 
 
 class Recovery(BaseModel):
-    """What a recovery did, or would do.
+    """Outcome of a recovery.
 
     Attributes:
         ledger_id: The ledger's identity.
-        dry_run: Whether nothing was written.
+        dry_run: Nothing was written.
         jobs: One line for each video or generation that the ledger did not know.
-        unlabelled: By account, how many generations on its list the ledger does not know and name no key of ours.
+        unlabelled: By account, number of listed generations that the ledger does not know and that have no labels.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -91,11 +91,11 @@ class Recovery(BaseModel):
 
     @property
     def left(self) -> tuple[RecoveredJob, ...]:
-        """What waits for a human."""
+        """The lines that wait for a human."""
         return tuple(job for job in self.jobs if job.outcome in ("left", "held"))
 
     def public(self) -> dict[str, Any]:
-        """The one object that `--json` prints, with money as numbers."""
+        """Return the one object that `--json` prints, with money as numbers."""
         jobs = [{**job.model_dump(mode="json"), "cost_usd": as_number(job.cost_usd)} for job in self.jobs]
         return {**self.model_dump(mode="json"), "jobs": jobs}
 
@@ -103,12 +103,12 @@ class Recovery(BaseModel):
 async def recover_ledger(
     session: Session, *, others: Sequence[Session] = (), lost_ledgers: Collection[str] = (), dry_run: bool = False
 ) -> Recovery:
-    """Add the rows that a restored or new ledger lacks.
+    """Add the jobs that a restored or new ledger lacks.
 
     Args:
         session: The ledger, the store whose sidecars are read, and an account whose list is read.
         others: Further accounts, with the same ledger and store.
-        lost_ledgers: Identities of ledgers that are gone for good: what they have paid is this one's from now on.
+        lost_ledgers: Identities of ledgers that are lost for good: this one takes over what they have paid for.
         dry_run: Read, and write nothing.
 
     Raises:
@@ -134,7 +134,7 @@ class _Recovery:
     _accounted: set[str] = field(default_factory=set)
 
     async def read_store(self) -> None:
-        """Adopt the videos of the store that no row knows; originals before their copies."""
+        """Adopt the videos of the store that no job knows; originals before their copies."""
         store, ledger = self.session.store, self.session.ledger
         known = {SidecarName.of(print_, job) for job, print_ in await ledger.recovery.paid_jobs()}
         videos: list[StoredVideo] = []
@@ -146,7 +146,7 @@ class _Recovery:
             await self._adopt_video(video)
 
     async def read_account(self, account: Session) -> None:
-        """Adopt the generations on an account's list that name a key of ours and are in no row."""
+        """Adopt the generations on an account's list that bear this product's labels and are in no job."""
         try:
             listed = [generation async for generation in account.provider.list()]
             known = {
@@ -170,7 +170,7 @@ class _Recovery:
         if reference is not None and reference.id not in self.own_ledgers:
             return self._leave(
                 video.uri,
-                f"ledger {reference.id} has paid for it; if that ledger is gone, run again with"
+                f"ledger {reference.id} has paid for it; if that ledger is lost, run again with"
                 f" --lost-ledger {reference.id}",
                 generation_id=asset.generation_id,
             )
@@ -183,7 +183,7 @@ class _Recovery:
         try:
             job = _job_of_video(self.session, video)
         except ValidationError as error:
-            return self._leave(video.uri, f"it describes no shot that could be asked for ({error.errors()[0]['msg']})")
+            return self._leave(video.uri, f"it describes no shot that could be requested ({error.errors()[0]['msg']})")
         if video.is_whole:
             return await self._adopt(job, "stored", video.uri, "its sidecar and its video are in the store")
         return await self._adopt(job, "submitted", video.uri, "its sidecar is in the store, its video is to be fetched")
@@ -198,7 +198,7 @@ class _Recovery:
         if labels.ledger is not None and labels.ledger not in self.own_ledgers:
             return self._leave(
                 source,
-                f"ledger {labels.ledger} has sent it; if that ledger is gone, run again with"
+                f"ledger {labels.ledger} has sent it; if that ledger is lost, run again with"
                 f" --lost-ledger {labels.ledger}",
                 generation_id=generation.id,
             )
@@ -220,7 +220,7 @@ class _Recovery:
     async def _job_of_generation(
         self, account: Session, generation: Generation, labels: Labels, row: Job | None
     ) -> tuple[Job, bool]:
-        """Build the row of a listed generation, and tell whether its fingerprint is certain."""
+        """Build the job of a listed generation, and tell whether its fingerprint is certain."""
         shot = row.shot if row else _shot_of(generation, labels)
         print_ = row.fingerprint if row else labels.fingerprint
         take = row.take if row else labels.take
@@ -238,7 +238,7 @@ class _Recovery:
                 "credentials": account.credentials,
                 "generation_id": generation.id,
                 "reserved_usd": base.reserved_usd if row else account.provider.estimate(shot),
-                "actual_usd": None if state is State.SUBMITTED else _first(generation.cost_usd, owed),
+                "actual_usd": None if state is State.SUBMITTED else _first_known(generation.cost_usd, owed),
                 "created_at": created_at if row is None else base.created_at,
                 "sent_at": base.sent_at or created_at,
                 "submitted_at": created_at,
@@ -272,7 +272,7 @@ class _Recovery:
             except InvalidTransition as error:
                 return self._leave(source, str(error), **details)
         self._accounted.add(job.generation_id or "")
-        cost = _first(job.actual_usd, job.reserved_usd)
+        cost = _first_known(job.actual_usd, job.reserved_usd)
         self.jobs.append(RecoveredJob(outcome=outcome, source=source, reason=proof, cost_usd=cost, **details))
         logger.info("%s/%s: recovered as %s from %s", job.project, job.shot.id, outcome, source)
 
@@ -295,7 +295,7 @@ def _job_of_video(session: Session, video: StoredVideo) -> Job:
         "sent_at": asset.created_at,
         "submitted_at": asset.created_at,
         "created_at": reference.reserved_at if reference else asset.created_at,
-        **(_of_reference(reference) if reference else {}),
+        **(_reference_columns(reference) if reference else {}),
     }
     if not video.is_whole:
         limit = datetime.now(UTC) + timedelta(seconds=session.settings.deadline_seconds)
@@ -304,12 +304,12 @@ def _job_of_video(session: Session, video: StoredVideo) -> Job:
         "state": State.STORED,
         "completed_at": asset.created_at,
         "stored_at": asset.created_at,
-        "asset": asset_where_it_lies(session.store, video, folder),
+        "asset": relocate_asset(session.store, video, folder),
     }
     return base.model_copy(update={**made, **stored})
 
 
-def _of_reference(reference: LedgerReference) -> dict[str, Any]:
+def _reference_columns(reference: LedgerReference) -> dict[str, Any]:
     return {
         "environment": reference.environment,
         "account": reference.account,
@@ -335,7 +335,7 @@ def _new_job(session: Session, print_: str, shot: Shot, take: int, project: str,
 
 
 def _shot_of_asset(video: StoredVideo) -> Shot:
-    """Rebuild the shot as far as a sidecar tells that names no row; its fingerprint is in the sidecar, and counts."""
+    """Rebuild the shot as far as a sidecar tells that names no job; its fingerprint is in the sidecar, and counts."""
     assert video.sidecar is not None
     asset = video.sidecar.asset
     duration = min(20, max(1, round(asset.duration_seconds)))
@@ -364,5 +364,5 @@ def _is_copy(video: StoredVideo) -> bool:
     return (asset.project, asset.shot_id) != (reference.project, reference.shot.id)
 
 
-def _first(*values: Decimal | None) -> Decimal | None:
+def _first_known(*values: Decimal | None) -> Decimal | None:
     return next((value for value in values if value is not None), None)

@@ -19,7 +19,8 @@ from prefect_video.pipeline.routing import (
     load_existing,
     sessions_of,
 )
-from prefect_video.pipeline.steps.claim import ClaimOptions, project_budgets
+from prefect_video.pipeline.steps.claim import project_budgets
+from prefect_video.pipeline.steps.requests import ClaimOptions
 from prefect_video.pipeline.steps.store_check import check_store, find_flaws, require_single_flaw
 from prefect_video.providers import duration_hints
 from prefect_video.session import Session
@@ -29,13 +30,13 @@ PlannedAction = Literal["generate", "cached", "under_way", "held", "over_budget"
 
 
 class RouteOption(BaseModel):
-    """One account that could make a shot.
+    """An account that could make a shot.
 
     Attributes:
         provider: Its name, as a project would name it.
-        estimate_usd: What it would charge; None when the price is not known.
-        seconds: How long it should take.
-        changes: How the shot would have to be changed for it.
+        estimate_usd: Estimated price; None where it is not known.
+        seconds: Expected duration of the generation.
+        changes: Changes that the shot would need for it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,25 +48,25 @@ class RouteOption(BaseModel):
 
 
 class PlannedShot(BaseModel):
-    """One take of one shot in a plan.
+    """A take of a shot in a plan.
 
     Attributes:
         id: The shot's id; takes after the first add `@2`, `@3` ….
-        action: `generate` it, find it `cached`, wait for one that is `under_way` (or asked for twice), leave it
-            `held` for a human, or refuse it as `over_budget`.
-        prompt: What is to be seen.
+        action: `generate` it, find it `cached`, wait for one that is in progress (`under_way`) or requested twice,
+            leave it `held` for a human, or refuse it as `over_budget`.
+        prompt: The prompt.
         duration: Seconds.
         resolution: The length of the shorter side, or the exact size.
         aspect_ratio: Width to height.
-        estimate_usd: What it would cost; 0 when nothing is bought, None when the price is not known.
-        provider: The account that would make it, or where the row is that there is already.
-        job_id: That row of the ledger, when it is cached, under way or held.
-        uri: Where the video is, when it is cached.
+        estimate_usd: Estimated cost; 0 where nothing is bought, None where the price is not known.
+        provider: The account that would make it, or that the existing job is at.
+        job_id: Id of the existing job, where it is cached, in progress or held.
+        uri: Address of the video, where it is cached.
         reason: Why it is held or refused.
         hints: Advice on its duration.
-        changes: How it differs from what is wanted, where it is adapted.
-        options: With `provider: auto`, every account that can make it, the one that would be taken first.
-        refusals: With `provider: auto`, why each of the others cannot, by its name.
+        changes: How it differs from the requested video, where it is adapted.
+        options: With `provider: auto`, every account that can make it, the preferred one first.
+        refusals: With `provider: auto`, why each other account cannot make it, by its name.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -92,9 +93,9 @@ class Plan(BaseModel):
 
     Attributes:
         project: Its name.
-        provider: Who would make the videos.
+        provider: The providers that would make the videos.
         shots: One line for each take of each shot.
-        limits: How each budget stands now.
+        limits: Current usage of each budget.
         refusal: Why the run would be refused as over budget; None when it would not.
     """
 
@@ -117,21 +118,21 @@ class Plan(BaseModel):
         return self.refusal is None and not any(shot.action == "over_budget" for shot in self.shots)
 
     def raise_if_over_budget(self) -> None:
-        """Refuses a plan that a run would refuse as a whole.
+        """Refuse a plan that a run would refuse as a whole.
 
         Raises:
-            BudgetExceeded: The message names the limit, what is spent, reserved and asked.
+            BudgetExceeded: The message names the limit, and what is spent, reserved and requested.
         """
         if self.refusal:
             raise BudgetExceeded(f"project {self.project!r}: {self.refusal}. Nothing was sent.")
 
     def public(self) -> dict[str, Any]:
-        """The one object that `--json` prints, with money as numbers."""
+        """Return the one object that `--json` prints, with money as numbers."""
         return {
             "project": self.project,
             "provider": self.provider,
             "shots": [_public_shot(shot) for shot in self.shots],
-            "limits": [_public_limit(standing) for standing in self.limits],
+            "limits": [_public_limit(usage) for usage in self.limits],
             "cost_usd": as_number(self.cost_usd),
             "fits": self.fits,
             "refusal": self.refusal,
@@ -146,14 +147,14 @@ async def plan_project(
     refresh: bool = False,
     rebuy_missing: bool = False,
 ) -> Plan:
-    """Works out what a run would do; reads the ledger and the store, and changes neither.
+    """Plan a run; read the ledger and the store, and change neither.
 
     Args:
-        session: With what the shots would be made.
-        project: What would be made.
-        others: Further accounts, as for `run_project`.
-        refresh: Whether what is stored would be bought again.
-        rebuy_missing: Whether the store would be taken as it stands, as for `run_project`.
+        session: The account that would make the shots.
+        project: The shots.
+        others: Further accounts, with the same ledger and store.
+        refresh: Buy again what is stored.
+        rebuy_missing: Accept the store, although videos are missing or it is another one.
 
     Raises:
         InvalidInput: A shot cannot be made by this provider.
@@ -172,31 +173,31 @@ async def plan_project(
     limits = await _limits(used, project)
     planner = _Planner(limits=limits, fit=project.over_budget == "fit" or bool(project.fallbacks))
     shots = tuple([planner.plan(take, await _choice(take) if project.is_routed else _NO_CHOICE) for take in takes])
-    standings = {limit.usage.name: limit.usage for held in limits.values() for limit in held}
+    usages = {limit.usage.name: limit.usage for own_limits in limits.values() for limit in own_limits}
     return Plan(
         project=project.name,
         provider=", ".join(dict.fromkeys(session.provider.name for session in used)),
         shots=shots,
-        limits=tuple(standings.values()),
+        limits=tuple(usages.values()),
         refusal=planner.refusal(),
     )
 
 
 async def _limits(used: Sequence[Session], project: Project) -> dict[int, list[Limit]]:
-    """The limits of each session; one that several share is one."""
+    """Read the limits of each session; a limit that several share is one object, so that it counts once."""
     shared: dict[str, Limit] = {}
     limits: dict[int, list[Limit]] = {}
     for session in used:
-        standings = await session.ledger.spend.budget_usage(
+        usages = await session.ledger.spend.budget_usage(
             project_budgets(session, project), project=project.name, account=session.provider.account.id
         )
-        limits[id(session)] = [shared.setdefault(standing.name, Limit(standing)) for standing in standings]
+        limits[id(session)] = [shared.setdefault(usage.name, Limit(usage)) for usage in usages]
     return limits
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """The accounts that a routed take could go to, and why others cannot make it."""
+    """The accounts that a routed take could go to, and why other accounts cannot make it."""
 
     options: tuple[RouteOption, ...] = ()
     refusals: Mapping[str, str] = field(default_factory=dict)
@@ -207,11 +208,14 @@ _NO_CHOICE: Final = _Choice()
 
 @dataclass
 class _Planner:
+    """The state of a plan: the limits, and the new takes that were counted against them."""
+
     limits: dict[int, list[Limit]]
     fit: bool
     new: dict[str, TakeRequest] = field(default_factory=dict)
 
     def plan(self, take: TakeRequest, choice: _Choice) -> PlannedShot:
+        """Decide what a run would do about a take, and count it against the limits."""
         job_request, first = take.job_request, take.candidates[0]
         if first.has_existing_job and first.existing is not None:
             return _existing(first, first.existing, choice)
@@ -316,12 +320,12 @@ def _public_shot(shot: PlannedShot) -> dict[str, Any]:
     return {**shot.model_dump(mode="json"), "estimate_usd": as_number(shot.estimate_usd), "options": options}
 
 
-def _public_limit(standing: BudgetUsage) -> dict[str, Any]:
+def _public_limit(usage: BudgetUsage) -> dict[str, Any]:
     return {
-        "name": standing.name,
-        "limit_usd": as_number(standing.budget.limit_usd),
-        "limit_videos": standing.budget.limit_videos,
-        "spent_usd": as_number(standing.spent_usd),
-        "reserved_usd": as_number(standing.reserved_usd),
-        "videos": standing.videos,
+        "name": usage.name,
+        "limit_usd": as_number(usage.budget.limit_usd),
+        "limit_videos": usage.budget.limit_videos,
+        "spent_usd": as_number(usage.spent_usd),
+        "reserved_usd": as_number(usage.reserved_usd),
+        "videos": usage.videos,
     }

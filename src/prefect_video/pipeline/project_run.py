@@ -1,4 +1,4 @@
-"""One run of a project: prepare its takes, claim them all at once, run them side by side, report on each."""
+"""Project run: prepare the takes of a project, claim them all at once, run them side by side, report on each."""
 
 from __future__ import annotations
 
@@ -25,14 +25,9 @@ from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs,
 from prefect_video.pipeline.routing import Candidate, TakeRequest, build_take_requests, load_existing, sessions_of
 from prefect_video.pipeline.shot_run import DetachBarrier, DetachedShot, DetachToken, StepRunner, StoredShot, run_shot
 from prefect_video.pipeline.steps.adopt import adopt_stored
-from prefect_video.pipeline.steps.claim import (
-    ClaimOptions,
-    claim_shots,
-    copy_to_project,
-    find_assets,
-    load_copies,
-    project_budgets,
-)
+from prefect_video.pipeline.steps.claim import claim_shots, find_assets, project_budgets
+from prefect_video.pipeline.steps.copies import copy_to_project, load_copies
+from prefect_video.pipeline.steps.requests import ClaimOptions
 from prefect_video.session import Session
 from prefect_video.shots import Project, Shot
 
@@ -41,7 +36,7 @@ logger = logging.getLogger(__name__)
 OnReport = Callable[[ShotReport], None]
 
 FALLBACK_ERRORS: Final = (CircuitOpen, QuotaExhausted, BudgetExceeded)
-"""For these the next candidate is tried, where nothing is owed for the first: waiting a little will not help."""
+"""Errors after which the next candidate is tried, where nothing is owed for the first: waiting will not help soon."""
 
 
 async def run_project(
@@ -61,13 +56,13 @@ async def run_project(
     Args:
         session: The account that makes the shots.
         project: The shots.
-        others: Further accounts, with the same ledger and store: those that `provider: auto` may choose from too,
-            and those that the project's fallbacks name.
+        others: Further accounts, with the same ledger and store: those that `provider: auto` may also choose, and
+            those that the project's fallbacks name.
         runner: Runs the steps; plain coroutines unless an orchestrator gives its own.
         refresh: Buy again what is stored.
-        rebuy_missing: Take the store as it stands, although videos are missing or it is another one: what is not
-            there is fetched again where the provider still has it, and bought again where not.
-        flow_run_id: The run on whose behalf, within which attempts are counted; None makes up an id of its own.
+        rebuy_missing: Accept the store, although videos are missing or it is another one: what is not there is
+            fetched again where the provider still has it, and bought again where not.
+        flow_run_id: Id of the run, within which attempts are counted; None for a new one.
         on_report: Called with the report of each shot as it ends.
         wait: Wait for the videos; otherwise leave as soon as the last shot is at the provider, with what is not done
             by then `in_flight` for `collect`.
@@ -97,15 +92,15 @@ async def run_project(
 
 @dataclass
 class ProjectRun:
-    """One run of a project.
+    """A run of a project: `run` reads from top to bottom as prepare, claim, run, report.
 
     Attributes:
         project: The shots.
         sessions: The accounts that are open, the one that makes the shots first.
-        flow_run_id: The run's id, which ledger rows are booked under.
+        flow_run_id: The run's id, which jobs are recorded under.
         runner: Runs the steps.
         refresh: Buy again what is stored.
-        rebuy_missing: Take the store as it stands, although videos are missing or it is another one.
+        rebuy_missing: Accept the store, although videos are missing or it is another one.
         on_report: Called with the report of each take as it ends.
         wait: Wait for the videos, instead of leaving when all are submitted.
     """
@@ -168,6 +163,7 @@ class ProjectRun:
                 claims = [take.claim for take in takes if take.claim and take.session is session]
                 self._copies |= await load_copies(session, claims)
         except BaseException:
+            # Also when cancelled: a reservation that stays counts against the budget.
             await self._release_claims(takes, reason="the run was refused")
             raise
 
@@ -177,7 +173,7 @@ class ProjectRun:
         accounts = [session.provider.account.id for session in self.sessions]
         for session in sessions_of(candidates):
             job_requests = [candidate.job_request for candidate in candidates if candidate.session is session]
-            # Not for its answer, which the claim gives: a row whose file is missing or damaged is reopened by it.
+            # Not for its result, which the claim gives: it reopens a job whose file is missing or damaged.
             await self.runner.run_step(
                 find_assets, session, job_requests, rebuy_missing=self.rebuy_missing, accounts=accounts
             )
@@ -200,7 +196,7 @@ class ProjectRun:
                 raise BudgetExceeded(f"project {self.project.name!r}: {claim.refusal}. Nothing was sent.")
 
     async def _release_claims(self, takes: Iterable[TakeRequest], *, reason: str | None = None) -> None:
-        """Let go of rows that nothing was done with; with a reason, release what is only reserved."""
+        """Release the ownership of untouched jobs; with a reason, also release reservations."""
         for take in takes:
             claim = take.claim
             if claim is None or claim.kind is not ClaimOutcome.ACQUIRED or claim.job is None:
@@ -235,7 +231,7 @@ class ProjectRun:
         await self._release_claims(self._not_started)
 
     async def _run_take(self, take: TakeRequest, token: DetachToken | None) -> ShotReport:
-        """Run one take; whatever goes wrong with it is its report, so that it fails alone."""
+        """Run one take; an error becomes its report, so that it fails alone."""
         self._not_started.discard(take)
         name = f"{take.job_request.project}/{take_label(take.job_request)}"
         ledger = take.session.ledger.command_option
@@ -254,7 +250,7 @@ class ProjectRun:
             await shielded(self._release_claims([take]))
             raise
         finally:
-            # Also where it failed: the others must not wait for it.
+            # Also where it failed: the run must not wait for a shot that will never be submitted.
             if token:
                 token.mark_submitted()
         if self.on_report:
@@ -307,7 +303,7 @@ class ProjectRun:
         return (await claim_shots(candidate.session, [candidate.job_request], budgets=budgets, partial=True))[0]
 
     async def _has_job(self, candidate: Candidate) -> bool:
-        """Look up if a candidate that failed may be owed for all the same: its row is not over, or is held."""
+        """Return whether a candidate that failed may still be owed for: its job is unfinished, or is held."""
         return (await candidate.session.ledger.jobs.find_existing([candidate.job_request])) != [None]
 
     # Report

@@ -44,17 +44,17 @@ class ShotReport(BaseModel):
 
     Attributes:
         id: The shot's id; takes after the first add `@2`, `@3` ….
-        status: `stored`, or why not; `held` waits for a human, `skipped` depends on a shot that failed,
+        status: `stored`, or why there is no video; `held` waits for a human, `skipped` depends on a shot that failed,
             `in_flight` is left at the provider for `collect`.
-        uri: Where the video is.
+        uri: Address of the video.
         sha256: Its digest.
         bytes: Its size.
-        cost_usd: What this run paid for it, video or not; what is expected for one in flight, 0 where an earlier run
-            paid, None when the price is not known.
-        cached: Whether it was stored before.
+        cost_usd: Amount that this run paid, with or without a video; the estimate for one in flight, 0 where an earlier
+            run paid, None where the price is not known.
+        cached: The video was stored before.
         generation_id: The provider's id.
         error: Why there is no video, and what to do.
-        degraded: How the video differs from what was wanted, where a fallback or an adaptation was used.
+        degraded: How the video differs from the requested one, where a fallback or an adaptation was used.
         repair: How a video came back whose stored file was missing or damaged: fetched again, or made anew.
     """
 
@@ -75,7 +75,7 @@ class ShotReport(BaseModel):
 
     @classmethod
     def stored(cls, job_request: JobRequest, stored: StoredShot, asset: Asset) -> ShotReport:
-        """The report of a shot that has its video."""
+        """Build the report of a shot that has its video."""
         return cls(
             id=take_label(job_request),
             status="stored",
@@ -102,7 +102,7 @@ class ShotReport(BaseModel):
 
     @classmethod
     def in_flight(cls, job_request: JobRequest, detached: DetachedShot) -> ShotReport:
-        """The report of a shot that is left at the provider."""
+        """Build the report of a shot that is left at the provider."""
         return cls(
             id=take_label(job_request),
             status="in_flight",
@@ -110,7 +110,7 @@ class ShotReport(BaseModel):
         )
 
     def public(self) -> dict[str, Any]:
-        """The fields that `--json` prints, with money as a number; `degraded` and `repair` only where there are any."""
+        """Return the fields that `--json` prints, with money as a number; `degraded` and `repair` only where set."""
         empty = {name for name in ("degraded", "repair") if getattr(self, name) is None}
         fields = self.model_dump(mode="json", exclude={"asset", *empty})
         return {**fields, "cost_usd": as_number(self.cost_usd)}
@@ -142,7 +142,7 @@ class ProjectReport(BaseModel):
         return tuple(shot for shot in self.shots if shot.status not in ("stored", "in_flight"))
 
     def summary(self) -> str:
-        """One line, and one more for each shot without a video."""
+        """Summarize the run in one line, and one more for each shot without a video."""
         stored = sum(shot.status == "stored" for shot in self.shots)
         in_flight = sum(shot.status == "in_flight" for shot in self.shots)
         cached = sum(shot.cached for shot in self.shots)
@@ -152,7 +152,7 @@ class ProjectReport(BaseModel):
         return "\n".join([head, *(f"  {shot.id}: {shot.status}: {shot.error}" for shot in self.failures)])
 
     def public(self) -> dict[str, Any]:
-        """The one object that `--json` prints."""
+        """Return the one object that `--json` prints."""
         return {
             "project": self.project,
             "shots": [shot.public() for shot in self.shots],
@@ -173,17 +173,17 @@ async def add_costs(
 
     Args:
         reports: One for each intent.
-        job_requests: What the run asked for.
-        ledger: Where its generations are.
-        flow_run_id: The run. A row that it has taken over is booked under it too, hence `since`.
-        since: When it began; what was sent before was paid for by an earlier run.
+        job_requests: The requests of the run.
+        ledger: The ledger that holds its jobs.
+        flow_run_id: The run. A job that it has taken over is recorded under it too, hence `since`.
+        since: When it began; an earlier run paid for what was sent before.
     """
     if all(report.cached for report in reports):
         return tuple(reports)
     try:
         jobs = await ledger.jobs.find(flow_run_id=flow_run_id, limit=None)
     except LedgerError as error:
-        logger.warning("what this run paid is not known: %s", error)
+        logger.warning("the cost of this run is not known: %s", error)
         return tuple(report if report.cached else report.model_copy(update={"cost_usd": None}) for report in reports)
     paid = _paid((job for job in jobs if job.sent_at and job.sent_at >= since), job_requests)
     return tuple(report.model_copy(update={"cost_usd": paid.get(report.id, Decimal(0))}) for report in reports)
@@ -191,7 +191,7 @@ async def add_costs(
 
 def _paid(sent: Iterable[Job], job_requests: Sequence[JobRequest]) -> Mapping[str, Decimal | None]:
     """Add up what was paid for each take, by its label; None where a price is not known."""
-    # A row may be named after another shot, which asked for the same video; one of a fallback is named after its own.
+    # A job may bear the name of another shot that requested the same video; a fallback's job bears its own.
     labels = {job_request.fingerprint: take_label(job_request) for job_request in reversed(job_requests)}
     paid: dict[str, Decimal | None] = {}
     for job in sent:
@@ -209,7 +209,7 @@ def take_label(job_request: JobRequest | Job) -> str:
 
 
 def as_number(amount: Decimal | None) -> float | int | None:
-    """An amount as a JSON number."""
+    """Convert an amount into a JSON number."""
     if amount is None:
         return None
     return int(amount) if amount == amount.to_integral_value() else float(amount)

@@ -15,7 +15,7 @@ from typing import Final
 
 from prefect_video.errors import InvalidInput, Unsupported
 from prefect_video.ledger import ClaimResult, Job, JobRequest, Ledger, State
-from prefect_video.pipeline.steps.claim import ClaimOptions, build_intents, reference_digests
+from prefect_video.pipeline.steps.requests import ClaimOptions, build_job_requests, reference_digests
 from prefect_video.providers import adapt
 from prefect_video.session import Session
 from prefect_video.shots import Fallback, Project, Shot
@@ -27,7 +27,7 @@ _NAMES_SHOWN: Final = 5
 
 @dataclass(frozen=True)
 class Route:
-    """One account that can make a shot.
+    """A way to make a shot: an account, and the form of the shot there.
 
     Attributes:
         session: The account's session.
@@ -41,11 +41,11 @@ class Route:
 
     @property
     def usd(self) -> Decimal | None:
-        """The expected cost of one take; None when the price is not known."""
+        """Expected cost of one take in USD; None where the price is not known."""
         return self.session.provider.estimate(self.shot)
 
     async def seconds(self) -> float:
-        """Return how long one take should take: as learned from such shots, else as the provider is known for."""
+        """Return the expected duration of one take: learned from such shots, else the provider's usual one."""
         if learned := await self.session.latency.get(self.shot):
             return learned.median_seconds
         least, most = self.session.provider.capabilities.seconds_per_video_second
@@ -54,13 +54,13 @@ class Route:
 
 @dataclass(eq=False)
 class Candidate:
-    """One route by which one take could be made.
+    """A route by which a take could be made.
 
     Attributes:
         route: The account, and the form of the shot there.
         job_request: The ledger's request for it.
-        is_fallback: Whether it gives something up.
-        existing: The ledger's row for it: stored, in progress or held; see `load_existing`.
+        is_fallback: It comes from a fallback of the project, which gives up part of the request.
+        existing: The ledger's job for it: stored, in progress or held; set by `load_existing`.
     """
 
     route: Route
@@ -75,10 +75,10 @@ class Candidate:
 
     @property
     def has_existing_job(self) -> bool:
-        """True where its row is one for this take to have, so that nothing else may be bought.
+        """True where its job serves this take, so that nothing else may be bought.
 
-        A fallback's row counts while it may still be owed for, and was begun for this very shot. Once it is stored,
-        only the run that made it is content with it: a later one may get what the project really asks for.
+        A fallback's job counts while it may still be owed for, and was begun for this very shot. Once it is stored,
+        only the run that made it uses it: a later one may get what the project really requests.
         """
         if self.existing is None or not self.is_fallback:
             return self.existing is not None
@@ -92,10 +92,10 @@ class Candidate:
 
 @dataclass(eq=False)
 class TakeRequest:
-    """One take of one shot.
+    """A take of a shot, with the candidates to make it.
 
     Attributes:
-        shot: The shot as the project has it.
+        shot: The shot in the project's form.
         candidates: The routes to it, the first one to try in front, fallbacks last.
         refusals: Reasons why other accounts cannot make it, by their names.
         claim: The ledger's answer for the first candidate.
@@ -108,16 +108,16 @@ class TakeRequest:
 
     @property
     def session(self) -> Session:
-        """The session of the candidate that is tried first."""
+        """Session of the candidate that is tried first."""
         return self.candidates[0].session
 
     @property
     def job_request(self) -> JobRequest:
-        """The request of the candidate that is tried first."""
+        """Request of the candidate that is tried first."""
         return self.candidates[0].job_request
 
     def prefer_existing(self) -> None:
-        """Put the candidate in front whose video or row exists, whatever its price and its provider's health are."""
+        """Put the candidate whose video or job exists in front, ahead of price and health of the provider."""
         first = min(self.candidates, key=_precedence)
         self.candidates = (first, *(candidate for candidate in self.candidates if candidate is not first))
 
@@ -151,7 +151,7 @@ async def build_take_requests(
     for shot in project.shots:
         try:
             routes, refusals = await routes_for(shot, project, accounts)
-            # Sorting is stable: among the healthy, and among the others, the order stays.
+            # Sorting is stable: among healthy accounts, and among unhealthy ones, the order stays.
             routes.sort(key=lambda route: id(route.session) in unhealthy)
             fallbacks = list(_fallback_routes(shot, project, routes, sessions))
             digests = await reference_digests(shot)
@@ -161,7 +161,7 @@ async def build_take_requests(
         for candidates in _candidates(shot, project, routes, fallbacks, digests, options):
             takes.append(TakeRequest(shot, candidates, refusals))
     if problems:
-        raise InvalidInput("\n".join(f"{_named(shots)}: {problem}" for problem, shots in problems.items()))
+        raise InvalidInput("\n".join(f"{_name_shots(shots)}: {problem}" for problem, shots in problems.items()))
     return takes
 
 
@@ -176,7 +176,7 @@ def _candidates(
     """Build the candidates of each take; two routes that come to the same request at one account are one."""
     takes: list[dict[tuple[int, str], Candidate]] = [{} for _ in range(shot.takes)]
     for is_fallback, route in chain(((False, route) for route in routes), ((True, route) for route in fallbacks)):
-        job_requests = build_intents(route.session, route.shot, project, digests, options)
+        job_requests = build_job_requests(route.session, route.shot, project, digests, options)
         for candidates, job_request in zip(takes, job_requests, strict=True):
             key = (id(route.session), job_request.fingerprint)
             candidates.setdefault(key, Candidate(route, job_request, is_fallback))
@@ -184,7 +184,7 @@ def _candidates(
 
 
 async def load_existing(ledger: Ledger, takes: Iterable[TakeRequest]) -> None:
-    """Read, in one query, the rows that exist for all candidates; `TakeRequest.prefer_existing` then uses them."""
+    """Read, in one query, the jobs that exist for all candidates; `TakeRequest.prefer_existing` then uses them."""
     candidates = [candidate for take in takes for candidate in take.candidates]
     rows = await ledger.jobs.find_existing([candidate.job_request for candidate in candidates])
     for candidate, row in zip(candidates, rows, strict=True):
@@ -202,7 +202,7 @@ async def routes_for(
     """Find every route to a shot, the best first, and why the other accounts cannot make it, by their names.
 
     Args:
-        shot: The shot as the project has it.
+        shot: The shot in the project's form.
         project: Its preference, and whether a shot may be adapted.
         sessions: The accounts to choose from.
 
@@ -290,7 +290,7 @@ def _price(route: Route) -> tuple[int, bool, Decimal]:
 
 
 def _precedence(candidate: Candidate) -> tuple[int, bool]:
-    """Order candidates: a stored video, a row in progress (best at the account it was sent with), a held row, none."""
+    """Order candidates: a stored video, a job in progress (best at the account it was sent with), a held job, none."""
     if not candidate.has_existing_job or candidate.existing is None:
         return 3, False
     if candidate.existing.state is State.STORED:
@@ -299,7 +299,7 @@ def _precedence(candidate: Candidate) -> tuple[int, bool]:
     return 1 if candidate.existing.hold_reason is None else 2, elsewhere
 
 
-def _named(shot_ids: Sequence[str]) -> str:
+def _name_shots(shot_ids: Sequence[str]) -> str:
     """Name shots, the first of them where there are many."""
     if len(shot_ids) == 1:
         return f"shot {shot_ids[0]!r}"
@@ -309,5 +309,5 @@ def _named(shot_ids: Sequence[str]) -> str:
 
 
 async def _is_healthy(session: Session) -> bool:
-    standing = await session.ledger.accounts.status(session.provider.account.id)
-    return standing.breaker == "closed" and standing.quota_until is None
+    status = await session.ledger.accounts.status(session.provider.account.id)
+    return status.breaker == "closed" and status.quota_until is None

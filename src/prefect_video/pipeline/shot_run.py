@@ -1,4 +1,7 @@
-"""The run of one shot: carries one claimed take to a stored asset, from whatever state it is found in."""
+"""Shot run: takes one claimed take to a stored asset, from any state that its job is in.
+
+`run_shot` repeats claim and steps until the outcome is final; `run_steps` takes one job through the steps it needs.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,11 @@ from prefect_video.errors import (
     VideoError,
 )
 from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, State
-from prefect_video.pipeline.steps.claim import claim_shots, screen_prompt
+from prefect_video.pipeline.steps.claim import claim_shots
 from prefect_video.pipeline.steps.download import download
 from prefect_video.pipeline.steps.end import error_of, raise_if_ended
 from prefect_video.pipeline.steps.poll import poll
+from prefect_video.pipeline.steps.screen import screen_prompt
 from prefect_video.pipeline.steps.store import store
 from prefect_video.pipeline.steps.submit import submit
 from prefect_video.session import Session, SessionEvent
@@ -39,7 +43,7 @@ Result = TypeVar("Result")
 
 
 class StepRunner:
-    """Runs the steps of shots as they are; an orchestrator's subclass runs each as a task of its own."""
+    """Runner of steps as plain coroutines; an orchestrator's subclass runs each as a task of its own."""
 
     def run_step(
         self,
@@ -51,9 +55,9 @@ class StepRunner:
         """Run one step.
 
         Args:
-            step: A function of `prefect_video.pipeline.steps`.
+            step: The step, a function of `prefect_video.pipeline.steps`.
             session: The account's session.
-            *inputs: The step's other arguments: the row as the step before has left it, and what that has made.
+            *inputs: The step's other arguments: the job as the step before has left it, and the result of that step.
             **named: Further arguments by name.
 
         Returns:
@@ -67,10 +71,10 @@ class StepRunner:
 
 
 class DetachBarrier:
-    """The moment from which a run may leave: all of its shots are at the provider, or have ended.
+    """A barrier that a run may leave at: all of its shots are at the provider, or have ended.
 
-    Until then it waits like any other run: shots beyond the account's slots, and those that depend on others, can
-    only be sent when earlier ones have ended.
+    Until then the run waits like any other: shots beyond the account's slots, and those that depend on other shots,
+    can only be sent when earlier ones have ended.
     """
 
     def __init__(self) -> None:
@@ -91,7 +95,7 @@ class DetachBarrier:
 
 @dataclass(eq=False)
 class DetachToken:
-    """One shot's part in a detach barrier."""
+    """Token of one shot at a detach barrier."""
 
     barrier: DetachBarrier = field(repr=False)
 
@@ -100,13 +104,14 @@ class DetachToken:
         self.barrier._mark_submitted(self)
 
     async def run_until_all_submitted(self, work: Coroutine[Any, Any, Result]) -> Result | None:
-        """Return the result of some work, or None when the run leaves first; the work is then cancelled."""
+        """Return the result of a coroutine, or None when the run leaves first; the coroutine is then cancelled."""
         working = asyncio.create_task(work)
         leaving = asyncio.create_task(self.barrier._all_submitted.wait())
         try:
             await asyncio.wait((leaving, working), return_when=asyncio.FIRST_COMPLETED)
             return working.result() if working.done() else None
         finally:
+            # Both have really ended before the shot goes on: no poll outlives the run that leaves.
             leaving.cancel()
             working.cancel()
             await shielded(asyncio.gather(leaving, working, return_exceptions=True))
@@ -114,12 +119,12 @@ class DetachToken:
 
 @dataclass(frozen=True)
 class StoredShot:
-    """A shot that has its video.
+    """Outcome of a shot that has its video.
 
     Attributes:
         asset: The stored video.
-        job: Its ledger row.
-        cached: Whether it was there before, so that nothing was paid now.
+        job: Its job.
+        cached: The video was stored before, so that nothing was paid now.
         repair: How a stored file that was missing or damaged came back: fetched again, or made anew.
     """
 
@@ -131,10 +136,10 @@ class StoredShot:
 
 @dataclass(frozen=True)
 class DetachedShot:
-    """A shot that is left at the provider, to be collected later.
+    """Outcome of a shot that is left at the provider, to be collected later.
 
     Attributes:
-        job: Its ledger row.
+        job: Its job.
     """
 
     job: Job
@@ -148,14 +153,14 @@ async def run_shot(
     runner: StepRunner,
     token: DetachToken | None = None,
 ) -> StoredShot | DetachedShot:
-    """Carry a claimed shot to a stored asset; a failed generation is tried anew within its attempts and budget.
+    """Take a claimed shot to a stored asset; a failed generation is tried again within its attempts and budget.
 
     Args:
         session: The account's session.
         claim: The ledger's answer to the shot's request.
         budgets: The limits of a further attempt.
         runner: Runs the steps.
-        token: Given where the run may leave: the shot is then left in flight as soon as all others are submitted.
+        token: The shot's token where the run may leave: it is left in flight as soon as all shots are submitted.
 
     Raises:
         VideoError: Why there is no asset; what was paid is in the ledger with the reason.
@@ -175,8 +180,8 @@ async def run_shot(
                 continue
             if job.is_reopened:
                 repair = f"{job.error_message}; it was fetched again from {job.provider}, free"
-            made = await run_steps(session, job, runner, token)
-            return StoredShot(made.asset, made, cached=False, repair=repair) if made.asset else DetachedShot(made)
+            job = await run_steps(session, job, runner, token)
+            return StoredShot(job.asset, job, cached=False, repair=repair) if job.asset else DetachedShot(job)
         except GenerationFailed as error:
             if error.fails_again:
                 raise
@@ -195,12 +200,12 @@ async def run_shot(
 
 
 async def run_steps(session: Session, job: Job, runner: StepRunner, token: DetachToken | None = None) -> Job:
-    """Carry a row that this process owns through the steps it still needs; abandon it when it cannot be carried on.
+    """Take a job that this process owns through the steps it still needs; abandon it when a step fails.
 
-    Each step takes the row as the step before has left it.
+    Each step takes the job as the step before has left it.
 
     Returns:
-        The row with its asset; without one when the run left before the provider was done, and let go of the row.
+        The job with its asset; without one where the run left before the provider was done, and released the job.
 
     Raises:
         VideoError: Why there is no asset.
@@ -221,9 +226,10 @@ async def run_steps(session: Session, job: Job, runner: StepRunner, token: Detac
                         await session.ledger.claims.release_ownership([job.id])
                         return job
                 finally:
+                    # Even where it failed: a shot that waits for a slot of the account must ask for it again.
                     session.slot_released.set()
         else:
-            # It may have been claimed long ago: a shot waits for those that it depends on.
+            # Read again: it may have been claimed long ago, as a shot waits for those that it depends on.
             job = await session.ledger.jobs.get(job.id)
         downloaded = await runner.run_step(download, session, job)
         return await runner.run_step(store, session, job, downloaded)
@@ -233,9 +239,9 @@ async def run_steps(session: Session, job: Job, runner: StepRunner, token: Detac
 
 
 async def abandon(session: Session, job_id: str, error: BaseException | None) -> None:
-    """Let go of a row that this process owns; release it where a failure ends the work before anything was sent.
+    """Release the ownership of a job, and its reservation where a failure ends the work before anything was sent.
 
-    A run that is interrupted, or cannot use the ledger, leaves the row where it stands, to be carried on from there.
+    A run that is interrupted, or cannot use the ledger, leaves the state of the job, to be resumed from there.
     """
     try:
         if isinstance(error, Exception) and not isinstance(error, LedgerError):
@@ -248,7 +254,7 @@ async def _release_unsent(session: Session, job_id: str, error: Exception) -> No
     job = await session.ledger.jobs.get(job_id)
     if job.state is not State.RESERVED:
         return
-    # A process that takes this one for dead at this moment sends it instead.
+    # Another process may take this one for dead at this very moment, and send the job instead.
     with contextlib.suppress(InvalidTransition):
         job = await session.ledger.jobs.release_reservation(
             job_id, error if isinstance(error, VideoError) else repr(error)
@@ -257,7 +263,7 @@ async def _release_unsent(session: Session, job_id: str, error: Exception) -> No
 
 
 async def _poll_until_detached(session: Session, job: Job, token: DetachToken) -> Job | None:
-    """Wait for the generation's end for as long as the run stays; None when the run left first."""
+    """Wait for the generation's end for as long as the run stays; return None where the run left first."""
     token.mark_submitted()
     return await token.run_until_all_submitted(poll(session, job))
 
@@ -265,7 +271,7 @@ async def _poll_until_detached(session: Session, job: Job, token: DetachToken) -
 async def _join_or_detach(
     session: Session, claim: ClaimResult, job: Job, budgets: Sequence[Budget], token: DetachToken | None
 ) -> ClaimResult | None:
-    """Wait for the outcome of another owner's row; None when the run left before there was one."""
+    """Wait for the outcome of another owner's job; return None where the run left before there was one."""
     if token is None or job.hold_reason is not None:
         return await _join(session, claim, job, budgets)
     token.mark_submitted()
@@ -273,6 +279,7 @@ async def _join_or_detach(
 
 
 def _require_job(claim: ClaimResult, failure: VideoError | None) -> Job:
+    """Return the job of a claim, or raise why there is none: the budget, or the last failure of all attempts."""
     if claim.kind is ClaimOutcome.OVER_BUDGET:
         raise BudgetExceeded(f"shot {claim.request.shot.id!r}: {claim.refusal}")
     if claim.kind is ClaimOutcome.EXHAUSTED or claim.job is None:
@@ -288,6 +295,7 @@ def _require_job(claim: ClaimResult, failure: VideoError | None) -> Job:
 
 
 async def _join(session: Session, claim: ClaimResult, job: Job, budgets: Sequence[Budget]) -> ClaimResult:
+    """Wait for another owner's job, and answer the claim anew from its outcome."""
     if job.hold_reason is None:
         job = await session.job_watcher.wait_for_owner_or_end(job.id)
     if job.state is State.STORED:
@@ -296,10 +304,11 @@ async def _join(session: Session, claim: ClaimResult, job: Job, budgets: Sequenc
         raise HeldForReview(job.hold_reason)
     if job.state is State.FAILED and issubclass(error_of(job), GenerationBlocked):
         raise_if_ended(job)
-    if job.state in UNFINISHED:
+    if job.state in UNFINISHED and job.state is not State.RESERVED:
         taken = await session.ledger.claims.take_over(job.id)
         kind = ClaimOutcome.ACQUIRED if taken else ClaimOutcome.JOINED
         return ClaimResult(kind=kind, request=claim.request, job=taken or job)
+    # A reservation too: another account may have made it, and the limits of this one have not seen it yet.
     return await _claim_again(session, claim, budgets)
 
 

@@ -42,16 +42,16 @@ Problem = Literal["missing", "damaged", "sidecar"]
 
 
 class AssetFlaw(BaseModel):
-    """One asset of the ledger that the store does not hold whole.
+    """An asset of the ledger that the store does not hold whole.
 
     Attributes:
-        job_id: Id of the ledger's row; of the original's row for a copy.
+        job_id: Id of the job; of the original's job for a copy.
         project: The project whose folder it lies in.
         shot: Id of the shot.
         uri: Where the video should be.
         problem: The video is missing or damaged, or only its sidecar is.
-        detail: What was found.
-        repaired: Whether it is whole again.
+        detail: Description of the flaw.
+        repaired: It is whole again.
         error: Why it could not be repaired.
     """
 
@@ -90,7 +90,7 @@ class Verification(BaseModel):
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is the right store and every asset is whole; files that no row knows are no loss."""
+        """True where it is the right store and every asset is whole; files that no job knows are no loss."""
         return self.outage is None and all(flaw.repaired for flaw in self.flaws)
 
     def public(self) -> dict[str, Any]:
@@ -102,10 +102,10 @@ async def verify_store(ledger: Ledger, store: Store, *, open_session: SessionOpe
     """Compare a store with the ledger, both ways, reading every asset; nothing is bought and nothing marked lost.
 
     Args:
-        ledger: What should be there.
-        store: What is there.
-        open_session: Opens the session that a row was made with, on this store. Where it is given the store is taken as
-            it stands, and what is not whole is fetched again, copied again or written again.
+        ledger: The ledger, which says what should be there.
+        store: The store.
+        open_session: Opens the session that a job was made with, on this store. Where it is given the store is
+            accepted, and what is not whole is fetched again, copied again or written again.
 
     Raises:
         LedgerError: The ledger cannot be used.
@@ -135,7 +135,7 @@ async def verify_store(ledger: Ledger, store: Store, *, open_session: SessionOpe
 
 @dataclass(frozen=True)
 class _Expected:
-    """An asset that should be in the store: of a stored row, or a copy of one (then `job` is None)."""
+    """An asset that should be in the store: of a stored job, or a copy of one (then `job` is None)."""
 
     job_id: str
     asset: Asset
@@ -164,15 +164,15 @@ class _Verifier:
     unknown: list[str] = field(default_factory=list)
 
     async def verify_project(self, project: str) -> None:
-        """Compare one project's rows and copies with its folder."""
-        # The ledger first: what is published meanwhile is then not missed, and looked up again below.
+        """Compare one project's jobs and copies with its folder."""
+        # The ledger before the store: a video that is published in between is then an unknown file, checked below.
         expected = await self._expected(project)
         sizes = {file.uri: file.bytes async for file in self.store.files(project)}
         slots = asyncio.Semaphore(_READS_AT_ONCE)
         flaws = await asyncio.gather(*(self._check(item, sizes.get(item.asset.uri), slots) for item in expected))
         flawed = [(item, flaw) for item, flaw in zip(expected, flaws, strict=True) if flaw]
         self.assets += len(expected)
-        self.flaws += await self._repaired(flawed) if self.open_session else [flaw for _, flaw in flawed]
+        self.flaws += await self._repair(flawed) if self.open_session else [flaw for _, flaw in flawed]
         if sizes.keys() - _places(self.store, [item.asset for item in expected]):
             self.unknown += sorted(sizes.keys() - await self._known_places(project))
         if self.open_session and self.store_id:
@@ -186,7 +186,7 @@ class _Verifier:
         return [item for item in (*own, *copied) if self.store.owns(item.asset.uri)]
 
     async def _known_places(self, project: str) -> set[str]:
-        """Return where files of any row of a project lie, or will lie once they are recorded."""
+        """Return where files of any job of a project lie, or will lie once they are recorded."""
         rows = await self.ledger.jobs.find(project=project, limit=None)
         copied = [asset for _, asset in await self.ledger.stores.copies_into(project)]
         known = _places(self.store, [*copied, *(row.asset for row in rows if row.asset)])
@@ -210,8 +210,8 @@ class _Verifier:
             return expected.flaw("damaged", f"its SHA-256 is {digest}, not {asset.sha256}")
         return expected.flaw("sidecar", sidecar) if sidecar else None
 
-    async def _repaired(self, flawed: Sequence[tuple[_Expected, AssetFlaw]]) -> list[AssetFlaw]:
-        """Repair what can be: videos of rows first, as copies are made from them."""
+    async def _repair(self, flawed: Sequence[tuple[_Expected, AssetFlaw]]) -> list[AssetFlaw]:
+        """Repair what can be: videos of jobs first, as copies are made from them."""
         assert self.open_session is not None
         errors: dict[str, VideoError | None] = {}
         details = {item.job_id: flaw.detail for item, flaw in flawed}
@@ -229,7 +229,7 @@ class _Verifier:
         row = expected.job or await self.ledger.jobs.get(expected.job_id)
         asset = expected.asset
         relative = sidecar_path(_relative(self.store, asset))
-        # What another ledger has paid stays booked to that one.
+        # A video that another ledger has paid for stays recorded as that one's.
         reference = await _read_payer(self.store, asset) or asset_draft(row, self.ledger.identity).ledger
         with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
             await publish_sidecar(self.store, asset, reference, Path(folder), relative)
@@ -249,7 +249,7 @@ class _Verifier:
 async def _restore_all(
     open_session: SessionOpener, jobs: Sequence[Job], details: dict[str, str]
 ) -> dict[str, VideoError | None]:
-    """Fetch again the videos of rows of one session; by URI what went wrong, or None."""
+    """Fetch again the videos of jobs of one session; by URI what went wrong, or None."""
     uris = [job.asset.uri for job in jobs if job.asset]
     try:
         async with open_session(jobs[0]) as session:
@@ -306,7 +306,7 @@ async def _read_sidecar(store: Store, asset: Asset) -> bytes | None:
 
 
 async def _read_payer(store: Store, asset: Asset) -> LedgerReference | None:
-    """Return the ledger's row that the sidecar of an asset names, where it is of this very generation."""
+    """Return the ledger's job that the sidecar of an asset names, where it is of this very generation."""
     sidecar = parse_sidecar(await _read_sidecar(store, asset) or b"")
     is_same = sidecar is not None and sidecar.asset.generation_id == asset.generation_id
     return sidecar.ledger if sidecar and is_same else None

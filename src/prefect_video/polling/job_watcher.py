@@ -1,4 +1,4 @@
-"""Waiting for ledger rows that somebody else moves: one query a look, however many rows."""
+"""Job watcher: waits for jobs that another owner moves, with one query a poll however many jobs there are."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from prefect_video.ledger import Job, Ledger, State
 logger = logging.getLogger(__name__)
 
 _SAFETY_SECONDS: Final = 15.0
-"""After this long without word of any change the rows are looked at all the same."""
+"""A poll of all jobs after this long without a reported change: a notification may have been lost."""
 
 _Waiters = dict[str, list[asyncio.Future[Job]]]
 
 
 class JobWatcher:
-    """Tells waiters when a row has moved; the ledger itself says when a look is worth it.
+    """A watcher of jobs that other owners work on; the ledger's change feed says when a poll is worth it.
 
     Args:
-        ledger: Where the rows are.
-        interval_seconds: Between two looks at whether owners are alive, and the longest delay of any news.
+        ledger: The ledger that holds the jobs.
+        interval_seconds: Seconds between two checks of the owners' liveness, and the longest delay of a change.
     """
 
     def __init__(self, ledger: Ledger, *, interval_seconds: float = 0.5) -> None:
@@ -33,22 +33,22 @@ class JobWatcher:
         self._joined: _Waiters = {}
         self._submitted: _Waiters = {}
         self._unseen: set[str] = set()
-        self._looking: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
 
     async def wait_for_owner_or_end(self, job_id: str) -> Job:
-        """The row once somebody must act on it: ended, flagged for a human, or without a living owner."""
+        """Wait until a job has ended, is held for a human, or has no live owner; return it."""
         return await self._wait(self._joined, job_id)
 
     async def wait_for_change(self, job_id: str) -> Job:
-        """The row once it is no longer `submitted`: somebody has heard of its generation's end."""
+        """Wait until a job has left `submitted`, because another process recorded its generation's end; return it."""
         self._unseen.add(job_id)
         return await self._wait(self._submitted, job_id)
 
     async def aclose(self) -> None:
-        """Stops looking; waiters are cancelled."""
-        if self._looking:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        """Stop polling and cancel all waiters."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
         for futures in (*self._joined.values(), *self._submitted.values()):
             for future in futures:
                 future.cancel()
@@ -57,8 +57,8 @@ class JobWatcher:
     async def _wait(self, waiters: _Waiters, job_id: str) -> Job:
         future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
         waiters.setdefault(job_id, []).append(future)
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look_on(), name="watch ledger rows")
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._poll_until_idle(), name="watch jobs")
         try:
             return await future
         finally:
@@ -66,43 +66,50 @@ class JobWatcher:
             if not waiters[job_id]:
                 del waiters[job_id]
 
-    async def _look_on(self) -> None:
+    async def _poll_until_idle(self) -> None:
         clock = asyncio.get_running_loop().time
         changed: frozenset[str] | None = None
-        looked_at = clock()
+        polled_at = clock()
         while self._joined or self._submitted:
-            if clock() - looked_at > _SAFETY_SECONDS:
+            if clock() - polled_at > _SAFETY_SECONDS:
                 changed = None
             if changed is None:
-                looked_at = clock()
+                polled_at = clock()
             try:
                 await self._poll_once(changed)
                 changed = await self._changes.wait(self._interval)
             except LedgerUnavailable as error:
-                logger.warning("the ledger did not answer, looking again: %s", error)
+                logger.warning("the ledger did not answer, polling it again: %s", error)
                 changed = None
                 await asyncio.sleep(self._interval)
-            except Exception as error:  # noqa: BLE001  handed to every waiter, who would wait for ever otherwise
+            except Exception as error:  # noqa: BLE001  handed to every waiter, which would wait indefinitely otherwise
                 self._fail(error)
                 return
 
     async def _poll_once(self, changed: frozenset[str] | None) -> None:
-        """Answers whoever can be answered; rows that are said to stand as they stood are not asked for."""
+        """Resolve the waiters of jobs that have moved.
+
+        Args:
+            changed: Ids of jobs that changed since the last poll; None where the feed cannot tell, so that every job is
+                read.
+        """
         if self._joined:
             owners = await self._ledger.jobs.owners_of(list(self._joined))
-            abandoned = await self._abandoned(set(owners.values()))
-            due = [job_id for job_id in self._joined if owners.get(job_id) in abandoned]
+            dead = await self._find_dead_owners(set(owners.values()))
+            due = [job_id for job_id in self._joined if owners.get(job_id) in dead]
             if due:
-                _answer(self._joined, await self._ledger.jobs.get_many(due))
-        worth = set(self._submitted) if changed is None else (changed | self._unseen) & self._submitted.keys()
+                _resolve(self._joined, await self._ledger.jobs.get_many(due))
+        # A job that is waited for since the last poll may have moved before its waiter came: no change reports it.
+        due_submitted = set(self._submitted) if changed is None else (changed | self._unseen) & self._submitted.keys()
         self._unseen.clear()
-        if worth:
-            _answer(self._submitted, await self._ledger.jobs.left_state(worth, out_of=State.SUBMITTED))
+        if due_submitted:
+            _resolve(self._submitted, await self._ledger.jobs.left_state(due_submitted, out_of=State.SUBMITTED))
 
-    async def _abandoned(self, owners: Collection[str | None]) -> set[str | None]:
+    async def _find_dead_owners(self, owners: Collection[str | None]) -> set[str | None]:
         dead: set[str | None] = {
             owner for owner in owners if owner and not await self._ledger.claims.is_owner_alive(owner)
         }
+        # A job without an owner counts as one whose owner is dead.
         return dead | {None}
 
     def _fail(self, error: Exception) -> None:
@@ -112,7 +119,7 @@ class JobWatcher:
                     future.set_exception(error)
 
 
-def _answer(waiters: Mapping[str, list[asyncio.Future[Job]]], jobs: Iterable[Job]) -> None:
+def _resolve(waiters: Mapping[str, list[asyncio.Future[Job]]], jobs: Iterable[Job]) -> None:
     for job in jobs:
         for future in waiters.get(job.id, ()):
             if not future.done():

@@ -1,4 +1,4 @@
-"""What a ledger has learned of a provider's speed, kept at hand for everyone who waits."""
+"""Latency cache: how long a provider's past generations have taken, by kind of shot."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ logger = logging.getLogger(__name__)
 
 
 class LatencyCache:
-    """How long a provider's generations have taken; one query now and then, however many ask.
+    """A cache of a provider's latency quantiles; one query per refresh, however many callers there are.
 
     Args:
-        ledger: Where the past is.
+        ledger: The ledger that holds past generations.
         provider: The provider's name.
-        refresh_seconds: How old the answer may be.
+        refresh_seconds: Seconds for which the cached quantiles are used.
     """
 
     def __init__(self, ledger: Ledger, provider: str, *, refresh_seconds: float = 60.0) -> None:
@@ -28,11 +28,11 @@ class LatencyCache:
         self._refresh_seconds = refresh_seconds
         self._times: Mapping[WorkKind, LatencyQuantiles] = {}
         self._stale_at = 0.0
-        self._reading = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def get(self, shot: Shot) -> LatencyQuantiles | None:
-        """How long shots of this kind have taken; None while too few were made."""
-        async with self._reading:
+        """Return the latency of shots of this kind; None while too few were made."""
+        async with self._lock:
             now = asyncio.get_running_loop().time()
             if now >= self._stale_at:
                 await self._read()
@@ -43,5 +43,5 @@ class LatencyCache:
         try:
             self._times = await self._ledger.jobs.latency(self._provider)
         except LedgerError as error:
-            # A guess that is a little worse costs a few looks; it is no reason to fail a step.
-            logger.warning("past times of %s could not be read: %s", self._provider, error)
+            # A worse estimate costs a few polls; it is no reason to fail a step.
+            logger.warning("past latencies of %s could not be read: %s", self._provider, error)

@@ -1,4 +1,4 @@
-"""One generation that is being waited for, and everybody who waits for it."""
+"""Poll queue: the generations that are waited for, in the order of their next poll."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from prefect_video.generations import Generation
 from prefect_video.polling.schedule import CompletionEstimate, PollSchedule
 
 _STUCK: Final = 0.02
-"""The part of all generations that take far longer than anybody would expect."""
+"""The share of all generations that take far longer than any distribution of past times expects."""
 
 OnChange = Callable[[Generation], None]
 
 
 @dataclass(eq=False, slots=True)
 class PollTarget:
-    """What is known of a generation and when it is to be looked at again; times are those of the event loop.
+    """A generation that is polled, its waiters, and when to poll it next; times are those of the event loop.
 
     Attributes:
         generation_id: The provider's id.
         began: When it was submitted.
         expected: When it should be done.
-        waiters: Who waits, and what to call at each change.
-        relaxed: Whether its end is announced in another way, so that looking is a fallback only.
-        due: When the next look is to be taken.
-        ready: From when on a look is welcome, should others be looked at.
-        looked: When it was last seen unfinished.
-        looking: Whether a request is under way.
-        alone: Whether only a request of its own will do.
-        told: The last answer.
-        denied: Answers in a row that the provider does not know it.
-        failed: Looks in a row that brought no answer.
-        over: Whether the waiters have their answer: whoever comes now needs another watch.
+        waiters: The waiters' futures, and what to call at each change of status.
+        webhook_expected: A webhook announces its end, so that polling is a fallback only.
+        due: When the next poll is due.
+        ready_at: From when on it may be polled together with others.
+        last_polled_at: When it was last seen unfinished.
+        request_in_flight: A request about it is in progress.
+        needs_own_request: A list is not enough; only a request of its own will do.
+        last: The last answer.
+        not_found_count: Answers in a row that the provider does not know it.
+        error_count: Requests in a row that brought no answer.
+        done: The waiters have their result: a later waiter needs another target.
     """
 
     generation_id: str
@@ -56,16 +56,16 @@ class PollTarget:
 
     @property
     def is_new(self) -> bool:
-        """Whether it was never looked at."""
+        """True while it was never polled."""
         return self.last is None and not self.not_found_count and not self.error_count
 
     def chance_unfinished(self, now: float) -> float:
-        """The chance that a look now finds it unfinished still."""
+        """Return the chance, 0 to 1, that a poll now finds it still unfinished."""
         before = self.expected.ended_by(self.last_polled_at - self.began) if self.last_polled_at is not None else 0.0
         return (1.0 - self.expected.ended_by(now - self.began) + _STUCK) / (1.0 - before + _STUCK)
 
     def update(self, generation: Generation, now: float) -> None:
-        """Takes note of an answer and tells the waiters of a change, and of the end."""
+        """Record an answer, and notify the waiters of a change of status and of the end."""
         changed = self.last is None or self.last.status is not generation.status
         self.last, self.last_polled_at = generation, now
         self.not_found_count = self.error_count = 0
@@ -74,19 +74,19 @@ class PollTarget:
             try:
                 if changed and on_change and not future.done():
                     on_change(generation)
-            except Exception as error:  # noqa: BLE001  theirs; the other waiters have no part in it
+            except Exception as error:  # noqa: BLE001  of one waiter's callback: the other waiters go on
                 self._settle(future, error)
             if generation.status.ended:
                 self._settle(future, generation)
 
     def fail(self, error: Exception) -> None:
-        """Ends every wait with an error."""
+        """End every wait with an error."""
         self.done = True
         for future in self.waiters:
             self._settle(future, error)
 
     def cancel(self) -> None:
-        """Cancels every wait."""
+        """Cancel every wait."""
         for future in self.waiters:
             future.cancel()
 
@@ -100,78 +100,80 @@ class PollTarget:
 
 
 _SLACK: Final = 0.4
-"""A look is welcome this much before it is due, as a part of the delay, when others are looked at anyway."""
+"""How early a target may be polled together with others, as a share of its delay."""
 
 
 class PollQueue:
-    """Watches in the order of their next look.
+    """A priority queue of poll targets, ordered by their next poll.
 
     Args:
-        schedule: How densely to look.
+        schedule: The delays between polls.
 
     Attributes:
-        news: Set whenever the next look may have changed.
+        changed: Set whenever the time of the next poll may have changed.
     """
 
     def __init__(self, schedule: PollSchedule) -> None:
-        self.news = asyncio.Event()
+        self.changed = asyncio.Event()
         self._schedule = schedule
         self._heap: list[tuple[float, int, PollTarget]] = []
         self._order = itertools.count()
 
-    def schedule(self, watch: PollTarget, *, at_least: float = 0.0, asked: float | None = None) -> None:
-        """Sets when to look next; one that was never looked at and could be done is looked at now.
+    def schedule(self, target: PollTarget, *, at_least: float = 0.0, retry_after: float | None = None) -> None:
+        """Schedule a target's next poll; one that was never polled and could be done is due now.
 
         Args:
-            watch: At what.
-            at_least: Seconds to let pass.
-            asked: Seconds that the provider asked for.
+            target: The target.
+            at_least: Fewest seconds until the poll.
+            retry_after: Seconds that the provider requested.
         """
-        elapsed = _now() - watch.began
-        if watch.is_new and self._schedule.is_worth_polling(elapsed, watch.expected, relaxed=watch.webhook_expected):
+        elapsed = _now() - target.began
+        if target.is_new and self._schedule.is_worth_polling(elapsed, target.expected, relaxed=target.webhook_expected):
             delay = 0.0
         else:
-            delay = self._schedule.next_delay(elapsed, watch.expected, asked=asked, relaxed=watch.webhook_expected)
-        self.push(watch, max(delay, at_least), unwelcome=max(at_least, asked or 0.0))
+            delay = self._schedule.next_delay(
+                elapsed, target.expected, retry_after=retry_after, relaxed=target.webhook_expected
+            )
+        self.push(target, max(delay, at_least), not_before=max(at_least, retry_after or 0.0))
 
-    def push(self, watch: PollTarget, delay: float, *, unwelcome: float = 0.0, alone: bool = False) -> None:
-        """Has a watch looked at after so many seconds.
+    def push(self, target: PollTarget, delay: float, *, not_before: float = 0.0, alone: bool = False) -> None:
+        """Put a target into the queue.
 
         Args:
-            watch: At what.
-            delay: In how many seconds.
-            unwelcome: Seconds in which not to look, even if others are looked at.
-            alone: Whether only a request of its own will do.
+            target: The target.
+            delay: Seconds until its next poll.
+            not_before: Fewest seconds until it may be polled together with others.
+            alone: Only a request of its own will do.
         """
         now = _now()
-        watch.due = now + delay
-        slack = min(_SLACK * delay, self._schedule.share / 2 * (watch.due - watch.began))
-        watch.ready_at = max(watch.due - slack, now + unwelcome)
-        watch.request_in_flight, watch.needs_own_request = False, alone
-        heapq.heappush(self._heap, (watch.due, next(self._order), watch))
-        self.news.set()
+        target.due = now + delay
+        slack = min(_SLACK * delay, self._schedule.share / 2 * (target.due - target.began))
+        target.ready_at = max(target.due - slack, now + not_before)
+        target.request_in_flight, target.needs_own_request = False, alone
+        heapq.heappush(self._heap, (target.due, next(self._order), target))
+        self.changed.set()
 
     def next_due(self) -> float | None:
-        """The loop's time of the next look; None when there is none."""
+        """Return the loop's time of the next poll; None where nothing is queued."""
         while self._heap and _stale(self._heap[0]):
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def pop_due(self) -> list[PollTarget]:
-        """What is due; it is off the agenda until it is put there again."""
+        """Remove the targets that are due from the queue, and return them."""
         due: list[PollTarget] = []
         now = _now()
         while (at := self.next_due()) is not None and at <= now:
-            watch = heapq.heappop(self._heap)[2]
-            watch.request_in_flight = True
-            due.append(watch)
+            target = heapq.heappop(self._heap)[2]
+            target.request_in_flight = True
+            due.append(target)
         return due
 
 
 def _stale(item: tuple[float, int, PollTarget]) -> bool:
-    """Whether the watch is over, or was put elsewhere since."""
-    due, _, watch = item
-    return watch.request_in_flight or not watch.waiters or watch.due != due
+    """Return whether a target is no longer waited for, or was queued again for another time."""
+    due, _, target = item
+    return target.request_in_flight or not target.waiters or target.due != due
 
 
 def _now() -> float:

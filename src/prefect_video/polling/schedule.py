@@ -1,8 +1,8 @@
-"""When to look at a generation: not while it cannot be done, closely around the expected moment, ever less after.
+"""Poll schedule: no poll while a generation cannot be done, dense around the expected moment, sparser after it.
 
-What is expected is a distribution: the provider's own estimate where it gives one, else what the ledger has learned,
-else the guide's 6 to 12 seconds of work for a second of video. The next look is taken when it has become likely
-enough that the generation has ended since the last one.
+The expectation is a distribution: the provider's own estimate where it gives one, else what the ledger has learned,
+else the guide's 6 to 12 seconds of work for a second of video. The next poll is due when it has become likely enough
+that the generation has ended since the last one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from prefect_video.ledger import LatencyQuantiles
 
 _NORMAL: Final = NormalDist()
 _EDGE: Final = -_NORMAL.inv_cdf(0.02)
-"""Standard deviations from the median to what counts as implausible: one in fifty."""
+"""Standard deviations from the median to an implausible time: one in fifty."""
 _TENTH: Final = -_NORMAL.inv_cdf(0.1)
 
 _HINT_SECONDS: Final = 1.0
@@ -30,22 +30,22 @@ _HINT_SHARE: Final = 0.1
 _TOO_HOPEFUL: Final = 0.8
 """Estimates that are wrong by more than this, as a part of what was learned, are not believed."""
 _NOTICED_SHARE: Final = 0.03
-"""Learned times hold the moment of notice, a little after the end: look that much earlier than they say."""
+"""Learned times end with the poll that noticed the end, a little after it: poll earlier by this share."""
 _CLOCK_SECONDS: Final = 2.0
-"""A provider's clock that seems to be this near to ours is taken to agree with it: its times are whole seconds."""
+"""A provider's clock within this distance of ours counts as equal: its times are whole seconds."""
 
 
 @dataclass(frozen=True)
 class CompletionEstimate:
-    """When a generation should be done, in seconds since it was submitted.
+    """Distribution of the time that a generation takes, in seconds since it was submitted.
 
-    Between these moments the logarithm of the time is spread normally, with a width of its own to either side.
+    The logarithm of the time is normally distributed, with a width of its own on either side of the median.
 
     Attributes:
         earliest: Before this, completion is implausible (one in fifty).
         likely: The moment around which it is expected (the median).
         latest: After this, it is late (one in fifty); None for as far from `likely` as `earliest` is, by ratio.
-        hoped: An earlier moment for which the provider has given hope: worth one look.
+        optimistic: An earlier moment that the provider has named: worth one poll.
     """
 
     earliest: float
@@ -55,13 +55,13 @@ class CompletionEstimate:
 
     @property
     def late(self) -> float:
-        """The moment after which it is late."""
+        """Seconds after which it is late."""
         if self.latest is not None:
             return self.latest
         return self.likely**2 / self.earliest if self.earliest > 0 else 2 * self.likely
 
     def ended_by(self, elapsed: float) -> float:
-        """The chance, 0 to 1, that it has ended after so many seconds."""
+        """Return the chance, 0 to 1, that it has ended after so many seconds."""
         if elapsed <= 0 or self.likely <= 0:
             return float(elapsed >= self.likely)
         spread = self._spread(early=elapsed < self.likely)
@@ -70,7 +70,7 @@ class CompletionEstimate:
         return _NORMAL.cdf(math.log(elapsed / self.likely) / spread)
 
     def moment(self, chance: float) -> float:
-        """After how many seconds it has ended with a chance between 0 and 1, both excluded."""
+        """Return the seconds after which it has ended with a chance between 0 and 1, both excluded."""
         return self.likely * math.exp(self._spread(early=chance < 0.5) * _NORMAL.inv_cdf(chance))
 
     def _spread(self, *, early: bool) -> float:
@@ -80,18 +80,17 @@ class CompletionEstimate:
 
 @dataclass(frozen=True)
 class PollSchedule:
-    """How densely to look, relative to the time a generation takes.
+    """Adaptive polling intervals, relative to the time that a generation takes.
 
     Attributes:
-        shortest_seconds: Between two looks at one generation, at the least.
-        longest_seconds: Between two looks, at the most.
-        share: Between two looks around the expected moment, at the most, as a part of the elapsed time: an end is
-            noticed at most that much late.
-        closest_share: Between two looks, at the least, as a part of the elapsed time.
-        chance: The next look comes when the generation has ended since the last one with this chance.
-        grace_seconds: How long news that is on its way in another manner is waited for, at the least, past the moment
-            after which a generation is late.
-        vary: By how much at most delays differ at random, as a part of them, so that processes do not march in step.
+        shortest_seconds: Shortest interval between two polls of one generation.
+        longest_seconds: Longest interval.
+        share: Longest interval around the expected moment, as a share of the elapsed time: an end is noticed at most
+            that much late.
+        closest_share: Shortest interval, as a share of the elapsed time.
+        chance: The next poll is due when the generation has ended since the last one with this chance.
+        grace_seconds: Least time to wait for a webhook past the moment after which a generation is late.
+        vary: Random variation of delays, as a share of them, so that processes do not poll in step.
     """
 
     shortest_seconds: float = 0.25
@@ -107,39 +106,39 @@ class PollSchedule:
         elapsed: float,
         expected: CompletionEstimate,
         *,
-        asked: float | None = None,
+        retry_after: float | None = None,
         relaxed: bool = False,
-        dice: Callable[[], float] = random.random,
+        rng: Callable[[], float] = random.random,
     ) -> float:
-        """Seconds to wait before the next look.
+        """Return the seconds to wait before the next poll.
 
         Args:
             elapsed: Seconds since the submit.
             expected: When the generation should be done.
-            asked: What the provider asked for with its last answer; never gone below.
-            relaxed: Whether the end is announced in another way, so that looking is a fallback only.
-            dice: Gives random numbers from 0 to 1.
+            retry_after: Seconds that the provider requested with its last answer; a lower bound.
+            relaxed: A webhook announces the end, so that polling is a fallback only.
+            rng: Returns random numbers from 0 to 1.
         """
-        first = self._relaxed_look(expected) if relaxed else self.first_poll(expected)
+        first = self._first_fallback_poll(expected) if relaxed else self.first_poll(expected)
         if expected.optimistic is not None and not relaxed and elapsed < expected.optimistic:
             first = expected.optimistic
         if elapsed < first:
             delay = first - elapsed
-            return max(delay * (1.0 + self.vary * dice() / 5), self.shortest_seconds, asked or 0.0)
+            return max(delay * (1.0 + self.vary * rng() / 5), self.shortest_seconds, retry_after or 0.0)
         delay = self._interval(elapsed, expected, relaxed)
-        return max(delay * (1.0 + self.vary * (2 * dice() - 1)), asked or 0.0)
+        return max(delay * (1.0 + self.vary * (2 * rng() - 1)), retry_after or 0.0)
 
     def is_worth_polling(self, elapsed: float, expected: CompletionEstimate, *, relaxed: bool) -> bool:
-        """Whether one that was never looked at may be done, and the news of it, if any is on its way, is late."""
+        """Return whether one that was never polled may be done, and its webhook, where one is expected, is late."""
         if relaxed:
-            return elapsed >= self._relaxed_look(expected)
+            return elapsed >= self._first_fallback_poll(expected)
         return elapsed >= (expected.earliest if expected.optimistic is None else expected.optimistic)
 
     def first_poll(self, expected: CompletionEstimate) -> float:
-        """Seconds from the submit to the first look: as if one at the earliest moment had been in vain."""
+        """Return the seconds from the submit to the first poll: the one after a poll at the earliest moment."""
         return expected.earliest + self._interval(expected.earliest, expected, relaxed=False)
 
-    def _relaxed_look(self, expected: CompletionEstimate) -> float:
+    def _first_fallback_poll(self, expected: CompletionEstimate) -> float:
         return max(expected.late * 1.5, expected.late + self.grace_seconds)
 
     def _interval(self, elapsed: float, expected: CompletionEstimate, relaxed: bool) -> float:
@@ -162,25 +161,25 @@ def estimate_completion(
     learned: LatencyQuantiles | None = None,
     submitted_at: datetime | None = None,
 ) -> CompletionEstimate:
-    """What to expect of a submitted generation.
+    """Estimate when a submitted generation will be done.
 
-    An estimate by the provider is trusted, unless it has been too hopeful for generations of this kind before. Even
-    then it is worth one look: what was learned is when ends were noticed, and a provider that has become faster would
-    for ever be looked at too late.
+    An estimate by the provider is trusted, unless it has been too optimistic for generations of this kind before. Even
+    then it is worth one poll: learned times are when ends were noticed, and a provider that has become faster would
+    otherwise be polled too late indefinitely.
 
     Args:
-        generation: As the provider answered the submit.
+        generation: The provider's answer to the submit.
         duration_seconds: Length of the video.
         seconds_per_video_second: Least and most seconds of work for one second of video.
-        learned: How long generations of this kind have taken.
-        submitted_at: When it was accepted, by our clock; else what the provider says.
+        learned: Quantiles of the times that generations of this kind have taken.
+        submitted_at: When it was accepted, by this machine's clock; None for the provider's time.
     """
     least, most = (factor * duration_seconds for factor in seconds_per_video_second)
     usual = _from_tenths(least, math.sqrt(least * most), most)
     if learned is not None:
-        told = _from_tenths(learned.early_seconds, learned.median_seconds, learned.late_seconds)
+        past = _from_tenths(learned.early_seconds, learned.median_seconds, learned.late_seconds)
         usual = CompletionEstimate(
-            told.earliest * (1 - _NOTICED_SHARE), told.likely, max(told.late, told.likely * (1 + _NOTICED_SHARE))
+            past.earliest * (1 - _NOTICED_SHARE), past.likely, max(past.late, past.likely * (1 + _NOTICED_SHARE))
         )
     hinted = _hinted_seconds(generation, submitted_at)
     if hinted is None:
@@ -196,7 +195,7 @@ def _hinted_seconds(generation: Generation, submitted_at: datetime | None) -> fl
         return None
     created = generation.created_at or submitted_at or datetime.now(UTC)
     start = submitted_at or created
-    # Both are the provider's; by its own clock the span is right even where that clock is not.
+    # Both times are then the provider's: the span between them is right even where its clock is not.
     if abs((start - created).total_seconds()) > _CLOCK_SECONDS:
         start = created
     return max(0.0, (hint - start).total_seconds())
@@ -208,7 +207,7 @@ def _from_hint(seconds: float) -> CompletionEstimate:
 
 
 def _from_tenths(early: float, median: float, late: float) -> CompletionEstimate:
-    """Stretches the span that holds four of five to the one outside of which a time is implausible."""
+    """Widen the span between the outer tenths to the one outside of which a time is implausible."""
     if not 0 < early <= median <= late:
         return CompletionEstimate(early, median, late)
     stretch = _EDGE / _TENTH

@@ -1,4 +1,4 @@
-"""The status requests themselves, and what their answers and failures mean for the next look."""
+"""Status requests: one generation or a list at a time, and what the answer means for the next poll."""
 
 from __future__ import annotations
 
@@ -24,46 +24,46 @@ from prefect_video.providers import Provider
 logger = logging.getLogger(__name__)
 
 _PAGE: Final = 100
-"""Generations in an answer, about: what providers give at the most."""
+"""Generations on a page of a list: about the most that providers return."""
 _CLOCK_MARGIN: Final = timedelta(minutes=2)
-"""How far the provider's clock may be behind ours."""
+"""How far the provider's clock may be behind this machine's."""
 _PAUSE_SECONDS: Final = 30.0
 _PAUSE_LIMIT_SECONDS: Final = 3600.0
 
 
 class ListStrategy:
-    """Decides between one list request and many single ones, and learns whether lists are any good here.
+    """The choice between one list request and many single ones, which adapts to how useful lists have been.
 
     Args:
-        provider: Whose generations are listed.
+        provider: The provider that lists its generations.
     """
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
         self._failed = 0
         self._paused_until = 0.0
-        self._prices_told = True
+        self._prices_reported = True
 
-    def pages_worth_reading(self, wanted: Collection[PollTarget], others: Collection[PollTarget], now: float) -> int:
-        """How many answers of a list are worth reading; 0 when single requests are cheaper.
+    def pages_worth_reading(self, wanted: Collection[PollTarget], known: Collection[PollTarget], now: float) -> int:
+        """Return how many pages of a list are worth reading; 0 where single requests are cheaper.
 
         A generation that has ended needs a request of its own in any case; a list saves those that would be spent on
         the ones that have not.
 
         Args:
-            wanted: What is to be looked at.
-            others: All that is waited for: newer ones fill the first answers.
+            wanted: The targets to poll.
+            known: All targets: newer ones fill the first pages.
             now: The loop's time.
         """
         if not wanted or not self._provider.capabilities.can_list or now < self._paused_until:
             return 0
-        oldest = min(watch.began for watch in wanted)
-        needed = 1 + sum(watch.began > oldest for watch in others) // _PAGE
-        saved = sum(watch.chance_unfinished(now) for watch in wanted)
+        oldest = min(target.began for target in wanted)
+        needed = 1 + sum(target.began > oldest for target in known) // _PAGE
+        saved = sum(target.chance_unfinished(now) for target in wanted)
         return needed if saved > needed else 0
 
     async def read(self, wanted: Collection[str], *, created_after: datetime, pages: int) -> AsyncIterator[Generation]:
-        """What the provider lists, newest first, until all that is wanted was seen or the answers are used up."""
+        """Yield what the provider lists, newest first, until all that is wanted was seen or the pages are read."""
         missing = set(wanted)
         read = 0
         listed = self._provider.list(created_after=created_after - _CLOCK_MARGIN)
@@ -79,101 +79,103 @@ class ListStrategy:
                 await listed.aclose()
 
     def is_complete(self, generation: Generation) -> bool:
-        """Whether a listed generation tells all that is to be known of its end."""
+        """Return whether a listed generation says all about its end that a request of its own would."""
         match generation.status:
             case Status.COMPLETED:
-                return generation.result is not None and (generation.cost_usd is not None or not self._prices_told)
+                return generation.result is not None and (generation.cost_usd is not None or not self._prices_reported)
             case Status.FAILED:
                 return generation.fault is not None
             case _:
                 return True
 
     def record_single(self, generation: Generation) -> None:
-        """Notes what a request for one generation tells: where even that has no price, a list need have none."""
+        """Record what a single request shows: where even that has no price, a list need have none."""
         if generation.status is Status.COMPLETED:
-            self._prices_told = generation.cost_usd is not None
+            self._prices_reported = generation.cost_usd is not None
 
     def record_success(self) -> None:
-        """Notes that a list was of use."""
+        """Record that a list was useful."""
         self._failed = 0
 
     def record_failure(self, reason: object, now: float) -> None:
-        """Notes that a list was of no use: for a while, ever longer, none is asked for."""
+        """Record that a list was of no use, and request none for a while that doubles each time."""
         pause = min(_PAUSE_SECONDS * 2**self._failed, _PAUSE_LIMIT_SECONDS)
         self._failed += 1
         self._paused_until = now + pause
-        logger.info("%s: lists are of no use for now (%s); looking one by one", self._provider.name, reason)
+        logger.info("%s: its list is of no use for now (%s); polling one by one", self._provider.name, reason)
 
 
 _FAILURES: Final = (ProviderUnavailable, RateLimited)
-"""What concerns the whole account, not one generation."""
+"""Errors that concern the whole account, not one generation."""
 
 
 class StatusRequests:
-    """Asks a provider about generations and puts those that have not ended back on the agenda.
+    """The requests of a poller: they update the targets and queue those that have not ended again.
 
     Args:
-        provider: Who is asked.
-        agenda: Where the next look is written down.
-        watches: All that is waited for, by generation id: a list tells of those too that were not due.
-        schedule: How densely to look.
-        lost_after: How many answers in a row must say that a known id does not exist.
+        provider: The provider to request from.
+        queue: The queue of the targets.
+        targets: All targets, by generation id: a list shows some that were not due.
+        schedule: The delays between polls.
+        lost_after: Number of answers in a row that must say that a known id does not exist.
 
     Attributes:
-        listing: Whether and how lists are used.
-        troubles: Requests in a row that the provider did not answer.
-        held_until: The loop's time before which nothing should be asked.
+        listing: The choice between lists and single requests.
+        failures: Requests in a row that the provider did not answer.
+        not_before: The loop's time before which nothing should be requested.
     """
 
     def __init__(
         self,
         provider: Provider,
-        agenda: PollQueue,
-        watches: Mapping[str, PollTarget],
+        queue: PollQueue,
+        targets: Mapping[str, PollTarget],
         *,
         schedule: PollSchedule,
         lost_after: int,
     ) -> None:
         self.listing = ListStrategy(provider)
-        self.troubles = 0
-        self.held_until = 0.0
+        self.failures = 0
+        self.not_before = 0.0
         self._provider = provider
-        self._agenda = agenda
-        self._watches = watches
+        self._queue = queue
+        self._targets = targets
         self._schedule = schedule
         self._lost_after = lost_after
 
-    async def fetch(self, watch: PollTarget) -> None:
-        """Looks at one generation."""
+    async def fetch(self, target: PollTarget) -> None:
+        """Request one generation and update its target."""
         try:
-            generation = await self._provider.retrieve(watch.generation_id)
+            generation = await self._provider.retrieve(target.generation_id)
         except NotFound:
-            self._on_not_found(watch)
+            self._on_not_found(target)
         except ProviderError as error:
             if not should_keep_polling(error):
-                watch.fail(error)
+                target.fail(error)
                 return
-            logger.warning("%s generation %s: poll failed, going on: %s", error.provider, watch.generation_id, error)
-            self._on_error([watch], error)
-        except Exception as error:  # noqa: BLE001  handed to the waiters, who would wait for ever otherwise
-            watch.fail(error)
+            logger.warning(
+                "%s generation %s: poll failed, polling again later: %s", error.provider, target.generation_id, error
+            )
+            self._on_error([target], error)
+        except Exception as error:  # noqa: BLE001  handed to the waiters, which would wait indefinitely otherwise
+            target.fail(error)
         else:
-            self.troubles = 0
+            self.failures = 0
             self.listing.record_single(generation)
-            self._on_answer(watch, generation)
+            self._on_answer(target, generation)
 
     async def fetch_list(self, wanted: Collection[PollTarget], *, pages: int) -> None:
-        """Looks at several generations, and at whatever else the list happens to tell of."""
-        missing = {watch.generation_id: watch for watch in wanted}
-        oldest = max(_now() - watch.began for watch in wanted)
+        """Read the list for several targets, and update all others that it happens to show."""
+        missing = {target.generation_id: target for target in wanted}
+        oldest = max(_now() - target.began for target in wanted)
         try:
             async for generation in self.listing.read(
                 frozenset(missing), created_after=datetime.now(UTC) - timedelta(seconds=oldest), pages=pages
             ):
-                self.troubles = 0
-                watch = missing.pop(generation.id, None) or self._watches.get(generation.id)
-                if watch is not None:
-                    self._on_listed(watch, generation)
+                self.failures = 0
+                target = missing.pop(generation.id, None) or self._targets.get(generation.id)
+                if target is not None:
+                    self._on_listed(target, generation)
         except ProviderError as error:
             self.listing.record_failure(error, _now())
             if isinstance(error, _FAILURES):
@@ -183,63 +185,63 @@ class StatusRequests:
             logger.exception("%s: the list could not be read", self._provider.name)
             self.listing.record_failure(error, _now())
         else:
-            # Few are missing for good reasons: a new one that the list does not show yet, one behind its last page.
+            # A few may be missing for good reasons: one that is new to the list, one behind its last page.
             if len(missing) > len(wanted) / 2:
                 self.listing.record_failure(f"{len(missing)} of {len(wanted)} generations are not in it", _now())
             else:
                 self.listing.record_success()
-        for watch in missing.values():
-            self._agenda.push(watch, 0.0, alone=True)
+        for target in missing.values():
+            self._queue.push(target, 0.0, alone=True)
 
-    def _on_listed(self, watch: PollTarget, generation: Generation) -> None:
+    def _on_listed(self, target: PollTarget, generation: Generation) -> None:
         if generation.status.ended and not self.listing.is_complete(generation):
-            if not (watch.request_in_flight and watch.needs_own_request):
-                self._agenda.push(watch, 0.0, alone=True)
+            if not (target.request_in_flight and target.needs_own_request):
+                self._queue.push(target, 0.0, alone=True)
         else:
-            self._on_answer(watch, generation)
+            self._on_answer(target, generation)
 
-    def _on_answer(self, watch: PollTarget, generation: Generation) -> None:
-        watch.update(generation, _now())
+    def _on_answer(self, target: PollTarget, generation: Generation) -> None:
+        target.update(generation, _now())
         if not generation.status.ended:
-            self._agenda.schedule(watch, asked=generation.retry_after)
+            self._queue.schedule(target, retry_after=generation.retry_after)
 
-    def _on_not_found(self, watch: PollTarget) -> None:
-        watch.not_found_count += 1
-        if watch.not_found_count >= self._lost_after:
-            watch.update(lost_generation(self._provider, watch.generation_id), _now())
+    def _on_not_found(self, target: PollTarget) -> None:
+        target.not_found_count += 1
+        if target.not_found_count >= self._lost_after:
+            target.update(lost_generation(self._provider, target.generation_id), _now())
         else:
-            self._agenda.push(watch, denied_seconds(self._schedule, watch.not_found_count), alone=True)
+            self._queue.push(target, not_found_delay(self._schedule, target.not_found_count), alone=True)
 
-    def _on_error(self, watches: Collection[PollTarget], error: ProviderError) -> None:
-        asked = error.retry_after or 0.0
+    def _on_error(self, targets: Collection[PollTarget], error: ProviderError) -> None:
+        retry_after = error.retry_after or 0.0
         if isinstance(error, _FAILURES):
-            self.troubles += 1
-            self.held_until = _now() + max(asked, self._backoff(self.troubles))
-        for watch in watches:
-            watch.error_count += 1
-            self._agenda.schedule(watch, at_least=max(asked, self._backoff(watch.error_count)))
+            self.failures += 1
+            self.not_before = _now() + max(retry_after, self._backoff(self.failures))
+        for target in targets:
+            target.error_count += 1
+            self._queue.schedule(target, at_least=max(retry_after, self._backoff(target.error_count)))
 
     def _backoff(self, times: int) -> float:
         return float(min(self._schedule.shortest_seconds * 2.0 ** min(times, 30), self._schedule.longest_seconds))
 
 
 def is_transient(error: ProviderError) -> bool:
-    """Whether the same question may be answered the next time: a gateway's HTML page is no verdict either."""
+    """Return whether the same request may succeed the next time: a gateway's HTML page is no verdict either."""
     return error.retryable or isinstance(error, InvalidResponse)
 
 
 def should_keep_polling(error: ProviderError) -> bool:
-    """Whether waiting goes on after it: a quota that is used up is no reason to drop what was paid before."""
+    """Return whether polling goes on after an error: a used-up quota is no reason to drop what was paid before."""
     return is_transient(error) or isinstance(error, QuotaExhausted)
 
 
-def denied_seconds(schedule: PollSchedule, denied: int) -> float:
-    """How long to wait after a 404: a replica that has not heard of it yet gives one too, so ever longer."""
-    return float(schedule.shortest_seconds * 4.0**denied)
+def not_found_delay(schedule: PollSchedule, not_found_count: int) -> float:
+    """Return the seconds to wait after 404s in a row: a replica that lags behind gives one too, so ever longer."""
+    return float(schedule.shortest_seconds * 4.0**not_found_count)
 
 
 def lost_generation(provider: Provider, generation_id: str) -> Generation:
-    """A generation that the provider no longer knows."""
+    """Build the generation that stands for one which the provider no longer knows."""
     return Generation(id=generation_id, provider=provider.name, status=Status.LOST)
 
 

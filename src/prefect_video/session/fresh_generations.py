@@ -1,4 +1,4 @@
-"""Fresh generations: what the provider has answered last, so that the next step need not ask again."""
+"""Fresh generations: the provider's last answers, so that the next step need not request them again."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from prefect_video.ledger import Ledger, ReceivedEvent
 
 
 class FreshGenerations:
-    """The last answers about generations, of this process and of the webhook receiver that shares its ledger.
+    """A cache of the last answers about generations, of this process and of the webhook receiver on its ledger.
 
-    Each is used up by the download, which needs the link to the video while it is new.
+    The download uses each of them up, as it needs the link to the video while that is new.
 
     Args:
-        ledger: Where the receiver, which runs in another process, leaves its answers.
+        ledger: The ledger that the receiver, which runs in another process, stores its answers in.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -24,7 +24,7 @@ class FreshGenerations:
         self._generations[generation.id] = generation
 
     async def leave(self, event: ReceivedEvent, generation: Generation) -> None:
-        """Keep an answer for the process that owns the generation's row, and hears of the event from the ledger."""
+        """Keep an answer for the process that owns the generation's job, which sees the event in the ledger."""
         await self._ledger.events.stash_generation(event, generation)
 
     def get(self, generation_id: str) -> Generation | None:

@@ -1,4 +1,4 @@
-"""Sessions by reference: what a run needs, named by words that may be stored and logged.
+"""References to sessions: names that may be stored and logged, and the opener that resolves them.
 
 A `SessionRef` holds names, never secrets: `sora`, `emulator`, a store's URL, a ledger's file. Names of the kind
 `block-type/block-name` stand for saved blocks, which are loaded in `prefect_video.tasks.sessions`; all others are
@@ -32,14 +32,14 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_STORE: Final = "videos"
 DEFAULT_PROJECT: Final = "shots"
-"""The project of shots that are made by themselves."""
+"""Project of shots that are requested outside of a project."""
 
 STORE_BLOCK: Final = "video-store"
 LEDGER_BLOCK: Final = "video-ledger"
 
 
 class SessionRef(BaseModel):
-    """Names of what makes up a session; what is None is taken from the environment.
+    """A reference to a session by the names of its parts; None stands for the environment's.
 
     Attributes:
         provider: A provider's name or `block-type/block-name`; else `sora` when SORA_API_KEY is set, else `emulator`.
@@ -66,7 +66,7 @@ class SessionRef(BaseModel):
         ledger: str | None = None,
         max_in_flight: int | None = None,
     ) -> SessionRef:
-        """A reference with the environment's defaults filled in and folders made absolute.
+        """Build a reference, with the environment's defaults filled in and folders made absolute.
 
         Raises:
             InvalidInput: The ledger's URL holds a password, or a number is out of range.
@@ -94,22 +94,22 @@ class SessionRef(BaseModel):
         ledger: str | None = None,
         max_in_flight: int | None = None,
     ) -> list[SessionRef]:
-        """The references that a project needs: what makes its shots first, then what its fallbacks name.
+        """Build the references that a project needs: of the accounts that make its shots, then of its fallbacks.
 
         Args:
             project: Its `provider` counts where none is given, its `accounts` where that is `auto`.
-            provider: As for `of`.
-            store: As for `of`.
-            ledger: As for `of`.
-            max_in_flight: As for `of`.
+            provider: A provider's name or `block-type/block-name`.
+            store: A folder, a URL or `video-store/name`.
+            ledger: A file, a URL without password or `video-ledger/name`.
+            max_in_flight: Unfinished generations at once.
 
         Raises:
-            InvalidInput: As for `of`; or `auto` is asked for and the project names no accounts.
+            InvalidInput: A name or number is not usable; or `auto` is requested and the project names no accounts.
         """
-        asked = provider or project.provider
-        if asked == AUTO and not project.accounts:
+        requested = provider or project.provider
+        if requested == AUTO and not project.accounts:
             raise InvalidInput("provider 'auto' chooses among the project's `accounts`: it names none")
-        makers = project.accounts if asked == AUTO else (asked,)
+        makers = project.accounts if requested == AUTO else (requested,)
         named = [*makers, *(fallback.provider for fallback in project.fallbacks if fallback.provider)]
         refs = [cls.from_names(name, store, ledger, max_in_flight) for name in named]
         has_alternatives = len(makers) > 1 or bool(project.fallbacks)
@@ -123,16 +123,16 @@ class SessionRef(BaseModel):
 
 
 SessionOpener = Callable[[Job], AbstractAsyncContextManager[Session]]
-"""Opens the session that a row was made with: its credentials, its store."""
+"""Opens the session that a job was made with: its credentials, its store."""
 
 
 def ref_for_job(job: Job, ledger: str | None) -> SessionRef:
-    """The session that a row was made with."""
+    """Build the reference to the session that a job was made with."""
     return SessionRef(provider=job.credentials, store=job.store, ledger=ledger)
 
 
 def group_by_session(jobs: Iterable[Job]) -> list[list[Job]]:
-    """Rows by the session that they were made with: one `SessionOpener` opens for the whole of a group."""
+    """Group jobs by the session that they were made with, so that each is opened once."""
     groups: dict[tuple[str, str], list[Job]] = defaultdict(list)
     for job in jobs:
         groups[job.credentials, job.store].append(job)
@@ -162,7 +162,7 @@ class LedgerSource:
 
 
 class NameResolver:
-    """Finds what the names of a reference stand for; an orchestrator's subclass knows its saved blocks too."""
+    """Resolver of the names in a reference; an orchestrator's subclass resolves its saved blocks too."""
 
     async def provider(self, name: str) -> tuple[Provider, Mapping[str, Any]]:
         """Open a provider; returns it with the settings that its credentials decide.
@@ -208,8 +208,8 @@ async def open_session(
 
     Args:
         ref: The names.
-        resolver: Finds what they stand for; without one, names of blocks are refused.
-        observer: Called with each step of each row; by default everything that is `observing`.
+        resolver: Resolves them; without one, names of blocks are refused.
+        observer: Called with each event of each job; by default all observers added with `observe`.
         on_breaker_change: Called when this process has opened or closed the account's circuit breaker.
 
     Raises:
@@ -228,6 +228,7 @@ async def open_session(
         opened.push_async_callback(store.aclose)
         await load_capabilities(provider)
         ledger = await Ledger.open(source.url, lease_seconds=settings.lease_seconds, block=source.block)
+        # The session owns them from here on.
         opened.pop_all()
     return Session(
         provider=provider,
@@ -255,7 +256,7 @@ async def open_ledger(name: str | None, *, resolver: NameResolver | None = None)
 
 
 async def load_capabilities(provider: Provider) -> Provider:
-    """A provider that has read what it tells about itself; one that does not answer is used with what is known."""
+    """Let a provider read its models and prices; one that does not answer keeps those that are known."""
     try:
         await provider.load_capabilities()
     except ProviderError as error:
@@ -265,7 +266,7 @@ async def load_capabilities(provider: Provider) -> Provider:
 
 @contextmanager
 def observe(observer: Observer) -> Iterator[None]:
-    """Tells an observer of every step of every session of this process, for as long as the context lasts."""
+    """Call an observer with every event of every session of this process, for as long as the context lasts."""
     _observers.append(observer)
     try:
         yield
@@ -274,7 +275,7 @@ def observe(observer: Observer) -> Iterator[None]:
 
 
 def notify_observers(event: SessionEvent, job: Job) -> None:
-    """Tells everyone who is observing; sessions that are opened by reference call it."""
+    """Call all observers; the observer of sessions that are opened by reference."""
     for observer in _observers:
         observer(event, job)
 

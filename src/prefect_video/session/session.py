@@ -1,4 +1,4 @@
-"""The session: everything that making videos needs, opened once and shared by all shots of a process."""
+"""Session: a provider, a ledger, a store and settings, opened once and shared by all shots of a process."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from prefect_video.storage import Store
 logger = logging.getLogger(__name__)
 
 DEFAULT_IN_FLIGHT: Final = 10
-"""Unfinished generations at once where neither the user nor the plan says."""
+"""Unfinished generations at once where neither the user nor the plan limits them."""
 
 
 class SessionEvent(StrEnum):
-    """A step of a row: one line of the log, one step of a progress bar."""
+    """An event in the life of a job: one line of the log, one step of a progress bar."""
 
     CLAIMED = "claimed"
     BEFORE_SEND = "before_send"
@@ -56,33 +56,33 @@ Observer = Callable[[SessionEvent, Job], None]
 
 @dataclass
 class Session:
-    """A provider, a ledger and a store that belong together, and what is shared while they are in use.
+    """A provider, a ledger and a store that belong together, and what all shots share while they are in use.
 
     Attributes:
         provider: Makes the videos.
         ledger: Remembers every generation.
         store: Keeps the videos.
-        store_name: How the store is found again: a URL or a block's name; written to each row.
+        store_name: How the store is found again: a URL or a block's name; written to each job.
         credentials: How the credentials are found again: `env`, `emulator` or a block's name; never a key.
         budgets: Limits that hold for every claim, besides a project's own.
         screen: Refuses prompts before anything is spent, as the settings say.
-        settings: See `Settings`.
-        observer: Called with each step of each row.
+        settings: The settings of the session.
+        observer: Called with each event of each job.
         on_breaker_change: Called when this process has opened or closed the account's circuit breaker.
         access: The session's free read that shows whether endpoint and key are right.
         fresh_generations: The provider's last answers, from one step to the next.
         foreign_sidecars: URIs of the store's sidecars that other ledgers have written, and are not read again.
         volume_alert_at: When the alert of an unusual volume was raised last.
-        account_slots: Generations of the account that may be unfinished at once; None for no limit that is known.
-        slots: PrioritySemaphore of this process's shots at the provider.
-        submit_turn: PrioritySemaphore to ask the ledger for a slot of the account.
+        account_slots: Generations of the account that may be unfinished at once; None for no known limit.
+        in_flight_slots: Slots of this process's shots at the provider.
+        submit_turn: The right to ask the ledger for a slot of the account; one shot of the process at a time.
         slot_released: Set when a shot of this process has left the provider.
         breaker: The account's circuit breaker.
-        download_slots: PrioritySemaphore of this process's downloads.
-        pace: Spaces submits.
+        download_slots: Slots of this process's downloads.
+        rate_limiter: Spaces submits in time.
         poller: Waits for the ends of generations, for all shots of the process.
-        times: How long generations have taken.
-        rows: Waits for rows that other processes move.
+        latency: Quantiles of the times that past generations have taken.
+        job_watcher: Waits for jobs that other processes move.
         download_client: Fetches videos.
         link_policy: The addresses that it may fetch from.
     """
@@ -115,7 +115,7 @@ class Session:
     link_policy: LinkPolicy = field(init=False)
 
     def __post_init__(self) -> None:
-        """Build what the shots of a process share, from what was given."""
+        """Build what the shots of a process share."""
         settings, provider = self.settings, self.provider
         self.screen = PromptScreen(settings.screen_patterns, settings.screen_longest, settings.screen_rule)
         planned = provider.capabilities.concurrency
@@ -144,7 +144,7 @@ class Session:
         self.link_policy = LinkPolicy(trusted_host=urlsplit(provider.account.base_url).hostname)
 
     def webhook_url(self, job: Job) -> str | None:
-        """Return the address for the provider's webhooks about a row; None where the provider takes no address."""
+        """Return the address for the provider's webhooks about a job; None where the provider takes no address."""
         address = self.settings.webhook_url
         if address is None or not self.provider.capabilities.supports_webhook_url:
             return None
@@ -153,10 +153,10 @@ class Session:
         return f"{address.rstrip('/')}/webhooks/{self.provider.name}"
 
     def notify(self, event: SessionEvent, job: Job, detail: str = "") -> None:
-        """Logs a step of a row and tells the observer."""
+        """Log an event of a job and call the observer."""
         cost = job.cost_usd
         logger.info(
-            "%s/%s take %d: %s%s (row %s, generation %s, $%s)",
+            "%s/%s take %d: %s%s (job %s, generation %s, $%s)",
             job.project,
             job.shot.id,
             job.take,
@@ -170,7 +170,7 @@ class Session:
             self.observer(event, job)
 
     async def aclose(self) -> None:
-        """Ends watches and closes all connections, even while being cancelled; remote generations go on."""
+        """Stop polling and close all connections, even while being cancelled; remote generations go on."""
         await shielded(self._close())
 
     async def __aenter__(self) -> Self:
@@ -183,7 +183,7 @@ class Session:
 
     async def _close(self) -> None:
         async with AsyncExitStack() as closing:
-            # From the last to the first; each is closed, whatever becomes of the others.
+            # Called from the last to the first: the poller stops before the provider closes, the ledger closes last.
             closing.push_async_callback(self.ledger.aclose)
             closing.push_async_callback(self.store.aclose)
             closing.push_async_callback(self.provider.aclose)

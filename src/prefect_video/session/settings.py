@@ -1,4 +1,4 @@
-"""Settings: how a session behaves, from `PREFECT_VIDEO_*`, from the credentials, or given by name."""
+"""Settings of a session, from `PREFECT_VIDEO_*`, from the credentials, or given by name."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from prefect_video.shots import PROMPT_LIMIT
 
 
 class EnvironmentSettings(BaseSettings):
-    """Settings that come from the environment, unless they are given."""
+    """Base of settings that come from the environment unless they are given."""
 
     @classmethod
     def from_environment(cls, **given: Any) -> Self:
-        """Read the settings, with what is given taking precedence; None counts as not given.
+        """Read the settings; given values take precedence, and None counts as not given.
 
         Raises:
             InvalidInput: A variable or an argument is not usable.
@@ -34,7 +34,7 @@ class EnvironmentSettings(BaseSettings):
             name = str(first["loc"][0])
             variable = f"{cls.model_config.get('env_prefix', '')}{name.upper()}"
             message = f"setting {name} ({variable}): {first['msg']}"
-        # Not chained: the cause would show what was given, which may be a secret.
+        # Raised outside the `except`, so not chained: the cause would show the given value, which may be a secret.
         raise InvalidInput(message)
 
 
@@ -46,8 +46,8 @@ class SessionOverrides(BaseModel):
         max_in_flight: Generations of this process that may be unfinished at once; None for what the plan allows.
         concurrency_limit: Name of a limit of the orchestrator's own that is held from submit to the end of poll.
         submissions_per_minute: Submits of this process a minute, evenly spaced; None for no limit.
-        on_unknown: Whether to hold for a human, or send again, where a provider cannot tell whether it accepted.
-        on_lost: Whether to hold for a human, or buy a new one, where a provider no longer knows a generation.
+        on_unknown: Where a provider cannot tell if it has accepted a submit: hold it for a human, or send it again.
+        on_lost: Where a provider no longer knows a generation: hold it for a human, or buy a new one.
         deadline_seconds: How long after its submit a generation is waited for.
         on_deadline: What to do with one that has not ended by then: cancel it where the provider still can, leave it
             running for `collect`, or hold it for a human.
@@ -92,11 +92,11 @@ class SessionOverrides(BaseModel):
     breaker_failures: int | None = Field(
         default=None,
         ge=1,
-        title="CircuitBreaker failures",
+        title="Circuit breaker failures",
         description="Failures in a row that hold submits back; else 5.",
     )
     breaker_seconds: float | None = Field(
-        default=None, gt=0, title="CircuitBreaker seconds", description="Until one submit may try again; else 300."
+        default=None, gt=0, title="Circuit breaker seconds", description="Until one submit may try again; else 300."
     )
     on_open: Literal["wait", "fail"] | None = Field(
         default=None, title="While the breaker is open", description="Submits wait, or fail at once."
@@ -115,24 +115,24 @@ class Settings(SessionOverrides, EnvironmentSettings):
     Attributes:
         account_slots: Generations of the account that may be unfinished at once, over all processes and machines
             that share the ledger; None for what the plan allows.
-        submit_patience_seconds: How long a submit that was turned away (429, no connection) is sent again.
+        submit_patience_seconds: How long a rejected submit (429, no connection) is sent again.
         settle_seconds: How long after a submit's outcome has become unknown its absence from the provider's list proves
             nothing: longer than a submit can be on its way (`HttpSettings.submit_deadline_seconds`).
         downloads_at_once: Videos downloaded and published at the same time.
         anomalous_per_hour: Submissions per hour and account from which on an alert is raised; None for never.
-        check_access: Whether a session begins with a free read that shows whether endpoint and key are right; off for a
+        check_access: Begin with a free read that shows whether endpoint and key are right; off for a
             key that may submit and not read.
         screen_patterns: Regular expressions that no prompt may match, as a JSON list in the environment.
         screen_longest: Most characters of a prompt.
-        screen_rule: `package.module.function` or `…:function`: answers why a shot is refused, or None; it may be async.
+        screen_rule: `package.module.function` or `…:function`: returns why a shot is refused, or None; it may be async.
         max_cost_ratio: How many times its estimate a generation is believed to have cost at most; beyond it
             the estimate is booked and the job is held, with both figures.
         max_unpriced_cost_usd: The same in USD, for a generation without an estimate, or with an estimate of 0.
         ttl_seconds: How old a stored asset may be to count as the answer; None for any age.
         lease_seconds: How long after its last sign of life another machine's process counts as dead.
         webhook_url: Public address of `prefect-video serve`, such as `https://video.example.com`, where providers
-            announce changes; what they are given is `{webhook_url}/webhooks/{provider}`. An address whose path
-            holds `/webhook` is taken as it is, with the row's id for `{job_id}`.
+            announce changes; they are given `{webhook_url}/webhooks/{provider}`. An address whose path holds
+            `/webhook` is used unchanged, with the job's id for `{job_id}`.
         spool: Folder for videos on their way to the store.
     """
 
@@ -161,5 +161,5 @@ class Settings(SessionOverrides, EnvironmentSettings):
 
     @property
     def cost_bound(self) -> CostBound:
-        """The most that a generation is believed to have cost."""
+        """Upper bound of what a generation is believed to have cost."""
         return CostBound(max_ratio=self.max_cost_ratio, max_unpriced_usd=self.max_unpriced_cost_usd)

@@ -92,7 +92,7 @@ async def test_without_a_key_the_ledger_answers(
     def broken(*_: object) -> bool:
         raise RuntimeError("the result store is broken")
 
-    monkeypatch.setattr("prefect_video.tasks.cache_policy._is_there", broken)
+    monkeypatch.setattr("prefect_video.tasks.cache_policy._is_usable", broken)
     assert await embedding() == ("Completed", first)
     assert emulator.usage()["billed"] == 1
 

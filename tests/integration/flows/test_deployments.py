@@ -28,7 +28,7 @@ from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.flows import generate_shot
 from prefect_video.ledger import Ledger
 from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session.refs import SessionRef
+from prefect_video.session import SessionRef
 from prefect_video.tasks import default_ledger
 from tests.integration.flows.forms import submit_untouched, undescribed
 from tests.support.flow_fixtures import ROOT

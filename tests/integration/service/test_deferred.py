@@ -12,7 +12,7 @@ from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.ledger import Job, State
 from prefect_video.pipeline.collect import collect
 from prefect_video.pipeline.project_run import run_project
-from prefect_video.session.session import Session
+from prefect_video.session import Session
 from tests.support.service_fixtures import open_environment_session, run_service
 from tests.unit.service.test_webhooks import project
 

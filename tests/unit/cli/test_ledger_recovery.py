@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefect_video.ledger import Ledger
 from prefect_video.pipeline.project_run import run_project
-from prefect_video.session.refs import SessionRef, open_session
+from prefect_video.session import SessionRef, open_session
 from prefect_video.shots import Project, Shot
 from tests.support.cli_fixtures import InProcess
 

@@ -10,7 +10,7 @@ import pytest
 from prefect_video.emulator.threaded import Emulator
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.project_files import load_project
-from prefect_video.session.refs import SessionRef, open_session
+from prefect_video.session import SessionRef, open_session
 from tests.support.cli_fixtures import InProcess
 
 

@@ -17,7 +17,7 @@ from prefect_video.ledger import Ledger, State
 from prefect_video.ledger import account_limits as accounts
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session.session import Session
+from prefect_video.session import Session
 from tests.support.records import claim_one
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import OpenHarness

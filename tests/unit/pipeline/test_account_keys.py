@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from prefect_video.ledger import Job, State
+from prefect_video.ledger import Budget, ClaimBatch, Job, Ledger, State
 from prefect_video.pipeline.cancel import cancel_each
+from prefect_video.pipeline.steps import build_project_intents
 from prefect_video.providers.sora.provider import SoraProvider
-from tests.support.recovery import RecoveryHarness, a_shot, collect_with, statuses
+from tests.support.recovery import RecoveryHarness, a_shot, collect_with, film, statuses
 from tests.support.recovery_fixtures import OpenHarness
 
 KEYS = ("sk-emulator", "sk-another-one")
@@ -65,16 +67,45 @@ async def test_another_accounts_list_neither_proves_nor_finds(open_harness: Open
     assert (after.state, after.generation_id) == (before.state, None)
 
 
-async def test_a_row_that_was_never_sent_is_booked_under_the_key_that_sends_it(harness: RecoveryHarness) -> None:
+async def test_a_reservation_is_made_anew_under_the_key_that_sends_it(harness: RecoveryHarness) -> None:
+    """The limits of the account that pays must have seen it; the ledger shows both, and why."""
     await harness.interrupt(a_shot(), "claimed")
     before = await harness.row()
     assert before.state is State.RESERVED
     assert statuses(await harness.run(a_shot(), kind=Other)) == ["stored"]
-    after = await harness.row()
-    assert after.account != before.account
+    released, stored = await harness.rows()
+    assert (released.id, released.account, released.state) == (before.id, before.account, State.RELEASED)
+    assert "another account" in str(released.error_message)
+    assert stored.state is State.STORED
+    assert stored.account != before.account
+    assert harness.paid == (1, 1)
+
+
+async def test_a_reservation_that_was_joined_keeps_to_the_limits_of_the_key_that_would_send_it(
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_video = [Budget(scope="plan", limit_videos=1)]
+    assert statuses(await harness.run(a_shot(1), kind=Other)) == ["stored"]
+    claim = Ledger.claim
+    claimed = asyncio.Event()
+
+    async def claim_and_signal(ledger: Ledger, *arguments: Any, **options: Any) -> ClaimBatch:
+        batch = await claim(ledger, *arguments, **options)
+        claimed.set()
+        return batch
+
+    async with harness.session() as first:
+        (reserved,) = (await first.ledger.claims.claim(await build_project_intents(first, film(a_shot(2))))).claims
+        assert reserved.job is not None
+        monkeypatch.setattr(Ledger, "claim", claim_and_signal)
+        joining = asyncio.create_task(harness.run(film(a_shot(2), over_budget="fit"), kind=Other, budgets=one_video))
+        await claimed.wait()
+        await first.ledger.claims.release_ownership([reserved.job.id])
+        assert statuses(await joining) == ["over_budget"]
+        assert (await first.ledger.jobs.get(reserved.job.id)).state is State.RELEASED
     assert harness.paid == (1, 1)
 
 
 def unchanged(before: Job, after: Job) -> bool:
-    aside = {"owner", "updated_at", "flow_run_id"}
-    return before.model_dump(exclude=aside) == after.model_dump(exclude=aside)
+    ignored = {"owner", "updated_at", "flow_run_id"}
+    return before.model_dump(exclude=ignored) == after.model_dump(exclude=ignored)

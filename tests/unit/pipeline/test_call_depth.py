@@ -64,7 +64,7 @@ async def test_a_shot_reads_its_row_again_only_where_time_has_passed(
         return call
 
     async with harness.session() as session:
-        for name in ("get", "rebook", "acquire_slot", "record_submitted", "record_completed", "record_stored"):
+        for name in ("get", "assign_account", "acquire_slot", "record_submitted", "record_completed", "record_stored"):
             monkeypatch.setattr(Ledger, name, counted(name))
         assert statuses(await run_project(session, as_project(a_shot()))) == ["stored"]
     assert calls == {

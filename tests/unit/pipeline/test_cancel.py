@@ -12,7 +12,7 @@ from prefect_video.ledger import Budget, Job, State
 from prefect_video.ledger.tables import generations
 from prefect_video.pipeline.cancel import cancel, cancel_each
 from prefect_video.pipeline.project_run import run_project
-from prefect_video.session.session import SessionEvent
+from prefect_video.session import SessionEvent
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import SLOW, OpenHarness
 

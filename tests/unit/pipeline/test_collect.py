@@ -14,7 +14,7 @@ from prefect_video.ledger.tables import generations
 from prefect_video.pipeline.collect import collect
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
-from prefect_video.session.session import Session, SessionEvent
+from prefect_video.session import Session, SessionEvent
 from tests.support.recovery import RecoveryHarness, a_shot, collect_with, film, statuses
 from tests.support.recovery_fixtures import SLOW, OpenHarness
 
@@ -113,7 +113,7 @@ async def test_beside_a_live_run_nothing_that_it_works_on_is_touched(open_harnes
         run: asyncio.Task[ProjectReport] = asyncio.create_task(run_project(session, film(a_shot(1), a_shot(2))))
         await at_work.wait()
         swept = await (collect_with(session) if shared else harness.collect())
-        assert {line.outcome for line in swept} == {"somebody is working on it"}
+        assert {line.outcome for line in swept} == {"a live owner is working on it"}
         harness.emulator.change_speed(500)
         assert statuses(await run) == ["stored", "stored"]
     assert harness.paid == (2, 2)

@@ -10,7 +10,7 @@ import pytest
 from prefect_video.errors import InvalidTransition
 from prefect_video.ledger import Ledger, State
 from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.session.settings import Settings
+from prefect_video.session import Settings
 from prefect_video.shots import Shot
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import OpenHarness

@@ -19,7 +19,7 @@ from prefect_video.pipeline.plan import plan_project
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.pipeline.steps import ClaimOptions, build_project_intents, claim_shots, poll, submit
-from prefect_video.session.session import Session, SessionEvent
+from prefect_video.session import Session, SessionEvent
 from tests.support.routing import AUTO, RoutingHarness, open_routing, project
 
 SHORTER: dict[str, Any] = {"fallbacks": [{"duration": 1}]}

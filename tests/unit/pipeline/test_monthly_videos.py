@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import update
 
 from prefect_video.errors import BudgetExceeded
-from prefect_video.ledger import Budget, Ledger, State
+from prefect_video.ledger import Budget, ClaimOutcome, Ledger, State
 from prefect_video.ledger.tables import generations
 from prefect_video.pipeline.plan import plan_project
 from prefect_video.providers.sora.provider import SoraProvider
@@ -42,13 +42,14 @@ async def either(request: pytest.FixtureRequest, open_harness: OpenHarness) -> R
     return open_harness(url)
 
 
-async def test_what_the_plan_has_no_room_for_is_refused_before_any_request(either: RecoveryHarness) -> None:
+async def test_what_the_plan_has_no_room_for_is_refused_before_any_submit(either: RecoveryHarness) -> None:
     with pytest.raises(
         BudgetExceeded,
         match=r"plan of account emulator-\w+ in \d{4}-\d\d: the limit is 3 videos; 0 paid or reserved, 4",
     ):
         await either.run(film(*(a_shot(n) for n in range(4))), kind=Planned)
-    assert either.emulator.usage()["requests"] == {}
+    # The free read that every session begins with; nothing was submitted.
+    assert either.emulator.usage()["requests"] == {"list": 1}
     assert await either.rows() == []
 
 
@@ -100,11 +101,15 @@ async def test_each_account_has_its_own_plan(either: RecoveryHarness) -> None:
         for number in range(3):
             await store_one(ledger, number)
         (own,) = (await ledger.claims.claim([a_request(7)], [THREE])).claims
-        assert own.kind == "over_budget"
+        assert own.kind is ClaimOutcome.OVER_BUDGET
         (other,) = (await ledger.claims.claim([a_request(7, account="sora-2")], [THREE])).claims
-        assert other.kind == "yours"
+        assert other.kind is ClaimOutcome.ACQUIRED
         batch = await ledger.claims.claim([a_request(n, account="sora-2") for n in (8, 9, 10)], [THREE], partial=True)
-        assert [claim.kind for claim in batch.claims] == ["yours", "yours", "over_budget"]
+        assert [claim.kind for claim in batch.claims] == [
+            ClaimOutcome.ACQUIRED,
+            ClaimOutcome.ACQUIRED,
+            ClaimOutcome.OVER_BUDGET,
+        ]
 
 
 async def test_a_reservation_of_another_account_is_made_anew_within_the_plan_of_the_asking_one(
@@ -116,7 +121,7 @@ async def test_a_reservation_of_another_account_is_made_anew_within_the_plan_of_
         job = await claim_one(ledger, 7, account="other", estimate_usd=Decimal(1))
         await ledger.claims.release_ownership([job.id])
         (claim,) = (await ledger.claims.claim([a_request(7, account="full")], [THREE])).claims
-        assert claim.kind == "over_budget"
+        assert claim.kind is ClaimOutcome.OVER_BUDGET
         assert (await ledger.jobs.get(job.id)).state is State.RELEASED
         (claim,) = (await ledger.claims.claim([a_request(7, account="third")], [THREE])).claims
-        assert (claim.kind, claim.job and claim.job.account) == ("yours", "third")
+        assert (claim.kind, claim.job and claim.job.account) == (ClaimOutcome.ACQUIRED, "third")

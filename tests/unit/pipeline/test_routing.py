@@ -9,7 +9,7 @@ from prefect_video import InvalidInput, Shot
 from prefect_video.ledger.records import LatencyQuantiles, WorkKind
 from prefect_video.pipeline.plan import plan_project
 from prefect_video.pipeline.routing import Route
-from prefect_video.session.refs import SessionRef
+from prefect_video.session import SessionRef
 from tests.support.routing import AUTO, RoutingHarness, project
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prefect_video import InvalidInput, Shot
-from prefect_video.session.settings import Settings
+from prefect_video.session import Settings
 from tests.support.recovery import a_shot, film
 from tests.support.recovery_fixtures import OpenHarness
 

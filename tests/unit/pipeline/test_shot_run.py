@@ -12,7 +12,7 @@ from prefect_video.errors import LedgerUnavailable
 from prefect_video.ledger import Job, State
 from prefect_video.ledger.account_limits import AccountLimits
 from prefect_video.ledger.jobs import Jobs
-from prefect_video.session.session import SessionEvent
+from prefect_video.session import SessionEvent
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import OpenHarness
 

@@ -30,7 +30,7 @@ def looks(expected: CompletionEstimate, until: float, schedule: PollSchedule = S
     """The moments of all looks until a time."""
     moments = [0.0]
     while moments[-1] < until:
-        moments.append(moments[-1] + schedule.next_delay(moments[-1], expected, dice=lambda: 0.5))
+        moments.append(moments[-1] + schedule.next_delay(moments[-1], expected, rng=lambda: 0.5))
     return moments[1:]
 
 
@@ -43,7 +43,7 @@ def a_generation(estimate: float | None = None, *, created_at: datetime | None =
 
 @given(expectations(), seconds, dice)
 def test_nothing_while_completion_is_implausible(expected: CompletionEstimate, elapsed: float, thrown: float) -> None:
-    delay = SCHEDULE.next_delay(elapsed, expected, dice=lambda: thrown)
+    delay = SCHEDULE.next_delay(elapsed, expected, rng=lambda: thrown)
     assert delay >= SCHEDULE.shortest_seconds * (1 - SCHEDULE.vary)
     assert elapsed + delay >= expected.earliest
 
@@ -52,7 +52,7 @@ def test_nothing_while_completion_is_implausible(expected: CompletionEstimate, e
 def test_an_end_around_the_expected_moment_is_noticed_soon(
     expected: CompletionEstimate, elapsed: float, thrown: float
 ) -> None:
-    delay = SCHEDULE.next_delay(elapsed, expected, dice=lambda: thrown)
+    delay = SCHEDULE.next_delay(elapsed, expected, rng=lambda: thrown)
     if SCHEDULE.first_poll(expected) <= elapsed < expected.late:
         widest = max(SCHEDULE.share * elapsed, SCHEDULE.shortest_seconds)
         assert delay <= widest * (1 + SCHEDULE.vary)
@@ -62,7 +62,7 @@ def test_an_end_around_the_expected_moment_is_noticed_soon(
 def test_after_it_ever_less(expected: CompletionEstimate, sooner: float, later: float) -> None:
     sooner, later = sorted((sooner, later))
     late = max(expected.late, SCHEDULE.first_poll(expected))
-    delays = [SCHEDULE.next_delay(late * factor, expected, dice=lambda: 0.5) for factor in (sooner, later)]
+    delays = [SCHEDULE.next_delay(late * factor, expected, rng=lambda: 0.5) for factor in (sooner, later)]
     assert delays[0] <= delays[1] <= SCHEDULE.longest_seconds
 
 
@@ -70,7 +70,7 @@ def test_after_it_ever_less(expected: CompletionEstimate, sooner: float, later: 
 def test_never_sooner_than_the_provider_asked(
     expected: CompletionEstimate, elapsed: float, asked: float, thrown: float
 ) -> None:
-    assert SCHEDULE.next_delay(elapsed, expected, asked=asked, dice=lambda: thrown) >= asked
+    assert SCHEDULE.next_delay(elapsed, expected, retry_after=asked, rng=lambda: thrown) >= asked
 
 
 @settings(deadline=None)
@@ -86,7 +86,7 @@ def test_looks_are_few_however_long_it_takes(expected: CompletionEstimate) -> No
 
 @given(expectations(), seconds, dice)
 def test_a_fallback_waits_until_it_is_late(expected: CompletionEstimate, elapsed: float, thrown: float) -> None:
-    delay = SCHEDULE.next_delay(elapsed, expected, relaxed=True, dice=lambda: thrown)
+    delay = SCHEDULE.next_delay(elapsed, expected, relaxed=True, rng=lambda: thrown)
     assert delay >= expected.late * 1.5 - elapsed
 
 

@@ -14,8 +14,7 @@ from prefect_video.pipeline.project_run import run_project
 from prefect_video.polling.poller import Poller
 from prefect_video.polling.schedule import PollSchedule
 from prefect_video.providers.fal.provider import FalProvider
-from prefect_video.session.session import Session
-from prefect_video.session.settings import Settings
+from prefect_video.session import Session, Settings
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
 from tests.support.providers.fal import FAST, QUEUE, SHOT

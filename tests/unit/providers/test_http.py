@@ -23,7 +23,7 @@ from prefect_video.errors import (
 )
 from prefect_video.providers.http import ApiClient, HttpSettings, check_endpoint, check_key, retry_after_seconds
 from prefect_video.providers.sora import responses
-from prefect_video.session.settings import Settings
+from prefect_video.session import Settings
 
 FAST = HttpSettings(backoff_seconds=0.001, backoff_limit_seconds=0.002, attempts=4)
 

@@ -19,7 +19,7 @@ from prefect_video.errors import InvalidInput
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.providers.registry import open_provider, provider_names
-from prefect_video.session.refs import SessionRef, open_session
+from prefect_video.session import SessionRef, open_session
 from prefect_video.shots import Project, Shot
 from tests.support.clips import write_clip
 

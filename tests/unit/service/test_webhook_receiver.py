@@ -18,7 +18,7 @@ from prefect_video.service.webhooks import inbox as inbox_module
 from prefect_video.service.webhooks.handler import is_about
 from prefect_video.service.webhooks.inbox import Inbox
 from prefect_video.service.webhooks.routes import WebhookReceiver, webhook_routes
-from prefect_video.session.session import Session
+from prefect_video.session import Session
 from tests.support.records import submit_one
 from tests.support.service_fixtures import open_environment_session
 from tests.unit.service.test_webhooks import build_event, sign, submit_generation

@@ -20,7 +20,7 @@ from prefect_video.errors import LedgerUnavailable
 from prefect_video.ledger import Job, Ledger, ReceivedEvent, State
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.steps import build_project_intents, claim_shots, submit
-from prefect_video.session.session import Session
+from prefect_video.session import Session
 from prefect_video.shots import Project
 from tests.support.service_fixtures import Service, open_environment_session, run_service
 

@@ -211,7 +211,7 @@ def _run_until_end(project: Project, options: RunOptions) -> ProjectReport:
 
 async def _run_flow(project: Project, options: RunOptions) -> ProjectReport:
     from prefect_video.flows import generate_project
-    from prefect_video.flows.artifacts import API_TROUBLE
+    from prefect_video.flows.artifacts import API_ERRORS
     from prefect_video.flows.project import keeping_outcome
 
     ref = options.session.refs(project)[0]
@@ -231,7 +231,7 @@ async def _run_flow(project: Project, options: RunOptions) -> ProjectReport:
         except ProjectFailed as error:
             report: ProjectReport = error.report
             return report
-        except API_TROUBLE as error:
+        except API_ERRORS as error:
             cause = one_line(error)
             if outcome.report is None:
                 fetch = command_line("collect", "--wait", ledger=options.session.command_ledger)

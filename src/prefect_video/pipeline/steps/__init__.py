@@ -1,18 +1,13 @@
 """Steps of one shot, each a function of a session and a job: claim, submit, poll, download, store.
 
-What a step needs beside them (reconciling, deadlines, ends) stands in the same folder. May import what pipeline may.
+Their parts (requests, screen, reconcile, deadline, end, adopt …) are in the same folder. May import what pipeline may.
 """
 
-from prefect_video.pipeline.steps.claim import (
-    ClaimOptions,
-    build_project_intents,
-    claim_shots,
-    find_assets,
-    project_budgets,
-    screen_prompt,
-)
+from prefect_video.pipeline.steps.claim import claim_shots, find_assets, project_budgets
 from prefect_video.pipeline.steps.download import download
 from prefect_video.pipeline.steps.poll import poll, record_end
+from prefect_video.pipeline.steps.requests import ClaimOptions, build_project_intents
+from prefect_video.pipeline.steps.screen import screen_prompt
 from prefect_video.pipeline.steps.store import store
 from prefect_video.pipeline.steps.submit import submit
 

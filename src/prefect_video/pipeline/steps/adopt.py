@@ -1,8 +1,8 @@
 """Adoption: the sidecars of a project's folder are read before anything of it is bought.
 
-They are evidence that outlives the ledger. A video of the same fingerprint, whichever ledger paid for it, is taken in
+They are evidence that outlives the ledger. A video of the same fingerprint, whichever ledger paid for it, is adopted
 instead of bought; where its file is cut or missing it is fetched again, free, from the account that made it. A video
-of this very ledger that it does not know of shows that the ledger is an old backup.
+of this very ledger that it does not know shows that the ledger is an old backup.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _READ_AT_ONCE: Final = 16
 
 @dataclass(frozen=True)
 class StoredVideo:
-    """A video in a store's folder, with what its sidecar says.
+    """A video in a store's folder, described by its sidecar.
 
     Attributes:
-        uri: Of the sidecar.
-        name: What its name says.
-        sidecar: Its content; None when it cannot be read, or belies its name.
-        size: Bytes of the video beside it; None when there is none.
+        uri: URI of the sidecar.
+        name: The parsed file name of the sidecar.
+        sidecar: Content of the sidecar; None where it cannot be read, or contradicts its name.
+        size: Bytes of the video beside it; None where there is none.
     """
 
     uri: str
@@ -55,15 +55,15 @@ class StoredVideo:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the video is there, as long as its sidecar says."""
+        """True where the video exists with the size in its sidecar."""
         return self.sidecar is not None and self.size == self.sidecar.asset.bytes
 
 
 async def adopt_stored(session: Session, job_requests: Sequence[JobRequest]) -> int:
-    """Adopt what the store holds of intents that would be bought; reads nothing where none would be.
+    """Adopt the videos in the store of requests that would be bought; read nothing where none would be.
 
     Returns:
-        How many were adopted.
+        Number of adopted videos.
 
     Raises:
         LedgerBehindStore: The store holds what this ledger has bought and does not know, or a video that is probably
@@ -85,7 +85,7 @@ async def adopt_stored(session: Session, job_requests: Sequence[JobRequest]) -> 
 
 
 async def require_unpaid(session: Session, job: Job) -> None:
-    """Refuse to send a row whose sidecar is in the store: a backup may know it as reserved only.
+    """Refuse to send a job whose sidecar is in the store: an old backup may know it as reserved only.
 
     Raises:
         LedgerBehindStore: It is there.
@@ -129,8 +129,8 @@ def sidecars_of(files: Collection[str]) -> dict[str, SidecarName]:
     return {uri: name for uri in files if (name := SidecarName.parse(uri))}
 
 
-def asset_where_it_lies(store: Store, video: StoredVideo, project: str) -> Asset:
-    """Locate a video's asset where it was found: a store may have moved since its sidecar was written."""
+def relocate_asset(store: Store, video: StoredVideo, project: str) -> Asset:
+    """Return a video's asset with the place it was found at: a store may have moved since its sidecar was written."""
     assert video.sidecar is not None
     path = PurePosixPath(project) / f"{video.uri.rpartition('/')[2].removesuffix('.json')}.mp4"
     thumbnail = video.sidecar.asset.thumbnail_uri and store.uri(thumbnail_path(path))
@@ -140,31 +140,31 @@ def asset_where_it_lies(store: Store, video: StoredVideo, project: str) -> Asset
 
 async def _adopt_in_folder(session: Session, project: str, job_requests: Sequence[JobRequest]) -> int:
     files = await list_folder(session.store, project)
-    videos = await _read_telling(session, project, job_requests, files)
+    videos = await _read_relevant(session, project, job_requests, files)
     await _require_up_to_date(session, project, videos)
     adopted = 0
     for job_request in job_requests:
         if job_request.refresh:
             continue
-        if (video := _video_for(job_request, videos)) is not None:
+        if (video := _find_video(job_request, videos)) is not None:
             adopted += await _adopt(session, job_request, _stored_job(session, job_request, video), video)
-        elif (video := await _lost_video_for(session, job_request, videos)) is not None:
+        elif (video := await _find_lost_video(session, job_request, videos)) is not None:
             adopted += await _adopt(session, job_request, _reopened_job(session, job_request, video), video)
     return adopted
 
 
-async def _read_telling(
+async def _read_relevant(
     session: Session, project: str, job_requests: Sequence[JobRequest], files: Mapping[str, int]
 ) -> list[StoredVideo]:
-    """Read those sidecars that are of a wanted fingerprint, or of no row of this ledger as far as names tell."""
+    """Read the sidecars of a requested fingerprint, and those whose name is of no job of this ledger."""
     wanted = {fingerprint_digest(job_request.fingerprint) for job_request in job_requests}
     known = {SidecarName.of(fingerprint, job) for job, fingerprint in await session.ledger.recovery.paid_jobs(project)}
-    telling = {
+    relevant = {
         uri: name
         for uri, name in sidecars_of(files).items()
         if name.digest in wanted or (name not in known and uri not in session.foreign_sidecars)
     }
-    videos = await read_videos(session.store, telling, files)
+    videos = await read_videos(session.store, relevant, files)
     for video in videos:
         if video.sidecar and (video.sidecar.ledger is None or video.sidecar.ledger.id != session.ledger.identity):
             session.foreign_sidecars.add(video.uri)
@@ -191,8 +191,8 @@ def _recover_command(session: Session) -> str:
     return command_line("ledger", "recover", "--store", session.store_name, ledger=session.ledger.command_option)
 
 
-def _video_for(job_request: JobRequest, videos: Sequence[StoredVideo]) -> StoredVideo | None:
-    """Choose the newest whole video of an intent.
+def _find_video(job_request: JobRequest, videos: Sequence[StoredVideo]) -> StoredVideo | None:
+    """Choose the newest whole video of a request.
 
     Raises:
         LedgerBehindStore: There is none, but one whose sidecar cannot be read may be it.
@@ -205,16 +205,16 @@ def _video_for(job_request: JobRequest, videos: Sequence[StoredVideo]) -> Stored
         if video.name.digest == digest and video.sidecar is None and video.size:
             raise LedgerBehindStore(
                 f"shot {job_request.shot.id!r}: {video.uri.removesuffix('.json')}.mp4 bears the fingerprint, and its"
-                f" sidecar {video.uri} cannot be read, so nobody can tell whether it is whole. It is not bought again."
+                f" sidecar {video.uri} cannot be read, so it may not be whole. It is not bought again."
                 " Restore the sidecar from a backup; or remove both files (or use --refresh) to have it made anew"
             )
     return None
 
 
-async def _lost_video_for(
+async def _find_lost_video(
     session: Session, job_request: JobRequest, videos: Sequence[StoredVideo]
 ) -> StoredVideo | None:
-    """Choose the newest video of an intent that is cut or missing, and can be fetched again from the account in use.
+    """Choose the newest video of a request that is cut or missing, and can be fetched again from the account in use.
 
     Not one of a generation that this ledger knows: that was tried before, and the provider no longer has it.
     """
@@ -231,7 +231,7 @@ async def _lost_video_for(
 
 
 def _is_at(video: StoredVideo, job_request: JobRequest) -> bool:
-    """Tell whether a video was made by the account that would make it again."""
+    """Return whether a video was made by the account that would make it again."""
     if video.sidecar is None or video.sidecar.ledger is None or not video.sidecar.asset.generation_id:
         return False
     return (video.sidecar.asset.provider, video.sidecar.ledger.account) == (job_request.provider, job_request.account)
@@ -257,7 +257,7 @@ def _is_of(video: StoredVideo, job_request: JobRequest) -> bool:
 
 
 async def _adopt(session: Session, job_request: JobRequest, job: Job, video: StoredVideo) -> bool:
-    """Add a row; what another ledger has paid costs nothing in this one."""
+    """Add a job; a video that another ledger has paid for costs nothing in this one."""
     assert video.sidecar is not None
     reference = video.sidecar.ledger
     payer = f"ledger {reference.id}" if reference else "a ledger that its sidecar does not name"
@@ -276,7 +276,7 @@ async def _adopt(session: Session, job_request: JobRequest, job: Job, video: Sto
 
 
 def _reopened_job(session: Session, job_request: JobRequest, video: StoredVideo) -> Job:
-    """Build the row of a video that is to be fetched again, free, as one whose file went missing in this ledger."""
+    """Build the job of a video that is to be fetched again, free, as one whose file went missing in this ledger."""
     assert video.sidecar is not None
     flaw = describe_size(video.size, video.sidecar.asset.bytes)
     update = {
@@ -289,7 +289,7 @@ def _reopened_job(session: Session, job_request: JobRequest, video: StoredVideo)
 
 def _stored_job(session: Session, job_request: JobRequest, video: StoredVideo) -> Job:
     assert video.sidecar is not None
-    asset, reference = asset_where_it_lies(session.store, video, job_request.project), video.sidecar.ledger
+    asset, reference = relocate_asset(session.store, video, job_request.project), video.sidecar.ledger
     values = row_from_request(job_request, State.STORED, 1, None, asset.created_at)
     values |= {
         "provider": asset.provider,

@@ -1,7 +1,7 @@
-"""Conflicts: a provider names a generation for one row that the ledger has given to another.
+"""Id conflicts: a provider names a generation for one job that the ledger has recorded for another.
 
-It happens where a server's ids begin anew after a restart. A submit was accepted and may be billed, so that its row is
-never sent again by itself: it counts as spent and is held for a human.
+It happens where a server's ids begin anew after a restart. A submit was accepted and may be billed, so its job is
+never sent again automatically: it counts as spent and is held for a human.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 async def find_other_row(session: Session, job: Job, generation_id: str | None) -> Job | None:
-    """Return the row that a generation belongs to, if that is not the row given."""
+    """Return the job that a generation belongs to, if that is another one."""
     if generation_id is None:
         return None
     owner = await session.ledger.jobs.find_generation(job.account, generation_id)
@@ -25,10 +25,10 @@ async def find_other_row(session: Session, job: Job, generation_id: str | None) 
 
 
 def is_taken_by_twin(job: Job, owner: Job) -> bool:
-    """Return whether a row of the same words has taken a submit's generation while that was waiting for its answer.
+    """Return whether a job with the same prompt has taken a submit's generation while that was waiting for its answer.
 
-    Two requests that are alike in everything cannot be told apart where no key is echoed: then a row whose own submit
-    was not answered may take the other's generation, and it is the other's that must still be looked for.
+    Two equal requests cannot be distinguished where no key is echoed: then a job whose own submit was not answered may
+    take the other one's generation, and it is the other one's that must still be found.
     """
     return (
         match_prompt(job.shot.prompt, owner.shot.prompt) is Match.SAME
@@ -40,19 +40,19 @@ def is_taken_by_twin(job: Job, owner: Job) -> bool:
 
 
 async def hold_conflict(session: Session, job: Job, generation_id: str, owner: Job) -> HeldForReview:
-    """Hold a row whose generation belongs to another row; it counts as spent.
+    """Hold a job whose generation belongs to another job; it counts as spent.
 
     Args:
-        session: Where it was submitted.
-        job: The row that was submitted, or whose key the generation echoes.
+        session: The account that it was submitted at.
+        job: The job that was submitted, or whose key the generation echoes.
         generation_id: The provider's id.
-        owner: The row that the ledger has given it to.
+        owner: The job that the ledger has recorded it for.
 
     Returns:
-        The error to raise, with both rows and the ways out.
+        The error to raise, with both jobs and the ways out.
 
     Raises:
-        LedgerError: It could not be written down.
+        LedgerError: It could not be recorded.
     """
     conflict = (
         f"shot {job.shot.id!r}: {job.provider} says that row {job.id} is its generation {generation_id}, which"

@@ -1,4 +1,4 @@
-"""Deadline: leaves, holds or cancels a generation that has not ended in time."""
+"""Deadline policy: leave, hold or cancel a generation that has not ended in time."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from prefect_video.ledger import HoldReason, Job, State, hold_message
 from prefect_video.session import Session
 
 GRACE_PERIOD: Final = timedelta(days=1)
-"""How long after its deadline a generation is left to later sweeps; then a human is told of it."""
+"""How long after its deadline a generation is left to later collections; then it is held for a human."""
 
 
 def is_past_deadline(job: Job) -> bool:
-    """Check if a row's generation should have ended by now."""
+    """Return whether a job's generation should have ended by now."""
     return job.deadline_at is not None and job.deadline_at <= datetime.now(UTC)
 
 
 def hold_message_if_stuck(session: Session, job: Job, error: VideoError) -> str | None:
-    """Write why a paid row needs a human, if no later sweep will finish it by itself; None while one may.
+    """Build the hold message of a paid job that no later collection will finish by itself; None while one may.
 
     Args:
-        session: The row's session.
-        job: A row that could not be finished now.
-        error: Why.
+        session: The session of the job.
+        job: A job that could not be finished now.
+        error: The reason.
     """
     now = datetime.now(UTC)
     is_late = now > (job.deadline_at or job.created_at) + GRACE_PERIOD
     is_late &= isinstance(error, ProviderError | DownloadError | DeadlineExceeded)
-    # The link was read anew on the way, and the provider had no other.
+    # The download has refreshed the link already, and the provider had no other one.
     is_dead = isinstance(error, LinkExpired) and job.expires_at is not None and job.expires_at < now
     if job.state is State.SUBMITTED and is_late:
         return _not_ended(session, job, "" if isinstance(error, DeadlineExceeded) else f" The last look: {error}.")
@@ -54,14 +54,14 @@ def hold_message_if_stuck(session: Session, job: Job, error: VideoError) -> str 
 
 
 async def apply_deadline_policy(session: Session, job: Job, passed: DeadlineExceeded) -> Generation:
-    """Does with an overdue generation what the session's settings say.
+    """Apply the session's deadline policy to an overdue generation.
 
     Returns:
-        How it ended, if cancelling ended it or found it ended.
+        The ended generation, where cancelling ended it or found it ended.
 
     Raises:
-        DeadlineExceeded: It is left running, by rule or because it can no longer be cancelled.
-        HeldForReview: It is held for a human, who was not asked before.
+        DeadlineExceeded: It is left running, by policy or because it can no longer be cancelled.
+        HeldForReview: It is held for a human.
     """
     match session.settings.on_deadline:
         case "hold":

@@ -1,4 +1,4 @@
-"""Downloading: from a completed generation to a whole, checked file in the spool."""
+"""Download: fetch the video of a completed generation into the spool, and check it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from prefect_video.session import Session, SessionEvent
 
 logger = logging.getLogger(__name__)
 
-_TRIES_OF_A_BAD_FILE: Final = 2
+_INVALID_FILE_ATTEMPTS: Final = 2
+"""Downloads before a file that is not the requested video is held: the first may have been damaged on the way."""
 
 
 async def download(session: Session, job: Job) -> Downloaded:
-    """Fetches the video of a completed row into the spool and checks that it is what was asked for.
+    """Fetch the video of a completed job into the spool and check that it is the requested one.
 
     Raises:
-        GenerationEnded: The provider no longer has the video, or the row was ended by somebody else.
-        DownloadError: It could not be fetched; the row stays completed and can be fetched later.
-        HeldForReview: The provider serves a file that is not the video asked for, or it is another account's.
+        GenerationEnded: The provider no longer has the video, or another process ended the job.
+        DownloadError: It could not be fetched; the job stays completed and can be fetched later.
+        HeldForReview: The provider serves a file that is not the requested video, or it is another account's.
         StoreError: The spool cannot be written.
     """
     raise_if_ended(job)
     require_same_account(session, job)
     async with session.download_slots:
         session.notify(SessionEvent.DOWNLOADING, job)
-        for left in reversed(range(_TRIES_OF_A_BAD_FILE)):
+        for left in reversed(range(_INVALID_FILE_ATTEMPTS)):
             fetched = await _fetch(session, job)
             try:
-                media = await _checked(fetched.path, job)
+                media = await _check(fetched.path, job)
             except InvalidVideo as error:
                 fetched.path.unlink(missing_ok=True)
                 logger.warning("shot %s: %s%s", job.shot.id, error, "; fetching it again" if left else "")
@@ -73,10 +74,10 @@ async def _fetch(session: Session, job: Job) -> Downloaded:
 async def _retrieve(session: Session, job: Job) -> Generation:
     generation = await session.poller.poll_once(job.generation_id or "")
     if not generation.status.ended:
-        # It was completed: a word that is not known counts as processing, and is no verdict.
+        # It was completed: an unknown status string counts as processing, and is no verdict.
         raise InvalidResponse(
-            f"shot {job.shot.id!r}: generation {generation.id} was completed and is now said to be under way;"
-            " run again to look again",
+            f"shot {job.shot.id!r}: generation {generation.id} was completed and is now reported as in progress;"
+            " run again to poll it again",
             provider=generation.provider,
             generation_id=generation.id,
         )
@@ -88,7 +89,7 @@ async def _retrieve(session: Session, job: Job) -> Generation:
             generation_id=generation.id,
         )
         if job.is_reopened:
-            # It was stored once and is settled: with the provider's copy gone too, it is for the next claim to buy.
+            # It was stored once and is settled: with the provider's copy missing too, the next claim buys it.
             await session.ledger.jobs.record_missing(job.id, f"{job.error_message}. {error}")
         else:
             await end(session, job, State.EXPIRED, error, generation=generation)
@@ -96,7 +97,7 @@ async def _retrieve(session: Session, job: Job) -> Generation:
     return generation
 
 
-async def _checked(path: Path, job: Job) -> Media:
+async def _check(path: Path, job: Job) -> Media:
     media = await asyncio.to_thread(probe, path)
     check_media(media, job.shot)
     return media

@@ -1,4 +1,4 @@
-"""End: records that a row ended without a video, with its cost, and raises that to the run that needs the video."""
+"""End: record that a job ended without a video, with its cost, and raise that to the run that needs the video."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ ERRORS: Final[Mapping[State, type[GenerationEnded]]] = MappingProxyType(
         State.CANCELLED: GenerationCancelled,
         State.EXPIRED: GenerationExpired,
         State.LOST: GenerationLost,
-        # Somebody gave the reservation up before it was sent.
+        # The reservation was given up before it was sent, by a cancel command for example.
         State.RELEASED: GenerationCancelled,
     }
 )
-"""What a row that ended without a video is raised as."""
+"""Error class for each state of a job that ended without a video."""
 
 
 async def end(
     session: Session, job: Job, state: State, error: GenerationEnded, *, generation: Generation | None = None
 ) -> Job:
-    """Ends a row and settles its cost.
+    """End a job without a video and settle its cost.
 
-    It costs what the provider says. Where it says nothing, an end that is known to be free costs nothing, unless the
-    request was at fault; after any other the reservation counts as spent. One that is lost or expired was made, and is
-    held for a human unless policy says otherwise.
+    It costs what the provider reports. Where it reports nothing, an outcome that is known to be free costs nothing,
+    unless the request was at fault; after any other the reservation counts as spent. A lost or expired one was made,
+    and is held for a human unless policy says otherwise.
     """
     actual_usd = generation.cost_usd if generation else None
     of_request = generation is not None and generation.fault is not None and generation.fault.of_request
@@ -67,7 +67,7 @@ async def end(
             bound=session.settings.cost_bound,
         )
     except InvalidTransition:
-        # Somebody else saw the same end first, a cancel command for example.
+        # Another process recorded the same end first, a cancel command for example.
         job = await session.ledger.jobs.get(job.id)
         if job.state in UNFINISHED:
             raise
@@ -77,7 +77,7 @@ async def end(
 
 
 def error_of(job: Job) -> type[GenerationEnded]:
-    """What a row that ended without a video is raised as: for a failure, the very kind that was written down."""
+    """Return the error class of a job that ended without a video; for a failure, the recorded one."""
     kinds = {kind.__name__: kind for kind in (GenerationBlocked, GenerationInvalid)}
     if job.state is State.FAILED and job.error_type in kinds:
         return kinds[job.error_type]
@@ -85,10 +85,10 @@ def error_of(job: Job) -> type[GenerationEnded]:
 
 
 def raise_if_ended(job: Job) -> Job:
-    """The row, unless it has ended without a video: by a cancel command, for example, while a step was waiting.
+    """Return a job, unless it has ended without a video: by a cancel command, for example, while a step waited.
 
     Raises:
-        GenerationEnded: How it ended.
+        GenerationEnded: It has ended; the class says how.
     """
     if job.state not in ERRORS:
         return job
@@ -100,10 +100,10 @@ def raise_if_ended(job: Job) -> Job:
 
 
 def require_same_account(session: Session, job: Job) -> None:
-    """Refuses to ask another account about a row: its "not found" says nothing, and what it lists is not ours.
+    """Refuse to act on a job at another account: its "not found" proves nothing, and its list is of other jobs.
 
     Raises:
-        HeldForReview: The session's key is not the one that the row was sent with; nothing was asked or written.
+        HeldForReview: The job belongs to another account than the session's; nothing was requested or written.
     """
     account = session.provider.account.id
     if job.account == account:
@@ -115,10 +115,16 @@ def require_same_account(session: Session, job: Job) -> None:
             shot=job.shot.id,
             ledger=session.ledger.command_option,
             generation=job.generation_id,
-            what=f"generation {job.generation_id}" if job.generation_id else "an unanswered submit",
+            what=_describe(job),
             account=job.account,
             credentials=job.credentials,
             used_account=account,
             used_credentials=session.credentials,
         )
     )
+
+
+def _describe(job: Job) -> str:
+    if job.generation_id:
+        return f"generation {job.generation_id}"
+    return "a reservation" if job.state is State.RESERVED else "an unanswered submit"

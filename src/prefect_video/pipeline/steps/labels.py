@@ -1,4 +1,4 @@
-"""Labels that go along with a submit: where a provider echoes them, a ledger can make a row again that it has lost."""
+"""Labels of a submit: where a provider echoes them, a ledger can restore a job that it has lost."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _FINGERPRINT: Final = re.compile(r"v\d+:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Labels:
-    """What a generation's metadata says of the row that it was sent for.
+    """The labels in a generation's metadata, which identify the job that it was sent for.
 
     Attributes:
-        job: The row's id, which is the idempotency key.
-        ledger: Identity of the ledger; None for generations sent by a version that did not say.
-        fingerprint: The row's fingerprint, where the label is one.
-        take: The row's take.
-        project: The row's project.
+        job: The job's id, which is the idempotency key.
+        ledger: Identity of the ledger; None for generations sent by a version without it.
+        fingerprint: The job's fingerprint, where the label is one.
+        take: The job's take.
+        project: The job's project.
         shot_id: The shot's id.
     """
 
@@ -50,6 +50,6 @@ class Labels:
 
 
 def add_labels(job: Job, ledger_id: str) -> Shot:
-    """Label a row's shot with ledger, fingerprint and take; the provider adds key, project and shot."""
+    """Label a job's shot with ledger, fingerprint and take; the provider adds key, project and shot."""
     labels = {"ledger_id": ledger_id, "fingerprint": job.fingerprint, "take": str(job.take)}
     return job.shot.model_copy(update={"metadata": {**job.shot.metadata, **labels}})

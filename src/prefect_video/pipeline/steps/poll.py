@@ -1,4 +1,4 @@
-"""Polling: from submitted to the generation's end."""
+"""Poll: wait for the end of a submitted generation, and record it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _ENDED: dict[Status, tuple[State, str]] = {
 
 
 async def poll(session: Session, job: Job) -> Job:
-    """Waits until a submitted generation ends and writes down how.
+    """Wait until a submitted generation ends, and record its end.
 
     Returns:
-        The row, completed or stored.
+        The job, completed or stored.
 
     Raises:
-        GenerationEnded: It ended without a video, or was cancelled at its deadline; the row is settled.
+        GenerationEnded: It ended without a video, or was cancelled at its deadline; the job is settled.
         DeadlineExceeded: It has not ended in time and is left running.
         HeldForReview: It has not ended in time and is held for a human, or it is another account's.
     """
@@ -40,7 +40,7 @@ async def poll(session: Session, job: Job) -> Job:
         return job
     require_same_account(session, job)
     try:
-        ended = await _end_of(session, job, job.generation_id)
+        ended = await _wait_for_end(session, job, job.generation_id)
     except DeadlineExceeded as passed:
         ended = await apply_deadline_policy(session, job, passed)
     if isinstance(ended, Generation):
@@ -51,7 +51,7 @@ async def poll(session: Session, job: Job) -> Job:
 
 
 async def record_end(session: Session, job: Job, generation: Generation) -> Job:
-    """Writes down how a generation ended.
+    """Record the end of a generation.
 
     Raises:
         GenerationEnded: It ended without a video.
@@ -63,7 +63,7 @@ async def record_end(session: Session, job: Job, generation: Generation) -> Job:
         return job
     state, happened = _ENDED[generation.status]
     reason = f" ({generation.fault.code}: {generation.fault.message})" if generation.fault else ""
-    kind = _failure(generation.fault) if state is State.FAILED else ERRORS[state]
+    kind = _failure_type(generation.fault) if state is State.FAILED else ERRORS[state]
     error = kind(
         f"shot {job.shot.id!r}: {happened}{reason}; generation {generation.id} at {generation.provider}.",
         provider=generation.provider,
@@ -73,14 +73,14 @@ async def record_end(session: Session, job: Job, generation: Generation) -> Job:
     raise error
 
 
-def _failure(fault: ProviderFault | None) -> type[GenerationFailed]:
+def _failure_type(fault: ProviderFault | None) -> type[GenerationFailed]:
     if fault is not None and is_moderation(fault.code, fault.type, fault.message):
         return GenerationBlocked
     return GenerationInvalid if fault is not None and fault.of_request else GenerationFailed
 
 
-async def _end_of(session: Session, job: Job, generation_id: str) -> Generation | Job:
-    """Wait for the provider's last answer, or for the row once another process, a webhook's receiver, has moved it."""
+async def _wait_for_end(session: Session, job: Job, generation_id: str) -> Generation | Job:
+    """Wait for the generation's end; return the job instead where the webhook receiver has moved it first."""
     submitted_at = job.submitted_at or job.updated_at
     latest = session.fresh_generations.get(generation_id) or Generation(
         id=generation_id,
@@ -98,7 +98,7 @@ async def _end_of(session: Session, job: Job, generation_id: str) -> Generation 
         learned=await session.latency.get(job.shot),
         submitted_at=submitted_at,
     )
-    watching = session.poller.wait_for_end(
+    polling = session.poller.wait_for_end(
         generation_id,
         submitted_at=submitted_at,
         expected=expected,
@@ -107,12 +107,12 @@ async def _end_of(session: Session, job: Job, generation_id: str) -> Generation 
         relaxed=session.webhook_url(job) is not None,
     )
     if session.settings.webhook_url is None:
-        return await watching
-    return await _first(watching, session.job_watcher.wait_for_change(job.id))
+        return await polling
+    return await _wait_for_first(polling, session.job_watcher.wait_for_change(job.id))
 
 
-async def _first(*works: Coroutine[Any, Any, Generation | Job]) -> Generation | Job:
-    tasks = [asyncio.create_task(work) for work in works]
+async def _wait_for_first(*coroutines: Coroutine[Any, Any, Generation | Job]) -> Generation | Job:
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return done.pop().result()

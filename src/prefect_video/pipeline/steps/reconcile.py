@@ -1,4 +1,4 @@
-"""Lookup: finding out whether an unanswered submit was accepted, before anything is sent again."""
+"""Reconcile: find out if an unanswered submit was accepted, before anything is sent again."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from prefect_video.session import Session, SessionEvent
 
 logger = logging.getLogger(__name__)
 
-_LOOK_AGAIN_SECONDS: Final = 1.0
-_LOOK_AGAIN_LIMIT_SECONDS: Final = 10.0
-_EMPTY_LOOKS: Final = 2
-"""How often the list must show nothing: a page may come from a replica that is behind."""
+_RETRY_SECONDS: Final = 1.0
+_RETRY_LIMIT_SECONDS: Final = 10.0
+_EMPTY_LISTS: Final = 2
+"""Number of empty lists that prove absence: one may come from a replica that lags behind."""
 
 
 @dataclass(frozen=True)
 class _SettleTime:
-    """When an unanswered submit can no longer be accepted: by two clocks, and the later one decides.
+    """The time after which an unanswered submit can no longer be accepted: the later one by two clocks.
 
-    A clock on the wall can be set, and this process's own has not seen what was before it.
+    A wall clock can be set, and the monotonic clock of this process has not seen the time before it.
 
     Attributes:
         at: By the ledger's clock, which all processes share.
-        monotonic_at: By this process's monotonic clock, counted from when the process took the row up.
+        monotonic_at: By this process's monotonic clock, counted from when the process began to reconcile.
     """
 
     at: datetime
@@ -49,42 +49,43 @@ class _SettleTime:
 
     @classmethod
     def begin(cls, job: Job, settle_seconds: float) -> Self:
-        """Begin to wait for a row."""
+        """Start the settle time of a job."""
         return cls(
             at=(job.unknown_at or job.updated_at) + timedelta(seconds=settle_seconds),
             monotonic_at=asyncio.get_running_loop().time() + settle_seconds,
         )
 
     def seconds_left(self, now: datetime) -> float:
-        """Return how long it takes until both clocks are past it, given the ledger's time; negative after that."""
+        """Return the seconds until both clocks are past it, given the ledger's time; negative after that."""
         by_ledger = (self.at - now).total_seconds()
         return max(by_ledger, self.monotonic_at - asyncio.get_running_loop().time())
 
 
 async def reconcile(session: Session, job: Job) -> Job:
-    """Brings an unknown row to submitted (it was accepted) or back to reserved (proven absent).
+    """Bring an unknown job to submitted (it was accepted) or back to reserved (proven absent).
 
-    Absence is proven by looks at the provider's whole list of which the last began later than `settle_seconds` after
-    the outcome had become unknown: until then the provider may still be accepting the request, and what looks unclaimed
-    may be about to be recorded by another row.
+    Absence is proven by reads of the provider's whole list of which the last began later than `settle_seconds` after
+    the outcome had become unknown: until then the provider may still accept the request, and a generation that seems
+    unclaimed may be about to be recorded for another job.
 
     Raises:
-        HeldForReview: The provider cannot tell, and the row is held; or another account's key sent it.
-        ProviderError: The provider gives no answer; the row stays unknown and can be reconciled later.
+        HeldForReview: The provider cannot tell, and the job is held; or another account sent it.
+        ProviderError: The provider gives no answer; the job stays unknown and can be reconciled later.
     """
     require_same_account(session, job)
     session.notify(SessionEvent.UNANSWERED, job)
     settle_time = _SettleTime.begin(job, session.settings.settle_seconds)
-    delay = _LOOK_AGAIN_SECONDS
+    delay = _RETRY_SECONDS
     empty = 0
     while True:
-        looked_at = await session.ledger.now()
-        left = settle_time.seconds_left(looked_at)
+        listed_at = await session.ledger.now()
+        left = settle_time.seconds_left(listed_at)
         try:
-            found = await _find(session, job, looked_at)
+            found = await _find(session, job, listed_at)
         except HeldForReview as error:
             if left <= 0 or not session.provider.capabilities.can_list:
                 return await _undecided(session, job, str(error))
+            # Something was there, so this list was not empty.
             empty = 0
         except ProviderError as error:
             is_last = left <= -session.settings.submit_patience_seconds
@@ -100,14 +101,14 @@ async def reconcile(session: Session, job: Job) -> Job:
                     continue
                 return current
             empty += 1
-            if left <= 0 and empty >= _EMPTY_LOOKS:
+            if left <= 0 and empty >= _EMPTY_LISTS:
                 return await session.ledger.jobs.return_to_reserved(job.id, "reconciled: proven absent at the provider")
-        await asyncio.sleep(_until_next_look(delay, settle_time.seconds_left(await session.ledger.now())))
-        delay = min(delay * 1.5, _LOOK_AGAIN_LIMIT_SECONDS)
+        await asyncio.sleep(_seconds_until_next_list(delay, settle_time.seconds_left(await session.ledger.now())))
+        delay = min(delay * 1.5, _RETRY_LIMIT_SECONDS)
 
 
 async def _find(session: Session, job: Job, now: datetime) -> Generation | None:
-    # The ledger's clock has told when it was sent; the provider's is measured against this machine's.
+    # Sent by the ledger's clock; the provider's clock is compared with this machine's.
     sent_at = (job.sent_at or job.created_at) + (datetime.now(UTC) - now)
     known = await session.ledger.jobs.recorded_generations(job.account)
     return await session.provider.find_unclaimed(job.shot, idempotency_key=job.id, sent_at=sent_at, known=known)
@@ -120,7 +121,7 @@ async def _take(session: Session, job: Job, found: Generation) -> Job:
         owner = await find_other_row(session, job, found.id)
         if owner is not None and found.metadata.get(KEY_FIELD) == job.id:
             raise await hold_conflict(session, job, found.id, owner) from None
-        # Two rows with the same prompt saw the same generation: the other one has it now.
+        # Two jobs with the same prompt saw the same generation: the other one has it now.
         return await session.ledger.jobs.get(job.id)
     session.fresh_generations.put(found)
     session.notify(SessionEvent.SUBMITTED, job, "reconciled")
@@ -128,13 +129,13 @@ async def _take(session: Session, job: Job, found: Generation) -> Job:
 
 
 def _cannot_tell(error: ProviderError) -> bool:
-    """Check if the list was refused for good, as where there is none, and not for the key's or a quota's sake."""
+    """Return whether the list was refused for good, as where there is none, and not because of key or quota."""
     passing = error.retryable or isinstance(error, AuthenticationFailed | QuotaExhausted)
     return isinstance(error, RequestRejected) and not passing
 
 
-def _until_next_look(delay: float, left: float) -> float:
-    """A look just after the time of settling decides, so that one is not missed by a long delay."""
+def _seconds_until_next_list(delay: float, left: float) -> float:
+    """Return the seconds until the next read of the list: one comes right after the settle time, and decides."""
     return min(delay, left + 0.01) if left > 0 else delay
 
 

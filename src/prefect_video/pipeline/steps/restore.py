@@ -1,4 +1,4 @@
-"""Restoring: a stored video whose file is missing or damaged is fetched again from its provider, free."""
+"""Restore: fetch a stored video whose file is missing or damaged again from its provider, free."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from prefect_video.session import Session
 
 
 async def restore(session: Session, job: Job, flaw: str) -> None:
-    """Fetch a stored video again and publish it in place of what is there.
+    """Fetch a stored video again and publish it in place of the file there.
 
-    Where it cannot be fetched the row stays stored: its file may come back with a volume that is mounted again.
+    Where it cannot be fetched the job stays stored: its file may come back with a volume that is mounted again.
 
     Args:
         session: The account that made it, and the store that it goes to.
-        job: A stored row.
-        flaw: What is wrong with its file.
+        job: A stored job.
+        flaw: Description of the flaw of its file.
 
     Raises:
         GenerationExpired: The provider no longer has it.
@@ -45,15 +45,15 @@ async def restore(session: Session, job: Job, flaw: str) -> None:
         session.fresh_generations.put(generation)
         downloaded = await download(session, taken)
         if job.asset and session.store.owns(job.asset.uri):
-            # One of the right size and the wrong content would be taken for this very video.
+            # Publishing skips an existing file of the right size, also one with the wrong content.
             await session.store.delete(job.asset.uri)
         await store(session, taken, downloaded)
     except BaseException:
-        await shielded(_return_or_release(session, job))
+        await shielded(_record_as_stored(session, job))
         raise
 
 
-async def _return_or_release(session: Session, job: Job) -> None:
+async def _record_as_stored(session: Session, job: Job) -> None:
     current = await session.ledger.jobs.get(job.id)
     if current.is_reopened and job.asset:
         await session.ledger.jobs.record_stored(job.id, job.asset, store_id=job.store_id)

@@ -1,4 +1,4 @@
-"""Storing: publishing a checked file and writing down where it is."""
+"""Store: publish a checked file, and record its place."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from prefect_video.storage import AssetDraft, LedgerReference, publish_video
 
 
 async def store(session: Session, job: Job, downloaded: Downloaded) -> Job:
-    """Publishes a downloaded video with its sidecar and thumbnail, and marks its row stored.
+    """Publish a downloaded video with its sidecar and thumbnail, and mark its job stored.
 
     Raises:
-        StoreError: The store cannot be written; the row stays completed and can be stored later.
-        LedgerFileUnsafe: It is stored, and written down in a file that is no longer the ledger.
+        StoreError: The store cannot be written; the job stays completed and can be stored later.
+        LedgerFileUnsafe: It is stored, and recorded in a file that is no longer the ledger.
     """
     # Read again: a download may have taken minutes, and another process have stored it since.
     job = await session.ledger.jobs.get(job.id)
@@ -36,7 +36,7 @@ async def store(session: Session, job: Job, downloaded: Downloaded) -> Job:
         raise
     session.notify(SessionEvent.PUBLISHED, job)
     job = await session.ledger.jobs.record_stored(job.id, asset, store_id=store_id)
-    # The video and its sidecar are safe; a run whose ledger others cannot read must not end as if all were well.
+    # Last: video and sidecar are safe, but a run whose ledger no other process can read must not end as a success.
     session.ledger.require_file()
     await asyncio.to_thread(downloaded.path.unlink, missing_ok=True)
     session.notify(SessionEvent.STORED, job)
@@ -44,7 +44,7 @@ async def store(session: Session, job: Job, downloaded: Downloaded) -> Job:
 
 
 def asset_draft(job: Job, ledger_id: str) -> AssetDraft:
-    """Draft the asset that is made from a row of the ledger with an identity."""
+    """Draft the asset of a job, for the sidecar to name the ledger that paid."""
     return AssetDraft(
         job_id=job.id,
         project=job.project,

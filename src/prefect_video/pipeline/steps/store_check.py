@@ -1,7 +1,7 @@
-"""Checking the store before anything is bought: is it the one that the ledger knows, and are its files whole?
+"""Store check, before anything is bought: it is the store that the ledger knows, and its files are whole.
 
-What is merely not seen is no licence to pay. A mount point without its volume is an empty folder, and a bucket may be
-another one: then the run ends with the reason. One file that is missing or damaged is fetched again, free.
+A file that is merely not seen is no licence to pay. A mount point without its volume is an empty folder, and a bucket
+may be another one: then the run ends with the reason. One file that is missing or damaged is fetched again, free.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prefect_video.storage import STORE_MARKER, Store, open_store
 logger = logging.getLogger(__name__)
 
 _NEIGHBORS: Final = 20
-"""Stored videos of the same project that are looked at when one is missing."""
+"""Stored videos of the same project that are checked when one is missing."""
 
 _NAMES_SHOWN: Final = 5
 
@@ -43,7 +43,7 @@ async def check_store(ledger: Ledger, store: Store) -> str | None:
 
 
 async def accept_store(ledger: Ledger, store: Store) -> str:
-    """Take the store as it stands for one of the ledger's, marking it where it has no marker; return its identity.
+    """Accept a store as one of the ledger's, marking it where it has no marker; return its identity.
 
     Raises:
         StoreError: The store cannot be read or written.
@@ -69,7 +69,7 @@ async def claim_store(ledger: Ledger, store: Store) -> str:
 
 
 async def find_flaws(session: Session, stored: Mapping[str, Job]) -> dict[str, str]:
-    """Return what is wrong with the files of stored rows, by the rows' keys; what is whole is left out.
+    """Return the flaws of the files of stored jobs, by the jobs' keys; whole files are left out.
 
     A file is whole when it is there with the size that the ledger knows; `verify` compares the digest.
     """
@@ -82,7 +82,7 @@ async def find_flaws(session: Session, stored: Mapping[str, Job]) -> dict[str, s
 
 
 def describe_size(found: int | None, expected: int) -> str | None:
-    """Return what a file's size in bytes says about it: `missing`, `damaged …`, or None for a whole one."""
+    """Describe the flaw that a file's size in bytes shows: `missing`, `damaged …`, or None for a whole one."""
     if found is None:
         return "missing"
     return None if found == expected else f"damaged ({found:,} of {expected:,} bytes)"
@@ -91,18 +91,18 @@ def describe_size(found: int | None, expected: int) -> str | None:
 async def require_single_flaw(
     session: Session, stored: Mapping[str, Job], flaws: Mapping[str, str], *, accounts: Collection[str]
 ) -> None:
-    """Refuse to take missing files for deleted ones where it looks like an outage.
+    """Refuse to treat missing files as deleted ones where that is probably an outage.
 
     Args:
-        session: Where they were looked for.
-        stored: The rows, by any key.
-        flaws: What `find_flaws` found.
+        session: The store, and the account that would fetch them again.
+        stored: The stored jobs, by any key.
+        flaws: The result of `find_flaws`.
         accounts: Ids of the accounts that the run can fetch videos from.
 
     Raises:
         StoreOutage: Several files are missing or damaged, or the one cannot be fetched again from here.
     """
-    # By file: several rows may share one.
+    # By file: several jobs may share one.
     flawed = {job.asset.uri: (job, flaws[key]) for key, job in stored.items() if key in flaws and job.asset}
     if len(flawed) == 1:
         ((job, flaw),) = flawed.values()
@@ -114,12 +114,12 @@ async def require_single_flaw(
     if len(flawed) > 1:
         raise StoreOutage(
             f"the store {session.store.url}: {len(flawed)} stored videos are missing or damaged at once"
-            f" ({_named(list(flawed.values()))}): {_advice(session.ledger, session.store.url)}"
+            f" ({_name_flawed(list(flawed.values()))}): {_advice(session.ledger, session.store.url)}"
         )
 
 
 async def _require_own_store(session: Session, job: Job, flaw: str, accounts: Collection[str]) -> None:
-    """Refuse what only looks missing because the store is another one, and what another account would have to serve."""
+    """Refuse a file that seems missing because the store is another one, or that another account must serve."""
     assert job.asset is not None
     if job.account not in accounts:
         raise StoreOutage(
@@ -138,7 +138,7 @@ async def _require_own_store(session: Session, job: Job, flaw: str, accounts: Co
 
 
 async def _sizes(session: Session, rows: Collection[Job]) -> dict[str, int]:
-    """Return the sizes of the files of stored rows; one that cannot be looked up from here has its expected size."""
+    """Return the sizes of the files of stored jobs; one that cannot be read from here has its expected size."""
     expected = {job.asset.uri: job for job in rows if job.asset}
     owned = [uri for uri in expected if session.store.owns(uri)]
     sizes = await session.store.sizes(owned)
@@ -152,34 +152,34 @@ async def _sizes(session: Session, rows: Collection[Job]) -> dict[str, int]:
 
 async def _sizes_elsewhere(name: str, rows: Collection[Job]) -> dict[str, int]:
     """Return the sizes of files in another store; a block is not opened, and a folder may be another machine's."""
-    unseen = {job.asset.uri: job.asset.bytes for job in rows if job.asset}
+    expected = {job.asset.uri: job.asset.bytes for job in rows if job.asset}
     if "://" not in name:
-        return unseen
+        return expected
     try:
         store = open_store(name)
         try:
             found = await store.read_identity()
-            mine = {
+            present = {
                 job.asset.uri
                 for job in rows
                 if job.asset and store.owns(job.asset.uri) and job.store_id in (None, found)
             }
-            sizes = await store.sizes(mine)
+            sizes = await store.sizes(present)
         finally:
             await store.aclose()
     except (InvalidInput, StoreError) as error:
         logger.warning("the files in %s cannot be looked up: %s", name, error)
-        return unseen
-    if skipped := unseen.keys() - mine:
+        return expected
+    if skipped := expected.keys() - present:
         logger.warning("%d files of %s cannot be looked up: it is not the store they were put into", len(skipped), name)
-    return {uri: size for uri, size in unseen.items() if uri not in mine} | sizes
+    return {uri: size for uri, size in expected.items() if uri not in present} | sizes
 
 
 def _advice(ledger: Ledger, url: str) -> str:
     return (
         "that is an outage, no reason to pay. Nothing was bought, and nothing is marked lost. Mount the volume or"
-        f" correct the store's address, and run again. If the files are really gone: `{_repair(ledger, url)}` fetches"
-        " again, free, what the provider still has, and a run with --rebuy-missing buys the rest"
+        f" correct the store's address, and run again. If the files are really deleted: `{_repair(ledger, url)}`"
+        " fetches again, free, what the provider still has, and a run with --rebuy-missing buys the rest"
     )
 
 
@@ -187,6 +187,6 @@ def _repair(ledger: Ledger, url: str) -> str:
     return command_line("verify", url, "--repair", ledger=ledger.command_option)
 
 
-def _named(flawed: Collection[tuple[Job, str]]) -> str:
+def _name_flawed(flawed: Collection[tuple[Job, str]]) -> str:
     shown = [f"{job.project}/{job.shot.id} {flaw}" for job, flaw in list(flawed)[:_NAMES_SHOWN]]
     return ", ".join(shown) + (f" and {len(flawed) - _NAMES_SHOWN} more" if len(flawed) > _NAMES_SHOWN else "")

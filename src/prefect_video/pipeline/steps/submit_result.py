@@ -1,4 +1,4 @@
-"""Recording: what the answer to a submit, or its absence, means for the row; on record before anything else is done."""
+"""Submit result: record the answer to a submit, or its absence, before anything else is done."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ from prefect_video.session import Session, SessionEvent
 logger = logging.getLogger(__name__)
 
 _KEEP_SECONDS: Final = 60.0
-"""How long an answer is kept ready for a ledger that cannot be written."""
+"""How long an answer is kept in memory for a ledger that cannot be written."""
 _AGAIN_SECONDS: Final = 0.1
 _AGAIN_LIMIT_SECONDS: Final = 5.0
 _ENDED: Final = {Status.CANCELLED: State.CANCELLED, Status.FAILED: State.FAILED}
 
 
 async def record_submit(session: Session, job: Job, generation: Generation) -> Job:
-    """Writes down what was accepted, before anything else is done that could fail.
+    """Record an accepted generation, before anything else that could fail.
 
     Returns:
-        The row as it then stands: somebody else may have carried it on meanwhile.
+        The job afterwards: another owner may have moved it meanwhile.
 
     Raises:
-        HeldForReview: The answer names the generation of another row; this one is held and counts as spent.
-        LedgerError: It could not be written down, and the message names its id.
+        HeldForReview: The answer names the generation of another job; this one is held and counts as spent.
+        LedgerError: It could not be recorded; the message names the generation's id.
     """
     try:
-        job = await _recorded(session, job, generation)
+        job = await _record_with_retries(session, job, generation)
     except InvalidTransition as error:
         job = await _handle_lost_ownership(session, job, generation, error)
     else:
@@ -57,8 +57,8 @@ async def record_submit(session: Session, job: Job, generation: Generation) -> J
     return job
 
 
-async def _recorded(session: Session, job: Job, generation: Generation) -> Job:
-    """A ledger that is busy or away for a while must not cost us the id of what was paid."""
+async def _record_with_retries(session: Session, job: Job, generation: Generation) -> Job:
+    """Record a generation, again and again for a while: a busy ledger must not lose the id of what was paid."""
     clock = asyncio.get_running_loop().time
     give_up = clock() + _KEEP_SECONDS
     delay = _AGAIN_SECONDS
@@ -88,32 +88,32 @@ async def _recorded(session: Session, job: Job, generation: Generation) -> Job:
 
 
 async def _handle_lost_ownership(session: Session, job: Job, generation: Generation, error: InvalidTransition) -> Job:
-    """Handle a row that another owner has moved while it was sent."""
+    """Handle a job that another owner has moved while it was sent."""
     owner = await session.ledger.jobs.find_generation(job.account, generation.id)
     if owner is None:
         await handle_orphan(session, job, generation)
     current = await session.ledger.jobs.get(job.id)
-    is_ours = current.state is State.SUBMITTING and current.owner == session.ledger.owner_id
+    is_own = current.state is State.SUBMITTING and current.owner == session.ledger.owner_id
     if owner is None or owner.id == job.id:
-        return await session.ledger.jobs.record_unknown(job.id, error) if is_ours else current
-    if not is_ours:
+        return await session.ledger.jobs.record_unknown(job.id, error) if is_own else current
+    if not is_own:
         await record_unnamed_orphan(session, job, generation.id, owner)
         return current
     if is_taken_by_twin(current, owner):
-        # There are two rows and perhaps one generation now: whether there is a second one, the provider must tell.
+        # Two jobs and perhaps one generation: only the provider can say if there is a second one.
         return await session.ledger.jobs.record_unknown(job.id, error)
     raise await hold_conflict(session, job, generation.id, owner)
 
 
 async def record_failure(session: Session, job: Job, error: BaseException) -> Job:
-    """Writes down what a submit that brought no generation means for its row, and then for its account.
+    """Record a submit that brought no generation, for its job and then for its account.
 
     Returns:
-        The row as it then stands.
+        The job afterwards.
 
     Raises:
-        HeldForReview: The error names the generation of another row; this one is held and counts as spent.
-        LedgerError: It could not be written down.
+        HeldForReview: The error names the generation of another job; this one is held and counts as spent.
+        LedgerError: It could not be recorded.
     """
     try:
         match error:
@@ -128,14 +128,15 @@ async def record_failure(session: Session, job: Job, error: BaseException) -> Jo
             case _:
                 await session.ledger.jobs.record_unknown(job.id, f"interrupted: {type(error).__name__}")
     except InvalidTransition as moved:
-        # Whoever took us for dead has carried the row on meanwhile.
-        logger.error("shot %s: %r came too late for its row: %s", job.shot.id, error, moved)
+        # Another process took this one for dead and has moved the job meanwhile.
+        logger.error("shot %s: %r came too late for its job: %s", job.shot.id, error, moved)
     finally:
         await session.breaker.record(error, submit=True)
     return await session.ledger.jobs.get(job.id)
 
 
 async def _return_or_release(session: Session, job: Job, error: ProviderError) -> None:
+    """Return a job to reserved where it may be sent again, else release it; nothing was accepted in either case."""
     if isinstance(error, RateLimited):
         await session.ledger.accounts.reduce_slots(job.account, slots=session.account_slots)
     if isinstance(error, QuotaExhausted) and error.retry_after:
@@ -150,68 +151,68 @@ async def _return_or_release(session: Session, job: Job, error: ProviderError) -
 
 
 async def handle_orphan(session: Session, job: Job, generation: Generation) -> None:
-    """Cancels a generation that no row owns, where that can still be done, and gives it a row of its own in the books.
+    """Cancel a generation that belongs to no job, where that can still be done, and record it as a job of its own.
 
     One that cannot be cancelled is held for a human, with its id.
 
     Args:
-        session: Where it was accepted.
-        job: The row that it was sent for, as it was then.
-        generation: What the provider answered.
+        session: The account that it was accepted at.
+        job: The job that it was sent for, when it was sent.
+        generation: The provider's answer.
 
     Raises:
         LedgerError: The ledger cannot be used; its id is in the log.
     """
     happened = (
         f"shot {job.shot.id!r}: {generation.provider} has accepted generation {generation.id} for row {job.id},"
-        " which somebody else has carried on meanwhile"
+        " which another owner has moved on meanwhile"
     )
     logger.error("%s; cancelling it", happened)
-    told = await _cancelled(session, generation)
-    state = _ENDED.get(told.status, State.LOST)
-    stray_id = str(uuid.uuid4())
+    final = await _cancel_if_possible(session, generation)
+    state = _ENDED.get(final.status, State.LOST)
+    orphan_id = str(uuid.uuid4())
     hold_reason = hold_message(
         HoldReason.ORPHAN,
-        job=stray_id,
+        job=orphan_id,
         shot=job.shot.id,
         ledger=session.ledger.command_option,
         generation=generation.id,
         cause=happened,
     )
-    reported_usd = told.cost_usd if told.cost_usd is not None or state is State.LOST else Decimal(0)
-    stray = job.model_copy(
+    reported_usd = final.cost_usd if final.cost_usd is not None or state is State.LOST else Decimal(0)
+    orphan = job.model_copy(
         update={
-            "id": stray_id,
+            "id": orphan_id,
             "state": state,
             "generation_id": generation.id,
-            # No attempt of its run: it took the place of none.
+            # It does not count as an attempt of the run.
             "flow_run_id": None,
             "submitted_at": await session.ledger.now(),
             "error_message": f"{happened}.",
             **cost_columns(job, reported_usd, session.settings.cost_bound),
         }
     )
-    hold = with_dispute(stray, hold_reason if state is State.LOST else None, session.ledger.command_option)
-    stray = stray.model_copy(update={"hold_reason": hold})
-    await session.ledger.jobs.record_orphan(stray, f"{happened}; now {told.status.value}")
-    session.notify(SessionEvent.ENDED, stray, f"a stray of row {job.id}, now {told.status.value}")
+    hold = with_dispute(orphan, hold_reason if state is State.LOST else None, session.ledger.command_option)
+    orphan = orphan.model_copy(update={"hold_reason": hold})
+    await session.ledger.jobs.record_orphan(orphan, f"{happened}; now {final.status.value}")
+    session.notify(SessionEvent.ENDED, orphan, f"an orphan of job {job.id}, now {final.status.value}")
 
 
 async def record_unnamed_orphan(session: Session, job: Job, generation_id: str, owner: Job) -> None:
-    """Give what was accepted for a row that has moved on a row of its own, held, where its id is that of another row.
+    """Record an orphan whose id belongs to another job as a held job of its own, without the id.
 
     Args:
-        session: Where it was accepted.
-        job: The row that it was sent for, as it was then.
-        generation_id: The provider's id, which cannot stand in two rows.
-        owner: The row that has it.
+        session: The account that it was accepted at.
+        job: The job that it was sent for, when it was sent.
+        generation_id: The provider's id, which no two jobs can have.
+        owner: The job that has it.
 
     Raises:
-        LedgerError: The ledger cannot be used; what happened is in the log.
+        LedgerError: The ledger cannot be used; the log has the details.
     """
     happened = (
         f"shot {job.shot.id!r}: {job.provider} has accepted a generation for row {job.id}, which another owner"
-        f" has carried on meanwhile, and calls it {generation_id}, which belongs to row {owner.id}"
+        f" has moved on meanwhile, and calls it {generation_id}, which belongs to row {owner.id}"
     )
     logger.error("%s", happened)
     orphan_id = str(uuid.uuid4())
@@ -236,7 +237,7 @@ async def record_unnamed_orphan(session: Session, job: Job, generation_id: str, 
     session.notify(SessionEvent.ENDED, orphan, happened)
 
 
-async def _cancelled(session: Session, generation: Generation) -> Generation:
+async def _cancel_if_possible(session: Session, generation: Generation) -> Generation:
     try:
         return await session.provider.cancel(generation.id)
     except ProviderError as error:
