@@ -20,7 +20,7 @@ from prefect_video.ledger.database import Database
 from prefect_video.ledger.jobs import Jobs
 from prefect_video.ledger.leases import Lease
 from prefect_video.ledger.records import OCCUPYING, AccountStatus, Job, State
-from prefect_video.ledger.tables import accounts, generations
+from prefect_video.ledger.tables import accounts, jobs_table
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class AccountLimits(LedgerBase):
     async def leave_slot_queue(self, job_id: str) -> None:
         """Takes a row out of the queue for slots."""
         async with self._database.writing() as connection:
-            await connection.execute(update(generations).where(generations.c.id == job_id).values(waiting_since=None))
+            await connection.execute(update(jobs_table).where(jobs_table.c.id == job_id).values(waiting_since=None))
 
     async def reduce_slots(self, account: str, *, slots: int | None = None) -> int:
         """Halves an account's slots after a 429 and remembers it; they creep up again.
@@ -207,15 +207,15 @@ class AccountLimits(LedgerBase):
         if left > 0 and left > await self._ahead(connection, job):
             return True
         await connection.execute(
-            update(generations)
-            .where(generations.c.id == job.id, generations.c.waiting_since.is_(None))
+            update(jobs_table)
+            .where(jobs_table.c.id == job.id, jobs_table.c.waiting_since.is_(None))
             .values(waiting_since=datetime.now(UTC))
         )
         return False
 
     async def _ahead(self, connection: AsyncConnection, job: Job) -> int:
         """How many rows that somebody alive is waiting with come before this one."""
-        g = generations.c
+        g = jobs_table.c
         found = await connection.execute(
             select(g.id, g.owner, g.priority, g.waiting_since).where(
                 g.account == job.account, g.state == State.RESERVED, g.waiting_since.is_not(None)
@@ -231,7 +231,7 @@ class AccountLimits(LedgerBase):
 
     async def _occupied(self, connection: AsyncConnection, account: str) -> int:
         """How many rows the provider may be working on."""
-        g = generations.c
+        g = jobs_table.c
         now = datetime.now(UTC)
         unfinished = and_(g.account == account, g.state.in_(sorted(OCCUPYING)))
         in_time = or_(g.deadline_at > now, and_(g.deadline_at.is_(None), g.hold_reason.is_(None)))

@@ -13,13 +13,13 @@ from prefect_video.errors import LedgerError
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.leases import Lease
 from prefect_video.ledger.records import Job, State
-from prefect_video.ledger.tables import JOBS, generations, history, job_from_row
+from prefect_video.ledger.tables import JOBS, history, job_from_row, jobs_table
 
 _Item = TypeVar("_Item")
 CHUNK: Final = 500
 """Values in one `IN (…)`: below every database's limit."""
 
-BY_ID: Final = JOBS.where(generations.c.id == bindparam("sought"))
+BY_ID: Final = JOBS.where(jobs_table.c.id == bindparam("sought"))
 """The row whose id is given as `sought`."""
 
 _LOCKED: Final = BY_ID.with_for_update()

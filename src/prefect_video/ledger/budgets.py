@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.records import Budget, BudgetUsage, JobRequest, SpendRow, State
-from prefect_video.ledger.tables import generations, rounded
+from prefect_video.ledger.tables import jobs_table, rounded
 
 _RESERVED: Final = (State.RESERVED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED)
 _SPENT: Final = (
@@ -24,29 +24,29 @@ _SPENT: Final = (
     State.EXPIRED,
     State.LOST,
 )
-_cost: Final = func.coalesce(generations.c.actual_usd, generations.c.reserved_usd)
+_cost: Final = func.coalesce(jobs_table.c.actual_usd, jobs_table.c.reserved_usd)
 _ended_free: Final = and_(
-    generations.c.state.in_((State.FAILED, State.CANCELLED)),
-    func.coalesce(generations.c.actual_usd, Decimal(1)) == Decimal(0),
+    jobs_table.c.state.in_((State.FAILED, State.CANCELLED)),
+    func.coalesce(jobs_table.c.actual_usd, Decimal(1)) == Decimal(0),
 )
 
-spent_usd: Final[ColumnElement[Decimal | None]] = func.sum(case((generations.c.state.in_(_SPENT), _cost), else_=None))
+spent_usd: Final[ColumnElement[Decimal | None]] = func.sum(case((jobs_table.c.state.in_(_SPENT), _cost), else_=None))
 """Sum of what was paid; the reserved amount stands in where no cost was told."""
 
 assumed_usd: Final[ColumnElement[Decimal | None]] = func.sum(
     case(
-        (and_(generations.c.state.in_(_SPENT), generations.c.actual_usd.is_(None)), generations.c.reserved_usd),
+        (and_(jobs_table.c.state.in_(_SPENT), jobs_table.c.actual_usd.is_(None)), jobs_table.c.reserved_usd),
         else_=None,
     )
 )
 """The part of it that no provider has told: what was reserved counts as paid."""
 
 reserved_usd: Final[ColumnElement[Decimal | None]] = func.sum(
-    case((generations.c.state.in_(_RESERVED), _cost), else_=None)
+    case((jobs_table.c.state.in_(_RESERVED), _cost), else_=None)
 )
 """Sum of what is set aside for generations under way."""
 
-counted: Final[ColumnElement[bool]] = and_(generations.c.state != State.RELEASED, ~_ended_free)
+counted: Final[ColumnElement[bool]] = and_(jobs_table.c.state != State.RELEASED, ~_ended_free)
 """Whether a row is a video that was or may be paid for."""
 
 
@@ -180,7 +180,7 @@ async def read_usage(connection: AsyncConnection, budget: Budget, key: str, now:
     """How much of one budget is used up for one project or account (or in this month)."""
     found = await connection.execute(
         select(spent_usd, reserved_usd, count(counted)).where(
-            generations.c.state != State.RELEASED, _scope(budget, key, now)
+            jobs_table.c.state != State.RELEASED, _scope(budget, key, now)
         )
     )
     spent, reserved, videos = found.one()
@@ -207,11 +207,11 @@ def beginning_of_month(now: datetime) -> datetime:
 
 def _scope(budget: Budget, key: str, now: datetime) -> ColumnElement[bool]:
     if budget.scope == "project":
-        return generations.c.project == key
+        return jobs_table.c.project == key
     if budget.scope == "account":
-        return generations.c.account == key
-    this_month = generations.c.created_at >= beginning_of_month(now)
-    return and_(generations.c.account == key, this_month) if budget.scope == "plan" else this_month
+        return jobs_table.c.account == key
+    this_month = jobs_table.c.created_at >= beginning_of_month(now)
+    return and_(jobs_table.c.account == key, this_month) if budget.scope == "plan" else this_month
 
 
 def _name(budget: Budget, key: str, now: datetime) -> str:
@@ -233,7 +233,7 @@ def _videos(number: int) -> str:
 Grouping = Literal["month", "project", "account", "model", "day"]
 
 _PERIODS: Final = {"month": ("YYYY-MM", 7), "day": ("YYYY-MM-DD", 10)}
-_unpriced: Final = and_(counted, generations.c.actual_usd.is_(None), generations.c.reserved_usd.is_(None))
+_unpriced: Final = and_(counted, jobs_table.c.actual_usd.is_(None), jobs_table.c.reserved_usd.is_(None))
 
 
 class SpendReports(LedgerBase):
@@ -247,16 +247,16 @@ class SpendReports(LedgerBase):
         Months and days are those (UTC) in which the generation was reserved, as budgets count them.
         """
         key = self._key(by)
-        conditions: list[ColumnElement[bool]] = [generations.c.state != State.RELEASED]
+        conditions: list[ColumnElement[bool]] = [jobs_table.c.state != State.RELEASED]
         if project is not None:
-            conditions.append(generations.c.project == project)
+            conditions.append(jobs_table.c.project == project)
         if since is not None:
-            conditions.append(generations.c.created_at >= since)
+            conditions.append(jobs_table.c.created_at >= since)
         query = (
             select(
                 key.label("key"),
                 count(counted).label("videos"),
-                count(generations.c.state == State.STORED).label("stored"),
+                count(jobs_table.c.state == State.STORED).label("stored"),
                 spent_usd.label("spent_usd"),
                 assumed_usd.label("assumed_usd"),
                 reserved_usd.label("reserved_usd"),
@@ -289,8 +289,8 @@ class SpendReports(LedgerBase):
 
     def _key(self, by: Grouping) -> ColumnElement[Any]:
         if by not in _PERIODS:
-            return generations.c[by]
+            return jobs_table.c[by]
         pattern, length = _PERIODS[by]
         if self._database.is_sqlite:
-            return func.substr(generations.c.created_at, 1, length, type_=String)
-        return func.to_char(func.timezone("UTC", generations.c.created_at), pattern, type_=String)
+            return func.substr(jobs_table.c.created_at, 1, length, type_=String)
+        return func.to_char(func.timezone("UTC", jobs_table.c.created_at), pattern, type_=String)

@@ -16,8 +16,8 @@ from prefect_video.ledger.database import Database
 
 logger = logging.getLogger(__name__)
 
-CHANNEL: Final = "prefect_video_rows"
-"""Where PostgreSQL's trigger on `generations` announces the ids of rows whose state, owner or attention changed."""
+CHANNEL: Final = "prefect_video_jobs"
+"""The channel on which PostgreSQL's trigger on `jobs` announces ids whose state, owner or hold reason changed."""
 
 _LOOK_SECONDS: Final = 0.25
 

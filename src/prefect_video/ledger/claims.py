@@ -36,7 +36,7 @@ from prefect_video.ledger.records import (
     Priority,
     State,
 )
-from prefect_video.ledger.tables import JOBS, generations, job_from_row, job_from_values, rounded
+from prefect_video.ledger.tables import JOBS, job_from_row, job_from_values, jobs_table, rounded
 
 logger = logging.getLogger(__name__)
 
@@ -186,8 +186,8 @@ class Claims(LedgerBase):
         reason = "its reservation was of an earlier month or of another account"
         for some in chunks(job.id for job in outdated):
             await connection.execute(
-                update(generations)
-                .where(generations.c.id.in_(some))
+                update(jobs_table)
+                .where(jobs_table.c.id.in_(some))
                 .values(state=State.RELEASED, owner=None, error_message=reason, updated_at=now)
             )
         await self._append_history(connection, ((job.id, State.RESERVED, State.RELEASED) for job in outdated), reason)
@@ -210,7 +210,7 @@ class Claims(LedgerBase):
                 rows.append(row_from_request(job_request, State.RESERVED, attempt, self._owner.id, at))
         if not rows:
             return {}
-        await connection.execute(insert(generations), rows)
+        await connection.execute(insert(jobs_table), rows)
         await self._append_history(connection, ((row["id"], None, State.RESERVED) for row in rows), None)
         logger.info("%d generations reserved", len(rows))
         jobs = [job_from_values(row) for row in rows]
@@ -220,11 +220,11 @@ class Claims(LedgerBase):
         async with self._database.writing() as connection:
             for some in chunks(job_ids):
                 await connection.execute(
-                    update(generations)
+                    update(jobs_table)
                     .where(
-                        generations.c.id.in_(some),
-                        generations.c.owner == self._owner.id,
-                        generations.c.state.in_(UNFINISHED),
+                        jobs_table.c.id.in_(some),
+                        jobs_table.c.owner == self._owner.id,
+                        jobs_table.c.state.in_(UNFINISHED),
                     )
                     .values(owner=None, updated_at=datetime.now(UTC))
                 )
@@ -235,20 +235,20 @@ class Claims(LedgerBase):
         for job, flow_run_id in free:
             groups.setdefault((job.owner, flow_run_id), []).append(job.id)
         for (owner, flow_run_id), ids in groups.items():
-            change = update(generations).values(owner=self._owner.id, updated_at=datetime.now(UTC))
+            change = update(jobs_table).values(owner=self._owner.id, updated_at=datetime.now(UTC))
             if flow_run_id is not None:
                 change = change.values(flow_run_id=flow_run_id)
             for some in chunks(ids):
                 await connection.execute(
                     change.where(
-                        generations.c.id.in_(some),
-                        generations.c.owner.is_(None) if owner is None else generations.c.owner == owner,
-                        generations.c.state.in_(UNFINISHED),
+                        jobs_table.c.id.in_(some),
+                        jobs_table.c.owner.is_(None) if owner is None else jobs_table.c.owner == owner,
+                        jobs_table.c.state.in_(UNFINISHED),
                     )
                 )
         fresh: list[Job] = []
         for some in chunks(job.id for job, _ in free):
-            found = await connection.execute(JOBS.where(generations.c.id.in_(some)))
+            found = await connection.execute(JOBS.where(jobs_table.c.id.in_(some)))
             fresh.extend(job_from_row(row) for row in found)
         mine = [job for job in fresh if job.owner == self._owner.id]
         await self._append_history(connection, ((job.id, job.state, job.state) for job in mine), "taken over")
@@ -273,7 +273,7 @@ def row_from_request(
 ) -> dict[str, Any]:
     """The columns of a new row."""
     return {
-        **dict.fromkeys(generations.c.keys()),
+        **dict.fromkeys(jobs_table.c.keys()),
         "id": str(uuid.uuid4()),
         "state": state,
         "fingerprint": job_request.fingerprint,

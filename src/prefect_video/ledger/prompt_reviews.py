@@ -16,9 +16,9 @@ from prefect_video.ledger.records import Job, JobRequest, State
 from prefect_video.ledger.tables import (
     JOBS,
     allowed_prompts,
-    generations,
     job_from_row,
     job_from_values,
+    jobs_table,
 )
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,8 @@ class PromptReviews(LedgerBase):
     async def refused(self) -> list[Job]:
         """Rows that the provider's policy or the local screen refused, newest first."""
         query = JOBS.where(
-            generations.c.state.in_([State.RELEASED, State.FAILED]), generations.c.error_type.in_(_REFUSALS)
-        ).order_by(generations.c.created_at.desc(), generations.c.id.desc())
+            jobs_table.c.state.in_([State.RELEASED, State.FAILED]), jobs_table.c.error_type.in_(_REFUSALS)
+        ).order_by(jobs_table.c.created_at.desc(), jobs_table.c.id.desc())
         async with self._database.reading() as connection:
             return [job_from_row(row) for row in await connection.execute(query)]
 
@@ -46,7 +46,7 @@ class PromptReviews(LedgerBase):
             "error_message": str(error),
         }
         async with self._database.writing() as connection:
-            await connection.execute(insert(generations), [row])
+            await connection.execute(insert(jobs_table), [row])
             await self._append_history(connection, [(row["id"], None, State.RELEASED)], str(error))
         logger.info("job %s (%s): refused by the local screen", row["id"], job_request.shot.id)
         return job_from_values(row)
@@ -57,14 +57,14 @@ class PromptReviews(LedgerBase):
         It counts for the same account, and for the same fingerprint at any account of the provider; not once a human
         has allowed the fingerprint of `job` since.
         """
-        same = or_(generations.c.account == job.account, generations.c.fingerprint == job.fingerprint)
+        same = or_(jobs_table.c.account == job.account, jobs_table.c.fingerprint == job.fingerprint)
         query = JOBS.where(
-            generations.c.state.in_([State.RELEASED, State.FAILED]),
-            generations.c.error_type.in_(_BLOCKS),
-            generations.c.provider == job.provider,
-            generations.c.id != job.id,
+            jobs_table.c.state.in_([State.RELEASED, State.FAILED]),
+            jobs_table.c.error_type.in_(_BLOCKS),
+            jobs_table.c.provider == job.provider,
+            jobs_table.c.id != job.id,
             same,
-        ).order_by(generations.c.updated_at.desc())
+        ).order_by(jobs_table.c.updated_at.desc())
         allowed = select(allowed_prompts.c.at).where(allowed_prompts.c.fingerprint == job.fingerprint)
         prompt = _words(job)
         async with self._database.reading() as connection:

@@ -22,7 +22,7 @@ from prefect_video.ledger.records import (
     State,
     WorkKind,
 )
-from prefect_video.ledger.tables import JOBS, copies, generations, history, job_from_row
+from prefect_video.ledger.tables import JOBS, copies, history, job_from_row, jobs_table
 
 Key = tuple[str, str]
 """Environment and fingerprint: of what there may be only one under way."""
@@ -37,7 +37,7 @@ def claim_key(item: JobRequest | Job) -> Key:
 
 async def read_unfinished(connection: AsyncConnection, keys: Iterable[Key]) -> dict[Key, Job]:
     """The row under way for each key that has one."""
-    found = await _read(connection, keys, generations.c.state.in_(UNFINISHED))
+    found = await _read(connection, keys, jobs_table.c.state.in_(UNFINISHED))
     return {claim_key(job): job for job in found}
 
 
@@ -47,9 +47,9 @@ async def read_finished(connection: AsyncConnection, job_requests: Collection[Jo
     That is: stored rows, what ended without a video in its own flow run, and what did so and waits for a human.
     """
     runs = {job_request.flow_run_id for job_request in job_requests if job_request.flow_run_id is not None}
-    matters = or_(generations.c.flow_run_id.in_(runs), generations.c.hold_reason.is_not(None))
-    ended = and_(generations.c.state.in_(_ENDED), matters)
-    wanted = or_(generations.c.state == State.STORED, ended)
+    matters = or_(jobs_table.c.flow_run_id.in_(runs), jobs_table.c.hold_reason.is_not(None))
+    ended = and_(jobs_table.c.state.in_(_ENDED), matters)
+    wanted = or_(jobs_table.c.state == State.STORED, ended)
     finished: dict[Key, list[Job]] = {}
     for job in await _read(connection, (claim_key(job_request) for job_request in job_requests), wanted):
         finished.setdefault(claim_key(job), []).append(job)
@@ -60,9 +60,9 @@ async def read_finished(connection: AsyncConnection, job_requests: Collection[Jo
 
 async def read_stored(connection: AsyncConnection, keys: Iterable[Key], since: datetime | None) -> dict[Key, Job]:
     """The newest stored row for each key that has one."""
-    wanted = generations.c.state == State.STORED
+    wanted = jobs_table.c.state == State.STORED
     if since is not None:
-        wanted = and_(wanted, generations.c.stored_at >= since)
+        wanted = and_(wanted, jobs_table.c.stored_at >= since)
     found = await _read(connection, keys, wanted)
     found.sort(key=lambda job: job.stored_at or job.created_at)
     return {claim_key(job): job for job in found}
@@ -70,7 +70,7 @@ async def read_stored(connection: AsyncConnection, keys: Iterable[Key], since: d
 
 async def read_existing(connection: AsyncConnection, job_requests: Iterable[JobRequest]) -> dict[Key, list[Job]]:
     """What stands in the way of buying each intent, newest first: stored, under way, or waiting for a human."""
-    standing = or_(generations.c.state.in_((*UNFINISHED, State.STORED)), generations.c.hold_reason.is_not(None))
+    standing = or_(jobs_table.c.state.in_((*UNFINISHED, State.STORED)), jobs_table.c.hold_reason.is_not(None))
     existing: dict[Key, list[Job]] = {}
     for job in await _read(connection, map(claim_key, job_requests), standing):
         existing.setdefault(claim_key(job), []).append(job)
@@ -121,14 +121,14 @@ async def _read(connection: AsyncConnection, keys: Iterable[Key], wanted: Column
     for environment, fingerprints in by_environment.items():
         for some in chunks(fingerprints):
             found = await connection.execute(
-                JOBS.where(generations.c.environment == environment, generations.c.fingerprint.in_(some), wanted)
+                JOBS.where(jobs_table.c.environment == environment, jobs_table.c.fingerprint.in_(some), wanted)
             )
             jobs.extend(job_from_row(row) for row in found)
     return jobs
 
 
 _BY_GENERATION: Final = JOBS.where(
-    generations.c.account == bindparam("at"), generations.c.generation_id == bindparam("sought")
+    jobs_table.c.account == bindparam("at"), jobs_table.c.generation_id == bindparam("sought")
 )
 
 _FEWEST: Final = 5
@@ -158,7 +158,7 @@ class Queries(LedgerBase):
         found: dict[str, Job] = {}
         async with self._database.reading() as connection:
             for some in chunks(wanted):
-                rows = await connection.execute(JOBS.where(generations.c.id.in_(some)))
+                rows = await connection.execute(JOBS.where(jobs_table.c.id.in_(some)))
                 found.update((row.id, job_from_row(row)) for row in rows)
         return [found[job_id] for job_id in wanted if job_id in found]
 
@@ -167,13 +167,13 @@ class Queries(LedgerBase):
         found: list[Job] = []
         async with self._database.reading() as connection:
             for some in chunks(job_ids):
-                query = JOBS.where(generations.c.id.in_(some), generations.c.state != out_of)
+                query = JOBS.where(jobs_table.c.id.in_(some), jobs_table.c.state != out_of)
                 found.extend(job_from_row(row) for row in await connection.execute(query))
         return found
 
     async def owners_of(self, job_ids: Iterable[str]) -> dict[str, str | None]:
         """The owners of those of some rows that are under way and on which no human is to decide."""
-        g = generations.c
+        g = jobs_table.c
         found: dict[str, str | None] = {}
         async with self._database.reading() as connection:
             for some in chunks(job_ids):
@@ -217,7 +217,7 @@ class Queries(LedgerBase):
     ) -> list[Job]:
         """Rows under way, oldest first."""
         return await self._select(
-            generations.c.state.in_(UNFINISHED),
+            jobs_table.c.state.in_(UNFINISHED),
             *_equal(environment=environment, project=project, flow_run_id=flow_run_id, account=account),
         )
 
@@ -233,7 +233,7 @@ class Queries(LedgerBase):
         """Rows, newest first; `attention` picks those that wait (or do not wait) for a human."""
         conditions = _equal(project=project, state=state, flow_run_id=flow_run_id)
         if hold_reason is not None:
-            flagged = generations.c.hold_reason
+            flagged = jobs_table.c.hold_reason
             conditions.append(flagged.is_not(None) if hold_reason else flagged.is_(None))
         return await self._select(*conditions, newest_first=True, limit=limit)
 
@@ -249,26 +249,26 @@ class Queries(LedgerBase):
         async with self._database.reading() as connection:
             found = await connection.execute(
                 select(
-                    generations.c.generation_id,
-                    func.coalesce(generations.c.submitted_at, generations.c.created_at).label("recorded_at"),
-                ).where(generations.c.account == account, generations.c.generation_id.is_not(None))
+                    jobs_table.c.generation_id,
+                    func.coalesce(jobs_table.c.submitted_at, jobs_table.c.created_at).label("recorded_at"),
+                ).where(jobs_table.c.account == account, jobs_table.c.generation_id.is_not(None))
             )
             return {str(row.generation_id): row.recorded_at for row in found}
 
     async def occupied(self, account: str) -> int:
         """How many generations the provider may be working on for an account."""
-        return await self._count(generations.c.account == account, generations.c.state.in_(OCCUPYING))
+        return await self._count(jobs_table.c.account == account, jobs_table.c.state.in_(OCCUPYING))
 
     async def submissions_since(self, account: str, at: datetime) -> int:
         """How many requests of an account were sent since a time, those included that were turned away."""
         sent = (
             select(func.count())
-            .select_from(history.join(generations, history.c.job_id == generations.c.id))
+            .select_from(history.join(jobs_table, history.c.job_id == jobs_table.c.id))
             .where(
                 history.c.to_state == State.SUBMITTING,
                 history.c.from_state == State.RESERVED,
                 history.c.at >= at,
-                generations.c.account == account,
+                jobs_table.c.account == account,
             )
         )
         async with self._database.reading() as connection:
@@ -316,17 +316,17 @@ class Queries(LedgerBase):
             The kinds of which there were enough to tell.
         """
         taken: dict[WorkKind, list[float]] = {}
-        columns = (generations.c.shot, generations.c.submitted_at, generations.c.completed_at)
+        columns = (jobs_table.c.shot, jobs_table.c.submitted_at, jobs_table.c.completed_at)
         # By time of creation, as there is an index on it: the walk ends at the newest few hundred.
         newest = (
             select(*columns)
             .where(
-                generations.c.created_at >= datetime.now(UTC) - window,
-                generations.c.provider == provider,
-                generations.c.submitted_at.is_not(None),
-                generations.c.completed_at.is_not(None),
+                jobs_table.c.created_at >= datetime.now(UTC) - window,
+                jobs_table.c.provider == provider,
+                jobs_table.c.submitted_at.is_not(None),
+                jobs_table.c.completed_at.is_not(None),
             )
-            .order_by(generations.c.created_at.desc())
+            .order_by(jobs_table.c.created_at.desc())
             .limit(at_most)
         )
         async with self._database.reading() as connection:
@@ -340,7 +340,7 @@ class Queries(LedgerBase):
     async def _select(
         self, *conditions: ColumnElement[bool], newest_first: bool = False, limit: int | None = None
     ) -> list[Job]:
-        order = (generations.c.created_at, generations.c.id)
+        order = (jobs_table.c.created_at, jobs_table.c.id)
         query = JOBS.where(*conditions).limit(limit)
         query = query.order_by(*(column.desc() for column in order)) if newest_first else query.order_by(*order)
         async with self._database.reading() as connection:
@@ -348,12 +348,12 @@ class Queries(LedgerBase):
 
     async def _count(self, *conditions: ColumnElement[bool]) -> int:
         async with self._database.reading() as connection:
-            found = await connection.execute(select(func.count()).select_from(generations).where(*conditions))
+            found = await connection.execute(select(func.count()).select_from(jobs_table).where(*conditions))
             return found.scalar_one()
 
 
 def _equal(**wanted: Any) -> list[ColumnElement[bool]]:
-    return [generations.c[name] == value for name, value in wanted.items() if value is not None]
+    return [jobs_table.c[name] == value for name, value in wanted.items() if value is not None]
 
 
 def _times(seconds: list[float]) -> LatencyQuantiles:

@@ -16,7 +16,7 @@ from prefect_video.ledger.database import Database
 from prefect_video.ledger.leases import FileLock, acquire_if_free, new_lock
 from prefect_video.ledger.tables import VERSION_TABLE
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
+REVISIONS: Final = ("0001",)
 """Every revision in `migrations/versions`, oldest first; held here so that opening a ledger need not load them."""
 
 MIGRATION_LOCK: Final = 0x5669_6465_6F01

@@ -26,7 +26,7 @@ from prefect_video.ledger.cost_bound import (
     without_dispute,
 )
 from prefect_video.ledger.records import TRANSITIONS, UNFINISHED, Job, State
-from prefect_video.ledger.tables import JOB_COLUMNS, generations, job_from_row
+from prefect_video.ledger.tables import JOB_COLUMNS, job_from_row, jobs_table
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ class TransitionBase(LedgerBase):
 
     async def _require_new_generation(self, connection: AsyncConnection, job: Job, generation_id: str) -> None:
         found = await connection.execute(
-            select(generations.c.id).where(
-                generations.c.account == job.account, generations.c.generation_id == generation_id
+            select(jobs_table.c.id).where(
+                jobs_table.c.account == job.account, jobs_table.c.generation_id == generation_id
             )
         )
         if (other := found.scalar_one_or_none()) is not None and other != job.id:
@@ -95,11 +95,11 @@ class TransitionBase(LedgerBase):
 
     async def _require_no_active_job(self, connection: AsyncConnection, job: Job) -> None:
         found = await connection.execute(
-            select(generations.c.id).where(
-                generations.c.environment == job.environment,
-                generations.c.fingerprint == job.fingerprint,
-                generations.c.state.in_(UNFINISHED),
-                generations.c.id != job.id,
+            select(jobs_table.c.id).where(
+                jobs_table.c.environment == job.environment,
+                jobs_table.c.fingerprint == job.fingerprint,
+                jobs_table.c.state.in_(UNFINISHED),
+                jobs_table.c.id != job.id,
             )
         )
         if (other := found.scalar_one_or_none()) is not None:
@@ -115,8 +115,8 @@ def _changing(names: frozenset[str]) -> ReturningUpdate[Any]:
     There are about twenty, and building one takes longer than running it.
     """
     return (
-        update(generations)
-        .where(generations.c.id == bindparam("changed"), generations.c.state == bindparam("changed_from"))
+        update(jobs_table)
+        .where(jobs_table.c.id == bindparam("changed"), jobs_table.c.state == bindparam("changed_from"))
         .values({name: bindparam(name) for name in sorted({*names, "updated_at"})})
         .returning(*JOB_COLUMNS)
     )
@@ -416,7 +416,7 @@ class Transitions(TransitionBase):
             left = None if job.state in UNFINISHED else with_dispute(job, None, self._command_option)
             if job.hold_reason == left:
                 return job
-            await self._append_history(connection, [(job.id, job.state, job.state)], "attention: settled")
+            await self._append_history(connection, [(job.id, job.state, job.state)], "hold released")
             return await self._change(connection, job, {"hold_reason": left})
 
     async def settle_cost(self, job_id: str, actual_usd: Decimal) -> Job:
@@ -459,7 +459,7 @@ class Transitions(TransitionBase):
         values = {name: getattr(stray, name) for name in Job.model_fields}
         async with self._database.writing() as connection:
             await connection.execute(
-                insert(generations).values(
+                insert(jobs_table).values(
                     **values | {"model": stray.shot.model, "owner": None, "created_at": now, "updated_at": now}
                 )
             )

@@ -88,10 +88,12 @@ class WebhookEvents(LedgerBase):
                     marked += changed.rowcount
         return marked
 
-    async def stash_generation(self, event: ReceivedEvent, told: Generation) -> None:
-        """Leaves what the provider answered for whoever fetches the video; see `pop_generation`."""
+    async def stash_generation(self, event: ReceivedEvent, generation: Generation) -> None:
+        """Keep what the provider reported for the process that fetches the video by `pop_generation`."""
         async with self._database.writing() as connection:
-            await connection.execute(update(webhook_events).where(_is(event)).values(told=told, generation_id=told.id))
+            await connection.execute(
+                update(webhook_events).where(_is(event)).values(reported=generation, generation_id=generation.id)
+            )
 
     async def pop_generation(self, account: str, generation_id: str) -> Generation | None:
         """What a webhook's handler has left for whoever fetches the video; erased as it is taken.
@@ -99,25 +101,27 @@ class WebhookEvents(LedgerBase):
         Its link is a secret for as long as it lives: it must not lie about.
         """
         of_it = and_(webhook_events.c.account == account, webhook_events.c.generation_id == generation_id)
-        left = and_(of_it, webhook_events.c.told.is_not(None))
+        left = and_(of_it, webhook_events.c.reported.is_not(None))
         async with self._database.reading() as connection:
-            found = (await connection.execute(select(webhook_events.c.told).where(left).limit(1))).scalar_one_or_none()
+            found = (
+                await connection.execute(select(webhook_events.c.reported).where(left).limit(1))
+            ).scalar_one_or_none()
         if found is None:
             return None
         async with self._database.writing() as connection:
-            await connection.execute(update(webhook_events).where(left).values(told=None))
-        told: Generation = found
-        expires_at = told.result.expires_at if told.result else None
-        return told if expires_at is None or expires_at > datetime.now(UTC) else None
+            await connection.execute(update(webhook_events).where(left).values(reported=None))
+        reported: Generation = found
+        expires_at = reported.result.expires_at if reported.result else None
+        return reported if expires_at is None or expires_at > datetime.now(UTC) else None
 
-    async def forget_events(self, *, before: datetime, told_before: datetime) -> int:
+    async def forget_events(self, *, before: datetime, reported_before: datetime) -> int:
         """Removes handled events received before a time, and links that nobody has taken; how many were removed."""
         events: Any = webhook_events.c
         async with self._database.writing() as connection:
             await connection.execute(
                 update(webhook_events)
-                .where(events.told.is_not(None), events.received_at < told_before)
-                .values(told=None)
+                .where(events.reported.is_not(None), events.received_at < reported_before)
+                .values(reported=None)
             )
             removed = await connection.execute(
                 delete(webhook_events).where(events.handled_at.is_not(None), events.received_at < before)
