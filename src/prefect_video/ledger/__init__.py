@@ -1,4 +1,4 @@
-"""Ledger: the database of all jobs; prompt cache, single-flight lock and budget book at once.
+"""Ledger: the database of all jobs; prompt cache, single-flight lock and spend record at once.
 
 SQLite by default, PostgreSQL in production. May import the records (errors, shots, generations, assets), nothing else.
 """

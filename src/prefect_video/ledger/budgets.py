@@ -31,7 +31,7 @@ _ended_free: Final = and_(
 )
 
 spent_usd: Final[ColumnElement[Decimal | None]] = func.sum(case((jobs_table.c.state.in_(_SPENT), _cost), else_=None))
-"""Sum of what was paid; the reserved amount stands in where no cost was told."""
+"""Sum of what was paid; the reserved amount stands in where no cost was reported."""
 
 assumed_usd: Final[ColumnElement[Decimal | None]] = func.sum(
     case(
@@ -39,31 +39,31 @@ assumed_usd: Final[ColumnElement[Decimal | None]] = func.sum(
         else_=None,
     )
 )
-"""The part of it that no provider has told: what was reserved counts as paid."""
+"""The part of it that no provider has reported: what was reserved counts as paid."""
 
 reserved_usd: Final[ColumnElement[Decimal | None]] = func.sum(
     case((jobs_table.c.state.in_(_RESERVED), _cost), else_=None)
 )
-"""Sum of what is set aside for generations under way."""
+"""Sum of what is set aside for generations in progress."""
 
 counted: Final[ColumnElement[bool]] = and_(jobs_table.c.state != State.RELEASED, ~_ended_free)
 """Whether a row is a video that was or may be paid for."""
 
 
 def count(condition: ColumnElement[bool]) -> ColumnElement[int]:
-    """How many rows of a group meet a condition."""
+    """Count the rows of a group that meet a condition."""
     return func.coalesce(func.sum(case((condition, literal(1, Integer)), else_=literal(0, Integer)), type_=Integer), 0)
 
 
 def usd(amount: Decimal) -> str:
-    """An amount for people: two decimals, more only where needed, such as `$2.40` or `$0.0125`."""
+    """Format an amount with two decimals, more only where needed, such as `$2.40` or `$0.0125`."""
     digits = f"{amount:.6f}".rstrip("0")
     whole, _, cents = digits.partition(".")
     return f"${whole}.{cents.ljust(2, '0')}"
 
 
 def amount_column(value: Any) -> Decimal:
-    """A sum that may be over no rows at all."""
+    """Return a sum, which is None over no rows, as an amount."""
     return value if value is not None else Decimal(0)
 
 
@@ -75,7 +75,7 @@ class Limit:
     """A budget with what is committed under it, including what the present claim has added.
 
     Attributes:
-        standing: As the database told it.
+        usage: As read from the database.
         requested_usd: Added by the present claim.
         requested_videos: Added by the present claim.
     """
@@ -85,7 +85,7 @@ class Limit:
     requested_videos: int = 0
 
     def violation(self, job_requests: Sequence[JobRequest]) -> str | None:
-        """Why these intents do not fit together into what is left; None when they do."""
+        """Explain why these requests do not fit into what is left; None when they do."""
         budget, name = self.usage.budget, self.usage.name
         if budget.limit_videos is not None:
             present = self.usage.videos + self.requested_videos
@@ -102,21 +102,21 @@ class Limit:
                     f"{name}: the limit is {usd(budget.limit_usd)} and the price of shot {job_request.shot.id!r} "
                     f"({job_request.shot.model} at {job_request.provider}) is not known"
                 )
-        asked = requested_usd(job_requests)
-        if self.usage.committed_usd + self.requested_usd + asked > budget.limit_usd:
+        requested = requested_usd(job_requests)
+        if self.usage.committed_usd + self.requested_usd + requested > budget.limit_usd:
             return (
                 f"{name}: the limit is {usd(budget.limit_usd)}; {usd(self.usage.spent_usd)} spent, "
-                f"{usd(self.usage.reserved_usd + self.requested_usd)} reserved, {usd(asked)} asked"
+                f"{usd(self.usage.reserved_usd + self.requested_usd)} reserved, {usd(requested)} asked"
             )
         return None
 
     def add(self, job_request: JobRequest) -> None:
-        """Counts an intent that is being reserved."""
+        """Count a request that is being reserved."""
         self.requested_usd += requested_usd([job_request])
         self.requested_videos += 1
 
     def warning(self) -> str | None:
-        """A sentence when four fifths of the limit or more are committed and this claim added to it."""
+        """Return a sentence when this claim takes the limit to four fifths or more; otherwise None."""
         if not self.requested_videos:
             return None
         budget, name = self.usage.budget, self.usage.name
@@ -140,7 +140,7 @@ class Limits:
     async def read(
         cls, connection: AsyncConnection, budgets: Sequence[Budget], job_requests: Iterable[JobRequest], now: datetime
     ) -> Limits:
-        """Reads what is committed under every budget, for every project and account that is asked for."""
+        """Read what is committed under every budget, for every project and account of the requests."""
         limits: dict[tuple[int, str], Limit] = {}
         wanted = list(job_requests) if budgets else []
         for number, budget in enumerate(budgets):
@@ -149,7 +149,7 @@ class Limits:
         return cls(limits, budgets)
 
     def check_together(self, job_requests: Sequence[JobRequest]) -> str | None:
-        """Why these intents cannot all be reserved; None when they can."""
+        """Explain why these requests cannot all be reserved; None when they can."""
         groups: dict[tuple[int, str], list[JobRequest]] = {}
         for job_request in job_requests:
             for place in self._places(job_request):
@@ -158,17 +158,17 @@ class Limits:
         return next((refusal for refusal in refusals if refusal), None)
 
     def refuse(self, job_request: JobRequest) -> str | None:
-        """Why one more intent cannot be reserved; None when it can."""
+        """Explain why one more request cannot be reserved; None when it can."""
         refusals = (self._limits[place].violation([job_request]) for place in self._places(job_request))
         return next((refusal for refusal in refusals if refusal), None)
 
     def add(self, job_request: JobRequest) -> None:
-        """Counts an intent that is being reserved."""
+        """Count a request that is being reserved."""
         for place in self._places(job_request):
             self._limits[place].add(job_request)
 
     def warnings(self) -> tuple[str, ...]:
-        """A sentence for every limit that is nearly used up."""
+        """Return a sentence for every limit that is nearly used up."""
         sentences = (limit.warning() for limit in self._limits.values())
         return tuple(dict.fromkeys(sentence for sentence in sentences if sentence))
 
@@ -177,7 +177,7 @@ class Limits:
 
 
 async def read_usage(connection: AsyncConnection, budget: Budget, key: str, now: datetime) -> BudgetUsage:
-    """How much of one budget is used up for one project or account (or in this month)."""
+    """Read how much of one budget is used up for one project or account, or in this month."""
     found = await connection.execute(
         select(spent_usd, reserved_usd, count(counted)).where(
             jobs_table.c.state != State.RELEASED, _scope(budget, key, now)
@@ -194,14 +194,14 @@ async def read_usage(connection: AsyncConnection, budget: Budget, key: str, now:
 
 
 def requested_usd(job_requests: Iterable[JobRequest]) -> Decimal:
-    """What intents would reserve together."""
+    """Add up what the requests would reserve."""
     return sum(
         (rounded(job_request.estimate_usd) for job_request in job_requests if job_request.estimate_usd), Decimal(0)
     )
 
 
 def beginning_of_month(now: datetime) -> datetime:
-    """The first moment (UTC) of the month that is under way."""
+    """Return the first moment (UTC) of the current month."""
     return now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
@@ -242,7 +242,7 @@ class SpendReports(LedgerBase):
     async def report(
         self, *, by: Grouping, project: str | None = None, since: datetime | None = None
     ) -> list[SpendRow]:
-        """What was spent and is reserved, by the value of a grouping, in order of that value.
+        """Sum what was spent and is reserved, by the value of a grouping, in order of that value.
 
         Months and days are those (UTC) in which the generation was reserved, as budgets count them.
         """
@@ -281,7 +281,7 @@ class SpendReports(LedgerBase):
             ]
 
     async def budget_usage(self, budgets: Sequence[Budget], *, project: str, account: str) -> list[BudgetUsage]:
-        """How much of each budget is used up, for a project and an account."""
+        """Read how much of each budget is used up, for a project and an account."""
         now = datetime.now(UTC)
         keys = {"project": project, "account": account, "plan": account, "month": ""}
         async with self._database.reading() as connection:

@@ -49,8 +49,8 @@ class Recoveries(LedgerBase):
         found: dict[str, Job] = {}
         async with self._database.reading() as connection:
             for column, values in ((jobs_table.c.id, job_ids), (jobs_table.c.generation_id, generation_ids)):
-                for some in chunks(values):
-                    rows = await connection.execute(JOBS.where(column.in_(some)))
+                for chunk in chunks(values):
+                    rows = await connection.execute(JOBS.where(column.in_(chunk)))
                     found.update((row.id, job_from_row(row)) for row in rows)
         return list(found.values())
 

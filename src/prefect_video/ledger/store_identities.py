@@ -51,10 +51,10 @@ class StoreIdentities(LedgerBase):
     async def assign_store(self, job_ids: Iterable[str], store_id: str) -> None:
         """Record that the files of stored rows were found, whole, in a store."""
         async with self._database.writing() as connection:
-            for some in chunks(job_ids):
+            for chunk in chunks(job_ids):
                 await connection.execute(
                     update(jobs_table)
-                    .where(jobs_table.c.id.in_(some), jobs_table.c.state == State.STORED)
+                    .where(jobs_table.c.id.in_(chunk), jobs_table.c.state == State.STORED)
                     .values(store_id=store_id)
                 )
 

@@ -91,12 +91,12 @@ class Json(TypeDecorator[_Model], Generic[_Model]):
 
 
 def rounded(amount: Decimal) -> Decimal:
-    """An amount in USD as the ledger keeps it: to the millionth."""
+    """Round an amount in USD to the millionth, as the ledger keeps it."""
     return amount.quantize(_MICRO, rounding=ROUND_HALF_EVEN)
 
 
 VERSION_TABLE: Final = "ledger_version"
-"""Where the schema's version is kept; Alembic's usual name may belong to somebody else in a shared database."""
+"""Where the schema's version is kept; Alembic's usual name may belong to another program in a shared database."""
 
 metadata = MetaData()
 
@@ -146,7 +146,7 @@ jobs_table = Table(
 _unfinished = jobs_table.c.state.in_(sorted(UNFINISHED))
 _accepted = jobs_table.c.generation_id.is_not(None)
 
-# The backstop of single flight: whatever the code does, no fingerprint is under way twice.
+# The backstop of single flight: whatever the code does, no fingerprint is in progress twice.
 Index(
     "uq_jobs_in_progress",
     jobs_table.c.environment,
@@ -286,10 +286,10 @@ JOBS: Final = select(*JOB_COLUMNS)
 
 
 def job_from_row(row: Row[Any]) -> Job:
-    """The record of a row that was selected by `JOB_COLUMNS`."""
+    """Build the record of a row that was selected by `JOB_COLUMNS`."""
     return Job.model_validate(row._asdict())
 
 
 def job_from_values(values: Mapping[str, Any]) -> Job:
-    """The record of a row that was inserted with these values."""
+    """Build the record of a row that was inserted with these values."""
     return Job.model_validate({column.name: values[column.name] for column in JOB_COLUMNS})

@@ -25,7 +25,7 @@ _OPTIONS: Final = frozenset({"ssl", "target_session_attrs", "host", "port", "pre
 
 
 def default_ledger_url() -> str:
-    """`$PREFECT_VIDEO_LEDGER_URL`, else `video-ledger.db` under `$PREFECT_HOME` or `~/.prefect`."""
+    """Return `$PREFECT_VIDEO_LEDGER_URL`, else `video-ledger.db` under `$PREFECT_HOME` or `~/.prefect`."""
     return os.environ.get(URL_VARIABLE) or f"sqlite:///{_default_path()}"
 
 
@@ -50,12 +50,12 @@ class DatabaseUrl:
 
     @property
     def label(self) -> str:
-        """The URL without password and options: safe to show and to log."""
+        """Return the URL without password and options: safe to show and to log."""
         return self.url.set(drivername=self.url.get_backend_name(), query={}).render_as_string()
 
     @property
     def command_option(self) -> str | None:
-        """The value of a command's `--ledger`, never with a password; None where a command finds it without one."""
+        """Return the value of `--ledger`, never with a password; None where a command needs none."""
         if self.path is None:
             # `set` takes None for "as it is".
             url = self.url._replace(drivername=self.url.get_backend_name(), password=None)
@@ -65,12 +65,12 @@ class DatabaseUrl:
 
     @property
     def name(self) -> str:
-        """How messages call this ledger."""
+        """Return the name of this ledger in messages."""
         return str(self.path) if self.path else self.label
 
 
 def parse_database_url(text: str) -> DatabaseUrl:
-    """Reads `sqlite:///abs/path.db`, a bare path, or `postgresql://user:password@host/database`.
+    """Read `sqlite:///abs/path.db`, a bare path, or `postgresql://user:password@host/database`.
 
     Raises:
         InvalidInput: It is none of these; the message does not repeat the text, which may hold a password.

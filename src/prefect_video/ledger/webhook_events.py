@@ -1,4 +1,4 @@
-"""Webhook events: written before they are acknowledged, told apart from repetitions, handled once."""
+"""Webhook events: written before they are acknowledged, deduplicated, handled once."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class WebhookEvents(LedgerBase):
     """What providers have announced. An event is known by its account and its own id."""
 
     async def receive_events(self, events: Sequence[ReceivedEvent]) -> list[bool]:
-        """Writes verified events down in one transaction.
+        """Record verified events in one transaction.
 
         Returns:
             For each event, in order, whether it is new; a repetition within the same batch is not.
 
         Raises:
-            LedgerError: Nothing was written; the sender must be told to try again.
+            LedgerError: Nothing was written; the sender must be asked to try again.
         """
         if not events:
             return []
@@ -49,7 +49,7 @@ class WebhookEvents(LedgerBase):
     async def pending_events(
         self, accounts: Collection[str], *, since: datetime, limit: int = 500
     ) -> list[ReceivedEvent]:
-        """Events of some accounts that nobody has handled yet, oldest first."""
+        """Read the events of some accounts that are not handled yet, oldest first."""
         query = (
             select(*_COLUMNS)
             .where(
@@ -64,10 +64,10 @@ class WebhookEvents(LedgerBase):
             return [ReceivedEvent.model_validate(row._asdict()) for row in await connection.execute(query)]
 
     async def mark_handled(self, events: Sequence[ReceivedEvent]) -> int:
-        """Notes that events were handled.
+        """Record that events were handled.
 
         Returns:
-            For how many of them this call was the one that did; somebody else was faster with the others.
+            For how many of them this call was the first; another process was faster with the rest.
         """
         by_account: dict[str, list[str]] = {}
         for event in events:
@@ -75,12 +75,12 @@ class WebhookEvents(LedgerBase):
         marked = 0
         async with self._database.writing() as connection:
             for account, event_ids in by_account.items():
-                for some in chunks(event_ids):
+                for chunk in chunks(event_ids):
                     changed = await connection.execute(
                         update(webhook_events)
                         .where(
                             webhook_events.c.account == account,
-                            webhook_events.c.event_id.in_(some),
+                            webhook_events.c.event_id.in_(chunk),
                             webhook_events.c.handled_at.is_(None),
                         )
                         .values(handled_at=datetime.now(UTC))
@@ -96,7 +96,7 @@ class WebhookEvents(LedgerBase):
             )
 
     async def pop_generation(self, account: str, generation_id: str) -> Generation | None:
-        """What a webhook's handler has left for whoever fetches the video; erased as it is taken.
+        """Return and erase what a webhook's handler has kept for the process that fetches the video.
 
         Its link is a secret for as long as it lives: it must not lie about.
         """
@@ -115,7 +115,7 @@ class WebhookEvents(LedgerBase):
         return reported if expires_at is None or expires_at > datetime.now(UTC) else None
 
     async def forget_events(self, *, before: datetime, reported_before: datetime) -> int:
-        """Removes handled events received before a time, and links that nobody has taken; how many were removed."""
+        """Remove handled events received before a time, and links never used; return the number of events."""
         events: Any = webhook_events.c
         async with self._database.writing() as connection:
             await connection.execute(
