@@ -39,7 +39,7 @@ def queue_rank(priority: int, since: float) -> float:
 
 
 SLOT_RECOVERY_SECONDS: Final = 30.0
-"""How long after a 429 one more slot is tried."""
+"""Seconds after a 429 until one more slot is tried."""
 _ONE_429_SECONDS: Final = 5.0
 """429s that come within this time tell of one and the same limit."""
 _PROBE_SECONDS: Final = 120.0

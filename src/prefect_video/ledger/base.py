@@ -1,4 +1,4 @@
-"""What the parts of the ledger share: the database, the owner, reading one row, writing history."""
+"""Base of the ledger's parts: the database, the owner, reading one row, writing history."""
 
 from __future__ import annotations
 

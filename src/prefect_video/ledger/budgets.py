@@ -47,7 +47,7 @@ reserved_usd: Final[ColumnElement[Decimal | None]] = func.sum(
 """Sum of what is set aside for generations in progress."""
 
 counted: Final[ColumnElement[bool]] = and_(jobs_table.c.state != State.RELEASED, ~_ended_free)
-"""Whether a row is a video that was or may be paid for."""
+"""Condition of a row whose video was or may be paid for."""
 
 
 def count(condition: ColumnElement[bool]) -> ColumnElement[int]:

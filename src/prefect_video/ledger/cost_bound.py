@@ -1,4 +1,4 @@
-"""How much of what a provider says that a generation cost is believed, and what becomes of the rest."""
+"""The bound up to which a reported cost is accepted, and the dispute of a cost beyond it."""
 
 from __future__ import annotations
 

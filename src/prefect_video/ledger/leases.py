@@ -1,4 +1,4 @@
-"""Who works on a row, and whether that process is still alive.
+"""Owners of rows, and the proof that their processes are alive.
 
 On one machine a lock file tells for certain: the system drops the lock when its holder dies. Between machines a
 heartbeat in the database tells, by the database's clock.

@@ -138,7 +138,7 @@ _NEWEST: Final = 50
 
 
 class Queries(LedgerBase):
-    """What the ledger knows."""
+    """Reads of jobs, their history and their copies."""
 
     async def get(self, job_id: str) -> Job:
         """Read one row.

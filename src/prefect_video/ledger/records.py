@@ -15,7 +15,7 @@ from prefect_video.shots import Shot
 
 
 class State(StrEnum):
-    """Where a generation stands in the ledger."""
+    """State of a job in the ledger."""
 
     RESERVED = "reserved"
     SUBMITTING = "submitting"
@@ -160,7 +160,7 @@ class Job(_Record):
 
 
 class ClaimOutcome(StrEnum):
-    """How a claim ends.
+    """Outcome of a claim.
 
     STORED: the video exists, see `job.asset`. JOINED: another owner's row is in progress, or one is held (see
     `job.hold_reason`). ACQUIRED: the row is reserved, or taken over from an owner that died, and this process must
@@ -185,7 +185,7 @@ class ClaimResult(_Record):
 
 
 class AccountStatus(_Record):
-    """What an account can bear right now, as every process sees it.
+    """Slots, breaker and quota of an account, as every process sees them.
 
     Attributes:
         account: Its id.
@@ -241,7 +241,7 @@ class HistoryEntry(_Record):
 
 
 class SpendRow(_Record):
-    """What was spent and is reserved for one value of a grouping.
+    """Sums spent and reserved for one value of a grouping.
 
     `assumed_usd` is the part of what was spent that the provider has not reported: what was reserved counts. `unpriced`
     counts generations whose cost neither the provider nor a price table gave.
@@ -267,7 +267,7 @@ class ClaimBatch(_Record):
 
 
 class BudgetUsage(_Record):
-    """How much of a limit is used up.
+    """Used part of a limit.
 
     Attributes:
         budget: The limit.
@@ -310,7 +310,7 @@ class ReceivedEvent(_Record):
 
 
 class WorkKind(NamedTuple):
-    """What the time that a provider takes depends on."""
+    """Kind of work, on which the time that a provider takes depends."""
 
     model: str
     duration: int
@@ -318,7 +318,7 @@ class WorkKind(NamedTuple):
 
 
 class LatencyQuantiles(_Record):
-    """How long generations of one kind have taken, in seconds from the submit to the notice of the end.
+    """Times of generations of one kind, in seconds from the submit to the notice of the end.
 
     Attributes:
         count: How many were looked at.

@@ -16,7 +16,7 @@ from prefect_video.ledger.records import UNFINISHED, Job, State
 from prefect_video.ledger.tables import JOBS, copies, job_from_row, jobs_table, ledger_identity
 
 _KEPT: Final = frozenset({"id", "attempt", "flow_run_id", "task_run_id", "created_at", "priority"})
-"""What a row that exists knows better than the evidence for its generation."""
+"""Columns in which an existing row is more reliable than the evidence for its generation."""
 
 
 async def read_identity(database: Database) -> str:
@@ -33,7 +33,7 @@ async def read_identity(database: Database) -> str:
 
 
 class Recoveries(LedgerBase):
-    """What others can prove about this ledger's generations."""
+    """Restoring of jobs from evidence outside of the ledger."""
 
     async def paid_jobs(self, project: str | None = None) -> set[tuple[str, str]]:
         """Read `(job id, fingerprint)` of rows whose generation is known: of one project and its copies, or of all."""

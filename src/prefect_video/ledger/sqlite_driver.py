@@ -123,7 +123,7 @@ class Connection:
 
 
 class Cursor:
-    """What SQLAlchemy asks of an asynchronous cursor; all rows are read when a statement is done."""
+    """Asynchronous cursor as SQLAlchemy needs it; all rows are read when a statement is done."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -96,7 +96,7 @@ def rounded(amount: Decimal) -> Decimal:
 
 
 VERSION_TABLE: Final = "ledger_version"
-"""Where the schema's version is kept; Alembic's usual name may belong to another program in a shared database."""
+"""Table of the schema's version; Alembic's usual name may belong to another program in a shared database."""
 
 metadata = MetaData()
 
@@ -282,7 +282,7 @@ Index(
 
 JOB_COLUMNS: Final = tuple(jobs_table.c[name] for name in Job.model_fields)
 JOBS: Final = select(*JOB_COLUMNS)
-"""What every query for whole rows begins with: building it costs more than running it."""
+"""Start of every query for whole rows, built once: building it costs more than running it."""
 
 
 def job_from_row(row: Row[Any]) -> Job:

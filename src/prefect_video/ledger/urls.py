@@ -1,4 +1,4 @@
-"""Where a ledger lives: the URLs that users write, and what the database driver is given."""
+"""URLs of ledgers: as users write them, and as the database driver takes them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SQLITE: Final = frozenset({"sqlite", "sqlite+aiosqlite"})
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _ENCRYPTED: Final = frozenset({"require", "verify-ca", "verify-full"})
 _OPTIONS: Final = frozenset({"ssl", "target_session_attrs", "host", "port", "prepared_statement_cache_size"})
-"""What asyncpg and SQLAlchemy's dialect take of a URL; anything else would be a TypeError of theirs."""
+"""Options of a URL that asyncpg and SQLAlchemy's dialect take; any other would be a TypeError of theirs."""
 
 
 def default_ledger_url() -> str:

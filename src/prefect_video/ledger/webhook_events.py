@@ -18,7 +18,7 @@ _COLUMNS = tuple(webhook_events.c[name] for name in ReceivedEvent.model_fields)
 
 
 class WebhookEvents(LedgerBase):
-    """What providers have announced. An event is known by its account and its own id."""
+    """Webhook events of providers. An event is identified by its account and its own id."""
 
     async def receive_events(self, events: Sequence[ReceivedEvent]) -> list[bool]:
         """Record verified events in one transaction.
