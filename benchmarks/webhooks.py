@@ -32,7 +32,7 @@ import aiohttp
 from sqlalchemy import func, insert, select
 
 from benchmarks.torture import ledgers
-from prefect_video.ledger import Job, Ledger, State, generations, history, row_from_request, webhook_events
+from prefect_video.ledger import Job, Ledger, State, history, jobs_table, row_from_request, webhook_events
 from prefect_video.pipeline import run_project
 from prefect_video.pipeline.steps import build_project_intents
 from prefect_video.session import Session, SessionRef, open_session
@@ -126,7 +126,7 @@ async def submit_all(session: Session, wanted: Project) -> list[str]:
     sent = await asyncio.gather(*map(send, rows))
     async with session.ledger._database.writing() as connection:
         for start in range(0, len(sent), 500):
-            await connection.execute(insert(generations), sent[start : start + 500])
+            await connection.execute(insert(jobs_table), sent[start : start + 500])
     return [row["generation_id"] for row in sent]
 
 
@@ -209,10 +209,10 @@ async def completions(ledger: Ledger, project: str) -> Counter[int]:
     """How many rows of a project were completed how often."""
     times = func.count(history.c.id)
     query = (
-        select(generations.c.id, times)
-        .outerjoin(history, (history.c.job_id == generations.c.id) & (history.c.to_state == State.COMPLETED))
-        .where(generations.c.project == project)
-        .group_by(generations.c.id)
+        select(jobs_table.c.id, times)
+        .outerjoin(history, (history.c.job_id == jobs_table.c.id) & (history.c.to_state == State.COMPLETED))
+        .where(jobs_table.c.project == project)
+        .group_by(jobs_table.c.id)
     )
     async with ledger._database.reading() as connection:
         return Counter(number for _, number in await connection.execute(query))

@@ -1,6 +1,6 @@
 """A process that claims, for the tests that need several of them or one to kill.
 
-Says `ready`, then obeys each command that comes over its line and sends an answer.
+It sends `ready`, then executes each command that comes over its line and sends the result.
 """
 
 from __future__ import annotations
@@ -45,6 +45,6 @@ async def serve(url: str, line: Line) -> None:
 
 
 def work(url: str, line: Line) -> int:
-    """Obeys until it is killed."""
+    """Execute commands until the process is killed."""
     asyncio.run(serve(url, line))
     return 0

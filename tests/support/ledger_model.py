@@ -1,4 +1,4 @@
-"""What the ledger should do, in plain dictionaries: the state machine holds the real one against it."""
+"""Model of the ledger in plain dictionaries, against which the state machine compares the real one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Row:
 
 @dataclass
 class Answer:
-    """What a claim should answer to one intent; `row` is its number in the model, -1 for a row yet to be made."""
+    """Expected answer of a claim to one request; `row` is its number in the model, -1 for a row yet to be made."""
 
     kind: str
     row: int | None

@@ -62,7 +62,7 @@ def an_asset(job: Job | None = None, **changes: Any) -> Asset:
 
 
 async def claim_one(ledger: Ledger, number: int = 1, **changes: Any) -> Job:
-    """Claims one intent that must be ours."""
+    """Claim one request that must be acquired."""
     (claim,) = (await ledger.claims.claim([a_request(number, **changes)])).claims
     assert claim.kind == "acquired"
     assert claim.job is not None
@@ -70,14 +70,14 @@ async def claim_one(ledger: Ledger, number: int = 1, **changes: Any) -> Job:
 
 
 async def submit_one(ledger: Ledger, number: int = 1, **changes: Any) -> Job:
-    """Claims one intent and has it accepted as `gen-<number>`."""
+    """Claim one request and record it as accepted as `gen-<number>`."""
     job = await claim_one(ledger, number, **changes)
     await ledger.jobs.begin_submit(job.id)
     return await ledger.jobs.record_submitted(job.id, a_generation(f"gen-{number}"))
 
 
 async def store_one(ledger: Ledger, number: int = 1, *, cost_usd: Decimal | None = None, **changes: Any) -> Job:
-    """Carries one intent through to a stored file."""
+    """Take one request through to a stored file."""
     job = await submit_one(ledger, number, **changes)
     await ledger.jobs.record_completed(job.id, a_generation(f"gen-{number}", cost_usd=cost_usd))
     return await ledger.jobs.record_stored(job.id, an_asset(job))

@@ -1,4 +1,4 @@
-"""Ledger: the database of all jobs; prompt cache, single-flight lock and budget book at once.
+"""Ledger: the database of all jobs; prompt cache, single-flight lock and spend record at once.
 
 SQLite by default, PostgreSQL in production. May import the records (errors, shots, generations, assets), nothing else.
 """
@@ -29,7 +29,7 @@ from prefect_video.ledger.records import (
     State,
     WorkKind,
 )
-from prefect_video.ledger.tables import generations, history, job_from_values, webhook_events
+from prefect_video.ledger.tables import history, job_from_values, jobs_table, webhook_events
 from prefect_video.ledger.urls import URL_VARIABLE, default_ledger_url, parse_database_url
 
 __all__ = [
@@ -61,10 +61,10 @@ __all__ = [
     "command_line",
     "cost_columns",
     "default_ledger_url",
-    "generations",
     "history",
     "hold_message",
     "job_from_values",
+    "jobs_table",
     "parse_database_url",
     "queue_rank",
     "row_from_request",

@@ -1,7 +1,7 @@
 """Accounts: a true limit on unfinished generations across all processes, and the circuit breaker they share.
 
-A slot is an unfinished row: it outlives the worker that took it, as the remote job does. Whoever finds no slot free
-queues by priority, then by time (see `priorities`); those whose process has died are passed over.
+A slot is an unfinished row: it outlives the worker that took it, as the remote job does. A row that finds no slot free
+queues by priority, then by time (see `queue_rank`); rows of dead owners are passed over.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from prefect_video.ledger.database import Database
 from prefect_video.ledger.jobs import Jobs
 from prefect_video.ledger.leases import Lease
 from prefect_video.ledger.records import OCCUPYING, AccountStatus, Job, State
-from prefect_video.ledger.tables import accounts, generations
+from prefect_video.ledger.tables import accounts, jobs_table
 
 logger = logging.getLogger(__name__)
 
 AGEING_SECONDS: Final = 600.0
-"""Whoever has waited this much longer than another makes up for one step of priority."""
+"""A wait longer by this much makes up for one step of priority."""
 
 
 def queue_rank(priority: int, since: float) -> float:
-    """Where somebody stands in a queue: the lower, the sooner.
+    """Return a position in the queue: the lower, the sooner.
 
     Args:
         priority: Steps above normal, or below.
@@ -39,7 +39,7 @@ def queue_rank(priority: int, since: float) -> float:
 
 
 SLOT_RECOVERY_SECONDS: Final = 30.0
-"""How long after a 429 one more slot is tried."""
+"""Seconds after a 429 until one more slot is tried."""
 _ONE_429_SECONDS: Final = 5.0
 """429s that come within this time tell of one and the same limit."""
 _PROBE_SECONDS: Final = 120.0
@@ -60,7 +60,7 @@ class AccountLimits(LedgerBase):
         task_run_id: str | None = None,
         deadline_at: datetime | None = None,
     ) -> Job | None:
-        """Begins a submit if the account has a slot for it, in one transaction; otherwise queues the row.
+        """Begin a submit if the account has a slot for it, in one transaction; otherwise queue the row.
 
         Args:
             job_id: A reserved row of this process.
@@ -86,12 +86,12 @@ class AccountLimits(LedgerBase):
             return await self._jobs.begin(connection, job, task_run_id=task_run_id, deadline_at=deadline_at)
 
     async def leave_slot_queue(self, job_id: str) -> None:
-        """Takes a row out of the queue for slots."""
+        """Take a row out of the queue for slots."""
         async with self._database.writing() as connection:
-            await connection.execute(update(generations).where(generations.c.id == job_id).values(waiting_since=None))
+            await connection.execute(update(jobs_table).where(jobs_table.c.id == job_id).values(waiting_since=None))
 
     async def reduce_slots(self, account: str, *, slots: int | None = None) -> int:
-        """Halves an account's slots after a 429 and remembers it; they creep up again.
+        """Halve an account's slots after a 429; they recover one by one.
 
         Args:
             account: Its id.
@@ -115,7 +115,7 @@ class AccountLimits(LedgerBase):
         return left
 
     async def record_failure(self, account: str, *, threshold: int, open_seconds: float) -> AccountStatus:
-        """Counts a trouble of the provider; opens the breaker when there were `threshold` in a row.
+        """Count a failure of the provider; open the breaker after `threshold` in a row.
 
         Returns:
             How the account stands; `just_opened` for one caller of all.
@@ -135,7 +135,7 @@ class AccountLimits(LedgerBase):
         return (await self.status(account)).model_copy(update={"just_opened": opens})
 
     async def record_success(self, account: str, *, closes: bool = True) -> bool:
-        """Notes that the provider is well: the breaker closes; whether it had been open.
+        """Record that the provider answers again, which closes the breaker; return whether it had been open.
 
         Args:
             account: Its id.
@@ -152,13 +152,13 @@ class AccountLimits(LedgerBase):
         return row.open_until is not None
 
     async def record_quota(self, account: str, until: datetime) -> None:
-        """Remembers until when an account's quota is used up."""
+        """Record until when an account's quota is used up."""
         async with self._database.writing() as connection:
             await self._account(connection, account)
             await self._set(connection, account, quota_until=until)
 
     async def try_half_open(self, account: str) -> bool:
-        """Whether a submit may pass the breaker: always when closed, for one process at a time when half open."""
+        """Tell whether a submit may pass: always when closed, for one process at a time when half open."""
         now = datetime.now(UTC)
         if (await self.status(account)).breaker == "closed":
             return True
@@ -174,12 +174,12 @@ class AccountLimits(LedgerBase):
         return taken.rowcount == 1
 
     async def end_half_open(self, account: str) -> None:
-        """Lets another submit try in place of one that was admitted and then not sent."""
+        """Let another submit try in place of one that was admitted and then not sent."""
         async with self._database.writing() as connection:
             await self._set(connection, account, probing_until=None)
 
     async def status(self, account: str, *, slots: int | None = None) -> AccountStatus:
-        """What an account can bear right now.
+        """Return the slots, breaker and quota of an account as they are now.
 
         Args:
             account: Its id.
@@ -207,15 +207,15 @@ class AccountLimits(LedgerBase):
         if left > 0 and left > await self._ahead(connection, job):
             return True
         await connection.execute(
-            update(generations)
-            .where(generations.c.id == job.id, generations.c.waiting_since.is_(None))
+            update(jobs_table)
+            .where(jobs_table.c.id == job.id, jobs_table.c.waiting_since.is_(None))
             .values(waiting_since=datetime.now(UTC))
         )
         return False
 
     async def _ahead(self, connection: AsyncConnection, job: Job) -> int:
-        """How many rows that somebody alive is waiting with come before this one."""
-        g = generations.c
+        """Count the waiting rows of live owners that come before this one."""
+        g = jobs_table.c
         found = await connection.execute(
             select(g.id, g.owner, g.priority, g.waiting_since).where(
                 g.account == job.account, g.state == State.RESERVED, g.waiting_since.is_not(None)
@@ -224,25 +224,25 @@ class AccountLimits(LedgerBase):
         places = [(queue_rank(row.priority, row.waiting_since.timestamp()), row.id, row.owner) for row in found]
         # A row that does not wait yet comes after all of its priority that do.
         new = queue_rank(job.priority, datetime.now(UTC).timestamp())
-        mine = next((place for place, row_id, _ in places if row_id == job.id), new)
-        ahead = Counter(owner for place, row_id, owner in places if owner and (place, row_id) < (mine, job.id))
+        own_place = next((place for place, row_id, _ in places if row_id == job.id), new)
+        ahead = Counter(owner for place, row_id, owner in places if owner and (place, row_id) < (own_place, job.id))
         alive = await self._owner.alive(connection, ahead) | {self._owner.id} if ahead else set()
         return sum(count for owner, count in ahead.items() if owner in alive)
 
     async def _occupied(self, connection: AsyncConnection, account: str) -> int:
-        """How many rows the provider may be working on."""
-        g = generations.c
+        """Count the rows that the provider may be working on."""
+        g = jobs_table.c
         now = datetime.now(UTC)
         unfinished = and_(g.account == account, g.state.in_(sorted(OCCUPYING)))
         in_time = or_(g.deadline_at > now, and_(g.deadline_at.is_(None), g.hold_reason.is_(None)))
         working = int((await connection.execute(select(func.count()).where(unfinished, in_time))).scalar_one())
-        # Late ones go on at the provider. For as long again: those that never end would hold their slot for ever.
+        # Late ones go on at the provider. For as long again: those that never end would hold their slot indefinitely.
         overdue = and_(unfinished, g.deadline_at <= now, g.sent_at.is_not(None), g.hold_reason.is_(None))
         late = (await connection.execute(select(g.sent_at, g.deadline_at).where(overdue))).all()
         return working + sum(1 for sent_at, deadline_at in late if now - deadline_at < deadline_at - sent_at)
 
     async def _account(self, connection: AsyncConnection, account: str) -> Any:
-        """The account's row, made if it is new."""
+        """Read the account's row; create it if it is new."""
         insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
         await connection.execute(insert(accounts).values(id=account).on_conflict_do_nothing())
         return (await connection.execute(select(accounts).where(accounts.c.id == account))).one()
@@ -251,7 +251,7 @@ class AccountLimits(LedgerBase):
         await connection.execute(update(accounts).where(accounts.c.id == account).values(**values))
 
     async def _one_at_a_time(self, connection: AsyncConnection, account: str) -> None:
-        """Lets one process at a time decide about an account; SQLite has one writer anyway."""
+        """Let one process at a time decide about an account; SQLite has one writer anyway."""
         if not self._database.is_sqlite:
             await connection.execute(
                 text("SELECT pg_advisory_xact_lock(hashtextextended(:account, 0))"), {"account": account}
@@ -259,7 +259,7 @@ class AccountLimits(LedgerBase):
 
 
 def _allowed(left: int | None, since: datetime | None, planned: int | None, now: datetime) -> int | None:
-    """Slots after a 429, grown by one for each while that has passed, up to what is planned."""
+    """Return the slots after a 429, one more for each recovery period that has passed, up to the plan's."""
     if left is None or since is None:
         return planned
     grown = left + int((now - since).total_seconds() / SLOT_RECOVERY_SECONDS)

@@ -1,4 +1,4 @@
-"""What the parts of the ledger share: the database, the owner, reading one row, writing history."""
+"""Base of the ledger's parts: the database, the owner, reading one row, writing history."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from prefect_video.errors import LedgerError
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.leases import Lease
 from prefect_video.ledger.records import Job, State
-from prefect_video.ledger.tables import JOBS, generations, history, job_from_row
+from prefect_video.ledger.tables import JOBS, history, job_from_row, jobs_table
 
 _Item = TypeVar("_Item")
 CHUNK: Final = 500
 """Values in one `IN (…)`: below every database's limit."""
 
-BY_ID: Final = JOBS.where(generations.c.id == bindparam("sought"))
+BY_ID: Final = JOBS.where(jobs_table.c.id == bindparam("sought"))
 """The row whose id is given as `sought`."""
 
 _LOCKED: Final = BY_ID.with_for_update()
@@ -41,7 +41,7 @@ class LedgerBase:
         self._command_option = command_option
 
     async def _locked(self, connection: AsyncConnection, job_id: str) -> Job:
-        """Reads a row and keeps others from moving it until the transaction ends."""
+        """Read a row and lock it until the transaction ends."""
         found = await connection.execute(_LOCKED, {"sought": job_id})
         row = found.one_or_none()
         if row is None:
@@ -54,7 +54,7 @@ class LedgerBase:
         jobs: Iterable[tuple[str, State | None, State]],
         detail: str | None,
     ) -> None:
-        """Appends one line of history for each `(job id, from, to)`."""
+        """Append one line of history for each `(job id, from, to)`."""
         now = datetime.now(UTC)
         lines = [
             {
@@ -72,11 +72,11 @@ class LedgerBase:
 
 
 def chunks(items: Iterable[_Item]) -> Iterator[Sequence[_Item]]:
-    """The distinct items in pieces that fit into one query."""
+    """Split the distinct items into pieces that fit into one query."""
     distinct = list(dict.fromkeys(items))
     return (distinct[start : start + CHUNK] for start in range(0, len(distinct), CHUNK))
 
 
 def no_such_job(job_id: str) -> LedgerError:
-    """The error for an id that is not in the ledger."""
+    """Return the error for an id that is not in the ledger."""
     return LedgerError(f"the ledger has no job {job_id!r}: see `prefect-video jobs` for those it has")

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.records import Budget, BudgetUsage, JobRequest, SpendRow, State
-from prefect_video.ledger.tables import generations, rounded
+from prefect_video.ledger.tables import jobs_table, rounded
 
 _RESERVED: Final = (State.RESERVED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED)
 _SPENT: Final = (
@@ -24,46 +24,46 @@ _SPENT: Final = (
     State.EXPIRED,
     State.LOST,
 )
-_cost: Final = func.coalesce(generations.c.actual_usd, generations.c.reserved_usd)
+_cost: Final = func.coalesce(jobs_table.c.actual_usd, jobs_table.c.reserved_usd)
 _ended_free: Final = and_(
-    generations.c.state.in_((State.FAILED, State.CANCELLED)),
-    func.coalesce(generations.c.actual_usd, Decimal(1)) == Decimal(0),
+    jobs_table.c.state.in_((State.FAILED, State.CANCELLED)),
+    func.coalesce(jobs_table.c.actual_usd, Decimal(1)) == Decimal(0),
 )
 
-spent_usd: Final[ColumnElement[Decimal | None]] = func.sum(case((generations.c.state.in_(_SPENT), _cost), else_=None))
-"""Sum of what was paid; the reserved amount stands in where no cost was told."""
+spent_usd: Final[ColumnElement[Decimal | None]] = func.sum(case((jobs_table.c.state.in_(_SPENT), _cost), else_=None))
+"""Sum of what was paid; the reserved amount stands in where no cost was reported."""
 
 assumed_usd: Final[ColumnElement[Decimal | None]] = func.sum(
     case(
-        (and_(generations.c.state.in_(_SPENT), generations.c.actual_usd.is_(None)), generations.c.reserved_usd),
+        (and_(jobs_table.c.state.in_(_SPENT), jobs_table.c.actual_usd.is_(None)), jobs_table.c.reserved_usd),
         else_=None,
     )
 )
-"""The part of it that no provider has told: what was reserved counts as paid."""
+"""The part of it that no provider has reported: what was reserved counts as paid."""
 
 reserved_usd: Final[ColumnElement[Decimal | None]] = func.sum(
-    case((generations.c.state.in_(_RESERVED), _cost), else_=None)
+    case((jobs_table.c.state.in_(_RESERVED), _cost), else_=None)
 )
-"""Sum of what is set aside for generations under way."""
+"""Sum of what is set aside for generations in progress."""
 
-counted: Final[ColumnElement[bool]] = and_(generations.c.state != State.RELEASED, ~_ended_free)
-"""Whether a row is a video that was or may be paid for."""
+counted: Final[ColumnElement[bool]] = and_(jobs_table.c.state != State.RELEASED, ~_ended_free)
+"""Condition of a row whose video was or may be paid for."""
 
 
 def count(condition: ColumnElement[bool]) -> ColumnElement[int]:
-    """How many rows of a group meet a condition."""
+    """Count the rows of a group that meet a condition."""
     return func.coalesce(func.sum(case((condition, literal(1, Integer)), else_=literal(0, Integer)), type_=Integer), 0)
 
 
 def usd(amount: Decimal) -> str:
-    """An amount for people: two decimals, more only where needed, such as `$2.40` or `$0.0125`."""
+    """Format an amount with two decimals, more only where needed, such as `$2.40` or `$0.0125`."""
     digits = f"{amount:.6f}".rstrip("0")
     whole, _, cents = digits.partition(".")
     return f"${whole}.{cents.ljust(2, '0')}"
 
 
 def amount_column(value: Any) -> Decimal:
-    """A sum that may be over no rows at all."""
+    """Return a sum, which is None over no rows, as an amount."""
     return value if value is not None else Decimal(0)
 
 
@@ -75,7 +75,7 @@ class Limit:
     """A budget with what is committed under it, including what the present claim has added.
 
     Attributes:
-        standing: As the database told it.
+        usage: As read from the database.
         requested_usd: Added by the present claim.
         requested_videos: Added by the present claim.
     """
@@ -85,7 +85,7 @@ class Limit:
     requested_videos: int = 0
 
     def violation(self, job_requests: Sequence[JobRequest]) -> str | None:
-        """Why these intents do not fit together into what is left; None when they do."""
+        """Explain why these requests do not fit into what is left; None when they do."""
         budget, name = self.usage.budget, self.usage.name
         if budget.limit_videos is not None:
             present = self.usage.videos + self.requested_videos
@@ -102,21 +102,21 @@ class Limit:
                     f"{name}: the limit is {usd(budget.limit_usd)} and the price of shot {job_request.shot.id!r} "
                     f"({job_request.shot.model} at {job_request.provider}) is not known"
                 )
-        asked = requested_usd(job_requests)
-        if self.usage.committed_usd + self.requested_usd + asked > budget.limit_usd:
+        requested = requested_usd(job_requests)
+        if self.usage.committed_usd + self.requested_usd + requested > budget.limit_usd:
             return (
                 f"{name}: the limit is {usd(budget.limit_usd)}; {usd(self.usage.spent_usd)} spent, "
-                f"{usd(self.usage.reserved_usd + self.requested_usd)} reserved, {usd(asked)} asked"
+                f"{usd(self.usage.reserved_usd + self.requested_usd)} reserved, {usd(requested)} asked"
             )
         return None
 
     def add(self, job_request: JobRequest) -> None:
-        """Counts an intent that is being reserved."""
+        """Count a request that is being reserved."""
         self.requested_usd += requested_usd([job_request])
         self.requested_videos += 1
 
     def warning(self) -> str | None:
-        """A sentence when four fifths of the limit or more are committed and this claim added to it."""
+        """Return a sentence when this claim takes the limit to four fifths or more; otherwise None."""
         if not self.requested_videos:
             return None
         budget, name = self.usage.budget, self.usage.name
@@ -140,7 +140,7 @@ class Limits:
     async def read(
         cls, connection: AsyncConnection, budgets: Sequence[Budget], job_requests: Iterable[JobRequest], now: datetime
     ) -> Limits:
-        """Reads what is committed under every budget, for every project and account that is asked for."""
+        """Read what is committed under every budget, for every project and account of the requests."""
         limits: dict[tuple[int, str], Limit] = {}
         wanted = list(job_requests) if budgets else []
         for number, budget in enumerate(budgets):
@@ -149,7 +149,7 @@ class Limits:
         return cls(limits, budgets)
 
     def check_together(self, job_requests: Sequence[JobRequest]) -> str | None:
-        """Why these intents cannot all be reserved; None when they can."""
+        """Explain why these requests cannot all be reserved; None when they can."""
         groups: dict[tuple[int, str], list[JobRequest]] = {}
         for job_request in job_requests:
             for place in self._places(job_request):
@@ -158,17 +158,17 @@ class Limits:
         return next((refusal for refusal in refusals if refusal), None)
 
     def refuse(self, job_request: JobRequest) -> str | None:
-        """Why one more intent cannot be reserved; None when it can."""
+        """Explain why one more request cannot be reserved; None when it can."""
         refusals = (self._limits[place].violation([job_request]) for place in self._places(job_request))
         return next((refusal for refusal in refusals if refusal), None)
 
     def add(self, job_request: JobRequest) -> None:
-        """Counts an intent that is being reserved."""
+        """Count a request that is being reserved."""
         for place in self._places(job_request):
             self._limits[place].add(job_request)
 
     def warnings(self) -> tuple[str, ...]:
-        """A sentence for every limit that is nearly used up."""
+        """Return a sentence for every limit that is nearly used up."""
         sentences = (limit.warning() for limit in self._limits.values())
         return tuple(dict.fromkeys(sentence for sentence in sentences if sentence))
 
@@ -177,10 +177,10 @@ class Limits:
 
 
 async def read_usage(connection: AsyncConnection, budget: Budget, key: str, now: datetime) -> BudgetUsage:
-    """How much of one budget is used up for one project or account (or in this month)."""
+    """Read how much of one budget is used up for one project or account, or in this month."""
     found = await connection.execute(
         select(spent_usd, reserved_usd, count(counted)).where(
-            generations.c.state != State.RELEASED, _scope(budget, key, now)
+            jobs_table.c.state != State.RELEASED, _scope(budget, key, now)
         )
     )
     spent, reserved, videos = found.one()
@@ -194,24 +194,24 @@ async def read_usage(connection: AsyncConnection, budget: Budget, key: str, now:
 
 
 def requested_usd(job_requests: Iterable[JobRequest]) -> Decimal:
-    """What intents would reserve together."""
+    """Add up what the requests would reserve."""
     return sum(
         (rounded(job_request.estimate_usd) for job_request in job_requests if job_request.estimate_usd), Decimal(0)
     )
 
 
 def beginning_of_month(now: datetime) -> datetime:
-    """The first moment (UTC) of the month that is under way."""
+    """Return the first moment (UTC) of the current month."""
     return now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
 def _scope(budget: Budget, key: str, now: datetime) -> ColumnElement[bool]:
     if budget.scope == "project":
-        return generations.c.project == key
+        return jobs_table.c.project == key
     if budget.scope == "account":
-        return generations.c.account == key
-    this_month = generations.c.created_at >= beginning_of_month(now)
-    return and_(generations.c.account == key, this_month) if budget.scope == "plan" else this_month
+        return jobs_table.c.account == key
+    this_month = jobs_table.c.created_at >= beginning_of_month(now)
+    return and_(jobs_table.c.account == key, this_month) if budget.scope == "plan" else this_month
 
 
 def _name(budget: Budget, key: str, now: datetime) -> str:
@@ -233,7 +233,7 @@ def _videos(number: int) -> str:
 Grouping = Literal["month", "project", "account", "model", "day"]
 
 _PERIODS: Final = {"month": ("YYYY-MM", 7), "day": ("YYYY-MM-DD", 10)}
-_unpriced: Final = and_(counted, generations.c.actual_usd.is_(None), generations.c.reserved_usd.is_(None))
+_unpriced: Final = and_(counted, jobs_table.c.actual_usd.is_(None), jobs_table.c.reserved_usd.is_(None))
 
 
 class SpendReports(LedgerBase):
@@ -242,21 +242,21 @@ class SpendReports(LedgerBase):
     async def report(
         self, *, by: Grouping, project: str | None = None, since: datetime | None = None
     ) -> list[SpendRow]:
-        """What was spent and is reserved, by the value of a grouping, in order of that value.
+        """Sum what was spent and is reserved, by the value of a grouping, in order of that value.
 
         Months and days are those (UTC) in which the generation was reserved, as budgets count them.
         """
         key = self._key(by)
-        conditions: list[ColumnElement[bool]] = [generations.c.state != State.RELEASED]
+        conditions: list[ColumnElement[bool]] = [jobs_table.c.state != State.RELEASED]
         if project is not None:
-            conditions.append(generations.c.project == project)
+            conditions.append(jobs_table.c.project == project)
         if since is not None:
-            conditions.append(generations.c.created_at >= since)
+            conditions.append(jobs_table.c.created_at >= since)
         query = (
             select(
                 key.label("key"),
                 count(counted).label("videos"),
-                count(generations.c.state == State.STORED).label("stored"),
+                count(jobs_table.c.state == State.STORED).label("stored"),
                 spent_usd.label("spent_usd"),
                 assumed_usd.label("assumed_usd"),
                 reserved_usd.label("reserved_usd"),
@@ -281,7 +281,7 @@ class SpendReports(LedgerBase):
             ]
 
     async def budget_usage(self, budgets: Sequence[Budget], *, project: str, account: str) -> list[BudgetUsage]:
-        """How much of each budget is used up, for a project and an account."""
+        """Read how much of each budget is used up, for a project and an account."""
         now = datetime.now(UTC)
         keys = {"project": project, "account": account, "plan": account, "month": ""}
         async with self._database.reading() as connection:
@@ -289,8 +289,8 @@ class SpendReports(LedgerBase):
 
     def _key(self, by: Grouping) -> ColumnElement[Any]:
         if by not in _PERIODS:
-            return generations.c[by]
+            return jobs_table.c[by]
         pattern, length = _PERIODS[by]
         if self._database.is_sqlite:
-            return func.substr(generations.c.created_at, 1, length, type_=String)
-        return func.to_char(func.timezone("UTC", generations.c.created_at), pattern, type_=String)
+            return func.substr(jobs_table.c.created_at, 1, length, type_=String)
+        return func.to_char(func.timezone("UTC", jobs_table.c.created_at), pattern, type_=String)

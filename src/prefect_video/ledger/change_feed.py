@@ -16,28 +16,28 @@ from prefect_video.ledger.database import Database
 
 logger = logging.getLogger(__name__)
 
-CHANNEL: Final = "prefect_video_rows"
-"""Where PostgreSQL's trigger on `generations` announces the ids of rows whose state, owner or attention changed."""
+CHANNEL: Final = "prefect_video_jobs"
+"""The channel on which PostgreSQL's trigger on `jobs` announces ids whose state, owner or hold reason changed."""
 
 _LOOK_SECONDS: Final = 0.25
 
 
 class ChangeFeed(Protocol):
-    """What has changed since the last time it was asked."""
+    """Feed of the rows that changed since the last call."""
 
     async def wait(self, seconds: float) -> frozenset[str] | None:
-        """Returns at a change, or when the time is over.
+        """Wait for a change, or until the time is over.
 
         Returns:
             Ids of rows that changed; empty for none; None when any may have.
         """
 
     async def aclose(self) -> None:
-        """Stops listening."""
+        """Stop listening."""
 
 
 def open_change_feed(database: Database) -> ChangeFeed:
-    """The changes of a ledger, in the way that its database offers."""
+    """Open the feed of changes that the ledger's database offers."""
     return SqliteChangeFeed(database) if database.is_sqlite else PostgresChangeFeed(database)
 
 
@@ -69,7 +69,7 @@ class PostgresChangeFeed:
     async def aclose(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            # Whatever is wrong with it, it is gone afterwards.
+            # An error here is of no interest: the connection is dropped either way.
             with contextlib.suppress(LedgerError):
                 await self._database.end_listening(connection)
 

@@ -36,7 +36,7 @@ from prefect_video.ledger.records import (
     Priority,
     State,
 )
-from prefect_video.ledger.tables import JOBS, generations, job_from_row, job_from_values, rounded
+from prefect_video.ledger.tables import JOBS, job_from_row, job_from_values, jobs_table, rounded
 
 logger = logging.getLogger(__name__)
 
@@ -57,12 +57,12 @@ class Claims(LedgerBase):
     async def claim(
         self, job_requests: Sequence[JobRequest], budgets: Sequence[Budget] = (), partial: bool = False
     ) -> ClaimBatch:
-        """Asks for a batch of videos; the answers say which exist, which are under way and which to buy.
+        """Claim a batch of videos; the results say which exist, which are in progress and which to buy.
 
         What is to be bought is reserved within every budget. A row of a dead process is taken over, and belongs from
         then on to the flow run that asks; a mere reservation of an earlier month or of another account is made anew,
         as the limits that now apply have not seen it. An intent that is twice in a batch is joined to the first. A row
-        that waits for a human, unfinished or ended, is joined: whoever asks sees its `attention`, and nothing is
+        that waits for a human, unfinished or ended, is joined: the caller sees its `hold_reason`, and nothing is
         bought.
 
         Args:
@@ -83,7 +83,7 @@ class Claims(LedgerBase):
             raise
 
     async def take_over(self, job_id: str) -> Job | None:
-        """Makes this process the owner of an unfinished row whose owner is dead, or that has none.
+        """Make this process the owner of an unfinished row whose owner is dead, or that has none.
 
         Returns:
             The row; None when it is finished or its owner is alive. That may be this very process: somebody else in
@@ -104,14 +104,14 @@ class Claims(LedgerBase):
             return taken if taken.owner == self._owner.id else None
 
     async def release_ownership(self, job_ids: Iterable[str]) -> None:
-        """Gives up unfinished rows that this process owns: anybody may carry them on.
+        """Give up unfinished rows that this process owns: any process may take them over.
 
         It is done even while the caller is being cancelled: a row that keeps a living owner is out of others' reach.
         """
         await shielded(self._release_ownership(job_ids))
 
     async def is_owner_alive(self, owner_id: str) -> bool:
-        """Whether the process behind an owner id still works."""
+        """Tell whether the process behind an owner id is alive."""
         async with self._database.reading() as connection:
             return bool(await self._owner.alive(connection, [owner_id]))
 
@@ -157,7 +157,7 @@ class Claims(LedgerBase):
     async def _take_over_free(
         self, connection: AsyncConnection, under_way: dict[Key, Job], job_requests: Sequence[JobRequest]
     ) -> set[Key]:
-        """Takes the rows that nobody alive works on; brings `under_way` up to date and tells which are ours now."""
+        """Take the rows without a live owner, update `under_way` and return the keys of those taken."""
         owners = {job.owner for job in under_way.values() if job.owner}
         alive = await self._owner.alive(connection, owners) | {self._owner.id} if owners else set()
         free = [job for job in under_way.values() if job.hold_reason is None and job.owner not in alive]
@@ -169,7 +169,7 @@ class Claims(LedgerBase):
     async def _release_outdated(
         self, connection: AsyncConnection, taken: Sequence[Job], accounts: Mapping[Key, str], now: datetime
     ) -> list[Job]:
-        """Gives up reservations that the limits of this month and of the asking account have not seen; those that were.
+        """Release reservations that the limits of this month and account do not count; return them.
 
         Args:
             connection: Of the claim's transaction.
@@ -184,10 +184,10 @@ class Claims(LedgerBase):
             and (job.created_at < beginning_of_month(now) or job.account != accounts[claim_key(job)])
         ]
         reason = "its reservation was of an earlier month or of another account"
-        for some in chunks(job.id for job in outdated):
+        for chunk in chunks(job.id for job in outdated):
             await connection.execute(
-                update(generations)
-                .where(generations.c.id.in_(some))
+                update(jobs_table)
+                .where(jobs_table.c.id.in_(chunk))
                 .values(state=State.RELEASED, owner=None, error_message=reason, updated_at=now)
             )
         await self._append_history(connection, ((job.id, State.RESERVED, State.RELEASED) for job in outdated), reason)
@@ -210,7 +210,7 @@ class Claims(LedgerBase):
                 rows.append(row_from_request(job_request, State.RESERVED, attempt, self._owner.id, at))
         if not rows:
             return {}
-        await connection.execute(insert(generations), rows)
+        await connection.execute(insert(jobs_table), rows)
         await self._append_history(connection, ((row["id"], None, State.RESERVED) for row in rows), None)
         logger.info("%d generations reserved", len(rows))
         jobs = [job_from_values(row) for row in rows]
@@ -218,51 +218,51 @@ class Claims(LedgerBase):
 
     async def _release_ownership(self, job_ids: Iterable[str]) -> None:
         async with self._database.writing() as connection:
-            for some in chunks(job_ids):
+            for chunk in chunks(job_ids):
                 await connection.execute(
-                    update(generations)
+                    update(jobs_table)
                     .where(
-                        generations.c.id.in_(some),
-                        generations.c.owner == self._owner.id,
-                        generations.c.state.in_(UNFINISHED),
+                        jobs_table.c.id.in_(chunk),
+                        jobs_table.c.owner == self._owner.id,
+                        jobs_table.c.state.in_(UNFINISHED),
                     )
                     .values(owner=None, updated_at=datetime.now(UTC))
                 )
 
     async def _take(self, connection: AsyncConnection, free: Sequence[tuple[Job, str | None]]) -> list[Job]:
-        """Takes `(row, flow run that carries it on)`, unless somebody else was faster; the rows as they stand now."""
+        """Take `(row, flow run that resumes it)` unless another owner was faster; return the rows as they are now."""
         groups: dict[tuple[str | None, str | None], list[str]] = {}
         for job, flow_run_id in free:
             groups.setdefault((job.owner, flow_run_id), []).append(job.id)
         for (owner, flow_run_id), ids in groups.items():
-            change = update(generations).values(owner=self._owner.id, updated_at=datetime.now(UTC))
+            change = update(jobs_table).values(owner=self._owner.id, updated_at=datetime.now(UTC))
             if flow_run_id is not None:
                 change = change.values(flow_run_id=flow_run_id)
-            for some in chunks(ids):
+            for chunk in chunks(ids):
                 await connection.execute(
                     change.where(
-                        generations.c.id.in_(some),
-                        generations.c.owner.is_(None) if owner is None else generations.c.owner == owner,
-                        generations.c.state.in_(UNFINISHED),
+                        jobs_table.c.id.in_(chunk),
+                        jobs_table.c.owner.is_(None) if owner is None else jobs_table.c.owner == owner,
+                        jobs_table.c.state.in_(UNFINISHED),
                     )
                 )
         fresh: list[Job] = []
-        for some in chunks(job.id for job, _ in free):
-            found = await connection.execute(JOBS.where(generations.c.id.in_(some)))
+        for chunk in chunks(job.id for job, _ in free):
+            found = await connection.execute(JOBS.where(jobs_table.c.id.in_(chunk)))
             fresh.extend(job_from_row(row) for row in found)
-        mine = [job for job in fresh if job.owner == self._owner.id]
-        await self._append_history(connection, ((job.id, job.state, job.state) for job in mine), "taken over")
-        for job in mine:
+        taken = [job for job in fresh if job.owner == self._owner.id]
+        await self._append_history(connection, ((job.id, job.state, job.state) for job in taken), "taken over")
+        for job in taken:
             logger.info("job %s (%s) taken over as %s", job.id, job.shot.id, job.state)
         return fresh
 
     async def _give_back(self, claiming: asyncio.Future[ClaimBatch]) -> None:
-        """Lets go of what was claimed for a caller that is gone."""
+        """Release what was claimed for a caller that was cancelled."""
         await asyncio.wait([claiming])
         if claiming.cancelled() or claiming.exception() is not None:
             return
-        yours = [claim.job for claim in claiming.result().claims if claim.kind is ClaimOutcome.ACQUIRED]
-        await self.release_ownership(job.id for job in yours if job is not None)
+        acquired = [claim.job for claim in claiming.result().claims if claim.kind is ClaimOutcome.ACQUIRED]
+        await self.release_ownership(job.id for job in acquired if job is not None)
 
 
 PRIORITIES: Final[Mapping[Priority, int]] = {"high": 1, "normal": 0, "low": -1}
@@ -271,9 +271,9 @@ PRIORITIES: Final[Mapping[Priority, int]] = {"high": 1, "normal": 0, "low": -1}
 def row_from_request(
     job_request: JobRequest, state: State, attempt: int, owner: str | None, now: datetime
 ) -> dict[str, Any]:
-    """The columns of a new row."""
+    """Build the columns of a new row."""
     return {
-        **dict.fromkeys(generations.c.keys()),
+        **dict.fromkeys(jobs_table.c.keys()),
         "id": str(uuid.uuid4()),
         "state": state,
         "fingerprint": job_request.fingerprint,
@@ -297,7 +297,7 @@ def row_from_request(
 
 
 def _settled_result(job_request: JobRequest, finished: Sequence[Job], now: datetime) -> ClaimResult | None:
-    """The answer where nothing need be bought, or nothing may be."""
+    """Return the result where nothing needs to be bought, or nothing may be; otherwise None."""
     if stored := reusable(finished, job_request, now):
         return ClaimResult(kind=ClaimOutcome.STORED, request=job_request, job=stored)
     if waiting := held_job(finished):
@@ -309,7 +309,7 @@ def _settled_result(job_request: JobRequest, finished: Sequence[Job], now: datet
 
 
 def _refuse(new: Mapping[Key, JobRequest], limits: Limits, partial: bool) -> dict[Key, str]:
-    """Which intents do not fit, and why; counts the others against the limits."""
+    """Return the requests that do not fit, and why; count the others against the limits."""
     if not partial and (refusal := limits.check_together(list(new.values()))):
         return dict.fromkeys(new, refusal)
     refusals: dict[Key, str] = {}

@@ -1,4 +1,4 @@
-"""How much of what a provider says that a generation cost is believed, and what becomes of the rest."""
+"""The bound up to which a reported cost is accepted, and the dispute of a cost beyond it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CostBound(BaseModel):
     max_unpriced_usd: Decimal = Field(default=Decimal(100), ge=0)
 
     def believes(self, told_usd: Decimal, estimate_usd: Decimal | None) -> bool:
-        """Whether a generation may have cost so much."""
+        """Tell whether a generation may have cost so much."""
         return told_usd <= (self.max_ratio * estimate_usd if estimate_usd else self.max_unpriced_usd)
 
 
@@ -34,9 +34,9 @@ DEFAULT_COST_BOUND: Final = CostBound()
 
 
 def cost_columns(job: Job, told_usd: Decimal | None, bound: CostBound) -> dict[str, Any]:
-    """The columns that a provider's word on the cost changes; none where it says nothing.
+    """Return the columns that a reported cost changes; none where no cost is reported.
 
-    A cost beyond the bound is kept beside the books for a human to settle: until then what was reserved counts, so
+    A cost beyond the bound is kept apart for a human to settle: until then what was reserved counts, so
     that no slip of a provider's fills a budget.
     """
     if told_usd is None:

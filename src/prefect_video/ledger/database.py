@@ -70,7 +70,7 @@ _POSTGRESQL_FAULTS: Final = (
 
 
 def translate_error(error: Exception, location: DatabaseUrl) -> LedgerError:
-    """PrioritySemaphore a driver's error into one that names the ledger, the cause and the next step."""
+    """Turn a driver's error into one that names the ledger, the cause and the next step."""
     if isinstance(error, PoolTimeout):
         return LedgerUnavailable(f"the ledger {location.name} is too busy: no connection became free in time")
     if isinstance(error, IntegrityError):
@@ -111,7 +111,7 @@ def _explain_postgresql(error: Exception, location: DatabaseUrl) -> LedgerError:
 
 
 def _original(error: Exception) -> BaseException:
-    """The driver's own error: below SQLAlchemy's, and below SQLAlchemy's adapter of an async driver."""
+    """Find the driver's own error below SQLAlchemy's, and below its adapter of an async driver."""
     original: BaseException = (error.orig or error) if isinstance(error, DBAPIError) else error
     if getattr(original, "sqlstate", None) is None and isinstance(original.__cause__, OSError):
         return original.__cause__
@@ -155,7 +155,7 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """A connection for queries, with one snapshot on SQLite.
+        """Open a connection for queries, with one snapshot on SQLite.
 
         Raises:
             LedgerError: See `faults`.
@@ -166,7 +166,7 @@ class Database:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that is committed at the end, or rolled back on any error.
+        """Open a transaction that is committed at the end, or rolled back on any error.
 
         Raises:
             LedgerError: See `faults`.
@@ -177,7 +177,7 @@ class Database:
 
     @asynccontextmanager
     async def writing_immediately(self) -> AsyncIterator[AsyncConnection]:
-        """As `writing`, on PostgreSQL with a connection of its own: a pool that is busy does not hold it up.
+        """Open a transaction as `writing`, on PostgreSQL outside of the pool, so that a busy pool does not delay it.
 
         Raises:
             LedgerError: See `faults`.
@@ -191,7 +191,7 @@ class Database:
                 yield connection
 
     async def listen(self, channel: str, heard: Callable[..., None], broken: Callable[..., None]) -> AsyncConnection:
-        """Listens to a channel of PostgreSQL, on a connection outside the pool; end it with `end_listening`.
+        """Listen to a channel of PostgreSQL, on a connection outside the pool; end it with `end_listening`.
 
         Args:
             channel: Its name.
@@ -215,7 +215,7 @@ class Database:
             return connection
 
     async def end_listening(self, connection: AsyncConnection) -> None:
-        """Closes a connection that `listen` has opened.
+        """Close a connection that `listen` has opened.
 
         Raises:
             LedgerError: It was broken; it is closed all the same.
@@ -225,17 +225,17 @@ class Database:
             await connection.close()
 
     async def now(self, connection: AsyncConnection) -> datetime:
-        """The time by the one clock that all who share the database go by: the server's, or this machine's on SQLite.
+        """Read the clock that all processes on this database share: the server's, on SQLite this machine's.
 
         Where two machines' times are compared and money depends on it, both are read here.
         """
         if self.is_sqlite:
             return datetime.now(UTC)
-        told: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
-        return told.astimezone(UTC)
+        server_time: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+        return server_time.astimezone(UTC)
 
     def require_file(self) -> None:
-        """Makes sure that what is written here is what others read; call it before anything is spent.
+        """Check that other processes read what is written here; call it before anything is spent.
 
         Raises:
             LedgerFileUnsafe: The SQLite file was deleted, moved or replaced, or has several names.
@@ -244,7 +244,7 @@ class Database:
             self._file.require()
 
     async def close(self) -> None:
-        """Closes all connections."""
+        """Close all connections."""
         await self.engine.dispose()
         await self._aside.dispose()
 
@@ -298,7 +298,7 @@ def _postgresql_engine(location: DatabaseUrl, **pool: Any) -> AsyncEngine:
 
 
 def _limit_waiting(connection: Any, _job: ConnectionPoolEntry) -> None:
-    # A machine that stalls inside a transaction holds its locks until the server ends it; nobody waits for ever.
+    # A machine that stalls inside a transaction holds its locks until the server ends it; none waits indefinitely.
     # Not among the settings of the connection: poolers such as PgBouncer refuse those that they do not know.
     connection.run_async(lambda driver: driver.execute(_LIMIT_WAITING))
 

@@ -1,7 +1,7 @@
 """The identity of a SQLite ledger's file.
 
 A path names a place. A file that was deleted or replaced there goes on existing for the processes that hold it open:
-what they write is in a book that no other process reads, and each side would buy what the other has bought.
+what they write is in a ledger that no other process reads, and each side would buy what the other has bought.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ class IdempotencyKeys(LedgerBase):
     """The senders' own ids of requests, each bound for good to what it was first used for."""
 
     async def bind_key(self, key: str, request_digest: str, *, environment: str) -> str | None:
-        """Binds a key to a request, unless it is bound already.
+        """Bind a key to a request, unless it is bound already.
 
         Args:
             key: The sender's.
@@ -48,7 +48,7 @@ class IdempotencyKeys(LedgerBase):
         return job_id
 
     async def answer_key(self, key: str, job_id: str, *, environment: str) -> None:
-        """Remembers which row a bound key's request was answered with."""
+        """Record which row a bound key's request was answered with."""
         columns = idempotency_keys.c
         async with self._database.writing() as connection:
             await connection.execute(

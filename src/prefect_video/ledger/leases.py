@@ -1,4 +1,4 @@
-"""Who works on a row, and whether that process is still alive.
+"""Owners of rows, and the proof that their processes are alive.
 
 On one machine a lock file tells for certain: the system drops the lock when its holder dies. Between machines a
 heartbeat in the database tells, by the database's clock.
@@ -41,7 +41,7 @@ def new_lock(path: Path) -> FileLock:
 
 
 def acquire_if_free(lock: FileLock) -> bool:
-    """Take a lock without waiting for it; it is held until it is released or the process is gone.
+    """Take a lock without waiting for it; it is held until it is released or the process ends.
 
     Returns:
         Whether it is held now; False while another process holds it.
@@ -102,7 +102,7 @@ class Lease:
     _beating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Registers this owner and keeps it alive until `stop`.
+        """Register this owner and keeps it alive until `stop`.
 
         Raises:
             LedgerError: The ledger cannot be written.
@@ -116,8 +116,8 @@ class Lease:
         self._beating = asyncio.create_task(self._keep_beating(), name="ledger-heartbeat")
 
     async def stop(self) -> None:
-        """Signs off: from now on this owner's rows are free for others."""
-        # First of all: whatever fails below, nobody on this machine takes this owner for alive any more.
+        """Sign off: from now on this owner's rows are free for others."""
+        # First of all: whatever fails below, no process on this machine takes this owner for alive any more.
         self._release_lock()
         if self._beating is not None:
             self._beating.cancel()
@@ -128,7 +128,7 @@ class Lease:
             await asyncio.to_thread(_lock_path(self.id).unlink, missing_ok=True)
 
     async def heartbeat(self) -> None:
-        """Writes one heartbeat, whatever the number of rows that are owned."""
+        """Write one heartbeat, whatever the number of rows that are owned."""
         async with self.database.writing_immediately() as connection:
             now = await self.database.now(connection)
             beaten = await connection.execute(update(owners).where(owners.c.id == self.id).values(heartbeat_at=now))
@@ -138,7 +138,7 @@ class Lease:
                 await connection.execute(delete(owners).where(owners.c.heartbeat_at < now - _FORGET_AFTER))
 
     async def alive(self, connection: AsyncConnection, ids: Collection[str]) -> set[str]:
-        """Those of some owners that are alive."""
+        """Return the owners that are alive."""
         held = await asyncio.to_thread(lambda: {owner: _lock_held(owner) for owner in ids})
         alive = {owner for owner, is_alive in held.items() if is_alive}
         if unsure := [owner for owner, is_alive in held.items() if is_alive is None]:
@@ -167,13 +167,13 @@ class Lease:
 
 
 def runtime_folder() -> Path:
-    """Where the lock files of this user's processes lie."""
+    """Return the folder of the lock files of this user's processes."""
     user = os.geteuid() if hasattr(os, "geteuid") else os.getlogin()
     return Path(tempfile.gettempdir()) / f"prefect-video-{user}"
 
 
 def _open_lock(owner_id: str) -> FileLock | None:
-    """Holds this owner's lock file; None where that is not possible and heartbeats must do."""
+    """Hold this owner's lock file; None where that is not possible and heartbeats must do."""
     folder = runtime_folder()
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -188,7 +188,7 @@ def _open_lock(owner_id: str) -> FileLock | None:
 
 
 def _lock_held(owner_id: str) -> bool | None:
-    """Whether an owner of this machine holds its lock; None when its file is not here.
+    """Tell whether an owner of this machine holds its lock; None when its file is not here.
 
     What the dead left stays for a day: removed at once, the next to ask would see a heartbeat that still looks fresh.
     """

@@ -69,7 +69,7 @@ class Ledger:
         migrate: bool | None = None,
         block: str | None = None,
     ) -> Self:
-        """Opens a ledger and registers this instance as an owner.
+        """Open a ledger and registers this instance as an owner.
 
         Args:
             url: `sqlite:///path`, a bare path or `postgresql://user:password@host/database`; None for
@@ -95,7 +95,7 @@ class Ledger:
         return cls(database, owner, identity=identity, command_option=block or database.location.command_option)
 
     async def aclose(self) -> None:
-        """Signs off, so that this instance's unfinished rows are free for others, and closes the connections.
+        """Sign off, so that this instance's unfinished rows are free for others, and close the connections.
 
         It is done even while the caller is being cancelled.
         """
@@ -114,12 +114,12 @@ class Ledger:
 
     @property
     def owner_id(self) -> str:
-        """This instance's id in the rows that it owns: `host:pid:uuid`."""
+        """Return this instance's id in the rows that it owns: `host:pid:uuid`."""
         return self._owner.id
 
     @property
     def url_label(self) -> str:
-        """The ledger's URL without password and options."""
+        """Return the ledger's URL without password and options."""
         return self._database.location.label
 
     async def now(self) -> datetime:
@@ -128,11 +128,11 @@ class Ledger:
             return await self._database.now(connection)
 
     def changes(self) -> ChangeFeed:
-        """Word of rows that move, whoever moves them; close it with `aclose`."""
+        """Open a feed of rows that change, in whichever process; close it with `aclose`."""
         return open_change_feed(self._database)
 
     def require_file(self) -> None:
-        """Makes sure that what is written here is what other processes read.
+        """Check that other processes read what is written here.
 
         Raises:
             LedgerFileUnsafe: The SQLite file was deleted, moved or replaced, or has several names.
@@ -140,7 +140,7 @@ class Ledger:
         self._database.require_file()
 
     async def upgrade(self) -> None:
-        """Runs the missing migrations; does nothing on a current schema.
+        """Run the missing migrations; do nothing on a current schema.
 
         Raises:
             LedgerSchemaMismatch: The schema is newer than this version.
@@ -149,7 +149,7 @@ class Ledger:
         await schema.upgrade(self._database)
 
     async def check(self) -> None:
-        """Proves that the ledger can be reached and written and that its schema is current.
+        """Prove that the ledger can be reached and written and that its schema is current.
 
         Raises:
             LedgerError: It cannot be used; the message says what to do.

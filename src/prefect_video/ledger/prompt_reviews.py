@@ -16,9 +16,9 @@ from prefect_video.ledger.records import Job, JobRequest, State
 from prefect_video.ledger.tables import (
     JOBS,
     allowed_prompts,
-    generations,
     job_from_row,
     job_from_values,
+    jobs_table,
 )
 
 logger = logging.getLogger(__name__)
@@ -31,40 +31,40 @@ class PromptReviews(LedgerBase):
     """Refused and allowed prompts."""
 
     async def refused(self) -> list[Job]:
-        """Rows that the provider's policy or the local screen refused, newest first."""
+        """Read the rows that the provider's policy or the local screen refused, newest first."""
         query = JOBS.where(
-            generations.c.state.in_([State.RELEASED, State.FAILED]), generations.c.error_type.in_(_REFUSALS)
-        ).order_by(generations.c.created_at.desc(), generations.c.id.desc())
+            jobs_table.c.state.in_([State.RELEASED, State.FAILED]), jobs_table.c.error_type.in_(_REFUSALS)
+        ).order_by(jobs_table.c.created_at.desc(), jobs_table.c.id.desc())
         async with self._database.reading() as connection:
             return [job_from_row(row) for row in await connection.execute(query)]
 
     async def record_screened(self, job_request: JobRequest, error: VideoError | str) -> Job:
-        """Keeps a prompt that the local screen refused; nothing is reserved for it."""
+        """Keep a prompt that the local screen refused; nothing is reserved for it."""
         row = row_from_request(job_request, State.RELEASED, 1, None, datetime.now(UTC)) | {
             "reserved_usd": None,
             "error_type": PromptBlocked.__name__,
             "error_message": str(error),
         }
         async with self._database.writing() as connection:
-            await connection.execute(insert(generations), [row])
+            await connection.execute(insert(jobs_table), [row])
             await self._append_history(connection, [(row["id"], None, State.RELEASED)], str(error))
         logger.info("job %s (%s): refused by the local screen", row["id"], job_request.shot.id)
         return job_from_values(row)
 
     async def blocked(self, job: Job) -> Job | None:
-        """The newest row with the prompt of `job` that a provider's content policy stopped.
+        """Find the newest row with the prompt of `job` that a provider's content policy stopped.
 
         It counts for the same account, and for the same fingerprint at any account of the provider; not once a human
         has allowed the fingerprint of `job` since.
         """
-        same = or_(generations.c.account == job.account, generations.c.fingerprint == job.fingerprint)
+        same = or_(jobs_table.c.account == job.account, jobs_table.c.fingerprint == job.fingerprint)
         query = JOBS.where(
-            generations.c.state.in_([State.RELEASED, State.FAILED]),
-            generations.c.error_type.in_(_BLOCKS),
-            generations.c.provider == job.provider,
-            generations.c.id != job.id,
+            jobs_table.c.state.in_([State.RELEASED, State.FAILED]),
+            jobs_table.c.error_type.in_(_BLOCKS),
+            jobs_table.c.provider == job.provider,
+            jobs_table.c.id != job.id,
             same,
-        ).order_by(generations.c.updated_at.desc())
+        ).order_by(jobs_table.c.updated_at.desc())
         allowed = select(allowed_prompts.c.at).where(allowed_prompts.c.fingerprint == job.fingerprint)
         prompt = _words(job)
         async with self._database.reading() as connection:
@@ -74,7 +74,7 @@ class PromptReviews(LedgerBase):
         return None if found is None or (allowed_at is not None and allowed_at > found.updated_at) else found
 
     async def allow(self, fingerprint: str, note: str) -> None:
-        """Allows a prompt by its fingerprint, whatever the local screen says; replaces an earlier note."""
+        """Allow a prompt by its fingerprint, whatever the local screen says, in place of an earlier note."""
         async with self._database.writing() as connection:
             await connection.execute(delete(allowed_prompts).where(allowed_prompts.c.fingerprint == fingerprint))
             await connection.execute(
@@ -83,17 +83,17 @@ class PromptReviews(LedgerBase):
         logger.info("prompt %s allowed: %s", fingerprint, note)
 
     async def allowed(self, fingerprints: Iterable[str]) -> set[str]:
-        """Those of some fingerprints that were allowed."""
+        """Return the fingerprints that were allowed."""
         found: set[str] = set()
         async with self._database.reading() as connection:
-            for some in chunks(fingerprints):
+            for chunk in chunks(fingerprints):
                 rows = await connection.execute(
-                    select(allowed_prompts.c.fingerprint).where(allowed_prompts.c.fingerprint.in_(some))
+                    select(allowed_prompts.c.fingerprint).where(allowed_prompts.c.fingerprint.in_(chunk))
                 )
                 found.update(rows.scalars())
         return found
 
 
 def _words(job: Job) -> str:
-    """A prompt without the differences that no content policy sees."""
+    """Normalize a prompt: differences in case and spaces do not matter to a content policy."""
     return " ".join(job.shot.prompt.split()).casefold()

@@ -1,4 +1,4 @@
-"""Reading rows: one, many, those under way, those stored."""
+"""Reads of jobs: one, many, those in progress, those stored."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from prefect_video.ledger.records import (
     State,
     WorkKind,
 )
-from prefect_video.ledger.tables import JOBS, copies, generations, history, job_from_row
+from prefect_video.ledger.tables import JOBS, copies, history, job_from_row, jobs_table
 
 Key = tuple[str, str]
-"""Environment and fingerprint: of what there may be only one under way."""
+"""Environment and fingerprint: only one row of each may be in progress."""
 
 _ENDED = (State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST)
 
 
 def claim_key(item: JobRequest | Job) -> Key:
-    """What must be single."""
+    """Return the key under which only one row may be in progress."""
     return item.environment, item.fingerprint
 
 
 async def read_unfinished(connection: AsyncConnection, keys: Iterable[Key]) -> dict[Key, Job]:
-    """The row under way for each key that has one."""
-    found = await _read(connection, keys, generations.c.state.in_(UNFINISHED))
+    """Read the row in progress of each key that has one."""
+    found = await _read(connection, keys, jobs_table.c.state.in_(UNFINISHED))
     return {claim_key(job): job for job in found}
 
 
 async def read_finished(connection: AsyncConnection, job_requests: Collection[JobRequest]) -> dict[Key, list[Job]]:
-    """What exists for each intent; newest first.
+    """Read what exists for each request, newest first.
 
     That is: stored rows, what ended without a video in its own flow run, and what did so and waits for a human.
     """
     runs = {job_request.flow_run_id for job_request in job_requests if job_request.flow_run_id is not None}
-    matters = or_(generations.c.flow_run_id.in_(runs), generations.c.hold_reason.is_not(None))
-    ended = and_(generations.c.state.in_(_ENDED), matters)
-    wanted = or_(generations.c.state == State.STORED, ended)
+    matters = or_(jobs_table.c.flow_run_id.in_(runs), jobs_table.c.hold_reason.is_not(None))
+    ended = and_(jobs_table.c.state.in_(_ENDED), matters)
+    wanted = or_(jobs_table.c.state == State.STORED, ended)
     finished: dict[Key, list[Job]] = {}
     for job in await _read(connection, (claim_key(job_request) for job_request in job_requests), wanted):
         finished.setdefault(claim_key(job), []).append(job)
@@ -59,18 +59,18 @@ async def read_finished(connection: AsyncConnection, job_requests: Collection[Jo
 
 
 async def read_stored(connection: AsyncConnection, keys: Iterable[Key], since: datetime | None) -> dict[Key, Job]:
-    """The newest stored row for each key that has one."""
-    wanted = generations.c.state == State.STORED
+    """Read the newest stored row of each key that has one."""
+    wanted = jobs_table.c.state == State.STORED
     if since is not None:
-        wanted = and_(wanted, generations.c.stored_at >= since)
+        wanted = and_(wanted, jobs_table.c.stored_at >= since)
     found = await _read(connection, keys, wanted)
     found.sort(key=lambda job: job.stored_at or job.created_at)
     return {claim_key(job): job for job in found}
 
 
 async def read_existing(connection: AsyncConnection, job_requests: Iterable[JobRequest]) -> dict[Key, list[Job]]:
-    """What stands in the way of buying each intent, newest first: stored, under way, or waiting for a human."""
-    standing = or_(generations.c.state.in_((*UNFINISHED, State.STORED)), generations.c.hold_reason.is_not(None))
+    """Read the rows that a claim would return, newest first: stored, in progress, or held."""
+    standing = or_(jobs_table.c.state.in_((*UNFINISHED, State.STORED)), jobs_table.c.hold_reason.is_not(None))
     existing: dict[Key, list[Job]] = {}
     for job in await _read(connection, map(claim_key, job_requests), standing):
         existing.setdefault(claim_key(job), []).append(job)
@@ -80,13 +80,13 @@ async def read_existing(connection: AsyncConnection, job_requests: Iterable[JobR
 
 
 def existing_job(jobs: Sequence[Job], job_request: JobRequest, now: datetime) -> Job | None:
-    """The row that a claim of an intent would be answered with, were it claimed now; None when it would be bought."""
+    """Return the row that a claim would return now; None when the video would be bought."""
     under_way = (job for job in jobs if job.state in UNFINISHED)
     return next(under_way, None) or reusable(jobs, job_request, now) or held_job(jobs)
 
 
 def reusable(jobs: Iterable[Job], job_request: JobRequest, now: datetime) -> Job | None:
-    """The newest stored row that answers an intent; what its own flow run stored always does."""
+    """Return the newest stored row that answers a request; one of its own flow run always does."""
     oldest = None if job_request.ttl_seconds is None else now - timedelta(seconds=job_request.ttl_seconds)
     for job in jobs:
         if job.state is not State.STORED or job.stored_at is None:
@@ -98,17 +98,17 @@ def reusable(jobs: Iterable[Job], job_request: JobRequest, now: datetime) -> Job
 
 
 def held_job(jobs: Iterable[Job]) -> Job | None:
-    """The newest row that ended without a video and waits for a human; until then nothing is bought in its place."""
+    """Return the newest held row that ended without a video; until it is resolved nothing is bought in its place."""
     waiting = (job for job in jobs if job.state in _ENDED and job.hold_reason is not None)
     return max(waiting, key=lambda job: job.created_at, default=None)
 
 
 def failed_attempts(jobs: Iterable[Job], job_request: JobRequest) -> list[Job]:
-    """The attempts of the intent's own flow run that ended without a video, newest first."""
+    """Return the attempts of the request's own flow run that ended without a video, newest first."""
     return [
         job
         for job in jobs
-        # A row that was stored and whose file is gone was no failed attempt.
+        # A row that was stored and whose file is missing was no failed attempt.
         if job.state in _ENDED and job.stored_at is None and job.flow_run_id == job_request.flow_run_id
     ]
 
@@ -119,16 +119,16 @@ async def _read(connection: AsyncConnection, keys: Iterable[Key], wanted: Column
         by_environment.setdefault(environment, []).append(fingerprint)
     jobs: list[Job] = []
     for environment, fingerprints in by_environment.items():
-        for some in chunks(fingerprints):
+        for chunk in chunks(fingerprints):
             found = await connection.execute(
-                JOBS.where(generations.c.environment == environment, generations.c.fingerprint.in_(some), wanted)
+                JOBS.where(jobs_table.c.environment == environment, jobs_table.c.fingerprint.in_(chunk), wanted)
             )
             jobs.extend(job_from_row(row) for row in found)
     return jobs
 
 
 _BY_GENERATION: Final = JOBS.where(
-    generations.c.account == bindparam("at"), generations.c.generation_id == bindparam("sought")
+    jobs_table.c.account == bindparam("at"), jobs_table.c.generation_id == bindparam("sought")
 )
 
 _FEWEST: Final = 5
@@ -138,10 +138,10 @@ _NEWEST: Final = 50
 
 
 class Queries(LedgerBase):
-    """What the ledger knows."""
+    """Reads of jobs, their history and their copies."""
 
     async def get(self, job_id: str) -> Job:
-        """One row.
+        """Read one row.
 
         Raises:
             LedgerError: There is no such row.
@@ -153,36 +153,36 @@ class Queries(LedgerBase):
         return job_from_row(row)
 
     async def get_many(self, job_ids: Iterable[str]) -> list[Job]:
-        """Rows by their ids, in the order asked for; ids that are not in the ledger are left out."""
+        """Read rows by their ids, in the order given; ids that are not in the ledger are left out."""
         wanted = list(dict.fromkeys(job_ids))
         found: dict[str, Job] = {}
         async with self._database.reading() as connection:
-            for some in chunks(wanted):
-                rows = await connection.execute(JOBS.where(generations.c.id.in_(some)))
+            for chunk in chunks(wanted):
+                rows = await connection.execute(JOBS.where(jobs_table.c.id.in_(chunk)))
                 found.update((row.id, job_from_row(row)) for row in rows)
         return [found[job_id] for job_id in wanted if job_id in found]
 
     async def left_state(self, job_ids: Iterable[str], *, out_of: State) -> list[Job]:
-        """Those of some rows that are no longer in a state."""
+        """Read the rows that are no longer in a state."""
         found: list[Job] = []
         async with self._database.reading() as connection:
-            for some in chunks(job_ids):
-                query = JOBS.where(generations.c.id.in_(some), generations.c.state != out_of)
+            for chunk in chunks(job_ids):
+                query = JOBS.where(jobs_table.c.id.in_(chunk), jobs_table.c.state != out_of)
                 found.extend(job_from_row(row) for row in await connection.execute(query))
         return found
 
     async def owners_of(self, job_ids: Iterable[str]) -> dict[str, str | None]:
-        """The owners of those of some rows that are under way and on which no human is to decide."""
-        g = generations.c
+        """Read the owners of the rows that are in progress and not held."""
+        g = jobs_table.c
         found: dict[str, str | None] = {}
         async with self._database.reading() as connection:
-            for some in chunks(job_ids):
-                query = select(g.id, g.owner).where(g.id.in_(some), g.state.in_(UNFINISHED), g.hold_reason.is_(None))
+            for chunk in chunks(job_ids):
+                query = select(g.id, g.owner).where(g.id.in_(chunk), g.state.in_(UNFINISHED), g.hold_reason.is_(None))
                 found.update((row.id, row.owner) for row in await connection.execute(query))
         return found
 
     async def find_generation(self, account: str, generation_id: str) -> Job | None:
-        """The row of a provider's generation."""
+        """Find the row of a provider's generation."""
         async with self._database.reading() as connection:
             named = {"at": account, "sought": generation_id}
             row = (await connection.execute(_BY_GENERATION, named)).one_or_none()
@@ -191,7 +191,7 @@ class Queries(LedgerBase):
     async def find_stored(
         self, fingerprints: Iterable[str], *, environment: str, ttl_seconds: float | None = None
     ) -> dict[str, Job]:
-        """The newest stored row of each fingerprint that has one, not older than `ttl_seconds`."""
+        """Find the newest stored row of each fingerprint, not older than `ttl_seconds`."""
         since = None if ttl_seconds is None else datetime.now(UTC) - timedelta(seconds=ttl_seconds)
         keys = [(environment, fingerprint) for fingerprint in fingerprints]
         async with self._database.reading() as connection:
@@ -199,7 +199,7 @@ class Queries(LedgerBase):
         return {fingerprint: job for (_, fingerprint), job in stored.items()}
 
     async def find_existing(self, job_requests: Sequence[JobRequest]) -> list[Job | None]:
-        """For each intent the row that a claim would find: stored, under way, or held; None where it would buy."""
+        """Find the row that a claim of each request would return: stored, in progress or held; else None."""
         async with self._database.reading() as connection:
             existing = await read_existing(connection, job_requests)
         now = datetime.now(UTC)
@@ -215,9 +215,9 @@ class Queries(LedgerBase):
         flow_run_id: str | None = None,
         account: str | None = None,
     ) -> list[Job]:
-        """Rows under way, oldest first."""
+        """Read the rows in progress, oldest first."""
         return await self._select(
-            generations.c.state.in_(UNFINISHED),
+            jobs_table.c.state.in_(UNFINISHED),
             *_equal(environment=environment, project=project, flow_run_id=flow_run_id, account=account),
         )
 
@@ -230,15 +230,15 @@ class Queries(LedgerBase):
         hold_reason: bool | None = None,
         flow_run_id: str | None = None,
     ) -> list[Job]:
-        """Rows, newest first; `attention` picks those that wait (or do not wait) for a human."""
+        """Find rows, newest first; `hold_reason` selects those that are held (or are not)."""
         conditions = _equal(project=project, state=state, flow_run_id=flow_run_id)
         if hold_reason is not None:
-            flagged = generations.c.hold_reason
+            flagged = jobs_table.c.hold_reason
             conditions.append(flagged.is_not(None) if hold_reason else flagged.is_(None))
         return await self._select(*conditions, newest_first=True, limit=limit)
 
     async def history(self, job_id: str) -> list[HistoryEntry]:
-        """A row's steps, oldest first."""
+        """Read the history of a row, oldest first."""
         columns = (history.c[name] for name in HistoryEntry.model_fields)
         async with self._database.reading() as connection:
             found = await connection.execute(select(*columns).where(history.c.job_id == job_id).order_by(history.c.id))
@@ -249,44 +249,44 @@ class Queries(LedgerBase):
         async with self._database.reading() as connection:
             found = await connection.execute(
                 select(
-                    generations.c.generation_id,
-                    func.coalesce(generations.c.submitted_at, generations.c.created_at).label("recorded_at"),
-                ).where(generations.c.account == account, generations.c.generation_id.is_not(None))
+                    jobs_table.c.generation_id,
+                    func.coalesce(jobs_table.c.submitted_at, jobs_table.c.created_at).label("recorded_at"),
+                ).where(jobs_table.c.account == account, jobs_table.c.generation_id.is_not(None))
             )
             return {str(row.generation_id): row.recorded_at for row in found}
 
     async def occupied(self, account: str) -> int:
-        """How many generations the provider may be working on for an account."""
-        return await self._count(generations.c.account == account, generations.c.state.in_(OCCUPYING))
+        """Count the generations that the provider may be working on for an account."""
+        return await self._count(jobs_table.c.account == account, jobs_table.c.state.in_(OCCUPYING))
 
     async def submissions_since(self, account: str, at: datetime) -> int:
-        """How many requests of an account were sent since a time, those included that were turned away."""
+        """Count the requests of an account that were sent since a time, rejected ones included."""
         sent = (
             select(func.count())
-            .select_from(history.join(generations, history.c.job_id == generations.c.id))
+            .select_from(history.join(jobs_table, history.c.job_id == jobs_table.c.id))
             .where(
                 history.c.to_state == State.SUBMITTING,
                 history.c.from_state == State.RESERVED,
                 history.c.at >= at,
-                generations.c.account == account,
+                jobs_table.c.account == account,
             )
         )
         async with self._database.reading() as connection:
             return (await connection.execute(sent)).scalar_one()
 
     async def copies(self, job_ids: Iterable[str], project: str) -> dict[tuple[str, str], Asset]:
-        """Copies of stored videos in a project, by job id and shot id."""
+        """Read the copies of stored videos in a project, by job id and shot id."""
         found: dict[tuple[str, str], Asset] = {}
         async with self._database.reading() as connection:
-            for some in chunks(job_ids):
+            for chunk in chunks(job_ids):
                 rows = await connection.execute(
-                    select(copies).where(copies.c.project == project, copies.c.job_id.in_(some))
+                    select(copies).where(copies.c.project == project, copies.c.job_id.in_(chunk))
                 )
                 found.update(((row.job_id, row.shot_id), row.asset) for row in rows)
         return found
 
     async def record_copy(self, job_id: str, project: str, shot_id: str, asset: Asset) -> None:
-        """Records that a stored video was copied into another project, in place of an earlier copy.
+        """Record that a stored video was copied into another project, in place of an earlier copy.
 
         Raises:
             LedgerError: There is no such row.
@@ -305,7 +305,7 @@ class Queries(LedgerBase):
     async def latency(
         self, provider: str, *, window: timedelta = timedelta(days=30), at_most: int = 500
     ) -> dict[WorkKind, LatencyQuantiles]:
-        """Times from submit to completion of a provider's newest generations, by kind.
+        """Measure the times from submit to completion of a provider's newest generations, by kind.
 
         Args:
             provider: Its name; all accounts count.
@@ -316,17 +316,17 @@ class Queries(LedgerBase):
             The kinds of which there were enough to tell.
         """
         taken: dict[WorkKind, list[float]] = {}
-        columns = (generations.c.shot, generations.c.submitted_at, generations.c.completed_at)
+        columns = (jobs_table.c.shot, jobs_table.c.submitted_at, jobs_table.c.completed_at)
         # By time of creation, as there is an index on it: the walk ends at the newest few hundred.
         newest = (
             select(*columns)
             .where(
-                generations.c.created_at >= datetime.now(UTC) - window,
-                generations.c.provider == provider,
-                generations.c.submitted_at.is_not(None),
-                generations.c.completed_at.is_not(None),
+                jobs_table.c.created_at >= datetime.now(UTC) - window,
+                jobs_table.c.provider == provider,
+                jobs_table.c.submitted_at.is_not(None),
+                jobs_table.c.completed_at.is_not(None),
             )
-            .order_by(generations.c.created_at.desc())
+            .order_by(jobs_table.c.created_at.desc())
             .limit(at_most)
         )
         async with self._database.reading() as connection:
@@ -340,7 +340,7 @@ class Queries(LedgerBase):
     async def _select(
         self, *conditions: ColumnElement[bool], newest_first: bool = False, limit: int | None = None
     ) -> list[Job]:
-        order = (generations.c.created_at, generations.c.id)
+        order = (jobs_table.c.created_at, jobs_table.c.id)
         query = JOBS.where(*conditions).limit(limit)
         query = query.order_by(*(column.desc() for column in order)) if newest_first else query.order_by(*order)
         async with self._database.reading() as connection:
@@ -348,12 +348,12 @@ class Queries(LedgerBase):
 
     async def _count(self, *conditions: ColumnElement[bool]) -> int:
         async with self._database.reading() as connection:
-            found = await connection.execute(select(func.count()).select_from(generations).where(*conditions))
+            found = await connection.execute(select(func.count()).select_from(jobs_table).where(*conditions))
             return found.scalar_one()
 
 
 def _equal(**wanted: Any) -> list[ColumnElement[bool]]:
-    return [generations.c[name] == value for name, value in wanted.items() if value is not None]
+    return [jobs_table.c[name] == value for name, value in wanted.items() if value is not None]
 
 
 def _times(seconds: list[float]) -> LatencyQuantiles:

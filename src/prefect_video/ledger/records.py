@@ -1,4 +1,4 @@
-"""What the ledger is asked and what it answers: plain frozen records, without a database."""
+"""Requests to the ledger and its results: plain frozen records, without a database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prefect_video.shots import Shot
 
 
 class State(StrEnum):
-    """Where a generation stands in the ledger."""
+    """State of a job in the ledger."""
 
     RESERVED = "reserved"
     SUBMITTING = "submitting"
@@ -31,7 +31,7 @@ class State(StrEnum):
 
 
 UNFINISHED: Final = frozenset({State.RESERVED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED, State.COMPLETED})
-"""States that hold the fingerprint: while a row is in one, nobody else may buy the same video."""
+"""States that hold the fingerprint: while a row is in one, no other process may buy the same video."""
 
 OCCUPYING: Final = frozenset({State.SUBMITTING, State.UNKNOWN, State.SUBMITTED})
 """States in which the provider may be working: they fill the account's concurrency."""
@@ -68,7 +68,7 @@ class JobRequest(_Record):
 
     Attributes:
         fingerprint: The prompt hash, take included.
-        shot: The whole shot, so that whoever recovers the row needs no project file.
+        shot: The whole shot, so that the row can be resumed without a project file.
         take: 1 for the first take.
         project: Name of the project.
         provider: Name of the provider.
@@ -79,7 +79,7 @@ class JobRequest(_Record):
         estimate_usd: Expected cost; None when the provider's price is unknown.
         max_attempts: Paid attempts allowed per flow run, the first included.
         refresh: Buy again although a stored asset exists (unless this very flow run stored it).
-        ttl_seconds: How old a stored asset may be; None for ever.
+        ttl_seconds: How old a stored asset may be; None for any age.
         flow_run_id: The Prefect flow run (or any run key) that asks.
         priority: Who goes first when an account's slots are taken; first come, first served among equals.
     """
@@ -148,19 +148,19 @@ class Job(_Record):
 
     @property
     def is_reopened(self) -> bool:
-        """Whether the video was stored, its file is missing or damaged, and it is to be fetched again."""
+        """Tell whether the stored file is missing or damaged and is to be fetched again."""
         return self.state is State.COMPLETED and self.stored_at is not None
 
     @property
     def cost_usd(self) -> Decimal | None:
-        """What it cost, or is expected to: 0 where nothing was accepted, None where the price is not known."""
+        """Return the cost, actual or expected: 0 where nothing was accepted, None where the price is not known."""
         if self.state is State.RELEASED:
             return Decimal(0)
         return self.actual_usd if self.actual_usd is not None else self.reserved_usd
 
 
 class ClaimOutcome(StrEnum):
-    """How a claim ends.
+    """Outcome of a claim.
 
     STORED: the video exists, see `job.asset`. JOINED: another owner's row is in progress, or one is held (see
     `job.hold_reason`). ACQUIRED: the row is reserved, or taken over from an owner that died, and this process must
@@ -185,7 +185,7 @@ class ClaimResult(_Record):
 
 
 class AccountStatus(_Record):
-    """What an account can bear right now, as every process sees it.
+    """Slots, breaker and quota of an account, as every process sees them.
 
     Attributes:
         account: Its id.
@@ -212,7 +212,7 @@ class Budget(_Record):
     """One limit on what may be committed (spent plus reserved).
 
     Attributes:
-        scope: `project` counts the rows of one project for ever, `account` those of one account for ever,
+        scope: `project` counts all rows of one project, `account` all of one account,
             `month` those of the current calendar month (UTC), all projects and accounts together, `plan` those of one
             account in the current calendar month.
         limit_usd: The most in USD; None for no limit in money.
@@ -225,7 +225,7 @@ class Budget(_Record):
 
     @property
     def is_empty(self) -> bool:
-        """Whether it limits nothing."""
+        """Tell whether it limits nothing."""
         return self.limit_usd is None and self.limit_videos is None
 
 
@@ -241,10 +241,10 @@ class HistoryEntry(_Record):
 
 
 class SpendRow(_Record):
-    """What was spent and is reserved for one value of a grouping.
+    """Sums spent and reserved for one value of a grouping.
 
-    `assumed_usd` is the part of what was spent that the provider has not told: what was reserved counts. `unpriced`
-    counts generations whose cost neither the provider nor a price table told.
+    `assumed_usd` is the part of what was spent that the provider has not reported: what was reserved counts. `unpriced`
+    counts generations whose cost neither the provider nor a price table gave.
     """
 
     key: str
@@ -267,13 +267,13 @@ class ClaimBatch(_Record):
 
 
 class BudgetUsage(_Record):
-    """How much of a limit is used up.
+    """Used part of a limit.
 
     Attributes:
         budget: The limit.
         name: What messages call it, such as `project coffee-ad`.
         spent_usd: What finished generations cost (what was reserved, where the provider did not say).
-        reserved_usd: What is set aside for generations under way.
+        reserved_usd: What is set aside for generations in progress.
         videos: Generations paid or reserved.
     """
 
@@ -285,7 +285,7 @@ class BudgetUsage(_Record):
 
     @property
     def committed_usd(self) -> Decimal:
-        """Spent plus reserved."""
+        """Return what is spent plus what is reserved."""
         return self.spent_usd + self.reserved_usd
 
 
@@ -310,7 +310,7 @@ class ReceivedEvent(_Record):
 
 
 class WorkKind(NamedTuple):
-    """What the time that a provider takes depends on."""
+    """Kind of work, on which the time that a provider takes depends."""
 
     model: str
     duration: int
@@ -318,7 +318,7 @@ class WorkKind(NamedTuple):
 
 
 class LatencyQuantiles(_Record):
-    """How long generations of one kind have taken, in seconds from the submit to the notice of the end.
+    """Times of generations of one kind, in seconds from the submit to the notice of the end.
 
     Attributes:
         count: How many were looked at.

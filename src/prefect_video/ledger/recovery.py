@@ -13,10 +13,10 @@ from prefect_video.ledger.claims import wait_for_turn
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.queries import claim_key, read_unfinished
 from prefect_video.ledger.records import UNFINISHED, Job, State
-from prefect_video.ledger.tables import JOBS, copies, generations, job_from_row, ledger_identity
+from prefect_video.ledger.tables import JOBS, copies, job_from_row, jobs_table, ledger_identity
 
 _KEPT: Final = frozenset({"id", "attempt", "flow_run_id", "task_run_id", "created_at", "priority"})
-"""What a row that exists knows better than the evidence for its generation."""
+"""Columns in which an existing row is more reliable than the evidence for its generation."""
 
 
 async def read_identity(database: Database) -> str:
@@ -33,14 +33,14 @@ async def read_identity(database: Database) -> str:
 
 
 class Recoveries(LedgerBase):
-    """What others can prove about this ledger's generations."""
+    """Restoring of jobs from evidence outside of the ledger."""
 
     async def paid_jobs(self, project: str | None = None) -> set[tuple[str, str]]:
         """Read `(job id, fingerprint)` of rows whose generation is known: of one project and its copies, or of all."""
-        wanted = select(generations.c.id, generations.c.fingerprint).where(generations.c.generation_id.is_not(None))
+        wanted = select(jobs_table.c.id, jobs_table.c.fingerprint).where(jobs_table.c.generation_id.is_not(None))
         if project is not None:
             copied = select(copies.c.job_id).where(copies.c.project == project)
-            wanted = wanted.where(or_(generations.c.project == project, generations.c.id.in_(copied)))
+            wanted = wanted.where(or_(jobs_table.c.project == project, jobs_table.c.id.in_(copied)))
         async with self._database.reading() as connection:
             return {(row.id, row.fingerprint) for row in await connection.execute(wanted)}
 
@@ -48,9 +48,9 @@ class Recoveries(LedgerBase):
         """Read the rows that have one of some ids, or one of some generations, whatever their account."""
         found: dict[str, Job] = {}
         async with self._database.reading() as connection:
-            for column, values in ((generations.c.id, job_ids), (generations.c.generation_id, generation_ids)):
-                for some in chunks(values):
-                    rows = await connection.execute(JOBS.where(column.in_(some)))
+            for column, values in ((jobs_table.c.id, job_ids), (jobs_table.c.generation_id, generation_ids)):
+                for chunk in chunks(values):
+                    rows = await connection.execute(JOBS.where(column.in_(chunk)))
                     found.update((row.id, job_from_row(row)) for row in rows)
         return list(found.values())
 
@@ -71,10 +71,8 @@ class Recoveries(LedgerBase):
         async with self._database.writing() as connection:
             await wait_for_turn(self._database, connection)
             self._database.require_file()
-            same_generation = (generations.c.account == job.account) & (
-                generations.c.generation_id == job.generation_id
-            )
-            found = await connection.execute(JOBS.where(or_(generations.c.id == job.id, same_generation)))
+            same_generation = (jobs_table.c.account == job.account) & (jobs_table.c.generation_id == job.generation_id)
+            found = await connection.execute(JOBS.where(or_(jobs_table.c.id == job.id, same_generation)))
             rows = [job_from_row(row) for row in found]
             current = next((row for row in rows if row.generation_id == job.generation_id), None)
             current = current or next(iter(rows), None)
@@ -86,11 +84,11 @@ class Recoveries(LedgerBase):
                 await self._require_none_in_progress(connection, job, current)
             values = _columns(job)
             if current is None:
-                await connection.execute(insert(generations).values(**values))
+                await connection.execute(insert(jobs_table).values(**values))
                 await self._append_history(connection, [(job.id, None, job.state)], detail)
                 return job
             changes = {name: value for name, value in values.items() if name not in _KEPT}
-            await connection.execute(generations.update().where(generations.c.id == current.id).values(**changes))
+            await connection.execute(jobs_table.update().where(jobs_table.c.id == current.id).values(**changes))
             await self._append_history(connection, [(current.id, current.state, job.state)], detail)
             return await self._locked(connection, current.id)
 

@@ -16,7 +16,7 @@ from prefect_video.ledger.database import Database
 from prefect_video.ledger.leases import FileLock, acquire_if_free, new_lock
 from prefect_video.ledger.tables import VERSION_TABLE
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
+REVISIONS: Final = ("0001",)
 """Every revision in `migrations/versions`, oldest first; held here so that opening a ledger need not load them."""
 
 MIGRATION_LOCK: Final = 0x5669_6465_6F01
@@ -27,7 +27,7 @@ _MIGRATING: Final = threading.Lock()
 
 
 async def prepare(database: Database, *, migrate: bool | None) -> None:
-    """Makes a ledger ready for use: brings it up to date where allowed, and checks that it is.
+    """Prepare a ledger for use: bring its schema up to date where allowed, and check that it is.
 
     Args:
         database: The ledger's database.
@@ -49,14 +49,14 @@ async def prepare(database: Database, *, migrate: bool | None) -> None:
 
 
 async def upgrade(database: Database, revision: str = "head") -> None:
-    """Runs the missing migrations in one transaction; does nothing on a current schema.
+    """Run the missing migrations in one transaction; do nothing on a current schema.
 
     Raises:
         LedgerSchemaMismatch: The schema is newer than this version.
     """
     async with database.writing() as connection:
         if not database.is_sqlite:
-            # Somebody else's migration is waited for, however long it takes.
+            # Another process's migration is waited for, however long it takes.
             await connection.execute(text("SET LOCAL lock_timeout = 0"))
             await connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
         current = await connection.run_sync(_current)
@@ -67,7 +67,7 @@ async def upgrade(database: Database, revision: str = "head") -> None:
 
 
 async def check(database: Database) -> None:
-    """Refuses a schema that is not this version's.
+    """Refuse a schema that is not this version's.
 
     Raises:
         LedgerSchemaMismatch: It is older or newer.
@@ -106,7 +106,7 @@ def _refuse_newer(current: str | None, database: Database) -> None:
 
 @asynccontextmanager
 async def _sole_migrator() -> AsyncIterator[None]:
-    """Lets one ledger of this process at a time be migrated: what Alembic is doing is global to it."""
+    """Let one ledger of this process at a time be migrated: what Alembic is doing is global to it."""
     while not _MIGRATING.acquire(blocking=False):  # noqa: ASYNC110  another loop may hold it
         await asyncio.sleep(_PAUSE_SECONDS)
     try:
@@ -117,7 +117,7 @@ async def _sole_migrator() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _sole_opener(database: Database) -> AsyncIterator[None]:
-    """Lets one process at a time open a SQLite file: switching a new file to WAL fails when two do it."""
+    """Let one process at a time open a SQLite file: switching a new file to WAL fails when two do it."""
     path = database.location.path
     assert path is not None
     lock = new_lock(path.with_name(path.name + ".lock"))

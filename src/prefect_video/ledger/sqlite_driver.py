@@ -86,7 +86,7 @@ class Connection:
         await self._thread.close(self._close)
 
     def stop(self) -> None:
-        """As `close`, without waiting for it."""
+        """Begin to close, without waiting for the end."""
         self._thread.stop(self._close)
 
     async def run(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
@@ -123,7 +123,7 @@ class Connection:
 
 
 class Cursor:
-    """What SQLAlchemy asks of an asynchronous cursor; all rows are read when a statement is done."""
+    """Asynchronous cursor as SQLAlchemy needs it; all rows are read when a statement is done."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

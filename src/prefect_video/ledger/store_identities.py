@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from prefect_video.assets import Asset
 from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.records import Job, State
-from prefect_video.ledger.tables import JOBS, copies, generations, job_from_row, stores
+from prefect_video.ledger.tables import JOBS, copies, job_from_row, jobs_table, stores
 
 STORE_LOCK: Final = 0x5669_6465_6F03
 """PostgreSQL advisory lock held while an identity is given to a store, as SQLite has one writer anyway."""
@@ -51,10 +51,10 @@ class StoreIdentities(LedgerBase):
     async def assign_store(self, job_ids: Iterable[str], store_id: str) -> None:
         """Record that the files of stored rows were found, whole, in a store."""
         async with self._database.writing() as connection:
-            for some in chunks(job_ids):
+            for chunk in chunks(job_ids):
                 await connection.execute(
-                    update(generations)
-                    .where(generations.c.id.in_(some), generations.c.state == State.STORED)
+                    update(jobs_table)
+                    .where(jobs_table.c.id.in_(chunk), jobs_table.c.state == State.STORED)
                     .values(store_id=store_id)
                 )
 
@@ -62,18 +62,18 @@ class StoreIdentities(LedgerBase):
         """Return the copies in a project of videos that are stored, each with the id of the original's row."""
         query = (
             select(copies.c.job_id, copies.c.asset)
-            .join(generations, copies.c.job_id == generations.c.id)
-            .where(copies.c.project == project, generations.c.state == State.STORED)
+            .join(jobs_table, copies.c.job_id == jobs_table.c.id)
+            .where(copies.c.project == project, jobs_table.c.state == State.STORED)
         )
         async with self._database.reading() as connection:
             return [(row.job_id, row.asset) for row in await connection.execute(query)]
 
     async def holds_assets(self, store_ids: Collection[str]) -> bool:
         """Return whether any video is stored in one of these stores."""
-        stored = generations.c.state == State.STORED
+        stored = jobs_table.c.state == State.STORED
         async with self._database.reading() as connection:
             found = await connection.execute(
-                select(exists().where(stored, generations.c.store_id.in_(sorted(store_ids))))
+                select(exists().where(stored, jobs_table.c.store_id.in_(sorted(store_ids))))
             )
             return bool(found.scalar_one())
 
@@ -81,11 +81,11 @@ class StoreIdentities(LedgerBase):
         """Return the newest other stored rows of a row's project."""
         query = (
             JOBS.where(
-                generations.c.project == job.project,
-                generations.c.state == State.STORED,
-                generations.c.id != job.id,
+                jobs_table.c.project == job.project,
+                jobs_table.c.state == State.STORED,
+                jobs_table.c.id != job.id,
             )
-            .order_by(generations.c.created_at.desc())
+            .order_by(jobs_table.c.created_at.desc())
             .limit(limit)
         )
         async with self._database.reading() as connection:
@@ -95,7 +95,7 @@ class StoreIdentities(LedgerBase):
         """Return the names of all projects that have a stored video or a copy of one, sorted."""
         async with self._database.reading() as connection:
             stored = await connection.execute(
-                select(generations.c.project).where(generations.c.state == State.STORED).distinct()
+                select(jobs_table.c.project).where(jobs_table.c.state == State.STORED).distinct()
             )
             copied = await connection.execute(select(copies.c.project).distinct())
             return sorted({*stored.scalars(), *copied.scalars()})

@@ -91,17 +91,17 @@ class Json(TypeDecorator[_Model], Generic[_Model]):
 
 
 def rounded(amount: Decimal) -> Decimal:
-    """An amount in USD as the ledger keeps it: to the millionth."""
+    """Round an amount in USD to the millionth, as the ledger keeps it."""
     return amount.quantize(_MICRO, rounding=ROUND_HALF_EVEN)
 
 
 VERSION_TABLE: Final = "ledger_version"
-"""Where the schema's version is kept; Alembic's usual name may belong to somebody else in a shared database."""
+"""Table of the schema's version; Alembic's usual name may belong to another program in a shared database."""
 
 metadata = MetaData()
 
-generations = Table(
-    "generations",
+jobs_table = Table(
+    "jobs",
     metadata,
     Column("id", String, primary_key=True),
     Column("state", StateName, nullable=False),
@@ -143,55 +143,55 @@ generations = Table(
     Column("store_id", String),
 )
 
-_unfinished = generations.c.state.in_(sorted(UNFINISHED))
-_accepted = generations.c.generation_id.is_not(None)
+_unfinished = jobs_table.c.state.in_(sorted(UNFINISHED))
+_accepted = jobs_table.c.generation_id.is_not(None)
 
-# The backstop of single flight: whatever the code does, no fingerprint is under way twice.
+# The backstop of single flight: whatever the code does, no fingerprint is in progress twice.
 Index(
-    "uq_generations_under_way",
-    generations.c.environment,
-    generations.c.fingerprint,
+    "uq_jobs_in_progress",
+    jobs_table.c.environment,
+    jobs_table.c.fingerprint,
     unique=True,
     sqlite_where=_unfinished,
     postgresql_where=_unfinished,
 )
 Index(
-    "uq_generations_accepted",
-    generations.c.account,
-    generations.c.generation_id,
+    "uq_jobs_generation",
+    jobs_table.c.account,
+    jobs_table.c.generation_id,
     unique=True,
     sqlite_where=_accepted,
     postgresql_where=_accepted,
 )
 Index(
-    "ix_generations_found",
-    generations.c.environment,
-    generations.c.fingerprint,
-    generations.c.state,
+    "ix_jobs_fingerprint",
+    jobs_table.c.environment,
+    jobs_table.c.fingerprint,
+    jobs_table.c.state,
 )
 Index(
-    "ix_generations_unfinished",
-    generations.c.created_at,
+    "ix_jobs_unfinished",
+    jobs_table.c.created_at,
     sqlite_where=_unfinished,
     postgresql_where=_unfinished,
 )
-Index("ix_generations_flow_run", generations.c.flow_run_id)
-Index("ix_generations_sent", generations.c.account, generations.c.sent_at)
-Index("ix_generations_submitted", generations.c.account, generations.c.submitted_at)
+Index("ix_jobs_flow_run", jobs_table.c.flow_run_id)
+Index("ix_jobs_sent", jobs_table.c.account, jobs_table.c.sent_at)
+Index("ix_jobs_submitted", jobs_table.c.account, jobs_table.c.submitted_at)
 
 # The three indexes that budgets are summed over hold the amounts too, so that no row need be read.
 for _name, _scope in (
-    ("ix_generations_project", generations.c.project),
-    ("ix_generations_account", generations.c.account),
-    ("ix_generations_created", generations.c.created_at),
+    ("ix_jobs_project", jobs_table.c.project),
+    ("ix_jobs_account", jobs_table.c.account),
+    ("ix_jobs_created", jobs_table.c.created_at),
 ):
-    Index(_name, _scope, generations.c.state, generations.c.actual_usd, generations.c.reserved_usd)
+    Index(_name, _scope, jobs_table.c.state, jobs_table.c.actual_usd, jobs_table.c.reserved_usd)
 
 history = Table(
     "history",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("job_id", String, ForeignKey("generations.id"), nullable=False),
+    Column("job_id", String, ForeignKey("jobs.id"), nullable=False),
     Column("at", Instant, nullable=False),
     Column("from_state", StateName),
     Column("to_state", StateName, nullable=False),
@@ -229,7 +229,7 @@ ledger_identity = Table("ledger_identity", metadata, Column("id", String, primar
 copies = Table(
     "copies",
     metadata,
-    Column("job_id", String, ForeignKey("generations.id"), primary_key=True),
+    Column("job_id", String, ForeignKey("jobs.id"), primary_key=True),
     Column("project", String, primary_key=True),
     Column("shot_id", String, primary_key=True),
     Column("asset", Json(Asset), nullable=False),
@@ -241,7 +241,7 @@ idempotency_keys = Table(
     Column("environment", String, primary_key=True),
     Column("key", String, primary_key=True),
     Column("request_digest", String, nullable=False),
-    Column("job_id", String, ForeignKey("generations.id")),
+    Column("job_id", String, ForeignKey("jobs.id")),
     Column("created_at", Instant, nullable=False),
 )
 
@@ -269,7 +269,7 @@ webhook_events = Table(
     Column("type", String, nullable=False),
     Column("received_at", Instant, nullable=False),
     Column("handled_at", Instant),
-    Column("told", Json(Generation)),
+    Column("reported", Json(Generation)),
 )
 _pending = webhook_events.c.handled_at.is_(None)
 Index("ix_webhook_events_generation", webhook_events.c.account, webhook_events.c.generation_id)
@@ -280,16 +280,16 @@ Index(
     postgresql_where=_pending,
 )
 
-JOB_COLUMNS: Final = tuple(generations.c[name] for name in Job.model_fields)
+JOB_COLUMNS: Final = tuple(jobs_table.c[name] for name in Job.model_fields)
 JOBS: Final = select(*JOB_COLUMNS)
-"""What every query for whole rows begins with: building it costs more than running it."""
+"""Start of every query for whole rows, built once: building it costs more than running it."""
 
 
 def job_from_row(row: Row[Any]) -> Job:
-    """The record of a row that was selected by `JOB_COLUMNS`."""
+    """Build the record of a row that was selected by `JOB_COLUMNS`."""
     return Job.model_validate(row._asdict())
 
 
 def job_from_values(values: Mapping[str, Any]) -> Job:
-    """The record of a row that was inserted with these values."""
+    """Build the record of a row that was inserted with these values."""
     return Job.model_validate({column.name: values[column.name] for column in JOB_COLUMNS})

@@ -26,7 +26,7 @@ from prefect_video.ledger.cost_bound import (
     without_dispute,
 )
 from prefect_video.ledger.records import TRANSITIONS, UNFINISHED, Job, State
-from prefect_video.ledger.tables import JOB_COLUMNS, generations, job_from_row
+from prefect_video.ledger.tables import JOB_COLUMNS, job_from_row, jobs_table
 
 logger = logging.getLogger(__name__)
 
@@ -61,21 +61,21 @@ class TransitionBase(LedgerBase):
         return moved
 
     async def _change(self, connection: AsyncConnection, job: Job, values: dict[str, Any]) -> Job:
-        told = {"changed": job.id, "changed_from": job.state, **values, "updated_at": datetime.now(UTC)}
-        changed = (await connection.execute(_changing(frozenset(values)), told)).one_or_none()
+        parameters = {"changed": job.id, "changed_from": job.state, **values, "updated_at": datetime.now(UTC)}
+        changed = (await connection.execute(_changing(frozenset(values)), parameters)).one_or_none()
         if changed is None:
             raise InvalidTransition(f"job {job.id} is no longer {job.state}: read it again")
         return job_from_row(changed)
 
     def _require_owner(self, job: Job) -> None:
-        """Only a row's owner may send it."""
+        """Refuse a send by any process but the row's owner."""
         if job.owner != self._owner.id:
             raise InvalidTransition(
                 f"job {job.id} may not be sent: it belongs to {job.owner or 'nobody'}, not to this process"
             )
 
     def _require_settle_right(self, job: Job) -> None:
-        """Only its owner may say that a sent request came to nothing: it may be on its way at this moment."""
+        """Refuse a verdict on a sent request by any process but its owner, which may be sending it now."""
         if job.owner not in (None, self._owner.id) and job.hold_reason is None:
             raise InvalidTransition(
                 f"job {job.id} is {job.state} and belongs to {job.owner}: take it over before settling it"
@@ -83,8 +83,8 @@ class TransitionBase(LedgerBase):
 
     async def _require_new_generation(self, connection: AsyncConnection, job: Job, generation_id: str) -> None:
         found = await connection.execute(
-            select(generations.c.id).where(
-                generations.c.account == job.account, generations.c.generation_id == generation_id
+            select(jobs_table.c.id).where(
+                jobs_table.c.account == job.account, jobs_table.c.generation_id == generation_id
             )
         )
         if (other := found.scalar_one_or_none()) is not None and other != job.id:
@@ -95,11 +95,11 @@ class TransitionBase(LedgerBase):
 
     async def _require_no_active_job(self, connection: AsyncConnection, job: Job) -> None:
         found = await connection.execute(
-            select(generations.c.id).where(
-                generations.c.environment == job.environment,
-                generations.c.fingerprint == job.fingerprint,
-                generations.c.state.in_(UNFINISHED),
-                generations.c.id != job.id,
+            select(jobs_table.c.id).where(
+                jobs_table.c.environment == job.environment,
+                jobs_table.c.fingerprint == job.fingerprint,
+                jobs_table.c.state.in_(UNFINISHED),
+                jobs_table.c.id != job.id,
             )
         )
         if (other := found.scalar_one_or_none()) is not None:
@@ -110,25 +110,25 @@ class TransitionBase(LedgerBase):
 
 @cache
 def _changing(names: frozenset[str]) -> ReturningUpdate[Any]:
-    """The statement that changes these columns of one row, while it is in the state that it was read in.
+    """Build the statement that changes these columns of one row if it is still in the state it was read in.
 
     There are about twenty, and building one takes longer than running it.
     """
     return (
-        update(generations)
-        .where(generations.c.id == bindparam("changed"), generations.c.state == bindparam("changed_from"))
+        update(jobs_table)
+        .where(jobs_table.c.id == bindparam("changed"), jobs_table.c.state == bindparam("changed_from"))
         .values({name: bindparam(name) for name in sorted({*names, "updated_at"})})
         .returning(*JOB_COLUMNS)
     )
 
 
 def source_states(to: State) -> frozenset[State]:
-    """From where a state can be reached."""
+    """Return the states from which a state can be reached."""
     return frozenset(state for state, targets in TRANSITIONS.items() if to in targets)
 
 
 def require_same_generation(job: Job, generation_id: str) -> None:
-    """Refuses news of another generation than the row's.
+    """Refuse a report on another generation than the row's.
 
     Raises:
         InvalidTransition: It is another one.
@@ -138,12 +138,12 @@ def require_same_generation(job: Job, generation_id: str) -> None:
 
 
 def drop_none(**values: Any) -> dict[str, Any]:
-    """The values that are not None."""
+    """Return the values that are not None."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def error_columns(error: VideoError | str) -> dict[str, Any]:
-    """The columns that say why."""
+    """Build the columns that record an error."""
     if isinstance(error, str):
         return {"error_type": None, "error_message": error}
     request_id = error.request_id if isinstance(error, ProviderError) else None
@@ -176,13 +176,13 @@ class Transitions(TransitionBase):
     async def begin_submit(
         self, job_id: str, *, task_run_id: str | None = None, deadline_at: datetime | None = None
     ) -> Job:
-        """Marks that the request is about to leave; only the row's owner may send it."""
+        """Record that the request is about to be sent; only the row's owner may send it."""
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
             return await self.begin(connection, job, task_run_id=task_run_id, deadline_at=deadline_at)
 
     async def refresh_submit(self, job_id: str) -> Job:
-        """Marks anew that the request is about to leave, after a pause in which others may have taken the row over."""
+        """Record anew that the request is about to be sent, after a pause in which a takeover was possible."""
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
             self._require_owner(job)
@@ -193,7 +193,7 @@ class Transitions(TransitionBase):
             return await self._change(connection, job, {"sent_at": await self._database.now(connection)})
 
     async def record_submitted(self, job_id: str, generation: Generation, *, detail: str | None = None) -> Job:
-        """Records that the provider accepted; again with the same generation it does nothing."""
+        """Record that the provider accepted; again with the same generation it does nothing."""
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
             if job.generation_id == generation.id:
@@ -213,7 +213,7 @@ class Transitions(TransitionBase):
             )
 
     async def record_unknown(self, job_id: str, error: VideoError | str) -> Job:
-        """Records that a request went out and no usable answer came back."""
+        """Record that a request went out and no usable answer came back."""
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
             if job.state is State.UNKNOWN:
@@ -229,7 +229,7 @@ class Transitions(TransitionBase):
             )
 
     async def return_to_reserved(self, job_id: str, detail: str) -> Job:
-        """Records that the provider has proven to hold nothing; the row may be sent again by its owner."""
+        """Record that the provider has proven to hold nothing; the row may be sent again by its owner."""
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
             if job.state is State.RESERVED:
@@ -248,7 +248,7 @@ class Transitions(TransitionBase):
             )
 
     async def release_reservation(self, job_id: str, error: VideoError | str) -> Job:
-        """Ends a row for which nothing was accepted: its money is free again."""
+        """End a row for which nothing was accepted: its money is free again."""
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
             if job.state is State.RELEASED:
@@ -267,31 +267,31 @@ class Transitions(TransitionBase):
     async def record_completed(
         self, job_id: str, generation: Generation, *, bound: CostBound = DEFAULT_COST_BOUND
     ) -> Job:
-        """Records that the video is ready; on a completed row it only takes over a fresh expiry and cost.
+        """Record that the video is ready; on a completed row only a new expiry and cost are recorded.
 
         A cost beyond the bound does not keep the video from being fetched: the row is held once that is stored.
         """
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
-            told = cost_columns(job, generation.cost_usd, bound) | drop_none(
+            values = cost_columns(job, generation.cost_usd, bound) | drop_none(
                 expires_at=generation.result.expires_at if generation.result else None
             )
             require_same_generation(job, generation.id)
             if job.state is State.STORED:
                 return job
             if job.state is State.COMPLETED:
-                return await self._change(connection, job, told) if told else job
+                return await self._change(connection, job, values) if values else job
             return await self._move(
                 connection,
                 job,
                 State.COMPLETED,
                 {State.SUBMITTED},
                 completed_at=datetime.now(UTC),
-                **told,
+                **values,
             )
 
     async def record_stored(self, job_id: str, asset: Asset, *, store_id: str | None = None) -> Job:
-        """Records the published file; again with the same content it does nothing.
+        """Record the published file; again with the same content it does nothing.
 
         Args:
             job_id: The row.
@@ -318,7 +318,7 @@ class Transitions(TransitionBase):
     async def reopen_stored(self, job_id: str, reason: str) -> Job:
         """Record that a stored file is missing or damaged and is to be fetched again from the provider.
 
-        The row is completed again and belongs to nobody: a claim, or `collect`, takes it up. Again it does nothing.
+        The row is completed again and has no owner: a claim, or `collect`, takes it up. Again it does nothing.
         """
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
@@ -341,7 +341,7 @@ class Transitions(TransitionBase):
         hold_reason: str | None = None,
         bound: CostBound = DEFAULT_COST_BOUND,
     ) -> Job:
-        """Records that the generation is over and there is no video.
+        """Record that the generation is over and there is no video.
 
         Args:
             job_id: The row.
@@ -367,7 +367,7 @@ class Transitions(TransitionBase):
             )
 
     async def record_found(self, job_id: str, generation: Generation, *, deadline_at: datetime | None = None) -> Job:
-        """Records that what was given up as lost is at the provider after all: it is waited for like any other."""
+        """Record that a lost generation is at the provider after all: it is polled like any other."""
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
             await self._require_new_generation(connection, job, generation.id)
@@ -389,7 +389,7 @@ class Transitions(TransitionBase):
             )
 
     async def record_missing(self, job_id: str, detail: str) -> Job:
-        """Records that a stored file is gone, here and at the provider: the fingerprint may be bought again."""
+        """Record that a stored file is missing, here and at the provider: the video may be bought again."""
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
             if job.state is State.LOST and job.stored_at is not None:
@@ -398,7 +398,7 @@ class Transitions(TransitionBase):
             return await self._move(connection, job, State.LOST, allowed, detail=detail, error_message=detail)
 
     async def hold(self, job_id: str, hold_reason: str) -> Job:
-        """Marks a row for a human: nobody carries it on by itself until it moves or is unflagged."""
+        """Hold a row for a human: no process resumes it until it moves or is unheld."""
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
             if job.state not in UNFINISHED:
@@ -410,17 +410,17 @@ class Transitions(TransitionBase):
             return await self._change(connection, job, {"hold_reason": hold_reason})
 
     async def unhold(self, job_id: str) -> Job:
-        """Takes the mark for a human away; a finished row whose cost is disputed stays held for that."""
+        """Release the hold; a finished row whose cost is disputed stays held for that."""
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
             left = None if job.state in UNFINISHED else with_dispute(job, None, self._command_option)
             if job.hold_reason == left:
                 return job
-            await self._append_history(connection, [(job.id, job.state, job.state)], "attention: settled")
+            await self._append_history(connection, [(job.id, job.state, job.state)], "hold released")
             return await self._change(connection, job, {"hold_reason": left})
 
     async def settle_cost(self, job_id: str, actual_usd: Decimal) -> Job:
-        """UsageCounters what a human has found that a generation cost, in place of a cost that is disputed."""
+        """Record what a human has found that a generation cost, in place of a disputed cost."""
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
             if job.disputed_usd is None:
@@ -435,7 +435,7 @@ class Transitions(TransitionBase):
             return await self._change(connection, job, settled)
 
     async def assign_account(self, job_id: str, *, account: str, credentials: str) -> Job:
-        """UsageCounters a row under another account: one that sends it first, or whose key has replaced the row's."""
+        """Assign a row to another account: the one that sends it, or whose key has replaced the row's."""
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
             if job.account == account:
@@ -445,12 +445,12 @@ class Transitions(TransitionBase):
             return await self._change(connection, job, {"account": account, "credentials": credentials})
 
     async def set_deadline(self, job_id: str, deadline_at: datetime | None) -> Job:
-        """Sets until when the generation is waited for."""
+        """Set until when the generation is waited for."""
         async with self._database.writing() as connection:
             return await self._change(connection, await self._locked(connection, job_id), {"deadline_at": deadline_at})
 
     async def record_orphan(self, stray: Job, detail: str) -> None:
-        """Adds a finished row for a generation that no row owns.
+        """Add a finished row for a generation that no row owns.
 
         Raises:
             InvalidTransition: A row owns it.
@@ -459,7 +459,7 @@ class Transitions(TransitionBase):
         values = {name: getattr(stray, name) for name in Job.model_fields}
         async with self._database.writing() as connection:
             await connection.execute(
-                insert(generations).values(
+                insert(jobs_table).values(
                     **values | {"model": stray.shot.model, "owner": None, "created_at": now, "updated_at": now}
                 )
             )

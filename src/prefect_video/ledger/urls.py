@@ -1,4 +1,4 @@
-"""Where a ledger lives: the URLs that users write, and what the database driver is given."""
+"""URLs of ledgers: as users write them, and as the database driver takes them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SQLITE: Final = frozenset({"sqlite", "sqlite+aiosqlite"})
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _ENCRYPTED: Final = frozenset({"require", "verify-ca", "verify-full"})
 _OPTIONS: Final = frozenset({"ssl", "target_session_attrs", "host", "port", "prepared_statement_cache_size"})
-"""What asyncpg and SQLAlchemy's dialect take of a URL; anything else would be a TypeError of theirs."""
+"""Options of a URL that asyncpg and SQLAlchemy's dialect take; any other would be a TypeError of theirs."""
 
 
 def default_ledger_url() -> str:
-    """`$PREFECT_VIDEO_LEDGER_URL`, else `video-ledger.db` under `$PREFECT_HOME` or `~/.prefect`."""
+    """Return `$PREFECT_VIDEO_LEDGER_URL`, else `video-ledger.db` under `$PREFECT_HOME` or `~/.prefect`."""
     return os.environ.get(URL_VARIABLE) or f"sqlite:///{_default_path()}"
 
 
@@ -50,12 +50,12 @@ class DatabaseUrl:
 
     @property
     def label(self) -> str:
-        """The URL without password and options: safe to show and to log."""
+        """Return the URL without password and options: safe to show and to log."""
         return self.url.set(drivername=self.url.get_backend_name(), query={}).render_as_string()
 
     @property
     def command_option(self) -> str | None:
-        """The value of a command's `--ledger`, never with a password; None where a command finds it without one."""
+        """Return the value of `--ledger`, never with a password; None where a command needs none."""
         if self.path is None:
             # `set` takes None for "as it is".
             url = self.url._replace(drivername=self.url.get_backend_name(), password=None)
@@ -65,12 +65,12 @@ class DatabaseUrl:
 
     @property
     def name(self) -> str:
-        """How messages call this ledger."""
+        """Return the name of this ledger in messages."""
         return str(self.path) if self.path else self.label
 
 
 def parse_database_url(text: str) -> DatabaseUrl:
-    """Reads `sqlite:///abs/path.db`, a bare path, or `postgresql://user:password@host/database`.
+    """Read `sqlite:///abs/path.db`, a bare path, or `postgresql://user:password@host/database`.
 
     Raises:
         InvalidInput: It is none of these; the message does not repeat the text, which may hold a password.

@@ -1,4 +1,4 @@
-"""Webhook events: written before they are acknowledged, told apart from repetitions, handled once."""
+"""Webhook events: written before they are acknowledged, deduplicated, handled once."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _COLUMNS = tuple(webhook_events.c[name] for name in ReceivedEvent.model_fields)
 
 
 class WebhookEvents(LedgerBase):
-    """What providers have announced. An event is known by its account and its own id."""
+    """Webhook events of providers. An event is identified by its account and its own id."""
 
     async def receive_events(self, events: Sequence[ReceivedEvent]) -> list[bool]:
-        """Writes verified events down in one transaction.
+        """Record verified events in one transaction.
 
         Returns:
             For each event, in order, whether it is new; a repetition within the same batch is not.
 
         Raises:
-            LedgerError: Nothing was written; the sender must be told to try again.
+            LedgerError: Nothing was written; the sender must be asked to try again.
         """
         if not events:
             return []
@@ -49,7 +49,7 @@ class WebhookEvents(LedgerBase):
     async def pending_events(
         self, accounts: Collection[str], *, since: datetime, limit: int = 500
     ) -> list[ReceivedEvent]:
-        """Events of some accounts that nobody has handled yet, oldest first."""
+        """Read the events of some accounts that are not handled yet, oldest first."""
         query = (
             select(*_COLUMNS)
             .where(
@@ -64,10 +64,10 @@ class WebhookEvents(LedgerBase):
             return [ReceivedEvent.model_validate(row._asdict()) for row in await connection.execute(query)]
 
     async def mark_handled(self, events: Sequence[ReceivedEvent]) -> int:
-        """Notes that events were handled.
+        """Record that events were handled.
 
         Returns:
-            For how many of them this call was the one that did; somebody else was faster with the others.
+            For how many of them this call was the first; another process was faster with the rest.
         """
         by_account: dict[str, list[str]] = {}
         for event in events:
@@ -75,12 +75,12 @@ class WebhookEvents(LedgerBase):
         marked = 0
         async with self._database.writing() as connection:
             for account, event_ids in by_account.items():
-                for some in chunks(event_ids):
+                for chunk in chunks(event_ids):
                     changed = await connection.execute(
                         update(webhook_events)
                         .where(
                             webhook_events.c.account == account,
-                            webhook_events.c.event_id.in_(some),
+                            webhook_events.c.event_id.in_(chunk),
                             webhook_events.c.handled_at.is_(None),
                         )
                         .values(handled_at=datetime.now(UTC))
@@ -88,36 +88,40 @@ class WebhookEvents(LedgerBase):
                     marked += changed.rowcount
         return marked
 
-    async def stash_generation(self, event: ReceivedEvent, told: Generation) -> None:
-        """Leaves what the provider answered for whoever fetches the video; see `pop_generation`."""
+    async def stash_generation(self, event: ReceivedEvent, generation: Generation) -> None:
+        """Keep what the provider reported for the process that fetches the video by `pop_generation`."""
         async with self._database.writing() as connection:
-            await connection.execute(update(webhook_events).where(_is(event)).values(told=told, generation_id=told.id))
+            await connection.execute(
+                update(webhook_events).where(_is(event)).values(reported=generation, generation_id=generation.id)
+            )
 
     async def pop_generation(self, account: str, generation_id: str) -> Generation | None:
-        """What a webhook's handler has left for whoever fetches the video; erased as it is taken.
+        """Return and erase what a webhook's handler has kept for the process that fetches the video.
 
         Its link is a secret for as long as it lives: it must not lie about.
         """
         of_it = and_(webhook_events.c.account == account, webhook_events.c.generation_id == generation_id)
-        left = and_(of_it, webhook_events.c.told.is_not(None))
+        left = and_(of_it, webhook_events.c.reported.is_not(None))
         async with self._database.reading() as connection:
-            found = (await connection.execute(select(webhook_events.c.told).where(left).limit(1))).scalar_one_or_none()
+            found = (
+                await connection.execute(select(webhook_events.c.reported).where(left).limit(1))
+            ).scalar_one_or_none()
         if found is None:
             return None
         async with self._database.writing() as connection:
-            await connection.execute(update(webhook_events).where(left).values(told=None))
-        told: Generation = found
-        expires_at = told.result.expires_at if told.result else None
-        return told if expires_at is None or expires_at > datetime.now(UTC) else None
+            await connection.execute(update(webhook_events).where(left).values(reported=None))
+        reported: Generation = found
+        expires_at = reported.result.expires_at if reported.result else None
+        return reported if expires_at is None or expires_at > datetime.now(UTC) else None
 
-    async def forget_events(self, *, before: datetime, told_before: datetime) -> int:
-        """Removes handled events received before a time, and links that nobody has taken; how many were removed."""
+    async def forget_events(self, *, before: datetime, reported_before: datetime) -> int:
+        """Remove handled events received before a time, and links never used; return the number of events."""
         events: Any = webhook_events.c
         async with self._database.writing() as connection:
             await connection.execute(
                 update(webhook_events)
-                .where(events.told.is_not(None), events.received_at < told_before)
-                .values(told=None)
+                .where(events.reported.is_not(None), events.received_at < reported_before)
+                .values(reported=None)
             )
             removed = await connection.execute(
                 delete(webhook_events).where(events.handled_at.is_not(None), events.received_at < before)

@@ -18,7 +18,7 @@ from sqlalchemy import insert, update
 from benchmarks.workers import Worker
 from prefect_video.ledger import Ledger, State
 from prefect_video.ledger.leases import is_held, runtime_folder
-from prefect_video.ledger.tables import generations, owners
+from prefect_video.ledger.tables import jobs_table, owners
 from tests.support.claim_worker import work
 from tests.support.records import a_request, claim_one, submit_one
 
@@ -90,7 +90,7 @@ async def test_the_heartbeat_tells_of_other_machines(ledger: Ledger, age_seconds
     job = await submit_one(ledger)
     stranger = "elsewhere:1:abc"
     async with ledger._database.writing() as connection:
-        await connection.execute(update(generations).values(owner=stranger))
+        await connection.execute(update(jobs_table).values(owner=stranger))
         if age_seconds is not None:
             beat = datetime.now(UTC) - timedelta(seconds=age_seconds)
             row = {"id": stranger, "host": "elsewhere", "pid": 1, "heartbeat_at": beat}

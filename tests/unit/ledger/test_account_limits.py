@@ -11,7 +11,7 @@ from prefect_video.errors import InvalidTransition
 from prefect_video.ledger import Ledger, State
 from prefect_video.ledger import account_limits as module
 from prefect_video.ledger import account_limits as priorities
-from prefect_video.ledger.tables import generations
+from prefect_video.ledger.tables import jobs_table
 from tests.support.records import a_generation, claim_one
 
 ACCOUNT = "sora-1"
@@ -171,7 +171,7 @@ async def test_one_past_its_deadline_holds_its_slot_for_as_long_again(ledger: Le
     for overdue, occupied in ((timedelta(minutes=59), 1), (timedelta(minutes=61), 0)):
         async with ledger._database.writing() as connection:
             values = {"sent_at": now - overdue - timedelta(hours=1), "deadline_at": now - overdue}
-            await connection.execute(update(generations).where(generations.c.id == late.id).values(**values))
+            await connection.execute(update(jobs_table).where(jobs_table.c.id == late.id).values(**values))
         assert (await ledger.accounts.status(ACCOUNT)).occupied == occupied
 
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from prefect_video.ledger import Budget, ClaimResult, Ledger, State
-from prefect_video.ledger.tables import generations
+from prefect_video.ledger.tables import jobs_table
 from tests.support.records import a_generation, a_request, claim_one, store_one, submit_one
 
 FIVE = Budget(scope="project", limit_usd=Decimal(5))
@@ -100,7 +100,7 @@ async def test_last_month_is_over(ledger: Ledger) -> None:
     job = await claim_one(ledger, 1)
     async with ledger._database.writing() as connection:
         before = job.created_at.replace(year=job.created_at.year - 1)
-        await connection.execute(update(generations).values(created_at=before))
+        await connection.execute(update(jobs_table).values(created_at=before))
     month = Budget(scope="month", limit_usd=Decimal("2.40"))
     assert kinds((await ledger.claims.claim([a_request(2)], [month])).claims) == ["acquired"]
 
@@ -111,7 +111,7 @@ async def test_a_reservation_of_an_earlier_month_must_fit_into_this_one(ledger: 
         await ledger.claims.release_ownership([job.id])
     async with ledger._database.writing() as connection:
         before = job.created_at.replace(year=job.created_at.year - 1)
-        await connection.execute(update(generations).values(created_at=before))
+        await connection.execute(update(jobs_table).values(created_at=before))
     month = Budget(scope="month", limit_usd=Decimal("2.40"))
     project = Budget(scope="project", limit_usd=Decimal("4.80"))
     claims = (await other.claims.claim([a_request(1), a_request(2)], [month, project], partial=True)).claims
@@ -127,7 +127,7 @@ async def test_what_was_sent_in_an_earlier_month_is_taken_over_as_it_is(ledger: 
     await ledger.claims.release_ownership([job.id])
     async with ledger._database.writing() as connection:
         before = job.created_at.replace(year=job.created_at.year - 1)
-        await connection.execute(update(generations).values(created_at=before))
+        await connection.execute(update(jobs_table).values(created_at=before))
     nothing = Budget(scope="month", limit_usd=Decimal(0))
     (claim,) = (await other.claims.claim([a_request()], [nothing])).claims
     assert (claim.kind, claim.job.id) == ("acquired", job.id)

@@ -183,7 +183,7 @@ async def test_a_ledger_without_its_tables(ledger: Ledger) -> None:
 async def test_messages_hold_no_prompts(ledger: Ledger) -> None:
     secret = a_request(1, project="p" * 10)
     async with ledger._database.writing() as connection:
-        await connection.execute(text("ALTER TABLE generations RENAME TO gone"))
+        await connection.execute(text("ALTER TABLE jobs RENAME TO gone"))
     with pytest.raises(LedgerError) as caught:
         await ledger.reviews.record_screened(secret, "screened")
     assert secret.shot.prompt not in f"{caught.value}{caught.value.__cause__}"

@@ -18,7 +18,7 @@ from prefect_video.ledger.claims import row_from_request
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.migrations import migration_config
 from prefect_video.ledger.records import State
-from prefect_video.ledger.tables import VERSION_TABLE, generations, metadata
+from prefect_video.ledger.tables import VERSION_TABLE, jobs_table, metadata
 from prefect_video.ledger.urls import parse_database_url
 from tests.support.records import a_request, an_asset, claim_one
 
@@ -53,25 +53,39 @@ async def test_the_migrations_make_the_tables_that_the_code_uses(ledger: Ledger)
         assert await connection.run_sync(differences) == []
 
 
-async def test_an_old_ledger_keeps_its_rows(url: str) -> None:
-    async def make_old(database: Database) -> None:
+async def test_an_empty_database_is_upgraded_on_request_only(url: str) -> None:
+    with pytest.raises(LedgerSchemaMismatch, match=r"has no tables yet.*prefect-video ledger upgrade"):
+        await Ledger.open(url, migrate=False)
+    await run(url, schema.upgrade)
+    async with await Ledger.open(url, migrate=False) as ledger:
+        await ledger.check()
+
+
+async def test_an_upgrade_keeps_the_rows(url: str) -> None:
+    async def insert_row(database: Database) -> None:
         await schema.upgrade(database, schema.REVISIONS[0])
         row = row_from_request(a_request(), State.RESERVED, 1, None, an_asset().created_at)
-        for newer in ("priority", "waiting_since", "unknown_at", "disputed_usd", "store_id"):
-            del row[newer]
         async with database.writing() as connection:
-            await connection.execute(insert(generations), [row])
+            await connection.execute(insert(jobs_table), [row])
 
-    await run(url, make_old)
-    with pytest.raises(
-        LedgerSchemaMismatch, match=rf"at schema 0001.*needs {schema.REVISIONS[-1]}.*prefect-video ledger upgrade"
-    ):
-        await Ledger.open(url, migrate=False)
+    await run(url, insert_row)
     async with await Ledger.open(url, migrate=True) as ledger:
         (claim,) = (await ledger.claims.claim([a_request()])).claims
         assert claim.kind == "acquired"
+        assert claim.job is not None
         await ledger.jobs.record_copy(claim.job.id, "tea", "shot-1", an_asset())
         await ledger.upgrade()
+        await ledger.check()
+
+
+async def test_an_older_ledger_is_refused_until_it_is_upgraded(
+    ledger: Ledger, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "REVISIONS", (*schema.REVISIONS, "9999"))
+    message = r"at schema 0001.*needs 9999.*prefect-video ledger upgrade"
+    with pytest.raises(LedgerSchemaMismatch, match=message):
+        await Ledger.open(url, migrate=False)
+    with pytest.raises(LedgerSchemaMismatch, match=message):
         await ledger.check()
 
 
@@ -134,7 +148,7 @@ async def test_the_database_itself_refuses_a_second_row_under_way(ledger: Ledger
     row = row_from_request(a_request(), State.RESERVED, 1, None, an_asset().created_at)
     with pytest.raises(LedgerError, match="somebody else made first"):
         async with ledger._database.writing() as connection:
-            await connection.execute(insert(generations), [row])
+            await connection.execute(insert(jobs_table), [row])
 
 
 async def test_several_new_ledgers_are_made_at_once_in_one_process(tmp_path: Path) -> None:

@@ -297,7 +297,7 @@ async def test_flags_are_kept_until_the_row_moves(ledger: Ledger) -> None:
     await ledger.jobs.hold(job.id, "look")
     assert (await ledger.jobs.begin_submit(job.id)).hold_reason is None
     details = [step.detail for step in await ledger.jobs.history(job.id)]
-    assert details[1:4] == ["is held: look", "attention: settled", "is held: look"]
+    assert details[1:4] == ["is held: look", "hold released", "is held: look"]
 
 
 async def test_the_deadline_moves(ledger: Ledger) -> None:

@@ -74,7 +74,9 @@ async def test_old_events_and_links_are_removed(ledger: Ledger) -> None:
     )
     await ledger.events.stash_generation(an_event(2), a_generation("gen-2"))
     await ledger.events.stash_generation(an_event(3), a_generation("gen-3"))
-    assert await ledger.events.forget_events(before=NOW - timedelta(days=7), told_before=NOW - timedelta(hours=1)) == 1
+    assert (
+        await ledger.events.forget_events(before=NOW - timedelta(days=7), reported_before=NOW - timedelta(hours=1)) == 1
+    )
     assert await ledger.events.receive_events([an_event(1), an_event(2), an_event(3)]) == [True, False, False]
     assert await ledger.events.pop_generation("sora-1", "gen-2") is None
     assert await ledger.events.pop_generation("sora-1", "gen-3") is not None

@@ -39,7 +39,7 @@ async def until_queued(harness: RecoveryHarness, count: int = 1) -> None:
     """Until so many rows wait for a slot."""
     with closing(sqlite3.connect(harness.folder / "ledger.db")) as books:
         async with asyncio.timeout(20):
-            while books.execute("SELECT count(waiting_since) FROM generations").fetchone() != (count,):
+            while books.execute("SELECT count(waiting_since) FROM jobs").fetchone() != (count,):
                 await asyncio.sleep(0.01)
 
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from prefect_video.ledger import Budget, Job, State
-from prefect_video.ledger.tables import generations
+from prefect_video.ledger.tables import jobs_table
 from prefect_video.pipeline.cancel import cancel, cancel_each
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.session import SessionEvent
@@ -107,5 +107,5 @@ async def test_a_row_that_waits_for_the_accounts_slot_is_given_up(open_harness: 
 
 async def _waits_for_a_slot(harness: RecoveryHarness, job_id: str) -> bool:
     async with harness.ledger() as ledger, ledger._database.reading() as connection:
-        found = await connection.execute(select(generations.c.waiting_since).where(generations.c.id == job_id))
+        found = await connection.execute(select(jobs_table.c.waiting_since).where(jobs_table.c.id == job_id))
         return found.scalar_one() is not None

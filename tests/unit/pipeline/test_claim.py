@@ -90,7 +90,7 @@ async def _store_all(harness: RecoveryHarness, project: Project, video: Path) ->
     from sqlalchemy import insert
 
     from prefect_video.ledger.claims import row_from_request
-    from prefect_video.ledger.tables import generations
+    from prefect_video.ledger.tables import jobs_table
     from prefect_video.pipeline.steps import build_project_intents
 
     (paid,) = await harness.rows()
@@ -104,7 +104,7 @@ async def _store_all(harness: RecoveryHarness, project: Project, video: Path) ->
             row = row_from_request(job_request, State.STORED, 1, None, paid.created_at)
             rows.append({**row, "asset": asset, "stored_at": paid.stored_at, "generation_id": f"gen-{number}"})
         async with session.ledger._database.writing() as connection:
-            await connection.execute(insert(generations), rows)
+            await connection.execute(insert(jobs_table), rows)
 
 
 async def run_elsewhere(harness: RecoveryHarness) -> ProjectReport:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import update
 
 from prefect_video.ledger import Job, State
-from prefect_video.ledger.tables import generations
+from prefect_video.ledger.tables import jobs_table
 from prefect_video.pipeline.collect import collect
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
@@ -84,10 +84,10 @@ async def test_an_account_that_cannot_be_opened_keeps_back_no_other(harness: Rec
     for number in (1, 2):
         await harness.interrupt(a_shot(number), "submitted")
     harness.emulator.wait_until_idle()
-    broken = generations.c.id == (await harness.rows())[0].id
+    broken = jobs_table.c.id == (await harness.rows())[0].id
     async with harness.session() as session:
         async with session.ledger._database.writing() as connection:
-            await connection.execute(update(generations).where(broken).values(credentials="broken"))
+            await connection.execute(update(jobs_table).where(broken).values(credentials="broken"))
 
         @asynccontextmanager
         async def open_session(job: Job) -> AsyncIterator[Session]:

@@ -13,7 +13,7 @@ from sqlalchemy import update
 
 from prefect_video.errors import BudgetExceeded
 from prefect_video.ledger import Budget, ClaimOutcome, Ledger, State
-from prefect_video.ledger.tables import generations
+from prefect_video.ledger.tables import jobs_table
 from prefect_video.pipeline.plan import plan_project
 from prefect_video.providers.sora.provider import SoraProvider
 from tests.support.records import a_request, claim_one, store_one
@@ -85,7 +85,7 @@ async def test_last_month_does_not_count(either: RecoveryHarness) -> None:
     await either.run(film(*(a_shot(n) for n in range(3))), kind=Planned)
     async with either.ledger() as ledger, ledger._database.writing() as connection:
         last_month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0) - timedelta(seconds=1)
-        await connection.execute(update(generations).values(created_at=last_month))
+        await connection.execute(update(jobs_table).values(created_at=last_month))
     assert statuses(await either.run(a_shot(9), kind=Planned)) == ["stored"]
     assert either.paid == (4, 4)
 

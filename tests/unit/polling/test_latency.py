@@ -14,7 +14,7 @@ from sqlalchemy import update
 from prefect_video.errors import LedgerUnavailable
 from prefect_video.ledger import Ledger
 from prefect_video.ledger.records import LatencyQuantiles, WorkKind
-from prefect_video.ledger.tables import generations
+from prefect_video.ledger.tables import jobs_table
 from prefect_video.polling.latency import LatencyCache
 from prefect_video.shots import Shot
 from tests.support.records import a_generation, fingerprint_of, submit_one
@@ -37,8 +37,8 @@ async def complete(ledger: Ledger, number: int, seconds: float, **changes: Any) 
     submitted_at = datetime.now(UTC) - timedelta(hours=1)
     async with ledger._database.writing() as connection:
         await connection.execute(
-            update(generations)
-            .where(generations.c.id == job.id)
+            update(jobs_table)
+            .where(jobs_table.c.id == job.id)
             .values(submitted_at=submitted_at, completed_at=submitted_at + timedelta(seconds=seconds))
         )
 

@@ -13,7 +13,7 @@ from prefect_video.emulator import Emulator
 from prefect_video.errors import HeldForReview, InvalidResponse, SubmitOutcomeUnknown
 from prefect_video.generations import Generation
 from prefect_video.ledger import Job, State
-from prefect_video.ledger.tables import generations
+from prefect_video.ledger.tables import jobs_table
 from prefect_video.providers.base import Provider
 from prefect_video.shots import Project
 from tests.integration.test_provider_projects import SessionOpener, made, open_session, statuses
@@ -127,7 +127,7 @@ async def test_an_answer_that_names_a_known_generation_is_held_and_counts_as_spe
 async def backdate_records(open_session: SessionOpener) -> None:
     """What was made so far was made an hour ago."""
     async with open_session() as session, session.ledger._database.writing() as connection:
-        await connection.execute(update(generations).values(submitted_at=datetime.now(UTC) - timedelta(hours=1)))
+        await connection.execute(update(jobs_table).values(submitted_at=datetime.now(UTC) - timedelta(hours=1)))
 
 
 def assert_names_both(row: Job, other: Job) -> None:

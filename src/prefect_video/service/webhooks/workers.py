@@ -187,7 +187,7 @@ class Workers:
             now = datetime.now(UTC)
             try:
                 await self._ledger.events.forget_events(
-                    before=now - timedelta(days=self._settings.keep_days), told_before=now - _LINK_LIFE
+                    before=now - timedelta(days=self._settings.keep_days), reported_before=now - _LINK_LIFE
                 )
             except LedgerError as error:
                 logger.warning("old webhook events cannot be deleted now, the next sweep tries again: %s", error)

@@ -1,0 +1,221 @@
+"""The first schema: jobs, their history and owners, accounts, copies, stores, webhook events and keys."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+_INSTANT = sa.String().with_variant(postgresql.TIMESTAMP(timezone=True), "postgresql")
+_UNFINISHED = sa.text("state IN ('completed', 'reserved', 'submitted', 'submitting', 'unknown')")
+_ACCEPTED = sa.text("generation_id IS NOT NULL")
+_SENDING = sa.text("to_state = 'submitting'")
+_PENDING = sa.text("handled_at IS NULL")
+
+
+def upgrade() -> None:
+    """Create all tables, indexes and triggers of an empty database."""
+    _create_jobs()
+    _create_indexes()
+    _create_history()
+    _forbid_history_changes()
+    _create_owners_and_accounts()
+    _create_copies_and_stores()
+    _create_prompts_and_keys()
+    _create_webhook_events()
+    _create_identity()
+    if op.get_bind().dialect.name == "postgresql":
+        _notify_of_changes()
+
+
+def _create_jobs() -> None:
+    op.create_table(
+        "jobs",
+        sa.Column("id", sa.String, primary_key=True),
+        sa.Column("state", sa.String, nullable=False),
+        sa.Column("fingerprint", sa.String, nullable=False),
+        sa.Column("shot", sa.Text, nullable=False),
+        sa.Column("model", sa.String, nullable=False),
+        sa.Column("take", sa.Integer, nullable=False),
+        sa.Column("project", sa.String, nullable=False),
+        sa.Column("provider", sa.String, nullable=False),
+        sa.Column("account", sa.String, nullable=False),
+        sa.Column("environment", sa.String, nullable=False),
+        sa.Column("credentials", sa.String, nullable=False),
+        sa.Column("store", sa.String, nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("owner", sa.String),
+        sa.Column("generation_id", sa.String),
+        sa.Column("request_id", sa.String),
+        sa.Column("reserved_usd", sa.BigInteger),
+        sa.Column("actual_usd", sa.BigInteger),
+        sa.Column("flow_run_id", sa.String),
+        sa.Column("task_run_id", sa.String),
+        sa.Column("created_at", _INSTANT, nullable=False),
+        sa.Column("sent_at", _INSTANT),
+        sa.Column("submitted_at", _INSTANT),
+        sa.Column("completed_at", _INSTANT),
+        sa.Column("stored_at", _INSTANT),
+        sa.Column("updated_at", _INSTANT, nullable=False),
+        sa.Column("estimated_completion_at", _INSTANT),
+        sa.Column("deadline_at", _INSTANT),
+        sa.Column("expires_at", _INSTANT),
+        sa.Column("error_type", sa.String),
+        sa.Column("error_message", sa.Text),
+        sa.Column("hold_reason", sa.Text),
+        sa.Column("asset", sa.Text),
+        sa.Column("priority", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("waiting_since", _INSTANT),
+        sa.Column("unknown_at", _INSTANT),
+        sa.Column("disputed_usd", sa.BigInteger),
+        sa.Column("store_id", sa.String),
+    )
+
+
+def _create_indexes() -> None:
+    in_progress: dict[str, Any] = {"sqlite_where": _UNFINISHED, "postgresql_where": _UNFINISHED}
+    accepted: dict[str, Any] = {"sqlite_where": _ACCEPTED, "postgresql_where": _ACCEPTED}
+    amounts = ["state", "actual_usd", "reserved_usd"]
+    table = "jobs"
+    op.create_index("uq_jobs_in_progress", table, ["environment", "fingerprint"], unique=True, **in_progress)
+    op.create_index("uq_jobs_generation", table, ["account", "generation_id"], unique=True, **accepted)
+    op.create_index("ix_jobs_fingerprint", table, ["environment", "fingerprint", "state"])
+    op.create_index("ix_jobs_unfinished", table, ["created_at"], **in_progress)
+    op.create_index("ix_jobs_flow_run", table, ["flow_run_id"])
+    op.create_index("ix_jobs_sent", table, ["account", "sent_at"])
+    op.create_index("ix_jobs_submitted", table, ["account", "submitted_at"])
+    op.create_index("ix_jobs_project", table, ["project", *amounts])
+    op.create_index("ix_jobs_account", table, ["account", *amounts])
+    op.create_index("ix_jobs_created", table, ["created_at", *amounts])
+
+
+def _create_history() -> None:
+    op.create_table(
+        "history",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+        sa.Column("job_id", sa.String, sa.ForeignKey("jobs.id"), nullable=False),
+        sa.Column("at", _INSTANT, nullable=False),
+        sa.Column("from_state", sa.String),
+        sa.Column("to_state", sa.String, nullable=False),
+        sa.Column("detail", sa.Text),
+        sa.Column("owner", sa.String),
+    )
+    op.create_index("ix_history_job", "history", ["job_id"])
+    op.create_index("ix_history_sending", "history", ["at"], sqlite_where=_SENDING, postgresql_where=_SENDING)
+
+
+def _forbid_history_changes() -> None:
+    if op.get_bind().dialect.name == "sqlite":
+        for change in ("UPDATE", "DELETE"):
+            op.execute(
+                f"CREATE TRIGGER history_no_{change.lower()} BEFORE {change} ON history "
+                "BEGIN SELECT RAISE(ABORT, 'history is append-only'); END"
+            )
+        return
+    op.execute(
+        "CREATE FUNCTION history_is_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'history is append-only'; END $$"
+    )
+    op.execute(
+        "CREATE TRIGGER history_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON history "
+        "FOR EACH STATEMENT EXECUTE FUNCTION history_is_append_only()"
+    )
+
+
+def _create_owners_and_accounts() -> None:
+    op.create_table(
+        "owners",
+        sa.Column("id", sa.String, primary_key=True),
+        sa.Column("host", sa.String, nullable=False),
+        sa.Column("pid", sa.Integer, nullable=False),
+        sa.Column("heartbeat_at", _INSTANT, nullable=False),
+    )
+    op.create_table(
+        "accounts",
+        sa.Column("id", sa.String, primary_key=True),
+        sa.Column("slots", sa.Integer),
+        sa.Column("slots_at", _INSTANT),
+        sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("open_until", _INSTANT),
+        sa.Column("probing_until", _INSTANT),
+        sa.Column("quota_until", _INSTANT),
+    )
+
+
+def _create_copies_and_stores() -> None:
+    op.create_table(
+        "copies",
+        sa.Column("job_id", sa.String, sa.ForeignKey("jobs.id"), primary_key=True),
+        sa.Column("project", sa.String, primary_key=True),
+        sa.Column("shot_id", sa.String, primary_key=True),
+        sa.Column("asset", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "stores",
+        sa.Column("url", sa.String, primary_key=True),
+        sa.Column("store_id", sa.String, primary_key=True),
+    )
+
+
+def _create_prompts_and_keys() -> None:
+    op.create_table(
+        "allowed_prompts",
+        sa.Column("fingerprint", sa.String, primary_key=True),
+        sa.Column("note", sa.Text, nullable=False),
+        sa.Column("at", _INSTANT, nullable=False),
+    )
+    op.create_table(
+        "idempotency_keys",
+        sa.Column("environment", sa.String, primary_key=True),
+        sa.Column("key", sa.String, primary_key=True),
+        sa.Column("request_digest", sa.String, nullable=False),
+        sa.Column("job_id", sa.String, sa.ForeignKey("jobs.id")),
+        sa.Column("created_at", _INSTANT, nullable=False),
+    )
+
+
+def _create_webhook_events() -> None:
+    op.create_table(
+        "webhook_events",
+        sa.Column("account", sa.String, primary_key=True),
+        sa.Column("event_id", sa.String, primary_key=True),
+        sa.Column("generation_id", sa.String, nullable=False),
+        sa.Column("type", sa.String, nullable=False),
+        sa.Column("received_at", _INSTANT, nullable=False),
+        sa.Column("handled_at", _INSTANT),
+        sa.Column("reported", sa.Text),
+    )
+    op.create_index("ix_webhook_events_generation", "webhook_events", ["account", "generation_id"])
+    op.create_index(
+        "ix_webhook_events_pending",
+        "webhook_events",
+        ["received_at"],
+        sqlite_where=_PENDING,
+        postgresql_where=_PENDING,
+    )
+
+
+def _create_identity() -> None:
+    identity = op.create_table("ledger_identity", sa.Column("id", sa.String, primary_key=True))
+    op.bulk_insert(identity, [{"id": str(uuid.uuid4())}])
+
+
+def _notify_of_changes() -> None:
+    # A trigger, not the code that changes jobs: a change by any process of any version is announced.
+    op.execute(
+        "CREATE FUNCTION notify_job_changed() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM pg_notify('prefect_video_jobs', NEW.id); RETURN NULL; END $$"
+    )
+    op.execute(
+        "CREATE TRIGGER job_changed AFTER UPDATE OF state, hold_reason, owner ON jobs FOR EACH ROW "
+        "WHEN (OLD.state IS DISTINCT FROM NEW.state OR OLD.hold_reason IS DISTINCT FROM NEW.hold_reason "
+        "OR OLD.owner IS DISTINCT FROM NEW.owner) EXECUTE FUNCTION notify_job_changed()"
+    )
