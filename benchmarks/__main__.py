@@ -1,4 +1,4 @@
-"""Runs the benchmarks one after the other: `python -m benchmarks [name …]`; each prints its own table."""
+"""Benchmarks, one after the other: `python -m benchmarks [name …]`; each prints its own table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BENCHMARKS: Final = ("ledger", "warm", "waiting", "webhooks", "concurrency")
 
 
 def main(names: list[str]) -> int:
-    """Runs the named benchmarks, all of them by default; how many failed their figures."""
+    """Run the named benchmarks, by default all; return the number of those that missed their figures."""
     failed = 0
     for name in names or BENCHMARKS:
         print(f"\n== {name}", flush=True)

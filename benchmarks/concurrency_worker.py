@@ -1,6 +1,6 @@
-"""One worker of the concurrency script: runs a project, or collects, with the settings that it is given.
+"""Worker of the concurrency script: runs a project, or collects, with given settings.
 
-At its end it says what became of its order, and ends with 0 when every shot is stored, 1 when not.
+It sends its report and ends with 0 if every shot is stored, else with 1.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from prefect_video.shots import Project
 from prefect_video.storage import open_store
 
 PLAN_SLOTS = 50
-"""What the plan would allow, so that it is not the plan that limits."""
+"""Limit of the provider's plan: above the account's, so that only the account's limits."""
 
 
 class Order(BaseModel):
-    """What the worker is to do.
+    """Task of a worker.
 
     Attributes:
         endpoint: Base URL of the provider.
         ledger: URL of the ledger.
-        folder: Where the store (`store/`) and the spool (`spool/`) are.
-        project: What to make; None to collect what others have left, waiting for what is still being made.
-        settings: Of the session.
+        folder: Folder of the store (`store/`) and the spool (`spool/`).
+        project: The project to run; None to collect unfinished jobs and wait for those in progress.
+        settings: Settings of the session.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,7 +52,7 @@ class Order(BaseModel):
 
 @asynccontextmanager
 async def open_session(order: Order) -> AsyncIterator[Session]:
-    """The session that an order describes."""
+    """Open the session that an order describes."""
     settings = Settings.from_environment(spool=order.folder / "spool", **order.settings)
     store = (order.folder / "store").as_uri()
     provider = SoraProvider(
@@ -71,8 +71,8 @@ async def open_session(order: Order) -> AsyncIterator[Session]:
         yield session
 
 
-async def obey(order: Order) -> dict[str, Any]:
-    """Does what is ordered, and says what became of it, with the time at which the last shot ended."""
+async def execute(order: Order) -> dict[str, Any]:
+    """Execute an order and return the report, with the time at which the last shot ended."""
     async with open_session(order) as session:
         if order.project is not None:
             report = (await run_project(session, order.project)).public()
@@ -82,18 +82,18 @@ async def obey(order: Order) -> dict[str, Any]:
         async def same_session(job: Job) -> AsyncIterator[Session]:
             yield session
 
-        swept = await collect(session.ledger, same_session, wait=True)
-        return {"collected": [line.outcome for line in swept], "shots": [], "ended": time.time()}
+        collected = await collect(session.ledger, same_session, wait=True)
+        return {"collected": [line.outcome for line in collected], "shots": [], "ended": time.time()}
 
 
 def work(order: Order, line: Line) -> int:
-    """Obeys, says what became of it, and returns the exit status."""
+    """Execute an order, send the report, and return the exit status."""
     logging.basicConfig(format="%(asctime)s %(process)d %(name)s %(message)s", level=logging.WARNING)
     logging.getLogger("prefect_video").setLevel(logging.INFO)
     try:
-        done = asyncio.run(obey(order))
+        report = asyncio.run(execute(order))
     except VideoError as error:
-        done = {"error": f"{type(error).__name__}: {error}", "shots": []}
-    line.send(done)
-    stored = all(shot["status"] == "stored" for shot in done["shots"])
-    return 0 if stored and "error" not in done else 1
+        report = {"error": f"{type(error).__name__}: {error}", "shots": []}
+    line.send(report)
+    stored = all(shot["status"] == "stored" for shot in report["shots"])
+    return 0 if stored and "error" not in report else 1

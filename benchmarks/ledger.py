@@ -1,7 +1,9 @@
-"""How fast the ledger is: claims per second and the time of a warm look-up.
+"""Speed of the ledger: claims per second and the time of a warm lookup.
 
-Run: `python benchmarks/ledger.py [--shots 1000] [URL]`. Without a URL a new SQLite file is measured. The rows stay
-in the ledger for good, in the environment `benchmark`: give the URL of a database that may be thrown away.
+    python -m benchmarks.ledger [--shots 1000] [URL]
+
+Without a URL a new SQLite file is measured. The jobs stay in the ledger, in the environment `benchmark`: use a database
+that may be deleted.
 """
 
 from __future__ import annotations
@@ -25,14 +27,16 @@ ENVIRONMENT = "benchmark"
 
 
 @contextmanager
-def timed(what: str, number: int) -> Iterator[None]:
+def print_time(label: str, count: int) -> Iterator[None]:
+    """Print the time of a block, and the rate of the operations in it."""
     start = time.perf_counter()
     yield
     seconds = time.perf_counter() - start
-    print(f"{what:<44}{seconds * 1000:>10.1f} ms{number / seconds:>12,.0f} /s")
+    print(f"{label:<44}{seconds * 1000:>10.1f} ms{count / seconds:>12,.0f} /s")
 
 
-def job_requests(shots: int) -> list[JobRequest]:
+def build_job_requests(shots: int) -> list[JobRequest]:
+    """Build requests that no other run has made."""
     run = uuid.uuid4().hex
     return [
         JobRequest(
@@ -50,7 +54,8 @@ def job_requests(shots: int) -> list[JobRequest]:
     ]
 
 
-def asset(job: Job) -> Asset:
+def build_asset(job: Job) -> Asset:
+    """Build the asset of a job's video."""
     return Asset(
         uri=f"file:///benchmark/{job.id}.mp4",
         sha256="0" * 64,
@@ -69,40 +74,43 @@ def asset(job: Job) -> Asset:
     )
 
 
-async def carry_through(ledger: Ledger, job: Job) -> None:
+async def finish_job(ledger: Ledger, job: Job) -> None:
+    """Move a job from `reserved` to `stored`."""
     generation = Generation(id=job.id, provider="emulator", status=Status.COMPLETED)
     await ledger.jobs.begin_submit(job.id)
     await ledger.jobs.record_submitted(job.id, generation)
     await ledger.jobs.record_completed(job.id, generation)
-    await ledger.jobs.record_stored(job.id, asset(job))
+    await ledger.jobs.record_stored(job.id, build_asset(job))
 
 
 async def measure(url: str, shots: int) -> None:
+    """Measure one ledger and print the table."""
     async with await Ledger.open(url, migrate=True) as ledger:
         print(ledger.url_label)
-        wanted = job_requests(shots)
+        requests = build_job_requests(shots)
         budgets = [Budget(scope="project", limit_usd=Decimal(10**6)), Budget(scope="month", limit_videos=10**9)]
-        with timed(f"claim {shots} at once", shots):
-            batch = await ledger.claims.claim(wanted, budgets)
+        with print_time(f"claim {shots} at once", shots):
+            batch = await ledger.claims.claim(requests, budgets)
         jobs = [claim.job for claim in batch.claims if claim.job is not None]
-        with timed(f"4 steps for each of {shots}", 4 * shots):
-            await asyncio.gather(*(carry_through(ledger, job) for job in jobs))
-        with timed(f"find_stored {shots}", shots):
+        with print_time(f"4 steps for each of {shots}", 4 * shots):
+            await asyncio.gather(*(finish_job(ledger, job) for job in jobs))
+        with print_time(f"find_stored {shots}", shots):
             found = await ledger.jobs.find_stored(
-                [job_request.fingerprint for job_request in wanted], environment=ENVIRONMENT
+                [request.fingerprint for request in requests], environment=ENVIRONMENT
             )
         assert len(found) == shots
-        with timed(f"claim {shots} that are stored", shots):
-            await ledger.claims.claim(wanted, budgets)
-        single = job_requests(100)
-        with timed("claim 100 one by one", 100):
-            for job_request in single:
-                await ledger.claims.claim([job_request], budgets)
+        with print_time(f"claim {shots} that are stored", shots):
+            await ledger.claims.claim(requests, budgets)
+        single = build_job_requests(100)
+        with print_time("claim 100 one by one", 100):
+            for request in single:
+                await ledger.claims.claim([request], budgets)
         for job in await ledger.jobs.unfinished(flow_run_id=single[0].flow_run_id):
             await ledger.jobs.release_reservation(job.id, "benchmark")
 
 
 def main() -> None:
+    """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url", nargs="?")
     parser.add_argument("--shots", type=int, default=1000)

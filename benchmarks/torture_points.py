@@ -1,4 +1,4 @@
-"""Where workers are killed, and what else goes wrong meanwhile."""
+"""Points of a job's life at which workers are killed, and the provider's faults meanwhile."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ Fault = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Point:
-    """A place in a row's life at which to kill.
+    """Point of a job's life at which a worker is killed.
 
     Attributes:
-        moment: The observer's moment that marks it; None for any time at all, by a timer from outside.
-        delay_seconds: Between the moment and the kill, at least and at most; None for at the moment itself.
-        faults: What the provider does so that the kill comes in the middle of something.
-        skip: How many such moments may pass first, at most.
+        event: The event that marks it; None for any time, by a timer outside of the worker.
+        delay_seconds: Least and greatest time between the event and the kill; None to kill within the event.
+        faults: Faults that make the provider slow, so that the kill comes in the middle of a request.
+        skip: Most events of this kind to let pass first.
     """
 
-    moment: SessionEvent | None
+    event: SessionEvent | None
     delay_seconds: tuple[float, float] | None = None
     faults: Sequence[Fault] = ()
     skip: int = 6
 
-    def kill(self, random: Random) -> Kill | None:
-        """A kill at this point, at a random one of the rows."""
-        if self.moment is None:
+    def choose_kill(self, random: Random) -> Kill | None:
+        """Return a kill at this point of a random job; None for a kill from outside."""
+        if self.event is None:
             return None
         delay = random.uniform(*self.delay_seconds) if self.delay_seconds else None
-        return Kill(moment=self.moment, skip=random.randint(0, self.skip), delay_seconds=delay)
+        return Kill(event=self.event, skip=random.randint(0, self.skip), delay_seconds=delay)
 
 
 _SLOW_ANSWER: Final = {"operation": "submit", "kind": "delay", "seconds": 0.4, "times": None}
@@ -43,22 +43,22 @@ _SLOW_BODY: Final = {"operation": "content", "kind": "slow", "bytes_per_second":
 
 POINTS: Final[Mapping[str, Point]] = MappingProxyType(
     {
-        "claimed": Point("claimed", skip=11),
-        "before send": Point("before_send"),
-        "sent, not answered": Point("before_send", (0.02, 0.35), (_SLOW_ANSWER,)),
-        "answered, not recorded": Point("answered"),
-        "recorded": Point("submitted"),
-        "mid-poll": Point("polled"),
-        "mid-download": Point("downloading", (0.05, 0.5), (_SLOW_BODY,)),
-        "before publish": Point("before_publish"),
-        "mid-publish": Point("before_publish", (0.0, 0.03)),
-        "published, not recorded": Point("published"),
-        "stored": Point("stored"),
+        "claimed": Point(SessionEvent.CLAIMED, skip=11),
+        "before send": Point(SessionEvent.BEFORE_SEND),
+        "sent, not answered": Point(SessionEvent.BEFORE_SEND, (0.02, 0.35), (_SLOW_ANSWER,)),
+        "answered, not recorded": Point(SessionEvent.ANSWERED),
+        "recorded": Point(SessionEvent.SUBMITTED),
+        "mid-poll": Point(SessionEvent.POLLED),
+        "mid-download": Point(SessionEvent.DOWNLOADING, (0.05, 0.5), (_SLOW_BODY,)),
+        "before publish": Point(SessionEvent.BEFORE_PUBLISH),
+        "mid-publish": Point(SessionEvent.BEFORE_PUBLISH, (0.0, 0.03)),
+        "published, not recorded": Point(SessionEvent.PUBLISHED),
+        "stored": Point(SessionEvent.STORED),
         "any time": Point(None),
     }
 )
 
-NOISE: Final[Sequence[Fault]] = (
+FAULTS: Final[Sequence[Fault]] = (
     {"operation": "submit", "kind": "error_after"},
     {"operation": "submit", "kind": "error_before"},
     {"operation": "submit", "kind": "reset_after"},
@@ -81,10 +81,10 @@ NOISE: Final[Sequence[Fault]] = (
     {"operation": "content", "kind": "wrong_content"},
     {"operation": "content", "kind": "reset_before"},
 )
-"""Faults of the provider that come along, each once."""
+"""Faults that the provider may have besides, each once."""
 
 
-def noise(random: Random) -> list[dict[str, Any]]:
-    """Up to three faults, each at a random request."""
-    chosen = random.sample(NOISE, k=random.choice((0, 0, 1, 2, 3)))
+def choose_faults(random: Random) -> list[dict[str, Any]]:
+    """Return up to three faults, each at a random request."""
+    chosen = random.sample(FAULTS, k=random.choice((0, 0, 1, 2, 3)))
     return [{**fault, "after": random.randint(0, 5)} for fault in chosen]

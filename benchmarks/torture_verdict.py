@@ -1,4 +1,4 @@
-"""What is true after the torture: read from the provider's books and from the files, not from the ledger."""
+"""Verdict on a torture run: judged by the provider's usage and the stored files, not by the ledger."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ from prefect_video.storage import read_sidecar
 
 @dataclass
 class Shelf:
-    """The store as a reader sees it; every visible MP4 is checked once."""
+    """View of the store as a reader has it; every visible MP4 is checked once.
+
+    Attributes:
+        folder: Folder of the store.
+        half_files: Descriptions of videos that are not whole or do not match their sidecar.
+        assets: Assets of the others, by path.
+    """
 
     folder: Path
     half_files: list[str] = field(default_factory=list)
@@ -29,10 +35,10 @@ class Shelf:
     _seen: set[tuple[Path, int]] = field(default_factory=set)
 
     def inspect(self, shots: Mapping[str, Shot]) -> None:
-        """Looks at what is visible now.
+        """Check the videos that are visible now and were not checked before.
 
         Args:
-            shots: By prompt, what the videos should look like.
+            shots: By prompt, the shots that the videos should match.
         """
         for path in sorted(self.folder.glob("*/*.mp4")):
             if path.name.startswith("."):
@@ -58,13 +64,13 @@ class Shelf:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the ledger says that was paid, in USD.
+    """Cost according to the ledger, in USD.
 
     Attributes:
-        spent: For what has ended.
-        assumed: The part of it that no provider has told.
-        held: What may have been paid besides, for rows that wait for a human.
-        unpriced: Generations whose cost nobody tells.
+        spent: Cost of generations that have ended.
+        assumed: Part of `spent` that no provider has reported.
+        held: What may have been paid besides, for held jobs.
+        unpriced: Number of generations of unknown cost.
     """
 
     spent: Decimal
@@ -73,7 +79,7 @@ class Cost:
     unpriced: int
 
     def agrees_with(self, billed: Decimal) -> bool:
-        """Whether the provider's books may be right, too; where a cost is not told, nobody can say."""
+        """Return True if the provider's bill is compatible; with generations of unknown cost, any bill is."""
         return self.unpriced > 0 or self.spent - self.assumed <= billed <= self.spent + self.held
 
     def __str__(self) -> str:
@@ -84,9 +90,9 @@ class Cost:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The figures that must be zero, and those they are made from.
+    """Figures of a run: those that must be zero, and those that they are computed from.
 
-    `held` generations wait for a human; whether they were paid, nobody can tell, so they need not be stored.
+    `held` generations wait for a human. It is unknown whether they were paid, so they need not be stored.
     """
 
     submitted: int
@@ -105,7 +111,7 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Whether every promise was kept."""
+        """True if every promise was kept."""
         broken = (
             self.billed_twice,
             self.not_billed,
@@ -127,7 +133,7 @@ class Verdict:
                 f"  half files visible:      {self.half_files}",
                 f"  stale reservations:      {self.stale_reservations}",
                 f"  leaked keys:             {self.leaked_keys}",
-                f"  cost: ${self.provider_usd:f} by the provider's books, {self.ledger_cost} by the ledger",
+                f"  cost: ${self.provider_usd:f} by the provider's usage, {self.ledger_cost} by the ledger",
             )
         )
 
@@ -135,21 +141,21 @@ class Verdict:
 def judge(
     usage: Mapping[str, Any], shelf: Shelf, expected: Mapping[str, int], ledger: str, *, may_hold: bool = False
 ) -> Verdict:
-    """Holds the provider's books against what was asked for and what is on the shelf.
+    """Compare the provider's usage with what was requested and what is stored.
 
     Args:
         usage: The provider's own account.
         shelf: The store.
-        expected: For each prompt, how many generations should have been paid.
+        expected: Number of generations that should have been paid, by prompt.
         ledger: URL of the ledger, for its reservations.
-        may_hold: Whether what nobody can tell may wait for a human: the provider cannot reconcile.
+        may_hold: True if unanswered submits may be held for a human, because the provider cannot reconcile.
     """
     billed = Counter({prompt: counts["billed"] for prompt, counts in usage["by_prompt"].items()})
     stored: dict[str, set[str]] = {}
     for asset in shelf.assets.values():
         stored.setdefault(asset.prompt, set()).add(asset.generation_id)
-    unfinished, cost = asyncio.run(_of_ledger(ledger))
-    held = Counter(row.shot.prompt for row in unfinished if may_hold and _waits_for_a_human(row))
+    unfinished, cost = asyncio.run(_read_ledger(ledger))
+    held = Counter(job.shot.prompt for job in unfinished if may_hold and _is_held_submit(job))
     return Verdict(
         submitted=usage["submitted"],
         accepted=usage["accepted"],
@@ -157,7 +163,7 @@ def judge(
         expected=sum(expected.values()),
         held=held.total(),
         billed_twice=sum(max(0, paid - expected.get(prompt, 0)) for prompt, paid in billed.items()),
-        not_billed=sum(max(0, wanted - billed[prompt] - held[prompt]) for prompt, wanted in expected.items()),
+        not_billed=sum(max(0, count - billed[prompt] - held[prompt]) for prompt, count in expected.items()),
         billed_and_not_stored=sum(
             max(0, paid - len(stored.get(prompt, ())) - held[prompt]) for prompt, paid in billed.items()
         ),
@@ -169,11 +175,11 @@ def judge(
     )
 
 
-def _waits_for_a_human(row: Job) -> bool:
-    return row.state is State.UNKNOWN and row.hold_reason is not None
+def _is_held_submit(job: Job) -> bool:
+    return job.state is State.UNKNOWN and job.hold_reason is not None
 
 
-async def _of_ledger(url: str) -> tuple[list[Job], Cost]:
+async def _read_ledger(url: str) -> tuple[list[Job], Cost]:
     async with await Ledger.open(url) as ledger:
         unfinished = await ledger.jobs.unfinished()
         lines = await ledger.spend.report(by="project")

@@ -1,6 +1,6 @@
-"""One worker of the torture script: runs a project, or collects, and kills itself where it is told to.
+"""Worker of the torture script: runs a project, or collects, and kills itself at a given point.
 
-When it lives to the end it says what became of its order, and ends with 0 when every shot is stored, 1 when not.
+If it survives, it sends its report and ends with 0 if every shot is stored, else with 1.
 """
 
 from __future__ import annotations
@@ -32,33 +32,33 @@ PATIENCE: Final = HttpSettings(submit_timeout_seconds=1.5, read_timeout_seconds=
 
 
 class Kill(BaseModel):
-    """Where the worker dies by SIGKILL.
+    """Point at which the worker kills itself with SIGKILL.
 
     Attributes:
-        moment: At which step of a row.
-        skip: How many such steps to live through first.
-        delay_seconds: How long after the step; None for within it.
+        event: The event of a job that triggers it.
+        skip: Number of such events to survive first.
+        delay_seconds: Time between the event and the kill; None to kill within the event.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    moment: SessionEvent
+    event: SessionEvent
     skip: int = 0
     delay_seconds: float | None = None
 
 
 class Order(BaseModel):
-    """What the worker is to do.
+    """Task of a worker.
 
     Attributes:
         endpoint: Base URL of the emulator's Sora dialect.
-        provider: A name of `tests/support/accounts.py`; None for the Sora dialect as the embedded emulator speaks it.
+        provider: A name of `tests/support/accounts.py`; None for the Sora dialect of the embedded emulator.
         ledger: URL of the ledger.
-        folder: Where the store (`store/`) and the spool (`spool/`) are.
-        project: What to make; None to collect what others have left.
-        kill: Where to die.
-        settle_seconds: How long an unanswered submit may still be on its way.
-        lease_seconds: After how long without a heartbeat a process of another machine counts as dead.
+        folder: Folder of the store (`store/`) and the spool (`spool/`).
+        project: The project to run; None to collect unfinished jobs.
+        kill: Point at which the worker kills itself.
+        settle_seconds: Time for which an unanswered submit may still be in transit.
+        lease_seconds: Time without a heartbeat after which a process of another machine counts as dead.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -75,7 +75,7 @@ class Order(BaseModel):
 
 @dataclass(frozen=True)
 class Address:
-    """An emulator of another process, with its usual key."""
+    """Address of an emulator in another process, with the emulator's default key."""
 
     endpoint: str
     key: str = "sk-emulator"
@@ -87,34 +87,34 @@ class Address:
         return self.endpoint.removesuffix("/v1/sora")
 
 
-class Executioner:
-    """An observer that ends its own process without warning."""
+class SelfKill:
+    """Observer that kills its own process at a given event."""
 
     def __init__(self, kill: Kill) -> None:
         self._kill = kill
         self._seen = 0
 
-    def __call__(self, moment: SessionEvent, job: Job) -> None:
-        """Counts the steps and strikes at the one that was named."""
-        if moment != self._kill.moment:
+    def __call__(self, event: SessionEvent, job: Job) -> None:
+        """Count the events, and kill the process at the given one."""
+        if event != self._kill.event:
             return
         self._seen += 1
         if self._seen != self._kill.skip + 1:
             return
         if self._kill.delay_seconds is None:
-            _die()
-        timer = threading.Timer(self._kill.delay_seconds or 0.0, _die)
+            _kill_process()
+        timer = threading.Timer(self._kill.delay_seconds or 0.0, _kill_process)
         timer.daemon = True
         timer.start()
 
 
-def _die() -> None:
+def _kill_process() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @asynccontextmanager
 async def open_session(order: Order) -> AsyncIterator[Session]:
-    """The session that an order describes."""
+    """Open the session that an order describes."""
     settings = Settings.from_environment(
         settle_seconds=order.settle_seconds,
         lease_seconds=order.lease_seconds,
@@ -130,21 +130,23 @@ async def open_session(order: Order) -> AsyncIterator[Session]:
         store=open_store(store),
         store_name=store,
         settings=settings,
-        observer=Executioner(order.kill) if order.kill else None,
+        observer=SelfKill(order.kill) if order.kill else None,
     )
     async with session:
         yield session
 
 
 def _open_provider(order: Order) -> Provider:
-    at = Address(order.endpoint)
+    address = Address(order.endpoint)
     if order.provider is not None:
-        return account_named(order.provider).open(at, settings=PATIENCE)
-    return SoraProvider(api_key=at.key, endpoint=at.endpoint, plan="emulator", name="emulator", settings=PATIENCE)
+        return account_named(order.provider).open(address, settings=PATIENCE)
+    return SoraProvider(
+        api_key=address.key, endpoint=address.endpoint, plan="emulator", name="emulator", settings=PATIENCE
+    )
 
 
-async def obey(order: Order) -> dict[str, Any]:
-    """Does what is ordered, and says what became of it."""
+async def execute(order: Order) -> dict[str, Any]:
+    """Execute an order and return the report."""
     async with open_session(order) as session:
         if order.project is not None:
             return (await run_project(session, order.project)).public()
@@ -153,16 +155,16 @@ async def obey(order: Order) -> dict[str, Any]:
         async def same_session(job: Job) -> AsyncIterator[Session]:
             yield session
 
-        swept = await collect(session.ledger, same_session)
-        return {"collected": [f"{line.job.shot.id}: {line.outcome}" for line in swept], "shots": []}
+        collected = await collect(session.ledger, same_session)
+        return {"collected": [f"{line.job.shot.id}: {line.outcome}" for line in collected], "shots": []}
 
 
 def work(order: Order, line: Line) -> int:
-    """Obeys, says what became of it, and returns the exit status."""
+    """Execute an order, send the report, and return the exit status."""
     try:
-        done = asyncio.run(obey(order))
+        report = asyncio.run(execute(order))
     except VideoError as error:
-        done = {"error": f"{type(error).__name__}: {error}", "shots": []}
-    line.send(done)
-    stored = all(shot["status"] == "stored" for shot in done["shots"])
-    return 0 if stored and "error" not in done else 1
+        report = {"error": f"{type(error).__name__}: {error}", "shots": []}
+    line.send(report)
+    stored = all(shot["status"] == "stored" for shot in report["shots"])
+    return 0 if stored and "error" not in report else 1

@@ -1,7 +1,7 @@
-"""A process in which many generations wait, and what it costs: `python -m benchmarks.waiting_crowd ENDPOINT FOLDER N`.
+"""Process that polls many generations: `python -m benchmarks.waiting_crowd ENDPOINT FOLDER N`.
 
-Prints one JSON object: `megabytes` at the peak over the idle process, `load` as a part of one core while nothing is
-due, `asked` for status requests in that time.
+Prints one JSON object: `megabytes` at the peak over the idle process, `load` as a share of one core while nothing is
+due, and the status `requests` in that time.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from prefect_video.shots import Project, Shot
 from prefect_video.storage import open_store
 
 SETTLE_SECONDS: Final = 300.0
-"""The longest that it may take until all are waited for."""
+"""Limit of the time until all generations are polled."""
 REST_SECONDS: Final = 10.0
 
 _opening: Final = asyncio.Lock()
-"""Alembic migrates one database at a time in a process."""
+"""Alembic migrates only one database at a time in a process."""
 
 
 @asynccontextmanager
 async def open_session(
     endpoint: str, folder: Path, *, at_once: int, speed: float = 1.0, webhook_url: str | None = None
 ) -> AsyncIterator[Session]:
-    """A session over the folder's ledger, with room for so many generations at once."""
+    """Open a session over the folder's ledger for up to `at_once` generations at a time."""
     provider = SoraProvider(api_key="sk-emulator", endpoint=endpoint, plan="emulator")
     least, most = provider.capabilities.seconds_per_video_second
     provider.capabilities = replace(
@@ -61,9 +61,9 @@ async def open_session(
 
 
 async def measure(endpoint: str, folder: Path, waiting: int) -> dict[str, float]:
-    """Has so many generations wait, and looks at the process meanwhile."""
+    """Poll that many generations, and measure the process meanwhile."""
     async with open_session(endpoint, folder, at_once=waiting) as session:
-        idle = peak_bytes()
+        idle_bytes = read_peak_bytes()
         shots = tuple(Shot(id=f"shot-{number}", prompt=f"a lighthouse, view {number}") for number in range(waiting))
         claims = await claim_shots(
             session, await build_project_intents(session, Project(name="crowd", shots=shots)), budgets=(), partial=False
@@ -72,38 +72,39 @@ async def measure(endpoint: str, folder: Path, waiting: int) -> dict[str, float]
         submitted = await asyncio.gather(*(submit(session, job) for job in reserved))
         polls = [asyncio.create_task(poll(session, job)) for job in submitted]
         async with asyncio.timeout(SETTLE_SECONDS):
-            while len(session.poller._targets) < waiting:
+            while len(session.poller._watches) < waiting:
                 await asyncio.sleep(0.1)
-        asked, cpu, clock = await asked_so_far(endpoint), time.process_time(), time.monotonic()
+        requests, cpu, clock = await count_requests(endpoint), time.process_time(), time.monotonic()
         await asyncio.sleep(REST_SECONDS)
         load = (time.process_time() - cpu) / (time.monotonic() - clock)
-        asked = await asked_so_far(endpoint) - asked
+        requests = await count_requests(endpoint) - requests
         assert not any(task.done() for task in polls)
-        figures = {"megabytes": (peak_bytes() - idle) / 1e6, "load": load, "asked": asked}
+        figures = {"megabytes": (read_peak_bytes() - idle_bytes) / 1e6, "load": load, "requests": requests}
         for task in polls:
             task.cancel()
         await asyncio.gather(*polls, return_exceptions=True)
         return figures
 
 
-async def asked_so_far(endpoint: str) -> float:
-    """Status requests that the provider has counted."""
+async def count_requests(endpoint: str) -> float:
+    """Return the number of status requests that the provider has counted."""
     async with httpx.AsyncClient() as client:
-        usage = (await client.get(f"{endpoint.removesuffix('/v1/sora')}/_emulator/usage")).json()["requests"]
-    return float(usage.get("retrieve", 0) + usage.get("list", 0))
+        requests = (await client.get(f"{endpoint.removesuffix('/v1/sora')}/_emulator/books")).json()["requests"]
+    return float(requests.get("retrieve", 0) + requests.get("list", 0))
 
 
-def peak_bytes() -> int:
-    """The most memory this process has had so far."""
+def read_peak_bytes() -> int:
+    """Return the peak memory of this process."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Linux hands the peak of getrusage down to children; this one is the process's own.
+        # On Linux a child inherits the peak that getrusage reports; this one is the process's own.
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main() -> None:
+    """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("endpoint")
     parser.add_argument("folder", type=Path)

@@ -1,8 +1,8 @@
-"""A warm run of 1,000 stored shots beside an empty flow: what finding everything costs.
+"""Cost of a warm run: 1,000 stored shots, compared with an empty flow.
 
     python -m benchmarks.warm [--shots 1000]
 
-Prints both times and what the provider saw; ends with 1 when the warm run takes over 3 s more, or pays.
+Prints both times and the provider's requests; exits with 1 if the warm run takes over 3 s more, or sends any request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LIMIT_SECONDS = 3.0
 
 
 def main() -> int:
-    """Runs the comparison."""
+    """Run the script; return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shots", type=int, default=1000)
     count = parser.parse_args().shots
@@ -61,8 +61,8 @@ async def _compare(count: int, folder: Path) -> int:
         os.environ |= {"PREFECT_VIDEO_EMULATOR_ENDPOINT": emulator.endpoint, "SORA_API_KEY": ""}
         began = time.perf_counter()
         async with await open_session(SessionRef.from_names("emulator")) as session:
-            made = await run_project(session, project)
-        print(f"making {count} shots: {time.perf_counter() - began:.1f} s, {len(made.failures)} failed")
+            report = await run_project(session, project)
+        print(f"cold run of {count} shots: {time.perf_counter() - began:.1f} s, {len(report.failures)} failed")
         before = emulator.usage()
         await empty()
         times: dict[str, float] = {}
@@ -72,10 +72,11 @@ async def _compare(count: int, folder: Path) -> int:
             times[name] = time.perf_counter() - began
             print(f"{name}: {times[name]:.2f} s")
         after = emulator.usage()
-    more = times["warm run"] - times["empty flow"]
-    asked = sum(after["requests"].values()) - sum(before["requests"].values())
-    print(f"the warm run takes {more:.2f} s more; billed {after['billed'] - before['billed']}, requests {asked}")
-    return int(more > LIMIT_SECONDS or asked > 0 or bool(made.failures))
+    extra_seconds = times["warm run"] - times["empty flow"]
+    requests = sum(after["requests"].values()) - sum(before["requests"].values())
+    billed = after["billed"] - before["billed"]
+    print(f"the warm run takes {extra_seconds:.2f} s more; billed {billed}, requests {requests}")
+    return int(extra_seconds > LIMIT_SECONDS or requests > 0 or bool(report.failures))
 
 
 if __name__ == "__main__":

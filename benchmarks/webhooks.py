@@ -1,7 +1,8 @@
-"""What webhooks bring: a storm of deliveries at a receiver, and a project that waits by webhook.
+"""Webhooks: a burst of deliveries to a receiver, and a project that waits by webhook.
 
-Run: `python -m benchmarks.webhooks [--deliveries 10000] [--rate 200] [--generations 100] [--ledger both]`. The
-provider, the receiver and the waiting process are three processes. Exits 1 unless every figure holds.
+    python -m benchmarks.webhooks [--deliveries 10000] [--rate 200] [--generations 100] [--ledger both]
+
+Provider, receiver and waiting process are three processes. Exits with 1 unless every figure holds.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ import aiohttp
 from sqlalchemy import func, insert, select
 
 from benchmarks.torture import ledgers
-from prefect_video.ledger import Job, Ledger, State, history, jobs_table, row_from_request, webhook_events
+from prefect_video.ledger import Job, Ledger, State, generations, history, row_from_request, webhook_events
 from prefect_video.pipeline import run_project
 from prefect_video.pipeline.steps import build_project_intents
-from prefect_video.session import Session, SessionRef, open_session
+from prefect_video.session import Session, SessionEvent, SessionRef, open_session
 from prefect_video.shots import Project
 
 KEY, SECRET = "sk-benchmark", "whsec_benchmark"
@@ -46,16 +47,28 @@ WORK_SECONDS, AT_ONCE = 31.0, 20
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the verdict."""
+    """Row of the table.
 
-    what: str
+    Attributes:
+        label: Name of the figure.
+        value: The measured value, formatted.
+        holds: True if it is within its limit.
+    """
+
+    label: str
     value: str
     holds: bool
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One POST: its body, its signature, and whether it is forged."""
+    """One POST of a webhook.
+
+    Attributes:
+        body: Its body.
+        signature: Its signature.
+        forged: True if the signature is not that of the provider.
+    """
 
     body: bytes
     signature: str
@@ -63,8 +76,8 @@ class Delivery:
 
 
 @contextmanager
-def provider(*options: str) -> Iterator[dict[str, str]]:
-    """The emulator as a process of its own."""
+def run_provider(*options: str) -> Iterator[dict[str, str]]:
+    """Run the emulator in a process of its own, and yield its addresses."""
     command = [sys.executable, "-m", "prefect_video.emulator", "--port", "0", "--key", KEY, "--webhook-secret", SECRET]
     with subprocess.Popen([*command, "--render", "plate", *options], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -75,8 +88,8 @@ def provider(*options: str) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def receiver() -> Iterator[str]:
-    """`prefect-video serve` as a process of its own; gives its address."""
+def run_receiver() -> Iterator[str]:
+    """Run `prefect-video serve` in a process of its own, and yield its address."""
     command = [str(Path(sys.executable).parent / "prefect-video"), "serve", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -88,8 +101,8 @@ def receiver() -> Iterator[str]:
             process.send_signal(signal.SIGINT)
 
 
-def environment(folder: Path, endpoint: str, ledger: str) -> None:
-    """What session and receiver share."""
+def set_environment(folder: Path, endpoint: str, ledger: str) -> None:
+    """Set the variables that session and receiver share."""
     os.environ |= {
         "SORA_API_KEY": KEY,
         "SORA_API_ENDPOINT": endpoint,
@@ -105,36 +118,39 @@ def environment(folder: Path, endpoint: str, ledger: str) -> None:
     os.environ.pop("PREFECT_API_URL", None)
 
 
-def a_project(name: str, count: int, prefix: str) -> Project:
+def build_project(name: str, count: int, prefix: str) -> Project:
+    """Build a project of shots of one second."""
     shots = [{"id": f"{prefix}-{n}", "prompt": f"{prefix} {name} {n}"} for n in range(count)]
     defaults = {"duration": 1, "resolution": "720p"}
     return Project.model_validate({"project": name, "defaults": defaults, "shots": shots})
 
 
-async def submit_all(session: Session, wanted: Project) -> list[str]:
-    """Rows that are submitted, made in bulk; the requests themselves are real."""
-    job_requests = await build_project_intents(session, wanted)
+async def submit_all(session: Session, project: Project) -> list[str]:
+    """Submit all shots and return the generations' ids; the jobs are inserted in bulk, the requests are real."""
+    job_requests = await build_project_intents(session, project)
     at_once = asyncio.Semaphore(20)
 
     async def send(row: dict[str, Any]) -> dict[str, Any]:
         async with at_once:
-            told = await session.provider.submit(row["shot"], idempotency_key=row["id"], project=row["project"])
+            generation = await session.provider.submit(row["shot"], idempotency_key=row["id"], project=row["project"])
         now = datetime.now(UTC)
-        return {**row, "generation_id": told.id, "sent_at": now, "submitted_at": now}
+        return {**row, "generation_id": generation.id, "sent_at": now, "submitted_at": now}
 
     rows = [row_from_request(job_request, State.SUBMITTED, 1, None, datetime.now(UTC)) for job_request in job_requests]
     sent = await asyncio.gather(*map(send, rows))
     async with session.ledger._database.writing() as connection:
         for start in range(0, len(sent), 500):
-            await connection.execute(insert(jobs_table), sent[start : start + 500])
+            await connection.execute(insert(generations), sent[start : start + 500])
     return [row["generation_id"] for row in sent]
 
 
 def sign(body: bytes, secret: str = SECRET) -> str:
+    """Return the signature of a body."""
     return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
-def event(generation_id: str, kind: str) -> bytes:
+def build_event(generation_id: str, kind: str) -> bytes:
+    """Build the body of an event."""
     body = {
         "event_type": kind,
         "event_id": f"evt_{uuid.uuid4().hex[:24]}",
@@ -144,19 +160,26 @@ def event(generation_id: str, kind: str) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
-def storm(count: int, made: list[str], victims: list[str], chance: random.Random) -> list[Delivery]:
-    """Genuine deliveries, some of them twice, and forged ones, in no order at all."""
+def build_deliveries(count: int, made: list[str], victims: list[str], chance: random.Random) -> list[Delivery]:
+    """Build genuine deliveries, some of them duplicated, and forged ones, in random order.
+
+    Args:
+        count: Number of deliveries.
+        made: Ids of the generations that genuine events are about.
+        victims: Ids of the generations that forged events are about.
+        chance: Source of randomness.
+    """
     forged = round(count * FORGED_SHARE)
     twice = round(count * DUPLICATE_SHARE)
-    bodies = [event(generation_id, kind) for generation_id in made for kind in KINDS]
+    bodies = [build_event(generation_id, kind) for generation_id in made for kind in KINDS]
     genuine = [Delivery(body, sign(body)) for body in bodies[-(count - forged - twice) :]]
-    false = []
+    forgeries = []
     for number in range(forged):
-        body = event(chance.choice(victims), KINDS[-1])
+        body = build_event(chance.choice(victims), KINDS[-1])
         # Signed with another secret, with the signature of another body, or not at all.
         signature = (sign(body, "whsec_guessed"), chance.choice(genuine).signature, "")[number % 3]
-        false.append(Delivery(body, signature, forged=True))
-    everything = [*genuine, *chance.sample(genuine, twice), *false]
+        forgeries.append(Delivery(body, signature, forged=True))
+    everything = [*genuine, *chance.sample(genuine, twice), *forgeries]
     chance.shuffle(everything)
     return everything
 
@@ -164,7 +187,11 @@ def storm(count: int, made: list[str], victims: list[str], chance: random.Random
 async def deliver(
     address: str, deliveries: list[Delivery], rate: float
 ) -> tuple[list[float], Counter[tuple[bool, int]]]:
-    """Posts at a steady rate, whether or not answers come; latencies in seconds, and answers by (forged, status)."""
+    """Post at a steady rate, without waiting for responses.
+
+    Returns:
+        Latencies in seconds, and the number of responses by (forged, status).
+    """
     latencies: list[float] = []
     answers: Counter[tuple[bool, int]] = Counter()
 
@@ -188,15 +215,16 @@ async def deliver(
     return latencies, answers
 
 
-async def fetch_usage(url: str) -> dict[str, Any]:
-    async with aiohttp.ClientSession() as client, client.get(f"{url}/_emulator/usage") as answer:
-        found: dict[str, Any] = await answer.json()
-        return found
+async def read_usage(url: str) -> dict[str, Any]:
+    """Return the provider's own account."""
+    async with aiohttp.ClientSession() as client, client.get(f"{url}/_emulator/books") as answer:
+        usage: dict[str, Any] = await answer.json()
+        return usage
 
 
-async def handled(ledger: Ledger, seconds: float = 120.0) -> None:
-    """Waits until no event is left."""
-    async with asyncio.timeout(seconds):
+async def wait_until_handled(ledger: Ledger, timeout_seconds: float = 120.0) -> None:
+    """Wait until every event is handled."""
+    async with asyncio.timeout(timeout_seconds):
         while True:
             async with ledger._database.reading() as connection:
                 left = select(func.count()).where(webhook_events.c.handled_at.is_(None))
@@ -205,51 +233,52 @@ async def handled(ledger: Ledger, seconds: float = 120.0) -> None:
             await asyncio.sleep(0.1)
 
 
-async def completions(ledger: Ledger, project: str) -> Counter[int]:
-    """How many rows of a project were completed how often."""
+async def count_completions(ledger: Ledger, project: str) -> Counter[int]:
+    """Return the number of jobs of a project by the number of times that they were completed."""
     times = func.count(history.c.id)
     query = (
-        select(jobs_table.c.id, times)
-        .outerjoin(history, (history.c.job_id == jobs_table.c.id) & (history.c.to_state == State.COMPLETED))
-        .where(jobs_table.c.project == project)
-        .group_by(jobs_table.c.id)
+        select(generations.c.id, times)
+        .outerjoin(history, (history.c.job_id == generations.c.id) & (history.c.to_state == State.COMPLETED))
+        .where(generations.c.project == project)
+        .group_by(generations.c.id)
     )
     async with ledger._database.reading() as connection:
         return Counter(number for _, number in await connection.execute(query))
 
 
 async def measure_storm(folder: Path, count: int, rate: float, ledger: str, name: str) -> list[Figure]:
+    """Measure a burst of deliveries."""
     chance = random.Random(4)
     unique = count - round(count * FORGED_SHARE) - round(count * DUPLICATE_SHARE)
     number = -(-unique // len(KINDS))
-    with provider("--capacity", "100000", "--speed", "100000") as emulator:
-        environment(folder, emulator["endpoint"], ledger)
+    with run_provider("--capacity", "100000", "--speed", "100000") as emulator:
+        set_environment(folder, emulator["endpoint"], ledger)
         async with await open_session(SessionRef.from_names()) as session:
-            made = await submit_all(session, a_project(f"storm-{name}", number, "made"))
-            victims = await submit_all(session, a_project(f"victims-{name}", 50, "victim"))
+            made = await submit_all(session, build_project(f"storm-{name}", number, "made"))
+            victims = await submit_all(session, build_project(f"victims-{name}", 50, "victim"))
             url = emulator["endpoint"].partition("/v1")[0]
-            with receiver() as address:
-                deliveries = storm(count, made, victims, chance)
+            with run_receiver() as address:
+                deliveries = build_deliveries(count, made, victims, chance)
                 latencies, answers = await deliver(address, deliveries, rate)
                 began = time.perf_counter()
-                await handled(session.ledger)
+                await wait_until_handled(session.ledger)
                 drained = time.perf_counter() - began
             genuine, forged = (
-                await completions(session.ledger, f"storm-{name}"),
-                await completions(session.ledger, f"victims-{name}"),
+                await count_completions(session.ledger, f"storm-{name}"),
+                await count_completions(session.ledger, f"victims-{name}"),
             )
-            asked = await fetch_usage(url)
+            usage = await read_usage(url)
             async with session.ledger._database.reading() as connection:
                 kept = (await connection.execute(select(func.count()).select_from(webhook_events))).scalar_one()
     cuts = statistics.quantiles(latencies, n=1000)
     p50, p99 = cuts[499] * 1000, cuts[989] * 1000
-    wrong = {str(key): n for key, n in answers.items() if key not in ((False, 200), (True, 401))}
-    right = f"{count - sum(wrong.values())} of {count} {wrong or ''}"
+    unexpected = {str(key): n for key, n in answers.items() if key not in ((False, 200), (True, 401))}
+    correct = f"{count - sum(unexpected.values())} of {count} {unexpected or ''}"
     return [
-        Figure(f"{name}: deliveries answered rightly", right, not wrong),
+        Figure(f"{name}: deliveries answered correctly", correct, not unexpected),
         Figure(f"{name}: genuine events written once", f"{kept} of {unique}", kept == unique),
         Figure(f"{name}: generations completed once", f"{genuine[1]} of {number}", dict(genuine) == {1: number}),
-        Figure(f"{name}: asked of the provider", f"{asked['polled']} for {number}", asked["polled"] == number),
+        Figure(f"{name}: status requests", f"{usage['polled']} for {number}", usage["polled"] == number),
         Figure(f"{name}: forged events acted on", str(len(victims) - forged[0]), dict(forged) == {0: len(victims)}),
         Figure(f"{name}: latency p50 / p99 at {rate:g}/s", f"{p50:.1f} / {p99:.1f} ms", p99 < 50),
         Figure(f"{name}: all handled after the last one", f"{drained:.1f} s", drained < 30),
@@ -257,32 +286,33 @@ async def measure_storm(folder: Path, count: int, rate: float, ledger: str, name
 
 
 async def measure_waiting(folder: Path, count: int, ledger: str, name: str) -> list[Figure]:
+    """Measure a project that waits by webhook."""
     ideal = -(-count // AT_ONCE) * WORK_SECONDS
     options = ("--capacity", str(AT_ONCE), "--times", f"fixed:{WORK_SECONDS:g}")
-    with provider(*options) as emulator:
-        environment(folder, emulator["endpoint"], ledger)
+    with run_provider(*options) as emulator:
+        set_environment(folder, emulator["endpoint"], ledger)
         delays: list[float] = []
         answered: dict[str, float] = {}
 
-        def observe(moment: str, job: Job) -> None:
-            if moment == "answered":
+        def observe(event: SessionEvent, job: Job) -> None:
+            if event is SessionEvent.ANSWERED:
                 answered[job.id] = time.perf_counter()
-            elif moment == "completed":
+            elif event is SessionEvent.COMPLETED:
                 delays.append(time.perf_counter() - answered[job.id] - WORK_SECONDS)
 
-        with receiver() as address:
+        with run_receiver() as address:
             os.environ["PREFECT_VIDEO_WEBHOOK_URL"] = address
             try:
                 async with await open_session(SessionRef.from_names(), observer=observe) as session:
-                    report = await run_project(session, a_project(f"waiting-{name}", count, "shot"))
+                    report = await run_project(session, build_project(f"waiting-{name}", count, "shot"))
             finally:
                 del os.environ["PREFECT_VIDEO_WEBHOOK_URL"]
-        asked = await fetch_usage(emulator["endpoint"].partition("/v1")[0])
-    requests = (asked["polled"] + asked["listed"]) / count
+        usage = await read_usage(emulator["endpoint"].partition("/v1")[0])
+    requests = (usage["polled"] + usage["listed"]) / count
     p95 = statistics.quantiles(delays, n=100)[94]
     stored = sum(shot.status == "stored" for shot in report.shots)
     return [
-        Figure(f"{name}: stored, billed", f"{stored}, {asked['billed']}", stored == asked["billed"] == count),
+        Figure(f"{name}: stored, billed", f"{stored}, {usage['billed']}", stored == usage["billed"] == count),
         Figure(f"{name}: status requests per generation", f"{requests:.2f}", requests <= 1.2),
         Figure(f"{name}: p95 from completion to noticed", f"{p95:.2f} s", p95 <= 1.5),
         Figure(f"{name}: makespan (ideal {ideal:.1f} s)", f"{report.seconds:.1f} s", report.seconds <= 1.05 * ideal),
@@ -290,6 +320,7 @@ async def measure_waiting(folder: Path, count: int, ledger: str, name: str) -> l
 
 
 async def measure(options: argparse.Namespace) -> list[Figure]:
+    """Measure all figures."""
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as name:
         for kind in ["sqlite", "postgres"] if options.ledger == "both" else [options.ledger]:
@@ -304,7 +335,7 @@ async def measure(options: argparse.Namespace) -> list[Figure]:
 
 
 def main() -> int:
-    """Prints a table; 1 unless every figure holds."""
+    """Run the script and print its table; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--deliveries", type=int, default=10_000)
     parser.add_argument("--rate", type=float, default=200.0)
@@ -312,7 +343,7 @@ def main() -> int:
     parser.add_argument("--ledger", choices=["sqlite", "postgres", "both"], default="both")
     figures = asyncio.run(measure(parser.parse_args()))
     for figure in figures:
-        print(f"{figure.what:<52}{figure.value:>24}   {'holds' if figure.holds else 'FAILS'}")
+        print(f"{figure.label:<52}{figure.value:>24}   {'holds' if figure.holds else 'FAILS'}")
     return 0 if all(figure.holds for figure in figures) else 1
 
 

@@ -1,4 +1,4 @@
-"""Workers in processes of their own, forked from one warm process: begun in an instant, and killed as any other."""
+"""Worker processes forked from one warm process: they start at once, and can be killed like any other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 Order = TypeVar("Order")
 Line = Connection
-"""Between a worker and whoever began it: each can send to the other and receive."""
+"""Connection between a worker and the process that started it; both sides send and receive."""
 
 KILLED: Final = -9
 
@@ -22,7 +22,7 @@ _FORKS.set_forkserver_preload(
         "benchmarks.concurrency_worker",
         "benchmarks.torture_worker",
         "tests.support.claim_worker",
-        # What the scripts themselves import: a fork loads the script that began it once more.
+        # The imports of the scripts themselves: a fork imports the script that started it again.
         "benchmarks.torture_verdict",
         "tests.support.postgres",
     ]
@@ -30,20 +30,28 @@ _FORKS.set_forkserver_preload(
 
 
 class End(NamedTuple):
-    """How a worker ended: its exit status, negative for a signal, and what it said last."""
+    """End of a worker.
+
+    Attributes:
+        status: Its exit status, negative for a signal.
+        report: Its last message; empty if it was killed before.
+    """
 
     status: int
-    said: Mapping[str, Any]
+    report: Mapping[str, Any]
 
 
 class Worker:
-    """One worker.
+    """Running worker process.
 
     Args:
-        work: What it does with its order and the line to here; its exit status.
-        order: What `work` is given.
-        environment: Variables besides those of the time when the first worker was begun.
-        log: Where what it logs is appended.
+        work: Function that the process runs with its order and its line; returns the exit status.
+        order: Argument of `work`.
+        environment: Variables besides those at the time when the first worker was started.
+        log: File that its standard error is appended to.
+
+    Attributes:
+        line: This side of the line to the process.
     """
 
     def __init__(
@@ -56,47 +64,47 @@ class Worker:
     ) -> None:
         self.line, far_end = _FORKS.Pipe()
         arguments = (work, order, far_end, dict(environment or {}), log)
-        self._process = _FORKS.Process(target=_live, args=arguments, daemon=True)
+        self._process = _FORKS.Process(target=_run, args=arguments, daemon=True)
         self._process.start()
         far_end.close()
 
     def end(self, timeout_seconds: float = 150.0) -> End:
-        """Waits for its end, and for what it says before.
+        """Wait for the report and the end of the process.
 
         Raises:
-            TimeoutError: It goes on for longer.
+            TimeoutError: The process runs for longer.
         """
-        said: Mapping[str, Any] = {}
+        report: Mapping[str, Any] = {}
         try:
             if not self.line.poll(timeout_seconds):
                 raise TimeoutError(f"a worker had not ended after {timeout_seconds:.0f} s")
-            said = self.line.recv()
+            report = self.line.recv()
         except (EOFError, ConnectionError):
-            # It was killed: the line is cut.
+            # The process was killed before it sent a report.
             pass
         self._process.join(timeout_seconds)
         status = self._process.exitcode
         if status is None:
             raise TimeoutError(f"a worker had not ended after {timeout_seconds:.0f} s")
-        return End(status, said)
+        return End(status, report)
 
     def kill(self) -> None:
-        """Ends it without warning; one that has ended is left as it is."""
+        """Kill the process without warning; do nothing if it has ended."""
         self._process.kill()
         self._process.join()
 
     def close(self) -> None:
-        """Ends it, if it is still there, and forgets it."""
+        """Kill the process if it still runs, and release its resources."""
         self.kill()
         self.line.close()
         self._process.close()
 
 
-def _live(
+def _run(
     work: Callable[[Order, Line], int], order: Order, line: Line, environment: Mapping[str, str], log: Path | None
 ) -> None:
     os.environ.update(environment)
     if log is not None:
-        with log.open("a") as told:
-            os.dup2(told.fileno(), sys.stderr.fileno())
+        with log.open("a") as file:
+            os.dup2(file.fileno(), sys.stderr.fileno())
     sys.exit(work(order, line))

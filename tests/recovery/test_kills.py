@@ -13,7 +13,7 @@ from tests.support.recovery import RecoveryHarness, a_shot, film
 from tests.support.recovery_fixtures import OpenHarness
 from tests.support.workers import KILLED, end, start
 
-MARKED = [name for name, point in POINTS.items() if point.moment]
+MARKED = [name for name, point in POINTS.items() if point.event]
 
 
 def kill_at_each(harness: RecoveryHarness, points: Sequence[str]) -> None:
@@ -24,18 +24,18 @@ def kill_at_each(harness: RecoveryHarness, points: Sequence[str]) -> None:
     shelf = Shelf(harness.folder / "store")
     for name in points:
         point = POINTS[name]
-        assert point.moment is not None
+        assert point.event is not None
         harness.emulator.clear_faults()
         for fault in point.faults:
             harness.emulator.add_fault(**fault)
         delay = max(point.delay_seconds) / 2 if point.delay_seconds else None
-        worker = start(harness, project, Kill(moment=point.moment, delay_seconds=delay))
+        worker = start(harness, project, Kill(event=point.event, delay_seconds=delay))
         assert end(worker).status == KILLED, f"not killed: {name}"
         shelf.inspect(known)
         assert not shelf.half_files
     harness.emulator.clear_faults()
     last = end(start(harness, project))
-    assert last.status == 0, last.said
+    assert last.status == 0, last.report
     shelf.inspect(known)
     harness.emulator.wait_until_idle()
     expected = {shot.prompt: 2 if shot.prompt == a_shot(2).prompt else 1 for shot in shots}
@@ -59,9 +59,9 @@ async def test_points_on_postgresql(open_harness: OpenHarness, postgres_url: str
 def test_a_killed_run_is_finished_by_a_collector(open_harness: OpenHarness) -> None:
     harness = open_harness(speed=100)
     project = film(a_shot(1), a_shot(2))
-    assert end(start(harness, project, Kill(moment="polled", skip=1))).status == KILLED
+    assert end(start(harness, project, Kill(event="polled", skip=1))).status == KILLED
     harness.emulator.wait_until_idle()
-    collected = end(start(harness, None)).said["collected"]
+    collected = end(start(harness, None)).report["collected"]
     assert sorted(collected) == ["shot-1: stored", "shot-2: stored"]
     assert harness.paid == (2, 2)
 
@@ -69,7 +69,7 @@ def test_a_killed_run_is_finished_by_a_collector(open_harness: OpenHarness) -> N
 def test_a_worker_beside_takes_over_when_the_other_is_killed(open_harness: OpenHarness) -> None:
     harness = open_harness(speed=10)
     project = film(*(a_shot(number) for number in range(4)))
-    first = start(harness, project, Kill(moment="submitted", skip=3, delay_seconds=0.3))
+    first = start(harness, project, Kill(event="submitted", skip=3, delay_seconds=0.3))
     second = start(harness, project)
     assert {end(first).status, end(second).status} <= {KILLED, 0}
     assert end(start(harness, project)).status == 0

@@ -49,11 +49,11 @@ class Site:
     def kill_at(self, name: str, shot: Shot) -> None:
         """One worker, which dies there."""
         point = POINTS[name]
-        assert point.moment is not None
+        assert point.event is not None
         for fault in point.faults:
             self.emulator.add_fault(fault)
         delay = max(point.delay_seconds) / 2 if point.delay_seconds else None
-        assert self.work(shot, kill=Kill(moment=point.moment, delay_seconds=delay)).status == KILLED
+        assert self.work(shot, kill=Kill(event=point.event, delay_seconds=delay)).status == KILLED
         self.emulator.clear_faults()
 
 
@@ -71,7 +71,7 @@ def test_wherever_a_worker_is_killed_nothing_is_bought_twice(site: Site, account
         site.kill_at(name, shot)
     held = set(NOT_RECORDED) if account.holds_at(site.emulator) else set()
     for _ in range(2):
-        said = site.work(*shots.values()).said
+        said = site.work(*shots.values()).report
         assert {name: told["status"] for name, told in zip(shots, said["shots"], strict=True)} == {
             name: "held" if name in held else "stored" for name in shots
         }

@@ -31,6 +31,6 @@ async def test_eight_processes_race_for_a_budget_of_ten(open_harness: OpenHarnes
         for process in range(PROCESSES)
     ]
     ends = await race(harness, projects)
-    found = [shot["status"] for worker in ends for shot in worker.said["shots"]]
+    found = [shot["status"] for worker in ends for shot in worker.report["shots"]]
     assert (found.count("stored"), found.count("over_budget")) == (10, 10 * PROCESSES - 10)
     assert harness.paid == (10, 10)

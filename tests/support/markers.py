@@ -21,19 +21,30 @@ BY_FIXTURE: Final[Mapping[str, Collection[str]]] = {
     "s3": {"s3", "bucket"},
     "prefect": {"prefect_api", "shell"},
     "kills": {"emulator_process"},
+    "slow": {"wheel"},
 }
-"""The fixtures that start a server, or a process that the test kills."""
+"""Fixtures that start a server, start a process that the test kills, or take long themselves."""
 
-BY_FILE: Final[Mapping[str, Collection[str]]] = {
+BY_PATH: Final[Mapping[str, Collection[str]]] = {
     "kills": {
         "tests/integration/ledger/test_processes.py",
         "tests/integration/test_distribution.py",
         "tests/recovery/test_kills.py",
         "tests/recovery/test_provider_kills.py",
     },
-    "slow": {},
+    "slow": {
+        "tests/unit/cli/test_bad_input.py::test_prefect_is_not_imported_for_it",
+        "tests/unit/emulator/test_rendering.py",
+        "tests/unit/emulator/test_state_store.py",
+        "tests/unit/ledger/test_sqlite_driver.py",
+        "tests/unit/ledger/test_state_machine.py",
+        "tests/unit/pipeline/test_reconcile.py",
+        "tests/unit/providers/test_conformance.py",
+        "tests/unit/providers/test_evidence.py",
+        "tests/unit/providers/test_refusals.py",
+    },
 }
-"""Files whose tests all kill processes, or together take longer than the fast selection can afford."""
+"""Files, and tests of other files, that kill processes or take longer than the fast selection can afford."""
 
 _POSTGRES_PARAMETERS: Final = frozenset({"postgres", "postgresql"})
 
@@ -45,7 +56,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         pytest.UsageError: A test starts Prefect's server outside of the files that share one, or a file of the table
             above does not exist: it was moved, and its tests would lose their marker silently.
     """
-    if missing := [path for paths in BY_FILE.values() for path in paths if not (ROOT / path).is_file()]:
+    if missing := [
+        path for paths in BY_PATH.values() for path in paths if not (ROOT / path.partition("::")[0]).is_file()
+    ]:
         raise pytest.UsageError(f"tests/support/markers.py names files that do not exist: {', '.join(missing)}")
     for item in items:
         if "prefect_api" in _fixtures(item) and not item.nodeid.startswith(SHARE_PREFECT):
@@ -60,9 +73,10 @@ def _fixtures(item: pytest.Item) -> set[str]:
 
 def _find_markers(item: pytest.Item) -> Iterator[str]:
     fixtures = _fixtures(item)
-    path = item.nodeid.partition("::")[0]
+    path, _, test = item.nodeid.partition("::")
+    own_paths = {path, f"{path}::{test.partition('[')[0]}"}
     yield from (marker for marker, names in BY_FIXTURE.items() if not fixtures.isdisjoint(names))
-    yield from (marker for marker, paths in BY_FILE.items() if path in paths)
+    yield from (marker for marker, paths in BY_PATH.items() if not own_paths.isdisjoint(paths))
     # Fixtures for "each kind of ledger" open PostgreSQL by name while they run: only the parameter shows it.
     callspec = getattr(item, "callspec", None)
     if callspec is not None and any(str(value).lower() in _POSTGRES_PARAMETERS for value in callspec.params.values()):

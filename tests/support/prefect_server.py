@@ -7,8 +7,8 @@ import pytest
 
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real Prefect server with an empty database."""
-    # Prefect's server takes long to import, and most processes of a run need none of it.
+    """Start a real Prefect server with an empty database and yield its address."""
+    # Imported here: Prefect's server takes long to import, and most processes of a run do not need it.
     from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import prefect_test_harness
 

@@ -1,4 +1,4 @@
-"""A real S3 server for tests: rclone serving a folder, one bucket per sub-folder."""
+"""Real S3 server for tests: rclone serves a folder, one bucket per sub-folder."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _SPOOL = ".rclone_temp_multipart"
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running server.
+    """Running server.
 
     Attributes:
         endpoint_url: Its address.
-        folder: What it serves; a bucket is a sub-folder.
+        folder: The folder it serves; a bucket is a sub-folder.
     """
 
     endpoint_url: str
@@ -42,13 +42,13 @@ class S3Server:
         return {"key": KEY, "secret": SECRET, "endpoint_url": self.endpoint_url, "region": "us-east-1"}
 
     def make_bucket(self, name: str) -> str:
-        """Makes an empty bucket, by request (the server caches what it saw on the disk), and returns its URL."""
+        """Create an empty bucket, by request because the server caches the disk's state, and return its URL."""
         self.client.create_bucket(Bucket=name)
         return f"s3://{name}"
 
     @cached_property
     def client(self) -> Any:
-        """A plain S3 client of the server."""
+        """Plain S3 client of the server."""
         return botocore.session.Session().create_client(
             "s3",
             endpoint_url=self.endpoint_url,
@@ -59,7 +59,7 @@ class S3Server:
         )
 
     def files(self, bucket: str) -> dict[str, int]:
-        """What a bucket holds, seen from the disk: sizes in bytes by key, without the server's own spool."""
+        """Return the sizes in bytes of a bucket's objects by key, read from the disk, without the server's spool."""
         root = self.folder / bucket
         found = [path for path in root.rglob("*") if path.is_file() and not path.name.startswith(_SPOOL)]
         return {str(path.relative_to(root)): path.stat().st_size for path in found}
@@ -67,21 +67,21 @@ class S3Server:
 
 @contextmanager
 def serve_s3(folder: Path) -> Iterator[S3Server]:
-    """Runs a server on a free port of the loopback until the block ends."""
+    """Run a server on a free loopback port until the block ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
-    command = [_rclone(), "serve", "s3", "--auth-key", f"{KEY},{SECRET}", "--addr", f"127.0.0.1:{port}"]
+    port = _find_free_port()
+    command = [_find_rclone(), "serve", "s3", "--auth-key", f"{KEY},{SECRET}", "--addr", f"127.0.0.1:{port}"]
     command += ["--config", "/dev/null", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         try:
-            _wait_until_it_answers(process, port)
+            _wait_until_ready(process, port)
             yield S3Server(f"http://127.0.0.1:{port}", folder)
         finally:
             process.terminate()
             process.communicate(timeout=10)
 
 
-def _rclone() -> str:
+def _find_rclone() -> str:
     beside = Path(sys.executable).with_name("rclone")
     found = str(beside) if beside.exists() else shutil.which("rclone")
     if found is None:
@@ -89,13 +89,13 @@ def _rclone() -> str:
     return found
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         if process.poll() is not None:

@@ -1,7 +1,7 @@
-"""Runs a command for a limited time: `python -m tests.support.time_limit SECONDS COMMAND ...`.
+"""Command with a time limit: `python -m tests.support.time_limit SECONDS COMMAND ...`.
 
-One that is not done by then gets SIGABRT first, on which Python prints where each of its threads stands. Made for
-systems with and without `timeout`; exit status 124 as with it.
+At the limit the command receives SIGABRT first, on which Python prints the stack of each thread. Works on systems
+without `timeout` too; the exit status is 124, as with `timeout`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 TIMED_OUT: Final = 124
-_LAST_WORDS_SECONDS: Final = 10.0
+_ABORT_SECONDS: Final = 10.0
 
 
 def run(seconds: float, command: Sequence[str]) -> int:
@@ -27,7 +27,7 @@ def run(seconds: float, command: Sequence[str]) -> int:
             print(f"not done after {seconds:g} s: {' '.join(command)}", file=sys.stderr, flush=True)
             process.send_signal(signal.SIGABRT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_LAST_WORDS_SECONDS)
+                process.wait(_ABORT_SECONDS)
             process.kill()
             return TIMED_OUT
 
@@ -37,7 +37,7 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> int:
         try:
             return process.wait(seconds)
         except KeyboardInterrupt:
-            # Ctrl-C reaches the command too, which has things to say before it ends.
+            # Ctrl-C reaches the command too, which prints its summary before it ends.
             continue
 
 

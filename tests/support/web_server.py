@@ -1,4 +1,4 @@
-"""An HTTP server that does to a download whatever a test asks for."""
+"""HTTP server whose responses, and their failures, are written by each test."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Request:
-    """What came in: header names are in lower case."""
+    """Received request; header names are in lower case."""
 
     path: str
     headers: Mapping[str, str]
 
     @property
     def first_byte(self) -> int:
-        """Where the asked part begins; 0 without a range."""
-        asked = self.headers.get("range", "")
-        return int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
+        """First byte of the requested range; 0 without a range."""
+        requested = self.headers.get("range", "")
+        return int(requested.removeprefix("bytes=").partition("-")[0]) if requested else 0
 
 
 class Reply:
-    """Writes one answer."""
+    """Writer of one response."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
 
     async def head(self, status: int, headers: Mapping[str, str | int]) -> None:
-        """Sends the status and headers."""
+        """Send the status and headers."""
         lines = [f"HTTP/1.1 {status} Status", *(f"{name}: {value}" for name, value in headers.items())]
         await self.body("\r\n".join([*lines, "Connection: close", "", ""]).encode())
 
     async def body(self, content: bytes) -> None:
-        """Sends some bytes."""
+        """Send bytes of the body."""
         self._writer.write(content)
         await self._writer.drain()
 
     async def whole(self, status: int, headers: Mapping[str, str | int], content: bytes = b"") -> None:
-        """Sends a complete answer."""
+        """Send a complete response."""
         await self.head(status, {"Content-Length": len(content), **headers})
         await self.body(content)
 
     def reset(self) -> None:
-        """Breaks the connection off."""
+        """Break the connection."""
         self._writer.transport.abort()
 
 
@@ -53,11 +53,12 @@ Handler = Callable[[Request, Reply], Awaitable[None]]
 
 @dataclass
 class Web:
-    """A running server.
+    """Running server.
 
     Attributes:
-        handler: Answers every request; set it in the test.
-        requests: What came in, in order.
+        port: Its port.
+        handler: Handler of every request; set it in the test.
+        requests: Received requests, in order.
     """
 
     port: int = 0
@@ -65,11 +66,11 @@ class Web:
     requests: list[Request] = field(default_factory=list)
 
     def url(self, path: str = "/video.mp4", host: str = "127.0.0.1") -> str:
-        """The address of a path."""
+        """Return the URL of a path."""
         return f"http://{host}:{self.port}{path}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answers one connection."""
+        """Handle one connection."""
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             pairs = (line.partition(":") for line in head[1:] if line)
@@ -82,7 +83,7 @@ class Web:
 
 @asynccontextmanager
 async def running_web(port: int = 0) -> AsyncIterator[Web]:
-    """Runs a server on a port of the loopback, by default on a free one."""
+    """Run a server on a loopback port, by default a free one."""
     web = Web()
     server = await asyncio.start_server(web.serve, "127.0.0.1", port)
     web.port = server.sockets[0].getsockname()[1]
@@ -91,13 +92,13 @@ async def running_web(port: int = 0) -> AsyncIterator[Web]:
 
 
 def ranged(content: bytes, *, etag: str | None = '"v1"', breaks: int = 0, after: int = 0) -> Handler:
-    """Serves a file with ranges; the first `breaks` answers break off after so many bytes.
+    """Return a handler that serves a file with ranges; the first responses break off.
 
     Args:
         content: The file.
         etag: Its entity tag.
-        breaks: How many answers break off.
-        after: How many bytes each of those sends.
+        breaks: Number of responses that break off.
+        after: Number of bytes that each of those sends.
     """
     left = breaks
 
@@ -111,11 +112,11 @@ def ranged(content: bytes, *, etag: str | None = '"v1"', breaks: int = 0, after:
             await reply.whole(416, {"Content-Range": f"bytes */{len(content)}", **tag})
             return
         part = content[start:]
-        about: dict[str, str | int] = {"Content-Type": "video/mp4", "Accept-Ranges": "bytes", **tag}
-        about["Content-Length"] = len(part)
+        headers: dict[str, str | int] = {"Content-Type": "video/mp4", "Accept-Ranges": "bytes", **tag}
+        headers["Content-Length"] = len(part)
         if start:
-            about["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        await reply.head(206 if start else 200, about)
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        await reply.head(206 if start else 200, headers)
         if left > 0:
             left -= 1
             await reply.body(part[:after])

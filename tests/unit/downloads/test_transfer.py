@@ -529,6 +529,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads memory from /proc")
 async def test_a_gigabyte_adds_less_than_64_megabytes_of_memory(web: Web, tmp_path: Path) -> None:
     block = VIDEO[: 2**20]

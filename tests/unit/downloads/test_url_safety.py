@@ -16,14 +16,14 @@ from prefect_video.errors import IncompleteDownload, UnsafeUrl
 ANYWHERE = LinkPolicy()
 
 
-def names(monkeypatch: pytest.MonkeyPatch, table: dict[str, list[str]]) -> None:
-    """Makes host names resolve to what a table says; addresses resolve to themselves."""
+def resolve_by_table(monkeypatch: pytest.MonkeyPatch, table: dict[str, list[str]]) -> None:
+    """Make host names resolve to the addresses in a table, and addresses to themselves."""
 
-    async def load_existing(self: Any, host: str, port: int, **_: Any) -> list[Any]:
+    async def resolve(self: Any, host: str, port: int, **_: Any) -> list[Any]:
         addresses = table.get(host) or [str(ipaddress.ip_address(host))]
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", load_existing)
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", resolve)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ async def test_addresses_inside_are_refused(host: str) -> None:
 
 
 async def test_a_public_link_is_pinned_to_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    names(monkeypatch, {"cdn.example.com": ["93.184.216.34", "93.184.216.35"]})
+    resolve_by_table(monkeypatch, {"cdn.example.com": ["93.184.216.34", "93.184.216.35"]})
     link = await check_url("https://cdn.example.com:8443/a.mp4?s=hush", ANYWHERE, trust_env=False)
     assert link.address == "93.184.216.34"
     assert str(link.connect_url) == "https://93.184.216.34:8443/a.mp4?s=hush"
@@ -108,7 +108,7 @@ async def test_a_public_link_is_pinned_to_its_address(monkeypatch: pytest.Monkey
 
 
 async def test_one_bad_address_among_good_ones_refuses_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
-    names(monkeypatch, {"rebind.example.com": ["93.184.216.34", "10.0.0.1"]})
+    resolve_by_table(monkeypatch, {"rebind.example.com": ["93.184.216.34", "10.0.0.1"]})
     with pytest.raises(UnsafeUrl, match=r"rebind\.example\.com refused: it leads to 10\.0\.0\.1, a private"):
         await check_url("https://rebind.example.com/", ANYWHERE, trust_env=False)
 
@@ -198,12 +198,12 @@ def test_no_ipv6_spelling_makes_an_inner_address_public(inner: ipaddress.IPv4Add
 )
 @settings(deadline=None, max_examples=300)
 def test_no_spelling_of_a_link_gets_inside(url: str) -> None:
-    async def try_it() -> None:
+    async def check() -> None:
         loop = asyncio.get_running_loop()
-        asked = loop.getaddrinfo
+        real_getaddrinfo = loop.getaddrinfo
 
         async def literal_only(host: str, port: int, **more: Any) -> Any:
-            return await asked(host, port, flags=socket.AI_NUMERICHOST, type=socket.SOCK_STREAM)
+            return await real_getaddrinfo(host, port, flags=socket.AI_NUMERICHOST, type=socket.SOCK_STREAM)
 
         loop.getaddrinfo = literal_only  # type: ignore[method-assign, assignment]
         link = await check_url(url, ANYWHERE, trust_env=False)
@@ -212,7 +212,7 @@ def test_no_spelling_of_a_link_gets_inside(url: str) -> None:
         assert classify(ipaddress.ip_address(link.address)) is AddressKind.GLOBAL
 
     with contextlib.suppress(UnsafeUrl, IncompleteDownload):
-        asyncio.run(try_it())
+        asyncio.run(check())
 
 
 @given(st.text(max_size=60), st.text(alphabet="abc123", min_size=12, max_size=20))

@@ -69,6 +69,7 @@ async def test_a_failed_copy_leaves_what_was_there(
     assert await store.read_bytes(uri) == b"older"
 
 
+@pytest.mark.slow
 async def test_readers_never_see_half_a_file(tmp_path: Path, spool: Path) -> None:
     store = open_store(str(tmp_path / "store"))
     contents = [bytes([n]) * 3_000_000 for n in range(8)]
