@@ -20,8 +20,8 @@ VideoError
 │       │   ├── GenerationBlocked   content policy, after acceptance: change the prompt
 │       │   └── GenerationInvalid   a wrong request, found after acceptance: correct the shot
 │       ├── GenerationCancelled     cancelled here or by another user of the key: run again to buy a new one
-│       ├── GenerationExpired       the video is no longer served: run again to buy a new one
-│       └── GenerationLost          the provider no longer knows an accepted generation: ask the provider
+│       ├── GenerationExpired       the video is no longer served: see `prefect-video resolve`
+│       └── GenerationLost          the provider no longer knows it: see `prefect-video resolve`
 ├── DeadlineExceeded            not ended in the time allowed: run `prefect-video collect` later
 ├── DownloadError               the video could not be fetched whole: collect again, nothing is paid for it
 │   ├── UnsafeUrl               the URL is not safe to fetch: correct the setting that the message names
@@ -200,11 +200,11 @@ class GenerationCancelled(GenerationEnded):
 
 
 class GenerationExpired(GenerationEnded):
-    """A generation whose video was made and is no longer served. Run again to buy a new one."""
+    """A generation whose video was made and is no longer served. Decide with `prefect-video resolve` what is next."""
 
 
 class GenerationLost(GenerationEnded):
-    """An accepted generation that the provider no longer knows. Ask the provider, or run again to buy a new one."""
+    """An accepted generation that the provider no longer knows. Ask the provider, then use `prefect-video resolve`."""
 
 
 class DeadlineExceeded(VideoError):

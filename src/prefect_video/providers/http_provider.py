@@ -18,9 +18,10 @@ from prefect_video.providers.base import Account, Capabilities, link_source
 from prefect_video.providers.capabilities import check_supported
 from prefect_video.providers.clocks import ClockReading, ProviderClock
 from prefect_video.providers.http import ApiClient, HttpSettings, check_endpoint, check_key
-from prefect_video.providers.matching import Match, Search, find_unclaimed, match_prompt
+from prefect_video.providers.matching import Match, match_prompt
 from prefect_video.providers.pages import Cursor, ListPage, iterate_generations
 from prefect_video.providers.pricing import listed_usd
+from prefect_video.providers.search import Search, find_unclaimed
 from prefect_video.shots import Shot
 
 PAGE_SIZE: Final = 100
@@ -31,7 +32,7 @@ class HttpProvider(ABC):
 
     A dialect adds `submit`, `retrieve`, `cancel` and `parse_webhook`; where it lists generations, `_page` and
     `compare` as well. Without a list, an unanswered submit is held for a human. Methods of `Provider` are documented
-    there, those of `Searchable` in `matching`.
+    there, those of `Searchable` in `search`.
 
     Args:
         name: Name of the provider.
@@ -52,7 +53,7 @@ class HttpProvider(ABC):
     """
 
     sends_key_to_own_links: ClassVar[bool] = False
-    """Whether a video's link that leads to the API itself needs the key."""
+    """True where a video's link that leads to the API itself needs the key."""
 
     def __init__(
         self,

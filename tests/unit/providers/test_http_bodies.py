@@ -1,4 +1,4 @@
-"""The one reader of answers: whatever a server sends, it is read within bounds or refused by one error."""
+"""Bodies of responses: whatever a server sends, it is read within bounds or rejected by one error."""
 
 from __future__ import annotations
 
@@ -141,8 +141,8 @@ def test_waits_are_clamped(value: Any) -> None:
 
 async def test_no_odd_number_keeps_a_paid_generation_from_being_looked_at() -> None:
     def answer(_: httpx.Request) -> httpx.Response:
-        told = {"id": "gen_1", "status": "processing"}
-        return httpx.Response(200, headers={"retry-after": "1e12", "date": "x"}, json=told)
+        body = {"id": "gen_1", "status": "processing"}
+        return httpx.Response(200, headers={"retry-after": "1e12", "date": "x"}, json=body)
 
     at = httpx.MockTransport(answer)
     provider = SoraProvider(api_key="k", endpoint="https://x/v1", transport=at)
@@ -163,8 +163,8 @@ def test_dates_that_overflow_are_no_wait_that_hurts(date: str) -> None:
 
 @given(st.floats() | st.integers() | st.text() | st.datetimes().map(lambda time: time.isoformat() + "+14:00"))
 def test_a_moment_can_be_counted_with(value: Any) -> None:
-    told = parse_timestamp(value)
-    assert told is None or 1970 <= told.year <= 3001
+    parsed = parse_timestamp(value)
+    assert parsed is None or 1970 <= parsed.year <= 3001
 
 
 async def test_a_small_answer_that_inflates_to_gigabytes_takes_no_memory() -> None:

@@ -109,7 +109,7 @@ class VideoJob(LenientModel):
 
     @property
     def has_error(self) -> bool:
-        """Whether an error is reported, whatever the status."""
+        """True where an error is reported, whatever the status."""
         return self.error not in (None, "", _Fault())
 
     def fault(self) -> ProviderFault:

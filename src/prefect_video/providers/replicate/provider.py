@@ -158,7 +158,7 @@ class ReplicateProvider(HttpProvider):
         """Return a message that says whether the input was deleted or differs."""
         is_removed = isinstance(generation, Prediction) and generation.removed
         reason = "has removed the input of" if is_removed else "tells other inputs, or none, of"
-        return f"{self.name} {reason} prediction {generation.id}, so nobody can tell whether it is shot {shot.id!r}"
+        return f"{self.name} {reason} prediction {generation.id}, so it is unknown whether it is shot {shot.id!r}"
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
         """Verify the Standard Webhooks signature and read the event."""

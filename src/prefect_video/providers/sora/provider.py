@@ -1,4 +1,4 @@
-"""Provider of the Sora dialect (`/generations`), which is the reference contract. Prices and plans are in `pricing`."""
+"""Provider of the Sora dialect (`/generations`), which is the reference contract."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.http_provider import HttpProvider, check_path_part
 from prefect_video.providers.matching import Match
 from prefect_video.providers.pages import Cursor, ListPage
-from prefect_video.providers.pricing import SORA_PLANS, usd_for
+from prefect_video.providers.pricing import usd_for
 from prefect_video.providers.responses import unreadable_submit
 from prefect_video.providers.sora import responses
+from prefect_video.providers.sora.plans import SORA_PLANS
 from prefect_video.providers.webhook_signatures import raise_if_replayed, split_secrets
 from prefect_video.shots import Shot
 
