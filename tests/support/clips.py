@@ -1,4 +1,4 @@
-"""Tiny real videos for tests."""
+"""Small real videos for tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_clip(
     options: dict[str, str] | None = None,
     bit_rate: int = 200_000,
 ) -> Path:
-    """Writes a clip that gets brighter with time."""
+    """Write a clip that gets brighter with time, and return its path."""
     with av.open(str(path), "w", format=container, options=options or {}) as output:
         stream = output.add_stream(codec, rate=fps)
         stream.width, stream.height = size

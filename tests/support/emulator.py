@@ -1,4 +1,4 @@
-"""Fixtures that give any test a real provider: in this process, or as a process that can be killed."""
+"""Fixtures with an emulated provider: in this process, or in a process of its own that can be killed."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ KEY = "sk-emulator"
 
 @pytest.fixture
 def emulator() -> Iterator[Emulator]:
-    """A provider in this process, 200 times faster than real time, on free ports."""
+    """Run a provider in this process, 200 times faster than real time, on free ports."""
     with Emulator(EmulatorSettings(port=0, speed=200)) as running:
         yield running
 
 
 @dataclass(frozen=True)
 class EmulatorProcess:
-    """A provider in a process of its own."""
+    """Emulated provider in a process of its own."""
 
     process: subprocess.Popen[str]
     endpoint: str
@@ -36,33 +36,33 @@ class EmulatorProcess:
 
     @property
     def url(self) -> str:
-        """Root of the API server."""
+        """Return the root of the API server."""
         return self.endpoint.removesuffix("/v1/sora")
 
     @property
     def port(self) -> int:
-        """Port of the API server."""
+        """Return the port of the API server."""
         port = httpx.URL(self.endpoint).port
         assert port is not None
         return port
 
     def usage(self) -> dict[str, Any]:
-        """What the provider says was paid."""
-        usage: dict[str, Any] = self._asked("GET", "usage").json()
+        """Return the provider's usage counters."""
+        usage: dict[str, Any] = self._request("GET", "usage").json()
         return usage
 
     def add_fault(self, **rule: Any) -> None:
-        """Put up a fault rule."""
-        self._asked("POST", "faults", json=rule)
+        """Add a fault rule."""
+        self._request("POST", "faults", json=rule)
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """Send SIGKILL, and wait until the process has ended."""
         self.process.kill()
         self.process.wait()
 
-    def _asked(self, method: str, name: str, **request: Any) -> httpx.Response:
+    def _request(self, method: str, name: str, **options: Any) -> httpx.Response:
         url = f"{self.url}/_emulator/{name}"
-        return httpx.request(method, url, verify=trusted_certificates(), **request).raise_for_status()
+        return httpx.request(method, url, verify=trusted_certificates(), **options).raise_for_status()
 
 
 EmulatorFactory = Callable[..., EmulatorProcess]
@@ -70,7 +70,7 @@ EmulatorFactory = Callable[..., EmulatorProcess]
 
 @pytest.fixture
 def emulator_process() -> Iterator[EmulatorFactory]:
-    """A factory: `emulator_process("--db", path, "--speed", "200")`; what it started is killed at the end."""
+    """Return a factory: `emulator_process("--db", path, "--speed", "200")`; its processes are killed at the end."""
     started: list[EmulatorProcess] = []
 
     def start(*options: object, port: int = 0) -> EmulatorProcess:

@@ -1,4 +1,4 @@
-"""A webhook receiver that remembers what came."""
+"""Webhook receiver that records every delivery."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Received:
-    """One delivery as it came in."""
+    """One delivery as received."""
 
     body: bytes
     headers: dict[str, str]
 
     @property
     def event(self) -> dict[str, Any]:
+        """Return the decoded body."""
         decoded: dict[str, Any] = json.loads(self.body)
         return decoded
 
 
 @dataclass
 class WebhookReceiver:
-    """A server on loopback; answers with `statuses` in turn, then 200."""
+    """HTTP server on loopback that answers with `statuses` in turn, then with 200."""
 
     statuses: list[int] = field(default_factory=list)
     received: queue.Queue[Received] = field(default_factory=queue.Queue)
@@ -44,7 +45,7 @@ class WebhookReceiver:
                 receiver.received.put(Received(body, headers))
 
             def log_message(self, format: str, *args: object) -> None:
-                """Stay quiet."""
+                """Write no access log."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -60,14 +61,15 @@ class WebhookReceiver:
 
     @property
     def url(self) -> str:
+        """Return the address to which webhooks are sent."""
         return f"http://127.0.0.1:{self._server.server_port}/hook"
 
     def take(self, number: int, timeout_seconds: float = 15.0) -> list[Received]:
-        """The next deliveries, waited for."""
+        """Wait for the next deliveries and return them."""
         return [self.received.get(timeout=timeout_seconds) for _ in range(number)]
 
     def take_until(self, event_type: str, timeout_seconds: float = 15.0) -> list[Received]:
-        """Deliveries up to and with the first of a type."""
+        """Wait for deliveries up to the first of a type, and return them with it."""
         taken = [self.received.get(timeout=timeout_seconds)]
         while taken[-1].event["event_type"] != event_type:
             taken.append(self.received.get(timeout=timeout_seconds))

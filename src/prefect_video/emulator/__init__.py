@@ -5,7 +5,7 @@ tests imports it.
 """
 
 from prefect_video.emulator.embedded import start_emulator
-from prefect_video.emulator.faults.rules import FaultMatch, FaultRule, load_faults
+from prefect_video.emulator.faults import FaultMatch, FaultRule, load_faults
 from prefect_video.emulator.server import Addresses, RunningEmulator, run_emulator, serve
 from prefect_video.emulator.settings import EmulatorSettings
 from prefect_video.emulator.state_store import StateStoreError

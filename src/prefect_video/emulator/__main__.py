@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from prefect_video._crash_trace import enable_crash_trace
-from prefect_video.emulator.faults.rules import load_faults
+from prefect_video.emulator.faults import load_faults
 from prefect_video.emulator.server import Addresses, serve
 from prefect_video.emulator.settings import EmulatorSettings
 from prefect_video.emulator.state_store import StateStoreError

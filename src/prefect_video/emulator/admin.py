@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from prefect_video.emulator.engine import Engine
-from prefect_video.emulator.faults.rules import parse_faults
+from prefect_video.emulator.faults import parse_faults
 from prefect_video.emulator.routes import route
 
 PREFIX = "/_emulator"

@@ -16,10 +16,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError
+from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.faults.injection import with_faults
-from prefect_video.emulator.faults.rules import FaultRule
 from prefect_video.emulator.generation import EmulatedGeneration
-from prefect_video.emulator.rendering.spec import Clip
+from prefect_video.emulator.rendering import Clip
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.signed_urls import LinkSigner
 
@@ -68,6 +68,8 @@ class VideoResponse(Response):
         """Send the wrapped response."""
 
         async def send_counted(message: Message) -> None:
+            # Only the start message carries a status. Counted and durable before it leaves: a client that is killed
+            # with the video half received has downloaded it, as far as the provider can know.
             if scope["method"] == "GET" and message.get("status", 400) < 300:
                 self._engine.usage.count("downloaded", prompt=self._prompt)
                 await self._engine.commit()

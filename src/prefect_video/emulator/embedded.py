@@ -60,6 +60,7 @@ def start_emulator(environ: Mapping[str, str]) -> Emulator:
     with _lock:
         if _running is None:
             _running = _start(_speed(environ), _home(environ) / "video-emulator.db")
+            # The thread is a daemon: without this, the last changes would be lost at exit.
             _at_exit(_running.stop)
         return _running
 

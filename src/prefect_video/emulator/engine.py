@@ -15,7 +15,7 @@ from typing import Any
 from prefect_video.emulator.api_keys import ApiKeys
 from prefect_video.emulator.dialects.echo import echo_prompt
 from prefect_video.emulator.errors import ApiError
-from prefect_video.emulator.faults.rules import FaultRules
+from prefect_video.emulator.faults import FaultRules
 from prefect_video.emulator.generation import (
     EmulatedGeneration,
     EmulatedStatus,
@@ -24,8 +24,7 @@ from prefect_video.emulator.generation import (
     GenerationRequest,
     cost_usd,
 )
-from prefect_video.emulator.rendering.clips import ClipLibrary
-from prefect_video.emulator.rendering.spec import Clip
+from prefect_video.emulator.rendering import Clip, ClipLibrary
 from prefect_video.emulator.scheduler import Scheduler
 from prefect_video.emulator.settings import EmulatorSettings
 from prefect_video.emulator.state_store import StateStore, StateStoreError
@@ -92,6 +91,7 @@ class Engine:
         self._accepted = len(generations)
         for generation in generations:
             self._index.add(generation)
+        # Work time passed while the process was down: overdue steps are taken as soon as the scheduler runs.
         for generation in self._index.all_unfinished():
             self.idle.clear()
             self._resume(generation)
@@ -161,7 +161,7 @@ class Engine:
     async def close(self) -> None:
         """Stop all work and commit the last changes."""
         self.closing.set()
-        renders = list(self._renders)
+        renders = list(self._renders)  # a copy: each task removes itself from the set when it ends
         self._stop_work()
         await asyncio.gather(*renders, return_exceptions=True)
         await self.commit()
@@ -190,9 +190,6 @@ class Engine:
             id_prefix: Beginning of its id.
             billed_failure: Failure at the end of its work, billed all the same; None to let it complete.
 
-        Returns:
-            The accepted generation.
-
         Raises:
             ApiError: The prompt violates policy, or the account's quota or capacity is exhausted.
         """
@@ -201,31 +198,10 @@ class Engine:
         self._check_quota(account)
         if not queueing:
             self._check_capacity(account)
-        now = time.time()
-        work = self._times.work_seconds(request.seed, request.duration) / self.settings.speed
-        generation = EmulatedGeneration(
-            id=f"{id_prefix}{self._next_id()}",
-            dialect=dialect,
-            account=account,
-            request=request,
-            created=now,
-            starts_at=now + work * QUEUED_SHARE,
-            ends_at=now + work,
-            will_fail=billed_failure is not None or FAILING_PROMPT in request.prompt or self._breaks_policy(request),
-            billed_failure=billed_failure,
-        )
-        self._index.add(generation)
-        self.idle.clear()
-        self._changed[generation.id] = generation
-        key = self.api_keys.label(account)
-        self.usage.count("accepted", prompt=request.prompt, key=key)
-        self.usage.record_peak(self.now_concurrency)
-        self.usage.record_peak(self._index.count_unfinished(account), key=key)
-        self._notify(generation)
+        generation = self._new_generation(account, dialect, request, id_prefix, billed_failure)
+        self._start(generation)
         if fail_at_once:
             self._fail(generation, Failure(code="internal_failure", message="Internal generation failure"))
-        else:
-            self._scheduler.add(generation.starts_at, generation.id)
         return generation
 
     def retrieve(self, account: str, generation_id: str) -> EmulatedGeneration:
@@ -308,6 +284,7 @@ class Engine:
             return
         now = datetime.now(UTC)
         start, end = month_bounds(now)
+        # Newest first and in order of acceptance: the first one of an earlier month ends the count.
         this_month = takewhile(lambda g: g.created >= start.timestamp(), self._index.newest_first(account))
         if sum(1 for _ in this_month) >= self.settings.monthly_quota:
             raise ApiError(
@@ -329,14 +306,45 @@ class Engine:
         self._accepted += 1
         return f"{self._accepted:024d}" if self.settings.ids == "counting" else uuid.uuid4().hex[:24]
 
+    def _new_generation(
+        self, account: str, dialect: str, request: GenerationRequest, id_prefix: str, billed_failure: Failure | None
+    ) -> EmulatedGeneration:
+        """Build a queued generation, with the times of its steps at the current speed."""
+        now = time.time()
+        work = self._times.work_seconds(request.seed, request.duration) / self.settings.speed
+        return EmulatedGeneration(
+            id=f"{id_prefix}{self._next_id()}",
+            dialect=dialect,
+            account=account,
+            request=request,
+            created=now,
+            starts_at=now + work * QUEUED_SHARE,
+            ends_at=now + work,
+            will_fail=billed_failure is not None or FAILING_PROMPT in request.prompt or self._breaks_policy(request),
+            billed_failure=billed_failure,
+        )
+
+    def _start(self, generation: EmulatedGeneration) -> None:
+        """Index, count and announce an accepted generation, and schedule its first step."""
+        self._index.add(generation)
+        self.idle.clear()
+        self._changed[generation.id] = generation
+        key = self.api_keys.label(generation.account)
+        self.usage.count("accepted", prompt=generation.request.prompt, key=key)
+        self.usage.record_peak(self.now_concurrency)
+        self.usage.record_peak(self._index.count_unfinished(generation.account), key=key)
+        self._notify(generation)
+        self._scheduler.add(generation.starts_at, generation.id)
+
     def _resume(self, generation: EmulatedGeneration) -> None:
+        """Continue with a generation in progress, after a restart or a change of speed."""
         if generation.status == "queued":
             self._scheduler.add(generation.starts_at, generation.id)
         else:
             self._work_on(generation)
 
     def _advance(self, generation_id: str) -> None:
-        """Take the step that is due; skip it if an earlier step or a change of speed made it stale."""
+        """Advance a generation by the step that is due; skip a step that an earlier one or a new speed made stale."""
         generation = self._index.get(generation_id)
         if generation is None or generation.is_finished or generation.next_step_at > time.time():
             return
@@ -346,6 +354,7 @@ class Engine:
             self._notify(generation)
             self._work_on(generation)
         elif generation.will_fail:
+            # Only a failure that a fault has planned costs money: real providers bill moderated videos, too.
             if generation.billed_failure is not None:
                 self._bill(generation)
             self._fail(generation, generation.billed_failure or self._explain_failure(generation.request))

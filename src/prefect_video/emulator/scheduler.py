@@ -33,6 +33,7 @@ class Scheduler:
             await self._wait()
             taken = 0
             while self._due and self._due[0][0] <= time.time():
+                # Never removed early: a step that has become stale is recognised and skipped by its receiver.
                 self._step(heapq.heappop(self._due)[1])
                 taken += 1
             if taken:

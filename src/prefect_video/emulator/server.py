@@ -23,11 +23,11 @@ from starlette.routing import Mount
 
 from prefect_video.emulator import admin
 from prefect_video.emulator.dialects import fal, openrouter, replicate, sora
-from prefect_video.emulator.dialects.openai import routes as openai
+from prefect_video.emulator.dialects.openai import build_dialects as build_openai_dialects
 from prefect_video.emulator.download_host import DownloadHost
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.faults.broken_responses import ReachableProtocol
-from prefect_video.emulator.rendering.clips import ClipLibrary
+from prefect_video.emulator.rendering import ClipLibrary
 from prefect_video.emulator.settings import EmulatorSettings
 from prefect_video.emulator.signed_urls import LinkSigner
 from prefect_video.emulator.state_store import MemoryStateStore, SqliteStateStore, StateStore
@@ -100,19 +100,13 @@ async def run_emulator(settings: EmulatorSettings) -> AsyncIterator[RunningEmula
         signer = LinkSigner(settings)
         signer.base = _address(settings, cdn_socket)
         engine = await _start_engine(settings, stack)
-        dialects: dict[str, tuple[str, Dialect]] = {
-            sora.DIALECT: (sora.PREFIX, sora.SoraDialect(engine, signer)),
-            openrouter.DIALECT: (openrouter.PREFIX, openrouter.OpenRouterDialect(engine, signer)),
-            fal.DIALECT: (fal.PREFIX, fal.FalDialect(engine, signer)),
-            replicate.DIALECT: (replicate.PREFIX, replicate.ReplicateDialect(engine, signer)),
-            **openai.dialects(engine, signer),
-        }
+        dialects = _build_dialects(engine, signer)
         webhook_sender = WebhookSender(engine, {name: dialect for name, (_, dialect) in dialects.items()})
         stack.push_async_callback(webhook_sender.close)
         await engine.load()
         mounts = [Mount(prefix, dialect.app()) for prefix, dialect in dialects.values()]
         routes = [*mounts, Mount(admin.PREFIX, admin.Admin(engine).app())]
-        api = Starlette(routes=routes, exception_handlers={HTTPException: _unknown_path})
+        api = Starlette(routes=routes, exception_handlers={HTTPException: _render_not_found})
         downloads = DownloadHost(engine, signer).app()
         await _start_servers(stack, [(api, api_socket), (downloads, cdn_socket)])
         # The stack unwinds in reverse: first the scheduler stops, then the engine commits, then the servers and the
@@ -123,7 +117,18 @@ async def run_emulator(settings: EmulatorSettings) -> AsyncIterator[RunningEmula
         yield RunningEmulator(Addresses(url=url, endpoint=url + sora.PREFIX, cdn=signer.base), engine)
 
 
-def _unknown_path(request: Request, error: Exception) -> Response:
+def _build_dialects(engine: Engine, signer: LinkSigner) -> dict[str, tuple[str, Dialect]]:
+    """Return every dialect by its name, with the prefix at which it is mounted."""
+    return {
+        sora.DIALECT: (sora.PREFIX, sora.SoraDialect(engine, signer)),
+        openrouter.DIALECT: (openrouter.PREFIX, openrouter.OpenRouterDialect(engine, signer)),
+        fal.DIALECT: (fal.PREFIX, fal.FalDialect(engine, signer)),
+        replicate.DIALECT: (replicate.PREFIX, replicate.ReplicateDialect(engine, signer)),
+        **build_openai_dialects(engine, signer),
+    }
+
+
+def _render_not_found(request: Request, error: Exception) -> Response:
     """Answer 404 for a path outside of every dialect, also for one with a line break that no mount matches."""
     assert isinstance(error, HTTPException)
     error_body = {"message": str(error.detail), "type": "invalid_request_error", "param": None, "code": None}
@@ -191,6 +196,7 @@ async def _start_server(app: Starlette, bound: socket.socket) -> uvicorn.Server:
     )
     config.load()
     server = uvicorn.Server(config)
+    # `Server.serve` would do this, but it also installs signal handlers.
     server.lifespan = config.lifespan_class(config)
     await server.startup(sockets=[bound])
     return server

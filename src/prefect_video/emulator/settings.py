@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from prefect_video.emulator.dialects.echo import PromptEcho
-from prefect_video.emulator.faults.rules import FaultRule
+from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.timing import WorkDistribution
 
 

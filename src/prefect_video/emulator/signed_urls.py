@@ -38,7 +38,7 @@ class LinkSigner:
 
     def mint(self, generation_id: str, now: float) -> Links:
         """Mint links that are valid from `now` for the configured time."""
-        expires = round(now + self._ttl, 3)
+        expires = round(now + self._ttl, 3)  # milliseconds: links minted one after the other must differ
         return Links(
             video=self._build_link(f"/videos/{generation_id}.mp4", expires),
             thumbnail=self._build_link(f"/thumbnails/{generation_id}.jpg", expires),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from prefect_video.emulator.faults.rules import FaultRule, parse_faults
+from prefect_video.emulator.faults import FaultRule, parse_faults
 from prefect_video.emulator.server import RunningEmulator, run_emulator
 from prefect_video.emulator.settings import EmulatorSettings
 
@@ -73,6 +73,7 @@ class Emulator:
         if self._thread is None:
             return
         if self._loop is not None and self._stop is not None and not self._loop.is_closed():
+            # An asyncio event may only be set on its own loop.
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
         self._thread = None
@@ -81,17 +82,17 @@ class Emulator:
     @property
     def url(self) -> str:
         """Return the root of the API server, e.g. `http://127.0.0.1:8123`."""
-        return self._require_running.addresses.url
+        return self._emulator.addresses.url
 
     @property
     def endpoint(self) -> str:
         """Return the base URL of the Sora dialect, e.g. `http://127.0.0.1:8123/v1/sora`."""
-        return self._require_running.addresses.endpoint
+        return self._emulator.addresses.endpoint
 
     @property
     def cdn(self) -> str:
         """Return the root of the download host."""
-        return self._require_running.addresses.cdn
+        return self._emulator.addresses.cdn
 
     @property
     def key(self) -> str:
@@ -105,7 +106,7 @@ class Emulator:
 
     def usage(self) -> dict[str, Any]:
         """Return the usage counters, as `GET /_emulator/usage` does."""
-        engine = self._require_running.engine
+        engine = self._emulator.engine
         return self._call_on_loop(lambda: engine.usage.report(engine.now_concurrency))
 
     def add_fault(self, rule: FaultRule | Mapping[str, Any] | None = None, **fields: Any) -> None:
@@ -115,23 +116,23 @@ class Emulator:
             ValueError: The fields are not a valid rule.
         """
         rules = [rule] if isinstance(rule, FaultRule) else parse_faults({**(rule or {}), **fields})
-        self._call_on_loop(lambda: self._require_running.engine.faults.add(rules))
+        self._call_on_loop(lambda: self._emulator.engine.faults.add(rules))
 
     def faults(self) -> list[dict[str, Any]]:
         """Return the rules in force, each with the counts `seen` and `fired`."""
-        return self._call_on_loop(lambda: self._require_running.engine.faults.describe())
+        return self._call_on_loop(lambda: self._emulator.engine.faults.describe())
 
     def clear_faults(self) -> None:
         """Remove every fault rule."""
-        self._call_on_loop(lambda: self._require_running.engine.faults.clear())
+        self._call_on_loop(lambda: self._emulator.engine.faults.clear())
 
     def reset(self) -> None:
         """Delete every generation, counter and fault."""
-        self._await_on_loop(self._require_running.engine.reset())
+        self._await_on_loop(self._emulator.engine.reset())
 
     def restart(self) -> None:
         """Delete every generation, as an engine without a disk does on restart, and keep the usage."""
-        self._await_on_loop(self._require_running.engine.restart())
+        self._await_on_loop(self._emulator.engine.restart())
 
     def change_settings(self, **changes: Any) -> None:
         """Replace settings that decide how prompts, metadata, times and ids are reported, e.g. `echo_prompt="cut"`.
@@ -139,11 +140,11 @@ class Emulator:
         Raises:
             ValueError: A setting is not valid.
         """
-        self._call_on_loop(lambda: self._require_running.engine.change_settings(**changes))
+        self._call_on_loop(lambda: self._emulator.engine.change_settings(**changes))
 
     def change_speed(self, speed: float) -> None:
         """Change the speed, for generations in progress too."""
-        self._call_on_loop(lambda: self._require_running.engine.change_speed(speed))
+        self._call_on_loop(lambda: self._emulator.engine.change_speed(speed))
 
     def wait_until_idle(self, timeout_seconds: float = 60.0) -> None:
         """Wait until no generation is in progress.
@@ -151,10 +152,15 @@ class Emulator:
         Raises:
             TimeoutError: Some are still in progress after `timeout_seconds`.
         """
-        self._await_on_loop(asyncio.wait_for(self._require_running.engine.idle.wait(), timeout_seconds))
+        self._await_on_loop(asyncio.wait_for(self._emulator.engine.idle.wait(), timeout_seconds))
 
     @property
-    def _require_running(self) -> RunningEmulator:
+    def _emulator(self) -> RunningEmulator:
+        """Return the running emulator.
+
+        Raises:
+            RuntimeError: It is not running.
+        """
         if self._running is None:
             raise RuntimeError("the emulator is not running; use it in a with block or call start()")
         return self._running
@@ -179,9 +185,10 @@ class Emulator:
     def _run_thread(self) -> None:
         try:
             asyncio.run(self._run())
-        except BaseException as error:  # noqa: BLE001 -- handed to the thread that started us
+        except BaseException as error:  # noqa: BLE001 -- raised again by `start` in the thread that called it
             self._error = error
         finally:
+            # Also after a failure: `start` waits for this event without a time limit.
             self._started.set()
 
     async def _run(self) -> None:

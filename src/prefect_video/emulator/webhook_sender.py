@@ -15,8 +15,8 @@ import httpx
 
 from prefect_video._tls import trusted_certificates
 from prefect_video.emulator.engine import Engine
+from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.faults.injection import pause
-from prefect_video.emulator.faults.rules import FaultRule
 from prefect_video.emulator.generation import EmulatedGeneration, EmulatedStatus
 
 logger = logging.getLogger("prefect_video.emulator")
@@ -75,6 +75,7 @@ class WebhookSender:
         if generation.request.webhook_url is None:
             return
         task = asyncio.create_task(self._deliver(generation, status, generation.request.webhook_url))
+        # The event loop keeps weak references only; without this one a delivery could be collected half done.
         self._deliveries.add(task)
         task.add_done_callback(self._deliveries.discard)
 

@@ -10,7 +10,7 @@ import pytest
 
 from prefect_video.downloads.media import probe
 from prefect_video.emulator import Emulator
-from prefect_video.emulator.dialects.openai.responses import wrap_id
+from prefect_video.emulator.dialects.openai import wrap_id
 from prefect_video.providers.openai.responses import unwrap_id
 
 

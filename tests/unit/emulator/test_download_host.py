@@ -1,4 +1,4 @@
-"""The download host: links, ranges, and keys that have no business there."""
+"""Download host: links, ranges, and requests that leak a key."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COMPLETED = EmulatedGeneration(
 
 @pytest.fixture
 def result(emulator: Emulator) -> dict[str, Any]:
-    found: dict[str, Any] = Client.of(emulator).completed(emulator)["result"]
+    found: dict[str, Any] = Client.connect(emulator).generate(emulator)["result"]
     return found
 
 
@@ -107,8 +107,8 @@ def test_tampered_links_are_refused(result: dict[str, Any]) -> None:
 
 
 def test_expired_link_is_refused_and_a_fresh_one_works(emulator: Emulator) -> None:
-    client = Client.of(emulator)
-    generation = client.completed(emulator)
+    client = Client.connect(emulator)
+    generation = client.generate(emulator)
     signer = LinkSigner(emulator.settings)
     signer.base = emulator.cdn
     dead = signer.mint_expired(generation["id"], time.time())
@@ -119,13 +119,13 @@ def test_expired_link_is_refused_and_a_fresh_one_works(emulator: Emulator) -> No
 
 def test_link_dies_after_its_time() -> None:
     with Emulator(EmulatorSettings(port=0, speed=200, link_ttl_seconds=0.001)) as emulator:
-        result = Client.of(emulator).completed(emulator)["result"]
+        result = Client.connect(emulator).generate(emulator)["result"]
         assert download(result["video_url"]).status_code == 403
 
 
 def test_each_retrieve_mints_another_link(emulator: Emulator) -> None:
-    client = Client.of(emulator)
-    generation_id = client.completed(emulator)["id"]
+    client = Client.connect(emulator)
+    generation_id = client.generate(emulator)["id"]
     links = {client.retrieve(generation_id).json()["result"]["video_url"] for _ in range(5)}
     assert len(links) > 1
 
@@ -142,7 +142,7 @@ def test_key_sent_to_the_download_host_is_noted(emulator: Emulator, result: dict
 
 def test_nothing_is_served_before_completion() -> None:
     with Emulator(EmulatorSettings(port=0, times="fixed:600")) as emulator:
-        generation_id = Client.of(emulator).accepted()
+        generation_id = Client.connect(emulator).submit_accepted()
         signer = LinkSigner(emulator.settings)
         signer.base = emulator.cdn
         assert download(signer.mint(generation_id, time.time()).video).status_code == 404

@@ -1,4 +1,4 @@
-"""Time, money and load, seen from inside."""
+"""Engine: durations, prices, admission and load."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def test_bad_settings_are_refused(bad: dict[str, Any]) -> None:
 
 
 def test_settings_do_not_show_secrets() -> None:
-    shown = repr(EmulatorSettings(keys=("sk-secret",), webhook_secret="whsec_secret"))
-    assert "secret" not in shown.replace("webhook_secret", "")
+    output = repr(EmulatorSettings(keys=("sk-secret",), webhook_secret="whsec_secret"))
+    assert "secret" not in output.replace("webhook_secret", "")
 
 
 async def test_statuses_come_in_order_and_work_is_billed_once(tmp_path: Path) -> None:
@@ -112,23 +112,23 @@ async def test_statuses_come_in_order_and_work_is_billed_once(tmp_path: Path) ->
 async def test_past_half_the_work_there_is_no_cancelling(tmp_path: Path) -> None:
     engine = Engine(EmulatorSettings(times="fixed:1000"), MemoryStateStore(), ClipLibrary(EmulatorSettings(), tmp_path))
     early, late = engine.submit("acct", "sora", REQUEST), engine.submit("acct", "sora", REQUEST)
-    _age(early, share=0.45)
-    _age(late, share=0.55)
+    _set_progress(early, share=0.45)
+    _set_progress(late, share=0.55)
     assert engine.cancel("acct", early.id).status == "cancelled"
-    with pytest.raises(ApiError) as refusal:
+    with pytest.raises(ApiError) as rejection:
         engine.cancel("acct", late.id)
-    assert refusal.value.status == 409
+    assert rejection.value.status == 409
 
 
-def test_a_change_of_speed_takes_hold_of_what_is_under_way() -> None:
+def test_a_change_of_speed_applies_to_work_in_progress() -> None:
     with Emulator(EmulatorSettings(port=0, times="fixed:10000", render="plate")) as emulator:
-        client = Client.of(emulator)
+        client = Client.connect(emulator)
         for body in ("0", "-1", "nan", "inf", "fast", ""):
             assert httpx.put(f"{emulator.url}/_emulator/speed", content=body).status_code == 400
-        under_way = client.accepted()
+        in_progress = client.submit_accepted()
         assert httpx.put(f"{emulator.url}/_emulator/speed", content="100000").json() == 100_000
         emulator.wait_until_idle()
-        assert client.retrieve(under_way).json()["status"] == "completed"
+        assert client.retrieve(in_progress).json()["status"] == "completed"
         assert emulator.usage()["billed"] == 1
 
 
@@ -142,22 +142,22 @@ async def test_a_step_that_was_due_at_the_old_speed_is_not_taken(tmp_path: Path)
     assert generation.status == "queued"
 
 
-def _age(generation: EmulatedGeneration, *, share: float) -> None:
-    """Put a generation at a share of its work, now."""
+def _set_progress(generation: EmulatedGeneration, *, share: float) -> None:
+    """Move a generation to a share of its work, as of now."""
     work = generation.ends_at - generation.starts_at
     generation.starts_at = time.time() - work * share
     generation.ends_at = generation.starts_at + work
 
 
 class _FullDisk(MemoryStateStore):
-    """Refuses the first write."""
+    """State store whose writes fail while `full` is set."""
 
     def __init__(self) -> None:
         self.full = True
         self.written: list[str] = []
 
     async def write(
-        self, generations: Iterable[EmulatedGeneration], lines: Iterable[tuple[CounterKey, Decimal]]
+        self, generations: Iterable[EmulatedGeneration], counters: Iterable[tuple[CounterKey, Decimal]]
     ) -> None:
         if self.full:
             raise StateStoreError("disk full")
@@ -165,23 +165,23 @@ class _FullDisk(MemoryStateStore):
 
 
 async def test_what_could_not_be_written_stays_pending(tmp_path: Path) -> None:
-    journal = _FullDisk()
-    engine = Engine(EmulatorSettings(), journal, ClipLibrary(EmulatorSettings(), tmp_path))
+    store = _FullDisk()
+    engine = Engine(EmulatorSettings(), store, ClipLibrary(EmulatorSettings(), tmp_path))
     generation = engine.submit("acct", "sora", REQUEST)
     with pytest.raises(StateStoreError):
         await engine.commit()
-    journal.full = False
+    store.full = False
     await engine.commit()
-    assert journal.written == [generation.id]
+    assert store.written == [generation.id]
 
 
 def test_import_is_light() -> None:
     code = "import sys, prefect_video.emulator; print(sorted({'av', 'PIL', 'prefect'} & set(sys.modules)))"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
-    assert shown.stdout.strip() == "[]"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert output.stdout.strip() == "[]"
 
 
-async def test_agenda_steps_in_order_of_time() -> None:
+async def test_scheduler_steps_in_order_of_time() -> None:
     steps: list[str] = []
     scheduler = Scheduler(steps.append)
     now = time.time()
@@ -197,7 +197,7 @@ async def test_agenda_steps_in_order_of_time() -> None:
 def test_capacity_holds_under_a_stampede() -> None:
     settings = EmulatorSettings(port=0, capacity=7, times="fixed:600")
     with Emulator(settings) as emulator, ThreadPoolExecutor(8) as pool:
-        statuses = list(pool.map(lambda _: Client.of(emulator).submit().status_code, range(40)))
+        statuses = list(pool.map(lambda _: Client.connect(emulator).submit().status_code, range(40)))
         usage = emulator.usage()
         assert statuses.count(202) == usage["accepted"] == usage["peak_concurrency"] == 7
         assert statuses.count(429) == usage["refused"] == 33
@@ -206,9 +206,9 @@ def test_capacity_holds_under_a_stampede() -> None:
 def test_a_thousand_generations_at_once() -> None:
     settings = EmulatorSettings(port=0, capacity=1000, speed=1000, render="plate", times="lognormal:0.5")
     with Emulator(settings) as emulator:
-        client = Client.of(emulator)
+        client = Client.connect(emulator)
         for number in range(1000):
-            client.accepted(f"shot {number}")
+            client.submit_accepted(f"shot {number}")
         emulator.wait_until_idle()
         usage = emulator.usage()
         assert (usage["completed"], usage["billed"], usage["billed_usd"]) == (1000, 1000, "300.00")
@@ -221,9 +221,9 @@ async def test_runs_on_the_callers_loop() -> None:
         assert response.json()["submitted"] == 0
 
 
-def test_books_count_every_request(emulator: Emulator) -> None:
-    client = Client.of(emulator)
-    generation = client.completed(emulator, "Harbour")
+def test_usage_counts_every_request(emulator: Emulator) -> None:
+    client = Client.connect(emulator)
+    generation = client.generate(emulator, "Harbour")
     client.list()
     client.cancel(generation["id"])
     httpx.get(generation["result"]["video_url"])

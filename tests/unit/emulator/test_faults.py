@@ -1,4 +1,4 @@
-"""Every fault, as a client meets it, and the rules that call it up."""
+"""Faults as a client sees them, and the rules that inject them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from prefect_video.emulator import Emulator, EmulatorSettings, FaultRule, load_faults
 from prefect_video.emulator.faults.rules import ALLOWED_OPERATIONS, FaultRules, parse_faults
-from tests.support.emulator_client import Client, download, error_of
+from tests.support.emulator_client import Client, download, read_error
 
 SLOW_TO_FINISH = EmulatorSettings(port=0, times="fixed:600")
 QUICK = EmulatorSettings(port=0, speed=200, render="plate")
@@ -23,63 +23,63 @@ QUICK = EmulatorSettings(port=0, speed=200, render="plate")
 
 @pytest.fixture
 def waiting() -> Iterator[Emulator]:
-    """A provider whose generations stay unfinished."""
+    """Run a provider whose generations stay unfinished."""
     with Emulator(SLOW_TO_FINISH) as running:
         yield running
 
 
 @pytest.fixture
 def quick() -> Iterator[Emulator]:
-    """A provider whose generations complete almost at once."""
+    """Run a provider whose generations complete almost at once."""
     with Emulator(QUICK) as running:
         yield running
 
 
-def _paid(emulator: Emulator) -> tuple[int, int, int]:
+def _count_submits(emulator: Emulator) -> tuple[int, int, int]:
     usage = emulator.usage()
     return usage["submitted"], usage["accepted"], usage["refused"]
 
 
 def test_rate_limited(waiting: Emulator) -> None:
     waiting.add_fault(operation="submit", kind="rate_limited", retry_after=7)
-    response = Client.of(waiting).submit()
-    assert (response.status_code, error_of(response)["retry_after"]) == (429, 7)
-    assert _paid(waiting) == (1, 0, 1)
+    response = Client.connect(waiting).submit()
+    assert (response.status_code, read_error(response)["retry_after"]) == (429, 7)
+    assert _count_submits(waiting) == (1, 0, 1)
 
 
 def test_error_before_and_after_acceptance(waiting: Emulator) -> None:
     waiting.add_fault(operation="submit", kind="error_before")
     waiting.add_fault(operation="submit", kind="error_after")
-    client = Client.of(waiting)
+    client = Client.connect(waiting)
     before, after = client.submit("one"), client.submit("two")
     for response in (before, after):
         assert response.status_code == 500
-        assert "generation_id" not in error_of(response)
-    assert error_of(before) == error_of(after)
+        assert "generation_id" not in read_error(response)
+    assert read_error(before) == read_error(after)
     assert [item["prompt"] for item in client.list().json()["data"]] == ["two"]
-    assert _paid(waiting) == (2, 1, 1)
+    assert _count_submits(waiting) == (2, 1, 1)
 
 
 def test_generation_error_names_a_failed_generation(waiting: Emulator) -> None:
     waiting.add_fault(operation="submit", kind="generation_error")
-    client = Client.of(waiting)
+    client = Client.connect(waiting)
     response = client.submit()
-    assert (response.status_code, error_of(response)["type"]) == (500, "generation_error")
-    generation = client.retrieve(error_of(response)["generation_id"]).json()
+    assert (response.status_code, read_error(response)["type"]) == (500, "generation_error")
+    generation = client.retrieve(read_error(response)["generation_id"]).json()
     assert generation["status"] == "failed"
     assert generation["error"]["type"] == "generation_error"
-    assert _paid(waiting) == (1, 1, 0)
+    assert _count_submits(waiting) == (1, 1, 0)
     assert waiting.usage()["billed"] == 0
 
 
 @pytest.mark.parametrize(("kind", "accepted"), [("reset_before", 0), ("reset_after", 1)])
 def test_reset(waiting: Emulator, kind: str, accepted: int) -> None:
     waiting.add_fault(operation="submit", kind=kind)
-    client = Client.of(waiting)
+    client = Client.connect(waiting)
     with pytest.raises(httpx.NetworkError):
         client.submit()
     assert client.list().json()["total_count"] == accepted
-    assert _paid(waiting) == (1, accepted, 1 - accepted)
+    assert _count_submits(waiting) == (1, accepted, 1 - accepted)
 
 
 def test_hang_is_a_timeout_after_acceptance(waiting: Emulator) -> None:
@@ -93,19 +93,19 @@ def test_hang_is_a_timeout_after_acceptance(waiting: Emulator) -> None:
 def test_hang_ends_in_a_reset(waiting: Emulator) -> None:
     waiting.add_fault(operation="list", kind="hang", seconds=0.05)
     with pytest.raises(httpx.NetworkError):
-        Client.of(waiting).list()
+        Client.connect(waiting).list()
 
 
 def test_delay(waiting: Emulator) -> None:
     waiting.add_fault(operation="submit", kind="delay", seconds=0.3)
-    begun = time.monotonic()
-    assert Client.of(waiting).submit().status_code == 202
-    assert time.monotonic() - begun >= 0.3
+    started = time.monotonic()
+    assert Client.connect(waiting).submit().status_code == 202
+    assert time.monotonic() - started >= 0.3
 
 
 def test_unknown_status(quick: Emulator) -> None:
-    client = Client.of(quick)
-    generation_id = client.completed(quick)["id"]
+    client = Client.connect(quick)
+    generation_id = client.generate(quick)["id"]
     quick.add_fault(operation="retrieve", kind="unknown_status", status="dreaming")
     quick.add_fault(operation="list", kind="unknown_status")
     assert client.retrieve(generation_id).json()["status"] == "dreaming"
@@ -114,12 +114,12 @@ def test_unknown_status(quick: Emulator) -> None:
 
 
 def test_not_found_on_a_known_id(quick: Emulator) -> None:
-    client = Client.of(quick)
-    generation = client.completed(quick)
+    client = Client.connect(quick)
+    generation = client.generate(quick)
     for operation in ("retrieve", "cancel", "content"):
         quick.add_fault(operation=operation, kind="not_found")
     response = client.retrieve(generation["id"])
-    assert (response.status_code, error_of(response)["type"]) == (404, "not_found_error")
+    assert (response.status_code, read_error(response)["type"]) == (404, "not_found_error")
     assert client.cancel(generation["id"]).status_code == 404
     assert download(generation["result"]["video_url"]).status_code == 404
     assert client.retrieve(generation["id"]).status_code == 200
@@ -128,24 +128,24 @@ def test_not_found_on_a_known_id(quick: Emulator) -> None:
 @pytest.mark.parametrize("status", [404, 405, 501])
 def test_list_off(waiting: Emulator, status: int) -> None:
     waiting.add_fault(operation="list", kind="list_off", http_status=status)
-    assert Client.of(waiting).list().status_code == status
-    assert Client.of(waiting).list().status_code == 200
+    assert Client.connect(waiting).list().status_code == status
+    assert Client.connect(waiting).list().status_code == 200
 
 
 def test_wrong_content(quick: Emulator) -> None:
-    client = Client.of(quick)
-    url = client.completed(quick)["result"]["video_url"]
+    client = Client.connect(quick)
+    url = client.generate(quick)["result"]["video_url"]
     for operation in ("content", "submit"):
         quick.add_fault(operation=operation, kind="wrong_content")
     for response in (download(url), client.submit()):
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/html")
-    assert _paid(quick) == (2, 1, 1)
+    assert _count_submits(quick) == (2, 1, 1)
 
 
 def test_expired_links(quick: Emulator) -> None:
-    client = Client.of(quick)
-    generation_id = client.completed(quick)["id"]
+    client = Client.connect(quick)
+    generation_id = client.generate(quick)["id"]
     quick.add_fault(operation="retrieve", kind="expired_link")
     dead = client.retrieve(generation_id).json()["result"]
     assert dead["expires_at"] < time.time()
@@ -157,7 +157,7 @@ def test_expired_links(quick: Emulator) -> None:
 
 
 def test_truncated_download_breaks_off(quick: Emulator) -> None:
-    result = Client.of(quick).completed(quick)["result"]
+    result = Client.connect(quick).generate(quick)["result"]
     quick.add_fault(operation="content", kind="truncated", fraction=0.25)
     received = bytearray()
     with httpx.stream("GET", result["video_url"]) as response:
@@ -178,12 +178,12 @@ def _collect(response: httpx.Response, into: bytearray) -> None:
 def test_truncated_json_breaks_off(waiting: Emulator) -> None:
     waiting.add_fault(operation="submit", kind="truncated")
     with pytest.raises(httpx.RemoteProtocolError):
-        Client.of(waiting).submit()
-    assert _paid(waiting) == (1, 1, 0)
+        Client.connect(waiting).submit()
+    assert _count_submits(waiting) == (1, 1, 0)
 
 
 def test_short_file_looks_complete(quick: Emulator) -> None:
-    result = Client.of(quick).completed(quick)["result"]
+    result = Client.connect(quick).generate(quick)["result"]
     quick.add_fault(operation="content", kind="short_file")
     response = download(result["video_url"])
     assert response.status_code == 200
@@ -191,52 +191,52 @@ def test_short_file_looks_complete(quick: Emulator) -> None:
 
 
 def test_slow_body_trickles(quick: Emulator) -> None:
-    result = Client.of(quick).completed(quick)["result"]
+    result = Client.connect(quick).generate(quick)["result"]
     rate = result["file_size"] * 2
     quick.add_fault(operation="content", kind="slow", bytes_per_second=rate)
-    begun = time.monotonic()
+    started = time.monotonic()
     assert len(download(result["video_url"]).content) == result["file_size"]
-    assert time.monotonic() - begun > 0.4
+    assert time.monotonic() - started > 0.4
 
 
 def test_emulator_stops_while_answers_hang_or_trickle() -> None:
     with Emulator(QUICK) as emulator:
         client = Client(emulator.endpoint, emulator.key, timeout_seconds=0.2)
-        url = Client.of(emulator).completed(emulator)["result"]["video_url"]
+        url = Client.connect(emulator).generate(emulator)["result"]["video_url"]
         emulator.add_fault(operation="submit", kind="hang", seconds=3600)
         emulator.add_fault(operation="content", kind="slow", bytes_per_second=10)
         with pytest.raises(httpx.ReadTimeout):
             client.submit()
-        begun = time.monotonic()
+        started = time.monotonic()
         with httpx.stream("GET", url) as response:
             assert response.status_code == 200
             emulator.stop()
-            assert time.monotonic() - begun < 60, "it would trickle for hours"
+            assert time.monotonic() - started < 60, "it would trickle for hours"
             with pytest.raises(httpx.HTTPError):
                 response.read()
 
 
 def test_error_after_cancelling(waiting: Emulator) -> None:
-    client = Client.of(waiting)
-    generation_id = client.accepted()
+    client = Client.connect(waiting)
+    generation_id = client.submit_accepted()
     waiting.add_fault(operation="cancel", kind="error_after")
     assert client.cancel(generation_id).status_code == 500
     assert client.retrieve(generation_id).json()["status"] == "cancelled"
 
 
 def test_rule_counts_and_matches(waiting: Emulator) -> None:
-    client = Client.of(waiting)
+    client = Client.connect(waiting)
     waiting.add_fault(operation="submit", kind="error_before", times=2, after=1, match={"prompt": "storm"})
     prompts = ["calm", "a storm", "calm", "a storm", "stormy", "storm"]
     assert [client.submit(prompt).status_code for prompt in prompts] == [202, 202, 202, 500, 500, 202]
     assert [(rule["seen"], rule["fired"]) for rule in waiting.faults()] == [(3, 2)]
-    generation_id = client.accepted()
+    generation_id = client.submit_accepted()
     waiting.add_fault(
         FaultRule.model_validate(
             {"operation": "retrieve", "kind": "not_found", "times": None, "match": {"generation_id": generation_id}}
         )
     )
-    other = client.accepted()
+    other = client.submit_accepted()
     assert [client.retrieve(i).status_code for i in (generation_id, other, generation_id)] == [404, 200, 404]
     waiting.clear_faults()
     assert client.retrieve(generation_id).status_code == 200
@@ -249,9 +249,9 @@ def test_rules_over_http(waiting: Emulator) -> None:
     assert len(httpx.post(url, json=[rule, rule]).json()) == 3
     listed = httpx.get(url).json()
     assert (listed[0]["kind"], listed[0]["times"], listed[0]["fired"]) == ("error_before", None, 0)
-    assert Client.of(waiting).submit().status_code == 500
+    assert Client.connect(waiting).submit().status_code == 500
     assert httpx.delete(url).json() == []
-    assert Client.of(waiting).submit().status_code == 202
+    assert Client.connect(waiting).submit().status_code == 202
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_rules_over_http(waiting: Emulator) -> None:
 def test_bad_rule_is_refused_by_name(waiting: Emulator, document: Any, named: str) -> None:
     response = httpx.post(f"{waiting.url}/_emulator/faults", json=document)
     assert response.status_code == 400
-    assert named in error_of(response)["message"]
+    assert named in read_error(response)["message"]
     assert waiting.faults() == []
 
 

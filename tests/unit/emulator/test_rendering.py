@@ -1,4 +1,4 @@
-"""The clips: what was asked for, the same each time, moving and readable."""
+"""Rendered clips: as specified, deterministic, moving and readable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from prefect_video.emulator.settings import EmulatorSettings
 from prefect_video.shots import frame_size
 
 
-def _spec(duration: int = 1, size: tuple[int, int] = (854, 480), seed: str = "7", prompt: str = "Dawn") -> ClipSpec:
+def _build_spec(
+    duration: int = 1, size: tuple[int, int] = (854, 480), seed: str = "7", prompt: str = "Dawn"
+) -> ClipSpec:
     return ClipSpec(seed, "sora-2", prompt, duration, *size)
 
 
@@ -28,7 +30,7 @@ def _render(spec: ClipSpec, folder: Path, name: str = "clip") -> Path:
     return video
 
 
-def _count_frames(video: Path) -> list[Image.Image]:
+def _read_frames(video: Path) -> list[Image.Image]:
     with av.open(str(video)) as container:
         return [frame.to_image() for frame in container.decode(video=0)]  # type: ignore[no-untyped-call]
 
@@ -37,7 +39,7 @@ def _count_frames(video: Path) -> list[Image.Image]:
 @pytest.mark.parametrize("resolution", ["480p", "720p", "1080p"])
 def test_clip_is_what_was_asked(tmp_path: Path, aspect_ratio: str, resolution: str) -> None:
     width, height = frame_size(aspect_ratio, resolution)
-    video = _render(_spec(1, (width, height)), tmp_path)
+    video = _render(_build_spec(1, (width, height)), tmp_path)
     with av.open(str(video)) as container:
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264"
@@ -57,26 +59,26 @@ def test_sizes_are_the_usual_ones() -> None:
 
 @pytest.mark.parametrize("duration", [3, 5])
 def test_duration_is_exact(tmp_path: Path, duration: int) -> None:
-    with av.open(str(_render(_spec(duration, (480, 480)), tmp_path))) as container:
+    with av.open(str(_render(_build_spec(duration, (480, 480)), tmp_path))) as container:
         assert container.duration == duration * 1_000_000
         assert container.streams.video[0].frames == duration * FPS
 
 
 def test_index_comes_before_the_pictures(tmp_path: Path) -> None:
-    content = _render(_spec(), tmp_path).read_bytes()
+    content = _render(_build_spec(), tmp_path).read_bytes()
     assert 0 < content.index(b"moov") < content.index(b"mdat")
 
 
 def test_same_specification_same_bytes(tmp_path: Path) -> None:
-    digests = [hashlib.sha256(_render(_spec(), tmp_path, name).read_bytes()).digest() for name in "ab"]
+    digests = [hashlib.sha256(_render(_build_spec(), tmp_path, name).read_bytes()).digest() for name in "ab"]
     assert digests[0] == digests[1]
-    other = hashlib.sha256(_render(_spec(seed="8"), tmp_path, "c").read_bytes()).digest()
+    other = hashlib.sha256(_render(_build_spec(seed="8"), tmp_path, "c").read_bytes()).digest()
     assert other != digests[0]
     assert (tmp_path / "a.jpg").read_bytes() == (tmp_path / "b.jpg").read_bytes()
 
 
 def test_picture_moves_and_time_code_runs(tmp_path: Path) -> None:
-    frames = _count_frames(_render(_spec(2), tmp_path))
+    frames = _read_frames(_render(_build_spec(2), tmp_path))
     first, last = frames[0].convert("L"), frames[-1].convert("L")
     scenery = (0, 200, 854, 380)
     assert ImageChops.difference(first.crop(scenery), last.crop(scenery)).getbbox() is not None
@@ -87,7 +89,7 @@ def test_picture_moves_and_time_code_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(854, 480), (480, 854), (720, 720), (1920, 1080)])
 def test_prompt_and_watermark_stand_out(tmp_path: Path, size: tuple[int, int]) -> None:
-    with_text = _count_frames(_render(_spec(1, size, prompt="MMMM WWWW MMMM"), tmp_path, "with"))[0].convert("L")
+    with_text = _read_frames(_render(_build_spec(1, size, prompt="MMMM WWWW MMMM"), tmp_path, "with"))[0].convert("L")
     width, height = size
     panel = with_text.crop((0, int(height * 0.88), width, height - 20))
     dark, bright = panel.getextrema()
@@ -97,7 +99,7 @@ def test_prompt_and_watermark_stand_out(tmp_path: Path, size: tuple[int, int]) -
     without = Image.new("L", size, 16)
     shown = without.copy()
     chroma = Image.new("L", (width // 2, height // 2), 128)
-    TextOverlay(_spec(1, size)).draw(shown, chroma, chroma.copy(), seconds=0, frame=0, share=0)
+    TextOverlay(_build_spec(1, size)).draw(shown, chroma, chroma.copy(), seconds=0, frame=0, share=0)
     watermark = ImageChops.difference(shown, without).crop((width // 2, 0, width, height // 6)).getbbox()
     assert watermark is not None
     assert watermark[2] - watermark[0] > min(size) // 5
@@ -105,7 +107,7 @@ def test_prompt_and_watermark_stand_out(tmp_path: Path, size: tuple[int, int]) -
 
 @pytest.mark.parametrize("prompt", ["", "word " * 6000, "x" * 32_000, "日本語 🎬 عربى\x00\n\t", "a\u0301" * 50])
 def test_any_prompt_can_be_drawn(tmp_path: Path, prompt: str) -> None:
-    assert len(_count_frames(_render(_spec(prompt=prompt, size=(480, 480)), tmp_path))) == FPS
+    assert len(_read_frames(_render(_build_spec(prompt=prompt, size=(480, 480)), tmp_path))) == FPS
 
 
 def test_wrapped_lines_fit() -> None:
@@ -118,10 +120,10 @@ def test_wrapped_lines_fit() -> None:
     assert all(font.getlength(line) <= 300 for line in lines)
 
 
-def test_rendering_can_be_given_up(tmp_path: Path) -> None:
+def test_rendering_can_be_stopped(tmp_path: Path) -> None:
     video = tmp_path / "clip.mp4"
     with pytest.raises(RenderStopped):
-        render_clip(_spec(), video, video.with_suffix(".jpg"), should_stop=lambda: True)
+        render_clip(_build_spec(), video, video.with_suffix(".jpg"), should_stop=lambda: True)
     assert list(tmp_path.iterdir()) == []
 
 

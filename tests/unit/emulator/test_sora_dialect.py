@@ -1,4 +1,4 @@
-"""Each call of the dialect: its answers and its errors."""
+"""Sora dialect: responses and errors of every call."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import pytest
 
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.emulator.engine import month_bounds
-from tests.support.emulator_client import Client, error_of
+from tests.support.emulator_client import Client, read_error
 
 LONG: dict[str, Any] = {"times": "fixed:600", "render": "plate"}
 
 
 @pytest.fixture(scope="module")
-def patient() -> Iterator[Emulator]:
-    """One provider for all that is refused at the door; it is left as it was found."""
+def shared() -> Iterator[Emulator]:
+    """Run one provider for all tests of rejected requests, which do not change it."""
     with Emulator(EmulatorSettings(port=0, **LONG)) as running:
         yield running
 
 
 def test_accepted_generation_is_described(emulator: Emulator) -> None:
     before = int(time.time())
-    response = Client.of(emulator).submit("Dawn", duration=5, aspect_ratio="9:16", resolution="720p")
+    response = Client.connect(emulator).submit("Dawn", duration=5, aspect_ratio="9:16", resolution="720p")
     assert response.status_code == 202
     answer = response.json()
     assert answer["id"].startswith("gen_")
@@ -44,13 +44,13 @@ def test_accepted_generation_is_described(emulator: Emulator) -> None:
 
 def test_defaults_are_the_contracts() -> None:
     with Emulator(EmulatorSettings(port=0, **LONG)) as emulator:
-        answer = Client.of(emulator).http.post("/generations", json={"model": "m", "prompt": "p"}).json()
+        answer = Client.connect(emulator).http.post("/generations", json={"model": "m", "prompt": "p"}).json()
         assert answer["parameters"] == {"duration": 10, "aspect_ratio": "16:9", "resolution": "1080p"}
 
 
 def test_completed_generation_is_described(emulator: Emulator) -> None:
-    client = Client.of(emulator)
-    generation = client.completed(emulator, "Harbour", duration=2, metadata={"idempotency_key": "k1", "n": [1]})
+    client = Client.connect(emulator)
+    generation = client.generate(emulator, "Harbour", duration=2, metadata={"idempotency_key": "k1", "n": [1]})
     result = generation.pop("result")
     assert generation == {
         "id": generation["id"],
@@ -92,15 +92,15 @@ def test_completed_generation_is_described(emulator: Emulator) -> None:
         ({"seed": 5}, "seed"),
     ],
 )
-def test_bad_field_is_refused_by_name(patient: Emulator, change: dict[str, Any], named: str) -> None:
+def test_bad_field_is_refused_by_name(shared: Emulator, change: dict[str, Any], named: str) -> None:
     body = {"model": "sora-2", "prompt": "Dawn", **change}
     body = {name: value for name, value in body.items() if value is not None}
-    patient.reset()
-    response = Client.of(patient).http.post("/generations", json=body)
+    shared.reset()
+    response = Client.connect(shared).http.post("/generations", json=body)
     assert response.status_code == 400
-    assert error_of(response)["type"] == "invalid_request_error"
-    assert named in error_of(response)["message"]
-    usage = patient.usage()
+    assert read_error(response)["type"] == "invalid_request_error"
+    assert named in read_error(response)["message"]
+    usage = shared.usage()
     assert (usage["submitted"], usage["accepted"], usage["refused"]) == (1, 0, 1)
 
 
@@ -116,14 +116,14 @@ def test_bad_field_is_refused_by_name(patient: Emulator, change: dict[str, Any],
         b'{"model": "m", "prompt": "p", "metadata": {"a": "\\ud800"}}',
     ],
 )
-def test_body_that_is_no_json_object_is_refused(patient: Emulator, raw: bytes) -> None:
-    response = Client.of(patient).http.post("/generations", content=raw)
+def test_body_that_is_no_json_object_is_refused(shared: Emulator, raw: bytes) -> None:
+    response = Client.connect(shared).http.post("/generations", content=raw)
     assert response.status_code == 400
-    assert error_of(response)["type"] == "invalid_request_error"
+    assert read_error(response)["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer wrong", "sk-emulator", "Basic sk-emulator", "Bearer"])
-def test_without_a_key_nothing_opens(patient: Emulator, authorization: str | None) -> None:
+def test_without_a_key_nothing_opens(shared: Emulator, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
     for method, path in [
         ("POST", ""),
@@ -131,16 +131,16 @@ def test_without_a_key_nothing_opens(patient: Emulator, authorization: str | Non
         ("GET", "/gen_x"),
         ("POST", "/gen_x/cancel"),
     ]:
-        response = httpx.request(method, f"{patient.endpoint}/generations{path}", headers=headers)
+        response = httpx.request(method, f"{shared.endpoint}/generations{path}", headers=headers)
         assert response.status_code == 401
-        assert error_of(response)["type"] == "authentication_error"
+        assert read_error(response)["type"] == "authentication_error"
 
 
 def test_keys_are_separate_accounts() -> None:
     settings = EmulatorSettings(port=0, keys=("key-aaaa", "key-bbbb"), capacity=1, **LONG)
     with Emulator(settings) as emulator:
         first, second = (Client(emulator.endpoint, key) for key in settings.keys)
-        generation_id = first.accepted()
+        generation_id = first.submit_accepted()
         assert second.retrieve(generation_id).status_code == 404
         assert second.cancel(generation_id).status_code == 404
         assert second.list().json()["total_count"] == 0
@@ -150,22 +150,22 @@ def test_keys_are_separate_accounts() -> None:
 
 
 def test_unknown_id_and_unknown_route(emulator: Emulator) -> None:
-    client = Client.of(emulator)
+    client = Client.connect(emulator)
     for response in (client.retrieve("gen_nope"), client.cancel("gen_nope"), client.http.get("/nothing")):
         assert response.status_code == 404
-        assert error_of(response)["type"] == "not_found_error"
+        assert read_error(response)["type"] == "not_found_error"
     assert client.http.delete("/generations").status_code == 405
 
 
-def test_full_account_is_told_to_wait_in_the_body() -> None:
+def test_full_account_is_rejected_with_a_wait_in_the_body() -> None:
     with Emulator(EmulatorSettings(port=0, capacity=2, **LONG)) as emulator:
-        client = Client.of(emulator)
-        first = client.accepted()
-        client.accepted()
+        client = Client.connect(emulator)
+        first = client.submit_accepted()
+        client.submit_accepted()
         response = client.submit()
         assert response.status_code == 429
-        assert error_of(response)["type"] == "rate_limit_error"
-        assert 590 <= error_of(response)["retry_after"] <= 600
+        assert read_error(response)["type"] == "rate_limit_error"
+        assert 590 <= read_error(response)["retry_after"] <= 600
         assert "retry-after" not in response.headers
         client.cancel(first)
         assert client.submit().status_code == 202
@@ -176,17 +176,17 @@ def test_full_account_is_told_to_wait_in_the_body() -> None:
 def test_retry_after_may_be_set_and_sent_as_header() -> None:
     settings = EmulatorSettings(port=0, capacity=0, retry_after_seconds=1.5, retry_after_header=True)
     with Emulator(settings) as emulator:
-        response = Client.of(emulator).submit()
-        assert error_of(response)["retry_after"] == 1.5
+        response = Client.connect(emulator).submit()
+        assert read_error(response)["retry_after"] == 1.5
         assert response.headers["retry-after"] == "2"
 
 
 def test_monthly_quota_says_when_it_renews() -> None:
     with Emulator(EmulatorSettings(port=0, monthly_quota=2, **LONG)) as emulator:
-        client = Client.of(emulator)
+        client = Client.connect(emulator)
         for _ in range(2):
-            client.cancel(client.accepted())
-        error = error_of(client.submit())
+            client.cancel(client.submit_accepted())
+        error = read_error(client.submit())
         assert error["code"] == "quota_exceeded"
         _, end = month_bounds(datetime.now(UTC))
         assert math.isclose(error["retry_after"], (end - datetime.now(UTC)).total_seconds(), abs_tol=5)
@@ -198,11 +198,11 @@ def test_month_ends_with_the_year() -> None:
 
 
 def test_policy_and_failure_by_marker_words(emulator: Emulator) -> None:
-    client = Client.of(emulator)
+    client = Client.connect(emulator)
     refused = client.submit("something [POLICY] breaking")
     assert refused.status_code == 400
-    assert error_of(refused)["code"] == "content_policy_violation"
-    failing = client.accepted("something [fail]")
+    assert read_error(refused)["code"] == "content_policy_violation"
+    failing = client.submit_accepted("something [fail]")
     emulator.wait_until_idle()
     generation = client.retrieve(failing).json()
     assert generation["status"] == "failed"
@@ -214,8 +214,8 @@ def test_policy_and_failure_by_marker_words(emulator: Emulator) -> None:
 
 def test_cancel_while_queued_then_again() -> None:
     with Emulator(EmulatorSettings(port=0, **LONG)) as emulator:
-        client = Client.of(emulator)
-        generation_id = client.accepted()
+        client = Client.connect(emulator)
+        generation_id = client.submit_accepted()
         answer = {"id": generation_id, "status": "cancelled", "cancellation_reason": "user_requested"}
         for _ in range(2):
             response = client.cancel(generation_id)
@@ -226,16 +226,16 @@ def test_cancel_while_queued_then_again() -> None:
 
 
 def test_cancel_of_what_is_over_is_refused(emulator: Emulator) -> None:
-    client = Client.of(emulator)
-    response = client.cancel(client.completed(emulator)["id"])
+    client = Client.connect(emulator)
+    response = client.cancel(client.generate(emulator)["id"])
     assert response.status_code == 409
     assert emulator.usage()["cancelled"] == 0
 
 
 def test_list_filters_pages_and_orders() -> None:
     with Emulator(EmulatorSettings(port=0, **LONG)) as emulator:
-        client = Client.of(emulator)
-        ids = [client.accepted(f"shot {number}") for number in range(5)]
+        client = Client.connect(emulator)
+        ids = [client.submit_accepted(f"shot {number}") for number in range(5)]
         client.cancel(ids[1])
         everything = client.list().json()
         assert [item["id"] for item in everything["data"]] == ids[::-1]
@@ -254,8 +254,8 @@ def test_list_filters_pages_and_orders() -> None:
 
 
 def test_completed_list_items_carry_a_working_link(emulator: Emulator) -> None:
-    client = Client.of(emulator)
-    client.completed(emulator)
+    client = Client.connect(emulator)
+    client.generate(emulator)
     item = client.list(status="completed").json()["data"][0]
     assert httpx.get(item["result"]["video_url"]).status_code == 200
 
@@ -264,12 +264,12 @@ def test_completed_list_items_carry_a_working_link(emulator: Emulator) -> None:
 def test_listing_can_be_switched_off(status: str) -> None:
     settings = EmulatorSettings.model_validate({"port": 0, "listing": status})
     with Emulator(settings) as emulator:
-        assert Client.of(emulator).list().status_code == int(status)
+        assert Client.connect(emulator).list().status_code == int(status)
 
 
 def test_hint_and_echo_can_be_switched_off() -> None:
     with Emulator(EmulatorSettings(port=0, hint=False, echo_metadata=False, **LONG)) as emulator:
-        client = Client.of(emulator)
+        client = Client.connect(emulator)
         answer = client.submit(metadata={"a": 1}).json()
         assert "estimated_completion_time" not in answer
         assert "metadata" not in client.retrieve(answer["id"]).json()

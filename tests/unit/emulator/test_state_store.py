@@ -1,4 +1,4 @@
-"""What survives a SIGKILL with `--db`, and the process's own face."""
+"""State store: state that survives a SIGKILL with `--db`, and the command line of the process."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.support.emulator import EmulatorFactory
 from tests.support.emulator_client import Client, download
 
 
-def test_generations_and_books_survive_a_kill(emulator_process: EmulatorFactory, tmp_path: Path) -> None:
+def test_generations_and_usage_survive_a_kill(emulator_process: EmulatorFactory, tmp_path: Path) -> None:
     database = tmp_path / "emulator.db"
     first = emulator_process("--db", database, "--speed", 200)
     client = Client(first.endpoint)
-    done = client.accepted("done", metadata={"idempotency_key": "k"})
+    done = client.submit_accepted("done", metadata={"idempotency_key": "k"})
     finished = client.poll_until_finished(done)
     content = download(finished["result"]["video_url"]).content
     first.kill()
@@ -34,7 +34,7 @@ def test_generations_and_books_survive_a_kill(emulator_process: EmulatorFactory,
     again = client.retrieve(done).json()
     assert {**again, "result": None} == {**finished, "result": None}
     assert download(again["result"]["video_url"]).content == content
-    unfinished = client.accepted("unfinished")
+    unfinished = client.submit_accepted("unfinished")
     usage = second.usage()
     second.kill()
 
@@ -53,30 +53,30 @@ def test_generations_and_books_survive_a_kill(emulator_process: EmulatorFactory,
 def test_work_goes_on_while_the_process_is_down(emulator_process: EmulatorFactory, tmp_path: Path) -> None:
     database = tmp_path / "emulator.db"
     first = emulator_process("--db", database, "--times", "fixed:1")
-    generation_id = Client(first.endpoint).accepted()
+    generation_id = Client(first.endpoint).submit_accepted()
     first.kill()
     second = emulator_process("--db", database)
     assert Client(second.endpoint).poll_until_finished(generation_id)["status"] == "completed"
     assert second.usage()["billed"] == 1
 
 
-def test_whatever_was_answered_is_there_after_a_kill(emulator_process: EmulatorFactory, tmp_path: Path) -> None:
+def test_every_answered_submit_is_there_after_a_kill(emulator_process: EmulatorFactory, tmp_path: Path) -> None:
     database = tmp_path / "emulator.db"
     first = emulator_process("--db", database, "--times", "fixed:3600", "--capacity", 10_000)
     answered: list[str] = []
     enough = threading.Event()
 
-    def submit_on_and_on() -> None:
+    def submit_until_killed() -> None:
         client = Client(first.endpoint)
         try:
             while True:
-                answered.append(client.accepted())
+                answered.append(client.submit_accepted())
                 if len(answered) >= 40:
                     enough.set()
         except httpx.HTTPError:
             return
 
-    threads = [threading.Thread(target=submit_on_and_on) for _ in range(4)]
+    threads = [threading.Thread(target=submit_until_killed) for _ in range(4)]
     for thread in threads:
         thread.start()
     assert enough.wait(30)
@@ -89,7 +89,7 @@ def test_whatever_was_answered_is_there_after_a_kill(emulator_process: EmulatorF
     assert second.usage()["accepted"] == client.list().json()["total_count"] >= len(answered)
 
 
-def test_process_says_where_it_is_and_ends_on_sigterm(emulator_process: EmulatorFactory) -> None:
+def test_process_prints_its_addresses_and_ends_on_sigterm(emulator_process: EmulatorFactory) -> None:
     running = emulator_process("--key", "sk-one", "--key", "sk-two")
     assert running.process.pid > 0
     assert Client(running.endpoint, "sk-two").list().status_code == 200
@@ -143,14 +143,14 @@ def test_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 def test_one_file_serves_one_emulator_at_a_time(emulator_process: EmulatorFactory, tmp_path: Path) -> None:
     database = tmp_path / "shared.db"
     first = emulator_process("--db", database)
-    generation_id = Client(first.endpoint).accepted()
+    generation_id = Client(first.endpoint).submit_accepted()
     settings = EmulatorSettings(port=0, db=database)
     with pytest.raises(StateStoreError, match="another emulator has it open"):
         Emulator(settings).start()
     assert Client(first.endpoint).retrieve(generation_id).status_code == 200
     first.kill()
     with Emulator(settings) as second:
-        assert Client.of(second).retrieve(generation_id).status_code == 200
+        assert Client.connect(second).retrieve(generation_id).status_code == 200
         with pytest.raises(StateStoreError, match="another emulator has it open"):
             Emulator(settings).start()
 
@@ -160,31 +160,31 @@ def test_emulator_can_be_started_again_and_keeps_its_database(tmp_path: Path) ->
     with pytest.raises(RuntimeError, match="not running"):
         emulator.usage()
     with emulator:
-        generation_id = Client.of(emulator).accepted()
+        generation_id = Client.connect(emulator).submit_accepted()
         with pytest.raises(RuntimeError, match="already running"):
             emulator.start()
     with emulator:
-        assert Client.of(emulator).retrieve(generation_id).json()["status"] == "queued"
+        assert Client.connect(emulator).retrieve(generation_id).json()["status"] == "queued"
         emulator.reset()
-        assert Client.of(emulator).retrieve(generation_id).status_code == 404
+        assert Client.connect(emulator).retrieve(generation_id).status_code == 404
     with emulator:
-        assert Client.of(emulator).list().json()["total_count"] == 0
+        assert Client.connect(emulator).list().json()["total_count"] == 0
         assert emulator.usage()["accepted"] == 0
 
 
 def test_reset_over_http(emulator: Emulator) -> None:
-    client = Client.of(emulator)
-    client.completed(emulator)
+    client = Client.connect(emulator)
+    client.generate(emulator)
     emulator.add_fault(operation="list", kind="error_before", times=None)
     after = httpx.post(f"{emulator.url}/_emulator/reset").json()
     assert after["accepted"] == after["billed"] == after["now_concurrency"] == 0
     assert after["by_prompt"] == {}
     assert client.list().json()["data"] == []
-    client.completed(emulator)
+    client.generate(emulator)
 
 
 def test_stopping_while_rendering_is_quick() -> None:
     with Emulator(EmulatorSettings(port=0, speed=100_000)) as emulator:
-        Client.of(emulator).accepted(duration=20, resolution="1080p")
-        begun = time.monotonic()
-    assert time.monotonic() - begun < 10
+        Client.connect(emulator).submit_accepted(duration=20, resolution="1080p")
+        started = time.monotonic()
+    assert time.monotonic() - started < 10

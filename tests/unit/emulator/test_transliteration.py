@@ -1,4 +1,4 @@
-"""Prompts in the letters that the font has."""
+"""Transliteration of prompts into the characters of the font."""
 
 from __future__ import annotations
 

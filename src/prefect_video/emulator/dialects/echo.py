@@ -1,4 +1,4 @@
-"""How a provider tells prompts again that it was sent: not every one keeps to the letter."""
+"""Forms in which a provider reports a prompt; not every provider returns it unchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REWRITTEN: Final = "Cinematic, "
 
 
 def echo_prompt(prompt: str, echo: PromptEcho) -> str | None:
-    """Return a prompt as the provider tells it; None where it does not."""
+    """Return a prompt in the form in which the provider reports it; None if it reports none."""
     match echo:
         case "exact":
             return prompt

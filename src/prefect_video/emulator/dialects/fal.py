@@ -1,6 +1,6 @@
-"""fal's dialect: a job queue, mounted at `/fal` in place of its host, and its signing keys.
+"""fal dialect: a job queue, mounted at `/fal` in place of its host, and its signing keys.
 
-Everything is let in; what a model does not take, or policy forbids, shows as the result of the job.
+Every request is accepted; what a model does not support, or policy forbids, shows in the result of the job.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,12 +16,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from prefect_video.emulator.dialects.base import DialectHandler, status_with_fault
+from prefect_video.emulator.dialects.base import DialectHandler, base_url, retry_after_headers, status_with_fault
+from prefect_video.emulator.dialects.json_bodies import read_json
 from prefect_video.emulator.dialects.model_input import read_generation_request
-from prefect_video.emulator.dialects.sora import read_json
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError
-from prefect_video.emulator.faults.rules import FaultRule
+from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.generation import EmulatedGeneration, EmulatedStatus, GenerationRequest
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.signed_urls import LinkSigner
@@ -41,15 +40,16 @@ _STATUSES: Final[dict[EmulatedStatus, str]] = {
 
 
 class FalDialect:
-    """Routes and wording over one engine."""
+    """fal dialect over one engine."""
 
     def __init__(self, engine: Engine, signer: LinkSigner) -> None:
         self._engine = engine
         self._handler = DialectHandler(engine, signer, DIALECT, scheme="Key", queueing=True)
-        self._expired_link_rules: dict[str, FaultRule] = {}  # a fault of the status shows in the result that follows it
+        # The status carries no link: a fault due for it shows in the result that the client reads next.
+        self._expired_link_rules: dict[str, FaultRule] = {}
 
     def app(self) -> Starlette:
-        """The ASGI application, to be mounted at PREFIX."""
+        """Build the ASGI application, to be mounted at `PREFIX`."""
         job = "/{owner}/{app}/requests/{id}"
         return Starlette(
             routes=[
@@ -63,22 +63,22 @@ class FalDialect:
         )
 
     async def submit(self, request: Request) -> Response:
-        """`POST /{owner}/{app}/{path}`."""
+        """Answer `POST /{owner}/{app}/{path}`."""
 
-        def accepted(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
+        def render(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             return JSONResponse({"status": "IN_QUEUE", **_render_links(request, generation), "queue_position": 0})
 
-        return await self._handler.submit(request, _read_generation_request, accepted)
+        return await self._handler.submit(request, _read_generation_request, render)
 
     async def status(self, request: Request) -> Response:
-        """`GET /{owner}/{app}/requests/{id}/status`."""
+        """Answer `GET /{owner}/{app}/requests/{id}/status`."""
 
-        def described(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
+        def render(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             _check_app(request, generation)
             if rule is not None and rule.kind == "expired_link":
                 self._expired_link_rules[generation.id] = rule
-            word = status_with_fault(_STATUSES[generation.status], rule)
-            answer: dict[str, Any] = {"status": word, **_render_links(request, generation), "logs": None}
+            status = status_with_fault(_STATUSES[generation.status], rule)
+            answer: dict[str, Any] = {"status": status, **_render_links(request, generation), "logs": None}
             if generation.status == "queued":
                 answer["queue_position"] = 0
             if generation.is_finished:
@@ -86,10 +86,10 @@ class FalDialect:
                 answer |= _render_status_error(generation)
             return JSONResponse(answer, 200 if generation.is_finished else 202)
 
-        return await self._handler.retrieve(request, described)
+        return await self._handler.retrieve(request, render)
 
     async def result(self, request: Request) -> Response:
-        """`GET /{owner}/{app}/requests/{id}`."""
+        """Answer `GET /{owner}/{app}/requests/{id}`."""
         generation = self._handler.get(request, "retrieve")
         _check_app(request, generation)
         if not generation.is_finished:
@@ -98,9 +98,9 @@ class FalDialect:
         return JSONResponse(body, code)
 
     async def cancel(self, request: Request) -> Response:
-        """`PUT /{owner}/{app}/requests/{id}/cancel`: only what has not started is stopped."""
+        """Answer `PUT /{owner}/{app}/requests/{id}/cancel`: stop only a job that has not started."""
 
-        def cancelled(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
+        def cancel(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             _check_app(request, generation)
             if generation.is_finished:
                 return JSONResponse({"status": "ALREADY_COMPLETED"}, 400)
@@ -108,10 +108,10 @@ class FalDialect:
                 self._engine.stop(generation)
             return JSONResponse({"status": "CANCELLATION_REQUESTED"}, 202)
 
-        return await self._handler.respond_about(self._handler.get(request, "cancel"), "cancel", cancelled)
+        return await self._handler.respond_about(self._handler.get(request, "cancel"), "cancel", cancel)
 
     async def keys(self, request: Request) -> Response:
-        """`GET /.well-known/jwks.json`: the public halves of what signs webhooks."""
+        """Answer `GET /.well-known/jwks.json` with the public keys of the webhook signatures."""
         self._engine.usage.count_request("keys")
         settings = self._engine.settings
         secrets = {settings.webhook_secret, *settings.webhook_secrets.values()}
@@ -120,7 +120,7 @@ class FalDialect:
     def build_delivery(
         self, generation: EmulatedGeneration, status: EmulatedStatus, event_id: str, timestamp: float
     ) -> Delivery | None:
-        """The signed webhook that tells of an end."""
+        """Build the signed webhook for an end; None for any other status."""
         if status not in ("completed", "failed"):
             return None
         payload, code = self._build_payload(generation, None)
@@ -148,7 +148,7 @@ class FalDialect:
         )
 
     def _build_payload(self, generation: EmulatedGeneration, rule: FaultRule | None) -> tuple[dict[str, Any], int]:
-        """What the model said, and with which HTTP status."""
+        """Return the model's answer and its HTTP status."""
         if generation.failure is not None:
             kind = generation.failure.code
             if kind == "content_policy_violation":
@@ -175,18 +175,18 @@ async def _read_generation_request(request: Request) -> GenerationRequest:
 
 
 def _app_name(generation: EmulatedGeneration) -> str:
-    """Owner and app of a model: what its jobs are found under, without the rest of the path."""
+    """Return owner and app of a model, under which its jobs are found, without the rest of its path."""
     return "/".join(generation.request.model.split("/")[:2])
 
 
 def _check_app(request: Request, generation: EmulatedGeneration) -> None:
-    asked = f"{request.path_params['owner']}/{request.path_params['app']}"
-    if asked != _app_name(generation):
-        raise ApiError("not_found", f"Request {generation.id} not found under {asked}")
+    app = f"{request.path_params['owner']}/{request.path_params['app']}"
+    if app != _app_name(generation):
+        raise ApiError("not_found", f"Request {generation.id} not found under {app}")
 
 
 def _render_links(request: Request, generation: EmulatedGeneration) -> dict[str, str]:
-    job = f"{request.url.scheme}://{request.url.netloc}{PREFIX}/{_app_name(generation)}/requests/{generation.id}"
+    job = f"{base_url(request)}{PREFIX}/{_app_name(generation)}/requests/{generation.id}"
     return {
         "request_id": generation.id,
         "response_url": job,
@@ -196,7 +196,7 @@ def _render_links(request: Request, generation: EmulatedGeneration) -> dict[str,
 
 
 def _render_status_error(generation: EmulatedGeneration) -> dict[str, str]:
-    """What the status itself says of an end without a video; a refusal by the model shows in its result only."""
+    """Return the error fields of a status; a rejection by the model shows in the result only."""
     if generation.status == "cancelled":
         return {"error": "Request was cancelled", "error_type": "client_cancelled"}
     if generation.failure is not None and generation.failure.code != "content_policy_violation":
@@ -205,6 +205,7 @@ def _render_status_error(generation: EmulatedGeneration) -> dict[str, str]:
 
 
 def _private_key(secret: str) -> Ed25519PrivateKey:
+    # Derived from the secret, so that a restarted emulator signs with the key that clients have cached.
     return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(secret.encode()).digest())
 
 
@@ -215,8 +216,8 @@ def _public_key(secret: str) -> dict[str, str]:
 
 def _render_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else {}
-    return JSONResponse({"detail": error.message}, 403 if error.kind == "quota" else error.status, headers)
+    status = 403 if error.kind == "quota" else error.status
+    return JSONResponse({"detail": error.message}, status, retry_after_headers(error))
 
 
 def _render_http_error(request: Request, error: Exception) -> Response:

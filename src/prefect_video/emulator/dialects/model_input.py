@@ -1,4 +1,4 @@
-"""The free-form input of models that are hosted by the hundred, each with names of its own for the same things."""
+"""Free-form input of hosted models, which have different names and notations for the same parameters."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from prefect_video.emulator.errors import ApiError
 from prefect_video.emulator.generation import GenerationRequest
 
 MODEL_FPS: Final = 16
+"""Frames per second of a model that takes frames without a rate."""
+
 LONGEST_SECONDS: Final = 20
 
 _SIZES: Final = {"standard": "720p", "high": "1080p"}
@@ -18,10 +20,10 @@ _SHAPES: Final = {"landscape": "16:9", "portrait": "9:16", "square": "1:1"}
 
 
 def read_generation_request(document: Any, *, model: str, webhook_url: str | None) -> GenerationRequest:
-    """An order from the input of a model, whichever of the usual names and notations it uses.
+    """Read the requested video from the input of a model, in any of the usual names and notations.
 
     Raises:
-        Refusal: There is no prompt, or a value is none that the emulator can draw.
+        ApiError: The prompt is missing, or the emulator cannot render a value.
     """
     if not isinstance(document, dict) or not isinstance(document.get("prompt"), str) or not document["prompt"].strip():
         raise ApiError("invalid", "prompt: field required", status=422)
@@ -46,15 +48,15 @@ def read_generation_request(document: Any, *, model: str, webhook_url: str | Non
 
 
 def _read_length(document: dict[str, Any]) -> dict[str, int]:
-    """From `duration` or `seconds` (5, "5" or "5s"), or from a number of frames and a rate."""
+    """Read the length from `duration` or `seconds` (5, "5" or "5s"), or from a number of frames and a rate."""
     frames = document.get("num_frames")
-    given = document.get("duration", document.get("seconds"))
-    if given is None and isinstance(frames, int) and frames > 0:
+    duration = document.get("duration", document.get("seconds"))
+    if duration is None and isinstance(frames, int) and frames > 0:
         fps = document.get("frames_per_second") or document.get("fps") or MODEL_FPS
         length = {"duration": max(1, round(frames / int(fps))), "frames": frames, "fps": int(fps)}
     else:
-        number = re.fullmatch(r"(\d{1,3})s?", str(given if given is not None else 5))
+        number = re.fullmatch(r"(\d{1,3})s?", str(duration if duration is not None else 5))
         length = {"duration": int(number[1]) if number else 0}
     if not 1 <= length["duration"] <= LONGEST_SECONDS:
-        raise ApiError("invalid", f"duration: {given or frames!r} is not 1 to {LONGEST_SECONDS} seconds", status=422)
+        raise ApiError("invalid", f"duration: {duration or frames!r} is not 1 to {LONGEST_SECONDS} seconds", status=422)
     return length

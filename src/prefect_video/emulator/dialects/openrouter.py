@@ -1,6 +1,6 @@
-"""OpenRouter's dialect: routes under `/api/v1`, with a list of models, two kinds of links and signed callbacks.
+"""OpenRouter dialect: routes under `/api/v1`, with a list of models, two kinds of links and signed callbacks.
 
-Its links: `urls` are signed and need no key, `unsigned_urls` lead to the API and need it; the model
+The links in `urls` are signed and need no key; those in `unsigned_urls` lead to the API and need it. The model
 `emulator/video-unsigned` has only the latter.
 """
 
@@ -19,11 +19,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from prefect_video.emulator.dialects.base import DialectHandler, status_with_fault
-from prefect_video.emulator.dialects.sora import read_json, validated
+from prefect_video.emulator.dialects.base import DialectHandler, base_url, retry_after_headers, status_with_fault
+from prefect_video.emulator.dialects.json_bodies import read_json, validate
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError, ErrorKind
-from prefect_video.emulator.faults.rules import FaultRule
+from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.generation import EmulatedGeneration, EmulatedStatus, GenerationRequest
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.signed_urls import LinkSigner
@@ -40,7 +40,7 @@ _STATUSES: Final[dict[EmulatedStatus, str]] = {
     "failed": "failed",
     "cancelled": "cancelled",
 }
-_HTTP: Final[dict[ErrorKind, int]] = {"policy": 403, "quota": 402}
+_HTTP_STATUSES: Final[dict[ErrorKind, int]] = {"policy": 403, "quota": 402}
 
 
 def _model(name: str, skus: dict[str, str], **limits: Any) -> dict[str, Any]:
@@ -91,7 +91,7 @@ MODELS: Final = (
         for name, usd in (("sora-2", "0.10"), ("sora-2-pro", "0.30"))
     ),
 )
-"""What `GET /videos/models` lists, prices in USD."""
+"""Models that `GET /videos/models` lists; prices in USD."""
 
 _NAMES: Final = frozenset(model["id"] for model in MODELS)
 
@@ -104,7 +104,7 @@ class _Image(BaseModel):
 
 
 class SubmitBody(BaseModel):
-    """The body of `POST /videos`; fields that are not known are ignored, as there."""
+    """Body of `POST /videos`; unknown fields are ignored, as by OpenRouter."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
@@ -121,14 +121,14 @@ class SubmitBody(BaseModel):
 
 
 class OpenRouterDialect:
-    """Routes and wording over one engine."""
+    """OpenRouter dialect over one engine."""
 
     def __init__(self, engine: Engine, signer: LinkSigner) -> None:
         self._engine = engine
         self._handler = DialectHandler(engine, signer, DIALECT)
 
     def app(self) -> Starlette:
-        """The ASGI application, to be mounted at PREFIX."""
+        """Build the ASGI application, to be mounted at `PREFIX`."""
         return Starlette(
             routes=[
                 route("/videos", POST=self.submit),
@@ -141,20 +141,20 @@ class OpenRouterDialect:
         )
 
     async def submit(self, request: Request) -> Response:
-        """`POST /videos`."""
+        """Answer `POST /videos`."""
 
-        def accepted(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
+        def render(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             return JSONResponse(self._render_head(generation, rule), 202)
 
-        return await self._handler.submit(request, _read_generation_request, accepted)
+        return await self._handler.submit(request, _read_generation_request, render)
 
     async def retrieve(self, request: Request) -> Response:
-        """`GET /videos/{id}`."""
+        """Answer `GET /videos/{id}`."""
 
-        def described(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
+        def render(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             answer = self._render_head(generation, rule) | {"generation_id": f"vid-{generation.id}"}
             if generation.status == "completed":
-                answer |= self._render_result(generation, _base_url(request))
+                answer |= self._render_result(generation, base_url(request))
                 if generation.request.model != UNSIGNED_ONLY:
                     links = self._handler.links(generation, rule)
                     answer |= {"urls": [links.video], "expires_at": math.floor(links.expires)}
@@ -162,27 +162,27 @@ class OpenRouterDialect:
                 answer["error"] = generation.failure.message
             return JSONResponse(answer)
 
-        return await self._handler.retrieve(request, described)
+        return await self._handler.retrieve(request, render)
 
     async def content(self, request: Request) -> Response:
-        """`GET /videos/{id}/content`: the MP4, to whoever has the key."""
+        """Answer `GET /videos/{id}/content` with the MP4; this link needs the key."""
         return await self._handler.content(request)
 
     async def key(self, request: Request) -> Response:
-        """`GET /key`: what is known of the key that asks."""
+        """Answer `GET /key` with the key's label, usage and limit."""
         self._engine.usage.count_request("key")
         self._handler.authenticate(request)
         return JSONResponse({"data": {"label": "emulator", "usage": 0, "limit": None}})
 
     async def models(self, request: Request) -> Response:
-        """`GET /videos/models`: takes no key."""
+        """Answer `GET /videos/models`; it needs no key."""
         self._engine.usage.count_request("models")
         return JSONResponse({"data": list(MODELS)})
 
     def build_delivery(
         self, generation: EmulatedGeneration, status: EmulatedStatus, event_id: str, timestamp: float
     ) -> Delivery | None:
-        """The signed callback that tells of an end."""
+        """Build the signed callback for an end; None for any other status."""
         if status in ("queued", "processing"):
             return None
         data: dict[str, Any] = {"id": generation.id, "status": _STATUSES[status], "model": generation.request.model}
@@ -211,22 +211,22 @@ class OpenRouterDialect:
             "status": status_with_fault(_STATUSES[generation.status], rule),
         }
 
-    def _render_result(self, generation: EmulatedGeneration, root: str) -> dict[str, Any]:
+    def _render_result(self, generation: EmulatedGeneration, root_url: str) -> dict[str, Any]:
         return {
-            "unsigned_urls": [f"{root}{PREFIX}/videos/{generation.id}/content?index=0"],
+            "unsigned_urls": [f"{root_url}{PREFIX}/videos/{generation.id}/content?index=0"],
             "usage": {"cost": float(generation.cost or 0), "is_byok": False},
         }
 
 
 async def _read_generation_request(request: Request) -> GenerationRequest:
-    body = validated(SubmitBody, await read_json(request))
+    body = validate(SubmitBody, await read_json(request))
     if body.model not in _NAMES:
         raise ApiError("invalid", f"{body.model} is not a valid model ID")
     limits = next(model for model in MODELS if model["id"] == body.model)
     for name, plural in (("resolution", "resolutions"), ("aspect_ratio", "aspect_ratios"), ("duration", "durations")):
-        capabilities_for = limits[f"supported_{plural}"]
-        if capabilities_for is not None and getattr(body, name) not in capabilities_for:
-            raise ApiError("invalid", f"{name} must be one of {capabilities_for}")
+        supported = limits[f"supported_{plural}"]
+        if supported is not None and getattr(body, name) not in supported:
+            raise ApiError("invalid", f"{name} must be one of {supported}")
     return GenerationRequest.model_validate(
         {
             "model": body.model,
@@ -240,18 +240,13 @@ async def _read_generation_request(request: Request) -> GenerationRequest:
     )
 
 
-def _base_url(request: Request) -> str:
-    return f"{request.url.scheme}://{request.url.netloc}"
-
-
 def _render_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    status = _HTTP.get(error.kind, error.status)
+    status = _HTTP_STATUSES.get(error.kind, error.status)
     body: dict[str, Any] = {"code": status, "message": error.message}
     if error.kind == "policy":
         body["metadata"] = {"reasons": ["content policy"], "flagged_input": "", "provider_name": "Emulator"}
-    headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else {}
-    return JSONResponse({"error": body}, status, headers)
+    return JSONResponse({"error": body}, status, retry_after_headers(error))
 
 
 def _render_http_error(request: Request, error: Exception) -> Response:

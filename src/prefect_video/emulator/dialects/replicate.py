@@ -1,16 +1,13 @@
-"""Replicate's dialect, mounted at `/replicate` in place of its host: predictions by model or by version.
+"""Replicate dialect, mounted at `/replicate` in place of its host: predictions by model or by version.
 
-Everything is let in; policy shows as a failed prediction. Files and inputs are gone when the link's life is over.
+Every request is accepted; a violation of policy shows as a failed prediction. Files and inputs are removed when the
+link expires.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import json
-import math
 import re
 import time
 from datetime import UTC, datetime
@@ -22,13 +19,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from prefect_video.emulator.dialects.base import DialectHandler, status_with_fault
+from prefect_video.emulator.dialects.base import DialectHandler, base_url, retry_after_headers, status_with_fault
+from prefect_video.emulator.dialects.json_bodies import read_json, validate
 from prefect_video.emulator.dialects.model_input import read_generation_request
-from prefect_video.emulator.dialects.sora import read_json, validated
+from prefect_video.emulator.dialects.standard_webhooks import sign_delivery
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError, ErrorKind
-from prefect_video.emulator.faults.broken_lists import distort_page
-from prefect_video.emulator.faults.rules import FaultRule
+from prefect_video.emulator.faults import FaultRule, distort_page
 from prefect_video.emulator.generation import FINISHED, EmulatedGeneration, EmulatedStatus, GenerationRequest
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.signed_urls import LinkSigner
@@ -46,7 +43,7 @@ _STATUSES: Final[dict[EmulatedStatus, str]] = {
     "cancelled": "canceled",
 }
 _EVENTS: Final[dict[EmulatedStatus, str]] = {"processing": "start", **dict.fromkeys(FINISHED, "completed")}
-_HTTP: Final[dict[ErrorKind, int]] = {"invalid": 422, "quota": 402}
+_HTTP_STATUSES: Final[dict[ErrorKind, int]] = {"invalid": 422, "quota": 402}
 _TITLES: Final[dict[ErrorKind, str]] = {
     "authentication": "Unauthenticated",
     "not_found": "Not Found",
@@ -57,7 +54,7 @@ _PREDICTION: Final = "prediction"
 
 
 class SubmitBody(BaseModel):
-    """The body of both ways to create a prediction."""
+    """Body of both routes that create a prediction."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
@@ -68,7 +65,7 @@ class SubmitBody(BaseModel):
 
 
 class ReplicateDialect:
-    """Routes and wording over one engine."""
+    """Replicate dialect over one engine."""
 
     def __init__(self, engine: Engine, signer: LinkSigner) -> None:
         self._engine = engine
@@ -76,7 +73,7 @@ class ReplicateDialect:
         self._deadlines: set[asyncio.TimerHandle] = set()
 
     def app(self) -> Starlette:
-        """The ASGI application, to be mounted at PREFIX."""
+        """Build the ASGI application, to be mounted at `PREFIX`."""
         return Starlette(
             routes=[
                 route("/v1/account", GET=self.account),
@@ -90,58 +87,59 @@ class ReplicateDialect:
         )
 
     async def submit(self, request: Request) -> Response:
-        """`POST /v1/predictions` and `POST /v1/models/{owner}/{name}/predictions`."""
+        """Answer `POST /v1/predictions` and `POST /v1/models/{owner}/{name}/predictions`."""
         deadline_seconds = _parse_cancel_after(request.headers.get("cancel-after"))
 
-        def accepted(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
+        def render(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             if deadline_seconds is not None:
                 self._stop_at_deadline(generation, deadline_seconds / self._engine.settings.speed)
-            return JSONResponse(self._render_generation(generation, rule, _base_url(request)), 201)
+            return JSONResponse(self._render_generation(generation, rule, base_url(request)), 201)
 
-        return await self._handler.submit(request, _read_generation_request, accepted)
+        return await self._handler.submit(request, _read_generation_request, render)
 
     async def account(self, request: Request) -> Response:
-        """`GET /v1/account`: whose key it is that asks."""
+        """Answer `GET /v1/account` with the owner of the key."""
         self._engine.usage.count_request("account")
         self._handler.authenticate(request)
         return JSONResponse({"type": "user", "username": "emulator", "name": "Emulator"})
 
     async def retrieve(self, request: Request) -> Response:
-        """`GET /v1/predictions/{id}`."""
+        """Answer `GET /v1/predictions/{id}`."""
         return await self._handler.retrieve(
             request,
-            lambda generation, rule: JSONResponse(self._render_generation(generation, rule, _base_url(request))),
+            lambda generation, rule: JSONResponse(self._render_generation(generation, rule, base_url(request))),
         )
 
     async def list_predictions(self, request: Request) -> Response:
-        """`GET /v1/predictions`: newest first; the cursor is the id of the last one that was given."""
+        """Answer `GET /v1/predictions`: newest first; the cursor is the id of the last prediction of a page."""
         cursor, after = request.query_params.get("cursor"), _parse_time(request.query_params.get("created_after"))
 
-        def listed(generations: list[EmulatedGeneration], rule: FaultRule | None) -> Response:
-            wanted = [one for one in generations if after is None or self._engine.to_server_time(one.created) >= after]
-            ids = [one.id for one in wanted]
-            is_cursor_gone = rule is not None and rule.kind == "shifted_page"
-            start = ids.index(cursor) + 1 if cursor in ids and not is_cursor_gone else 0
-            page = wanted[start : start + PAGE_SIZE]
-            more = len(wanted) > start + PAGE_SIZE
-            link = request.url.include_query_params(cursor=page[-1].id) if more else None
-            results = [self._render_generation(one, rule, _base_url(request)) for one in page]
+        def render(generations: list[EmulatedGeneration], rule: FaultRule | None) -> Response:
+            matching = [g for g in generations if after is None or self._engine.to_server_time(g.created) >= after]
+            ids = [generation.id for generation in matching]
+            # As if the cursor's prediction had been deleted: the list starts again from the beginning.
+            is_cursor_missing = rule is not None and rule.kind == "shifted_page"
+            start = ids.index(cursor) + 1 if cursor in ids and not is_cursor_missing else 0
+            page = matching[start : start + PAGE_SIZE]
+            has_more = len(matching) > start + PAGE_SIZE
+            link = request.url.include_query_params(cursor=page[-1].id) if has_more else None
+            results = [self._render_generation(generation, rule, base_url(request)) for generation in page]
             answer = {"previous": None, "next": str(link) if link else None, "results": results}
             return JSONResponse(distort_page(answer, rule, items="results"))
 
-        return await self._handler.list_all(request, listed)
+        return await self._handler.list_all(request, render)
 
     async def cancel(self, request: Request) -> Response:
-        """`POST /v1/predictions/{id}/cancel`: whatever still runs; no error when it is over."""
+        """Answer `POST /v1/predictions/{id}/cancel`: stop the prediction; no error if it has ended."""
 
-        def cancelled(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
+        def cancel(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             self._engine.stop(generation)
-            return JSONResponse(self._render_generation(generation, rule, _base_url(request)))
+            return JSONResponse(self._render_generation(generation, rule, base_url(request)))
 
-        return await self._handler.respond_about(self._handler.get(request, "cancel"), "cancel", cancelled)
+        return await self._handler.respond_about(self._handler.get(request, "cancel"), "cancel", cancel)
 
     async def secret(self, request: Request) -> Response:
-        """`GET /v1/webhooks/default/secret`."""
+        """Answer `GET /v1/webhooks/default/secret` with the account's webhook secret."""
         self._engine.usage.count_request("secret")
         account = self._handler.authenticate(request)
         return JSONResponse({"key": self._engine.api_keys.webhook_secret(account)})
@@ -149,27 +147,21 @@ class ReplicateDialect:
     def build_delivery(
         self, generation: EmulatedGeneration, status: EmulatedStatus, event_id: str, timestamp: float
     ) -> Delivery | None:
-        """The webhook that carries the whole prediction, signed as Standard Webhooks are."""
-        wanted = generation.request.metadata[_PREDICTION]["events"]
-        if _EVENTS.get(status) not in wanted:
+        """Build the webhook with the whole prediction; None for an event that the request filters out."""
+        if _EVENTS.get(status) not in generation.request.metadata[_PREDICTION]["events"]:
             return None
-        answer = self._render_generation(_with_status(generation, status), None, "")
-        body = json.dumps(answer, separators=(",", ":")).encode()
-        stamp = str(int(timestamp))
-        key = _signing_key(self._engine.api_keys.webhook_secret(generation.account))
-        code = hmac.new(key, f"{event_id}.{stamp}.".encode() + body, hashlib.sha256).digest()
-        return Delivery(
-            body=body,
-            signature_header="webhook-signature",
-            signature=f"v1,{base64.b64encode(code).decode()}",
-            headers={"webhook-id": event_id, "webhook-timestamp": stamp},
-        )
+        # Sent in the background: by now the generation may be further than the status that the event reports.
+        prediction = self._render_generation(_with_status(generation, status), None, "")
+        body = json.dumps(prediction, separators=(",", ":")).encode()
+        secret = self._engine.api_keys.webhook_secret(generation.account)
+        return sign_delivery(body, secret=secret, event_id=event_id, timestamp=timestamp)
 
     def _stop_at_deadline(self, generation: EmulatedGeneration, seconds: float) -> None:
-        """Stop a prediction that is not over by its deadline."""
+        """Stop a prediction that has not ended within `seconds`."""
 
         def stop() -> None:
             self._deadlines.discard(handle)
+            # Replicate calls a prediction aborted, not canceled, if it never started.
             if generation.status == "queued":
                 generation.request.metadata[_PREDICTION]["aborted"] = True
             self._engine.stop(generation)
@@ -177,43 +169,45 @@ class ReplicateDialect:
         handle = asyncio.get_running_loop().call_later(seconds, stop)
         self._deadlines.add(handle)
 
-    def _render_generation(self, generation: EmulatedGeneration, rule: FaultRule | None, root: str) -> dict[str, Any]:
+    def _render_generation(
+        self, generation: EmulatedGeneration, rule: FaultRule | None, root_url: str
+    ) -> dict[str, Any]:
         prediction = generation.request.metadata[_PREDICTION]
-        url = f"{root}{PREFIX}/v1/predictions/{generation.id}"
-        ended = generation.finished
-        removed = ended is not None and time.time() > ended + self._engine.settings.link_ttl_seconds
-        word = "aborted" if prediction.get("aborted") else _STATUSES[generation.status]
+        url = f"{root_url}{PREFIX}/v1/predictions/{generation.id}"
+        finished = generation.finished
+        removed = finished is not None and time.time() > finished + self._engine.settings.link_ttl_seconds
+        status = "aborted" if prediction.get("aborted") else _STATUSES[generation.status]
         answer: dict[str, Any] = {
             "id": generation.id,
             "model": generation.request.model,
             "version": prediction["version"],
-            "status": status_with_fault(word, rule),
+            "status": status_with_fault(status, rule),
             "input": {} if removed else self._echo_input(generation),
             "output": None,
             "logs": "",
-            "error": _error(generation),
+            "error": _error_text(generation),
             "metrics": {},
             "data_removed": removed,
             "source": "api",
             "created_at": _format_time(self._engine.to_server_time(generation.created)),
             "started_at": _format_time(generation.starts_at) if generation.status != "queued" else None,
-            "completed_at": _format_time(ended) if ended is not None else None,
+            "completed_at": _format_time(finished) if finished is not None else None,
             "urls": {"get": url, "cancel": f"{url}/cancel"},
         }
-        if generation.status == "completed" and ended is not None:
+        if generation.status == "completed" and finished is not None:
             answer["metrics"] = {"predict_time": generation.ends_at - generation.starts_at}
             if not removed:
-                answer["output"] = self._handler.links(generation, rule, at=ended).video
+                answer["output"] = self._handler.links(generation, rule, at=finished).video
         return answer
 
     def _echo_input(self, generation: EmulatedGeneration) -> dict[str, Any]:
         prompt = self._engine.echo_prompt(generation)
-        answer = {**generation.request.metadata["input"], "prompt": prompt}
-        return {name: value for name, value in answer.items() if value is not None}
+        values = {**generation.request.metadata["input"], "prompt": prompt}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 async def _read_generation_request(request: Request) -> GenerationRequest:
-    body = validated(SubmitBody, await read_json(request))
+    body = validate(SubmitBody, await read_json(request))
     if "name" in request.path_params:
         model, version = f"{request.path_params['owner']}/{request.path_params['name']}", "hidden"
     elif body.version:
@@ -221,27 +215,27 @@ async def _read_generation_request(request: Request) -> GenerationRequest:
         model = model or "emulator/unnamed"
     else:
         raise ApiError("invalid", "version is required")
-    generation_request = read_generation_request(_respelled(body.input), model=model, webhook_url=body.webhook)
+    generation_request = read_generation_request(_echo_numbers(body.input), model=model, webhook_url=body.webhook)
     prediction = {"version": version, "events": body.webhook_events_filter}
     return generation_request.model_copy(update={"metadata": {**generation_request.metadata, _PREDICTION: prediction}})
 
 
-def _respelled(value: Any) -> Any:
-    """As a server writes it in whose language all numbers are of one kind: 7.0 comes back as 7."""
+def _echo_numbers(value: Any) -> Any:
+    """Return JSON as a JavaScript server echoes it, where all numbers are of one type: 7.0 comes back as 7."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict):
-        return {name: _respelled(item) for name, item in value.items()}
-    return [_respelled(item) for item in value] if isinstance(value, list) else value
+        return {name: _echo_numbers(item) for name, item in value.items()}
+    return [_echo_numbers(item) for item in value] if isinstance(value, list) else value
 
 
 def _with_status(generation: EmulatedGeneration, status: EmulatedStatus) -> EmulatedGeneration:
-    """A generation as it was in an earlier status."""
+    """Return a copy of a generation as it was in an earlier status."""
     finished = generation.finished if status in FINISHED else None
     return generation.model_copy(update={"status": status, "finished": finished})
 
 
-def _error(generation: EmulatedGeneration) -> str | None:
+def _error_text(generation: EmulatedGeneration) -> str | None:
     if generation.failure is None:
         return None
     if generation.failure.code == "content_policy_violation":
@@ -250,21 +244,15 @@ def _error(generation: EmulatedGeneration) -> str | None:
 
 
 def _parse_cancel_after(header: str | None) -> float | None:
-    """Seconds in a duration such as `1m`, `90s` or `1h30m`; a bare number is seconds."""
+    """Return the seconds of a duration such as `1m`, `90s` or `1h30m`; a bare number means seconds."""
     if header is None:
         return None
     parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", header.strip())
     hours, minutes, seconds = (int(part or 0) for part in parts.groups()) if parts else (0, 0, 0)
     total = hours * 3600 + minutes * 60 + seconds
     if total < 5:
-        raise ApiError("invalid", f"Cancel-After: {header!r} is no duration of at least 5 seconds")
+        raise ApiError("invalid", f"Cancel-After: {header!r} is not a duration of at least 5 seconds")
     return float(total)
-
-
-def _signing_key(secret: str) -> bytes:
-    """What a secret stands for: base64 after its prefix, or else the text itself."""
-    text = secret.removeprefix("whsec_")
-    return text.encode() if text == secret else base64.b64decode(text)
 
 
 def _parse_time(text: str | None) -> float | None:
@@ -278,16 +266,11 @@ def _format_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
-def _base_url(request: Request) -> str:
-    return f"{request.url.scheme}://{request.url.netloc}"
-
-
 def _render_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    status = _HTTP.get(error.kind, error.status)
-    headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else {}
+    status = _HTTP_STATUSES.get(error.kind, error.status)
     body = {"title": _TITLES.get(error.kind, "Request refused"), "detail": error.message, "status": status}
-    return JSONResponse(body, status, headers)
+    return JSONResponse(body, status, retry_after_headers(error))
 
 
 def _render_http_error(request: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""The Sora dialect: routes under `/v1/sora`, its words for requests, answers, errors and webhooks."""
+"""Sora dialect: routes under `/v1/sora`, with its requests, responses, errors and webhooks."""
 
 from __future__ import annotations
 
@@ -6,112 +6,28 @@ import hashlib
 import hmac
 import json
 import math
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from prefect_video.emulator.dialects.base import DialectHandler, status_with_fault
+from prefect_video.emulator.dialects.json_bodies import read_json, validate
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError, ErrorKind
-from prefect_video.emulator.faults.broken_lists import distort_page
-from prefect_video.emulator.faults.rules import FaultRule
+from prefect_video.emulator.faults import FaultRule, distort_page
 from prefect_video.emulator.generation import EmulatedGeneration, EmulatedStatus, GenerationRequest
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.signed_urls import Links, LinkSigner
 from prefect_video.emulator.webhook_sender import Delivery
 
+DIALECT: Final = "sora"
+PREFIX: Final = "/v1/sora"
+SIGNATURE_HEADER: Final = "X-Sora-Signature"
 MAX_PROMPT, MAX_DURATION, MAX_LIST = 32_000, 20, 100
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class SubmitBody(BaseModel):
-    """The body of `POST /generations`, taken literally: no other fields, no conversions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    model: Annotated[str, Field(min_length=1)]
-    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
-    duration: Annotated[int, Field(ge=1, le=MAX_DURATION)] = 10
-    aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9"
-    resolution: Literal["480p", "720p", "1080p"] = "1080p"
-    webhook_url: str | None = None
-    metadata: dict[str, Any] = {}
-
-    @field_validator("model", "prompt")
-    @classmethod
-    def _says_something(cls, text: str) -> str:
-        if not text.strip():
-            raise ValueError("must not be blank")
-        return text
-
-    @field_validator("webhook_url")
-    @classmethod
-    def _is_web_address(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("http://", "https://")):
-            raise ValueError("must be an http or https URL")
-        return url
-
-
-class ListQuery(BaseModel):
-    """The query of `GET /generations`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    limit: Annotated[int, Field(ge=1, le=MAX_LIST)] = 20
-    offset: Annotated[int, Field(ge=0)] = 0
-    status: EmulatedStatus | None = None
-    created_after: float | None = None
-
-    def matches(self, generation: EmulatedGeneration, created: float) -> bool:
-        """Return whether a generation, with the time that the list shows, belongs into it.
-
-        `created_after` excludes its own second.
-        """
-        return (self.status is None or generation.status == self.status) and (
-            self.created_after is None or int(created) > self.created_after
-        )
-
-
-async def read_json(request: Request) -> Any:
-    """The decoded body.
-
-    Raises:
-        Refusal: It is no JSON that could be sent back.
-    """
-    try:
-        document = json.loads(await request.body(), parse_constant=_refuse_constant)
-        json.dumps(document, ensure_ascii=False).encode()  # lone surrogates could never be sent back
-    except (ValueError, RecursionError) as error:
-        raise ApiError("invalid", f"The body is not JSON: {error}") from error
-    return document
-
-
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is no JSON number")
-
-
-def validated(model: type[Model], document: Any) -> Model:
-    """The document as a model.
-
-    Raises:
-        Refusal: It does not fit; the message names the first field that is wrong.
-    """
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "body"
-        raise ApiError("invalid", f"Invalid {field}: {first['msg']}") from error
-
-
-DIALECT = "sora"
-PREFIX = "/v1/sora"
-SIGNATURE_HEADER = "X-Sora-Signature"
 
 _TYPES: dict[ErrorKind, str] = {
     "invalid": "invalid_request_error",
@@ -140,8 +56,54 @@ _EVENTS: dict[EmulatedStatus, str] = {
 }
 
 
+class SubmitBody(BaseModel):
+    """Body of `POST /generations`: no other fields, no conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    model: Annotated[str, Field(min_length=1)]
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
+    duration: Annotated[int, Field(ge=1, le=MAX_DURATION)] = 10
+    aspect_ratio: Literal["16:9", "9:16", "1:1"] = "16:9"
+    resolution: Literal["480p", "720p", "1080p"] = "1080p"
+    webhook_url: str | None = None
+    metadata: dict[str, Any] = {}
+
+    @field_validator("model", "prompt")
+    @classmethod
+    def _is_not_blank(cls, text: str) -> str:
+        if not text.strip():
+            raise ValueError("must not be blank")
+        return text
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _is_web_address(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError("must be an http or https URL")
+        return url
+
+
+class ListQuery(BaseModel):
+    """Query of `GET /generations`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limit: Annotated[int, Field(ge=1, le=MAX_LIST)] = 20
+    offset: Annotated[int, Field(ge=0)] = 0
+    status: EmulatedStatus | None = None
+    created_after: float | None = None
+
+    def matches(self, generation: EmulatedGeneration, created: float) -> bool:
+        """Return True if a generation, created at `created` by the provider's clock, is to be listed."""
+        # Whole seconds, as the list shows them: `created_after` excludes its own second.
+        return (self.status is None or generation.status == self.status) and (
+            self.created_after is None or int(created) > self.created_after
+        )
+
+
 class SoraDialect:
-    """Routes and wording over one engine."""
+    """Sora dialect over one engine."""
 
     def __init__(self, engine: Engine, signer: LinkSigner) -> None:
         self._engine = engine
@@ -149,7 +111,7 @@ class SoraDialect:
         self._settings = engine.settings
 
     def app(self) -> Starlette:
-        """The ASGI application, to be mounted at PREFIX."""
+        """Build the ASGI application, to be mounted at `PREFIX`."""
         return Starlette(
             routes=[
                 route("/generations", POST=self.submit, GET=self.list_generations),
@@ -163,14 +125,14 @@ class SoraDialect:
         """Answer `POST /generations`."""
 
         async def read(request: Request) -> GenerationRequest:
-            return GenerationRequest.model_validate(validated(SubmitBody, await read_json(request)).model_dump())
+            return GenerationRequest.model_validate(validate(SubmitBody, await read_json(request)).model_dump())
 
-        def accepted(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
+        def render(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             if rule is not None and rule.kind == "generation_error":
                 raise ApiError("generation", "Internal generation failure", generation_id=generation.id)
-            return JSONResponse(self._accepted(generation), 202)
+            return JSONResponse(self._render_accepted(generation), 202)
 
-        return await self._handler.submit(request, read, accepted)
+        return await self._handler.submit(request, read, render)
 
     async def retrieve(self, request: Request) -> Response:
         """Answer `GET /generations/{id}`."""
@@ -181,37 +143,37 @@ class SoraDialect:
     async def list_generations(self, request: Request) -> Response:
         """Answer `GET /generations`."""
 
-        def listed(generations: list[EmulatedGeneration], rule: FaultRule | None) -> Response:
+        def render(generations: list[EmulatedGeneration], rule: FaultRule | None) -> Response:
             if self._settings.listing != "on":
                 raise ApiError("unavailable", "Listing is not available", status=int(self._settings.listing))
-            query = validated(ListQuery, dict(request.query_params))
-            found = [item for item in generations if query.matches(item, self._engine.to_server_time(item.created))]
-            # An item before the page was deleted since the page before it was read.
+            query = validate(ListQuery, dict(request.query_params))
+            matching = [g for g in generations if query.matches(g, self._engine.to_server_time(g.created))]
+            # As if an item before this page had been deleted since the page before it was read.
             offset = query.offset + (query.offset > 0 and rule is not None and rule.kind == "shifted_page")
-            page = found[offset : offset + query.limit]
+            page = matching[offset : offset + query.limit]
             body = {
                 "object": "list",
                 "data": [self._render_item(generation, rule) for generation in page],
-                "has_more": offset + len(page) < len(found),
-                "total_count": len(found),
+                "has_more": offset + len(page) < len(matching),
+                "total_count": len(matching),
             }
             return JSONResponse(distort_page(body, rule))
 
-        return await self._handler.list_all(request, listed)
+        return await self._handler.list_all(request, render)
 
     async def cancel(self, request: Request) -> Response:
         """Answer `POST /generations/{id}/cancel`."""
 
-        def cancelled(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
+        def cancel(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             self._engine.cancel(generation.account, generation.id)
             return JSONResponse({"id": generation.id, "status": "cancelled", "cancellation_reason": "user_requested"})
 
-        return await self._handler.respond_about(self._handler.get(request, "cancel"), "cancel", cancelled)
+        return await self._handler.respond_about(self._handler.get(request, "cancel"), "cancel", cancel)
 
     def build_delivery(
         self, generation: EmulatedGeneration, status: EmulatedStatus, event_id: str, timestamp: float
     ) -> Delivery:
-        """The signed webhook that tells of a status."""
+        """Build the signed webhook for a status."""
         data: dict[str, Any] = {"generation_id": generation.id, "status": status}
         if status == "completed":
             data["result"] = self._render_result(generation, self._handler.links(generation))
@@ -228,7 +190,7 @@ class SoraDialect:
         signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
         return Delivery(body=body, signature_header=SIGNATURE_HEADER, signature=signature)
 
-    def _accepted(self, generation: EmulatedGeneration) -> dict[str, Any]:
+    def _render_accepted(self, generation: EmulatedGeneration) -> dict[str, Any]:
         answer = {**self._render_head(generation, None), "parameters": _render_parameters(generation)}
         if self._settings.hint:
             answer["estimated_completion_time"] = math.ceil(generation.ends_at)

@@ -229,6 +229,7 @@ class FaultRules:
                 continue
             if rule.times is not None and active.fired >= rule.times:
                 continue
+            # Exhausted rules were skipped above: `after` counts only requests for which this rule's turn has come.
             active.seen += 1
             if active.seen > rule.after:
                 active.fired += 1

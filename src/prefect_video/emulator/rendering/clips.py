@@ -41,6 +41,7 @@ class ClipLibrary:
         """
         spec = self.spec(request)
         task = self._clips.get(spec.key)
+        # A failed render is tried again with the next request; a running one is shared.
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             task = asyncio.create_task(self._render(spec))
             self._clips[spec.key] = task

@@ -1,7 +1,7 @@
-"""How each server of the OpenAI Videos dialect deviates from it.
+"""Profiles of the servers that offer the OpenAI Videos API, and their deviations from it.
 
-By the sources and documents of vLLM-Omni 0.30, SGLang 0.5.23, TensorRT-LLM (main) and LiteLLM 1.106, none of which was
-tried on a GPU; `generic` keeps to OpenAI's document.
+Based on the sources and documents of vLLM-Omni 0.30, SGLang 0.5.23, TensorRT-LLM (main) and LiteLLM 1.106, none of
+which was run on a GPU; `generic` conforms to OpenAI's document.
 """
 
 from __future__ import annotations
@@ -10,41 +10,41 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 FIELDS: Final = frozenset({"model", "prompt", "seconds", "size", "input_reference"})
-"""What the dialect takes."""
+"""Fields of OpenAI's API."""
 
 EXTRAS: Final = frozenset(
     {"seed", "negative_prompt", "fps", "num_frames", "num_inference_steps", "guidance_scale", "extra_params"}
 )
-"""What engines take besides."""
+"""Fields that inference engines add."""
 
 
 @dataclass(frozen=True)
 class EngineProfile:
-    """One server's way of speaking.
+    """Profile of one server: its deviations from OpenAI's API.
 
     Attributes:
-        name: Of the profile; its routes lie under `prefix`.
-        prefix: Where it is mounted.
-        id_prefix: What ids begin with.
-        wraps_ids: Whether ids are wrapped by a proxy, for one video differently from call to call.
-        form_only: Whether JSON is refused.
-        file_wanted: Whether a form without a file is refused.
-        checked_reference: Whether `input_reference` in JSON must be the document's object.
-        nested_extras: Whether extras are looked for in `extra_body` as well.
-        fields: Fields that are known.
-        other_fields: What becomes of unknown ones.
-        text_seconds: Whether `seconds` must be a string.
-        accepted: HTTP status of a create.
-        failed: HTTP status with which a failed job is told; 200 tells it as any other.
-        error: The words of a refusal: OpenAI's, vLLM's (a number as code), FastAPI's, or TensorRT-LLM's.
-        fault: The shape of a failed job's `error`.
-        delete: DELETE refuses work under way, aborts it, stops it, or forgets it while the GPU goes on.
-        paging: A cursor with `has_more`, a cursor without, or one list of all.
-        unready: HTTP status of content that is not there yet.
-        cloud: Whether videos lie in a bucket: the job names the link and the content endpoint refuses.
-        redirects: Whether content is a redirect to another host.
-        queueing: Whether any number of jobs is let in.
-        priced: Whether OpenAI's prices hold; an engine at home costs nothing.
+        name: Name of the profile.
+        prefix: Path under which its routes are mounted.
+        id_prefix: Beginning of ids.
+        wraps_ids: True if a proxy wraps the ids; the id of one video then differs from call to call.
+        form_only: True if JSON bodies are rejected.
+        requires_file: True if a form without a file is rejected.
+        checks_reference: True if `input_reference` in JSON must be the object that OpenAI documents.
+        reads_extra_body: True if extra fields are read from `extra_body` too.
+        fields: Known fields.
+        other_fields: Treatment of unknown fields.
+        requires_text_seconds: True if `seconds` must be a string.
+        accepted_status: HTTP status of an accepted create.
+        failed_status: HTTP status with which a failed job is returned.
+        error_format: Format of error bodies: OpenAI's, vLLM's (a number as code), FastAPI's, or TensorRT-LLM's.
+        failure_format: Format of a failed job's `error`.
+        delete: Effect of DELETE on work in progress: rejected, aborted, stopped, or hidden while the GPU continues.
+        paging: A cursor with `has_more`, a cursor without it, or one list of all.
+        unready_status: HTTP status of content that is not ready.
+        cloud: True if videos are in a bucket: the job carries the link, and the content endpoint rejects requests.
+        redirects: True if content is a redirect to another host.
+        queueing: True if any number of jobs is accepted.
+        priced: True if OpenAI's prices apply; a self-hosted engine costs nothing.
     """
 
     name: str
@@ -52,19 +52,19 @@ class EngineProfile:
     id_prefix: str = "video_"
     wraps_ids: bool = False
     form_only: bool = False
-    file_wanted: bool = False
-    checked_reference: bool = False
-    nested_extras: bool = False
+    requires_file: bool = False
+    checks_reference: bool = False
+    reads_extra_body: bool = False
     fields: frozenset[str] = FIELDS | EXTRAS
     other_fields: Literal["refused", "ignored"] = "ignored"
-    text_seconds: bool = False
-    accepted: int = 200
-    failed: int = 200
-    error: Literal["openai", "vllm", "detail", "flat"] = "openai"
-    fault: Literal["object", "numbered", "message", "text"] = "object"
+    requires_text_seconds: bool = False
+    accepted_status: int = 200
+    failed_status: int = 200
+    error_format: Literal["openai", "vllm", "detail", "flat"] = "openai"
+    failure_format: Literal["object", "numbered", "message", "text"] = "object"
     delete: Literal["ended", "aborts", "stops", "forgets"] = "ended"
     paging: Literal["cursor", "bare_cursor", "none"] = "cursor"
-    unready: int = 404
+    unready_status: int = 404
     cloud: bool = False
     redirects: bool = False
     queueing: bool = True
@@ -77,8 +77,8 @@ def _generic(name: str, prefix: str, *, redirects: bool = False) -> EngineProfil
         prefix=prefix,
         fields=FIELDS,
         other_fields="refused",
-        text_seconds=True,
-        checked_reference=True,
+        requires_text_seconds=True,
+        checks_reference=True,
         redirects=redirects,
         queueing=False,
         priced=True,
@@ -90,11 +90,11 @@ def _sglang(name: str, *, cloud: bool = False) -> EngineProfile:
         name=name,
         prefix=f"/profiles/{name}/v1",
         id_prefix="",
-        file_wanted=True,
-        nested_extras=True,
+        requires_file=True,
+        reads_extra_body=True,
         fields=FIELDS | EXTRAS | {"output_path"},
-        error="detail",
-        fault="message",
+        error_format="detail",
+        failure_format="message",
         delete="forgets",
         paging="bare_cursor",
         cloud=cloud,
@@ -109,9 +109,9 @@ PROFILES: Final = (
         prefix="/profiles/vllm_omni/v1",
         id_prefix="video_gen_",
         form_only=True,
-        failed=500,
-        error="vllm",
-        fault="numbered",
+        failed_status=500,
+        error_format="vllm",
+        failure_format="numbered",
         delete="aborts",
     ),
     _sglang("sglang"),
@@ -120,12 +120,12 @@ PROFILES: Final = (
         name="trtllm",
         prefix="/profiles/trtllm/v1",
         other_fields="refused",
-        accepted=202,
-        error="flat",
-        fault="text",
+        accepted_status=202,
+        error_format="flat",
+        failure_format="text",
         delete="stops",
         paging="none",
-        unready=400,
+        unready_status=400,
     ),
     EngineProfile(
         name="litellm",
@@ -136,4 +136,4 @@ PROFILES: Final = (
         priced=True,
     ),
 )
-"""Every way of speaking that is mounted."""
+"""Every profile that is mounted."""

@@ -1,4 +1,4 @@
-"""What the OpenAI Videos dialect takes in: forms and JSON, made into orders."""
+"""Requests of the OpenAI Videos dialect: forms and JSON, read and validated by profile."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pydantic import AnyUrl, BaseModel, ConfigDict, Field, RootModel, field_vali
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
+from prefect_video.emulator.dialects.json_bodies import read_json, validate
 from prefect_video.emulator.dialects.openai.profiles import EXTRAS, EngineProfile
-from prefect_video.emulator.dialects.sora import MAX_PROMPT, read_json, validated
 from prefect_video.emulator.errors import ApiError
 from prefect_video.emulator.generation import FPS, GenerationRequest
 
@@ -21,6 +21,7 @@ DEFAULT_MODEL: Final = "sora-2"
 DEFAULT_SIZE: Final = "720x1280"
 DEFAULT_SECONDS: Final = 4
 LONGEST_SECONDS: Final = 60
+MAX_PROMPT: Final = 32_000
 
 _PRO_USD: Final = {
     **dict.fromkeys(("720x1280", "1280x720"), Decimal("0.30")),
@@ -31,7 +32,7 @@ _NESTED = re.compile(r"([^\[\]]+)\[([^\[\]]+)\]")
 
 
 class CreateBody(BaseModel):
-    """A video that is asked for."""
+    """Body of a create request."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -50,7 +51,7 @@ class CreateBody(BaseModel):
     @field_validator("model")
     @classmethod
     def _is_named(cls, model: str) -> str:
-        return model or DEFAULT_MODEL  # a form's field that was left empty
+        return model or DEFAULT_MODEL  # forms send an empty field for one that was not filled in
 
     @field_validator("seconds")
     @classmethod
@@ -61,7 +62,7 @@ class CreateBody(BaseModel):
 
 
 class FileReference(BaseModel):
-    """A picture to begin with, that was uploaded before."""
+    """First frame by the id of an uploaded file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,7 +70,7 @@ class FileReference(BaseModel):
 
 
 class LinkReference(BaseModel):
-    """A picture to begin with, by its address."""
+    """First frame by URL."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,32 +78,36 @@ class LinkReference(BaseModel):
 
 
 class ReferenceBody(RootModel[FileReference | LinkReference]):
-    """`input_reference` of a JSON body: "Provide exactly one of `image_url` or `file_id`"."""
+    """`input_reference` of a JSON body: exactly one of `image_url` and `file_id`, as OpenAI documents it."""
 
 
 async def read_create(request: Request, profile: EngineProfile) -> GenerationRequest:
-    """The order in a create request.
+    """Read the requested video from a create request.
 
     Raises:
-        Refusal: The profile does not take it.
+        ApiError: The profile rejects it.
     """
     document = await read_body(request, form_only=profile.form_only)
-    if profile.file_wanted and is_form(request) and not isinstance(document.get("input_reference"), UploadFile):
+    if profile.requires_file and is_form(request) and not isinstance(document.get("input_reference"), UploadFile):
         raise ApiError("invalid", "input_reference file is required")
-    if profile.nested_extras:
-        document |= as_object(document.pop("extra_body", None))
+    if profile.reads_extra_body:
+        document |= decode_object(document.pop("extra_body", None))
     unknown = sorted(set(document) - profile.fields)
     if unknown and profile.other_fields == "refused":
         raise ApiError("invalid", f"Unknown parameter: '{unknown[0]}'.")
-    if profile.text_seconds and not isinstance(document.get("seconds", ""), str):
+    if profile.requires_text_seconds and not isinstance(document.get("seconds", ""), str):
         raise ApiError("invalid", "Invalid type for 'seconds': expected a string")
-    if profile.checked_reference and not is_form(request) and "input_reference" in document:
-        validated(ReferenceBody, document["input_reference"])
-    return read_generation_request(validated(CreateBody, document), profile)
+    if profile.checks_reference and not is_form(request) and "input_reference" in document:
+        validate(ReferenceBody, document["input_reference"])
+    return read_generation_request(validate(CreateBody, document), profile)
 
 
 def read_generation_request(body: CreateBody, profile: EngineProfile) -> GenerationRequest:
-    """The order that a create means; frames win over seconds."""
+    """Return the requested video; a number of frames takes precedence over seconds.
+
+    Raises:
+        ApiError: The emulator cannot render the size.
+    """
     fps = body.fps or FPS
     seconds = math.ceil(body.num_frames / fps) if body.num_frames else int(float(body.seconds))
     width, height = map(int, body.size.split("x"))
@@ -124,10 +129,10 @@ def read_generation_request(body: CreateBody, profile: EngineProfile) -> Generat
 
 
 async def read_body(request: Request, *, form_only: bool = False) -> dict[str, Any]:
-    """The fields of a form or of a JSON object; `extra_body[fps]` in a form is `fps` of an object `extra_body`.
+    """Return the fields of a form or of a JSON object; `extra_body[fps]` in a form is `fps` of an object `extra_body`.
 
     Raises:
-        Refusal: It is neither, or not the one that is wanted.
+        ApiError: The body is neither, or not of the required kind.
     """
     if is_form(request):
         form = await request.form(max_part_size=64 * 2**20)
@@ -135,9 +140,9 @@ async def read_body(request: Request, *, form_only: bool = False) -> dict[str, A
         for name, value in form.multi_items():
             nested = _NESTED.fullmatch(name)
             if nested:
-                holder = document.setdefault(nested[1], {})
-                if isinstance(holder, dict):
-                    holder[nested[2]] = value
+                parent = document.setdefault(nested[1], {})
+                if isinstance(parent, dict):
+                    parent[nested[2]] = value
             else:
                 document[name] = value
         return document
@@ -150,12 +155,12 @@ async def read_body(request: Request, *, form_only: bool = False) -> dict[str, A
 
 
 def is_form(request: Request) -> bool:
-    """Whether the body is a form."""
+    """Return True if the body is a form."""
     return request.headers.get("content-type", "").startswith("multipart/form-data")
 
 
-def as_object(value: Any) -> dict[str, Any]:
-    """An object, also where a form carries it as JSON; an empty one for anything else."""
+def decode_object(value: Any) -> dict[str, Any]:
+    """Return an object, decoded if a form carries it as JSON; an empty one for anything else."""
     if isinstance(value, str):
         try:
             value = json.loads(value)

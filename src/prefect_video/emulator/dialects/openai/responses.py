@@ -1,4 +1,4 @@
-"""The words of the OpenAI Videos dialect: jobs, faults, refusals and ids, in each profile's spelling."""
+"""Responses of the OpenAI Videos dialect: jobs, failures, errors and ids, rendered by profile."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from prefect_video.emulator.dialects.base import status_with_fault
 from prefect_video.emulator.dialects.openai.profiles import EngineProfile
 from prefect_video.emulator.dialects.openai.requests import DEFAULT_SECONDS
 from prefect_video.emulator.errors import ApiError, ErrorKind
-from prefect_video.emulator.faults.rules import FaultRule
+from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.generation import EmulatedGeneration, EmulatedStatus, Failure
 
 _STATUSES: Final[dict[EmulatedStatus, str]] = {"processing": "in_progress"}
 _RUNNING: Final = {"trtllm": "generating", "litellm": "processing"}
 
-_FAULT_CODES: Final = {"content_policy_violation": "moderation_blocked"}
-_FAULT_NUMBERS: Final = {"content_policy_violation": 400}
+_FAILURE_CODES: Final = {"content_policy_violation": "moderation_blocked"}
+_FAILURE_NUMBERS: Final = {"content_policy_violation": 400}
 _TYPES: Final[dict[ErrorKind, str]] = {
     "authentication": "invalid_request_error",
     "capacity": "rate_limit_error",
@@ -37,9 +37,16 @@ _CODES: Final[dict[ErrorKind, str]] = {
 def render_job(
     generation: EmulatedGeneration, profile: EngineProfile, rule: FaultRule | None, *, expires: float
 ) -> dict[str, Any]:
-    """A generation as the profile tells it; `expires` is the Unix time until which it serves the video."""
+    """Render a generation as a job of the profile.
+
+    Args:
+        generation: Generation.
+        profile: Profile of the server.
+        rule: Fault due for the request.
+        expires: Unix time until which the video is served.
+    """
     running = _RUNNING.get(profile.name, "in_progress")
-    word = running if generation.status == "processing" else _STATUSES.get(generation.status, generation.status)
+    status = running if generation.status == "processing" else _STATUSES.get(generation.status, generation.status)
     request = generation.request
     width, height = request.frame_size
     finished = int(generation.finished) if generation.finished is not None else None
@@ -47,7 +54,7 @@ def render_job(
         "id": generation.id,
         "object": "video",
         "model": request.model,
-        "status": status_with_fault(word, rule),
+        "status": status_with_fault(status, rule),
         "progress": _progress(generation, profile),
         "created_at": int(generation.created),
         "completed_at": finished if generation.status == "completed" else None,
@@ -58,16 +65,16 @@ def render_job(
         "remixed_from_video_id": None,
         "error": render_failure(generation.failure, profile),
     }
-    return _respelled(job, generation, profile)
+    return _apply_profile(job, generation, profile)
 
 
-def _respelled(job: dict[str, Any], generation: EmulatedGeneration, profile: EngineProfile) -> dict[str, Any]:
+def _apply_profile(job: dict[str, Any], generation: EmulatedGeneration, profile: EngineProfile) -> dict[str, Any]:
     file_name, request = f"{generation.id}.mp4", generation.request
     match profile.name:
         case "vllm_omni":
             measured: dict[str, Any] = {"inference_time_s": None, "stage_durations": {}, "peak_memory_mb": 0.0}
             if request.frames:
-                # No seconds were sent: the engine tells its default, and the frames once they are made.
+                # The client sent no seconds: the engine reports its default, and the frames once they are rendered.
                 job["seconds"] = str(DEFAULT_SECONDS)
             if request.frames and generation.status == "completed":
                 seconds = request.frames / request.fps
@@ -89,7 +96,7 @@ def _respelled(job: dict[str, Any], generation: EmulatedGeneration, profile: Eng
 
 
 def _progress(generation: EmulatedGeneration, profile: EngineProfile) -> int:
-    """Percent; vLLM-Omni knows only none and all."""
+    """Return the progress in percent; vLLM-Omni reports only 0 and 100."""
     if generation.status == "completed":
         return 100
     if profile.name == "vllm_omni" or generation.status == "queued":
@@ -98,14 +105,14 @@ def _progress(generation: EmulatedGeneration, profile: EngineProfile) -> int:
 
 
 def render_failure(failure: Failure | None, profile: EngineProfile) -> Any:
-    """Why a job failed, in the profile's shape."""
+    """Render the failure of a job in the profile's format; None if it has not failed."""
     if failure is None:
         return None
-    match profile.fault:
+    match profile.failure_format:
         case "object":
-            return {"code": _FAULT_CODES.get(failure.code, failure.code), "message": failure.message}
+            return {"code": _FAILURE_CODES.get(failure.code, failure.code), "message": failure.message}
         case "numbered":
-            return {"code": _FAULT_NUMBERS.get(failure.code, profile.failed), "message": failure.message}
+            return {"code": _FAILURE_NUMBERS.get(failure.code, profile.failed_status), "message": failure.message}
         case "message":
             return {"message": failure.message}
         case "text":
@@ -113,9 +120,9 @@ def render_failure(failure: Failure | None, profile: EngineProfile) -> Any:
 
 
 def render_error(error: ApiError, profile: EngineProfile) -> dict[str, Any]:
-    """The body of an unsuccessful answer."""
+    """Render the body of an error response."""
     kind = _TYPES.get(error.kind, "invalid_request_error")
-    match profile.error:
+    match profile.error_format:
         case "openai":
             return {"error": {"message": error.message, "type": kind, "param": None, "code": _CODES.get(error.kind)}}
         case "vllm":
@@ -128,13 +135,13 @@ def render_error(error: ApiError, profile: EngineProfile) -> dict[str, Any]:
 
 
 def wrap_id(generation_id: str, model: str) -> str:
-    """An id as LiteLLM gives it."""
+    """Return an id in the form in which LiteLLM returns it."""
     text = f"litellm:custom_llm_provider:openai;model_id:{model};video_id:{generation_id}"
     return "video_" + base64.b64encode(text.encode()).decode()
 
 
 def unwrap_id(wrapped: str) -> str:
-    """The id inside one of LiteLLM's; any other as it is."""
+    """Return the id inside one of LiteLLM's; any other unchanged."""
     try:
         code = wrapped.removeprefix("video_")
         text = base64.b64decode(code + "=" * (-len(code) % 4), validate=True).decode()
