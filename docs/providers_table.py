@@ -26,8 +26,9 @@ from prefect_video.errors import InvalidInput
 from prefect_video.providers.base import OPTIONAL_FIELDS, Capabilities, Provider
 from prefect_video.providers.hosted_models import ModelInput
 from prefect_video.providers.openai.profiles import EXTRAS, PROFILES
-from prefect_video.providers.pricing import SORA_PLANS, price_lists
+from prefect_video.providers.pricing import price_lists
 from prefect_video.providers.registry import open_provider, provider_names
+from prefect_video.providers.sora.plans import SORA_PLANS
 from prefect_video.session.session import DEFAULT_IN_FLIGHT
 
 PAGE: Final = Path(__file__).with_name("providers.md")

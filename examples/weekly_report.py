@@ -1,4 +1,5 @@
 from prefect import flow
+
 from prefect_video import Shot
 from prefect_video.tasks import generate_video
 

@@ -1,8 +1,8 @@
-"""A thread that owns a native handle: whatever uses the handle runs there, in order, and nowhere else.
+"""Thread that owns a native handle: all functions that use the handle run there, in order.
 
-`asyncio.to_thread` lets go of its thread when the awaiting task is cancelled: the thread goes on, and closing the
-handle meanwhile, from another thread, ends the process by a signal. Here closing is one more function in the same
-queue, so it follows whatever still uses the handle.
+`asyncio.to_thread` abandons its thread when the awaiting task is cancelled: the thread continues, and closing the
+handle in the meantime, from another thread, crashes the process. Here closing is one more function in the same queue,
+so that it follows all uses of the handle.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Result = TypeVar("Result")
 
 
 class DedicatedThread:
-    """A daemon thread that runs functions one after another, in the order in which they are submitted.
+    """Daemon thread that runs functions one after another, in the order in which they are submitted (an executor).
 
-    It starts with the first of them. A process that ends does not wait for it.
+    It starts with the first function. A process that ends does not wait for it.
 
     Args:
         name: Name of the thread, for traces.
@@ -34,22 +34,22 @@ class DedicatedThread:
         self._queue: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._thread = threading.Thread(target=_run_all, args=(self._queue,), name=name, daemon=True)
         self._stopped = False
-        # Each has one writer: the submitting side and the thread.
+        # No lock: each counter has one writer, the submitting side or the thread.
         self._submitted = 0
         self._done = 0
 
     @property
     def is_idle(self) -> bool:
-        """Whether everything that was submitted is done."""
+        """True when all submitted functions are done."""
         return self._done == self._submitted
 
     @property
     def is_stopped(self) -> bool:
-        """Whether no more functions are taken."""
+        """True when no more functions are accepted."""
         return self._stopped
 
     async def run(self, function: Callable[P, Result], *arguments: P.args, **options: P.kwargs) -> Result:
-        """Run a function in the thread, after all that was submitted before, and return its result.
+        """Run a function in the thread, after all that were submitted before, and return its result.
 
         A cancellation ends only the wait: the function still runs, before anything that is submitted later.
 
@@ -59,10 +59,10 @@ class DedicatedThread:
         return await self._submit(function, *arguments, **options)
 
     async def close(self, last: Callable[[], object]) -> None:
-        """Run a last function, after all that was submitted before, and end the thread.
+        """Run a last function, after all that were submitted before, and end the thread.
 
-        It is waited for even while the caller is being cancelled. Do nothing the second time, and where nothing was
-        ever submitted.
+        Wait for it even while the caller is being cancelled. Do nothing the second time, or where no function was ever
+        submitted.
         """
         if not self._can_end():
             return
@@ -71,7 +71,7 @@ class DedicatedThread:
         await shielded(closed)
 
     def stop(self, last: Callable[[], object]) -> None:
-        """As `close`, but return at once; for where nothing can be awaited, such as garbage collection."""
+        """End the thread like `close` but return at once; for code that cannot await, such as a finalizer."""
         if self._can_end():
             self._enqueue(last)
             self._end()
@@ -89,7 +89,7 @@ class DedicatedThread:
             else:
                 settle = partial(future.set_result, result)
             self._done += 1
-            # A loop that is closed has nobody left who waits.
+            # A closed loop has no waiting tasks left.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(_settle, future, settle)
 
@@ -117,11 +117,11 @@ class DedicatedThread:
 def _run_all(queue: SimpleQueue[Callable[[], object] | None]) -> None:
     while (call := queue.get()) is not None:
         call()
-        # Until the next one comes, what this one holds must be free to go.
+        # While the thread waits for the next function, this one's objects must be collectable.
         del call
 
 
 def _settle(future: asyncio.Future[Any], settle: Callable[[], None]) -> None:
-    # One whose task was cancelled is done already.
+    # The future of a cancelled task is done already.
     if not future.done():
         settle()

@@ -1,4 +1,4 @@
-"""Work that must not be left half-way, however often whoever waits for it is cancelled."""
+"""Shield for work that must be completed even if its caller is cancelled, once or repeatedly."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Result = TypeVar("Result")
 
 
 async def run_in_thread(function: Callable[P, Result], *arguments: P.args, **options: P.kwargs) -> Result:
-    """Run a function in a thread; a cancellation meanwhile is raised after its end.
+    """Run a function in a thread; a cancellation in the meantime is raised after its end.
 
-    For functions that use what the caller closes, removes or uses again afterwards: a file, a lock, a folder.
-    `asyncio.to_thread` lets go of them while they run.
+    For functions with resources that the caller closes, removes or reuses afterwards: a file, a lock, a folder.
+    `asyncio.to_thread` returns at a cancellation while the function still uses them.
     """
     return await shielded(asyncio.to_thread(function, *arguments, **options))
 
 
 async def shielded(work: Awaitable[Result]) -> Result:
-    """Lets work end; a cancellation meanwhile is raised after it.
+    """Wait until work has ended, and raise a cancellation in the meantime only then.
 
-    A shield lets go at the first cancellation. A cancel scope (anyio's, Prefect's timeouts) cancels at every `await`
-    until it has been left, so what is done on the way out must be waited for again and again.
+    `asyncio.shield` returns at the first cancellation. A cancel scope (anyio's, Prefect's timeouts) cancels at every
+    `await` until it has been left, so that the work must be awaited again after each of them.
     """
     running = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
@@ -40,6 +40,6 @@ async def shielded(work: Awaitable[Result]) -> Result:
     if cancelled is None:
         return running.result()
     if not running.cancelled() and (error := running.exception()) is not None:
-        # Only our own errors are sure to hold no secret.
+        # The cancellation is raised, so that the error is only logged; only our own errors are known to hold no secret.
         logger.warning("while being cancelled: %s", error if isinstance(error, VideoError) else type(error).__name__)
     raise cancelled

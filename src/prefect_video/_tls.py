@@ -1,4 +1,4 @@
-"""The certificates that connections trust: loaded once in a process, as loading takes longer than a request."""
+"""Trusted certificates of all connections: loaded once in a process, as loading takes longer than a request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx
 
 
 def trusted_certificates(*, trust_env: bool = True) -> ssl.SSLContext:
-    """What httpx would load for a client of its own, shared by all clients; to be given as `verify`.
+    """Return the TLS context that httpx would create for one client, shared by all clients (their `verify`).
 
     Args:
         trust_env: Whether `SSL_CERT_FILE` and `SSL_CERT_DIR` choose the certificates.

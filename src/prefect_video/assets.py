@@ -1,4 +1,4 @@
-"""A stored video and the sidecar that describes it."""
+"""Assets: stored videos, and the sidecars that describe them."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 
 class Asset(BaseModel):
-    """A published video: whole, verified, at an address that does not expire.
+    """Published video: whole, verified, at an address that does not expire.
 
     Attributes:
-        uri: `file://…` or `s3://…` of the MP4.
-        thumbnail_uri: The same for a JPEG still.
-        sidecar_uri: The same for the JSON file that holds this record.
-        sha256: Hex digest of the MP4.
-        bytes: Its size.
+        schema_version: Version of this record in sidecars.
+        uri: `file://…` or `s3://…` address of the MP4.
+        thumbnail_uri: Address of a JPEG still.
+        sidecar_uri: Address of the JSON file with this record.
+        sha256: Hexadecimal SHA-256 of the MP4.
+        bytes: Size of the MP4 in bytes.
         duration_seconds: Measured length.
-        width: Pixels.
-        height: Pixels.
+        width: Width in pixels.
+        height: Height in pixels.
         project: Name of the project.
         shot_id: Id of the shot.
-        take: 1 for the first take.
-        fingerprint: The prompt hash it was made for.
-        prompt: The prompt it was made from.
-        model: The model that made it.
-        provider: The provider that made it.
+        take: Number of the take, from 1.
+        fingerprint: Prompt hash of the shot and take.
+        prompt: Prompt of the shot.
+        model: Model that generated it.
+        provider: Provider that generated it.
         generation_id: The provider's id of the generation.
-        cost_usd: What it cost when it was made; None when the provider did not say.
-        created_at: When it was published.
+        cost_usd: Cost of the generation; None when the provider did not report it.
+        created_at: Time of publication.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

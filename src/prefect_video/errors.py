@@ -1,62 +1,60 @@
-"""Every error this package raises on purpose.
+"""Errors that this package raises on purpose, as one hierarchy.
 
 VideoError
-├── InvalidInput            a shot, project, file, option or setting is wrong; nothing was spent
-│   ├── Unsupported         the provider or plan cannot make what is asked; the message names what it can
-│   └── IdempotencyKeyReused  one key for two requests: which of them is meant cannot be known
-├── ProviderError           what a provider answered, or failed to answer
-│   ├── RequestRejected      the request was turned down: nothing was accepted, nothing is owed
-│   │   ├── ContentPolicyError           content policy; never retried, kept for review
-│   │   ├── AuthenticationFailed    the key is wrong or may not do this; stops the run
-│   │   ├── NotFound                no such generation on this account
-│   │   ├── RateLimited             too many at once; wait `retry_after` seconds and send again
-│   │   └── QuotaExhausted          the period's quota is used up; waiting seconds will not help
-│   ├── ProviderUnavailable reset, timeout or 5xx on a request that costs nothing; safe to repeat
-│   │   └── CircuitOpen             the account's breaker is open: nothing is sent for now
-│   ├── SubmitOutcomeUnknown       a submit went out and no usable answer came back: reconcile, never resend
-│   ├── InvalidResponse    the answer does not keep to the provider's contract
-│   └── GenerationEnded     the generation is over and there is no video
-│       ├── GenerationFailed        the provider failed; a new attempt is a new payment
-│       │   ├── GenerationBlocked   its content policy stopped it; never tried anew, kept for review
-│       │   └── GenerationInvalid   the request itself was wrong, which showed after it was accepted; never tried anew
-│       ├── GenerationCancelled     somebody cancelled it
-│       ├── GenerationExpired       the video existed and can no longer be fetched
-│       └── GenerationLost          the provider no longer knows a generation it had accepted
-├── DeadlineExceeded          a generation did not end in the time allowed; it may still end and be collected
-├── DownloadError           the video could not be fetched whole
-│   ├── UnsafeUrl         the URL is not one we are willing to fetch
-│   ├── LinkExpired         the link has died; retrieve the generation for a fresh one
-│   ├── IncompleteDownload      the body stopped early or the server answered nonsense; safe to repeat
-│   └── InvalidVideo         the file is not the video that was asked for
-├── StoreError              the store cannot be read or written
-│   └── StoreOutage         it is empty, or another store, or videos are missing: nothing is bought in their place
-├── BudgetExceeded          a limit would be passed; nothing was sent
-├── PromptBlocked          the local screen refused the prompt; nothing was sent
-├── HeldForReview          a human must decide; the message says what
-├── LedgerError             the ledger cannot be used; nothing is sent without it
-│   ├── LedgerUnavailable   unreachable, locked, read-only, full or corrupt
-│   │   └── LedgerFileUnsafe    its file was deleted, moved or replaced while in use, or has several names
-│   ├── LedgerBehindStore   an old backup, which does not know what it bought: run `prefect-video ledger recover`
-│   ├── LedgerSchemaMismatch      its schema is not this version's: run `prefect-video ledger upgrade`
-│   └── InvalidTransition   a row was not in a state that allows this step (somebody else moved it)
-└── ProjectFailed           a project ended with shots that were not stored
+├── InvalidInput                a shot, project, file, option or setting is wrong: correct it
+│   ├── Unsupported             the provider or plan cannot make the shot: take the value that the message names
+│   └── IdempotencyKeyReused    one key for two different requests: give the second a key of its own
+├── ProviderError               an answer of a provider, or the lack of one
+│   ├── RequestRejected         nothing was accepted and nothing is owed: correct the request
+│   │   ├── ContentPolicyError      content policy: change the prompt; never sent again by itself
+│   │   ├── AuthenticationFailed    wrong key or missing permission: correct the credentials; the run stops
+│   │   ├── NotFound                no such generation on this account: check id and account
+│   │   ├── RateLimited             too many at once: wait `retry_after` seconds and send again
+│   │   └── QuotaExhausted          the period's quota is used up: wait for the next period or use another account
+│   ├── ProviderUnavailable     reset, timeout or 5xx on a request that costs nothing: repeat it
+│   │   └── CircuitOpen             the account's circuit breaker is open: wait, or use another account
+│   ├── SubmitOutcomeUnknown    a submit without a usable answer: reconcile it, never send it again blindly
+│   ├── InvalidResponse         the answer breaks the provider's contract: report it with its request id
+│   └── GenerationEnded         the generation is over without a video
+│       ├── GenerationFailed        the provider failed: try again, as a new payment
+│       │   ├── GenerationBlocked   content policy, after acceptance: change the prompt
+│       │   └── GenerationInvalid   a wrong request, found after acceptance: correct the shot
+│       ├── GenerationCancelled     cancelled here or by another user of the key: run again to buy a new one
+│       ├── GenerationExpired       the video is no longer served: see `prefect-video resolve`
+│       └── GenerationLost          the provider no longer knows it: see `prefect-video resolve`
+├── DeadlineExceeded            not ended in the time allowed: run `prefect-video collect` later
+├── DownloadError               the video could not be fetched whole: collect again, nothing is paid for it
+│   ├── UnsafeUrl               the URL is not safe to fetch: correct the setting that the message names
+│   ├── LinkExpired             the link has expired: retrieve the generation for a fresh one
+│   ├── IncompleteDownload      the body stopped early or was no file: repeat the download
+│   └── InvalidVideo            the file is not the requested video: look at it, then accept it or buy another
+├── StoreError                  the store cannot be read or written: repair it, the video can be stored later
+│   └── StoreOutage             the store is empty, or another one: mount or correct it; nothing was bought
+├── BudgetExceeded              a limit would be exceeded: raise it or request less; nothing was sent
+├── PromptBlocked               the local screen blocked the prompt: change or allow it; nothing was sent
+├── HeldForReview               the job waits for a decision: run the command that the message names
+├── LedgerError                 the ledger cannot be used, so that nothing is sent
+│   ├── LedgerUnavailable       unreachable, locked, read-only, full or corrupt: make it available and repeat
+│   │   └── LedgerFileUnsafe    its file was moved or replaced, or has several names: put it back
+│   ├── LedgerBehindStore       an old backup: run `prefect-video ledger recover`
+│   ├── LedgerSchemaMismatch    another version's schema: run `prefect-video ledger upgrade`
+│   └── InvalidTransition       the job has left the state that the step needs: read it again
+└── ProjectFailed               some shots were not stored: read the report, correct them, run again
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from prefect_video.pipeline import ProjectReport
+from typing import Any, Generic, Protocol, TypeVar
 
 
 class VideoError(Exception):
     """Base of all errors of this package; `str(error)` is fit to be shown to a user.
 
     Attributes:
+        message: The same text.
         retryable: Whether repeating the same step may succeed and costs nothing.
-        retry_after: Seconds to wait before that, where somebody said so.
+        retry_after: Seconds to wait before that, where the server requested a delay.
     """
 
     retryable: bool = False
@@ -79,30 +77,31 @@ def _rebuild(kind: type[VideoError], args: tuple[Any, ...], state: dict[str, Any
 
 
 class InvalidInput(VideoError):
-    """A shot, project, file, option or setting is wrong. Correct it; nothing was spent."""
+    """A wrong shot, project, file, option or setting. Correct it; nothing was spent."""
 
 
 class Unsupported(InvalidInput):
-    """The provider or the account's plan cannot make what is asked. The message names the nearest it can."""
+    """A shot that the provider or the account's plan cannot make. Take the nearest value, which the message names."""
 
 
 class IdempotencyKeyReused(InvalidInput):
-    """A request came with the key of another one. Give it a key of its own; nothing was sent."""
+    """A request that came with the key of another one. Give it a key of its own; nothing was sent."""
 
 
 class ProviderError(VideoError):
-    """What a provider answered, or failed to answer.
+    """An answer of a provider that is no success, or the lack of an answer. Read `accepted` before sending again.
 
     Attributes:
         provider: Name of the provider.
         generation_id: The provider's id of the generation concerned, if one is known.
         request_id: The provider's id of the HTTP request, if it gave one.
-        accepted: Whether the provider took on paid work: True, False, or None when it cannot be told.
-        in_own_words: Whether it was told in an error body of the provider's contract, not of something in between.
+        accepted: Whether the provider took on paid work: True, False, or None when that is unknown.
+        follows_contract: Whether the error body is of the provider's contract, not of a gateway in between.
     """
 
+    # A class attribute, not an argument: the kind of error decides it, and only evidence about one answer overrides it.
     accepted: bool | None = False
-    in_own_words: bool = False
+    follows_contract: bool = False
 
     def __init__(
         self,
@@ -121,19 +120,19 @@ class ProviderError(VideoError):
 
 
 class RequestRejected(ProviderError):
-    """The provider turned the request down: nothing was accepted, nothing is owed."""
+    """A request that the provider rejected: nothing was accepted, nothing is owed. Correct it as the message says."""
 
 
 class ContentPolicyError(RequestRejected):
-    """The prompt breaks the provider's content policy. Change the prompt; see `prefect-video review`."""
+    """A prompt that breaks the provider's content policy. Change the prompt; see `prefect-video review`."""
 
 
 class AuthenticationFailed(RequestRejected):
-    """The key is wrong or may not do this. Correct the credentials; the whole run stops."""
+    """A key that is wrong or lacks a permission. Correct the credentials; the whole run stops."""
 
 
 class NotFound(RequestRejected):
-    """No such generation on this account."""
+    """A generation that this account does not know. Check the id and the account."""
 
 
 class RateLimited(RequestRejected):
@@ -143,119 +142,122 @@ class RateLimited(RequestRejected):
 
 
 class QuotaExhausted(RequestRejected):
-    """The account's quota for the period is used up. Wait for the next period or use another account."""
+    """A used-up quota of the account's period. Wait for the next period or use another account."""
 
 
 class ProviderUnavailable(ProviderError):
-    """A request that costs nothing met a reset, a timeout or a 5xx. Repeat it."""
+    """A reset, a timeout or a 5xx on a request that costs nothing. Repeat it."""
 
     retryable = True
 
 
 class CircuitOpen(ProviderUnavailable):
-    """The account's breaker is open: nothing is sent for now. Wait `retry_after` seconds, or use another account."""
+    """An open circuit breaker of the account: nothing is sent. Wait `retry_after` seconds, or use another account."""
 
 
 class SubmitOutcomeUnknown(ProviderError):
-    """A submit went out and no usable answer came back. Reconcile it; never send it again blindly."""
+    """A submit that was sent and got no usable answer. Reconcile it; never send it again blindly."""
 
     accepted = None
 
 
 class InvalidResponse(ProviderError):
-    """The answer does not keep to the provider's contract. Report it with the request id."""
+    """An answer that breaks the provider's contract. Report it with the request id."""
 
     accepted = None
 
 
 class GenerationEnded(ProviderError):
-    """The generation is over and there is no video."""
+    """A generation that is over without a video. Read the subclass and the message for the cause."""
 
     accepted = True
 
 
 class GenerationFailed(GenerationEnded):
-    """The provider failed to make the video. A new attempt is a new payment.
+    """A generation that the provider failed to make. Try again: a new attempt is a new payment.
 
     Attributes:
-        fails_again: Whether the same request would fail again, so that it is not tried anew by itself.
+        fails_again: Whether the same request would fail again, so that no new attempt is made automatically.
     """
 
     fails_again: bool = False
 
 
 class GenerationBlocked(GenerationFailed):
-    """The provider's content policy stopped it after it was accepted. Change the prompt; never tried anew."""
+    """A generation stopped by the provider's content policy after it was accepted. Change the prompt."""
 
     fails_again = True
 
 
 class GenerationInvalid(GenerationFailed):
-    """The provider found the request itself wrong after it was accepted. Correct the shot; never tried anew."""
+    """A generation whose request proved wrong after it was accepted. Correct the shot."""
 
     fails_again = True
 
 
 class GenerationCancelled(GenerationEnded):
-    """The generation was cancelled, by us or by somebody else with the key."""
+    """A generation that was cancelled, here or by another user of the key. Run again to buy a new one."""
 
 
 class GenerationExpired(GenerationEnded):
-    """The video was made, and the provider no longer serves it."""
+    """A generation whose video was made and is no longer served. Decide with `prefect-video resolve` what is next."""
 
 
 class GenerationLost(GenerationEnded):
-    """The provider no longer knows a generation that it had accepted."""
+    """An accepted generation that the provider no longer knows. Ask the provider, then use `prefect-video resolve`."""
 
 
 class DeadlineExceeded(VideoError):
-    """The generation did not end in the time allowed. It is left running; `prefect-video collect` finishes it."""
+    """A generation that did not end in the time allowed. It is left running; `prefect-video collect` finishes it."""
 
 
 class DownloadError(VideoError):
-    """The video could not be fetched whole."""
+    """A video that could not be fetched whole. Collect it again: the generation is kept and not paid twice."""
 
 
 class UnsafeUrl(DownloadError):
-    """The URL is not one we are willing to fetch (scheme, private address, redirect, size)."""
+    """A URL that is not safe to fetch (scheme, private address, redirect, size). Change the setting it violates."""
 
 
 class LinkExpired(DownloadError):
-    """The link has died. Retrieve the generation for a fresh one."""
+    """An expired link. Retrieve the generation for a fresh one."""
 
     retryable = True
 
 
 class IncompleteDownload(DownloadError):
-    """The body stopped early or the server answered nonsense. Repeat it."""
+    """A body that stopped early, or that was not the file. Repeat the download."""
 
     retryable = True
 
 
 class InvalidVideo(DownloadError):
-    """The file is whole and is not the video that was asked for."""
+    """A whole file that is not the requested video. It is kept: look at it, then accept it or buy another."""
 
     retryable = True
 
 
 class StoreError(VideoError):
-    """The store cannot be read or written. The generation is kept and can be stored later."""
+    """A store that cannot be read or written. Repair it; the generation is kept and can be stored later."""
 
     retryable = True
 
 
 class StoreOutage(StoreError):
-    """The store does not hold what the ledger knows to be in it. Mount or correct it; nothing was bought or marked."""
+    """A store that lacks what the ledger knows to be in it. Mount or correct it; nothing was bought or marked."""
 
     retryable = False
 
 
 class BudgetExceeded(VideoError):
-    """A limit would be passed. Nothing was sent; raise the limit or ask for less.
+    """A limit that would be exceeded. Raise the limit or request less; nothing was sent.
 
     Attributes:
         limit: The name of the limit, such as `project coffee-ad`.
-        limit_usd: The limit, spent, reserved and asked amounts in USD (None for a limit in videos).
+        limit_usd: The limit in USD; None for a limit in videos, as for the other amounts.
+        spent_usd: The amount that counts as spent.
+        reserved_usd: The amount reserved for generations that have not ended.
+        requested_usd: The amount that the rejected request needed.
     """
 
     def __init__(
@@ -277,49 +279,59 @@ class BudgetExceeded(VideoError):
 
 
 class PromptBlocked(VideoError):
-    """The local screen refused the prompt. Change it, or allow it with `prefect-video review --allow`."""
+    """A prompt that the local screen blocked. Change it, or allow it with `prefect-video review --allow`."""
 
 
 class HeldForReview(VideoError):
-    """A human must decide. The message says what happened and which command decides it."""
+    """A job that waits for a human decision. Run the command that the message names."""
 
 
 class LedgerError(VideoError):
-    """The ledger cannot be used. Nothing is sent without it."""
+    """A ledger that cannot be used. Repair it as the message says; nothing is sent without it."""
 
 
 class LedgerUnavailable(LedgerError):
-    """The ledger's database is unreachable, locked, read-only, full or corrupt."""
+    """A ledger database that is unreachable, locked, read-only, full or corrupt. Make it available and repeat."""
 
     retryable = True
 
 
 class LedgerFileUnsafe(LedgerUnavailable):
-    """The ledger's file was deleted, moved or replaced while it was in use, or has several names. Put it back."""
+    """A ledger file that was deleted, moved or replaced while in use, or that has several names. Put it back."""
 
 
 class LedgerBehindStore(LedgerError):
-    """The ledger is an old backup: the store holds what it has bought and does not know.
+    """A ledger restored from an old backup: the store holds videos that it bought and does not know.
 
     Run `prefect-video ledger recover`; until then nothing is bought.
     """
 
 
 class LedgerSchemaMismatch(LedgerError):
-    """The ledger's schema is not this version's. Run `prefect-video ledger upgrade`."""
+    """A ledger with the schema of another version. Run `prefect-video ledger upgrade`."""
 
 
 class InvalidTransition(LedgerError):
-    """The row is not in a state that allows this step: somebody else moved it. Read it again."""
+    """A job that has left the state which a step needs, as another process moved it. Read it again."""
 
 
-class ProjectFailed(VideoError):
-    """A project ended with shots that were not stored; the message lists them.
+class Report(Protocol):
+    """A report of a run, as far as the error that carries it needs to know it."""
+
+    def summary(self) -> str:
+        """Return one line on the run, and one more for each shot without a video."""
+
+
+ReportT = TypeVar("ReportT", bound=Report)
+
+
+class ProjectFailed(VideoError, Generic[ReportT]):
+    """A project that ended with shots which were not stored. Correct those that the message lists and run again.
 
     Attributes:
-        report: The report of every shot, those that were stored included.
+        report: The report on every shot, those that were stored included (a `ProjectReport`).
     """
 
-    def __init__(self, report: ProjectReport) -> None:
+    def __init__(self, report: ReportT) -> None:
         super().__init__(report.summary())
         self.report = report

@@ -1,4 +1,4 @@
-"""A generation as its provider tells it: statuses, results, costs."""
+"""Generations as their provider reports them: statuses, results, costs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Status(StrEnum):
-    """Status of a generation, whatever its provider calls it."""
+    """Status of a generation, whatever string its provider uses for it."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -26,28 +26,30 @@ class Status(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether the status can no longer change."""
+        """True when the status can no longer change."""
         return self not in _RUNNING
 
 
 _RUNNING: Final = frozenset({Status.QUEUED, Status.PROCESSING})
 
 
-class _Told(BaseModel):
+class _Record(BaseModel):
+    """Base of records that are immutable and complete."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class VideoResult(_Told):
-    """Where a finished video can be fetched, for as long as the link lives.
+class VideoResult(_Record):
+    """Result of a completed generation: the link to its video, and what the provider reports of it.
 
     Attributes:
-        video_url: The link; a bearer secret while it lives, so it is never logged.
-        thumbnail_url: A still picture, where the provider offers one.
+        video_url: The link; a bearer secret until it expires, so that it is never logged.
+        thumbnail_url: Link to a still picture, where the provider has one.
         duration_seconds: Length of the video.
-        width: Pixels.
-        height: Pixels.
-        file_size: Bytes, where the provider says.
-        expires_at: When the link dies, where the provider says.
+        width: Width in pixels.
+        height: Height in pixels.
+        file_size: Size in bytes, where the provider reports it.
+        expires_at: Time when the link expires, where the provider reports it.
     """
 
     video_url: str = Field(repr=False)
@@ -59,20 +61,20 @@ class VideoResult(_Told):
     expires_at: AwareDatetime | None = None
 
 
-_LONGEST_TEXT: Final = 2000
+_MAX_TEXT_LENGTH: Final = 2000
 
-_ShortText = Annotated[str, AfterValidator(lambda text: text[:_LONGEST_TEXT])]
+_ShortText = Annotated[str, AfterValidator(lambda text: text[:_MAX_TEXT_LENGTH])]
 
 
-class ProviderFault(_Told):
-    """Why a generation failed, in the provider's words.
+class ProviderFault(_Record):
+    """Reason of a failed generation, as the provider reports it.
 
     Attributes:
-        code: The provider's word for it.
-        type: Its word for the kind of error, where it has one besides.
-        message: What it says, cut where it is long.
-        of_request: Whether the request itself was wrong, so that the same one would fail again. That it showed only
-            after it was accepted may be billed.
+        code: The provider's error code.
+        type: The provider's type of error, where it has one besides.
+        message: The provider's message, cut where it is long.
+        of_request: Whether the request itself was wrong, so that the same one would fail again. As that showed only
+            after it was accepted, it may be billed.
     """
 
     code: _ShortText
@@ -82,44 +84,48 @@ class ProviderFault(_Told):
 
 
 MOST_USD: Final = Decimal(10) ** 12
-"""As much as the ledger can keep; what is beyond it is as little believed as this."""
+"""Largest amount that the ledger can store; higher ones are capped, as they are no more credible than this one."""
 
 
-def _plausible(told: Any) -> Decimal | None:
-    if told is None:
+def _parse_cost(reported: Any) -> Decimal | None:
+    """Parse a reported cost; None for no amount, so that the reserved one counts instead.
+
+    A plausible amount is checked by the ledger, which knows the estimate.
+    """
+    if reported is None:
         return None
     try:
-        cost = Decimal(str(told))
+        cost = Decimal(str(reported))
     except InvalidOperation:
         cost = Decimal("NaN")
-    # What was reserved counts instead. How much of the rest is believed, the ledger decides, which knows the estimate.
     if not cost.is_finite() or cost < 0:
-        logger.warning("a provider says that a generation cost %s USD: taken as not told", told)
+        logger.warning("a provider reports %s USD as the cost of a generation: ignored, as it is no amount", reported)
         return None
     return min(cost, MOST_USD)
 
 
-Cost = Annotated[Decimal | None, BeforeValidator(_plausible)]
-"""What a provider says it charged, in USD; None when it does not say, or says what is no amount."""
+Cost = Annotated[Decimal | None, BeforeValidator(_parse_cost)]
+"""Cost in USD that a provider reports; None when it reports none, or no amount."""
 
 
-class Generation(_Told):
-    """One paid remote job, as seen at one moment.
+class Generation(_Record):
+    """One paid run at a provider, as it was at the time of a response.
 
     Attributes:
         id: The provider's id.
-        provider: The provider's name.
+        provider: Name of the provider.
         status: Its status; an unknown one counts as processing.
-        created_at: When the provider accepted it.
-        estimated_completion_at: The provider's hint, if it gave one.
-        progress: 0 to 1, where the provider says.
+        model: The provider's name of the model, where it reports it.
+        created_at: Time when the provider accepted it.
+        estimated_completion_at: The provider's estimate of its end, if it gave one.
+        progress: 0 to 1, where the provider reports it.
         prompt: The prompt, where the provider echoes it.
-        parameters: Duration, resolution and such, where the provider echoes them.
-        metadata: What was sent along, where the provider echoes it.
+        parameters: Duration, resolution and other parameters, where the provider echoes them.
+        metadata: Labels that were sent with the shot, where the provider echoes them.
         result: The video, once completed.
-        cost_usd: What the provider says it charged; None while unknown.
-        fault: Why it failed.
-        retry_after: Seconds after which the provider asks to be polled again.
+        cost_usd: Cost that the provider reports; None while unknown.
+        fault: Reason of its failure.
+        retry_after: Delay in seconds that the provider requests before the next poll.
     """
 
     id: str
@@ -138,8 +144,15 @@ class Generation(_Told):
     retry_after: float | None = None
 
 
-class WebhookEvent(_Told):
-    """A verified hint from a provider that a generation has changed; re-read it before acting."""
+class WebhookEvent(_Record):
+    """Verified webhook: a hint that a generation has changed, which must be read again before acting on it.
+
+    Attributes:
+        event_id: Id of the event; the same for every repetition of its delivery.
+        event_type: The provider's type of event.
+        generation_id: The provider's id of the generation.
+        sent_at: Time when the delivery was signed.
+    """
 
     event_id: str
     event_type: str

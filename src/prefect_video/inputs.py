@@ -1,4 +1,4 @@
-"""Records that users fill in: null means unset, unknown fields are refused, and a boolean is no number."""
+"""Base of records that users fill in: null means unset, unknown fields are rejected, and a boolean is no number."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pydantic_core import PydanticCustomError
 
 
 class Input(BaseModel):
-    """Base of what users write: a file, a form, a parameter, a request.
+    """Base of input records, whether from a file, a form, a parameter or a request.
 
-    A form sends every field that it shows, and null for each that was left alone: null in a field that may be left out
-    is the same as leaving it out.
+    A form sends every field that it shows, and null for each that was not filled in: null in an optional field is the
+    same as leaving it out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -33,23 +33,23 @@ class Input(BaseModel):
 
 
 def _aliases(field: FieldInfo) -> list[str]:
-    """The other names under which a field is read."""
+    """Return the other names under which a field is read."""
     alias = field.validation_alias
     choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
     return [choice for choice in choices if isinstance(choice, str)]
 
 
-def _refuse_boolean(value: Any) -> Any:
+def _reject_boolean(value: Any) -> Any:
     if isinstance(value, bool):
         raise PydanticCustomError("boolean_number", "a number, not {value}", {"value": str(value).lower()})
     return value
 
 
-NotBoolean: Final = BeforeValidator(_refuse_boolean)
-"""Refuses true and false, which Python and pydantic would otherwise count as 1 and 0."""
+NotBoolean: Final = BeforeValidator(_reject_boolean)
+"""Rejects true and false, which Python and pydantic would otherwise count as 1 and 0."""
 
 WholeNumber = Annotated[int, NotBoolean]
-"""An integer that no boolean stands for."""
+"""Integer, never a boolean."""
 
 Number = Annotated[float, NotBoolean]
-"""A float that no boolean stands for."""
+"""Float, never a boolean."""

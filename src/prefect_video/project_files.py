@@ -1,4 +1,4 @@
-"""Project files in YAML and JSON: reading them with messages that name file, line, shot and field."""
+"""Project files in YAML and JSON, read with messages that name file, line, shot and field."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ from pydantic import ValidationError
 from prefect_video.errors import InvalidInput
 from prefect_video.shots import LocatedError, Project
 
-FieldPath = tuple[str | int, ...]
+FILE_LIMIT_BYTES: Final = 16 * 2**20
 
-_KINDS: Final = {
+FieldPath = tuple[str | int, ...]
+"""Names and indices from the document's root to a field, such as `("shots", 3, "duration")`."""
+
+_MAX_DEPTH: Final = 8
+"""Depth to which line numbers are recorded; no field of a project is deeper."""
+
+_EXPECTED: Final = {
     "string_type": "text in quotes",
     "string_unicode": "text without broken characters",
     "int_type": "a whole number",
@@ -34,41 +40,50 @@ _KINDS: Final = {
     "model_type": "a mapping of fields to values",
     "model_attributes_type": "a mapping of fields to values",
 }
-"""What was expected, by pydantic's type of the error."""
+"""Expected value by pydantic's type of the error."""
 
 
 def describe_errors(
     error: ValidationError, data: Any, *, source: str = "", lines: Mapping[FieldPath, int] | None = None
 ) -> list[str]:
-    """One line for each thing that is wrong in the data of a project or a shot."""
-    return list(dict.fromkeys(_describe(one, data, source, lines or {}) for one in error.errors()))
+    """Describe each error in the data of a project or a shot on one line.
+
+    Args:
+        error: The errors that pydantic found.
+        data: The data, for the names of shots.
+        source: Name of the file, to start each line with.
+        lines: Line in the file of each field.
+    """
+    return list(dict.fromkeys(_describe(detail, data, source, lines or {}) for detail in error.errors()))
 
 
-def _describe(one: Any, data: Any, source: str, lines: Mapping[FieldPath, int]) -> str:
-    location: FieldPath = tuple(one["loc"])
-    cause = one.get("ctx", {}).get("error")
+def _describe(detail: Any, data: Any, source: str, lines: Mapping[FieldPath, int]) -> str:
+    location: FieldPath = tuple(detail["loc"])
+    cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, LocatedError):
         # Its message names shot and field.
-        return ": ".join(filter(None, (_line(source, cause.at, lines), str(cause))))
-    where = [_line(source, location, lines)]
+        return ": ".join(filter(None, (_format_line(source, cause.at, lines), str(cause))))
+    parts = [_format_line(source, location, lines)]
     field = location
     if len(location) >= 2 and location[0] == "shots" and isinstance(location[1], int):
-        where.append(_shot_name(data, location[1]))
+        parts.append(_shot_label(data, location[1]))
         field = location[2:]
     if field:
-        where.append(".".join(str(part) for part in field))
-    where.append(_what(one))
-    return ": ".join(part for part in where if part)
+        parts.append(".".join(str(name) for name in field))
+    parts.append(_explain(detail))
+    return ": ".join(part for part in parts if part)
 
 
-def _line(source: str, location: FieldPath, lines: Mapping[FieldPath, int]) -> str:
+def _format_line(source: str, location: FieldPath, lines: Mapping[FieldPath, int]) -> str:
+    """Return `file:line` of a field, or of the nearest one around it whose line is known."""
     line = next((lines[location[:n]] for n in range(len(location), -1, -1) if location[:n] in lines), None)
     return f"{source}:{line}" if source and line else source
 
 
-def _what(one: Any) -> str:
-    given, limits = one.get("input"), one.get("ctx", {})
-    match one["type"]:
+def _explain(detail: Any) -> str:
+    """Return what is wrong with a value and what is expected instead."""
+    given, limits = detail.get("input"), detail.get("ctx", {})
+    match detail["type"]:
         case "missing":
             return "this field is missing and required"
         case "extra_forbidden":
@@ -78,46 +93,41 @@ def _what(one: Any) -> str:
         case "string_too_long":
             return f"at most {limits['max_length']:,} characters; it has {len(given):,}"
         case "too_long":
-            return f"at most {limits['max_length']:,} jobs; it has {limits['actual_length'] or 'more'}"
+            return f"at most {limits['max_length']:,} entries; it has {limits['actual_length'] or 'more'}"
         case "greater_than_equal":
-            return f"at least {limits['ge']}, not {_short(given)}"
+            return f"at least {limits['ge']}, not {_shorten(given)}"
         case "less_than_equal":
-            return f"at most {limits['le']}, not {_short(given)}"
+            return f"at most {limits['le']}, not {_shorten(given)}"
         case "literal_error":
-            return f"one of {limits['expected']}, not {_short(given)}"
+            return f"one of {limits['expected']}, not {_shorten(given)}"
         case "string_pattern_mismatch":
-            return f"{_short(given)} is not a name: use letters, digits, `_`, `-` and single dots"
+            return f"{_shorten(given)} is not a name: use letters, digits, `_`, `-` and single dots"
         case "value_error":
-            return str(one["msg"]).removeprefix("Value error, ")
-    if expected := _KINDS.get(one["type"]):
-        return f"{expected}, not {_short(given)}"
-    return str(one["msg"])
+            return str(detail["msg"]).removeprefix("Value error, ")
+    if expected := _EXPECTED.get(detail["type"]):
+        return f"{expected}, not {_shorten(given)}"
+    return str(detail["msg"])
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     if isinstance(value, dict | list | tuple):
         return "a mapping" if isinstance(value, dict) else "a list"
     text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _shot_name(data: Any, index: int) -> str:
+def _shot_label(data: Any, index: int) -> str:
     shots = data.get("shots") if isinstance(data, dict) else None
     shot = shots[index] if isinstance(shots, list) and index < len(shots) else None
     name = shot.get("id") if isinstance(shot, dict) else None
-    return f"shot {_short(name)}" if name is not None else f"shot number {index + 1}"
-
-
-FILE_LIMIT_BYTES: Final = 16 * 2**20
-
-_Path = tuple[str | int, ...]
+    return f"shot {_shorten(name)}" if name is not None else f"shot number {index + 1}"
 
 
 class InvalidProject(InvalidInput):
-    """The file is read and what it asks for cannot be meant.
+    """A readable file whose project is invalid. Correct the lines that the message lists; nothing was spent.
 
     Attributes:
-        project: The name that it gives, where it gives one.
+        project: Name of the project, where the file has one.
     """
 
     def __init__(self, message: str, project: str | None = None) -> None:
@@ -126,21 +136,21 @@ class InvalidProject(InvalidInput):
 
 
 def load_project(path: Path | str) -> Project:
-    """Reads and checks a project file; `.json` is read as JSON, everything else as YAML 1.2.
+    """Read and validate a project file; `.json` is read as JSON, any other as YAML 1.2.
 
     Raises:
-        InvalidInput: One line for each thing that is wrong, as `file:line: shot 'id': field: what`.
+        InvalidInput: The file is invalid; one line for each error, as `file:line: shot 'id': field: reason`.
     """
     path = Path(path)
     text = _read(path)
     try:
         data, lines = _parse(text, path)
-        return _project(data, lines, path)
+        return _validate(data, lines, path)
     except RecursionError as error:
         raise InvalidInput(f"{path}: its brackets are nested too deeply; is it a project file?") from error
 
 
-def _project(data: Any, lines: dict[_Path, int], path: Path) -> Project:
+def _validate(data: Any, lines: dict[FieldPath, int], path: Path) -> Project:
     if not isinstance(data, dict):
         raise InvalidInput(f"{path}: a project file holds a mapping with `project` and `shots`, not {_kind(data)}")
     try:
@@ -154,7 +164,7 @@ def _project(data: Any, lines: dict[_Path, int], path: Path) -> Project:
 
 
 def project_schema() -> dict[str, Any]:
-    """The JSON Schema of project files, for editors."""
+    """Return the JSON Schema of project files, for editors."""
     schema = Project.model_json_schema(by_alias=True)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -174,14 +184,15 @@ def _read(path: Path) -> str:
         raise InvalidInput(f"{path}: cannot read the file: {error.strerror or error}") from error
 
 
-def _parse(text: str, path: Path) -> tuple[Any, dict[_Path, int]]:
+def _parse(text: str, path: Path) -> tuple[Any, dict[FieldPath, int]]:
+    """Parse a file into its data and the line of each field; JSON is read as YAML for its lines only."""
     try:
         node = yaml.compose(text, Loader=_Loader)
-        lines = _lines(node, path) if node is not None else {}
+        lines = _find_lines(node, path) if node is not None else {}
     except yaml.YAMLError as error:
         if path.suffix.lower() != ".json":
-            raise InvalidInput(_yaml_trouble(error, path)) from error
-        lines = {}  # JSON may hold what YAML does not allow, such as tabs; json below has the last word
+            raise InvalidInput(_describe_yaml_error(error, path)) from error
+        lines = {}  # JSON allows characters that YAML does not, such as tabs; the parser below decides.
     if path.suffix.lower() == ".json":
         try:
             return json.loads(text), lines
@@ -190,23 +201,28 @@ def _parse(text: str, path: Path) -> tuple[Any, dict[_Path, int]]:
     try:
         return yaml.load(text, Loader=_Loader), lines
     except (yaml.YAMLError, ValueError) as error:
-        raise InvalidInput(_yaml_trouble(error, path)) from error
+        raise InvalidInput(_describe_yaml_error(error, path)) from error
 
 
-def _yaml_trouble(error: Exception, path: Path) -> str:
+def _describe_yaml_error(error: Exception, path: Path) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error)
     return f"{path}:{mark.line + 1}: not valid YAML: {problem}" if mark else f"{path}: not valid YAML: {problem}"
 
 
-def _lines(node: yaml.Node, path: Path) -> dict[_Path, int]:
-    lines: dict[_Path, int] = {}
-    _note_lines(node, (), lines, path)
+def _find_lines(node: yaml.Node, path: Path) -> dict[FieldPath, int]:
+    lines: dict[FieldPath, int] = {}
+    _record_lines(node, (), lines, path)
     return lines
 
 
-def _note_lines(node: yaml.Node, at: _Path, lines: dict[_Path, int], path: Path) -> None:
-    if at in lines or len(at) > 8:
+def _record_lines(node: yaml.Node, at: FieldPath, lines: dict[FieldPath, int], path: Path) -> None:
+    """Record the line of a node and of all below it.
+
+    Raises:
+        InvalidInput: A name is given twice, which YAML and JSON readers accept silently, or is no text.
+    """
+    if at in lines or len(at) > _MAX_DEPTH:
         return
     lines[at] = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
@@ -219,10 +235,10 @@ def _note_lines(node: yaml.Node, at: _Path, lines: dict[_Path, int], path: Path)
             if key.value in seen:
                 raise InvalidInput(f"{path}:{key.start_mark.line + 1}: {key.value!r} is given twice")
             seen.add(key.value)
-            _note_lines(value, (*at, key.value), lines, path)
+            _record_lines(value, (*at, key.value), lines, path)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            _note_lines(item, (*at, index), lines, path)
+            _record_lines(item, (*at, index), lines, path)
 
 
 def _kind(value: Any) -> str:
@@ -230,7 +246,10 @@ def _kind(value: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 scalars: 1.1 would read an unquoted `16:9` as the number 969, and `no` as false."""
+    """YAML loader with the scalars of YAML 1.2: 1.1 would read an unquoted `16:9` as the number 969, and `no` as false.
+
+    Aliases are rejected: nested ones expand to gigabytes.
+    """
 
     yaml_implicit_resolvers: Any = {}  # noqa: RUF012  the base class declares it as an instance's
 

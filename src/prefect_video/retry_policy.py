@@ -1,6 +1,6 @@
-"""Retry policy of requests that cost nothing: which errors are repeated, and after how long.
+"""Retry policy of requests that cost nothing: the errors that are repeated, and the delays.
 
-Paid requests are sent once and do not come here.
+Paid requests are sent once and never use it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import tenacity
 from prefect_video.errors import VideoError
 
 _MOST_DOUBLINGS: Final = 30
-"""Beyond it every limit is reached, and much beyond it a float overflows."""
+"""Number of doublings beyond which every limit is reached; far beyond it, a float overflows."""
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Tell whether repeating may succeed and costs nothing."""
+    """Return whether repeating may succeed and costs nothing."""
     return isinstance(error, VideoError) and error.retryable
 
 
@@ -31,14 +31,14 @@ def retrying(
     attempts: Callable[[], int] | None = None,
     before_sleep: Callable[[tenacity.RetryCallState], None] | None = None,
 ) -> tenacity.AsyncRetrying:
-    """Build a loop that waits by exponential back-off with full jitter, and at least as long as the server asks.
+    """Build a retry loop with exponential back-off, full jitter and at least the delay that the server requests.
 
     Args:
         first_seconds: Upper bound of the first random delay; doubles with each attempt.
         limit_seconds: Upper bound of any random delay.
-        stop: Tells whether to give up; the last error is raised then.
-        retry: Tells which errors are repeated.
-        attempts: Counts the attempts that the delay grows with, where not every attempt counts.
+        stop: Decides to give up; the last error is raised then.
+        retry: Decides which errors are repeated.
+        attempts: Returns the number of attempts with which the delay grows, where not every attempt counts.
         before_sleep: Called before each delay.
     """
 

@@ -1,7 +1,7 @@
-"""What a user asks for: shots, and projects of shots.
+"""Shots, and projects of shots: the requests of a user.
 
-Limits come from the Sora contract (durations to 20 s, three aspect ratios, 480p to 1080p); what a plan or
-another provider allows beyond or below that is checked by the provider before anything is spent.
+Limits come from the Sora contract (durations to 20 s, three aspect ratios, 480p to 1080p); narrower limits of a plan or
+another provider are checked by the provider before anything is spent.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ AspectRatio = Literal["16:9", "9:16", "1:1"]
 Resolution = Literal["480p", "720p", "1080p"]
 
 DEFAULT_MODEL: Final = "sora-2"
-"""What a shot names that names no model; providers take it for whatever they have in its place."""
+"""Model of a shot that names none; providers map it to a model of their own."""
 PROMPT_LIMIT: Final = 32_000
 TAKES_LIMIT: Final = 10
 AUTO: Final = "auto"
-"""The provider of a project whose shots each go to the best of its `accounts`."""
+"""Provider of a project whose shots each go to the best of its `accounts`."""
 SHOTS_LIMIT: Final = 10_000
 DEFAULT_FPS: Final = 24
-"""What engines take for frames per second where none are asked for."""
+"""Frames per second of engines where a shot requests none."""
 
 Identifier = Annotated[
     str,
@@ -33,16 +33,17 @@ Identifier = Annotated[
         min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*$", strict=True
     ),
 ]
-"""Names become file names and URLs: letters, digits, `_`, `-` and single dots, starting with a letter or digit."""
+"""Name that is safe in file names and URLs: letters, digits, `_`, `-` and single dots, not starting with a sign."""
 
 Prompt = Annotated[str, StringConstraints(min_length=1, max_length=PROMPT_LIMIT, strict=True)]
 
 
-def _whole(value: Any) -> Any:
+def _to_whole(value: Any) -> Any:
+    # A form or a spreadsheet sends 8.0 for 8.
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Duration = Annotated[int, Field(ge=1, le=20, strict=True), BeforeValidator(_whole)]
+Duration = Annotated[int, Field(ge=1, le=20, strict=True), BeforeValidator(_to_whole)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 ProviderName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -56,14 +57,15 @@ Size = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{2,3}x[1-9][0-9]{2,
 
 
 def frame_size(aspect_ratio: AspectRatio, resolution: Resolution) -> tuple[int, int]:
-    """Width and height in pixels of a picture, for example `(1280, 720)` for 16:9 at 720p; both are even."""
+    """Return width and height of a picture in pixels, for example `(1280, 720)` for 16:9 at 720p; both are even."""
     short = _SHORT_SIDE[resolution]
+    # Rounded up, then to an even number, as video codecs need.
     long = -(-short * 16 // 9) + (-(-short * 16 // 9)) % 2
     return {"16:9": (long, short), "9:16": (short, long), "1:1": (short, short)}[aspect_ratio]
 
 
 class LocatedError(ValueError):
-    """Something is wrong in one place of a project.
+    """An error at one place of a project, for validators that check the project as a whole. Correct that place.
 
     Attributes:
         at: The place, such as `("shots", 3, "depends_on")`.
@@ -75,9 +77,9 @@ class LocatedError(ValueError):
 
 
 def _show_as_unset(schema: dict[str, Any]) -> None:
-    """Shows the fields of a shot that a project's defaults may fill as optional and unset.
+    """Change the schema of a shot so that fields with a project-wide default are optional and unset.
 
-    A form fills in the default that a schema names and sends it: it would then win over the project's defaults.
+    A form fills in the default of a schema and sends it, so that it would win over the project's defaults.
     """
     for name in ShotDefaults.model_fields:
         shown = schema["properties"][name]
@@ -90,13 +92,13 @@ def _show_as_unset(schema: dict[str, Any]) -> None:
 
 
 def _describe_as_shot(schema: dict[str, Any]) -> None:
-    """Describes the fields of a project's defaults as a shot's own."""
+    """Copy the descriptions of a shot's fields to those of a project's defaults."""
     for name, shown in schema["properties"].items():
         shown["description"] = Shot.model_fields[name].description
 
 
 class Shot(Input):
-    """One video that is wanted; what is unset comes from the project's defaults, else from here."""
+    """One requested video; unset fields come from the project's defaults, else from the defaults here."""
 
     model_config = ConfigDict(json_schema_extra=_show_as_unset)
 
@@ -156,14 +158,14 @@ class Shot(Input):
     )
 
     @model_validator(mode="after")
-    def _prompt_says_something(self) -> Self:
+    def _check_prompt(self) -> Self:
         if not self.prompt.strip():
             raise ValueError("prompt is blank: say what is to be seen")
         return self
 
     @property
     def frame_size(self) -> tuple[int, int]:
-        """Width and height in pixels."""
+        """Width and height of the video in pixels."""
         if self.size is not None:
             width, height = map(int, self.size.split("x"))
             return width, height
@@ -171,17 +173,17 @@ class Shot(Input):
 
     @property
     def lines(self) -> str:
-        """The length of the shorter side as resolutions are named, such as `1024p`."""
+        """Length of the shorter side in the form of a resolution, such as `1024p`."""
         return f"{min(self.frame_size)}p" if self.size is not None else self.resolution
 
     @property
     def length_seconds(self) -> float:
-        """How long the video should be: `num_frames` at `fps` where frames are asked for, else the duration."""
+        """Requested length in seconds: `num_frames` at `fps` where the shot has that number, else the duration."""
         return self.num_frames / (self.fps or DEFAULT_FPS) if self.num_frames else float(self.duration)
 
 
 class ShotDefaults(Input):
-    """Values for every shot of a project that does not give its own."""
+    """Default values for the shots of a project."""
 
     model_config = ConfigDict(json_schema_extra=_describe_as_shot)
 
@@ -202,7 +204,7 @@ class ShotDefaults(Input):
 
 
 class Fallback(Input):
-    """What to give up when a shot cannot be made as asked: another provider, or less of something."""
+    """Alternative for a shot that cannot be made as requested: another provider or model, or less of something."""
 
     provider: ProviderName | None = Field(
         default=None, description="Another provider: its name, or `block-type/block-name`"
@@ -212,14 +214,14 @@ class Fallback(Input):
     resolution: Resolution | None = Field(default=None, description="A lower resolution")
 
     @model_validator(mode="after")
-    def _gives_something_up(self) -> Self:
+    def _check_not_empty(self) -> Self:
         if not self.model_fields_set:
             raise ValueError("a fallback names what to give up: provider, model, duration or resolution")
         return self
 
 
 class Project(Input):
-    """Shots that belong together."""
+    """Shots with an order, dependencies, defaults, a budget and a destination."""
 
     name: Identifier = Field(alias="project", description="The project's name; becomes the folder in the store")
     defaults: ShotDefaults = Field(
@@ -273,7 +275,7 @@ class Project(Input):
 
     @property
     def is_routed(self) -> bool:
-        """Whether each shot goes to the best of `accounts`."""
+        """True where each shot goes to the best of `accounts`."""
         return self.provider == AUTO
 
     @model_validator(mode="before")
@@ -286,17 +288,17 @@ class Project(Input):
             defaults = defaults.model_dump(exclude_none=True)
         if not isinstance(defaults, dict) or not isinstance(shots, list | tuple):
             return data
-        known = {key: value for key, value in _given(defaults).items() if key in ShotDefaults.model_fields}
+        known = {key: value for key, value in _drop_unset(defaults).items() if key in ShotDefaults.model_fields}
         return {**data, "shots": [_with_defaults(shot, known) for shot in shots] if known else shots}
 
     @model_validator(mode="after")
-    def _auto_has_accounts(self) -> Self:
+    def _check_accounts(self) -> Self:
         if self.provider == AUTO and not self.accounts:
             raise ValueError("accounts: `provider: auto` chooses among accounts; name at least one")
         return self
 
     @model_validator(mode="after")
-    def _ids_and_dependencies_hold(self) -> Self:
+    def _check_ids_and_dependencies(self) -> Self:
         if not self.shots:
             raise ValueError("shots: a project needs at least one")
         seen: set[str] = set()
@@ -319,8 +321,8 @@ class Project(Input):
         return self
 
     @model_validator(mode="after")
-    def _prompts_are_text(self) -> Self:
-        # Here and not with the shot, which the ledger reads back: what was paid once must be readable for ever.
+    def _check_prompt_characters(self) -> Self:
+        # Here and not in `Shot`, which the ledger reads back: a shot that was paid must remain readable indefinitely.
         for number, shot in enumerate(self.shots):
             for field, text in (("prompt", shot.prompt), ("negative_prompt", shot.negative_prompt or "")):
                 if found := _CONTROL.search(text):
@@ -333,18 +335,21 @@ class Project(Input):
 
 
 def _with_defaults(shot: Any, defaults: dict[str, Any]) -> Any:
-    """A shot, as given, with a project's defaults for what it does not give."""
+    """Return a shot with a project's defaults for its unset fields."""
     if isinstance(shot, Shot):
         shot = {name: getattr(shot, name) for name in shot.model_fields_set}
-    return {**defaults, **_given(shot)} if isinstance(shot, dict) else shot
+    return {**defaults, **_drop_unset(shot)} if isinstance(shot, dict) else shot
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
+def _drop_unset(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _find_cycle(edges: dict[str, tuple[str, ...]]) -> list[str] | None:
-    """A path that ends where it begins, or None; iterative, so that long chains do not exhaust the stack."""
+    """Return the nodes of a cycle, the first one again at its end; None when there is none.
+
+    Iterative, so that long chains do not exhaust the stack.
+    """
     done: set[str] = set()
     for start in edges:
         path: list[str] = []
@@ -365,16 +370,16 @@ def _find_cycle(edges: dict[str, tuple[str, ...]]) -> list[str] | None:
     return None
 
 
-def as_shot(wanted: Shot | str) -> Shot:
-    """A shot from a shot, or from a prompt alone, with a name made from its first words.
+def as_shot(shot: Shot | str) -> Shot:
+    """Return a shot as it is, or build one from a prompt, with an id from its first words.
 
     Raises:
         pydantic.ValidationError: The prompt is empty or too long.
     """
-    return wanted if isinstance(wanted, Shot) else Shot(id=slug(wanted), prompt=wanted)
+    return shot if isinstance(shot, Shot) else Shot(id=slug(shot), prompt=shot)
 
 
 def slug(text: str, *, fallback: str = "shot") -> str:
-    """An `Identifier` made from free text, for shots that have no name of their own."""
+    """Build an `Identifier` from free text, for shots without an id of their own."""
     words = re.findall(r"[A-Za-z0-9]+", text.lower())
     return "-".join(words)[:40].strip("-") or fallback

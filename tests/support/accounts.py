@@ -1,4 +1,4 @@
-"""Every provider and profile that the conformance suite holds to the contract: one line each in `ACCOUNTS`."""
+"""Accounts of the conformance suite: one line in `ACCOUNTS` for every provider and profile."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUICK: Final = HttpSettings(submit_timeout_seconds=2.0, backoff_seconds=0.005, b
 
 
 class Place(Protocol):
-    """Where an emulator is: one of this process, or the address of another's."""
+    """Address of an emulator, in this process or in another."""
 
     @property
     def url(self) -> str:
@@ -31,33 +31,33 @@ class Place(Protocol):
 
     @property
     def key(self) -> str:
-        """A key that opens it."""
+        """A valid key."""
 
     @property
     def webhook_secret(self) -> str:
-        """What signs its webhooks."""
+        """The secret that signs its webhooks."""
 
 
 Open = Callable[[Place, str, HttpSettings], Provider]
-"""Opens the provider at an emulator, with a key (right or wrong) and quick repeats."""
+"""Function that opens the provider at an emulator, with a key (valid or not) and settings."""
 
 
 @dataclass(frozen=True)
 class TestAccount:
-    """One line of the suite.
+    """Account of the suite: how to open the provider, and its peculiarities.
 
     Attributes:
-        name: What the tests call it.
+        name: Name of the test's parameter.
         opened: Opens the provider.
         delivers: Whether it sends webhooks.
-        forgets_cancelled: Whether a generation that was cancelled is no longer known.
-        refuses_by_policy: Whether a prompt against policy is not even accepted; else it fails.
-        policy_fault: What is in the fault of a prompt that failed by policy.
-        has_quota: Whether what may be bought in a month, or with what is left, can be used up.
-        cancels_queued_only: Whether only what has not started can be cancelled.
-        tells_link_with_progress: Whether a finished job names a link of its own and its progress.
-        an_id: A generation's id of the dialect's form.
-        shot: What its shots need that differs from the usual.
+        forgets_cancelled: Whether a cancelled generation is no longer known.
+        refuses_by_policy: Whether a prompt against policy is rejected; else it is accepted and fails.
+        policy_fault: Text in the fault of a prompt that failed by policy.
+        has_quota: Whether a monthly quota or a credit can be used up.
+        cancels_queued_only: Whether only a generation that has not started can be cancelled.
+        tells_link_with_progress: Whether a completed job has a link of its own and its progress.
+        an_id: Id of a generation in the dialect's form.
+        shot: Fields of its shots that differ from the usual.
     """
 
     __test__ = False
@@ -75,17 +75,17 @@ class TestAccount:
     shot: dict[str, Any] = field(default_factory=dict)
 
     def open(self, emulator: Place, *, key: str | None = None, settings: HttpSettings = QUICK) -> Provider:
-        """The provider, expecting the emulator's speed."""
+        """Open the provider, with polls at the emulator's speed."""
         provider = self.opened(emulator, key or emulator.key, settings)
         provider.capabilities = replace(provider.capabilities, seconds_per_video_second=(0.0, 0.05))
         return provider
 
     def holds_at(self, emulator: Place) -> bool:
-        """Whether an unanswered submit waits for a human, as the provider cannot tell what became of it."""
+        """Return whether an unanswered submit is held, as the provider has no means to find its generation."""
         return self.open(emulator).capabilities.lookup == "none"
 
     def a_shot(self, **changes: Any) -> Shot:
-        """A short one that this provider can make."""
+        """Build a short shot that this provider can make."""
         usual = {"id": "roof", "prompt": "a cat on a roof", "duration": 1, "resolution": "480p"}
         return Shot(**{**usual, **self.shot, **changes})
 
@@ -96,7 +96,7 @@ def _sora(at: Place, key: str, http: HttpSettings) -> Provider:
 
 
 def openai(profile: str, mount: str = "") -> Open:
-    """A profile, at the emulator's routes for it or at others of the same kind."""
+    """Return the opener of a profile, at the emulator's routes for it or at others of the same kind."""
     path = f"/profiles/{mount or profile}/v1" if mount or profile != "generic" else "/v1"
 
     def opened(at: Place, key: str, http: HttpSettings) -> Provider:
@@ -109,7 +109,7 @@ def openai(profile: str, mount: str = "") -> Open:
 
 
 def openrouter(model: str) -> Open:
-    """A model of the emulator's list, under the name that shots use."""
+    """Return the opener of OpenRouter with a model of the emulator's list under the name that shots use."""
 
     def opened(at: Place, key: str, http: HttpSettings) -> Provider:
         return OpenRouterProvider(
@@ -134,7 +134,7 @@ def _fal(at: Place, key: str, http: HttpSettings) -> Provider:
 
 
 def replicate(model: str) -> Open:
-    """An official model, or a version of one."""
+    """Return the opener of Replicate with an official model, or with a version of one."""
 
     def opened(at: Place, key: str, http: HttpSettings) -> Provider:
         return ReplicateProvider(
@@ -172,5 +172,5 @@ ACCOUNTS: Final = (
 
 
 def account_named(name: str) -> TestAccount:
-    """A line of the suite."""
+    """Return the account with a name."""
     return next(account for account in ACCOUNTS if account.name == name)

@@ -1,4 +1,4 @@
-"""A provider that keeps to the protocol and lives in virtual time."""
+"""Fake provider for tests of polling: it keeps to the protocol and runs in virtual time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESULT = VideoResult(video_url="https://cdn.example/video.mp4")
 
 @dataclass
 class Job:
-    """A generation: when it began and how long it takes, in virtual seconds."""
+    """Generation with its begin and duration in virtual seconds."""
 
     id: str
     began: float
@@ -36,11 +36,11 @@ class Job:
 
 @dataclass
 class FakeProvider:
-    """Answers like the Sora dialect: list items have no price.
+    """Provider that behaves like the Sora dialect: list items have no price.
 
     Attributes:
-        faults: Called with the operation and id before each answer; may raise.
-        latency: Seconds until an answer is there.
+        faults: Called with the operation and id before each response; may raise.
+        latency: Seconds until each response.
     """
 
     can_list: bool = True
@@ -58,7 +58,7 @@ class FakeProvider:
         self.capabilities = Capabilities(sizes={}, aspect_ratios=(), can_list=self.can_list)
 
     def start(self, seconds: float, **changes: Any) -> Job:
-        """Accepts a generation that takes so long."""
+        """Accept a generation that takes that many virtual seconds."""
         job = Job(f"gen-{len(self.jobs)}", now(), seconds, datetime.now(UTC))
         self.jobs[job.id] = replace(job, **changes)
         return self.jobs[job.id]
@@ -71,7 +71,7 @@ class FakeProvider:
             self.faults("retrieve", generation_id)
         if generation_id not in self.jobs:
             raise NotFound("no such generation", provider=self.name, generation_id=generation_id)
-        return self._told(self.jobs[generation_id], whole=True)
+        return self._build_generation(self.jobs[generation_id], whole=True)
 
     async def list(
         self, *, status: Status | None = None, created_after: datetime | None = None
@@ -85,9 +85,9 @@ class FakeProvider:
                 self.faults("list", "")
             for job in jobs[start : start + PAGE]:
                 if self.hide is None or not self.hide(job):
-                    yield self._told(job, whole=False)
+                    yield self._build_generation(job, whole=False)
 
-    def _told(self, job: Job, *, whole: bool) -> Generation:
+    def _build_generation(self, job: Job, *, whole: bool) -> Generation:
         ended = now() >= job.ends
         done = ended and job.status is Status.COMPLETED
         return Generation(

@@ -21,7 +21,7 @@ def test_it_is_stable_across_versions_of_this_package() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "digest"),
+    ("fields", "digest"),
     [
         (
             {
@@ -47,9 +47,9 @@ def test_it_is_stable_across_versions_of_this_package() -> None:
         ),
     ],
 )
-def test_every_field_counts_as_it_always_has(asked: dict[str, object], digest: str) -> None:
-    digests = ("ab" * 32,) if "references" in asked else ()
-    assert of(digests=digests, **asked) == f"v1:{digest}"
+def test_every_field_counts_as_it_always_has(fields: dict[str, object], digest: str) -> None:
+    digests = ("ab" * 32,) if "references" in fields else ()
+    assert of(digests=digests, **fields) == f"v1:{digest}"
 
 
 @pytest.mark.parametrize(

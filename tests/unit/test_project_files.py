@@ -54,7 +54,7 @@ def test_scalars_are_those_of_yaml_1_2(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shot", "said"),
+    ("shot", "message"),
     [
         ("{id: a}", "film.yaml:3: shot 'a': prompt: this field is missing and required"),
         ("{id: a, prompt: x, duration: 0}", "shot 'a': duration: at least 1, not 0"),
@@ -68,8 +68,8 @@ def test_scalars_are_those_of_yaml_1_2(tmp_path: Path) -> None:
         ("7", "shot number 1: a mapping of fields to values, not 7"),
     ],
 )
-def test_a_bad_shot_is_named_with_its_field(tmp_path: Path, shot: str, said: str) -> None:
-    assert said in refused(tmp_path, f"project: ad\nshots:\n  - {shot}\n")
+def test_a_bad_shot_is_named_with_its_field(tmp_path: Path, shot: str, message: str) -> None:
+    assert message in refused(tmp_path, f"project: ad\nshots:\n  - {shot}\n")
 
 
 def test_each_problem_has_a_line_of_its_own_with_the_line_in_the_file(tmp_path: Path) -> None:
@@ -84,10 +84,10 @@ def test_ids_used_twice(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_between_shots_is_told_with_its_line(tmp_path: Path) -> None:
-    said = refused(tmp_path, FILM + "    depends_on: [pour]\n")
-    assert said == "film.yaml:9: shot 'pour': depends_on goes in a circle: pour → pour"
-    said = refused(tmp_path, FILM + "    depends_on: [none]\n")
-    assert said == "film.yaml:9: shot 'pour': depends_on names 'none', which is not a shot"
+    message = refused(tmp_path, FILM + "    depends_on: [pour]\n")
+    assert message == "film.yaml:9: shot 'pour': depends_on goes in a circle: pour → pour"
+    message = refused(tmp_path, FILM + "    depends_on: [none]\n")
+    assert message == "film.yaml:9: shot 'pour': depends_on names 'none', which is not a shot"
 
 
 def test_control_characters_are_no_text(tmp_path: Path) -> None:
@@ -96,9 +96,9 @@ def test_control_characters_are_no_text(tmp_path: Path) -> None:
     assert load_project(tmp_path / "film.json").shots[0].prompt == shot["prompt"]
     for field in ("prompt", "negative_prompt"):
         bad = json.dumps({"project": "ad", "shots": [{**shot, field: "no\0text"}]}, indent=1)
-        said = refused(tmp_path, bad, name="film.json")
-        assert f"shot 'a': {field}: character 3 is the control character U+0000" in said
-        assert not said.startswith("film.json:1:")
+        message = refused(tmp_path, bad, name="film.json")
+        assert f"shot 'a': {field}: character 3 is the control character U+0000" in message
+        assert not message.startswith("film.json:1:")
 
 
 def test_an_error_tells_the_project_that_the_file_names(tmp_path: Path) -> None:
@@ -109,13 +109,13 @@ def test_an_error_tells_the_project_that_the_file_names(tmp_path: Path) -> None:
 
 
 def test_a_megabyte_of_prompt_is_refused_and_not_printed(tmp_path: Path) -> None:
-    said = refused(tmp_path, FILM.replace("Dawn", "Dawn" * 250_000))
-    assert "at most 32,000 characters; it has 1,0" in said
-    assert len(said) < 500
+    message = refused(tmp_path, FILM.replace("Dawn", "Dawn" * 250_000))
+    assert "at most 32,000 characters; it has 1,0" in message
+    assert len(message) < 500
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("project: [", "film.yaml:1: not valid YAML"),
         ("\tproject: a", "not valid YAML"),
@@ -133,8 +133,8 @@ def test_a_megabyte_of_prompt_is_refused_and_not_printed(tmp_path: Path) -> None
         ("shots: [{id: a, prompt: x}]", "project: this field is missing"),
     ],
 )
-def test_files_that_are_no_project(tmp_path: Path, text: str | bytes, said: str) -> None:
-    assert said in refused(tmp_path, text)
+def test_files_that_are_no_project(tmp_path: Path, text: str | bytes, message: str) -> None:
+    assert message in refused(tmp_path, text)
 
 
 def test_json_trouble_is_told_as_json(tmp_path: Path) -> None:

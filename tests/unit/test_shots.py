@@ -133,7 +133,7 @@ def test_a_project_survives_a_round_trip_through_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shots", "said"),
+    ("shots", "message"),
     [
         ([], "at least one"),
         ([{"id": "a", "prompt": "x"}, {"id": "a", "prompt": "y"}], "'a': this id is used twice"),
@@ -150,10 +150,10 @@ def test_a_project_survives_a_round_trip_through_json() -> None:
         ),
     ],
 )
-def test_projects_that_do_not_hold_together_are_refused(shots: list[object], said: str) -> None:
+def test_projects_that_do_not_hold_together_are_refused(shots: list[object], message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Project.model_validate({"project": "ad", "shots": shots})
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_long_chain_is_no_circle_and_does_not_exhaust_the_stack() -> None:

@@ -63,7 +63,7 @@ def open_download_client(settings: DownloadSettings = DEFAULT_SETTINGS, *, trust
 
 
 def _redact_links(record: logging.LogRecord) -> bool:
-    """httpx logs every link whole; ours are secrets while they live."""
+    """Httpx logs every link whole; ours are secrets while they live."""
     if isinstance(record.args, tuple):
         record.args = tuple(redact(arg) if isinstance(arg, httpx.URL) else arg for arg in record.args)
     return True

@@ -1,7 +1,8 @@
 """Providers: services that generate videos, behind one contract.
 
 `Provider` is the contract, `HttpProvider` the base of those that speak HTTP, `open_provider` opens one by name. Each
-vendor has a folder with the same file names inside. May import downloads and the records.
+vendor has a folder with the same file names inside: `provider` sends requests, `responses` reads what comes back. May
+import `downloads` and the records (`errors`, `shots`, `generations`).
 """
 
 from prefect_video.providers.access import AccessCheck

@@ -1,4 +1,4 @@
-"""A session's first act: a free read that shows whether endpoint and key are right, before anything is claimed."""
+"""Access check: a free request that shows whether endpoint and key are right, before a session claims anything."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from prefect_video.providers.base import Provider
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE_SECONDS: Final = 10.0
-_LAPSE_SECONDS: Final = 0.5
+_TIMEOUT_SECONDS: Final = 10.0
+_RETRY_DELAY_SECONDS: Final = 0.5
 _VARIABLES: Final[Mapping[str, tuple[str, str]]] = {
     "sora": ("SORA_API_KEY", "SORA_API_ENDPOINT"),
     "emulator": ("PREFECT_VIDEO_EMULATOR_KEY", "PREFECT_VIDEO_EMULATOR_ENDPOINT"),
@@ -33,15 +33,18 @@ _VARIABLES: Final[Mapping[str, tuple[str, str]]] = {
     "fal": ("FAL_KEY", "FAL_QUEUE_URL"),
     "replicate": ("REPLICATE_API_TOKEN", "REPLICATE_BASE_URL"),
 }
-"""Where each provider's key and address are set when no block names them."""
+"""Environment variables of each provider's key and address, for messages where no block configures them."""
 
 
 class AccessCheck:
-    """The check of one account in one session: made once, by whichever claim comes first.
+    """Check of one account in one session, made once by the first claim.
 
     Args:
-        provider: Who is asked.
-        credentials: How its credentials were found: a provider's name, `env`, or `block-type/block-name`.
+        provider: The provider that is checked.
+        credentials: Source of its credentials: a provider's name, `env`, or `block-type/block-name`.
+
+    Attributes:
+        is_done: Whether the check was made.
     """
 
     def __init__(self, provider: Provider, credentials: str) -> None:
@@ -51,11 +54,11 @@ class AccessCheck:
         self.is_done = False
 
     async def demand(self) -> None:
-        """Makes the check unless it was made; a provider that gives no answer for now is given the benefit of doubt.
+        """Make the check unless it was made; a provider that is unavailable for now passes with a warning.
 
         Raises:
-            AuthenticationFailed: The key was refused; the message names the setting to correct.
-            RequestRejected: What answers at the address is not this provider; likewise.
+            AuthenticationFailed: The key was rejected; the message names the setting to correct.
+            RequestRejected: The server at the address is not this provider; the message names the setting to correct.
         """
         async with self._lock:
             if self.is_done:
@@ -65,36 +68,37 @@ class AccessCheck:
 
     async def _check(self) -> None:
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await self._read()
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                await self._send_check()
         except AuthenticationFailed as error:
-            raise AuthenticationFailed(self._refused(error), provider=error.provider) from error
+            raise AuthenticationFailed(self._build_message(error), provider=error.provider) from error
         except (ProviderUnavailable, RateLimited, TimeoutError) as error:
             logger.warning("%s: endpoint and key could not be checked for now: %s", self._provider.name, error)
         except (RequestRejected, InvalidResponse) as error:
-            if not error.in_own_words:
-                raise RequestRejected(self._refused(error), provider=error.provider) from error
-            logger.info("%s answers and has no list to check the key by: %s", self._provider.name, error)
+            if not error.follows_contract:
+                raise RequestRejected(self._build_message(error), provider=error.provider) from error
+            logger.info("%s answers and has no request to check the key with: %s", self._provider.name, error)
         except ProviderError as error:
             logger.warning("%s: endpoint and key could not be checked: %s", self._provider.name, error)
 
-    async def _read(self) -> None:
-        """Reads, and once more where something else than the provider has answered: a gateway's lapse passes."""
+    async def _send_check(self) -> None:
+        """Send the request, and once more where a gateway responded instead of the provider, as such faults pass."""
         try:
             await self._provider.check_access()
         except (RequestRejected, InvalidResponse) as error:
-            if error.in_own_words:
+            if error.follows_contract:
                 raise
-            await asyncio.sleep(_LAPSE_SECONDS)
+            await asyncio.sleep(_RETRY_DELAY_SECONDS)
             await self._provider.check_access()
 
-    def _refused(self, error: ProviderError) -> str:
+    def _build_message(self, error: ProviderError) -> str:
         key, address = _VARIABLES.get(self._provider.name, ("the API key", "the address"))
         if "/" in self._credentials:
             key, address = f"the key in block {self._credentials}", f"the address in block {self._credentials}"
-        # In its own words it is the right server; else it may be another one, or a guard before it.
-        wrong = key if error.in_own_words else f"{address} (or {key})"
+        # An error of the contract comes from the right server, so that the key is wrong; any other may come from
+        # another server, or from a proxy before the right one.
+        wrong_setting = key if error.follows_contract else f"{address} (or {key})"
         return (
             f"{error.message.rstrip('. ')}. That was the answer of {self._provider.account.base_url} to a free read"
-            f" before anything was sent: correct {wrong} and start again"
+            f" before anything was sent: correct {wrong_setting} and start again"
         )

@@ -1,4 +1,4 @@
-"""What every provider offers, whatever its dialect."""
+"""Contract of a provider, whatever its dialect: `Provider`, with its account and capabilities."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ OPTIONAL_FIELDS: Final = (
     "references",
     "size",
 )
-"""Fields of a shot that not every provider takes."""
+"""Fields of a shot that not every provider supports."""
 
 Lookup = Literal["key", "likeness", "none"]
-"""How a provider can tell whether an unanswered submit was accepted: it echoes our idempotency key, it can be
-searched for a generation like the one asked for, or it cannot tell."""
+"""Means to find out whether an unanswered submit was accepted: the provider echoes our idempotency key, its list can be
+searched for a generation like the requested one, or there is none."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """What rate limits, quotas and bills apply to: one key at one address of one provider.
+    """Account to which rate limits, quotas and bills apply: one key at one address of one provider.
 
     Attributes:
         provider: Name of the provider.
         base_url: Its address, without credentials.
-        id: A keyed hash of provider, address and key; safe to store and to log.
+        id: Keyed hash of provider, address and key; safe to store and to log.
     """
 
     provider: str
@@ -48,36 +48,37 @@ class Account:
 
     @classmethod
     def from_key(cls, provider: str, base_url: str, api_key: str) -> Account:
-        """Names the account of a key without revealing the key."""
+        """Create the account of a key without revealing the key."""
+        # Keyed by the API key, which only its holders can verify: the hash can be stored in the ledger.
         digest = hmac.new(api_key.encode(), f"{provider}\n{base_url}".encode(), hashlib.sha256).hexdigest()
         return cls(provider=provider, base_url=base_url, id=f"{provider}-{digest[:16]}")
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a provider, or a plan at a provider, can make.
+    """Capabilities of a provider, of a plan at a provider, or of one of its models.
 
     Attributes:
-        sizes: The longest duration in seconds for each resolution that is offered.
-        aspect_ratios: The aspect ratios that are offered.
-        durations: The exact durations that are offered; empty for every whole second up to the longest.
-        concurrency: How many generations may be unfinished at once; None when not known.
-        monthly_videos: How many a month; None when not limited.
-        usd_per_second: Price per second of video by the duration from which it holds; empty when unknown.
+        sizes: Longest duration in seconds for each resolution that is offered.
+        aspect_ratios: Aspect ratios that are offered.
+        durations: Exact durations that are offered, in seconds; empty for every whole second up to the longest.
+        concurrency: Number of generations that may be unfinished at once; None when not known.
+        monthly_videos: Number of videos a month; None when not limited.
+        usd_per_second: Price in USD per second of video by the duration from which it holds; empty when unknown.
         can_list: Whether generations can be listed.
         can_cancel: Whether a running generation can be cancelled.
-        reconciling: How an unanswered submit is resolved.
-        free_outcomes: Ends that are known to cost nothing where the answer names no cost; after any other
-            end what was reserved for it counts as spent.
-        takes: Optional fields of a shot that are obeyed (see `OPTIONAL_FIELDS`).
-        max_references: How many references, where any are taken; None for as many as there are.
-        supports_webhook_url: Whether a submit says where its end is to be announced; where that is set up in the
-            provider's console, nobody here knows whether it was.
-        fetches_webhook_keys: Whether `parse_webhook` may ask the network for the keys it checks with, and blocks then.
-        retention: How long after its end a video can be fetched, where that is the same for all.
-        seconds_per_video_second: The span of work for one second of video, as a first guess.
-        aliases: Names of models that mean another model at this account than they do elsewhere, and which: what is
-            stored under such a name belongs to the model.
+        lookup: Means to resolve an unanswered submit.
+        free_outcomes: Final statuses that are known to cost nothing where the response has no cost; after any other,
+            the reserved amount counts as spent.
+        optional_fields: Optional fields of a shot that are supported (see `OPTIONAL_FIELDS`).
+        max_references: Number of references, where any are supported; None when not limited.
+        supports_webhook_url: Whether a submit can name the address of its webhook. Where that is configured in the
+            provider's console instead, it is unknown here whether it was.
+        fetches_webhook_keys: Whether `parse_webhook` may fetch verification keys over the network, and blocks then.
+        retention: Time after its end for which a video can be fetched, where that is the same for all.
+        seconds_per_video_second: Shortest and longest work, in seconds, for one second of video, as a first guess.
+        aliases: Names of models that mean another model at this account than elsewhere, with that model: videos that
+            are stored under such a name belong to the model.
     """
 
     sizes: Mapping[Resolution, int]
@@ -100,114 +101,131 @@ class Capabilities:
 
 
 class Provider(Protocol):
-    """A service that generates videos."""
+    """Service that generates videos.
+
+    Attributes:
+        name: Name of the provider.
+        account: The account whose key is used.
+        capabilities: Capabilities of the provider, before those of a shot's model.
+    """
 
     name: str
     account: Account
     capabilities: Capabilities
 
     async def load_capabilities(self) -> None:
-        """Reads what the provider tells about itself, such as models and live prices, where it does; once is enough.
+        """Read models and live prices from the provider, where it lists them; later calls may use a cache.
 
         Raises:
-            ProviderError: It could not be read; what is known without it holds.
+            ProviderError: They could not be read; what is known without them still holds.
         """
 
     async def check_access(self) -> None:
-        """Reads something that costs nothing and wants the key; does nothing where there is no such thing.
+        """Send a request that costs nothing and needs the key; do nothing where there is no such request.
 
         Raises:
-            AuthenticationFailed: The key was refused.
-            ProviderError: There was no answer, or not one of this provider's.
+            AuthenticationFailed: The key was rejected.
+            ProviderError: There was no response, or none of this provider.
         """
 
     def capabilities_for(self, shot: Shot) -> Capabilities:
-        """What can be made with the shot's model: `capabilities`, or less."""
+        """Return the capabilities of the shot's model: `capabilities`, or less."""
 
     def check(self, shot: Shot) -> None:
-        """Refuses a shot that cannot be made here, before anything is spent.
+        """Reject a shot that cannot be made here, before anything is spent.
 
         Raises:
             Unsupported: The message names the field and the nearest value that is offered.
         """
 
     def estimate(self, shot: Shot) -> Decimal | None:
-        """What one generation of the shot should cost in USD; None when the price is not known."""
+        """Estimate the cost of one generation of the shot in USD; None when the price is not known."""
 
     async def submit(
         self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
     ) -> Generation:
-        """Sends the shot once; a paid request, never repeated in here.
+        """Send the shot once: a paid request, which is never repeated in here.
+
+        Args:
+            shot: The shot.
+            idempotency_key: Key of the job, sent where the dialect has a field for it.
+            project: Name of the project, sent as a label where the dialect has one.
+            webhook_url: Address for webhooks, where the dialect can be given one.
 
         Raises:
             RequestRejected: Nothing was accepted.
             GenerationFailed: It was accepted and failed at once; the error carries its id.
-            SubmitOutcomeUnknown: Nobody knows; see `find_unclaimed`.
+            SubmitOutcomeUnknown: It may have been accepted; `find_unclaimed` searches for it.
         """
 
     def download_source(self, generation: Generation) -> VideoSource:
-        """Where a completed generation's video is fetched; headers only where the link itself wants the key.
+        """Return the address of a completed generation's video, with headers only where the link needs the key.
 
         Raises:
             InvalidResponse: The generation has no video.
         """
 
     async def retrieve(self, generation_id: str) -> Generation:
-        """Reads one generation; repeated on errors that cost nothing.
+        """Read one generation, with repeats on transient errors.
 
         Raises:
-            NotFound: The provider does not know the id (perhaps only for now).
-            ProviderUnavailable: Still no answer after the repeats.
+            NotFound: The provider does not know the id (perhaps only temporarily).
+            ProviderUnavailable: There was no response in any attempt.
         """
 
     async def cancel(self, generation_id: str) -> Generation:
-        """Cancels if the provider still can, and reads the generation as it then stands. Idempotent.
+        """Cancel the generation if the provider still can, and return its state after that. Idempotent.
 
         Raises:
             NotFound: The provider does not know the id.
-            ProviderUnavailable: No answer.
+            ProviderUnavailable: There was no response.
         """
 
     def list(self, *, status: Status | None = None, created_after: datetime | None = None) -> AsyncIterator[Generation]:
-        """All generations of the account, newest first, page by page."""
+        """Yield the generations of the account, newest first, page by page.
+
+        Args:
+            status: Yield only those with this status.
+            created_after: Yield only those created after this time.
+        """
 
     async def find_unclaimed(
         self, shot: Shot, *, idempotency_key: str, sent_at: datetime, known: Mapping[str, datetime]
     ) -> Generation | None:
-        """Finds the generation that an unanswered submit may have started.
+        """Find the generation that an unanswered submit may have started.
 
         Args:
-            shot: What was asked.
-            idempotency_key: What was sent along.
-            sent_at: When the request left, by this machine's clock; the provider's may show another time.
-            known: Generations that belong to other rows of the ledger, and when each was recorded.
+            shot: The shot that was submitted.
+            idempotency_key: The key that was sent with it.
+            sent_at: The time when the request left, by this machine's clock; the provider's clock may differ.
+            known: Ids of generations of other jobs in the ledger, and the time when each was recorded.
 
         Returns:
             The generation, or None when the provider shows that there is none at this moment. One that echoes the key
             is returned even where it is known.
 
         Raises:
-            HeldForReview: This provider cannot tell, or has one that may be it.
-            InvalidResponse: Its list does not hold together.
-            ProviderUnavailable: No answer.
+            HeldForReview: The provider has no list, or has a generation that may be the one.
+            InvalidResponse: Its list is inconsistent.
+            ProviderUnavailable: There was no response.
         """
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
-        """Verifies a delivery and reads it.
+        """Verify a delivery and read it.
 
         Raises:
-            InvalidInput: The signature, the time or the body is not right; nothing may be done with it.
+            InvalidInput: The signature, the time or the body is invalid; the delivery must be ignored.
         """
 
     async def aclose(self) -> None:
-        """Closes connections."""
+        """Close all connections."""
 
 
 def link_source(generation: Generation) -> VideoSource:
-    """The link of a completed generation, fetched without any key.
+    """Return the link of a completed generation, to be fetched without any key.
 
     Raises:
-        InvalidResponse: It is completed and has no link.
+        InvalidResponse: The generation has no link.
     """
     if generation.result is None:
         raise InvalidResponse(

@@ -1,4 +1,4 @@
-"""Whether a shot fits what a provider offers, and what to say when it does not."""
+"""Checks of shots against capabilities, and adaptation of a shot to the nearest one that they cover."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from prefect_video.providers.base import OPTIONAL_FIELDS, Capabilities
 from prefect_video.shots import Resolution, Shot, frame_size
 
 SAME_SHAPE_SHARE: Final = 0.05
-"""How far the sides' ratio may be from one of the usual ones to count as that: 1792 by 1024 is 16:9."""
+"""Deviation up to which a ratio of sides counts as one of the usual aspect ratios: 1792 by 1024 is 16:9."""
 
 
 def check_supported(shot: Shot, offered: Capabilities, *, by: str) -> None:
-    """Lets a shot pass that the capabilities cover.
+    """Reject a shot that the capabilities do not cover.
 
     Args:
-        shot: What is wanted.
-        offered: What can be made.
-        by: Who offers it, for the message: `sora plan 'plus'`.
+        shot: The shot.
+        offered: The capabilities.
+        by: Owner of the capabilities, for the message: `sora plan 'plus'`.
 
     Raises:
         Unsupported: The message names the shot, the field and the nearest value that is offered.
@@ -28,13 +28,13 @@ def check_supported(shot: Shot, offered: Capabilities, *, by: str) -> None:
     if shot.size is None and shot.resolution not in offered.sizes:
         sizes = ", ".join(_sorted(offered.sizes)) or "none that a shot can ask for"
         raise Unsupported(f"shot {shot.id!r}: resolution: {by} has no {shot.resolution}; it has {sizes}")
-    longest = _longest(shot, offered)
-    if _seconds(shot) > longest:
+    longest = _longest_seconds(shot, offered)
+    if _whole_seconds(shot) > longest:
         raise Unsupported(
             f"shot {shot.id!r}: {_length_field(shot)}: {by} makes at most {longest} s at"
             f" {shot.size or shot.resolution}, not {shot.length_seconds:g} s"
         )
-    if offered.durations and _seconds(shot) not in offered.durations:
+    if offered.durations and _whole_seconds(shot) not in offered.durations:
         nearest = min(offered.durations, key=lambda seconds: _distance(seconds, shot))
         raise Unsupported(
             f"shot {shot.id!r}: {_length_field(shot)}: {by} makes no {shot.length_seconds:g} s;"
@@ -43,18 +43,18 @@ def check_supported(shot: Shot, offered: Capabilities, *, by: str) -> None:
     if shot.size is None and shot.aspect_ratio not in offered.aspect_ratios:
         ratios = ", ".join(offered.aspect_ratios)
         raise Unsupported(f"shot {shot.id!r}: aspect_ratio: {by} has no {shot.aspect_ratio}; it has {ratios}")
-    for field in _not_taken(shot, offered):
+    for field in _find_unsupported(shot, offered):
         raise Unsupported(f"shot {shot.id!r}: {field}: {by} takes none; leave it out")
-    if len(shot.references) > (most := _most_references(shot, offered)):
+    if len(shot.references) > (most := _max_references(shot, offered)):
         raise Unsupported(f"shot {shot.id!r}: references: {by} takes {most}, not {len(shot.references)}")
 
 
 def adapt(shot: Shot, offered: Capabilities) -> tuple[Shot, list[str]]:
-    """The nearest shot that the capabilities cover, and what was changed, one sentence each.
+    """Return the nearest shot that the capabilities cover, and its changes, one sentence each.
 
-    The duration goes to the nearest that is offered (the longer of two), also from a number of frames that is not; the
-    resolution to the best one not above what is asked, else the lowest; optional fields that are not taken are left
-    out, references beyond those that are taken too. An aspect ratio is never changed: it is another picture.
+    The duration becomes the nearest that is offered (the longer of two), also for a number of frames that is not; the
+    resolution the best one not above the requested, else the lowest. Optional fields that are not supported are left
+    out, and so are surplus references. An aspect ratio is never changed: it would be another picture.
 
     Raises:
         Unsupported: No resolution is offered that a shot can ask for.
@@ -69,16 +69,16 @@ def adapt(shot: Shot, offered: Capabilities) -> tuple[Shot, list[str]]:
     elif "size" not in offered.optional_fields:
         changes |= _without_size(shot, offered)
     fitted = shot.model_copy(update=changes)
-    if not (shot.num_frames and "num_frames" in offered.optional_fields and _is_length(fitted, offered)):
+    if not (shot.num_frames and "num_frames" in offered.optional_fields and _is_length_offered(fitted, offered)):
         changes |= _nearest_duration(fitted, offered)
-    for field in _not_taken(fitted, offered):
+    for field in _find_unsupported(fitted, offered):
         if field != "size":
             changes[field] = () if field == "references" else None
-    if len(shot.references) > (most := _most_references(shot, offered)) and "references" not in changes:
+    if len(shot.references) > (most := _max_references(shot, offered)) and "references" not in changes:
         changes["references"] = shot.references[:most]
-    changed = {field: value for field, value in changes.items() if value != getattr(shot, field)}
-    said = [f"{field}: {getattr(shot, field)!r} became {value!r}" for field, value in changed.items()]
-    return shot.model_copy(update=changed), said
+    changes = {field: value for field, value in changes.items() if value != getattr(shot, field)}
+    sentences = [f"{field}: {getattr(shot, field)!r} became {value!r}" for field, value in changes.items()]
+    return shot.model_copy(update=changes), sentences
 
 
 def _nearest_resolution(shot: Shot, offered: Capabilities) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _nearest_resolution(shot: Shot, offered: Capabilities) -> dict[str, Any]:
 
 
 def _without_size(shot: Shot, offered: Capabilities) -> dict[str, Any]:
-    """The usual shape and resolution that a size comes near to; nothing where its shape is none of the usual."""
+    """Replace a size by the aspect ratio and resolution that are near it; change nothing where no ratio is near."""
     resolution = _best_resolution(offered, min(shot.frame_size))
     width, height = shot.frame_size
     for ratio in offered.aspect_ratios:
@@ -99,14 +99,14 @@ def _without_size(shot: Shot, offered: Capabilities) -> dict[str, Any]:
 
 
 def _nearest_duration(shot: Shot, offered: Capabilities) -> dict[str, Any]:
-    longest = _longest(shot, offered)
+    longest = _longest_seconds(shot, offered)
     allowed = [seconds for seconds in (offered.durations or range(1, 21)) if seconds <= longest]
     duration = min(allowed, key=lambda seconds: _distance(seconds, shot), default=shot.duration)
     return {"num_frames": None, "duration": duration}
 
 
 def _best_resolution(offered: Capabilities, lines: int) -> Resolution:
-    """The best one that has no more lines, else the lowest."""
+    """Return the best resolution that has no more lines, else the lowest."""
     sizes = _sorted(offered.sizes)
     return next((size for size in reversed(sizes) if int(size[:-1]) <= lines), sizes[0])
 
@@ -115,18 +115,18 @@ def _sorted(sizes: Collection[Resolution]) -> list[Resolution]:
     return sorted(sizes, key=lambda size: int(size[:-1]))
 
 
-def _longest(shot: Shot, offered: Capabilities) -> int:
+def _longest_seconds(shot: Shot, offered: Capabilities) -> int:
     any_size = max(offered.sizes.values(), default=0)
     return any_size if shot.size is not None else offered.sizes.get(shot.resolution, any_size)
 
 
-def _is_length(shot: Shot, offered: Capabilities) -> bool:
-    seconds = _seconds(shot)
-    return seconds <= _longest(shot, offered) and (not offered.durations or seconds in offered.durations)
+def _is_length_offered(shot: Shot, offered: Capabilities) -> bool:
+    seconds = _whole_seconds(shot)
+    return seconds <= _longest_seconds(shot, offered) and (not offered.durations or seconds in offered.durations)
 
 
-def _seconds(shot: Shot) -> int:
-    """Whole seconds, as lengths are offered: a model of 5 s makes some frames more than five seconds have."""
+def _whole_seconds(shot: Shot) -> int:
+    """Return the length in whole seconds, as lengths are offered: a model of 5 s also makes a few frames more."""
     return math.floor(shot.length_seconds)
 
 
@@ -138,7 +138,7 @@ def _length_field(shot: Shot) -> str:
     return "num_frames" if shot.num_frames else "duration"
 
 
-def _not_taken(shot: Shot, offered: Capabilities) -> list[str]:
+def _find_unsupported(shot: Shot, offered: Capabilities) -> list[str]:
     return [
         field
         for field in OPTIONAL_FIELDS
@@ -146,5 +146,5 @@ def _not_taken(shot: Shot, offered: Capabilities) -> list[str]:
     ]
 
 
-def _most_references(shot: Shot, offered: Capabilities) -> int:
+def _max_references(shot: Shot, offered: Capabilities) -> int:
     return len(shot.references) if offered.max_references is None else offered.max_references

@@ -1,4 +1,4 @@
-"""Choosing a duration: the guide's advice by kind of content, held against a provider's price table."""
+"""Advice on durations: the guide's lengths by kind of content, weighed against a provider's price table."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ DEFAULT_SECONDS: Final = 10
 
 @dataclass(frozen=True)
 class DurationAdvice:
-    """A length to ask for, and why.
+    """Advice on the length of a video.
 
     Attributes:
-        seconds: The length that is advised.
-        usd: What it costs; None when the price is not known.
+        seconds: The advised length.
+        usd: Its cost; None when the price is not known.
         usd_per_second: Price of a second at that length.
-        cheaper_seconds: A length that is not shorter and costs no more in all, where the table has one.
-        reason: One sentence for people.
+        cheaper_seconds: A longer length with no higher cost in total, where the table has one.
+        reason: The reason, as one sentence for people.
     """
 
     seconds: int
@@ -45,18 +45,18 @@ def optimize_duration(
     longest_seconds: int = 20,
     usd_per_second: Mapping[int, Decimal],
 ) -> DurationAdvice:
-    """The length to ask for: what the content needs, at least what is acceptable, at most what is offered.
+    """Advise a length: the one that the content needs, within the acceptable minimum and the offered maximum.
 
-    Where a step of the price table makes a longer video no dearer, the longer one is named too.
+    Where a step of the price table makes a longer video no more expensive, the longer one is named too.
 
     Args:
-        content_type: `product`, `broll`, `establishing`, `abstract`; another word counts as `product`.
+        content_type: `product`, `broll`, `establishing` or `abstract`; any other gets the default of 10 s.
         minimum_seconds: The shortest acceptable length.
         longest_seconds: The longest that the provider makes.
         usd_per_second: Price of a second by the duration from which it holds.
 
     Raises:
-        InvalidInput: Nothing that is acceptable can be made.
+        InvalidInput: The minimum is longer than what the provider makes.
     """
     if not 1 <= minimum_seconds <= longest_seconds:
         raise InvalidInput(f"a minimum of {minimum_seconds} s is not within 1 to {longest_seconds} s")
@@ -68,14 +68,14 @@ def optimize_duration(
         usd=usd,
         usd_per_second=usd / seconds if usd is not None else None,
         cheaper_seconds=longest_at_same_price(seconds, longest_seconds=longest_seconds, usd_per_second=usd_per_second),
-        reason=_reason(content_type, advised, seconds, minimum_seconds),
+        reason=_explain(content_type, advised, seconds, minimum_seconds),
     )
 
 
 def longest_at_same_price(
     seconds: int, *, longest_seconds: int = 20, usd_per_second: Mapping[int, Decimal]
 ) -> int | None:
-    """The longest longer length that costs no more in all, where a step of the price table makes one; else None."""
+    """Return the longest length above `seconds` that costs no more in total; None where the table has none."""
     usd = usd_for(seconds, usd_per_second)
     longer = [
         step
@@ -86,25 +86,24 @@ def longest_at_same_price(
 
 
 def duration_hints(shot: Shot, *, usd_per_second: Mapping[int, Decimal]) -> tuple[str, ...]:
-    """Advice on a shot's duration: a longer one that costs no more, a shorter one that its content needs.
+    """Advise on a shot's duration: a longer one that costs no more, or a shorter one that suits its content.
 
-    The kind of content is read from the shot's metadata (`content_type: product`); without it only prices are looked
-    at.
+    The kind of content is read from the shot's metadata (`content_type: product`); without it only prices count.
     """
     hints: list[str] = []
     usd = usd_for(shot.duration, usd_per_second)
     if longer := longest_at_same_price(shot.duration, usd_per_second=usd_per_second):
         hints.append(f"{longer} s would cost ${usd_for(longer, usd_per_second):.2f}, {shot.duration} s cost ${usd:.2f}")
-    kind = shot.metadata.get("content_type")
-    advised = ADVISED_SECONDS.get(kind or "")
+    content_type = shot.metadata.get("content_type")
+    advised = ADVISED_SECONDS.get(content_type or "")
     if advised is not None and advised < shot.duration:
         cheaper = usd_for(advised, usd_per_second)
         price = f" and cost ${cheaper:.2f} instead of ${usd:.2f}" if cheaper is not None and usd is not None else ""
-        hints.append(f"{advised} s suit {kind} content{price}")
+        hints.append(f"{advised} s suit {content_type} content{price}")
     return tuple(hints)
 
 
-def _reason(content_type: str, advised: int, seconds: int, minimum_seconds: int) -> str:
+def _explain(content_type: str, advised: int, seconds: int, minimum_seconds: int) -> str:
     if seconds == advised:
         return f"{seconds} s suit {content_type} content"
     if seconds == minimum_seconds:

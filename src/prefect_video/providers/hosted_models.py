@@ -1,4 +1,4 @@
-"""What the models of fal and Replicate want as input, read from `model_inputs.yaml`."""
+"""Models of fal and Replicate: the input that each takes and its limits, read from `model_inputs.yaml`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST_SECONDS: Final = 20
 
 
 class ModelInput(BaseModel):
-    """How one model is asked, and what it offers; the file's head says what each job means."""
+    """Input and limits of one model; the head of the file describes each field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,7 +37,7 @@ class ModelInput(BaseModel):
     aspect_ratios: tuple[AspectRatio, ...] = ASPECT_RATIOS
 
     def narrow(self, host: Capabilities) -> Capabilities:
-        """What the host offers with this model."""
+        """Return the host's capabilities with this model."""
         sizes = [size for size in self.resolutions if size in self.values.get("resolution", (size,))]
         longest = max(self.durations, default=self.longest)
         return replace(
@@ -49,36 +49,37 @@ class ModelInput(BaseModel):
         )
 
     def arguments(self, shot: Shot, references: Sequence[str] = ()) -> dict[str, object]:
-        """The input that asks for a shot, in the model's own names.
+        """Return the input that requests a shot, under the model's own field names.
 
         Args:
-            shot: What is wanted.
+            shot: The shot.
             references: URLs of its reference images; models take one.
         """
-        asked: dict[str, object] = {
+        values: dict[str, object] = {
             "prompt": shot.prompt,
             "aspect_ratio": shot.aspect_ratio,
             "resolution": shot.resolution,
             **{name: getattr(shot, name) for name in OPTIONAL_FIELDS if name != "references"},
-            **self._length(shot),
+            **self._length_fields(shot),
             "references": references[0] if references else None,
         }
         return {
             self.fields[name]: self.values.get(name, {}).get(str(value), value)
-            for name, value in asked.items()
+            for name, value in values.items()
             if name in self.fields and value is not None
         }
 
-    def _length(self, shot: Shot) -> dict[str, object]:
-        """The fields that decide how long the video is."""
+    def _length_fields(self, shot: Shot) -> dict[str, object]:
+        """Return the fields that determine the length of the video."""
         if shot.num_frames:
-            # The length of a shot in frames is told by our own rate where it names none, so the model must be too.
+            # Without a rate of its own, the length of a shot in frames is checked by our default rate, so that the
+            # model must use the same.
             return {"num_frames": shot.num_frames, "fps": shot.fps or DEFAULT_FPS}
         if "duration" in self.fields or self.frames_per_second is None:
             form = self.duration_form
             return {"duration": form.format(shot.duration) if form else shot.duration}
         rate = shot.fps or self.frames_per_second
-        # Such models want a frame more than whole groups of four.
+        # Such models need one frame more than whole groups of four.
         return {"num_frames": shot.duration * rate // 4 * 4 + 1, "fps": rate}
 
 
@@ -90,11 +91,14 @@ class _Host(BaseModel):
 
 
 class HostedModels:
-    """The models of one host.
+    """Registry of one host's models.
 
     Args:
         host: `fal` or `replicate`.
-        aliases: Names in project files and the models they mean, besides those of the file.
+        aliases: Models by their names in project files, besides those of the YAML file.
+
+    Attributes:
+        own_aliases: The aliases by which this account differs from others.
     """
 
     def __init__(self, host: str, aliases: Mapping[str, str] | None = None) -> None:
@@ -104,17 +108,18 @@ class HostedModels:
         self.own_aliases = own_aliases(aliases, known)
 
     def name(self, shot: Shot) -> str:
-        """The host's name of a shot's model."""
+        """Return the host's name of a shot's model."""
         return self._aliases.get(shot.model, shot.model)
 
     def input(self, shot: Shot) -> ModelInput:
-        """How a shot's model is asked."""
+        """Return the input of a shot's model."""
         name = self.name(shot)
-        return next(job for job in self._models if fnmatchcase(name, job.match))
+        # The last entry of each host matches any name.
+        return next(model for model in self._models if fnmatchcase(name, model.match))
 
 
 def own_aliases(aliases: Mapping[str, str] | None, known: Mapping[str, str]) -> dict[str, str]:
-    """Those of an account's aliases that give a name another meaning than everybody knows it by."""
+    """Return an account's aliases that give a name another meaning than the known one."""
     return {name: model for name, model in (aliases or {}).items() if model != known.get(name, name)}
 
 

@@ -1,7 +1,7 @@
-"""The HTTP client that every dialect shares: timeouts, connection limits, repeats of what costs nothing.
+"""HTTP client of all dialects: timeouts, connection limits, and repeats of requests that cost nothing.
 
 A paid request is sent exactly once (`ApiClient.send_once`); only requests that cost nothing are repeated
-(`ApiClient.send`), with exponential backoff, full jitter and whatever delay the server asks for.
+(`ApiClient.send`), with exponential back-off, full jitter and at least the delay that the server requests.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from prefect_video.errors import (
 )
 from prefect_video.providers.http_bodies import (
     ACCEPTED_ENCODINGS,
-    LONGEST_LOOK_SECONDS,
-    LONGEST_WAIT_SECONDS,
+    MAX_POLL_DELAY_SECONDS,
+    MAX_RETRY_AFTER_SECONDS,
     read_body,
     usable_number,
 )
@@ -39,29 +39,30 @@ from prefect_video.retry_policy import retrying
 
 Params = Mapping[str, str | int]
 Part = tuple[str | None, str | bytes] | tuple[str | None, bytes, str]
-"""A part of a form: file name (None for a plain field), content, and media type of a file."""
+"""Part of a form: file name (None for a plain field), content, and media type of a file."""
 
 _SHORTEST_KEY: Final = 8
-_OF_THE_BODY: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
-_FARTHEST: Final = timedelta(days=1)
-"""A server's date that is farther from ours tells of no clock."""
+_ENCODING_HEADERS: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+_MAX_CLOCK_OFFSET: Final = timedelta(days=1)
+"""A server's date that is farther from ours is no reading of a clock, but a cached or made-up one."""
 
 
 @dataclass(frozen=True)
 class HttpSettings:
-    """How patient the client is.
+    """Timeouts, repeats and limits of the client.
 
     Attributes:
-        connect_timeout_seconds: To open a connection.
-        read_timeout_seconds: Between two bytes of an answer.
-        submit_timeout_seconds: Between two bytes of the answer to a paid request; after it the outcome is unknown.
-        submit_deadline_seconds: For a paid request as a whole, from the wait for a connection to the last byte of its
-            answer: shorter than `Settings.settle_seconds`.
-        max_connections: Open at once to one provider.
-        attempts: Tries of a request that costs nothing, the first included.
-        backoff_seconds: Upper bound of the first random delay; doubles with each try.
+        connect_timeout_seconds: Time to open a connection.
+        read_timeout_seconds: Time between two bytes of a response.
+        submit_timeout_seconds: Time between two bytes of the response to a paid request; after it the outcome is
+            unknown.
+        submit_deadline_seconds: Time for a paid request as a whole, from the wait for a connection to the last byte of
+            its response. Shorter than `Settings.settle_seconds`, after which a submit is searched for.
+        max_connections: Open connections to one provider.
+        attempts: Attempts of a request that costs nothing, the first included.
+        backoff_seconds: Upper bound of the first random delay; doubles with each attempt.
         backoff_limit_seconds: Upper bound of any random delay.
-        answer_limit_bytes: The largest answer that is read, after inflation.
+        answer_limit_bytes: Size of the largest response that is read, after inflation.
     """
 
     connect_timeout_seconds: float = 10.0
@@ -76,7 +77,11 @@ class HttpSettings:
 
 
 def check_endpoint(endpoint: str, *, named: str) -> str:
-    """A usable base URL without a trailing slash.
+    """Return a base URL without a trailing slash.
+
+    Args:
+        endpoint: The URL as configured.
+        named: Name of the setting, for the message.
 
     Raises:
         InvalidInput: It is not an http(s) URL with a host, or it holds credentials.
@@ -90,7 +95,11 @@ def check_endpoint(endpoint: str, *, named: str) -> str:
 
 
 def check_key(key: str, *, named: str) -> str:
-    """A key that can travel in a header.
+    """Return a key that can be sent in a header.
+
+    Args:
+        key: The key as configured.
+        named: Name of the setting, for the message.
 
     Raises:
         InvalidInput: It is empty or holds spaces, line breaks or non-ASCII characters.
@@ -101,34 +110,35 @@ def check_key(key: str, *, named: str) -> str:
 
 
 def retry_after_seconds(headers: Mapping[str, str], body: Any = None) -> float | None:
-    """The longest delay that headers or an error body ask for, in seconds; None when neither does.
+    """Return the longest delay that headers or an error body request, in seconds; None when neither does.
 
-    Understands `Retry-After` as seconds and as a date, `retry-after-ms`, and `error.retry_after` of the body. What is
-    no number, or a negative one, is not asked for; nothing is longer than `LONGEST_WAIT_SECONDS`.
+    `Retry-After` may be seconds or a date; `retry-after-ms` and the body's `error.retry_after` count too. Values that
+    are no number, or negative, are ignored; none is longer than `MAX_RETRY_AFTER_SECONDS`.
     """
-    asked = [usable_number(headers.get("retry-after")), _date_delay(headers.get("retry-after"))]
+    requested = [usable_number(headers.get("retry-after")), _delay_until(headers.get("retry-after"))]
     milliseconds = usable_number(headers.get("retry-after-ms"))
-    asked.append(milliseconds / 1000 if milliseconds is not None else None)
+    requested.append(milliseconds / 1000 if milliseconds is not None else None)
     error = body.get("error") if isinstance(body, Mapping) else None
     for holder in (error, body):
         if isinstance(holder, Mapping):
-            asked.append(usable_number(holder.get("retry_after")))
-    longest = max((delay for delay in asked if delay is not None), default=None)
-    return None if longest is None else min(longest, LONGEST_WAIT_SECONDS)
+            requested.append(usable_number(holder.get("retry_after")))
+    longest = max((delay for delay in requested if delay is not None), default=None)
+    return None if longest is None else min(longest, MAX_RETRY_AFTER_SECONDS)
 
 
-def look_again_seconds(headers: Mapping[str, str]) -> float | None:
-    """The delay that a good answer asks for before the next look, in seconds; None when it asks for none."""
-    asked = retry_after_seconds(headers)
-    return None if asked is None else min(asked, LONGEST_LOOK_SECONDS)
+def poll_delay_seconds(headers: Mapping[str, str]) -> float | None:
+    """Return the delay that a successful response requests before the next poll, in seconds; None when it does not."""
+    requested = retry_after_seconds(headers)
+    return None if requested is None else min(requested, MAX_POLL_DELAY_SECONDS)
 
 
-def _date_delay(value: str | None) -> float | None:
-    moment = None if usable_number(value) is not None else _date(value)
+def _delay_until(value: str | None) -> float | None:
+    """Return the seconds until a header's date, 0 for a past one; None where the header is no date."""
+    moment = None if usable_number(value) is not None else _parse_date(value)
     return None if moment is None else max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
-def _date(value: str | None) -> datetime | None:
+def _parse_date(value: str | None) -> datetime | None:
     if value is None:
         return None
     try:
@@ -139,14 +149,14 @@ def _date(value: str | None) -> datetime | None:
 
 
 class ApiClient:
-    """One account's connection to one API.
+    """HTTP client of one account at one API.
 
     Args:
-        provider: Name for errors.
-        base_url: Address that paths are appended to.
+        provider: Name of the provider, for errors.
+        base_url: Address to which paths are appended.
         headers: Sent with every request; the key is in here and nowhere else.
-        refuse: Makes the error of an unsuccessful answer, by the dialect's table. Its `accepted` decides about a paid
-            request: only False, for a refusal in the dialect's own words, lets it be sent again.
+        error_from: Builds the error of an unsuccessful response, by the dialect's table. Its `accepted` decides about
+            a paid request: only False, for a rejection that keeps to the dialect's contract, allows another send.
         settings: Timeouts and repeats.
         transport: For tests at the transport boundary.
     """
@@ -164,11 +174,12 @@ class ApiClient:
         self.settings = settings or HttpSettings()
         self._provider = provider
         self._base_url = base_url
-        self._refuse = error_from
-        self._key = _key_in(headers)
-        self._ahead = timedelta(0)
+        self._error_from = error_from
+        self._key = _find_key(headers)
+        self._clock_offset = timedelta(0)
         self._client = httpx.AsyncClient(
             headers={"Accept-Encoding": ACCEPTED_ENCODINGS, **headers},
+            # A redirect would take the key to another host, and send a paid request twice.
             follow_redirects=False,
             timeout=httpx.Timeout(self.settings.read_timeout_seconds, connect=self.settings.connect_timeout_seconds),
             limits=httpx.Limits(
@@ -180,11 +191,11 @@ class ApiClient:
         )
 
     async def send(self, method: str, path: str, *, params: Params | None = None, json: Any = None) -> httpx.Response:
-        """Sends a request that costs nothing, repeating it on resets, timeouts, 429 and 5xx.
+        """Send a request that costs nothing, and repeat it on resets, timeouts, 429 and 5xx.
 
         Raises:
-            ProviderError: What the answer meant, `ProviderUnavailable` when there was none, `InvalidResponse` for one
-                that is out of bounds.
+            ProviderError: The response was unsuccessful; `ProviderUnavailable` when there was none, `InvalidResponse`
+                for one that is too large, nested too deeply or damaged.
         """
         settings = self.settings
         attempt = retrying(
@@ -195,7 +206,8 @@ class ApiClient:
         try:
             response: httpx.Response = await attempt(self._send_free, method, path, params, json)
         except QuotaExhausted as error:
-            # A quota is about buying: what costs nothing can be asked again, and what is paid is not given up for it.
+            # A quota is about buying. A free request can be sent again, and a paid generation must not be given up
+            # because the quota of the month is used up.
             raise RateLimited(
                 error.message, provider=error.provider, request_id=error.request_id, retry_after=error.retry_after
             ) from error
@@ -211,118 +223,125 @@ class ApiClient:
         form: Sequence[tuple[str, Part]] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        """Sends a paid request, exactly once.
+        """Send a paid request, exactly once.
 
         Args:
             method: HTTP method.
             path: Appended to the base URL.
             params: The query.
             json: The body, as JSON.
-            form: The body as `multipart/form-data`, where a dialect wants that.
-            headers: Besides those of the client.
+            form: The body, as `multipart/form-data`.
+            headers: Headers besides those of the client.
 
         Raises:
-            ProviderUnavailable: No connection could be opened, so nothing was sent.
-            SubmitOutcomeUnknown: It was sent and no usable answer came.
-            ProviderError: What the answer meant.
+            ProviderUnavailable: No connection could be opened, so that nothing was sent.
+            SubmitOutcomeUnknown: It was sent and got no usable response.
+            ProviderError: The response rejects the request; nothing was accepted.
         """
-        connect = self.settings.connect_timeout_seconds
+        multipart = list(form) if form is not None else None
+        response = await self._send_paid(method, path, params=params, json=json, files=multipart, headers=headers)
         try:
-            async with asyncio.timeout(self.settings.submit_deadline_seconds):
-                response = await self._answer(
-                    method,
-                    path,
-                    params=params,
-                    json=json,
-                    files=list(form) if form is not None else None,
-                    headers=headers,
-                    timeout=httpx.Timeout(self.settings.submit_timeout_seconds, connect=connect, pool=connect),
-                )
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise self._unavailable(error) from error
-        except (httpx.RequestError, TimeoutError) as error:
-            raise SubmitOutcomeUnknown(
-                f"{self._provider}: the submit was sent and its answer was lost ({_cause(error)})",
-                provider=self._provider,
-            ) from error
-        except InvalidResponse as error:
-            raise self._unknown(error) from error
-        try:
-            return self._successful(response)
+            return self._raise_for_status(response)
         except GenerationEnded:
+            # Accepted for certain, and over already.
             raise
         except ProviderError as error:
-            # Whatever a gateway, a redirect or a 5xx says, it may say it after the provider had accepted.
+            # A gateway's response, a redirect or a 5xx may have come after the provider had accepted.
             if error.accepted is False and not isinstance(error, ProviderUnavailable):
                 raise
-            raise self._unknown(error, f" (HTTP {response.status_code})") from error
+            raise self._outcome_unknown(error, f" (HTTP {response.status_code})") from error
 
     def to_server_time(self, moment: datetime) -> datetime:
-        """A time of this machine's clock as the server's would have told it, going by the date of its last answer."""
-        return moment + self._ahead
+        """Convert a time of this machine's clock to the server's, by the `Date` of its last response."""
+        return moment + self._clock_offset
 
     async def aclose(self) -> None:
-        """Closes all connections."""
+        """Close all connections."""
         await self._client.aclose()
 
     async def _send_free(self, method: str, path: str, params: Params | None, json: Any) -> httpx.Response:
         try:
-            response = await self._answer(method, path, params=params, json=json)
+            response = await self._request(method, path, params=params, json=json)
         except httpx.RequestError as error:
             raise self._unavailable(error) from error
         try:
-            return self._successful(response)
+            return self._raise_for_status(response)
         except ProviderError as error:
-            error.retry_after = None if error.retry_after is None else min(error.retry_after, LONGEST_LOOK_SECONDS)
+            # A paid generation is waited for, so that a delay of days, as for a quota, is not obeyed here.
+            error.retry_after = None if error.retry_after is None else min(error.retry_after, MAX_POLL_DELAY_SECONDS)
             raise
 
-    async def _answer(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """Sends a request and reads its answer within bounds."""
-        sent = self._client.build_request(method, self._base_url + path, **request)
-        response = await self._client.send(sent, stream=True)
+    async def _send_paid(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send a paid request within its deadline, and return any response.
+
+        Raises:
+            ProviderUnavailable: No connection could be opened, so that nothing was sent.
+            SubmitOutcomeUnknown: It was sent and got no readable response.
+        """
+        connect = self.settings.connect_timeout_seconds
+        timeout = httpx.Timeout(self.settings.submit_timeout_seconds, connect=connect, pool=connect)
         try:
-            self._note_clock(response)
+            async with asyncio.timeout(self.settings.submit_deadline_seconds):
+                return await self._request(method, path, timeout=timeout, **options)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            # The only errors that prove that no byte of the request has left.
+            raise self._unavailable(error) from error
+        except (httpx.RequestError, TimeoutError) as error:
+            raise SubmitOutcomeUnknown(
+                f"{self._provider}: the submit was sent and its answer was lost ({_describe_cause(error)})",
+                provider=self._provider,
+            ) from error
+        except InvalidResponse as error:
+            raise self._outcome_unknown(error) from error
+
+    async def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send a request and read its response within bounds."""
+        request = self._client.build_request(method, self._base_url + path, **options)
+        response = await self._client.send(request, stream=True)
+        try:
+            self._record_clock(response)
             body = await read_body(response, limit=self.settings.answer_limit_bytes, provider=self._provider)
         finally:
             await response.aclose()
-        # The key is taken out should the server quote it: its words go into logs, reports and rows.
+        # A server may quote the key, and its messages go into logs, reports and the ledger.
         return httpx.Response(
             response.status_code,
-            headers=[(name, value) for name, value in response.headers.multi_items() if name not in _OF_THE_BODY],
+            headers=[(name, value) for name, value in response.headers.multi_items() if name not in _ENCODING_HEADERS],
             content=body.replace(self._key, b"[key]") if self._key else body,
-            request=sent,
+            request=request,
         )
 
-    def _note_clock(self, response: httpx.Response) -> None:
-        told = _date(response.headers.get("date"))
-        if told is not None and abs(ahead := told - datetime.now(UTC)) < _FARTHEST:
-            self._ahead = ahead
+    def _record_clock(self, response: httpx.Response) -> None:
+        server_time = _parse_date(response.headers.get("date"))
+        if server_time is not None and abs(offset := server_time - datetime.now(UTC)) < _MAX_CLOCK_OFFSET:
+            self._clock_offset = offset
 
-    def _unknown(self, error: ProviderError, detail: str = "") -> SubmitOutcomeUnknown:
+    def _outcome_unknown(self, error: ProviderError, detail: str = "") -> SubmitOutcomeUnknown:
         return SubmitOutcomeUnknown(
-            f"{error.message}{detail}: nobody knows whether the submit was accepted",
+            f"{error.message}{detail}: it is unknown whether the submit was accepted",
             provider=self._provider,
             request_id=error.request_id,
         )
 
-    def _successful(self, response: httpx.Response) -> httpx.Response:
+    def _raise_for_status(self, response: httpx.Response) -> httpx.Response:
         if not response.is_success:
-            raise self._refuse(response)
+            raise self._error_from(response)
         return response
 
     def _unavailable(self, error: httpx.RequestError) -> ProviderUnavailable:
         host = urlsplit(self._base_url).netloc
         return ProviderUnavailable(
-            f"{self._provider}: no answer from {host} ({_cause(error)})", provider=self._provider
+            f"{self._provider}: no answer from {host} ({_describe_cause(error)})", provider=self._provider
         )
 
 
-def _key_in(headers: Mapping[str, str]) -> bytes:
+def _find_key(headers: Mapping[str, str]) -> bytes:
+    """Return the key in the headers; empty where there is none that must be kept secret."""
     key = headers.get("Authorization", "").rpartition(" ")[2]
-    # A shorter one is no secret, and may be a part of any word.
+    # A shorter one, such as the `EMPTY` of self-hosted engines, is no secret and may be a part of any word.
     return key.encode() if len(key) >= _SHORTEST_KEY else b""
 
 
-def _cause(error: httpx.RequestError | TimeoutError) -> str:
-    # Some transport errors have an empty message; their class still says what happened.
+def _describe_cause(error: httpx.RequestError | TimeoutError) -> str:
+    # Some transport errors have no message, but their class is meaningful.
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

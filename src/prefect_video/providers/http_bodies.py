@@ -1,6 +1,6 @@
-"""Bodies of HTTP answers, read within bounds: bytes after inflation, depth of nesting, numbers that can be used.
+"""Bodies of HTTP responses, read within bounds: bytes after inflation, depth of nesting, usable numbers.
 
-Whatever a server sends, reading it takes neither more memory than allowed nor an exception but `InvalidResponse`.
+Whatever a server sends, reading it takes no more memory than allowed and raises nothing but `InvalidResponse`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import httpx
 
 from prefect_video.errors import InvalidResponse
 
-LONGEST_WAIT_SECONDS: Final = 31 * 86_400.0
-"""No server is believed that asks for a longer wait before it is paid: quotas are renewed by the month."""
-LONGEST_LOOK_SECONDS: Final = 300.0
-"""Nor one that asks for a longer wait before it is looked at again: what was paid may be gone by then."""
+MAX_RETRY_AFTER_SECONDS: Final = 31 * 86_400.0
+"""Longest delay before a paid request that a server can impose: quotas are renewed by the month."""
+MAX_POLL_DELAY_SECONDS: Final = 300.0
+"""Longest delay before a poll that a server can impose: a paid video may be deleted by then."""
 ACCEPTED_ENCODINGS: Final = "gzip"
-"""What is asked for, as it is inflated here piece by piece; a body in any other encoding is not read."""
+"""Encoding that is requested and can be inflated here piece by piece; a body in any other encoding is not read."""
 
-_DEEPEST: Final = 100
-_MOST_DIGITS: Final = 40
+_MAX_DEPTH: Final = 100
+_MAX_DIGITS: Final = 40
 _PLAIN: Final = ("", "identity")
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _BRACKETS: Final = re.compile(rb"[\[\]{}]")
@@ -32,16 +32,16 @@ _UNUSABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
 async def read_body(response: httpx.Response, *, limit: int, provider: str) -> bytes:
-    """Reads the inflated body of an answer that was opened as a stream.
+    """Read the inflated body of a response that was opened as a stream.
 
     Args:
-        response: The answer; whoever opened it closes it.
-        limit: The most bytes, before and after inflation.
-        provider: Name for the error.
+        response: The response, which the caller closes.
+        limit: Maximum number of bytes, before and after inflation.
+        provider: Name of the provider, for the error.
 
     Raises:
         InvalidResponse: The body is larger, nested deeper than any contract's, damaged, or in an unknown encoding.
-        httpx.RequestError: The connection failed on the way.
+        httpx.RequestError: The connection failed.
     """
     try:
         body = response.content if response.is_stream_consumed else await _inflate(response, limit)
@@ -55,18 +55,18 @@ async def read_body(response: httpx.Response, *, limit: int, provider: str) -> b
 
 
 def decode_json(content: bytes) -> Any:
-    """Decodes JSON; a number that is none (NaN, Infinity, 10^400) becomes None, and text is fit for any database.
+    """Decode JSON; unusable numbers (NaN, Infinity, 10^400) become None, and text is fit for any database.
 
     Raises:
-        ValueError: It is no JSON, or nested too deeply.
+        ValueError: It is not JSON, or nested too deeply.
     """
     _check_depth(content)
-    document = json.loads(content, parse_constant=_no_number, parse_float=_finite, parse_int=_integer)
+    document = json.loads(content, parse_constant=_drop_constant, parse_float=_parse_float, parse_int=_parse_int)
     return _clean(document) if _UNUSABLE_ESCAPE.search(content) else document
 
 
 def usable_number(value: Any) -> float | None:
-    """A number that can be counted with, also where it is told as text; None for anything else and for negatives."""
+    """Return a finite number that is not negative, also from text; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -101,32 +101,33 @@ def _check_size(size: float, limit: int) -> None:
 
 
 def _check_depth(body: bytes) -> None:
-    """Refuses nesting that could exhaust the stack of whatever walks through it.
+    """Reject nesting that could exhaust the stack of recursive readers.
 
     Raises:
         ValueError: It is nested too deeply.
     """
-    if body.lstrip()[:1] not in (b"[", b"{") or body.count(b"[") + body.count(b"{") <= _DEEPEST:
+    if body.lstrip()[:1] not in (b"[", b"{") or body.count(b"[") + body.count(b"{") <= _MAX_DEPTH:
         return
     depth = 0
+    # Brackets inside strings do not nest.
     for bracket in _BRACKETS.finditer(_STRING.sub(b"", body)):
         depth += 1 if bracket[0] in b"[{" else -1
-        if depth > _DEEPEST:
-            raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
 
 
-def _no_number(_word: str) -> None:
+def _drop_constant(_constant: str) -> None:
     return None
 
 
-def _finite(text: str) -> float | None:
+def _parse_float(text: str) -> float | None:
     number = float(text)
     return number if math.isfinite(number) else None
 
 
-def _integer(text: str) -> int | None:
-    # Long ones are ids; longer ones than that are nothing, and slow to convert.
-    return int(text) if len(text) <= _MOST_DIGITS else None
+def _parse_int(text: str) -> int | None:
+    # Some ids are long numbers; even longer ones mean nothing and are slow to convert.
+    return int(text) if len(text) <= _MAX_DIGITS else None
 
 
 def _clean(document: Any) -> Any:

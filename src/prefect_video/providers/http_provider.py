@@ -1,4 +1,4 @@
-"""The part of a provider that every dialect shares: its connection, its list, and the search in it."""
+"""Base of providers over HTTP: connection, list, search of the list, and rules for what goes into a path."""
 
 from __future__ import annotations
 
@@ -12,37 +12,39 @@ from typing import ClassVar, Final
 import httpx
 
 from prefect_video.downloads import VideoSource, origin
-from prefect_video.errors import NotFound, ProviderError, RequestRejected, UnsafeUrl
+from prefect_video.errors import InvalidInput, NotFound, ProviderError, RequestRejected, UnsafeUrl
 from prefect_video.generations import Generation, Status
 from prefect_video.providers.base import Account, Capabilities, link_source
 from prefect_video.providers.capabilities import check_supported
 from prefect_video.providers.clocks import ClockReading, ProviderClock
 from prefect_video.providers.http import ApiClient, HttpSettings, check_endpoint, check_key
-from prefect_video.providers.matching import Match, Search, find_unclaimed, match_prompt
+from prefect_video.providers.matching import Match, match_prompt
 from prefect_video.providers.pages import Cursor, ListPage, iterate_generations
 from prefect_video.providers.pricing import listed_usd
+from prefect_video.providers.search import Search, find_unclaimed
 from prefect_video.shots import Shot
 
 PAGE_SIZE: Final = 100
 
 
 class HttpProvider(ABC):
-    """Base of providers that are reached over HTTP with a key.
+    """Base class of providers that are reached over HTTP with a key (template method pattern).
 
     A dialect adds `submit`, `retrieve`, `cancel` and `parse_webhook`; where it lists generations, `_page` and
-    `compare` as well. Without a list, an unanswered submit is held for a human.
+    `compare` as well. Without a list, an unanswered submit is held for a human. Methods of `Provider` are documented
+    there, those of `Searchable` in `search`.
 
     Args:
         name: Name of the provider.
         api_key: Sent in the `Authorization` header to `base_url` and nowhere else.
         base_url: Address of the API.
-        capabilities: What it can make and do.
-        error_from: Makes the error of an unsuccessful answer, by the dialect's table.
-        address_label: What messages call the address, such as `endpoint`.
-        key_label: What messages call the key.
-        scheme: The word before the key in the header.
-        account: What to book under, where the address is not what names the account.
-        usd_per_second: What a second costs this account; None for the price table.
+        capabilities: Its capabilities, before those of a shot's model are known.
+        error_from: Builds the error of an unsuccessful response, by the dialect's table.
+        address_label: Name of the address in messages, such as `endpoint`.
+        key_label: Name of the key in messages.
+        scheme: Authorization scheme, which precedes the key in the header.
+        account: Account of the jobs, where provider, address and key do not identify it.
+        usd_per_second: Price of a second for this account; None for the price table.
         settings: Timeouts and repeats.
         transport: For tests at the transport boundary.
 
@@ -51,7 +53,7 @@ class HttpProvider(ABC):
     """
 
     sends_key_to_own_links: ClassVar[bool] = False
-    """Whether a video's link that leads to the API itself wants the key."""
+    """True where a video's link that leads to the API itself needs the key."""
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class HttpProvider(ABC):
         self._api = self._open_client(error_from)
 
     def _open_client(self, error_from: Callable[[httpx.Response], ProviderError]) -> ApiClient:
+        """Open a client with this provider's key and settings and a table of errors."""
         return ApiClient(
             provider=self.name,
             base_url=self._base_url,
@@ -92,36 +95,36 @@ class HttpProvider(ABC):
         )
 
     async def load_capabilities(self) -> None:  # noqa: B027 -- most providers have nothing to read
-        """Reads nothing; see `Provider.prepare`."""
+        """Read nothing."""
 
     def capabilities_for(self, shot: Shot) -> Capabilities:
-        """Returns the same for every model; see `Provider.offered`."""
+        """Return the provider's capabilities, which are the same for every model."""
         return self.capabilities
 
     def check(self, shot: Shot) -> None:
-        """Refuses a shot that cannot be made here; see `Provider.check`."""
+        """Reject a shot that the model's capabilities do not cover."""
         check_supported(shot, self.capabilities_for(shot), by=self.name)
 
     def estimate(self, shot: Shot) -> Decimal | None:
-        """Prices a shot by the account's own price, else by the price table; see `Provider.estimate`."""
+        """Estimate by the account's own price, else by the price table."""
         named = shot.model_copy(update={"model": self._model(shot)})
         return listed_usd(self.name, named, usd_per_second=self._usd_per_second)
 
     def download_source(self, generation: Generation) -> VideoSource:
-        """Returns the link, with the key only where it leads to the API and wants it; see `Provider.source`."""
-        download_source = link_source(generation)
-        if self.sends_key_to_own_links and self._is_ours(download_source.url):
-            return VideoSource(url=download_source.url, headers=self._authorization)
-        return download_source
+        """Return the link, with the key only where the link leads to the API and needs it."""
+        source = link_source(generation)
+        if self.sends_key_to_own_links and self._is_own_url(source.url):
+            return VideoSource(url=source.url, headers=self._authorization)
+        return source
 
     @abstractmethod
     async def retrieve(self, generation_id: str) -> Generation:
-        """Reads one generation; see `Provider.retrieve`."""
+        """Read one generation."""
 
     async def list(
         self, *, status: Status | None = None, created_after: datetime | None = None
     ) -> AsyncIterator[Generation]:
-        """Yields the account's generations, newest first, each once; see `Provider.list`."""
+        """Yield the account's generations, newest first, each once."""
         read_page = partial(self._page, status=status, created_after=created_after)
         async for generation in iterate_generations(read_page, page_size=self._page_size):
             if created_after is not None and generation.created_at and generation.created_at < created_after:
@@ -132,51 +135,51 @@ class HttpProvider(ABC):
     async def find_unclaimed(
         self, shot: Shot, *, idempotency_key: str, sent_at: datetime, known: Mapping[str, datetime]
     ) -> Generation | None:
-        """Searches the whole list; see `Provider.find_unclaimed`."""
+        """Search the whole list."""
         return await find_unclaimed(self, Search(shot, idempotency_key, sent_at, known))
 
     async def aclose(self) -> None:
-        """Closes all connections."""
+        """Close all connections."""
         await self._api.aclose()
 
     async def read_page(self, cursor: Cursor | None) -> ListPage:
-        """Reads a page of all generations; see `Searchable`."""
+        """Read a page of all generations."""
         return await self._page(cursor)
 
     async def confirm(self, listed: Generation) -> Generation:
-        """Returns what was listed, where lists leave nothing out; see `Searchable`."""
+        """Return the listed generation, as lists leave nothing out."""
         return listed
 
     def compare(self, generation: Generation, shot: Shot) -> Match:
-        """Compares the words; see `Searchable`."""
+        """Compare the prompts, which alone prove nothing."""
         return min(match_prompt(shot.prompt, generation.prompt), Match.POSSIBLE)
 
     def unwrap_id(self, generation_id: str) -> str:
-        """Returns the id as it is, where ids have one spelling; see `Searchable`."""
+        """Return the id unchanged, as ids have one spelling."""
         return generation_id
 
     def read_clock(self, created: Mapping[str, datetime], recorded: Mapping[str, datetime]) -> ClockReading:
-        """Combines what answers, their dates and the ledger show; see `Searchable`."""
+        """Combine the times in responses, their dates and the ledger's records."""
         now = datetime.now(UTC)
         return self._clock.read(self._api.to_server_time(now) - now, created, recorded)
 
     def describe_doubt(self, generation: Generation, shot: Shot) -> str:
-        """Names the generation; see `Searchable`."""
+        """Return a message that names the generation and the shot."""
         return f"{self.name} has generation {generation.id}, which may or may not be the one of shot {shot.id!r}"
 
     async def _page(
         self, cursor: Cursor | None, *, status: Status | None = None, created_after: datetime | None = None
     ) -> ListPage:
-        """Reads a page of those generations, or of more, newest first."""
+        """Read a page of the generations with that status and age, or of more, newest first."""
         raise RequestRejected(f"{self.name} does not list its generations", provider=self.name)
 
     @property
     def _page_size(self) -> int:
-        """How many items a page is asked for."""
+        """Number of items that are requested for a page."""
         return PAGE_SIZE
 
     async def _request_cancel(self, method: str, path: str) -> bool:
-        """Request a cancellation; return whether it was taken, and not refused because the work is over.
+        """Request a cancellation; return whether the provider took it: else the generation is over, or too far on.
 
         Raises:
             NotFound: The provider does not know the generation.
@@ -185,13 +188,14 @@ class HttpProvider(ABC):
         try:
             await self._api.send(method, path)
         except NotFound:
+            # A rejection too, but no statement about the work.
             raise
         except RequestRejected:
             return False
         return True
 
-    def _accepted(self, generation: Generation) -> Generation:
-        """Note what the answer to a submit shows of the provider's clock."""
+    def _observe_clock(self, generation: Generation) -> Generation:
+        """Learn the provider's clock from the response to a submit, and return its generation."""
         self._clock.observe(generation.created_at)
         return generation
 
@@ -199,8 +203,25 @@ class HttpProvider(ABC):
         """Return this provider's name of a shot's model."""
         return shot.model
 
-    def _is_ours(self, url: str) -> bool:
+    def _is_own_url(self, url: str) -> bool:
         try:
             return origin(url) == origin(self._base_url)
         except UnsafeUrl:
             return False
+
+
+def check_path_part(generation_id: str, *, owner: str, allowed: str = "_-.") -> str:
+    """Return an id that can stand in a path as it is.
+
+    Args:
+        generation_id: The id; ids come from responses, webhooks and the command line.
+        owner: Continuation of the message `generation id 'x' is not …`.
+        allowed: Characters besides letters and digits.
+
+    Raises:
+        InvalidInput: The id could lead to another path.
+    """
+    is_plain = all(sign.isalnum() or sign in allowed for sign in generation_id)
+    if not generation_id or not is_plain or ".." in generation_id:
+        raise InvalidInput(f"generation id {generation_id!r} is not {owner}")
+    return generation_id

@@ -1,7 +1,7 @@
-"""Recognising that a provider's content policy stopped a prompt or a video, in the words of any provider.
+"""Detection of content policy errors: a provider stopped a prompt or a video, in the error terms of any provider.
 
-Blocked prompts are never sent again by themselves, so that what is taken for one needs a human's word. What merely
-speaks of moderation, such as a filter that could not be reached, is no block.
+A blocked prompt is never sent again automatically but waits for a human. An error that merely mentions moderation, such
+as a filter that could not be reached, is no block.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 _CODES: Final = frozenset({"e005", "moderation", "moderated", "safety", "nsfw", "sensitive", "prohibited", "unsafe"})
-"""Whole codes."""
+"""Codes that match as a whole."""
 
 _IN_CODE: Final = re.compile(
     r"moderation|(?:^|_)moderated|nsfw|sentinel_block"
@@ -21,7 +21,7 @@ _IN_CODE: Final = re.compile(
     r"|data_inspection_failed|rai_(?:media_)?filter|guardrail|risk_control|infringement|audit_(?:submit_)?illegal"
     r"|(?:^|_)blocklist"
 )
-"""Parts of a code or type, once it is spelled in small letters with underscores."""
+"""Parts of a code or type in small letters with underscores."""
 
 _IN_MESSAGE: Final = re.compile(
     r"content[ _-]?(?:policy|policies|moderation|guidelines|restrictions?|safety polic)"
@@ -46,7 +46,7 @@ _TECHNICAL: Final = re.compile(
     r"|(?:failed|unable) to (?:load|start|respond|connect|reach|initiali[sz]e|run)"
     r"|connection|out of memory|internal error"
 )
-"""By which words it is the moderation itself that failed."""
+"""Terms that show that the moderation itself failed."""
 
 _TECHNICAL_CODE: Final = re.compile(
     r"unavailable|unreachable|time_?d?_?out|overload|internal|connection|not_configured"
@@ -54,27 +54,27 @@ _TECHNICAL_CODE: Final = re.compile(
 
 
 def is_moderation(code: str | None, type: str | None = None, message: str | None = None) -> bool:
-    """Whether an error says that a content policy stopped a prompt, an input or an output.
+    """Return whether an error means that a content policy stopped a prompt, an input or an output.
 
     Args:
         code: The error's code, such as `moderation_blocked` or `OutputVideoSensitiveContentDetected`.
         type: The error's type, such as `content_policy_violation`.
-        message: What it says; looked at where code and type tell nothing.
+        message: The error's text, which counts where code and type are of no policy.
     """
-    if any(_is_moderation_code(word) for word in (code, type) if word):
+    if any(_is_moderation_code(value) for value in (code, type) if value):
         return True
     text = (message or "")[:2000].casefold()
     return bool(_IN_MESSAGE.search(text)) and not _TECHNICAL.search(text)
 
 
-def _is_moderation_code(word: str) -> bool:
-    spelled = _transliterate(word)
+def _is_moderation_code(code: str) -> bool:
+    spelled = _to_snake_case(code)
     if spelled in _CODES:
         return True
     return bool(_IN_CODE.search(spelled)) and not _TECHNICAL_CODE.search(spelled)
 
 
-def _transliterate(word: str) -> str:
-    """A word in small letters, its parts joined by underscores: `SAFETY.INPUT.TEXT` is `safety_input_text`."""
-    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word[:200])
+def _to_snake_case(code: str) -> str:
+    """Return a code in small letters, its parts joined by underscores: `SAFETY.INPUT.TEXT` is `safety_input_text`."""
+    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", code[:200])
     return re.sub(r"[^a-z0-9]+", "_", parted.casefold()).strip("_")

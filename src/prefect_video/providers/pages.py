@@ -1,8 +1,8 @@
-"""Lists of generations, page by page: read leniently to show them, or strictly to prove what is not there.
+"""Pagination of lists of generations: lenient to show them, or strict to prove the absence of one.
 
-A list proves absence only when it is whole. It is whole when the list itself says so: `has_more: false`, a total that
-is reached, or a page that begins where the last one ended and brings nothing new. An empty page, a missing field and
-a page that repeats another prove nothing.
+A list proves absence only when it is complete, which the list itself must show: `has_more: false`, a total that is
+reached, or a page that begins where the last one ended and has no new items. An empty page, a missing field and a page
+that repeats another prove nothing.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from prefect_video.generations import Generation
 logger = logging.getLogger(__name__)
 
 STARTS: Final = 3
-"""How often a list that does not hold together is read from its beginning."""
+"""Number of passes over a list that is inconsistent, each from its beginning."""
 
 Cursor = str | int
 
 
 @dataclass(frozen=True)
 class UnreadableItem:
-    """An item of a list that does not keep to the contract; it may be any generation.
+    """Item of a list that breaks the contract; it may be any generation.
 
     Attributes:
-        id: Its id, where that much can be read.
-        created_at: When it was made, where that much can be read.
+        id: Its id, where that can be read.
+        created_at: The time of its creation, where that can be read.
     """
 
     id: str | None = None
@@ -45,13 +45,13 @@ class ListPage:
     """One page of a list.
 
     Attributes:
-        items: In the server's order.
-        has_more: Whether more follow; None where the server does not say.
-        cursors: For each item, what asks for the items after it (None: it cannot be a cursor); empty where only the
-            server names cursors, or where there is one page only.
-        next_cursor: What asks for the next page, where the server names it.
-        total: How many there are on all pages, where the server says.
-        limit: How many items were requested.
+        items: The items in the server's order.
+        has_more: Whether more follow; None where the server does not report it.
+        cursors: For each item, the cursor of the items after it (None: it cannot be a cursor); empty where only the
+            server gives cursors, or where there is one page only.
+        next_cursor: Cursor of the next page, where the server gives it.
+        total: Number of items on all pages, where the server reports it.
+        limit: Number of items that were requested.
         paged: Whether the list comes in pages at all.
         positional: Whether cursors count items, so that they mean other items once the list has changed.
     """
@@ -67,21 +67,21 @@ class ListPage:
 
     @property
     def following(self) -> Cursor | None:
-        """What asks for the page after this one."""
-        return self.next_cursor or next((one for one in reversed(self.cursors) if one is not None), None)
+        """Cursor of the page after this one."""
+        return self.next_cursor or next((cursor for cursor in reversed(self.cursors) if cursor is not None), None)
 
 
 ReadPage = Callable[[Cursor | None], Awaitable[ListPage]]
 EnoughRead = Callable[[Sequence[ListItem], Sequence[ListItem]], bool]
-"""Whether the rest of a list cannot matter, given everything read so far and the last page of it."""
+"""Predicate that the rest of a list cannot matter, given all items read so far and those of the last page."""
 
 
 async def iterate_generations(read_page: ReadPage, *, page_size: int) -> AsyncIterator[Generation]:
-    """Yield each generation of a list once; what cannot be read is left out.
+    """Yield each generation of a list once, and leave out unreadable items.
 
     Args:
         read_page: Reads the page of a cursor, or the first one.
-        page_size: How many items were requested, for lists that do not say whether more follow.
+        page_size: Number of items that are requested, for lists that do not report whether more follow.
     """
     seen: set[str] = set()
     cursor: Cursor | None = None
@@ -91,9 +91,10 @@ async def iterate_generations(read_page: ReadPage, *, page_size: int) -> AsyncIt
         for generation in fresh:
             seen.add(generation.id)
             yield generation
-        goes_on = page.has_more if page.has_more is not None else len(page.items) >= page_size
+        has_more = page.has_more if page.has_more is not None else len(page.items) >= page_size
         cursor = page.following
-        if not page.paged or not goes_on or not fresh or cursor is None:
+        # A page without new items ends the list whatever it reports: some servers repeat their last page indefinitely.
+        if not page.paged or not has_more or not fresh or cursor is None:
             return
 
 
@@ -105,11 +106,11 @@ async def read_whole(
     Args:
         read_page: Reads the page of a cursor, or the first one.
         provider: Name of the provider.
-        unwrap_id: The one spelling of an id that may have several.
-        is_enough: Whether the rest of the list cannot matter.
+        unwrap_id: Returns the canonical spelling of an id that may have several.
+        is_enough: Decides that the rest of the list cannot matter.
 
     Raises:
-        InvalidResponse: The list does not hold together, however often it is begun anew.
+        InvalidResponse: The list is inconsistent in every pass.
         ProviderError: A page could not be read.
     """
     reason = ""
@@ -128,10 +129,10 @@ class _Reading:
     """One pass over a list, from its beginning.
 
     Attributes:
-        items: What was read so far, each once.
-        cursor: What asks for the next page.
+        items: The items read so far, each once.
+        cursor: Cursor of the next page.
         is_open: Whether there is a next page to be read.
-        fault: Why this pass proves nothing; None while it holds together.
+        fault: The inconsistency for which this pass proves nothing; None while there is none.
     """
 
     def __init__(self, unwrap_id: Callable[[str], str], is_enough: EnoughRead) -> None:
@@ -139,104 +140,107 @@ class _Reading:
         self.cursor: Cursor | None = None
         self.is_open = True
         self.fault: str | None = None
-        self._native_id = unwrap_id
+        self._unwrap_id = unwrap_id
         self._is_enough = is_enough
         self._seen: set[str] = set()
-        self._expected: str | None = None
+        self._expected_first: str | None = None
         self._longest_page = 0
-        self._is_promised = False
+        self._more_announced = False
         self._first_page: list[str | None] = []
         self._total: int | None = None
 
     def add(self, page: ListPage) -> None:
-        """Take a page in, and decide whether and from where to go on."""
+        """Add a page, and decide whether to continue and from which cursor."""
         if self._is_only_page(page):
             self.is_open = False
             return
-        if (fault := self._discontinuity(page)) is not None:
-            self._break_off(fault)
+        if (fault := self._find_discontinuity(page)) is not None:
+            self._stop(fault)
             return
-        fresh = self._take(page)
-        over = self._is_over(page, fresh)
-        if over:
+        fresh_count = self._add_items(page)
+        is_last = self._is_last(page, fresh_count)
+        if is_last:
             self.is_open = False
-        elif over is None:
-            self._break_off("it neither ends nor goes on")
+        elif is_last is None:
+            self._stop("it neither ends nor goes on")
         elif self._is_enough(self.items, page.items):
             self.is_open = False
         else:
-            self._go_on(page)
-        self._is_promised = page.has_more is True
+            self._advance(page)
+        self._more_announced = page.has_more is True
         self._longest_page = max(self._longest_page, len(page.items))
 
     def _is_only_page(self, page: ListPage) -> bool:
-        """Return whether a server gives the same page whatever is asked for, and could have put more on it."""
-        names = [self._name(item) for item in page.items]
+        """Return whether a server ignores cursors, as it repeats a first page that had room for more."""
+        ids = [self._canonical_id(item) for item in page.items]
         if self.cursor is None:
-            self._first_page = names
+            self._first_page = ids
             return False
-        is_short = page.limit is not None and len(names) < page.limit
-        return is_short and page.has_more is None and names == self._first_page
+        is_short = page.limit is not None and len(ids) < page.limit
+        return is_short and page.has_more is None and ids == self._first_page
 
-    def _discontinuity(self, page: ListPage) -> str | None:
-        """Why a page does not continue the one before it; None when it does."""
-        if self._is_promised and not page.items:
+    def _find_discontinuity(self, page: ListPage) -> str | None:
+        """Return why a page does not continue the one before it; None when it does."""
+        if self._more_announced and not page.items:
             return "a page is empty although more was to follow"
-        if self._expected is None:
+        if self._expected_first is None:
             return None
-        first = self._name(page.items[0]) if page.items else None
-        if first == self._expected or (page.positional and first in self._seen):
+        first = self._canonical_id(page.items[0]) if page.items else None
+        if first == self._expected_first or (page.positional and first in self._seen):
             return None
         return "a page is empty that should not be" if not page.items else "its pages have shifted"
 
-    def _take(self, page: ListPage) -> int:
-        """Add what was not seen before; return how many items that are."""
+    def _add_items(self, page: ListPage) -> int:
+        """Add the items that were not seen before, and return their number."""
         before = len(self.items)
-        # Before the first new item, a page repeats what was read, items without an id to be known by among them.
+        # Before its first new item, a page repeats items that were read, among them items without an id.
         repeats = bool(self.items)
         for item in page.items:
-            name = self._name(item)
-            if name in self._seen or (name is None and repeats):
+            item_id = self._canonical_id(item)
+            if item_id in self._seen or (item_id is None and repeats):
                 continue
             repeats = False
             self.items.append(item)
-            if name is not None:
-                self._seen.add(name)
-        # What was added while the list was read came too late to matter.
+            if item_id is not None:
+                self._seen.add(item_id)
+        # Generations that begin while the list is read came after the submit, so that the lowest total counts.
         totals = [total for total in (self._total, page.total) if total is not None]
         self._total = min(totals, default=None)
         return len(self.items) - before
 
-    def _is_over(self, page: ListPage, fresh: int) -> bool | None:
-        """Whether the list ends with this page; None when it contradicts itself."""
+    def _is_last(self, page: ListPage, fresh_count: int) -> bool | None:
+        """Return whether the list ends with this page; None when it contradicts itself."""
         if page.has_more is False or not page.paged:
             complete = self._total is None or len(self.items) >= self._total
             return True if complete and page.has_more is not True else None
         if page.has_more:
-            return False if fresh else None
+            return False if fresh_count else None
         if self._total is not None:
-            return len(self.items) >= self._total or (False if fresh else None)
+            return len(self.items) >= self._total or (False if fresh_count else None)
         if self.cursor is None:
             return not page.items
-        if fresh:
+        if fresh_count:
             return False
+        # A page that only repeats ends the list if it had room for more.
         return True if len(page.items) < self._longest_page else None
 
-    def _go_on(self, page: ListPage) -> None:
-        # One item of this page is asked for again: the next page then shows that it continues this one.
-        usable = [at for at, cursor in enumerate(page.cursors) if cursor is not None]
-        overlapping = [at for at in usable if at + 1 < len(page.items) and page.items[at + 1].id is not None]
+    def _advance(self, page: ListPage) -> None:
+        # One item of this page is requested again: the next page then shows that it continues this one.
+        usable = [index for index, cursor in enumerate(page.cursors) if cursor is not None]
+        overlapping = [
+            index for index in usable if index + 1 < len(page.items) and page.items[index + 1].id is not None
+        ]
         if overlapping:
             self.cursor = page.cursors[overlapping[-1]]
-            self._expected = self._name(page.items[overlapping[-1] + 1])
+            self._expected_first = self._canonical_id(page.items[overlapping[-1] + 1])
         else:
-            self.cursor, self._expected = page.following, None
+            self.cursor, self._expected_first = page.following, None
         if self.cursor is None:
-            self._break_off("it names no next page")
+            self._stop("it names no next page")
 
-    def _name(self, item: ListItem) -> str | None:
-        return None if item.id is None else self._native_id(item.id)
+    def _canonical_id(self, item: ListItem) -> str | None:
+        return None if item.id is None else self._unwrap_id(item.id)
 
-    def _break_off(self, fault: str) -> None:
+    def _stop(self, fault: str) -> None:
         self.fault = fault
         self.is_open = False

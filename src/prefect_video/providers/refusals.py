@@ -1,7 +1,7 @@
-"""What counts as a refusal: only the error body of a dialect's contract, with a type that the dialect's table lists.
+"""Refusals: error bodies of a dialect's contract, listed in the dialect's table, which prove that nothing was accepted.
 
-A gateway, a proxy or a firewall answers in words of its own, and may do so after the provider has accepted. Whatever is
-not in the table leaves it open whether a submit was accepted.
+A gateway, a proxy or a firewall has error bodies of its own, and may send one after the provider has accepted. Any
+response that is not in the table leaves open whether a submit was accepted.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _MAY_BE_MODERATION: Final = frozenset({400, 403, 422})
 
 @dataclass(frozen=True)
 class ErrorBody:
-    """An error body that has the shape of its dialect's contract.
+    """Error body that has the form of its dialect's contract.
 
     Attributes:
-        type: The contract's type of the error, where it has one.
-        code: Its code, where it has one.
-        message: What it says.
-        is_moderated: Whether the body says by its shape that a content policy was applied.
+        type: Type of the error, where the contract has one.
+        code: Code of the error, where the contract has one.
+        message: Text of the error.
+        is_moderated: Whether the form of the body shows that a content policy was applied.
     """
 
     type: str = ""
@@ -37,7 +37,7 @@ class ErrorBody:
 
     @property
     def is_of_policy(self) -> bool:
-        """Whether a content policy is the reason."""
+        """True where a content policy is the reason for the error."""
         return self.is_moderated or is_moderation(self.code, self.type, self.message)
 
 
@@ -46,10 +46,10 @@ class RefusalRule:
     """One line of a dialect's table.
 
     Attributes:
-        statuses: HTTP statuses that it is for.
-        types: Types or codes that it is for, in small letters; empty for any.
-        error: What it means; None for what the status means.
-        applies: What else must hold of the body.
+        statuses: HTTP statuses to which it applies.
+        types: Types or codes to which it applies, in small letters; empty for any.
+        error: Class of the error; None for the class that the status means.
+        applies: Further condition on the body.
     """
 
     statuses: Collection[int]
@@ -58,23 +58,23 @@ class RefusalRule:
     applies: Callable[[ErrorBody], bool] | None = None
 
     def matches(self, status: int, body: ErrorBody) -> bool:
-        """Whether an answer is meant."""
+        """Return whether the rule applies to a response."""
         if status not in self.statuses or (self.applies is not None and not self.applies(body)):
             return False
         return not self.types or bool({body.type.casefold(), body.code.casefold()} & set(self.types))
 
 
 ACCOUNT: Final = RefusalRule((401, 402, 403, 429))
-"""Key, permission, credit and rate: in the contract's shape a refusal whatever its type."""
+"""Key, permission, credit and rate: in the contract's form a refusal whatever its type."""
 
 
 @dataclass(frozen=True)
 class RefusalTable:
-    """A dialect's words for turning a request down.
+    """Table of the error bodies with which a dialect rejects a request.
 
     Attributes:
-        read_body: Reads a decoded error body with its HTTP status; None for one that has not the contract's shape.
-        rules: The table, the most exact line first.
+        read_body: Reads a decoded error body with its HTTP status; None for one without the contract's form.
+        rules: The lines, the most exact first.
     """
 
     read_body: Callable[[Any, int], ErrorBody | None]
@@ -83,60 +83,60 @@ class RefusalTable:
     def read_error(
         self, response: httpx.Response, *, provider: str, otherwise: type[ProviderError] | None = None
     ) -> ProviderError:
-        """Reads what an unsuccessful answer means.
+        """Build the error of an unsuccessful response.
 
-        Of a refusal, `accepted` is False where the table lists the answer, and None where it does not.
+        A rejection has `accepted` False where the table lists the response, and None where it does not.
 
         Args:
-            response: The answer.
-            provider: Name for the error.
-            otherwise: What it means where the table does not list it; None for what its HTTP status means.
+            response: The response.
+            provider: Name of the provider, for the error.
+            otherwise: Class of the error where the table does not list the response; None for that of its HTTP status.
         """
         status = response.status_code
         document = decode_body(response)
         body = self.read_body(document, status)
-        rule = next((one for one in self.rules if body and one.matches(status, body)), None)
+        rule = next((rule for rule in self.rules if body and rule.matches(status, body)), None)
         kind = otherwise or error_for_status(status)
         if rule is not None and body is not None:
             kind = rule.error or error_for_status(status)
-            if status in _MAY_BE_MODERATION and (
-                body.is_moderated or is_moderation(body.code, body.type, body.message)
-            ):
+            if status in _MAY_BE_MODERATION and body.is_of_policy:
                 kind = ContentPolicyError
-        error = build_error(kind, _message(body, document) or f"HTTP {status}", response, provider=provider)
-        error.in_own_words = body is not None
+        error = build_error(kind, _find_message(body, document) or f"HTTP {status}", response, provider=provider)
+        error.follows_contract = body is not None
         if rule is not None and isinstance(error, RequestRejected):
             error.accepted = False
         return error
 
 
-def text_of(value: Any) -> str:
-    """A word of an error body: a text as it is, a number as text, anything else as nothing."""
+def to_text(value: Any) -> str:
+    """Return a field of an error body as text: a number is converted, anything else counts as empty."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
     return str(value)
 
 
 def fastapi_message(detail: Any) -> str | None:
-    """What the `detail` of a FastAPI server says; None where it has neither of its two shapes."""
+    """Return the message in the `detail` of a FastAPI server; None where it has neither of its two forms."""
     if isinstance(detail, str):
         return detail
-    if not isinstance(detail, list) or not detail or not all(isinstance(one, dict) and "msg" in one for one in detail):
+    if not isinstance(detail, list) or not detail:
         return None
-    return "; ".join(_complaint(one) for one in detail)
+    if not all(isinstance(item, dict) and "msg" in item for item in detail):
+        return None
+    return "; ".join(_format_validation_error(item) for item in detail)
 
 
-def _complaint(item: dict[str, Any]) -> str:
-    place = item.get("loc")
-    where = ".".join(map(str, place)) if isinstance(place, list | tuple) else ""
-    return f"{where}: {item['msg']}" if where else str(item["msg"])
+def _format_validation_error(item: dict[str, Any]) -> str:
+    loc = item.get("loc")
+    location = ".".join(map(str, loc)) if isinstance(loc, list | tuple) else ""
+    return f"{location}: {item['msg']}" if location else str(item["msg"])
 
 
-def _message(body: ErrorBody | None, document: Any) -> str:
-    """What the contract's body says, or what a foreign one seems to say."""
+def _find_message(body: ErrorBody | None, document: Any) -> str:
+    """Return the message of the contract's body, or of a foreign one under the usual names."""
     if body is not None:
         return body.message or body.type or body.code
     if not isinstance(document, dict):
         return ""
-    told = document.get("error") or document.get("message") or document.get("detail") or document.get("title")
-    return text_of(told.get("message")) if isinstance(told, dict) else text_of(told)
+    message = document.get("error") or document.get("message") or document.get("detail") or document.get("title")
+    return to_text(message.get("message")) if isinstance(message, dict) else to_text(message)

@@ -1,4 +1,4 @@
-"""Providers by name: ours, and those that other packages ship by entry point (`prefect_video.providers`)."""
+"""Registry of providers by name: ours, and those that other packages add by entry point (`prefect_video.providers`)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from prefect_video.providers.base import Provider
 ENTRY_POINTS: Final = "prefect_video.providers"
 
 Opener = Callable[[Mapping[str, str]], Provider]
-"""Opens a provider from environment variables; raises `InvalidInput` naming the variable that is missing."""
+"""Function that opens a provider from environment variables; raises `InvalidInput` that names a missing variable."""
 
 
 def provider_names() -> list[str]:
-    """The names that `open_provider` takes."""
+    """Return the names of all providers that `open_provider` can open."""
     return sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
 
 
 def open_provider(name: str, environ: Mapping[str, str] = os.environ) -> Provider:
-    """Opens a provider by name, configured by the environment.
+    """Open a provider by name, configured by the environment.
 
     Raises:
         InvalidInput: There is no such provider, or its environment variables are missing or wrong.
@@ -35,5 +35,5 @@ def open_provider(name: str, environ: Mapping[str, str] = os.environ) -> Provide
 
 
 def default_provider(environ: Mapping[str, str] = os.environ) -> str:
-    """`sora` when its key is set, else the embedded `emulator`."""
+    """Return the provider for runs that name none: `sora` when its key is set, else the embedded `emulator`."""
     return "sora" if environ.get("SORA_API_KEY") else "emulator"

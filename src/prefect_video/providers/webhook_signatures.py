@@ -1,8 +1,11 @@
-"""Deliveries signed by the Standard Webhooks scheme (`webhook-id`, `webhook-timestamp`, `webhook-signature`)."""
+"""Webhook signatures: the Standard Webhooks scheme (`webhook-id`, `webhook-timestamp`, `webhook-signature`), and the
+checks that schemes of vendors share with it.
+"""
 
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,23 +15,27 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from prefect_video.errors import InvalidInput
 
+REPLAY_WINDOW_SECONDS: Final = 300.0
+"""How far the time of a delivery may be from now. Older ones may be recorded and sent again by another party."""
+
 _PREFIX: Final = "whsec_"
-_REFUSALS: Final[Mapping[str, str]] = {
+_REPLAY: Final = "the timestamp is more than 5 minutes off; refused as a replay"
+_MESSAGES: Final[Mapping[str, str]] = {
     "Missing required headers": "it is not signed by Standard Webhooks; a header is missing",
     "No matching signature found": "the signature does not match any of the account's secrets",
-    "Message timestamp too old": "the timestamp is more than 5 minutes off; refused as a replay",
-    "Message timestamp too new": "the timestamp is more than 5 minutes off; refused as a replay",
+    "Message timestamp too old": _REPLAY,
+    "Message timestamp too new": _REPLAY,
     "Invalid Signature Headers": "the timestamp is none",
 }
-"""What the library says, in our words."""
+"""Messages of the library, and ours for them."""
 
 
 @dataclass(frozen=True)
 class VerifiedDelivery:
-    """What the headers of a genuine delivery say.
+    """Headers of a genuine delivery.
 
     Attributes:
-        id: The same for every repetition of one event.
+        id: Id of the event; the same for every repetition of it.
         sent_at: When it was signed.
     """
 
@@ -37,10 +44,10 @@ class VerifiedDelivery:
 
 
 def verify(headers: Mapping[str, str], body: bytes, secrets: Iterable[str]) -> VerifiedDelivery:
-    """Lets a delivery pass that was signed with one of the secrets within the last five minutes.
+    """Verify that a delivery was signed by Standard Webhooks with one of the secrets within the last five minutes.
 
     Args:
-        headers: Of the delivery, in any case.
+        headers: Headers of the delivery, in any case.
         body: Its raw body.
         secrets: `whsec_…` with the key in base64, or the key itself.
 
@@ -48,24 +55,40 @@ def verify(headers: Mapping[str, str], body: bytes, secrets: Iterable[str]) -> V
         InvalidInput: It was not, or a header is missing.
     """
     lowered = {name.lower(): value for name, value in headers.items()}
-    refusal = "the signature does not match any of the account's secrets: it has none"
+    message = "the signature does not match any of the account's secrets: it has none"
     for secret in secrets:
         try:
-            Webhook(_key(secret)).verify(body, lowered, json_parse=False)
+            Webhook(_decode_secret(secret)).verify(body, lowered, json_parse=False)
         except WebhookVerificationError as error:
-            refusal = _REFUSALS.get(str(error), str(error))
+            message = _MESSAGES.get(str(error), str(error))
         except ValueError:
-            refusal = "the signature is none of Standard Webhooks"
+            message = "the signature is none of Standard Webhooks"
         else:
             sent_at = datetime.fromtimestamp(float(lowered["webhook-timestamp"]), UTC)
             return VerifiedDelivery(lowered["webhook-id"], sent_at)
-    raise InvalidInput(f"webhook: {refusal}")
+    raise InvalidInput(f"webhook: {message}")
 
 
-def _key(secret: str) -> bytes:
+def raise_if_replayed(sent_at_seconds: float) -> None:
+    """Reject a delivery whose signed time, in Unix seconds, is out of the replay window.
+
+    Raises:
+        InvalidInput: The time is too far from now, before or after.
+    """
+    if abs(time.time() - sent_at_seconds) > REPLAY_WINDOW_SECONDS:
+        raise InvalidInput(f"webhook: {_REPLAY}")
+
+
+def split_secrets(text: str | None) -> tuple[str, ...]:
+    """Return the secrets of an environment variable, which holds several, joined by commas, during a rotation."""
+    return tuple(filter(None, (text or "").split(",")))
+
+
+def _decode_secret(secret: str) -> bytes:
     if not secret.startswith(_PREFIX):
         return secret.encode()
     try:
         return base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
     except ValueError:
+        # Without its cause, whose message and traceback would hold the secret.
         raise InvalidInput("webhook secret: what follows whsec_ is not base64; copy it again") from None

@@ -1,4 +1,4 @@
-"""What the tests of fal share: a shot, a job, and the provider on an emulator or on scripted answers."""
+"""Shared parts of the tests of fal: a shot, a job, and the provider on an emulator or on scripted responses."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ QUEUE = "https://queue.example"
 JOB = "emulator/video/requests/r1"
 
 
-def opened(emulator: Emulator) -> FalProvider:
+def open_fal(emulator: Emulator) -> FalProvider:
     return FalProvider(
         api_key=emulator.key,
         queue_url=f"{emulator.url}/fal",
@@ -27,7 +27,7 @@ def opened(emulator: Emulator) -> FalProvider:
     )
 
 
-def mocked(answer: Callable[[httpx.Request], httpx.Response]) -> tuple[FalProvider, list[httpx.Request]]:
+def mock_fal(answer: Callable[[httpx.Request], httpx.Response]) -> tuple[FalProvider, list[httpx.Request]]:
     sent: list[httpx.Request] = []
 
     def note(request: httpx.Request) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""What the tests of the OpenAI dialect share: a server of their own, a shot, and profiles at the emulator."""
+"""Shared parts of the tests of the OpenAI dialect: a scripted server, a shot, and profiles at the emulator."""
 
 from __future__ import annotations
 
@@ -34,28 +34,32 @@ Open = Callable[..., OpenAIProvider]
 async def open_profile(emulator: Emulator) -> AsyncIterator[Open]:
     opened: list[OpenAIProvider] = []
 
-    def open_one(profile: str, mount: str | None = None) -> OpenAIProvider:
+    def open_named(profile: str, mount: str | None = None) -> OpenAIProvider:
         path = "/v1" if profile == "generic" else f"/profiles/{mount or profile}/v1"
         opened.append(
             OpenAIProvider(api_key=emulator.key, base_url=emulator.url + path, profile=profile, settings=QUICK)
         )
         return opened[-1]
 
-    yield open_one
+    yield open_named
     for provider in opened:
         await provider.aclose()
 
 
 class Server:
-    """Answers as told and remembers what it was asked."""
+    """Scripted server: gives its responses in order, the last one repeatedly, and keeps the requests.
+
+    Attributes:
+        requests: The requests so far.
+    """
 
     def __init__(self, *answers: httpx.Response) -> None:
-        self.asked: list[httpx.Request] = []
+        self.requests: list[httpx.Request] = []
         self._answers = list(answers)
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         request.read()
-        self.asked.append(request)
+        self.requests.append(request)
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
     def provider(self, profile: str = "generic", **options: Any) -> OpenAIProvider:

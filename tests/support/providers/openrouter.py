@@ -1,4 +1,4 @@
-"""What the tests of OpenRouter share: a shot, and the provider on scripted answers."""
+"""Shared parts of the tests of OpenRouter: a shot, and the provider on an emulator or on scripted responses."""
 
 import httpx
 
@@ -14,7 +14,7 @@ SHOT = Shot(id="a", prompt="a red balloon", model="emulator/video", duration=2, 
 BASE = "https://openrouter.example/api/v1"
 
 
-def mocked(*answers: httpx.Response) -> tuple[OpenRouterProvider, list[httpx.Request]]:
+def mock_openrouter(*answers: httpx.Response) -> tuple[OpenRouterProvider, list[httpx.Request]]:
     left, sent = list(answers), []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -29,7 +29,7 @@ async def submit(provider: OpenRouterProvider, shot: Shot = SHOT, webhook_url: s
     return (await provider.submit(shot, idempotency_key="k", project="film", webhook_url=webhook_url)).id
 
 
-def opened(emulator: Emulator) -> OpenRouterProvider:
+def open_openrouter(emulator: Emulator) -> OpenRouterProvider:
     return OpenRouterProvider(
         api_key=emulator.key,
         base_url=f"{emulator.url}/api/v1",

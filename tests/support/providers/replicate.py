@@ -1,4 +1,4 @@
-"""What the tests of Replicate share: a shot, and the provider on an emulator or on scripted answers."""
+"""Shared parts of the tests of Replicate: a shot, and the provider on an emulator or on scripted responses."""
 
 import httpx
 
@@ -16,7 +16,7 @@ BASE = "https://api.example/v1"
 HASH = "9c49fe41d6b2a0e62199dc96bee4a9dd3565a4c563f9b80998358f14322c34f6"
 
 
-def opened(emulator: Emulator, cancel_after_seconds: int | None = None) -> ReplicateProvider:
+def open_replicate(emulator: Emulator, cancel_after_seconds: int | None = None) -> ReplicateProvider:
     return ReplicateProvider(
         api_key=emulator.key,
         base_url=f"{emulator.url}/replicate/v1",
@@ -26,7 +26,7 @@ def opened(emulator: Emulator, cancel_after_seconds: int | None = None) -> Repli
     )
 
 
-def mocked(*answers: httpx.Response) -> tuple[ReplicateProvider, list[httpx.Request]]:
+def mock_replicate(*answers: httpx.Response) -> tuple[ReplicateProvider, list[httpx.Request]]:
     left, sent = list(answers), []
 
     def answer(request: httpx.Request) -> httpx.Response:

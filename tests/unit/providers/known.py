@@ -1,4 +1,4 @@
-"""Generations that a ledger knows, for searches without one."""
+"""Generations that a ledger knows, for searches without a ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a host answers, it is a generation or an error of ours, and a submit that may be paid is never taken back."""
+"""Any response of a host is read as a generation or one of our errors, and a submit that may be paid is not undone."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ BODIES = (JSON | JOBS).map(json.dumps) | st.text(max_size=50)
 CODES = st.sampled_from([200, 201, 202, 204, 301, 400, 401, 402, 403, 404, 408, 409, 410, 422, 429, 500, 501, 502, 503])
 
 
-def at(name: str, code: int, body: str) -> Provider:
+def mock_response(name: str, code: int, body: str) -> Provider:
     def answer(_: httpx.Request) -> httpx.Response:
         return httpx.Response(code, text=body)
 
@@ -69,11 +69,11 @@ def at(name: str, code: int, body: str) -> Provider:
 @given(code=CODES, body=BODIES)
 def test_looking_and_cancelling(name: str, code: int, body: str) -> None:
     async def ask() -> None:
-        provider = at(name, code, body)
+        provider = mock_response(name, code, body)
         for asking in (provider.retrieve(IDS[name]), provider.cancel(IDS[name])):
-            told = (await asyncio.gather(asking, return_exceptions=True))[0]
-            assert isinstance(told, Generation | ProviderError)
-            assert told.provider == name
+            outcome = (await asyncio.gather(asking, return_exceptions=True))[0]
+            assert isinstance(outcome, Generation | ProviderError)
+            assert outcome.provider == name
         await provider.aclose()
 
     asyncio.run(ask())
@@ -84,14 +84,14 @@ def test_looking_and_cancelling(name: str, code: int, body: str) -> None:
 @given(code=CODES, body=BODIES)
 def test_submitting(name: str, code: int, body: str) -> None:
     async def ask() -> None:
-        provider = at(name, code, body)
+        provider = mock_response(name, code, body)
         asking = provider.submit(SHOT, idempotency_key="k", project="film")
-        told = (await asyncio.gather(asking, return_exceptions=True))[0]
-        assert isinstance(told, Generation | RequestRejected | SubmitOutcomeUnknown)
-        if isinstance(told, Generation):
+        outcome = (await asyncio.gather(asking, return_exceptions=True))[0]
+        assert isinstance(outcome, Generation | RequestRejected | SubmitOutcomeUnknown)
+        if isinstance(outcome, Generation):
             assert 200 <= code < 300
-            assert told.id
-        if isinstance(told, RequestRejected):
+            assert outcome.id
+        if isinstance(outcome, RequestRejected):
             assert 300 <= code < 500
         await provider.aclose()
 
@@ -103,4 +103,4 @@ def test_submitting(name: str, code: int, body: str) -> None:
 @given(body=st.binary(max_size=60), headers=st.dictionaries(st.sampled_from(["X-OpenRouter-Signature", "webhook-id", "webhook-timestamp", "webhook-signature"]), st.text(max_size=30)))  # fmt: skip
 def test_deliveries_by_strangers(name: str, body: bytes, headers: dict[str, str]) -> None:
     with pytest.raises(InvalidInput, match="webhook"):
-        at(name, 200, "{}").parse_webhook(headers, body)
+        mock_response(name, 200, "{}").parse_webhook(headers, body)

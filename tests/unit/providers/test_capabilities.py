@@ -1,4 +1,4 @@
-"""What fits a provider, what is said when it does not, and the nearest that does."""
+"""Capabilities: rejection of a shot that they do not cover, and adaptation to the nearest that they do."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ OFFERED = Capabilities(
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"resolution": "1080p"}, "resolution: wan has no 1080p; it has 480p, 720p"),
         ({"resolution": "720p", "duration": 10}, "duration: wan makes at most 8 s at 720p, not 10 s"),
@@ -30,10 +30,10 @@ OFFERED = Capabilities(
         ({"resolution": "480p", "duration": 4, "fps": 24}, "fps: wan takes none"),
     ],
 )
-def test_what_does_not_fit_is_named_with_the_nearest_that_does(given: dict[str, object], said: str) -> None:
+def test_what_does_not_fit_is_named_with_the_nearest_that_does(given: dict[str, object], message: str) -> None:
     with pytest.raises(Unsupported) as caught:
         check_supported(Shot.model_validate({"id": "a", "prompt": "x", **given}), OFFERED, by="wan")
-    assert str(caught.value).startswith(f"shot 'a': {said}")
+    assert str(caught.value).startswith(f"shot 'a': {message}")
 
 
 def test_what_fits_passes_and_is_not_changed() -> None:
@@ -51,12 +51,12 @@ def test_what_fits_passes_and_is_not_changed() -> None:
 def test_what_is_adapted_fits_and_says_what_was_changed(
     duration: int, resolution: str, fps: int | None, seed: int | None
 ) -> None:
-    asked = {"id": "a", "prompt": "x", "duration": duration, "resolution": resolution, "fps": fps, "seed": seed}
-    shot = Shot.model_validate(asked)
-    adapted, said = adapt(shot, OFFERED)
+    fields = {"id": "a", "prompt": "x", "duration": duration, "resolution": resolution, "fps": fps, "seed": seed}
+    shot = Shot.model_validate(fields)
+    adapted, changes = adapt(shot, OFFERED)
     check_supported(adapted, OFFERED, by="wan")
-    changed = [field for field in asked if getattr(shot, field) != getattr(adapted, field)]
-    assert sorted(line.split(":")[0] for line in said) == sorted(changed)
+    changed = [field for field in fields if getattr(shot, field) != getattr(adapted, field)]
+    assert sorted(line.split(":")[0] for line in changes) == sorted(changed)
     assert adapted.seed == seed
 
 
@@ -72,31 +72,31 @@ FRAMES = Capabilities(
 def test_a_number_of_frames_is_a_length() -> None:
     check_supported(frames(81, fps=16), FRAMES, by="wan")
     assert adapt(frames(81, fps=16), FRAMES) == (frames(81, fps=16), [])
-    for number, said in ((2400, "makes at most 6 s at 480p, not 150 s"), (48, "makes no 3 s; the nearest is 5 s")):
-        with pytest.raises(Unsupported, match=f"num_frames: wan {said}"):
+    for number, message in ((2400, "makes at most 6 s at 480p, not 150 s"), (48, "makes no 3 s; the nearest is 5 s")):
+        with pytest.raises(Unsupported, match=f"num_frames: wan {message}"):
             check_supported(frames(number, fps=16), FRAMES, by="wan")
 
 
 def test_frames_that_are_not_taken_become_the_nearest_duration() -> None:
-    adapted, said = adapt(frames(33, fps=16), OFFERED)
+    adapted, changes = adapt(frames(33, fps=16), OFFERED)
     assert (adapted.num_frames, adapted.fps, adapted.duration) == (None, None, 4)
-    assert said == ["num_frames: 33 became None", "duration: 10 became 4", "fps: 16 became None"]
-    adapted, said = adapt(frames(2400, fps=16, duration=5), FRAMES)
+    assert changes == ["num_frames: 33 became None", "duration: 10 became 4", "fps: 16 became None"]
+    adapted, changes = adapt(frames(2400, fps=16, duration=5), FRAMES)
     assert (adapted.num_frames, adapted.fps, adapted.duration) == (None, 16, 6)
-    assert said == ["num_frames: 2400 became None", "duration: 5 became 6"]
+    assert changes == ["num_frames: 2400 became None", "duration: 5 became 6"]
 
 
 @pytest.mark.parametrize(("most", "kept"), [(0, 0), (1, 1), (2, 2), (None, 3)])
 def test_references_beyond_those_that_are_taken_are_not_dropped_in_silence(most: int | None, kept: int) -> None:
-    capabilities_for = replace(OFFERED, takes=("references",), max_references=most)
+    offered = replace(OFFERED, optional_fields=("references",), max_references=most)
     shot = Shot(id="a", prompt="x", duration=4, resolution="480p", references=("a.png", "b.png", "c.png"))
     if kept < 3:
         with pytest.raises(Unsupported, match=f"references: wan takes {kept}, not 3"):
-            check_supported(shot, capabilities_for, by="wan")
-    adapted, said = adapt(shot, capabilities_for)
+            check_supported(shot, offered, by="wan")
+    adapted, changes = adapt(shot, offered)
     assert adapted.references == shot.references[:kept]
-    assert bool(said) == (kept < 3)
-    check_supported(adapted, capabilities_for, by="wan")
+    assert bool(changes) == (kept < 3)
+    check_supported(adapted, offered, by="wan")
 
 
 def test_a_model_without_a_size_that_shots_know_is_unsupported() -> None:
@@ -107,7 +107,7 @@ def test_a_model_without_a_size_that_shots_know_is_unsupported() -> None:
         adapt(frames(81), nothing)
 
 
-SIZED = replace(OFFERED, takes=("size",))
+SIZED = replace(OFFERED, optional_fields=("size",))
 
 
 def test_an_exact_size_wins_where_it_is_taken() -> None:
@@ -129,8 +129,8 @@ def test_a_size_that_is_not_taken_becomes_the_usual_one_of_its_shape(size: str, 
 
 def test_a_size_of_another_shape_is_another_picture() -> None:
     shot = Shot(id="a", prompt="x", duration=4, size="1024x320")
-    adapted, said = adapt(shot, OFFERED)
-    assert (adapted, said) == (shot, [])
+    adapted, changes = adapt(shot, OFFERED)
+    assert (adapted, changes) == (shot, [])
     with pytest.raises(Unsupported, match="size: wan takes none"):
         check_supported(adapted, OFFERED, by="wan")
 

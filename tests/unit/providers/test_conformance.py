@@ -1,4 +1,4 @@
-"""What every provider must do, whatever its dialect; a new one joins by a line in `accounts.py`."""
+"""Conformance of every provider to the contract, whatever its dialect; a new one joins by a line in `accounts.py`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def submit(provider: Provider, shot: Shot, key: str = "k1", webhook_url: s
     return await provider.submit(shot, idempotency_key=key, project="film", webhook_url=webhook_url)
 
 
-async def ended(provider: Provider, generation: Generation) -> Generation:
+async def wait_for_end(provider: Provider, generation: Generation) -> Generation:
     poller = Poller(provider, schedule=PollSchedule(shortest_seconds=0.005), lost_after=2)
     try:
         return await poller.wait_for_end(generation.id, submitted_at=datetime.now(UTC), expected=SOON)
@@ -51,7 +51,7 @@ async def ended(provider: Provider, generation: Generation) -> Generation:
         await poller.aclose()
 
 
-async def fetched(provider: Provider, generation: Generation, folder: Path) -> Downloaded:
+async def fetch_video(provider: Provider, generation: Generation, folder: Path) -> Downloaded:
     async def refresh() -> str:
         return provider.download_source(await provider.retrieve(generation.id)).url
 
@@ -73,11 +73,11 @@ async def test_a_shot_from_submit_to_a_whole_video(
     assert accepted.id
     assert accepted.provider == provider.name
     assert accepted.status in (Status.QUEUED, Status.PROCESSING)
-    done = await ended(provider, accepted)
+    done = await wait_for_end(provider, accepted)
     assert (done.id, done.status, done.fault) == (accepted.id, Status.COMPLETED, None)
     assert done.result is not None
     assert done.result.video_url not in repr(done)
-    file = await fetched(provider, done, tmp_path)
+    file = await fetch_video(provider, done, tmp_path)
     check_media(probe(file.path), shot)
     books = emulator.usage()
     assert (books["submitted"], books["accepted"], books["billed"], books["downloaded"]) == (1, 1, 1, 1)
@@ -85,7 +85,7 @@ async def test_a_shot_from_submit_to_a_whole_video(
 
 
 async def test_a_failed_generation_says_why(provider: Provider, account: TestAccount) -> None:
-    failed = await ended(provider, await submit(provider, account.a_shot(prompt="[fail] a cat")))
+    failed = await wait_for_end(provider, await submit(provider, account.a_shot(prompt="[fail] a cat")))
     assert failed.status is Status.FAILED
     assert failed.fault is not None
     assert "gave up on this prompt" in failed.fault.message
@@ -99,7 +99,7 @@ async def test_a_prompt_against_policy_is_recognised(provider: Provider, account
             await submit(provider, shot)
         assert refused.value.accepted is False
         return
-    failed = await ended(provider, await submit(provider, shot))
+    failed = await wait_for_end(provider, await submit(provider, shot))
     assert failed.status is Status.FAILED
     assert failed.fault is not None
     assert account.policy_fault in f"{failed.fault.code} {failed.fault.message}"
@@ -109,9 +109,9 @@ async def test_an_unknown_status_is_no_end(provider: Provider, account: TestAcco
     accepted = await submit(provider, account.a_shot())
     emulator.wait_until_idle()
     emulator.add_fault(operation="retrieve", kind="unknown_status", status="moderating")
-    told = (await provider.retrieve(accepted.id)).status
+    status = (await provider.retrieve(accepted.id)).status
     # With a link and progress 100 beside it, the word does not matter.
-    assert told is (Status.COMPLETED if account.tells_link_with_progress else Status.PROCESSING)
+    assert status is (Status.COMPLETED if account.tells_link_with_progress else Status.PROCESSING)
     assert (await provider.retrieve(accepted.id)).status is Status.COMPLETED
 
 
@@ -158,15 +158,15 @@ async def test_cancelling_ends_work_or_leaves_it_alone(
     provider: Provider, account: TestAccount, emulator: Emulator
 ) -> None:
     accepted = await submit(provider, account.a_shot(duration=20))
-    told = await provider.cancel(accepted.id)
+    generation = await provider.cancel(accepted.id)
     if not provider.capabilities.can_cancel:
-        assert told.status in (Status.QUEUED, Status.PROCESSING)
-        assert (await ended(provider, accepted)).status is Status.COMPLETED
+        assert generation.status in (Status.QUEUED, Status.PROCESSING)
+        assert (await wait_for_end(provider, accepted)).status is Status.COMPLETED
         return
-    if account.cancels_queued_only and told.status is not Status.CANCELLED:
-        assert (await ended(provider, accepted)).status is Status.COMPLETED
+    if account.cancels_queued_only and generation.status is not Status.CANCELLED:
+        assert (await wait_for_end(provider, accepted)).status is Status.COMPLETED
         return
-    assert told.status is Status.CANCELLED
+    assert generation.status is Status.CANCELLED
     assert emulator.usage()["cancelled"] == 1
     if account.forgets_cancelled:
         with pytest.raises(NotFound):
@@ -180,9 +180,9 @@ async def test_cancelling_a_finished_generation_loses_nothing(
 ) -> None:
     accepted = await submit(provider, account.a_shot())
     emulator.wait_until_idle()
-    told = await provider.cancel(accepted.id)
-    assert told.status is Status.COMPLETED
-    assert (await fetched(provider, told, tmp_path)).bytes > 1000
+    generation = await provider.cancel(accepted.id)
+    assert generation.status is Status.COMPLETED
+    assert (await fetch_video(provider, generation, tmp_path)).bytes > 1000
 
 
 async def test_all_generations_are_listed_newest_first(
@@ -223,7 +223,7 @@ async def test_a_quota_that_is_used_up_stops_buying_and_gives_up_nothing_that_wa
         await submit(provider, account.a_shot())
     assert used_up.value.accepted is False
     emulator.add_fault(operation="retrieve", kind="quota_exhausted")
-    assert (await ended(provider, accepted)).status is Status.COMPLETED
+    assert (await wait_for_end(provider, accepted)).status is Status.COMPLETED
     assert emulator.usage()["accepted"] == 1
 
 
@@ -247,7 +247,7 @@ async def test_what_has_expired_is_over(provider: Provider, account: TestAccount
     accepted = await submit(provider, account.a_shot())
     emulator.wait_until_idle()
     emulator.add_fault(operation="retrieve", kind="unknown_status", status="expired")
-    assert (await ended(provider, accepted)).status is Status.EXPIRED
+    assert (await wait_for_end(provider, accepted)).status is Status.EXPIRED
 
 
 async def test_a_wrong_key_is_refused_and_shown_to_nobody(account: TestAccount, emulator: Emulator) -> None:
@@ -267,7 +267,7 @@ async def test_a_generation_that_the_server_has_forgotten_is_not_found(
     for asking in (provider.retrieve, provider.cancel):
         with pytest.raises(NotFound):
             await asking(accepted.id)
-    assert (await ended(provider, accepted)).status is Status.LOST
+    assert (await wait_for_end(provider, accepted)).status is Status.LOST
 
 
 async def test_reading_is_repeated_on_trouble(provider: Provider, account: TestAccount, emulator: Emulator) -> None:
@@ -303,7 +303,7 @@ async def test_an_unanswered_submit_is_sent_once_and_found_if_that_can_be(
         return
     assert found is not None
     assert found.id not in (other.id, twin.id)
-    assert (await ended(provider, found)).status is Status.COMPLETED
+    assert (await wait_for_end(provider, found)).status is Status.COMPLETED
 
 
 @pytest.mark.parametrize("http_status", [404, 405, 501])
@@ -322,8 +322,8 @@ async def test_where_the_list_is_off_nothing_is_proven_absent(
 async def test_a_link_that_has_died_is_replaced(
     provider: Provider, account: TestAccount, emulator: Emulator, tmp_path: Path
 ) -> None:
-    done = await ended(provider, await submit(provider, account.a_shot()))
+    done = await wait_for_end(provider, await submit(provider, account.a_shot()))
     emulator.add_fault(operation="content", kind="expired_link")
-    assert (await fetched(provider, done, tmp_path)).bytes > 1000
+    assert (await fetch_video(provider, done, tmp_path)).bytes > 1000
     assert emulator.faults()[-1]["fired"] == 1
     assert emulator.usage()["leaked_keys"] == 0

@@ -1,4 +1,4 @@
-"""Only evidence decides about an unanswered submit: on every provider, by its own books, nothing is bought twice."""
+"""Evidence about an unanswered submit, on every provider: by the emulator's usage, nothing is bought twice."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ async def test_a_clock_that_is_known_to_be_wrong_is_allowed_for(
     emulator.add_fault(operation="submit", kind="error_after")
     with pytest.raises(SubmitOutcomeUnknown):
         await provider.submit(account.a_shot(prompt=PROMPT), idempotency_key="k1", project="film")
-    asked = account.open(emulator) if is_learned_from_list else provider
-    found = await look(asked, account, known(other.id))
+    reader = account.open(emulator) if is_learned_from_list else provider
+    found = await look(reader, account, known(other.id))
     assert found is not None
-    again = await look(asked, account, known(other.id, found.id))
+    again = await look(reader, account, known(other.id, found.id))
     assert again is None or (echoes_key(provider) and again.id == found.id)
     if is_learned_from_list:
-        await asked.aclose()
+        await reader.aclose()
 
 
 @pytest.mark.parametrize("kind", [None, "error_after", "generation_error"])
@@ -118,10 +118,10 @@ async def test_an_answer_that_names_a_known_generation_is_held_and_counts_as_spe
         rows = {job.shot.id: job for job in await session.ledger.jobs.find(limit=None)}
         (spend,) = await session.ledger.spend.report(by="project")
     assert spend.videos == 2
-    row, other = rows["roof"], rows["known"]
+    job, other = rows["roof"], rows["known"]
     if kind is None:
-        assert row.state is State.LOST
-        assert_names_both(row, other)
+        assert job.state is State.LOST
+        assert_names_both(job, other)
 
 
 async def backdate_records(open_session: SessionOpener) -> None:
@@ -130,12 +130,12 @@ async def backdate_records(open_session: SessionOpener) -> None:
         await connection.execute(update(generations).values(submitted_at=datetime.now(UTC) - timedelta(hours=1)))
 
 
-def assert_names_both(row: Job, other: Job) -> None:
-    told = str(row.hold_reason)
-    assert row.id in told
-    assert other.id in told
-    assert str(other.generation_id) in told
-    assert "prefect-video resolve" in told
+def assert_names_both(job: Job, other: Job) -> None:
+    message = str(job.hold_reason)
+    assert job.id in message
+    assert other.id in message
+    assert str(other.generation_id) in message
+    assert "prefect-video resolve" in message
 
 
 @pytest.fixture

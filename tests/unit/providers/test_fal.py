@@ -14,12 +14,12 @@ from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.errors import NotFound, SubmitOutcomeUnknown, Unsupported
 from prefect_video.generations import Status
 from prefect_video.providers.fal.provider import FalProvider, open_provider
-from tests.support.providers.fal import JOB, QUEUE, SHOT, mocked, opened, submit
+from tests.support.providers.fal import JOB, QUEUE, SHOT, mock_fal, open_fal, submit
 
 
 @pytest.fixture
 async def provider(emulator: Emulator) -> AsyncIterator[FalProvider]:
-    provider = opened(emulator)
+    provider = open_fal(emulator)
     yield provider
     await provider.aclose()
 
@@ -58,7 +58,7 @@ async def test_policy_shows_in_the_result(provider: FalProvider, emulator: Emula
 
 async def test_only_what_has_not_started_is_cancelled() -> None:
     with Emulator(EmulatorSettings(port=0, times="fixed:60")) as emulator:
-        provider = opened(emulator)
+        provider = open_fal(emulator)
         waiting = await submit(provider)
         assert (await provider.cancel(waiting)).status is Status.CANCELLED
         assert (await provider.cancel(waiting)).status is Status.CANCELLED
@@ -66,7 +66,7 @@ async def test_only_what_has_not_started_is_cancelled() -> None:
             await provider.cancel("emulator/video/requests/gen_unknown")
         await provider.aclose()
     with Emulator(EmulatorSettings(port=0, times="fixed:2", render="plate")) as emulator:
-        provider = opened(emulator)
+        provider = open_fal(emulator)
         started = await submit(provider)
         while (await provider.retrieve(started)).status is Status.QUEUED:
             continue
@@ -82,12 +82,12 @@ async def test_a_cancelled_job_that_the_queue_has_forgotten_is_cancelled() -> No
             return httpx.Response(202, json={"status": "CANCELLATION_REQUESTED"})
         return httpx.Response(404, json={"detail": "Request not found"})
 
-    provider, _ = mocked(answer)
+    provider, _ = mock_fal(answer)
     assert (await provider.cancel(JOB)).status is Status.CANCELLED
 
 
 async def test_what_is_sent() -> None:
-    provider, sent = mocked(
+    provider, sent = mock_fal(
         lambda _: httpx.Response(200, json={"request_id": "r1", "status_url": f"{QUEUE}/{JOB}/status"})
     )
     assert await submit(provider, SHOT, "https://me.example/hook?a=b&c") == JOB
@@ -140,7 +140,7 @@ async def test_what_is_sent() -> None:
     ],
 )
 async def test_each_model_is_asked_in_its_own_words(given: dict[str, object], sent: dict[str, object]) -> None:
-    provider, requests = mocked(lambda _: httpx.Response(200, json={"request_id": "r1"}))
+    provider, requests = mock_fal(lambda _: httpx.Response(200, json={"request_id": "r1"}))
     shot = SHOT.model_copy(update=given)
     provider.check(shot)
     await submit(provider, shot)
@@ -148,7 +148,7 @@ async def test_each_model_is_asked_in_its_own_words(given: dict[str, object], se
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"model": "sora-2"}, "has no 480p; it has 720p"),
         ({"model": "sora-2", "resolution": "720p", "duration": 6}, "makes no 6 s; the nearest is 8 s"),
@@ -158,10 +158,10 @@ async def test_each_model_is_asked_in_its_own_words(given: dict[str, object], se
         ({"model": "fal-ai/wan/v2.2-a14b/text-to-video", "references": ("a.png",)}, "references: fal model"),
     ],
 )
-def test_what_a_model_cannot_make_is_refused(given: dict[str, object], said: str) -> None:
+def test_what_a_model_cannot_make_is_refused(given: dict[str, object], message: str) -> None:
     with pytest.raises(Unsupported) as caught:
         FalProvider(api_key="k").check(SHOT.model_copy(update=given))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("model", ["video", "a/../b", "a//b", "/a/b", "a/b?x", "a b/c"])
@@ -188,7 +188,7 @@ async def test_an_unanswered_submit_needs_a_human(provider: FalProvider, emulato
 
 
 async def test_ids_cannot_leave_their_path() -> None:
-    provider, sent = mocked(lambda _: httpx.Response(200, json={}))
+    provider, sent = mock_fal(lambda _: httpx.Response(200, json={}))
     for wrong in ("r1", "a/requests/r1", "../a/b/requests/r", "a/b/requests/..", "a/b/requests/r?x", ""):
         with pytest.raises(InvalidInput):
             await provider.retrieve(wrong)

@@ -1,4 +1,4 @@
-"""What fal found wrong with a request after it had taken it: never bought anew, and not taken for free."""
+"""Faults that fal finds in a request after accepting it: never bought again, and never assumed to be free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fal's answers, as they should be and as they should not: what is the end of a paid job, and what may pass."""
+"""Responses of fal, valid and invalid: the end of a paid job, and faults that pass."""
 
 import httpx
 import pytest
@@ -17,13 +17,13 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Status
 from prefect_video.providers.fal.provider import FalProvider
-from tests.support.providers.fal import JOB, QUEUE, mocked, submit
+from tests.support.providers.fal import JOB, QUEUE, mock_fal, submit
 
 
-def finished(result: httpx.Response, **status: object) -> FalProvider:
-    told = {"status": "COMPLETED", "request_id": "r1", **status}
-    provider, _ = mocked(
-        lambda request: httpx.Response(200, json=told) if request.url.path.endswith("/status") else result
+def mock_result(result: httpx.Response, **status: object) -> FalProvider:
+    body = {"status": "COMPLETED", "request_id": "r1", **status}
+    provider, _ = mock_fal(
+        lambda request: httpx.Response(200, json=body) if request.url.path.endswith("/status") else result
     )
     return provider
 
@@ -41,7 +41,7 @@ def finished(result: httpx.Response, **status: object) -> FalProvider:
     ],
 )
 async def test_a_returned_address_is_used_if_it_is_on_the_queue(ticket: dict[str, str], kept: str) -> None:
-    provider, sent = mocked(lambda _: httpx.Response(200, json={"request_id": "r1", "status": "IN_QUEUE", **ticket}))
+    provider, sent = mock_fal(lambda _: httpx.Response(200, json={"request_id": "r1", "status": "IN_QUEUE", **ticket}))
     generation_id = await submit(provider)
     assert generation_id == kept
     await provider.retrieve(generation_id)
@@ -66,7 +66,7 @@ async def test_a_returned_address_is_used_if_it_is_on_the_queue(ticket: dict[str
     ],
 )
 async def test_answers_to_a_submit(answer: httpx.Response, kind: type[ProviderError]) -> None:
-    provider, sent = mocked(lambda _: answer)
+    provider, sent = mock_fal(lambda _: answer)
     with pytest.raises(kind):
         await submit(provider)
     assert len(sent) == 1
@@ -86,7 +86,7 @@ async def test_answers_to_a_submit(answer: httpx.Response, kind: type[ProviderEr
     ],
 )
 async def test_a_result_that_is_the_jobs_error_is_its_end(result: httpx.Response, code: str) -> None:
-    seen = await finished(result).retrieve(JOB)
+    seen = await mock_result(result).retrieve(JOB)
     assert seen.status is Status.FAILED
     assert seen.fault is not None
     assert seen.fault.code == code
@@ -109,19 +109,19 @@ async def test_a_result_that_is_the_jobs_error_is_its_end(result: httpx.Response
 )
 async def test_what_may_pass_is_no_verdict_on_a_paid_job(result: httpx.Response, kind: type[ProviderError]) -> None:
     with pytest.raises(kind):
-        await finished(result).retrieve(JOB)
+        await mock_result(result).retrieve(JOB)
 
 
 @pytest.mark.parametrize(("code", "of_request"), [(422, True), (500, False)])
 async def test_a_status_tells_a_wrong_request_by_the_code_of_its_result(code: int, of_request: bool) -> None:
-    told = {"error": f"Invalid status code: {code}", "error_type": "bad_request"}
-    seen = await finished(httpx.Response(500), **told).retrieve(JOB)
+    fields = {"error": f"Invalid status code: {code}", "error_type": "bad_request"}
+    seen = await mock_result(httpx.Response(500), **fields).retrieve(JOB)
     assert seen.fault is not None
     assert seen.fault.of_request is of_request
 
 
 async def test_a_status_ahead_of_its_result_is_not_believed_yet() -> None:
-    assert (await finished(httpx.Response(202, json={})).retrieve(JOB)).status is Status.PROCESSING
+    assert (await mock_result(httpx.Response(202, json={})).retrieve(JOB)).status is Status.PROCESSING
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ async def test_a_status_ahead_of_its_result_is_not_believed_yet() -> None:
     ],
 )
 async def test_statuses(status: dict[str, object], seen: Status) -> None:
-    assert (await finished(httpx.Response(500), **status).retrieve(JOB)).status is seen
+    assert (await mock_result(httpx.Response(500), **status).retrieve(JOB)).status is seen
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ async def test_statuses(status: dict[str, object], seen: Status) -> None:
     ],
 )
 async def test_videos_under_the_names_that_models_use(payload: dict[str, object]) -> None:
-    seen = await finished(httpx.Response(200, json=payload)).retrieve(JOB)
+    seen = await mock_result(httpx.Response(200, json=payload)).retrieve(JOB)
     assert seen.result is not None
     assert seen.result.video_url == "https://cdn.example/v.mp4"
 
@@ -159,6 +159,6 @@ async def test_a_result_address_elsewhere_does_not_get_the_key() -> None:
             return httpx.Response(200, json={"status": "COMPLETED", "response_url": "https://evil.example/x"})
         return httpx.Response(200, json={"video": {"url": "https://cdn.example/v.mp4"}})
 
-    provider, sent = mocked(answer)
+    provider, sent = mock_fal(answer)
     await provider.retrieve(JOB)
     assert [str(request.url) for request in sent] == [f"{QUEUE}/{JOB}/status", f"{QUEUE}/{JOB}"]

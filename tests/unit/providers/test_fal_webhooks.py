@@ -15,13 +15,13 @@ from prefect_video.emulator import Emulator
 from prefect_video.errors import ProviderUnavailable
 from prefect_video.providers.fal.provider import FalProvider
 from prefect_video.providers.fal.webhooks import SigningKeys, read_webhook
-from tests.support.providers.fal import SHOT, opened, submit
+from tests.support.providers.fal import SHOT, open_fal, submit
 from tests.support.webhook_receiver import WebhookReceiver
 
 
 @pytest.fixture
 async def provider(emulator: Emulator) -> AsyncIterator[FalProvider]:
-    provider = opened(emulator)
+    provider = open_fal(emulator)
     yield provider
     await provider.aclose()
 
@@ -34,8 +34,8 @@ async def test_webhooks_of_the_emulator_are_verified_with_its_published_keys(
         failed = await submit(provider, SHOT.model_copy(update={"prompt": "[policy] x"}), webhook_url=receiver.url)
         deliveries = receiver.take(2)
     events = [provider.parse_webhook(delivery.headers, delivery.body) for delivery in deliveries]
-    told = {event.generation_id: event.event_type for event in events}
-    assert told == {done.rpartition("/")[2]: "request.ok", failed.rpartition("/")[2]: "request.error"}
+    event_types = {event.generation_id: event.event_type for event in events}
+    assert event_types == {done.rpartition("/")[2]: "request.ok", failed.rpartition("/")[2]: "request.error"}
     assert emulator.usage()["requests"]["keys"] == 1
 
 

@@ -1,4 +1,4 @@
-"""The file that says what hosted models want: it is whole, and every shot that passes can be asked for."""
+"""The file of hosted models: it is complete, and every shot that passes its check can be requested."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from prefect_video.errors import RequestRejected, Unsupported
 from prefect_video.providers.base import OPTIONAL_FIELDS, Capabilities
 from prefect_video.providers.capabilities import adapt, check_supported
 from prefect_video.providers.hosted_models import ASPECT_RATIOS, RESOLUTIONS, HostedModels, ModelInput, _hosts
-from prefect_video.providers.reference_images import LARGEST_BYTES, reference_urls
+from prefect_video.providers.reference_images import MAX_BYTES, reference_urls
 
 HOST = Capabilities(sizes=dict.fromkeys(RESOLUTIONS, 20), aspect_ratios=ASPECT_RATIOS)
 JOBS = [job for host in _hosts().values() for job in host.models]
@@ -57,15 +57,15 @@ def test_a_shot_that_fits_is_asked_for_whole(shot: Shot, job: ModelInput) -> Non
     fitting, _ = adapt(shot, capabilities_for)
     fitting = fitting.model_copy(update={"aspect_ratio": next(iter(capabilities_for.aspect_ratios))})
     check_supported(fitting, capabilities_for, by="it")
-    asked = job.arguments(fitting)
-    assert asked["prompt"] == "a cat"
-    assert set(asked) <= set(job.fields.values())
+    arguments = job.arguments(fitting)
+    assert arguments["prompt"] == "a cat"
+    assert set(arguments) <= set(job.fields.values())
     for name in OPTIONAL_FIELDS:
         if getattr(fitting, name) not in (None, ()):
-            assert asked[job.fields[name]] == getattr(fitting, name)
-    frames = asked.get(job.fields.get("num_frames", ""))
+            assert arguments[job.fields[name]] == getattr(fitting, name)
+    frames = arguments.get(job.fields.get("num_frames", ""))
     if isinstance(frames, int):
-        rate = asked[job.fields["fps"]]
+        rate = arguments[job.fields["fps"]]
         assert isinstance(rate, int)
         assert frames / rate == pytest.approx(fitting.length_seconds, abs=0.5)
 
@@ -87,8 +87,8 @@ async def test_references_go_as_urls(tmp_path: Path) -> None:
 async def test_references_that_cannot_be_sent_refuse_the_shot(tmp_path: Path) -> None:
     large = tmp_path / "large.png"
     with large.open("wb") as file:
-        file.truncate(LARGEST_BYTES + 1)
-    for path, said in ((tmp_path / "none.png", "cannot be read"), (large, "make it smaller")):
-        with pytest.raises(RequestRejected, match=said) as refused:
+        file.truncate(MAX_BYTES + 1)
+    for path, message in ((tmp_path / "none.png", "cannot be read"), (large, "make it smaller")):
+        with pytest.raises(RequestRejected, match=message) as refused:
             await reference_urls(Shot(id="a", prompt="a cat", references=(str(path),)), provider="fal")
         assert refused.value.accepted is False

@@ -1,4 +1,4 @@
-"""The HTTP layer at its transport boundary: what is repeated, what never is, how long is waited."""
+"""The HTTP client at its transport boundary: repeated requests, requests that are never repeated, and delays."""
 
 import asyncio
 import gzip
@@ -56,7 +56,7 @@ def client(server: Server) -> ApiClient:
     )
 
 
-def refusal(status: int, **error: object) -> httpx.Response:
+def build_refusal(status: int, **error: object) -> httpx.Response:
     return httpx.Response(status, json={"error": {"type": "some_error", "message": "no", **error}})
 
 
@@ -66,9 +66,9 @@ def refusal(status: int, **error: object) -> httpx.Response:
         httpx.ReadError("reset"),
         httpx.ConnectError("refused"),
         httpx.ReadTimeout("slow"),
-        refusal(500),
-        refusal(429),
-        refusal(503),
+        build_refusal(500),
+        build_refusal(429),
+        build_refusal(503),
     ],
 )
 async def test_free_requests_are_repeated(trouble: httpx.Response | Exception) -> None:
@@ -85,7 +85,7 @@ async def test_they_are_not_repeated_for_ever() -> None:
 
 
 async def test_what_was_refused_is_not_repeated() -> None:
-    server = Server(refusal(400))
+    server = Server(build_refusal(400))
     with pytest.raises(RequestRejected):
         await client(server).send("GET", "/generations")
     assert len(server.requests) == 1
@@ -98,15 +98,15 @@ async def test_what_was_refused_is_not_repeated() -> None:
         (httpx.WriteError("reset"), SubmitOutcomeUnknown, None),
         (httpx.ReadTimeout("slow"), SubmitOutcomeUnknown, None),
         (httpx.RemoteProtocolError("closed"), SubmitOutcomeUnknown, None),
-        (refusal(500), SubmitOutcomeUnknown, None),
-        (refusal(502), SubmitOutcomeUnknown, None),
+        (build_refusal(500), SubmitOutcomeUnknown, None),
+        (build_refusal(502), SubmitOutcomeUnknown, None),
         (httpx.Response(504, text="<html>"), SubmitOutcomeUnknown, None),
         (httpx.ConnectError("refused"), ProviderUnavailable, False),
         (httpx.ConnectTimeout("slow"), ProviderUnavailable, False),
-        (refusal(429, retry_after=3), RateLimited, False),
-        (refusal(422, type="invalid_request_error"), RequestRejected, False),
-        (refusal(422), SubmitOutcomeUnknown, None),
-        (refusal(409, type="invalid_request_error"), SubmitOutcomeUnknown, None),
+        (build_refusal(429, retry_after=3), RateLimited, False),
+        (build_refusal(422, type="invalid_request_error"), RequestRejected, False),
+        (build_refusal(422), SubmitOutcomeUnknown, None),
+        (build_refusal(409, type="invalid_request_error"), SubmitOutcomeUnknown, None),
         (httpx.Response(403, text="<html>"), SubmitOutcomeUnknown, None),
         (httpx.Response(403, json={"message": "Forbidden"}), SubmitOutcomeUnknown, None),
         (httpx.Response(301, headers={"location": "https://other.example"}), SubmitOutcomeUnknown, None),
@@ -143,19 +143,19 @@ async def test_a_paid_request_ends_before_its_absence_could_be_proven() -> None:
 
 
 async def test_a_key_that_a_server_quotes_goes_no_further() -> None:
-    told = httpx.Response(401, json={"error": {"message": "Incorrect API key provided: sk-secret."}})
+    response = httpx.Response(401, json={"error": {"message": "Incorrect API key provided: sk-secret."}})
     with pytest.raises(AuthenticationFailed, match=r"provided: \[key\]") as caught:
-        await client(Server(told)).send("GET", "/generations")
+        await client(Server(response)).send("GET", "/generations")
     assert "sk-secret" not in str(caught.value)
     packed = gzip.compress(b'{"status": "failed", "error": "bad key sk-secret"}')
-    told = httpx.Response(200, content=packed, headers={"content-encoding": "gzip", "date": "nonsense"})
-    assert (await client(Server(told)).send("GET", "/generations")).json()["error"] == "bad key [key]"
+    response = httpx.Response(200, content=packed, headers={"content-encoding": "gzip", "date": "nonsense"})
+    assert (await client(Server(response)).send("GET", "/generations")).json()["error"] == "bad key [key]"
 
 
 @pytest.mark.parametrize("minutes", [-3, 0, 3])
 async def test_a_time_as_the_servers_clock_tells_it(minutes: int) -> None:
-    theirs = datetime.now(UTC) + timedelta(minutes=minutes)
-    api = client(Server(httpx.Response(200, headers={"date": format_datetime(theirs, usegmt=True)}, json={})))
+    server_time = datetime.now(UTC) + timedelta(minutes=minutes)
+    api = client(Server(httpx.Response(200, headers={"date": format_datetime(server_time, usegmt=True)}, json={})))
     now = datetime.now(UTC)
     assert api.to_server_time(now) == now
     await api.send("GET", "/generations")
@@ -219,7 +219,7 @@ async def test_a_redirect_may_have_been_paid(status: int) -> None:
 
 
 async def test_a_quota_is_about_buying_and_no_verdict_on_what_was_bought() -> None:
-    used_up = refusal(429, code="quota_exceeded")
+    used_up = build_refusal(429, code="quota_exceeded")
     with pytest.raises(QuotaExhausted):
         await client(Server(used_up)).send_once("POST", "/generations")
     with pytest.raises(RateLimited) as limited:

@@ -1,4 +1,4 @@
-"""The one reader of answers: whatever a server sends, it is read within bounds or refused by one error."""
+"""Bodies of responses: whatever a server sends, it is read within bounds or rejected by one error."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.errors import InvalidResponse, RateLimited, SubmitOutcomeUnknown
 from prefect_video.providers.http import HttpSettings, retry_after_seconds
 from prefect_video.providers.http_bodies import (
-    LONGEST_LOOK_SECONDS,
-    LONGEST_WAIT_SECONDS,
+    MAX_POLL_DELAY_SECONDS,
+    MAX_RETRY_AFTER_SECONDS,
     decode_json,
     read_body,
     usable_number,
@@ -134,37 +134,37 @@ def test_waits_are_clamped(value: Any) -> None:
         retry_after_seconds({"retry-after": str(value)[:400]}),
         retry_after_seconds({"retry-after-ms": str(value)[:400]}),
     ):
-        assert delay is None or 0 <= delay <= LONGEST_WAIT_SECONDS
+        assert delay is None or 0 <= delay <= MAX_RETRY_AFTER_SECONDS
     number = usable_number(value)
     assert number is None or (math.isfinite(number) and number >= 0)
 
 
 async def test_no_odd_number_keeps_a_paid_generation_from_being_looked_at() -> None:
     def answer(_: httpx.Request) -> httpx.Response:
-        told = {"id": "gen_1", "status": "processing"}
-        return httpx.Response(200, headers={"retry-after": "1e12", "date": "x"}, json=told)
+        body = {"id": "gen_1", "status": "processing"}
+        return httpx.Response(200, headers={"retry-after": "1e12", "date": "x"}, json=body)
 
     at = httpx.MockTransport(answer)
     provider = SoraProvider(api_key="k", endpoint="https://x/v1", transport=at)
-    assert (await provider.retrieve("gen_1")).retry_after == LONGEST_LOOK_SECONDS
+    assert (await provider.retrieve("gen_1")).retry_after == MAX_POLL_DELAY_SECONDS
     refused = httpx.Response(429, json={"error": {"type": "x", "message": "no", "retry_after": 1e12}})
     once = HttpSettings(attempts=1)
     at = httpx.MockTransport(lambda _: refused)
     provider = SoraProvider(api_key="k", endpoint="https://x/v1", transport=at, settings=once)
     with pytest.raises(RateLimited) as limited:
         await provider.retrieve("gen_1")
-    assert limited.value.retry_after == LONGEST_LOOK_SECONDS
+    assert limited.value.retry_after == MAX_POLL_DELAY_SECONDS
 
 
 @pytest.mark.parametrize("date", ["Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 0001 00:00:00 +2359", "x" * 9_999])
 def test_dates_that_overflow_are_no_wait_that_hurts(date: str) -> None:
-    assert (retry_after_seconds({"retry-after": date}) or 0.0) <= LONGEST_WAIT_SECONDS
+    assert (retry_after_seconds({"retry-after": date}) or 0.0) <= MAX_RETRY_AFTER_SECONDS
 
 
 @given(st.floats() | st.integers() | st.text() | st.datetimes().map(lambda time: time.isoformat() + "+14:00"))
 def test_a_moment_can_be_counted_with(value: Any) -> None:
-    told = parse_timestamp(value)
-    assert told is None or 1970 <= told.year <= 3001
+    parsed = parse_timestamp(value)
+    assert parsed is None or 1970 <= parsed.year <= 3001
 
 
 async def test_a_small_answer_that_inflates_to_gigabytes_takes_no_memory() -> None:

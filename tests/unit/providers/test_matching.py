@@ -1,4 +1,4 @@
-"""What a prompt's echo, a clock and a list prove, against inputs that nobody chose."""
+"""Evidence in the echo of a prompt, in a clock and in a list, against generated inputs."""
 
 from __future__ import annotations
 

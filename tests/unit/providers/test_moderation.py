@@ -1,4 +1,4 @@
-"""Blocked prompts are recognised in the words of any provider, and troubles of another kind are not."""
+"""Blocked prompts are recognised in the error terms of any provider, and errors of other kinds are not."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: Acme
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        job = {"id": f"job-{len(self.server.jobs)}", "state": "waiting", **asked}
+        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        job = {"id": f"job-{len(self.server.jobs)}", "state": "waiting", **request}
         self.server.jobs.append(job)
         if self.server.answers:
             self._send(json.dumps(job).encode())
@@ -117,7 +117,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.modules.pop("acme_video", None)
 
 
-async def made(folder: Path) -> ProjectReport:
+async def run_acme(folder: Path) -> ProjectReport:
     ref = SessionRef.from_names("acme", str(folder / "videos"), str(folder / "ledger.db"))
     async with await open_session(ref) as session:
         return await run_project(session, Project(name="film", shots=(SHOT,)))
@@ -128,9 +128,9 @@ async def made(folder: Path) -> ProjectReport:
 async def test_it_makes_a_shot_and_pays_once(acme: Acme, tmp_path: Path, answers: bool) -> None:
     acme.answers = answers
     for again in (False, True):
-        (told,) = (await made(tmp_path)).shots
-        assert (told.status, told.cached) == ("stored", again), told.error
-        check_media(probe(Path(urlsplit(str(told.uri)).path)), SHOT)
+        (report,) = (await run_acme(tmp_path)).shots
+        assert (report.status, report.cached) == ("stored", again), report.error
+        check_media(probe(Path(urlsplit(str(report.uri)).path)), SHOT)
     assert len(acme.jobs) == 1
 
 

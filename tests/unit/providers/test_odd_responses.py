@@ -1,4 +1,4 @@
-"""Answers that are told oddly: in a relay's words, or with a field that is not of its form. A paid job is not lost."""
+"""Responses in an odd form: wrapped by a relay, or with a field of another type. A paid job is not lost."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from prefect_video.providers.fal.provider import FalProvider
 from prefect_video.providers.openai.provider import OpenAIProvider
 from prefect_video.providers.openrouter.provider import OpenRouterProvider
 from prefect_video.providers.replicate.provider import ReplicateProvider
-from prefect_video.providers.responses import STATUSES
 from prefect_video.providers.sora.provider import SoraProvider
+from prefect_video.providers.statuses import STATUSES
 from prefect_video.shots import Shot
 from tests.support.accounts import QUICK
 
@@ -32,17 +32,17 @@ OPEN: Mapping[str, Callable[[httpx.MockTransport], Provider]] = {
 IDS: Mapping[str, str] = dict.fromkeys(OPEN, "v") | {"fal": "emulator/video/requests/v"}
 
 
-def answering(name: str, told: Mapping[str, Any]) -> Provider:
+def mock_response(name: str, body: Mapping[str, Any]) -> Provider:
     """The provider at a server that answers everything with one document."""
-    return OPEN[name](httpx.MockTransport(lambda _: httpx.Response(200, json=dict(told))))
+    return OPEN[name](httpx.MockTransport(lambda _: httpx.Response(200, json=dict(body))))
 
 
 @pytest.mark.parametrize("name", OPEN)
-@pytest.mark.parametrize("word", STATUSES)
-async def test_every_dialect_knows_every_word(name: str, word: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("string", STATUSES)
+async def test_every_dialect_knows_every_word(name: str, string: str, caplog: pytest.LogCaptureFixture) -> None:
     video = {"video": {"url": "https://cdn.example/v.mp4"}, "output": "https://cdn.example/v.mp4"}
-    told = await answering(name, {"id": "v", "status": word.upper(), **video}).retrieve(IDS[name])
-    assert told.status is STATUSES[word]
+    generation = await mock_response(name, {"id": "v", "status": string.upper(), **video}).retrieve(IDS[name])
+    assert generation.status is STATUSES[string]
     assert "unknown status" not in caplog.text
 
 
@@ -64,7 +64,7 @@ ODD: Mapping[str, list[dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("name", "odd"), [(name, odd) for name, many in ODD.items() for odd in many])
 async def test_an_odd_field_does_not_cost_the_id_of_a_paid_job(name: str, odd: dict[str, Any]) -> None:
-    provider = answering(name, {"id": "v", "request_id": "v", "status": "queued", **odd})
+    provider = mock_response(name, {"id": "v", "request_id": "v", "status": "queued", **odd})
     accepted = await provider.submit(SHOT, idempotency_key="k", project="film")
     assert accepted.id == IDS[name]
     assert accepted.status is Status.QUEUED
@@ -72,7 +72,7 @@ async def test_an_odd_field_does_not_cost_the_id_of_a_paid_job(name: str, odd: d
 
 @pytest.mark.parametrize("name", OPEN)
 async def test_a_number_is_an_id(name: str) -> None:
-    provider = answering(name, {"id": 17, "request_id": 17, "status": "queued"})
+    provider = mock_response(name, {"id": 17, "request_id": 17, "status": "queued"})
     accepted = await provider.submit(SHOT, idempotency_key="k", project="film")
     assert accepted.id == IDS[name].removesuffix("v") + "17"
 
@@ -80,6 +80,6 @@ async def test_a_number_is_an_id(name: str) -> None:
 @pytest.mark.parametrize("name", OPEN)
 @pytest.mark.parametrize("odd", [{}, {"id": None}, {"id": []}, {"id": ""}])
 async def test_without_an_id_nobody_knows_what_was_accepted(name: str, odd: dict[str, Any]) -> None:
-    told = {"status": "queued", **odd, **({"request_id": odd["id"]} if odd else {})}
+    body = {"status": "queued", **odd, **({"request_id": odd["id"]} if odd else {})}
     with pytest.raises(SubmitOutcomeUnknown, match="names no generation"):
-        await answering(name, told).submit(SHOT, idempotency_key="k", project="film")
+        await mock_response(name, body).submit(SHOT, idempotency_key="k", project="film")

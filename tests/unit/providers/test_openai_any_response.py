@@ -1,4 +1,4 @@
-"""Whatever a server of the OpenAI dialect answers, it is a generation or an error that says what may have been paid."""
+"""Any response of an OpenAI server is read as a generation, or as an error that says what may be paid."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ BODIES = (JOBS | ERRORS | PAGES | JSON).map(json.dumps) | st.text(max_size=40)
 CODES = st.sampled_from([200, 202, 204, 302, 400, 401, 403, 404, 408, 409, 422, 429, 500, 501, 503])
 
 
-def told_by(code: int, body: str, profile: str) -> OpenAIProvider:
+def mock_response(code: int, body: str, profile: str) -> OpenAIProvider:
     transport = httpx.MockTransport(lambda _: httpx.Response(code, text=body))
     once = HttpSettings(attempts=1)
     return OpenAIProvider(api_key="sk-1", base_url="https://x/v1", profile=profile, settings=once, transport=transport)
@@ -62,14 +62,14 @@ async def outcome(asking: Awaitable[object]) -> object:
 @given(code=CODES, body=BODIES)
 def test_any_answer(profile: str, code: int, body: str) -> None:
     async def ask() -> None:
-        provider = told_by(code, body, profile)
+        provider = mock_response(code, body, profile)
         for asking in (provider.retrieve("video_1"), provider.cancel("video_1")):
-            told = await outcome(asking)
-            assert isinstance(told, Generation | ProviderError), told
-            if isinstance(told, Generation):
-                assert told.id == "video_1"
-                assert (told.result is not None) == (told.status is Status.COMPLETED)
-        listed = await outcome(_all(provider))
+            reading = await outcome(asking)
+            assert isinstance(reading, Generation | ProviderError), reading
+            if isinstance(reading, Generation):
+                assert reading.id == "video_1"
+                assert (reading.result is not None) == (reading.status is Status.COMPLETED)
+        listed = await outcome(list_all(provider))
         assert isinstance(listed, list | ProviderError), listed
         bought = await outcome(provider.submit(SHOT, idempotency_key="k", project="film"))
         assert isinstance(bought, Generation | RequestRejected | SubmitOutcomeUnknown), bought
@@ -82,7 +82,7 @@ def test_any_answer(profile: str, code: int, body: str) -> None:
     asyncio.run(ask())
 
 
-async def _all(provider: OpenAIProvider) -> list[Generation]:
+async def list_all(provider: OpenAIProvider) -> list[Generation]:
     return [one async for one in provider.list()]
 
 

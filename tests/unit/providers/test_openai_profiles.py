@@ -1,4 +1,4 @@
-"""What is done about each profile's deviations: deleting, cancelling, listing, finding, wrapped ids."""
+"""Deviations of each profile: deleting, cancelling, listing, searching, wrapped ids."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_litellm_spells_one_id_in_several_ways(open_profile: Open, emulato
 
 async def test_something_alike_is_neither_taken_nor_taken_for_nothing() -> None:
     now = datetime.now(UTC).timestamp()
-    mine = {
+    own = {
         "object": "video",
         "status": "queued",
         "created_at": now,
@@ -94,17 +94,17 @@ async def test_something_alike_is_neither_taken_nor_taken_for_nothing() -> None:
         "seconds": "2",
         "size": "854x480",
     }
-    exact = {**mine, "id": "video_exact"}
+    exact = {**own, "id": "video_exact"}
     for other in ({"seconds": "8"}, {"size": "480x854"}, {"prompt": None}, {"prompt": "a c..."}):
-        alike = {**mine, "id": "video_alike", **other}
+        alike = {**own, "id": "video_alike", **other}
         with pytest.raises(HeldForReview, match="may or may not"):
             await find(Server(httpx.Response(200, json={"data": [alike]})).provider(), SHOT, known=())
         both = Server(httpx.Response(200, json={"data": [alike, exact]})).provider()
         found = await find(both, SHOT, known=())
         assert found is not None
         assert found.id == "video_exact"
-    stranger = {**mine, "id": "video_other", "prompt": "a dog"}
-    old = {**mine, "id": "video_old", "created_at": now - 3600}
+    stranger = {**own, "id": "video_other", "prompt": "a dog"}
+    old = {**own, "id": "video_old", "created_at": now - 3600}
     nothing = Server(httpx.Response(200, json={"data": [stranger, old]})).provider()
     # A time proves something once a generation that the ledger knows has shown the server's clock.
     assert await find(nothing, SHOT, known=("video_other",)) is None
@@ -131,25 +131,25 @@ async def test_a_list_that_goes_in_circles_ends() -> None:
     page = {"data": [{"id": "video_1", "status": "queued"}], "has_more": True}
     server = Server(httpx.Response(200, json=page))
     assert [one.id async for one in server.provider().list()] == ["video_1"]
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
 
 
 async def test_cancelling_what_is_being_cancelled_is_no_error() -> None:
     running, busy = job(status="in_progress"), httpx.Response(409, json={"error": {"message": "cancelling"}})
     server = Server(running, busy, job(status="completed"))
     assert (await server.provider("vllm_omni").cancel("video_1")).status is Status.COMPLETED
-    assert [request.method for request in server.asked] == ["GET", "DELETE", "GET"]
+    assert [request.method for request in server.requests] == ["GET", "DELETE", "GET"]
 
 
 async def test_what_is_over_is_never_deleted_by_cancelling() -> None:
     for word in ("completed", "succeeded", "failed", "expired"):
         server = Server(job(status=word))
         await server.provider("vllm_omni").cancel("video_1")
-        assert [request.method for request in server.asked] == ["GET"]
+        assert [request.method for request in server.requests] == ["GET"]
 
 
 @pytest.mark.parametrize(
-    ("told", "found"),
+    ("echoed", "found"),
     [
         ({"seconds": "4"}, True),
         ({"seconds": "4", "num_frames": 81, "fps": 16}, True),
@@ -161,10 +161,10 @@ async def test_what_is_over_is_never_deleted_by_cancelling() -> None:
     ],
 )
 async def test_a_number_of_frames_is_found_by_frames_or_by_the_dialects_default(
-    told: dict[str, object], found: bool
+    echoed: dict[str, object], found: bool
 ) -> None:
     shot = SHOT.model_copy(update={"num_frames": 81, "fps": 16})
-    one = {"id": "video_1", "object": "video", "status": "in_progress", "prompt": "a cat", "size": "848x480", **told}
+    one = {"id": "video_1", "object": "video", "status": "in_progress", "prompt": "a cat", "size": "848x480", **echoed}
     page = {"data": [{**one, "created_at": int(datetime.now(UTC).timestamp())}]}
     looking = find(Server(httpx.Response(200, json=page)).provider("vllm_omni"), shot, known=())
     if found:
@@ -185,7 +185,7 @@ async def test_an_id_is_one_part_of_the_path_whatever_is_in_it(given: str) -> No
     server = Server(job(status="completed"))
     provider = server.provider()
     done = await provider.retrieve(given)
-    path = server.asked[0].url.raw_path.decode()
+    path = server.requests[0].url.raw_path.decode()
     assert path.startswith("/v1/videos/")
     assert path.count("/") == 3
     assert urlsplit(provider.download_source(done).url).path == f"{path}/content"

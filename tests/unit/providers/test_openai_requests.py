@@ -1,4 +1,4 @@
-"""What each profile sends for a shot, and that a real engine makes it."""
+"""Requests of each profile for a shot, and the videos that the emulated engines make of them."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ from tests.support.providers.openai import ENGINES, EXTRA, SHOT, Open, Server, f
 __all__ = ["open_profile"]
 
 
-async def sent(profile: str, shot: Shot = SHOT) -> httpx.Request:
+async def capture_request(profile: str, shot: Shot = SHOT) -> httpx.Request:
     server = Server(job())
     await submit(server.provider(profile), shot)
-    return server.asked[0]
+    return server.requests[0]
 
 
-def form_of(request: httpx.Request) -> dict[str, Message]:
+def parse_form(request: httpx.Request) -> dict[str, Message]:
     head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
     parts = BytesParser().parsebytes(head + request.content).get_payload()
     return {str(part.get_param("name", header="content-disposition")): part for part in parts}  # type: ignore[union-attr,misc]
 
 
-def text_of(part: Message) -> str:
+def read_part(part: Message) -> str:
     return bytes(part.get_payload(decode=True)).decode()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("profile", "seconds"), [("generic", "2"), ("litellm", "2"), ("sglang", 2), ("trtllm", 2.0)])
 async def test_seconds_are_written_as_the_server_wants_them(profile: str, seconds: object) -> None:
-    request = await sent(profile)
+    request = await capture_request(profile)
     assert request.headers["content-type"] == "application/json"
-    told = json.loads(request.content)["seconds"]
-    assert (told, type(told)) == (seconds, type(seconds))
+    seconds_sent = json.loads(request.content)["seconds"]
+    assert (seconds_sent, type(seconds_sent)) == (seconds, type(seconds))
 
 
 async def test_vllm_omni_is_sent_a_form_and_nothing_else() -> None:
-    form = form_of(await sent("vllm_omni", SHOT.model_copy(update=EXTRA)))
-    assert {name: text_of(part) for name, part in form.items()} == {
+    form = parse_form(await capture_request("vllm_omni", SHOT.model_copy(update=EXTRA)))
+    assert {name: read_part(part) for name, part in form.items()} == {
         "model": "wan",
         "prompt": "a cat",
         "size": "848x480",
         **{name: str(value) for name, value in EXTRA.items()},
     }
-    assert text_of(form_of(await sent("vllm_omni"))["seconds"]) == "2"
+    assert read_part(parse_form(await capture_request("vllm_omni"))["seconds"]) == "2"
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -66,18 +66,18 @@ async def test_a_model_that_nobody_named_is_not_asked_of_an_engine(profile: str)
         server = Server(job())
         provider = server.provider(profile, models={"ours": "theirs"})
         await submit(provider, SHOT.model_copy(update={"model": given}))
-        request = server.asked[0]
+        request = server.requests[0]
         if profile == "vllm_omni":
-            form = form_of(request)
-            told = text_of(form["model"]) if "model" in form else None
+            form = parse_form(request)
+            model = read_part(form["model"]) if "model" in form else None
         else:
-            told = json.loads(request.content).get("model")
-        assert told == sent_as
+            model = json.loads(request.content).get("model")
+        assert model == sent_as
 
 
 async def test_extras_lie_where_each_engine_looks_for_them() -> None:
     shot = SHOT.model_copy(update=EXTRA)
-    nested = json.loads((await sent("sglang", shot)).content)
+    nested = json.loads((await capture_request("sglang", shot)).content)
     assert nested == {
         "model": "wan",
         "prompt": "a cat",
@@ -85,20 +85,20 @@ async def test_extras_lie_where_each_engine_looks_for_them() -> None:
         "extra_body": EXTRA,
         "output_path": "prefect-video/k",
     }
-    flat = json.loads((await sent("trtllm", shot)).content)
+    flat = json.loads((await capture_request("trtllm", shot)).content)
     assert flat == {"model": "wan", "prompt": "a cat", "size": "848x480", **EXTRA}
-    assert "extra_body" not in json.loads((await sent("sglang")).content)
+    assert "extra_body" not in json.loads((await capture_request("sglang")).content)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 async def test_a_reference_goes_along_as_a_file_or_as_base64(profile: str, tmp_path: Path) -> None:
     image = tmp_path / "roof.png"
     image.write_bytes(b"\x89PNG\r\n")
-    request = await sent(profile, SHOT.model_copy(update={"references": (str(image),)}))
+    request = await capture_request(profile, SHOT.model_copy(update={"references": (str(image),)}))
     if profile == "trtllm":
         assert base64.b64decode(json.loads(request.content)["input_reference"]) == b"\x89PNG\r\n"
         return
-    part = form_of(request)["input_reference"]
+    part = parse_form(request)["input_reference"]
     assert (part.get_filename(), part.get_content_type()) == ("roof.png", "image/png")
     assert part.get_payload(decode=True) == b"\x89PNG\r\n"
 
@@ -107,7 +107,7 @@ async def test_a_reference_that_cannot_be_read_is_a_refusal_and_nothing_is_sent(
     server = Server(job())
     with pytest.raises(RequestRejected, match="nothing was sent"):
         await submit(server.provider(), SHOT.model_copy(update={"references": (str(tmp_path / "gone.png"),)}))
-    assert server.asked == []
+    assert server.requests == []
     with pytest.raises(Unsupported, match="takes 1, not 2"):
         server.provider().check(SHOT.model_copy(update={"references": ("a.png", "b.png")}))
 
@@ -124,7 +124,7 @@ async def test_a_reference_that_cannot_be_read_is_a_refusal_and_nothing_is_sent(
 )
 def test_sizes_by_profile(profile: str, ratio: Any, resolution: Any, size: str) -> None:
     shot = SHOT.model_copy(update={"aspect_ratio": ratio, "resolution": resolution})
-    assert PROFILES[profile].size_of(shot) == size
+    assert PROFILES[profile].format_size(shot) == size
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -1,4 +1,4 @@
-"""Every shape of job and error, from every profile, and what is made of it."""
+"""Jobs and errors in every form of every profile."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["open_profile"]
 
 
 @pytest.mark.parametrize(
-    ("profile", "code", "said"),
+    ("profile", "code", "message"),
     [
         ("generic", "generation_failed", "gave up"),
         ("vllm_omni", "500", "gave up"),
@@ -38,7 +38,7 @@ __all__ = ["open_profile"]
     ],
 )
 async def test_a_failed_job_in_every_shape(
-    open_profile: Open, emulator: Emulator, profile: str, code: str, said: str
+    open_profile: Open, emulator: Emulator, profile: str, code: str, message: str
 ) -> None:
     provider = open_profile(profile)
     accepted = await submit(provider, SHOT.model_copy(update={"prompt": "[fail] a cat"}))
@@ -48,7 +48,7 @@ async def test_a_failed_job_in_every_shape(
     assert (failed.id, failed.status) == (accepted.id, Status.FAILED)
     assert failed.fault is not None
     assert failed.fault.code == code
-    assert said in failed.fault.message
+    assert message in failed.fault.message
     assert emulator.usage()["polled"] == before + 1, "a failed job is no trouble of the server: not asked twice"
 
 
@@ -151,10 +151,10 @@ async def test_sglangs_link_is_found_where_only_the_refusal_tells_it(
 
 
 async def test_only_where_a_profile_says_so_is_a_servers_link_trusted() -> None:
-    told = {"status": "completed", "url": "https://elsewhere.example/a.mp4"}
-    trusted = Server(job(**told)).provider("sglang")
+    fields = {"status": "completed", "url": "https://elsewhere.example/a.mp4"}
+    trusted = Server(job(**fields)).provider("sglang")
     assert trusted.download_source(await trusted.retrieve("video_1")).url == "https://elsewhere.example/a.mp4"
-    wary = Server(job(**told)).provider("generic")
+    wary = Server(job(**fields)).provider("generic")
     source = wary.download_source(await wary.retrieve("video_1"))
     assert source.url == "https://api.example/v1/videos/video_1/content"
     assert source.headers == {"Authorization": "Bearer sk-1"}

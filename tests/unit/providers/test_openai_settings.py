@@ -17,7 +17,7 @@ from prefect_video.shots import Shot
 SHOT = Shot(id="a", prompt="a cat", duration=4, resolution="720p")
 
 
-def opened(name: str, **environ: str) -> OpenAIProvider:
+def open_openai(name: str, **environ: str) -> OpenAIProvider:
     provider = open_provider(name, environ)
     assert isinstance(provider, OpenAIProvider)
     return provider
@@ -26,71 +26,71 @@ def opened(name: str, **environ: str) -> OpenAIProvider:
 def test_every_profile_is_a_provider_by_name() -> None:
     assert {"openai", "vllm_omni", "sglang", "trtllm", "litellm"} <= set(provider_names())
     for name, prefix in (("vllm_omni", "VLLM_OMNI"), ("sglang", "SGLANG"), ("trtllm", "TRTLLM")):
-        provider = opened(name, **{f"{prefix}_BASE_URL": "http://gpu-1:8000/v1/"})
+        provider = open_openai(name, **{f"{prefix}_BASE_URL": "http://gpu-1:8000/v1/"})
         assert (provider.name, provider.account.base_url) == (name, "http://gpu-1:8000/v1")
 
 
 def test_openai_itself_needs_a_key_only() -> None:
-    assert opened("openai", OPENAI_API_KEY="sk-1").account.base_url == "https://api.openai.com/v1"
+    assert open_openai("openai", OPENAI_API_KEY="sk-1").account.base_url == "https://api.openai.com/v1"
     with pytest.raises(InvalidInput, match="set OPENAI_API_KEY, or name a saved openai-credentials block"):
-        opened("openai")
+        open_openai("openai")
 
 
 def test_the_profile_may_be_chosen_by_a_variable() -> None:
     chosen = {"OPENAI_BASE_URL": "http://gpu-1:8000/v1", "PREFECT_VIDEO_OPENAI_PROFILE": "vllm_omni"}
-    assert opened("openai", **chosen).name == "vllm_omni"
+    assert open_openai("openai", **chosen).name == "vllm_omni"
     with pytest.raises(InvalidInput, match="profile 'vllm' is not known; choose one of generic, vllm_omni"):
-        opened("openai", PREFECT_VIDEO_OPENAI_PROFILE="vllm")
+        open_openai("openai", PREFECT_VIDEO_OPENAI_PROFILE="vllm")
 
 
 @pytest.mark.parametrize("name", ["vllm_omni", "sglang", "trtllm", "litellm"])
 def test_openais_key_opens_no_other_server(name: str) -> None:
-    theirs = {"OPENAI_API_KEY": "sk-openai", f"{name.upper()}_BASE_URL": "http://gpu-1:8000/v1"}
+    foreign = {"OPENAI_API_KEY": "sk-openai", f"{name.upper()}_BASE_URL": "http://gpu-1:8000/v1"}
     if name == "litellm":
         with pytest.raises(InvalidInput, match="set LITELLM_API_KEY"):
-            opened(name, **theirs)
+            open_openai(name, **foreign)
         return
-    keyless = opened(name, **{f"{name.upper()}_BASE_URL": "http://gpu-1:8000/v1"})
-    assert opened(name, **theirs).account == keyless.account
+    keyless = open_openai(name, **{f"{name.upper()}_BASE_URL": "http://gpu-1:8000/v1"})
+    assert open_openai(name, **foreign).account == keyless.account
     with pytest.raises(InvalidInput, match=f"{name.upper()}_BASE_URL"):
-        opened(name, OPENAI_BASE_URL="http://gpu-1:8000/v1")
+        open_openai(name, OPENAI_BASE_URL="http://gpu-1:8000/v1")
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"api_key": "sk 1"}, "openai API key"),
         ({"api_key": "sk-1", "base_url": "gpu-1:8000"}, "openai base URL"),
         ({"api_key": "sk-1", "base_url": "https://sk-1@host/v1"}, "openai base URL"),
     ],
 )
-def test_what_cannot_be_used_is_said_without_the_key(given: dict[str, str], said: str) -> None:
-    with pytest.raises(InvalidInput, match=said) as refused:
+def test_what_cannot_be_used_is_said_without_the_key(given: dict[str, str], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message) as refused:
         OpenAIProvider(**given)  # type: ignore[arg-type]
     assert "sk" not in str(refused.value).replace("base URL", "")
 
 
-def block(**fields: Any) -> OpenAICredentials:
+def build_block(**fields: Any) -> OpenAICredentials:
     return OpenAICredentials(**fields)
 
 
 def test_a_block_opens_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
-    assert block().get_client().account == OpenAIProvider(api_key="sk-environment").account
-    at_home = block(base_url="http://gpu-1:8000/v1", profile="vllm_omni", usd_per_second=Decimal("0.02"))
+    assert build_block().get_client().account == OpenAIProvider(api_key="sk-environment").account
+    at_home = build_block(base_url="http://gpu-1:8000/v1", profile="vllm_omni", usd_per_second=Decimal("0.02"))
     provider = at_home.get_client()
     assert provider.account == OpenAIProvider(base_url="http://gpu-1:8000/v1", profile="vllm_omni").account
     assert provider.estimate(SHOT) == Decimal("0.08")
-    assert "sk-secret" not in repr(block(api_key=SecretStr("sk-secret")))
-    settings = block(environment="staging", max_in_flight=2, on_lost="resubmit").session_overrides()
+    assert "sk-secret" not in repr(build_block(api_key=SecretStr("sk-secret")))
+    settings = build_block(environment="staging", max_in_flight=2, on_lost="resubmit").session_overrides()
     assert (settings["environment"], settings["max_in_flight"], settings["on_lost"]) == ("staging", 2, "resubmit")
     assert settings["breaker_failures"] is None, "the environment's counts"
     strict = {"breaker_failures": 2, "breaker_seconds": 10.0, "on_open": "fail"}
     strict |= {"deadline_seconds": 60.0, "on_deadline": "hold"}
-    assert strict.items() <= block(**strict).session_overrides().items()
+    assert strict.items() <= build_block(**strict).session_overrides().items()
 
 
 def test_a_block_takes_the_secret_that_is_being_rotated_out() -> None:
-    rotating = block(webhook_secret=SecretStr("new"), previous_webhook_secret=SecretStr("old"))
+    rotating = build_block(webhook_secret=SecretStr("new"), previous_webhook_secret=SecretStr("old"))
     assert rotating.webhook_secrets("environment") == ("new", "old")
-    assert block().webhook_secrets("environment") == ("environment",)
+    assert build_block().webhook_secrets("environment") == ("environment",)

@@ -1,4 +1,4 @@
-"""OpenRouter's dialect: models with limits and prices of their own, two kinds of links, signed callbacks."""
+"""OpenRouter's dialect: models with their own limits and prices, two kinds of links, signed callbacks."""
 
 import hashlib
 import hmac
@@ -24,13 +24,13 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Status
 from prefect_video.providers.openrouter.provider import OpenRouterProvider, open_provider
-from tests.support.providers.openrouter import BASE, SHOT, mocked, opened, submit
+from tests.support.providers.openrouter import BASE, SHOT, mock_openrouter, open_openrouter, submit
 from tests.support.webhook_receiver import WebhookReceiver
 
 
 @pytest.fixture
 async def provider(emulator: Emulator) -> AsyncIterator[OpenRouterProvider]:
-    provider = opened(emulator)
+    provider = open_openrouter(emulator)
     yield provider
     await provider.aclose()
 
@@ -65,12 +65,12 @@ async def test_only_a_link_to_the_api_is_fetched_with_the_key(provider: OpenRout
 
 async def test_a_link_on_another_host_never_gets_the_key() -> None:
     done = {"id": "j", "status": "completed", "unsigned_urls": ["https://elsewhere.example/v.mp4"]}
-    provider, _ = mocked(httpx.Response(200, json=done))
+    provider, _ = mock_openrouter(httpx.Response(200, json=done))
     assert provider.download_source(await provider.retrieve("j")).headers == {}
 
 
 async def test_a_completed_job_without_links_has_its_documented_address() -> None:
-    provider, _ = mocked(httpx.Response(200, json={"id": "j", "status": "completed"}))
+    provider, _ = mock_openrouter(httpx.Response(200, json={"id": "j", "status": "completed"}))
     source = provider.download_source(await provider.retrieve("j"))
     assert source.url == f"{BASE}/videos/j/content?index=0"
     assert source.headers["Authorization"] == "Bearer sk-or-1"
@@ -89,7 +89,7 @@ async def test_a_completed_job_without_links_has_its_documented_address() -> Non
     ],
 )
 async def test_statuses(word: str, status: Status, caplog: pytest.LogCaptureFixture) -> None:
-    provider, _ = mocked(httpx.Response(200, json={"id": "j", "status": word, "error": "too bad"}))
+    provider, _ = mock_openrouter(httpx.Response(200, json={"id": "j", "status": word, "error": "too bad"}))
     seen = await provider.retrieve("j")
     assert seen.status is status
     assert seen.fault is not None
@@ -98,7 +98,7 @@ async def test_statuses(word: str, status: Status, caplog: pytest.LogCaptureFixt
 
 
 async def test_what_is_sent() -> None:
-    provider, sent = mocked(httpx.Response(202, json={"id": "j", "status": "pending"}))
+    provider, sent = mock_openrouter(httpx.Response(202, json={"id": "j", "status": "pending"}))
     picture = "https://x.example/a.png"
     shot = SHOT.model_copy(update={"model": "sora-2", "seed": 7, "references": (picture,)})
     await submit(provider, shot, webhook_url="https://me.example/hook")
@@ -138,7 +138,7 @@ async def test_refusals(provider: OpenRouterProvider, emulator: Emulator) -> Non
     ],
 )
 async def test_answers_to_a_submit(answer: httpx.Response, kind: type[ProviderError]) -> None:
-    provider, sent = mocked(answer)
+    provider, sent = mock_openrouter(answer)
     with pytest.raises(kind):
         await submit(provider)
     assert len(sent) == 1
@@ -156,7 +156,7 @@ async def test_answers_to_a_submit(answer: httpx.Response, kind: type[ProviderEr
     ],
 )
 async def test_a_job_that_policy_stopped_says_so(error: object, code: str) -> None:
-    provider, _ = mocked(httpx.Response(200, json={"id": "j", "status": "failed", "error": error}))
+    provider, _ = mock_openrouter(httpx.Response(200, json={"id": "j", "status": "failed", "error": error}))
     failed = await provider.retrieve("j")
     assert failed.fault is not None
     assert failed.fault.code == code
@@ -179,7 +179,7 @@ async def test_nothing_can_be_cancelled(provider: OpenRouterProvider, emulator: 
 
 async def test_a_polling_address_elsewhere_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
     evil = {"id": "j", "status": "pending", "polling_url": "https://evil.example/api/v1/videos/j"}
-    provider, sent = mocked(httpx.Response(202, json=evil))
+    provider, sent = mock_openrouter(httpx.Response(202, json=evil))
     await provider.retrieve(await submit(provider))
     assert "another host" in caplog.text
     assert {request.url.host for request in sent} == {"openrouter.example"}
@@ -187,7 +187,7 @@ async def test_a_polling_address_elsewhere_is_not_used(caplog: pytest.LogCapture
 
 @pytest.mark.parametrize("address", ["/api/v1/videos/j", f"{BASE}/videos/j", None])
 async def test_polling_addresses_of_both_forms_are_fine(address: str | None, caplog: pytest.LogCaptureFixture) -> None:
-    provider, _ = mocked(httpx.Response(202, json={"id": "j", "status": "pending", "polling_url": address}))
+    provider, _ = mock_openrouter(httpx.Response(202, json={"id": "j", "status": "pending", "polling_url": address}))
     await submit(provider)
     assert caplog.text == ""
 
@@ -202,7 +202,7 @@ async def test_a_callback_of_the_emulator_is_verified(provider: OpenRouterProvid
     assert again.event_id == event.event_id
 
 
-def signed(body: bytes, *, at: float | None = None, secret: str = "s", form: str = "{t},") -> dict[str, str]:
+def sign(body: bytes, *, at: float | None = None, secret: str = "s", form: str = "{t},") -> dict[str, str]:
     stamp = str(int(at if at is not None else time.time()))
     code = hmac.new(secret.encode(), form.format(t=stamp).encode() + body, hashlib.sha256).hexdigest()
     return {"X-OpenRouter-Signature": f"t={stamp},v1={code}"}
@@ -211,29 +211,29 @@ def signed(body: bytes, *, at: float | None = None, secret: str = "s", form: str
 def test_callbacks_that_are_forged_stale_or_nonsense_are_refused() -> None:
     provider = OpenRouterProvider(api_key="k", webhook_secrets=("s",))
     good = json.dumps({"type": "video.generation.failed", "data": {"id": "j"}}).encode()
-    assert provider.parse_webhook(signed(good), good).generation_id == "j"
+    assert provider.parse_webhook(sign(good), good).generation_id == "j"
     refused = [
         ({}, good),
-        (signed(good, secret="other"), good),
-        (signed(good), good + b" "),
-        (signed(good, form=""), good),
-        (signed(good, form="{t}."), good),
-        (signed(good, at=time.time() - 301), good),
-        (signed(good, at=time.time() + 301), good),
+        (sign(good, secret="other"), good),
+        (sign(good), good + b" "),
+        (sign(good, form=""), good),
+        (sign(good, form="{t}."), good),
+        (sign(good, at=time.time() - 301), good),
+        (sign(good, at=time.time() + 301), good),
         ({"X-OpenRouter-Signature": "t=é,v1=é"}, good),
-        (signed(b"[]"), b"[]"),
-        (signed(b"{}"), b"{}"),
-        (signed(b"<html>"), b"<html>"),
+        (sign(b"[]"), b"[]"),
+        (sign(b"{}"), b"{}"),
+        (sign(b"<html>"), b"<html>"),
     ]
     for headers, body in refused:
         with pytest.raises(InvalidInput, match="webhook"):
             provider.parse_webhook(headers, body)
     with pytest.raises(InvalidInput, match="webhook"):
-        OpenRouterProvider(api_key="k").parse_webhook(signed(good), good)
+        OpenRouterProvider(api_key="k").parse_webhook(sign(good), good)
 
 
 async def test_ids_cannot_leave_their_path() -> None:
-    provider, sent = mocked(httpx.Response(200, json={}))
+    provider, sent = mock_openrouter(httpx.Response(200, json={}))
     for wrong in ("../x", "a/b", "", "a?b", ".."):
         with pytest.raises(InvalidInput):
             await provider.retrieve(wrong)
@@ -243,6 +243,6 @@ async def test_ids_cannot_leave_their_path() -> None:
 def test_the_environment_opens_it() -> None:
     with pytest.raises(InvalidInput, match="OPENROUTER_API_KEY"):
         open_provider({})
-    opened = open_provider({"OPENROUTER_API_KEY": "sk-or-secret", "OPENROUTER_BASE_URL": f"{BASE}/"})
-    assert opened.account.base_url == BASE
-    assert "sk-or-secret" not in repr(opened.account)
+    open_openrouter = open_provider({"OPENROUTER_API_KEY": "sk-or-secret", "OPENROUTER_BASE_URL": f"{BASE}/"})
+    assert open_openrouter.account.base_url == BASE
+    assert "sk-or-secret" not in repr(open_openrouter.account)

@@ -1,4 +1,4 @@
-"""OpenRouter's own list of models: what each can make, and what it charges in whose notation."""
+"""OpenRouter's list of models: the capabilities of each, and its prices in several notations."""
 
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -9,12 +9,12 @@ import pytest
 from prefect_video.emulator import Emulator
 from prefect_video.errors import InvalidResponse, Unsupported
 from prefect_video.providers.openrouter.provider import OpenRouterProvider
-from tests.support.providers.openrouter import SHOT, mocked, opened
+from tests.support.providers.openrouter import SHOT, mock_openrouter, open_openrouter
 
 
 @pytest.fixture
 async def provider(emulator: Emulator) -> AsyncIterator[OpenRouterProvider]:
-    provider = opened(emulator)
+    provider = open_openrouter(emulator)
     yield provider
     await provider.aclose()
 
@@ -33,7 +33,7 @@ async def test_models_list_what_they_can_and_charge(provider: OpenRouterProvider
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"model": "emulator/by-size", "resolution": "480p", "duration": 4}, "has no 480p; it has 720p, 1080p"),
         ({"model": "emulator/by-size", "resolution": "720p", "duration": 5}, "makes no 5 s; the nearest is 6 s"),
@@ -44,12 +44,12 @@ async def test_models_list_what_they_can_and_charge(provider: OpenRouterProvider
     ],
 )
 async def test_what_a_model_cannot_make_is_refused(
-    provider: OpenRouterProvider, given: dict[str, object], said: str
+    provider: OpenRouterProvider, given: dict[str, object], message: str
 ) -> None:
     await provider.load_capabilities()
     with pytest.raises(Unsupported) as caught:
         provider.check(SHOT.model_copy(update=given))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ async def test_what_a_model_cannot_make_is_refused(
     ],
 )
 async def test_prices_in_the_notations_of_the_models(skus: dict[str, object] | None, usd: str | None) -> None:
-    provider, _ = mocked(httpx.Response(200, json={"data": [{"id": "a/b", "pricing_skus": skus}]}))
+    provider, _ = mock_openrouter(httpx.Response(200, json={"data": [{"id": "a/b", "pricing_skus": skus}]}))
     await provider.load_capabilities()
     shot = SHOT.model_copy(update={"model": "a/b", "duration": 10, "resolution": "720p"})
     assert provider.estimate(shot) == (None if usd is None else Decimal(usd) * 10)
@@ -79,6 +79,6 @@ def test_the_accounts_own_price_counts() -> None:
 
 
 async def test_a_list_of_models_that_is_none_is_unreadable() -> None:
-    provider, _ = mocked(httpx.Response(200, json={"data": "x"}))
+    provider, _ = mock_openrouter(httpx.Response(200, json={"data": "x"}))
     with pytest.raises(InvalidResponse):
         await provider.load_capabilities()

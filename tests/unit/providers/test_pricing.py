@@ -1,4 +1,4 @@
-"""The price table: read once, never 0 for what is not known."""
+"""The price list: a price that is not known is never 0."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_every_list_says_where_it_is_from_and_prices_are_plausible() -> None:
     ],
 )
 def test_openais_prices(model: str, resolution: str, expected: str | None) -> None:
-    told = usd("openai", model=model, resolution=resolution)
-    assert told == (None if expected is None else Decimal(expected))
+    price = usd("openai", model=model, resolution=resolution)
+    assert price == (None if expected is None else Decimal(expected))
 
 
 def test_the_sizes_between_the_resolutions_have_their_own_price() -> None:

@@ -1,4 +1,4 @@
-"""Only a dialect's own words refuse a submit: what anything in between says leaves it open, by the provider's books."""
+"""Only a dialect's own error bodies reject a submit; any other leaves it open, by the emulator's usage."""
 
 from __future__ import annotations
 

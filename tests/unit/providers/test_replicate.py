@@ -1,4 +1,4 @@
-"""Replicate's dialect: official models and versions, deadlines, files that go after an hour, a list to search."""
+"""Replicate's dialect: official models and versions, deadlines, files that expire in an hour, a list to search."""
 
 import json
 import time
@@ -15,14 +15,14 @@ from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.errors import NotFound, SubmitOutcomeUnknown, Unsupported
 from prefect_video.generations import Status
 from prefect_video.providers.replicate.provider import ReplicateProvider, open_provider
-from tests.support.providers.replicate import FAST, HASH, SHOT, mocked, opened, submit
+from tests.support.providers.replicate import FAST, HASH, SHOT, mock_replicate, open_replicate, submit
 from tests.support.webhook_receiver import WebhookReceiver
 from tests.unit.providers.known import known as recorded
 
 
 @pytest.fixture
 async def provider(emulator: Emulator) -> AsyncIterator[ReplicateProvider]:
-    provider = opened(emulator)
+    provider = open_replicate(emulator)
     yield provider
     await provider.aclose()
 
@@ -43,7 +43,7 @@ async def test_a_prediction_from_submit_to_link(provider: ReplicateProvider, emu
 
 async def test_files_are_gone_after_their_time() -> None:
     with Emulator(EmulatorSettings(port=0, speed=500, link_ttl_seconds=0.2)) as emulator:
-        provider = opened(emulator)
+        provider = open_replicate(emulator)
         generation_id = await submit(provider)
         emulator.wait_until_idle()
         while (gone := await provider.retrieve(generation_id)).status is Status.COMPLETED:
@@ -67,7 +67,7 @@ async def test_files_are_gone_after_their_time() -> None:
 async def test_official_models_are_asked_by_name_and_others_by_version(
     model: str, path: str, version: str | None
 ) -> None:
-    provider, sent = mocked(httpx.Response(201, json={"id": "p", "status": "starting"}))
+    provider, sent = mock_replicate(httpx.Response(201, json={"id": "p", "status": "starting"}))
     shot = SHOT.model_copy(update={"model": model, "duration": 4, "resolution": "720p"})
     provider.check(shot)
     await submit(provider, shot, "https://me.example/hook")
@@ -112,7 +112,7 @@ async def test_official_models_are_asked_by_name_and_others_by_version(
     ],
 )
 async def test_each_model_is_asked_in_its_own_words(given: dict[str, object], sent: dict[str, object]) -> None:
-    provider, requests = mocked(httpx.Response(201, json={"id": "p", "status": "starting"}))
+    provider, requests = mock_replicate(httpx.Response(201, json={"id": "p", "status": "starting"}))
     shot = SHOT.model_copy(update=given)
     provider.check(shot)
     await submit(provider, shot)
@@ -120,7 +120,7 @@ async def test_each_model_is_asked_in_its_own_words(given: dict[str, object], se
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"model": "sora-2", "duration": 4, "resolution": "1080p"}, "has no 1080p; it has 720p"),
         ({"model": "sora-2", "duration": 4, "resolution": "720p", "aspect_ratio": "1:1"}, "it has 16:9, 9:16"),
@@ -128,10 +128,10 @@ async def test_each_model_is_asked_in_its_own_words(given: dict[str, object], se
         ({"model": "wan-video/wan-2.2-t2v-fast", "duration": 10}, "at most 6 s"),
     ],
 )
-def test_what_a_model_cannot_make_is_refused(given: dict[str, object], said: str) -> None:
+def test_what_a_model_cannot_make_is_refused(given: dict[str, object], message: str) -> None:
     with pytest.raises(Unsupported) as caught:
         ReplicateProvider(api_key="k").check(SHOT.model_copy(update=given))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("model", ["video", "a/b/c", "../b", "a/..", "a/b?x", "ABCDEF" * 10])
@@ -157,7 +157,7 @@ async def test_policy_shows_as_a_failure_with_its_code(provider: ReplicateProvid
 
 async def test_cancelling() -> None:
     with Emulator(EmulatorSettings(port=0, times="fixed:60")) as emulator:
-        provider = opened(emulator)
+        provider = open_replicate(emulator)
         generation_id = await submit(provider)
         assert (await provider.cancel(generation_id)).status is Status.CANCELLED
         assert (await provider.cancel(generation_id)).status is Status.CANCELLED
@@ -168,13 +168,13 @@ async def test_cancelling() -> None:
 
 async def test_a_deadline_aborts_what_has_not_started() -> None:
     with Emulator(EmulatorSettings(port=0, speed=100, times="fixed:6000")) as emulator:
-        provider = opened(emulator, cancel_after_seconds=5)
+        provider = open_replicate(emulator, cancel_after_seconds=5)
         generation_id = await submit(provider)
         emulator.wait_until_idle()
         assert (await provider.retrieve(generation_id)).status is Status.CANCELLED
         async with httpx.AsyncClient(headers={"Authorization": f"Bearer {emulator.key}"}) as client:
-            told = (await client.get(f"{emulator.url}/replicate/v1/predictions/{generation_id}")).json()
-        assert told["status"] == "aborted"
+            prediction = (await client.get(f"{emulator.url}/replicate/v1/predictions/{generation_id}")).json()
+        assert prediction["status"] == "aborted"
         assert emulator.usage()["billed"] == 0
         await provider.aclose()
 

@@ -1,4 +1,4 @@
-"""Replicate's answers: statuses, outputs of many shapes, refusals and pages, as they should and should not be."""
+"""Responses of Replicate: statuses, outputs in many forms, refusals and pages, valid and invalid."""
 
 from datetime import UTC, datetime
 
@@ -18,7 +18,7 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Status
 from prefect_video.providers.replicate.provider import ReplicateProvider
-from tests.support.providers.replicate import BASE, HASH, SHOT, mocked, submit
+from tests.support.providers.replicate import BASE, HASH, SHOT, mock_replicate, submit
 
 
 @pytest.mark.parametrize(
@@ -33,13 +33,13 @@ from tests.support.providers.replicate import BASE, HASH, SHOT, mocked, submit
     ],
 )
 async def test_statuses(word: str, status: Status) -> None:
-    provider, _ = mocked(httpx.Response(200, json={"id": "p", "status": word}))
+    provider, _ = mock_replicate(httpx.Response(200, json={"id": "p", "status": word}))
     assert (await provider.retrieve("p")).status is status
 
 
 @pytest.mark.parametrize(("word", "cost_usd"), [("aborted", 0), ("canceled", None), ("failed", None)])
 async def test_only_what_never_started_is_known_to_be_free(word: str, cost_usd: int | None) -> None:
-    provider, _ = mocked(httpx.Response(200, json={"id": "p", "status": word}))
+    provider, _ = mock_replicate(httpx.Response(200, json={"id": "p", "status": word}))
     assert (await provider.retrieve("p")).cost_usd == cost_usd
 
 
@@ -53,19 +53,21 @@ async def test_only_what_never_started_is_known_to_be_free(word: str, cost_usd: 
     ],
 )
 async def test_outputs_of_the_shapes_that_models_have(output: object) -> None:
-    provider, _ = mocked(httpx.Response(200, json={"id": "p", "status": "succeeded", "output": output}))
+    provider, _ = mock_replicate(httpx.Response(200, json={"id": "p", "status": "succeeded", "output": output}))
     seen = await provider.retrieve("p")
     assert seen.result is not None
     assert seen.result.video_url == "https://cdn.example/v.mp4"
 
 
 async def test_a_file_on_the_api_itself_is_fetched_with_the_key() -> None:
-    provider, _ = mocked(httpx.Response(200, json={"id": "p", "status": "succeeded", "output": f"{BASE}/files/x"}))
+    provider, _ = mock_replicate(
+        httpx.Response(200, json={"id": "p", "status": "succeeded", "output": f"{BASE}/files/x"})
+    )
     assert provider.download_source(await provider.retrieve("p")).headers == {"Authorization": "Bearer r8"}
 
 
 async def test_success_without_a_video_is_no_verdict() -> None:
-    provider, _ = mocked(httpx.Response(200, json={"id": "p", "status": "succeeded", "output": {"text": "hm"}}))
+    provider, _ = mock_replicate(httpx.Response(200, json={"id": "p", "status": "succeeded", "output": {"text": "hm"}}))
     with pytest.raises(InvalidResponse, match="names no video"):
         await provider.retrieve("p")
 
@@ -85,14 +87,14 @@ async def test_success_without_a_video_is_no_verdict() -> None:
     ],
 )
 async def test_answers_to_a_submit(answer: httpx.Response, kind: type[ProviderError]) -> None:
-    provider, sent = mocked(answer)
+    provider, sent = mock_replicate(answer)
     with pytest.raises(kind):
         await submit(provider)
     assert len(sent) == 1
 
 
 async def test_the_wait_that_a_throttle_names_is_kept() -> None:
-    provider, _ = mocked(
+    provider, _ = mock_replicate(
         httpx.Response(429, json={"detail": "Request was throttled. Expected available in 11 seconds."})
     )
     with pytest.raises(RateLimited) as limited:
@@ -102,12 +104,12 @@ async def test_the_wait_that_a_throttle_names_is_kept() -> None:
 
 async def test_of_a_version_only_its_own_predictions_count() -> None:
     now = datetime.now(UTC)
-    told = {"input": {"prompt": SHOT.prompt, "duration": 2, "aspect_ratio": "16:9", "resolution": "480p"}}
+    reported = {"input": {"prompt": SHOT.prompt, "duration": 2, "aspect_ratio": "16:9", "resolution": "480p"}}
     alike = [
-        {"id": f"p{n}", "status": "starting", "version": version, "created_at": now.isoformat(), **told}
+        {"id": f"p{n}", "status": "starting", "version": version, "created_at": now.isoformat(), **reported}
         for n, version in enumerate(["0" * 64, HASH])
     ]
-    provider, _ = mocked(httpx.Response(200, json={"results": alike, "next": None}))
+    provider, _ = mock_replicate(httpx.Response(200, json={"results": alike, "next": None}))
     shot = SHOT.model_copy(update={"model": HASH})
     found = await provider.find_unclaimed(shot, idempotency_key="k", sent_at=now, known={})
     assert found is not None
@@ -117,21 +119,28 @@ async def test_of_a_version_only_its_own_predictions_count() -> None:
 INPUT = {"prompt": "a red balloon", "duration": 2, "aspect_ratio": "16:9", "resolution": "480p"}
 
 
-def echoed(**told: object) -> ReplicateProvider:
+def mock_echo(**reported: object) -> ReplicateProvider:
     """Its only prediction is of the shot's words and was sent just now."""
-    prediction = {"id": "p1", "status": "processing", "model": SHOT.model, "version": "hidden", "input": INPUT, **told}
+    prediction = {
+        "id": "p1",
+        "status": "processing",
+        "model": SHOT.model,
+        "version": "hidden",
+        "input": INPUT,
+        **reported,
+    }
     page = {"results": [{**prediction, "created_at": datetime.now(UTC).isoformat()}], "next": None}
-    return mocked(httpx.Response(200, json=page))[0]
+    return mock_replicate(httpx.Response(200, json=page))[0]
 
 
-async def found(provider: ReplicateProvider, **asked: object) -> str | None:
-    shot = SHOT.model_copy(update=asked)
-    told = await provider.find_unclaimed(shot, idempotency_key="k", sent_at=datetime.now(UTC), known={})
-    return told.id if told else None
+async def find_id(provider: ReplicateProvider, **requested: object) -> str | None:
+    shot = SHOT.model_copy(update=requested)
+    generation = await provider.find_unclaimed(shot, idempotency_key="k", sent_at=datetime.now(UTC), known={})
+    return generation.id if generation else None
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("requested", "reported"),
     [
         ({"guidance_scale": 7.0}, {"input": {**INPUT, "guidance_scale": 7}}),
         ({"guidance_scale": 7.5}, {"input": {**INPUT, "guidance_scale": "7.5", "disable_safety_checker": False}}),
@@ -143,13 +152,13 @@ async def found(provider: ReplicateProvider, **asked: object) -> str | None:
     ],
 )
 async def test_what_was_sent_is_recognised_in_the_spelling_of_the_host(
-    asked: dict[str, object], told: dict[str, object]
+    requested: dict[str, object], reported: dict[str, object]
 ) -> None:
-    assert await found(echoed(**told), **asked) == "p1"
+    assert await find_id(mock_echo(**reported), **requested) == "p1"
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [
         {"input": {**INPUT, "resolution": "720p"}},
         {"input": {"prompt": "a red balloon"}},
@@ -160,13 +169,13 @@ async def test_what_was_sent_is_recognised_in_the_spelling_of_the_host(
         {"input": None, "model": None, "version": None},
     ],
 )
-async def test_what_is_told_otherwise_is_neither_taken_nor_taken_for_nothing(told: dict[str, object]) -> None:
-    with pytest.raises(HeldForReview, match="nobody can tell"):
-        await found(echoed(**told))
+async def test_what_is_told_otherwise_is_neither_taken_nor_taken_for_nothing(reported: dict[str, object]) -> None:
+    with pytest.raises(HeldForReview, match="it is unknown whether"):
+        await find_id(mock_echo(**reported))
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("requested", "reported"),
     [
         ({}, {"input": {**INPUT, "prompt": "a blue balloon"}}),
         ({}, {"model": "emulator/other"}),
@@ -174,20 +183,22 @@ async def test_what_is_told_otherwise_is_neither_taken_nor_taken_for_nothing(tol
         ({"model": f"emulator/video:{HASH}"}, {"version": HASH[::-1]}),
     ],
 )
-async def test_other_words_and_other_models_are_not_ours(asked: dict[str, object], told: dict[str, object]) -> None:
-    assert await found(echoed(**told), **asked) is None
+async def test_other_words_and_other_models_are_not_ours(
+    requested: dict[str, object], reported: dict[str, object]
+) -> None:
+    assert await find_id(mock_echo(**reported), **requested) is None
 
 
 async def test_a_cursor_that_leads_nowhere_ends_the_list() -> None:
     page = {"results": [{"id": "p", "status": "starting"}], "next": "https://evil.example/v1/predictions?cursor=c"}
-    provider, sent = mocked(httpx.Response(200, json=page))
+    provider, sent = mock_replicate(httpx.Response(200, json=page))
     assert [one.id async for one in provider.list()] == ["p"]
     assert {request.url.host for request in sent} == {"api.example"}
     assert len(sent) == 2
 
 
 async def test_ids_cannot_leave_their_path() -> None:
-    provider, sent = mocked(httpx.Response(200, json={}))
+    provider, sent = mock_replicate(httpx.Response(200, json={}))
     for wrong in ("../x", "a/b", "", "a?b", "a.b"):
         with pytest.raises(InvalidInput):
             await provider.retrieve(wrong)

@@ -1,4 +1,4 @@
-"""The Sora provider against a real server of its dialect, and its reading of answers no server should give."""
+"""The Sora provider against a real server of its dialect, and against invalid responses."""
 
 import hashlib
 import hmac
@@ -47,7 +47,7 @@ async def provider(emulator: Emulator) -> AsyncIterator[SoraProvider]:
     await opened.aclose()
 
 
-def mocked(*answers: httpx.Response) -> SoraProvider:
+def mock_sora(*answers: httpx.Response) -> SoraProvider:
     left = list(answers)
     return SoraProvider(
         api_key="sk-1",
@@ -153,7 +153,7 @@ async def test_a_key_stays_with_its_host(provider: SoraProvider, emulator: Emula
 
 
 @pytest.mark.parametrize(
-    ("plan", "given", "said"),
+    ("plan", "given", "message"),
     [
         (
             "plus",
@@ -167,11 +167,11 @@ async def test_a_key_stays_with_its_host(provider: SoraProvider, emulator: Emula
         ("pro", {"references": ("a.png",), "resolution": "1080p"}, "references: sora plan 'pro' takes none"),
     ],
 )
-def test_a_plan_refuses_what_it_cannot_make(plan: str, given: dict[str, object], said: str) -> None:
+def test_a_plan_refuses_what_it_cannot_make(plan: str, given: dict[str, object], message: str) -> None:
     provider = SoraProvider(api_key="k", endpoint="https://x", plan=plan)
     with pytest.raises(Unsupported) as caught:
         provider.check(SHOT.model_copy(update=given))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "shot 'a'" in str(caught.value)
 
 
@@ -194,22 +194,22 @@ def test_plans_and_endpoints_that_do_not_exist() -> None:
 async def test_an_accepted_submit_without_an_id_is_unknown_not_failed() -> None:
     for answer in (httpx.Response(202, json={"object": "x"}), httpx.Response(200, text="<html>")):
         with pytest.raises(SubmitOutcomeUnknown):
-            await submit(mocked(answer))
+            await submit(mock_sora(answer))
 
 
 async def test_an_unknown_status_counts_as_processing(caplog: pytest.LogCaptureFixture) -> None:
-    provider = mocked(httpx.Response(200, json={"id": "gen_1", "status": "pondering"}))
+    provider = mock_sora(httpx.Response(200, json={"id": "gen_1", "status": "pondering"}))
     assert (await provider.retrieve("gen_1")).status is Status.PROCESSING
     assert "unknown status 'pondering'" in caplog.text
 
 
 async def test_a_generation_that_is_no_object_is_unreadable() -> None:
     with pytest.raises(InvalidResponse, match="not one of the contract"):
-        await mocked(httpx.Response(200, json=[])).retrieve("gen_1")
+        await mock_sora(httpx.Response(200, json=[])).retrieve("gen_1")
 
 
 async def test_ids_cannot_leave_their_path() -> None:
-    provider = mocked(httpx.Response(200, json={}))
+    provider = mock_sora(httpx.Response(200, json={}))
     for wrong in ("../x", "a/b", "", "a?b", ".."):
         with pytest.raises(InvalidInput):
             await provider.retrieve(wrong)
@@ -270,15 +270,20 @@ async def test_without_an_echo_of_our_key_the_oldest_like_it_is_taken() -> None:
 @pytest.mark.parametrize("echoed", ["our key", "another key", "no key"])
 async def test_a_clock_that_is_wrong_hides_no_generation(minutes: int, echoed: str) -> None:
     """This machine's clock is ahead of the provider's, or behind it."""
-    theirs = datetime.now(UTC) - timedelta(minutes=minutes)
-    told: dict[str, object] = {"id": "gen_1", "status": "queued", "prompt": SHOT.prompt, "created": theirs.timestamp()}
+    server_time = datetime.now(UTC) - timedelta(minutes=minutes)
+    item: dict[str, object] = {
+        "id": "gen_1",
+        "status": "queued",
+        "prompt": SHOT.prompt,
+        "created": server_time.timestamp(),
+    }
     if echoed != "no key":
-        told["metadata"] = {"idempotency_key": "k" if echoed == "our key" else "k2"}
+        item["metadata"] = {"idempotency_key": "k" if echoed == "our key" else "k2"}
 
     def answer(request: httpx.Request) -> httpx.Response:
         single = request.url.path.endswith("gen_1")
-        body = told if single else {"data": [{**told, "metadata": None}], "has_more": False}
-        return httpx.Response(200, json=body, headers={"date": format_datetime(theirs, usegmt=True)})
+        body = item if single else {"data": [{**item, "metadata": None}], "has_more": False}
+        return httpx.Response(200, json=body, headers={"date": format_datetime(server_time, usegmt=True)})
 
     provider = SoraProvider(
         api_key="k", endpoint="https://x/v1/sora", settings=FAST, transport=httpx.MockTransport(answer)
@@ -291,12 +296,12 @@ async def test_a_clock_that_is_wrong_hides_no_generation(minutes: int, echoed: s
 async def test_what_is_like_it_and_was_made_long_before_is_not_taken(is_clock_known: bool) -> None:
     """Where no other generation shows the provider's clock, a time proves nothing, and nothing is bought or taken."""
     now = datetime.now(UTC)
-    told = {"id": "gen_1", "status": "queued", "prompt": SHOT.prompt, "created": now.timestamp() - 600}
+    item = {"id": "gen_1", "status": "queued", "prompt": SHOT.prompt, "created": now.timestamp() - 600}
     recent = {"id": "gen_2", "status": "queued", "prompt": "a dog", "created": now.timestamp()}
-    listed = [recent, told] if is_clock_known else [told]
+    listed = [recent, item] if is_clock_known else [item]
 
     def answer(request: httpx.Request) -> httpx.Response:
-        single = {"gen_1": told, "gen_2": recent}.get(request.url.path.rpartition("/")[2])
+        single = {"gen_1": item, "gen_2": recent}.get(request.url.path.rpartition("/")[2])
         return httpx.Response(200, json=single or {"data": listed, "has_more": False})
 
     provider = SoraProvider(
@@ -312,15 +317,15 @@ async def test_what_is_like_it_and_was_made_long_before_is_not_taken(is_clock_kn
 
 @pytest.mark.parametrize("cost", [-5, "NaN", "Infinity", "much", True])
 async def test_a_cost_that_is_nonsense_counts_as_not_told(cost: object, caplog: pytest.LogCaptureFixture) -> None:
-    told = {"id": "gen_1", "status": "completed", "usage": {"cost_usd": cost}}
-    assert (await mocked(httpx.Response(200, json=told)).retrieve("gen_1")).cost_usd is None
-    assert "taken as not told" in caplog.text
+    item = {"id": "gen_1", "status": "completed", "usage": {"cost_usd": cost}}
+    assert (await mock_sora(httpx.Response(200, json=item)).retrieve("gen_1")).cost_usd is None
+    assert "ignored, as it is no amount" in caplog.text
 
 
 @pytest.mark.parametrize("cost", [0, 2.4, "0.300000", 1e6])
 async def test_a_cost_is_taken_as_it_is_told(cost: object) -> None:
-    told = {"id": "gen_1", "status": "completed", "usage": {"cost_usd": cost}}
-    assert (await mocked(httpx.Response(200, json=told)).retrieve("gen_1")).cost_usd == Decimal(str(cost))
+    item = {"id": "gen_1", "status": "completed", "usage": {"cost_usd": cost}}
+    assert (await mock_sora(httpx.Response(200, json=item)).retrieve("gen_1")).cost_usd == Decimal(str(cost))
 
 
 def event(at: float, **data: object) -> bytes:
@@ -328,28 +333,28 @@ def event(at: float, **data: object) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
-def signed(body: bytes, secret: str = "old") -> dict[str, str]:
+def sign(body: bytes, secret: str = "old") -> dict[str, str]:
     return {"X-Sora-Signature": hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}
 
 
 def test_webhooks_are_verified_with_any_secret_of_the_account(provider: SoraProvider) -> None:
     body = event(time.time(), generation_id="gen_1", status="completed")
-    read = provider.parse_webhook(signed(body), body)
+    read = provider.parse_webhook(sign(body), body)
     assert (read.event_id, read.event_type, read.generation_id) == ("evt_1", "generation.completed", "gen_1")
-    assert provider.parse_webhook(signed(body, "whsec_emulator"), body) == read
+    assert provider.parse_webhook(sign(body, "whsec_emulator"), body) == read
 
 
 def test_webhooks_that_are_forged_stale_or_nonsense_are_refused(provider: SoraProvider) -> None:
     good = event(time.time(), generation_id="gen_1")
     refused = [
         ({}, good),
-        (signed(good, "wrong"), good),
+        (sign(good, "wrong"), good),
         ({"X-Sora-Signature": "é"}, good),
-        (signed(good), good + b" "),
-        (signed(old := event(time.time() - 301, generation_id="gen_1")), old),
-        (signed(bad := b"[]"), bad),
-        (signed(bad := event(time.time())), bad),
-        (signed(bad := b'{"event_id":1,"event_type":"x","timestamp":"inf","data":{"generation_id":"g"}}'), bad),
+        (sign(good), good + b" "),
+        (sign(old := event(time.time() - 301, generation_id="gen_1")), old),
+        (sign(bad := b"[]"), bad),
+        (sign(bad := event(time.time())), bad),
+        (sign(bad := b'{"event_id":1,"event_type":"x","timestamp":"inf","data":{"generation_id":"g"}}'), bad),
     ]
     for headers, body in refused:
         with pytest.raises(InvalidInput, match="webhook"):

@@ -1,4 +1,4 @@
-"""Words for where a generation stands, in any spelling; the rest of the answer decides about one that is not known."""
+"""Status strings in any spelling; other fields of the response decide about one that is not known."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_video.generations import Status
-from prefect_video.providers.responses import STATUSES, Evidence, fault_of, parse_status
-from tests.unit.providers.test_odd_responses import IDS, OPEN, answering
+from prefect_video.providers.statuses import STATUSES, Evidence, build_fault, parse_status
+from tests.unit.providers.test_odd_responses import IDS, OPEN, mock_response
 
 SPELLINGS = {
     "SUCCESS": Status.COMPLETED,
@@ -45,10 +45,10 @@ VIDEO: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", OPEN)
-@pytest.mark.parametrize("word", SPELLINGS)
-async def test_a_word_in_any_spelling(name: str, word: str, caplog: pytest.LogCaptureFixture) -> None:
-    told = await answering(name, {"id": "v", "status": word, **VIDEO}).retrieve(IDS[name])
-    assert told.status is SPELLINGS[word]
+@pytest.mark.parametrize("string", SPELLINGS)
+async def test_a_word_in_any_spelling(name: str, string: str, caplog: pytest.LogCaptureFixture) -> None:
+    generation = await mock_response(name, {"id": "v", "status": string, **VIDEO}).retrieve(IDS[name])
+    assert generation.status is SPELLINGS[string]
     assert "unknown status" not in caplog.text
 
 
@@ -62,16 +62,16 @@ async def test_beside_an_unknown_word_the_evidence_decides(name: str) -> None:
         ({"error": {"code": "boom", "message": "no"}, "progress": 100}, Status.FAILED),
         ({"error": None}, Status.PROCESSING),
     ):
-        told = await answering(name, {"id": "v", "status": "pensive", **VIDEO, **changes}).retrieve(IDS[name])
-        assert told.status is status, changes
+        generation = await mock_response(name, {"id": "v", "status": "pensive", **VIDEO, **changes}).retrieve(IDS[name])
+        assert generation.status is status, changes
 
 
 @pytest.mark.parametrize("name", OPEN)
 @pytest.mark.parametrize("wrapper", ["data", "result", "job"])
 async def test_an_object_in_a_wrapper(name: str, wrapper: str) -> None:
     inner = {"id": "v", "status": "SUCCESS", **VIDEO}
-    for told in ({wrapper: inner}, {"code": 0, "message": "ok", wrapper: inner}, {"data": {wrapper: inner}}):
-        assert (await answering(name, told).retrieve(IDS[name])).status is Status.COMPLETED
+    for body in ({wrapper: inner}, {"code": 0, "message": "ok", wrapper: inner}, {"data": {wrapper: inner}}):
+        assert (await mock_response(name, body).retrieve(IDS[name])).status is Status.COMPLETED
 
 
 def test_one_warning_for_each_provider_and_word(caplog: pytest.LogCaptureFixture) -> None:
@@ -82,10 +82,10 @@ def test_one_warning_for_each_provider_and_word(caplog: pytest.LogCaptureFixture
 
 
 def test_a_word_that_tells_of_policy_is_a_fault_by_itself() -> None:
-    told = fault_of("NSFW", None)
-    assert told is not None
-    assert told.code == "moderation"
-    assert fault_of("failed", None) is None
+    fault = build_fault("NSFW", None)
+    assert fault is not None
+    assert fault.code == "moderation"
+    assert build_fault("failed", None) is None
 
 
 @given(st.text(), st.booleans(), st.none() | st.floats(), st.booleans())

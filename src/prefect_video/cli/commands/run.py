@@ -224,7 +224,8 @@ async def _run_flow(project: Project, wanted: RunOptions) -> ProjectReport:
                 wait=wanted.wait,
             )
         except ProjectFailed as error:
-            return error.report
+            report: ProjectReport = error.report
+            return report
         except API_TROUBLE as error:
             trouble = one_line(error)
             if outcome.report is None:

@@ -1,4 +1,4 @@
-"""fal."""
+"""fal: provider, responses and webhooks. May import the shared modules of `providers`, never another vendor's."""
 
 from prefect_video.providers.fal.provider import QUEUE_URL, FalProvider
 from prefect_video.providers.fal.webhooks import KEYS_URL

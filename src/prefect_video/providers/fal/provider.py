@@ -1,8 +1,8 @@
-"""fal (`queue.fal.run`): hundreds of models behind one job queue.
+"""fal's provider (`queue.fal.run`): hundreds of models behind one job queue.
 
-How its JSON is read is in `fal_wire`, its webhooks in `fal_webhooks`, what its models want in `model_inputs.yaml`.
 A generation's id is the path of its job on the queue, such as `fal-ai/veo3/requests/<request id>`: the addresses that
-fal returns are used, as they cannot be made from the request id alone.
+fal returns are used, as they cannot be built from the request id alone. The inputs of its models are in
+`model_inputs.yaml`.
 """
 
 from __future__ import annotations
@@ -39,17 +39,18 @@ _JOB: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+/requests/[A-Za-z0-
 
 
 class FalProvider(HttpProvider):
-    """fal's queue.
+    """Provider of fal's queue.
 
-    There is no list of jobs, so an unanswered submit needs a human; only what has not started can be cancelled.
+    There is no list of jobs, so that an unanswered submit is held for a human; only a job that has not started can be
+    cancelled.
 
     Args:
         api_key: Sent as `Authorization: Key …` to `queue_url` and nowhere else.
         queue_url: Address of the queue.
-        keys_url: Where fal publishes the keys that sign webhooks.
-        models: Names in project files and the models they mean here.
-        usd_per_second: What a second costs this account; None for the price table.
-        name: What this provider is called.
+        keys_url: Address of the keys with which fal signs webhooks.
+        models: Models of this account by their names in project files.
+        usd_per_second: Price of a second for this account; None for the price table.
+        name: Name of this provider.
         settings: Timeouts and repeats.
         transport: For tests at the transport boundary.
 
@@ -76,7 +77,8 @@ class FalProvider(HttpProvider):
             can_list=False,
             can_cancel=True,
             lookup="none",
-            # What can be cancelled has not started, and a failure is charged only where the request was at fault.
+            # Only a job that has not started can be cancelled, and a failure is charged only where the request is
+            # the cause.
             free_outcomes=(Status.FAILED, Status.CANCELLED),
             fetches_webhook_keys=True,
             aliases=self._models.own_aliases,
@@ -94,17 +96,18 @@ class FalProvider(HttpProvider):
             transport=transport,
         )
         self._keys = SigningKeys(provider=name, url=check_endpoint(keys_url, named=f"{name} keys"))
+        # The same queue, with another table of errors: in place of a result, an error may be the job's own end.
         self._results = self._open_client(lambda response: responses.read_result_error(response, provider=name))
 
     async def check_access(self) -> None:
-        """The queue has nothing to read without a job; see `Provider.check_access`."""
+        """Read nothing: without a job the queue offers no free request."""
 
     def capabilities_for(self, shot: Shot) -> Capabilities:
-        """What the shot's model can make."""
+        """Return the capabilities of the shot's model."""
         return self._models.input(shot).narrow(self.capabilities)
 
     def check(self, shot: Shot) -> None:
-        """Refuses a shot that its model cannot make; see `Provider.check`."""
+        """Reject a shot that its model cannot make, or whose model has no name of fal's form."""
         name = self._models.name(shot)
         if not _MODEL.fullmatch(name) or ".." in name:
             raise InvalidInput(f"shot {shot.id!r}: model: {name!r} is not a model of fal, such as fal-ai/veo3/fast")
@@ -113,7 +116,10 @@ class FalProvider(HttpProvider):
     async def submit(
         self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
     ) -> Generation:
-        """Queues the shot once; fal is told not to repeat it either; see `Provider.submit`."""
+        """Queue the shot once.
+
+        A header forbids fal to repeat it either, as each run is paid.
+        """
         model = self._models.name(shot)
         response = await self._api.send_once(
             "POST",
@@ -123,47 +129,51 @@ class FalProvider(HttpProvider):
             headers={"x-fal-no-retry": "1"},
         )
         try:
-            ticket = responses.read_ticket(response, provider=self.name)
+            queued = responses.read_queued_request(response, provider=self.name)
         except InvalidResponse as error:
             raise unreadable_submit(error, response, provider=self.name) from error
         return Generation(
-            id=self._job(ticket, model), provider=self.name, status=Status.QUEUED, model=model, prompt=shot.prompt
+            id=self._find_job_path(queued, model),
+            provider=self.name,
+            status=Status.QUEUED,
+            model=model,
+            prompt=shot.prompt,
         )
 
     async def retrieve(self, generation_id: str) -> Generation:
-        """Reads the status, and the result once there is one; see `Provider.retrieve`."""
-        response = await self._api.send("GET", f"/{_job_path(generation_id)}/status")
-        status, told = responses.read_status(response, provider=self.name, generation_id=generation_id)
+        """Read the status, and the result once there is one."""
+        response = await self._api.send("GET", f"/{_check_job_path(generation_id)}/status")
+        status, reported = responses.read_status(response, provider=self.name, generation_id=generation_id)
         if status is not Status.COMPLETED:
-            return self._seen(generation_id, status, told.fault)
-        path = self._path(told.response_url) or generation_id
+            return self._build_generation(generation_id, status, reported.fault)
+        path = self._path_below_queue(reported.response_url) or generation_id
         try:
-            answer = await self._results.send("GET", f"/{path}")
+            result_response = await self._results.send("GET", f"/{path}")
         except responses.ResultError as error:
-            return self._seen(generation_id, responses.final_status(error.fault), error.fault)
-        if answer.status_code == 202:
+            return self._build_generation(generation_id, responses.final_status(error.fault), error.fault)
+        if result_response.status_code == 202:
             # The status is ahead of the result.
-            return self._seen(generation_id, Status.PROCESSING)
-        result = responses.read_result(answer, provider=self.name)
-        return self._seen(generation_id, status).model_copy(update={"result": result})
+            return self._build_generation(generation_id, Status.PROCESSING)
+        result = responses.read_result(result_response, provider=self.name)
+        return self._build_generation(generation_id, status).model_copy(update={"result": result})
 
     async def cancel(self, generation_id: str) -> Generation:
-        """Takes it from the queue if it has not started; see `Provider.cancel`."""
-        was_taken = await self._request_cancel("PUT", f"/{_job_path(generation_id)}/cancel")
+        """Take the job from the queue if it has not started, and read it."""
+        was_cancelled = await self._request_cancel("PUT", f"/{_check_job_path(generation_id)}/cancel")
         try:
-            # Where it was refused, the job itself tells how it has ended.
+            # Where the request was rejected, the status shows how the job has ended.
             return await self.retrieve(generation_id)
         except NotFound:
-            if not was_taken:
+            if not was_cancelled:
                 raise
-            # What is out of the queue may no longer be known to it.
-            return self._seen(generation_id, Status.CANCELLED)
+            # The queue may forget a job that was taken from it.
+            return self._build_generation(generation_id, Status.CANCELLED)
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
-        """Verifies fal's signature; see `Provider.parse_webhook`.
+        """Verify fal's signature and read the event.
 
-        The event names the request id alone, which is what the generation's id ends with. The first delivery of a day
-        fetches fal's keys and blocks until then: call it in a thread.
+        The event has the request id alone, with which the generation's id ends. The first delivery of a day fetches
+        fal's keys and blocks until then: call it in a thread.
 
         Raises:
             InvalidInput: The signature, the time or the body is not right.
@@ -172,46 +182,47 @@ class FalProvider(HttpProvider):
         return read_webhook(headers, body, self._keys)
 
     async def aclose(self) -> None:
-        """Closes connections."""
+        """Close all connections."""
         await super().aclose()
         await self._results.aclose()
 
     def _model(self, shot: Shot) -> str:
         return self._models.name(shot)
 
-    def _seen(self, generation_id: str, status: Status, fault: ProviderFault | None = None) -> Generation:
+    def _build_generation(self, generation_id: str, status: Status, fault: ProviderFault | None = None) -> Generation:
         return Generation(id=generation_id, provider=self.name, status=status, fault=fault)
 
-    def _job(self, ticket: responses.QueuedRequest, model: str) -> str:
-        """The path of a job on the queue, from the address that fal returned."""
-        path = self._path((ticket.status_url or "").removesuffix("/status"))
+    def _find_job_path(self, queued: responses.QueuedRequest, model: str) -> str:
+        """Return the path of a job on the queue, from the address that fal returned."""
+        path = self._path_below_queue((queued.status_url or "").removesuffix("/status"))
         if path is not None and _JOB.fullmatch(path):
             return path
-        logger.warning("%s request %s: its address is not on the queue and is not used", self.name, ticket.request_id)
-        return f"{_app_of(model)}/requests/{ticket.request_id}"
+        # The key goes to the queue only, whatever address the response has.
+        logger.warning("%s request %s: its address is not on the queue and is not used", self.name, queued.request_id)
+        return f"{_app_path(model)}/requests/{queued.request_id}"
 
-    def _path(self, url: str | None) -> str | None:
-        """The path below the queue's address; None for an address elsewhere."""
+    def _path_below_queue(self, url: str | None) -> str | None:
+        """Return the path of a URL below the queue's address; None for an address elsewhere."""
         prefix = f"{urlsplit(self._base_url).path}/"
-        path = urlsplit(url).path if url and self._is_ours(url) else ""
+        path = urlsplit(url).path if url and self._is_own_url(url) else ""
         below = path.removeprefix(prefix)
         return below if path.startswith(prefix) and below and ".." not in below else None
 
 
-def _app_of(model: str) -> str:
-    """Owner and app: jobs are found there, whatever follows in a model's name."""
+def _app_path(model: str) -> str:
+    """Return owner and app of a model: its jobs are there, whatever follows in the model's name."""
     parts = model.split("/")
     return "/".join(parts[: 3 if parts[0] in _NAMESPACES else 2])
 
 
-def _job_path(generation_id: str) -> str:
+def _check_job_path(generation_id: str) -> str:
     if not _JOB.fullmatch(generation_id) or ".." in generation_id:
         raise InvalidInput(f"generation id {generation_id!r} is not a job of fal, such as fal-ai/veo3/requests/<id>")
     return generation_id
 
 
 def open_provider(environ: Mapping[str, str]) -> FalProvider:
-    """The provider that `FAL_KEY` opens, at `FAL_QUEUE_URL` and with the keys at `FAL_KEYS_URL` where given.
+    """Open fal with `FAL_KEY`, at `FAL_QUEUE_URL` and with the signing keys at `FAL_KEYS_URL` where set.
 
     Raises:
         InvalidInput: A variable is missing or wrong.

@@ -1,4 +1,4 @@
-"""How fal's JSON is read: tickets of the queue, statuses, results, errors and events."""
+"""Responses of fal: queued requests, statuses, results and errors."""
 
 from __future__ import annotations
 
@@ -17,31 +17,29 @@ from prefect_video.errors import (
     RequestRejected,
 )
 from prefect_video.generations import ProviderFault, Status, VideoResult
-from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, fastapi_message, text_of
+from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, fastapi_message, to_text
 from prefect_video.providers.responses import (
-    Evidence,
     LenientModel,
     build_error,
     decode_body,
     error_for_status,
-    fault_of,
     parse,
-    parse_status,
+    parse_progress,
     request_id,
-    share_of,
-    unwrapped,
+    unwrap,
 )
+from prefect_video.providers.statuses import Evidence, build_fault, parse_status
 
-_UNTOLD: Final = "error"
+_UNKNOWN_CODE: Final = "error"
 _CANCELLED_TYPES: Final = frozenset({"client_cancelled", "request_cancelled", "cancelled"})
 
 
 class QueuedRequest(LenientModel):
-    """The answer to a submit.
+    """Response to a submit.
 
     Attributes:
-        request_id: What webhooks call the job.
-        status_url: Where the job is polled; the model's path without what follows owner and app.
+        request_id: Id of the job in webhooks.
+        status_url: Address at which the job is polled: owner and app of the model, without the rest of its name.
     """
 
     request_id: str = Field(min_length=1)
@@ -49,7 +47,7 @@ class QueuedRequest(LenientModel):
 
 
 class QueueStatus(LenientModel):
-    """The status of a job."""
+    """Status of a job."""
 
     status: str
     response_url: str | None = None
@@ -59,15 +57,15 @@ class QueueStatus(LenientModel):
 
     @property
     def fault(self) -> ProviderFault | None:
-        """Why it failed, where the status itself says so."""
-        return fault_of(self.status, self._fault)
+        """The reason of a failure, where the status itself reports one."""
+        return build_fault(self.status, self._reported_fault)
 
     @property
-    def _fault(self) -> ProviderFault | None:
+    def _reported_fault(self) -> ProviderFault | None:
         if not self.error and not self.error_type:
             return None
         message = str(self.error or self.error_type)
-        # fal's own words: "Invalid status code: 422".
+        # fal reports a model's rejection of its input as "Invalid status code: 422".
         return ProviderFault(code=self.error_type or "error", message=message, of_request="status code: 422" in message)
 
 
@@ -87,52 +85,58 @@ class _Payload(LenientModel):
 
     @property
     def file(self) -> _File | str | None:
-        """The video, under any of the names that models use."""
+        """The video, from any of the fields that models use."""
         return self.video or self.video_url or next(iter(self.videos or ()), None) or self.output
 
 
 class ResultError(ProviderError):
-    """A result that is an error: the job is over, and `fault` says why."""
+    """An error in place of a result: the job has ended. Read `fault` for the reason.
+
+    Attributes:
+        fault: The reason.
+    """
 
     fault: ProviderFault = ProviderFault(code="error", message="no reason given")
 
 
-def read_ticket(response: httpx.Response, *, provider: str) -> QueuedRequest:
-    """The ticket of a job that was queued.
+def read_queued_request(response: httpx.Response, *, provider: str) -> QueuedRequest:
+    """Read the response to a submit.
 
     Raises:
-        InvalidResponse: It is not one of the contract.
+        InvalidResponse: It breaks the contract.
     """
     return parse(QueuedRequest, response, provider=provider)
 
 
 def read_status(response: httpx.Response, *, provider: str, generation_id: str) -> tuple[Status, QueueStatus]:
-    """What a status answer says; a job that is completed with an error has failed or was cancelled.
+    """Read a status; a job that is completed with an error has failed or was cancelled.
 
     Raises:
-        InvalidResponse: It is not one of the contract.
+        InvalidResponse: It breaks the contract.
     """
-    told = parse(QueueStatus, response, provider=provider)
-    evidence = Evidence(told.response_url is not None, share_of(told.progress), bool(told.error or told.error_type))
-    status = parse_status(told.status, provider=provider, generation_id=generation_id, evidence=evidence)
-    if status is Status.COMPLETED and told.fault is not None:
-        status = final_status(told.fault)
-    return status, told
+    reported = parse(QueueStatus, response, provider=provider)
+    has_error = bool(reported.error or reported.error_type)
+    evidence = Evidence(reported.response_url is not None, parse_progress(reported.progress), has_error)
+    status = parse_status(reported.status, provider=provider, generation_id=generation_id, evidence=evidence)
+    if status is Status.COMPLETED and reported.fault is not None:
+        status = final_status(reported.fault)
+    return status, reported
 
 
 def final_status(fault: ProviderFault) -> Status:
-    """Whether a fault is a failure or the end of something that was cancelled."""
+    """Return the final status that a fault means: cancelled, or failed."""
     return Status.CANCELLED if fault.code in _CANCELLED_TYPES else Status.FAILED
 
 
 def read_result(response: httpx.Response, *, provider: str) -> VideoResult:
-    """The video in what the model answered.
+    """Read the video in a model's result.
 
     Raises:
-        InvalidResponse: It names none.
+        InvalidResponse: It has none.
     """
+    # Only for its error; the video may be in any of the wrappers, not in the first that parses.
     parse(_Payload, response, provider=provider)
-    payloads = (_Payload.model_validate(document) for document in unwrapped(decode_body(response)))
+    payloads = (_Payload.model_validate(document) for document in unwrap(decode_body(response)))
     found = next((file for payload in payloads if (file := payload.file)), None)
     if not found:
         raise InvalidResponse(
@@ -152,21 +156,21 @@ def read_result(response: httpx.Response, *, provider: str) -> VideoResult:
 
 
 def read_error(response: httpx.Response, *, provider: str) -> ProviderError:
-    """The error that an unsuccessful answer of the queue means."""
+    """Build the error of an unsuccessful response of the queue."""
     return REFUSALS.read_error(response, provider=provider)
 
 
 def read_result_error(response: httpx.Response, *, provider: str) -> ProviderError:
-    """The error that an unsuccessful answer in place of a result means.
+    """Build the error of an unsuccessful response in place of a result.
 
-    It is the job's end only where fal says that the error is the job's, by its type, or by the 422 with which a model
-    refuses its input. Anything else may be the passing trouble of the queue or of a proxy before it, and what is paid
-    must not be given up for that.
+    It is the job's end only where fal marks the error as the job's, by its type, or by the 422 with which a model
+    rejects its input. Anything else may be a transient fault of the queue or of a proxy, and a paid job must not be
+    given up for that.
     """
     fault = _fault(response)
     kind = error_for_status(response.status_code)
     if kind is RequestRejected or kind is ProviderUnavailable:
-        if fault.code == _UNTOLD and not fault.of_request:
+        if fault.code == _UNKNOWN_CODE and not fault.of_request:
             return build_error(ProviderUnavailable, fault.message, response, provider=provider)
         error = ResultError(f"{provider}: {fault.message}", provider=provider)
         error.fault = fault
@@ -175,7 +179,7 @@ def read_result_error(response: httpx.Response, *, provider: str) -> ProviderErr
 
 
 def _fault(response: httpx.Response) -> ProviderFault:
-    """Code and message of an error body: a list of typed errors by the model, or one by the queue."""
+    """Read code and message of an error body: a list of typed errors by the model, or one error by the queue."""
     body = decode_body(response)
     detail = body.get("detail") if isinstance(body, Mapping) else None
     of_request = response.status_code == 422 and detail is not None
@@ -183,15 +187,17 @@ def _fault(response: httpx.Response) -> ProviderFault:
     code = code or response.headers.get("x-fal-error-type")
     if isinstance(detail, list) and detail and isinstance(detail[0], Mapping):
         first = detail[0]
-        where = ".".join(str(part) for part in first.get("loc") or ())
-        message = f"{where}: {first.get('msg')}" if where else str(first.get("msg"))
-        return ProviderFault(code=str(first.get("type") or code or _UNTOLD), message=message, of_request=of_request)
-    told = str(detail or f"HTTP {response.status_code}")
-    return ProviderFault(code=str(code or _UNTOLD), message=told, of_request=of_request)
+        location = ".".join(str(part) for part in first.get("loc") or ())
+        message = f"{location}: {first.get('msg')}" if location else str(first.get("msg"))
+        return ProviderFault(
+            code=str(first.get("type") or code or _UNKNOWN_CODE), message=message, of_request=of_request
+        )
+    message = str(detail or f"HTTP {response.status_code}")
+    return ProviderFault(code=str(code or _UNKNOWN_CODE), message=message, of_request=of_request)
 
 
 def _error_body(document: Any, _status: int) -> ErrorBody | None:
-    """fal's `{"detail": …}`: a text by the queue, or a list of typed errors by the model."""
+    """Read fal's `{"detail": …}`: a text by the queue, or a list of typed errors by the model."""
     if not isinstance(document, Mapping) or not set(document) <= {"detail", "error_type", "timeout_type"}:
         return None
     detail = document.get("detail")
@@ -199,24 +205,24 @@ def _error_body(document: Any, _status: int) -> ErrorBody | None:
     if message is None:
         return None
     kind = detail[0].get("type") if isinstance(detail, list) else document.get("error_type")
-    return ErrorBody(type=text_of(kind), message=message)
+    return ErrorBody(type=to_text(kind), message=message)
 
 
-def _is_of_balance(body: ErrorBody) -> bool:
+def _is_about_balance(body: ErrorBody) -> bool:
     return re.search(r"balance|top[_ ]?up", body.message, re.IGNORECASE) is not None
 
 
-def _is_of_application(body: ErrorBody) -> bool:
+def _is_about_application(body: ErrorBody) -> bool:
     return re.match(r"(?:application|path|app)\b.*\bnot found", body.message, re.IGNORECASE) is not None
 
 
 REFUSALS: Final = RefusalTable(
     _error_body,
     (
-        RefusalRule((402, 403), error=QuotaExhausted, applies=_is_of_balance),
+        RefusalRule((402, 403), error=QuotaExhausted, applies=_is_about_balance),
         ACCOUNT,
-        RefusalRule((404,), applies=_is_of_application),
+        RefusalRule((404,), applies=_is_about_application),
         RefusalRule((400, 422)),
     ),
 )
-"""What the queue says when it takes nothing in."""
+"""Responses with which the queue rejects a request: nothing was queued."""

@@ -1,4 +1,4 @@
-"""fal's webhooks: signed with Ed25519 by keys that fal publishes and sometimes replaces."""
+"""Webhooks of fal: signed with Ed25519 by keys that fal publishes and sometimes replaces."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from prefect_video._tls import trusted_certificates
 from prefect_video.errors import InvalidInput, ProviderUnavailable
 from prefect_video.generations import WebhookEvent
+from prefect_video.providers.webhook_signatures import raise_if_replayed
 
 KEYS_URL: Final = "https://rest.fal.ai/.well-known/jwks.json"
-WINDOW_SECONDS: Final = 300.0
 KEYS_FRESH_SECONDS: Final = 24 * 3600.0
 KEYS_AGAIN_SECONDS: Final = 60.0
+"""Least age at which a bad signature has the keys fetched again: forged deliveries must not cause many requests."""
 TIMEOUT_SECONDS: Final = 10.0
 
 _HEADERS: Final = ("request-id", "user-id", "timestamp")
 
 
 class SigningKeys:
-    """The keys of a key set (JWKS) on the web, fetched when needed and kept for a day.
+    """Cache of a published key set (JWKS), fetched when needed and kept for a day.
 
     Args:
-        provider: Name for errors.
-        url: Where the set is.
+        provider: Name of the provider, for errors.
+        url: Address of the set.
         transport: For tests at the transport boundary.
     """
 
@@ -47,13 +48,13 @@ class SigningKeys:
         self._fetching = threading.Lock()
 
     def get(self, *, again: bool = False) -> Sequence[Ed25519PublicKey]:
-        """The keys; fetched over the network when none are held or the held ones are a day old.
+        """Return the keys; fetch them when there are none or they are a day old.
 
         Args:
-            again: Whether a signature has just failed: a key may have been replaced. Fetched once a minute at most.
+            again: Whether a signature has just failed, as a key may have been replaced. Fetched at most once a minute.
 
         Raises:
-            ProviderUnavailable: They are not to be had.
+            ProviderUnavailable: The keys cannot be fetched.
         """
         with self._fetching:
             now = time.monotonic()
@@ -68,7 +69,7 @@ class SigningKeys:
             certificates = trusted_certificates()
             with httpx.Client(timeout=TIMEOUT_SECONDS, transport=self._transport, verify=certificates) as client:
                 listed = client.get(self._url).raise_for_status().json()["keys"]
-            return tuple(_key(one["x"]) for one in listed if one.get("crv", "Ed25519") == "Ed25519")
+            return tuple(_decode_key(key["x"]) for key in listed if key.get("crv", "Ed25519") == "Ed25519")
         except (httpx.HTTPError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ProviderUnavailable(
                 f"{self._provider}: the keys that sign webhooks cannot be read from {self._url} ({error!r})",
@@ -77,11 +78,11 @@ class SigningKeys:
 
 
 def read_webhook(headers: Mapping[str, str], body: bytes, keys: SigningKeys) -> WebhookEvent:
-    """Verifies a delivery and reads it; the generation's id in it is fal's request id alone.
+    """Verify a delivery and read it; the generation's id in it is fal's request id alone.
 
     Raises:
-        InvalidInput: The signature, the time or the body is not right.
-        ProviderUnavailable: The keys are not to be had.
+        InvalidInput: The signature, the time or the body is invalid.
+        ProviderUnavailable: The keys cannot be fetched.
     """
     lowered = {name.lower(): value for name, value in headers.items()}
     values = [lowered.get(f"x-fal-webhook-{name}", "") for name in _HEADERS]
@@ -92,15 +93,14 @@ def read_webhook(headers: Mapping[str, str], body: bytes, keys: SigningKeys) -> 
         raise InvalidInput("webhook: a header of fal's signature is missing or not of its form") from error
     if not signature or not all(values):
         raise InvalidInput("webhook: a header of fal's signature is missing or not of its form")
-    if abs(time.time() - seconds) > WINDOW_SECONDS:
-        raise InvalidInput("webhook: the timestamp is more than 5 minutes off; refused as a replay")
+    raise_if_replayed(seconds)
     message = "\n".join([*values, hashlib.sha256(body).hexdigest()]).encode()
-    if not (_signed(message, signature, keys.get()) or _signed(message, signature, keys.get(again=True))):
+    if not (_is_signed(message, signature, keys.get()) or _is_signed(message, signature, keys.get(again=True))):
         raise InvalidInput("webhook: the signature does not match any of fal's keys")
-    return _event(body, sent_at=datetime.fromtimestamp(seconds, UTC))
+    return _read_event(body, sent_at=datetime.fromtimestamp(seconds, UTC))
 
 
-def _signed(message: bytes, signature: bytes, keys: Sequence[Ed25519PublicKey]) -> bool:
+def _is_signed(message: bytes, signature: bytes, keys: Sequence[Ed25519PublicKey]) -> bool:
     for key in keys:
         try:
             key.verify(signature, message)
@@ -110,10 +110,10 @@ def _signed(message: bytes, signature: bytes, keys: Sequence[Ed25519PublicKey]) 
     return False
 
 
-def _event(body: bytes, *, sent_at: datetime) -> WebhookEvent:
+def _read_event(body: bytes, *, sent_at: datetime) -> WebhookEvent:
     try:
-        told = json.loads(body)
-        request_id, status = str(told["request_id"]), str(told["status"])
+        event = json.loads(body)
+        request_id, status = str(event["request_id"]), str(event["status"])
     except (ValueError, TypeError, KeyError) as error:
         raise InvalidInput(f"webhook: the body is not an event of the contract ({error})") from error
     return WebhookEvent(
@@ -124,7 +124,7 @@ def _event(body: bytes, *, sent_at: datetime) -> WebhookEvent:
     )
 
 
-def _key(text: str) -> Ed25519PublicKey:
+def _decode_key(text: str) -> Ed25519PublicKey:
     try:
         return Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except binascii.Error as error:

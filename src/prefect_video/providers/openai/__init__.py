@@ -1,4 +1,7 @@
-"""Opens servers of the OpenAI Videos dialect from the environment: the entry points of `openai` and its profiles."""
+"""The OpenAI Videos dialect: provider, profiles, requests, responses and refusals, and an entry point for each profile.
+
+May import the shared modules of `providers`, never another vendor's.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Mapping
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.openai.profiles import find_profile
 from prefect_video.providers.openai.provider import OpenAIProvider
+from prefect_video.providers.webhook_signatures import split_secrets
 
 __all__ = [
     "OpenAIProvider",
@@ -19,8 +23,9 @@ __all__ = [
 
 
 def open_provider(environ: Mapping[str, str]) -> OpenAIProvider:
-    """The provider that `OPENAI_API_KEY`, `OPENAI_BASE_URL`, `OPENAI_WEBHOOK_SECRET` and the profile's name in
-    `PREFECT_VIDEO_OPENAI_PROFILE` describe.
+    """Open the server that `OPENAI_API_KEY`, `OPENAI_BASE_URL` and `OPENAI_WEBHOOK_SECRET` describe.
+
+    `PREFECT_VIDEO_OPENAI_PROFILE` names its profile; without it, the profile is `generic`.
 
     Raises:
         InvalidInput: A variable is missing or wrong.
@@ -29,7 +34,7 @@ def open_provider(environ: Mapping[str, str]) -> OpenAIProvider:
 
 
 def open_vllm_omni(environ: Mapping[str, str]) -> OpenAIProvider:
-    """The vLLM-Omni server at `VLLM_OMNI_BASE_URL`, with the key in `VLLM_OMNI_API_KEY` if it wants one.
+    """Open the vLLM-Omni server at `VLLM_OMNI_BASE_URL`, with the key in `VLLM_OMNI_API_KEY` if it needs one.
 
     Raises:
         InvalidInput: A variable is missing or wrong.
@@ -38,7 +43,7 @@ def open_vllm_omni(environ: Mapping[str, str]) -> OpenAIProvider:
 
 
 def open_sglang(environ: Mapping[str, str]) -> OpenAIProvider:
-    """The SGLang server at `SGLANG_BASE_URL`, with the key in `SGLANG_API_KEY` if it wants one.
+    """Open the SGLang server at `SGLANG_BASE_URL`, with the key in `SGLANG_API_KEY` if it needs one.
 
     Raises:
         InvalidInput: A variable is missing or wrong.
@@ -47,7 +52,7 @@ def open_sglang(environ: Mapping[str, str]) -> OpenAIProvider:
 
 
 def open_trtllm(environ: Mapping[str, str]) -> OpenAIProvider:
-    """The TensorRT-LLM server at `TRTLLM_BASE_URL`, with the key in `TRTLLM_API_KEY` if it wants one.
+    """Open the TensorRT-LLM server at `TRTLLM_BASE_URL`, with the key in `TRTLLM_API_KEY` if it needs one.
 
     Raises:
         InvalidInput: A variable is missing or wrong.
@@ -56,7 +61,7 @@ def open_trtllm(environ: Mapping[str, str]) -> OpenAIProvider:
 
 
 def open_litellm(environ: Mapping[str, str]) -> OpenAIProvider:
-    """The LiteLLM proxy at `LITELLM_BASE_URL`, with the key in `LITELLM_API_KEY`.
+    """Open the LiteLLM proxy at `LITELLM_BASE_URL`, with the key in `LITELLM_API_KEY`.
 
     Raises:
         InvalidInput: A variable is missing or wrong.
@@ -64,23 +69,18 @@ def open_litellm(environ: Mapping[str, str]) -> OpenAIProvider:
     return _open("litellm", "LITELLM", environ)
 
 
-def _open(profile: str, prefix: str, environ: Mapping[str, str]) -> OpenAIProvider:
-    needed = find_profile(profile)
-    missing = [
-        variable
-        for variable, must_be_there in (
-            (f"{prefix}_API_KEY", needed.needs_key),
-            (f"{prefix}_BASE_URL", needed.default_url is None),
-        )
-        if must_be_there and not environ.get(variable)
-    ]
+def _open(profile_name: str, prefix: str, environ: Mapping[str, str]) -> OpenAIProvider:
+    """Open a server by its profile and the variables with a prefix; a key never goes to another prefix's address."""
+    profile = find_profile(profile_name)
+    required = {f"{prefix}_API_KEY": profile.needs_key, f"{prefix}_BASE_URL": profile.default_url is None}
+    missing = [variable for variable, is_required in required.items() if is_required and not environ.get(variable)]
     if missing:
         raise InvalidInput(
-            f"provider {needed.provider!r}: set {' and '.join(missing)}, or name a saved openai-credentials block"
+            f"provider {profile.provider!r}: set {' and '.join(missing)}, or name a saved openai-credentials block"
         )
     return OpenAIProvider(
         api_key=environ.get(f"{prefix}_API_KEY"),
         base_url=environ.get(f"{prefix}_BASE_URL"),
-        profile=profile,
-        webhook_secrets=tuple(filter(None, environ.get(f"{prefix}_WEBHOOK_SECRET", "").split(","))),
+        profile=profile_name,
+        webhook_secrets=split_secrets(environ.get(f"{prefix}_WEBHOOK_SECRET")),
     )

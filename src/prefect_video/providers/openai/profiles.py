@@ -1,7 +1,7 @@
-"""Who speaks the OpenAI Videos dialect, and how each deviates from it.
+"""Profiles of servers that speak the OpenAI Videos dialect: the deviations of each, as data.
 
 By the sources and documents of vLLM-Omni 0.30, SGLang 0.5.23, TensorRT-LLM (main) and LiteLLM 1.106; none was tried on
-a GPU. One row of `PROFILES` is all that an engine needs which keeps to what the fields below can say.
+a GPU. An engine whose deviations the fields below can describe needs one row of `PROFILES` and nothing else.
 """
 
 from __future__ import annotations
@@ -16,33 +16,32 @@ from prefect_video.providers.base import Capabilities
 from prefect_video.shots import AspectRatio, Shot
 
 EXTRAS: Final = ("seed", "negative_prompt", "fps", "num_frames", "num_inference_steps", "guidance_scale")
-"""Fields of a shot that engines take beyond the dialect."""
+"""Fields of a shot that engines support beyond the dialect."""
 
 _RATIOS: Final[tuple[AspectRatio, ...]] = ("16:9", "9:16", "1:1")
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One server's way of speaking the dialect.
+    """One server's deviations from the dialect.
 
     Attributes:
-        provider: The provider's name.
-        title: What messages call it.
-        capabilities: What it can make and do.
-        body: How a video is asked for: always as a form, as a form only when a file goes along, or always as JSON (a
-            file then goes as base64).
-        seconds: How the duration is written: `"8"`, `8` or `8.0`.
+        provider: Name of the provider.
+        title: Its name in messages.
+        capabilities: Its capabilities.
+        body: Form of a submit: always a form, a form only with a file, or always JSON (with a file as base64).
+        seconds: Form of the duration: `"8"`, `8` or `8.0`.
         nested_extras: Whether extras go into `extra_body` instead of beside the prompt.
-        size_step: Width and height are rounded to a multiple of this many pixels.
+        size_step: Number of pixels of which width and height must be a multiple.
         pages: Whether the list takes `limit`, `order` and `after`; else it is one page in any order.
-        delete_aborts: Whether DELETE ends work under way; else it only loses the video.
-        links: Whether a finished job may name a link of its own, outside the API and free of the key.
+        delete_aborts: Whether DELETE ends work in progress; else it only deletes the video.
+        links: Whether a completed job may have a link of its own, outside the API, which needs no key.
         webhooks: Whether events are sent.
-        needs_key: Whether it wants a key; engines at home mostly do not.
-        default_url: Where it is when nothing else is said.
-        output_folder: A folder on the server below which each video gets a folder named by our key, where a request may
-            choose one and jobs tell it: that is how our key comes back.
-        one_model: Whether it serves a single model, whatever its name: the name that a shot has by default is not sent.
+        needs_key: Whether a key is required; self-hosted engines mostly need none.
+        default_url: Address where none is configured.
+        output_folder: Folder on the server below which each video gets a folder named by our idempotency key, where a
+            request may choose one and jobs report it: that is how the key is echoed.
+        one_model: Whether it serves a single model, whatever its name: a shot's default model is not sent.
     """
 
     provider: str
@@ -61,8 +60,8 @@ class Profile:
     output_folder: str | None = None
     one_model: bool = False
 
-    def size_of(self, shot: Shot) -> str:
-        """Width and height as the dialect writes them, such as `1280x720`."""
+    def format_size(self, shot: Shot) -> str:
+        """Return width and height as the dialect writes them, such as `1280x720`."""
         if shot.size is not None:
             return shot.size
         width, height = (round(side / self.size_step) * self.size_step for side in shot.frame_size)
@@ -70,6 +69,7 @@ class Profile:
 
 
 def _hosted() -> Capabilities:
+    """Return the capabilities of a hosted service."""
     return Capabilities(
         sizes={"1080p": 20, "720p": 20, "480p": 20},
         aspect_ratios=_RATIOS,
@@ -81,7 +81,7 @@ def _hosted() -> Capabilities:
 
 
 def _engine(*, can_cancel: bool, echoes_key: bool = False) -> Capabilities:
-    """An engine on a GPU of one's own."""
+    """Return the capabilities of a self-hosted engine."""
     return Capabilities(
         sizes={"1080p": 20, "720p": 20, "480p": 20},
         aspect_ratios=_RATIOS,
@@ -144,10 +144,10 @@ PROFILES: Final[Mapping[str, Profile]] = {
 
 
 def find_profile(name: str) -> Profile:
-    """The profile of that name.
+    """Return the profile with a name.
 
     Raises:
-        InvalidInput: There is none.
+        InvalidInput: There is no such profile.
     """
     if name not in PROFILES:
         raise InvalidInput(f"profile {name!r} is not known; choose one of {', '.join(PROFILES)}")

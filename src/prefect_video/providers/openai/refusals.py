@@ -1,4 +1,4 @@
-"""The words with which servers of the OpenAI Videos dialect turn a request down: one table for each of them.
+"""Refusal tables of the servers of the OpenAI Videos dialect: the error bodies with which each rejects a request.
 
 By OpenAI's document, and by the sources of vLLM-Omni 0.30, SGLang 0.5.23, TensorRT-LLM (main) and LiteLLM 1.106.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from prefect_video.errors import AuthenticationFailed, QuotaExhausted
-from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, fastapi_message, text_of
+from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, fastapi_message, to_text
 
 _POLICY: Final = (
     "content_policy_violation",
@@ -37,39 +37,39 @@ _KEY_OF_LITELLM: Final = (
 )
 
 
-def table_of(provider: str) -> RefusalTable:
-    """The table of a provider of the dialect; OpenAI's own for one that has none."""
+def find_refusal_table(provider: str) -> RefusalTable:
+    """Return the table of a provider of the dialect; OpenAI's for one without a table of its own."""
     return _TABLES.get(provider, _OPENAI)
 
 
 def _openai_body(document: Any, _status: int) -> ErrorBody | None:
-    """OpenAI's `{"error": {message, type, param, code}}`: with a type or a code that is a word."""
+    """Read OpenAI's `{"error": {message, type, param, code}}`, with a type or a code that is text."""
     error = document.get("error") if isinstance(document, Mapping) else None
     if not isinstance(error, Mapping) or not isinstance(error.get("message"), str):
         return None
-    words = [error.get("type"), error.get("code")]
-    if not any(isinstance(word, str) and word for word in words):
+    # A gateway's body has the same form, with the HTTP status as its only code.
+    if not any(isinstance(value, str) and value for value in (error.get("type"), error.get("code"))):
         return None
-    return ErrorBody(text_of(error.get("type")), text_of(error.get("code")), error["message"])
+    return ErrorBody(to_text(error.get("type")), to_text(error.get("code")), error["message"])
 
 
 def _vllm_body(document: Any, status: int) -> ErrorBody | None:
-    """vLLM's: as OpenAI's, with the HTTP status as code; FastAPI's own for a form that does not fit."""
+    """Read vLLM's body: OpenAI's with the HTTP status as code, or FastAPI's for a request that fails validation."""
     error = document.get("error") if isinstance(document, Mapping) else None
-    if isinstance(error, Mapping) and _repeats(error, status) and isinstance(error.get("type"), str):
+    if isinstance(error, Mapping) and _repeats_status(error, status) and isinstance(error.get("type"), str):
         return ErrorBody(error["type"], "", error["message"])
     return _engine_body(document, status)
 
 
 def _trtllm_body(document: Any, status: int) -> ErrorBody | None:
-    """TensorRT-LLM's `{"object": "error", message, type, param, code}`; FastAPI's own for a form that does not fit."""
-    if isinstance(document, Mapping) and document.get("object") == "error" and _repeats(document, status):
-        return ErrorBody(text_of(document.get("type")), "", document["message"])
+    """Read TensorRT-LLM's `{"object": "error", message, type, param, code}`, or FastAPI's for a failed validation."""
+    if isinstance(document, Mapping) and document.get("object") == "error" and _repeats_status(document, status):
+        return ErrorBody(to_text(document.get("type")), "", document["message"])
     return _engine_body(document, status)
 
 
 def _engine_body(document: Any, status: int) -> ErrorBody | None:
-    """FastAPI's `{"detail": …}`, and what the engines' guards answer to a wrong key: `{"error": "Unauthorized"}`."""
+    """Read FastAPI's `{"detail": …}`, or the engines' response to a wrong key, `{"error": "Unauthorized"}`."""
     if not isinstance(document, Mapping):
         return None
     if status == 401 and dict(document) == {"error": "Unauthorized"}:
@@ -78,13 +78,13 @@ def _engine_body(document: Any, status: int) -> ErrorBody | None:
     return None if message is None else ErrorBody(message=message)
 
 
-def _repeats(error: Mapping[str, Any], status: int) -> bool:
-    """Whether an error repeats the HTTP status as its code and is none of a gateway's, which add a `status`."""
+def _repeats_status(error: Mapping[str, Any], status: int) -> bool:
+    """Return whether an error repeats the HTTP status as its code and is no gateway's, which adds a `status`."""
     return error.get("code") == status and isinstance(error.get("message"), str) and "status" not in error
 
 
 _REFUSED_BY_ENGINES: Final = RefusalRule((400, 401, 415, 422, 429))
-"""Engines tell these and 404; a 403 or a 409 is what stands before them."""
+"""Statuses by which engines reject a request, besides 404; a 403 or a 409 comes from a proxy before them."""
 
 _OPENAI: Final = RefusalTable(
     _openai_body,

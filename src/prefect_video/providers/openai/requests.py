@@ -1,4 +1,4 @@
-"""How a shot is asked for in the OpenAI Videos dialect: as JSON or as a form, by the server's profile."""
+"""Requests of the OpenAI Videos dialect: the body of a submit, as JSON or as a form, by the server's profile."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prefect_video.shots import DEFAULT_MODEL, Shot
 
 @dataclass(frozen=True)
 class Body:
-    """The body of a request; one of the two."""
+    """Body of a request: either JSON or a form."""
 
     json: dict[str, Any] | None = None
     form: tuple[tuple[str, Part], ...] | None = None
@@ -32,37 +32,37 @@ class _Reference:
 
 
 async def create_body(shot: Shot, profile: Profile, *, idempotency_key: str) -> Body:
-    """The body that asks for a shot.
+    """Create the body that requests a shot.
 
     Args:
-        shot: What is wanted.
-        profile: How the server wants to be asked.
-        idempotency_key: Names the folder of the video, where the profile has one for that.
+        shot: The shot, with the server's name of its model.
+        profile: The server's profile.
+        idempotency_key: Name of the video's folder, where the profile has an output folder.
 
     Raises:
         RequestRejected: A reference cannot be read; nothing was sent.
     """
-    reference = await asyncio.to_thread(_read, shot, profile) if shot.references else None
-    fields = _fields(shot, profile)
+    reference = await asyncio.to_thread(_read_reference, shot, profile) if shot.references else None
+    fields = _create_fields(shot, profile)
     if profile.output_folder is not None:
         fields["output_path"] = f"{profile.output_folder}/{idempotency_key}"
     if profile.body == "json" or (profile.body == "form_with_file" and reference is None):
         if reference is not None:
             fields["input_reference"] = base64.b64encode(reference.content).decode()
         return Body(json=fields)
-    parts: list[tuple[str, Part]] = [(name, (None, _as_text(value))) for name, value in fields.items()]
+    parts: list[tuple[str, Part]] = [(name, (None, _format_field(value))) for name, value in fields.items()]
     if reference is not None:
         parts.append(("input_reference", (reference.name, reference.content, reference.media_type)))
     return Body(form=tuple(parts))
 
 
-def _fields(shot: Shot, profile: Profile) -> dict[str, Any]:
-    fields: dict[str, Any] = {"model": shot.model, "prompt": shot.prompt, "size": profile.size_of(shot)}
+def _create_fields(shot: Shot, profile: Profile) -> dict[str, Any]:
+    fields: dict[str, Any] = {"model": shot.model, "prompt": shot.prompt, "size": profile.format_size(shot)}
     if profile.one_model and shot.model == DEFAULT_MODEL:
-        # Nobody asked for it by name, and engines refuse names that are not that of their model.
+        # The user named no model, and engines reject names other than that of their model.
         del fields["model"]
     if shot.num_frames is None:
-        fields["seconds"] = _seconds(shot.duration, profile)
+        fields["seconds"] = _format_seconds(shot.duration, profile)
     extras = {name: getattr(shot, name) for name in EXTRAS if getattr(shot, name) is not None}
     if profile.nested_extras and extras:
         fields["extra_body"] = extras
@@ -71,7 +71,7 @@ def _fields(shot: Shot, profile: Profile) -> dict[str, Any]:
     return fields
 
 
-def _seconds(duration: int, profile: Profile) -> str | int | float:
+def _format_seconds(duration: int, profile: Profile) -> str | int | float:
     match profile.seconds:
         case "text":
             return str(duration)
@@ -81,16 +81,16 @@ def _seconds(duration: int, profile: Profile) -> str | int | float:
             return float(duration)
 
 
-def _as_text(value: Any) -> str:
+def _format_field(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _read(shot: Shot, profile: Profile) -> _Reference:
+def _read_reference(shot: Shot, profile: Profile) -> _Reference:
     path = Path(shot.references[0])
     try:
         content = path.read_bytes()
     except OSError as error:
-        # By now the row is marked as being sent: only a refusal says that nothing was.
+        # By now the job is marked as being sent: only a rejection proves that nothing was.
         raise RequestRejected(
             f"shot {shot.id!r}: references: cannot read {path}: {error.strerror}; nothing was sent",
             provider=profile.provider,

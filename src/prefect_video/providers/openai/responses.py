@@ -1,4 +1,4 @@
-"""How the OpenAI Videos dialect's JSON is read, in the spelling of any server that speaks it.
+"""Responses of the OpenAI Videos dialect, in the spelling of any server that speaks it: jobs, pages, events and errors.
 
 Unknown fields are ignored and missing ones tolerated: engines leave out and add at will.
 """
@@ -21,23 +21,21 @@ from pydantic import AfterValidator, Field, ValidationError
 from prefect_video.errors import GenerationEnded, InvalidInput, ProviderError
 from prefect_video.generations import Generation, ProviderFault, Status, VideoResult
 from prefect_video.providers.http import retry_after_seconds
-from prefect_video.providers.http_bodies import LONGEST_LOOK_SECONDS, usable_number
+from prefect_video.providers.http_bodies import MAX_POLL_DELAY_SECONDS, usable_number
 from prefect_video.providers.matching import KEY_FIELD
-from prefect_video.providers.openai.refusals import table_of
+from prefect_video.providers.openai.refusals import find_refusal_table
 from prefect_video.providers.pages import ListPage
 from prefect_video.providers.responses import (
-    Evidence,
     LenientModel,
     ResponseModel,
     decode_body,
-    fault_of,
     parse,
-    parse_status,
+    parse_document,
+    parse_progress,
     parse_timestamp,
-    read_document,
     read_item,
-    share_of,
 )
+from prefect_video.providers.statuses import Evidence, build_fault, parse_status
 
 logger = logging.getLogger(__name__)
 
@@ -48,18 +46,18 @@ class _Fault(LenientModel):
     message: str | None = None
 
 
-def _usable(generation_id: str) -> str:
+def _check_id(generation_id: str) -> str:
     try:
         path_part(generation_id)
     except InvalidInput as error:
-        raise ValueError("not an id that can be asked for") from error
+        raise ValueError("not an id that can be requested") from error
     return generation_id
 
 
 class VideoJob(LenientModel):
-    """A job as servers tell it; only id and status are certain."""
+    """Job as servers report it; only id and status are certain."""
 
-    id: Annotated[str, AfterValidator(_usable)]
+    id: Annotated[str, AfterValidator(_check_id)]
     status: str
     model: str | None = None
     prompt: str | None = None
@@ -78,23 +76,28 @@ class VideoJob(LenientModel):
 
     @property
     def length(self) -> float | None:
-        """Seconds; what an engine has measured counts before what was asked for."""
-        told = (self.duration_s, self.seconds, self.duration)
-        return next((seconds for one in told if (seconds := number_of(one)) is not None), None)
+        """Length in seconds; the length that an engine measured counts before the requested one."""
+        reported = (self.duration_s, self.seconds, self.duration)
+        return next((seconds for value in reported if (seconds := usable_number(value)) is not None), None)
 
     def parameters(self) -> dict[str, Any]:
-        """What was asked for, as far as it is told."""
-        asked = {"seconds": self.length, "size": self.size or None, "num_frames": self.num_frames, "fps": self.fps}
-        return {name: value for name, value in asked.items() if value is not None}
+        """Return the echoed parameters of the request."""
+        echoed = {"seconds": self.length, "size": self.size or None, "num_frames": self.num_frames, "fps": self.fps}
+        return {name: value for name, value in echoed.items() if value is not None}
 
-    def key_in(self, output_folder: str | None) -> str | None:
-        """The name of the folder below the output folder in which the file lies; None where it lies elsewhere."""
+    def find_key(self, output_folder: str | None) -> str | None:
+        """Return the name of the file's folder below the output folder; None where the file is elsewhere."""
         folders = PurePosixPath((self.file_path or "").replace("\\", "/")).parts[:-1]
         if output_folder is None or output_folder not in folders[:-1]:
             return None
         return folders[folders.index(output_folder) + 1]
 
     def result(self, url: str) -> VideoResult:
+        """Build the result of a completed job.
+
+        Args:
+            url: Address of the video.
+        """
         size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", self.size or "")
         return VideoResult(
             video_url=url,
@@ -106,10 +109,11 @@ class VideoJob(LenientModel):
 
     @property
     def has_error(self) -> bool:
-        """Whether an error is told, whatever the status."""
+        """True where an error is reported, whatever the status."""
         return self.error not in (None, "", _Fault())
 
     def fault(self) -> ProviderFault:
+        """Build the fault of a failed job."""
         if isinstance(self.error, _Fault):
             code = "error" if self.error.code is None else str(self.error.code)
             return ProviderFault(code=code, type=self.error.type, message=self.error.message or "no reason given")
@@ -117,7 +121,7 @@ class VideoJob(LenientModel):
 
 
 def path_part(generation_id: str) -> str:
-    """An id as a part of a path; proxies put slashes and plus signs into theirs.
+    """Quote an id as a part of a path; ids of proxies contain slashes and plus signs.
 
     Raises:
         InvalidInput: No server gives such an id.
@@ -128,18 +132,13 @@ def path_part(generation_id: str) -> str:
 
 
 def unwrap_id(generation_id: str) -> str:
-    """The id that the model's own server gave: LiteLLM wraps it, and for one video differently from call to call."""
+    """Return the id by the model's own server: LiteLLM wraps it, for the same video differently from call to call."""
     wrapped = generation_id.removeprefix("video_")
     try:
         text = base64.b64decode(wrapped + "=" * (-len(wrapped) % 4), validate=True).decode()
     except ValueError:
         return generation_id
     return text.rpartition(";video_id:")[2] if text.startswith("litellm:") else generation_id
-
-
-def number_of(value: str | float | None) -> float | None:
-    """A number, also where it is told as text; None for anything that is no length, count or share."""
-    return usable_number(value)
 
 
 class _Page(ResponseModel):
@@ -156,7 +155,11 @@ class _Event(ResponseModel):
 
 
 class JobErrorResponse(GenerationEnded):
-    """An unsuccessful answer whose body is a job that ended without a video: the request itself went well."""
+    """An unsuccessful response whose body is a job that ended without a video. Read `generation`; the request was fine.
+
+    Attributes:
+        generation: The job.
+    """
 
     def __init__(self, generation: Generation) -> None:
         super().__init__(
@@ -168,14 +171,14 @@ class JobErrorResponse(GenerationEnded):
 
 
 @dataclass(frozen=True)
-class Reader:
-    """Reads the answers of one server.
+class ResponseReader:
+    """Reader of one server's responses.
 
     Attributes:
-        provider: Its name.
+        provider: Name of the provider.
         videos_url: Address of its videos, to which `/{id}/content` is appended.
-        links: Whether a finished job may name a link of its own.
-        output_folder: The folder whose subfolders are named by our keys, where jobs say where their file is.
+        links: Whether a completed job may have a link of its own.
+        output_folder: Folder whose subfolders are named by our idempotency keys, where jobs report their file.
     """
 
     provider: str
@@ -184,73 +187,75 @@ class Reader:
     output_folder: str | None = None
 
     def content_url(self, generation_id: str) -> str:
-        """Where the API serves a video to whoever has the key."""
+        """Return the address at which the API serves a video to holders of the key."""
         return f"{self.videos_url}/{path_part(generation_id)}/content"
 
-    def generation(self, response: httpx.Response, *, called: str | None = None) -> Generation:
-        """The job in a successful answer.
+    def generation(self, response: httpx.Response, *, requested_id: str | None = None) -> Generation:
+        """Read the job in a successful response.
 
         Args:
-            response: The answer.
-            called: The id by which it was asked for; a proxy may answer with another spelling.
+            response: The response.
+            requested_id: Id of the job in the request; a proxy may respond with another spelling.
 
         Raises:
-            InvalidResponse: It is not one of the dialect.
+            InvalidResponse: It breaks the contract of the dialect.
         """
         job = parse(VideoJob, response, provider=self.provider)
-        return self._told(job, called=called, retry_after=_poll_after(response))
+        return self._build_generation(job, requested_id=requested_id, retry_after=_poll_delay_seconds(response))
 
     def page(self, response: httpx.Response) -> ListPage:
-        """Read the jobs of one page of a list, each by itself: an odd one hides no others.
+        """Read the jobs of one page of a list, each by itself: a job that breaks the contract hides no others.
 
         Raises:
             InvalidResponse: It is no page of the dialect.
         """
         page = parse(_Page, response, provider=self.provider)
-        items = tuple(read_item(item, VideoJob, self._told) for item in page.data)
+        items = tuple(read_item(item, VideoJob, self._build_generation) for item in page.data)
         return ListPage(items, has_more=page.has_more, cursors=tuple(item.id for item in items))
 
     def error(self, response: httpx.Response) -> ProviderError:
-        """What an unsuccessful answer means: a job that failed, or a refusal by the table."""
+        """Build the error of an unsuccessful response: a job that ended without a video, or an error by the table."""
         body = decode_body(response)
-        job = self._job(body)
+        job = self._read_job(body)
         if job is not None and job.status.ended and job.status is not Status.COMPLETED:
             return JobErrorResponse(job)
-        return table_of(self.provider).read_error(response, provider=self.provider)
+        return find_refusal_table(self.provider).read_error(response, provider=self.provider)
 
-    def _job(self, body: Any) -> Generation | None:
+    def _read_job(self, body: Any) -> Generation | None:
         if not isinstance(body, Mapping) or body.get("object") != "video":
             return None
         try:
-            return self._told(read_document(VideoJob, body))
+            return self._build_generation(parse_document(VideoJob, body))
         except ValidationError:
-            logger.warning("%s: an unsuccessful answer holds a job that cannot be read", self.provider)
+            logger.warning("%s: an unsuccessful response has a job that cannot be read", self.provider)
             return None
 
-    def _told(self, job: VideoJob, *, called: str | None = None, retry_after: float | None = None) -> Generation:
-        name = called or job.id
-        named = job.url if (job.url or "").startswith(("https://", "http://")) else None
-        own_link = named if self.links else None
-        evidence = Evidence(named is not None, share_of(job.progress), job.has_error)
-        status = parse_status(job.status, provider=self.provider, generation_id=name, evidence=evidence)
+    def _build_generation(
+        self, job: VideoJob, *, requested_id: str | None = None, retry_after: float | None = None
+    ) -> Generation:
+        generation_id = requested_id or job.id
+        link = job.url if (job.url or "").startswith(("https://", "http://")) else None
+        own_link = link if self.links else None
+        evidence = Evidence(link is not None, parse_progress(job.progress), job.has_error)
+        status = parse_status(job.status, provider=self.provider, generation_id=generation_id, evidence=evidence)
         return Generation(
-            id=name,
+            id=generation_id,
             provider=self.provider,
             status=status,
             model=job.model,
             created_at=parse_timestamp(job.created_at),
-            progress=share_of(job.progress),
+            progress=parse_progress(job.progress),
             prompt=job.prompt,
             parameters=job.parameters(),
-            metadata={KEY_FIELD: key} if (key := job.key_in(self.output_folder)) else {},
-            result=job.result(own_link or self.content_url(name)) if status is Status.COMPLETED else None,
-            fault=fault_of(job.status, job.fault()) if status is Status.FAILED else None,
+            metadata={KEY_FIELD: key} if (key := job.find_key(self.output_folder)) else {},
+            result=job.result(own_link or self.content_url(generation_id)) if status is Status.COMPLETED else None,
+            fault=build_fault(job.status, job.fault()) if status is Status.FAILED else None,
             retry_after=retry_after,
         )
 
 
 def read_event(body: bytes) -> tuple[str, str]:
-    """Type and video of a webhook's body.
+    """Read the event type and the generation's id in the body of a webhook.
 
     Raises:
         InvalidInput: It is not an event of the dialect.
@@ -262,8 +267,9 @@ def read_event(body: bytes) -> tuple[str, str]:
     return event.type, event.data.id
 
 
-def _poll_after(response: httpx.Response) -> float | None:
-    milliseconds = number_of(response.headers.get("openai-poll-after-ms"))
-    asked = [retry_after_seconds(response.headers), milliseconds / 1000 if milliseconds is not None else None]
-    longest = max((delay for delay in asked if delay is not None), default=None)
-    return None if longest is None else min(longest, LONGEST_LOOK_SECONDS)
+def _poll_delay_seconds(response: httpx.Response) -> float | None:
+    """Return the delay that a response requests before the next poll, in seconds; None when it requests none."""
+    milliseconds = usable_number(response.headers.get("openai-poll-after-ms"))
+    requested = [retry_after_seconds(response.headers), milliseconds / 1000 if milliseconds is not None else None]
+    longest = max((delay for delay in requested if delay is not None), default=None)
+    return None if longest is None else min(longest, MAX_POLL_DELAY_SECONDS)

@@ -1,4 +1,4 @@
-"""How OpenRouter's JSON is read: jobs, models with their prices, events and errors."""
+"""Responses of OpenRouter: jobs, models with their prices, events and errors."""
 
 from __future__ import annotations
 
@@ -15,17 +15,9 @@ from prefect_video.errors import ProviderError
 from prefect_video.generations import Cost, Generation, ProviderFault, VideoResult, WebhookEvent
 from prefect_video.providers.base import Capabilities
 from prefect_video.providers.moderation import is_moderation
-from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, text_of
-from prefect_video.providers.responses import (
-    Evidence,
-    LenientModel,
-    ResponseModel,
-    fault_of,
-    parse,
-    parse_status,
-    parse_timestamp,
-    share_of,
-)
+from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, to_text
+from prefect_video.providers.responses import LenientModel, ResponseModel, parse, parse_progress, parse_timestamp
+from prefect_video.providers.statuses import Evidence, build_fault, parse_status
 from prefect_video.shots import AspectRatio, Resolution
 
 _USD_PER_SECOND_SKUS: Final[tuple[tuple[str, Decimal], ...]] = (
@@ -40,10 +32,10 @@ _USD_PER_SECOND_SKUS: Final[tuple[tuple[str, Decimal], ...]] = (
     ("per-video-second", Decimal(1)),
     ("cents_per_second_output", Decimal("0.01")),
 )
-"""Names under which upstream providers list a second of video, the most exact first, and what one unit is in USD.
+"""SKUs under which upstream providers list a second of video, the most exact first, and the USD of one unit.
 
-Where sound has a price of its own, it counts: models that can make it do so unless told otherwise. Other SKUs (tokens,
-reference images) do not tell the price of a second.
+The price with sound counts where there is one: models that can make sound do so by default. Other SKUs (tokens,
+reference images) do not give the price of a second.
 """
 
 
@@ -84,7 +76,7 @@ class _Models(ResponseModel):
 
 @dataclass(frozen=True)
 class VideoJob:
-    """A generation, and where OpenRouter wants it to be polled."""
+    """Generation with the address at which OpenRouter wants it to be polled."""
 
     generation: Generation
     polling_url: str | None
@@ -92,87 +84,92 @@ class VideoJob:
 
 @dataclass(frozen=True)
 class Model:
-    """What one model offers, and what it charges for a second of video by resolution, where that can be told."""
+    """Capabilities of one model, and its USD per second of video by resolution, where known."""
 
     capabilities: Capabilities
     usd_per_second: Mapping[Resolution, Decimal]
 
 
 def read_job(response: httpx.Response, *, provider: str) -> VideoJob:
-    """The job in a successful answer.
+    """Read the job in a successful response.
 
     Raises:
-        InvalidResponse: It is not one of the contract.
+        InvalidResponse: It breaks the contract.
     """
     wire = parse(_Job, response, provider=provider)
     # A signed link needs no key; the other kind leads to the API and needs it.
     link = next(iter([*(wire.urls or ()), *(wire.unsigned_urls or ())]), None)
-    signed = bool(wire.urls)
-    evidence = Evidence(link is not None, share_of(wire.progress), bool(wire.error))
+    is_signed = bool(wire.urls)
+    evidence = Evidence(link is not None, parse_progress(wire.progress), bool(wire.error))
     generation = Generation(
         id=wire.id,
         provider=provider,
         status=parse_status(wire.status, provider=provider, generation_id=wire.id, evidence=evidence),
         model=wire.model,
         created_at=parse_timestamp(wire.created_at),
-        result=VideoResult(video_url=link, expires_at=parse_timestamp(wire.expires_at) if signed else None)
+        result=VideoResult(video_url=link, expires_at=parse_timestamp(wire.expires_at) if is_signed else None)
         if link
         else None,
         cost_usd=wire.usage.cost if wire.usage else None,
-        fault=fault_of(wire.status, _fault(wire.error)),
+        fault=build_fault(wire.status, _build_reported_fault(wire.error)),
     )
     return VideoJob(generation, wire.polling_url)
 
 
 def read_key(response: httpx.Response, *, provider: str) -> None:
-    """Demands that an answer tells about a key.
+    """Check that a response is the record of a key.
 
     Raises:
-        InvalidResponse: It is not one of the contract.
+        InvalidResponse: It breaks the contract.
     """
     parse(_Key, response, provider=provider)
 
 
 def read_models(response: httpx.Response, *, provider: str, host: Capabilities) -> Mapping[str, Model]:
-    """All models by name; what a model does not say is taken from `host`.
+    """Read all models by name; limits that a model does not list are taken from `host`.
 
     Raises:
         InvalidResponse: It is not a list of models.
     """
     wire = parse(_Models, response, provider=provider)
-    return {one.id: Model(_capabilities(one, host), _prices(one, host)) for one in wire.data}
+    return {model.id: Model(_build_capabilities(model, host), _find_prices(model, host)) for model in wire.data}
 
 
 def read_event(body: Any, *, sent_at: datetime) -> WebhookEvent:
-    """The event of a callback; raises what reading a wrong mapping raises when it is none."""
-    kind, job = str(body["type"]), str(body["data"]["id"])
-    return WebhookEvent(event_id=f"{job}:{kind}", event_type=kind, generation_id=job, sent_at=sent_at)
+    """Read the event of a callback.
+
+    Raises:
+        TypeError: The body is no mapping.
+        KeyError: A field is missing.
+    """
+    event_type, job_id = str(body["type"]), str(body["data"]["id"])
+    return WebhookEvent(event_id=f"{job_id}:{event_type}", event_type=event_type, generation_id=job_id, sent_at=sent_at)
 
 
 def read_error(response: httpx.Response, *, provider: str) -> ProviderError:
-    """The error that an unsuccessful answer means."""
+    """Build the error of an unsuccessful response."""
     return REFUSALS.read_error(response, provider=provider)
 
 
 def _error_body(document: Any, status: int) -> ErrorBody | None:
-    """OpenRouter's `{"error": {code, message, metadata?}}`, whose code is the HTTP status."""
+    """Read OpenRouter's `{"error": {code, message, metadata?}}`, whose code is the HTTP status."""
     error = document.get("error") if isinstance(document, Mapping) else None
     if not isinstance(error, Mapping) or error.get("code") != status or "status" in error:
         return None
-    return ErrorBody(text_of(error.get("type")), "", text_of(error.get("message")), is_moderated=_is_moderated(error))
+    return ErrorBody(to_text(error.get("type")), "", to_text(error.get("message")), is_moderated=_is_moderated(error))
 
 
 REFUSALS: Final = RefusalTable(_error_body, (ACCOUNT, RefusalRule((400, 404, 413, 422))))
-"""By OpenRouter's page on errors; 408 and 5xx are said of its upstreams."""
+"""Rejections by OpenRouter's page on errors; its 408 and 5xx are about upstream providers."""
 
 
-def _fault(error: str | dict[str, Any] | None) -> ProviderFault | None:
+def _build_reported_fault(error: str | dict[str, Any] | None) -> ProviderFault | None:
     if not error:
         return None
     if isinstance(error, str):
         return ProviderFault(code="moderation" if is_moderation(None, None, error) else "error", message=error)
-    message = text_of(error.get("message")) or str(error)
-    code, kind = text_of(error.get("code")), text_of(error.get("type"))
+    message = to_text(error.get("message")) or str(error)
+    code, kind = to_text(error.get("code")), to_text(error.get("type"))
     moderated = _is_moderated(error) or is_moderation(code, kind, message)
     return ProviderFault(code="moderation" if moderated else code or "error", type=kind or None, message=message)
 
@@ -182,7 +179,7 @@ def _is_moderated(error: Mapping[str, Any]) -> bool:
     return isinstance(metadata, Mapping) and ("reasons" in metadata or "flagged_input" in metadata)
 
 
-def _capabilities(wire: _Model, host: Capabilities) -> Capabilities:
+def _build_capabilities(wire: _Model, host: Capabilities) -> Capabilities:
     durations = tuple(sorted(wire.supported_durations or ()))
     sizes: dict[Resolution, int] = {
         size: max(durations, default=longest)
@@ -194,11 +191,11 @@ def _capabilities(wire: _Model, host: Capabilities) -> Capabilities:
         for ratio in host.aspect_ratios
         if wire.supported_aspect_ratios is None or ratio in wire.supported_aspect_ratios
     ]
-    takes = [name for name in host.optional_fields if name != "seed" or wire.seed]
-    return replace(host, sizes=sizes, durations=durations, aspect_ratios=ratios, optional_fields=takes)
+    fields = [name for name in host.optional_fields if name != "seed" or wire.seed]
+    return replace(host, sizes=sizes, durations=durations, aspect_ratios=ratios, optional_fields=fields)
 
 
-def _prices(wire: _Model, host: Capabilities) -> Mapping[Resolution, Decimal]:
+def _find_prices(wire: _Model, host: Capabilities) -> Mapping[Resolution, Decimal]:
     skus = wire.pricing_skus or {}
     prices: dict[Resolution, Decimal] = {}
     for resolution in host.sizes:

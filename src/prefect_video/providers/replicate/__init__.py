@@ -1,4 +1,4 @@
-"""Replicate."""
+"""Replicate: provider and responses. May import the shared modules of `providers`, never another vendor's."""
 
 from prefect_video.providers.replicate.provider import (
     BASE_URL,

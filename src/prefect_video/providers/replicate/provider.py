@@ -1,6 +1,6 @@
-"""Replicate (`/v1/predictions`): models of many owners, official ones by name and all others by version.
+"""Replicate's provider (`/v1/predictions`): models of many owners, official ones by name and all others by version.
 
-How its JSON is read is in `replicate_wire`, what its models want in `model_inputs.yaml`.
+The inputs of its models are in `model_inputs.yaml`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from prefect_video.providers.base import Capabilities
 from prefect_video.providers.capabilities import check_supported
 from prefect_video.providers.hosted_models import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, HostedModels
 from prefect_video.providers.http import HttpSettings
-from prefect_video.providers.http_provider import HttpProvider
+from prefect_video.providers.http_provider import HttpProvider, check_path_part
 from prefect_video.providers.matching import Match, match_prompt, match_values
 from prefect_video.providers.pages import Cursor, ListPage
 from prefect_video.providers.reference_images import reference_urls
 from prefect_video.providers.replicate import responses
 from prefect_video.providers.replicate.responses import Prediction
 from prefect_video.providers.responses import unreadable_submit
+from prefect_video.providers.webhook_signatures import split_secrets
 from prefect_video.shots import Shot
 
 BASE_URL: Final = "https://api.replicate.com/v1"
@@ -39,19 +40,19 @@ _MODEL: Final = re.compile(r"(?P<owner>[\w.-]+)/(?P<name>[\w.-]+)(?::(?P<version
 
 
 class ReplicateProvider(HttpProvider):
-    """Replicate's predictions.
+    """Provider of Replicate's predictions.
 
-    An unanswered submit is looked for among the account's predictions by its whole input. Inputs and videos are gone an
-    hour after the end. What a prediction costs is not told.
+    An unanswered submit is searched for among the account's predictions by its whole input. Replicate deletes inputs
+    and videos an hour after the end, and does not report costs.
 
     Args:
         api_key: Sent as a bearer token to `base_url` and nowhere else.
         base_url: Address of the API, with its version.
-        webhook_secrets: Secrets that deliveries may be signed with; several while one is being rotated.
-        models: Names in project files and the models they mean here.
-        usd_per_second: What a second of video costs this account; None for the price table.
-        cancel_after_seconds: Has Replicate cancel what is not done by then, and abort (free) what has not started.
-        name: What this provider is called.
+        webhook_secrets: Secrets that sign deliveries; several during a rotation.
+        models: Models of this account by their names in project files.
+        usd_per_second: Price of a second of video for this account; None for the price table.
+        cancel_after_seconds: Deadline after which Replicate cancels a prediction, or aborts it (free) before its start.
+        name: Name of this provider.
         settings: Timeouts and repeats.
         transport: For tests at the transport boundary.
 
@@ -101,16 +102,16 @@ class ReplicateProvider(HttpProvider):
         self._deadline = {"Cancel-After": f"{cancel_after_seconds}s"} if cancel_after_seconds else {}
 
     async def check_access(self) -> None:
-        """Reads the account; see `Provider.check_access`."""
+        """Read the account."""
         response = await self._api.send("GET", "/account")
         responses.read_account(response, provider=self.name)
 
     def capabilities_for(self, shot: Shot) -> Capabilities:
-        """What the shot's model can make."""
+        """Return the capabilities of the shot's model."""
         return self._models.input(shot).narrow(self.capabilities)
 
     def check(self, shot: Shot) -> None:
-        """Refuses a shot that its model cannot make; see `Provider.check`."""
+        """Reject a shot that its model cannot make, or whose model has no name of Replicate's form."""
         name = self._models.name(shot)
         if not (_VERSION.fullmatch(name) or _MODEL.fullmatch(name)) or ".." in name:
             raise InvalidInput(
@@ -121,46 +122,46 @@ class ReplicateProvider(HttpProvider):
     async def submit(
         self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
     ) -> Generation:
-        """Sends the shot once; see `Provider.submit`."""
-        path, body = _address(self._models.name(shot))
+        """Send the shot once."""
+        path, body = _create_request(self._models.name(shot))
         body["input"] = self._models.input(shot).arguments(shot, await reference_urls(shot, provider=self.name))
         if webhook_url:
             body |= {"webhook": webhook_url, "webhook_events_filter": ["completed"]}
         response = await self._api.send_once("POST", path, json=body, headers=self._deadline)
         try:
-            return self._accepted(responses.read_prediction(response, provider=self.name))
+            return self._observe_clock(responses.read_prediction(response, provider=self.name))
         except InvalidResponse as error:
             raise unreadable_submit(error, response, provider=self.name) from error
 
     async def retrieve(self, generation_id: str) -> Generation:
-        """Reads one prediction; see `Provider.retrieve`."""
-        response = await self._api.send("GET", f"/predictions/{_path_part(generation_id)}")
+        """Read one prediction."""
+        response = await self._api.send("GET", f"/predictions/{_check_path_part(generation_id)}")
         return responses.read_prediction(response, provider=self.name)
 
     async def cancel(self, generation_id: str) -> Generation:
-        """Cancels what still runs; see `Provider.cancel`."""
-        # Where it is refused, the prediction itself tells how it has ended.
-        await self._request_cancel("POST", f"/predictions/{_path_part(generation_id)}/cancel")
+        """Cancel a prediction that still runs, and read it."""
+        # Where the request is rejected, the prediction itself shows how it has ended.
+        await self._request_cancel("POST", f"/predictions/{_check_path_part(generation_id)}/cancel")
         return await self.retrieve(generation_id)
 
     def compare(self, generation: Generation, shot: Shot) -> Match:
-        """Compares model, words and the whole input; see `Searchable`."""
-        if isinstance(generation, Prediction) and not _may_be_of(generation, self._model(shot)):
+        """Compare model, prompt and the whole input."""
+        if isinstance(generation, Prediction) and not _model_may_match(generation, self._model(shot)):
             return Match.DIFFERENT
-        words = match_prompt(shot.prompt, generation.prompt)
+        prompt = match_prompt(shot.prompt, generation.prompt)
         requested = self._models.input(shot).arguments(shot)
         requested.pop("prompt", None)
         same_input = match_values(requested, generation.parameters, required=True)
-        return words if words is Match.DIFFERENT else min(words, same_input)
+        return prompt if prompt is Match.DIFFERENT else min(prompt, same_input)
 
     def describe_doubt(self, generation: Generation, shot: Shot) -> str:
-        """Says whether the input is gone or another; see `Searchable`."""
+        """Return a message that says whether the input was deleted or differs."""
         is_removed = isinstance(generation, Prediction) and generation.removed
         reason = "has removed the input of" if is_removed else "tells other inputs, or none, of"
-        return f"{self.name} {reason} prediction {generation.id}, so nobody can tell whether it is shot {shot.id!r}"
+        return f"{self.name} {reason} prediction {generation.id}, so it is unknown whether it is shot {shot.id!r}"
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
-        """Verifies the Standard Webhooks signature; see `Provider.parse_webhook`."""
+        """Verify the Standard Webhooks signature and read the event."""
         delivery = webhook_signatures.verify(headers, body, self._webhook_secrets)
         try:
             return responses.read_event(json.loads(body), event_id=delivery.id, sent_at=delivery.sent_at)
@@ -168,10 +169,10 @@ class ReplicateProvider(HttpProvider):
             raise InvalidInput(f"webhook: the body is not an event of the contract ({error})") from error
 
     async def fetch_webhook_secret(self) -> str:
-        """The secret that Replicate signs this account's deliveries with, from now on accepted here.
+        """Fetch the secret with which Replicate signs this account's deliveries, and accept it from now on.
 
         Raises:
-            ProviderError: There was no usable answer.
+            ProviderError: There was no usable response.
         """
         response = await self._api.send("GET", "/webhooks/default/secret")
         try:
@@ -194,8 +195,8 @@ class ReplicateProvider(HttpProvider):
         return self._models.name(shot)
 
 
-def _address(model: str) -> tuple[str, dict[str, Any]]:
-    """Where a prediction of the model is created, and what of the body names the version."""
+def _create_request(model: str) -> tuple[str, dict[str, Any]]:
+    """Return the path that creates a prediction of the model, and the part of the body that names its version."""
     named = _MODEL.fullmatch(model)
     if named is None:
         return "/predictions", {"version": model}
@@ -204,32 +205,29 @@ def _address(model: str) -> tuple[str, dict[str, Any]]:
     return f"/models/{named['owner']}/{named['name']}/predictions", {}
 
 
-def _may_be_of(prediction: Prediction, model: str) -> bool:
-    """Whether a prediction may be by that model: not where it tells another version, or another name."""
+def _model_may_match(prediction: Prediction, model: str) -> bool:
+    """Return whether a prediction may be of that model: False where it reports another version or another name."""
     named = _MODEL.fullmatch(model)
-    asked, told = (named["version"] if named else model), prediction.version
-    if asked and told and _HASH.fullmatch(asked) and _HASH.fullmatch(told):
-        # Both name the version's id, which may be cut short.
-        return told.startswith(asked) or asked.startswith(told)
+    requested, reported = (named["version"] if named else model), prediction.version
+    if requested and reported and _HASH.fullmatch(requested) and _HASH.fullmatch(reported):
+        # Both are the version's id, which may be cut short.
+        return reported.startswith(requested) or requested.startswith(reported)
     name = f"{named['owner']}/{named['name']}" if named else None
-    of = prediction.model
-    return name is None or of is None or of.casefold() == name.casefold()
+    return name is None or prediction.model is None or prediction.model.casefold() == name.casefold()
 
 
-def _path_part(generation_id: str) -> str:
-    if not generation_id or not all(c.isalnum() or c in "_-" for c in generation_id):
-        raise InvalidInput(f"generation id {generation_id!r} is not a prediction of Replicate")
-    return generation_id
+def _check_path_part(generation_id: str) -> str:
+    return check_path_part(generation_id, owner="a prediction of Replicate", allowed="_-")
 
 
 def base_url_from(environ: Mapping[str, str]) -> str:
-    """The address that `REPLICATE_BASE_URL` names, without the version there, else Replicate's own."""
+    """Return the API's address with its version: below `REPLICATE_BASE_URL` where set, else Replicate's own."""
     root = environ.get("REPLICATE_BASE_URL")
     return f"{root.rstrip('/')}/v1" if root else BASE_URL
 
 
 def open_provider(environ: Mapping[str, str]) -> ReplicateProvider:
-    """The provider that `REPLICATE_API_TOKEN` opens, with `REPLICATE_BASE_URL` and `REPLICATE_WEBHOOK_SECRET`.
+    """Open Replicate with `REPLICATE_API_TOKEN`, and with `REPLICATE_BASE_URL` and `REPLICATE_WEBHOOK_SECRET` if set.
 
     `REPLICATE_BASE_URL` is without the version, as Replicate's own client takes it.
 
@@ -241,5 +239,5 @@ def open_provider(environ: Mapping[str, str]) -> ReplicateProvider:
     return ReplicateProvider(
         api_key=environ["REPLICATE_API_TOKEN"],
         base_url=base_url_from(environ),
-        webhook_secrets=tuple(filter(None, environ.get("REPLICATE_WEBHOOK_SECRET", "").split(","))),
+        webhook_secrets=split_secrets(environ.get("REPLICATE_WEBHOOK_SECRET")),
     )

@@ -1,4 +1,4 @@
-"""How Replicate's JSON is read: predictions, pages, events and errors."""
+"""Responses of Replicate: predictions, pages, events and errors."""
 
 from __future__ import annotations
 
@@ -14,23 +14,21 @@ from pydantic import Field
 
 from prefect_video.errors import InvalidResponse, ProviderError
 from prefect_video.generations import Generation, ProviderFault, Status, VideoResult, WebhookEvent
-from prefect_video.providers.http_bodies import LONGEST_WAIT_SECONDS
+from prefect_video.providers.http_bodies import MAX_RETRY_AFTER_SECONDS
 from prefect_video.providers.pages import ListPage
-from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, text_of
+from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, to_text
 from prefect_video.providers.responses import (
-    Evidence,
     LenientModel,
     ResponseModel,
-    fault_of,
     parse,
-    parse_status,
+    parse_progress,
     parse_timestamp,
     read_item,
-    share_of,
 )
+from prefect_video.providers.statuses import Evidence, build_fault, parse_status
 
 FILES_KEPT: Final = timedelta(hours=1)
-"""How long after its end a prediction's input and output can be had."""
+"""Time after its end for which a prediction's input and output can be fetched."""
 
 _CODE: Final = re.compile(r"\b(E\d{3,5})\b")
 _AVAILABLE_IN: Final = re.compile(r"available in (\d+(?:\.\d+)?) ?s")
@@ -60,11 +58,11 @@ class _Page(ResponseModel):
 
 
 class Prediction(Generation):
-    """A generation of Replicate's.
+    """Generation of Replicate, with the fields that only Replicate reports.
 
     Attributes:
         version: Id of the model's version.
-        removed: Whether input and output are gone.
+        removed: Whether input and output were deleted.
     """
 
     version: str | None = None
@@ -72,12 +70,12 @@ class Prediction(Generation):
 
 
 def read_prediction(response: httpx.Response, *, provider: str) -> Prediction:
-    """The prediction in a successful answer.
+    """Read the prediction in a successful response.
 
     Raises:
-        InvalidResponse: It is not one of the contract, or it has succeeded and names no video.
+        InvalidResponse: It breaks the contract, or it has succeeded without a video.
     """
-    generation = _told(parse(_Prediction, response, provider=provider), provider)
+    generation = _build_prediction(parse(_Prediction, response, provider=provider), provider)
     if generation.status is Status.COMPLETED and generation.result is None:
         raise InvalidResponse(
             f"{provider}: prediction {generation.id} has succeeded and its output names no video",
@@ -88,10 +86,10 @@ def read_prediction(response: httpx.Response, *, provider: str) -> Prediction:
 
 
 def read_account(response: httpx.Response, *, provider: str) -> None:
-    """Demands that an answer is an account.
+    """Check that a response is an account.
 
     Raises:
-        InvalidResponse: It is not one of the contract.
+        InvalidResponse: It breaks the contract.
     """
     parse(_Account, response, provider=provider)
 
@@ -104,14 +102,22 @@ def read_page(response: httpx.Response, *, provider: str) -> ListPage:
     """
     wire = parse(_Page, response, provider=provider)
     cursor = next(iter(parse_qs(urlsplit(wire.next or "").query).get("cursor", [])), None)
-    items = tuple(read_item(item, _Prediction, lambda one: _told(one, provider)) for item in wire.results)
-    # The last page says that nothing is next; one that says nothing is no last page.
+    items = tuple(
+        read_item(item, _Prediction, lambda prediction: _build_prediction(prediction, provider))
+        for item in wire.results
+    )
+    # The last page has `next: null`; a page without the field is no proof that it is the last.
     has_more = wire.next is not None if "next" in wire.model_fields_set else None
     return ListPage(items, has_more=has_more, next_cursor=cursor)
 
 
 def read_event(body: Any, *, event_id: str, sent_at: datetime) -> WebhookEvent:
-    """The event of a delivery; raises what reading a wrong mapping raises when it is none."""
+    """Read the event of a delivery.
+
+    Raises:
+        TypeError: The body is no mapping.
+        KeyError: A field is missing.
+    """
     return WebhookEvent(
         event_id=event_id,
         event_type=f"prediction.{body['status']}",
@@ -121,38 +127,38 @@ def read_event(body: Any, *, event_id: str, sent_at: datetime) -> WebhookEvent:
 
 
 def read_error(response: httpx.Response, *, provider: str) -> ProviderError:
-    """The error that an unsuccessful answer means."""
+    """Build the error of an unsuccessful response."""
     error = REFUSALS.read_error(response, provider=provider)
     if error.retry_after is None and (wait := _AVAILABLE_IN.search(error.message)):
-        error.retry_after = min(float(wait[1]), LONGEST_WAIT_SECONDS)
+        error.retry_after = min(float(wait[1]), MAX_RETRY_AFTER_SECONDS)
     return error
 
 
 def _error_body(document: Any, status: int) -> ErrorBody | None:
-    """Replicate's `{title, detail, status}`, whose status is that of HTTP; a throttle may come without it.
+    """Read Replicate's `{title, detail, status}`, whose status is that of HTTP; a throttle may come without it.
 
-    A firewall's problem document has the same names, and a `type` besides.
+    A firewall's problem document has the same fields and also a `type`.
     """
     if not isinstance(document, Mapping) or "type" in document:
         return None
-    message = text_of(document.get("detail")) or text_of(document.get("title"))
+    message = to_text(document.get("detail")) or to_text(document.get("title"))
     is_throttle = status == 429 and _AVAILABLE_IN.search(message) is not None
     return ErrorBody(message=message) if message and (document.get("status") == status or is_throttle) else None
 
 
 REFUSALS: Final = RefusalTable(_error_body, (ACCOUNT, RefusalRule((400, 404, 422))))
-"""By Replicate's reference of its HTTP API."""
+"""Rejections by Replicate's reference of its HTTP API."""
 
 
-def _told(wire: _Prediction, provider: str) -> Prediction:
-    link = next(_links(wire.output), None)
-    evidence = Evidence(link is not None, share_of(wire.progress), bool(wire.error))
+def _build_prediction(wire: _Prediction, provider: str) -> Prediction:
+    link = next(_find_links(wire.output), None)
+    evidence = Evidence(link is not None, parse_progress(wire.progress), bool(wire.error))
     status = parse_status(wire.status, provider=provider, generation_id=wire.id, evidence=evidence)
     if status is Status.COMPLETED and link is None and wire.data_removed:
         status = Status.EXPIRED
     ended = parse_timestamp(wire.completed_at)
-    asked = wire.input or {}
-    prompt = asked.get("prompt")
+    requested = wire.input or {}
+    prompt = requested.get("prompt")
     return Prediction(
         id=wire.id,
         provider=provider,
@@ -160,30 +166,30 @@ def _told(wire: _Prediction, provider: str) -> Prediction:
         model=wire.model,
         created_at=parse_timestamp(wire.created_at),
         prompt=prompt if isinstance(prompt, str) else None,
-        parameters={name: value for name, value in asked.items() if name != "prompt"},
+        parameters={name: value for name, value in requested.items() if name != "prompt"},
         result=VideoResult(video_url=link, expires_at=ended + FILES_KEPT if ended else None) if link else None,
-        # One that was aborted had not started; any other end may be charged.
+        # An aborted prediction had not started; any other end may be charged.
         cost_usd=Decimal(0) if wire.status == "aborted" else None,
-        fault=fault_of(wire.status, _fault(wire.error)),
+        fault=build_fault(wire.status, _build_reported_fault(wire.error)),
         version=wire.version,
         removed=wire.data_removed,
     )
 
 
-def _links(output: Any) -> Iterator[str]:
-    """The links in an output, which is one, a list, or an object with some."""
+def _find_links(output: Any) -> Iterator[str]:
+    """Yield the links in an output, which is a link, a list, or an object with some."""
     if isinstance(output, str) and output.startswith(("https://", "http://")):
         yield output
     elif isinstance(output, Mapping):
         first = [output[name] for name in ("video", "url", "output") if name in output]
         for value in [*first, *output.values()]:
-            yield from _links(value)
+            yield from _find_links(value)
     elif isinstance(output, list):
         for value in output:
-            yield from _links(value)
+            yield from _find_links(value)
 
 
-def _fault(error: Any) -> ProviderFault | None:
+def _build_reported_fault(error: Any) -> ProviderFault | None:
     if not error:
         return None
     message = str(error)

@@ -1,4 +1,4 @@
-"""The Sora dialect."""
+"""The Sora dialect: provider and responses. May import the shared modules of `providers`, never another vendor's."""
 
 from prefect_video.providers.sora.provider import SoraProvider
 

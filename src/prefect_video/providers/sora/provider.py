@@ -1,14 +1,10 @@
-"""The Sora dialect (`/generations`), the reference contract: requests and the rules around them.
-
-How its JSON is read is in `sora_wire`; prices and plans are in `prices`.
-"""
+"""Provider of the Sora dialect (`/generations`), which is the reference contract."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -22,34 +18,35 @@ from prefect_video.errors import (
     InvalidResponse,
     NotFound,
     ProviderUnavailable,
-    SubmitOutcomeUnknown,
 )
 from prefect_video.generations import Generation, Status, WebhookEvent
 from prefect_video.providers.base import Account, Capabilities
 from prefect_video.providers.capabilities import check_supported
 from prefect_video.providers.http import HttpSettings
-from prefect_video.providers.http_provider import HttpProvider
+from prefect_video.providers.http_provider import HttpProvider, check_path_part
 from prefect_video.providers.matching import Match
 from prefect_video.providers.pages import Cursor, ListPage
-from prefect_video.providers.pricing import SORA_PLANS, usd_for
+from prefect_video.providers.pricing import usd_for
+from prefect_video.providers.responses import unreadable_submit
 from prefect_video.providers.sora import responses
+from prefect_video.providers.sora.plans import SORA_PLANS
+from prefect_video.providers.webhook_signatures import raise_if_replayed, split_secrets
 from prefect_video.shots import Shot
 
 PAGE_SIZE: Final = 100
-WEBHOOK_WINDOW_SECONDS: Final = 300.0
 
 
 class SoraProvider(HttpProvider):
-    """A provider that speaks the Sora dialect.
+    """Provider of the Sora dialect.
 
     Args:
         api_key: Sent as a bearer token to `endpoint` and nowhere else.
         endpoint: Base URL, such as `https://api.openai.com/v1/sora`.
         plan: A key of `SORA_PLANS`.
-        webhook_secrets: Secrets that deliveries may be signed with; several while one is being rotated.
-        usd_per_second: What a second costs this account; None for the guide's prices.
-        name: `sora`, or `emulator` for the embedded one.
-        account: What to book under, where the address is not what names the account.
+        webhook_secrets: Secrets that sign deliveries; several during a rotation.
+        usd_per_second: Price of a second for this account; None for the guide's prices.
+        name: Name of this provider: `sora`, or `emulator` for the embedded one.
+        account: Account of the jobs, where provider, address and key do not identify it.
         settings: Timeouts and repeats.
         transport: For tests at the transport boundary.
 
@@ -90,22 +87,22 @@ class SoraProvider(HttpProvider):
         self._webhook_secrets = tuple(webhook_secrets)
 
     async def check_access(self) -> None:
-        """Read a list of one."""
+        """Read a list of one generation."""
         response = await self._api.send("GET", "/generations", params={"limit": 1})
         responses.read_page(response, provider=self.name)
 
     def check(self, shot: Shot) -> None:
-        """Refuses a shot that this plan cannot make; see `Provider.check`."""
+        """Reject a shot that this plan cannot make."""
         check_supported(shot, self.capabilities, by=f"{self.name} plan {self.plan!r}")
 
     def estimate(self, shot: Shot) -> Decimal | None:
-        """Price by the guide's table; see `Provider.estimate`."""
+        """Estimate by the guide's table, or by the account's own price."""
         return usd_for(shot.duration, self.capabilities.usd_per_second)
 
     async def submit(
         self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
     ) -> Generation:
-        """Sends the shot once; see `Provider.submit`."""
+        """Send the shot once, with the labels that the dialect has for it."""
         body: dict[str, object] = {
             "model": shot.model,
             "prompt": shot.prompt,
@@ -123,30 +120,27 @@ class SoraProvider(HttpProvider):
             body["webhook_url"] = webhook_url
         response = await self._api.send_once("POST", "/generations", json=body)
         try:
-            return self._accepted(responses.read_generation(response, provider=self.name))
+            return self._observe_clock(responses.read_generation(response, provider=self.name))
         except InvalidResponse as error:
-            raise SubmitOutcomeUnknown(
-                f"{self.name}: the submit was answered {response.status_code} and the answer names no generation",
-                provider=self.name,
-                request_id=error.request_id,
-            ) from error
+            raise unreadable_submit(error, response, provider=self.name) from error
 
     async def retrieve(self, generation_id: str) -> Generation:
-        """Reads one generation, with a fresh link when it is completed; see `Provider.retrieve`."""
-        response = await self._api.send("GET", f"/generations/{_path_part(generation_id)}")
+        """Read one generation, with a fresh link when it is completed."""
+        response = await self._api.send("GET", f"/generations/{_check_path_part(generation_id)}")
         return responses.read_generation(response, provider=self.name)
 
     async def cancel(self, generation_id: str) -> Generation:
-        """Cancels where still possible (up to half of the work); see `Provider.cancel`."""
-        # Where it is refused, the generation itself tells: it is too far on, or over.
-        await self._request_cancel("POST", f"/generations/{_path_part(generation_id)}/cancel")
+        """Cancel where still possible (up to half of the work), and read the generation."""
+        # Where the request is rejected, the generation itself shows whether it is too far on, or over.
+        await self._request_cancel("POST", f"/generations/{_check_path_part(generation_id)}/cancel")
         return await self.retrieve(generation_id)
 
     async def confirm(self, listed: Generation) -> Generation:
-        """Reads a generation by itself, as lists leave out the metadata with our key; see `Searchable`."""
+        """Read a generation by itself, as lists leave out the metadata with the idempotency key."""
         try:
             generation = await self.retrieve(listed.id)
         except NotFound as error:
+            # A list and a read that contradict each other prove nothing; the search is repeated later.
             raise ProviderUnavailable(
                 f"{self.name}: {listed.id} is listed and cannot be read", provider=self.name, generation_id=listed.id
             ) from error
@@ -158,7 +152,7 @@ class SoraProvider(HttpProvider):
         )
 
     def compare(self, generation: Generation, shot: Shot) -> Match:
-        """Compares words and parameters; see `Searchable`."""
+        """Compare prompt, model and parameters."""
         return responses.compare(generation, shot)
 
     async def _page(
@@ -178,34 +172,31 @@ class SoraProvider(HttpProvider):
         return PAGE_SIZE
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
-        """Verifies `X-Sora-Signature` over the raw body; see `Provider.parse_webhook`."""
+        """Verify `X-Sora-Signature` over the raw body, and read the event."""
         lowered = {name.lower(): value for name, value in headers.items()}
         signature = lowered.get("x-sora-signature", "").strip().lower()
-        if not any(
-            hmac.compare_digest(_signature(secret, body), signature.encode()) for secret in self._webhook_secrets
-        ):
+        expected = [_sign(secret, body) for secret in self._webhook_secrets]
+        if not any(hmac.compare_digest(own, signature.encode()) for own in expected):
             raise InvalidInput("webhook: the signature does not match any of the account's secrets")
         try:
             event = responses.read_event(json.loads(body))
         except (ValueError, TypeError, KeyError, OverflowError, OSError) as error:
             raise InvalidInput(f"webhook: the body is not an event of the contract ({error})") from error
-        if abs(time.time() - event.sent_at.timestamp()) > WEBHOOK_WINDOW_SECONDS:
-            raise InvalidInput("webhook: the timestamp is more than 5 minutes off; refused as a replay")
+        # The time is in the signed body, so that it can be believed only now.
+        raise_if_replayed(event.sent_at.timestamp())
         return event
 
 
-def _signature(secret: str, body: bytes) -> bytes:
+def _sign(secret: str, body: bytes) -> bytes:
     return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest().encode()
 
 
-def _path_part(generation_id: str) -> str:
-    if not generation_id or not all(c.isalnum() or c in "_-." for c in generation_id) or ".." in generation_id:
-        raise InvalidInput(f"generation id {generation_id!r} is not one of this dialect")
-    return generation_id
+def _check_path_part(generation_id: str) -> str:
+    return check_path_part(generation_id, owner="one of this dialect")
 
 
 def open_provider(environ: Mapping[str, str]) -> SoraProvider:
-    """The provider that `SORA_API_KEY`, `SORA_API_ENDPOINT`, `SORA_PLAN` and `SORA_WEBHOOK_SECRET` describe.
+    """Open the server that `SORA_API_KEY`, `SORA_API_ENDPOINT`, `SORA_PLAN` and `SORA_WEBHOOK_SECRET` describe.
 
     Raises:
         InvalidInput: A variable is missing or wrong.
@@ -217,5 +208,5 @@ def open_provider(environ: Mapping[str, str]) -> SoraProvider:
         api_key=environ["SORA_API_KEY"],
         endpoint=environ["SORA_API_ENDPOINT"],
         plan=environ.get("SORA_PLAN") or "api-tier-1",
-        webhook_secrets=tuple(filter(None, environ.get("SORA_WEBHOOK_SECRET", "").split(","))),
+        webhook_secrets=split_secrets(environ.get("SORA_WEBHOOK_SECRET")),
     )

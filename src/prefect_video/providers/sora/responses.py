@@ -1,7 +1,4 @@
-"""How the Sora dialect's JSON is read: generations, pages, events and errors.
-
-Unknown fields are ignored and missing optional ones tolerated: a provider may add to its answers at any time.
-"""
+"""Responses of the Sora dialect: generations, pages, events and errors."""
 
 from __future__ import annotations
 
@@ -15,23 +12,21 @@ from pydantic import Field
 
 from prefect_video.errors import GenerationBlocked, GenerationFailed, ProviderError, QuotaExhausted
 from prefect_video.generations import Cost, Generation, ProviderFault, Status, VideoResult, WebhookEvent
-from prefect_video.providers.http import look_again_seconds
+from prefect_video.providers.http import poll_delay_seconds
 from prefect_video.providers.matching import Match, match_prompt, match_values
 from prefect_video.providers.moderation import is_moderation
 from prefect_video.providers.pages import ListPage
-from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, text_of
+from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, to_text
 from prefect_video.providers.responses import (
-    Evidence,
     LenientModel,
     ResponseModel,
     decode_body,
-    fault_of,
     parse,
-    parse_status,
+    parse_progress,
     parse_timestamp,
     read_item,
-    share_of,
 )
+from prefect_video.providers.statuses import Evidence, build_fault, parse_status
 from prefect_video.shots import Shot
 
 
@@ -69,26 +64,27 @@ class _Generation(LenientModel):
     error: _Fault | str | None = None
     progress: float | None = None
 
-    def told(self, provider: str, retry_after: float | None = None) -> Generation:
+    def to_generation(self, provider: str, retry_after: float | None = None) -> Generation:
+        """Build the generation that this response describes."""
         return Generation(
             id=self.id,
             provider=provider,
-            status=self._status(provider),
+            status=self._parse_status(provider),
             model=self.model,
             created_at=parse_timestamp(self.created),
             estimated_completion_at=parse_timestamp(self.estimated_completion_time),
             prompt=self.prompt,
             parameters=self.parameters or {},
             metadata={name: str(value) for name, value in (self.metadata or {}).items()},
-            result=_result(self.result),
+            result=_build_result(self.result),
             cost_usd=self.usage.cost_usd if self.usage else None,
-            fault=fault_of(self.status, _fault(self.error)),
+            fault=build_fault(self.status, _build_reported_fault(self.error)),
             retry_after=retry_after,
         )
 
-    def _status(self, provider: str) -> Status:
+    def _parse_status(self, provider: str) -> Status:
         has_error = self.error not in (None, "", _Fault())
-        evidence = Evidence(self.result is not None, share_of(self.progress), has_error)
+        evidence = Evidence(self.result is not None, parse_progress(self.progress), has_error)
         return parse_status(self.status, provider=provider, generation_id=self.id, evidence=evidence)
 
 
@@ -99,23 +95,23 @@ class _Page(ResponseModel):
 
 
 def read_generation(response: httpx.Response, *, provider: str) -> Generation:
-    """The generation in a successful answer.
+    """Read the generation in a successful response.
 
     Raises:
-        InvalidResponse: It is not one of the contract.
+        InvalidResponse: It breaks the contract.
     """
     wire = parse(_Generation, response, provider=provider)
-    return wire.told(provider, look_again_seconds(response.headers))
+    return wire.to_generation(provider, poll_delay_seconds(response.headers))
 
 
 def read_page(response: httpx.Response, *, provider: str, offset: int = 0, limit: int | None = None) -> ListPage:
-    """Read one page of a list, item by item: one that does not keep to the contract hides no others.
+    """Read one page of a list, item by item: an item that breaks the contract hides no others.
 
     Raises:
         InvalidResponse: It is no page of the contract.
     """
     page = parse(_Page, response, provider=provider)
-    items = tuple(read_item(item, _Generation, lambda wire: wire.told(provider)) for item in page.data)
+    items = tuple(read_item(item, _Generation, lambda wire: wire.to_generation(provider)) for item in page.data)
     return ListPage(
         items,
         has_more=page.has_more,
@@ -127,7 +123,15 @@ def read_page(response: httpx.Response, *, provider: str, offset: int = 0, limit
 
 
 def read_event(body: Any) -> WebhookEvent:
-    """The event of a webhook body; raises what reading a wrong mapping or number raises when it is none."""
+    """Read the event of a webhook body.
+
+    Raises:
+        TypeError: The body is no mapping, or its timestamp no number.
+        KeyError: A field is missing.
+        ValueError: The timestamp is no number.
+        OverflowError: The timestamp is out of range.
+        OSError: The same, as some platforms report it.
+    """
     return WebhookEvent(
         event_id=str(body["event_id"]),
         event_type=str(body["event_type"]),
@@ -137,22 +141,22 @@ def read_event(body: Any) -> WebhookEvent:
 
 
 def read_error(response: httpx.Response, *, provider: str) -> ProviderError:
-    """The error that an unsuccessful answer means, by the contract's table."""
+    """Build the error of an unsuccessful response, by the contract's table."""
     document = decode_body(response)
     fault = document.get("error") if isinstance(document, Mapping) else None
     generation_id = fault.get("generation_id") if isinstance(fault, Mapping) else None
-    error = REFUSALS.read_error(response, provider=provider, otherwise=_failed_at_once(response, fault))
+    error = REFUSALS.read_error(response, provider=provider, otherwise=_find_immediate_failure(response, fault))
     error.generation_id = str(generation_id) if generation_id else None
     return error
 
 
-def _failed_at_once(response: httpx.Response, fault: Any) -> type[ProviderError] | None:
-    """The failure that a 5xx tells of, which names the generation that was accepted and has failed."""
-    named = isinstance(fault, Mapping) and fault.get("type") == "generation_error" and fault.get("generation_id")
-    if not named or response.status_code < 500:
+def _find_immediate_failure(response: httpx.Response, fault: Any) -> type[ProviderError] | None:
+    """Return the failure that a 5xx reports where it names a generation, which was accepted and failed at once."""
+    has_id = isinstance(fault, Mapping) and fault.get("type") == "generation_error" and fault.get("generation_id")
+    if not has_id or response.status_code < 500:
         return None
-    blocked = is_moderation(text_of(fault.get("code")), None, text_of(fault.get("message")))
-    return GenerationBlocked if blocked else GenerationFailed
+    is_blocked = is_moderation(to_text(fault.get("code")), None, to_text(fault.get("message")))
+    return GenerationBlocked if is_blocked else GenerationFailed
 
 
 def _error_body(document: Any, _status: int) -> ErrorBody | None:
@@ -161,40 +165,40 @@ def _error_body(document: Any, _status: int) -> ErrorBody | None:
         return None
     if not isinstance(error.get("type"), str):
         return None
-    return ErrorBody(error["type"], text_of(error.get("code")), error["message"])
+    return ErrorBody(error["type"], to_text(error.get("code")), error["message"])
 
 
-def _is_of_quota(body: ErrorBody) -> bool:
+def _is_about_quota(body: ErrorBody) -> bool:
     return "quota" in f"{body.code} {body.message}".casefold()
 
 
 REFUSALS: Final = RefusalTable(
     _error_body,
     (
-        RefusalRule((429,), error=QuotaExhausted, applies=_is_of_quota),
+        RefusalRule((429,), error=QuotaExhausted, applies=_is_about_quota),
         ACCOUNT,
         RefusalRule((400, 422), types=("invalid_request_error", "content_policy_violation")),
         RefusalRule((404,), types=("not_found_error",)),
     ),
 )
-"""The contract's table of errors."""
+"""Rejections by the contract's table of errors."""
 
 
 def compare(generation: Generation, shot: Shot) -> Match:
-    """Compare a generation that does not echo our key with a shot, by its words and parameters."""
+    """Compare a generation that does not echo our idempotency key with a shot, by prompt, model and parameters."""
     requested = {
         "duration": shot.duration,
         "aspect_ratio": shot.aspect_ratio,
         "resolution": shot.resolution,
     }
-    words = match_prompt(shot.prompt, generation.prompt)
-    if words is Match.DIFFERENT:
-        return words
+    prompt = match_prompt(shot.prompt, generation.prompt)
+    if prompt is Match.DIFFERENT:
+        return prompt
     model = Match.SAME if generation.model in (None, shot.model) else Match.POSSIBLE
-    return min(words, model, match_values(requested, generation.parameters))
+    return min(prompt, model, match_values(requested, generation.parameters))
 
 
-def _result(wire: _Result | None) -> VideoResult | None:
+def _build_result(wire: _Result | None) -> VideoResult | None:
     if wire is None:
         return None
     size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", wire.resolution or "")
@@ -209,7 +213,7 @@ def _result(wire: _Result | None) -> VideoResult | None:
     )
 
 
-def _fault(wire: _Fault | str | None) -> ProviderFault | None:
+def _build_reported_fault(wire: _Fault | str | None) -> ProviderFault | None:
     if wire is None:
         return None
     if isinstance(wire, str):

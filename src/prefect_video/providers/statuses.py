@@ -1,0 +1,139 @@
+"""Status strings of any provider, mapped to the statuses of this package, in any case and spelling.
+
+A string that is not known is decided by the evidence in the same response, else it counts as processing: a paid
+generation must never be given up over a word.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from prefect_video.generations import ProviderFault, Status
+from prefect_video.providers.moderation import is_moderation
+
+logger = logging.getLogger(__name__)
+
+_STRINGS: Final[Mapping[Status, str]] = {
+    Status.QUEUED: (
+        "queued queue queueing queuing in_queue waiting wait pending in_pending not_started starting created submitted"
+        " accepted received scheduled throttled preparing initializing initialized"
+    ),
+    Status.PROCESSING: (
+        "processing process in_progress progress in_process running run started active working generating rendering"
+        " encoding uploading preprocessing postprocessing finalizing executing busy dreaming ongoing doing"
+    ),
+    Status.COMPLETED: "completed complete succeeded succeed success successful finished finish done ready ok fulfilled",
+    Status.FAILED: (
+        "failed fail failure failing error errored exception crashed rejected refused denied invalid timeout timed_out"
+        " incomplete budget_exceeded requires_action requires_continuation nsfw moderated blocked flagged"
+        " content_filtered moderation_blocked content_moderated banned failed_with_error"
+    ),
+    Status.CANCELLED: "cancelled canceled cancel aborted abort stopped terminated revoked deleted",
+    Status.EXPIRED: "expired",
+}
+STATUSES: Final[Mapping[str, Status]] = MappingProxyType(
+    {string: status for status, strings in _STRINGS.items() for string in strings.split()}
+)
+"""The status of each known string, in small letters with underscores."""
+
+_POLICY_STRINGS: Final = frozenset({"nsfw", "moderated", "flagged", "banned", "content_filtered", "content_moderated"})
+"""Status strings of a failure that also give its reason."""
+
+_PREFIX: Final = re.compile(r"^(?:(?:task|job|video|generation|prediction|request|status|state)_)+(?=.)")
+"""Prefixes of enumerations, such as `TASK_STATUS_` in `TASK_STATUS_SUCCEED`."""
+_DONE: Final = 1.0
+_LONGEST_STRING: Final = 200
+_MOST_WARNINGS: Final = 1000
+"""Bound on the warnings that are remembered: a server that invents status strings must not fill the memory."""
+_warned: set[tuple[str, str]] = set()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Fields of a response, besides the status string, that show where a generation stands.
+
+    Attributes:
+        has_link: Whether the response has a link to a video.
+        progress: 0 to 1, where the response reports it.
+        has_error: Whether the response has an error.
+    """
+
+    has_link: bool = False
+    progress: float | None = None
+    has_error: bool = False
+
+    @property
+    def status(self) -> Status | None:
+        """The final status that the evidence proves; None where it proves none."""
+        if self.has_error:
+            return Status.FAILED
+        # A link alone is no proof: some servers give the link that the video will have before there is one.
+        if self.has_link and self.progress is not None and self.progress >= _DONE:
+            return Status.COMPLETED
+        return None
+
+
+def parse_status(
+    string: str,
+    dialect: Mapping[str, Status] = MappingProxyType({}),
+    *,
+    provider: str,
+    generation_id: str,
+    evidence: Evidence | None = None,
+) -> Status:
+    """Return the status that a provider's status string stands for.
+
+    A string that is not known is decided by the evidence, else counts as processing; a warning about it is logged once
+    for each provider and string.
+
+    Args:
+        string: The status string, in any case and spelling.
+        dialect: Strings of this dialect alone, or with another meaning in it; in small letters with underscores.
+        provider: Name of the provider, for the warning.
+        generation_id: Id of the generation, for the warning.
+        evidence: Other fields of the response.
+    """
+    spelled = _to_snake_case(string)
+    status = dialect.get(spelled) or STATUSES.get(spelled) or STATUSES.get(_PREFIX.sub("", spelled))
+    if status is None and is_moderation(string):
+        status = Status.FAILED
+    if status is not None:
+        return status
+    status = (evidence.status if evidence else None) or Status.PROCESSING
+    _warn_once(string, status, provider, generation_id)
+    return status
+
+
+def build_fault(string: str, reported: ProviderFault | None) -> ProviderFault | None:
+    """Return why a generation failed: the reported fault, or the reason in a status string such as `NSFW`.
+
+    Args:
+        string: The status string.
+        reported: The fault that the response reports, if any.
+    """
+    if _PREFIX.sub("", _to_snake_case(string)) not in _POLICY_STRINGS and not is_moderation(string):
+        return reported
+    if reported is None:
+        return ProviderFault(code="moderation", type=string, message=f"its status is {string[:_LONGEST_STRING]!r}")
+    return reported.model_copy(update={"type": "moderation"})
+
+
+def _to_snake_case(string: str) -> str:
+    """Return a status string in small letters with underscores: `InProgress` is `in_progress`."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", string.strip()[:_LONGEST_STRING])
+    return re.sub(r"[\W_]+", "_", parted.casefold()).strip("_")
+
+
+def _warn_once(string: str, status: Status, provider: str, generation_id: str) -> None:
+    """Log an unknown status string, once for each provider and string as long as there is room to remember them."""
+    if (provider, string) in _warned:
+        return
+    shown = string[:_LONGEST_STRING]
+    if len(_warned) < _MOST_WARNINGS:
+        _warned.add((provider, shown))
+    logger.warning("%s generation %s: unknown status %r counts as %s", provider, generation_id, shown, status)
