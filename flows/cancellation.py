@@ -19,7 +19,7 @@ from prefect.logging import get_logger
 from prefect_video.errors import VideoError
 from prefect_video.pipeline import CancelledJob, cancel_jobs
 from prefect_video.session import ref_for_job
-from prefect_video.tasks.sessions import open_ledger, use_session
+from prefect_video.tasks import open_ledger, use_session
 
 logger = get_logger("prefect_video.pipeline.cancel")
 

@@ -16,8 +16,7 @@ from prefect_video.flows.artifacts import Progress, publish_table
 from prefect_video.flows.cancellation import cancel_generations
 from prefect_video.pipeline import ProjectReport, run_project
 from prefect_video.shots import Project
-from prefect_video.tasks.sessions import SessionRef, use_session
-from prefect_video.tasks.steps import TaskRunner
+from prefect_video.tasks import SessionRef, TaskRunner, use_session
 
 
 @dataclass

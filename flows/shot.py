@@ -13,8 +13,7 @@ from prefect_video.flows.project import flow_run_id
 from prefect_video.pipeline import run_project
 from prefect_video.session import DEFAULT_PROJECT
 from prefect_video.shots import Project, Shot
-from prefect_video.tasks.sessions import SessionRef, use_session
-from prefect_video.tasks.steps import TaskRunner
+from prefect_video.tasks import SessionRef, TaskRunner, use_session
 
 
 def _run_name() -> str:

@@ -11,7 +11,7 @@ from prefect.context import FlowRunContext
 
 from prefect_video.flows.artifacts import artifact_key
 from prefect_video.ledger import SpendRow
-from prefect_video.tasks.sessions import open_ledger
+from prefect_video.tasks import open_ledger
 
 
 @flow(name="spend-report")

@@ -1,7 +1,7 @@
 """One step of one shot, as a Prefect task; and the whole shot as one call."""
 
 from prefect_video.tasks.generate import agenerate_video, generate_video
-from prefect_video.tasks.sessions import SessionRef, observe, use_session
+from prefect_video.tasks.sessions import BlockResolver, SessionRef, observe, open_ledger, use_session
 from prefect_video.tasks.steps import (
     TaskRunner,
     download,
@@ -13,6 +13,7 @@ from prefect_video.tasks.steps import (
 )
 
 __all__ = [
+    "BlockResolver",
     "SessionRef",
     "TaskRunner",
     "agenerate_video",
@@ -20,6 +21,7 @@ __all__ = [
     "find_asset",
     "generate_video",
     "observe",
+    "open_ledger",
     "poll",
     "screen_prompt",
     "store",

@@ -15,7 +15,7 @@ import pytest
 from prefect_video import Shot, load_project
 from prefect_video.emulator import Emulator
 from prefect_video.providers.capabilities import check_supported
-from prefect_video.providers.pricing import SORA_PLANS
+from prefect_video.providers.sora.plans import SORA_PLANS
 from prefect_video.storage import open_store
 
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""`docs/providers.md` says what the code does and what the conformance suite has seen."""
+"""Pages for people: tables that match the code and the conformance suite, links and paths that lead somewhere."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from docs.providers_table import NOTES, PAGE, TABLES, abilities, names, opened, 
 from prefect_video.errors import InvalidInput
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.registry import provider_names
+from prefect_video.session import Settings
 from prefect_video.shots import Project
 from tests.support.accounts import ACCOUNTS, TestAccount
 
 ROOT: Final = Path(__file__).parents[2]
+PAGES: Final = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-class _Nowhere:
-    """An emulator that need not run: nothing is asked of it."""
+class UnreachableEmulator:
+    """Emulator that does not run: no request is sent to it."""
 
     url = "http://127.0.0.1:9"
     endpoint = "http://127.0.0.1:9/v1/sora"
@@ -29,8 +31,9 @@ class _Nowhere:
     webhook_secret = "whsec_b2xk"
 
 
-def provider_of(account: TestAccount) -> str:
-    return account.opened(_Nowhere(), "key", HttpSettings()).name
+def provider_name(account: TestAccount) -> str:
+    """Return the name of the provider that an account of the suite is at."""
+    return account.opened(UnreachableEmulator(), "key", HttpSettings()).name
 
 
 def test_the_tables_are_those_of_the_code() -> None:
@@ -42,7 +45,7 @@ def test_the_tables_are_those_of_the_code() -> None:
 def test_every_provider_is_in_the_table_and_in_the_suite() -> None:
     assert set(NOTES) == set(provider_names())
     # The embedded emulator is `sora` at an address of its own.
-    assert {provider_of(account) for account in ACCOUNTS} == set(provider_names()) - {"emulator"}
+    assert {provider_name(account) for account in ACCOUNTS} == set(provider_names()) - {"emulator"}
 
 
 def test_no_table_has_a_ragged_row() -> None:
@@ -52,17 +55,17 @@ def test_no_table_has_a_ragged_row() -> None:
 
 @pytest.mark.parametrize("account", ACCOUNTS, ids=lambda account: str(account.name))
 def test_notes_agree_with_the_suite(account: TestAccount) -> None:
-    """The suite tries webhooks and cancelling on each account; the notes may not claim anything else."""
-    note = NOTES[provider_of(account)]
+    # The suite tries webhooks and cancelling on each account; the notes may not claim anything else.
+    note = NOTES[provider_name(account)]
     assert (note.signed is not None) == account.delivers
     assert (note.cancels == "before it starts") == account.cancels_queued_only
 
 
-def test_who_sends_no_webhooks_says_so() -> None:
+def test_a_provider_without_webhooks_refuses_them() -> None:
     for name, note in NOTES.items():
-        with pytest.raises(InvalidInput) as refused:
+        with pytest.raises(InvalidInput) as caught:
             opened(name).provider.parse_webhook({}, b"{}")
-        assert ("sends none" in str(refused.value)) == (note.signed is None), name
+        assert ("sends none" in str(caught.value)) == (note.signed is None), name
 
 
 def test_readme_names_every_provider_and_what_it_needs() -> None:
@@ -86,27 +89,69 @@ def test_blocks_of_the_page_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None
 
     saved: list[str] = []
 
-    def note(block: ProviderCredentials, name: str) -> None:
+    def record(block: ProviderCredentials, name: str) -> None:
         saved.append(f"{block.get_block_type_slug()}/{name}")
         block.get_client()
 
-    monkeypatch.setattr(ProviderCredentials, "save", note)
+    monkeypatch.setattr(ProviderCredentials, "save", record)
     for text in _fenced("python"):
         exec(compile(text.replace("…", "key"), str(PAGE), "exec"), {})
     assert saved == ["openai-credentials/gpu-1", "fal-credentials/production"]
 
 
-def test_what_the_table_says_of_an_unanswered_submit_is_what_is_done() -> None:
-    said = {row[0].strip("`"): row[2] for row in abilities()}
-    held = {provider_of(account) for account in ACCOUNTS if account.holds_at(_Nowhere())}
-    assert {name for name, word in said.items() if word == "**held for a human**"} == held
+def test_the_table_names_the_providers_that_hold_an_unanswered_submit() -> None:
+    outcomes = {row[0].strip("`"): row[2] for row in abilities()}
+    held = {provider_name(account) for account in ACCOUNTS if account.holds_at(UnreachableEmulator())}
+    assert {name for name, outcome in outcomes.items() if outcome == "**held for a human**"} == held
 
 
-def test_links_between_pages_lead_somewhere() -> None:
-    for file in (PAGE, PAGE.with_name("new-provider.md")):
-        for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text(encoding="utf-8")):
-            assert (file.parent / target).exists(), f"{file.name}: {target}"
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_links_lead_somewhere(file: Path) -> None:
+    for target, _, anchor in re.findall(r"\]\(([^)#:]*)(#([\w-]+))?\)", file.read_text(encoding="utf-8")):
+        page = file.parent / target if target else file
+        assert page.exists(), f"{file.name}: {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_paths_of_the_repository_exist(file: Path) -> None:
+    starts = "|".join(("src", "blocks", "tasks", "flows", "tests", "docs", "examples", "benchmarks"))
+    for path in re.findall(rf"`((?:{starts})/[\w./-]*)`", file.read_text(encoding="utf-8")):
+        if "NAME" not in path:
+            assert (ROOT / path).exists(), f"{file.name}: {path}"
+
+
+def test_the_tree_of_the_architecture_page_is_the_tree() -> None:
+    tree = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("```\n")[2].partition("```")[0]
+    rooms = set(re.findall(r"^[├└]── (\w+)/", tree, re.MULTILINE))
+    package = ROOT / "src" / "prefect_video"
+    assert rooms == {path.parent.name for path in package.glob("*/__init__.py")}
+    records = set(re.findall(r"\w+\.py", tree.replace(" ", "\n")))
+    assert records == {path.name for path in package.glob("*.py") if not path.name.startswith("_")}
+
+
+def test_every_name_of_the_glossary_is_in_the_code() -> None:
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| ([^|]+) \|$", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    assert len(rows) > 30
+    for word, code_names in rows:
+        for name in re.findall(r"`([A-Za-z_]+)(?:[.(][\w()]*)?`", code_names):
+            assert re.search(rf"\b{name}\b", code), f"{word}: {name}"
+
+
+def test_the_settings_of_the_operations_page_are_settings() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = page.partition("## Settings\n")[2].partition("\n## ")[0]
+    listed = {
+        name.lower() for row in re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE) for name in row.split("`")[1::2]
+    }
+    assert listed - set(Settings.model_fields) == {"store", "ledger_url", "emulator_speed"}
+    explained_elsewhere = {"max_cost_ratio", "max_unpriced_cost_usd", "webhook_url"}
+    assert set(Settings.model_fields) - listed <= explained_elsewhere | {"concurrency_limit"}
 
 
 def _fenced(language: str) -> Iterator[str]:
+    """Yield the fenced blocks of the providers page in a language."""
     yield from re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

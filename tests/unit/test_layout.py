@@ -29,28 +29,31 @@ RECORDS: Final = frozenset(
     {"errors", "generations", "assets", "shots", "inputs", "fingerprints", "retry_policy", "project_files"}
 )
 INTERNALS: Final = frozenset({"_crash_trace", "_dedicated_thread", "_shield", "_tls"})
-"""Single modules at the root of the package that any room may import, and that import nothing of it."""
+"""Single modules at the root of the package that any room but the records may import."""
 
 BASE: Final = RECORDS | INTERNALS
 DOMAIN: Final = frozenset({"downloads", "ledger", "providers", "storage", "limits", "polling", "session", "pipeline"})
 MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     # Records: what everything else speaks of.
     "errors": set(),
-    "generations": INTERNALS | {"errors"},
-    "assets": INTERNALS | {"errors", "generations"},
-    "inputs": INTERNALS | {"errors"},
-    "shots": INTERNALS | {"errors", "inputs"},
-    "retry_policy": INTERNALS | {"errors"},
-    "fingerprints": INTERNALS | {"errors", "generations", "assets", "inputs", "shots"},
-    "project_files": INTERNALS | {"errors", "generations", "assets", "inputs", "shots", "fingerprints"},
-    **dict.fromkeys(INTERNALS, frozenset[str]()),
+    "generations": {"errors"},
+    "assets": {"errors", "generations"},
+    "inputs": {"errors"},
+    "shots": {"errors", "inputs"},
+    "retry_policy": {"errors"},
+    "fingerprints": {"errors", "generations", "assets", "inputs", "shots"},
+    "project_files": {"errors", "generations", "assets", "inputs", "shots", "fingerprints"},
+    "_crash_trace": set(),
+    "_shield": {"errors"},
+    "_dedicated_thread": {"errors", "_shield"},
+    "_tls": set(),
     # Rooms, from the ground up.
     "downloads": BASE,
     "ledger": BASE,
     "providers": BASE | {"downloads"},
     "storage": BASE | {"downloads"},
-    "limits": BASE | {"ledger", "providers"},
-    "polling": BASE | {"ledger", "providers"},
+    "limits": BASE | {"downloads", "ledger", "providers"},
+    "polling": BASE | {"downloads", "ledger", "providers"},
     "emulator": BASE | {"providers"},
     "session": BASE | DOMAIN - {"session", "pipeline"},
     "pipeline": BASE | DOMAIN - {"pipeline"},
@@ -67,9 +70,16 @@ WITHOUT_PREFECT: Final = BASE | DOMAIN | {"emulator"}
 
 SECOND_DOORS: Final = frozenset(
     {f"prefect_video.providers.{vendor}" for vendor in ("fal", "openai", "openrouter", "replicate", "sora")}
-    | {"prefect_video.pipeline.steps"}
+    | {
+        "prefect_video.pipeline.steps",
+        # Prefect registers every block that the door of `blocks` names: the base class must not be there.
+        "prefect_video.blocks.base",
+        # Deployments name flows by their modules; the command line runs one and reads its outcome.
+        "prefect_video.flows.project",
+        "prefect_video.flows.artifacts",
+    }
 )
-"""Packages inside a room that may be imported from outside of it, besides the room itself."""
+"""Modules inside a room that may be imported from outside of it, besides the room's own door."""
 
 SHARED_NAMES: Final = frozenset({"__init__", "__main__", "base", "settings", "sessions", "routes", "errors"})
 """File names that mean the same wherever they stand."""
@@ -143,7 +153,7 @@ def test_rooms_import_only_what_lies_below_them() -> None:
     wrong = [
         f"{module} imports {target}"
         for module, target in imports_between_rooms()
-        # The version is all that the package itself offers from inside.
+        # From inside, the package itself is imported for its version only.
         if room_of(target) and room_of(target) not in MAY_IMPORT[room_of(module)]
     ]
     assert wrong == []
@@ -155,7 +165,6 @@ def test_no_room_may_import_itself_through_others() -> None:
 
 
 def test_rooms_are_imported_through_their_doors() -> None:
-    # The command line and the vendors' entry points are started by name; what they import comes through doors too.
     wrong = [
         f"{module} imports {target}"
         for module, target in imports_between_rooms()
@@ -219,9 +228,15 @@ ONE_SUBJECT: Final[Mapping[str, Set[str]]] = {
     },
     # The last steps of a shot, and what the room below calls the same thing.
     "store": {"prefect_video.blocks", "prefect_video.pipeline.steps"},
-    # What an answer is read into: of any provider, of one vendor.
+    # What an answer is read into, and how a refusal is told from a failure: of any provider, of one vendor.
     "responses": {"prefect_video.providers", "a vendor's folder"},
-    "webhooks": {"a vendor's folder"},
+    "refusals": {"prefect_video.providers", "a vendor's folder"},
+    # The application object of a program: of the service, of the command line.
+    "app": {"prefect_video.cli", "prefect_video.service"},
+    # What opens a thing by its name: a provider, a store.
+    "registry": {"prefect_video.providers", "prefect_video.storage"},
+    # A form that can be checked: of a project file, of the ledger's tables.
+    "schema": {"prefect_video.ledger", "prefect_video.cli.commands"},
 }
 """File names that stand more than once for one and the same subject."""
 

@@ -64,7 +64,7 @@ async def open_ledger(name: str | None) -> AsyncIterator[Ledger]:
             yield ledger
         return
     await asyncio.to_thread(ensure_api)
-    from prefect_video.tasks.sessions import open_ledger as open_block
+    from prefect_video.tasks import open_ledger as open_block
 
     async with open_block(name) as ledger:
         yield ledger

@@ -86,7 +86,7 @@ async def open_sessions(settings: ServiceSettings) -> AsyncIterator[Sessions]:
             ref = SessionRef.from_names(name, settings.store, settings.ledger)
             if ref.uses_blocks:
                 # Prefect takes seconds to import and is not needed without blocks.
-                from prefect_video.tasks.sessions import use_session
+                from prefect_video.tasks import use_session
 
                 sessions.append(await stack.enter_async_context(use_session(ref)))
             else:

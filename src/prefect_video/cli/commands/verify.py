@@ -78,7 +78,7 @@ async def _verify(ref: SessionRef, repair: bool) -> tuple[Verification, str | No
 async def _open_store(name: str) -> AsyncIterator[Store]:
     if name.startswith(f"{STORE_BLOCK}/"):
         await asyncio.to_thread(ensure_api)
-        from prefect_video.tasks.sessions import BlockResolver
+        from prefect_video.tasks import BlockResolver
 
         store = await BlockResolver().store(name)
     else:
