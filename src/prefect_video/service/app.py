@@ -64,6 +64,12 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
                 await runtime.aclose()
 
     app = FastAPI(title="prefect-video", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    _add_operation_routes(app, metrics)
+    return app
+
+
+def _add_operation_routes(app: FastAPI, metrics: Metrics) -> None:
+    """Add the routes for health checks and for Prometheus."""
 
     @app.get("/healthz", tags=["operation"])
     async def healthz() -> JSONResponse:
@@ -79,8 +85,6 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
     async def prometheus() -> Response:
         """Return the counters in Prometheus's text format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE)
-
-    return app
 
 
 @dataclass

@@ -26,13 +26,13 @@ SHOT = Project.model_validate(
 )
 
 
-def commands(text: str) -> list[str]:
-    """The command lines in a message, in their order."""
+def find_commands(text: str) -> list[str]:
+    """Find the command lines in a message, in their order."""
     return re.findall(r"prefect-video (?:resolve|cancel|collect|jobs)\b(?:(?! \(|, or |\. |;).)*", text)
 
 
-async def unanswered(ledger: Path) -> Job:
-    """A row whose submit was not answered, and whose owner is dead."""
+async def create_unanswered_job(ledger: Path) -> Job:
+    """Create a held job whose submit was not answered, and whose owner is dead."""
     async with await open_session(SessionRef.from_names("emulator", ledger=str(ledger))) as session:
         (claim,) = await claim_shots(session, await build_project_intents(session, SHOT), budgets=(), partial=False)
         assert claim.job is not None
@@ -48,16 +48,16 @@ async def unanswered(ledger: Path) -> Job:
         return await session.ledger.jobs.hold(job.id, message)
 
 
-async def state_of(ledger: Path, job: Job) -> State:
+async def read_state(ledger: Path, job: Job) -> State:
     async with await Ledger.open(str(ledger)) as opened:
         return (await opened.jobs.get(job.id)).state
 
 
 def test_what_collect_prints_can_be_pasted_into_a_shell(call: InProcess, shell: Shell, tmp_path: Path) -> None:
     ledger = tmp_path / "another ledger.db"
-    job = asyncio.run(unanswered(ledger))
+    job = asyncio.run(create_unanswered_job(ledger))
     answer = call("collect", "--ledger", ledger)
-    accepted, absent = commands(answer.out)
+    accepted, absent = find_commands(answer.out)
     assert f"--ledger '{ledger}'" in accepted
     found = subprocess.run(
         ["sh", "-c", absent],
@@ -67,14 +67,14 @@ def test_what_collect_prints_can_be_pasted_into_a_shell(call: InProcess, shell: 
         check=False,
     )
     assert found.returncode == 0, found.stderr
-    assert asyncio.run(state_of(ledger, job)) is State.RELEASED
+    assert asyncio.run(read_state(ledger, job)) is State.RELEASED
 
 
 @pytest.mark.parametrize("reason", HoldReason)
 def test_every_remedy_is_a_whole_command_with_its_ledger(reason: HoldReason, call: InProcess, tmp_path: Path) -> None:
-    """Each is understood, and finds the job: what it then says is about its state."""
+    """Run each command: it is parsed and finds the job; an error can only be about the job's state."""
     ledger = tmp_path / "another ledger.db"
-    job = asyncio.run(unanswered(ledger))
+    job = asyncio.run(create_unanswered_job(ledger))
     text = hold_message(
         reason,
         job=job.id,
@@ -97,13 +97,13 @@ def test_every_remedy_is_a_whole_command_with_its_ledger(reason: HoldReason, cal
             "x",
         ),
     )
-    lines = commands(text)
+    lines = find_commands(text)
     assert len(lines) == len(HOLDS[reason].remedies)
     for line in lines:
-        _, *words = shlex.split(line)
-        assert words[-2:] == ["--ledger", str(ledger)]
-        # The amount is the one word that a human fills in.
-        answer = call(*("1.25" if word == "USD" else word for word in words))
+        _, *arguments = shlex.split(line)
+        assert arguments[-2:] == ["--ledger", str(ledger)]
+        # The amount is the one argument that the user fills in.
+        answer = call(*("1.25" if argument == "USD" else argument for argument in arguments))
         assert answer.status == 0 or job.id in answer.err or "gen-1" in answer.err, answer.err
         assert "no job" not in answer.err
 

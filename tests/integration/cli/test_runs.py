@@ -43,7 +43,7 @@ def test_the_demo_works_in_an_empty_home_and_shows_nothing_ugly(first_demo: Answ
 
 
 @pytest.mark.usefixtures("first_demo")
-def test_the_demos_videos_are_what_was_asked_for(shell: Shell) -> None:
+def test_the_demos_videos_match_the_request(shell: Shell) -> None:
     manifest = json.loads((shell.folder / "show" / "manifest.json").read_text())
     found = {}
     for line in manifest["shots"]:
@@ -99,7 +99,7 @@ def test_a_run_prints_one_json_object_and_a_failed_shot_fails_alone(connected: S
     assert not TRACES.search(answer.err)
 
 
-def test_one_shot_is_made_and_its_place_is_told(connected: Shell) -> None:
+def test_one_shot_is_made_and_its_path_is_printed(connected: Shell) -> None:
     answer = connected("shot", "A lighthouse in fog", "--duration", "1", "--resolution", "480p", "--store", "out")
     assert answer.status == 0, answer.err
     made = re.search(r"out/shots/a-lighthouse-in-fog\.[\w.]+\.mp4", answer.out)
@@ -109,7 +109,7 @@ def test_one_shot_is_made_and_its_place_is_told(connected: Shell) -> None:
     assert "DO_NOT_TRACK" not in answer.err
 
 
-def test_ctrl_c_ends_it_at_once_and_says_how_to_go_on(shell: Shell) -> None:
+def test_ctrl_c_ends_a_run_at_once_with_the_next_step(shell: Shell) -> None:
     path = shell.folder / "slow.yaml"
     path.write_text("project: slow\nshots:\n  - {id: long, prompt: a slow river, duration: 20, resolution: 480p}\n")
     process = shell.start("run", path, "--json", PREFECT_VIDEO_EMULATOR_SPEED="0.1")
@@ -134,7 +134,7 @@ def test_a_prefect_api_that_does_not_answer_is_named_and_nothing_is_sent(connect
     assert not TRACES.search(answer.err)
 
 
-def test_the_doctor_says_what_is_wrong(connected: Shell) -> None:
+def test_the_doctor_reports_each_fault_with_a_fix(connected: Shell) -> None:
     ill = connected(
         "doctor", "--json", "--provider", "sora", "--store", "/proc/videos", PREFECT_API_URL="http://127.0.0.1:9/api",
         SORA_API_KEY="sk-secret", SORA_API_ENDPOINT="http://127.0.0.1:9/v1/sora",
@@ -145,7 +145,7 @@ def test_the_doctor_says_what_is_wrong(connected: Shell) -> None:
     assert "sk-secret" not in ill.out + ill.err
 
 
-def test_with_what_the_emulator_says_to_export_the_doctor_finds_all_well(connected: Shell) -> None:
+def test_the_emulators_exports_satisfy_the_doctor(connected: Shell) -> None:
     process = connected.start("emulator", "--port", "0", "--speed", "500", "--key", "sk-own")
     assert process.stdout is not None
     lines = []
@@ -164,23 +164,23 @@ def test_with_what_the_emulator_says_to_export_the_doctor_finds_all_well(connect
 
 
 @pytest.mark.parametrize(
-    ("options", "word"), [(("--speed", "0"), "speed"), (("--faults", "nowhere.yaml"), "faults"), (("--key", ""), "key")]
+    ("options", "name"), [(("--speed", "0"), "speed"), (("--faults", "nowhere.yaml"), "faults"), (("--key", ""), "key")]
 )
-def test_the_emulator_refuses_bad_options(call: InProcess, options: tuple[str, ...], word: str) -> None:
+def test_the_emulator_refuses_bad_options(call: InProcess, options: tuple[str, ...], name: str) -> None:
     answer = call("emulator", *options)
     assert answer.status == 2
-    assert f"--{word}" in answer.err
+    assert f"--{name}" in answer.err
 
 
 def _read_until(process: subprocess.Popen[str], line: str) -> str:
-    """What a process has said up to a line; ends it when the line does not come within a minute."""
+    """Read stderr up to a line; kill the process if the line does not come within a minute."""
     assert process.stderr is not None
     watchdog = threading.Timer(60, process.kill)
     watchdog.start()
-    said = ""
-    while line not in said:
+    output = ""
+    while line not in output:
         if not (more := process.stderr.readline()):
-            raise AssertionError(f"it ended without saying {line!r}: {said}")
-        said += more
+            raise AssertionError(f"it ended without printing {line!r}: {output}")
+        output += more
     watchdog.cancel()
-    return said
+    return output

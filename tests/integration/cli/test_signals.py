@@ -1,4 +1,4 @@
-"""SIGTERM, as whoever runs the machine sends it: at any moment it ends a command in good order."""
+"""SIGTERM, as a service manager sends it: it ends a command gracefully at any moment."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from prefect_video.cli.commands import run as run_command
 from tests.support.cli_fixtures import InProcess
 
 
-async def terminate_a_task(*given: Any) -> None:
-    """The signal meets a task that nobody awaits: an event loop keeps most of what is raised there to itself."""
+async def terminate_a_task(*args: Any) -> None:
+    """Send SIGTERM while a task runs that nothing awaits: an event loop keeps most exceptions of such a task."""
 
     async def background() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -26,7 +26,9 @@ async def terminate_a_task(*given: Any) -> None:
     await task
 
 
-def test_sigterm_before_the_flow_is_told_as_json(call: InProcess, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_before_the_flow_is_reported_as_json(
+    call: InProcess, film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(run_command, "_prepare", terminate_a_task)
     answer = call("run", film, "--json")
     assert answer.status == 143
@@ -35,7 +37,7 @@ def test_sigterm_before_the_flow_is_told_as_json(call: InProcess, film: Path, mo
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_prefects_second_signal_is_ours(call: InProcess, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_sigterm_by_prefect_is_handled(call: InProcess, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def connect() -> None:
         from prefect.utilities.engine import capture_sigterm
 

@@ -38,7 +38,7 @@ BAD_FILES = {
 
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_a_bad_file_is_refused_with_its_place(name: str, call: InProcess, quick_emulator: Emulator) -> None:
-    text, words = BAD_FILES[name]
+    text, expected = BAD_FILES[name]
     Path("film.yaml").write_text(text)
     submitted = quick_emulator.usage()["submitted"]
 
@@ -52,8 +52,8 @@ def test_a_bad_file_is_refused_with_its_place(name: str, call: InProcess, quick_
         "seconds": 0,
         "error": answer.json["error"],
     }
-    for word in ["film.yaml", *words]:
-        assert word in answer.json["error"]
+    for part in ["film.yaml", *expected]:
+        assert part in answer.json["error"]
     assert len(answer.json["error"]) < 500
     assert answer.json["error"] in answer.err
     assert "Traceback" not in answer.err
@@ -71,7 +71,7 @@ def test_a_folder_is_no_project_file(call: InProcess) -> None:
     assert "folder: cannot read the file" in call("plan", "folder").err
 
 
-def test_what_a_provider_cannot_make_is_told_once_for_all_shots_with_the_file(call: InProcess) -> None:
+def test_an_unsupported_field_is_reported_once_for_all_shots_with_the_file(call: InProcess) -> None:
     shots = [f"{{id: s{n}, prompt: x, references: [a.png]}}" for n in range(300)]
     Path("film.yaml").write_text(project(*shots))
     answer = call("run", "film.yaml", "--json")
@@ -80,7 +80,7 @@ def test_what_a_provider_cannot_make_is_told_once_for_all_shots_with_the_file(ca
     assert len(answer.json["error"].splitlines()) == 1
 
 
-def test_a_projects_unknown_provider_is_told_with_file_and_field(call: InProcess) -> None:
+def test_a_projects_unknown_provider_is_reported_with_file_and_field(call: InProcess) -> None:
     Path("film.yaml").write_text(project("{id: a, prompt: x}", head="project: film\nprovider: sore"))
     answer = call("run", "film.yaml", "--json")
     assert answer.status == 2
@@ -88,7 +88,7 @@ def test_a_projects_unknown_provider_is_told_with_file_and_field(call: InProcess
     assert answer.json["project"] == "film"
 
 
-def test_an_unknown_provider_is_refused_with_those_that_there_are(call: InProcess, film: Path) -> None:
+def test_an_unknown_provider_is_refused_with_a_list_of_the_known(call: InProcess, film: Path) -> None:
     answer = call("run", film, "--provider", "nope", "--json")
     assert answer.status == 2
     assert answer.json["project"] == "film"
@@ -112,7 +112,7 @@ def test_a_store_that_cannot_be_written_is_found_before_anything_is_sent(
     assert quick_emulator.usage()["submitted"] == submitted
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that nobody can write")
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a read-only file system")
 def test_a_store_without_write_access_is_found_before_anything_is_sent(call: InProcess, film: Path) -> None:
     answer = call("run", film, "--store", "/proc/videos")
     assert answer.status == 1
@@ -166,7 +166,7 @@ def test_a_wrong_command_line_is_bad_input_and_points_to_the_help(call: InProces
 
 
 @pytest.mark.parametrize(
-    ("options", "word"),
+    ("options", "field"),
     [
         (("--duration", "10s"), "duration"),
         (("--duration", "25"), "duration"),
@@ -177,10 +177,10 @@ def test_a_wrong_command_line_is_bad_input_and_points_to_the_help(call: InProces
         (("--max-in-flight", "0"), "max_in_flight"),
     ],
 )
-def test_a_wrong_shot_is_bad_input(call: InProcess, options: tuple[str, ...], word: str) -> None:
+def test_a_wrong_shot_is_bad_input(call: InProcess, options: tuple[str, ...], field: str) -> None:
     answer = call("shot", "a lighthouse", *options, "--json")
     assert answer.status == 2
-    assert word in answer.json["error"]
+    assert field in answer.json["error"]
 
 
 def test_over_budget_is_refused_before_prefect_starts(call: InProcess, film: Path, quick_emulator: Emulator) -> None:
@@ -212,5 +212,5 @@ def test_prefect_is_not_imported_for_it(arguments: list[str], status: int, film:
         "assert 'prefect' not in sys.modules\n"
         "raise SystemExit(status)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, json.dumps(arguments)], capture_output=True, text=True)
-    assert done.returncode == status, done.stderr
+    completed = subprocess.run([sys.executable, "-c", script, json.dumps(arguments)], capture_output=True, text=True)
+    assert completed.returncode == status, completed.stderr

@@ -1,4 +1,4 @@
-"""Jobs, spend, review, and the decisions that only a human can take."""
+"""`jobs`, `spend`, `review`, `collect`, `cancel`, and the decisions of `resolve`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WAITING = Project(name="film", shots=(Shot(id="sea", prompt="the sea at night", 
 SHORT = Project(name="film", shots=(Shot(id="sea", prompt="the sea at noon", duration=1, resolution="480p"),))
 
 
-def with_session(work: Callable[[Session], Awaitable[Job]]) -> Job:
+def run_with_session(work: Callable[[Session], Awaitable[Job]]) -> Job:
     async def run() -> Job:
         async with await open_session(SessionRef.from_names("emulator")) as session:
             return await work(session)
@@ -37,7 +37,7 @@ def with_session(work: Callable[[Session], Awaitable[Job]]) -> Job:
     return asyncio.run(run())
 
 
-def read(job_id: str) -> Job:
+def read_job(job_id: str) -> Job:
     async def get() -> Job:
         async with await Ledger.open() as ledger:
             return await ledger.jobs.get(job_id)
@@ -52,42 +52,42 @@ async def reserve(session: Session, project: Project) -> Job:
     return job
 
 
-def reserved(project: Project = SHORT) -> Job:
-    return with_session(lambda session: reserve(session, project))
+def reserve_job(project: Project = SHORT) -> Job:
+    return run_with_session(lambda session: reserve(session, project))
 
 
-def submitted(project: Project) -> Job:
+def submit_job(project: Project) -> Job:
     async def send(session: Session) -> Job:
         return await submit(session, await reserve(session, project))
 
-    return with_session(send)
+    return run_with_session(send)
 
 
-def unanswered() -> Job:
-    """A row whose submit went out, was accepted by nobody, and waits for a human."""
+def create_unanswered_job() -> Job:
+    """Create a held job whose submit was sent and not accepted."""
 
     async def leave(session: Session) -> Job:
         job = await reserve(session, SHORT)
         await session.ledger.jobs.begin_submit(job.id)
         await session.ledger.jobs.record_unknown(job.id, "the connection broke")
-        return await session.ledger.jobs.hold(job.id, "nobody can tell whether it was accepted")
+        return await session.ledger.jobs.hold(job.id, "it is unknown whether it was accepted")
 
-    return with_session(leave)
+    return run_with_session(leave)
 
 
-def lost() -> Job:
-    """A paid row whose generation its provider has forgotten, held for a human."""
+def create_lost_job() -> Job:
+    """Create a held, paid job whose generation its provider no longer has."""
 
     async def lose(session: Session) -> Job:
         job = await submit(session, await reserve(session, SHORT))
         error = GenerationLost("gone", provider="emulator", generation_id=job.generation_id)
         await session.ledger.jobs.record_ended(job.id, State.LOST, error, actual_usd=None)
-        return await session.ledger.jobs.hold(job.id, "it was paid for and is gone")
+        return await session.ledger.jobs.hold(job.id, "it was paid for and is lost")
 
-    return with_session(lose)
+    return run_with_session(lose)
 
 
-def run_and_report(project: Project) -> list[tuple[str, bool]]:
+def run_shots(project: Project) -> list[tuple[str, bool]]:
     async def produce() -> list[tuple[str, bool]]:
         async with await open_session(SessionRef.from_names("emulator")) as session:
             report = await run_project(session, project)
@@ -96,8 +96,8 @@ def run_and_report(project: Project) -> list[tuple[str, bool]]:
     return asyncio.run(produce())
 
 
-def disputed() -> Job:
-    """A stored row whose provider says that it cost a fortune."""
+def create_disputed_job() -> Job:
+    """Create a stored job whose provider reports an implausible cost."""
 
     async def store(session: Session) -> Job:
         job = await submit(session, await reserve(session, SHORT))
@@ -107,11 +107,11 @@ def disputed() -> Job:
         await session.ledger.jobs.record_completed(job.id, generation)
         return await session.ledger.jobs.record_stored(job.id, an_asset(job))
 
-    return with_session(store)
+    return run_with_session(store)
 
 
-def test_a_cost_that_is_not_believed_is_settled(call: InProcess, environment: None) -> None:
-    job = disputed()
+def test_a_disputed_cost_is_settled(call: InProcess, environment: None) -> None:
+    job = create_disputed_job()
     (line,) = call("jobs", "--held", "--json").json["jobs"]
     assert (line["state"], line["disputed_usd"], line["cost_usd"], line["actual_usd"]) == ("stored", 999999, 0.3, None)
     assert "$999999.00" in call("jobs", "--held").out.replace("\n", " ")
@@ -119,11 +119,11 @@ def test_a_cost_that_is_not_believed_is_settled(call: InProcess, environment: No
     for amount in ("-1", "nan", "inf", "1e30"):
         refused = call("resolve", job.id, f"--cost={amount}")
         assert (refused.status, "--cost" in refused.err) == (2, True), refused.err
-    assert read(job.id).disputed_usd == 999_999
+    assert read_job(job.id).disputed_usd == 999_999
 
     answer = call("resolve", job.id, "--cost", "1.25")
     assert (answer.status, "booked as $1.25" in answer.out) == (0, True), answer.err
-    after = read(job.id)
+    after = read_job(job.id)
     assert (after.actual_usd, after.disputed_usd, after.hold_reason) == (Decimal("1.25"), None, None)
     assert call("spend", "--json").json["spent_usd"] == 1.25
     again = call("resolve", job.id, "--cost", "1.25")
@@ -135,7 +135,7 @@ def test_a_released_job_costs_nothing(call: InProcess, environment: None) -> Non
     async def release(session: Session) -> Job:
         return await session.ledger.jobs.release_reservation((await reserve(session, SHORT)).id, "it was refused")
 
-    with_session(release)
+    run_with_session(release)
     (job,) = call("jobs", "--json").json["jobs"]
     assert (job["state"], job["cost_usd"]) == ("released", 0)
     assert "$0.00" in call("jobs").out
@@ -144,14 +144,15 @@ def test_a_released_job_costs_nothing(call: InProcess, environment: None) -> Non
 
 @pytest.fixture
 def slow_emulator(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """Run an emulator that is slow enough to cancel a generation."""
     with Emulator(EmulatorSettings(port=0, speed=1.0)) as running:
         monkeypatch.setenv("PREFECT_VIDEO_EMULATOR_ENDPOINT", running.endpoint)
         yield running
 
 
 def test_jobs_are_listed_and_filtered(call: InProcess, film: Path) -> None:
-    run_and_report(load_project(film))
-    waiting = unanswered()
+    run_shots(load_project(film))
+    waiting = create_unanswered_job()
 
     jobs = call("jobs", "--json").json["jobs"]
     assert [(job["shot"], job["state"]) for job in jobs] == [
@@ -166,13 +167,13 @@ def test_jobs_are_listed_and_filtered(call: InProcess, film: Path) -> None:
     assert call("jobs", "--project", "other", "--json").json == {"jobs": []}
     shown = call("jobs").out
     assert waiting.id[:8] in shown
-    assert "nobody can tell whether it was accepted" in shown
+    assert "it is unknown whether it was accepted" in shown
     assert call("jobs", "--state", "nonsense").status == 2
     assert call("jobs", "--limit", "0").status == 2
 
 
 def test_spending_is_added_up_for_people_machines_and_spreadsheets(call: InProcess, film: Path) -> None:
-    run_and_report(load_project(film))
+    run_shots(load_project(film))
     answer = call("spend", "--by", "project", "--json").json
     assert answer["spent_usd"] == 0.9
     line = {"project": "film", "videos": 2, "stored": 2, "spent_usd": 0.9, "reserved_usd": 0}
@@ -190,7 +191,7 @@ def test_a_refused_prompt_is_reviewed_and_allowed_by_the_beginning_of_its_finger
             (await build_project_intents(session, SHORT))[0], PromptBlocked("too bright")
         )
 
-    refused = with_session(refuse)
+    refused = run_with_session(refuse)
     assert call("review", "--json").json["refused"][0]["fingerprint"] == refused.fingerprint
     assert "too bright" in call("review").out
 
@@ -208,7 +209,7 @@ def test_a_refused_prompt_is_reviewed_and_allowed_by_the_beginning_of_its_finger
 
 
 def test_what_was_submitted_and_left_is_collected(call: InProcess) -> None:
-    left = submitted(SHORT)
+    left = submit_job(SHORT)
     answer = call("collect", "--wait", "--json")
     assert answer.status == 0
     assert [(line["id"], line["state"], line["outcome"]) for line in answer.json["collected"]] == [
@@ -217,50 +218,52 @@ def test_what_was_submitted_and_left_is_collected(call: InProcess) -> None:
     assert call("collect").out == "nothing is unfinished\n"
 
 
-def test_what_waits_for_a_human_makes_collect_say_so(call: InProcess) -> None:
-    unanswered()
+def test_a_held_job_makes_collect_exit_with_1(call: InProcess) -> None:
+    create_unanswered_job()
     answer = call("collect", "--json")
     assert answer.status == 1
     assert answer.json["collected"][0]["outcome"] == "needs a human"
 
 
 def test_a_running_generation_is_cancelled_at_the_provider(call: InProcess, slow_emulator: Emulator) -> None:
-    running = submitted(WAITING)
+    running = submit_job(WAITING)
     answer = call("cancel", running.id[:8], "--json")
     assert answer.status == 0
     assert answer.json["cancelled"][0]["outcome"] == "cancelled at the provider"
-    assert read(running.id).state is State.CANCELLED
+    assert read_job(running.id).state is State.CANCELLED
     assert slow_emulator.usage()["cancelled"] == 1
     assert "was over already" in call("cancel", running.id).out
 
 
 def test_a_whole_project_is_cancelled_and_others_are_not(call: InProcess) -> None:
-    mine = reserved()
-    other = reserved(Project(name="other", shots=(Shot(id="b", prompt="another", duration=1),)))
+    job = reserve_job()
+    other = reserve_job(Project(name="other", shots=(Shot(id="b", prompt="another", duration=1),)))
     assert "nothing is owed" in call("cancel", "--project", "film").out
-    assert read(mine.id).state is State.RELEASED
-    assert read(other.id).state is State.RESERVED
+    assert read_job(job.id).state is State.RELEASED
+    assert read_job(other.id).state is State.RESERVED
 
 
 @pytest.mark.parametrize("arguments", [(), ("abcdefgh",), ("x", "--project", "film")])
-def test_cancel_must_be_told_what(call: InProcess, arguments: tuple[str, ...]) -> None:
+def test_cancel_needs_ids_or_a_project(call: InProcess, arguments: tuple[str, ...]) -> None:
     assert call("cancel", *arguments).status == 2
 
 
-def test_an_unanswered_submit_that_was_not_accepted_may_be_sent_anew(call: InProcess, quick_emulator: Emulator) -> None:
-    job = unanswered()
-    assert run_and_report(SHORT) == [("held", False)]
+def test_an_unanswered_submit_that_was_not_accepted_may_be_sent_again(
+    call: InProcess, quick_emulator: Emulator
+) -> None:
+    job = create_unanswered_job()
+    assert run_shots(SHORT) == [("held", False)]
     billed = quick_emulator.usage()["billed"]
     answer = call("resolve", job.id, "--absent", "--json")
     assert (answer.status, answer.json["state"]) == (0, "released")
-    assert run_and_report(SHORT) == [("stored", False)]
+    assert run_shots(SHORT) == [("stored", False)]
     assert quick_emulator.usage()["billed"] == billed + 1
 
 
 def test_an_unanswered_submit_that_was_accepted_is_fetched_and_not_bought_again(
     call: InProcess, quick_emulator: Emulator
 ) -> None:
-    job = unanswered()
+    job = create_unanswered_job()
 
     async def accept(session: Session) -> str:
         generation = await session.provider.submit(SHORT.shots[0], idempotency_key=job.id, project="film")
@@ -273,45 +276,45 @@ def test_an_unanswered_submit_that_was_accepted_is_fetched_and_not_bought_again(
     generation_id = asyncio.run(sent())
     billed = quick_emulator.usage()["submitted"]
     assert call("resolve", job.id, "--generation", "gen_nobody").status == 2
-    assert read(job.id).hold_reason is not None
+    assert read_job(job.id).hold_reason is not None
     answer = call("resolve", job.id, "--generation", generation_id)
     assert answer.status == 0
     assert "prefect-video collect" in answer.out
     assert call("collect", "--wait").status == 0
-    assert read(job.id).state is State.STORED
-    assert run_and_report(SHORT) == [("stored", True)]
+    assert read_job(job.id).state is State.STORED
+    assert run_shots(SHORT) == [("stored", True)]
     assert quick_emulator.usage()["submitted"] == billed
 
 
 def test_a_generation_of_another_prompt_is_not_taken(call: InProcess) -> None:
-    job = unanswered()
-    other = submitted(Project(name="film", shots=(Shot(id="other", prompt="something else", duration=1),)))
+    job = create_unanswered_job()
+    other = submit_job(Project(name="film", shots=(Shot(id="other", prompt="something else", duration=1),)))
     answer = call("resolve", job.id, "--generation", other.generation_id or "")
     assert answer.status == 2
     assert "another prompt" in answer.err
-    assert read(job.id).state is State.UNKNOWN
+    assert read_job(job.id).state is State.UNKNOWN
 
 
-def test_a_lost_video_is_held_until_somebody_buys_it_again(call: InProcess) -> None:
-    job = lost()
-    assert run_and_report(SHORT) == [("held", False)]
+def test_a_lost_video_is_held_until_it_is_bought_again(call: InProcess) -> None:
+    job = create_lost_job()
+    assert run_shots(SHORT) == [("held", False)]
     assert call("resolve", job.id[:8], "--buy-again").status == 0
-    assert read(job.id).hold_reason is None
-    assert run_and_report(SHORT) == [("stored", False)]
+    assert read_job(job.id).hold_reason is None
+    assert run_shots(SHORT) == [("stored", False)]
     assert call("spend", "--json").json["spent_usd"] == 0.6
 
 
-def test_a_lost_video_that_is_given_up_is_bought_by_no_run_until_somebody_says_so(call: InProcess) -> None:
-    job = lost()
+def test_a_lost_video_that_is_given_up_is_bought_by_no_run_until_that_is_revoked(call: InProcess) -> None:
+    job = create_lost_job()
     answer = call("resolve", job.id, "--give-up", "--json")
     assert (answer.status, answer.json["state"]) == (0, "lost")
-    assert run_and_report(SHORT) == [("held", False)]
+    assert run_shots(SHORT) == [("held", False)]
     assert call("resolve", job.id, "--buy-again").status == 0
-    assert run_and_report(SHORT) == [("stored", False)]
+    assert run_shots(SHORT) == [("stored", False)]
 
 
-def test_a_generation_past_its_deadline_is_waited_for_once_more(call: InProcess) -> None:
-    job = submitted(SHORT)
+def test_keep_waiting_renews_the_deadline(call: InProcess) -> None:
+    job = submit_job(SHORT)
 
     async def hold() -> None:
         async with await Ledger.open() as ledger:
@@ -319,17 +322,17 @@ def test_a_generation_past_its_deadline_is_waited_for_once_more(call: InProcess)
             await ledger.jobs.hold(job.id, "it has not ended by its deadline")
 
     asyncio.run(hold())
-    assert run_and_report(SHORT) == [("held", False)]
+    assert run_shots(SHORT) == [("held", False)]
     assert call("resolve", job.id, "--keep-waiting").status == 0
-    after = read(job.id)
+    after = read_job(job.id)
     assert after.hold_reason is None
     assert after.deadline_at is not None
     assert after.deadline_at > datetime.now(UTC)
-    assert run_and_report(SHORT)[0][0] == "stored"
+    assert run_shots(SHORT)[0][0] == "stored"
 
 
-def test_a_lost_generation_that_is_there_after_all_is_taken_up_again(call: InProcess, quick_emulator: Emulator) -> None:
-    job = submitted(SHORT)
+def test_a_lost_generation_that_exists_after_all_is_resumed(call: InProcess, quick_emulator: Emulator) -> None:
+    job = submit_job(SHORT)
     quick_emulator.wait_until_idle()
 
     async def lose() -> None:
@@ -340,14 +343,14 @@ def test_a_lost_generation_that_is_there_after_all_is_taken_up_again(call: InPro
     before = quick_emulator.usage()["submitted"]
     assert call("resolve", job.id, "--absent").status == 2
     answer = call("resolve", job.id, "--generation", job.generation_id or "")
-    assert (answer.status, read(job.id).state) == (0, State.SUBMITTED)
+    assert (answer.status, read_job(job.id).state) == (0, State.SUBMITTED)
     assert call("collect", "--wait").status == 0
-    assert read(job.id).state is State.STORED
+    assert read_job(job.id).state is State.STORED
     assert quick_emulator.usage()["submitted"] == before
 
 
-def test_a_generation_whose_key_was_replaced_is_taken_up_with_the_new_one(call: InProcess) -> None:
-    job = submitted(SHORT)
+def test_a_generation_whose_key_was_replaced_is_resumed_with_the_new_one(call: InProcess) -> None:
+    job = submit_job(SHORT)
     assert call("resolve", job.id, "--generation", job.generation_id or "").status == 2
 
     async def replace_key() -> None:
@@ -355,14 +358,14 @@ def test_a_generation_whose_key_was_replaced_is_taken_up_with_the_new_one(call: 
             await ledger.jobs.assign_account(job.id, account="emulator-old", credentials=job.credentials)
 
     asyncio.run(replace_key())
-    assert run_and_report(SHORT) == [("held", False)]
+    assert run_shots(SHORT) == [("held", False)]
     assert call("resolve", job.id, "--generation", job.generation_id or "").status == 0
-    assert (read(job.id).account, read(job.id).state) == (job.account, State.SUBMITTED)
-    assert run_and_report(SHORT)[0][0] == "stored"
+    assert (read_job(job.id).account, read_job(job.id).state) == (job.account, State.SUBMITTED)
+    assert run_shots(SHORT)[0][0] == "stored"
 
 
 def test_a_decision_must_fit_the_job(call: InProcess) -> None:
-    job = reserved()
+    job = reserve_job()
     for decision in ("--absent", "--buy-again", "--give-up", "--keep-waiting"):
         answer = call("resolve", job.id, decision)
         assert answer.status == 2

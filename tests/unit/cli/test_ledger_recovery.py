@@ -1,4 +1,4 @@
-"""`ledger recover`: what it prints, what it writes, and when it asks for a human."""
+"""`ledger recover`: its output, the jobs that it writes, and its exit status."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.cli_fixtures import InProcess
 FILM = Project(name="film", shots=(Shot(id="lost", prompt="a lost reel", duration=1, resolution="480p"),))
 
 
-def run_and_report(ledger: Path | None = None) -> None:
+def run_film(ledger: Path | None = None) -> None:
     async def run() -> None:
         async with await open_session(
             SessionRef.from_names("emulator", ledger=str(ledger) if ledger else None)
@@ -25,7 +25,7 @@ def run_and_report(ledger: Path | None = None) -> None:
     asyncio.run(run())
 
 
-def identity() -> str:
+def read_identity() -> str:
     async def read() -> str:
         async with await Ledger.open() as ledger:
             return ledger.identity
@@ -34,15 +34,15 @@ def identity() -> str:
 
 
 def test_a_lost_ledger_is_recovered_from_the_store(call: InProcess, tmp_path: Path) -> None:
-    run_and_report()
-    lost = identity()
+    run_film()
+    lost = read_identity()
     options = ("ledger", "recover", "--ledger", tmp_path / "new.db", "--store", "videos", "--provider", "emulator")
 
     answer = call(*options, "--json")
     assert answer.status == 1
-    mine = [job for job in answer.json["jobs"] if job["source"].endswith(".json")]
-    assert [job["outcome"] for job in mine] == ["left"]
-    assert f"--lost-ledger {lost}" in mine[0]["reason"]
+    sidecars = [job for job in answer.json["jobs"] if job["source"].endswith(".json")]
+    assert [job["outcome"] for job in sidecars] == ["left"]
+    assert f"--lost-ledger {lost}" in sidecars[0]["reason"]
 
     answer = call(*options, "--lost-ledger", lost, "--dry-run")
     assert "nothing was written (--dry-run)" in answer.out

@@ -1,4 +1,4 @@
-"""The plan: what a run would do, with nothing sent and nothing reserved."""
+"""`plan`, `optimize` and `schema`: nothing is sent and nothing reserved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from prefect_video.session import SessionRef, open_session
 from tests.support.cli_fixtures import InProcess
 
 
-def run_and_report(path: Path) -> None:
+def run_file(path: Path) -> None:
+    """Run a project file with the emulator, without Prefect."""
+
     async def produce() -> None:
         async with await open_session(SessionRef.from_names("emulator")) as session:
             await run_project(session, load_project(path))
@@ -39,8 +41,8 @@ def test_a_new_project_is_to_be_generated_and_costs_what_the_table_says(
     assert not Path("videos").exists()
 
 
-def test_what_is_stored_is_cached_until_its_file_is_gone(call: InProcess, film: Path) -> None:
-    run_and_report(film)
+def test_a_stored_video_is_cached_until_its_file_is_missing(call: InProcess, film: Path) -> None:
+    run_file(film)
     answer = call("plan", film, "--json")
     assert [shot["action"] for shot in answer.json["shots"]] == ["cached", "cached"]
     assert answer.json["cost_usd"] == 0
@@ -78,7 +80,7 @@ def test_shots_that_still_fit_are_planned_where_the_project_says_so(call: InProc
 def test_a_plan_agrees_with_the_run_that_follows(call: InProcess, film: Path) -> None:
     film.write_text("budget_usd: 0.9\n" + film.read_text())
     planned = call("plan", film, "--json").json["cost_usd"]
-    run_and_report(film)
+    run_file(film)
     assert call("spend", "--by", "project", "--json").json["spent_usd"] == planned
 
 
@@ -108,7 +110,7 @@ def test_optimize_follows_the_guide(call: InProcess, kind: str, seconds: int) ->
     assert call("optimize", "--content-type", kind, "--json").json["seconds"] == seconds
 
 
-def test_optimize_refuses_what_nobody_makes(call: InProcess) -> None:
+def test_optimize_refuses_an_impossible_length(call: InProcess) -> None:
     assert call("optimize", "--minimum", "30").status == 2
 
 

@@ -1,4 +1,4 @@
-"""`verify`, and what `run` says of a store that is empty; by the provider's books."""
+"""`verify`, and `run` on a store that is empty; by the provider's usage."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 
 from prefect_video.emulator.threaded import Emulator
 from tests.support.cli_fixtures import InProcess
-from tests.unit.cli.test_plan import run_and_report
+from tests.unit.cli.test_plan import run_file
 
 
 @pytest.fixture
 def videos(call: InProcess, film: Path) -> Path:
-    """The store of a film of two shots."""
-    run_and_report(film)
+    """Run a film of two shots, and return its store."""
+    run_file(film)
     return Path("videos")
 
 
@@ -32,7 +32,7 @@ def test_what_is_wrong_is_exit_status_1_and_is_repaired_free(
     first, second = sorted(videos.glob("film/*.mp4"))
     first.unlink()
     second.write_bytes(second.read_bytes()[:1000])
-    (videos / "film" / "stranger.mp4").write_bytes(b"not ours")
+    (videos / "film" / "unknown.mp4").write_bytes(b"no job")
     answer = call("verify", "--json")
     assert answer.status == 1
     assert sorted(flaw["problem"] for flaw in answer.json["flaws"]) == ["damaged", "missing"]

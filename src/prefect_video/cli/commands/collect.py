@@ -1,18 +1,16 @@
-"""`collect` and `cancel`: finish or cancel what is in progress."""
+"""`collect`: finishes the jobs that runs have left behind."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_video.cli.commands.jobs import public_job
-from prefect_video.cli.options import JsonFlag, LedgerOption, ProjectName, command_ledger, ledger_name
-from prefect_video.cli.output import DONE, FAILED, escape, print_json, stdout, table
-from prefect_video.cli.sessions import find_job, open_ledger, run_async, use_session
-from prefect_video.errors import InvalidInput
-from prefect_video.ledger import Job, command_line
-from prefect_video.pipeline import CancelledJob, CollectedJob, cancel_jobs
+from prefect_video.cli.job_view import show_outcomes
+from prefect_video.cli.options import JsonFlag, LedgerOption, ProjectName, ledger_name
+from prefect_video.cli.output import DONE, FAILED
+from prefect_video.cli.sessions import open_ledger, run_async, use_session
+from prefect_video.pipeline import CollectedJob
 from prefect_video.pipeline import collect as collect_jobs
 from prefect_video.session import ref_for_job
 
@@ -35,64 +33,10 @@ def collect(
         prefect-video collect --wait
     """
     collected = run_async(_collect(ledger_name(ledger), project, wait))
-    _show([(line.job, line.outcome, line.error) for line in collected], "collected", json)
+    show_outcomes([(line.job, line.outcome, line.error) for line in collected], "collected", json)
     return FAILED if any(line.error for line in collected) else DONE
-
-
-def cancel(
-    *job_ids: Annotated[str, Parameter(help="Ids of jobs, or their first characters.")],
-    project: Annotated[str | None, Parameter(help="All unfinished jobs of this project.")] = None,
-    ledger: LedgerOption = None,
-    json: JsonFlag = False,
-) -> int:
-    """Cancel unfinished jobs, at the provider too where that is still possible.
-
-    A generation that cannot be cancelled any more goes on, as it is paid: `prefect-video collect` stores it.
-
-    Try:
-
-        prefect-video cancel 3fa94c07
-
-        prefect-video cancel --project coffee-ad
-    """
-    if bool(job_ids) == (project is not None):
-        listing = command_line("jobs", ledger=command_ledger(ledger))
-        raise InvalidInput(f"cancel: give ids of jobs or --project NAME; see: {listing}")
-    cancelled = run_async(_cancel(ledger_name(ledger), job_ids, project))
-    _show([(line.job, line.outcome, line.error) for line in cancelled], "cancelled", json)
-    return FAILED if any(line.error for line in cancelled) else DONE
 
 
 async def _collect(name: str | None, project: str | None, wait: bool) -> list[CollectedJob]:
     async with open_ledger(name) as ledger:
         return await collect_jobs(ledger, lambda job: use_session(ref_for_job(job, name)), project=project, wait=wait)
-
-
-async def _cancel(name: str | None, job_ids: tuple[str, ...], project: str | None) -> list[CancelledJob]:
-    async with open_ledger(name) as ledger:
-        if project is not None:
-            jobs = await ledger.jobs.unfinished(project=project)
-        else:
-            jobs = [await find_job(ledger, text) for text in dict.fromkeys(job_ids)]
-    return await cancel_jobs(jobs, lambda job: use_session(ref_for_job(job, name)))
-
-
-def _show(lines: list[tuple[Job, str, str | None]], key: str, json: bool) -> None:
-    if json:
-        print_json({key: [_public(*line) for line in lines]})
-        return
-    console = stdout()
-    if not lines:
-        console.print("nothing is unfinished")
-        return
-    grid = table("job", "project", "shot", "state", "outcome")
-    for job, outcome, _ in lines:
-        grid.add_row(job.id[:8], escape(job.project), escape(job.shot.id), job.state.value, escape(outcome))
-    console.print(grid)
-    for job, _, error in lines:
-        if error:
-            console.print(f"[yellow]![/] {job.id[:8]}: {escape(error)}", soft_wrap=True)
-
-
-def _public(job: Job, outcome: str, error: str | None) -> dict[str, Any]:
-    return {**public_job(job), "outcome": outcome, "error": error}

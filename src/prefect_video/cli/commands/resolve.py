@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from prefect_video.cli.commands.jobs import public_job
+from prefect_video.cli.job_view import public_job
 from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
 from prefect_video.cli.output import DONE, print_json, stdout, usd
 from prefect_video.cli.sessions import find_job, open_ledger, run_async, use_session

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_video.cli.commands.jobs import public_job
+from prefect_video.cli.job_view import public_job
 from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
 from prefect_video.cli.output import DONE, escape, print_json, relative_time, stdout
 from prefect_video.cli.sessions import open_ledger, run_async

@@ -1,4 +1,4 @@
-"""`run` and `shot`: the project flow, from the command line."""
+"""`run`: the project flow, from the command line; `shot` and `demo` use the same steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from pydantic import ValidationError
 
 from prefect_video.cli.options import JsonFlag, QuietFlag, RebuyMissingFlag, RefreshFlag, SessionOptions, WaitFlag
 from prefect_video.cli.output import (
@@ -33,9 +32,9 @@ from prefect_video.cli.sessions import use_sessions
 from prefect_video.errors import InvalidInput, ProjectFailed, VideoError
 from prefect_video.ledger import command_line
 from prefect_video.pipeline import Plan, ProjectReport, plan_project, run_project
-from prefect_video.project_files import InvalidProject, describe_errors, load_project
-from prefect_video.session import DEFAULT_PROJECT, SessionRef
-from prefect_video.shots import Project, slug
+from prefect_video.project_files import InvalidProject, load_project
+from prefect_video.session import SessionRef
+from prefect_video.shots import Project
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,44 +85,6 @@ def run(
         session=session, refresh=refresh, rebuy_missing=rebuy_missing, json=json, quiet=quiet, wait=wait
     )
     return run_and_report(lambda: load_project(project_file), options, source=project_file)
-
-
-def shot(
-    prompt: Annotated[str, Parameter(help="What the video shows.")],
-    /,
-    *,
-    id: Annotated[str | None, Parameter(help="The shot's name. Default: the prompt's first words.")] = None,
-    project: Annotated[str, Parameter(help="The folder in the store and the name in the ledger.")] = DEFAULT_PROJECT,
-    model: Annotated[str | None, Parameter(help="The provider's name of the model. Default: sora-2.")] = None,
-    duration: Annotated[str | None, Parameter(help="Whole seconds, 1 to 20. Default: 10.")] = None,
-    aspect_ratio: Annotated[str | None, Parameter(help="`16:9`, `9:16` or `1:1`. Default: 16:9.")] = None,
-    resolution: Annotated[str | None, Parameter(help="`480p`, `720p` or `1080p`. Default: 1080p.")] = None,
-    session: SessionOptions = SessionOptions(),  # noqa: B008 -- frozen
-    refresh: RefreshFlag = False,
-    rebuy_missing: RebuyMissingFlag = False,
-    json: JsonFlag = False,
-    quiet: QuietFlag = False,
-) -> int:
-    """Make one video from a prompt; the same prompt again is found, not paid for.
-
-    Try:
-
-        prefect-video shot "A lighthouse in fog, slow push-in" --duration 5 --resolution 720p
-    """
-    fields = {
-        "id": id or slug(prompt),
-        "prompt": prompt,
-        "model": model,
-        "duration": _parse_number(duration),
-        "aspect_ratio": aspect_ratio,
-        "resolution": resolution,
-    }
-    # An option that is not given must not override the shot's default.
-    data = {name: value for name, value in fields.items() if value is not None}
-    return run_and_report(
-        lambda: _parse_project({"project": project, "shots": [data]}),
-        RunOptions(session=session, refresh=refresh, rebuy_missing=rebuy_missing, json=json, quiet=quiet),
-    )
 
 
 def run_and_report(read: Callable[[], Project], options: RunOptions, *, source: Path | None = None) -> int:
@@ -262,16 +223,3 @@ def _describe_default(ref: SessionRef) -> str:
         if endpoint
         else "provider: the embedded emulator, as SORA_API_KEY is not set: real files, test pictures, no charge"
     )
-
-
-def _parse_number(text: str | None) -> int | str | None:
-    """Return a whole number, or the text itself, about which the model's own message is the better one."""
-    return int(text) if text is not None and text.strip().lstrip("-").isdecimal() else text
-
-
-def _parse_project(data: dict[str, object]) -> Project:
-    """Validate a project; raise `InvalidInput` with a line per mistake."""
-    try:
-        return Project.model_validate(data)
-    except ValidationError as error:
-        raise InvalidInput("\n".join(describe_errors(error, data))) from error

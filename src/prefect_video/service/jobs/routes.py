@@ -31,26 +31,6 @@ _IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", min_leng
 
 def job_routes(jobs: JobService, token: SecretStr, metrics: Metrics, *, body_limit_bytes: int) -> APIRouter:
     """Build the job API's routes, behind a bearer token."""
-    secret = token.get_secret_value().encode()
-
-    class GuardedRoute(APIRoute):
-        """A route that checks the token before it reads the body, and reads no more than the limit."""
-
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            """Wrap FastAPI's handler, which reads and parses the whole body before any dependency runs."""
-            handle = super().get_route_handler()
-
-            async def guarded(request: Request) -> Response:
-                authorization = await _BEARER(request)
-                # Compared in constant time, so that response times reveal nothing about the token.
-                if authorization is None or not hmac.compare_digest(authorization.credentials.encode(), secret):
-                    raise HTTPException(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
-                body = await read_body(request, body_limit_bytes)
-                if body is None:
-                    raise HTTPException(413, f"the body is larger than {body_limit_bytes} bytes")
-                return await handle(_with_body(request, body))
-
-            return guarded
 
     async def generate(body: GenerateBody, response: Response, key: _IdempotencyKey = None) -> JobView | JSONResponse:
         """Request a video. The same request again is answered with the same job, and is not paid for again."""
@@ -82,11 +62,39 @@ def job_routes(jobs: JobService, token: SecretStr, metrics: Metrics, *, body_lim
             raise HTTPException(404, f"there is no job {job_id!r}")
         return view
 
-    # This dependency only documents the scheme in OpenAPI: GuardedRoute has checked the token before it runs.
-    routes = APIRouter(tags=["jobs"], dependencies=[Depends(_BEARER)], route_class=GuardedRoute)
+    # This dependency only documents the scheme in OpenAPI: the guarded route checks the token before it runs.
+    routes = APIRouter(
+        tags=["jobs"], dependencies=[Depends(_BEARER)], route_class=_build_guarded_route(token, body_limit_bytes)
+    )
     routes.add_api_route("/generate", generate, methods=["POST"], status_code=202, response_model=JobView)
     routes.add_api_route("/jobs/{job_id}", job, methods=["GET"])
     return routes
+
+
+def _build_guarded_route(token: SecretStr, body_limit_bytes: int) -> type[APIRoute]:
+    """Build the class of routes that check a token, and limit the size of the body."""
+    secret = token.get_secret_value().encode()
+
+    class GuardedRoute(APIRoute):
+        """A route that checks the token before it reads the body, and reads no more than the limit."""
+
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            """Wrap FastAPI's handler, which reads and parses the whole body before any dependency runs."""
+            handle = super().get_route_handler()
+
+            async def guarded(request: Request) -> Response:
+                authorization = await _BEARER(request)
+                # Compared in constant time, so that response times reveal nothing about the token.
+                if authorization is None or not hmac.compare_digest(authorization.credentials.encode(), secret):
+                    raise HTTPException(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
+                body = await read_body(request, body_limit_bytes)
+                if body is None:
+                    raise HTTPException(413, f"the body is larger than {body_limit_bytes} bytes")
+                return await handle(_with_body(request, body))
+
+            return guarded
+
+    return GuardedRoute
 
 
 def _with_body(request: Request, body: bytes) -> Request:

@@ -1,0 +1,105 @@
+"""Jobs as commands print them: a table for people, and a JSON object each."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from prefect_video.cli.output import escape, print_json, relative_time, stdout, table, usd
+from prefect_video.ledger import Job, State
+from prefect_video.pipeline import as_number
+
+_COLOURS: Final = {
+    State.STORED: "green",
+    State.FAILED: "red",
+    State.LOST: "red",
+    State.EXPIRED: "red",
+    State.CANCELLED: "yellow",
+    State.UNKNOWN: "yellow",
+    State.RELEASED: "dim",
+}
+
+
+def public_job(job: Job) -> dict[str, Any]:
+    """Build the JSON object of a job."""
+    return {
+        "id": job.id,
+        "project": job.project,
+        "shot": job.shot.id,
+        "take": job.take,
+        "attempt": job.attempt,
+        "state": job.state.value,
+        "hold_reason": job.hold_reason,
+        "prompt": job.shot.prompt,
+        "model": job.shot.model,
+        "fingerprint": job.fingerprint,
+        "provider": job.provider,
+        "account": job.account,
+        "generation_id": job.generation_id,
+        "reserved_usd": as_number(job.reserved_usd),
+        "actual_usd": as_number(job.actual_usd),
+        "disputed_usd": as_number(job.disputed_usd),
+        "cost_usd": as_number(job.cost_usd),
+        "created_at": job.created_at.isoformat(),
+        "updated_at": job.updated_at.isoformat(),
+        "uri": job.asset.uri if job.asset else None,
+        "error": job.error_message,
+        "flow_run_id": job.flow_run_id,
+    }
+
+
+def show_jobs(jobs: list[Job]) -> None:
+    """Print jobs for people, and below them the hold reason of each that has one."""
+    console = stdout()
+    if not jobs:
+        console.print("no jobs")
+        return
+    grid = table("job", "project", "shot", "state", "provider", "cost", "age", right=("cost", "age"))
+    for job in jobs:
+        mark = " [yellow]![/]" if job.hold_reason else ""
+        grid.add_row(
+            job.id[:8],
+            escape(job.project),
+            escape(job.shot.id if job.take == 1 else f"{job.shot.id}@{job.take}"),
+            f"[{_COLOURS.get(job.state, 'blue')}]{job.state.value}[/]{mark}",
+            escape(job.provider),
+            _format_cost(job),
+            relative_time(job.created_at),
+        )
+    console.print(grid)
+    for job in jobs:
+        if job.hold_reason:
+            console.print(f"[yellow]![/] {job.id[:8]}: {escape(job.hold_reason)}", soft_wrap=True)
+
+
+def _format_cost(job: Job) -> str:
+    """Format the cost; with a `~`, the reserved amount, as long as the provider has reported none."""
+    is_estimate = job.state is not State.RELEASED and job.actual_usd is None and job.reserved_usd is not None
+    return f"~{usd(job.cost_usd)}" if is_estimate else usd(job.cost_usd)
+
+
+def show_outcomes(lines: list[tuple[Job, str, str | None]], key: str, json: bool) -> None:
+    """Print each job with the outcome of a command, and its error.
+
+    Args:
+        lines: Each job, its outcome and its error, if any.
+        key: The name of the list in the JSON object.
+        json: Print JSON instead of a table.
+    """
+    if json:
+        print_json({key: [_public_outcome(*line) for line in lines]})
+        return
+    console = stdout()
+    if not lines:
+        console.print("nothing is unfinished")
+        return
+    grid = table("job", "project", "shot", "state", "outcome")
+    for job, outcome, _ in lines:
+        grid.add_row(job.id[:8], escape(job.project), escape(job.shot.id), job.state.value, escape(outcome))
+    console.print(grid)
+    for job, _, error in lines:
+        if error:
+            console.print(f"[yellow]![/] {job.id[:8]}: {escape(error)}", soft_wrap=True)
+
+
+def _public_outcome(job: Job, outcome: str, error: str | None) -> dict[str, Any]:
+    return {**public_job(job), "outcome": outcome, "error": error}
