@@ -66,11 +66,11 @@ async def test_a_project_is_made_once(open_session: SessionOpener, account: Test
     project = film(account)
     report = await made(open_session, project)
     assert statuses(report) == ["stored", "stored"]
-    for shot, told in zip(project.shots, report.shots, strict=True):
-        check_media(probe(Path(urlsplit(str(told.uri)).path)), shot)
+    for shot, reported in zip(project.shots, report.shots, strict=True):
+        check_media(probe(Path(urlsplit(str(reported.uri)).path)), shot)
     assert statuses(await made(open_session, project)) == ["stored", "stored"]
-    books = emulator.usage()
-    assert (books["submitted"], books["accepted"], books["billed"], books["leaked_keys"]) == (2, 2, 2, 0)
+    usage = emulator.usage()
+    assert (usage["submitted"], usage["accepted"], usage["billed"], usage["leaked_keys"]) == (2, 2, 2, 0)
 
 
 async def test_a_submit_that_was_not_answered_is_paid_once_or_held(

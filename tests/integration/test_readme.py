@@ -26,9 +26,9 @@ def printed(language: str, beginning: str) -> str:
 
 @pytest.mark.parametrize("plan", SORA_PLANS)
 def test_every_plan_of_a_real_account_makes_what_the_example_asks_for(plan: str) -> None:
-    asked = re.search(r"opening = (Shot\(.*\))", printed("python", "from prefect import flow"))
-    assert asked is not None
-    check_supported(eval(asked[1], {"Shot": Shot}), SORA_PLANS[plan], by=plan)
+    example = re.search(r"opening = (Shot\(.*\))", printed("python", "from prefect import flow"))
+    assert example is not None
+    check_supported(eval(example[1], {"Shot": Shot}), SORA_PLANS[plan], by=plan)
 
 
 @pytest.mark.parametrize("plan", [plan for plan in SORA_PLANS if plan.startswith("api-tier")])
@@ -54,8 +54,8 @@ def test_the_example_runs_as_printed_and_pays_once(
     monkeypatch.setenv("PREFECT_VIDEO_EMULATOR_SPEED", "200")
     monkeypatch.chdir(tmp_path)
 
-    said = subprocess.run([sys.executable, "report.py"], capture_output=True, text=True, timeout=120, check=True)
-    uri = said.stdout.strip().splitlines()[-1]
+    completed = subprocess.run([sys.executable, "report.py"], capture_output=True, text=True, timeout=120, check=True)
+    uri = completed.stdout.strip().splitlines()[-1]
     assert Path(uri.removeprefix("file://")).stat().st_size > 10_000
 
     # Again in another process: this one, which has loaded Prefect already.

@@ -1,6 +1,6 @@
 """Workers killed by SIGKILL on every provider: nothing is bought twice, and what nobody can tell is held.
 
-The provider's books are the judge. `python -m benchmarks.torture --provider all` is the long form.
+The provider's usage records are the judge. `python -m benchmarks.torture --provider all` is the long form.
 """
 
 from __future__ import annotations
@@ -71,17 +71,17 @@ def test_wherever_a_worker_is_killed_nothing_is_bought_twice(site: Site, account
         site.kill_at(name, shot)
     held = set(NOT_RECORDED) if account.holds_at(site.emulator) else set()
     for _ in range(2):
-        said = site.work(*shots.values()).said
-        assert {name: told["status"] for name, told in zip(shots, said["shots"], strict=True)} == {
+        output = site.work(*shots.values()).said
+        assert {name: told["status"] for name, told in zip(shots, output["shots"], strict=True)} == {
             name: "held" if name in held else "stored" for name in shots
         }
     site.emulator.wait_until_idle()
     site.shelf.inspect({shot.prompt: shot for shot in shots.values()})
-    books = site.emulator.usage()
+    usage = site.emulator.usage()
     expected = dict.fromkeys((shot.prompt for shot in shots.values()), 1)
-    verdict = judge(books, site.shelf, expected, site.ledger, may_hold=bool(held))
+    verdict = judge(usage, site.shelf, expected, site.ledger, may_hold=bool(held))
     assert verdict.holds, str(verdict)
     assert verdict.held == len(held)
-    sent = {name: books["by_prompt"].get(shot.prompt, {}).get("submitted", 0) for name, shot in shots.items()}
+    sent = {name: usage["by_prompt"].get(shot.prompt, {}).get("submitted", 0) for name, shot in shots.items()}
     assert all(sent[name] == 1 for name in shots if name not in held)
     assert all(sent[name] <= 1 for name in held)

@@ -48,8 +48,8 @@ async def test_a_run_that_is_repeated_under_its_own_id_does_not_start_counting_a
 async def test_a_policy_refusal_is_never_repeated_and_kept_for_review(harness: RecoveryHarness) -> None:
     report = await harness.run(film(a_shot(prompt="a cat [policy]"), a_shot(2)))
     assert statuses(report) == ["failed", "stored"]
-    books = harness.emulator.usage()
-    assert (books["submitted"], books["refused"]) == (2, 1)
+    usage = harness.emulator.usage()
+    assert (usage["submitted"], usage["refused"]) == (2, 1)
     async with harness.ledger() as ledger:
         (refused,) = await ledger.reviews.refused()
         assert refused.shot.prompt == "a cat [policy]"
