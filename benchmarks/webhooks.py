@@ -33,7 +33,7 @@ import aiohttp
 from sqlalchemy import func, insert, select
 
 from benchmarks.torture import ledgers
-from prefect_video.ledger import Job, Ledger, State, generations, history, row_from_request, webhook_events
+from prefect_video.ledger import Job, Ledger, State, history, jobs_table, row_from_request, webhook_events
 from prefect_video.pipeline import run_project
 from prefect_video.pipeline.steps import build_project_intents
 from prefect_video.session import Session, SessionEvent, SessionRef, open_session
@@ -140,7 +140,7 @@ async def submit_all(session: Session, project: Project) -> list[str]:
     sent = await asyncio.gather(*map(send, rows))
     async with session.ledger._database.writing() as connection:
         for start in range(0, len(sent), 500):
-            await connection.execute(insert(generations), sent[start : start + 500])
+            await connection.execute(insert(jobs_table), sent[start : start + 500])
     return [row["generation_id"] for row in sent]
 
 
@@ -237,10 +237,10 @@ async def count_completions(ledger: Ledger, project: str) -> Counter[int]:
     """Return the number of jobs of a project by the number of times that they were completed."""
     times = func.count(history.c.id)
     query = (
-        select(generations.c.id, times)
-        .outerjoin(history, (history.c.job_id == generations.c.id) & (history.c.to_state == State.COMPLETED))
-        .where(generations.c.project == project)
-        .group_by(generations.c.id)
+        select(jobs_table.c.id, times)
+        .outerjoin(history, (history.c.job_id == jobs_table.c.id) & (history.c.to_state == State.COMPLETED))
+        .where(jobs_table.c.project == project)
+        .group_by(jobs_table.c.id)
     )
     async with ledger._database.reading() as connection:
         return Counter(number for _, number in await connection.execute(query))

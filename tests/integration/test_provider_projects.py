@@ -66,8 +66,8 @@ async def test_a_project_is_made_once(open_session: SessionOpener, account: Test
     project = film(account)
     report = await made(open_session, project)
     assert statuses(report) == ["stored", "stored"]
-    for shot, told in zip(project.shots, report.shots, strict=True):
-        check_media(probe(Path(urlsplit(str(told.uri)).path)), shot)
+    for shot, reported in zip(project.shots, report.shots, strict=True):
+        check_media(probe(Path(urlsplit(str(reported.uri)).path)), shot)
     assert statuses(await made(open_session, project)) == ["stored", "stored"]
     usage = emulator.usage()
     assert (usage["submitted"], usage["accepted"], usage["billed"], usage["leaked_keys"]) == (2, 2, 2, 0)

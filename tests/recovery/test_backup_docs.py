@@ -61,9 +61,9 @@ async def test_a_restored_backup_is_recovered_as_documented(
         await harness.run(film(a_shot(1), a_shot(2), a_shot(3)))
     assert harness.paid == (2, 2)
 
-    said = follow(harness, "recover", tools)
-    assert "nothing was written (--dry-run)" in said
-    assert said.count("shot-2") == 2
+    output = follow(harness, "recover", tools)
+    assert "nothing was written (--dry-run)" in output
+    assert output.count("shot-2") == 2
     report = await harness.run(film(a_shot(1), a_shot(2), a_shot(3)))
     assert [shot.cached for shot in report.shots] == [True, True, False]
     assert harness.paid == (3, 3)

@@ -1,4 +1,4 @@
-"""Workers killed by SIGKILL at each marked point; the provider's books are the judge. `make torture` is the long form."""
+"""Workers killed by SIGKILL at each marked point; the provider's usage records are the judge. `make torture` is the long form."""
 
 from __future__ import annotations
 

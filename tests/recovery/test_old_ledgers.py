@@ -1,4 +1,4 @@
-"""A ledger that is old, moved or gone: by the provider's books, what was paid is not paid again."""
+"""A ledger that is old, moved or gone: by the provider's usage records, what was paid is not paid again."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Workers killed by SIGKILL on every provider: nothing is bought twice, and what nobody can tell is held.
 
-The provider's books are the judge. `python -m benchmarks.torture --provider all` is the long form.
+The provider's usage records are the judge. `python -m benchmarks.torture --provider all` is the long form.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def test_wherever_a_worker_is_killed_nothing_is_bought_twice(site: Site, account
         site.kill_at(name, shot)
     held = set(NOT_RECORDED) if account.holds_at(site.emulator) else set()
     for _ in range(2):
-        said = site.work(*shots.values()).report
-        assert {name: told["status"] for name, told in zip(shots, said["shots"], strict=True)} == {
+        output = site.work(*shots.values()).report
+        assert {name: told["status"] for name, told in zip(shots, output["shots"], strict=True)} == {
             name: "held" if name in held else "stored" for name in shots
         }
     site.emulator.wait_until_idle()

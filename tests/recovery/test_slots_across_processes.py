@@ -1,4 +1,4 @@
-"""Short forms of `benchmarks.concurrency`: several processes on one account, judged by the provider's books."""
+"""Short forms of `benchmarks.concurrency`: several processes on one account, judged by the provider's usage records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store that is empty, elsewhere or damaged is no licence to pay; by the provider's books."""
+"""A store that is empty, elsewhere or damaged is no licence to pay; by the provider's usage records."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ async def insist(harness: RecoveryHarness, project: Project = FILM, *, refresh: 
 async def refused(harness: RecoveryHarness, project: Project = FILM) -> str:
     """Why a run is refused; nothing may have been bought, moved or written by it."""
     before = harness.emulator.usage(), [row.state for row in await harness.rows()]
-    with pytest.raises(StoreOutage) as told:
+    with pytest.raises(StoreOutage) as raised:
         await harness.run(project)
     async with harness.session() as session:
         with pytest.raises(StoreOutage):
             await plan_project(session, project)
     assert (harness.emulator.usage(), [row.state for row in await harness.rows()]) == before
-    assert not told.value.retryable
-    assert "Nothing was bought" in str(told.value)
-    return str(told.value)
+    assert not raised.value.retryable
+    assert "Nothing was bought" in str(raised.value)
+    return str(raised.value)
 
 
 async def test_the_first_video_marks_the_store_and_the_ledger_knows_it(harness: RecoveryHarness) -> None:

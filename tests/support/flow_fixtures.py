@@ -1,4 +1,4 @@
-"""What a flow needs beside the session's Prefect server."""
+"""Fixtures of flows: a folder, an account and an environment."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def session(prefect_api: str, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a ledger and a store of its own, and an emulator as the Sora account; returns the folder."""
+    """Set the environment to a ledger and a store in a new folder, and to an emulator as the Sora account; return it."""
     for name, value in {
         "SORA_API_KEY": emulator.key,
         "SORA_API_ENDPOINT": emulator.endpoint,

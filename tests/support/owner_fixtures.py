@@ -1,4 +1,4 @@
-"""Two owners of one ledger, and harnesses."""
+"""Fixtures of two owners of one ledger, and of harnesses."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
 
 @pytest.fixture
 async def other(ledger: Ledger, tmp_path: Path) -> AsyncIterator[Ledger]:
-    """A second owner of the same ledger, as another process would be."""
+    """Open the same ledger as a second owner, as another process would."""
     async with await Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
         yield opened

@@ -1,4 +1,4 @@
-"""A session over the emulator, for what waiting does to ledger rows."""
+"""Fixtures of sessions over the emulator, for tests of waiting."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MakeEmulator = Callable[..., Emulator]
 
 @pytest.fixture
 def open_session(tmp_path: Path) -> SessionOpener:
-    """A factory: `open_session(emulator, on_deadline="hold")`; all sessions of a test share one ledger."""
+    """Return a factory: `open_session(emulator, on_deadline="hold")`; all sessions of a test share one ledger."""
 
     @asynccontextmanager
     async def open_with(emulator: Emulator, **settings: Any) -> AsyncIterator[Session]:
@@ -53,7 +53,7 @@ def open_session(tmp_path: Path) -> SessionOpener:
 
 @pytest.fixture
 def crowded() -> Callable[..., Emulator]:
-    """A factory of emulators with room for many, whose clips need no drawing."""
+    """Return a factory of emulators with a large capacity, whose clips need no drawing."""
 
     def make(**settings: Any) -> Emulator:
         values = {"port": 0, "speed": 20.0, "capacity": 50, "render": "plate", **settings}
@@ -63,7 +63,7 @@ def crowded() -> Callable[..., Emulator]:
 
 
 async def submitted(session: Session, count: int) -> list[Job]:
-    """Rows of so many generations that the provider has accepted."""
+    """Submit a number of shots, and return their jobs."""
     shots = tuple(
         Shot(id=f"shot-{number}", prompt=f"a cat, scene {number}", duration=2, resolution="480p")
         for number in range(count)

@@ -1,4 +1,4 @@
-"""A provider, a ledger and a store that a test may break, and what it may ask of them."""
+"""Recovery harness: a provider, a ledger and a store that a test may break."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ POLLS: Final = PollSchedule(shortest_seconds=0.005)
 
 @dataclass(frozen=True)
 class RecoveryHarness:
-    """Everything of one test, on one ledger."""
+    """The emulator, the folder and the ledger of one test."""
 
     emulator: Emulator
     folder: Path
@@ -43,7 +43,7 @@ class RecoveryHarness:
         kind: type[SoraProvider] = SoraProvider,
         **settings: Any,
     ) -> AsyncIterator[Session]:
-        """A session of its own, as another process would open it."""
+        """Open a session of its own, as another process would."""
         store = (self.folder / "store").as_uri()
         provider = kind(
             api_key=self.emulator.key, endpoint=self.emulator.endpoint, plan="emulator", name="emulator", settings=QUICK
@@ -64,79 +64,79 @@ class RecoveryHarness:
         async with session:
             yield session
 
-    async def run(self, wanted: Project | Shot, *, flow_run_id: str | None = None, **session: Any) -> ProjectReport:
-        """One run of a project, in a session of its own."""
+    async def run(self, requested: Project | Shot, *, flow_run_id: str | None = None, **session: Any) -> ProjectReport:
+        """Run a project, in a session of its own."""
         async with self.session(**session) as opened:
-            return await run_project(opened, as_project(wanted), flow_run_id=flow_run_id)
+            return await run_project(opened, as_project(requested), flow_run_id=flow_run_id)
 
-    async def interrupt(self, wanted: Project | Shot, moment: SessionEvent, **session: Any) -> None:
-        """A run that is cancelled at a moment of its first row that gets there."""
+    async def interrupt(self, requested: Project | Shot, moment: SessionEvent, **session: Any) -> None:
+        """Run a project, and cancel the run at an event of the first job that gets there."""
         run: asyncio.Task[ProjectReport]
 
-        def observer(told: SessionEvent, job: Job) -> None:
-            if told == moment:
+        def observer(reported: SessionEvent, job: Job) -> None:
+            if reported == moment:
                 run.cancel()
 
-        run = asyncio.create_task(self.run(wanted, observer=observer, **session))
+        run = asyncio.create_task(self.run(requested, observer=observer, **session))
         await asyncio.wait([run])
         assert run.cancelled()
 
     async def collect(self, **options: Any) -> list[CollectedJob]:
-        """One sweep, in a session of its own."""
+        """Collect once, in a session of its own."""
         async with self.session() as opened:
             return await collect_with(opened, **options)
 
     @asynccontextmanager
     async def ledger(self) -> AsyncIterator[Ledger]:
-        """The ledger alone."""
+        """Open the ledger alone."""
         async with await Ledger.open(self.ledger_url) as opened:
             yield opened
 
     async def rows(self) -> list[Job]:
-        """All rows, oldest first."""
+        """Return all jobs, oldest first."""
         async with self.ledger() as ledger:
             return list(reversed(await ledger.jobs.find(limit=None)))
 
     async def row(self) -> Job:
-        """The only row."""
+        """Return the only job."""
         (job,) = await self.rows()
         return job
 
     @property
     def paid(self) -> tuple[int, int]:
-        """Generations accepted and billed, by the provider's books, once nothing is being made any more."""
+        """Generations accepted and billed, by the provider's usage records, once the provider is idle."""
         self.emulator.wait_until_idle()
         usage = self.emulator.usage()
         return usage["accepted"], usage["billed"]
 
     @property
     def videos(self) -> list[Path]:
-        """What is visible in the store."""
+        """Videos that are visible in the store."""
         return sorted((self.folder / "store").glob("*/[!.]*.mp4"))
 
 
 async def collect_with(session: Session, **options: Any) -> list[CollectedJob]:
-    """A sweep with a session that is open."""
+    """Collect once, with an open session."""
 
     @asynccontextmanager
-    async def same(job: Job) -> AsyncIterator[Session]:
+    async def reuse_session(job: Job) -> AsyncIterator[Session]:
         yield session
 
-    return await collect(session.ledger, same, **options)
+    return await collect(session.ledger, reuse_session, **options)
 
 
-def as_project(wanted: Project | Shot) -> Project:
-    """A project of one shot."""
-    return wanted if isinstance(wanted, Project) else film(wanted)
+def as_project(requested: Project | Shot) -> Project:
+    """Return a project; a shot becomes a project of its own."""
+    return requested if isinstance(requested, Project) else film(requested)
 
 
 def film(*shots: Shot, name: str = "film", **options: Any) -> Project:
-    """A project of shots."""
+    """Build a project of shots."""
     return Project(name=name, shots=shots, **options)
 
 
 def a_shot(number: int = 1, **changes: Any) -> Shot:
-    """A short one."""
+    """Build a short shot."""
     values: dict[str, Any] = {
         "id": f"shot-{number}",
         "prompt": f"a cat on a roof, scene {number}",
@@ -147,5 +147,5 @@ def a_shot(number: int = 1, **changes: Any) -> Shot:
 
 
 def statuses(report: ProjectReport) -> list[str]:
-    """What became of each shot."""
+    """Return the status of each shot."""
     return [shot.status for shot in report.shots]

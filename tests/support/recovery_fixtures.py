@@ -1,4 +1,4 @@
-"""Emulators of every kind, and harnesses on them."""
+"""Fixtures of the recovery harness, on emulators of every kind."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.support.recovery import RecoveryHarness
 __all__ = ["postgres_server", "postgres_url"]
 
 SLOW: Final[Mapping[str, Any]] = {"speed": 0.01, "hint": False}
-"""For an emulator that is at work until the test lets it end with `change_speed`, however slow the machine is."""
+"""Settings of an emulator that works until the test ends it with `change_speed`, however slow the machine is."""
 
 OpenHarness = Callable[..., RecoveryHarness]
 
 
 @pytest.fixture
 def open_harness(tmp_path: Path) -> Iterator[OpenHarness]:
-    """A factory: `open_harness(echo_metadata=False)` for an emulator with these settings."""
+    """Return a factory: `open_harness(echo_metadata=False)` starts an emulator with these settings."""
     with ExitStack() as stack:
 
         def open_with(ledger_url: str | None = None, **settings: Any) -> RecoveryHarness:
@@ -36,5 +36,5 @@ def open_harness(tmp_path: Path) -> Iterator[OpenHarness]:
 
 @pytest.fixture
 def harness(open_harness: OpenHarness) -> RecoveryHarness:
-    """The usual one, on SQLite."""
+    """Return a harness with the usual settings, on SQLite."""
     return open_harness()

@@ -1,4 +1,4 @@
-"""Two accounts to choose from, each with a provider of its own."""
+"""Routing harness: two accounts to choose from, each with a provider of its own."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def opened(name: str, emulator: Emulator, prices: Mapping[int, Decimal], **chang
 
 @asynccontextmanager
 async def open_routing(folder: Path, at_dear: Emulator, at_cheap: Emulator) -> AsyncIterator[RoutingHarness]:
-    """Opens both accounts, as a process does."""
+    """Open both accounts, as a process does."""
     settings = Settings.from_environment(
         spool=folder / "spool", settle_seconds=0.2, on_open="fail", breaker_failures=1, breaker_seconds=60
     )

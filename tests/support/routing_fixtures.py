@@ -1,4 +1,4 @@
-"""A house for each test."""
+"""Fixtures of the routing harness: two accounts on one ledger."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.routing import RoutingHarness, open_routing
 
 @pytest.fixture
 def emulators() -> Iterator[tuple[Emulator, Emulator]]:
-    """The providers of the dear and of the cheap account."""
+    """Start the providers of the dear and of the cheap account."""
     fast = EmulatorSettings(port=0, speed=2000, render="plate")
     with Emulator(fast.model_copy(update={"monthly_quota": 2})) as at_dear, Emulator(fast) as at_cheap:
         yield at_dear, at_cheap

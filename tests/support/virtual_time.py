@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 STEPS_LIMIT = 2_000_000
-"""More turns than any test needs: whatever takes more is going round in circles."""
+"""More iterations than any test needs: a loop that takes more does not end."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -22,9 +22,9 @@ class _JumpingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         self.steps += 1
         if self.steps > STEPS_LIMIT:
-            raise RuntimeError("the loop is going round in circles")
+            raise RuntimeError("the loop does not end")
         if timeout is None:
-            raise RuntimeError("everybody waits and nothing is due: this would hang for ever")
+            raise RuntimeError("all tasks wait and no timer is due: this would hang indefinitely")
         self.now += max(timeout, 0.0)
         return super().select(0)
 
@@ -41,11 +41,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run(work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-    """Runs a coroutine in virtual time."""
+    """Run a coroutine in virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(work())
 
 
 def now() -> float:
-    """The loop's time."""
+    """Return the loop's time."""
     return asyncio.get_running_loop().time()

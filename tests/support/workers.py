@@ -13,11 +13,11 @@ from tests.support.recovery import RecoveryHarness
 
 __all__ = ["KILLED", "end", "race", "start"]
 
-_HESITANT: Final = {"PREFECT_VIDEO_DOWNLOADS_AT_ONCE": "1", "PREFECT_VIDEO_MAX_IN_FLIGHT": "2"}
+_ONE_AT_A_TIME: Final = {"PREFECT_VIDEO_DOWNLOADS_AT_ONCE": "1", "PREFECT_VIDEO_MAX_IN_FLIGHT": "2"}
 
 
 def start(harness: RecoveryHarness, project: Project | None, kill: Kill | None = None) -> Worker:
-    """Starts a worker; it collects when there is no project."""
+    """Start a worker; without a project it collects."""
     order = Order(
         endpoint=harness.emulator.endpoint,
         ledger=harness.ledger_url,
@@ -26,12 +26,12 @@ def start(harness: RecoveryHarness, project: Project | None, kill: Kill | None =
         kill=kill,
         settle_seconds=0.5,
     )
-    # One that is to die does little at once, so that rows are left for the next one's moment.
-    return Worker(work, order, environment=_HESITANT if kill else None)
+    # A worker that is to be killed does little at once, so that jobs are left for the next worker's kill.
+    return Worker(work, order, environment=_ONE_AT_A_TIME if kill else None)
 
 
 def end(worker: Worker) -> End:
-    """Waits for a worker's end."""
+    """Wait for the end of a worker."""
     try:
         return worker.end()
     finally:
@@ -39,6 +39,6 @@ def end(worker: Worker) -> End:
 
 
 async def race(harness: RecoveryHarness, projects: Sequence[Project]) -> list[End]:
-    """Runs workers side by side."""
+    """Run workers side by side."""
     workers = [start(harness, project) for project in projects]
     return list(await asyncio.gather(*(asyncio.to_thread(end, worker) for worker in workers)))

@@ -10,7 +10,8 @@ from prefect_video.pipeline.ledger_recovery import Recovery, recover_ledger
 from prefect_video.pipeline.plan import Plan, PlannedShot, RouteOption, plan_project
 from prefect_video.pipeline.project_run import ProjectRun, run_project
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, ShotStatus, as_number
-from prefect_video.pipeline.shot_run import Inputs, Result, StepRunner, abandon
+from prefect_video.pipeline.shot_run import abandon
+from prefect_video.pipeline.step_runner import Inputs, Result, StepRunner
 from prefect_video.pipeline.verification import Verification, verify_store
 
 __all__ = [

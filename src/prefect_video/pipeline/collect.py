@@ -56,7 +56,7 @@ async def collect(
         open_session: Opens the session of a job; jobs with the same credentials and store share one.
         project: Only this project's jobs.
         flow_run_id: Only this run's jobs.
-        wait: Wait for generations that are still being made, instead of leaving them for the next sweep.
+        wait: Wait for generations that are still being made, instead of leaving them for the next collection.
 
     Returns:
         One line for each unfinished job.

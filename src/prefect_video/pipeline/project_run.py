@@ -20,12 +20,14 @@ from prefect_video.errors import (
     QuotaExhausted,
     VideoError,
 )
-from prefect_video.ledger import ClaimOutcome, ClaimResult, JobRequest, State
+from prefect_video.ledger import ClaimOutcome, JobRequest, State
+from prefect_video.pipeline.detach import DetachBarrier, DetachToken
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
 from prefect_video.pipeline.routing import Candidate, TakeRequest, build_take_requests, load_existing, sessions_of
-from prefect_video.pipeline.shot_run import DetachBarrier, DetachedShot, DetachToken, StepRunner, StoredShot, run_shot
+from prefect_video.pipeline.shot_run import DetachedShot, StoredShot, run_shot
+from prefect_video.pipeline.step_runner import StepRunner
 from prefect_video.pipeline.steps.adopt import adopt_stored
-from prefect_video.pipeline.steps.claim import claim_shots, find_assets, project_budgets
+from prefect_video.pipeline.steps.claim import claim_shot, claim_shots, find_assets, project_budgets
 from prefect_video.pipeline.steps.copies import copy_to_project, load_copies
 from prefect_video.pipeline.steps.requests import ClaimOptions
 from prefect_video.session import Session
@@ -210,6 +212,7 @@ class ProjectRun:
 
     async def _run_takes(self, takes: Sequence[TakeRequest]) -> list[ShotReport]:
         """Run everything that was claimed, side by side; the reports are in the same order."""
+        # Every token is registered here, before the first task can run and mark its own as submitted.
         barrier = None if self.wait else DetachBarrier()
         self._not_started = set(takes)
         tasks: list[asyncio.Task[ShotReport]] = []
@@ -228,6 +231,7 @@ class ProjectRun:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # A task that was cancelled before it began has not released its claim itself.
         await self._release_claims(self._not_started)
 
     async def _run_take(self, take: TakeRequest, token: DetachToken | None) -> ShotReport:
@@ -279,12 +283,12 @@ class ProjectRun:
         claim, failure = take.claim, None
         for candidate in take.candidates:
             session, changes = candidate.session, take.changes_by(candidate)
+            budgets = project_budgets(session, self.project)
             if failure is not None:
-                claim = await self._claim_candidate(candidate)
+                claim = await claim_shot(session, candidate.job_request, budgets=budgets)
                 name = f"{self.project.name}/{take_label(candidate.job_request)}"
                 logger.warning("%s: %s; %s", name, failure, "; ".join(changes))
             assert claim is not None
-            budgets = project_budgets(session, self.project)
             try:
                 result = await run_shot(session, claim, budgets=budgets, runner=self.runner, token=token)
                 return await self._report(session, claim.request, result, changes)
@@ -297,10 +301,6 @@ class ProjectRun:
                 failure = error
         assert failure is not None
         raise failure
-
-    async def _claim_candidate(self, candidate: Candidate) -> ClaimResult:
-        budgets = project_budgets(candidate.session, self.project)
-        return (await claim_shots(candidate.session, [candidate.job_request], budgets=budgets, partial=True))[0]
 
     async def _has_job(self, candidate: Candidate) -> bool:
         """Return whether a candidate that failed may still be owed for: its job is unfinished, or is held."""

@@ -5,15 +5,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from prefect_video._shield import shielded
 from prefect_video.assets import Asset
 from prefect_video.errors import (
     BudgetExceeded,
@@ -27,7 +23,9 @@ from prefect_video.errors import (
     VideoError,
 )
 from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, State
-from prefect_video.pipeline.steps.claim import claim_shots
+from prefect_video.pipeline.detach import DetachToken
+from prefect_video.pipeline.step_runner import StepRunner
+from prefect_video.pipeline.steps.claim import claim_shot
 from prefect_video.pipeline.steps.download import download
 from prefect_video.pipeline.steps.end import error_of, raise_if_ended
 from prefect_video.pipeline.steps.poll import poll
@@ -37,84 +35,6 @@ from prefect_video.pipeline.steps.submit import submit
 from prefect_video.session import Session, SessionEvent
 
 logger = logging.getLogger(__name__)
-
-Inputs = ParamSpec("Inputs")
-Result = TypeVar("Result")
-
-
-class StepRunner:
-    """Runner of steps as plain coroutines; an orchestrator's subclass runs each as a task of its own."""
-
-    def run_step(
-        self,
-        step: Callable[Concatenate[Session, Inputs], Awaitable[Result]],
-        session: Session,
-        *inputs: Inputs.args,
-        **named: Inputs.kwargs,
-    ) -> Awaitable[Result]:
-        """Run one step.
-
-        Args:
-            step: The step, a function of `prefect_video.pipeline.steps`.
-            session: The account's session.
-            *inputs: The step's other arguments: the job as the step before has left it, and the result of that step.
-            **named: Further arguments by name.
-
-        Returns:
-            The step's own result.
-        """
-        return step(session, *inputs, **named)
-
-    def hold_limit(self, session: Session) -> AbstractAsyncContextManager[None]:
-        """Hold the orchestrator's concurrency limit that the session names, while the provider is at work."""
-        return nullcontext()
-
-
-class DetachBarrier:
-    """A barrier that a run may leave at: all of its shots are at the provider, or have ended.
-
-    Until then the run waits like any other: shots beyond the account's slots, and those that depend on other shots,
-    can only be sent when earlier ones have ended.
-    """
-
-    def __init__(self) -> None:
-        self._unsent: set[DetachToken] = set()
-        self._all_submitted = asyncio.Event()
-
-    def register(self) -> DetachToken:
-        """Register a shot; register all of them before any is marked as submitted."""
-        token = DetachToken(self)
-        self._unsent.add(token)
-        return token
-
-    def _mark_submitted(self, token: DetachToken) -> None:
-        self._unsent.discard(token)
-        if not self._unsent:
-            self._all_submitted.set()
-
-
-@dataclass(eq=False)
-class DetachToken:
-    """Token of one shot at a detach barrier."""
-
-    barrier: DetachBarrier = field(repr=False)
-
-    def mark_submitted(self) -> None:
-        """Mark the shot as being at the provider, or as ended; repeating it does nothing."""
-        self.barrier._mark_submitted(self)
-
-    async def run_until_all_submitted(self, work: Coroutine[Any, Any, Result]) -> Result | None:
-        """Return the result of a coroutine, or None when the run leaves first; the coroutine is then cancelled."""
-        working = asyncio.create_task(work)
-        leaving = asyncio.create_task(self.barrier._all_submitted.wait())
-        try:
-            await asyncio.wait((leaving, working), return_when=asyncio.FIRST_COMPLETED)
-            return working.result() if working.done() else None
-        finally:
-            # Both have really ended before the shot goes on: no poll outlives the run that leaves.
-            leaving.cancel()
-            working.cancel()
-            await shielded(asyncio.gather(leaving, working, return_exceptions=True))
 
 
 @dataclass(frozen=True)
@@ -196,7 +116,51 @@ async def run_shot(
             failure = error
             repair = f"{job.error_message}, and {job.provider} no longer has it: it was made anew"
             logger.warning("%s/%s: %s", job.project, job.shot.id, repair)
-        claim = await _claim_again(session, claim, budgets)
+        claim = await claim_shot(session, claim.request, budgets=budgets)
+
+
+def _require_job(claim: ClaimResult, failure: VideoError | None) -> Job:
+    """Return the job of a claim, or raise why there is none: the budget, or the last failure of all attempts."""
+    if claim.kind is ClaimOutcome.OVER_BUDGET:
+        raise BudgetExceeded(f"shot {claim.request.shot.id!r}: {claim.refusal}")
+    if claim.kind is ClaimOutcome.EXHAUSTED or claim.job is None:
+        last = claim.job
+        kind = error_of(last) if last else GenerationFailed
+        raise failure or kind(
+            f"shot {claim.request.shot.id!r}: all {claim.request.max_attempts} attempts are used up;"
+            f" the last one: {last.error_message if last else 'unknown'}",
+            provider=claim.request.provider,
+            generation_id=last.generation_id if last else None,
+        )
+    return claim.job
+
+
+async def _join_or_detach(
+    session: Session, claim: ClaimResult, job: Job, budgets: Sequence[Budget], token: DetachToken | None
+) -> ClaimResult | None:
+    """Wait for the outcome of another owner's job; return None where the run left before there was one."""
+    if token is None or job.hold_reason is not None:
+        return await _join(session, claim, job, budgets)
+    token.mark_submitted()
+    return await token.run_until_all_submitted(_join(session, claim, job, budgets))
+
+
+async def _join(session: Session, claim: ClaimResult, job: Job, budgets: Sequence[Budget]) -> ClaimResult:
+    """Wait for another owner's job, and answer the claim anew from its outcome."""
+    if job.hold_reason is None:
+        job = await session.job_watcher.wait_for_owner_or_end(job.id)
+    if job.state is State.STORED:
+        return ClaimResult(kind=ClaimOutcome.STORED, request=claim.request, job=job)
+    if job.hold_reason is not None:
+        raise HeldForReview(job.hold_reason)
+    if job.state is State.FAILED and issubclass(error_of(job), GenerationBlocked):
+        raise_if_ended(job)
+    if job.state in UNFINISHED and job.state is not State.RESERVED:
+        taken = await session.ledger.claims.take_over(job.id)
+        kind = ClaimOutcome.ACQUIRED if taken else ClaimOutcome.JOINED
+        return ClaimResult(kind=kind, request=claim.request, job=taken or job)
+    # A reservation too: another account may have made it, and the limits of this one have not seen it yet.
+    return await claim_shot(session, claim.request, budgets=budgets)
 
 
 async def run_steps(session: Session, job: Job, runner: StepRunner, token: DetachToken | None = None) -> Job:
@@ -238,6 +202,12 @@ async def run_steps(session: Session, job: Job, runner: StepRunner, token: Detac
         raise
 
 
+async def _poll_until_detached(session: Session, job: Job, token: DetachToken) -> Job | None:
+    """Wait for the generation's end for as long as the run stays; return None where the run left first."""
+    token.mark_submitted()
+    return await token.run_until_all_submitted(poll(session, job))
+
+
 async def abandon(session: Session, job_id: str, error: BaseException | None) -> None:
     """Release the ownership of a job, and its reservation where a failure ends the work before anything was sent.
 
@@ -260,57 +230,3 @@ async def _release_unsent(session: Session, job_id: str, error: Exception) -> No
             job_id, error if isinstance(error, VideoError) else repr(error)
         )
         session.notify(SessionEvent.ENDED, job, str(error))
-
-
-async def _poll_until_detached(session: Session, job: Job, token: DetachToken) -> Job | None:
-    """Wait for the generation's end for as long as the run stays; return None where the run left first."""
-    token.mark_submitted()
-    return await token.run_until_all_submitted(poll(session, job))
-
-
-async def _join_or_detach(
-    session: Session, claim: ClaimResult, job: Job, budgets: Sequence[Budget], token: DetachToken | None
-) -> ClaimResult | None:
-    """Wait for the outcome of another owner's job; return None where the run left before there was one."""
-    if token is None or job.hold_reason is not None:
-        return await _join(session, claim, job, budgets)
-    token.mark_submitted()
-    return await token.run_until_all_submitted(_join(session, claim, job, budgets))
-
-
-def _require_job(claim: ClaimResult, failure: VideoError | None) -> Job:
-    """Return the job of a claim, or raise why there is none: the budget, or the last failure of all attempts."""
-    if claim.kind is ClaimOutcome.OVER_BUDGET:
-        raise BudgetExceeded(f"shot {claim.request.shot.id!r}: {claim.refusal}")
-    if claim.kind is ClaimOutcome.EXHAUSTED or claim.job is None:
-        last = claim.job
-        kind = error_of(last) if last else GenerationFailed
-        raise failure or kind(
-            f"shot {claim.request.shot.id!r}: all {claim.request.max_attempts} attempts are used up;"
-            f" the last one: {last.error_message if last else 'unknown'}",
-            provider=claim.request.provider,
-            generation_id=last.generation_id if last else None,
-        )
-    return claim.job
-
-
-async def _join(session: Session, claim: ClaimResult, job: Job, budgets: Sequence[Budget]) -> ClaimResult:
-    """Wait for another owner's job, and answer the claim anew from its outcome."""
-    if job.hold_reason is None:
-        job = await session.job_watcher.wait_for_owner_or_end(job.id)
-    if job.state is State.STORED:
-        return ClaimResult(kind=ClaimOutcome.STORED, request=claim.request, job=job)
-    if job.hold_reason is not None:
-        raise HeldForReview(job.hold_reason)
-    if job.state is State.FAILED and issubclass(error_of(job), GenerationBlocked):
-        raise_if_ended(job)
-    if job.state in UNFINISHED and job.state is not State.RESERVED:
-        taken = await session.ledger.claims.take_over(job.id)
-        kind = ClaimOutcome.ACQUIRED if taken else ClaimOutcome.JOINED
-        return ClaimResult(kind=kind, request=claim.request, job=taken or job)
-    # A reservation too: another account may have made it, and the limits of this one have not seen it yet.
-    return await _claim_again(session, claim, budgets)
-
-
-async def _claim_again(session: Session, claim: ClaimResult, budgets: Sequence[Budget]) -> ClaimResult:
-    return (await claim_shots(session, [claim.request], budgets=budgets, partial=True))[0]

@@ -24,10 +24,10 @@ async def test_a_run_that_ends_while_its_progress_is_made_shows_it_once(
     prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, may_go_on = asyncio.Event(), asyncio.Event()
-    asked: list[float] = []
+    written: list[float] = []
 
     async def create_slowly(**given: Any) -> UUID:
-        asked.append(given["progress"])
+        written.append(given["progress"])
         begun.set()
         await may_go_on.wait()
         return await acreate_progress_artifact(**given)
@@ -43,7 +43,7 @@ async def test_a_run_that_ends_while_its_progress_is_made_shows_it_once(
             asyncio.get_running_loop().call_soon(may_go_on.set)
 
     await run()
-    assert asked == [50.0]
+    assert written == [50.0]
     shown = await Artifact.aget(key=artifacts.artifact_key("progress", "Slow"))
     assert shown is not None
     assert shown.data == 100.0

@@ -117,18 +117,18 @@ def slow_emulator() -> Iterator[Emulator]:
 
 
 @pytest.fixture(scope="module")
-def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("deployed")
 
 
 @pytest.fixture
-async def blocks(prefect_api: str, emulator: Emulator, slow_emulator: Emulator, books: Path) -> None:
+async def blocks(prefect_api: str, emulator: Emulator, slow_emulator: Emulator, data_folder: Path) -> None:
     """What an operator saves: two accounts, a store, a ledger."""
     for name, account in (("production", emulator), ("slow", slow_emulator)):
         block = SoraCredentials(api_key=account.key, endpoint=account.endpoint, plan="emulator")  # type: ignore[arg-type]
         await block.save(name, overwrite=True)  # type: ignore[misc]
-    await VideoStore(url=f"file://{books}/videos").save("production", overwrite=True)  # type: ignore[misc]
-    ledger = VideoLedger(url=f"sqlite:///{books}/ledger.db", monthly_usd=100)  # type: ignore[arg-type]
+    await VideoStore(url=f"file://{data_folder}/videos").save("production", overwrite=True)  # type: ignore[misc]
+    ledger = VideoLedger(url=f"sqlite:///{data_folder}/ledger.db", monthly_usd=100)  # type: ignore[arg-type]
     await ledger.save("production", overwrite=True)  # type: ignore[misc]
 
 
@@ -195,7 +195,7 @@ async def started(name: str, **parameters: object) -> UUID:
 
 
 async def test_a_deployed_project_runs_on_a_worker_with_saved_blocks(
-    blocks: None, deployed: None, worker: None, emulator: Emulator, books: Path
+    blocks: None, deployed: None, worker: None, emulator: Emulator, data_folder: Path
 ) -> None:
     project = {"project": "ad", "shots": [SHOT, {**SHOT, "id": "pour", "prompt": "Espresso"}]}
     run_id = await started("generate-project/project", project=project)
@@ -203,7 +203,7 @@ async def test_a_deployed_project_runs_on_a_worker_with_saved_blocks(
     assert run.state is not None
     assert run.state.is_completed(), run.state.message
     assert emulator.usage()["billed"] == 2
-    assert len(list((books / "videos" / "ad").glob("*.mp4"))) == 2
+    assert len(list((data_folder / "videos" / "ad").glob("*.mp4"))) == 2
     assert emulator.key not in json.dumps(run.parameters)
 
     # What the worker made is found from elsewhere, by the names of the same blocks.
@@ -214,7 +214,7 @@ async def test_a_deployed_project_runs_on_a_worker_with_saved_blocks(
         store="video-store/production",
         ledger="video-ledger/production",
     )
-    assert found.uri.startswith(f"file://{books}/videos/ad/")
+    assert found.uri.startswith(f"file://{data_folder}/videos/ad/")
     assert emulator.usage()["billed"] == 2
 
 
@@ -258,7 +258,7 @@ def test_a_form_submitted_untouched_asks_for_the_same_as_the_deployment(name: st
 
 
 async def test_cancelling_a_deployed_run_cancels_its_generation(
-    blocks: None, deployed: None, worker: None, slow_emulator: Emulator, books: Path
+    blocks: None, deployed: None, worker: None, slow_emulator: Emulator, data_folder: Path
 ) -> None:
     run_id = await started(
         "generate-shot/shot",
@@ -277,7 +277,7 @@ async def test_cancelling_a_deployed_run_cancels_its_generation(
         await client.set_flow_run_state(run_id, State(type=StateType.CANCELLING))
     await run_until(run_id, cancelled)
 
-    async with await Ledger.open(f"sqlite:///{books}/ledger.db") as ledger:
+    async with await Ledger.open(f"sqlite:///{data_folder}/ledger.db") as ledger:
         async with asyncio.timeout(10):
             while jobs := await ledger.jobs.unfinished(flow_run_id=str(run_id)):
                 await asyncio.sleep(0.2)

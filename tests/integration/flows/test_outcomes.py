@@ -27,10 +27,10 @@ def film(session: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         'shots:\n  - {id: sea, prompt: the sea}\n  - {id: fog, prompt: "[policy] fog"}\n'
     )
     monkeypatch.setattr(run_command, "ensure_api", lambda: None)
-    ours = logging.getLogger("prefect_video")
-    before = ours.handlers[:], ours.propagate
+    package_logger = logging.getLogger("prefect_video")
+    before = package_logger.handlers[:], package_logger.propagate
     yield path
-    ours.handlers, ours.propagate = before
+    package_logger.handlers, package_logger.propagate = before
 
 
 async def unreachable(*given: Any, **named: Any) -> NoReturn:
@@ -38,12 +38,12 @@ async def unreachable(*given: Any, **named: Any) -> NoReturn:
 
 
 def ending_fails_from(state_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = AsyncFlowRunEngine.set_state
+    real_set_state = AsyncFlowRunEngine.set_state
 
     async def set_state(engine: Any, state: State[Any], force: bool = False) -> Any:
         if engine.flow_run and (state.name == state_name or state.is_final()):
             await unreachable()
-        return await told(engine, state, force)
+        return await real_set_state(engine, state, force)
 
     monkeypatch.setattr(AsyncFlowRunEngine, "set_state", set_state)
 
@@ -54,11 +54,11 @@ def test_artifacts_that_cannot_be_written_decide_about_no_video(
     for name in ("acreate_progress_artifact", "acreate_table_artifact"):
         monkeypatch.setattr(artifacts, name, unreachable)
     status = main(["run", str(film), "--json"])
-    said = capsys.readouterr()
-    report = json.loads(said.out)
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
     for part in ("progress artifact", "table of shots"):
-        assert said.err.count(f"warning: the {part} could not be written") == 1
-    assert said.err.count("content policy") == 1, "a failure is told once"
+        assert printed.err.count(f"warning: the {part} could not be written") == 1
+    assert printed.err.count("content policy") == 1, "a failure is told once"
     assert status == 1
     assert [shot["status"] for shot in report["shots"]] == ["stored", "failed"]
     assert report["cost_usd"] == 0.3
@@ -69,14 +69,14 @@ def test_an_end_that_prefect_is_not_told_of_is_reported_all_the_same(
 ) -> None:
     ending_fails_from("Completed", monkeypatch)
     status = main(["run", str(film), "--json"])
-    said = capsys.readouterr()
-    report = json.loads(said.out)
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
     assert status == 1
     assert (report["project"], report["cost_usd"]) == ("film", 0.3)
     assert [shot["status"] for shot in report["shots"]] == ["stored", "failed"]
-    assert "Prefect's API was not told of the run's end (All connection attempts failed)" in said.err
-    assert "Traceback" not in said.err
-    assert "defect" not in said.err
+    assert "Prefect's API was not told of the run's end (All connection attempts failed)" in printed.err
+    assert "Traceback" not in printed.err
+    assert "defect" not in printed.err
 
 
 def test_an_api_that_fails_at_the_beginning_is_named(
@@ -84,9 +84,9 @@ def test_an_api_that_fails_at_the_beginning_is_named(
 ) -> None:
     ending_fails_from("Running", monkeypatch)
     status = main(["run", str(film), "--json"])
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     assert status == 1
-    assert json.loads(said.out)["project"] == "film"
-    assert "Prefect's API failed during the run" in said.err
-    assert "defect" not in said.err
+    assert json.loads(printed.out)["project"] == "film"
+    assert "Prefect's API failed during the run" in printed.err
+    assert "defect" not in printed.err
     assert emulator.usage()["submitted"] == 0

@@ -1,4 +1,4 @@
-"""An empty store through the doors of flows and tasks: nothing is paid twice, by the provider's books."""
+"""An empty store through the doors of flows and tasks: nothing is paid twice, by the provider's usage records."""
 
 from __future__ import annotations
 

@@ -54,16 +54,16 @@ async def state(breaker: CircuitBreaker) -> str:
 async def test_what_is_ours_never_counts(ledger: Ledger, kind: type[VideoError], submit: bool) -> None:
     breaker = a_breaker(ledger, threshold=1)
     await breaker.record(kind("no"), submit=submit)
-    standing = await ledger.accounts.status(ACCOUNT)
-    assert (standing.failures, standing.breaker) == (0, "closed")
+    status = await ledger.accounts.status(ACCOUNT)
+    assert (status.failures, status.breaker) == (0, "closed")
 
 
 @pytest.mark.parametrize("kind", [ProviderUnavailable, SubmitOutcomeUnknown])
 async def test_the_providers_trouble_opens_it_for_every_process(
     ledger: Ledger, other: Ledger, kind: type[VideoError]
 ) -> None:
-    told: list[AccountStatus] = []
-    breaker = a_breaker(ledger, on_change=told.append)
+    changes: list[AccountStatus] = []
+    breaker = a_breaker(ledger, on_change=changes.append)
     await breaker.record(kind("no answer"), submit=True)
     assert await a_breaker(other).before_submit() is False
     await breaker.record(kind("no answer"), submit=True)
@@ -71,7 +71,7 @@ async def test_the_providers_trouble_opens_it_for_every_process(
         await a_breaker(other).before_submit()
     assert caught.value.retry_after == pytest.approx(60, abs=5)
     assert breaker.open_for_seconds() == pytest.approx(60, abs=5)
-    assert [standing.breaker for standing in told] == ["open"]
+    assert [status.breaker for status in changes] == ["open"]
 
 
 async def test_a_read_that_goes_well_does_not_close_what_submits_opened(ledger: Ledger) -> None:
@@ -171,11 +171,11 @@ async def test_a_used_up_quota_without_a_date_is_asked_about_again(ledger: Ledge
 
 
 async def test_one_opening_is_told_once(ledger: Ledger, other: Ledger) -> None:
-    told: list[AccountStatus] = []
-    first, second = a_breaker(ledger, on_change=told.append), a_breaker(other, on_change=told.append)
+    changes: list[AccountStatus] = []
+    first, second = a_breaker(ledger, on_change=changes.append), a_breaker(other, on_change=changes.append)
     await trouble(first, submit=True)
     await trouble(second, submit=True)
-    assert [standing.breaker for standing in told] == ["open"]
+    assert [status.breaker for status in changes] == ["open"]
 
 
 async def test_whoever_is_held_back_slows_its_polls_down_too(ledger: Ledger, other: Ledger) -> None:

@@ -8,48 +8,48 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from prefect_video.ledger import account_limits as priorities
+from prefect_video.ledger import account_limits
 from prefect_video.limits.priority_semaphore import PrioritySemaphore
 
 
 @asynccontextmanager
-async def all_taken(turns: PrioritySemaphore, at_once: int = 1) -> AsyncIterator[None]:
+async def all_taken(semaphore: PrioritySemaphore, at_once: int = 1) -> AsyncIterator[None]:
     for _ in range(at_once):
-        await turns._acquire(0.0)
+        await semaphore._acquire(0.0)
     yield
     for _ in range(at_once):
-        turns._release()
+        semaphore._release()
 
 
 async def settled() -> None:
-    """Until everybody who can go on has."""
+    """Wait until no task can make progress without an event."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
-async def read_generation_request(turns: PrioritySemaphore, *wanted: int) -> list[int]:
-    """In which order turns are given to those who came in the order of these priorities."""
+async def serve(semaphore: PrioritySemaphore, *priorities: int) -> list[int]:
+    """Return the order that slots are given in to waiters who come with these priorities."""
     order: list[int] = []
 
     async def wait(priority: int) -> None:
-        async with turns.acquire(priority):
+        async with semaphore.acquire(priority):
             order.append(priority)
 
-    async with all_taken(turns), asyncio.TaskGroup() as waiting:
-        for priority in wanted:
+    async with all_taken(semaphore), asyncio.TaskGroup() as waiting:
+        for priority in priorities:
             waiting.create_task(wait(priority))
             await settled()
-        turns._release()
-        await turns._acquire(float("inf"))
+        semaphore._release()
+        await semaphore._acquire(float("inf"))
     return order
 
 
 async def test_so_many_at_once() -> None:
-    turns, inside, peak = PrioritySemaphore(3), 0, 0
+    semaphore, inside, peak = PrioritySemaphore(3), 0, 0
 
     async def work() -> None:
         nonlocal inside, peak
-        async with turns.acquire(0):
+        async with semaphore.acquire(0):
             inside += 1
             peak = max(peak, inside)
             await asyncio.sleep(0)
@@ -60,26 +60,26 @@ async def test_so_many_at_once() -> None:
 
 
 async def test_by_priority_then_by_time() -> None:
-    assert await read_generation_request(PrioritySemaphore(1), -1, 0, 1, 1, -1) == [1, 1, 0, -1, -1]
+    assert await serve(PrioritySemaphore(1), -1, 0, 1, 1, -1) == [1, 1, 0, -1, -1]
 
 
 async def test_who_waits_long_enough_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(priorities, "AGEING_SECONDS", 0.0)
-    assert await read_generation_request(PrioritySemaphore(1), -1, 0, 1) == [-1, 0, 1]
+    monkeypatch.setattr(account_limits, "AGEING_SECONDS", 0.0)
+    assert await serve(PrioritySemaphore(1), -1, 0, 1) == [-1, 0, 1]
 
 
 async def test_who_has_the_turn_gives_way_to_whoever_comes_first() -> None:
-    turns, order = PrioritySemaphore(1), list[str]()
+    semaphore, order = PrioritySemaphore(1), list[str]()
 
     async def patient() -> None:
-        async with turns.acquire(-1) as turn:
+        async with semaphore.acquire(-1) as turn:
             while len(order) < 2:
                 await asyncio.sleep(0)
                 await turn.yield_to_higher()
             order.append("low")
 
     async def hasty(name: str, priority: int) -> None:
-        async with turns.acquire(priority):
+        async with semaphore.acquire(priority):
             order.append(name)
 
     async with asyncio.TaskGroup() as all_of_them:
@@ -92,10 +92,10 @@ async def test_who_has_the_turn_gives_way_to_whoever_comes_first() -> None:
 
 
 async def test_one_that_is_cancelled_takes_no_turn_with_it() -> None:
-    turns = PrioritySemaphore(1)
+    semaphore = PrioritySemaphore(1)
 
     async def wait() -> None:
-        async with turns.acquire(0) as turn:
+        async with semaphore.acquire(0) as turn:
             await asyncio.sleep(0)
             await turn.yield_to_higher()
 
@@ -106,20 +106,20 @@ async def test_one_that_is_cancelled_takes_no_turn_with_it() -> None:
                 await asyncio.sleep(0)
             tasks[cancelled].cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            assert turns._free == 1
+            assert semaphore._free == 1
 
 
 async def test_nor_does_one_that_had_given_way() -> None:
-    turns = PrioritySemaphore(1)
+    semaphore = PrioritySemaphore(1)
     blocked = asyncio.Event()
 
     async def low() -> None:
-        async with turns.acquire(-1) as turn:
+        async with semaphore.acquire(-1) as turn:
             await settled()
             await turn.yield_to_higher()
 
     async def high() -> None:
-        async with turns.acquire(1):
+        async with semaphore.acquire(1):
             await blocked.wait()
 
     waiting, busy = asyncio.create_task(low()), asyncio.create_task(high())
@@ -129,4 +129,4 @@ async def test_nor_does_one_that_had_given_way() -> None:
     await asyncio.wait([waiting])
     blocked.set()
     await busy
-    assert turns._free == 1
+    assert semaphore._free == 1

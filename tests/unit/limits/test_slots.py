@@ -37,9 +37,9 @@ async def all_slots_taken(harness: RecoveryHarness, session: Session) -> AsyncIt
 
 async def until_queued(harness: RecoveryHarness, count: int = 1) -> None:
     """Until so many rows wait for a slot."""
-    with closing(sqlite3.connect(harness.folder / "ledger.db")) as books:
+    with closing(sqlite3.connect(harness.folder / "ledger.db")) as database:
         async with asyncio.timeout(20):
-            while books.execute("SELECT count(waiting_since) FROM jobs").fetchone() != (count,):
+            while database.execute("SELECT count(waiting_since) FROM jobs").fetchone() != (count,):
                 await asyncio.sleep(0.01)
 
 
@@ -171,8 +171,8 @@ class Undated(SoraProvider):
 
 async def test_a_quota_without_a_date_costs_one_submit_a_run(open_harness: OpenHarness) -> None:
     harness = open_harness(monthly_quota=0)
-    wanted = film(*(a_shot(number) for number in range(5)))
+    project = film(*(a_shot(number) for number in range(5)))
     for run in (1, 2):
-        report = await harness.run(wanted, kind=Undated, max_in_flight=1)
+        report = await harness.run(project, kind=Undated, max_in_flight=1)
         assert all("quota" in str(shot.error) for shot in report.shots)
         assert harness.emulator.usage()["submitted"] == run

@@ -1,4 +1,4 @@
-"""A prompt that a content policy stopped is paid once at the most: not in one run, not by another, by the books."""
+"""A prompt that a content policy stopped is paid at most once: not in one run, not by another, by the books."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ async def test_one_blocked_generation_is_billed_once_over_two_runs(
     for _ in range(2):
         report = await harness.run(film(a_shot(), max_attempts=3))
         assert statuses(report) == ["failed"]
-        told = str(report.shots[0].error)
-        assert "run again" not in told.lower()
-        assert "prefect-video review" in told
+        message = str(report.shots[0].error)
+        assert "run again" not in message.lower()
+        assert "prefect-video review" in message
     assert harness.paid == (1, 1)
     async with harness.ledger() as ledger:
         assert {job.shot.id for job in await ledger.reviews.refused()} == {"shot-1"}

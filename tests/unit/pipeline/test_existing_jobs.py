@@ -130,8 +130,8 @@ async def test_a_run_that_died_is_paid_once_whatever_has_changed_since(
     async with open_routing(tmp_path, *emulators) as first:
         await use_up(first.cheap)
 
-        def observer(told: SessionEvent, job: Job) -> None:
-            if told == moment:
+        def observer(reported: SessionEvent, job: Job) -> None:
+            if reported == moment:
                 dying.cancel()
 
         first.observe(observer)
@@ -166,16 +166,16 @@ async def test_nothing_is_given_up_for_a_video_that_is_paid(
 
 async def refuse_once(routing: RoutingHarness, monkeypatch: pytest.MonkeyPatch, *, at: int = 1) -> None:
     """The breaker of the dear account is open for one submit."""
-    admit, asked = routing.dear.breaker.before_submit, 0
+    admit, calls = routing.dear.breaker.before_submit, 0
 
     async def admit_others() -> bool:
-        nonlocal asked
-        asked += 1
-        if asked == at:
+        nonlocal calls
+        calls += 1
+        if calls == at:
             raise CircuitOpen("in trouble", provider="dear", retry_after=300)
         return await admit()
 
-    monkeypatch.setattr(routing.dear.breaker, "admit", admit_others)
+    monkeypatch.setattr(routing.dear.breaker, "before_submit", admit_others)
 
 
 async def test_a_fallback_that_is_under_way_is_carried_on(routing: RoutingHarness) -> None:

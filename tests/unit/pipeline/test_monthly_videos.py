@@ -1,4 +1,4 @@
-"""The videos a month of a plan are a limit like any other; counted by the provider's books."""
+"""The videos a month of a plan are a limit like any other; counted by the provider's usage records."""
 
 from __future__ import annotations
 

@@ -22,11 +22,11 @@ async def test_many_that_wait_share_lists(open_session: SessionOpener, crowded: 
         async with open_session(emulator) as session:
             rows = await submitted(session, 30)
             ended = await asyncio.gather(*(poll(session, row) for row in rows))
-        asked = emulator.usage()["requests"]
+        requests = emulator.usage()["requests"]
     assert {row.state for row in ended} == {State.COMPLETED}
     assert all(row.actual_usd is not None for row in ended)
-    assert asked["list"] >= 1
-    assert asked["list"] + asked["retrieve"] <= 2.5 * 30
+    assert requests["list"] >= 1
+    assert requests["list"] + requests["retrieve"] <= 2.5 * 30
 
 
 @pytest.mark.parametrize("listing", ["404", "405"])
@@ -43,11 +43,12 @@ async def test_a_provider_that_refuses_to_list(
 
 async def test_faults_of_looks_lose_nothing(open_session: SessionOpener, crowded: MakeEmulator) -> None:
     with crowded(times="fixed:10") as emulator:
-        for kind in ("error_before", "reset_after", "wrong_content", "rate_limited", "unknown_status"):
-            emulator.add_fault(operation="retrieve", kind=kind, times=2, retry_after=0.1)
-            emulator.add_fault(operation="list", kind=kind, times=2, retry_after=0.1)
         async with open_session(emulator) as session:
             rows = await submitted(session, 10)
+            # Only now: the free read that a session begins with is of the list, too.
+            for kind in ("error_before", "reset_after", "wrong_content", "rate_limited", "unknown_status"):
+                emulator.add_fault(operation="retrieve", kind=kind, times=2, retry_after=0.1)
+                emulator.add_fault(operation="list", kind=kind, times=2, retry_after=0.1)
             ended = await asyncio.gather(*(poll(session, row) for row in rows))
         usage = emulator.usage()
     assert {row.state for row in ended} == {State.COMPLETED}

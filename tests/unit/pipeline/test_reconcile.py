@@ -1,4 +1,4 @@
-"""Submits whose answer never came: each is paid once, by the provider's own books."""
+"""Submits whose answer never came: each is paid once, by the provider's usage records."""
 
 from __future__ import annotations
 

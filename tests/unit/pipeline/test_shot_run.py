@@ -21,8 +21,8 @@ from tests.support.recovery_fixtures import OpenHarness
 async def test_a_scope_that_is_cancelled_leaves_nothing_behind(harness: RecoveryHarness, moment: SessionEvent) -> None:
     scope = anyio.CancelScope()
 
-    def observer(told: SessionEvent, job: Job) -> None:
-        if told == moment:
+    def observer(reported: SessionEvent, job: Job) -> None:
+        if reported == moment:
             scope.cancel()
 
     with scope:

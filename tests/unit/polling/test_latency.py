@@ -72,22 +72,22 @@ async def test_the_newest_of_a_kind_tell_all(ledger: Ledger) -> None:
 async def test_one_query_serves_all_and_is_repeated_when_it_is_old(ledger: Ledger) -> None:
     for number in range(5):
         await complete(ledger, number, 100)
-    asked = 0
+    queries = 0
     read = ledger.jobs.latency
 
     async def counted(provider: str) -> dict[WorkKind, LatencyQuantiles]:
-        nonlocal asked
-        asked += 1
+        nonlocal queries
+        queries += 1
         return await read(provider)
 
     ledger.jobs.latency = counted  # type: ignore[method-assign, assignment]
     learned = LatencyCache(ledger, "sora")
     times = await asyncio.gather(*(learned.get(SHOT) for _ in range(100)))
-    assert (asked, {one.median_seconds for one in times if one}) == (1, {100})
+    assert (queries, {quantiles.median_seconds for quantiles in times if quantiles}) == (1, {100})
     assert await learned.get(SHOT.model_copy(update={"duration": 9})) is None
     hasty = LatencyCache(ledger, "sora", refresh_seconds=0)
     assert await hasty.get(SHOT) == await hasty.get(SHOT)
-    assert asked == 3
+    assert queries == 3
 
 
 async def test_a_ledger_that_does_not_answer_stops_nobody(ledger: Ledger) -> None:

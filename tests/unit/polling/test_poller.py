@@ -56,8 +56,8 @@ def failing(times: int, error: Callable[[], ProviderError], operation: str = "re
     """A fault that fires so many times."""
     left = [times]
 
-    def fault(asked: str, generation_id: str) -> None:
-        if asked == operation and left[0]:
+    def fault(requested: str, generation_id: str) -> None:
+        if requested == operation and left[0]:
             left[0] -= 1
             raise error()
 
@@ -68,9 +68,9 @@ def failing(times: int, error: Callable[[], ProviderError], operation: str = "re
 async def test_one_generation_is_asked_for_itself_and_noticed_soon() -> None:
     provider = FakeProvider()
     job = provider.start(31)
-    told = await waiting(Poller(provider), job)
-    assert told.status is Status.COMPLETED
-    assert told.cost_usd is not None
+    reported = await waiting(Poller(provider), job)
+    assert reported.status is Status.COMPLETED
+    assert reported.cost_usd is not None
     assert now() - job.ends < 0.05 * 31
     assert provider.requests["list"] == 0
     assert provider.requests["retrieve"] <= 3
@@ -153,8 +153,8 @@ def test_a_list_that_fails_costs_a_moment(error: Callable[[], ProviderError]) ->
         provider = FakeProvider(faults=failing(1000, error, "list"))
         jobs = [provider.start(31) for _ in range(10)]
         poller = Poller(provider)
-        told = await asyncio.gather(*(waiting(poller, job) for job in jobs))
-        assert {one.status for one in told} == {Status.COMPLETED}
+        reported = await asyncio.gather(*(waiting(poller, job) for job in jobs))
+        assert {generation.status for generation in reported} == {Status.COMPLETED}
         assert provider.requests["list"] == 1
         assert now() < 34
 
@@ -168,9 +168,9 @@ async def test_waiters_for_the_same_generation_share_one_watch() -> None:
     poller = Poller(provider)
     job = provider.start(31)
     changes: list[Status] = []
-    waiters = [waiting(poller, job, on_change=lambda told: changes.append(told.status)) for _ in range(50)]
-    told = await asyncio.gather(*waiters)
-    assert len({id(one) for one in told}) == 1
+    waiters = [waiting(poller, job, on_change=lambda reported: changes.append(reported.status)) for _ in range(50)]
+    reported = await asyncio.gather(*waiters)
+    assert len({id(generation) for generation in reported}) == 1
     assert provider.requests["retrieve"] <= 3
     assert changes.count(Status.COMPLETED) == 50
     assert await waiting(Poller(alone), alone.start(31))
@@ -207,9 +207,9 @@ async def test_whoever_comes_at_the_very_end_is_answered_too() -> None:
     job = provider.start(31)
     late: list[asyncio.Task[Generation]] = []
 
-    def another(told: Generation) -> None:
+    def another(reported: Generation) -> None:
         # Its first step comes after the answer and before the first waiter has left.
-        if told.status.ended:
+        if reported.status.ended:
             late.append(waiting(poller, job))
 
     await waiting(poller, job, on_change=another)
@@ -249,7 +249,7 @@ async def test_a_waiter_whose_callback_fails_fails_alone() -> None:
     poller = Poller(provider)
     job = provider.start(31)
 
-    def fail(told: Generation) -> None:
+    def fail(reported: Generation) -> None:
         raise ZeroDivisionError
 
     unlucky, other = waiting(poller, job, on_change=fail), waiting(poller, job)
@@ -276,8 +276,8 @@ async def test_one_that_ended_long_before_its_deadline_was_looked_at_is_no_loss(
     provider = FakeProvider()
     job = provider.start(0)
     past = datetime.now(UTC) - timedelta(hours=1)
-    told = await waiting(Poller(provider), job, submitted_at=past - timedelta(hours=1), deadline_at=past)
-    assert told.status is Status.COMPLETED
+    reported = await waiting(Poller(provider), job, submitted_at=past - timedelta(hours=1), deadline_at=past)
+    assert reported.status is Status.COMPLETED
 
 
 @in_virtual_time
@@ -303,8 +303,8 @@ async def test_one_that_is_taken_up_late_is_looked_at_now() -> None:
 def test_an_error_of_a_look_loses_nothing(error: Callable[[], ProviderError]) -> None:
     async def work() -> None:
         provider = FakeProvider(faults=failing(3, error))
-        told = await waiting(Poller(provider), provider.start(31))
-        assert told.status is Status.COMPLETED
+        reported = await waiting(Poller(provider), provider.start(31))
+        assert reported.status is Status.COMPLETED
 
     run(work)
 
@@ -322,8 +322,8 @@ async def test_one_that_is_denied_again_and_again_is_lost() -> None:
     known = provider.start(200)
     poller = Poller(provider, lost_after=5)
     other = waiting(poller, known, CompletionEstimate(100, 200, 300))
-    told = await waiting(poller, "gen-unknown")
-    assert told.status is Status.LOST
+    reported = await waiting(poller, "gen-unknown")
+    assert reported.status is Status.LOST
     assert [name for _, name in provider.looks].count("gen-unknown") == 5
     assert now() > 31 + 60
     assert (await other).status is Status.COMPLETED
@@ -331,11 +331,11 @@ async def test_one_that_is_denied_again_and_again_is_lost() -> None:
 
 @in_virtual_time
 async def test_denials_that_are_not_in_a_row_lose_nothing() -> None:
-    asked = [0]
+    requested = [0]
 
     def every_other(operation: str, generation_id: str) -> None:
-        asked[0] += 1
-        if asked[0] % 2:
+        requested[0] += 1
+        if requested[0] % 2:
             raise NotFound("a replica")
 
     provider = FakeProvider(can_list=False, faults=every_other)
@@ -355,11 +355,11 @@ def test_one_that_was_denied_is_not_forgotten_when_a_list_tells_of_it(seconds: i
         provider = FakeProvider(faults=fault)
         poller = Poller(provider)
         denied = provider.start(20)
-        told = waiting(poller, denied, CompletionEstimate(18, 20, 21))
+        reported = waiting(poller, denied, CompletionEstimate(18, 20, 21))
         others = [waiting(poller, provider.start(40), CompletionEstimate(seconds, 30, 40)) for _ in range(8)]
         async with asyncio.timeout(60):
-            assert (await told).status is Status.COMPLETED
-            assert {one.status for one in await asyncio.gather(*others)} == {Status.COMPLETED}
+            assert (await reported).status is Status.COMPLETED
+            assert {generation.status for generation in await asyncio.gather(*others)} == {Status.COMPLETED}
 
     run(work)
 
@@ -382,8 +382,11 @@ async def test_a_provider_in_trouble_is_asked_ever_less() -> None:
 async def test_retry_after_holds_everybody() -> None:
     provider = FakeProvider(can_list=False, faults=failing(1, lambda: RateLimited("slow down", retry_after=20.0)))
     poller = Poller(provider)
-    told = [waiting(poller, provider.start(31)), waiting(poller, provider.start(40), CompletionEstimate(38, 40, 44))]
-    await asyncio.gather(*told)
+    reported = [
+        waiting(poller, provider.start(31)),
+        waiting(poller, provider.start(40), CompletionEstimate(38, 40, 44)),
+    ]
+    await asyncio.gather(*reported)
     moments = sorted(at for at, _ in provider.looks)
     assert moments[1] - moments[0] >= 20
 

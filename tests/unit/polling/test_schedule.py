@@ -17,7 +17,7 @@ SCHEDULE = PollSchedule()
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 
 seconds = st.floats(min_value=0.01, max_value=10_000)
-dice = st.floats(min_value=0, max_value=1, exclude_max=True)
+random_numbers = st.floats(min_value=0, max_value=1, exclude_max=True)
 
 
 @st.composite
@@ -41,14 +41,14 @@ def a_generation(estimate: float | None = None, *, created_at: datetime | None =
     )
 
 
-@given(expectations(), seconds, dice)
+@given(expectations(), seconds, random_numbers)
 def test_nothing_while_completion_is_implausible(expected: CompletionEstimate, elapsed: float, thrown: float) -> None:
     delay = SCHEDULE.next_delay(elapsed, expected, rng=lambda: thrown)
     assert delay >= SCHEDULE.shortest_seconds * (1 - SCHEDULE.vary)
     assert elapsed + delay >= expected.earliest
 
 
-@given(expectations(), seconds, dice)
+@given(expectations(), seconds, random_numbers)
 def test_an_end_around_the_expected_moment_is_noticed_soon(
     expected: CompletionEstimate, elapsed: float, thrown: float
 ) -> None:
@@ -66,11 +66,11 @@ def test_after_it_ever_less(expected: CompletionEstimate, sooner: float, later: 
     assert delays[0] <= delays[1] <= SCHEDULE.longest_seconds
 
 
-@given(expectations(), seconds, st.floats(min_value=0, max_value=1000), dice)
+@given(expectations(), seconds, st.floats(min_value=0, max_value=1000), random_numbers)
 def test_never_sooner_than_the_provider_asked(
-    expected: CompletionEstimate, elapsed: float, asked: float, thrown: float
+    expected: CompletionEstimate, elapsed: float, requested: float, thrown: float
 ) -> None:
-    assert SCHEDULE.next_delay(elapsed, expected, retry_after=asked, rng=lambda: thrown) >= asked
+    assert SCHEDULE.next_delay(elapsed, expected, retry_after=requested, rng=lambda: thrown) >= requested
 
 
 @settings(deadline=None)
@@ -84,7 +84,7 @@ def test_looks_are_few_however_long_it_takes(expected: CompletionEstimate) -> No
     assert len(looks(expected, day)) <= len(before) + 40 + day / SCHEDULE.longest_seconds
 
 
-@given(expectations(), seconds, dice)
+@given(expectations(), seconds, random_numbers)
 def test_a_fallback_waits_until_it_is_late(expected: CompletionEstimate, elapsed: float, thrown: float) -> None:
     delay = SCHEDULE.next_delay(elapsed, expected, relaxed=True, rng=lambda: thrown)
     assert delay >= expected.late * 1.5 - elapsed

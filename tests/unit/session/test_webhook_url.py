@@ -18,10 +18,10 @@ ADDRESSES = {
 async def test_the_path_says_whether_an_address_is_complete(open_session: SessionOpener, crowded: MakeEmulator) -> None:
     with crowded() as emulator:
         async with open_session(emulator) as session:
-            (row,) = await submitted(session, 1)
-            for told, given in ADDRESSES.items():
-                session.settings = session.settings.model_copy(update={"webhook_url": told})
-                assert session.webhook_url(row) == given.replace("ROW", row.id)
+            (job,) = await submitted(session, 1)
+            for address, expected in ADDRESSES.items():
+                session.settings = session.settings.model_copy(update={"webhook_url": address})
+                assert session.webhook_url(job) == expected.replace("ROW", job.id)
 
 
 async def test_a_provider_that_takes_no_address_is_looked_at_as_if_there_were_none(
@@ -29,6 +29,6 @@ async def test_a_provider_that_takes_no_address_is_looked_at_as_if_there_were_no
 ) -> None:
     with crowded() as emulator:
         async with open_session(emulator, webhook_url="https://video.example.com") as session:
-            (row,) = await submitted(session, 1)
+            (job,) = await submitted(session, 1)
             session.provider.capabilities = replace(session.provider.capabilities, supports_webhook_url=False)
-            assert session.webhook_url(row) is None
+            assert session.webhook_url(job) is None

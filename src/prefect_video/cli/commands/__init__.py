@@ -1,0 +1,1 @@
+"""Commands of `prefect-video`, a file each."""

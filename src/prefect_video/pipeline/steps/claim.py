@@ -106,6 +106,12 @@ async def claim_shots(
     return list(batch.claims)
 
 
+async def claim_shot(session: Session, job_request: JobRequest, *, budgets: Sequence[Budget]) -> ClaimResult:
+    """Claim one request, as `claim_shots` does."""
+    (claim,) = await claim_shots(session, [job_request], budgets=budgets, partial=True)
+    return claim
+
+
 async def _check_access(session: Session, job_requests: Sequence[JobRequest]) -> None:
     """Check the session's access once, where the provider is needed: not for what is stored or held."""
     if session.access.is_done or not session.settings.check_access:

@@ -1,0 +1,1 @@
+"""Job API: requests for videos, and what became of them."""

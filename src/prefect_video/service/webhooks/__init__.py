@@ -1,0 +1,1 @@
+"""Webhooks: receiving providers' deliveries, keeping them, and handling each once."""
