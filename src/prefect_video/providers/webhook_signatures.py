@@ -1,5 +1,6 @@
-"""Webhook signatures: the Standard Webhooks scheme (`webhook-id`, `webhook-timestamp`, `webhook-signature`), and the
-checks that schemes of vendors share with it.
+"""Webhook signatures: the Standard Webhooks scheme, and the checks that schemes of vendors share with it.
+
+The scheme signs `webhook-id`, `webhook-timestamp` and the raw body, and sends them with `webhook-signature`.
 """
 
 from __future__ import annotations
