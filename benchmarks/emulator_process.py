@@ -37,7 +37,7 @@ class EmulatorProcess:
 
     def usage(self) -> dict[str, Any]:
         """Return the provider's own account: what was submitted, accepted and billed."""
-        usage: dict[str, Any] = self._client.get("/_emulator/books").raise_for_status().json()
+        usage: dict[str, Any] = self._client.get("/_emulator/usage").raise_for_status().json()
         return usage
 
     def set_faults(self, faults: Sequence[Mapping[str, Any]]) -> None:

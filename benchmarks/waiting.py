@@ -252,7 +252,7 @@ async def measure(
     async with emulator(folder, [*row.options, "--capacity", str(at_once)]) as (endpoint, database):
         noticed = await row.client(Order(endpoint, folder, generations, at_once, speed))
         async with httpx.AsyncClient() as client:
-            requests = (await client.get(f"{endpoint.removesuffix('/v1/sora')}/_emulator/books")).json()["requests"]
+            requests = (await client.get(f"{endpoint.removesuffix('/v1/sora')}/_emulator/usage")).json()["requests"]
     spans = read_spans(database)
     delays = [(noticed[name] - finished) / (finished - created) for name, (created, finished) in spans.items()]
     return Figures(

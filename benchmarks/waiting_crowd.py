@@ -72,7 +72,7 @@ async def measure(endpoint: str, folder: Path, waiting: int) -> dict[str, float]
         submitted = await asyncio.gather(*(submit(session, job) for job in reserved))
         polls = [asyncio.create_task(poll(session, job)) for job in submitted]
         async with asyncio.timeout(SETTLE_SECONDS):
-            while len(session.poller._watches) < waiting:
+            while len(session.poller._targets) < waiting:
                 await asyncio.sleep(0.1)
         requests, cpu, clock = await count_requests(endpoint), time.process_time(), time.monotonic()
         await asyncio.sleep(REST_SECONDS)
@@ -89,7 +89,7 @@ async def measure(endpoint: str, folder: Path, waiting: int) -> dict[str, float]
 async def count_requests(endpoint: str) -> float:
     """Return the number of status requests that the provider has counted."""
     async with httpx.AsyncClient() as client:
-        requests = (await client.get(f"{endpoint.removesuffix('/v1/sora')}/_emulator/books")).json()["requests"]
+        requests = (await client.get(f"{endpoint.removesuffix('/v1/sora')}/_emulator/usage")).json()["requests"]
     return float(requests.get("retrieve", 0) + requests.get("list", 0))
 
 

@@ -217,7 +217,7 @@ async def deliver(
 
 async def read_usage(url: str) -> dict[str, Any]:
     """Return the provider's own account."""
-    async with aiohttp.ClientSession() as client, client.get(f"{url}/_emulator/books") as answer:
+    async with aiohttp.ClientSession() as client, client.get(f"{url}/_emulator/usage") as answer:
         usage: dict[str, Any] = await answer.json()
         return usage
 

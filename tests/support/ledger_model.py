@@ -68,7 +68,7 @@ class Model:
     def videos(self, project: str) -> int:
         return sum(row.counts for row in self.rows if row.project == project)
 
-    def under_way(self, fingerprint: str) -> int | None:
+    def in_progress(self, fingerprint: str) -> int | None:
         found = [n for n, row in enumerate(self.rows) if row.fingerprint == fingerprint and row.state in UNFINISHED]
         assert len(found) <= 1
         return found[0] if found else None
@@ -104,7 +104,7 @@ class Model:
         return result
 
     def _known(self, me: str, living: set[str], job_request: JobRequest) -> Answer | None:
-        number = self.under_way(job_request.fingerprint)
+        number = self.in_progress(job_request.fingerprint)
         if number is not None:
             row = self.rows[number]
             if row.hold_reason or row.owner in living:

@@ -121,23 +121,23 @@ class Claims(LedgerBase):
             self._database.require_file()
             now = datetime.now(UTC)
             # In this order: a row may become stored between the two queries, never unfinished again.
-            under_way = await read_unfinished(connection, map(claim_key, job_requests))
-            taken = await self._take_over_free(connection, under_way, job_requests)
+            in_progress = await read_unfinished(connection, map(claim_key, job_requests))
+            taken = await self._take_over_free(connection, in_progress, job_requests)
             accounts = {claim_key(job_request): job_request.account for job_request in reversed(job_requests)}
-            for job in await self._release_outdated(connection, [under_way[key] for key in taken], accounts, now):
-                del under_way[claim_key(job)]
+            for job in await self._release_outdated(connection, [in_progress[key] for key in taken], accounts, now):
+                del in_progress[claim_key(job)]
                 taken.discard(claim_key(job))
-            others = [job_request for job_request in job_requests if claim_key(job_request) not in under_way]
+            others = [job_request for job_request in job_requests if claim_key(job_request) not in in_progress]
             finished = await read_finished(connection, others)
 
             claims: dict[int, ClaimResult] = {}
             new: dict[Key, JobRequest] = {}
             for number, job_request in enumerate(job_requests):
                 key = claim_key(job_request)
-                if key in under_way:
+                if key in in_progress:
                     kind = ClaimOutcome.ACQUIRED if key in taken else ClaimOutcome.JOINED
                     taken.discard(key)
-                    claims[number] = ClaimResult(kind=kind, request=job_request, job=under_way[key])
+                    claims[number] = ClaimResult(kind=kind, request=job_request, job=in_progress[key])
                 elif claim := _settled_result(job_request, finished.get(key, ()), now):
                     claims[number] = claim
                 else:
@@ -155,15 +155,15 @@ class Claims(LedgerBase):
         )
 
     async def _take_over_free(
-        self, connection: AsyncConnection, under_way: dict[Key, Job], job_requests: Sequence[JobRequest]
+        self, connection: AsyncConnection, in_progress: dict[Key, Job], job_requests: Sequence[JobRequest]
     ) -> set[Key]:
-        """Take the rows without a live owner, update `under_way` and return the keys of those taken."""
-        owners = {job.owner for job in under_way.values() if job.owner}
+        """Take the rows without a live owner, update `in_progress` and return the keys of those taken."""
+        owners = {job.owner for job in in_progress.values() if job.owner}
         alive = await self._owner.alive(connection, owners) | {self._owner.id} if owners else set()
-        free = [job for job in under_way.values() if job.hold_reason is None and job.owner not in alive]
+        free = [job for job in in_progress.values() if job.hold_reason is None and job.owner not in alive]
         runs = {claim_key(job_request): job_request.flow_run_id for job_request in reversed(job_requests)}
         taken = await self._take(connection, [(job, runs[claim_key(job)]) for job in free])
-        under_way.update((claim_key(job), job) for job in taken)
+        in_progress.update((claim_key(job), job) for job in taken)
         return {claim_key(job) for job in taken if job.owner == self._owner.id}
 
     async def _release_outdated(

@@ -81,8 +81,8 @@ async def read_existing(connection: AsyncConnection, job_requests: Iterable[JobR
 
 def existing_job(jobs: Sequence[Job], job_request: JobRequest, now: datetime) -> Job | None:
     """Return the row that a claim would return now; None when the video would be bought."""
-    under_way = (job for job in jobs if job.state in UNFINISHED)
-    return next(under_way, None) or reusable(jobs, job_request, now) or held_job(jobs)
+    in_progress = (job for job in jobs if job.state in UNFINISHED)
+    return next(in_progress, None) or reusable(jobs, job_request, now) or held_job(jobs)
 
 
 def reusable(jobs: Iterable[Job], job_request: JobRequest, now: datetime) -> Job | None:

@@ -85,7 +85,7 @@ async def collect_job(session: Session, job: Job, *, wait: bool) -> CollectedJob
     A held job is left alone, except for a generation that was late: it may have ended by now.
     """
     if job.hold_reason and job.state is not State.SUBMITTED:
-        return CollectedJob(job=job, outcome="needs a human", error=job.hold_reason)
+        return CollectedJob(job=job, outcome="is held", error=job.hold_reason)
     taken = await session.ledger.claims.take_over(job.id)
     if taken is None:
         return CollectedJob(job=job, outcome="a live owner is working on it")
@@ -97,7 +97,7 @@ async def collect_job(session: Session, job: Job, *, wait: bool) -> CollectedJob
             job=await session.ledger.jobs.get(job.id), outcome="ended without a video", error=str(error)
         )
     except HeldForReview as error:
-        return CollectedJob(job=await session.ledger.jobs.get(job.id), outcome="needs a human", error=str(error))
+        return CollectedJob(job=await session.ledger.jobs.get(job.id), outcome="is held", error=str(error))
     except InvalidTransition as error:
         return CollectedJob(
             job=await session.ledger.jobs.get(job.id), outcome="moved by another process", error=str(error)
@@ -149,6 +149,6 @@ async def _leave(session: Session, job_id: str, error: VideoError) -> CollectedJ
     if job.hold_reason is None and (message := hold_message_if_stuck(session, job, error)):
         job = await session.ledger.jobs.hold(job.id, message)
     if job.hold_reason:
-        return CollectedJob(job=job, outcome="needs a human", error=job.hold_reason)
+        return CollectedJob(job=job, outcome="is held", error=job.hold_reason)
     logger.warning("%s/%s: not collected now: %s", job.project, job.shot.id, error)
     return CollectedJob(job=job, outcome="left for later", error=str(error))

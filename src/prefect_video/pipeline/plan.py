@@ -26,7 +26,7 @@ from prefect_video.providers import duration_hints
 from prefect_video.session import Session
 from prefect_video.shots import Project
 
-PlannedAction = Literal["generate", "cached", "under_way", "held", "over_budget"]
+PlannedAction = Literal["generate", "cached", "in_progress", "held", "over_budget"]
 
 
 class RouteOption(BaseModel):
@@ -52,7 +52,7 @@ class PlannedShot(BaseModel):
 
     Attributes:
         id: The shot's id; takes after the first add `@2`, `@3` ….
-        action: `generate` it, find it `cached`, wait for one that is in progress (`under_way`) or requested twice,
+        action: `generate` it, find it `cached`, wait for one that is in progress (`in_progress`) or requested twice,
             leave it `held` for a human, or refuse it as `over_budget`.
         prompt: The prompt.
         duration: Seconds.
@@ -221,7 +221,7 @@ class _Planner:
             return _existing(first, first.existing, choice)
         if job_request.fingerprint in self.new:
             reason = f"as shot {self.new[job_request.fingerprint].shot.id!r}"
-            return _planned(first, "under_way", choice, reason=reason)
+            return _planned(first, "in_progress", choice, reason=reason)
         if self.fit and (refusal := self._refusal([take])):
             return _planned(first, "over_budget", choice, reason=refusal)
         self.new[job_request.fingerprint] = take
@@ -277,7 +277,7 @@ async def _choice(take: TakeRequest) -> _Choice:
 def _existing(candidate: Candidate, row: Job, choice: _Choice) -> PlannedShot:
     if row.state is State.STORED and row.asset:
         return _planned(candidate, "cached", choice, job_id=row.id, uri=row.asset.uri)
-    action: PlannedAction = "held" if row.hold_reason else "under_way"
+    action: PlannedAction = "held" if row.hold_reason else "in_progress"
     reason = row.error_message if row.is_reopened else row.hold_reason
     return _planned(candidate, action, choice, job_id=row.id, reason=reason)
 

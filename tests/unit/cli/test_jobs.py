@@ -222,7 +222,7 @@ def test_a_held_job_makes_collect_exit_with_1(call: InProcess) -> None:
     create_unanswered_job()
     answer = call("collect", "--json")
     assert answer.status == 1
-    assert answer.json["collected"][0]["outcome"] == "needs a human"
+    assert answer.json["collected"][0]["outcome"] == "is held"
 
 
 def test_a_running_generation_is_cancelled_at_the_provider(call: InProcess, slow_emulator: Emulator) -> None:

@@ -49,7 +49,7 @@ def test_a_stored_video_is_cached_until_its_file_is_missing(call: InProcess, fil
 
     next(Path("videos/film").glob("opening*.mp4")).unlink()
     planned = call("plan", film, "--json").json["shots"]
-    assert [shot["action"] for shot in planned] == ["under_way", "cached"]
+    assert [shot["action"] for shot in planned] == ["in_progress", "cached"]
     assert "missing: fetched again" in planned[0]["reason"]
     assert {job["state"] for job in call("jobs", "--json").json["jobs"]} == {"stored"}
 
@@ -101,7 +101,7 @@ def test_the_same_video_twice_is_bought_once(call: InProcess) -> None:
         "project: film\ndefaults: {duration: 1}\nshots:\n  - {id: a, prompt: x}\n  - {id: b, prompt: x}\n"
     )
     answer = call("plan", "film.yaml", "--json")
-    assert [shot["action"] for shot in answer.json["shots"]] == ["generate", "under_way"]
+    assert [shot["action"] for shot in answer.json["shots"]] == ["generate", "in_progress"]
     assert answer.json["cost_usd"] == 0.3
 
 

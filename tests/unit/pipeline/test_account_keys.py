@@ -52,7 +52,7 @@ async def test_another_key_neither_cancels_nor_collects(harness: RecoveryHarness
     await harness.interrupt(a_shot(), "submitted")
     before = await harness.row()
     async with harness.session(kind=Other) as session:
-        assert [line.outcome for line in await collect_with(session)] == ["needs a human"]
+        assert [line.outcome for line in await collect_with(session)] == ["is held"]
         (refused,) = await cancel_each(session, [before])
     assert "prefect-video resolve" in str(refused)
     assert unchanged(before, await harness.row())

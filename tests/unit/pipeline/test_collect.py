@@ -57,7 +57,7 @@ async def test_what_waits_for_a_human_goes_on_waiting(open_harness: OpenHarness)
     harness.emulator.add_fault(operation="submit", kind="error_after")
     assert statuses(await harness.run(a_shot())) == ["held"]
     (line,) = await harness.collect()
-    assert line.outcome == "needs a human"
+    assert line.outcome == "is held"
     assert line.job.hold_reason
     assert line.job == await harness.row()
 

@@ -45,7 +45,7 @@ async def test_a_sweep_applies_the_deadline(open_harness: OpenHarness, wait: boo
     line = await sweep(harness, wait=wait)
     assert (line.outcome, line.job.state, line.job.hold_reason) == ("left for later", State.SUBMITTED, None)
     line = await sweep(harness, wait=wait, on_deadline="hold")
-    assert (line.outcome, line.job.state) == ("needs a human", State.SUBMITTED)
+    assert (line.outcome, line.job.state) == ("is held", State.SUBMITTED)
     assert "--keep-waiting" in (line.job.hold_reason or "")
     line = await sweep(harness, wait=wait, on_deadline="cancel")
     assert (line.outcome, line.job.state) == ("ended without a video", State.CANCELLED)
@@ -57,7 +57,7 @@ async def test_one_that_was_left_for_long_is_listed(open_harness: OpenHarness) -
     await submitted(harness, due=LONG_AGO)
     for _ in range(2):
         line = await sweep(harness)
-        assert line.outcome == "needs a human"
+        assert line.outcome == "is held"
     async with harness.ledger() as ledger:
         (row,) = await ledger.jobs.find(hold_reason=True)
         assert "has not ended by its deadline" in (row.hold_reason or "")
@@ -72,7 +72,7 @@ async def test_one_that_ends_after_all_is_stored(harness: RecoveryHarness) -> No
         harness.emulator.add_fault(operation=operation, kind="unknown_status", times=None)
     await submitted(harness, due=LONG_AGO)
     harness.emulator.wait_until_idle()
-    assert (await sweep(harness)).outcome == "needs a human"
+    assert (await sweep(harness)).outcome == "is held"
     harness.emulator.clear_faults()
     line = await sweep(harness)
     assert (line.outcome, line.job.state, line.job.hold_reason) == ("stored", State.STORED, None)
@@ -84,7 +84,7 @@ async def test_a_provider_that_no_longer_answers_is_listed(open_harness: OpenHar
     await submitted(harness, due=LONG_AGO)
     harness.emulator.add_fault(operation="retrieve", kind="error_before", times=None)
     line = await sweep(harness)
-    assert line.outcome == "needs a human"
+    assert line.outcome == "is held"
     assert "The last look" in (line.job.hold_reason or "")
 
 
@@ -100,7 +100,7 @@ async def test_a_dead_link_is_tried_again_for_a_time(harness: RecoveryHarness) -
 async def test_a_link_that_is_dead_for_long_is_listed(harness: RecoveryHarness) -> None:
     await completed(harness, due=LONG_AGO)
     line = await sweep(harness)
-    assert (line.outcome, line.job.state) == ("needs a human", State.COMPLETED)
+    assert (line.outcome, line.job.state) == ("is held", State.COMPLETED)
     assert "cannot be fetched" in (line.job.hold_reason or "")
     assert "--buy-again" in (line.job.hold_reason or "")
     harness.emulator.clear_faults()
@@ -113,5 +113,5 @@ async def test_a_link_that_died_when_its_provider_said_is_listed_at_once(open_ha
     harness = open_harness(link_ttl_seconds=0.001)
     await completed(harness, due=-LONG_AGO)
     line = await sweep(harness)
-    assert (line.outcome, line.job.state) == ("needs a human", State.COMPLETED)
+    assert (line.outcome, line.job.state) == ("is held", State.COMPLETED)
     assert harness.paid == (1, 1)

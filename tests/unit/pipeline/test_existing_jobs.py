@@ -80,7 +80,7 @@ async def test_a_stored_video_that_is_gone_is_fetched_again_where_it_was_made(
     for video in (tmp_path / "videos").glob("*/*.mp4"):
         video.unlink()
     plan = await plan_project(routing.dear, project({}, **AUTO), others=[routing.cheap])
-    assert [(shot.action, shot.provider) for shot in plan.shots] == [("under_way", "dear")]
+    assert [(shot.action, shot.provider) for shot in plan.shots] == [("in_progress", "dear")]
     made = await routing.make(project({}, **AUTO))
     assert [(shot.status, shot.cached) for shot in made.shots] == [("stored", False)]
     assert routing.billed == (1, 0)
@@ -91,7 +91,7 @@ async def test_what_is_under_way_is_carried_on_though_its_account_is_unwell(rout
     await begin(routing.cheap, wanted, submit)
     await use_up(routing.cheap)
     plan = await plan_project(routing.dear, wanted, others=[routing.cheap])
-    assert [(shot.action, shot.provider) for shot in plan.shots] == [("under_way", "cheap")]
+    assert [(shot.action, shot.provider) for shot in plan.shots] == [("in_progress", "cheap")]
     assert outcomes(await routing.make(wanted)) == [("stored", False, None)]
     assert routing.accepted == (0, 1)
 
