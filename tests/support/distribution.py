@@ -17,7 +17,7 @@ SHARE_PREFECT: Final = (
     "tests/integration/cli/test_runs.py",
     "tests/integration/flows/",
     "tests/integration/service/test_prefect.py",
-    "tests/integration/test_readme.py",
+    "tests/integration/test_examples.py",
 )
 """These start Prefect's server or its databases, which takes long: one process of the suite runs them all.
 
