@@ -12,4 +12,5 @@ __all__ = [
     "SHORTEST_DEADLINE_SECONDS",
     "ReplicateProvider",
     "base_url_from",
+    "open_provider",
 ]
