@@ -1,4 +1,4 @@
-"""What an operator configures and saves in Prefect: credentials, stores, the ledger.
+"""Blocks: what an operator configures and saves in Prefect, namely credentials, stores and the ledger.
 
 Register with `prefect block register -m prefect_video.blocks`.
 """

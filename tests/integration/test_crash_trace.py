@@ -15,10 +15,10 @@ import pytest
 COMMAND = str(Path(sys.executable).with_name("prefect-video"))
 IN_A_WORKER = """
 import asyncio
-from prefect_video.tasks import SessionRef, open_session
+from prefect_video.tasks import SessionRef, use_session
 
 async def run():
-    async with open_session(SessionRef.of("emulator", "videos", "ledger.db")):
+    async with use_session(SessionRef.from_names("emulator", "videos", "ledger.db")):
         print("ready", flush=True)
         await asyncio.Event().wait()
 

@@ -72,17 +72,30 @@ async def run_service(port_socket: socket.socket | None = None, **overrides: obj
     )
     app = create_app(settings, announce=announce)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
-    running = asyncio.create_task(server.serve(sockets=[listening]))
+    running = asyncio.create_task(_serve(server, listening))
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(base_url=address, headers=headers, verify=trusted_certificates()) as client:
         while not server.started:
-            assert not running.done(), "the service did not start"
+            if running.done():
+                await running
             await asyncio.sleep(0.01)
         try:
             yield Service(address, app, client, announced, changed)
         finally:
             server.should_exit = True
             await running
+
+
+async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
+    """Run the server until it is told to exit.
+
+    Raises:
+        RuntimeError: It did not start; uvicorn's `SystemExit` would end the whole test process.
+    """
+    try:
+        await server.serve(sockets=[listening])
+    except SystemExit as error:
+        raise RuntimeError(f"the service did not start (status {error.code})") from error
 
 
 @pytest.fixture

@@ -176,7 +176,7 @@ async def _check_provider(session: Any) -> Check:
 
 
 async def _check_account(session: Any) -> Check:
-    status = await session.ledger.status(session.provider.account.id, slots=session.account_slots)
+    status = await session.ledger.accounts.status(session.provider.account.id, slots=session.account_slots)
     slots = f"{status.occupied} of {status.slots or 'unlimited'} slots taken"
     if status.quota_until:
         return Check(

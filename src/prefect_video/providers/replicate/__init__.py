@@ -5,6 +5,7 @@ from prefect_video.providers.replicate.provider import (
     SHORTEST_DEADLINE_SECONDS,
     ReplicateProvider,
     base_url_from,
+    open_provider,
 )
 
 __all__ = [
