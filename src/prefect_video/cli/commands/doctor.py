@@ -19,7 +19,7 @@ from prefect_video.cli.output import DONE, FAILED, escape, print_json, stdout
 from prefect_video.cli.prefect_startup import PrefectUnavailable, ensure_api
 from prefect_video.cli.sessions import open_ledger, use_session
 from prefect_video.errors import AuthenticationFailed, RequestRejected, VideoError
-from prefect_video.session import DEFAULT_IN_FLIGHT, SessionRef
+from prefect_video.session import DEFAULT_IN_FLIGHT, Session, SessionRef
 
 FASTAPI_LIMIT: Final = (0, 151)
 PREFECT_NEEDED: Final = (3, 8)
@@ -159,7 +159,7 @@ def _check_key(ref: SessionRef) -> Check:
     return Check(name="key", ok=True, detail="from the environment")
 
 
-async def _check_provider(session: Any) -> Check:
+async def _check_provider(session: Session) -> Check:
     provider = session.provider
     address = f"{provider.name} at {provider.account.base_url} (account {provider.account.id})"
     try:
@@ -175,7 +175,7 @@ async def _check_provider(session: Any) -> Check:
     return Check(name="provider", ok=True, detail=address)
 
 
-async def _check_account(session: Any) -> Check:
+async def _check_account(session: Session) -> Check:
     status = await session.ledger.accounts.status(session.provider.account.id, slots=session.account_slots)
     slots = f"{status.occupied} of {status.slots or 'unlimited'} slots taken"
     if status.quota_until:
@@ -195,7 +195,7 @@ async def _check_account(session: Any) -> Check:
     return Check(name="account", ok=True, detail=f"{slots}, breaker closed")
 
 
-async def _check_concurrency_limit(session: Any, *, create: bool) -> list[Check]:
+async def _check_concurrency_limit(session: Session, *, create: bool) -> list[Check]:
     name = session.settings.concurrency_limit
     if name is None:
         return []
@@ -230,7 +230,7 @@ async def _read_limit(name: str, *, create_with: int | None) -> Any:
         return await client.read_global_concurrency_limit_by_name(name)
 
 
-async def _check_store(session: Any) -> str:
+async def _check_store(session: Session) -> str:
     await session.store.check()
     return f"{session.store_name} can be written"
 
