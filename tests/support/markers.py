@@ -30,7 +30,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/integration/ledger/test_processes.py",
         "tests/integration/test_distribution.py",
         "tests/recovery/test_kills.py",
-        "tests/recovery/test_provider_kills.py",
+        "tests/integration/providers/test_kills.py",
     },
     "slow": {
         "tests/unit/cli/test_bad_input.py::test_prefect_is_not_imported_for_it",
