@@ -170,7 +170,7 @@ def _build_prediction(wire: _Prediction, provider: str) -> Prediction:
         result=VideoResult(video_url=link, expires_at=ended + FILES_KEPT if ended else None) if link else None,
         # An aborted prediction had not started; any other end may be charged.
         cost_usd=Decimal(0) if wire.status == "aborted" else None,
-        fault=build_fault(wire.status, _build_reported_fault(wire.error)),
+        fault=build_fault(wire.status, _build_reported_fault(wire.error), status),
         version=wire.version,
         removed=wire.data_removed,
     )

@@ -66,10 +66,11 @@ class _Generation(LenientModel):
 
     def to_generation(self, provider: str, retry_after: float | None = None) -> Generation:
         """Build the generation that this response describes."""
+        status = self._parse_status(provider)
         return Generation(
             id=self.id,
             provider=provider,
-            status=self._parse_status(provider),
+            status=status,
             model=self.model,
             created_at=parse_timestamp(self.created),
             estimated_completion_at=parse_timestamp(self.estimated_completion_time),
@@ -78,7 +79,7 @@ class _Generation(LenientModel):
             metadata={name: str(value) for name, value in (self.metadata or {}).items()},
             result=_build_result(self.result),
             cost_usd=self.usage.cost_usd if self.usage else None,
-            fault=build_fault(self.status, _build_reported_fault(self.error)),
+            fault=build_fault(self.status, _build_reported_fault(self.error), status),
             retry_after=retry_after,
         )
 
