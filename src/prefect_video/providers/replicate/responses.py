@@ -21,6 +21,7 @@ from prefect_video.providers.responses import (
     LenientModel,
     ResponseModel,
     parse,
+    parse_page,
     parse_progress,
     parse_timestamp,
     read_item,
@@ -100,7 +101,7 @@ def read_page(response: httpx.Response, *, provider: str) -> ListPage:
     Raises:
         InvalidResponse: It is no page of the contract.
     """
-    wire = parse(_Page, response, provider=provider)
+    wire = parse_page(_Page, response, provider=provider)
     cursor = next(iter(parse_qs(urlsplit(wire.next or "").query).get("cursor", [])), None)
     items = tuple(
         read_item(item, _Prediction, lambda prediction: _build_prediction(prediction, provider))

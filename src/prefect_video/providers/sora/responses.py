@@ -22,6 +22,7 @@ from prefect_video.providers.responses import (
     ResponseModel,
     decode_body,
     parse,
+    parse_page,
     parse_progress,
     parse_timestamp,
     read_item,
@@ -111,7 +112,7 @@ def read_page(response: httpx.Response, *, provider: str, offset: int = 0, limit
     Raises:
         InvalidResponse: It is no page of the contract.
     """
-    page = parse(_Page, response, provider=provider)
+    page = parse_page(_Page, response, provider=provider)
     items = tuple(read_item(item, _Generation, lambda wire: wire.to_generation(provider)) for item in page.data)
     return ListPage(
         items,
