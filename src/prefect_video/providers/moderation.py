@@ -9,19 +9,29 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_CODES: Final = frozenset({"e005", "moderation", "moderated", "safety", "nsfw", "sensitive", "prohibited", "unsafe"})
+_CODES: Final = frozenset(
+    {"e005", "moderation", "moderated", "safety", "nsfw", "sensitive", "prohibited", "unsafe", "blocked"}
+)
 """Codes that match as a whole."""
 
 _IN_CODE: Final = re.compile(
     r"moderation|(?:^|_)moderated|nsfw|sentinel_block"
-    r"|content_?(?:policy|filter|safety|security|violation|blocked)|(?:policy|guidelines?|copyright|terms)_violation"
+    r"|content_?(?:policy|filter|safety|security|violation|blocked|rejected|moderated)|(?:policy|guidelines?|copyright|terms)_violation"
     r"|sensitive_(?:content|words?|information|input|output)|(?:input|output|prompt|text|image|video)_sensitive"
     r"|prohibited_content|unsafe_content|(?:prompt|media|input|output)_(?:unsafe|blocked|flagged|rejected)"
     r"|(?:^|_)safety_(?:input|output|text|image|video|prompt|block|violation|filter|system|check)|(?:image|prompt|video)_safety"
     r"|data_inspection_failed|rai_(?:media_)?filter|guardrail|risk_control|infringement|audit_(?:submit_)?illegal"
-    r"|(?:^|_)blocklist"
+    r"|(?:^|_)blocklist|(?:illegal|harmful)_content|harm_category|(?<!case)_sensitive$"
+    r"|(?<!payment)(?<!fraud)(?<!account)(?<!billing)_risk$"
 )
 """Parts of a code or type in small letters with underscores."""
+
+_EXPLICIT: Final = re.compile(
+    r"(?:blocked|rejected|refused|stopped|denied|declined|removed|filtered|flagged) (?:by|as a result of)"
+    r" (?:[\w'’]+ ){0,3}(?:moderation|safety (?:system|filter|polic)|content (?:filter|polic)|guardrails?|risk control)"
+    r"(?![^.;,(]{0,20}(?:tim(?:ed|e) ?out|unavailab|unreachab|overload|outage|error|fail))"
+)
+"""Terms of a message that name the moderation as the one that stopped it, whatever else the message mentions."""
 
 _IN_MESSAGE: Final = re.compile(
     r"content[ _-]?(?:policy|policies|moderation|guidelines|restrictions?|safety polic)"
@@ -33,18 +43,23 @@ _IN_MESSAGE: Final = re.compile(
     r"|flagged (?:as|for|by)\b|(?:potentially|possibly) (?:sensitive|unsafe|harmful)"
     r"|violat\w+[^.]{0,40}\b(?:content|usage|use|safety|community|moderation|responsible|acceptable|our)\b[^.]{0,20}"
     r"\b(?:polic|guideline|guardrail|rules?|terms|standards|practices)"
+    r"|violat\w+(?:(?!\b(?:rate|quota|billing|limits?|retention|cors|origin|network|access)\b)[^.]){0,60}\bpolic(?:y|ies)"
+    r"|\brisk[ _-]control|(?:not|n['’]t|fail\w*|unable)(?: to)? pass\w*\b[^.]{0,30}"
+    r"\b(?:safety|moderation|risk|content (?:check|review|filter))|(?:content|prompt|request|video|image) moderated"
     r"|violat\w+[^.]{0,40}\bguardrails?\b|sensitive (?:content|words?|information|material)"
-    r"|(?:prohibited|inappropriate|nsfw|explicit|unsafe|harmful|disallowed) (?:content|material|prompt|words?)"
+    r"|(?:prohibited|forbidden|inappropriate|nsfw|explicit|unsafe|harmful|disallowed)"
+    r" (?:content|material|prompt|words?)"
     r"|nsfw (?:was )?detected|(?:copyright|copyrighted) (?:restrictions?|content|material|characters?)"
     r"|(?:triggered|by|through|with|against) (?:our |the |a )?safety (?:system|filter|polic|guideline)"
     r"|safety (?:system|filters?) (?:block|reject|refus|flag|stopp)"
     r"|\b(?:sentinel_block|moderation_blocked|content_filter|prohibited_content|content_policy_violation)\b"
+    r"|(?<!大小写)敏感|审核(?!中)|審核(?!中)|违规|違規|违禁|不合规|风控|违反[^。]{0,20}(?:规定|政策|准则|规范|法律|法规)"
 )
 
 _TECHNICAL: Final = re.compile(
     r"unavailable|unreachable|timed? ?out|overload|not (?:be )?(?:loaded|reached|available|configured|found|supported)"
     r"|(?:failed|unable) to (?:load|start|respond|connect|reach|initiali[sz]e|run)"
-    r"|connection|out of memory|internal error"
+    r"|connection|out of memory|internal error|不可用|超时|繁忙|异常"
 )
 """Terms that show that the moderation itself failed."""
 
@@ -64,6 +79,8 @@ def is_moderation(code: str | None, type: str | None = None, message: str | None
     if any(_is_moderation_code(value) for value in (code, type) if value):
         return True
     text = (message or "")[:2000].casefold()
+    if _EXPLICIT.search(text):
+        return True
     return bool(_IN_MESSAGE.search(text)) and not _TECHNICAL.search(text)
 
 

@@ -142,18 +142,16 @@ class _Reading:
         self.fault: str | None = None
         self._unwrap_id = unwrap_id
         self._is_enough = is_enough
-        self._seen: set[str] = set()
+        self._seen: dict[str, ListItem] = {}
+        self._counted = 0
+        self._overlap = 0
         self._expected_first: str | None = None
         self._longest_page = 0
         self._more_announced = False
-        self._first_page: list[str | None] = []
         self._total: int | None = None
 
     def add(self, page: ListPage) -> None:
         """Add a page, and decide whether to continue and from which cursor."""
-        if self._is_only_page(page):
-            self.is_open = False
-            return
         if (fault := self._find_discontinuity(page)) is not None:
             self._stop(fault)
             return
@@ -170,15 +168,6 @@ class _Reading:
         self._more_announced = page.has_more is True
         self._longest_page = max(self._longest_page, len(page.items))
 
-    def _is_only_page(self, page: ListPage) -> bool:
-        """Return whether a server ignores cursors, as it repeats a first page that had room for more."""
-        ids = [self._canonical_id(item) for item in page.items]
-        if self.cursor is None:
-            self._first_page = ids
-            return False
-        is_short = page.limit is not None and len(ids) < page.limit
-        return is_short and page.has_more is None and ids == self._first_page
-
     def _find_discontinuity(self, page: ListPage) -> str | None:
         """Return why a page does not continue the one before it; None when it does."""
         if self._more_announced and not page.items:
@@ -191,32 +180,41 @@ class _Reading:
         return "a page is empty that should not be" if not page.items else "its pages have shifted"
 
     def _add_items(self, page: ListPage) -> int:
-        """Add the items that were not seen before, and return their number."""
-        before = len(self.items)
-        # Before its first new item, a page repeats items that were read, among them items without an id.
-        repeats = bool(self.items)
-        for item in page.items:
+        """Add the items that were not seen before, and return the number of new ids."""
+        before = len(self._seen)
+        first = self._canonical_id(page.items[0]) if page.items else None
+        continues = self._expected_first is None or first == self._expected_first
+        for index, item in enumerate(page.items):
             item_id = self._canonical_id(item)
-            if item_id in self._seen or (item_id is None and repeats):
+            # A page repeats the items that the page before had behind its cursor, among them items without an id.
+            if item_id is None and continues and index < self._overlap:
                 continue
-            repeats = False
+            if item_id is not None and item_id in self._seen:
+                if _is_same(item, self._seen[item_id]):
+                    continue
+                is_new = continues and index >= self._overlap
+            else:
+                is_new = item_id is not None or continues
             self.items.append(item)
+            # Only what is certainly not a repeat counts towards the total.
+            self._counted += is_new
             if item_id is not None:
-                self._seen.add(item_id)
+                self._seen[item_id] = item
         # Generations that begin while the list is read came after the submit, so that the lowest total counts.
         totals = [total for total in (self._total, page.total) if total is not None]
         self._total = min(totals, default=None)
-        return len(self.items) - before
+        # Items without an id do not show that a list goes on: a page with some may be repeated indefinitely.
+        return len(self._seen) - before
 
     def _is_last(self, page: ListPage, fresh_count: int) -> bool | None:
         """Return whether the list ends with this page; None when it contradicts itself."""
         if page.has_more is False or not page.paged:
-            complete = self._total is None or len(self.items) >= self._total
+            complete = self._total is None or self._counted >= self._total
             return True if complete and page.has_more is not True else None
         if page.has_more:
             return False if fresh_count else None
         if self._total is not None:
-            return len(self.items) >= self._total or (False if fresh_count else None)
+            return self._counted >= self._total or (False if fresh_count else None)
         if self.cursor is None:
             return not page.items
         if fresh_count:
@@ -232,9 +230,10 @@ class _Reading:
         ]
         if overlapping:
             self.cursor = page.cursors[overlapping[-1]]
+            self._overlap = len(page.items) - overlapping[-1] - 1
             self._expected_first = self._canonical_id(page.items[overlapping[-1] + 1])
         else:
-            self.cursor, self._expected_first = page.following, None
+            self.cursor, self._expected_first, self._overlap = page.following, None, 0
         if self.cursor is None:
             self._stop("it names no next page")
 
@@ -244,3 +243,12 @@ class _Reading:
     def _stop(self, fault: str) -> None:
         self.fault = fault
         self.is_open = False
+
+
+def _is_same(item: ListItem, seen: ListItem) -> bool:
+    """Return whether two items of one id are one generation: a server that lost its memory gives an id out again."""
+    if item.created_at != seen.created_at:
+        return False
+    if isinstance(item, Generation) and isinstance(seen, Generation):
+        return item.prompt == seen.prompt
+    return True

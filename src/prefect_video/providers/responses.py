@@ -96,6 +96,22 @@ def parse(model: type[ModelT], response: httpx.Response, *, provider: str) -> Mo
         raise _invalid_response(response, provider, f"the body: {error}") from error
 
 
+def parse_page(model: type[ModelT], response: httpx.Response, *, provider: str) -> ModelT:
+    """Parse one page of a list, which must be whole: a part of a page proves nothing about what it leaves out.
+
+    Raises:
+        InvalidResponse: It does not keep to the contract, is partial (HTTP 206), or reports an error beside the items.
+    """
+    if response.status_code != httpx.codes.OK:
+        raise _invalid_response(response, provider, f"HTTP {response.status_code} in place of a whole list")
+    page = parse(model, response, provider=provider)
+    for document in unwrap(decode_body(response)):
+        error = (document.get("error") or document.get("errors")) if isinstance(document, Mapping) else None
+        if error:
+            raise _invalid_response(response, provider, f"a list with an error beside it: {error}")
+    return page
+
+
 def parse_document(model: type[ModelT], document: Any) -> ModelT:
     """Parse a decoded response into a model, also out of what relays wrap around it.
 

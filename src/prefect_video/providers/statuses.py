@@ -14,9 +14,21 @@ from types import MappingProxyType
 from typing import Final
 
 from prefect_video.generations import ProviderFault, Status
-from prefect_video.providers.moderation import is_moderation
 
 logger = logging.getLogger(__name__)
+
+_POLICY: Final = (
+    "nsfw nsfw_detected nsfw_content nsfw_content_detected moderated request_moderated prompt_moderated"
+    " input_moderated output_moderated content_moderated model_moderated moderation_blocked moderation_failed"
+    " moderation_rejected moderation_refused moderation_denied moderation_violation blocked_by_moderation"
+    " rejected_by_moderation failed_moderation flagged content_flagged prompt_flagged banned content_filtered"
+    " filtered_content content_blocked content_rejected prompt_blocked prompt_rejected output_blocked"
+    " blocked_by_policy blocked_by_safety safety_blocked safety_rejected safety_violation content_violation"
+    " content_policy_violation content_policy_violation_error policy_violation prohibited_content sentinel_block"
+)
+_POLICY_STRINGS: Final = frozenset(_POLICY.split())
+"""Status strings of a generation that a content policy stopped: whole strings, since a part such as `moderation` is
+also in strings of stages and of passed checks (`awaiting_moderation`, `moderation_passed`, `not_nsfw`)."""
 
 _STRINGS: Final[Mapping[Status, str]] = {
     Status.QUEUED: (
@@ -30,19 +42,16 @@ _STRINGS: Final[Mapping[Status, str]] = {
     Status.COMPLETED: "completed complete succeeded succeed success successful finished finish done ready ok fulfilled",
     Status.FAILED: (
         "failed fail failure failing error errored exception crashed rejected refused denied invalid timeout timed_out"
-        " incomplete budget_exceeded requires_action requires_continuation nsfw moderated blocked flagged"
-        " content_filtered moderation_blocked content_moderated banned failed_with_error"
+        " incomplete budget_exceeded requires_action requires_continuation blocked failed_with_error"
     ),
     Status.CANCELLED: "cancelled canceled cancel aborted abort stopped terminated revoked deleted",
     Status.EXPIRED: "expired",
 }
 STATUSES: Final[Mapping[str, Status]] = MappingProxyType(
     {string: status for status, strings in _STRINGS.items() for string in strings.split()}
+    | dict.fromkeys(_POLICY_STRINGS, Status.FAILED)
 )
 """The status of each known string, in small letters with underscores."""
-
-_POLICY_STRINGS: Final = frozenset({"nsfw", "moderated", "flagged", "banned", "content_filtered", "content_moderated"})
-"""Status strings of a failure that also give its reason."""
 
 _PREFIX: Final = re.compile(r"^(?:(?:task|job|video|generation|prediction|request|status|state)_)+(?=.)")
 """Prefixes of enumerations, such as `TASK_STATUS_` in `TASK_STATUS_SUCCEED`."""
@@ -88,8 +97,8 @@ def parse_status(
 ) -> Status:
     """Return the status that a provider's status string stands for.
 
-    A string that is not known is decided by the evidence, else counts as processing; a warning about it is logged once
-    for each provider and string.
+    A string that is not known, or one of a content policy beside a finished video, is decided by the evidence, else
+    counts as processing; a warning about it is logged once for each provider and string.
 
     Args:
         string: The status string, in any case and spelling.
@@ -100,27 +109,34 @@ def parse_status(
     """
     spelled = _to_snake_case(string)
     status = dialect.get(spelled) or STATUSES.get(spelled) or STATUSES.get(_PREFIX.sub("", spelled))
-    if status is None and is_moderation(string):
-        status = Status.FAILED
-    if status is not None:
+    proven = evidence.status if evidence else None
+    # A finished video is paid: a policy's verdict in one string must not throw it away.
+    if status is not None and not (_is_policy_string(string) and proven is Status.COMPLETED):
         return status
-    status = (evidence.status if evidence else None) or Status.PROCESSING
+    status = proven or Status.PROCESSING
     _warn_once(string, status, provider, generation_id)
     return status
 
 
-def build_fault(string: str, reported: ProviderFault | None) -> ProviderFault | None:
+def build_fault(string: str, reported: ProviderFault | None, status: Status = Status.FAILED) -> ProviderFault | None:
     """Return why a generation failed: the reported fault, or the reason in a status string such as `NSFW`.
 
     Args:
         string: The status string.
         reported: The fault that the response reports, if any.
+        status: The status of the generation; one that has not failed has no fault but the reported one.
     """
-    if _PREFIX.sub("", _to_snake_case(string)) not in _POLICY_STRINGS and not is_moderation(string):
+    if status is not Status.FAILED or not _is_policy_string(string):
         return reported
     if reported is None:
         return ProviderFault(code="moderation", type=string, message=f"its status is {string[:_LONGEST_STRING]!r}")
     return reported.model_copy(update={"type": "moderation"})
+
+
+def _is_policy_string(string: str) -> bool:
+    """Return whether a status string as a whole means that a content policy stopped the generation."""
+    spelled = _to_snake_case(string)
+    return spelled in _POLICY_STRINGS or _PREFIX.sub("", spelled) in _POLICY_STRINGS
 
 
 def _to_snake_case(string: str) -> str:

@@ -32,6 +32,13 @@ CODES = (
     "prompt_unsafe",
     "INPUT_MEDIA_UNSAFE",
     "model_moderated",
+    "err_sensitive",
+    "InvalidParameter.Sensitive",
+    "InputTextRisk",
+    "OutputVideoRisk",
+    "BLOCKED",
+    "ContentRejected",
+    "illegal_content",
 )
 MESSAGES = (
     "Your request was blocked by our moderation system.",
@@ -46,6 +53,21 @@ MESSAGES = (
     "Your request was rejected as a result of our safety system.",
     "the prompt contains sensitive words that violate Google's Responsible AI practices",
     "Text contains prohibited content",
+    "Your request was blocked by our moderation system; internal error code 7",
+    "Rejected by moderation. The connection was closed",
+    "The output was filtered by Google's content filter (internal error 3)",
+    "Failure to pass the risk control system",
+    "This prompt contains words that violate Vertex AI's policies",
+    "The request violates one or more of the platform's published policies",
+    "did not pass our safety checks",
+    "The video was removed because it did not pass moderation",
+    "The image failed to pass the risk check",
+    "Prompt contains forbidden words",
+    "Content moderated",
+    "输入内容包含敏感信息，请修改后重试",
+    "审核不通过",
+    "内容违规",
+    "内容违反平台规定",
 )
 OTHER_CODES = (
     "error",
@@ -65,6 +87,9 @@ OTHER_CODES = (
     "400",
     "policy_not_found",
     "retention_policy",
+    "case_sensitive",
+    "fraud_risk",
+    "account_blocked",
     "",
 )
 OTHER_MESSAGES = (
@@ -83,6 +108,12 @@ OTHER_MESSAGES = (
     "The output was empty",
     "prompt is required",
     "seed is sensitive to hardware",
+    "The request was rejected because the moderation service is unavailable",
+    "Rejected by the moderation service timeout",
+    "Failed: the risk control service timed out",
+    "This request violates the rate limit policy",
+    "审核服务不可用，请稍后重试",
+    "参数名大小写敏感",
 )
 
 

@@ -66,6 +66,37 @@ async def test_beside_an_unknown_word_the_evidence_decides(name: str) -> None:
         assert generation.status is status, changes
 
 
+HARMLESS = (
+    "moderation_passed passed_moderation moderation_approved moderation_pending pending_moderation in_moderation"
+    " moderating post_moderation not_moderated safety_check checking_safety content_safety_check content_policy_check"
+    " awaiting_content_filter nsfw_check NSFW_FREE nsfw_false not_nsfw guardrails_running risk_control_passed safety"
+    " sensitive moderation image_safety_ok video_safety_scan prompt_moderation"
+)
+
+
+@pytest.mark.parametrize("string", HARMLESS.split())
+def test_a_stage_or_a_passed_check_of_moderation_is_no_end(string: str) -> None:
+    assert parse_status(string, provider="any", generation_id="g") is Status.PROCESSING
+    assert build_fault(string, None) is None
+    finished = Evidence(has_link=True, progress=1.0)
+    assert parse_status(string, provider="any", generation_id="g", evidence=finished) is Status.COMPLETED
+
+
+@pytest.mark.parametrize("name", OPEN)
+@pytest.mark.parametrize("string", ["moderation_passed", "NSFW_FREE", "nsfw", "CONTENT_MODERATED"])
+async def test_a_finished_video_is_kept_whatever_its_status_says_of_moderation(name: str, string: str) -> None:
+    body = {"id": "v", "status": string, **VIDEO, "progress": 100}
+    generation = await mock_response(name, body).retrieve(IDS[name])
+    assert generation.status is Status.COMPLETED
+    assert generation.fault is None
+
+
+@pytest.mark.parametrize("string", ["NSFW", "Moderated", "moderation_blocked", "TASK_STATUS_CONTENT_FILTERED"])
+def test_a_whole_string_of_a_policy_is_an_end(string: str) -> None:
+    assert parse_status(string, provider="any", generation_id="g") is Status.FAILED
+    assert build_fault(string, None) is not None
+
+
 @pytest.mark.parametrize("name", OPEN)
 @pytest.mark.parametrize("wrapper", ["data", "result", "job"])
 async def test_an_object_in_a_wrapper(name: str, wrapper: str) -> None:

@@ -12,6 +12,9 @@ import pytest
 from prefect_video.emulator import Emulator
 from prefect_video.errors import IdempotencyKeyReused
 from prefect_video.ledger import Ledger
+from prefect_video.providers.sora.provider import SoraProvider
+from prefect_video.service.jobs.service import GenerateBody, JobService
+from prefect_video.service.sessions import Sessions
 from tests.support.service_fixtures import open_environment_session, run_service
 from tests.unit.service.test_jobs import generate, wait_for_status
 
@@ -118,6 +121,31 @@ async def test_a_released_job_costs_nothing_and_its_key_may_be_sent_again(
         assert {job.cost_usd for job in await session.ledger.jobs.find()} == {0}
         assert await session.ledger.spend.report(by="month") == []
     assert provider.usage()["accepted"] == 0
+
+
+async def test_a_restart_with_another_account_first_joins_the_unfinished_job(
+    environment: Path, provider: Emulator
+) -> None:
+    body = GenerateBody(prompt="a cat", duration=1, resolution="480p")
+    async with await open_environment_session() as own:
+        service = JobService(Sessions((own,)))
+        created, outcome = await service.create(body, key="r-1")
+        assert outcome == "accepted"
+        await service.aclose()
+    async with await open_environment_session() as first, await open_environment_session() as own:
+        first.provider = SoraProvider(api_key=provider.key, endpoint=provider.endpoint, plan="emulator", name="another")
+        assert first.provider.account.id != own.provider.account.id
+        service = JobService(Sessions((first, own)))
+        joined, outcome = await service.create(body, key="r-1")
+        assert (outcome, joined.job_id) == ("joined", created.job_id)
+        async with asyncio.timeout(20):
+            while (job := await own.ledger.jobs.get(created.job_id)).generation_id is None:
+                await asyncio.sleep(0.02)
+        assert job.account == own.provider.account.id
+        again, outcome = await service.create(body, key="r-1")
+        assert (outcome, again.job_id) == ("joined", created.job_id)
+        await service.aclose()
+    assert provider.usage()["accepted"] == 1
 
 
 async def test_keys_are_shared_within_one_environment_only(ledger: Ledger, other: Ledger) -> None:

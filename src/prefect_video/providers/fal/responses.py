@@ -58,10 +58,11 @@ class QueueStatus(LenientModel):
     @property
     def fault(self) -> ProviderFault | None:
         """The reason of a failure, where the status itself reports one."""
-        return build_fault(self.status, self._reported_fault)
+        return build_fault(self.status, self.reported_fault)
 
     @property
-    def _reported_fault(self) -> ProviderFault | None:
+    def reported_fault(self) -> ProviderFault | None:
+        """The error that the response reports, without what its status alone means."""
         if not self.error and not self.error_type:
             return None
         message = str(self.error or self.error_type)
@@ -118,8 +119,8 @@ def read_status(response: httpx.Response, *, provider: str, generation_id: str) 
     has_error = bool(reported.error or reported.error_type)
     evidence = Evidence(reported.response_url is not None, parse_progress(reported.progress), has_error)
     status = parse_status(reported.status, provider=provider, generation_id=generation_id, evidence=evidence)
-    if status is Status.COMPLETED and reported.fault is not None:
-        status = final_status(reported.fault)
+    if status is Status.COMPLETED and (fault := reported.reported_fault) is not None:
+        status = final_status(fault)
     return status, reported
 
 

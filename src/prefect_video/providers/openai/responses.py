@@ -31,6 +31,7 @@ from prefect_video.providers.responses import (
     decode_body,
     parse,
     parse_document,
+    parse_page,
     parse_progress,
     parse_timestamp,
     read_item,
@@ -209,7 +210,7 @@ class ResponseReader:
         Raises:
             InvalidResponse: It is no page of the dialect.
         """
-        page = parse(_Page, response, provider=self.provider)
+        page = parse_page(_Page, response, provider=self.provider)
         items = tuple(read_item(item, VideoJob, self._build_generation) for item in page.data)
         return ListPage(items, has_more=page.has_more, cursors=tuple(item.id for item in items))
 

@@ -101,17 +101,18 @@ def read_job(response: httpx.Response, *, provider: str) -> VideoJob:
     link = next(iter([*(wire.urls or ()), *(wire.unsigned_urls or ())]), None)
     is_signed = bool(wire.urls)
     evidence = Evidence(link is not None, parse_progress(wire.progress), bool(wire.error))
+    status = parse_status(wire.status, provider=provider, generation_id=wire.id, evidence=evidence)
     generation = Generation(
         id=wire.id,
         provider=provider,
-        status=parse_status(wire.status, provider=provider, generation_id=wire.id, evidence=evidence),
+        status=status,
         model=wire.model,
         created_at=parse_timestamp(wire.created_at),
         result=VideoResult(video_url=link, expires_at=parse_timestamp(wire.expires_at) if is_signed else None)
         if link
         else None,
         cost_usd=wire.usage.cost if wire.usage else None,
-        fault=build_fault(wire.status, _build_reported_fault(wire.error)),
+        fault=build_fault(wire.status, _build_reported_fault(wire.error), status),
     )
     return VideoJob(generation, wire.polling_url)
 

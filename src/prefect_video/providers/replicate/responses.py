@@ -21,6 +21,7 @@ from prefect_video.providers.responses import (
     LenientModel,
     ResponseModel,
     parse,
+    parse_page,
     parse_progress,
     parse_timestamp,
     read_item,
@@ -100,7 +101,7 @@ def read_page(response: httpx.Response, *, provider: str) -> ListPage:
     Raises:
         InvalidResponse: It is no page of the contract.
     """
-    wire = parse(_Page, response, provider=provider)
+    wire = parse_page(_Page, response, provider=provider)
     cursor = next(iter(parse_qs(urlsplit(wire.next or "").query).get("cursor", [])), None)
     items = tuple(
         read_item(item, _Prediction, lambda prediction: _build_prediction(prediction, provider))
@@ -170,7 +171,7 @@ def _build_prediction(wire: _Prediction, provider: str) -> Prediction:
         result=VideoResult(video_url=link, expires_at=ended + FILES_KEPT if ended else None) if link else None,
         # An aborted prediction had not started; any other end may be charged.
         cost_usd=Decimal(0) if wire.status == "aborted" else None,
-        fault=build_fault(wire.status, _build_reported_fault(wire.error)),
+        fault=build_fault(wire.status, _build_reported_fault(wire.error), status),
         version=wire.version,
         removed=wire.data_removed,
     )

@@ -22,6 +22,7 @@ from prefect_video.providers.responses import (
     ResponseModel,
     decode_body,
     parse,
+    parse_page,
     parse_progress,
     parse_timestamp,
     read_item,
@@ -66,10 +67,11 @@ class _Generation(LenientModel):
 
     def to_generation(self, provider: str, retry_after: float | None = None) -> Generation:
         """Build the generation that this response describes."""
+        status = self._parse_status(provider)
         return Generation(
             id=self.id,
             provider=provider,
-            status=self._parse_status(provider),
+            status=status,
             model=self.model,
             created_at=parse_timestamp(self.created),
             estimated_completion_at=parse_timestamp(self.estimated_completion_time),
@@ -78,7 +80,7 @@ class _Generation(LenientModel):
             metadata={name: str(value) for name, value in (self.metadata or {}).items()},
             result=_build_result(self.result),
             cost_usd=self.usage.cost_usd if self.usage else None,
-            fault=build_fault(self.status, _build_reported_fault(self.error)),
+            fault=build_fault(self.status, _build_reported_fault(self.error), status),
             retry_after=retry_after,
         )
 
@@ -110,7 +112,7 @@ def read_page(response: httpx.Response, *, provider: str, offset: int = 0, limit
     Raises:
         InvalidResponse: It is no page of the contract.
     """
-    page = parse(_Page, response, provider=provider)
+    page = parse_page(_Page, response, provider=provider)
     items = tuple(read_item(item, _Generation, lambda wire: wire.to_generation(provider)) for item in page.data)
     return ListPage(
         items,

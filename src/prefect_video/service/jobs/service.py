@@ -15,7 +15,7 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError
 from prefect_video.errors import BudgetExceeded, InvalidInput, LedgerError, QuotaExhausted, VideoError
 from prefect_video.fingerprints import canonical_json
 from prefect_video.inputs import Input, WholeNumber
-from prefect_video.ledger import UNFINISHED, ClaimOutcome, ClaimResult, Job, JobRequest, Priority, State
+from prefect_video.ledger import ClaimOutcome, ClaimResult, Job, JobRequest, Priority, State
 from prefect_video.pipeline import abandon, collect_job
 from prefect_video.pipeline.steps import (
     ClaimOptions,
@@ -186,8 +186,10 @@ class JobService:
         project = Project(name=body.project, shots=(body.build_shot(),), max_attempts=1, priority=body.priority)
         job_request = await _build_job_request(session, project, body.take, key)
         # The key is bound before the claim: a second request with it must find the first one, whatever happens next.
-        if key is not None and (finished := await _find_finished(session, body, key)):
-            return self._build_view(finished), "stored" if finished.state is State.STORED else "joined"
+        if key is not None and (bound := await _find_bound(session, body, key)):
+            # It belongs to its own account, which another default account must not pay for again.
+            await self._resume_unsent(bound)
+            return self._build_view(bound), "stored" if bound.state is State.STORED else "joined"
         await find_assets(session, [job_request])
         (claim,) = await claim_shots(session, [job_request], budgets=project_budgets(session, project), partial=False)
         job = _require_job(claim)
@@ -212,8 +214,7 @@ class JobService:
                 if not from_api or job.hold_reason:
                     continue
                 if job.state in _UNSENT:
-                    if taken := await session.ledger.claims.take_over(job.id):
-                        self._start_task(_send(session, taken), f"send {job.id}")
+                    await self._resume_unsent(job)
                 elif self._collect_enabled and _may_have_ended(job):
                     self._start_task(self._collect(session, job), f"collect {job.id}")
 
@@ -236,6 +237,14 @@ class JobService:
         # The event loop keeps weak references only.
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _resume_unsent(self, job: Job) -> None:
+        """Submit a job that has no living owner, by its own account only; leave any other as it is."""
+        session = self._sessions.by_id(job.account)
+        if session is None or job.state not in _UNSENT or job.hold_reason:
+            return
+        if taken := await session.ledger.claims.take_over(job.id):
+            self._start_task(_send(session, taken), f"send {job.id}")
 
     async def _collect(self, session: Session, job: Job) -> None:
         """Store the video of a job without a webhook, if its generation has ended."""
@@ -263,8 +272,8 @@ async def _build_job_request(session: Session, project: Project, take: int, key:
     return job_requests[take - 1]
 
 
-async def _find_finished(session: Session, body: GenerateBody, key: str) -> Job | None:
-    """Bind a key to a request; return the finished job that it was answered with before.
+async def _find_bound(session: Session, body: GenerateBody, key: str) -> Job | None:
+    """Bind a key to a request; return the job that it was answered with before, of any account.
 
     A released job is none: nothing was accepted for it, so that its key may be sent again.
 
@@ -273,7 +282,7 @@ async def _find_finished(session: Session, body: GenerateBody, key: str) -> Job 
     """
     job_id = await session.ledger.idempotency.bind_key(key, body.digest, environment=session.settings.environment)
     job = await session.ledger.jobs.get(job_id) if job_id else None
-    return job if job and job.state not in UNFINISHED and job.state is not State.RELEASED else None
+    return job if job and job.state is not State.RELEASED else None
 
 
 async def _send(session: Session, job: Job) -> None:
