@@ -103,7 +103,7 @@ def opener(name: str, harness: RecoveryHarness, rewrite: Rewrite) -> Callable[..
     """Return the opener of a provider behind a relay."""
     emulator = harness.emulator
     common: dict[str, Any] = {"api_key": emulator.key, "settings": QUICK, "transport": RewritingTransport(rewrite)}
-    models = {"models": {"sora-2": "emulator/video"}}
+    models: dict[str, Any] = {"models": {"sora-2": "emulator/video"}}
     openers: dict[str, Callable[..., HttpProvider]] = {
         "sora": sora(rewrite),
         "openai": lambda **_: OpenAIProvider(base_url=f"{emulator.url}/v1", profile="generic", **common),
