@@ -16,8 +16,8 @@ from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.polling.poller import Poller
 from prefect_video.polling.schedule import PollSchedule
+from prefect_video.providers.base import Provider
 from prefect_video.providers.http import HttpSettings
-from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session import Observer, Session, SessionEvent, Settings
 from prefect_video.shots import Project, Shot
@@ -41,7 +41,7 @@ class RecoveryHarness:
         *,
         observer: Observer | None = None,
         budgets: Sequence[Budget] = (),
-        kind: Callable[..., HttpProvider] = SoraProvider,
+        kind: Callable[..., Provider] = SoraProvider,
         **settings: Any,
     ) -> AsyncIterator[Session]:
         """Open a session of its own, as another process would."""

@@ -13,7 +13,7 @@ from sqlalchemy import update
 
 from prefect_video.ledger import State
 from prefect_video.ledger.tables import jobs_table
-from prefect_video.providers.http_provider import HttpProvider
+from prefect_video.providers.base import Provider
 from prefect_video.providers.openai.provider import OpenAIProvider
 from prefect_video.providers.openrouter.provider import OpenRouterProvider
 from prefect_video.providers.replicate.provider import ReplicateProvider
@@ -92,19 +92,19 @@ def answering(answer: Answer, *, listed: bool = False, status_of_read: int | Non
     return rewrite
 
 
-def sora(rewrite: Rewrite) -> Callable[..., HttpProvider]:
-    def opened(**options: Any) -> HttpProvider:
+def sora(rewrite: Rewrite) -> Callable[..., Provider]:
+    def opened(**options: Any) -> Provider:
         return SoraProvider(**options, transport=RewritingTransport(rewrite))
 
     return opened
 
 
-def opener(name: str, harness: RecoveryHarness, rewrite: Rewrite) -> Callable[..., HttpProvider]:
+def opener(name: str, harness: RecoveryHarness, rewrite: Rewrite) -> Callable[..., Provider]:
     """Return the opener of a provider behind a relay."""
     emulator = harness.emulator
     common: dict[str, Any] = {"api_key": emulator.key, "settings": QUICK, "transport": RewritingTransport(rewrite)}
     models: dict[str, Any] = {"models": {"sora-2": "emulator/video"}}
-    openers: dict[str, Callable[..., HttpProvider]] = {
+    openers: dict[str, Callable[..., Provider]] = {
         "sora": sora(rewrite),
         "openai": lambda **_: OpenAIProvider(base_url=f"{emulator.url}/v1", profile="generic", **common),
         "openrouter": lambda **_: OpenRouterProvider(base_url=f"{emulator.url}/api/v1", **models, **common),
