@@ -44,8 +44,12 @@ VideoError
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+_ANSWER_NAMES: Final = "its answer names generation "
+_NAMED: Final = re.compile(rf"; {_ANSWER_NAMES}(\S+)\Z")
 
 
 class VideoError(Exception):
@@ -156,9 +160,35 @@ class CircuitOpen(ProviderUnavailable):
 
 
 class SubmitOutcomeUnknown(ProviderError):
-    """A submit that was sent and got no usable answer. Reconcile it; never send it again blindly."""
+    """A submit that was sent and got no usable answer. Reconcile it; never send it again blindly.
+
+    Where the answer named a generation, the message ends with its id, so that whatever keeps the message keeps the id.
+    """
 
     accepted = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        generation_id: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(
+            f"{message}; {_ANSWER_NAMES}{generation_id}" if generation_id else message,
+            provider=provider,
+            generation_id=generation_id,
+            request_id=request_id,
+            retry_after=retry_after,
+        )
+
+    @staticmethod
+    def find_generation_id(message: str | None) -> str | None:
+        """Return the id at the end of the message of such an error; None where its answer named no generation."""
+        named = _NAMED.search(message or "")
+        return named[1] if named else None
 
 
 class InvalidResponse(ProviderError):

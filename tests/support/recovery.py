@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.polling.poller import Poller
 from prefect_video.polling.schedule import PollSchedule
+from prefect_video.providers.base import Provider
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session import Observer, Session, SessionEvent, Settings
@@ -40,7 +41,7 @@ class RecoveryHarness:
         *,
         observer: Observer | None = None,
         budgets: Sequence[Budget] = (),
-        kind: type[SoraProvider] = SoraProvider,
+        kind: Callable[..., Provider] = SoraProvider,
         **settings: Any,
     ) -> AsyncIterator[Session]:
         """Open a session of its own, as another process would."""

@@ -320,6 +320,7 @@ class ApiClient:
         return SubmitOutcomeUnknown(
             f"{error.message}{detail}: it is unknown whether the submit was accepted",
             provider=self._provider,
+            generation_id=error.generation_id,
             request_id=error.request_id,
         )
 

@@ -14,7 +14,7 @@ import httpx
 
 from prefect_video.errors import ContentPolicyError, ProviderError, RequestRejected
 from prefect_video.providers.moderation import is_moderation
-from prefect_video.providers.responses import build_error, decode_body, error_for_status
+from prefect_video.providers.responses import build_error, decode_body, error_for_status, find_named_generation
 
 _MAY_BE_MODERATION: Final = frozenset({400, 403, 422})
 
@@ -85,7 +85,8 @@ class RefusalTable:
     ) -> ProviderError:
         """Build the error of an unsuccessful response.
 
-        A rejection has `accepted` False where the table lists the response, and None where it does not.
+        A rejection has `accepted` False where the table lists the response, and None where it does not. A response
+        that names a generation proves no rejection of a submit, whatever else it says: the error carries the id.
 
         Args:
             response: The response.
@@ -103,7 +104,8 @@ class RefusalTable:
                 kind = ContentPolicyError
         error = build_error(kind, _find_message(body, document) or f"HTTP {status}", response, provider=provider)
         error.follows_contract = body is not None
-        if rule is not None and isinstance(error, RequestRejected):
+        error.generation_id = find_named_generation(document)
+        if rule is not None and isinstance(error, RequestRejected) and error.generation_id is None:
             error.accepted = False
         return error
 

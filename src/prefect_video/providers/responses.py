@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Self, TypeVar
@@ -44,6 +45,12 @@ _ERRORS: Final[Mapping[int, type[ProviderError]]] = {
 _WRAPPERS: Final = ("data", "result", "job", "task", "video", "generation", "prediction", "response", "output")
 """Names under which relays put the whole response of another server."""
 _WRAPPER_DEPTH: Final = 2
+
+_ID_FIELDS: Final = ("id", "generation_id", "job_id", "video_id", "prediction_id", "task_id")
+"""Fields that name a generation. Inside an error `id` comes last, as it may be the error's own."""
+_GENERATION_ID: Final = re.compile(r"\S{1,200}")
+_OTHER_ID: Final = re.compile(r"(?:req|request|err|error|trace)[_-]", re.IGNORECASE)
+"""Beginning of ids of requests and errors."""
 
 _LATEST_TIMESTAMP: Final = 32503680000.0
 """The year 3000: a later one is no time, but milliseconds or nonsense."""
@@ -140,6 +147,29 @@ def unwrap(document: Any) -> Iterator[Any]:
         yield document
 
 
+def find_named_generation(document: Any) -> str | None:
+    """Return the id of the generation that a decoded response names, whatever else it says; None for none.
+
+    It is beside `error` or inside it. A `request_id` is the id of a request, as is an id that begins like one.
+    """
+    error = document.get("error") if isinstance(document, Mapping) else None
+    for root, names in ((document, _ID_FIELDS), (error, (*_ID_FIELDS[1:], _ID_FIELDS[0]))):
+        for candidate in unwrap(root):
+            fields = candidate if isinstance(candidate, Mapping) else {}
+            ids = (_read_id(fields.get(name)) for name in names)
+            if (generation_id := next(filter(None, ids), None)) is not None:
+                return generation_id
+    return None
+
+
+def _read_id(value: Any) -> str | None:
+    """Return a field as the id of a generation; None where it cannot be one."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    text = str(value)
+    return text if _GENERATION_ID.fullmatch(text) and not _OTHER_ID.match(text) else None
+
+
 def read_item(item: Any, model: type[ModelT], build: Callable[[ModelT], Generation]) -> ListItem:
     """Read one item of a list; an item that breaks the contract counts as a generation that may be any.
 
@@ -163,10 +193,13 @@ def read_item(item: Any, model: type[ModelT], build: Callable[[ModelT], Generati
 
 
 def unreadable_submit(error: InvalidResponse, response: httpx.Response, *, provider: str) -> SubmitOutcomeUnknown:
-    """Build the error of a submit whose response is a success and has no generation."""
+    """Build the error of a submit whose response is a success and has no readable generation."""
+    generation_id = find_named_generation(decode_body(response))
+    defect = "breaks the contract" if generation_id else "names no generation"
     return SubmitOutcomeUnknown(
-        f"{provider}: the submit was answered {response.status_code} and the answer names no generation",
+        f"{provider}: the submit was answered {response.status_code} and the answer {defect}",
         provider=provider,
+        generation_id=generation_id,
         request_id=error.request_id,
     )
 

@@ -8,11 +8,13 @@ certainly of another request is passed over.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Final, Protocol
+from uuid import UUID
 
 from prefect_video.errors import AuthenticationFailed, HeldForReview, RequestRejected
 from prefect_video.generations import Generation
@@ -23,7 +25,8 @@ from prefect_video.shots import Shot
 
 SEARCH_BACK: Final = timedelta(days=1)
 """Age, before the submit, that all items of a page must have for the rest of the list not to be read."""
-_UUID_LENGTH: Final = 36
+_MASK: Final = re.compile(r"[*•…]|\.\.\.")
+"""Signs that take the place of others in a text that is hidden or cut."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ async def find_unclaimed(host: Searchable, search: Search) -> Generation | None:
         ) from error
     # The key first: it decides even where another generation would be held.
     for item in items:
-        if isinstance(item, Generation) and _echoes(item, search.idempotency_key):
+        if isinstance(item, Generation) and echoes_key(item, search.idempotency_key):
             return item
     return await _Candidates(host, search, _read_clock(host, search, items)).choose(items)
 
@@ -155,7 +158,7 @@ class _Candidates:
         if is_older and match_prompt(self.search.shot.prompt, listed.prompt) is Match.DIFFERENT:
             return None
         generation = await self.host.confirm(listed)
-        if _echoes(generation, self.search.idempotency_key):
+        if echoes_key(generation, self.search.idempotency_key):
             return generation
         if is_claimed or is_older or _echoes_another(generation, self.search.idempotency_key):
             return None
@@ -175,18 +178,34 @@ class _Candidates:
             self.unreadable.append(item)
 
 
-def _echoes(generation: Generation, key: str) -> bool:
-    echoed = generation.metadata.get(KEY_FIELD)
-    return echoed is not None and normalise_text(echoed) == normalise_text(key)
-
-
-def _echoes_another(generation: Generation, key: str) -> bool:
-    """Return whether a generation was submitted with another key; False where ours may have been cut or redacted."""
+def echoes_key(generation: Generation, key: str) -> bool:
+    """Return whether a generation was submitted with this key, also where the server respells it."""
     echoed = generation.metadata.get(KEY_FIELD)
     if echoed is None:
         return False
-    echoed_key, own_key = normalise_text(echoed), normalise_text(key)
-    return echoed_key != own_key and (len(own_key) != _UUID_LENGTH or len(echoed_key) == len(own_key))
+    own_id = _parse_uuid(key)
+    return normalise_text(echoed) == normalise_text(key) or (own_id is not None and _parse_uuid(echoed) == own_id)
+
+
+def _echoes_another(generation: Generation, key: str) -> bool:
+    """Return whether a generation was submitted with another key; False where ours may have been cut or changed.
+
+    Our keys are UUIDs: what is no UUID of the same version is ours under a mask, cut, or replaced by a relay's own.
+    """
+    echoed = generation.metadata.get(KEY_FIELD)
+    if echoed is None or echoes_key(generation, key):
+        return False
+    own_id, echoed_id = _parse_uuid(key), _parse_uuid(echoed)
+    if own_id is None:
+        return _MASK.search(echoed) is None
+    return echoed_id is not None and echoed_id.version == own_id.version
+
+
+def _parse_uuid(key: str) -> UUID | None:
+    try:
+        return UUID(normalise_text(key))
+    except ValueError:
+        return None
 
 
 def _find_recorded(host: Searchable, search: Search) -> Mapping[str, datetime]:

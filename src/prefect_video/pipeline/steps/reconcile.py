@@ -11,18 +11,20 @@ from typing import Final, Self
 from prefect_video.errors import (
     AuthenticationFailed,
     HeldForReview,
+    InvalidInput,
     InvalidResponse,
     InvalidTransition,
     ProviderError,
     QuotaExhausted,
     RequestRejected,
+    SubmitOutcomeUnknown,
 )
 from prefect_video.generations import Generation
 from prefect_video.ledger import HoldReason, Job, hold_message
-from prefect_video.pipeline.steps.conflicts import find_other_row, hold_conflict
+from prefect_video.pipeline.steps.conflicts import find_other_row, hold_conflict, is_taken_by_twin
 from prefect_video.pipeline.steps.end import require_same_account
 from prefect_video.polling import is_transient
-from prefect_video.providers import KEY_FIELD
+from prefect_video.providers import echoes_key
 from prefect_video.session import Session, SessionEvent
 
 logger = logging.getLogger(__name__)
@@ -66,7 +68,8 @@ async def reconcile(session: Session, job: Job) -> Job:
 
     Absence is proven by reads of the provider's whole list of which the last began later than `settle_seconds` after
     the outcome had become unknown: until then the provider may still accept the request, and a generation that seems
-    unclaimed may be about to be recorded for another job.
+    unclaimed may be about to be recorded for another job. Where the answer named a generation, that is read first, and
+    the list proves no absence: it may leave out what is unfinished.
 
     Raises:
         HeldForReview: The provider cannot tell, and the job is held; or another account sent it.
@@ -83,7 +86,7 @@ async def reconcile(session: Session, job: Job) -> Job:
         try:
             found = await _find(session, job, listed_at)
         except HeldForReview as error:
-            if left <= 0 or not session.provider.capabilities.can_list:
+            if left <= 0 or not _can_read_later(session, job):
                 return await _undecided(session, job, str(error))
             # Something was there, so this list was not empty.
             empty = 0
@@ -97,21 +100,49 @@ async def reconcile(session: Session, job: Job) -> Job:
         else:
             if found is not None:
                 current = await _take(session, job, found)
-                if current.state is job.state:
-                    continue
-                return current
-            empty += 1
-            if left <= 0 and empty >= _EMPTY_LISTS:
-                return await session.ledger.jobs.return_to_reserved(job.id, "reconciled: proven absent at the provider")
+                if current.state is not job.state:
+                    return current
+                if left <= -session.settings.submit_patience_seconds:
+                    return await _undecided(session, job, f"{job.provider} lists {found.id}, which another job has")
+            else:
+                empty += 1
+                if left <= 0 and empty >= _EMPTY_LISTS:
+                    return await _conclude_absent(session, job)
         await asyncio.sleep(_seconds_until_next_list(delay, settle_time.seconds_left(await session.ledger.now())))
         delay = min(delay * 1.5, _RETRY_LIMIT_SECONDS)
 
 
 async def _find(session: Session, job: Job, now: datetime) -> Generation | None:
+    if (named := await _read_named(session, job)) is not None:
+        return named
     # Sent by the ledger's clock; the provider's clock is compared with this machine's.
     sent_at = (job.sent_at or job.created_at) + (datetime.now(UTC) - now)
     known = await session.ledger.jobs.recorded_generations(job.account)
     return await session.provider.find_unclaimed(job.shot, idempotency_key=job.id, sent_at=sent_at, known=known)
+
+
+async def _read_named(session: Session, job: Job) -> Generation | None:
+    """Read the generation that the answer to the submit named; None where it named none, or it cannot be read."""
+    generation_id = _find_named_id(job)
+    if generation_id is None:
+        return None
+    owner = await find_other_row(session, job, generation_id)
+    if owner is not None and is_taken_by_twin(job, owner):
+        return None
+    try:
+        return await session.provider.retrieve(generation_id)
+    except (ProviderError, InvalidInput) as error:
+        logger.warning("shot %s: generation %s cannot be read: %s", job.shot.id, generation_id, error)
+        return None
+
+
+def _find_named_id(job: Job) -> str | None:
+    return SubmitOutcomeUnknown.find_generation_id(job.error_message)
+
+
+def _can_read_later(session: Session, job: Job) -> bool:
+    """Return whether another read may find the generation: of the list, or of the one that the answer named."""
+    return session.provider.capabilities.can_list or _find_named_id(job) is not None
 
 
 async def _take(session: Session, job: Job, found: Generation) -> Job:
@@ -119,7 +150,7 @@ async def _take(session: Session, job: Job, found: Generation) -> Job:
         job = await session.ledger.jobs.record_submitted(job.id, found, detail="reconciled: it was accepted")
     except InvalidTransition:
         owner = await find_other_row(session, job, found.id)
-        if owner is not None and found.metadata.get(KEY_FIELD) == job.id:
+        if owner is not None and (found.id == _find_named_id(job) or echoes_key(found, job.id)):
             raise await hold_conflict(session, job, found.id, owner) from None
         # Two jobs with the same prompt saw the same generation: the other one has it now.
         return await session.ledger.jobs.get(job.id)
@@ -139,8 +170,19 @@ def _seconds_until_next_list(delay: float, left: float) -> float:
     return min(delay, left + 0.01) if left > 0 else delay
 
 
+async def _conclude_absent(session: Session, job: Job) -> Job:
+    """Return a job to reserved, as the lists are empty; one whose answer named a generation is held instead."""
+    if _find_named_id(job) is not None:
+        return await _undecided(session, job, f"{job.provider} does not list its generation")
+    return await session.ledger.jobs.return_to_reserved(job.id, "reconciled: proven absent at the provider")
+
+
 async def _undecided(session: Session, job: Job, reason: str) -> Job:
-    if session.settings.on_unknown == "resubmit":
+    named = _find_named_id(job)
+    if named is not None:
+        # Not sent again by policy either: the policy is for submits about which nothing is known.
+        reason = f"{reason}; the answer to it named generation {named}, which cannot be read"
+    elif session.settings.on_unknown == "resubmit":
         return await session.ledger.jobs.return_to_reserved(job.id, f"sent again by policy: {reason}")
     message = hold_message(
         HoldReason.SUBMIT_UNANSWERED,

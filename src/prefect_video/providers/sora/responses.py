@@ -146,10 +146,7 @@ def read_error(response: httpx.Response, *, provider: str) -> ProviderError:
     """Build the error of an unsuccessful response, by the contract's table."""
     document = decode_body(response)
     fault = document.get("error") if isinstance(document, Mapping) else None
-    generation_id = fault.get("generation_id") if isinstance(fault, Mapping) else None
-    error = REFUSALS.read_error(response, provider=provider, otherwise=_find_immediate_failure(response, fault))
-    error.generation_id = str(generation_id) if generation_id else None
-    return error
+    return REFUSALS.read_error(response, provider=provider, otherwise=_find_immediate_failure(response, fault))
 
 
 def _find_immediate_failure(response: httpx.Response, fault: Any) -> type[ProviderError] | None:
