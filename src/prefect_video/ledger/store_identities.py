@@ -27,6 +27,25 @@ class StoreIdentities(LedgerBase):
             found = await connection.execute(select(stores.c.store_id).where(stores.c.url == url))
             return set(found.scalars())
 
+    async def urls(self) -> set[str]:
+        """Return the addresses of all stores that were ever used."""
+        async with self._database.reading() as connection:
+            return set((await connection.execute(select(stores.c.url).distinct())).scalars())
+
+    async def move_asset(self, job: Job, asset: Asset) -> bool:
+        """Record the new address of a stored row's file; False where the row has changed since it was read."""
+        async with self._database.writing() as connection:
+            moved = await connection.execute(
+                update(jobs_table)
+                .where(
+                    jobs_table.c.id == job.id,
+                    jobs_table.c.state == State.STORED,
+                    jobs_table.c.store_id == job.store_id,
+                )
+                .values(asset=asset)
+            )
+            return moved.rowcount == 1
+
     async def propose_store_id(self, url: str) -> str:
         """Return the identity that a store without a marker is to get: the same for all who ask at once."""
         async with self._database.writing() as connection:

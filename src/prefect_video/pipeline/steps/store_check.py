@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
+from pathlib import PurePosixPath
 from typing import Final
 
+from prefect_video.assets import Asset
 from prefect_video.errors import InvalidInput, StoreError, StoreOutage
 from prefect_video.ledger import Job, Ledger, command_line
 from prefect_video.session import Session
-from prefect_video.storage import STORE_MARKER, Store, open_store
+from prefect_video.storage import STORE_MARKER, Store, open_store, place_asset, thumbnail_path
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ async def check_store(ledger: Ledger, store: Store) -> str | None:
     """
     url = store.url
     found = await store.read_identity()
-    known = await ledger.stores.store_ids(url)
+    known = await _known_ids(ledger, store)
     if known and found not in known and await ledger.stores.holds_assets(known):
         there = f"has no marker ({STORE_MARKER})" if found is None else f"is another one (its marker says {found})"
         raise StoreOutage(
@@ -40,6 +42,15 @@ async def check_store(ledger: Ledger, store: Store) -> str | None:
             f" address: {_advice(ledger, url)}"
         )
     return found
+
+
+async def _known_ids(ledger: Ledger, store: Store) -> set[str]:
+    """Return the identities of all stores that were ever used at a store's address, in any spelling of it."""
+    known: set[str] = set()
+    for url in await ledger.stores.urls():
+        if store.is_at(url):
+            known |= await ledger.stores.store_ids(url)
+    return known
 
 
 async def accept_store(ledger: Ledger, store: Store) -> str:
@@ -66,6 +77,34 @@ async def claim_store(ledger: Ledger, store: Store) -> str:
     if found is not None and found in await ledger.stores.store_ids(store.url):
         return found
     return await accept_store(ledger, store)
+
+
+async def relocate_stored(session: Session, stored: Mapping[str, Job]) -> dict[str, Job]:
+    """Return stored jobs, those of a store that moved with their files' new addresses, which are recorded.
+
+    The marker moves with the files: a file that was put into the store with this identity, and lies here under its
+    project and name, is that file.
+    """
+    moved = {key: job for key, job in stored.items() if job.asset and not session.store.owns(job.asset.uri)}
+    store_id = await session.store.read_identity() if moved else None
+    found = {
+        key: _asset_here(session.store, job) for key, job in moved.items() if store_id and job.store_id == store_id
+    }
+    sizes = await session.store.sizes([asset.uri for asset in found.values()])
+    relocated = dict(stored)
+    for key, asset in found.items():
+        is_whole = sizes.get(asset.uri) == asset.bytes
+        if is_whole and await session.ledger.stores.move_asset(stored[key], asset):
+            logger.info("%s/%s: its store has moved: %s", stored[key].project, stored[key].shot.id, asset.uri)
+            relocated[key] = stored[key].model_copy(update={"asset": asset})
+    return relocated
+
+
+def _asset_here(store: Store, job: Job) -> Asset:
+    assert job.asset is not None
+    relative = PurePosixPath(job.project) / job.asset.uri.rpartition("/")[2]
+    thumbnail = job.asset.thumbnail_uri and store.uri(thumbnail_path(relative))
+    return place_asset(store, job.asset, relative, thumbnail)
 
 
 async def find_flaws(session: Session, stored: Mapping[str, Job]) -> dict[str, str]:
