@@ -19,6 +19,7 @@ from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.session import Session
 from prefect_video.storage import open_store
+from prefect_video.storage.marker import STORE_MARKER
 from tests.recovery.test_old_ledgers import back_up, recover, restore
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import OpenHarness
@@ -308,4 +309,29 @@ async def test_on_s3_an_old_backup_is_noticed_and_recovered(harness: RecoveryHar
     assert [shot.cached for shot in (await run(harness)).shots] == [True, True]
     assert [shot.cached for shot in (await run(elsewhere(harness))).shots] == [True, True]
     assert sum((row.actual_usd or Decimal(0) for row in await harness.rows()), Decimal(0)) > 0
+    assert harness.paid == (2, 2)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+async def test_on_s3_a_prefix_that_moved_keeps_every_video(
+    harness: RecoveryHarness, s3: S3Server, *, marked: bool
+) -> None:
+    bucket = s3.make_bucket("moved" if marked else "unmarked")
+
+    async def run(folder: str) -> ProjectReport:
+        async with on_s3(harness, s3, f"{bucket}/{folder}") as session:
+            return await run_project(session, film(a_shot(1), a_shot(2)))
+
+    assert statuses(await run("a")) == ["stored", "stored"]
+    name = bucket.removeprefix("s3://")
+    for key in list(s3.files(name)):
+        if marked or not key.endswith(STORE_MARKER):
+            s3.client.copy_object(Bucket=name, Key=f"b{key[1:]}", CopySource={"Bucket": name, "Key": key})
+        s3.client.delete_object(Bucket=name, Key=key)
+    for _ in range(2):
+        report = await run("b")
+        assert statuses(report) == ["stored", "stored"]
+        videos = {f"s3://{name}/{key}" for key in s3.files(name) if key.endswith(".mp4")}
+        assert {shot.asset.uri for shot in report.shots if shot.asset} == videos
+        assert len(videos) == 2
     assert harness.paid == (2, 2)

@@ -365,3 +365,83 @@ async def test_other_content_at_the_target_stays_until_the_original_is_fetched(h
     assert copy.read_bytes() == whole
     assert store.exists()
     assert harness.paid == (3, 3)
+
+
+async def forget(harness: RecoveryHarness) -> None:
+    """Let the provider forget every generation so far, and none that is made later."""
+    for row in await harness.rows():
+        harness.emulator.add_fault(
+            operation="retrieve", kind="not_found", times=None, match={"generation_id": row.generation_id}
+        )
+
+
+async def test_missing_files_asked_for_one_at_a_time_are_an_outage(harness: RecoveryHarness) -> None:
+    await harness.run(film(a_shot(1), a_shot(2), a_shot(3)))
+    await harness.run(film(*(a_shot(number) for number in range(4, 25))))
+    for video in harness.videos:
+        if video.name.startswith(("shot-1.", "shot-2.", "shot-3.")):
+            video.unlink()
+    await forget(harness)
+    for number in (1, 2, 3):
+        await refused(harness, film(a_shot(number)))
+    assert harness.paid == (24, 24)
+    assert len(harness.videos) == 21
+
+
+async def test_a_volume_that_is_half_restored_is_an_outage_for_every_project(harness: RecoveryHarness) -> None:
+    projects = [film(a_shot(number), name=f"project-{number}") for number in range(1, 6)]
+    for project in projects:
+        await harness.run(project)
+    for video in harness.videos:
+        video.rename(harness.folder / video.name)
+    await forget(harness)
+    for project in projects:
+        assert "project-5/shot-5 missing" in await refused(harness, project)
+    assert harness.paid == (5, 5)
+
+
+async def test_files_that_go_missing_before_a_purchase_prevent_it(harness: RecoveryHarness) -> None:
+    await stored(harness)
+    first, *others = harness.videos
+    whole = first.read_bytes()
+    first.unlink()
+    # The run sees one missing file, and dies; the volume fails further; the provider forgets.
+    await harness.interrupt(FILM, "downloading")
+    for video in others:
+        video.rename(harness.folder / video.name)
+    await forget(harness)
+    report = await harness.run(film(a_shot(1)))
+    assert statuses(report) == ["failed"]
+    assert "that is an outage" in str(report.shots[0].error)
+    assert {row.state for row in await harness.rows()} == {State.STORED}
+    first.write_bytes(whole)
+    for video in others:
+        (harness.folder / video.name).rename(video)
+    assert [shot.cached for shot in (await harness.run(FILM)).shots] == [True] * 3
+    assert harness.paid == (3, 3)
+
+
+async def test_an_outage_of_another_store_names_that_one(harness: RecoveryHarness) -> None:
+    store = await stored(harness)
+    other = harness.folder / "other"
+    await run_at(harness, other, film(a_shot(9), name="theirs"))
+    for video in harness.videos:
+        video.unlink()
+    with pytest.raises(StoreOutage) as raised:
+        await run_at(harness, other)
+    assert f"the store {store.as_uri()}: 3 stored" in str(raised.value)
+    assert f"verify {store.as_uri()} --repair" in str(raised.value)
+    assert other.as_uri() not in str(raised.value)
+    assert harness.paid == (4, 4)
+    assert len(list(other.glob("*/*.mp4"))) == 1
+
+
+async def test_an_outage_of_a_saved_store_names_its_block(harness: RecoveryHarness) -> None:
+    await stored(harness)
+    for video in harness.videos:
+        video.unlink()
+    async with harness.session() as session:
+        session.store_name = "video-store/films"
+        with pytest.raises(StoreOutage, match="verify video-store/films --repair"):
+            await run_project(session, FILM)
+    assert harness.paid == (3, 3)

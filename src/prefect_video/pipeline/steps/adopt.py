@@ -204,8 +204,8 @@ def _find_video(job_request: JobRequest, videos: Sequence[StoredVideo]) -> Store
     for video in videos:
         if video.name.digest == digest and video.sidecar is None and video.size:
             raise LedgerBehindStore(
-                f"shot {job_request.shot.id!r}: {video.uri.removesuffix('.json')}.mp4 bears the fingerprint, and its"
-                f" sidecar {video.uri} cannot be read, so it may not be whole. It is not bought again."
+                f"shot {job_request.shot.id!r}: {video.uri.removesuffix('.json')}.mp4 bears the shot's fingerprint,"
+                f" and its sidecar {video.uri} cannot be read, so it may not be whole. It is not bought again."
                 " Restore the sidecar from a backup; or remove both files (or use --refresh) to have it made anew"
             )
     return None

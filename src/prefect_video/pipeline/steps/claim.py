@@ -66,6 +66,8 @@ async def find_assets(
     reachable = {session.provider.account.id, *accounts}
     if flaws and not rebuy_missing:
         await require_single_flaw(session, stored, flaws, accounts=reachable)
+    if rebuy_missing:
+        session.accepted_rebuys.update(stored[key].id for key in flaws)
     for key, flaw in flaws.items():
         await _reopen(session, stored[key], flaw, can_fetch=stored[key].account in reachable)
     return {key: job.asset for key, job in stored.items() if job.asset and key not in flaws}

@@ -20,7 +20,9 @@ from prefect_video.storage import STORE_MARKER, Store, open_store, place_asset, 
 logger = logging.getLogger(__name__)
 
 _NEIGHBORS: Final = 20
-"""Stored videos of the same project that are checked when one is missing."""
+"""Newest, earlier and later stored videos of the same store that are checked when one is missing."""
+_NEIGHBORS_OF_PURCHASE: Final = 34
+"""As `_NEIGHBORS`, once the provider no longer has the missing one, so that it would be bought."""
 
 _NAMES_SHOWN: Final = 5
 
@@ -146,15 +148,47 @@ async def require_single_flaw(
     if len(flawed) == 1:
         ((job, flaw),) = flawed.values()
         await _require_own_store(session, job, flaw, accounts)
-        beside = {row.id: row for row in await session.ledger.stores.stored_beside(job, limit=_NEIGHBORS)}
-        for row_id, other_flaw in (await find_flaws(session, beside)).items():
-            if asset := beside[row_id].asset:
-                flawed.setdefault(asset.uri, (beside[row_id], other_flaw))
+        flawed |= await _find_flawed_neighbors(session, job, _NEIGHBORS)
     if len(flawed) > 1:
-        raise StoreOutage(
-            f"the store {session.store.url}: {len(flawed)} stored videos are missing or damaged at once"
-            f" ({_name_flawed(list(flawed.values()))}): {_advice(session.ledger, session.store.url)}"
-        )
+        raise _outage(session, list(flawed.values()))
+
+
+async def require_whole_neighbors(session: Session, job: Job) -> None:
+    """Refuse to buy again a video whose file and generation are gone, where other files of its store are missing too.
+
+    Raises:
+        StoreOutage: Another one is missing or damaged, and buying them again was not requested.
+        StoreError: The store cannot be read.
+    """
+    if job.id in session.accepted_rebuys or job.asset is None:
+        return
+    if flawed := await _find_flawed_neighbors(session, job, _NEIGHBORS_OF_PURCHASE):
+        raise _outage(session, [(job, "missing, also at its provider"), *flawed.values()])
+
+
+async def _find_flawed_neighbors(session: Session, job: Job, limit: int) -> dict[str, tuple[Job, str]]:
+    """Return by URI the stored videos beside a job's in its store that are missing or damaged, with their flaws."""
+    beside = {row.id: row for row in await session.ledger.stores.stored_beside(job, limit=limit)}
+    flaws = await find_flaws(session, beside)
+    found = {row.asset.uri: (row, flaws[key]) for key, row in beside.items() if key in flaws and row.asset}
+    own = job.asset.uri if job.asset else None
+    return {uri: flawed for uri, flawed in found.items() if uri != own}
+
+
+def _outage(session: Session, flawed: Collection[tuple[Job, str]]) -> StoreOutage:
+    by_store: dict[str, list[tuple[Job, str]]] = {}
+    for job, flaw in flawed:
+        by_store.setdefault(_store_of(session, job), []).append((job, flaw))
+    found = "; ".join(
+        f"the store {name}: {len(rows)} stored videos are missing or damaged at once ({_name_flawed(rows)})"
+        for name, rows in by_store.items()
+    )
+    return StoreOutage(f"{found}: {_advice(session.ledger, *by_store)}")
+
+
+def _store_of(session: Session, job: Job) -> str:
+    """Return the name of the store that a job's file is in: an address, or a saved block."""
+    return session.store_name if job.asset and session.store.owns(job.asset.uri) else job.store
 
 
 async def _require_own_store(session: Session, job: Job, flaw: str, accounts: Collection[str]) -> None:
@@ -164,15 +198,15 @@ async def _require_own_store(session: Session, job: Job, flaw: str, accounts: Co
         raise StoreOutage(
             f"shot {job.shot.id!r}: its stored file {job.asset.uri} is {flaw}, and it can be fetched again only"
             f" with the credentials {job.credentials!r} (account {job.account}), which are not in use here."
-            f" Nothing was bought. Run `{_repair(session.ledger, session.store.url)}`, or run with --rebuy-missing to"
-            " buy it again"
+            f" Nothing was bought. Run `{_repair(session.ledger, _store_of(session, job))}`, or run with"
+            " --rebuy-missing to buy it again"
         )
     found = await session.store.read_identity()
     if session.store.owns(job.asset.uri) and (found is None or job.store_id not in (None, found)):
         raise StoreOutage(
             f"shot {job.shot.id!r}: its stored file {job.asset.uri} is {flaw}, and the store there"
             f" {'has no marker' if found is None else f'is {found}'}, where it was stored in"
-            f" {job.store_id or 'one with a marker'}: {_advice(session.ledger, session.store.url)}"
+            f" {job.store_id or 'one with a marker'}: {_advice(session.ledger, session.store_name)}"
         )
 
 
@@ -214,10 +248,11 @@ async def _sizes_elsewhere(name: str, rows: Collection[Job]) -> dict[str, int]:
     return {uri: size for uri, size in expected.items() if uri not in present} | sizes
 
 
-def _advice(ledger: Ledger, url: str) -> str:
+def _advice(ledger: Ledger, *stores: str) -> str:
+    repairs = " and ".join(f"`{_repair(ledger, name)}`" for name in stores)
     return (
         "that is an outage, no reason to pay. Nothing was bought, and nothing is marked lost. Mount the volume or"
-        f" correct the store's address, and run again. If the files are really deleted: `{_repair(ledger, url)}`"
+        f" correct the store's address, and run again. If the files are really deleted: {repairs}"
         " fetches again, free, what the provider still has, and a run with --rebuy-missing buys the rest"
     )
 
