@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -335,3 +336,21 @@ async def test_on_s3_a_prefix_that_moved_keeps_every_video(
         assert {shot.asset.uri for shot in report.shots if shot.asset} == videos
         assert len(videos) == 2
     assert harness.paid == (2, 2)
+
+
+async def test_the_way_to_recover_names_every_open_account(harness: RecoveryHarness) -> None:
+    path = Path(harness.ledger_url.removeprefix("sqlite:///"))
+    async with harness.ledger():
+        pass
+    back_up(path, path.with_name("backup.db"))
+    await harness.run(a_shot())
+    restore(path.with_name("backup.db"), path)
+    async with harness.session() as session, harness.session() as fallback:
+        session.credentials, fallback.credentials = "video-sora/main", "video-sora/spare"
+        with pytest.raises(LedgerBehindStore) as raised:
+            await run_project(session, film(a_shot()), others=[fallback])
+    words = shlex.split(str(raised.value).rpartition("Run: ")[2])
+    given = [words[place + 1] for place, word in enumerate(words) if word == "--provider"]
+    assert {"video-sora/main", "video-sora/spare"} <= set(given)
+    assert len(given) == len(set(given))
+    assert harness.paid == (1, 1)

@@ -119,6 +119,7 @@ class Session:
     def __post_init__(self) -> None:
         """Build what the shots of a process share."""
         settings, provider = self.settings, self.provider
+        self.ledger.name_accounts([self.account_name])
         self.screen = PromptScreen(settings.screen_patterns, settings.screen_longest, settings.screen_rule)
         planned = provider.capabilities.concurrency
         self.account_slots = min(filter(None, (settings.account_slots, planned)), default=None)
@@ -153,6 +154,11 @@ class Session:
         if "/webhook" in urlsplit(address).path:
             return address.replace("{job_id}", job.id)
         return f"{address.rstrip('/')}/webhooks/{self.provider.name}"
+
+    @property
+    def account_name(self) -> str:
+        """Name by which commands open this account: a block, or the provider where its key is in the environment."""
+        return self.provider.name if self.credentials == "env" else self.credentials
 
     def notify(self, event: SessionEvent, job: Job, detail: str = "") -> None:
         """Log an event of a job and call the observer."""
