@@ -107,7 +107,9 @@ async def test_a_restored_backup_refuses_to_spend_until_it_is_recovered(
     before = await spent(harness)
     backup.restore()
 
-    with pytest.raises(LedgerBehindStore, match=r"old backup.*prefect-video ledger recover --store \S+ --ledger"):
+    with pytest.raises(
+        LedgerBehindStore, match=r"old backup.*ledger recover --store \S+ --ledger \S+ --provider emulator"
+    ):
         await harness.run(five(3))
     with pytest.raises(LedgerBehindStore):
         await harness.run(film(a_shot(9)))
@@ -192,6 +194,7 @@ async def test_a_ledger_deleted_under_a_running_process_buys_nothing_more(open_h
     assert statuses(report) == ["failed", "failed"]
     errors = [str(shot.error) for shot in report.shots]
     assert all("was deleted or moved away" in error and "prefect-video ledger recover" in error for error in errors)
+    assert all("--provider emulator" in error for error in errors)
     assert harness.paid == (1, 1)
 
     report = await harness.run(five(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.session import Session
 from prefect_video.storage import open_store
+from prefect_video.storage.marker import STORE_MARKER
 from tests.recovery.test_old_ledgers import back_up, recover, restore
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import OpenHarness
@@ -309,3 +311,46 @@ async def test_on_s3_an_old_backup_is_noticed_and_recovered(harness: RecoveryHar
     assert [shot.cached for shot in (await run(elsewhere(harness))).shots] == [True, True]
     assert sum((row.actual_usd or Decimal(0) for row in await harness.rows()), Decimal(0)) > 0
     assert harness.paid == (2, 2)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+async def test_on_s3_a_prefix_that_moved_keeps_every_video(
+    harness: RecoveryHarness, s3: S3Server, *, marked: bool
+) -> None:
+    bucket = s3.make_bucket("moved" if marked else "unmarked")
+
+    async def run(folder: str) -> ProjectReport:
+        async with on_s3(harness, s3, f"{bucket}/{folder}") as session:
+            return await run_project(session, film(a_shot(1), a_shot(2)))
+
+    assert statuses(await run("a")) == ["stored", "stored"]
+    name = bucket.removeprefix("s3://")
+    for key in list(s3.files(name)):
+        if marked or not key.endswith(STORE_MARKER):
+            s3.client.copy_object(Bucket=name, Key=f"b{key[1:]}", CopySource={"Bucket": name, "Key": key})
+        s3.client.delete_object(Bucket=name, Key=key)
+    for _ in range(2):
+        report = await run("b")
+        assert statuses(report) == ["stored", "stored"]
+        videos = {f"s3://{name}/{key}" for key in s3.files(name) if key.endswith(".mp4")}
+        assert {shot.asset.uri for shot in report.shots if shot.asset} == videos
+        assert len(videos) == 2
+    assert harness.paid == (2, 2)
+
+
+async def test_the_way_to_recover_names_every_open_account(harness: RecoveryHarness) -> None:
+    path = Path(harness.ledger_url.removeprefix("sqlite:///"))
+    async with harness.ledger():
+        pass
+    back_up(path, path.with_name("backup.db"))
+    await harness.run(a_shot())
+    restore(path.with_name("backup.db"), path)
+    async with harness.session() as session, harness.session() as fallback:
+        session.credentials, fallback.credentials = "video-sora/main", "video-sora/spare"
+        with pytest.raises(LedgerBehindStore) as raised:
+            await run_project(session, film(a_shot()), others=[fallback])
+    words = shlex.split(str(raised.value).rpartition("Run: ")[2])
+    given = [words[place + 1] for place, word in enumerate(words) if word == "--provider"]
+    assert {"video-sora/main", "video-sora/spare"} <= set(given)
+    assert len(given) == len(set(given))
+    assert harness.paid == (1, 1)

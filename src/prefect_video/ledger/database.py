@@ -144,7 +144,8 @@ class Database:
     def __init__(self, location: DatabaseUrl) -> None:
         self.location = location
         self.is_sqlite = location.path is not None
-        self._file = FileIdentity(location) if self.is_sqlite else None
+        self.accounts: dict[str, None] = {}
+        self._file = FileIdentity(location, self.accounts.keys()) if self.is_sqlite else None
         self.engine = _sqlite_engine(location, self._file) if self._file else _postgresql_engine(location)
         self._aside = self.engine if self.is_sqlite else _postgresql_engine(location, pool_size=1, pool_pre_ping=True)
         self._writer = self.engine.execution_options(immediate=True)

@@ -7,29 +7,41 @@ what they write is in a ledger that no other process reads, and each side would 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 from prefect_video.errors import LedgerFileUnsafe
-from prefect_video.ledger.hold_reasons import command_line
+from prefect_video.ledger.hold_reasons import recover_command
 from prefect_video.ledger.urls import DatabaseUrl
 
 
 class FileIdentity:
     """The file that was opened under a path: device and inode, of which only one name may exist."""
 
-    def __init__(self, location: DatabaseUrl) -> None:
+    def __init__(self, location: DatabaseUrl, accounts: Collection[str] = ()) -> None:
+        """Create the identity of a file that is yet to be opened.
+
+        Args:
+            location: The file.
+            accounts: Names of the accounts in use, for the command that recovers it; they may be added later.
+        """
         assert location.path is not None
         self._path = location.path
-        recover = command_line("ledger", "recover", ledger=location.command_option)
-        self._next_step = (
-            "Nothing is sent. Put the file that was opened back in its place; or, if it is lost, restore a backup and"
-            f" run: {recover}"
-        )
+        self._location = location
+        self._accounts = accounts
         self._opened: tuple[int, int] | None = None
 
     @property
     def is_known(self) -> bool:
         """Tell whether the file has been opened before, so that it must not be created anew."""
         return self._opened is not None
+
+    @property
+    def _next_step(self) -> str:
+        recover = recover_command(self._location.command_option, accounts=self._accounts)
+        return (
+            "Nothing is sent. Put the file that was opened back in its place; or, if it is lost, restore a backup and"
+            f" run: {recover}"
+        )
 
     def require(self) -> None:
         """Compare the file at the path with the one that was opened; the first call records it.

@@ -7,7 +7,7 @@ here. Each command is complete, with the `--ledger` that it needs, so that it ca
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -155,6 +155,12 @@ def _choices(remedies: tuple[Remedy, ...], names: Mapping[str, str], ledger: str
     commands = [command_line(*(word.format(**names) for word in remedy.words), ledger=ledger) for remedy in remedies]
     meanings = [f" ({remedy.meaning})" if remedy.meaning else "" for remedy in remedies]
     return ", or ".join(command + meaning for command, meaning in zip(commands, meanings, strict=True))
+
+
+def recover_command(ledger: str | None, *, accounts: Iterable[str], store: str | None = None) -> str:
+    """Write the command that brings a ledger up to date with its store and the lists of the accounts in use."""
+    options = [("--store", store), ("--ledger", ledger), *(("--provider", account) for account in accounts)]
+    return command_line("ledger", "recover", *(word for name, value in options if value for word in (name, value)))
 
 
 def command_line(*words: str, ledger: str | None = None) -> str:

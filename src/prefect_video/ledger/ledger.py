@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from types import TracebackType
 from typing import Self
@@ -13,6 +14,7 @@ from prefect_video.ledger.budgets import SpendReports
 from prefect_video.ledger.change_feed import ChangeFeed, open_change_feed
 from prefect_video.ledger.claims import Claims
 from prefect_video.ledger.database import Database
+from prefect_video.ledger.hold_reasons import recover_command
 from prefect_video.ledger.idempotency_keys import IdempotencyKeys
 from prefect_video.ledger.jobs import Jobs
 from prefect_video.ledger.leases import Lease
@@ -130,6 +132,14 @@ class Ledger:
     def changes(self) -> ChangeFeed:
         """Open a feed of rows that change, in whichever process; close it with `aclose`."""
         return open_change_feed(self._database)
+
+    def name_accounts(self, names: Iterable[str]) -> None:
+        """Note the names of accounts that are in use with this ledger, for the command that recovers it."""
+        self._database.accounts.update(dict.fromkeys(names))
+
+    def recover_command(self, store: str) -> str:
+        """Write the command that brings this ledger up to date with a store and the accounts in use."""
+        return recover_command(self.command_option, accounts=self._database.accounts, store=store)
 
     def require_file(self) -> None:
         """Check that other processes read what is written here.

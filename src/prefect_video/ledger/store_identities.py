@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from sqlalchemy import exists, func, insert, select, text, update
+from sqlalchemy import and_, exists, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.assets import Asset
@@ -26,6 +26,25 @@ class StoreIdentities(LedgerBase):
         async with self._database.reading() as connection:
             found = await connection.execute(select(stores.c.store_id).where(stores.c.url == url))
             return set(found.scalars())
+
+    async def urls(self) -> set[str]:
+        """Return the addresses of all stores that were ever used."""
+        async with self._database.reading() as connection:
+            return set((await connection.execute(select(stores.c.url).distinct())).scalars())
+
+    async def move_asset(self, job: Job, asset: Asset) -> bool:
+        """Record the new address of a stored row's file; False where the row has changed since it was read."""
+        async with self._database.writing() as connection:
+            moved = await connection.execute(
+                update(jobs_table)
+                .where(
+                    jobs_table.c.id == job.id,
+                    jobs_table.c.state == State.STORED,
+                    jobs_table.c.store_id == job.store_id,
+                )
+                .values(asset=asset)
+            )
+            return moved.rowcount == 1
 
     async def propose_store_id(self, url: str) -> str:
         """Return the identity that a store without a marker is to get: the same for all who ask at once."""
@@ -78,18 +97,29 @@ class StoreIdentities(LedgerBase):
             return bool(found.scalar_one())
 
     async def stored_beside(self, job: Job, *, limit: int) -> list[Job]:
-        """Return the newest other stored rows of a row's project."""
-        query = (
-            JOBS.where(
-                jobs_table.c.project == job.project,
-                jobs_table.c.state == State.STORED,
-                jobs_table.c.id != job.id,
-            )
-            .order_by(jobs_table.c.created_at.desc())
-            .limit(limit)
+        """Return other stored rows of a row's store, of all projects: the newest, and those next to it in time.
+
+        Args:
+            job: The row.
+            limit: The most rows of each kind: newest, before it, after it.
+        """
+        of_store = jobs_table.c.store == job.store
+        if job.store_id is not None:
+            # Rows of versions without markers name their store only.
+            unmarked = and_(jobs_table.c.store_id.is_(None), of_store)
+            of_store = or_(jobs_table.c.store_id == job.store_id, unmarked)
+        beside = JOBS.where(of_store, jobs_table.c.state == State.STORED, jobs_table.c.id != job.id).limit(limit)
+        created_at = jobs_table.c.created_at
+        queries = (
+            beside.order_by(created_at.desc()),
+            beside.where(created_at <= job.created_at).order_by(created_at.desc()),
+            beside.where(created_at >= job.created_at).order_by(created_at),
         )
+        found: dict[str, Job] = {}
         async with self._database.reading() as connection:
-            return [job_from_row(row) for row in await connection.execute(query)]
+            for query in queries:
+                found.update((row.id, job_from_row(row)) for row in await connection.execute(query))
+        return list(found.values())
 
     async def projects(self) -> list[str]:
         """Return the names of all projects that have a stored video or a copy of one, sorted."""

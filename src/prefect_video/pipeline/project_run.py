@@ -127,6 +127,8 @@ class ProjectRun:
             VideoError: The run was refused as a whole; nothing was sent.
         """
         began, began_at = time.monotonic(), datetime.now(UTC)
+        for session in self.sessions:
+            session.ledger.name_accounts(other.account_name for other in self.sessions)
         takes = await self._prepare()
         await self._claim(takes)
         reports = await self._run_takes(takes)

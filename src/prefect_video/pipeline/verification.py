@@ -10,7 +10,7 @@ import hashlib
 import logging
 import tempfile
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
@@ -183,7 +183,11 @@ class _Verifier:
         rows = await self.ledger.jobs.find(project=project, state=State.STORED, limit=None)
         own = [_Expected(row.id, row.asset, row) for row in reversed(rows) if row.asset]
         copied = [_Expected(job_id, asset, None) for job_id, asset in await self.ledger.stores.copies_into(project)]
-        return [item for item in (*own, *copied) if self.store.owns(item.asset.uri)]
+        return [self._in_store(item) for item in (*own, *copied) if self.store.owns(item.asset.uri)]
+
+    def _in_store(self, item: _Expected) -> _Expected:
+        asset = item.asset.model_copy(update={"uri": self.store.canonical_uri(item.asset.uri)})
+        return replace(item, asset=asset, job=item.job and item.job.model_copy(update={"asset": asset}))
 
     async def _known_places(self, project: str) -> set[str]:
         """Return where files of any job of a project lie, or will lie once they are recorded."""
@@ -241,8 +245,7 @@ class _Verifier:
         draft = asset_draft(original, self.ledger.identity).model_copy(
             update=copy.asset.model_dump(include={"project", "shot_id", "take"})
         )
-        await self.store.delete(copy.asset.uri)
-        asset = await copy_video(self.store, original.asset, draft=draft)
+        asset = await copy_video(self.store, original.asset, draft=draft, replace=True)
         await self.ledger.jobs.record_copy(original.id, asset.project, asset.shot_id, asset)
 
 
@@ -290,8 +293,8 @@ async def _describe_sidecar(store: Store, asset: Asset) -> str | None:
     if content is None:
         return "its sidecar is missing"
     described = read_sidecar(content)
-    same = described is not None and (described.uri, described.sha256, described.generation_id) == (
-        asset.uri,
+    same = described is not None and (_file_name(described), described.sha256, described.generation_id) == (
+        _file_name(asset),
         asset.sha256,
         asset.generation_id,
     )
@@ -312,11 +315,16 @@ async def _read_payer(store: Store, asset: Asset) -> LedgerReference | None:
     return sidecar.ledger if sidecar and is_same else None
 
 
+def _file_name(asset: Asset) -> str:
+    # Not the whole URI: a store may have moved since the sidecar was written.
+    return asset.uri.rpartition("/")[2]
+
+
 def _relative(store: Store, asset: Asset) -> PurePosixPath:
     return PurePosixPath(asset.uri.removeprefix(f"{store.url}/"))
 
 
 def _places(store: Store, assets: Sequence[Asset]) -> set[str]:
     """Return the URIs of assets' files: video, sidecar, thumbnail."""
-    stems = {asset.uri.removesuffix(".mp4") for asset in assets if store.owns(asset.uri)}
+    stems = {store.canonical_uri(asset.uri).removesuffix(".mp4") for asset in assets if store.owns(asset.uri)}
     return {f"{stem}{kind}" for stem in stems for kind in (".mp4", ".json", ".jpg")}

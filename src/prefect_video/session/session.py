@@ -72,6 +72,7 @@ class Session:
         access: The session's free read that shows whether endpoint and key are right.
         fresh_generations: The provider's last answers, from one step to the next.
         foreign_sidecars: URIs of the store's sidecars that other ledgers have written, and are not read again.
+        accepted_rebuys: Ids of the jobs that may be bought again, as was requested, although others are missing too.
         volume_alert_at: When the alert of an unusual volume was raised last.
         account_slots: Generations of the account that may be unfinished at once; None for no known limit.
         in_flight_slots: Slots of this process's shots at the provider.
@@ -99,6 +100,7 @@ class Session:
     access: AccessCheck = field(init=False)
     fresh_generations: FreshGenerations = field(init=False)
     foreign_sidecars: set[str] = field(default_factory=set, init=False)
+    accepted_rebuys: set[str] = field(default_factory=set, init=False)
     volume_alert_at: datetime | None = field(default=None, init=False)
     screen: PromptScreen = field(init=False)
     account_slots: int | None = field(init=False)
@@ -117,6 +119,7 @@ class Session:
     def __post_init__(self) -> None:
         """Build what the shots of a process share."""
         settings, provider = self.settings, self.provider
+        self.ledger.name_accounts([self.account_name])
         self.screen = PromptScreen(settings.screen_patterns, settings.screen_longest, settings.screen_rule)
         planned = provider.capabilities.concurrency
         self.account_slots = min(filter(None, (settings.account_slots, planned)), default=None)
@@ -151,6 +154,11 @@ class Session:
         if "/webhook" in urlsplit(address).path:
             return address.replace("{job_id}", job.id)
         return f"{address.rstrip('/')}/webhooks/{self.provider.name}"
+
+    @property
+    def account_name(self) -> str:
+        """Name by which commands open this account: a block, or the provider where its key is in the environment."""
+        return self.provider.name if self.credentials == "env" else self.credentials
 
     def notify(self, event: SessionEvent, job: Job, detail: str = "") -> None:
         """Log an event of a job and call the observer."""

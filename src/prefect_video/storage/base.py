@@ -133,6 +133,16 @@ class Store(Protocol):
     def owns(self, uri: str) -> bool:
         """Return True if the URI lies within this store."""
 
+    def canonical_uri(self, uri: str) -> str:
+        """Return the URI that this store gives to a file of its own, which may be recorded in another spelling.
+
+        Raises:
+            InvalidInput: The URI lies outside this store.
+        """
+
+    def is_at(self, url: str) -> bool:
+        """Return True if a store's URL, in whatever spelling, is the address of this store."""
+
     def reaches(self, uri: str) -> bool:
         """Return True if the store can read the file: its own, or another one under the same credentials."""
 

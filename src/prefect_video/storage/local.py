@@ -44,7 +44,7 @@ class LocalStore:
 
     @classmethod
     def open(cls, url: str) -> LocalStore:
-        """Open a folder by path or `file://` URL.
+        """Open a folder by path or `file://` URL; links are followed, so that all its spellings are one store.
 
         Raises:
             InvalidInput: The URL names another host or nothing.
@@ -52,7 +52,7 @@ class LocalStore:
         path = _path_from_url(url) if url.lower().startswith("file://") else Path(url).expanduser()
         if not url.strip() or "\0" in url:
             raise InvalidInput("store: the path is empty or unreadable; use a path or file:///folder")
-        return cls(Path(os.path.abspath(path)))
+        return cls(Path(os.path.realpath(path)))
 
     async def publish(self, spool: Path, relative: PurePosixPath, *, content_type: str) -> str:
         uri = self.uri(relative)
@@ -161,7 +161,20 @@ class LocalStore:
             path = _path_from_url(uri)
         except InvalidInput:
             return False
+        return self._is_inside(path) or self._is_inside(Path(os.path.realpath(path)))
+
+    def _is_inside(self, path: Path) -> bool:
         return path != self.root and path.is_relative_to(self.root)
+
+    def canonical_uri(self, uri: str) -> str:
+        path = self._path_in_store(uri)
+        return (path if self._is_inside(path) else Path(os.path.realpath(path))).as_uri()
+
+    def is_at(self, url: str) -> bool:
+        try:
+            return url.startswith("file://") and os.path.realpath(_path_from_url(url)) == str(self.root)
+        except InvalidInput:
+            return False
 
     def reaches(self, uri: str) -> bool:
         return self.owns(uri)

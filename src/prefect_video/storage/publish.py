@@ -5,6 +5,7 @@ In that order, because readers look for videos: a reader that sees an MP4 sees i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -24,7 +25,7 @@ from prefect_video.errors import InvalidVideo, StoreError
 from prefect_video.generations import Cost
 from prefect_video.shots import Shot
 from prefect_video.storage.base import Store, validate_name
-from prefect_video.storage.registry import copy_between, exists_anywhere
+from prefect_video.storage.registry import copy_between, exists_anywhere, fetch_anywhere, sizes_anywhere
 
 _log = logging.getLogger(__name__)
 
@@ -212,7 +213,7 @@ async def publish_video(store: Store, video: Downloaded, media: Media, *, draft:
         InvalidInput: A name of the draft cannot be part of a path.
     """
     relative = draft.path
-    if (stored := await _find_published(store, relative, video.sha256)) is not None:
+    if (stored := await _find_published(store, draft, video.sha256)) is not None:
         _log.info("already stored: %s", stored.uri)
         return stored
     # An existing video has other content: it must not be visible beside the sidecar of this one.
@@ -230,52 +231,117 @@ async def publish_video(store: Store, video: Downloaded, media: Media, *, draft:
     return asset
 
 
-async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
+async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft, replace: bool = False) -> Asset:
     """Store a copy of a stored video under another draft's name, with a sidecar of its own.
+
+    A file that is at that name already is removed only after the original was fetched and compared with it: under two
+    addresses of one store it may be the original.
+
+    Args:
+        store: The store of the copy.
+        asset: The original, in any store.
+        draft: The copy's record.
+        replace: Do not take a file at the copy's name for the copy by its size and sidecar alone.
 
     Raises:
         StoreError: A store cannot be read or written, or the copy is not as long as the original.
         InvalidInput: A name of the draft cannot be part of a path.
     """
-    relative = draft.path
-    if (stored := await _find_published(store, relative, asset.sha256)) is not None:
+    if not replace and (stored := await _find_published(store, draft, asset.sha256)) is not None:
         return stored
-    await store.delete(store.uri(relative))
-    thumbnail_uri = None
-    if asset.thumbnail_uri is not None and await exists_anywhere(store, [asset.thumbnail_uri]):
-        thumbnail_uri = await copy_between(store, asset.thumbnail_uri, thumbnail_path(relative))
-    copied = asset.model_copy(
-        update={
-            **draft.model_dump(exclude={"job_id", "ledger"}),
-            "uri": store.uri(relative),
-            "thumbnail_uri": thumbnail_uri,
-            "sidecar_uri": store.uri(sidecar_path(relative)),
-            "created_at": datetime.now(UTC),
-        }
-    )
+    target = store.uri(draft.path)
+    size = await store.size(target)
     with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
-        await publish_sidecar(store, copied, draft.ledger, Path(folder), relative)
-    uri = await copy_between(store, asset.uri, relative)
-    if (size := await store.size(uri)) != asset.bytes:
-        await store.delete(uri)
+        if size == asset.bytes and await _read_sha256(store, target) == asset.sha256:
+            return await _publish_copied_sidecar(store, asset, draft, Path(folder))
+        if size is None:
+            await _require_original(store, asset)
+            copied = await _publish_copied_sidecar(store, asset, draft, Path(folder))
+            await copy_between(store, asset.uri, draft.path)
+        else:
+            spool = await _fetch_original(store, asset, Path(folder))
+            await store.delete(target)
+            copied = await _publish_copied_sidecar(store, asset, draft, Path(folder))
+            await store.publish(spool, draft.path, content_type="video/mp4")
+    if (size := await store.size(target)) != asset.bytes:
+        await store.delete(target)
         raise StoreError(f"copy of {asset.uri}: {size} bytes came instead of {asset.bytes}; it was removed")
-    _log.info("copied %s to %s", asset.uri, uri)
+    _log.info("copied %s to %s", asset.uri, target)
     return copied
 
 
-async def _find_published(store: Store, relative: PurePosixPath, sha256: str) -> Asset | None:
-    """Return the asset at a path if it is whole, has its sidecar and has this content; otherwise None."""
-    uri = store.uri(relative)
-    size = await store.size(uri)
+async def _require_original(store: Store, asset: Asset) -> None:
+    """Raise StoreError if the original of a copy is missing, or is not as long as its record says."""
+    size = (await sizes_anywhere(store, [asset.uri])).get(asset.uri)
+    if size != asset.bytes:
+        found = "missing" if size is None else f"{size} bytes long instead of {asset.bytes}"
+        raise StoreError(f"copy of {asset.uri}: the original is {found}; nothing was copied or removed")
+
+
+async def _fetch_original(store: Store, asset: Asset, folder: Path) -> Path:
+    """Fetch the original of a copy to a local file, and compare its content with its record."""
+    await _require_original(store, asset)
+    spool = folder / "original.mp4"
+    await fetch_anywhere(store, asset.uri, spool)
+    if await run_in_thread(_file_sha256, spool) != asset.sha256:
+        raise StoreError(f"copy of {asset.uri}: the original is damaged; nothing was copied or removed")
+    return spool
+
+
+async def _publish_copied_sidecar(store: Store, asset: Asset, draft: AssetDraft, folder: Path) -> Asset:
+    """Publish thumbnail and sidecar of a copy; return the copy's asset."""
+    relative, thumbnail = draft.path, None
+    if asset.thumbnail_uri is not None and await exists_anywhere(store, [asset.thumbnail_uri]):
+        thumbnail = await copy_between(store, asset.thumbnail_uri, thumbnail_path(relative))
+    update = {**draft.model_dump(exclude={"job_id", "ledger"}), "created_at": datetime.now(UTC)}
+    copied = place_asset(store, asset.model_copy(update=update), relative, thumbnail)
+    await publish_sidecar(store, copied, draft.ledger, folder, relative)
+    return copied
+
+
+def place_asset(store: Store, asset: Asset, relative: PurePosixPath, thumbnail_uri: str | None) -> Asset:
+    """Return an asset with the URIs that its files have at a path of a store."""
+    places = {"uri": store.uri(relative), "sidecar_uri": store.uri(sidecar_path(relative))}
+    return asset.model_copy(update={**places, "thumbnail_uri": thumbnail_uri})
+
+
+async def _find_published(store: Store, draft: AssetDraft, sha256: str) -> Asset | None:
+    """Return the asset at a draft's path if it is whole, has its sidecar and has this content; otherwise None.
+
+    The sidecar may name another address: a store may have moved, or be reached in another way, since it was written.
+    """
+    relative = draft.path
+    size = await store.size(store.uri(relative))
     if size is None:
         return None
     try:
         asset = read_sidecar(await store.read_bytes(store.uri(sidecar_path(relative))))
     except FileNotFoundError:
         return None
-    if asset is None or asset.sha256 != sha256 or asset.bytes != size or asset.uri != uri:
+    if asset is None or (asset.sha256, asset.bytes) != (sha256, size) or not _is_of_draft(asset, draft):
         return None
-    return asset
+    return place_asset(store, asset, relative, asset.thumbnail_uri and store.uri(thumbnail_path(relative)))
+
+
+def _is_of_draft(asset: Asset, draft: AssetDraft) -> bool:
+    return (asset.project, asset.shot_id, asset.take, asset.fingerprint) == (
+        draft.project,
+        draft.shot_id,
+        draft.take,
+        draft.fingerprint,
+    )
+
+
+async def _read_sha256(store: Store, uri: str) -> str:
+    digest = hashlib.sha256()
+    async for chunk in store.read_chunks(uri):
+        await run_in_thread(digest.update, chunk)
+    return digest.hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 async def _delete_parts(store: Store, relative: PurePosixPath) -> None:

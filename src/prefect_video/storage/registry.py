@@ -89,6 +89,23 @@ async def sizes_anywhere(store: Store, uris: Collection[str]) -> dict[str, int]:
     return found
 
 
+async def fetch_anywhere(store: Store, uri: str, destination: Path) -> None:
+    """Copy a file of any store to a local path.
+
+    Raises:
+        InvalidInput: No store can hold the URI.
+        StoreError: The store cannot be read.
+    """
+    if store.owns(uri):
+        await store.fetch(uri, destination)
+        return
+    foreign = open_store_for(uri)
+    try:
+        await foreign.fetch(uri, destination)
+    finally:
+        await foreign.aclose()
+
+
 async def copy_between(store: Store, uri: str, relative: PurePosixPath) -> str:
     """Publish a copy of a file of any store, on the server's side where the target reaches it.
 

@@ -216,6 +216,14 @@ class S3Store:
         inside = uri.removeprefix(f"{self.url}/")
         return inside != uri and bool(inside) and ".." not in PurePosixPath(inside).parts
 
+    def canonical_uri(self, uri: str) -> str:
+        if not self.owns(uri):
+            raise InvalidInput(f"{uri}: lies outside the store {self.url}")
+        return uri
+
+    def is_at(self, url: str) -> bool:
+        return url == self.url
+
     def reaches(self, uri: str) -> bool:
         """Return True for every S3 URI: all buckets are accessed with the same credentials."""
         return uri.startswith("s3://")

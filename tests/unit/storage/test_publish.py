@@ -210,7 +210,7 @@ async def test_a_copy_has_its_own_record(store: Store, video: Downloaded, media:
 async def test_a_copy_of_something_shorter_is_removed(store: Store, video: Downloaded, media: Media) -> None:
     asset = await publish_video(store, video, media, draft=DRAFT)
     Path(store.root, f"{NAME}.mp4").write_bytes(b"short")  # type: ignore[attr-defined]
-    with pytest.raises(StoreError, match="5 bytes came instead of"):
+    with pytest.raises(StoreError, match="5 bytes long instead of"):
         await copy_video(store, asset, draft=DRAFT.model_copy(update={"project": "tea-ad"}))
     assert not any(name.startswith("tea-ad") and name.endswith(".mp4") for name in files(store))
 

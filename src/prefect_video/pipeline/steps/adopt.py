@@ -18,7 +18,7 @@ from typing import Final
 
 from prefect_video.assets import Asset
 from prefect_video.errors import InvalidTransition, LedgerBehindStore
-from prefect_video.ledger import Job, JobRequest, State, command_line, job_from_values, row_from_request
+from prefect_video.ledger import Job, JobRequest, State, job_from_values, row_from_request
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import describe_size
 from prefect_video.session import Session
@@ -188,7 +188,7 @@ async def _require_up_to_date(session: Session, project: str, videos: Sequence[S
 
 
 def _recover_command(session: Session) -> str:
-    return command_line("ledger", "recover", "--store", session.store_name, ledger=session.ledger.command_option)
+    return session.ledger.recover_command(session.store_name)
 
 
 def _find_video(job_request: JobRequest, videos: Sequence[StoredVideo]) -> StoredVideo | None:
@@ -205,8 +205,7 @@ def _find_video(job_request: JobRequest, videos: Sequence[StoredVideo]) -> Store
         if video.name.digest == digest and video.sidecar is None and video.size:
             raise LedgerBehindStore(
                 f"shot {job_request.shot.id!r}: {video.uri.removesuffix('.json')}.mp4 bears the shot's fingerprint,"
-                " and its"
-                f" sidecar {video.uri} cannot be read, so it may not be whole. It is not bought again."
+                f" and its sidecar {video.uri} cannot be read, so it may not be whole. It is not bought again."
                 " Restore the sidecar from a backup; or remove both files (or use --refresh) to have it made anew"
             )
     return None

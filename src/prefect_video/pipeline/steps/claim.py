@@ -9,7 +9,13 @@ from prefect_video.assets import Asset
 from prefect_video.errors import InvalidTransition
 from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest
 from prefect_video.pipeline.steps.adopt import adopt_stored
-from prefect_video.pipeline.steps.store_check import accept_store, check_store, find_flaws, require_single_flaw
+from prefect_video.pipeline.steps.store_check import (
+    accept_store,
+    check_store,
+    find_flaws,
+    relocate_stored,
+    require_single_flaw,
+)
 from prefect_video.session import Session, SessionEvent
 from prefect_video.shots import Project
 
@@ -55,10 +61,13 @@ async def find_assets(
         environment=session.settings.environment,
         ttl_seconds=reusable[0].ttl_seconds,
     )
+    stored = await relocate_stored(session, stored)
     flaws = await find_flaws(session, stored)
     reachable = {session.provider.account.id, *accounts}
     if flaws and not rebuy_missing:
         await require_single_flaw(session, stored, flaws, accounts=reachable)
+    if rebuy_missing:
+        session.accepted_rebuys.update(stored[key].id for key in flaws)
     for key, flaw in flaws.items():
         await _reopen(session, stored[key], flaw, can_fetch=stored[key].account in reachable)
     return {key: job.asset for key, job in stored.items() if job.asset and key not in flaws}

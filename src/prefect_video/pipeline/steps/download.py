@@ -8,12 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from prefect_video._shield import shielded
 from prefect_video.downloads import Downloaded, Media, check_media, probe
 from prefect_video.downloads import download as fetch
-from prefect_video.errors import GenerationExpired, HeldForReview, InvalidResponse, InvalidVideo, StoreError
+from prefect_video.errors import (
+    GenerationExpired,
+    HeldForReview,
+    InvalidResponse,
+    InvalidVideo,
+    StoreError,
+    StoreOutage,
+)
 from prefect_video.generations import Generation, Status
 from prefect_video.ledger import HoldReason, Job, State, hold_message
 from prefect_video.pipeline.steps.end import end, raise_if_ended, require_same_account
+from prefect_video.pipeline.steps.store_check import require_whole_neighbors
 from prefect_video.session import Session, SessionEvent
 
 logger = logging.getLogger(__name__)
@@ -89,12 +98,23 @@ async def _retrieve(session: Session, job: Job) -> Generation:
             generation_id=generation.id,
         )
         if job.is_reopened:
+            await _require_no_outage(session, job)
             # It was stored once and is settled: with the provider's copy missing too, the next claim buys it.
             await session.ledger.jobs.record_missing(job.id, f"{job.error_message}. {error}")
         else:
             await end(session, job, State.EXPIRED, error, generation=generation)
         raise error
     return generation
+
+
+async def _require_no_outage(session: Session, job: Job) -> None:
+    """Refuse to let a stored job be bought again where more of its store is missing; it is then stored as before."""
+    try:
+        await require_whole_neighbors(session, job)
+    except StoreOutage:
+        if job.asset:
+            await shielded(session.ledger.jobs.record_stored(job.id, job.asset, store_id=job.store_id))
+        raise
 
 
 async def _check(path: Path, job: Job) -> Media:

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
+from pathlib import PurePosixPath
 from typing import Final
 
+from prefect_video.assets import Asset
 from prefect_video.errors import InvalidInput, StoreError, StoreOutage
 from prefect_video.ledger import Job, Ledger, command_line
 from prefect_video.session import Session
-from prefect_video.storage import STORE_MARKER, Store, open_store
+from prefect_video.storage import STORE_MARKER, Store, open_store, place_asset, thumbnail_path
 
 logger = logging.getLogger(__name__)
 
 _NEIGHBORS: Final = 20
-"""Stored videos of the same project that are checked when one is missing."""
+"""Newest, earlier and later stored videos of the same store that are checked when one is missing."""
+_NEIGHBORS_OF_PURCHASE: Final = 34
+"""As `_NEIGHBORS`, once the provider no longer has the missing one, so that it would be bought."""
 
 _NAMES_SHOWN: Final = 5
 
@@ -32,7 +36,7 @@ async def check_store(ledger: Ledger, store: Store) -> str | None:
     """
     url = store.url
     found = await store.read_identity()
-    known = await ledger.stores.store_ids(url)
+    known = await _known_ids(ledger, store)
     if known and found not in known and await ledger.stores.holds_assets(known):
         there = f"has no marker ({STORE_MARKER})" if found is None else f"is another one (its marker says {found})"
         raise StoreOutage(
@@ -40,6 +44,15 @@ async def check_store(ledger: Ledger, store: Store) -> str | None:
             f" address: {_advice(ledger, url)}"
         )
     return found
+
+
+async def _known_ids(ledger: Ledger, store: Store) -> set[str]:
+    """Return the identities of all stores that were ever used at a store's address, in any spelling of it."""
+    known: set[str] = set()
+    for url in await ledger.stores.urls():
+        if store.is_at(url):
+            known |= await ledger.stores.store_ids(url)
+    return known
 
 
 async def accept_store(ledger: Ledger, store: Store) -> str:
@@ -66,6 +79,34 @@ async def claim_store(ledger: Ledger, store: Store) -> str:
     if found is not None and found in await ledger.stores.store_ids(store.url):
         return found
     return await accept_store(ledger, store)
+
+
+async def relocate_stored(session: Session, stored: Mapping[str, Job]) -> dict[str, Job]:
+    """Return stored jobs, those of a store that moved with their files' new addresses, which are recorded.
+
+    The marker moves with the files: a file that was put into the store with this identity, and lies here under its
+    project and name, is that file.
+    """
+    moved = {key: job for key, job in stored.items() if job.asset and not session.store.owns(job.asset.uri)}
+    store_id = await session.store.read_identity() if moved else None
+    found = {
+        key: _asset_here(session.store, job) for key, job in moved.items() if store_id and job.store_id == store_id
+    }
+    sizes = await session.store.sizes([asset.uri for asset in found.values()])
+    relocated = dict(stored)
+    for key, asset in found.items():
+        is_whole = sizes.get(asset.uri) == asset.bytes
+        if is_whole and await session.ledger.stores.move_asset(stored[key], asset):
+            logger.info("%s/%s: its store has moved: %s", stored[key].project, stored[key].shot.id, asset.uri)
+            relocated[key] = stored[key].model_copy(update={"asset": asset})
+    return relocated
+
+
+def _asset_here(store: Store, job: Job) -> Asset:
+    assert job.asset is not None
+    relative = PurePosixPath(job.project) / job.asset.uri.rpartition("/")[2]
+    thumbnail = job.asset.thumbnail_uri and store.uri(thumbnail_path(relative))
+    return place_asset(store, job.asset, relative, thumbnail)
 
 
 async def find_flaws(session: Session, stored: Mapping[str, Job]) -> dict[str, str]:
@@ -107,15 +148,47 @@ async def require_single_flaw(
     if len(flawed) == 1:
         ((job, flaw),) = flawed.values()
         await _require_own_store(session, job, flaw, accounts)
-        beside = {row.id: row for row in await session.ledger.stores.stored_beside(job, limit=_NEIGHBORS)}
-        for row_id, other_flaw in (await find_flaws(session, beside)).items():
-            if asset := beside[row_id].asset:
-                flawed.setdefault(asset.uri, (beside[row_id], other_flaw))
+        flawed |= await _find_flawed_neighbors(session, job, _NEIGHBORS)
     if len(flawed) > 1:
-        raise StoreOutage(
-            f"the store {session.store.url}: {len(flawed)} stored videos are missing or damaged at once"
-            f" ({_name_flawed(list(flawed.values()))}): {_advice(session.ledger, session.store.url)}"
-        )
+        raise _outage(session, list(flawed.values()))
+
+
+async def require_whole_neighbors(session: Session, job: Job) -> None:
+    """Refuse to buy again a video whose file and generation are gone, where other files of its store are missing too.
+
+    Raises:
+        StoreOutage: Another one is missing or damaged, and buying them again was not requested.
+        StoreError: The store cannot be read.
+    """
+    if job.id in session.accepted_rebuys or job.asset is None:
+        return
+    if flawed := await _find_flawed_neighbors(session, job, _NEIGHBORS_OF_PURCHASE):
+        raise _outage(session, [(job, "missing, also at its provider"), *flawed.values()])
+
+
+async def _find_flawed_neighbors(session: Session, job: Job, limit: int) -> dict[str, tuple[Job, str]]:
+    """Return by URI the stored videos beside a job's in its store that are missing or damaged, with their flaws."""
+    beside = {row.id: row for row in await session.ledger.stores.stored_beside(job, limit=limit)}
+    flaws = await find_flaws(session, beside)
+    found = {row.asset.uri: (row, flaws[key]) for key, row in beside.items() if key in flaws and row.asset}
+    own = job.asset.uri if job.asset else None
+    return {uri: flawed for uri, flawed in found.items() if uri != own}
+
+
+def _outage(session: Session, flawed: Collection[tuple[Job, str]]) -> StoreOutage:
+    by_store: dict[str, list[tuple[Job, str]]] = {}
+    for job, flaw in flawed:
+        by_store.setdefault(_store_of(session, job), []).append((job, flaw))
+    found = "; ".join(
+        f"the store {name}: {len(rows)} stored videos are missing or damaged at once ({_name_flawed(rows)})"
+        for name, rows in by_store.items()
+    )
+    return StoreOutage(f"{found}: {_advice(session.ledger, *by_store)}")
+
+
+def _store_of(session: Session, job: Job) -> str:
+    """Return the name of the store that a job's file is in: an address, or a saved block."""
+    return session.store_name if job.asset and session.store.owns(job.asset.uri) else job.store
 
 
 async def _require_own_store(session: Session, job: Job, flaw: str, accounts: Collection[str]) -> None:
@@ -125,15 +198,15 @@ async def _require_own_store(session: Session, job: Job, flaw: str, accounts: Co
         raise StoreOutage(
             f"shot {job.shot.id!r}: its stored file {job.asset.uri} is {flaw}, and it can be fetched again only"
             f" with the credentials {job.credentials!r} (account {job.account}), which are not in use here."
-            f" Nothing was bought. Run `{_repair(session.ledger, session.store.url)}`, or run with --rebuy-missing to"
-            " buy it again"
+            f" Nothing was bought. Run `{_repair(session.ledger, _store_of(session, job))}`, or run with"
+            " --rebuy-missing to buy it again"
         )
     found = await session.store.read_identity()
     if session.store.owns(job.asset.uri) and (found is None or job.store_id not in (None, found)):
         raise StoreOutage(
             f"shot {job.shot.id!r}: its stored file {job.asset.uri} is {flaw}, and the store there"
             f" {'has no marker' if found is None else f'is {found}'}, where it was stored in"
-            f" {job.store_id or 'one with a marker'}: {_advice(session.ledger, session.store.url)}"
+            f" {job.store_id or 'one with a marker'}: {_advice(session.ledger, session.store_name)}"
         )
 
 
@@ -175,10 +248,11 @@ async def _sizes_elsewhere(name: str, rows: Collection[Job]) -> dict[str, int]:
     return {uri: size for uri, size in expected.items() if uri not in present} | sizes
 
 
-def _advice(ledger: Ledger, url: str) -> str:
+def _advice(ledger: Ledger, *stores: str) -> str:
+    repairs = " and ".join(f"`{_repair(ledger, name)}`" for name in stores)
     return (
         "that is an outage, no reason to pay. Nothing was bought, and nothing is marked lost. Mount the volume or"
-        f" correct the store's address, and run again. If the files are really deleted: `{_repair(ledger, url)}`"
+        f" correct the store's address, and run again. If the files are really deleted: {repairs}"
         " fetches again, free, what the provider still has, and a run with --rebuy-missing buys the rest"
     )
 
