@@ -82,7 +82,7 @@ def test_a_fallback_whose_worker_was_killed_is_carried_on(open_harness: OpenHarn
     harness = open_harness(speed=100)
     wanted = film(a_shot(duration=2), budget_usd="0.30", fallbacks=({"duration": 1},))
     for moment in ("answered", "submitted", "published"):
-        assert end(start(harness, wanted, Kill.model_validate({"moment": moment}))).status == KILLED, moment
+        assert end(start(harness, wanted, Kill.model_validate({"event": moment}))).status == KILLED, moment
         wanted = wanted.model_copy(update={"budget_usd": None})
     assert end(start(harness, wanted)).status == 0
     assert len(harness.videos) == 1

@@ -74,7 +74,7 @@ def test_an_end_that_prefect_is_not_told_of_is_reported_all_the_same(
     assert status == 1
     assert (report["project"], report["cost_usd"]) == ("film", 0.3)
     assert [shot["status"] for shot in report["shots"]] == ["stored", "failed"]
-    assert "Prefect's API was not told of the run's end (All connection attempts failed)" in printed.err
+    assert "Prefect's API did not receive the run's end (All connection attempts failed)" in printed.err
     assert "Traceback" not in printed.err
     assert "defect" not in printed.err
 
