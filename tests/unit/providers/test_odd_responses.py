@@ -38,7 +38,7 @@ def mock_response(name: str, body: Mapping[str, Any]) -> Provider:
 
 
 @pytest.mark.parametrize("name", OPEN)
-@pytest.mark.parametrize("string", STATUSES)
+@pytest.mark.parametrize("string", sorted(STATUSES))
 async def test_every_dialect_knows_every_word(name: str, string: str, caplog: pytest.LogCaptureFixture) -> None:
     video = {"video": {"url": "https://cdn.example/v.mp4"}, "output": "https://cdn.example/v.mp4"}
     generation = await mock_response(name, {"id": "v", "status": string.upper(), **video}).retrieve(IDS[name])
