@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from prefect_video.ledger import Budget, ClaimBatch, Job, Ledger, State
+from prefect_video.ledger import Budget, ClaimBatch, Job, State
+from prefect_video.ledger.claims import Claims
 from prefect_video.pipeline.cancel import cancel_each
 from prefect_video.pipeline.steps import build_project_intents
 from prefect_video.providers.sora.provider import SoraProvider
@@ -86,10 +87,10 @@ async def test_a_reservation_that_was_joined_keeps_to_the_limits_of_the_key_that
 ) -> None:
     one_video = [Budget(scope="plan", limit_videos=1)]
     assert statuses(await harness.run(a_shot(1), kind=Other)) == ["stored"]
-    claim = Ledger.claim
+    claim = Claims.claim
     claimed = asyncio.Event()
 
-    async def claim_and_signal(ledger: Ledger, *arguments: Any, **options: Any) -> ClaimBatch:
+    async def claim_and_signal(ledger: Claims, *arguments: Any, **options: Any) -> ClaimBatch:
         batch = await claim(ledger, *arguments, **options)
         claimed.set()
         return batch
@@ -97,7 +98,7 @@ async def test_a_reservation_that_was_joined_keeps_to_the_limits_of_the_key_that
     async with harness.session() as first:
         (reserved,) = (await first.ledger.claims.claim(await build_project_intents(first, film(a_shot(2))))).claims
         assert reserved.job is not None
-        monkeypatch.setattr(Ledger, "claim", claim_and_signal)
+        monkeypatch.setattr(Claims, "claim", claim_and_signal)
         joining = asyncio.create_task(harness.run(film(a_shot(2), over_budget="fit"), kind=Other, budgets=one_video))
         await claimed.wait()
         await first.ledger.claims.release_ownership([reserved.job.id])

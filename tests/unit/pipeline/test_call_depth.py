@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 import prefect_video
-from prefect_video.ledger import Ledger
+from prefect_video.ledger.account_limits import AccountLimits
+from prefect_video.ledger.jobs import Jobs
 from prefect_video.pipeline.project_run import run_project
 from tests.support.recovery import RecoveryHarness, a_shot, as_project, statuses
 
@@ -54,18 +55,19 @@ async def test_a_shot_reads_its_row_again_only_where_time_has_passed(
 ) -> None:
     calls: Counter[str] = Counter()
 
-    def counted(name: str) -> Any:
-        method = getattr(Ledger, name)
+    def counted(part: type[Jobs] | type[AccountLimits], name: str) -> Any:
+        method = getattr(part, name)
 
-        async def call(ledger: Ledger, *given: Any, **named: Any) -> Any:
+        async def call(ledger: Any, *given: Any, **named: Any) -> Any:
             calls[name] += 1
             return await method(ledger, *given, **named)
 
         return call
 
     async with harness.session() as session:
-        for name in ("get", "assign_account", "acquire_slot", "record_submitted", "record_completed", "record_stored"):
-            monkeypatch.setattr(Ledger, name, counted(name))
+        for name in ("get", "assign_account", "record_submitted", "record_completed", "record_stored"):
+            monkeypatch.setattr(Jobs, name, counted(Jobs, name))
+        monkeypatch.setattr(AccountLimits, "acquire_slot", counted(AccountLimits, "acquire_slot"))
         assert statuses(await run_project(session, as_project(a_shot()))) == ["stored"]
     assert calls == {
         # Before the send and before the publication: a slot, and a download, may take minutes.

@@ -41,7 +41,7 @@ async def test_an_answer_is_kept_ready_for_a_ledger_that_cannot_be_written(
     open_harness: OpenHarness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     harness = open_harness(listing="404")
-    real = Jobs.jobs.record_submitted
+    real = Jobs.record_submitted
     left = [LedgerUnavailable("the ledger is locked")] * 2
 
     async def locked(jobs: Jobs, *arguments: Any, **options: Any) -> Job:

@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 
 from prefect_video.emulator import Emulator
 from prefect_video.ledger import Job, Ledger, ReceivedEvent
+from prefect_video.ledger.webhook_events import WebhookEvents
 from prefect_video.service.metrics import Metrics
 from prefect_video.service.sessions import Sessions
 from prefect_video.service.webhooks import inbox as inbox_module
@@ -92,7 +93,7 @@ async def test_a_defect_in_writing_leaves_no_delivery_without_an_answer(
 
     inbox = Inbox(ledger)
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "receive_events", fail)
+        patch.setattr(WebhookEvents, "receive_events", fail)
         with pytest.raises(UnicodeEncodeError):
             await inbox.put(an_event())
     assert await inbox.put(an_event())
@@ -103,13 +104,13 @@ async def test_deliveries_that_come_in_together_share_transactions(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
-    receive = Ledger.receive_events
+    receive = WebhookEvents.receive_events
 
-    async def counted(self: Ledger, events: list[ReceivedEvent]) -> list[bool]:
+    async def counted(self: WebhookEvents, events: list[ReceivedEvent]) -> list[bool]:
         batches.append(len(events))
         return await receive(self, events)
 
-    monkeypatch.setattr(Ledger, "receive_events", counted)
+    monkeypatch.setattr(WebhookEvents, "receive_events", counted)
     monkeypatch.setattr(inbox_module, "_GATHER_SECONDS", 0.5)
     inbox = Inbox(ledger)
     assert await inbox.put(an_event("evt_0"))
