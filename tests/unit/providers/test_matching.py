@@ -7,13 +7,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from prefect_video.errors import InvalidResponse
 from prefect_video.generations import Generation, Status
 from prefect_video.providers.clocks import ClockReading, ProviderClock
-from prefect_video.providers.matching import Match, match_prompt
+from prefect_video.providers.matching import Match, match_prompt, split_words
 from prefect_video.providers.pages import Cursor, ListPage, read_whole
 
 Rewrite = Callable[[str], str]
@@ -82,6 +82,8 @@ def test_what_is_respelled_put_around_and_cut_may_be_ours(
     echoed = prompt
     for rewrite in (*spellings, *around, *cuts):
         echoed = rewrite(echoed)
+    # A cut that leaves only what was put around the prompt leaves nothing to compare.
+    assume(set(split_words(prompt)) & set(split_words(echoed)))
     assert match_prompt(prompt, echoed) is not Match.DIFFERENT
 
 

@@ -98,19 +98,21 @@ async def test_something_alike_is_neither_taken_nor_taken_for_nothing() -> None:
     for other in ({"seconds": "8"}, {"size": "480x854"}, {"prompt": None}, {"prompt": "a c..."}):
         alike = {**own, "id": "video_alike", **other}
         with pytest.raises(HeldForReview, match="may or may not"):
-            await find(Server(httpx.Response(200, json={"data": [alike]})).provider(), SHOT, known=())
-        both = Server(httpx.Response(200, json={"data": [alike, exact]})).provider()
+            await find(
+                Server(httpx.Response(200, json={"data": [alike], "has_more": False})).provider(), SHOT, known=()
+            )
+        both = Server(httpx.Response(200, json={"data": [alike, exact], "has_more": False})).provider()
         found = await find(both, SHOT, known=())
         assert found is not None
         assert found.id == "video_exact"
     stranger = {**own, "id": "video_other", "prompt": "a dog"}
     old = {**own, "id": "video_old", "created_at": now - 3600}
-    nothing = Server(httpx.Response(200, json={"data": [stranger, old]})).provider()
+    nothing = Server(httpx.Response(200, json={"data": [stranger, old], "has_more": False})).provider()
     # A time proves something once a generation that the ledger knows has shown the server's clock.
     assert await find(nothing, SHOT, known=("video_other",)) is None
     with pytest.raises(HeldForReview, match="video_old, which may or may not"):
         await find(nothing, SHOT, known=())
-    stranger_alone = Server(httpx.Response(200, json={"data": [stranger]})).provider()
+    stranger_alone = Server(httpx.Response(200, json={"data": [stranger], "has_more": False})).provider()
     assert await find(stranger_alone, SHOT, known=()) is None
 
 
@@ -165,7 +167,7 @@ async def test_a_number_of_frames_is_found_by_frames_or_by_the_dialects_default(
 ) -> None:
     shot = SHOT.model_copy(update={"num_frames": 81, "fps": 16})
     one = {"id": "video_1", "object": "video", "status": "in_progress", "prompt": "a cat", "size": "848x480", **echoed}
-    page = {"data": [{**one, "created_at": int(datetime.now(UTC).timestamp())}]}
+    page = {"data": [{**one, "created_at": int(datetime.now(UTC).timestamp())}], "has_more": False}
     looking = find(Server(httpx.Response(200, json=page)).provider("vllm_omni"), shot, known=())
     if found:
         assert (await looking) is not None

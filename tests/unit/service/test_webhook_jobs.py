@@ -37,7 +37,7 @@ async def wait_soon(waiting: asyncio.Task[object]) -> object:
 async def wait_until_watching(rows: JobWatcher) -> None:
     """Wait until the watcher has read the jobs, so that a later change is noticed as a change."""
     async with asyncio.timeout(20):
-        while rows._unseen or rows._looking is None:
+        while rows._unseen or rows._task is None:
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
 
@@ -90,7 +90,7 @@ async def test_no_query_is_sent_while_nothing_changes(
         queries += 1
         return await left_state(*args, **kwargs)
 
-    monkeypatch.setattr(ledger, "left_state", counting)
+    monkeypatch.setattr(ledger.jobs, "left_state", counting)
     await asyncio.sleep(1.2)
     assert queries == 0
     await ledger.jobs.record_completed(job.id, a_generation("gen-1"))
