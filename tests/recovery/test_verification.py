@@ -1,4 +1,4 @@
-"""Verification on a folder and on a real S3 server: what is flawed, what nobody knows, what is repaired, and its price."""
+"""Verification on a folder and on a real S3 server: what is flawed, what no one knows, what is repaired, and its price."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ async def test_another_bucket_under_the_same_address_is_an_outage(
         for uri in files:
             await session.store.delete(uri)
         s3.client.delete_object(Bucket=bucket, Key=STORE_MARKER)
-        await session.store.create_identity("somebody else's")
+        await session.store.create_identity("another-store")
     with pytest.raises(StoreOutage, match="is another one"):
         await library.run()
     assert harness.paid == (3, 3)

@@ -219,6 +219,10 @@ ONE_SUBJECT: Final[Mapping[str, Set[str]]] = {
     # A command or a flow is called what the room calls the work that it starts.
     "collect": {"prefect_video.pipeline", "prefect_video.flows", "prefect_video.cli.commands"},
     "plan": {"prefect_video.pipeline", "prefect_video.cli.commands"},
+    "cancel": {"prefect_video.pipeline", "prefect_video.cli.commands"},
+    "jobs": {"prefect_video.ledger", "prefect_video.cli.commands"},
+    "shot": {"prefect_video.flows", "prefect_video.cli.commands"},
+    "spend": {"prefect_video.flows", "prefect_video.cli.commands"},
     "ledger": {"prefect_video.ledger", "prefect_video.blocks", "prefect_video.cli.commands"},
     "emulator": {"prefect_video", "prefect_video.cli.commands"},
     # One word a vendor: its block, its folder of the providers, its dialect of the emulator.

@@ -1,4 +1,4 @@
-"""Work that is not left half-way, whoever cancels and however often."""
+"""Work that is not left half-way, the one who cancels and however often."""
 
 from __future__ import annotations
 

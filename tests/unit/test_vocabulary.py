@@ -123,7 +123,7 @@ PROSE: Final[Mapping[str, str]] = {
     "at the most": "at most",
     "what becomes of": "outcome",
     "as it then stands": "afterwards",
-    "is held": "is held",
+    "needs a human": "is held",
     "--attention": "--held",
     "the books": "the ledger, the usage",
 }

@@ -54,7 +54,7 @@ class PostgresChangeFeed:
     async def wait(self, seconds: float) -> frozenset[str] | None:
         if self._connection is None:
             await self._listen_or_sleep(seconds)
-            # What changed while nobody listened is not known.
+            # What changed while no one listened is not known.
             return None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):

@@ -86,7 +86,7 @@ class Claims(LedgerBase):
         """Make this process the owner of an unfinished row whose owner is dead, or that has none.
 
         Returns:
-            The row; None when it is finished or its owner is alive. That may be this very process: somebody else in
+            The row; None when it is finished or its owner is alive. That may be this very process: another task in
             it is at work on the row then.
 
         Raises:

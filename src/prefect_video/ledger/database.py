@@ -75,7 +75,7 @@ def translate_error(error: Exception, location: DatabaseUrl) -> LedgerError:
         return LedgerUnavailable(f"the ledger {location.name} is too busy: no connection became free in time")
     if isinstance(error, IntegrityError):
         return InvalidTransition(
-            f"the ledger {location.name} refused a step that somebody else made first "
+            f"the ledger {location.name} refused a step that another process made first "
             f"({_first_line(error.orig)}): read the row again"
         )
     if location.path is not None:

@@ -179,7 +179,7 @@ def _open_lock(owner_id: str) -> FileLock | None:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or (hasattr(os, "geteuid") and found.st_uid != os.geteuid()):
-            raise PermissionError(f"{folder} belongs to somebody else")
+            raise PermissionError(f"{folder} belongs to another user")
         _remove_old_locks(folder)
         return try_lock(_lock_path(owner_id))
     except OSError as error:

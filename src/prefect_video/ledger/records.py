@@ -46,7 +46,7 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
         State.UNKNOWN: frozenset({State.SUBMITTED, State.RESERVED, State.RELEASED, State.FAILED, State.LOST}),
         State.SUBMITTED: frozenset({State.COMPLETED, State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST}),
         State.COMPLETED: frozenset({State.STORED, State.EXPIRED, State.LOST}),
-        # A stored file that is missing or damaged is fetched again; one that nobody has any more is lost, and its
+        # A stored file that is missing or damaged is fetched again; one that no one has any more is lost, and its
         # fingerprint may be bought again.
         State.STORED: frozenset({State.COMPLETED, State.LOST}),
         # A human has found at the provider what had been given up.

@@ -62,7 +62,7 @@ class Recoveries(LedgerBase):
             detail: The proof, for the history.
 
         Returns:
-            The row as it then stands.
+            The row afterwards.
 
         Raises:
             InvalidTransition: A live process works on the row, it has another generation, or another row of the same

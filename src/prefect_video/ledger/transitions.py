@@ -71,7 +71,7 @@ class TransitionBase(LedgerBase):
         """Refuse a send by any process but the row's owner."""
         if job.owner != self._owner.id:
             raise InvalidTransition(
-                f"job {job.id} may not be sent: it belongs to {job.owner or 'nobody'}, not to this process"
+                f"job {job.id} may not be sent: it belongs to {job.owner or 'no one'}, not to this process"
             )
 
     def _require_settle_right(self, job: Job) -> None:
@@ -104,7 +104,7 @@ class TransitionBase(LedgerBase):
         )
         if (other := found.scalar_one_or_none()) is not None:
             raise InvalidTransition(
-                f"job {job.id} cannot be taken up again while job {other} of the same video is under way"
+                f"job {job.id} cannot be taken up again while job {other} of the same video is in progress"
             )
 
 
@@ -158,7 +158,7 @@ def _illegal(job: Job, to: State, allowed: Collection[State]) -> InvalidTransiti
     needed = " or ".join(sorted(allowed))
     return InvalidTransition(
         f"job {job.id} is {job.state} and cannot become {to} (it would have to be {needed}): "
-        "somebody else moved it, read it again"
+        "another process moved it, read it again"
     )
 
 

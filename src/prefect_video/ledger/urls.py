@@ -123,7 +123,7 @@ def _postgresql(url: URL) -> DatabaseUrl:
     if (mode := query.get("ssl", "prefer")) not in _SSL_MODES:
         raise InvalidInput(f"ledger URL: sslmode={mode!r} is not one of {', '.join(_SSL_MODES)}")
     if query.pop("channel_binding", "prefer") == "require" and mode not in _ENCRYPTED:
-        # The driver cannot bind; what binding protects from, somebody in between, encryption must keep out.
+        # The driver cannot bind; what binding protects from, another process in between, encryption must keep out.
         raise InvalidInput(
             "ledger URL: channel_binding=require cannot be kept on a connection that need not be encrypted:"
             " add sslmode=verify-full (or require)"

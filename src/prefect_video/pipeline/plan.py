@@ -20,7 +20,7 @@ from prefect_video.pipeline.routing import (
     sessions_of,
 )
 from prefect_video.pipeline.steps.claim import project_budgets
-from prefect_video.pipeline.steps.requests import ClaimOptions
+from prefect_video.pipeline.steps.job_requests import ClaimOptions
 from prefect_video.pipeline.steps.store_check import check_store, find_flaws, require_single_flaw
 from prefect_video.providers import duration_hints
 from prefect_video.session import Session

@@ -15,7 +15,7 @@ from typing import Final
 
 from prefect_video.errors import InvalidInput, Unsupported
 from prefect_video.ledger import ClaimResult, Job, JobRequest, Ledger, State
-from prefect_video.pipeline.steps.requests import ClaimOptions, build_job_requests, reference_digests
+from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_job_requests, reference_digests
 from prefect_video.providers import adapt
 from prefect_video.session import Session
 from prefect_video.shots import Fallback, Project, Shot

@@ -242,7 +242,7 @@ class ApiClient:
         multipart = list(form) if form is not None else None
         connect = self.settings.connect_timeout_seconds
         timeout = httpx.Timeout(self.settings.submit_timeout_seconds, connect=connect, pool=connect)
-        # A context, not a function around the request: whoever reads the paid request's stack finds it nine calls deep.
+        # A context, not a function around the request: the stack of a paid request stays nine calls deep.
         async with self._submit_errors():
             response = await self._request(
                 method, path, params=params, json=json, files=multipart, headers=headers, timeout=timeout

@@ -101,7 +101,7 @@ async def test_over_budget_sends_nothing(session: Path, emulator: Emulator) -> N
 
 async def test_settings_that_cannot_be_meant_send_nothing(session: Path, emulator: Emulator) -> None:
     for wrong in (
-        {"provider": "nobody"},
+        {"provider": "unknown"},
         {"provider": "sora-credentials/none"},
         {"store": "ftp://x"},
         {"store": "video-store/none"},

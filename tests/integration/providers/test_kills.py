@@ -1,4 +1,4 @@
-"""Workers killed by SIGKILL on every provider: nothing is bought twice, and what nobody can tell is held.
+"""Workers killed by SIGKILL on every provider: nothing is bought twice, and what no one can tell is held.
 
 The provider's usage records are the judge. `python -m benchmarks.torture --provider all` is the long form.
 """

@@ -44,7 +44,7 @@ async def test_a_run_leaves_and_the_sweep_finishes(environment: Path, monkeypatc
             done = await run_project(session, project("one", "two", "three"))
             assert [shot.cached for shot in done.shots] == [True] * 3
         assert provider.usage()["billed"] == 3
-        # Once by the receiver and once for a fresh link: none is kept while nobody waits for it.
+        # Once by the receiver and once for a fresh link: none is kept while no one waits for it.
         assert provider.usage()["polled"] == 6
 
 

@@ -42,7 +42,7 @@ def test_it_serves_until_it_is_interrupted(environment: Path, provider: Emulator
 
 @pytest.mark.parametrize(
     ("token", "options", "word"),
-    [("short", (), "PREFECT_VIDEO_SERVICE_API_TOKEN"), ("long-enough-a-token", ("--account", "nobody"), "nobody")],
+    [("short", (), "PREFECT_VIDEO_SERVICE_API_TOKEN"), ("long-enough-a-token", ("--account", "unknown"), "unknown")],
 )
 def test_a_setting_that_cannot_be_used_is_named_in_one_line(
     call: InProcess, monkeypatch: pytest.MonkeyPatch, token: str, options: tuple[str, ...], word: str

@@ -22,7 +22,7 @@ async def test_stores_of_several_profiles_keep_their_own_keys(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
     place = {"endpoint_url": s3.endpoint_url, "region": "us-east-1"}
     target = PurePosixPath("film/clip.mp4")
-    for name, opens in {"house": True, "stranger": False, "nobody": False}.items():
+    for name, opens in {"house": True, "stranger": False, "unknown": False}.items():
         store = open_store(f"s3://{bucket}/{name}", options={**place, "profile": name})
         try:
             if opens:

@@ -372,7 +372,7 @@ def test_a_decision_must_fit_the_job(call: InProcess) -> None:
         assert "reserved" in answer.err
     assert call("resolve", job.id).status == 2
     assert call("resolve", job.id, "--absent", "--give-up").status == 2
-    assert call("resolve", "nobody", "--absent").status == 2
+    assert call("resolve", "unknown", "--absent").status == 2
 
 
 def test_a_ledger_is_created_checked_and_named_without_its_password(call: InProcess, tmp_path: Path) -> None:

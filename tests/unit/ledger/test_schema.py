@@ -146,7 +146,7 @@ async def test_history_cannot_be_changed(ledger: Ledger, change: str) -> None:
 async def test_the_database_itself_refuses_a_second_row_under_way(ledger: Ledger) -> None:
     await claim_one(ledger)
     row = row_from_request(a_request(), State.RESERVED, 1, None, an_asset().created_at)
-    with pytest.raises(LedgerError, match="somebody else made first"):
+    with pytest.raises(LedgerError, match="another process made first"):
         async with ledger._database.writing() as connection:
             await connection.execute(insert(jobs_table), [row])
 

@@ -130,7 +130,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.ids)
     @rule(who=OWNERS, number=ROWS, up=st.booleans(), back=st.booleans())
     def hold(self, who: int, number: int, up: bool, back: bool) -> None:
-        """A sent row waits, perhaps for a human, and somebody else settles it."""
+        """A sent row waits, perhaps for a human, and another process settles it."""
         self.take_over(who, number)
         self.begin(who, number)
         self.flag(who, number, up)
@@ -257,7 +257,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(who=OWNERS)
     def restart(self, who: int) -> None:
-        """The process ends and a new one comes; its rows keep the dead owner's name until somebody takes them."""
+        """The process ends and a new one comes; its rows keep the dead owner's name until another process takes them."""
         self.run(self.ledgers[who].aclose())
         self.ledgers[who] = self.run(Ledger.open(str(self.folder / "ledger.db")))
 

@@ -57,7 +57,7 @@ async def test_only_the_owner_sends(ledger: Ledger, other: Ledger) -> None:
     with pytest.raises(InvalidTransition, match="belongs to"):
         await other.jobs.begin_submit(job.id)
     await ledger.claims.release_ownership([job.id])
-    with pytest.raises(InvalidTransition, match="belongs to nobody"):
+    with pytest.raises(InvalidTransition, match="belongs to no one"):
         await ledger.jobs.begin_submit(job.id)
 
 
@@ -142,7 +142,7 @@ async def test_a_lost_generation_waits_for_what_was_bought_in_its_place(ledger: 
     lost = await submit_one(ledger)
     await ledger.jobs.record_ended(lost.id, State.LOST, "not known", actual_usd=None)
     other = await claim_one(ledger)
-    with pytest.raises(InvalidTransition, match=f"while job {other.id} of the same video is under way"):
+    with pytest.raises(InvalidTransition, match=f"while job {other.id} of the same video is in progress"):
         await ledger.jobs.record_found(lost.id, a_generation("gen-1"))
 
 
@@ -159,7 +159,7 @@ async def test_a_stray_has_a_row_of_its_own(ledger: Ledger) -> None:
     stray = job.model_copy(
         update={"id": "stray", "state": State.LOST, "generation_id": "gen-9", "asset": None, "hold_reason": "look"}
     )
-    await ledger.jobs.record_orphan(stray, "nobody owns it")
+    await ledger.jobs.record_orphan(stray, "no one owns it")
     kept = await ledger.jobs.get("stray")
     assert (kept.owner, kept.generation_id, kept.hold_reason) == (None, "gen-9", "look")
     with pytest.raises(InvalidTransition):

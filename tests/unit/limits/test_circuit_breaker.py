@@ -160,7 +160,7 @@ async def test_a_used_up_quota_without_a_date_is_believed_by_this_process(ledger
     await breaker.record(QuotaExhausted("no credits are left"), submit=True)
     with pytest.raises(QuotaExhausted, match="no credits"):
         await breaker.before_submit()
-    # Somebody may have paid since: another run asks the provider.
+    # Another process may have paid since: another run asks the provider.
     assert await a_breaker(other).before_submit() is False
 
 

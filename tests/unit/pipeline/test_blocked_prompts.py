@@ -1,4 +1,4 @@
-"""A prompt that a content policy stopped is paid at most once: not in one run, not by another, by the books."""
+"""A prompt that a content policy stopped is paid at most once: not in one run, not by another, by the usage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cancelling: what is not sent is released, what is under way is stopped where that can be, the rest is collected."""
+"""Cancelling: what is not sent is released, what is in progress is stopped where that can be, the rest is collected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a provider says that a generation cost is believed up to a bound; the books are the provider's own."""
+"""What a provider says that a generation cost is believed up to a bound; the usage are the provider's own."""
 
 from __future__ import annotations
 

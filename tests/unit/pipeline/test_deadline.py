@@ -25,7 +25,7 @@ async def submitted(harness: RecoveryHarness, *, due: timedelta) -> None:
 
 
 async def completed(harness: RecoveryHarness, *, due: timedelta) -> None:
-    """Leaves a video at the provider whose link is dead for ever."""
+    """Leaves a video at the provider whose link is dead indefinitely."""
     harness.emulator.add_fault(operation="content", kind="not_found", times=None)
     assert statuses(await harness.run(a_shot())) == ["failed"]
     async with harness.ledger() as ledger:

@@ -199,7 +199,7 @@ async def test_a_fallback_that_is_stored_is_enough_for_its_own_run(
 
 
 async def test_the_same_words_of_another_shot_are_no_fallback(routing: RoutingHarness) -> None:
-    """A shorter shot of the project itself is under way; the longer one is made all the same."""
+    """A shorter shot of the project itself is in progress; the longer one is made all the same."""
     both = project({"prompt": "a cat", "duration": 2}, {"prompt": "a cat", "duration": 1}, **SHORTER)
     shorter = project({"id": "s1", "prompt": "a cat", "duration": 1})
     await begin(routing.dear, shorter, submit)

@@ -56,7 +56,7 @@ async def test_trouble_that_begins_with_the_shot_leads_to_the_next_account(routi
 
 async def test_fallbacks_are_tried_in_order_while_the_quota_is_used_up(routing: RoutingHarness) -> None:
     assert not (await routing.make(project({"prompt": "first"}, {"prompt": "second"}))).failures
-    fallbacks = [{"provider": "nobody"}, {"provider": "cheap", "duration": 3}]
+    fallbacks = [{"provider": "unknown"}, {"provider": "cheap", "duration": 3}]
     report = await routing.make(project({"duration": 5, "resolution": "480p"}, fallbacks=fallbacks))
     assert report.shots[0].status == "stored", report.shots[0].error
     assert report.shots[0].degraded == "provider: dear became cheap; duration: 5 became 3"

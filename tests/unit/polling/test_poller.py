@@ -46,7 +46,7 @@ def in_virtual_time(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
 def waiting(
     poller: Poller, job: Job | str, expected: CompletionEstimate = SOON, **options: Any
 ) -> asyncio.Task[Generation]:
-    """Somebody who waits."""
+    """Another process who waits."""
     name = job if isinstance(job, str) else job.id
     options = {"submitted_at": datetime.now(UTC), **options}
     return asyncio.create_task(poller.wait_for_end(name, expected=expected, **options))

@@ -53,14 +53,14 @@ def test_the_sizes_between_the_resolutions_have_their_own_price() -> None:
 
 def test_unknown_is_unknown_and_a_gpu_of_ones_own_is_free() -> None:
     assert usd("litellm") is None
-    assert usd("nobody") is None
+    assert usd("unknown") is None
     assert usd("vllm_omni") == 0
     assert usd("vllm_omni") is not None
 
 
 def test_an_accounts_own_price_counts_and_frames_are_seconds() -> None:
     assert listed_usd("openai", SHOT, usd_per_second=Decimal("0.05")) == Decimal("0.40")
-    assert listed_usd("nobody", SHOT, usd_per_second=Decimal(0)) == 0
+    assert listed_usd("unknown", SHOT, usd_per_second=Decimal(0)) == 0
     frames = SHOT.model_copy(update={"num_frames": 81, "fps": 16})
     assert listed_usd("openai", frames) == Decimal("0.10") * 81 / 16
 

@@ -17,7 +17,8 @@ import pytest
 
 from prefect_video.emulator import Emulator
 from prefect_video.errors import LedgerUnavailable
-from prefect_video.ledger import Job, Ledger, ReceivedEvent, State
+from prefect_video.ledger import Job, ReceivedEvent, State
+from prefect_video.ledger.webhook_events import WebhookEvents
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.steps import build_project_intents, claim_shots, submit
 from prefect_video.session import Session
@@ -121,7 +122,7 @@ async def test_a_delivery_without_a_valid_signature_changes_nothing(environment:
         assert (await post(service, stale, secret)).status_code == 401
         assert (await post(service, b"[]", secret)).status_code == 401
         assert (await post(service, body, secret, "/webhooks/fal")).status_code == 404
-        assert (await post(service, body, secret, "/webhook/nobody")).status_code == 404
+        assert (await post(service, body, secret, "/webhook/unknown")).status_code == 404
         assert (await post(service, body + b" " * 65_536, secret)).status_code == 413
         assert await service.count("prefect_video_webhooks_received_total", outcome="forged") == 4
         assert await service.count("prefect_video_webhooks_received_total", outcome="unknown") == 2
@@ -282,6 +283,6 @@ async def test_an_event_that_cannot_be_stored_is_not_acknowledged(
 
     async with run_service() as service:
         with monkeypatch.context() as patch:
-            patch.setattr(Ledger, "receive_events", refuse)
+            patch.setattr(WebhookEvents, "receive_events", refuse)
             assert (await post(service, build_event("gen_1"), provider.webhook_secret)).status_code == 503
         assert (await service.client.get("/healthz")).json() == {"status": "ok"}

@@ -5,8 +5,8 @@ Their parts (requests, screen, reconcile, deadline, end, adopt …) are in the s
 
 from prefect_video.pipeline.steps.claim import claim_shots, find_assets, project_budgets
 from prefect_video.pipeline.steps.download import download
+from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_project_intents
 from prefect_video.pipeline.steps.poll import poll, record_end
-from prefect_video.pipeline.steps.requests import ClaimOptions, build_project_intents
 from prefect_video.pipeline.steps.screen import screen_prompt
 from prefect_video.pipeline.steps.store import store
 from prefect_video.pipeline.steps.submit import submit
