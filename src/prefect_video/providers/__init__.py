@@ -14,7 +14,7 @@ from prefect_video.providers.matching import Match, match_prompt
 from prefect_video.providers.moderation import is_moderation
 from prefect_video.providers.pricing import SORA_USD_PER_SECOND, usd_for
 from prefect_video.providers.registry import default_provider, open_provider
-from prefect_video.providers.search import KEY_FIELD, echoes_key
+from prefect_video.providers.search import echoes_key
 
 __all__ = [
     "ADVISED_SECONDS",
