@@ -10,7 +10,7 @@ from prefect_video.providers.base import Account, Capabilities, Provider
 from prefect_video.providers.capabilities import adapt
 from prefect_video.providers.duration_advice import ADVISED_SECONDS, duration_hints, optimize_duration
 from prefect_video.providers.http import HttpSettings
-from prefect_video.providers.matching import Match, match_prompt
+from prefect_video.providers.matching import KEY_FIELD, Match, match_prompt
 from prefect_video.providers.moderation import is_moderation
 from prefect_video.providers.pricing import SORA_USD_PER_SECOND, usd_for
 from prefect_video.providers.registry import default_provider, open_provider
