@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from botocore.exceptions import ClientError
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from prefect_video._shield import run_in_thread
 from prefect_video.errors import InvalidInput, StoreError
@@ -21,6 +22,7 @@ from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marke
 from prefect_video.storage.s3_client import S3Options, S3Session
 from prefect_video.storage.s3_errors import (
     build_missing_bucket_error,
+    is_cut,
     is_forbidden,
     is_missing,
     is_taken,
@@ -35,6 +37,7 @@ _CONCURRENT_LOOKUPS: Final = 16
 # S3's limit for a copy in one request.
 _COPY_LIMIT_BYTES: Final = 5 * 2**30
 _READ_BYTES: Final = 2**20
+_DELAYS_AFTER_WRITE_SECONDS: Final = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 
 
 class S3Store:
@@ -92,9 +95,7 @@ class S3Store:
         content: bytes | None = None
         async with self._client(f"read {uri}") as client:
             try:
-                response = await client.get_object(Bucket=bucket, Key=key)
-                async with response["Body"] as body:
-                    content = await body.read()
+                content = await _read_whole(client, bucket, key)
             except ClientError as error:
                 if not is_missing(error):
                     raise
@@ -121,19 +122,29 @@ class S3Store:
     async def create_identity(self, store_id: str) -> str:
         """Write a marker unless there is one, and return the identity afterwards.
 
-        Of concurrent writers one wins, if the server supports conditional requests.
+        Of concurrent writers one wins, if the server supports conditional requests; where it does not, each replaces
+        the other's object, so the writers of one process take turns.
         """
-        if (existing := await self.read_identity()) is not None:
-            return existing
-        bucket, key = _locate(f"{self.url}/{STORE_MARKER}")
-        async with self._client(f"mark {self.url}") as client:
-            await _create_object(client, bucket, key, write_marker(store_id), self._session.options.on_write)
-        # Read back, because another writer may have been faster.
-        if (identity := await self.read_identity()) is None:
-            raise StoreError(
-                f"store {self.url}: the marker that was just written is missing: look at the bucket's lifecycle rules"
-            )
-        return identity
+        async with self._session.lock():
+            if (existing := await self.read_identity()) is not None:
+                return existing
+            bucket, key = _locate(f"{self.url}/{STORE_MARKER}")
+            async with self._client(f"mark {self.url}") as client:
+                await _create_object(client, bucket, key, write_marker(store_id), self._session.options.on_write)
+            return await self._read_written_identity()
+
+    async def _read_written_identity(self) -> str:
+        """Return the identity in a marker that was just written: another writer's, if that was faster.
+
+        It is missing for a moment while a server that keeps objects as files replaces it.
+        """
+        for delay_seconds in _DELAYS_AFTER_WRITE_SECONDS:
+            await asyncio.sleep(delay_seconds)
+            if (identity := await self.read_identity()) is not None:
+                return identity
+        raise StoreError(
+            f"store {self.url}: the marker that was just written is missing: look at the bucket's lifecycle rules"
+        )
 
     async def sizes(self, uris: Collection[str]) -> dict[str, int]:
         """Return the sizes of those URIs that exist; a folder with many of them is listed, others are looked up."""
@@ -303,6 +314,18 @@ async def _check_bucket(client: Any, bucket: str) -> None:
         # A key without the right to list the bucket is enough to read objects.
         if not is_forbidden(error):
             raise
+
+
+@retry(retry=retry_if_exception(is_cut), stop=stop_after_attempt(6), wait=wait_random(0.02, 0.2), reraise=True)
+async def _read_whole(client: Any, bucket: str, key: str) -> bytes:
+    """Return an object's content, reading again what another writer replaced meanwhile.
+
+    A server that keeps objects as files cuts the answer off when the file is replaced under it, as a new store's
+    marker is by processes that begin at once.
+    """
+    response = await client.get_object(Bucket=bucket, Key=key)
+    async with response["Body"] as body:
+        return bytes(await body.read())
 
 
 async def _create_object(client: Any, bucket: str, key: str, content: bytes, options: Mapping[str, Any]) -> None:

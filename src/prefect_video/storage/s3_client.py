@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from prefect_video.errors import InvalidInput
 
@@ -63,6 +64,7 @@ class S3Session:
     def __init__(self, options: S3Options) -> None:
         self.options = options
         self._filesystems: dict[asyncio.AbstractEventLoop, Any] = {}
+        self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
     async def client(self) -> Any:
         """Return the aiobotocore client of the running loop."""
@@ -76,6 +78,10 @@ class S3Session:
             # Another task of this loop may have been faster; an unconnected filesystem needs no closing.
             self._filesystems.setdefault(loop, filesystem)
         return await self._filesystems[loop].set_session()
+
+    def lock(self) -> asyncio.Lock:
+        """Return the running loop's lock for requests that must not be sent side by side."""
+        return self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
     async def aclose(self) -> None:
         """Close the connections of the running loop."""

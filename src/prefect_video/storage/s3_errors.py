@@ -16,15 +16,20 @@ from botocore.exceptions import (
     ClientError,
     ConnectionError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     NoRegionError,
     ParamValidationError,
     PartialCredentialsError,
     ProfileNotFound,
+    ResponseStreamingError,
     SSLError,
 )
 
 from prefect_video.errors import StoreError
+
+_CUT: Final = (aiohttp.ClientPayloadError, IncompleteReadError, ResponseStreamingError)
+"""Errors of an answer whose body ended early."""
 
 _NO_BUCKET: Final = "there is no such bucket; create it, or correct the store's address"
 _DENIED: Final = (
@@ -92,6 +97,11 @@ def is_unsupported(error: ClientError) -> bool:
     return _read_code(error) in ("NotImplemented", "501")
 
 
+def is_cut(error: BaseException) -> bool:
+    """Return True if the answer ended before all of the bytes that its header states."""
+    return isinstance(error, _CUT)
+
+
 def is_missing_upload(error: BaseException) -> bool:
     """Return True if the multipart upload no longer exists."""
     return isinstance(error, ClientError) and _read_code(error) == "NoSuchUpload"
@@ -133,6 +143,9 @@ def translate_errors(action: str, endpoint_url: str | None) -> Iterator[None]:
             f"{_format_endpoint(endpoint_url)} has no valid certificate; correct the endpoint or trust its certificate"
         )
         raise _build_error(action, advice, retryable=False) from error
+    except _CUT as error:
+        advice = f"the answer of {_format_endpoint(endpoint_url)} was cut off; try again"
+        raise _build_error(action, advice, retryable=True) from error
     except (ConnectionError, HTTPClientError, aiohttp.ClientError, TimeoutError) as error:
         advice = f"{_format_endpoint(endpoint_url)} cannot be reached; check the endpoint and the network"
         raise _build_error(action, advice, retryable=True) from error

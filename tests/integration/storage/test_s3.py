@@ -324,3 +324,32 @@ async def test_a_large_upload_adds_less_than_64_megabytes_of_memory(
     assert s3.files(bucket) == {"films/large.mp4": size}
     await store.delete(f"{store.url}/large.mp4")
     assert int(out) < 64 * 1024
+
+
+async def test_an_object_replaced_while_it_is_read_is_read_again() -> None:
+    answers = [b"Content-Length: 90\r\n\r\n" + b"x" * 31, b"Content-Length: 3\r\n\r\nnew"]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n" + answers.pop(0))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    opened = open_store("s3://films", options={"key": KEY, "secret": SECRET, "endpoint_url": f"http://{host}:{port}"})
+    try:
+        assert await opened.read_bytes("s3://films/marker") == b"new"
+    finally:
+        await opened.aclose()
+        server.close()
+    assert answers == []
+
+
+async def test_writers_that_begin_at_once_agree_on_the_marker(s3: S3Server, bucket: str) -> None:
+    # This server ignores conditions, as some do: each writer replaces the marker that others are reading.
+    for attempt in range(12):
+        stores = [open_store(f"s3://{bucket}/{attempt}", options=s3.options) for _ in range(3)]
+        identities = await asyncio.gather(*(store.create_identity("same") for store in [*stores, *stores]))
+        assert set(identities) == {"same"}
+        await asyncio.gather(*(store.aclose() for store in stores))
