@@ -10,7 +10,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from prefect_video.inputs import Input, Number, WholeNumber
 
@@ -223,7 +223,12 @@ class Fallback(Input):
 class Project(Input):
     """Shots with an order, dependencies, defaults, a budget and a destination."""
 
-    name: Identifier = Field(alias="project", description="The project's name; becomes the folder in the store")
+    # Not a plain `alias`, by which type checkers would refuse `Project(name=...)`.
+    name: Identifier = Field(
+        validation_alias=AliasChoices("project", "name"),
+        serialization_alias="project",
+        description="The project's name; becomes the folder in the store",
+    )
     defaults: ShotDefaults = Field(
         default=ShotDefaults(), description="Values for every shot that does not give its own"
     )
