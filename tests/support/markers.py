@@ -34,14 +34,19 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
     },
     "slow": {
         "tests/unit/cli/test_bad_input.py::test_prefect_is_not_imported_for_it",
+        "tests/unit/emulator/test_engine.py::test_a_thousand_generations_at_once",
         "tests/unit/emulator/test_rendering.py",
         "tests/unit/emulator/test_state_store.py",
         "tests/unit/ledger/test_sqlite_driver.py",
         "tests/unit/ledger/test_state_machine.py",
         "tests/unit/pipeline/test_reconcile.py",
+        "tests/unit/providers/test_any_response.py",
         "tests/unit/providers/test_conformance.py",
         "tests/unit/providers/test_evidence.py",
+        "tests/unit/providers/test_http_bodies.py::test_a_small_answer_that_inflates_to_gigabytes_takes_no_memory",
+        "tests/unit/providers/test_openai_any_response.py",
         "tests/unit/providers/test_refusals.py",
+        "tests/unit/test_imports.py::test_importing_reads_no_setting",
     },
 }
 """Files, and tests of other files, that kill processes or take longer than the fast selection can afford."""
