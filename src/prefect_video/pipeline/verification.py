@@ -6,7 +6,6 @@ It goes project by project, so that memory is bounded by the largest project; co
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import tempfile
 from collections.abc import Awaitable, Sequence
@@ -29,6 +28,7 @@ from prefect_video.storage import (
     copy_video,
     parse_sidecar,
     publish_sidecar,
+    read_sha256,
     read_sidecar,
     sidecar_path,
 )
@@ -206,7 +206,7 @@ class _Verifier:
             return expected.flaw("missing" if size is None else "damaged", described)
         async with slots:
             try:
-                digest = await _sha256(self.store, asset.uri)
+                digest = await read_sha256(self.store, asset.uri)
                 sidecar = await _describe_sidecar(self.store, asset)
             except StoreError as error:
                 return expected.flaw("damaged", f"cannot be read: {error}")
@@ -245,7 +245,7 @@ class _Verifier:
         draft = asset_draft(original, self.ledger.identity).model_copy(
             update=copy.asset.model_dump(include={"project", "shot_id", "take"})
         )
-        asset = await copy_video(self.store, original.asset, draft=draft, replace=True)
+        asset = await copy_video(self.store, original.asset, draft=draft)
         await self.ledger.jobs.record_copy(original.id, asset.project, asset.shot_id, asset)
 
 
@@ -278,13 +278,6 @@ async def _attempt(work: Awaitable[object]) -> VideoError | None:
 
 def _outcome(flaw: AssetFlaw, error: VideoError | None) -> AssetFlaw:
     return flaw.model_copy(update={"repaired": error is None, "error": None if error is None else str(error)})
-
-
-async def _sha256(store: Store, uri: str) -> str:
-    digest = hashlib.sha256()
-    async for chunk in store.read_chunks(uri):
-        await asyncio.to_thread(digest.update, chunk)
-    return digest.hexdigest()
 
 
 async def _describe_sidecar(store: Store, asset: Asset) -> str | None:
