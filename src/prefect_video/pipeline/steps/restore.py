@@ -51,7 +51,7 @@ async def restore(session: Session, job: Job, flaw: str) -> None:
 
 
 async def _delete_flawed(session: Session, before: Job, stored: Job) -> None:
-    """Delete the flawed video that lies elsewhere in the store, with its sidecar; one at the same place was replaced."""
+    """Delete the flawed video where it lies elsewhere in the store, with its sidecar; at the same place it is gone."""
     uri = before.asset.uri if before.asset else ""
     if stored.asset is None or not session.store.owns(uri) or session.store.canonical_uri(uri) == stored.asset.uri:
         return
