@@ -150,9 +150,7 @@ async def test_a_copy_that_appears_before_the_purchase_prevents_it(harness: Reco
     # The run sees no copy, and dies; by the next one the provider has forgotten, and the file lies elsewhere.
     await harness.interrupt(film(a_shot()), "downloading")
     await forget(harness)
-    archive = harness.folder / "store" / "archive"
-    archive.mkdir()
-    kept.rename(archive / video.name)
+    kept.rename(harness.folder / "store" / video.name)
     report = await harness.run(film(a_shot()))
     assert exist(report)
     assert "made anew" not in str(report.shots[0].repair)

@@ -22,7 +22,7 @@ from prefect_video.pipeline.routing import (
 from prefect_video.pipeline.steps.claim import project_budgets
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
 from prefect_video.pipeline.steps.store_check import find_flaws, require_single_flaw
-from prefect_video.pipeline.steps.store_identity import check_store
+from prefect_video.pipeline.steps.store_identity import check_store, require_root
 from prefect_video.pipeline.steps.whole_copies import find_whole_copies
 from prefect_video.providers import duration_hints
 from prefect_video.session import Session
@@ -163,7 +163,9 @@ async def plan_project(
         LedgerError: The ledger cannot be read.
         StoreError: The store cannot be read, or is not the one that the ledger knows.
     """
-    if not (refresh or rebuy_missing):
+    if refresh and not rebuy_missing:
+        await require_root(session.ledger, session.store)
+    elif not rebuy_missing:
         await check_store(session.ledger, session.store, session.store_name)
     options = ClaimOptions(refresh=refresh, ttl_seconds=session.settings.ttl_seconds)
     takes = await build_take_requests(project, [session, *others], options)

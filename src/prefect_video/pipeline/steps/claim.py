@@ -10,7 +10,7 @@ from prefect_video.errors import InvalidTransition
 from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest
 from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.store_check import find_flaws, relocate_stored, require_single_flaw
-from prefect_video.pipeline.steps.store_identity import accept_store, check_store
+from prefect_video.pipeline.steps.store_identity import accept_store, check_store, require_root
 from prefect_video.pipeline.steps.whole_copies import use_whole_copies
 from prefect_video.session import Session, SessionEvent
 from prefect_video.shots import Project
@@ -48,6 +48,8 @@ async def find_assets(
     """
     reusable = [job_request for job_request in job_requests if not job_request.refresh]
     if rebuy_missing or not reusable:
+        if not rebuy_missing:
+            await require_root(session.ledger, session.store)
         await accept_store(session.ledger, session.store)
     else:
         await check_store(session.ledger, session.store, session.store_name)

@@ -37,7 +37,8 @@ async def check_store(ledger: Ledger, store: Store, name: str | None = None) -> 
             f"the store {name or store.url} {there}, and the ledger has videos in the store"
             f" {', '.join(sorted(known))} at that address: {outage_advice(ledger, name or store.url)}"
         )
-    await require_root(ledger, store)
+    if found is None and not known:
+        await _refuse_other_root(ledger, store)
     return found
 
 
@@ -48,8 +49,11 @@ async def require_root(ledger: Ledger, store: Store) -> None:
         StoreOutage: The message names the right address.
         StoreError: The store cannot be read.
     """
-    if await store.read_identity() is not None or await _known_ids(ledger, store):
-        return
+    if await store.read_identity() is None and not await _known_ids(ledger, store):
+        await _refuse_other_root(ledger, store)
+
+
+async def _refuse_other_root(ledger: Ledger, store: Store) -> None:
     if enclosing := await store.find_enclosing():
         raise StoreOutage(_wrong_root(store, f"it is a folder of the store {enclosing}", enclosing))
     if nested := await nested_stores(ledger, store):

@@ -145,7 +145,7 @@ async def _find_by_name(store: Store, jobs: Collection[Job]) -> dict[str, list[A
             assert name is not None
             wanted.setdefault(name, []).append(job)
     found: dict[str, list[Asset]] = {}
-    for folder in await store.folders():
+    for folder in ("", *await store.folders()):
         async for file in store.files(folder):
             stem = file.uri.removesuffix(".mp4")
             name = SidecarName.parse(f"{stem}.json") if stem != file.uri else None
