@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prefect_video.assets import Asset
-from prefect_video.errors import StoreOutage
+from prefect_video.errors import StoreError, StoreOutage
 from prefect_video.ledger import ClaimOutcome, ClaimResult, Job, JobRequest
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_identity import claim_store, repair_command
@@ -38,19 +38,22 @@ async def copy_to_project(session: Session, job: Job, asset: Asset, job_request:
     """
     if _is_in_project(session, job, job_request):
         return asset
-    await _require_reach(session, job, asset)
     draft = asset_draft(job, session.ledger.identity).model_copy(
         update={"project": job_request.project, "shot_id": job_request.shot.id, "take": job_request.take}
     )
     await claim_store(session)
-    async with session.download_slots:
-        copied = await copy_video(session.store, asset, draft=draft)
+    try:
+        async with session.download_slots:
+            copied = await copy_video(session.store, asset, draft=draft)
+    except StoreError as error:
+        await _require_reach(session, job, asset, error)
+        raise
     await session.ledger.jobs.record_copy(job.id, job_request.project, job_request.shot.id, copied)
     return copied
 
 
-async def _require_reach(session: Session, job: Job, asset: Asset) -> None:
-    """Refuse to copy from another store that is not mounted here, or gone, and say what to do then."""
+async def _require_reach(session: Session, job: Job, asset: Asset, error: StoreError) -> None:
+    """Say what to do where a copy could not be made because the other store is not mounted here, or gone."""
     if (await sizes_in_reach(session.store, [asset.uri])).get(asset.uri) != asset.bytes:
         raise StoreOutage(
             f"shot {job.shot.id!r}: its video {asset.uri} is in the store {job.store}, and is not whole there or out of"
@@ -58,7 +61,7 @@ async def _require_reach(session: Session, job: Job, asset: Asset) -> None:
             f" files are deleted: `{repair_command(session.ledger, job.store)}` fetches again, free, what the provider"
             " still has. If that store is gone for good: a run with --rebuy-missing does the same for the store in use,"
             " and buys the rest"
-        )
+        ) from error
 
 
 def _is_in_project(session: Session, job: Job, job_request: JobRequest) -> bool:
