@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from prefect_video.errors import StoreOutage
+from prefect_video.pipeline.ledger_recovery import recover_ledger
 from prefect_video.pipeline.plan import plan_project
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
@@ -17,6 +18,7 @@ from prefect_video.pipeline.verification import Verification, verify_store
 from prefect_video.session import Session
 from prefect_video.shots import Project
 from prefect_video.storage import open_store
+from tests.recovery.test_old_ledgers import back_up, restore
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.s3_server import S3Server
 from tests.support.storage_fixtures import bucket, s3
@@ -123,7 +125,7 @@ async def test_a_folder_that_was_renamed_by_hand_keeps_its_videos(harness: Recov
     assert exist(report)
     assert [shot.cached for shot in report.shots] == [True] * 3
     found = await verify(harness, store)
-    assert (found.is_whole, found.flaws) == (True, ())
+    assert (found.is_whole, found.flaws, found.assets) == (True, (), 3 if name == "renamed" else 6)
     assert not any(file.endswith(".mp4") for file in found.unknown_files)
     assert harness.paid == (3, 3)
 
@@ -155,6 +157,24 @@ async def test_a_copy_that_appears_before_the_purchase_prevents_it(harness: Reco
     assert exist(report)
     assert "made anew" not in str(report.shots[0].repair)
     assert (report.shots[0].cached, report.cost_usd) == (True, 0)
+    assert harness.paid == (1, 1)
+
+
+async def test_a_recovered_ledger_prefers_the_whole_copy(harness: RecoveryHarness) -> None:
+    path = Path(harness.ledger_url.removeprefix("sqlite:///"))
+    async with harness.ledger():
+        pass
+    back_up(path, path.with_name("backup.db"))
+    await harness.run(FIRST)
+    await harness.run(SECOND)
+    next(video for video in harness.videos if video.parent.name == "first").unlink()
+    await forget(harness)
+    restore(path.with_name("backup.db"), path)
+    async with harness.session() as session:
+        assert [job.outcome for job in (await recover_ledger(session)).jobs] == ["stored"]
+    for project in (FIRST, SECOND):
+        assert exist(report := await harness.run(project))
+        assert report.shots[0].cached
     assert harness.paid == (1, 1)
 
 

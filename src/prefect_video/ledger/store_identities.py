@@ -92,14 +92,18 @@ class StoreIdentities(LedgerBase):
                 )
 
     async def copies_into(self, project: str) -> list[tuple[str, Asset]]:
-        """Return the copies in a project of videos that are stored, each with the id of the original's row."""
+        """Return the copies in a project of videos that are stored, each with the id of the original's row.
+
+        One that has become the file of the row is no copy any more.
+        """
         query = (
-            select(copies.c.job_id, copies.c.asset)
+            select(copies.c.job_id, copies.c.asset, jobs_table.c.asset.label("original"))
             .join(jobs_table, copies.c.job_id == jobs_table.c.id)
             .where(copies.c.project == project, jobs_table.c.state == State.STORED)
         )
         async with self._database.reading() as connection:
-            return [(row.job_id, row.asset) for row in await connection.execute(query)]
+            rows = list(await connection.execute(query))
+        return [(row.job_id, row.asset) for row in rows if row.original is None or row.original.uri != row.asset.uri]
 
     async def copies_of(self, job_ids: Iterable[str]) -> dict[str, list[Asset]]:
         """Return the copies of rows' videos in all projects, by the rows' ids."""

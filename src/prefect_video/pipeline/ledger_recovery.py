@@ -135,7 +135,7 @@ class _Recovery:
     _accounted: set[str] = field(default_factory=set)
 
     async def read_store(self) -> None:
-        """Adopt the videos of the store that no job knows; originals before their copies."""
+        """Adopt the videos of the store that no job knows: whole ones first, and originals before their copies."""
         store, ledger = self.session.store, self.session.ledger
         await require_root(ledger, store)
         known = {SidecarName.of(print_, job) for job, print_ in await ledger.recovery.paid_jobs()}
@@ -144,7 +144,7 @@ class _Recovery:
             files = await list_folder(store, folder)
             unknown = {uri: name for uri, name in sidecars_of(files).items() if name not in known}
             videos += await read_videos(store, unknown, files)
-        for video in sorted(videos, key=lambda video: (_is_copy(video), video.uri)):
+        for video in sorted(videos, key=lambda video: (not video.is_whole, _is_copy(video), video.uri)):
             await self._adopt_video(video)
 
     async def read_account(self, account: Session) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from urllib.parse import urlsplit
 
 from prefect_video.assets import Asset
 from prefect_video.errors import InvalidInput, StoreError
@@ -110,13 +111,25 @@ async def sizes_in_reach(store: Store, uris: Collection[str]) -> dict[str, int]:
         StoreError: The store in use cannot be read.
     """
     sizes = await store.sizes([uri for uri in uris if store.owns(uri)])
+    by_store: dict[str, list[str]] = {}
     for uri in uris:
         if not store.owns(uri):
-            try:
-                sizes |= await sizes_anywhere(store, [uri])
-            except (InvalidInput, StoreError) as error:
-                logger.warning("%s is out of reach: %s", uri, error)
+            by_store.setdefault(urlsplit(uri).netloc, []).append(uri)
+    for elsewhere in by_store.values():
+        sizes |= await _sizes_elsewhere(store, elsewhere)
     return sizes
+
+
+async def _sizes_elsewhere(store: Store, uris: Sequence[str]) -> dict[str, int]:
+    try:
+        return await sizes_anywhere(store, uris)
+    except (InvalidInput, StoreError) as error:
+        if len(uris) == 1:
+            logger.warning("%s is out of reach: %s", uris[0], error)
+            return {}
+    # One that cannot be looked up says nothing about the others.
+    found = [await _sizes_elsewhere(store, [uri]) for uri in uris]
+    return {uri: size for sizes in found for uri, size in sizes.items()}
 
 
 async def _first_whole(store: Store, job: Job, copies: Sequence[Asset]) -> Asset | None:
