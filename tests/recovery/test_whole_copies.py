@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from prefect_video.errors import StoreOutage
+from prefect_video.errors import InvalidInput, StoreOutage
+from prefect_video.ledger import State
+from prefect_video.pipeline.deletion import settle_deleted
 from prefect_video.pipeline.ledger_recovery import recover_ledger
 from prefect_video.pipeline.plan import plan_project
 from prefect_video.pipeline.project_run import run_project
@@ -231,3 +233,18 @@ async def test_on_s3_a_renamed_folder_keeps_its_videos(harness: RecoveryHarness,
     assert [(shot.status, shot.cached) for shot in report.shots] == [("stored", True)] * 2
     assert {str(shot.uri) for shot in report.shots} <= {f"s3://{bucket}/{key}" for key in s3.files(bucket)}
     assert harness.paid == (2, 2)
+
+
+@pytest.mark.parametrize("give_up", [True, False])
+async def test_a_video_with_a_whole_copy_is_not_given_up(harness: RecoveryHarness, *, give_up: bool) -> None:
+    await harness.run(FIRST)
+    await harness.run(SECOND)
+    original, copy = harness.videos
+    async with harness.session() as session:
+        with pytest.raises(InvalidInput, match="is whole: nothing was changed"):
+            await settle_deleted(session.ledger, session.store, await harness.row(), give_up=give_up)
+        original.unlink()
+        settled = await settle_deleted(session.ledger, session.store, await harness.row(), give_up=give_up)
+    assert (settled.state, settled.asset and settled.asset.uri) == (State.STORED, copy.as_uri())
+    assert (await harness.run(FIRST)).shots[0].cached
+    assert harness.paid == (1, 1)

@@ -10,7 +10,7 @@ from prefect_video.errors import InvalidInput, StoreOutage
 from prefect_video.ledger import HoldReason, Job, Ledger, hold_message
 from prefect_video.pipeline.steps.store_check import describe_size
 from prefect_video.pipeline.steps.store_identity import check_store
-from prefect_video.pipeline.steps.whole_copies import find_whole_copies
+from prefect_video.pipeline.steps.whole_copies import find_whole_copies, place_copy
 from prefect_video.storage import Store, read_sha256
 
 
@@ -47,8 +47,8 @@ async def settle_deleted(ledger: Ledger, store: Store, job: Job, *, give_up: boo
         )
     if copy := (await find_whole_copies(ledger, store, [job])).get(job.id):
         detail = f"resolved: its file was {flaw}; its whole copy {copy.uri} is used"
-        place = found if store.owns(copy.uri) else None
-        await ledger.stores.move_asset(job, copy, store_id=place, store=job.store, detail=detail)
+        asset = await place_copy(ledger, store, job, copy, flaw)
+        await ledger.stores.move_asset(job, asset, store_id=found, store=job.store, detail=detail)
         return await ledger.jobs.get(job.id)
     if give_up:
         # In one step: another run must not buy what is given up.

@@ -20,7 +20,8 @@ from prefect_video.errors import InvalidTransition, LedgerBehindStore
 from prefect_video.ledger import Job, JobRequest, Ledger, State, job_from_values, row_from_request
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import describe_size
-from prefect_video.pipeline.steps.whole_copies import find_whole_copies
+from prefect_video.pipeline.steps.store_identity import claim_store
+from prefect_video.pipeline.steps.whole_copies import MISSING, find_whole_copies, place_copy
 from prefect_video.session import Session
 from prefect_video.storage import (
     Sidecar,
@@ -153,10 +154,11 @@ async def _adopt_copies(session: Session, job_requests: Sequence[JobRequest]) ->
     reusable = [job_request for job_request in job_requests if not job_request.refresh]
     missing = [job for job in await session.ledger.jobs.find_missing(reusable) if job.asset and not job.hold_reason]
     copies = await find_whole_copies(session.ledger, session.store, missing)
-    store_id = await session.store.read_identity() if copies else None
+    store_id = await claim_store(session) if copies else None
     for job in missing:
         if copy := copies.get(job.id):
-            place = {"asset": copy, "store_id": store_id, "store": session.store_name}
+            asset = await place_copy(session.ledger, session.store, job, copy, MISSING)
+            place = {"asset": asset, "store_id": store_id, "store": session.store_name}
             found = {"state": State.STORED, "error_message": None, **place}
             await session.ledger.recovery.adopt(job.model_copy(update=found), f"its whole copy {copy.uri} was found")
             logger.warning("%s/%s: a whole copy is used instead of buying it: %s", job.project, job.shot.id, copy.uri)

@@ -93,15 +93,24 @@ async def use_copy(session: Session, job: Job, copy: Asset, flaw: str) -> Job:
         StoreError: The store in use cannot be written.
     """
     store_id = await claim_store(session)
-    asset = copy
-    if flaw != MISSING or not session.store.owns(copy.uri):
-        asset = await copy_video(session.store, copy, draft=asset_draft(job, session.ledger.identity))
+    asset = await place_copy(session.ledger, session.store, job, copy, flaw)
     repair = f"its stored file was {flaw}; its whole copy {copy.uri} was used"
     if await session.ledger.stores.move_asset(job, asset, store_id=store_id, store=session.store_name, detail=repair):
         logger.warning("%s/%s: %s", job.project, job.shot.id, repair)
         session.repairs[job.id] = repair
         return job.model_copy(update={"asset": asset, "store_id": store_id, "store": session.store_name})
     return await session.ledger.jobs.get(job.id)
+
+
+async def place_copy(ledger: Ledger, store: Store, job: Job, copy: Asset, flaw: str) -> Asset:
+    """Return the asset that a whole copy is, or becomes: one in another store, or of a damaged file, is copied here.
+
+    Raises:
+        StoreError: The store cannot be written.
+    """
+    if flaw == MISSING and store.owns(copy.uri):
+        return copy
+    return await copy_video(store, copy, draft=asset_draft(job, ledger.identity))
 
 
 async def sizes_in_reach(store: Store, uris: Collection[str]) -> dict[str, int]:
