@@ -10,8 +10,9 @@ from typing import Any, Final, TypeVar
 from prefect_video.cli.prefect_startup import ensure_api
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Job, Ledger, command_line
-from prefect_video.session import Session, SessionRef, names_ledger_block, open_session
+from prefect_video.session import STORE_BLOCK, Session, SessionRef, names_ledger_block, open_session
 from prefect_video.session import open_ledger as open_named_ledger
+from prefect_video.storage import Store, open_store
 
 _T = TypeVar("_T")
 
@@ -68,6 +69,26 @@ async def open_ledger(name: str | None) -> AsyncIterator[Ledger]:
 
     async with open_block(name) as ledger:
         yield ledger
+
+
+@asynccontextmanager
+async def use_store(name: str) -> AsyncIterator[Store]:
+    """Open a store by its address or the name of a saved block, for as long as the context lasts.
+
+    Raises:
+        InvalidInput: The address is not valid, or there is no such block.
+    """
+    if name.startswith(f"{STORE_BLOCK}/"):
+        await asyncio.to_thread(ensure_api)
+        from prefect_video.tasks import BlockResolver
+
+        store = await BlockResolver().store(name)
+    else:
+        store = open_store(name)
+    try:
+        yield store
+    finally:
+        await store.aclose()
 
 
 async def find_job(ledger: Ledger, text: str) -> Job:

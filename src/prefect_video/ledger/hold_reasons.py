@@ -121,8 +121,8 @@ HOLDS: Final[Mapping[HoldReason, Hold]] = MappingProxyType(
         ),
         HoldReason.RECOVERED: Hold(
             "shot {shot!r}: generation {generation} was found on the provider's list. It was sent for this job, which"
-            " the ledger did not know, and names no fingerprint: the shot was made out from what the provider echoes,"
-            " and its next run may not find it. Decide:",
+            " the ledger did not know, and does not name both fingerprint and environment: the job was made out from"
+            " what the provider echoes, and the next run of its shot may not find it. Decide:",
             (_KEEP_WAITING._replace(meaning="collect stores it"), Remedy(("cancel", "{job}"))),
         ),
         HoldReason.GIVEN_UP: Hold(

@@ -207,6 +207,12 @@ class Queries(LedgerBase):
             existing_job(existing.get(claim_key(job_request), ()), job_request, now) for job_request in job_requests
         ]
 
+    async def find_missing(self, job_requests: Sequence[JobRequest]) -> list[Job]:
+        """Find the rows for requests that were stored once, whose video is missing here and at the provider."""
+        wanted = and_(jobs_table.c.state == State.LOST, jobs_table.c.stored_at.is_not(None))
+        async with self._database.reading() as connection:
+            return await _read(connection, map(claim_key, job_requests), wanted)
+
     async def unfinished(
         self,
         *,

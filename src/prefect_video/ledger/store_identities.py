@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import and_, exists, func, insert, or_, select, text, update
@@ -32,8 +33,19 @@ class StoreIdentities(LedgerBase):
         async with self._database.reading() as connection:
             return set((await connection.execute(select(stores.c.url).distinct())).scalars())
 
-    async def move_asset(self, job: Job, asset: Asset) -> bool:
-        """Record the new address of a stored row's file; False where the row has changed since it was read."""
+    async def move_asset(self, job: Job, asset: Asset, *, store_id: str | None, store: str, detail: str) -> bool:
+        """Record the new place of a stored row's file.
+
+        Args:
+            job: The row.
+            asset: Its asset, at the new place.
+            store_id: Identity of the store there.
+            store: Name of that store.
+            detail: Why, for the history.
+
+        Returns:
+            False where the row has changed since it was read.
+        """
         async with self._database.writing() as connection:
             moved = await connection.execute(
                 update(jobs_table)
@@ -42,8 +54,10 @@ class StoreIdentities(LedgerBase):
                     jobs_table.c.state == State.STORED,
                     jobs_table.c.store_id == job.store_id,
                 )
-                .values(asset=asset)
+                .values(asset=asset, store_id=store_id, store=store, updated_at=datetime.now(UTC))
             )
+            if moved.rowcount == 1:
+                await self._append_history(connection, [(job.id, State.STORED, State.STORED)], detail)
             return moved.rowcount == 1
 
     async def propose_store_id(self, url: str) -> str:
@@ -78,14 +92,28 @@ class StoreIdentities(LedgerBase):
                 )
 
     async def copies_into(self, project: str) -> list[tuple[str, Asset]]:
-        """Return the copies in a project of videos that are stored, each with the id of the original's row."""
+        """Return the copies in a project of videos that are stored, each with the id of the original's row.
+
+        One that has become the file of the row is no copy any more.
+        """
         query = (
-            select(copies.c.job_id, copies.c.asset)
+            select(copies.c.job_id, copies.c.asset, jobs_table.c.asset.label("original"))
             .join(jobs_table, copies.c.job_id == jobs_table.c.id)
             .where(copies.c.project == project, jobs_table.c.state == State.STORED)
         )
         async with self._database.reading() as connection:
-            return [(row.job_id, row.asset) for row in await connection.execute(query)]
+            rows = list(await connection.execute(query))
+        return [(row.job_id, row.asset) for row in rows if row.original is None or row.original.uri != row.asset.uri]
+
+    async def copies_of(self, job_ids: Iterable[str]) -> dict[str, list[Asset]]:
+        """Return the copies of rows' videos in all projects, by the rows' ids."""
+        found: dict[str, list[Asset]] = {}
+        async with self._database.reading() as connection:
+            for chunk in chunks(job_ids):
+                rows = await connection.execute(select(copies).where(copies.c.job_id.in_(chunk)))
+                for row in rows:
+                    found.setdefault(row.job_id, []).append(row.asset)
+        return found
 
     async def holds_assets(self, store_ids: Collection[str]) -> bool:
         """Return whether any video is stored in one of these stores."""

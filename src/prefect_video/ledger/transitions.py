@@ -290,13 +290,16 @@ class Transitions(TransitionBase):
                 **values,
             )
 
-    async def record_stored(self, job_id: str, asset: Asset, *, store_id: str | None = None) -> Job:
+    async def record_stored(
+        self, job_id: str, asset: Asset, *, store_id: str | None = None, store: str | None = None
+    ) -> Job:
         """Record the published file; again with the same content it does nothing.
 
         Args:
             job_id: The row.
             asset: What was published.
             store_id: Identity of the store that it was published to.
+            store: Name of that store; None where it is the one that the row names.
         """
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
@@ -311,6 +314,7 @@ class Transitions(TransitionBase):
                 stored_at=job.stored_at or datetime.now(UTC),
                 asset=asset,
                 store_id=store_id,
+                store=store or job.store,
                 error_type=None,
                 error_message=None,
             )
@@ -388,14 +392,21 @@ class Transitions(TransitionBase):
                 error_message=None,
             )
 
-    async def record_missing(self, job_id: str, detail: str) -> Job:
-        """Record that a stored file is missing, here and at the provider: the video may be bought again."""
+    async def record_missing(self, job_id: str, detail: str, *, hold_reason: str | None = None) -> Job:
+        """Record that a stored file is missing, here and at the provider: the video may be bought again.
+
+        Args:
+            job_id: The row.
+            detail: Why.
+            hold_reason: What a human has decided; until that is revoked nothing is bought in its place.
+        """
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
             if job.state is State.LOST and job.stored_at is not None:
                 return job
             allowed = {State.STORED, State.COMPLETED} if job.is_reopened else {State.STORED}
-            return await self._move(connection, job, State.LOST, allowed, detail=detail, error_message=detail)
+            values = drop_none(error_message=detail, hold_reason=hold_reason)
+            return await self._move(connection, job, State.LOST, allowed, detail=detail, **values)
 
     async def hold(self, job_id: str, hold_reason: str) -> Job:
         """Hold a row for a human: no process resumes it until it moves or is unheld."""

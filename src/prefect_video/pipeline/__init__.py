@@ -6,6 +6,7 @@
 
 from prefect_video.pipeline.cancel import CancelledJob, cancel_jobs
 from prefect_video.pipeline.collect import CollectedJob, collect, collect_job
+from prefect_video.pipeline.deletion import settle_deleted
 from prefect_video.pipeline.ledger_recovery import Recovery, recover_ledger
 from prefect_video.pipeline.plan import Plan, PlannedShot, RouteOption, plan_project
 from prefect_video.pipeline.project_run import ProjectRun, run_project
@@ -37,5 +38,6 @@ __all__ = [
     "plan_project",
     "recover_ledger",
     "run_project",
+    "settle_deleted",
     "verify_store",
 ]

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
-from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -29,6 +28,7 @@ from prefect_video.pipeline.steps.adopt import (
     sidecars_of,
 )
 from prefect_video.pipeline.steps.labels import Labels
+from prefect_video.pipeline.steps.store_identity import require_root
 from prefect_video.session import Session
 from prefect_video.shots import Shot
 from prefect_video.storage import LedgerReference, SidecarName
@@ -113,6 +113,7 @@ async def recover_ledger(
 
     Raises:
         LedgerError: The ledger cannot be used.
+        StoreOutage: The address is a folder of a store, or one that a store lies in.
         StoreError: The store cannot be read.
     """
     work = _Recovery(session, frozenset(lost_ledgers) | {session.ledger.identity}, dry_run)
@@ -134,15 +135,16 @@ class _Recovery:
     _accounted: set[str] = field(default_factory=set)
 
     async def read_store(self) -> None:
-        """Adopt the videos of the store that no job knows; originals before their copies."""
+        """Adopt the videos of the store that no job knows: whole ones first, and originals before their copies."""
         store, ledger = self.session.store, self.session.ledger
+        await require_root(ledger, store)
         known = {SidecarName.of(print_, job) for job, print_ in await ledger.recovery.paid_jobs()}
         videos: list[StoredVideo] = []
         for folder in await store.folders():
             files = await list_folder(store, folder)
             unknown = {uri: name for uri, name in sidecars_of(files).items() if name not in known}
             videos += await read_videos(store, unknown, files)
-        for video in sorted(videos, key=lambda video: (_is_copy(video), video.uri)):
+        for video in sorted(videos, key=lambda video: (not video.is_whole, _is_copy(video), video.uri)):
             await self._adopt_video(video)
 
     async def read_account(self, account: Session) -> None:
@@ -215,16 +217,17 @@ class _Recovery:
             return await self._adopt(job, "ended", source, f"it is {generation.status} at the provider")
         if exact:
             return await self._adopt(job, "submitted", source, "the provider's list names its job")
-        return await self._adopt(job, "held", source, "the provider's list names its job, and no fingerprint")
+        return await self._adopt(job, "held", source, "the provider's list names its job only")
 
     async def _job_of_generation(
         self, account: Session, generation: Generation, labels: Labels, row: Job | None
     ) -> tuple[Job, bool]:
-        """Build the job of a listed generation, and tell whether its fingerprint is certain."""
+        """Build the job of a listed generation, and tell whether its fingerprint and environment are certain."""
         shot = row.shot if row else _shot_of(generation, labels)
         print_ = row.fingerprint if row else labels.fingerprint
         take = row.take if row else labels.take
-        exact = print_ is not None
+        environment = row.environment if row else labels.environment
+        exact = print_ is not None and environment is not None
         print_ = print_ or fingerprint(shot, provider=generation.provider, take=take)
         base = row or _new_job(account, print_, shot, take, labels.project or "recovered", labels.job)
         state = _ENDS.get(generation.status, State.SUBMITTED)
@@ -234,6 +237,7 @@ class _Recovery:
         return base.model_copy(
             update={
                 "state": state,
+                "environment": environment or base.environment,
                 "account": account.provider.account.id,
                 "credentials": account.credentials,
                 "generation_id": generation.id,
@@ -284,7 +288,6 @@ class _Recovery:
 def _job_of_video(session: Session, video: StoredVideo) -> Job:
     assert video.sidecar is not None
     asset, reference = video.sidecar.asset, video.sidecar.ledger
-    folder = unquote(video.uri.rpartition("/")[0].rpartition("/")[2])
     shot = reference.shot if reference else _shot_of_asset(video)
     project = reference.project if reference else asset.project
     base = _new_job(session, asset.fingerprint, shot, asset.take, project, reference.job if reference else None)
@@ -304,7 +307,7 @@ def _job_of_video(session: Session, video: StoredVideo) -> Job:
         "state": State.STORED,
         "completed_at": asset.created_at,
         "stored_at": asset.created_at,
-        "asset": relocate_asset(session.store, video, folder),
+        "asset": relocate_asset(video),
     }
     return base.model_copy(update={**made, **stored})
 

@@ -21,7 +21,9 @@ from prefect_video.pipeline.routing import (
 )
 from prefect_video.pipeline.steps.claim import project_budgets
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
-from prefect_video.pipeline.steps.store_check import check_store, find_flaws, require_single_flaw
+from prefect_video.pipeline.steps.store_check import find_flaws, require_single_flaw
+from prefect_video.pipeline.steps.store_identity import check_store, require_root
+from prefect_video.pipeline.steps.whole_copies import find_whole_copies
 from prefect_video.providers import duration_hints
 from prefect_video.session import Session
 from prefect_video.shots import Project
@@ -161,8 +163,10 @@ async def plan_project(
         LedgerError: The ledger cannot be read.
         StoreError: The store cannot be read, or is not the one that the ledger knows.
     """
-    if not (refresh or rebuy_missing):
-        await check_store(session.ledger, session.store)
+    if refresh and not rebuy_missing:
+        await require_root(session.ledger, session.store)
+    elif not rebuy_missing:
+        await check_store(session.ledger, session.store, session.store_name)
     options = ClaimOptions(refresh=refresh, ttl_seconds=session.settings.ttl_seconds)
     takes = await build_take_requests(project, [session, *others], options)
     await load_existing(session.ledger, takes)
@@ -249,7 +253,9 @@ async def _reopen_flawed(session: Session, takes: Sequence[TakeRequest], rebuy_m
     candidates = [candidate for take in takes for candidate in take.candidates]
     rows = [candidate.existing for candidate in candidates if candidate.existing]
     stored = {row.id: row for row in rows if row.state is State.STORED}
-    flaws = await find_flaws(session, stored)
+    flaws = await find_flaws(session, stored, must_reach=rebuy_missing)
+    copies = await find_whole_copies(session.ledger, session.store, [stored[key] for key in flaws])
+    flaws = {key: flaw for key, flaw in flaws.items() if key not in copies}
     if flaws and not rebuy_missing:
         accounts = [candidate.job_request.account for candidate in candidates]
         await require_single_flaw(session, stored, flaws, accounts=accounts)

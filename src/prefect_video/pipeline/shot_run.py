@@ -25,7 +25,7 @@ from prefect_video.errors import (
 from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, State
 from prefect_video.pipeline.detach import DetachToken
 from prefect_video.pipeline.step_runner import StepRunner
-from prefect_video.pipeline.steps.claim import claim_shot
+from prefect_video.pipeline.steps.claim import claim_shot, find_assets
 from prefect_video.pipeline.steps.download import download
 from prefect_video.pipeline.steps.end import error_of, raise_if_ended
 from prefect_video.pipeline.steps.poll import poll
@@ -86,11 +86,14 @@ async def run_shot(
         VideoError: Why there is no asset; what was paid is in the ledger with the reason.
     """
     failure: GenerationFailed | GenerationLost | GenerationExpired | None = None
+    lost: Job | None = None
     repair: str | None = None
     while True:
         job = _require_job(claim, failure)
         if claim.kind is ClaimOutcome.STORED and job.asset:
-            return StoredShot(job.asset, job, cached=failure is None, repair=repair)
+            repair = _describe_repair(claim, lost) if lost else repair or session.repairs.get(job.id)
+            is_unpaid = failure is None or isinstance(failure, GenerationExpired)
+            return StoredShot(job.asset, job, cached=is_unpaid, repair=repair)
         try:
             if claim.kind is ClaimOutcome.JOINED:
                 joined = await _join_or_detach(session, claim, job, budgets, token)
@@ -100,6 +103,9 @@ async def run_shot(
                 continue
             if job.is_reopened:
                 repair = f"{job.error_message}; it was fetched again from {job.provider}, free"
+            elif lost:
+                repair = _describe_repair(claim, lost)
+                logger.warning("%s/%s: %s", job.project, job.shot.id, repair)
             job = await run_steps(session, job, runner, token)
             return StoredShot(job.asset, job, cached=False, repair=repair) if job.asset else DetachedShot(job)
         except GenerationFailed as error:
@@ -113,10 +119,18 @@ async def run_shot(
         except GenerationExpired as error:
             if not job.is_reopened:
                 raise
-            failure = error
-            repair = f"{job.error_message}, and {job.provider} no longer has it: it was made anew"
-            logger.warning("%s/%s: %s", job.project, job.shot.id, repair)
+            failure, lost = error, job
+            is_accepted = job.id in session.accepted_rebuys
+            # An older video of the same request may be stored, and its file be flawed too.
+            await find_assets(session, [claim.request], rebuy_missing=is_accepted)
         claim = await claim_shot(session, claim.request, budgets=budgets)
+
+
+def _describe_repair(claim: ClaimResult, lost: Job) -> str:
+    """Describe how a video came back whose stored file is flawed and that its provider no longer has."""
+    is_bought = claim.kind is ClaimOutcome.ACQUIRED
+    outcome = "it was made anew" if is_bought else "another whole video of the same request was used"
+    return f"{lost.error_message}, and {lost.provider} no longer has it: {outcome}"
 
 
 def _require_job(claim: ClaimResult, failure: VideoError | None) -> Job:

@@ -6,7 +6,6 @@ It goes project by project, so that memory is bounded by the largest project; co
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import tempfile
 from collections.abc import Awaitable, Sequence
@@ -19,9 +18,12 @@ from pydantic import BaseModel, ConfigDict
 from prefect_video.assets import Asset
 from prefect_video.errors import StoreError, StoreOutage, VideoError
 from prefect_video.ledger import UNFINISHED, Job, Ledger, State
+from prefect_video.pipeline.steps.adopt import StoredVideo, find_unrecorded, list_folder, read_videos, sidecars_of
 from prefect_video.pipeline.steps.restore import restore
 from prefect_video.pipeline.steps.store import asset_draft
-from prefect_video.pipeline.steps.store_check import accept_store, check_store, describe_size
+from prefect_video.pipeline.steps.store_check import describe_size, place_in_store
+from prefect_video.pipeline.steps.store_identity import accept_store, check_store, nested_stores, require_root
+from prefect_video.pipeline.steps.whole_copies import find_whole_copies, use_copy
 from prefect_video.session import SessionOpener, group_by_session
 from prefect_video.storage import (
     LedgerReference,
@@ -29,6 +31,7 @@ from prefect_video.storage import (
     copy_video,
     parse_sidecar,
     publish_sidecar,
+    read_sha256,
     read_sidecar,
     sidecar_path,
 )
@@ -77,6 +80,8 @@ class Verification(BaseModel):
         assets: How many assets of the ledger should be in it.
         flaws: Those that are not whole, repaired ones too.
         unknown_files: URIs of files that no row of the ledger knows.
+        unrecorded: URIs of those that are sidecars of videos that this very ledger has paid for: it is an old backup.
+        recover_command: The command that adds what is unrecorded; None where nothing is.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -87,42 +92,61 @@ class Verification(BaseModel):
     assets: int
     flaws: tuple[AssetFlaw, ...]
     unknown_files: tuple[str, ...]
+    unrecorded: tuple[str, ...] = ()
+    recover_command: str | None = None
 
     @property
     def is_whole(self) -> bool:
-        """True where it is the right store and every asset is whole; files that no job knows are no loss."""
-        return self.outage is None and all(flaw.repaired for flaw in self.flaws)
+        """True where it is the right store, every asset is whole and the ledger knows all that it has paid for.
+
+        Other files that no job knows are no loss.
+        """
+        return self.outage is None and not self.unrecorded and all(flaw.repaired for flaw in self.flaws)
 
     def public(self) -> dict[str, Any]:
         """Return the one object that `--json` prints."""
         return {**self.model_dump(mode="json"), "whole": self.is_whole}
 
 
-async def verify_store(ledger: Ledger, store: Store, *, open_session: SessionOpener | None = None) -> Verification:
+async def verify_store(
+    ledger: Ledger, store: Store, *, name: str | None = None, open_session: SessionOpener | None = None
+) -> Verification:
     """Compare a store with the ledger, both ways, reading every asset; nothing is bought and nothing marked lost.
 
     Args:
         ledger: The ledger, which says what should be there.
         store: The store.
+        name: The name by which commands find it: a saved block; None for its address.
         open_session: Opens the session that a job was made with, on this store. Where it is given the store is
             accepted, and what is not whole is fetched again, copied again or written again.
 
     Raises:
         LedgerError: The ledger cannot be used.
+        StoreOutage: The address is a folder of a store, or one that a store lies in; nothing was read or repaired.
         StoreError: The store cannot be read.
     """
+    await require_root(ledger, store)
     outage: str | None = None
     if open_session:
         await accept_store(ledger, store)
     else:
         try:
-            await check_store(ledger, store)
+            await check_store(ledger, store, name)
         except StoreOutage as error:
             outage = str(error)
-    verifier = _Verifier(ledger, store, open_session, await store.read_identity())
+    nested = await nested_stores(ledger, store)
+    verifier = _Verifier(
+        ledger,
+        store,
+        name or store.url,
+        open_session,
+        store_id=await store.read_identity(),
+        nested=tuple(f"{url}/" for url in nested),
+    )
     for project in sorted({*await ledger.stores.projects(), *await store.folders()}):
         await verifier.verify_project(project)
-    verifier.unknown += [file.uri async for file in store.files("")]
+    verifier.unknown |= {file.uri: file.bytes async for file in store.files("")}
+    unrecorded = await verifier.find_unrecorded()
     return Verification(
         store=store.url,
         store_id=verifier.store_id,
@@ -130,16 +154,22 @@ async def verify_store(ledger: Ledger, store: Store, *, open_session: SessionOpe
         assets=verifier.assets,
         flaws=tuple(verifier.flaws),
         unknown_files=tuple(verifier.unknown),
+        unrecorded=tuple(video.uri for video in unrecorded),
+        recover_command=ledger.recover_command(name or store.url) if unrecorded else None,
     )
 
 
 @dataclass(frozen=True)
 class _Expected:
-    """An asset that should be in the store: of a stored job, or a copy of one (then `job` is None)."""
+    """An asset that should be in the store: of a stored job, or a copy of one (then `job` is None).
+
+    `has_moved` says that it was recorded at another address, before its whole store has moved here.
+    """
 
     job_id: str
     asset: Asset
     job: Job | None
+    has_moved: bool = False
 
     def flaw(self, problem: Problem, detail: str) -> AssetFlaw:
         asset = self.asset
@@ -157,33 +187,75 @@ class _Expected:
 class _Verifier:
     ledger: Ledger
     store: Store
+    name: str
     open_session: SessionOpener | None
     store_id: str | None
+    nested: tuple[str, ...]
     assets: int = 0
     flaws: list[AssetFlaw] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
+    unknown: dict[str, int] = field(default_factory=dict)
+    _outside: set[str] = field(default_factory=set)
 
     async def verify_project(self, project: str) -> None:
         """Compare one project's jobs and copies with its folder."""
         # The ledger before the store: a video that is published in between is then an unknown file, checked below.
         expected = await self._expected(project)
-        sizes = {file.uri: file.bytes async for file in self.store.files(project)}
+        files = {uri: size for uri, size in (await list_folder(self.store, project)).items() if self._is_own(uri)}
+        expected = [item for item in expected if not item.has_moved or item.asset.uri in files]
+        sizes = files | await self._sizes_outside(project, expected)
         slots = asyncio.Semaphore(_READS_AT_ONCE)
         flaws = await asyncio.gather(*(self._check(item, sizes.get(item.asset.uri), slots) for item in expected))
         flawed = [(item, flaw) for item, flaw in zip(expected, flaws, strict=True) if flaw]
         self.assets += len(expected)
         self.flaws += await self._repair(flawed) if self.open_session else [flaw for _, flaw in flawed]
-        if sizes.keys() - _places(self.store, [item.asset for item in expected]):
-            self.unknown += sorted(sizes.keys() - await self._known_places(project))
+        if files.keys() - _places(self.store, [item.asset for item in expected]):
+            known = await self._known_places(project)
+            self.unknown |= {uri: files[uri] for uri in sorted(files.keys() - known)}
         if self.open_session and self.store_id:
-            whole = [item.job_id for item, flaw in zip(expected, flaws, strict=True) if item.job and not flaw]
-            await self.ledger.stores.assign_store(whole, self.store_id)
+            whole = [item for item, flaw in zip(expected, flaws, strict=True) if item.job and not flaw]
+            await self._record_places(whole, self.store_id)
+
+    async def find_unrecorded(self) -> list[StoredVideo]:
+        """Find, among the unknown files, the sidecars of videos that this very ledger has paid for."""
+        self.unknown = {uri: size for uri, size in self.unknown.items() if uri not in self._outside}
+        videos = await read_videos(self.store, sidecars_of(self.unknown), self.unknown)
+        unrecorded = await find_unrecorded(self.ledger, videos)
+        for video in unrecorded:
+            if video.sidecar and video.sidecar.ledger:
+                credentials = video.sidecar.ledger.credentials
+                self.ledger.name_accounts([video.sidecar.asset.provider if credentials == "env" else credentials])
+        return unrecorded
+
+    def _is_own(self, uri: str) -> bool:
+        """Return whether a URI lies in this store, and in none that lies inside it."""
+        return self.store.owns(uri) and not self.store.canonical_uri(uri).startswith(self.nested)
+
+    async def _sizes_outside(self, project: str, expected: Sequence[_Expected]) -> dict[str, int]:
+        """Return the sizes of those assets of a project that lie in another folder of the store."""
+        folder = f"{self.store.url}/{project}/"
+        outside = [item.asset for item in expected if not item.asset.uri.startswith(folder)]
+        self._outside |= _places(self.store, outside)
+        return await self.store.sizes([asset.uri for asset in outside])
+
+    async def _record_places(self, whole: Sequence[_Expected], store_id: str) -> None:
+        await self.ledger.stores.assign_store([item.job_id for item in whole], store_id)
+        for item in whole:
+            if item.job and item.has_moved:
+                detail = f"its store has moved: {item.asset.uri}"
+                await self.ledger.stores.move_asset(
+                    item.job, item.asset, store_id=store_id, store=self.name, detail=detail
+                )
 
     async def _expected(self, project: str) -> list[_Expected]:
         rows = await self.ledger.jobs.find(project=project, state=State.STORED, limit=None)
-        own = [_Expected(row.id, row.asset, row) for row in reversed(rows) if row.asset]
+        own = [self._expect(row, row.asset) for row in reversed(rows) if row.asset]
         copied = [_Expected(job_id, asset, None) for job_id, asset in await self.ledger.stores.copies_into(project)]
-        return [self._in_store(item) for item in (*own, *copied) if self.store.owns(item.asset.uri)]
+        return [self._in_store(item) for item in (*own, *copied) if self._is_own(item.asset.uri)]
+
+    def _expect(self, row: Job, asset: Asset) -> _Expected:
+        if self._is_own(asset.uri) or self.store_id is None or row.store_id != self.store_id:
+            return _Expected(row.id, asset, row)
+        return _Expected(row.id, place_in_store(self.store, row), row, has_moved=True)
 
     def _in_store(self, item: _Expected) -> _Expected:
         asset = item.asset.model_copy(update={"uri": self.store.canonical_uri(item.asset.uri)})
@@ -206,7 +278,7 @@ class _Verifier:
             return expected.flaw("missing" if size is None else "damaged", described)
         async with slots:
             try:
-                digest = await _sha256(self.store, asset.uri)
+                digest = await read_sha256(self.store, asset.uri)
                 sidecar = await _describe_sidecar(self.store, asset)
             except StoreError as error:
                 return expected.flaw("damaged", f"cannot be read: {error}")
@@ -245,21 +317,24 @@ class _Verifier:
         draft = asset_draft(original, self.ledger.identity).model_copy(
             update=copy.asset.model_dump(include={"project", "shot_id", "take"})
         )
-        asset = await copy_video(self.store, original.asset, draft=draft, replace=True)
+        asset = await copy_video(self.store, original.asset, draft=draft)
         await self.ledger.jobs.record_copy(original.id, asset.project, asset.shot_id, asset)
 
 
 async def _restore_all(
     open_session: SessionOpener, jobs: Sequence[Job], details: dict[str, str]
 ) -> dict[str, VideoError | None]:
-    """Fetch again the videos of jobs of one session; by URI what went wrong, or None."""
+    """Use whole copies for the videos of jobs of one session, and fetch the rest; by URI what went wrong, or None."""
     uris = [job.asset.uri for job in jobs if job.asset]
     try:
         async with open_session(jobs[0]) as session:
             slots = asyncio.Semaphore(_RESTORES_AT_ONCE)
+            copies = await find_whole_copies(session.ledger, session.store, jobs)
 
             async def restore_one(job: Job) -> VideoError | None:
                 async with slots:
+                    if copy := copies.get(job.id):
+                        return await _attempt(use_copy(session, job, copy, details[job.id]))
                     return await _attempt(restore(session, job, details[job.id]))
 
             return dict(zip(uris, await asyncio.gather(*map(restore_one, jobs)), strict=True))
@@ -278,13 +353,6 @@ async def _attempt(work: Awaitable[object]) -> VideoError | None:
 
 def _outcome(flaw: AssetFlaw, error: VideoError | None) -> AssetFlaw:
     return flaw.model_copy(update={"repaired": error is None, "error": None if error is None else str(error)})
-
-
-async def _sha256(store: Store, uri: str) -> str:
-    digest = hashlib.sha256()
-    async for chunk in store.read_chunks(uri):
-        await asyncio.to_thread(digest.update, chunk)
-    return digest.hexdigest()
 
 
 async def _describe_sidecar(store: Store, asset: Asset) -> str | None:

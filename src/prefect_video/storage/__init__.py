@@ -21,7 +21,7 @@ from prefect_video.storage.publish import (
     sidecar_path,
     thumbnail_path,
 )
-from prefect_video.storage.registry import copy_between, exists_anywhere, open_store, sizes_anywhere
+from prefect_video.storage.registry import copy_between, exists_anywhere, open_store, read_sha256, sizes_anywhere
 
 __all__ = [
     "STORE_MARKER",
@@ -40,6 +40,7 @@ __all__ = [
     "place_asset",
     "publish_sidecar",
     "publish_video",
+    "read_sha256",
     "read_sidecar",
     "sidecar_path",
     "sizes_anywhere",

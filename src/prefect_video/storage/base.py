@@ -80,6 +80,12 @@ class Store(Protocol):
         Not every server can create without replacing: concurrent writers must agree on the identity beforehand.
         """
 
+    async def find_enclosing(self) -> str | None:
+        """Return the address of the nearest store that this one's root lies in, by its marker; None for none."""
+
+    async def find_enclosed(self) -> list[str]:
+        """Return the addresses of the stores directly below this one's root, by their markers."""
+
     async def sizes(self, uris: Collection[str]) -> dict[str, int]:
         """Return the sizes in bytes of those URIs that exist, in few requests.
 

@@ -106,6 +106,15 @@ class LocalStore:
             raise StoreError(f"store {self.url}: the marker that was just written is missing: look at the folder")
         return identity
 
+    async def find_enclosing(self) -> str | None:
+        return await asyncio.to_thread(
+            lambda: next((parent.as_uri() for parent in self.root.parents if _has_marker(parent)), None)
+        )
+
+    async def find_enclosed(self) -> list[str]:
+        folders = [self.root / name for name in await self.folders()]
+        return await asyncio.to_thread(lambda: [folder.as_uri() for folder in folders if _has_marker(folder)])
+
     async def sizes(self, uris: Collection[str]) -> dict[str, int]:
         """Return the sizes of those URIs that exist; one thread looks up all."""
         paths = {uri: self._path_in_store(uri) for uri in uris}
@@ -260,6 +269,14 @@ def _read_if_present(path: Path) -> bytes | None:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _has_marker(folder: Path) -> bool:
+    try:
+        return (folder / STORE_MARKER).is_file()
+    except OSError:
+        # A folder that may be passed through and not be looked into.
+        return False
 
 
 def _create_exclusively(path: Path, content: bytes) -> None:

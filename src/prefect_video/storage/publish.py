@@ -1,6 +1,8 @@
 """Publication of a checked video: thumbnail, then sidecar, then the video itself.
 
-In that order, because readers look for videos: a reader that sees an MP4 sees it whole and finds its sidecar.
+In that order, because readers look for videos: a reader that sees an MP4 sees it whole and finds its sidecar. A file
+that is damaged already is replaced in one step; one that is whole and another video is removed first, so that it is
+never seen beside the sidecar of the new one.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from prefect_video.errors import InvalidVideo, StoreError
 from prefect_video.generations import Cost
 from prefect_video.shots import Shot
 from prefect_video.storage.base import Store, validate_name
-from prefect_video.storage.registry import copy_between, exists_anywhere, fetch_anywhere, sizes_anywhere
+from prefect_video.storage.registry import copy_between, exists_anywhere, fetch_anywhere, read_sha256, sizes_anywhere
 
 _log = logging.getLogger(__name__)
 
@@ -216,8 +218,7 @@ async def publish_video(store: Store, video: Downloaded, media: Media, *, draft:
     if (stored := await _find_published(store, draft, video.sha256)) is not None:
         _log.info("already stored: %s", stored.uri)
         return stored
-    # An existing video has other content: it must not be visible beside the sidecar of this one.
-    await store.delete(store.uri(relative))
+    is_replacing = await _prepare_place(store, relative)
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=video.path.parent) as folder:
         try:
             thumbnail_uri = await _publish_thumbnail(store, video.path, Path(folder), relative)
@@ -225,34 +226,35 @@ async def publish_video(store: Store, video: Downloaded, media: Media, *, draft:
             await publish_sidecar(store, asset, draft.ledger, Path(folder), relative)
             await store.publish(video.path, relative, content_type="video/mp4")
         except StoreError:
-            await _delete_parts(store, relative)
+            # A damaged video is better than none.
+            if not is_replacing:
+                await _delete_parts(store, relative)
             raise
     _log.info("stored %s: %d bytes", asset.uri, asset.bytes)
     return asset
 
 
-async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft, replace: bool = False) -> Asset:
+async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
     """Store a copy of a stored video under another draft's name, with a sidecar of its own.
 
-    A file that is at that name already is removed only after the original was fetched and compared with it: under two
+    A file that is at that name already is replaced only after the original was fetched and compared with it: under two
     addresses of one store it may be the original.
 
     Args:
         store: The store of the copy.
         asset: The original, in any store.
         draft: The copy's record.
-        replace: Do not take a file at the copy's name for the copy by its size and sidecar alone.
 
     Raises:
         StoreError: A store cannot be read or written, or the copy is not as long as the original.
         InvalidInput: A name of the draft cannot be part of a path.
     """
-    if not replace and (stored := await _find_published(store, draft, asset.sha256)) is not None:
+    if (stored := await _find_published(store, draft, asset.sha256)) is not None:
         return stored
     target = store.uri(draft.path)
     size = await store.size(target)
     with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
-        if size == asset.bytes and await _read_sha256(store, target) == asset.sha256:
+        if size == asset.bytes and await read_sha256(store, target) == asset.sha256:
             return await _publish_copied_sidecar(store, asset, draft, Path(folder))
         if size is None:
             await _require_original(store, asset)
@@ -260,7 +262,7 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft, replace: 
             await copy_between(store, asset.uri, draft.path)
         else:
             spool = await _fetch_original(store, asset, Path(folder))
-            await store.delete(target)
+            await _prepare_place(store, draft.path)
             copied = await _publish_copied_sidecar(store, asset, draft, Path(folder))
             await store.publish(spool, draft.path, content_type="video/mp4")
     if (size := await store.size(target)) != asset.bytes:
@@ -311,16 +313,39 @@ async def _find_published(store: Store, draft: AssetDraft, sha256: str) -> Asset
     The sidecar may name another address: a store may have moved, or be reached in another way, since it was written.
     """
     relative = draft.path
-    size = await store.size(store.uri(relative))
+    asset = await _find_whole(store, relative)
+    if asset is None or asset.sha256 != sha256 or not _is_of_draft(asset, draft):
+        return None
+    return place_asset(store, asset, relative, asset.thumbnail_uri and store.uri(thumbnail_path(relative)))
+
+
+async def _find_whole(store: Store, relative: PurePosixPath) -> Asset | None:
+    """Return the asset that a video's sidecar describes, if the video is there with that size and content."""
+    uri = store.uri(relative)
+    size = await store.size(uri)
     if size is None:
         return None
     try:
         asset = read_sidecar(await store.read_bytes(store.uri(sidecar_path(relative))))
     except FileNotFoundError:
         return None
-    if asset is None or (asset.sha256, asset.bytes) != (sha256, size) or not _is_of_draft(asset, draft):
+    if asset is None or asset.bytes != size:
         return None
-    return place_asset(store, asset, relative, asset.thumbnail_uri and store.uri(thumbnail_path(relative)))
+    return asset if await read_sha256(store, uri) == asset.sha256 else None
+
+
+async def _prepare_place(store: Store, relative: PurePosixPath) -> bool:
+    """Make a place ready for a video with other content; return True where a damaged one stays until it is replaced.
+
+    A whole one is removed: it must not be visible beside the sidecar of the new one.
+    """
+    uri = store.uri(relative)
+    if await store.size(uri) is None:
+        return False
+    if await _find_whole(store, relative) is None:
+        return True
+    await store.delete(uri)
+    return False
 
 
 def _is_of_draft(asset: Asset, draft: AssetDraft) -> bool:
@@ -330,13 +355,6 @@ def _is_of_draft(asset: Asset, draft: AssetDraft) -> bool:
         draft.take,
         draft.fingerprint,
     )
-
-
-async def _read_sha256(store: Store, uri: str) -> str:
-    digest = hashlib.sha256()
-    async for chunk in store.read_chunks(uri):
-        await run_in_thread(digest.update, chunk)
-    return digest.hexdigest()
 
 
 def _file_sha256(path: Path) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
+from prefect_video._shield import run_in_thread
 from prefect_video.errors import InvalidInput
 from prefect_video.storage.base import Store, guess_content_type
 
@@ -87,6 +89,24 @@ async def sizes_anywhere(store: Store, uris: Collection[str]) -> dict[str, int]:
         finally:
             await foreign.aclose()
     return found
+
+
+async def read_sha256(store: Store, uri: str) -> str:
+    """Return the SHA-256 of a file of any store, read in pieces.
+
+    Raises:
+        InvalidInput: No store can hold the URI.
+        StoreError: The store cannot be read.
+    """
+    reader = store if store.reaches(uri) else open_store_for(uri)
+    digest = hashlib.sha256()
+    try:
+        async for chunk in reader.read_chunks(uri):
+            await run_in_thread(digest.update, chunk)
+    finally:
+        if reader is not store:
+            await reader.aclose()
+    return digest.hexdigest()
 
 
 async def fetch_anywhere(store: Store, uri: str, destination: Path) -> None:

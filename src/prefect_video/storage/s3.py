@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -145,6 +145,32 @@ class S3Store:
         raise StoreError(
             f"store {self.url}: the marker that was just written is missing: look at the bucket's lifecycle rules"
         )
+
+    async def find_enclosing(self) -> str | None:
+        parts = self.prefix.split("/") if self.prefix else []
+        found = await self._find_marked(["/".join(parts[:length]) for length in reversed(range(len(parts)))])
+        return next(iter(found), None)
+
+    async def find_enclosed(self) -> list[str]:
+        return await self._find_marked([f"{self.prefix}/{name}".lstrip("/") for name in await self.folders()])
+
+    async def _find_marked(self, prefixes: Sequence[str]) -> list[str]:
+        """Return the addresses of those prefixes of the bucket that have a marker and may be read, in their order."""
+        slots = asyncio.Semaphore(_CONCURRENT_LOOKUPS)
+        async with self._client(f"look for stores around {self.url}") as client:
+
+            async def has_marker(prefix: str) -> bool:
+                try:
+                    key = f"{prefix}/{STORE_MARKER}".lstrip("/")
+                    return await _read_size(client, self.bucket, key, slots=slots) is not None
+                except ClientError as error:
+                    if not is_forbidden(error):
+                        raise
+                    return False
+
+            marked = await asyncio.gather(*map(has_marker, prefixes))
+        found = [prefix for prefix, is_marked in zip(prefixes, marked, strict=True) if is_marked]
+        return [f"s3://{self.bucket}/{prefix}".rstrip("/") for prefix in found]
 
     async def sizes(self, uris: Collection[str]) -> dict[str, int]:
         """Return the sizes of those URIs that exist; a folder with many of them is listed, others are looked up."""

@@ -11,10 +11,11 @@ from cyclopts import Parameter
 from prefect_video.cli.job_view import public_job
 from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
 from prefect_video.cli.output import DONE, print_json, stdout, usd
-from prefect_video.cli.sessions import find_job, open_ledger, run_async, use_session
+from prefect_video.cli.sessions import find_job, open_ledger, run_async, use_session, use_store
 from prefect_video.errors import InvalidInput, NotFound
 from prefect_video.generations import MOST_USD, Generation
 from prefect_video.ledger import HoldReason, Job, Ledger, State, command_line, hold_message
+from prefect_video.pipeline import settle_deleted
 from prefect_video.providers import Match, match_prompt
 from prefect_video.session import Session, Settings, ref_for_job
 
@@ -76,8 +77,9 @@ def resolve(
     was sent with a key that a new one of the same account has replaced. `--keep-waiting` waits once more for a
     generation that is past its deadline or whose link is dead. For a paid video that is lost, expired, overdue or
     different from the request: `--buy-again` lets the next run buy it again, `--give-up` keeps every run from doing so
-    until `--buy-again`. Where the provider reports a cost far above the estimate, `--cost USD` records the cost by its
-    bill.
+    until `--buy-again`. The same two are for a stored video whose file was deleted on purpose: `--give-up` lets no run
+    miss it, `--buy-again` has it fetched again, free, or bought where the provider no longer has it. Where the provider
+    reports a cost far above the estimate, `--cost USD` records the cost by its bill.
 
     Try:
 
@@ -113,6 +115,8 @@ async def _resolve(name: str | None, job_id: str, generation: str | None, absent
         if absent:
             await _require_unanswered(ledger, job)
             return await _record_absent(ledger, job)
+        if job.state is State.STORED:
+            return await _resolve_deleted(ledger, job, give_up)
         _require_without_video(job)
         return await (_give_up(ledger, job) if give_up else _buy_again(ledger, job))
 
@@ -195,7 +199,27 @@ async def _buy_again(ledger: Ledger, job: Job) -> Resolved:
         after = await ledger.jobs.unhold(job.id)
     if after.hold_reason:
         return after, f"settled, and still held: {after.hold_reason}"
-    return after, "settled: its cost stays in the ledger, and the next run that requests it buys it again"
+    outcome = "settled: its cost stays in the ledger, and the next run that requests it buys it again"
+    if after.stored_at and after.generation_id:
+        fetch = command_line("resolve", job.id, "--generation", after.generation_id, ledger=ledger.command_option)
+        outcome += f". Where the provider still has it, it is fetched again, free, after: {fetch}"
+    return after, outcome
+
+
+async def _resolve_deleted(ledger: Ledger, job: Job, give_up: bool) -> Resolved:
+    """Settle a stored job whose file was deleted; change nothing where its store has the file or cannot be read."""
+    async with use_store(job.store) as store:
+        deleted = await settle_deleted(ledger, store, job, give_up=give_up)
+    if deleted.state is State.STORED:
+        assert deleted.asset is not None
+        return deleted, f"its file is missing, and a whole copy takes its place: {deleted.asset.uri}"
+    if give_up:
+        return await _give_up(ledger, deleted)
+    fetch = command_line("collect", "--wait", ledger=ledger.command_option)
+    return deleted, (
+        f"its file is missing. The next run that requests it, or {fetch}, fetches it again, free; a run buys it only"
+        " where the provider no longer has it"
+    )
 
 
 async def _give_up(ledger: Ledger, job: Job) -> Resolved:
@@ -235,5 +259,5 @@ def _require_without_video(job: Job) -> None:
         return
     raise InvalidInput(
         f"job {job.id} is {job.state.value}: --buy-again and --give-up are for a paid video that is lost, expired,"
-        " overdue or different from the request"
+        " overdue or different from the request, or whose file was deleted from its store"
     )

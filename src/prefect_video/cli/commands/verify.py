@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated, Final
 
 from cyclopts import Parameter
 
 from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
 from prefect_video.cli.output import DONE, FAILED, display_path, escape, print_json, print_status, stdout, table
-from prefect_video.cli.prefect_startup import ensure_api
-from prefect_video.cli.sessions import open_ledger, run_async, use_session
+from prefect_video.cli.sessions import open_ledger, run_async, use_session, use_store
 from prefect_video.ledger import command_line
 from prefect_video.pipeline import Verification, verify_store
 from prefect_video.session import STORE_BLOCK, SessionRef
-from prefect_video.storage import Store, open_store
 
 _FILES_SHOWN: Final = 20
 
@@ -44,8 +39,8 @@ def verify(
 ) -> int:
     """Compare a store with the ledger: every video (presence, size, SHA-256, sidecar) and every file. Buys nothing.
 
-    Exit status: 0 every video is whole, 1 something is missing, damaged or not repaired. Files without a job
-    are listed and are no error.
+    Exit status: 0 every video is whole, 1 something is missing, damaged or not repaired, or the store holds videos that
+    this ledger has paid for and does not know (it is an old backup). Other files without a job are no error.
 
     Try:
 
@@ -53,20 +48,23 @@ def verify(
 
         prefect-video verify --repair
     """
-    verification, command_ledger = run_async(_verify(SessionRef.from_names(None, store, ledger_name(ledger)), repair))
+    ref = SessionRef.from_names(None, store, ledger_name(ledger))
+    verification, command_ledger = run_async(_verify(ref, repair))
     if json:
         print_json(verification.public())
     else:
-        _show(verification, command_line("verify", verification.store, "--repair", ledger=command_ledger))
+        name = _block_name(ref) or verification.store
+        _show(verification, name, command_ledger)
     return DONE if verification.is_whole else FAILED
 
 
 async def _verify(ref: SessionRef, repair: bool) -> tuple[Verification, str | None]:
     """Verify a store; return the outcome, and the `--ledger` that a further command needs."""
-    async with open_ledger(ref.ledger) as ledger, _open_store(ref.store) as store:
+    async with open_ledger(ref.ledger) as ledger, use_store(ref.store) as store:
         verification = await verify_store(
             ledger,
             store,
+            name=_block_name(ref),
             open_session=(lambda job: use_session(ref.model_copy(update={"provider": job.credentials})))
             if repair
             else None,
@@ -74,24 +72,19 @@ async def _verify(ref: SessionRef, repair: bool) -> tuple[Verification, str | No
         return verification, ledger.command_option
 
 
-@asynccontextmanager
-async def _open_store(name: str) -> AsyncIterator[Store]:
-    if name.startswith(f"{STORE_BLOCK}/"):
-        await asyncio.to_thread(ensure_api)
-        from prefect_video.tasks import BlockResolver
-
-        store = await BlockResolver().store(name)
-    else:
-        store = open_store(name)
-    try:
-        yield store
-    finally:
-        await store.aclose()
+def _block_name(ref: SessionRef) -> str | None:
+    return ref.store if ref.store.startswith(f"{STORE_BLOCK}/") else None
 
 
-def _show(verification: Verification, repair_command: str) -> None:
+def _show(verification: Verification, name: str, command_ledger: str | None) -> None:
     if verification.outage:
         print_status(verification.outage, error=True)
+    if verification.unrecorded:
+        print_status(
+            f"{len(verification.unrecorded)} videos were paid for by this ledger, which does not know them: it is an"
+            f" old backup. Before anything is bought, run: {verification.recover_command}",
+            error=True,
+        )
     if verification.flaws:
         grid = table("job", "project", "shot", "problem", "outcome", "file")
         for flaw in verification.flaws:
@@ -113,7 +106,12 @@ def _show(verification: Verification, repair_command: str) -> None:
         print_status(f"no job knows {display_path(uri)}")
     if (more := len(verification.unknown_files) - _FILES_SHOWN) > 0:
         print_status(f"and {more} more files that no job knows; --json lists all")
-    _show_totals(verification, repair_command)
+    _show_totals(verification, command_line("verify", name, "--repair", ledger=command_ledger))
+    if unrepaired := next((flaw for flaw in verification.flaws if flaw.error), None):
+        print_status(
+            "a video that was deleted on purpose is left out from then on with:"
+            f" {command_line('resolve', unrepaired.job_id, '--give-up', ledger=command_ledger)}"
+        )
 
 
 def _show_totals(verification: Verification, repair_command: str) -> None:

@@ -13,14 +13,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import PurePosixPath
 from typing import Final
 
 from prefect_video.assets import Asset
 from prefect_video.errors import InvalidTransition, LedgerBehindStore
-from prefect_video.ledger import Job, JobRequest, State, job_from_values, row_from_request
+from prefect_video.ledger import Job, JobRequest, Ledger, State, job_from_values, row_from_request
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import describe_size
+from prefect_video.pipeline.steps.store_identity import claim_store
+from prefect_video.pipeline.steps.whole_copies import MISSING, find_whole_copies, place_copy
 from prefect_video.session import Session
 from prefect_video.storage import (
     Sidecar,
@@ -29,7 +30,6 @@ from prefect_video.storage import (
     fingerprint_digest,
     parse_sidecar,
     sidecar_path,
-    thumbnail_path,
 )
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ async def adopt_stored(session: Session, job_requests: Sequence[JobRequest]) -> 
         for job_request, row in zip(job_requests, rows, strict=True)
         if row is None or row.generation_id is None
     ]
-    adopted = 0
+    adopted = await _adopt_copies(session, unpaid)
     for project in dict.fromkeys(job_request.project for job_request in unpaid):
         adopted += await _adopt_in_folder(
             session, project, [job_request for job_request in unpaid if job_request.project == project]
@@ -98,6 +98,17 @@ async def require_unpaid(session: Session, job: Job) -> None:
             f" and its sidecar {uri} shows that it was paid: the ledger is an old backup. Nothing was sent. Run:"
             f" {_recover_command(session)}"
         )
+
+
+async def find_unrecorded(ledger: Ledger, videos: Sequence[StoredVideo]) -> list[StoredVideo]:
+    """Return the videos that this very ledger has paid for, by their sidecars, and does not know."""
+    own: dict[str, tuple[str, str]] = {}
+    for video in videos:
+        if video.sidecar and video.sidecar.ledger and video.sidecar.ledger.id == ledger.identity:
+            own[video.uri] = (video.sidecar.ledger.job, video.sidecar.asset.generation_id)
+    rows = await ledger.recovery.find_paid(*zip(*own.values(), strict=True)) if own else []
+    known = {name for row in rows if row.generation_id for name in (row.id, row.generation_id)}
+    return [video for video in videos if video.uri in own and known.isdisjoint(own[video.uri])]
 
 
 async def list_folder(store: Store, folder: str) -> dict[str, int]:
@@ -129,13 +140,29 @@ def sidecars_of(files: Collection[str]) -> dict[str, SidecarName]:
     return {uri: name for uri in files if (name := SidecarName.parse(uri))}
 
 
-def relocate_asset(store: Store, video: StoredVideo, project: str) -> Asset:
-    """Return a video's asset with the place it was found at: a store may have moved since its sidecar was written."""
+def relocate_asset(video: StoredVideo) -> Asset:
+    """Return a video's asset with the place it was found at: it may have moved since its sidecar was written."""
     assert video.sidecar is not None
-    path = PurePosixPath(project) / f"{video.uri.rpartition('/')[2].removesuffix('.json')}.mp4"
-    thumbnail = video.sidecar.asset.thumbnail_uri and store.uri(thumbnail_path(path))
-    places = {"uri": store.uri(path), "sidecar_uri": store.uri(sidecar_path(path)), "thumbnail_uri": thumbnail}
+    stem = video.uri.removesuffix(".json")
+    thumbnail = video.sidecar.asset.thumbnail_uri and f"{stem}.jpg"
+    places = {"uri": f"{stem}.mp4", "sidecar_uri": video.uri, "thumbnail_uri": thumbnail}
     return video.sidecar.asset.model_copy(update=places)
+
+
+async def _adopt_copies(session: Session, job_requests: Sequence[JobRequest]) -> int:
+    """Adopt whole copies of videos that were stored once, and whose own files are missing."""
+    reusable = [job_request for job_request in job_requests if not job_request.refresh]
+    missing = [job for job in await session.ledger.jobs.find_missing(reusable) if job.asset and not job.hold_reason]
+    copies = await find_whole_copies(session.ledger, session.store, missing)
+    store_id = await claim_store(session) if copies else None
+    for job in missing:
+        if copy := copies.get(job.id):
+            asset = await place_copy(session.ledger, session.store, job, copy, MISSING)
+            place = {"asset": asset, "store_id": store_id, "store": session.store_name}
+            found = {"state": State.STORED, "error_message": None, **place}
+            await session.ledger.recovery.adopt(job.model_copy(update=found), f"its whole copy {copy.uri} was found")
+            logger.warning("%s/%s: a whole copy is used instead of buying it: %s", job.project, job.shot.id, copy.uri)
+    return len(copies)
 
 
 async def _adopt_in_folder(session: Session, project: str, job_requests: Sequence[JobRequest]) -> int:
@@ -173,13 +200,7 @@ async def _read_relevant(
 
 async def _require_up_to_date(session: Session, project: str, videos: Sequence[StoredVideo]) -> None:
     """Refuse a ledger that does not know what it has bought: its sidecar proves that, with or without its video."""
-    own: dict[str, tuple[str, str]] = {}
-    for video in videos:
-        if video.sidecar and video.sidecar.ledger and video.sidecar.ledger.id == session.ledger.identity:
-            own[video.uri] = (video.sidecar.ledger.job, video.sidecar.asset.generation_id)
-    rows = await session.ledger.recovery.find_paid(*zip(*own.values(), strict=True)) if own else []
-    known = {name for row in rows if row.generation_id for name in (row.id, row.generation_id)}
-    if unknown := [uri for uri, names in own.items() if known.isdisjoint(names)]:
+    if unknown := [video.uri for video in await find_unrecorded(session.ledger, videos)]:
         raise LedgerBehindStore(
             f"project {project!r}: the store {session.store.url} holds {len(unknown)} videos that the ledger"
             f" {session.ledger.url_label} has bought and does not know ({unknown[0]} and others): it is an old backup."
@@ -289,7 +310,7 @@ def _reopened_job(session: Session, job_request: JobRequest, video: StoredVideo)
 
 def _stored_job(session: Session, job_request: JobRequest, video: StoredVideo) -> Job:
     assert video.sidecar is not None
-    asset, reference = relocate_asset(session.store, video, job_request.project), video.sidecar.ledger
+    asset, reference = relocate_asset(video), video.sidecar.ledger
     values = row_from_request(job_request, State.STORED, 1, None, asset.created_at)
     values |= {
         "provider": asset.provider,

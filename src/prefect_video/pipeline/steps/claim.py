@@ -9,13 +9,9 @@ from prefect_video.assets import Asset
 from prefect_video.errors import InvalidTransition
 from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest
 from prefect_video.pipeline.steps.adopt import adopt_stored
-from prefect_video.pipeline.steps.store_check import (
-    accept_store,
-    check_store,
-    find_flaws,
-    relocate_stored,
-    require_single_flaw,
-)
+from prefect_video.pipeline.steps.store_check import find_flaws, relocate_stored, require_single_flaw
+from prefect_video.pipeline.steps.store_identity import accept_store, check_store, require_root
+from prefect_video.pipeline.steps.whole_copies import use_whole_copies
 from prefect_video.session import Session, SessionEvent
 from prefect_video.shots import Project
 
@@ -36,13 +32,14 @@ async def find_assets(
 ) -> dict[str, Asset]:
     """Find the stored assets for requests, by fingerprint, with one query of the ledger and one check of the store.
 
-    A job whose file is missing or damaged is reopened, so that a claim fetches it again from the provider, and buys it
-    again only where the provider no longer has it.
+    Where a job's file is missing or damaged, a whole copy in reach is used. Where there is none it is reopened, so that
+    a claim fetches it again from the provider, and buys it again only where the provider no longer has it.
 
     Args:
         session: The ledger and store to search.
         job_requests: The requests.
-        rebuy_missing: Accept the store, although files are missing there; a refresh of everything does too.
+        rebuy_missing: Accept the store, although files are missing there; a refresh of everything does too. What is in
+            another store that is out of reach counts as missing.
         accounts: Ids of further accounts that the run has open, and can fetch videos from.
 
     Raises:
@@ -51,9 +48,11 @@ async def find_assets(
     """
     reusable = [job_request for job_request in job_requests if not job_request.refresh]
     if rebuy_missing or not reusable:
+        if not rebuy_missing:
+            await require_root(session.ledger, session.store)
         await accept_store(session.ledger, session.store)
     else:
-        await check_store(session.ledger, session.store)
+        await check_store(session.ledger, session.store, session.store_name)
     if not reusable:
         return {}
     stored = await session.ledger.jobs.find_stored(
@@ -62,7 +61,12 @@ async def find_assets(
         ttl_seconds=reusable[0].ttl_seconds,
     )
     stored = await relocate_stored(session, stored)
-    flaws = await find_flaws(session, stored)
+    for job in stored.values():
+        session.repairs.pop(job.id, None)
+    flaws = await find_flaws(session, stored, must_reach=rebuy_missing)
+    mended = await use_whole_copies(session, stored, flaws)
+    stored |= mended
+    flaws = {key: flaw for key, flaw in flaws.items() if key not in mended}
     reachable = {session.provider.account.id, *accounts}
     if flaws and not rebuy_missing:
         await require_single_flaw(session, stored, flaws, accounts=reachable)

@@ -10,6 +10,9 @@ from typing import Final, Self
 from prefect_video.ledger import Job
 from prefect_video.shots import Shot
 
+ENVIRONMENT_LABEL: Final = "ledger_environment"
+"""Key of the label; users have labels of their own that are called `environment`."""
+
 _FINGERPRINT: Final = re.compile(r"v\d+:[0-9a-f]{64}")
 
 
@@ -22,6 +25,7 @@ class Labels:
         ledger: Identity of the ledger; None for generations sent by a version without it.
         fingerprint: The job's fingerprint, where the label is one.
         take: The job's take.
+        environment: The job's environment, in which alone it is found again; None where the label is missing.
         project: The job's project.
         shot_id: The shot's id.
     """
@@ -30,6 +34,7 @@ class Labels:
     ledger: str | None
     fingerprint: str | None
     take: int
+    environment: str | None
     project: str | None
     shot_id: str | None
 
@@ -44,12 +49,18 @@ class Labels:
             ledger=metadata.get("ledger_id") or None,
             fingerprint=fingerprint if _FINGERPRINT.fullmatch(fingerprint) else None,
             take=int(take) if re.fullmatch(r"[1-9][0-9]?", take) else 1,
+            environment=metadata.get(ENVIRONMENT_LABEL) or None,
             project=metadata.get("project_id") or None,
             shot_id=metadata.get("shot_number") or None,
         )
 
 
 def add_labels(job: Job, ledger_id: str) -> Shot:
-    """Label a job's shot with ledger, fingerprint and take; the provider adds key, project and shot."""
-    labels = {"ledger_id": ledger_id, "fingerprint": job.fingerprint, "take": str(job.take)}
+    """Label a job's shot with ledger, environment, fingerprint and take; the provider adds key, project and shot."""
+    labels = {
+        "ledger_id": ledger_id,
+        ENVIRONMENT_LABEL: job.environment,
+        "fingerprint": job.fingerprint,
+        "take": str(job.take),
+    }
     return job.shot.model_copy(update={"metadata": {**job.shot.metadata, **labels}})

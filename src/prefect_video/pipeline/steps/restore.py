@@ -13,7 +13,7 @@ from prefect_video.session import Session
 
 
 async def restore(session: Session, job: Job, flaw: str) -> None:
-    """Fetch a stored video again and publish it in place of the file there.
+    """Fetch a stored video again and publish it; the file there is replaced once the whole one is fetched.
 
     Where it cannot be fetched the job stays stored: its file may come back with a volume that is mounted again.
 
@@ -43,14 +43,20 @@ async def restore(session: Session, job: Job, flaw: str) -> None:
         raise StoreError(f"shot {job.shot.id!r}: another process is fetching it at this moment")
     try:
         session.fresh_generations.put(generation)
-        downloaded = await download(session, taken)
-        if job.asset and session.store.owns(job.asset.uri):
-            # Publishing skips an existing file of the right size, also one with the wrong content.
-            await session.store.delete(job.asset.uri)
-        await store(session, taken, downloaded)
+        stored = await store(session, taken, await download(session, taken))
+        await _delete_flawed(session, job, stored)
     except BaseException:
         await shielded(_record_as_stored(session, job))
         raise
+
+
+async def _delete_flawed(session: Session, before: Job, stored: Job) -> None:
+    """Delete the flawed video where it lies elsewhere in the store, with its sidecar; at the same place it is gone."""
+    uri = before.asset.uri if before.asset else ""
+    if stored.asset is None or not session.store.owns(uri) or session.store.canonical_uri(uri) == stored.asset.uri:
+        return
+    for kind in (".mp4", ".json", ".jpg"):
+        await session.store.delete(f"{uri.removesuffix('.mp4')}{kind}")
 
 
 async def _record_as_stored(session: Session, job: Job) -> None:

@@ -7,7 +7,7 @@ import asyncio
 from prefect_video.downloads import Downloaded, probe
 from prefect_video.errors import StoreError
 from prefect_video.ledger import Job, State
-from prefect_video.pipeline.steps.store_check import claim_store
+from prefect_video.pipeline.steps.store_identity import claim_store
 from prefect_video.session import Session, SessionEvent
 from prefect_video.storage import AssetDraft, LedgerReference, publish_video
 
@@ -28,14 +28,14 @@ async def store(session: Session, job: Job, downloaded: Downloaded) -> Job:
         media = await asyncio.to_thread(probe, downloaded.path)
     session.notify(SessionEvent.BEFORE_PUBLISH, job)
     try:
-        store_id = await claim_store(session.ledger, session.store)
+        store_id = await claim_store(session)
         draft = asset_draft(job, session.ledger.identity)
         asset = await publish_video(session.store, downloaded, media, draft=draft)
     except StoreError as error:
         session.notify(SessionEvent.NOT_PUBLISHED, job, str(error))
         raise
     session.notify(SessionEvent.PUBLISHED, job)
-    job = await session.ledger.jobs.record_stored(job.id, asset, store_id=store_id)
+    job = await session.ledger.jobs.record_stored(job.id, asset, store_id=store_id, store=session.store_name)
     # Last: video and sidecar are safe, but a run whose ledger no other process can read must not end as a success.
     session.ledger.require_file()
     await asyncio.to_thread(downloaded.path.unlink, missing_ok=True)

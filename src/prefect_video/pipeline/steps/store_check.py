@@ -1,7 +1,7 @@
-"""Store check, before anything is bought: it is the store that the ledger knows, and its files are whole.
+"""Store check, before anything is bought: the files of stored jobs are whole.
 
-A file that is merely not seen is no licence to pay. A mount point without its volume is an empty folder, and a bucket
-may be another one: then the run ends with the reason. One file that is missing or damaged is fetched again, free.
+A file that is merely not seen is no licence to pay. Where several are missing the run ends with the reason. One file
+that is missing or damaged is fetched again, free.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Final
 
 from prefect_video.assets import Asset
 from prefect_video.errors import InvalidInput, StoreError, StoreOutage
-from prefect_video.ledger import Job, Ledger, command_line
+from prefect_video.ledger import Job
+from prefect_video.pipeline.steps.store_identity import outage_advice, repair_command
+from prefect_video.pipeline.steps.whole_copies import MISSING, has_copy, sizes_in_reach
 from prefect_video.session import Session
-from prefect_video.storage import STORE_MARKER, Store, open_store, place_asset, thumbnail_path
+from prefect_video.storage import Store, open_store, place_asset, thumbnail_path
 
 logger = logging.getLogger(__name__)
 
@@ -27,60 +29,6 @@ _NEIGHBORS_OF_PURCHASE: Final = 34
 _NAMES_SHOWN: Final = 5
 
 
-async def check_store(ledger: Ledger, store: Store) -> str | None:
-    """Return the identity of the store, None for a new one; nothing is written.
-
-    Raises:
-        StoreOutage: The store has no marker, or another one, and the ledger has videos at its address.
-        StoreError: The store cannot be read.
-    """
-    url = store.url
-    found = await store.read_identity()
-    known = await _known_ids(ledger, store)
-    if known and found not in known and await ledger.stores.holds_assets(known):
-        there = f"has no marker ({STORE_MARKER})" if found is None else f"is another one (its marker says {found})"
-        raise StoreOutage(
-            f"the store {url} {there}, and the ledger has videos in the store {', '.join(sorted(known))} at that"
-            f" address: {_advice(ledger, url)}"
-        )
-    return found
-
-
-async def _known_ids(ledger: Ledger, store: Store) -> set[str]:
-    """Return the identities of all stores that were ever used at a store's address, in any spelling of it."""
-    known: set[str] = set()
-    for url in await ledger.stores.urls():
-        if store.is_at(url):
-            known |= await ledger.stores.store_ids(url)
-    return known
-
-
-async def accept_store(ledger: Ledger, store: Store) -> str:
-    """Accept a store as one of the ledger's, marking it where it has no marker; return its identity.
-
-    Raises:
-        StoreError: The store cannot be read or written.
-    """
-    store_id = await store.read_identity()
-    if store_id is None:
-        store_id = await store.create_identity(await ledger.stores.propose_store_id(store.url))
-    await ledger.stores.remember_store(store_id, store.url)
-    return store_id
-
-
-async def claim_store(ledger: Ledger, store: Store) -> str:
-    """Return the identity of the store that is about to be written; the first to write to a new one marks it.
-
-    Raises:
-        StoreOutage: It is not the store that the ledger knows at that address.
-        StoreError: The store cannot be read or written.
-    """
-    found = await check_store(ledger, store)
-    if found is not None and found in await ledger.stores.store_ids(store.url):
-        return found
-    return await accept_store(ledger, store)
-
-
 async def relocate_stored(session: Session, stored: Mapping[str, Job]) -> dict[str, Job]:
     """Return stored jobs, those of a store that moved with their files' new addresses, which are recorded.
 
@@ -90,31 +38,43 @@ async def relocate_stored(session: Session, stored: Mapping[str, Job]) -> dict[s
     moved = {key: job for key, job in stored.items() if job.asset and not session.store.owns(job.asset.uri)}
     store_id = await session.store.read_identity() if moved else None
     found = {
-        key: _asset_here(session.store, job) for key, job in moved.items() if store_id and job.store_id == store_id
+        key: place_in_store(session.store, job) for key, job in moved.items() if store_id and job.store_id == store_id
     }
     sizes = await session.store.sizes([asset.uri for asset in found.values()])
     relocated = dict(stored)
     for key, asset in found.items():
+        job, detail = stored[key], f"its store has moved: {asset.uri}"
         is_whole = sizes.get(asset.uri) == asset.bytes
-        if is_whole and await session.ledger.stores.move_asset(stored[key], asset):
-            logger.info("%s/%s: its store has moved: %s", stored[key].project, stored[key].shot.id, asset.uri)
-            relocated[key] = stored[key].model_copy(update={"asset": asset})
+        if is_whole and await session.ledger.stores.move_asset(
+            job, asset, store_id=store_id, store=session.store_name, detail=detail
+        ):
+            logger.info("%s/%s: %s", job.project, job.shot.id, detail)
+            relocated[key] = job.model_copy(update={"asset": asset, "store": session.store_name})
     return relocated
 
 
-def _asset_here(store: Store, job: Job) -> Asset:
+def place_in_store(store: Store, job: Job) -> Asset:
+    """Return a stored job's asset with the address that its file has where its whole store has moved here."""
     assert job.asset is not None
-    relative = PurePosixPath(job.project) / job.asset.uri.rpartition("/")[2]
+    _, in_project, below = job.asset.uri.rpartition(f"/{job.project}/")
+    # A file in another folder than its project's lies directly in it.
+    path = f"{job.project}/{below}" if in_project else "/".join(job.asset.uri.rsplit("/", 2)[1:])
+    relative = PurePosixPath(path)
     thumbnail = job.asset.thumbnail_uri and store.uri(thumbnail_path(relative))
     return place_asset(store, job.asset, relative, thumbnail)
 
 
-async def find_flaws(session: Session, stored: Mapping[str, Job]) -> dict[str, str]:
+async def find_flaws(session: Session, stored: Mapping[str, Job], *, must_reach: bool = False) -> dict[str, str]:
     """Return the flaws of the files of stored jobs, by the jobs' keys; whole files are left out.
 
     A file is whole when it is there with the size that the ledger knows; `verify` compares the digest.
+
+    Args:
+        session: The ledger and the store in use.
+        stored: The stored jobs.
+        must_reach: Count a file that cannot be reached from here as missing; otherwise it is presumed whole.
     """
-    sizes = await _sizes(session, [job for job in stored.values() if job.asset])
+    sizes = await _sizes(session, [job for job in stored.values() if job.asset], must_reach=must_reach)
     flaws: dict[str, str] = {}
     for key, job in stored.items():
         if job.asset and (flaw := describe_size(sizes.get(job.asset.uri), job.asset.bytes)):
@@ -125,7 +85,7 @@ async def find_flaws(session: Session, stored: Mapping[str, Job]) -> dict[str, s
 def describe_size(found: int | None, expected: int) -> str | None:
     """Describe the flaw that a file's size in bytes shows: `missing`, `damaged …`, or None for a whole one."""
     if found is None:
-        return "missing"
+        return MISSING
     return None if found == expected else f"damaged ({found:,} of {expected:,} bytes)"
 
 
@@ -167,12 +127,15 @@ async def require_whole_neighbors(session: Session, job: Job) -> None:
 
 
 async def _find_flawed_neighbors(session: Session, job: Job, limit: int) -> dict[str, tuple[Job, str]]:
-    """Return by URI the stored videos beside a job's in its store that are missing or damaged, with their flaws."""
+    """Return by URI the stored videos beside a job's in its store that are missing or damaged, with their flaws.
+
+    One of which there is a copy is no sign of an outage: it may have been deleted on purpose.
+    """
     beside = {row.id: row for row in await session.ledger.stores.stored_beside(job, limit=limit)}
     flaws = await find_flaws(session, beside)
     found = {row.asset.uri: (row, flaws[key]) for key, row in beside.items() if key in flaws and row.asset}
     own = job.asset.uri if job.asset else None
-    return {uri: flawed for uri, flawed in found.items() if uri != own}
+    return {uri: flawed for uri, flawed in found.items() if uri != own and not await has_copy(session, flawed[0])}
 
 
 def _outage(session: Session, flawed: Collection[tuple[Job, str]]) -> StoreOutage:
@@ -183,7 +146,8 @@ def _outage(session: Session, flawed: Collection[tuple[Job, str]]) -> StoreOutag
         f"the store {name}: {len(rows)} stored videos are missing or damaged at once ({_name_flawed(rows)})"
         for name, rows in by_store.items()
     )
-    return StoreOutage(f"{found}: {_advice(session.ledger, *by_store)}")
+    first = next(iter(flawed))[0]
+    return StoreOutage(f"{found}: {outage_advice(session.ledger, *by_store, job_id=first.id)}")
 
 
 def _store_of(session: Session, job: Job) -> str:
@@ -198,7 +162,7 @@ async def _require_own_store(session: Session, job: Job, flaw: str, accounts: Co
         raise StoreOutage(
             f"shot {job.shot.id!r}: its stored file {job.asset.uri} is {flaw}, and it can be fetched again only"
             f" with the credentials {job.credentials!r} (account {job.account}), which are not in use here."
-            f" Nothing was bought. Run `{_repair(session.ledger, _store_of(session, job))}`, or run with"
+            f" Nothing was bought. Run `{repair_command(session.ledger, _store_of(session, job))}`, or run with"
             " --rebuy-missing to buy it again"
         )
     found = await session.store.read_identity()
@@ -206,15 +170,17 @@ async def _require_own_store(session: Session, job: Job, flaw: str, accounts: Co
         raise StoreOutage(
             f"shot {job.shot.id!r}: its stored file {job.asset.uri} is {flaw}, and the store there"
             f" {'has no marker' if found is None else f'is {found}'}, where it was stored in"
-            f" {job.store_id or 'one with a marker'}: {_advice(session.ledger, session.store_name)}"
+            f" {job.store_id or 'one with a marker'}: {outage_advice(session.ledger, session.store_name)}"
         )
 
 
-async def _sizes(session: Session, rows: Collection[Job]) -> dict[str, int]:
-    """Return the sizes of the files of stored jobs; one that cannot be read from here has its expected size."""
+async def _sizes(session: Session, rows: Collection[Job], *, must_reach: bool) -> dict[str, int]:
+    """Return the sizes of the files of stored jobs; one that need not be reached has its expected size."""
     expected = {job.asset.uri: job for job in rows if job.asset}
     owned = [uri for uri in expected if session.store.owns(uri)]
     sizes = await session.store.sizes(owned)
+    if must_reach:
+        return sizes | await sizes_in_reach(session.store, [uri for uri in expected if uri not in set(owned)])
     elsewhere: dict[str, list[Job]] = {}
     for uri in expected.keys() - set(owned):
         elsewhere.setdefault(expected[uri].store, []).append(expected[uri])
@@ -248,19 +214,6 @@ async def _sizes_elsewhere(name: str, rows: Collection[Job]) -> dict[str, int]:
     return {uri: size for uri, size in expected.items() if uri not in present} | sizes
 
 
-def _advice(ledger: Ledger, *stores: str) -> str:
-    repairs = " and ".join(f"`{_repair(ledger, name)}`" for name in stores)
-    return (
-        "that is an outage, no reason to pay. Nothing was bought, and nothing is marked lost. Mount the volume or"
-        f" correct the store's address, and run again. If the files are really deleted: {repairs}"
-        " fetches again, free, what the provider still has, and a run with --rebuy-missing buys the rest"
-    )
-
-
-def _repair(ledger: Ledger, url: str) -> str:
-    return command_line("verify", url, "--repair", ledger=ledger.command_option)
-
-
 def _name_flawed(flawed: Collection[tuple[Job, str]]) -> str:
-    shown = [f"{job.project}/{job.shot.id} {flaw}" for job, flaw in list(flawed)[:_NAMES_SHOWN]]
-    return ", ".join(shown) + (f" and {len(flawed) - _NAMES_SHOWN} more" if len(flawed) > _NAMES_SHOWN else "")
+    shown = [f"{job.project}/{job.shot.id} {flaw}, job {job.id[:8]}" for job, flaw in list(flawed)[:_NAMES_SHOWN]]
+    return "; ".join(shown) + (f" and {len(flawed) - _NAMES_SHOWN} more" if len(flawed) > _NAMES_SHOWN else "")

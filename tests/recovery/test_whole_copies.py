@@ -1,0 +1,250 @@
+"""A whole copy in reach is used before a video is fetched again or bought; by the provider's usage records."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from prefect_video.errors import InvalidInput, StoreOutage
+from prefect_video.ledger import State
+from prefect_video.pipeline.deletion import settle_deleted
+from prefect_video.pipeline.ledger_recovery import recover_ledger
+from prefect_video.pipeline.plan import plan_project
+from prefect_video.pipeline.project_run import run_project
+from prefect_video.pipeline.reports import ProjectReport
+from prefect_video.pipeline.verification import Verification, verify_store
+from prefect_video.session import Session
+from prefect_video.shots import Project
+from prefect_video.storage import open_store
+from tests.recovery.test_old_ledgers import back_up, restore
+from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
+from tests.support.s3_server import S3Server
+from tests.support.storage_fixtures import bucket, s3
+
+__all__ = ["bucket", "s3"]
+
+FIRST, SECOND = film(a_shot(), name="first"), film(a_shot(), name="second")
+FILM = film(a_shot(1), a_shot(2), a_shot(3))
+
+
+@asynccontextmanager
+async def at(harness: RecoveryHarness, store: Path) -> AsyncIterator[Session]:
+    """A session whose store is at another address."""
+    async with harness.session() as session:
+        session.store = open_store(str(store))
+        session.store_name = session.store.url
+        yield session
+
+
+async def run_at(harness: RecoveryHarness, store: Path, project: Project, *, insist: bool = False) -> ProjectReport:
+    async with at(harness, store) as session:
+        return await run_project(session, project, rebuy_missing=insist)
+
+
+async def verify(harness: RecoveryHarness, store: Path, *, repair: bool = False) -> Verification:
+    async with at(harness, store) as session:
+
+        @asynccontextmanager
+        async def open_session(_: object) -> AsyncIterator[Session]:
+            yield session
+
+        return await verify_store(session.ledger, session.store, open_session=open_session if repair else None)
+
+
+async def forget(harness: RecoveryHarness) -> None:
+    """Let the provider forget every generation so far, and none that is made later."""
+    for row in await harness.rows():
+        match = {"generation_id": row.generation_id}
+        harness.emulator.add_fault(operation="retrieve", kind="not_found", times=None, match=match)
+
+
+def exist(report: ProjectReport) -> bool:
+    """Whether every reported file is there."""
+    assert statuses(report) == ["stored"] * len(report.shots)
+    return all(shot.asset and Path(shot.asset.uri.removeprefix("file://")).is_file() for shot in report.shots)
+
+
+@pytest.mark.parametrize("project", [FIRST, SECOND], ids=["original", "copy"])
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+async def test_a_known_copy_takes_the_place_of_a_flawed_original(
+    harness: RecoveryHarness, project: Project, damage: str
+) -> None:
+    await harness.run(FIRST)
+    await harness.run(SECOND)
+    original = next(video for video in harness.videos if video.parent.name == "first")
+    original.write_bytes(b"cut") if damage == "cut" else original.unlink()
+    await forget(harness)
+    async with harness.session() as session:
+        assert [shot.action for shot in (await plan_project(session, project)).shots] == ["cached"]
+    report = await harness.run(project)
+    assert exist(report)
+    assert (report.shots[0].cached, report.cost_usd) == (True, 0)
+    assert "its whole copy" in str(report.shots[0].repair)
+    for again in (FIRST, SECOND):
+        report = await harness.run(again)
+        assert exist(report)
+        assert (report.shots[0].cached, report.shots[0].repair) == (True, None)
+    assert (await verify(harness, harness.folder / "store")).flaws == ()
+    assert harness.paid == (1, 1)
+
+
+async def test_a_copy_with_other_content_is_none(harness: RecoveryHarness) -> None:
+    await harness.run(FIRST)
+    await harness.run(SECOND)
+    original, copy = harness.videos
+    copy.write_bytes(b"x" * copy.stat().st_size)
+    original.unlink()
+    report = await harness.run(FIRST)
+    assert "fetched again" in str(report.shots[0].repair)
+    assert original.read_bytes() != copy.read_bytes()
+    assert harness.paid == (1, 1)
+
+
+async def test_a_folder_that_was_deleted_and_copied_elsewhere_is_no_outage(harness: RecoveryHarness) -> None:
+    first, second = (film(a_shot(1), a_shot(2), a_shot(3), name=name) for name in ("first", "second"))
+    await harness.run(first)
+    await harness.run(second)
+    shutil.rmtree(harness.folder / "store" / "first")
+    await forget(harness)
+    assert exist(await harness.run(film(a_shot(9), name="third")))
+    assert exist(await harness.run(second))
+    assert not (harness.folder / "store" / "first").exists(), "what was deleted is made again only for its own project"
+    assert exist(await harness.run(first))
+    assert harness.paid == (4, 4)
+
+
+@pytest.mark.parametrize("name", ["film", "renamed"])
+async def test_a_folder_that_was_renamed_by_hand_keeps_its_videos(harness: RecoveryHarness, name: str) -> None:
+    await harness.run(FILM)
+    store = harness.folder / "store"
+    (store / "film").rename(store / "renamed")
+    await forget(harness)
+    report = await harness.run(film(*FILM.shots, name=name))
+    assert exist(report)
+    assert [shot.cached for shot in report.shots] == [True] * 3
+    found = await verify(harness, store)
+    assert (found.is_whole, found.flaws, found.assets) == (True, (), 3 if name == "renamed" else 6)
+    assert not any(file.endswith(".mp4") for file in found.unknown_files)
+    assert harness.paid == (3, 3)
+
+
+async def test_a_copy_in_another_store_serves_the_first_one(harness: RecoveryHarness) -> None:
+    here, there = harness.folder / "A", harness.folder / "B"
+    await run_at(harness, here, FILM)
+    await run_at(harness, there, FILM)
+    for video in here.glob("*/*.mp4"):
+        video.unlink()
+    await forget(harness)
+    assert exist(await run_at(harness, there, FILM))
+    repaired = await verify(harness, here, repair=True)
+    assert repaired.is_whole, repaired.flaws
+    assert exist(await run_at(harness, here, FILM))
+    assert len(list(here.glob("*/*.mp4"))) == len(list(there.glob("*/*.mp4"))) == 3
+    assert harness.paid == (3, 3)
+
+
+async def test_a_copy_that_appears_before_the_purchase_prevents_it(harness: RecoveryHarness) -> None:
+    await harness.run(film(a_shot()))
+    (video,) = harness.videos
+    kept = video.rename(harness.folder / "kept.mp4")
+    # The run sees no copy, and dies; by the next one the provider has forgotten, and the file lies elsewhere.
+    await harness.interrupt(film(a_shot()), "downloading")
+    await forget(harness)
+    kept.rename(harness.folder / "store" / video.name)
+    report = await harness.run(film(a_shot()))
+    assert exist(report)
+    assert "made anew" not in str(report.shots[0].repair)
+    assert (report.shots[0].cached, report.cost_usd) == (True, 0)
+    assert harness.paid == (1, 1)
+
+
+async def test_a_recovered_ledger_prefers_the_whole_copy(harness: RecoveryHarness) -> None:
+    path = Path(harness.ledger_url.removeprefix("sqlite:///"))
+    async with harness.ledger():
+        pass
+    back_up(path, path.with_name("backup.db"))
+    await harness.run(FIRST)
+    await harness.run(SECOND)
+    next(video for video in harness.videos if video.parent.name == "first").unlink()
+    await forget(harness)
+    restore(path.with_name("backup.db"), path)
+    async with harness.session() as session:
+        assert [job.outcome for job in (await recover_ledger(session)).jobs] == ["stored"]
+    for project in (FIRST, SECOND):
+        assert exist(report := await harness.run(project))
+        assert report.shots[0].cached
+    assert harness.paid == (1, 1)
+
+
+async def test_an_older_video_of_the_request_is_not_taken_for_whole_unseen(harness: RecoveryHarness) -> None:
+    await harness.run(film(a_shot()))
+    async with harness.session() as session:
+        await run_project(session, film(a_shot()), refresh=True)
+    for video in harness.videos:
+        video.unlink()
+    await forget(harness)
+    async with harness.session() as session:
+        report = await run_project(session, film(a_shot()), rebuy_missing=True)
+    assert exist(report)
+    assert harness.paid == (3, 3)
+
+
+async def test_a_store_that_is_gone_for_good_is_left_behind_when_insisted(harness: RecoveryHarness) -> None:
+    gone, used = harness.folder / "A", harness.folder / "B"
+    await run_at(harness, gone, FILM)
+    shutil.rmtree(gone)
+    report = await run_at(harness, used, FILM)
+    assert statuses(report) == ["failed"] * 3
+    assert "gone for good: a run with --rebuy-missing" in str(report.shots[0].error)
+    assert f"prefect-video verify {gone.as_uri()} --repair" in str(report.shots[0].error)
+    assert "prefect-video collect" not in str(report.shots[0].error)
+    report = await run_at(harness, used, FILM, insist=True)
+    assert exist(report)
+    assert harness.paid == (3, 3)
+    assert [shot.cached for shot in (await run_at(harness, used, FILM)).shots] == [True] * 3
+    assert {row.store for row in await harness.rows()} == {used.as_uri()}
+    shutil.rmtree(used)
+    await forget(harness)
+    with pytest.raises(StoreOutage):
+        await run_at(harness, used, FILM)
+    assert exist(await run_at(harness, harness.folder / "C", FILM, insist=True))
+    assert harness.paid == (6, 6)
+
+
+async def test_on_s3_a_renamed_folder_keeps_its_videos(harness: RecoveryHarness, s3: S3Server, bucket: str) -> None:
+    async def run() -> ProjectReport:
+        async with harness.session() as session:
+            session.store_name = f"s3://{bucket}/films"
+            session.store = open_store(f"s3://{bucket}/films/", options=s3.options)
+            return await run_project(session, film(a_shot(1), a_shot(2)))
+
+    assert statuses(await run()) == ["stored", "stored"]
+    for key in s3.files(bucket):
+        if key.startswith("films/film/"):
+            target = key.replace("films/film/", "films/old/season-1/")
+            s3.client.copy_object(Bucket=bucket, Key=target, CopySource={"Bucket": bucket, "Key": key})
+            s3.client.delete_object(Bucket=bucket, Key=key)
+    await forget(harness)
+    report = await run()
+    assert [(shot.status, shot.cached) for shot in report.shots] == [("stored", True)] * 2
+    assert {str(shot.uri) for shot in report.shots} <= {f"s3://{bucket}/{key}" for key in s3.files(bucket)}
+    assert harness.paid == (2, 2)
+
+
+@pytest.mark.parametrize("give_up", [True, False])
+async def test_a_video_with_a_whole_copy_is_not_given_up(harness: RecoveryHarness, *, give_up: bool) -> None:
+    await harness.run(FIRST)
+    await harness.run(SECOND)
+    original, copy = harness.videos
+    async with harness.session() as session:
+        with pytest.raises(InvalidInput, match="is whole: nothing was changed"):
+            await settle_deleted(session.ledger, session.store, await harness.row(), give_up=give_up)
+        original.unlink()
+        settled = await settle_deleted(session.ledger, session.store, await harness.row(), give_up=give_up)
+    assert (settled.state, settled.asset and settled.asset.uri) == (State.STORED, copy.as_uri())
+    assert (await harness.run(FIRST)).shots[0].cached
+    assert harness.paid == (1, 1)
