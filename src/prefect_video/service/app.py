@@ -136,6 +136,7 @@ class ServiceRuntime:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+        self.receiver.close()
         await self.jobs.aclose()
         await self.inbox.aclose()
         await self.workers.aclose()
