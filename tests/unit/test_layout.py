@@ -28,7 +28,7 @@ FOLDERS = {
 RECORDS: Final = frozenset(
     {"errors", "generations", "assets", "shots", "inputs", "fingerprints", "retry_policy", "project_files"}
 )
-INTERNALS: Final = frozenset({"_crash_trace", "_dedicated_thread", "_shield", "_tls"})
+INTERNALS: Final = frozenset({"_crash_trace", "_dedicated_thread", "_redaction", "_shield", "_tls"})
 """Single modules at the root of the package that any room but the records may import."""
 
 BASE: Final = RECORDS | INTERNALS
@@ -44,6 +44,7 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "fingerprints": {"errors", "generations", "assets", "inputs", "shots"},
     "project_files": {"errors", "generations", "assets", "inputs", "shots", "fingerprints"},
     "_crash_trace": set(),
+    "_redaction": set(),
     "_shield": {"errors"},
     "_dedicated_thread": {"errors", "_shield"},
     "_tls": set(),
