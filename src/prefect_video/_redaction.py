@@ -26,8 +26,8 @@ _PART_LENGTH: Final = 8
 """Characters from which a key, or a part of one, is found inside of words too; a shorter one only as a word."""
 LONGEST_TEXT: Final = 20_000
 """Characters of a text that are looked at; the rest is left out, as no message is that long."""
-_BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/_=-]|\\+/|\\+u00[0-9A-Fa-f]{2}|%(?:25)*[0-9A-Fa-f]{2}){4,}")
-_ESCAPE: Final = re.compile(r"\\+(?:u00|x)([0-9A-Fa-f]{2})|%(?:25)*([0-9A-Fa-f]{2})|\\+(?=/)")
+_BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/_=-]|\\{1,8}/|\\{1,8}u00[0-9A-Fa-f]{2}|%(?:25){0,3}[0-9A-Fa-f]{2}){2,}")
+_ESCAPE: Final = re.compile(r"\\{1,8}(?:u00|x)([0-9A-Fa-f]{2})|%(?:25){0,3}([0-9A-Fa-f]{2})|\\{1,8}(?=/)")
 _FROM_URL_SAFE: Final = str.maketrans("-_", "+/")
 
 
@@ -121,15 +121,15 @@ def _compile(secret: str, *, plain: bool) -> re.Pattern[str]:
 
 
 def _spell(character: str) -> str:
-    """Return a pattern of all spellings of a character: literal, JSON, percent, HTML, each escaped repeatedly."""
+    """Return a pattern of all spellings of a character: literal, JSON, percent, HTML, each escaped up to four times."""
     number = ord(character)
     code = "".join(f"[{digit}{digit.upper()}]" for digit in f"{number:02x}")
     spellings = [
-        rf"\\*{re.escape(character)}",
-        rf"\\+(?:u00|x){code}",
-        rf"%(?:25)*{code}",
-        rf"&#0*{number};",
-        rf"&#[xX]0*{code};",
+        rf"\\{{0,8}}{re.escape(character)}",
+        rf"\\{{1,8}}(?:u00|x){code}",
+        rf"%(?:25){{0,3}}{code}",
+        rf"&#0{{0,4}}{number};",
+        rf"&#[xX]0{{0,4}}{code};",
     ]
     if (entity := html.escape(character)) != character:
         spellings.append(re.escape(entity))
