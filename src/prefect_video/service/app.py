@@ -20,6 +20,7 @@ from prefect_video.ledger import Job, ReceivedEvent, State
 from prefect_video.pipeline import collect_job
 from prefect_video.service.jobs.routes import job_routes
 from prefect_video.service.jobs.service import JobService
+from prefect_video.service.known_hosts import KnownHosts
 from prefect_video.service.metrics import CONTENT_TYPE, Metrics
 from prefect_video.service.prefect_events import Announce, get_outcome, open_announcer
 from prefect_video.service.sessions import Sessions, open_sessions
@@ -65,6 +66,8 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
 
     app = FastAPI(title="prefect-video", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     _add_operation_routes(app, metrics)
+    if settings.hosts:
+        app.add_middleware(KnownHosts, names=settings.hosts)
     return app
 
 

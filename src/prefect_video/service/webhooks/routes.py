@@ -14,26 +14,13 @@ from prefect_video.generations import WebhookEvent
 from prefect_video.ledger import ReceivedEvent
 from prefect_video.providers import check_depth
 from prefect_video.service.metrics import Metrics
+from prefect_video.service.request_bodies import read_body
 from prefect_video.service.sessions import Sessions, sessions_that_signed
 from prefect_video.service.webhooks.handler import find_job, is_about, is_progress_event
 from prefect_video.service.webhooks.inbox import Inbox
 from prefect_video.service.webhooks.refused_deliveries import RefusalLog
 from prefect_video.service.webhooks.workers import Workers
 from prefect_video.session import Session
-
-
-async def read_body(request: Request, limit: int) -> bytes | None:
-    """Read the raw body; return None as soon as it is larger than the limit, in bytes."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        return None
-    # Counted all the same: a body may have no declared length, or a false one.
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            return None
-    return bytes(body)
 
 
 class WebhookReceiver:
@@ -69,6 +56,8 @@ class WebhookReceiver:
         return response
 
     async def _receive(self, request: Request, *, name: str | None = None, job_id: str | None = None) -> JSONResponse:
+        if job_id is not None and not job_id.isprintable():
+            return self._refuse(404, "unknown", "it is not about the job that its address names")
         candidates = self._sessions.sessions if name is None else self._sessions.by_name(name)
         if not candidates:
             return self._refuse(404, "unknown", "the address names no account of this service")
