@@ -14,6 +14,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 
 from prefect_video import __version__
+from prefect_video._clean_text import enable_clean_logs
 from prefect_video._crash_trace import enable_crash_trace
 from prefect_video.errors import LedgerError
 from prefect_video.ledger import Job, ReceivedEvent, State
@@ -50,6 +51,7 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         enable_crash_trace()
+        enable_clean_logs()
         async with open_sessions(settings) as sessions:
             announcer = announce or (await open_announcer() if settings.announce else None)
             runtime = ServiceRuntime(sessions, settings, metrics, announcer)
