@@ -41,6 +41,7 @@ class Redaction:
     def __init__(self, secrets: Iterable[str]) -> None:
         parts = {part for secret in secrets for part in _split(secret)}
         self._words = [(_compile(part, plain=True), len(part) < _PART_LENGTH) for part in parts]
+        self._shortest = min(map(len, parts), default=0)
         # The longest first: what is left of a longer key could not be found any more.
         patterns = [_compile(part, plain=False).pattern for part in sorted(parts, key=len, reverse=True)]
         self._pattern = re.compile("|".join(patterns)) if patterns else None
@@ -52,7 +53,8 @@ class Redaction:
 
     def text(self, text: str) -> str:
         """Return a text without the keys, however they are encoded in it."""
-        if self._pattern is None:
+        # No spelling is shorter than the key itself.
+        if self._pattern is None or len(text) < self._shortest:
             return text
         text = text[:LONGEST_TEXT]
         return _BASE64.sub(self._replace_base64, self._pattern.sub(REDACTED, text))
