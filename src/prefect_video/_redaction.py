@@ -56,8 +56,9 @@ class Redaction:
         # No spelling is shorter than the key itself.
         if self._pattern is None or len(text) < self._shortest:
             return text
-        text = text[:LONGEST_TEXT]
-        return _BASE64.sub(self._replace_base64, self._pattern.sub(REDACTED, text))
+        text = _BASE64.sub(self._replace_base64, text[:LONGEST_TEXT])
+        # Apart, as a key may be a word of what stands for it.
+        return REDACTED.join(self._pattern.sub(REDACTED, piece) for piece in text.split(REDACTED))
 
     def document(self, document: Any) -> Any:
         """Return a decoded JSON document without the keys in the fields that messages are made of."""
