@@ -11,7 +11,7 @@ from typing import Any
 from prefect.blocks.abstract import CredentialsBlock
 from pydantic import Field, SecretStr
 
-from prefect_video.providers import Provider
+from prefect_video.providers import Provider, split_secrets
 from prefect_video.session import SessionOverrides
 
 LOGO_URL = "https://raw.githubusercontent.com/PrefectHQ/prefect/main/docs/logos/prefect-logo-mark.png"
@@ -46,10 +46,24 @@ class ProviderCredentials(SessionOverrides, CredentialsBlock):
         """Return the settings of a session that these credentials decide; their limit is the account's too."""
         return {**super().session_overrides(), "account_slots": self.max_in_flight}
 
-    def webhook_secrets(self, from_environment: str | None = None) -> tuple[str, ...]:
-        """Return the secrets that deliveries may be signed with, the current one first."""
-        current = reveal(self.webhook_secret) or from_environment or ""
-        return tuple(filter(None, (*current.split(","), reveal(self.previous_webhook_secret))))
+    def webhook_secrets(
+        self, from_environment: str | None = None, *, variable: str = "the environment", standard: bool = False
+    ) -> tuple[str, ...]:
+        """Return the secrets that deliveries may be signed with, the current one first.
+
+        Args:
+            from_environment: Secrets of the environment, for a block without one of its own.
+            variable: The variable that they are from, for the message.
+            standard: Whether they are those of Standard Webhooks.
+
+        Raises:
+            InvalidInput: A secret cannot be one; the message names the field or the variable.
+        """
+        own = reveal(self.webhook_secret)
+        named = "block field 'webhook_secret'" if own else variable
+        current = split_secrets(own or from_environment, named=named, standard=standard)
+        previous = reveal(self.previous_webhook_secret)
+        return (*current, *split_secrets(previous, named="block field 'previous_webhook_secret'", standard=standard))
 
 
 def environment_for(

@@ -55,7 +55,9 @@ class OpenAICredentials(ProviderCredentials):
             api_key=reveal(self.api_key) or surroundings.get("OPENAI_API_KEY"),
             base_url=self.base_url or surroundings.get("OPENAI_BASE_URL"),
             profile=self.profile,
-            webhook_secrets=self.webhook_secrets(surroundings.get("OPENAI_WEBHOOK_SECRET")),
+            webhook_secrets=self.webhook_secrets(
+                surroundings.get("OPENAI_WEBHOOK_SECRET"), variable="OPENAI_WEBHOOK_SECRET", standard=True
+            ),
             models=self.models,
             usd_per_second=self.usd_per_second,
         )

@@ -55,7 +55,9 @@ class OpenRouterCredentials(ProviderCredentials):
         return OpenRouterProvider(
             api_key=key,
             base_url=self.base_url or os.environ.get("OPENROUTER_BASE_URL") or BASE_URL,
-            webhook_secrets=self.webhook_secrets(environment.get("OPENROUTER_WEBHOOK_SECRET")),
+            webhook_secrets=self.webhook_secrets(
+                environment.get("OPENROUTER_WEBHOOK_SECRET"), variable="OPENROUTER_WEBHOOK_SECRET"
+            ),
             models=self.models,
             usd_per_second=self.usd_per_second,
         )

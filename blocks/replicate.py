@@ -69,7 +69,9 @@ class ReplicateCredentials(ProviderCredentials):
         return ReplicateProvider(
             api_key=key,
             base_url=self.base_url or environment_address,
-            webhook_secrets=self.webhook_secrets(environment.get("REPLICATE_WEBHOOK_SECRET")),
+            webhook_secrets=self.webhook_secrets(
+                environment.get("REPLICATE_WEBHOOK_SECRET"), variable="REPLICATE_WEBHOOK_SECRET", standard=True
+            ),
             models=self.models,
             usd_per_second=self.usd_per_second,
             cancel_after_seconds=self.cancel_after_seconds,

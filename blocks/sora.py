@@ -58,6 +58,8 @@ class SoraCredentials(ProviderCredentials):
             api_key=key,
             endpoint=endpoint,
             plan=self.plan,
-            webhook_secrets=self.webhook_secrets(environment.get("SORA_WEBHOOK_SECRET")),
+            webhook_secrets=self.webhook_secrets(
+                environment.get("SORA_WEBHOOK_SECRET"), variable="SORA_WEBHOOK_SECRET"
+            ),
             usd_per_second=self.usd_per_second,
         )

@@ -20,6 +20,7 @@ from prefect.artifacts import (
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 
+from prefect_video._clean_text import clean_text
 from prefect_video.pipeline import ProjectReport, ShotReport
 from prefect_video.shots import Project
 
@@ -112,7 +113,7 @@ async def _publish_table(report: ProjectReport) -> None:
     await acreate_table_artifact(
         key=artifact_key("shots", report.project),
         table=[_row(shot) for shot in report.shots],
-        description=f"```\n{report.summary()}\n```",
+        description=f"```\n{_as_code(report.summary())}\n```",
     )
     made = [shot for shot in report.shots if shot.uri and not shot.cached][:LINKS_LIMIT]
     await asyncio.gather(
@@ -132,14 +133,19 @@ def artifact_key(*parts: str) -> str:
     return key if key == name else f"{key}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
+def _as_code(text: str) -> str:
+    """Return a text that stays inside of a block of code."""
+    return clean_text(text, lines=True).replace("```", "` ` `")
+
+
 def _row(shot: ShotReport) -> dict[str, str | int | float | None]:
     seconds = round(shot.asset.duration_seconds, 2) if shot.asset else None
     return {
-        "shot": shot.id,
+        "shot": clean_text(shot.id),
         "status": "cached" if shot.cached else shot.status,
-        "video": shot.uri or "",
+        "video": clean_text(shot.uri or ""),
         "seconds": seconds,
         "bytes": shot.bytes,
         "paid USD": str(shot.cost_usd) if shot.cost_usd is not None else "unknown",
-        "error": shot.error or "",
+        "error": clean_text(shot.error or ""),
     }

@@ -9,6 +9,7 @@ from prefect import flow
 from prefect.artifacts import acreate_table_artifact
 from prefect.context import FlowRunContext
 
+from prefect_video._clean_text import clean_text
 from prefect_video.flows.artifacts import artifact_key
 from prefect_video.ledger import SpendRow
 from prefect_video.tasks import open_ledger
@@ -41,7 +42,7 @@ async def spend_report(
             key=artifact_key("spend", by),
             table=[
                 {
-                    by: line.key,
+                    by: clean_text(line.key),
                     "videos": line.videos,
                     "stored": line.stored,
                     "spent USD": str(line.spent_usd),

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from prefect.blocks.core import Block
 
+from prefect_video._clean_text import enable_clean_logs
 from prefect_video._crash_trace import enable_crash_trace
 from prefect_video._shield import shielded
 from prefect_video.blocks import VideoLedger, VideoStore
@@ -47,6 +48,7 @@ async def use_session(ref: SessionRef) -> AsyncIterator[Session]:
     """
     # Flows and tasks come here in every process that a worker runs them in.
     enable_crash_trace()
+    enable_clean_logs()
     key = (id(asyncio.get_running_loop()), ref)
     shared = _open.get(key)
     if shared is None:
@@ -71,6 +73,7 @@ async def open_ledger(name: str | None) -> AsyncIterator[Ledger]:
         LedgerError: The ledger cannot be used.
     """
     enable_crash_trace()
+    enable_clean_logs()
     async with await open_named_ledger(name, resolver=BlockResolver()) as ledger:
         yield ledger
 

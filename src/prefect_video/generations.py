@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from prefect_video._clean_text import clean_text
+
 logger = logging.getLogger(__name__)
 
 
@@ -63,7 +65,7 @@ class VideoResult(_Record):
 
 _MAX_TEXT_LENGTH: Final = 2000
 
-_ShortText = Annotated[str, AfterValidator(lambda text: text[:_MAX_TEXT_LENGTH])]
+_ShortText = Annotated[str, AfterValidator(lambda text: clean_text(text[:_MAX_TEXT_LENGTH]))]
 
 
 class ProviderFault(_Record):

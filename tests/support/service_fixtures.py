@@ -19,7 +19,7 @@ from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.ledger import Job, ReceivedEvent
 from prefect_video.polling.poller import Poller
 from prefect_video.polling.schedule import PollSchedule
-from prefect_video.service import ServiceSettings, create_app
+from prefect_video.service import ServiceSettings, build_server_config, create_app, limited_logs
 from prefect_video.session import Session, SessionRef, open_session
 from tests.support.ledger_fixtures import ledger, other, sqlite_url, url
 from tests.support.postgres import postgres_server, postgres_url
@@ -71,7 +71,7 @@ async def run_service(port_socket: socket.socket | None = None, **overrides: obj
         **{"api_token": TOKEN, "retry_seconds": 0.02, "attempts": 4, **overrides}
     )
     app = create_app(settings, announce=announce)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    server = uvicorn.Server(build_server_config(app, settings))
     running = asyncio.create_task(_serve(server, listening))
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(base_url=address, headers=headers, verify=trusted_certificates()) as client:
@@ -93,7 +93,8 @@ async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
         RuntimeError: It did not start; uvicorn's `SystemExit` would end the whole test process.
     """
     try:
-        await server.serve(sockets=[listening])
+        with limited_logs():
+            await server.serve(sockets=[listening])
     except SystemExit as error:
         raise RuntimeError(f"the service did not start (status {error.code})") from error
 

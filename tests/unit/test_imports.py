@@ -142,3 +142,12 @@ def test_importing_reads_no_setting() -> None:
         text=True,
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_nothing_imports_aiosqlite() -> None:
+    """Only SQLAlchemy's dialect does: a release of it with other private parts can break nothing here."""
+    for module, source in read_sources().items():
+        for node in ast.walk(ast.parse(source)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert "aiosqlite" not in {name.split(".")[0] for name in names}, module

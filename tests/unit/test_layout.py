@@ -28,7 +28,7 @@ FOLDERS = {
 RECORDS: Final = frozenset(
     {"errors", "generations", "assets", "shots", "inputs", "fingerprints", "retry_policy", "project_files"}
 )
-INTERNALS: Final = frozenset({"_crash_trace", "_dedicated_thread", "_shield", "_tls"})
+INTERNALS: Final = frozenset({"_clean_text", "_crash_trace", "_dedicated_thread", "_redaction", "_shield", "_tls"})
 """Single modules at the root of the package that any room but the records may import."""
 
 BASE: Final = RECORDS | INTERNALS
@@ -36,7 +36,8 @@ DOMAIN: Final = frozenset({"downloads", "ledger", "providers", "storage", "limit
 MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     # Records: what everything else speaks of.
     "errors": set(),
-    "generations": {"errors"},
+    "_clean_text": set(),
+    "generations": {"errors", "_clean_text"},
     "assets": {"errors", "generations"},
     "inputs": {"errors"},
     "shots": {"errors", "inputs"},
@@ -44,6 +45,7 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "fingerprints": {"errors", "generations", "assets", "inputs", "shots"},
     "project_files": {"errors", "generations", "assets", "inputs", "shots", "fingerprints"},
     "_crash_trace": set(),
+    "_redaction": set(),
     "_shield": {"errors"},
     "_dedicated_thread": {"errors", "_shield"},
     "_tls": set(),

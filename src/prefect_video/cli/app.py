@@ -17,6 +17,7 @@ from typing import Final, NoReturn
 from cyclopts import App, CycloptsError, Group
 
 from prefect_video import __version__
+from prefect_video._clean_text import clean_text, enable_clean_logs
 from prefect_video._crash_trace import enable_crash_trace
 from prefect_video.cli.options import command_ledger
 from prefect_video.cli.output import (
@@ -106,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 success, 1 something failed, 2 bad input, 3 over budget, 130 interrupted.
     """
     enable_crash_trace()
+    enable_clean_logs()
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     configure_logging()
     try:
@@ -128,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:  # noqa: BLE001 -- the last handler of the process; shown whole
-        traceback.print_exc()
+        print(clean_text(traceback.format_exc(), lines=True), file=sys.stderr)
         return _fail(
             tokens,
             f"unexpected {type(error).__name__}: {error}. This is a defect of prefect-video: please report it with the"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import html
 import os
 from datetime import UTC, datetime
 from decimal import Decimal
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from prefect_video._clean_text import clean_json, clean_text
 from prefect_video.assets import Asset
 from prefect_video.pipeline import ProjectReport, ShotReport, as_number
 
@@ -29,7 +29,7 @@ def write_manifest(report: ProjectReport, project: str, path: Path) -> Path:
         "cost_usd": as_number(report.cost_usd),
         "shots": [_manifest_line(shot, path.parent) for shot in report.shots],
     }
-    _write(path, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    _write(path, clean_json(manifest) + "\n")
     return path
 
 
@@ -54,6 +54,11 @@ def write_page(report: ProjectReport, project: str, path: Path, *, billed_usd: D
     )
     _write(path, page)
     return path
+
+
+def escape(text: str) -> str:
+    """Return other people's text as HTML shows it."""
+    return html.escape(clean_text(text, lines=True))
 
 
 def _manifest_line(shot: ShotReport, folder: Path) -> dict[str, Any]:
@@ -116,7 +121,7 @@ def _facts(asset: Asset) -> str:
 
 def _link(uri: str, folder: Path) -> str:
     relative = _relative(uri, folder)
-    return escape(relative if "://" in relative else quote(relative), quote=True)
+    return escape(relative if "://" in relative else quote(relative))
 
 
 def _relative(uri: str, folder: Path) -> str:

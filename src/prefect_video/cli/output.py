@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape as escape_markup
+from rich.segment import Segment
 from rich.table import Table
 
+from prefect_video._clean_text import clean_json, clean_text
 from prefect_video.errors import BudgetExceeded, InvalidInput
 from prefect_video.ledger import command_line
 
@@ -56,14 +58,23 @@ def interrupted_text(ledger: str | None = None) -> str:
     return INTERRUPTED_TEXT.format(command=command_line("collect", "--wait", ledger=ledger))
 
 
+class CleanConsole(Console):
+    """A console that shows other people's text without obeying it; its own styles are not text."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render with each text cleaned."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else clean_text(text, lines=True), style, control)
+
+
 def stdout() -> Console:
     """Return the console of answers; in a pipe it is wide enough for whole lines."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+    return CleanConsole(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
 
 
 def stderr() -> Console:
     """Return the console of progress, notes and errors."""
-    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _PIPE_COLUMNS)
+    return CleanConsole(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _PIPE_COLUMNS)
 
 
 def print_status(text: str, *, error: bool = False) -> None:
@@ -76,7 +87,7 @@ def print_status(text: str, *, error: bool = False) -> None:
 
 def print_json(answer: Any) -> None:
     """Print the one JSON object of a `--json` command."""
-    sys.stdout.write(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(clean_json(answer) + "\n")
     sys.stdout.flush()
 
 

@@ -18,6 +18,7 @@ from typing import IO, Final
 
 from filelock import lock_descriptor
 
+from prefect_video.downloads.private_files import open_private, prepare_private_folder
 from prefect_video.errors import IncompleteDownload, StoreError
 
 _REHASH_BYTES: Final = 2**20
@@ -84,8 +85,8 @@ class PartialFile:
     def open(self) -> None:
         """Lock the file for this download, and continue the part that an earlier one left."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._part.open("a+b", buffering=0)
+            prepare_private_folder(self.path.parent)
+            self._file = open_private(self._part, "a+b")
             self._lock()
             self.version = self._read_version()
             self._rehash()
@@ -102,7 +103,7 @@ class PartialFile:
         Afterwards `size` and `sha256` are those of the whole file.
         """
         try:
-            with self.path.open("rb") as file:
+            with open_private(self.path, "rb") as file:
                 self._hash_all(file)
         except FileNotFoundError:
             return False
@@ -136,7 +137,8 @@ class PartialFile:
         try:
             # Before the version is written: a crash in between leaves an empty part, not old bytes under a new version.
             file.truncate(0)
-            self._version_path.write_text(json.dumps(asdict(version)))
+            with open_private(self._version_path, "wb") as version_file:
+                _write_all(version_file, json.dumps(asdict(version)).encode())
         except OSError as error:
             raise self._build_error(error) from error
         self._digest, self.size, self.version = hashlib.sha256(), 0, version
@@ -171,7 +173,8 @@ class PartialFile:
 
     def _read_version(self) -> Version:
         try:
-            return Version(**json.loads(self._version_path.read_text()))
+            with open_private(self._version_path, "rb") as version_file:
+                return Version(**json.loads(version_file.read()))
         except (FileNotFoundError, ValueError, TypeError):
             return Version()
 
@@ -194,7 +197,8 @@ class PartialFile:
             errno.ENOSPC: "the disk is full; free some space or use another spool folder",
             errno.EDQUOT: "the disk quota is used up; free some space or use another spool folder",
             errno.EACCES: "no permission; let this user write there or use another spool folder",
-            errno.EPERM: "no permission; let this user write there or use another spool folder",
+            errno.EPERM: error.strerror,
+            errno.ELOOP: "it is a link, which another user may have put there; remove it",
             errno.EROFS: "the disk is read-only; use another spool folder",
         }
         reason = reasons.get(error.errno or 0, error.strerror or str(error))

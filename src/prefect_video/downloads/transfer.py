@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 import httpx
 import tenacity
 
+from prefect_video._redaction import redaction_for
 from prefect_video._shield import run_in_thread
 from prefect_video.downloads.client import DEFAULT_SETTINGS, DownloadSettings, open_download_client
 from prefect_video.downloads.http_responses import (
@@ -159,6 +160,7 @@ class _Transfer:
         self._on_progress = on_progress
         self._refresh = refresh
         self._settings = settings
+        self._redaction = redaction_for(source.headers.get("Authorization"))
         self._refreshes = 0
         self._link_expired = False
         self._from_start = False
@@ -217,9 +219,13 @@ class _Transfer:
             self._check_complete()
         except httpx.TransportError as error:
             self._count_attempt(unreachable=isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)))
-            reason = str(error) or type(error).__name__
-            raise IncompleteDownload(f"{self._where}: broke off at byte {self._file.size:,} ({reason})") from error
+            # It may quote what the server sent, as errors of the response may.
+            reason = self._redaction.text(str(error)) or type(error).__name__
+            message = f"{self._where}: broke off at byte {self._file.size:,} ({reason})"
+            raise IncompleteDownload(message) from self._redaction.cause(error)
         except DownloadError as error:
+            error.message = self._redaction.text(error.message)
+            error.args = (error.message,)
             self._count_attempt()
             self._link_expired = isinstance(error, LinkExpired)
             raise

@@ -24,14 +24,9 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _HOST: Final = re.compile(rb"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+_GLOBAL_IPV6: Final = ipaddress.IPv6Network("2000::/3")
+"""The only part of IPv6 in which public hosts are: what is outside of it and of `_KINDS` is refused."""
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-_REFUSED_NETWORKS: Final = (
-    ipaddress.IPv6Network(
-        "::ffff:0:0/96"
-    ),  # IPv4-mapped: a second notation whose only use in a link is to hide an address
-    ipaddress.IPv6Network("64:ff9b:1::/48"),
-    ipaddress.IPv4Network("100.64.0.0/10"),
-)
 _METADATA: Final = frozenset(
     ipaddress.ip_address(text)
     for text in ("169.254.169.254", "169.254.170.2", "100.100.100.200", "192.0.0.192", "fd00:ec2::254")
@@ -46,7 +41,39 @@ class AddressKind(StrEnum):
     PRIVATE = "private"
     LINK_LOCAL = "link-local"
     METADATA = "cloud metadata"
-    SPECIAL = "reserved, multicast or unspecified"
+    SPECIAL = "reserved, multicast or translated"
+
+
+def _networks(*texts: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    return tuple(ipaddress.ip_network(text) for text in texts)
+
+
+_KINDS: Final = {
+    AddressKind.LOOPBACK: _networks("127.0.0.0/8", "::1/128"),
+    AddressKind.LINK_LOCAL: _networks("169.254.0.0/16", "fe80::/10"),
+    # 198.18.0.0/15, for benchmarks, is what local proxies answer for every name.
+    AddressKind.PRIVATE: _networks("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "198.18.0.0/15", "fc00::/7"),
+    AddressKind.SPECIAL: _networks(
+        "0.0.0.0/8",
+        "100.64.0.0/10",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.88.99.0/24",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+        "2001::/23",
+        "2001:db8::/32",
+        "2002::/16",
+        "3fff::/20",
+    ),
+}
+"""Networks that are not public, from IANA's registries. A table of our own, as `ipaddress` differs by Python version.
+
+A second notation of an IPv4 address is refused whatever it stands for, as its only use in a link is to hide an address:
+6to4 (`2002::/16`), Teredo (in `2001::/23`), and, outside of `_GLOBAL_IPV6`, NAT64 and the mapped and compatible ones.
+"""
 
 
 @dataclass(frozen=True)
@@ -116,22 +143,13 @@ def redact(url: str | httpx.URL) -> str:
 
 
 def classify(address: _Address) -> AddressKind:
-    """Return the scope of an address by its IANA registry; that of the IPv4 address where one is embedded."""
+    """Return the network scope of an address, the same under every Python version."""
     if address in _METADATA:
         return AddressKind.METADATA
-    if isinstance(address, ipaddress.IPv6Address) and (embedded := _extract_ipv4(address)) is not None:
-        return classify(embedded)
-    if any(address.version == network.version and address in network for network in _REFUSED_NETWORKS):
-        return AddressKind.SPECIAL
-    if address.is_multicast or address.is_unspecified or getattr(address, "is_site_local", False):
-        return AddressKind.SPECIAL
-    if address.is_loopback:
-        return AddressKind.LOOPBACK
-    if address.is_link_local:
-        return AddressKind.LINK_LOCAL
-    if address.is_reserved:
-        return AddressKind.SPECIAL
-    return AddressKind.GLOBAL if address.is_global else AddressKind.PRIVATE
+    for kind, networks in _KINDS.items():
+        if any(address.version == network.version and address in network for network in networks):
+            return kind
+    return AddressKind.GLOBAL if address.version == 4 or address in _GLOBAL_IPV6 else AddressKind.SPECIAL
 
 
 async def check_url(url: str | httpx.URL, policy: LinkPolicy, *, trust_env: bool = True) -> CheckedLink:
@@ -190,13 +208,14 @@ def _format_host(url: httpx.URL) -> str:
     return host if url.port is None else f"{host}:{url.port}"
 
 
-def _extract_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """Return the IPv4 address that a translator (NAT64, 6to4, Teredo) would connect to; None where there is none."""
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    if address.teredo is not None:
-        return address.teredo[1]
-    return address.sixtofour
+def _without_translations(addresses: list[_Address]) -> list[_Address]:
+    """Leave out the NAT64 form of IPv4 addresses that are there too: a DNS64 resolver adds it to each of them."""
+    numbers = {int(address) for address in addresses if address.version == 4}
+    return [
+        address
+        for address in addresses
+        if address.version == 4 or address not in _NAT64 or int(address) & 0xFFFFFFFF not in numbers
+    ]
 
 
 def _parse_literal(host: str) -> list[_Address]:
@@ -226,7 +245,7 @@ async def _resolve_host(host: str, port: int) -> list[_Address]:
     if not addresses:
         raise IncompleteDownload(f"host {host} of the link does not resolve to any address")
     # IPv4 first: many machines that run this have no IPv6 route.
-    return sorted(dict.fromkeys(addresses), key=lambda address: address.version)
+    return sorted(_without_translations(list(dict.fromkeys(addresses))), key=lambda address: address.version)
 
 
 async def _resolve_trusted(policy: LinkPolicy, addresses: list[_Address]) -> list[_Address]:

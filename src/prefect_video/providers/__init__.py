@@ -10,11 +10,13 @@ from prefect_video.providers.base import Account, Capabilities, Provider
 from prefect_video.providers.capabilities import adapt
 from prefect_video.providers.duration_advice import ADVISED_SECONDS, duration_hints, optimize_duration
 from prefect_video.providers.http import HttpSettings
+from prefect_video.providers.http_bodies import check_depth
 from prefect_video.providers.matching import KEY_FIELD, Match, match_prompt
 from prefect_video.providers.moderation import is_moderation
 from prefect_video.providers.pricing import SORA_USD_PER_SECOND, usd_for
 from prefect_video.providers.registry import default_provider, open_provider
 from prefect_video.providers.search import echoes_key
+from prefect_video.providers.webhook_signatures import split_secrets
 
 __all__ = [
     "ADVISED_SECONDS",
@@ -27,6 +29,7 @@ __all__ = [
     "Match",
     "Provider",
     "adapt",
+    "check_depth",
     "default_provider",
     "duration_hints",
     "echoes_key",
@@ -34,5 +37,6 @@ __all__ = [
     "match_prompt",
     "open_provider",
     "optimize_duration",
+    "split_secrets",
     "usd_for",
 ]

@@ -7,6 +7,7 @@ A paid request is sent exactly once (`ApiClient.send_once`); only requests that 
 from __future__ import annotations
 
 import asyncio
+import json as json_format
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 import tenacity
 
+from prefect_video._redaction import Redaction, redaction_for
 from prefect_video._tls import trusted_certificates
 from prefect_video.errors import (
     GenerationEnded,
@@ -33,6 +35,7 @@ from prefect_video.providers.http_bodies import (
     ACCEPTED_ENCODINGS,
     MAX_POLL_DELAY_SECONDS,
     MAX_RETRY_AFTER_SECONDS,
+    decode_json,
     read_body,
     usable_number,
 )
@@ -42,7 +45,6 @@ Params = Mapping[str, str | int]
 Part = tuple[str | None, str | bytes] | tuple[str | None, bytes, str]
 """Part of a form: file name (None for a plain field), content, and media type of a file."""
 
-_SHORTEST_KEY: Final = 8
 _ENCODING_HEADERS: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 _MAX_CLOCK_OFFSET: Final = timedelta(days=1)
 """A server's date that is farther from ours is no reading of a clock, but a cached or made-up one."""
@@ -176,7 +178,7 @@ class ApiClient:
         self._provider = provider
         self._base_url = base_url
         self._error_from = error_from
-        self._key = _find_key(headers)
+        self._redaction = redaction_for(headers.get("Authorization"))
         self._clock_offset = timedelta(0)
         self._client = httpx.AsyncClient(
             headers={"Accept-Encoding": ACCEPTED_ENCODINGS, **headers},
@@ -270,7 +272,7 @@ class ApiClient:
         try:
             response = await self._request(method, path, params=params, json=json)
         except httpx.RequestError as error:
-            raise self._unavailable(error) from error
+            raise self._unavailable(error) from self._redaction.cause(error)
         try:
             return self._raise_for_status(response)
         except ProviderError as error:
@@ -291,12 +293,12 @@ class ApiClient:
                 yield
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             # The only errors that prove that no byte of the request has left.
-            raise self._unavailable(error) from error
+            raise self._unavailable(error) from self._redaction.cause(error)
         except (httpx.RequestError, TimeoutError) as error:
             raise SubmitOutcomeUnknown(
-                f"{self._provider}: the submit was sent and its answer was lost ({_describe_cause(error)})",
+                f"{self._provider}: the submit was sent and its answer was lost ({self._describe_cause(error)})",
                 provider=self._provider,
-            ) from error
+            ) from self._redaction.cause(error)
         except InvalidResponse as error:
             raise self._outcome_unknown(error) from error
 
@@ -312,8 +314,12 @@ class ApiClient:
         # A server may quote the key, and its messages go into logs, reports and the ledger.
         return httpx.Response(
             response.status_code,
-            headers=[(name, value) for name, value in response.headers.multi_items() if name not in _ENCODING_HEADERS],
-            content=body.replace(self._key, b"[key]") if self._key else body,
+            headers=[
+                (name, self._redaction.text(value))
+                for name, value in response.headers.multi_items()
+                if name not in _ENCODING_HEADERS
+            ],
+            content=_redact_body(body, self._redaction),
             request=request,
         )
 
@@ -338,17 +344,22 @@ class ApiClient:
     def _unavailable(self, error: httpx.RequestError) -> ProviderUnavailable:
         host = urlsplit(self._base_url).netloc
         return ProviderUnavailable(
-            f"{self._provider}: no answer from {host} ({_describe_cause(error)})", provider=self._provider
+            f"{self._provider}: no answer from {host} ({self._describe_cause(error)})", provider=self._provider
         )
 
-
-def _find_key(headers: Mapping[str, str]) -> bytes:
-    """Return the key in the headers; empty where there is none that must be kept secret."""
-    key = headers.get("Authorization", "").rpartition(" ")[2]
-    # A shorter one, such as the `EMPTY` of self-hosted engines, is no secret and may be a part of any word.
-    return key.encode() if len(key) >= _SHORTEST_KEY else b""
+    def _describe_cause(self, error: httpx.RequestError | TimeoutError) -> str:
+        # Some transport errors have no message, but their class is meaningful; others quote the server's bytes.
+        message = self._redaction.text(str(error))
+        return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def _describe_cause(error: httpx.RequestError | TimeoutError) -> str:
-    # Some transport errors have no message, but their class is meaningful.
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+def _redact_body(body: bytes, redaction: Redaction) -> bytes:
+    """Return a body without the key, found after decoding: in JSON it may be escaped in many ways."""
+    try:
+        document = decode_json(body)
+    except ValueError:
+        text = body.decode(errors="replace")
+        redacted = redaction.text(text)
+        return body if redacted == text else redacted.encode()
+    cleaned = redaction.document(document)
+    return body if cleaned == document else json_format.dumps(cleaned).encode()

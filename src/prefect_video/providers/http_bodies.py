@@ -46,7 +46,7 @@ async def read_body(response: httpx.Response, *, limit: int, provider: str) -> b
     try:
         body = response.content if response.is_stream_consumed else await _inflate(response, limit)
         _check_size(len(body), limit)
-        _check_depth(body)
+        check_depth(body)
     except (ValueError, zlib.error) as error:
         raise InvalidResponse(
             f"{provider}: the answer (HTTP {response.status_code}) cannot be read: {error}", provider=provider
@@ -60,7 +60,7 @@ def decode_json(content: bytes) -> Any:
     Raises:
         ValueError: It is not JSON, or nested too deeply.
     """
-    _check_depth(content)
+    check_depth(content)
     document = json.loads(content, parse_constant=_drop_constant, parse_float=_parse_float, parse_int=_parse_int)
     return _clean(document) if _UNUSABLE_ESCAPE.search(content) else document
 
@@ -100,7 +100,7 @@ def _check_size(size: float, limit: int) -> None:
         raise ValueError(f"it is larger than {limit:,} bytes")
 
 
-def _check_depth(body: bytes) -> None:
+def check_depth(body: bytes) -> None:
     """Reject nesting that could exhaust the stack of recursive readers.
 
     Raises:

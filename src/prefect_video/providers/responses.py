@@ -11,6 +11,8 @@ from typing import Any, Final, Self, TypeVar
 import httpx
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 
+from prefect_video._clean_text import clean_text
+from prefect_video._redaction import redaction_for
 from prefect_video.errors import (
     AuthenticationFailed,
     InvalidResponse,
@@ -30,6 +32,7 @@ from prefect_video.providers.pages import ListItem, UnreadableItem
 logger = logging.getLogger(__name__)
 
 LONGEST_MESSAGE: Final = 500
+_LONGEST_REQUEST_ID: Final = 200
 
 _ERRORS: Final[Mapping[int, type[ProviderError]]] = {
     401: AuthenticationFailed,
@@ -98,9 +101,10 @@ def parse(model: type[ModelT], response: httpx.Response, *, provider: str) -> Mo
     except ValidationError as error:
         first = error.errors()[0]
         reason = f"{'.'.join(str(part) for part in first['loc']) or 'the body'}: {first['msg']}"
-        raise _invalid_response(response, provider, reason) from error
+        # Without its cause, whose message shows parts of the response: a server may quote the key anywhere.
+        raise _invalid_response(response, provider, reason) from None
     except ValueError as error:
-        raise _invalid_response(response, provider, f"the body: {error}") from error
+        raise _invalid_response(response, provider, f"the body: {error}") from None
 
 
 def parse_page(model: type[ModelT], response: httpx.Response, *, provider: str) -> ModelT:
@@ -216,7 +220,7 @@ def build_error(kind: type[ProviderError], message: str, response: httpx.Respons
     a `RefusalTable` decides that nothing was.
     """
     error = kind(
-        f"{provider}: {message[:LONGEST_MESSAGE]}",
+        f"{provider}: {clean_text(message[:LONGEST_MESSAGE])}",
         provider=provider,
         request_id=request_id(response),
         retry_after=retry_after_seconds(response.headers, decode_body(response)),
@@ -229,7 +233,9 @@ def build_error(kind: type[ProviderError], message: str, response: httpx.Respons
 def request_id(response: httpx.Response) -> str | None:
     """Return the provider's id of the request, from any of the usual headers."""
     names = ("x-request-id", "x-fal-request-id", "x-generation-id", "cf-ray")
-    return next((response.headers[name] for name in names if name in response.headers), None)
+    return next(
+        (clean_text(response.headers[name][:_LONGEST_REQUEST_ID]) for name in names if name in response.headers), None
+    )
 
 
 def decode_body(response: httpx.Response) -> Any:
@@ -259,8 +265,10 @@ def parse_progress(percent: float | None) -> float | None:
 
 
 def _invalid_response(response: httpx.Response, provider: str, reason: str) -> InvalidResponse:
+    reason = redaction_for(response.request.headers.get("Authorization")).text(reason)
+    reason = clean_text(reason[:LONGEST_MESSAGE])
     return InvalidResponse(
-        f"{provider}: the answer to {response.request.method} is not one of the contract: {reason[:LONGEST_MESSAGE]}",
+        f"{provider}: the answer to {response.request.method} is not one of the contract: {reason}",
         provider=provider,
         request_id=request_id(response),
     )

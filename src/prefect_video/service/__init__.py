@@ -4,12 +4,18 @@ The top of the house beside the command line: may import every room and the Pref
 """
 
 from prefect_video.service.app import create_app
+from prefect_video.service.connections import build_server_config
+from prefect_video.service.known_hosts import find_known_hosts
+from prefect_video.service.log_limits import limited_logs
 from prefect_video.service.sessions import Sessions, open_sessions
 from prefect_video.service.settings import ServiceSettings
 
 __all__ = [
     "ServiceSettings",
     "Sessions",
+    "build_server_config",
     "create_app",
+    "find_known_hosts",
+    "limited_logs",
     "open_sessions",
 ]

@@ -14,12 +14,14 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 
 from prefect_video import __version__
+from prefect_video._clean_text import enable_clean_logs
 from prefect_video._crash_trace import enable_crash_trace
 from prefect_video.errors import LedgerError
 from prefect_video.ledger import Job, ReceivedEvent, State
 from prefect_video.pipeline import collect_job
 from prefect_video.service.jobs.routes import job_routes
 from prefect_video.service.jobs.service import JobService
+from prefect_video.service.known_hosts import KnownHosts
 from prefect_video.service.metrics import CONTENT_TYPE, Metrics
 from prefect_video.service.prefect_events import Announce, get_outcome, open_announcer
 from prefect_video.service.sessions import Sessions, open_sessions
@@ -49,6 +51,7 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         enable_crash_trace()
+        enable_clean_logs()
         async with open_sessions(settings) as sessions:
             announcer = announce or (await open_announcer() if settings.announce else None)
             runtime = ServiceRuntime(sessions, settings, metrics, announcer)
@@ -65,6 +68,8 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
 
     app = FastAPI(title="prefect-video", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     _add_operation_routes(app, metrics)
+    if settings.hosts:
+        app.add_middleware(KnownHosts, names=settings.hosts)
     return app
 
 
@@ -136,6 +141,7 @@ class ServiceRuntime:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+        self.receiver.close()
         await self.jobs.aclose()
         await self.inbox.aclose()
         await self.workers.aclose()

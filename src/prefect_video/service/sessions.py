@@ -44,16 +44,17 @@ class Sessions:
 async def sessions_that_signed(
     sessions: Sequence[Session], headers: Mapping[str, str], body: bytes
 ) -> list[tuple[Session, WebhookEvent]]:
-    """Return the sessions whose secret signed a delivery, each with its event.
+    """Return the sessions whose secret signed a delivery, each with its event; one at least.
 
-    The result is empty if no secret fits or the delivery is too old. Several accounts of one provider may share a
-    secret, or the keys that the provider publishes.
+    Several accounts of one provider may share a secret, or the keys that the provider publishes.
 
     Raises:
+        InvalidInput: No secret fits, or the delivery is too old or unreadable; the message says which.
         ProviderUnavailable: No secret fits so far, and the keys of a provider cannot be fetched now.
     """
     verified: list[tuple[Session, WebhookEvent]] = []
     unavailable: ProviderUnavailable | None = None
+    reasons: dict[str, None] = {}
     for session in sessions:
         provider = session.provider
         try:
@@ -63,13 +64,13 @@ async def sessions_that_signed(
             else:
                 event = provider.parse_webhook(headers, body)
             verified.append((session, event))
-        except InvalidInput:
-            continue
+        except InvalidInput as error:
+            reasons[f"{provider.name}: {error}"] = None
         except ProviderUnavailable as error:
             unavailable = error
-    if unavailable is not None and not verified:
-        raise unavailable
-    return verified
+    if verified:
+        return verified
+    raise unavailable or InvalidInput("; ".join(reasons))
 
 
 @asynccontextmanager

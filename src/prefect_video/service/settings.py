@@ -21,6 +21,13 @@ class ServiceSettings(EnvironmentSettings):
         collect: Download and store finished videos that no run waits for.
         announce: Emit a Prefect event for each generation that ends, where a Prefect API is configured.
         body_limit_bytes: Largest request body that is read.
+        hosts: Names and addresses by which the service is reached, separated by commas; requests for others are
+            refused. By default any, but where `serve` listens on a public address without a token.
+        header_seconds: Time for the header of a request.
+        body_seconds: Time for the body of a request.
+        idle_seconds: Time for which a connection is kept after a response.
+        connections: Most open connections; a new one takes the place of the oldest that has not sent a request.
+        webhook_connections: Those of them that only webhooks may use.
         workers: Events handled at the same time.
         backlog: Events kept in memory; further ones wait in the ledger.
         attempts: Attempts to handle an event; then it waits in the ledger for a sweep, each time for a later one.
@@ -38,6 +45,12 @@ class ServiceSettings(EnvironmentSettings):
     collect: bool = False
     announce: bool = True
     body_limit_bytes: int = Field(default=65_536, ge=1)
+    hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    header_seconds: float = Field(default=10.0, gt=0)
+    body_seconds: float = Field(default=20.0, gt=0)
+    idle_seconds: int = Field(default=5, ge=1)
+    connections: int = Field(default=400, ge=16)
+    webhook_connections: int = Field(default=200, ge=0)
     workers: int = Field(default=4, ge=1)
     backlog: int = Field(default=1_000, ge=1)
     attempts: int = Field(default=8, ge=1)
@@ -45,7 +58,7 @@ class ServiceSettings(EnvironmentSettings):
     sweep_seconds: float = Field(default=60.0, gt=0)
     keep_days: float = Field(default=7.0, gt=0)
 
-    @field_validator("accounts", mode="before")
+    @field_validator("accounts", "hosts", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value

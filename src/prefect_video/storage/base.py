@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Collection
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple, Protocol
 
-from prefect_video.errors import InvalidInput
+from prefect_video.errors import InvalidInput, StoreError
 
 STALE_SECONDS: Final = 24 * 3600.0
 """Age from which an unfinished upload or temporary file cannot belong to a live process."""
@@ -28,6 +28,13 @@ class StoredFile(NamedTuple):
     bytes: int
 
 
+class SourceChanged(StoreError):
+    """A local file that is not the one that was checked. Nothing was published; download it again."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path.name}: changed after it was checked, so that it was not published; collect it again")
+
+
 class Store(Protocol):
     """Place for files that are visible whole or not at all.
 
@@ -40,7 +47,9 @@ class Store(Protocol):
 
     url: str
 
-    async def publish(self, spool: Path, relative: PurePosixPath, *, content_type: str) -> str:
+    async def publish(
+        self, spool: Path, relative: PurePosixPath, *, content_type: str, sha256: str | None = None
+    ) -> str:
         """Publish a local file under a relative path, atomically; replace an existing one.
 
         If it raises, or is cancelled, no part of the file is visible and nothing is left over. (A cancellation during
@@ -50,12 +59,14 @@ class Store(Protocol):
             spool: The local file.
             relative: Path below the store's root.
             content_type: Media type that the store reports to readers, if it keeps one.
+            sha256: Hex digest that the file was checked with; taken again from the bytes that are published.
 
         Returns:
             The file's URI.
 
         Raises:
             InvalidInput: The path is not a plain relative path.
+            SourceChanged: The file has another digest.
         """
 
     async def fetch(self, uri: str, destination: Path) -> None:

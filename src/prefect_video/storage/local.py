@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import threading
@@ -18,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from prefect_video._shield import run_in_thread, shielded
 from prefect_video.errors import InvalidInput, StoreError
-from prefect_video.storage.base import STALE_SECONDS, StoredFile, validate_path
+from prefect_video.storage.base import STALE_SECONDS, SourceChanged, StoredFile, validate_path
 from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marker
 
 _CHUNK_BYTES: Final = 2**20
@@ -54,13 +55,19 @@ class LocalStore:
             raise InvalidInput("store: the path is empty or unreadable; use a path or file:///folder")
         return cls(Path(os.path.realpath(path)))
 
-    async def publish(self, spool: Path, relative: PurePosixPath, *, content_type: str) -> str:
+    async def publish(
+        self, spool: Path, relative: PurePosixPath, *, content_type: str, sha256: str | None = None
+    ) -> str:
         uri = self.uri(relative)
         target = self._path_in_store(uri)
         hidden = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}{_UNFINISHED}")
         stopped = threading.Event()
         try:
-            await _run_stoppable(self._translate_errors(target, lambda: _copy_durably(spool, hidden, stopped)), stopped)
+            copied = await _run_stoppable(
+                self._translate_errors(target, lambda: _copy_durably(spool, hidden, stopped)), stopped
+            )
+            if sha256 not in (None, copied):
+                raise SourceChanged(spool)
             self._translate_errors(target, lambda: os.replace(hidden, target))()
         except BaseException:
             # If it cannot be removed either, the first error says more; `remove_stale_uploads` removes it later.
@@ -223,21 +230,23 @@ class _CopyStopped(Exception):
     """Signal that a copy was stopped by a cancellation."""
 
 
-async def _run_stoppable(action: Callable[[], object], stopped: threading.Event) -> None:
+async def _run_stoppable(action: Callable[[], _T], stopped: threading.Event) -> _T:
     """Run an action in a thread; when cancelled, stop the thread and wait for its end before raising.
 
     Otherwise the caller would clean up while the thread still writes, and what it writes would stay behind.
     """
     running = asyncio.ensure_future(asyncio.to_thread(action))
     try:
-        await asyncio.shield(running)
+        return await asyncio.shield(running)
     except asyncio.CancelledError:
         stopped.set()
         await shielded(asyncio.gather(running, return_exceptions=True))
         raise
 
 
-def _copy_durably(source: Path, target: Path, stopped: threading.Event) -> None:
+def _copy_durably(source: Path, target: Path, stopped: threading.Event) -> str:
+    """Copy a file, and return the SHA-256 of what was written."""
+    digest = hashlib.sha256()
     target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb") as reader, target.open("xb") as writer:
         size = os.fstat(reader.fileno()).st_size
@@ -245,10 +254,12 @@ def _copy_durably(source: Path, target: Path, stopped: threading.Event) -> None:
             if stopped.is_set():
                 raise _CopyStopped
             writer.write(chunk)
+            digest.update(chunk)
         writer.flush()
         os.fsync(writer.fileno())
         if os.fstat(writer.fileno()).st_size != size:
             raise OSError(errno.EIO, "the copy is not as long as the original")
+    return digest.hexdigest()
 
 
 def _sync_folders(folder: Path, root: Path) -> None:

@@ -26,7 +26,7 @@ from prefect_video.downloads import Downloaded, Media, write_thumbnail
 from prefect_video.errors import InvalidVideo, StoreError
 from prefect_video.generations import Cost
 from prefect_video.shots import Shot
-from prefect_video.storage.base import Store, validate_name
+from prefect_video.storage.base import SourceChanged, Store, validate_name
 from prefect_video.storage.registry import copy_between, exists_anywhere, fetch_anywhere, read_sha256, sizes_anywhere
 
 _log = logging.getLogger(__name__)
@@ -211,7 +211,7 @@ async def publish_video(store: Store, video: Downloaded, media: Media, *, draft:
         draft: The rest of the asset's record.
 
     Raises:
-        StoreError: The store cannot be written.
+        StoreError: The store cannot be written, or the file is not the one that was checked.
         InvalidInput: A name of the draft cannot be part of a path.
     """
     relative = draft.path
@@ -224,8 +224,11 @@ async def publish_video(store: Store, video: Downloaded, media: Media, *, draft:
             thumbnail_uri = await _publish_thumbnail(store, video.path, Path(folder), relative)
             asset = _build_asset(store, draft, video, media, thumbnail_uri)
             await publish_sidecar(store, asset, draft.ledger, Path(folder), relative)
-            await store.publish(video.path, relative, content_type="video/mp4")
-        except StoreError:
+            await store.publish(video.path, relative, content_type="video/mp4", sha256=video.sha256)
+        except StoreError as error:
+            if isinstance(error, SourceChanged):
+                # Else the next attempt would take it for the finished download.
+                video.path.unlink(missing_ok=True)
             # A damaged video is better than none.
             if not is_replacing:
                 await _delete_parts(store, relative)
@@ -264,7 +267,7 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
             spool = await _fetch_original(store, asset, Path(folder))
             await _prepare_place(store, draft.path)
             copied = await _publish_copied_sidecar(store, asset, draft, Path(folder))
-            await store.publish(spool, draft.path, content_type="video/mp4")
+            await store.publish(spool, draft.path, content_type="video/mp4", sha256=asset.sha256)
     if (size := await store.size(target)) != asset.bytes:
         await store.delete(target)
         raise StoreError(f"copy of {asset.uri}: {size} bytes came instead of {asset.bytes}; it was removed")

@@ -68,12 +68,20 @@ class S3Store:
             raise InvalidInput(f"store s3://{bucket}/{prefix}: the prefix has an empty, '.' or '..' part")
         return cls(bucket, prefix, S3Session(S3Options.read(options)))
 
-    async def publish(self, spool: Path, relative: PurePosixPath, *, content_type: str) -> str:
+    async def publish(
+        self, spool: Path, relative: PurePosixPath, *, content_type: str, sha256: str | None = None
+    ) -> str:
         uri = self.uri(relative)
         bucket, key = _locate(uri)
         async with self._client(f"publish {uri}") as client:
             await upload_file(
-                client, spool, bucket, key, content_type=content_type, extra=self._session.options.on_write
+                client,
+                spool,
+                bucket,
+                key,
+                content_type=content_type,
+                extra=self._session.options.on_write,
+                sha256=sha256,
             )
         return uri
 

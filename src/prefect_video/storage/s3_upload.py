@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from prefect_video._shield import shielded
 from prefect_video.errors import StoreError
+from prefect_video.storage.base import SourceChanged
 from prefect_video.storage.s3_errors import is_missing_upload
 
 _log = logging.getLogger(__name__)
@@ -38,7 +39,14 @@ class _Part:
 
 
 async def upload_file(
-    client: Any, path: Path, bucket: str, key: str, *, content_type: str, extra: Mapping[str, Any]
+    client: Any,
+    path: Path,
+    bucket: str,
+    key: str,
+    *,
+    content_type: str,
+    extra: Mapping[str, Any],
+    sha256: str | None = None,
 ) -> None:
     """Upload a file, each part with its MD5, and check the size of the object afterwards.
 
@@ -49,19 +57,23 @@ async def upload_file(
         key: Key of the object.
         content_type: Media type of the object.
         extra: Further parameters of the requests that create the object.
+        sha256: Hex digest that the file must have.
 
     Raises:
         StoreError: The file changed during the upload, or the object is not as long as the file.
+        SourceChanged: The file has another digest; nothing is visible.
     """
+    source = _Source(path, sha256)
     size = (await asyncio.to_thread(path.stat)).st_size
     parameters = {"Bucket": bucket, "Key": key, "ContentType": content_type, **extra}
     if size <= PART_BYTES:
-        body, digest = await asyncio.to_thread(_read_part, path, _Part(1, 0, size))
+        body, digest = await source.read(_Part(1, 0, size))
+        source.require_digest()
         await client.put_object(**parameters, Body=body, ContentMD5=digest)
     else:
 
         async def send(upload_id: str, part: _Part) -> str:
-            body, digest = await asyncio.to_thread(_read_part, path, part)
+            body, digest = await source.read(part)
             response = await client.upload_part(
                 Bucket=bucket,
                 Key=key,
@@ -72,15 +84,46 @@ async def upload_file(
             )
             return str(response["ETag"])
 
-        await _upload_in_parts(client, parameters, _split_into_parts(size), send)
+        await _upload_in_parts(client, parameters, _split_into_parts(size), send, source.require_digest)
     await _check_size(client, bucket, key, size)
 
 
-async def _upload_in_parts(client: Any, parameters: Mapping[str, Any], parts: list[_Part], send: _SendPart) -> None:
+class _Source:
+    """File that is read part by part, with the digest of all that was read."""
+
+    def __init__(self, path: Path, sha256: str | None) -> None:
+        self._path = path
+        self._expected = sha256
+        self._digest = hashlib.sha256()
+        self._turn = asyncio.Lock()
+
+    async def read(self, part: _Part) -> tuple[bytes, str]:
+        """Read a part, as `_read_part` does; parts must be asked for in order."""
+        # The lock is first come, first served: the digest is of the parts in their order.
+        async with self._turn:
+            body, md5 = await asyncio.to_thread(_read_part, self._path, part)
+            if self._expected is not None:
+                await asyncio.to_thread(self._digest.update, body)
+        return body, md5
+
+    def require_digest(self) -> None:
+        """Raise `SourceChanged` unless what was read has the digest that is expected."""
+        if self._expected not in (None, self._digest.hexdigest()):
+            raise SourceChanged(self._path)
+
+
+async def _upload_in_parts(
+    client: Any,
+    parameters: Mapping[str, Any],
+    parts: list[_Part],
+    send: _SendPart,
+    require_digest: Callable[[], None],
+) -> None:
     location = {"Bucket": parameters["Bucket"], "Key": parameters["Key"]}
     upload_id = await _create_upload(client, parameters, location)
     try:
         etags = await _send_parts(upload_id, parts, send)
+        require_digest()
     except BaseException:
         # Shielded: after a cancellation the parts would be stored, and billed, until someone aborts the upload.
         await shielded(_abort_upload(client, location, upload_id))

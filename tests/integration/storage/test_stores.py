@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import uuid
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.storage import Store, copy_between, exists_anywhere, open_store
-from prefect_video.storage.base import validate_name, validate_path
+from prefect_video.storage.base import SourceChanged, validate_name, validate_path
 from tests.support.s3_server import S3Server
 
 LARGE = 18 * 2**20
@@ -44,6 +45,17 @@ def target(name: str = "opening.mp4") -> PurePosixPath:
 
 async def publish(store: Store, spool: Path, name: str = "opening.mp4") -> str:
     return await store.publish(spool, target(name), content_type="video/mp4")
+
+
+@pytest.mark.parametrize("size", [100_000, LARGE])
+async def test_a_file_with_another_digest_is_not_published(store: Store, spool: Path, size: int) -> None:
+    spool.write_bytes(content := os.urandom(size))
+    checked = hashlib.sha256(content).hexdigest()
+    await store.publish(spool, target("good.mp4"), content_type="video/mp4", sha256=checked)
+    spool.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(SourceChanged, match="changed after it was checked"):
+        await store.publish(spool, target("bad.mp4"), content_type="video/mp4", sha256=checked)
+    assert {file.uri async for file in store.files("coffee-ad")} == {store.uri(target("good.mp4"))}
 
 
 @pytest.mark.parametrize("size", [0, 1, 8 * 2**20, 8 * 2**20 + 1, LARGE])

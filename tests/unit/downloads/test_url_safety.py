@@ -70,6 +70,14 @@ async def test_what_is_no_plain_web_link_is_refused(url: str) -> None:
         "[64:ff9b::a9fe:a9fe]",
         "[2002:7f00:1::]",
         "[2002:a00:1::]",
+        "[2002:100::]",
+        "[2002:808:808::]",
+        "[2001::f7f7:f7f7]",
+        "[64:ff9b::808:808]",
+        "[64:ff9b:1::808:808]",
+        "[::808:808]",
+        "[5f00::1]",
+        "192.88.99.1",
         "10.0.0.1",
         "172.16.0.1",
         "192.168.1.1",
@@ -163,6 +171,28 @@ async def test_a_proxy_resolves_names_itself(monkeypatch: pytest.MonkeyPatch) ->
     for inside in ("https://10.0.0.1/", "https://localhost/", "https://0x7f.1/", "https://[::1]/"):
         with pytest.raises(UnsafeUrl):
             await check_url(inside, ANYWHERE)
+
+
+def test_the_python_version_has_no_say_in_what_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    def disagree(self: object) -> bool:
+        raise AssertionError("what it answers differs by version")
+
+    for version in (ipaddress.IPv4Address, ipaddress.IPv6Address):
+        for name in [name for name in dir(version) if name.startswith("is_")]:
+            monkeypatch.setattr(version, name, property(disagree))
+    special = ("2002:100::", "2001:0:1::", "64:ff9b::808:808", "::ffff:8.8.8.8", "ff02::1", "192.88.99.1")
+    assert {classify(ipaddress.ip_address(text)) for text in special} == {AddressKind.SPECIAL}
+    public = ("8.8.8.8", "2606:4700::1111", "2a00:1450::1")
+    assert {classify(ipaddress.ip_address(text)) for text in public} == {AddressKind.GLOBAL}
+
+
+async def test_a_resolver_that_adds_translations_hides_no_public_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"cdn.example.com": ["64:ff9b::5db8:d822", "93.184.216.34"], "odd.example.com": ["64:ff9b::5db8:d822"]}
+    resolve_by_table(monkeypatch, table)
+    link = await check_url("https://cdn.example.com/a.mp4", ANYWHERE, trust_env=False)
+    assert link.address == "93.184.216.34"
+    with pytest.raises(UnsafeUrl, match="a reserved, multicast or translated address"):
+        await check_url("https://odd.example.com/a.mp4", ANYWHERE, trust_env=False)
 
 
 @given(st.ip_addresses())

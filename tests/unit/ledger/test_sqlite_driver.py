@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
+import aiosqlite
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from prefect_video.ledger import Ledger
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.file_identity import FileIdentity
 from prefect_video.ledger.sqlite_driver import THREAD_NAME, Connection, connect
@@ -214,3 +216,14 @@ async def test_cancelled_at_any_moment_a_transaction_is_whole_or_absent(database
     assert found == sorted((number, half) for number in numbers for half in "ab")
     assert committed <= numbers
     assert 0 < len(committed) < 300
+
+
+async def test_a_ledger_works_when_aiosqlite_has_no_connection_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(aiosqlite.core, "Connection")
+    ledger = await Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+    try:
+        await ledger.check()
+    finally:
+        await ledger.aclose()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from prefect_video.errors import StoreError
 from prefect_video.ledger import State
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
@@ -139,3 +142,14 @@ async def test_a_store_that_is_not_here_has_lost_nothing(harness: RecoveryHarnes
     (harness.folder / "unmounted").rename(harness.folder / "store")
     assert statuses(await run_elsewhere(harness)) == ["stored"]
     assert harness.paid == (1, 1)
+
+
+async def test_a_spool_that_another_user_may_write_to_stops_a_run_before_it_pays(harness: RecoveryHarness) -> None:
+    spool = harness.folder / "spool"
+    spool.mkdir(exist_ok=True)
+    spool.chmod(0o777)
+    with pytest.raises(StoreError, match="cannot use the spool folder"):
+        await harness.run(film(a_shot()))
+    assert harness.paid == (0, 0)
+    spool.chmod(0o700)
+    assert statuses(await harness.run(film(a_shot()))) == ["stored"]

@@ -168,6 +168,27 @@ async def test_secrets_can_be_rotated(environment: Path, provider: Emulator, mon
             assert (await post(service, build_event(job.generation_id or ""), secret)).status_code == status
 
 
+async def test_refused_deliveries_are_logged_once_a_minute_with_their_reasons(
+    environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SORA_WEBHOOK_SECRET", f' "whsec_new", {provider.webhook_secret}" \n')
+    nested = b"[" * 60_000
+    async with run_service() as service, await open_environment_session() as session:
+        job = await submit_generation(session)
+        body = build_event(job.generation_id or "")
+        for _ in range(20):
+            assert (await post(service, body, "whsec_old")).status_code == 401
+        assert (await post(service, nested, provider.webhook_secret)).status_code == 400
+        assert (await post(service, body, provider.webhook_secret)).status_code == 200
+        assert await service.count("prefect_video_webhooks_received_total", outcome="forged") == 20
+    lines = [record.getMessage() for record in caplog.records if "deliveries were refused" in record.message]
+    assert len(lines) == 2
+    reason = "x HTTP 401: sora: webhook: the signature does not match any of the account's secrets"
+    assert f"1 {reason}" in lines[0]
+    assert f"19 {reason}" in lines[1]
+    assert "1 x HTTP 400: it is nested more than" in lines[1]
+
+
 async def test_progress_is_stored_and_costs_no_request(environment: Path, provider: Emulator) -> None:
     async with run_service() as service, await open_environment_session() as session:
         job = await submit_generation(session)

@@ -121,9 +121,11 @@ class Dying:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def publish(self, spool: Path, relative: PurePosixPath, *, content_type: str) -> str:
+    async def publish(
+        self, spool: Path, relative: PurePosixPath, *, content_type: str, sha256: str | None = None
+    ) -> str:
         self._step()
-        return await self._store.publish(spool, relative, content_type=content_type)
+        return await self._store.publish(spool, relative, content_type=content_type, sha256=sha256)
 
     async def copy(self, uri: str, relative: PurePosixPath) -> str:
         self._step()
@@ -183,9 +185,9 @@ async def test_a_video_that_cannot_be_stored_leaves_nothing_behind(
 ) -> None:
     publish = LocalStore.publish
 
-    async def fail(self: LocalStore, spool: Path, relative: PurePosixPath, *, content_type: str) -> str:
+    async def fail(self: LocalStore, spool: Path, relative: PurePosixPath, **options: Any) -> str:
         if published or relative.suffix != ".mp4":
-            await publish(self, spool, relative, content_type=content_type)
+            await publish(self, spool, relative, **options)
         if relative.suffix == ".mp4":
             raise StoreError("the disk is full")
         return self.uri(relative)
@@ -238,3 +240,18 @@ async def test_names_that_lead_elsewhere_are_refused(
 def test_a_file_that_is_no_record_is_not_taken_for_one() -> None:
     assert read_sidecar(b"") is None
     assert read_sidecar(b'{"uri": "x"}') is None
+
+
+async def test_a_video_that_is_exchanged_after_its_check_is_not_published(
+    store: Store, video: Downloaded, media: Media, tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool" / "job.mp4"
+    spool.parent.mkdir(mode=0o700)
+    spool.write_bytes(video.path.read_bytes())
+    checked = Downloaded(spool, video.sha256, video.bytes)
+    spool.write_bytes(spool.read_bytes().replace(b"mdat", b"free"))
+    with pytest.raises(StoreError, match="changed after it was checked"):
+        await publish_video(store, checked, media, draft=DRAFT)
+    assert files(store) == set()
+    # The next attempt downloads it again, instead of finding a finished file.
+    assert not spool.exists()

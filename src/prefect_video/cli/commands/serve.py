@@ -39,7 +39,7 @@ def serve(
 
         prefect-video serve --account sora-credentials/production --collect
     """
-    from prefect_video.service import ServiceSettings
+    from prefect_video.service import ServiceSettings, find_known_hosts
 
     settings = ServiceSettings.from_environment(
         accounts=tuple(account) if account else None,
@@ -47,6 +47,7 @@ def serve(
         ledger=ledger_name(ledger),
         collect=collect or None,
     )
+    settings = settings.model_copy(update={"hosts": find_known_hosts(host, settings)})
     try:
         asyncio.run(_serve(settings, host, port))
     except Interrupted:
@@ -62,7 +63,7 @@ async def _serve(settings: ServiceSettings, host: str, port: int) -> None:
 
     import uvicorn
 
-    from prefect_video.service import create_app, open_sessions
+    from prefect_video.service import build_server_config, create_app, limited_logs, open_sessions
 
     # Opened once before the server starts: an error in its start-up would be printed as a traceback.
     async with open_sessions(settings):
@@ -83,8 +84,9 @@ async def _serve(settings: ServiceSettings, host: str, port: int) -> None:
                 gc.freeze()
                 _announce(listening.getsockname()[1], host, app.state.sessions, settings)
 
-    server = Server(uvicorn.Config(app, log_level="warning", access_log=False))
-    await server.serve(sockets=[listening])
+    server = Server(build_server_config(app, settings))
+    with limited_logs():
+        await server.serve(sockets=[listening])
     if not server.started:
         raise VideoError("the service could not start; the lines above show the cause")
 

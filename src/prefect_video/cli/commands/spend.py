@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from prefect_video._clean_text import clean_cell
 from prefect_video.cli.options import JsonFlag, LedgerOption, ProjectName, ledger_name
 from prefect_video.cli.output import DONE, escape, print_json, stdout, table, usd
 from prefect_video.cli.sessions import open_ledger, run_async
@@ -75,7 +76,7 @@ def _to_utc(moment: datetime | None) -> datetime | None:
 
 def _cells(line: SpendRow) -> list[str]:
     numbers = (line.videos, line.stored, line.spent_usd, line.reserved_usd, line.unpriced, line.assumed_usd)
-    return [line.key, *(str(number) for number in numbers)]
+    return [clean_cell(line.key), *(str(number) for number in numbers)]
 
 
 def _public_spend(line: SpendRow, by: str) -> dict[str, Any]:

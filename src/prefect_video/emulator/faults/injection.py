@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, Response
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError
 from prefect_video.emulator.faults.broken_responses import HungResponse, ResetResponse, SlowResponse, TruncatedResponse
-from prefect_video.emulator.faults.odd_responses import build_odd_response
+from prefect_video.emulator.faults.odd_responses import build_key_error, build_odd_response
 from prefect_video.emulator.faults.rules import FaultRule, Operation
 
 WRONG_PAGE = "<!doctype html><title>Welcome</title><h1>Please sign in to the network</h1>"
@@ -66,6 +66,8 @@ def _respond_before_work(rule: FaultRule) -> Response | None:
             raise ApiError("unavailable", "Listing is not available", status=rule.http_status)
         case "reset_before":
             return ResetResponse()
+        case "quoted_key":
+            return build_key_error(rule.quoted)
         case "wrong_content":
             return HTMLResponse(WRONG_PAGE)
         case _:

@@ -34,6 +34,16 @@ def build_odd_response(rule: FaultRule, response: Response) -> Response | None:
     return None
 
 
+def build_key_error(quoted: str) -> Response:
+    """Return the error of a server that quotes what it was sent, spelled in its own way.
+
+    Args:
+        quoted: The text between the quotes of the JSON string, escapes included.
+    """
+    error = f'"type": "authentication_error", "code": "invalid_api_key", "message": "wrong key: {quoted}"'
+    return _json_response(f'{{"error": {{{error}}}}}'.encode(), 401, {"x-request-id": f"req {quoted}"})
+
+
 def _build_gateway_response(rule: FaultRule) -> Response:
     status = rule.foreign_status
     headers = {"location": "https://login.example/"} if status in (301, 302, 303, 307, 308) else {}

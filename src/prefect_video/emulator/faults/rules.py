@@ -29,6 +29,8 @@ survive a restart.
 | inflated | all but content, webhook | inflates_to (bytes) | done, then a gzip body that inflates to that size |
 | nested | all but content, webhook | depth (200000) | done, then JSON nested that deep |
 | odd_number | all but content, webhook | number (`NaN`) | done; each number of the answer is that one |
+| quoted_key | all but content, webhook | quoted | 401 whose message and `x-request-id` hold that text as JSON spells it
+(escapes and all); nothing was done |
 | wrapped | all but content, webhook | wrapper (`data`) | done; the answer is inside of an object of that name |
 | blocked | submit | code, message | accepted; fails with this code and message at the end of its work, and is billed |
 | empty_page | list | – | a page without items that says that more follow |
@@ -58,7 +60,7 @@ Kind = Literal[
     "rate_limited", "quota_exhausted", "error_before", "error_after", "generation_error", "reset_before", "reset_after",
     "hang", "delay", "slow", "truncated", "short_file", "wrong_content", "expired_link", "unknown_status", "not_found",
     "list_off", "empty_page", "silent_list", "odd_item", "shifted_page", "wrong_cost", "foreign_answer", "inflated",
-    "nested", "odd_number", "wrapped", "blocked", "duplicate", "late", "forged", "drop",
+    "nested", "odd_number", "quoted_key", "wrapped", "blocked", "duplicate", "late", "forged", "drop",
 ]  # fmt: skip
 
 _HTTP: frozenset[Operation] = frozenset({"submit", "retrieve", "list", "cancel", "content"})
@@ -86,6 +88,7 @@ ALLOWED_OPERATIONS: dict[Kind, frozenset[Operation]] = {
     "inflated": _HTTP - {"content"},
     "nested": _HTTP - {"content"},
     "odd_number": _HTTP - {"content"},
+    "quoted_key": _HTTP - {"content"},
     "wrapped": _HTTP - {"content"},
     "blocked": frozenset({"submit"}),
     "empty_page": frozenset({"list"}),
@@ -144,6 +147,7 @@ class FaultRule(BaseModel):
     inflates_to: int = Field(default=1_500_000_000, ge=1)
     depth: int = Field(default=200_000, ge=1)
     number: str = "NaN"
+    quoted: str = ""
     wrapper: str = Field(default="data", min_length=1)
     code: str = Field(default="moderation_blocked", min_length=1)
     message: str = "Your request was blocked by our moderation system."

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Collection, Sequence
 
 from prefect_video.assets import Asset
+from prefect_video.downloads import prepare_private_folder
 from prefect_video.errors import InvalidTransition
 from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest
 from prefect_video.pipeline.steps.adopt import adopt_stored
@@ -106,7 +108,9 @@ async def claim_shots(
     Raises:
         LedgerBehindStore: The ledger is an old backup, as the store shows; nothing was claimed.
         RequestRejected: The session's first read shows that the endpoint or the key is wrong; nothing was claimed.
+        StoreError: No video could be downloaded into the spool, as it is not this user's alone; nothing was claimed.
     """
+    await asyncio.to_thread(prepare_private_folder, session.settings.spool)
     # Before the check of the provider, which a video that the store holds does not need.
     await adopt_stored(session, job_requests)
     await _check_access(session, job_requests)

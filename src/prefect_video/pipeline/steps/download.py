@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Final
 
 from prefect_video._shield import shielded
-from prefect_video.downloads import Downloaded, Media, check_media, probe
+from prefect_video.downloads import Downloaded, Media, check_media, prepare_private_folder, probe
 from prefect_video.downloads import download as fetch
 from prefect_video.errors import (
     GenerationExpired,
     HeldForReview,
     InvalidResponse,
     InvalidVideo,
-    StoreError,
     StoreOutage,
 )
 from prefect_video.generations import Generation, Status
@@ -138,8 +137,5 @@ async def _hold(session: Session, job: Job, error: InvalidVideo) -> None:
 
 async def _spool_file(session: Session, job: Job) -> Path:
     spool = session.settings.spool
-    try:
-        await asyncio.to_thread(spool.mkdir, mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot use the spool folder {spool}: {error.strerror}") from error
+    await asyncio.to_thread(prepare_private_folder, spool)
     return spool / f"{job.id}.mp4"

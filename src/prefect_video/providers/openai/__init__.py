@@ -78,9 +78,10 @@ def _open(profile_name: str, prefix: str, environ: Mapping[str, str]) -> OpenAIP
         raise InvalidInput(
             f"provider {profile.provider!r}: set {' and '.join(missing)}, or name a saved openai-credentials block"
         )
+    secret = f"{prefix}_WEBHOOK_SECRET"
     return OpenAIProvider(
         api_key=environ.get(f"{prefix}_API_KEY"),
         base_url=environ.get(f"{prefix}_BASE_URL"),
         profile=profile_name,
-        webhook_secrets=split_secrets(environ.get(f"{prefix}_WEBHOOK_SECRET")),
+        webhook_secrets=split_secrets(environ.get(secret), named=secret, standard=True),
     )

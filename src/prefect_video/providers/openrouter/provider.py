@@ -235,5 +235,5 @@ def open_provider(environ: Mapping[str, str]) -> OpenRouterProvider:
     return OpenRouterProvider(
         api_key=environ["OPENROUTER_API_KEY"],
         base_url=environ.get("OPENROUTER_BASE_URL") or BASE_URL,
-        webhook_secrets=split_secrets(environ.get("OPENROUTER_WEBHOOK_SECRET")),
+        webhook_secrets=split_secrets(environ.get("OPENROUTER_WEBHOOK_SECRET"), named="OPENROUTER_WEBHOOK_SECRET"),
     )

@@ -239,5 +239,7 @@ def open_provider(environ: Mapping[str, str]) -> ReplicateProvider:
     return ReplicateProvider(
         api_key=environ["REPLICATE_API_TOKEN"],
         base_url=base_url_from(environ),
-        webhook_secrets=split_secrets(environ.get("REPLICATE_WEBHOOK_SECRET")),
+        webhook_secrets=split_secrets(
+            environ.get("REPLICATE_WEBHOOK_SECRET"), named="REPLICATE_WEBHOOK_SECRET", standard=True
+        ),
     )

@@ -208,5 +208,5 @@ def open_provider(environ: Mapping[str, str]) -> SoraProvider:
         api_key=environ["SORA_API_KEY"],
         endpoint=environ["SORA_API_ENDPOINT"],
         plan=environ.get("SORA_PLAN") or "api-tier-1",
-        webhook_secrets=split_secrets(environ.get("SORA_WEBHOOK_SECRET")),
+        webhook_secrets=split_secrets(environ.get("SORA_WEBHOOK_SECRET"), named="SORA_WEBHOOK_SECRET"),
     )

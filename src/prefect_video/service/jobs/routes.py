@@ -23,7 +23,7 @@ from prefect_video.errors import (
 )
 from prefect_video.service.jobs.service import GenerateBody, JobService, JobView
 from prefect_video.service.metrics import Metrics
-from prefect_video.service.webhooks.routes import read_body
+from prefect_video.service.request_bodies import read_body, require_usable_json
 
 _BEARER: Final = HTTPBearer(auto_error=False)
 _IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
@@ -55,7 +55,8 @@ def job_routes(jobs: JobService, token: SecretStr, metrics: Metrics, *, body_lim
     async def job(job_id: str) -> JobView:
         """Return the state of a job."""
         try:
-            view = await jobs.find(job_id)
+            # No database has an id with control characters, and not every one can be asked for it.
+            view = await jobs.find(job_id) if job_id.isprintable() else None
         except LedgerError as error:
             raise HTTPException(503, str(error)) from error
         if view is None:
@@ -90,6 +91,7 @@ def _build_guarded_route(token: SecretStr, body_limit_bytes: int) -> type[APIRou
                 body = await read_body(request, body_limit_bytes)
                 if body is None:
                     raise HTTPException(413, f"the body is larger than {body_limit_bytes} bytes")
+                require_usable_json(body)
                 return await handle(_with_body(request, body))
 
             return guarded

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from datetime import UTC, datetime
 
@@ -10,31 +9,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from prefect_video.errors import LedgerError, ProviderUnavailable
+from prefect_video.errors import InvalidInput, LedgerError, ProviderUnavailable
 from prefect_video.generations import WebhookEvent
 from prefect_video.ledger import ReceivedEvent
+from prefect_video.providers import check_depth
 from prefect_video.service.metrics import Metrics
+from prefect_video.service.request_bodies import read_body
 from prefect_video.service.sessions import Sessions, sessions_that_signed
 from prefect_video.service.webhooks.handler import find_job, is_about, is_progress_event
 from prefect_video.service.webhooks.inbox import Inbox
+from prefect_video.service.webhooks.refused_deliveries import RefusalLog
 from prefect_video.service.webhooks.workers import Workers
 from prefect_video.session import Session
-
-logger = logging.getLogger(__name__)
-
-
-async def read_body(request: Request, limit: int) -> bytes | None:
-    """Read the raw body; return None as soon as it is larger than the limit, in bytes."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        return None
-    # Counted all the same: a body may have no declared length, or a false one.
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            return None
-    return bytes(body)
 
 
 class WebhookReceiver:
@@ -56,6 +42,11 @@ class WebhookReceiver:
         self._workers = workers
         self._metrics = metrics
         self._limit = body_limit_bytes
+        self._refusals = RefusalLog()
+
+    def close(self) -> None:
+        """Log the refusals that are counted and not logged yet."""
+        self._refusals.close()
 
     async def receive(self, request: Request) -> JSONResponse:
         """Answer `POST /webhooks/{account, provider or block}` and `POST /webhook/{job_id}`."""
@@ -65,31 +56,35 @@ class WebhookReceiver:
         return response
 
     async def _receive(self, request: Request, *, name: str | None = None, job_id: str | None = None) -> JSONResponse:
+        if job_id is not None and not job_id.isprintable():
+            return self._refuse(404, "unknown", "it is not about the job that its address names")
         candidates = self._sessions.sessions if name is None else self._sessions.by_name(name)
         if not candidates:
-            return self._refuse(404, "unknown")
+            return self._refuse(404, "unknown", "the address names no account of this service")
         body = await read_body(request, self._limit)
         if body is None:
-            return self._refuse(413, "too_large")
+            return self._refuse(413, "too_large", "the body is too large")
+        try:
+            check_depth(body)
+        except ValueError as error:
+            return self._refuse(400, "unreadable", str(error))
         try:
             verified = await sessions_that_signed(candidates, request.headers, body)
         except ProviderUnavailable as error:
-            logger.error("a webhook cannot be verified now; answered 503, so that its sender repeats it: %s", error)
-            return self._refuse(503, "unavailable")
-        if not verified:
-            return self._refuse(401, "forged")
+            return self._refuse(503, "unavailable", f"it cannot be verified now, its sender repeats it: {error}")
+        except InvalidInput as error:
+            return self._refuse(401, "forged", str(error))
         if not all(_is_storable(event) for _, event in verified):
-            return self._refuse(400, "unreadable")
+            return self._refuse(400, "unreadable", "a name in it holds characters that cannot be stored")
         now = datetime.now(UTC)
         events = [_build_event(session, event, now) for session, event in verified]
         try:
             event = events[0] if len(events) == 1 else await self._choose_event(events)
             if job_id is not None and not await self._is_for_job(event, job_id):
-                return self._refuse(404, "unknown")
+                return self._refuse(404, "unknown", "it is not about the job that its address names")
             is_new = await self._inbox.put(event)
         except LedgerError as error:
-            logger.error("a webhook cannot be stored now; answered 503, so that its sender repeats it: %s", error)
-            return self._refuse(503, "unavailable")
+            return self._refuse(503, "unavailable", f"it cannot be stored now, its sender repeats it: {error}")
         self._metrics.received.labels("accepted" if is_new else "duplicate").inc()
         if is_new and event.handled_at is None:
             self._workers.enqueue(event)
@@ -108,8 +103,10 @@ class WebhookReceiver:
                 return event
         return events[0]
 
-    def _refuse(self, status: int, outcome: str) -> JSONResponse:
+    def _refuse(self, status: int, outcome: str, reason: str) -> JSONResponse:
+        """Count a refused delivery; its reason goes into the log only, as it would help a forger."""
         self._metrics.received.labels(outcome).inc()
+        self._refusals.count(f"HTTP {status}: {reason}")
         return JSONResponse({"received": False}, status)
 
 

@@ -1,0 +1,80 @@
+"""Keys that a provider quotes, in every encoding: none gets into an output, the ledger or a log."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from prefect_video.emulator import Emulator, EmulatorSettings
+from prefect_video.pipeline import run_project
+from prefect_video.session import SessionRef, open_session
+from prefect_video.shots import Project
+from tests.support.cli_fixtures import InProcess
+
+KEY = "sk-live/Zm9v+bar=42&x"
+BASIC = base64.b64encode(f"user:{KEY}".encode()).decode()
+SPELLINGS = (
+    KEY,
+    KEY.replace("/", "\\/"),
+    "".join(f"\\u{ord(character):04x}" for character in KEY),
+    "".join(f"\\\\u{ord(character):04X}" for character in KEY),
+    quote(KEY, safe=""),
+    "".join(f"%{ord(character):02x}" for character in KEY),
+    f"Basic {BASIC}",
+    f"Basic {BASIC}".replace("/", "\\/").rstrip("="),
+)
+FRAGMENTS = ("live", "Zm9v", BASIC[:12], "".join(f"u{ord(character):04x}" for character in "live"), "6c%69")
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch, environment: None) -> Iterator[Emulator]:
+    settings = EmulatorSettings(port=0, speed=500.0, render="plate", keys=(KEY,))
+    with Emulator(settings) as emulator:
+        monkeypatch.setenv("SORA_API_KEY", KEY)
+        monkeypatch.setenv("SORA_API_ENDPOINT", emulator.endpoint)
+        monkeypatch.setenv("SORA_PLAN", "emulator")
+        monkeypatch.setenv("PREFECT_VIDEO_STORE", "videos")
+        monkeypatch.setenv("PREFECT_VIDEO_CHECK_ACCESS", "false")
+        yield emulator
+
+
+async def run_film(prompt: str = "a sea") -> str:
+    shot = {"id": "sea", "prompt": prompt, "duration": 1, "resolution": "480p"}
+    async with await open_session(SessionRef.from_names()) as session:
+        report = await run_project(session, Project.model_validate({"project": "film", "shots": [shot]}))
+    return report.summary() + repr(report)
+
+
+def test_a_quoted_key_gets_nowhere(
+    provider: Emulator, call: InProcess, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.DEBUG, "prefect_video")
+    quoted = ", ".join(SPELLINGS)
+    provider.add_fault(operation="submit", kind="quoted_key", quoted=quoted, times=None)
+    refused = asyncio.run(run_film())
+    assert "wrong key" in refused
+    provider.clear_faults()
+    # Accepted, billed, and failed with a message that quotes the key as it is after decoding.
+    provider.add_fault(operation="submit", kind="blocked", code="failed", message=f"upstream said {quoted}", times=None)
+    failed = asyncio.run(run_film())
+    assert "upstream said" in failed
+    provider.clear_faults()
+    for operation in ("list", "retrieve"):
+        provider.add_fault(operation=operation, kind="quoted_key", quoted=quoted, times=None)
+    unpolled = asyncio.run(run_film("a beach"))
+    collected = call("collect", "--json")
+    assert "wrong key" in unpolled
+    assert "wrong key" in collected.out + collected.err
+    jobs = call("jobs", "--json")
+    assert "upstream said" in jobs.out
+    ledger = b"".join(path.read_bytes() for path in tmp_path.glob("ledger.db*")).decode("latin-1")
+    assert "upstream said" in ledger
+    outputs = [collected.out, collected.err, jobs.out, jobs.err]
+    for text in (refused, failed, unpolled, *outputs, ledger, caplog.text):
+        assert [part for part in (*SPELLINGS, *FRAGMENTS) if part.lower() in text.lower()] == []
