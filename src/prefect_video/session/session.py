@@ -23,7 +23,7 @@ from prefect_video.polling import JobWatcher, LatencyCache, Poller
 from prefect_video.providers import AccessCheck, Provider
 from prefect_video.session.fresh_generations import FreshGenerations
 from prefect_video.session.settings import Settings
-from prefect_video.storage import Store
+from prefect_video.storage import Store, WriteCheck
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class Session:
         observer: Called with each event of each job.
         on_breaker_change: Called when this process has opened or closed the account's circuit breaker.
         access: The session's free read that shows whether endpoint and key are right.
+        write_check: The session's check that videos can be published to the store.
         fresh_generations: The provider's last answers, from one step to the next.
         foreign_sidecars: URIs of the store's sidecars that other ledgers have written, and are not read again.
         accepted_rebuys: Ids of the jobs that may be bought again, as was requested, although others are missing too.
@@ -98,6 +99,7 @@ class Session:
     observer: Observer | None = None
     on_breaker_change: Callable[[AccountStatus], None] | None = None
     access: AccessCheck = field(init=False)
+    write_check: WriteCheck = field(default_factory=WriteCheck, init=False)
     fresh_generations: FreshGenerations = field(init=False)
     foreign_sidecars: set[str] = field(default_factory=set, init=False)
     accepted_rebuys: set[str] = field(default_factory=set, init=False)

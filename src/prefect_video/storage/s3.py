@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -18,6 +19,7 @@ from prefect_video._shield import run_in_thread
 from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.storage.base import STALE_SECONDS, StoredFile, guess_content_type, validate_path
 from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marker
+from prefect_video.storage.s3_checksum import UploadChecksum
 from prefect_video.storage.s3_client import S3Options, S3Session
 from prefect_video.storage.s3_errors import (
     build_missing_bucket_error,
@@ -27,7 +29,7 @@ from prefect_video.storage.s3_errors import (
     is_unsupported,
     translate_errors,
 )
-from prefect_video.storage.s3_upload import upload_file
+from prefect_video.storage.s3_upload import PART_BYTES, upload_file
 
 # Above so many files of one folder, one listing is cheaper than a request for each.
 _MAX_SINGLE_LOOKUPS: Final = 20
@@ -35,6 +37,7 @@ _CONCURRENT_LOOKUPS: Final = 16
 # S3's limit for a copy in one request.
 _COPY_LIMIT_BYTES: Final = 5 * 2**30
 _READ_BYTES: Final = 2**20
+_CHECK_CONTENT: Final = b"prefect-video check"
 
 
 class S3Store:
@@ -51,6 +54,7 @@ class S3Store:
         self.prefix = prefix
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self._session = session
+        self._checksum = UploadChecksum(self.url)
 
     @classmethod
     def open(cls, url: str, options: Mapping[str, Any]) -> S3Store:
@@ -67,11 +71,8 @@ class S3Store:
 
     async def publish(self, spool: Path, relative: PurePosixPath, *, content_type: str) -> str:
         uri = self.uri(relative)
-        bucket, key = _locate(uri)
         async with self._client(f"publish {uri}") as client:
-            await upload_file(
-                client, spool, bucket, key, content_type=content_type, extra=self._session.options.on_write
-            )
+            await self._upload(client, spool, uri, content_type=content_type)
         return uri
 
     async def fetch(self, uri: str, destination: Path) -> None:
@@ -92,9 +93,7 @@ class S3Store:
         content: bytes | None = None
         async with self._client(f"read {uri}") as client:
             try:
-                response = await client.get_object(Bucket=bucket, Key=key)
-                async with response["Body"] as body:
-                    content = await body.read()
+                content = await _read_object(client, bucket, key)
             except ClientError as error:
                 if not is_missing(error):
                     raise
@@ -229,10 +228,28 @@ class S3Store:
         return uri.startswith("s3://")
 
     async def check(self) -> None:
-        key = f"{self.prefix}/check.{uuid.uuid4().hex[:12]}".lstrip("/")
-        async with self._client(f"write to {self.url}") as client:
-            await client.put_object(Bucket=self.bucket, Key=key, Body=b"ok", **self._session.options.on_write)
-            await client.delete_object(Bucket=self.bucket, Key=key)
+        uri = self.uri(PurePosixPath(f"check.{uuid.uuid4().hex[:12]}"))
+        async with self._client(f"write to {self.url}, read it and delete it") as client:
+            with TemporaryDirectory(prefix="prefect-video-") as folder:
+                spool = Path(folder) / "check"
+                spool.write_bytes(_CHECK_CONTENT)
+                for limit_bytes in (PART_BYTES, 0):
+                    await self._check_upload(client, spool, uri, limit_bytes)
+
+    async def _check_upload(self, client: Any, spool: Path, uri: str, limit_bytes: int) -> None:
+        """Publish, look up, read and delete a small object: in one request, or in parts beyond the limit."""
+        bucket, key = _locate(uri)
+        try:
+            await self._upload(client, spool, uri, content_type="video/mp4", limit_bytes=limit_bytes)
+            content = await _read_object(client, bucket, key)
+        except ClientError:
+            # If it cannot be deleted either, the first error says more.
+            with contextlib.suppress(ClientError):
+                await client.delete_object(Bucket=bucket, Key=key)
+            raise
+        await client.delete_object(Bucket=bucket, Key=key)
+        if content != _CHECK_CONTENT:
+            raise StoreError(f"store {self.url}: what was read is not what was written; look at what is between")
 
     async def remove_stale_uploads(self) -> int:
         """Abort multipart uploads that were begun more than a day ago; return their number."""
@@ -245,6 +262,21 @@ class S3Store:
 
     async def aclose(self) -> None:
         await self._session.aclose()
+
+    async def _upload(
+        self, client: Any, spool: Path, uri: str, *, content_type: str, limit_bytes: int = PART_BYTES
+    ) -> None:
+        bucket, key = _locate(uri)
+        await upload_file(
+            client,
+            spool,
+            bucket,
+            key,
+            content_type=content_type,
+            extra=self._session.options.on_write,
+            checksum=self._checksum,
+            limit_bytes=limit_bytes,
+        )
 
     @asynccontextmanager
     async def _client(self, action: str) -> AsyncIterator[Any]:
@@ -276,6 +308,13 @@ def _locate(uri: str) -> tuple[str, str]:
     if not key:
         raise InvalidInput(f"{uri}: names a bucket, not an object in it")
     return bucket, key
+
+
+async def _read_object(client: Any, bucket: str, key: str) -> bytes:
+    response = await client.get_object(Bucket=bucket, Key=key)
+    async with response["Body"] as body:
+        content: bytes = await body.read()
+    return content
 
 
 async def _read_size(client: Any, bucket: str, key: str, *, slots: asyncio.Semaphore | None = None) -> int | None:
