@@ -28,7 +28,7 @@ FOLDERS = {
 RECORDS: Final = frozenset(
     {"errors", "generations", "assets", "shots", "inputs", "fingerprints", "retry_policy", "project_files"}
 )
-INTERNALS: Final = frozenset({"_crash_trace", "_dedicated_thread", "_shield", "_tls"})
+INTERNALS: Final = frozenset({"_crash_trace", "_dedicated_thread", "_proxies", "_shield", "_tls"})
 """Single modules at the root of the package that any room but the records may import."""
 
 BASE: Final = RECORDS | INTERNALS
@@ -46,7 +46,8 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "_crash_trace": set(),
     "_shield": {"errors"},
     "_dedicated_thread": {"errors", "_shield"},
-    "_tls": set(),
+    "_proxies": {"errors"},
+    "_tls": {"errors"},
     # Rooms, from the ground up.
     "downloads": BASE,
     "ledger": BASE,

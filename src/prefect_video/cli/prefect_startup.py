@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
+from prefect_video._proxies import check_proxies
 from prefect_video.cli.output import one_line, print_status
 
 STARTUP_SETTINGS: Final = {
@@ -56,7 +57,9 @@ def ensure_api() -> None:
 
     Raises:
         PrefectUnavailable: The API does not answer.
+        InvalidInput: A proxy of the environment cannot be used.
     """
+    check_proxies()
     user_set_level = "PREFECT_LOGGING_LEVEL" in os.environ
     if "PREFECT_SERVER_ANALYTICS_ENABLED" not in os.environ:
         # The client prints a notice of its own, which Prefect's setting does not silence.
