@@ -298,12 +298,15 @@ class ProjectRun:
         untried = list(take.candidates)
         candidate = untried[0]
         while True:
+            session, budgets = candidate.session, project_budgets(candidate.session, self.project)
             try:
-                return await self._make(take, candidate, claim, failure, token)
+                claim = claim or await self._claim_candidate(take, candidate, failure)
+                result = await run_shot(session, claim, budgets=budgets, runner=self.runner, token=token)
+                return await self._report(session, claim.request, result, take.changes_by(candidate))
             except ServedElsewhere as elsewhere:
                 candidate = take.find_candidate(elsewhere.request)
             except AuthenticationFailed as error:
-                self._rejected_keys[id(candidate.session)] = error
+                self._rejected_keys[id(session)] = error
                 raise
             except FALLBACK_ERRORS as error:
                 untried = [other for other in untried if other is not candidate]
@@ -312,24 +315,15 @@ class ProjectRun:
                 candidate, failure = untried[0], error
             claim = None
 
-    async def _make(
-        self,
-        take: TakeRequest,
-        candidate: Candidate,
-        claim: ClaimResult | None,
-        failure: VideoError | None,
-        token: DetachToken | None,
-    ) -> ShotReport:
-        """Make a take by one candidate; without a claim, claim it first."""
-        session, changes = candidate.session, take.changes_by(candidate)
-        budgets = project_budgets(session, self.project)
-        if claim is None:
-            claim = await claim_shot(session, candidate.job_request, budgets=budgets)
-            name = f"{self.project.name}/{take_label(candidate.job_request)}"
-            reason = failure or "another run has begun it there"
-            logger.warning("%s: %s; %s", name, reason, "; ".join(changes))
-        result = await run_shot(session, claim, budgets=budgets, runner=self.runner, token=token)
-        return await self._report(session, claim.request, result, changes)
+    async def _claim_candidate(
+        self, take: TakeRequest, candidate: Candidate, failure: VideoError | None
+    ) -> ClaimResult:
+        """Claim a candidate after the first, and say why it is tried."""
+        reason = failure or "another run has begun it there"
+        name = f"{self.project.name}/{take_label(candidate.job_request)}"
+        logger.warning("%s: %s; %s", name, reason, "; ".join(take.changes_by(candidate)))
+        budgets = project_budgets(candidate.session, self.project)
+        return await claim_shot(candidate.session, candidate.job_request, budgets=budgets)
 
     async def _has_job(self, candidate: Candidate) -> bool:
         """Return whether a candidate that failed may still be owed for: its job is unfinished, or is held."""
