@@ -38,13 +38,20 @@ Result = TypeVar("Result")
 
 def run_to_end(work: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine from synchronous code, with or without a running loop, and return its result."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _has_running_loop():
         return asyncio.run(work)
     # Called in a thread that runs a loop: that loop cannot run a second one, a thread of its own can.
     with ThreadPoolExecutor(max_workers=1) as executor:
         return executor.submit(contextvars.copy_context().run, asyncio.run, work).result()
+
+
+def _has_running_loop() -> bool:
+    # A function of its own: what is raised in an `except` block shows that block's error first.
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 @dataclass

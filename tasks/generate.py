@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-import prefect.runtime
 from prefect import task
 from prefect.context import FlowRunContext, TaskRunContext
 
@@ -17,8 +17,8 @@ from prefect_video.tasks.cache_policy import FINGERPRINT, run_to_end
 from prefect_video.tasks.sessions import SessionRef, use_session
 
 
-def _run_name() -> str:
-    parameters = prefect.runtime.task_run.parameters
+def _run_name(parameters: Mapping[str, Any]) -> str:
+    # Prefect's own argument: `prefect.runtime` still has the futures of parameters that are results of other tasks.
     return f"generate {parameters['project']}/{as_shot(parameters['shot']).id}"
 
 

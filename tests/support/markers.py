@@ -32,7 +32,13 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/recovery/test_kills.py",
         "tests/integration/providers/test_kills.py",
     },
+    "prefect": {
+        "tests/integration/cli/test_startup.py",
+        "tests/recovery/test_first_minute.py",
+    },
     "slow": {
+        "tests/integration/flows/test_embedding.py",
+        "tests/recovery/test_first_minute.py",
         "tests/unit/cli/test_bad_input.py::test_prefect_is_not_imported_for_it",
         "tests/unit/emulator/test_engine.py::test_a_thousand_generations_at_once",
         "tests/unit/emulator/test_rendering.py",
@@ -49,7 +55,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/unit/test_imports.py::test_importing_reads_no_setting",
     },
 }
-"""Files, and tests of other files, that kill processes or take longer than the fast selection can afford."""
+"""Files, and tests of other files, that start Prefect's servers, kill processes or take longer than the fast selection can afford."""
 
 _POSTGRES_PARAMETERS: Final = frozenset({"postgres", "postgresql"})
 

@@ -57,7 +57,9 @@ def opened(name: str, emulator: Emulator, prices: Mapping[int, Decimal], **chang
 
 
 @asynccontextmanager
-async def open_routing(folder: Path, at_dear: Emulator, at_cheap: Emulator) -> AsyncIterator[RoutingHarness]:
+async def open_routing(
+    folder: Path, at_dear: Emulator, at_cheap: Emulator, *, ledger_url: str | None = None
+) -> AsyncIterator[RoutingHarness]:
     """Open both accounts, as a process does."""
     settings = Settings.from_environment(
         spool=folder / "spool", settle_seconds=0.2, on_open="fail", breaker_failures=1, breaker_seconds=60
@@ -67,7 +69,7 @@ async def open_routing(folder: Path, at_dear: Emulator, at_cheap: Emulator) -> A
         store = (folder / "videos").as_uri()
         return Session(
             provider=provider,
-            ledger=await Ledger.open(str(folder / "ledger.db")),
+            ledger=await Ledger.open(ledger_url or str(folder / "ledger.db"), migrate=True),
             store=open_store(store),
             store_name=store,
             credentials=provider.name,

@@ -28,7 +28,9 @@ FOLDERS = {
 RECORDS: Final = frozenset(
     {"errors", "generations", "assets", "shots", "inputs", "fingerprints", "retry_policy", "project_files"}
 )
-INTERNALS: Final = frozenset({"_clean_text", "_crash_trace", "_dedicated_thread", "_redaction", "_shield", "_tls"})
+INTERNALS: Final = frozenset(
+    {"_clean_text", "_crash_trace", "_dedicated_thread", "_proxies", "_redaction", "_shield", "_tls"}
+)
 """Single modules at the root of the package that any room but the records may import."""
 
 BASE: Final = RECORDS | INTERNALS
@@ -48,7 +50,8 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "_redaction": set(),
     "_shield": {"errors"},
     "_dedicated_thread": {"errors", "_shield"},
-    "_tls": set(),
+    "_proxies": {"errors"},
+    "_tls": {"errors"},
     # Rooms, from the ground up.
     "downloads": BASE,
     "ledger": BASE,

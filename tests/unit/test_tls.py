@@ -9,6 +9,7 @@ import certifi
 import pytest
 
 from prefect_video._tls import trusted_certificates
+from prefect_video.errors import InvalidInput
 
 
 def test_clients_share_what_the_environment_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -24,6 +25,6 @@ def test_clients_share_what_the_environment_names(monkeypatch: pytest.MonkeyPatc
     assert len(trusted_certificates().get_ca_certs()) == len(usual.get_ca_certs())
     assert trusted_certificates() is not usual
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(InvalidInput, match="SSL_CERT_FILE"):
         trusted_certificates()
     assert trusted_certificates(trust_env=False).get_ca_certs() == usual.get_ca_certs()

@@ -19,6 +19,7 @@ from cyclopts import App, CycloptsError, Group
 from prefect_video import __version__
 from prefect_video._clean_text import clean_text, enable_clean_logs
 from prefect_video._crash_trace import enable_crash_trace
+from prefect_video._proxies import exempt_loopback
 from prefect_video.cli.options import command_ledger
 from prefect_video.cli.output import (
     INTERRUPTED,
@@ -110,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     enable_clean_logs()
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     configure_logging()
+    exempt_loopback()
     try:
         with _terminate_gracefully():
             status = build_app(summaries=not _names_command(tokens))(

@@ -13,11 +13,14 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
+from prefect_video._proxies import check_proxies
+from prefect_video.cli.embedded_prefect import start_embedded_server
 from prefect_video.cli.output import one_line, print_status
 
 STARTUP_SETTINGS: Final = {
-    # In an empty home the embedded server migrates its database first; Prefect itself gives up after 20 s.
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # In an empty home the embedded server migrates its database first; Prefect itself gives up after 20 s. Several
+    # that start at once on a busy machine need minutes; one that has ended is noticed at once.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "600",
     # Its telemetry writes while that is going on, and prints a traceback ("database is locked").
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "WARNING",
@@ -56,7 +59,9 @@ def ensure_api() -> None:
 
     Raises:
         PrefectUnavailable: The API does not answer.
+        InvalidInput: A proxy of the environment cannot be used.
     """
+    check_proxies()
     user_set_level = "PREFECT_LOGGING_LEVEL" in os.environ
     if "PREFECT_SERVER_ANALYTICS_ENABLED" not in os.environ:
         # The client prints a notice of its own, which Prefect's setting does not silence.
@@ -83,8 +88,11 @@ def ensure_api() -> None:
 async def _check_api(url: str | None) -> None:
     """Raise `PrefectUnavailable` if the API does not answer."""
     from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_SERVER_ALLOW_EPHEMERAL_MODE
 
     try:
+        if not url and PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
+            await asyncio.to_thread(start_embedded_server)
         async with get_client() as client:
             failure = await client.api_healthcheck()
     except Exception as error:  # noqa: BLE001 -- Prefect raises bare RuntimeErrors and its HTTP client's errors

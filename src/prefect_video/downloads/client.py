@@ -8,6 +8,7 @@ from typing import Final
 
 import httpx
 
+from prefect_video._proxies import check_proxies
 from prefect_video._tls import trusted_certificates
 from prefect_video.downloads.url_safety import redact
 
@@ -47,8 +48,13 @@ def open_download_client(settings: DownloadSettings = DEFAULT_SETTINGS, *, trust
     Args:
         settings: The timeouts.
         trust_env: Use the environment's proxies and certificates.
+
+    Raises:
+        InvalidInput: A variable of the environment cannot be used.
     """
     logging.getLogger("httpx").addFilter(_redact_links)
+    if trust_env:
+        check_proxies()
     return httpx.AsyncClient(
         follow_redirects=False,
         trust_env=trust_env,

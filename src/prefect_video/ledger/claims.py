@@ -19,8 +19,10 @@ from prefect_video.ledger.database import Database
 from prefect_video.ledger.queries import (
     Key,
     claim_key,
+    existing_job,
     failed_attempts,
     held_job,
+    read_existing,
     read_finished,
     read_unfinished,
     reusable,
@@ -63,7 +65,8 @@ class Claims(LedgerBase):
         then on to the flow run that asks; a mere reservation of an earlier month or of another account is made anew,
         as the limits that now apply have not seen it. An intent that is twice in a batch is joined to the first. A row
         that waits for a human, unfinished or ended, is joined: the caller sees its `hold_reason`, and nothing is
-        bought.
+        bought. Nothing is bought either where an alternative of a request has a job that serves the take: the look-up
+        and the reservation are one transaction, so that two runs that prefer different accounts buy one video.
 
         Args:
             job_requests: What is wanted, in order of preference.
@@ -131,7 +134,7 @@ class Claims(LedgerBase):
             finished = await read_finished(connection, others)
 
             claims: dict[int, ClaimResult] = {}
-            new: dict[Key, JobRequest] = {}
+            undecided: dict[int, JobRequest] = {}
             for number, job_request in enumerate(job_requests):
                 key = claim_key(job_request)
                 if key in in_progress:
@@ -141,7 +144,12 @@ class Claims(LedgerBase):
                 elif claim := _settled_result(job_request, finished.get(key, ()), now):
                     claims[number] = claim
                 else:
-                    new.setdefault(key, job_request)
+                    undecided[number] = job_request
+            claims |= await _find_elsewhere(connection, undecided, now)
+            new: dict[Key, JobRequest] = {}
+            for number, job_request in undecided.items():
+                if number not in claims:
+                    new.setdefault(claim_key(job_request), job_request)
 
             limits = await Limits.read(connection, budgets, new.values(), now)
             refusals = _refuse(new, limits, partial)
@@ -306,6 +314,21 @@ def _settled_result(job_request: JobRequest, finished: Sequence[Job], now: datet
     if len(failed) >= job_request.max_attempts:
         return ClaimResult(kind=ClaimOutcome.EXHAUSTED, request=job_request, job=failed[0])
     return None
+
+
+async def _find_elsewhere(
+    connection: AsyncConnection, undecided: Mapping[int, JobRequest], now: datetime
+) -> dict[int, ClaimResult]:
+    """Return the results of the requests whose take an alternative's job serves, by their numbers."""
+    alternatives = [other for job_request in undecided.values() for other in job_request.alternatives]
+    existing = await read_existing(connection, alternatives) if alternatives else {}
+    found: dict[int, ClaimResult] = {}
+    for number, job_request in undecided.items():
+        for other in job_request.alternatives:
+            job = existing_job(existing.get(claim_key(other), ()), other, now)
+            if job is not None and other.is_served_by(job):
+                found.setdefault(number, ClaimResult(kind=ClaimOutcome.ELSEWHERE, request=other, job=job))
+    return found
 
 
 def _refuse(new: Mapping[Key, JobRequest], limits: Limits, partial: bool) -> dict[Key, str]:

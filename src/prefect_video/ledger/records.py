@@ -82,6 +82,8 @@ class JobRequest(_Record):
         ttl_seconds: How old a stored asset may be; None for any age.
         flow_run_id: The Prefect flow run (or any run key) that asks.
         priority: Who goes first when an account's slots are taken; first come, first served among equals.
+        is_fallback: It gives up part of what the project requests.
+        alternatives: The requests, of other accounts or in other forms, whose job would serve the same take.
     """
 
     fingerprint: str
@@ -99,6 +101,19 @@ class JobRequest(_Record):
     ttl_seconds: float | None = None
     flow_run_id: str | None = None
     priority: Priority = "normal"
+    is_fallback: bool = False
+    alternatives: tuple[JobRequest, ...] = ()
+
+    def is_served_by(self, job: Job) -> bool:
+        """Tell whether an existing job of this request serves its take, so that nothing else may be bought.
+
+        A fallback's job counts while it may still be owed for, and was begun for this very shot. Once it is stored,
+        only the run that made it uses it: a later one may get what the project really requests.
+        """
+        if not self.is_fallback:
+            return True
+        of_this_shot = (job.project, job.shot.id) == (self.project, self.shot.id)
+        return of_this_shot and (job.state is not State.STORED or job.flow_run_id == self.flow_run_id)
 
 
 class Job(_Record):
@@ -165,7 +180,8 @@ class ClaimOutcome(StrEnum):
     STORED: the video exists, see `job.asset`. JOINED: another owner's row is in progress, or one is held (see
     `job.hold_reason`). ACQUIRED: the row is reserved, or taken over from an owner that died, and this process must
     carry it on from `job.state`. OVER_BUDGET: nothing was reserved, `refusal` says why. EXHAUSTED: this flow run has
-    used up its attempts; `job` is the last failed one.
+    used up its attempts; `job` is the last failed one. ELSEWHERE: nothing was reserved, as `job` serves the take; it is
+    that of `request`, one of the alternatives of the request that was made.
     """
 
     STORED = "stored"
@@ -173,6 +189,7 @@ class ClaimOutcome(StrEnum):
     ACQUIRED = "acquired"
     OVER_BUDGET = "over_budget"
     EXHAUSTED = "exhausted"
+    ELSEWHERE = "elsewhere"
 
 
 class ClaimResult(_Record):

@@ -275,7 +275,7 @@ async def _choice(take: TakeRequest) -> _Choice:
             changes=candidate.route.changes,
         )
         for candidate in take.candidates
-        if not candidate.is_fallback
+        if not candidate.job_request.is_fallback
     ]
     return _Choice(tuple(options), take.refusals)
 

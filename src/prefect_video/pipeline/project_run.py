@@ -20,11 +20,11 @@ from prefect_video.errors import (
     QuotaExhausted,
     VideoError,
 )
-from prefect_video.ledger import ClaimOutcome, JobRequest, State
+from prefect_video.ledger import ClaimOutcome, ClaimResult, JobRequest, State
 from prefect_video.pipeline.detach import DetachBarrier, DetachToken
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
 from prefect_video.pipeline.routing import Candidate, TakeRequest, build_take_requests, load_existing, sessions_of
-from prefect_video.pipeline.shot_run import DetachedShot, StoredShot, run_shot
+from prefect_video.pipeline.shot_run import DetachedShot, ServedElsewhere, StoredShot, run_shot
 from prefect_video.pipeline.step_runner import StepRunner
 from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.claim import claim_shot, claim_shots, find_assets, project_budgets
@@ -161,8 +161,7 @@ class ProjectRun:
         """
         try:
             await self._prefer_existing(takes)
-            for session in sessions_of(takes):
-                await self._claim_at(session, [take for take in takes if take.session is session])
+            await self._claim_everywhere(takes)
             for session in self.sessions:
                 claims = [take.claim for take in takes if take.claim and take.session is session]
                 self._copies |= await load_copies(session, claims)
@@ -188,6 +187,16 @@ class ProjectRun:
                 await load_existing(self.sessions[0].ledger, undecided)
         for take in undecided:
             take.prefer_existing()
+
+    async def _claim_everywhere(self, takes: Sequence[TakeRequest]) -> None:
+        """Claim at each take's account; where another run has begun the take elsewhere since, claim there."""
+        while takes:
+            for session in sessions_of(takes):
+                await self._claim_at(session, [take for take in takes if take.session is session])
+            takes = [take for take in takes if take.claim and take.claim.kind is ClaimOutcome.ELSEWHERE]
+            for take in takes:
+                assert take.claim is not None
+                take.prefer(take.claim.request)
 
     async def _claim_at(self, session: Session, takes: Sequence[TakeRequest]) -> None:
         partial = self.project.over_budget == "fit" or bool(self.project.fallbacks)
@@ -281,28 +290,40 @@ class ProjectRun:
         return ", ".join(dict.fromkeys(repr(report.id) for report in reports if report.status != "stored"))
 
     async def _try_candidates(self, take: TakeRequest, token: DetachToken | None) -> ShotReport:
-        """Make a take by its first candidate, and by the next one where the account of the first cannot serve."""
+        """Make a take by its first candidate, and by the next one where the account of the first cannot serve.
+
+        Where another run has begun the take at another of its accounts in the meantime, it is made by that one.
+        """
         claim, failure = take.claim, None
-        for candidate in take.candidates:
-            session, changes = candidate.session, take.changes_by(candidate)
-            budgets = project_budgets(session, self.project)
-            if failure is not None:
-                claim = await claim_shot(session, candidate.job_request, budgets=budgets)
-                name = f"{self.project.name}/{take_label(candidate.job_request)}"
-                logger.warning("%s: %s; %s", name, failure, "; ".join(changes))
-            assert claim is not None
+        untried = list(take.candidates)
+        candidate = untried[0]
+        while True:
+            session, budgets = candidate.session, project_budgets(candidate.session, self.project)
             try:
+                claim = claim or await self._claim_candidate(take, candidate, failure)
                 result = await run_shot(session, claim, budgets=budgets, runner=self.runner, token=token)
-                return await self._report(session, claim.request, result, changes)
+                return await self._report(session, claim.request, result, take.changes_by(candidate))
+            except ServedElsewhere as elsewhere:
+                candidate = take.find_candidate(elsewhere.request)
             except AuthenticationFailed as error:
                 self._rejected_keys[id(session)] = error
                 raise
             except FALLBACK_ERRORS as error:
-                if await self._has_job(candidate):
+                untried = [other for other in untried if other is not candidate]
+                if not untried or await self._has_job(candidate):
                     raise
-                failure = error
-        assert failure is not None
-        raise failure
+                candidate, failure = untried[0], error
+            claim = None
+
+    async def _claim_candidate(
+        self, take: TakeRequest, candidate: Candidate, failure: VideoError | None
+    ) -> ClaimResult:
+        """Claim a candidate after the first, and say why it is tried."""
+        reason = failure or "another run has begun it there"
+        name = f"{self.project.name}/{take_label(candidate.job_request)}"
+        logger.warning("%s: %s; %s", name, reason, "; ".join(take.changes_by(candidate)))
+        budgets = project_budgets(candidate.session, self.project)
+        return await claim_shot(candidate.session, candidate.job_request, budgets=budgets)
 
     async def _has_job(self, candidate: Candidate) -> bool:
         """Return whether a candidate that failed may still be owed for: its job is unfinished, or is held."""

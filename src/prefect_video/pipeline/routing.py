@@ -7,7 +7,7 @@ price is not a low one: such accounts come last.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import chain
@@ -58,14 +58,12 @@ class Candidate:
 
     Attributes:
         route: The account, and the form of the shot there.
-        job_request: The ledger's request for it.
-        is_fallback: It comes from a fallback of the project, which gives up part of the request.
+        job_request: The ledger's request for it, with those of the take's other candidates as alternatives.
         existing: The ledger's job for it: stored, in progress or held; set by `load_existing`.
     """
 
     route: Route
     job_request: JobRequest
-    is_fallback: bool = False
     existing: Job | None = None
 
     @property
@@ -75,19 +73,8 @@ class Candidate:
 
     @property
     def has_existing_job(self) -> bool:
-        """True where its job serves this take, so that nothing else may be bought.
-
-        A fallback's job counts while it may still be owed for, and was begun for this very shot. Once it is stored,
-        only the run that made it uses it: a later one may get what the project really requests.
-        """
-        if self.existing is None or not self.is_fallback:
-            return self.existing is not None
-        of_this_shot = (self.existing.project, self.existing.shot.id) == (
-            self.job_request.project,
-            self.job_request.shot.id,
-        )
-        of_this_run = self.existing.flow_run_id == self.job_request.flow_run_id
-        return of_this_shot and (self.existing.state is not State.STORED or of_this_run)
+        """True where its job serves this take, so that nothing else may be bought."""
+        return self.existing is not None and self.job_request.is_served_by(self.existing)
 
 
 @dataclass(eq=False)
@@ -118,13 +105,28 @@ class TakeRequest:
 
     def prefer_existing(self) -> None:
         """Put the candidate whose video or job exists in front, ahead of price and health of the provider."""
-        first = min(self.candidates, key=_precedence)
+        self._put_first(min(self.candidates, key=_precedence))
+
+    def prefer(self, job_request: JobRequest) -> None:
+        """Put the candidate of a request in front, because its job serves the take."""
+        self._put_first(self.find_candidate(job_request))
+
+    def find_candidate(self, job_request: JobRequest) -> Candidate:
+        """Return the candidate of a request."""
+        wanted = (job_request.account, job_request.fingerprint)
+        return next(
+            candidate
+            for candidate in self.candidates
+            if (candidate.job_request.account, candidate.job_request.fingerprint) == wanted
+        )
+
+    def _put_first(self, first: Candidate) -> None:
         self.candidates = (first, *(candidate for candidate in self.candidates if candidate is not first))
 
     def changes_by(self, candidate: Candidate) -> Sequence[str]:
         """Return how a candidate's video differs from that of the first; a fallback names its account itself."""
         first = self.candidates[0]
-        if candidate is first or candidate.is_fallback:
+        if candidate is first or candidate.job_request.is_fallback:
             return candidate.route.changes
         became = f"provider: {first.session.credentials} became {candidate.session.credentials}"
         return (became, *candidate.route.changes)
@@ -179,8 +181,19 @@ def _candidates(
         job_requests = build_job_requests(route.session, route.shot, project, digests, options)
         for candidates, job_request in zip(takes, job_requests, strict=True):
             key = (id(route.session), job_request.fingerprint)
-            candidates.setdefault(key, Candidate(route, job_request, is_fallback))
+            request = job_request.model_copy(update={"is_fallback": is_fallback})
+            candidates.setdefault(key, Candidate(route, request))
+    for candidates in takes:
+        _name_alternatives(candidates.values())
     return [tuple(candidates.values()) for candidates in takes]
+
+
+def _name_alternatives(candidates: Collection[Candidate]) -> None:
+    """Give each request those of the other candidates, so that the ledger buys only one of them."""
+    job_requests = [candidate.job_request for candidate in candidates]
+    for candidate in candidates:
+        others = tuple(job_request for job_request in job_requests if job_request is not candidate.job_request)
+        candidate.job_request = candidate.job_request.model_copy(update={"alternatives": others})
 
 
 async def load_existing(ledger: Ledger, takes: Iterable[TakeRequest]) -> None:

@@ -22,7 +22,7 @@ from prefect_video.errors import (
     LedgerError,
     VideoError,
 )
-from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, State
+from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest, State
 from prefect_video.pipeline.detach import DetachToken
 from prefect_video.pipeline.step_runner import StepRunner
 from prefect_video.pipeline.steps.claim import claim_shot, find_assets
@@ -54,6 +54,18 @@ class StoredShot:
     repair: str | None = None
 
 
+class ServedElsewhere(Exception):
+    """Signal that another candidate of the take has a job by now, so that nothing was reserved for this one.
+
+    Attributes:
+        request: The request of that candidate.
+    """
+
+    def __init__(self, request: JobRequest) -> None:
+        super().__init__(request.credentials)
+        self.request = request
+
+
 @dataclass(frozen=True)
 class DetachedShot:
     """Outcome of a shot that is left at the provider, to be collected later.
@@ -83,6 +95,7 @@ async def run_shot(
         token: The shot's token where the run may leave: it is left in flight as soon as all shots are submitted.
 
     Raises:
+        ServedElsewhere: The take has a job at another account; nothing was sent for it here.
         VideoError: Why there is no asset; what was paid is in the ledger with the reason.
     """
     failure: GenerationFailed | GenerationLost | GenerationExpired | None = None
@@ -135,6 +148,8 @@ def _describe_repair(claim: ClaimResult, lost: Job) -> str:
 
 def _require_job(claim: ClaimResult, failure: VideoError | None) -> Job:
     """Return the job of a claim, or raise why there is none: the budget, or the last failure of all attempts."""
+    if claim.kind is ClaimOutcome.ELSEWHERE:
+        raise ServedElsewhere(claim.request)
     if claim.kind is ClaimOutcome.OVER_BUDGET:
         raise BudgetExceeded(f"shot {claim.request.shot.id!r}: {claim.refusal}")
     if claim.kind is ClaimOutcome.EXHAUSTED or claim.job is None:

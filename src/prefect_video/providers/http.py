@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 import tenacity
 
+from prefect_video._proxies import check_proxies
 from prefect_video._redaction import Redaction, redaction_for
 from prefect_video._tls import trusted_certificates
 from prefect_video.errors import (
@@ -162,6 +163,9 @@ class ApiClient:
             a paid request: only False, for a rejection that keeps to the dialect's contract, allows another send.
         settings: Timeouts and repeats.
         transport: For tests at the transport boundary.
+
+    Raises:
+        InvalidInput: A variable of the environment cannot be used.
     """
 
     def __init__(
@@ -180,6 +184,7 @@ class ApiClient:
         self._error_from = error_from
         self._redaction = redaction_for(headers.get("Authorization"))
         self._clock_offset = timedelta(0)
+        check_proxies()
         self._client = httpx.AsyncClient(
             headers={"Accept-Encoding": ACCEPTED_ENCODINGS, **headers},
             # A redirect would take the key to another host, and send a paid request twice.

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -23,7 +24,7 @@ from prefect_video.polling import JobWatcher, LatencyCache, Poller
 from prefect_video.providers import AccessCheck, Provider
 from prefect_video.session.fresh_generations import FreshGenerations
 from prefect_video.session.settings import Settings
-from prefect_video.storage import Store
+from prefect_video.storage import Store, WriteCheck
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class Session:
         observer: Called with each event of each job.
         on_breaker_change: Called when this process has opened or closed the account's circuit breaker.
         access: The session's free read that shows whether endpoint and key are right.
+        write_check: The session's check that videos can be published to the store.
         fresh_generations: The provider's last answers, from one step to the next.
         foreign_sidecars: URIs of the store's sidecars that other ledgers have written, and are not read again.
         accepted_rebuys: Ids of the jobs that may be bought again, as was requested, although others are missing too.
@@ -99,6 +101,7 @@ class Session:
     observer: Observer | None = None
     on_breaker_change: Callable[[AccountStatus], None] | None = None
     access: AccessCheck = field(init=False)
+    write_check: WriteCheck = field(default_factory=WriteCheck, init=False)
     fresh_generations: FreshGenerations = field(init=False)
     foreign_sidecars: set[str] = field(default_factory=set, init=False)
     accepted_rebuys: set[str] = field(default_factory=set, init=False)
@@ -125,8 +128,7 @@ class Session:
         self.screen = PromptScreen(settings.screen_patterns, settings.screen_longest, settings.screen_rule)
         planned = provider.capabilities.concurrency
         self.account_slots = min(filter(None, (settings.account_slots, planned)), default=None)
-        limit = settings.max_in_flight or self.account_slots or DEFAULT_IN_FLIGHT
-        self.in_flight_slots = PrioritySemaphore(min(limit, self.account_slots or limit))
+        self.in_flight_slots = PrioritySemaphore(self._limit_in_flight(planned))
         self.submit_turn = PrioritySemaphore(1)
         self.slot_released = asyncio.Event()
         self.breaker = CircuitBreaker(
@@ -147,6 +149,16 @@ class Session:
         self.fresh_generations = FreshGenerations(self.ledger)
         self.download_client = open_download_client()
         self.link_policy = LinkPolicy(trusted_host=urlsplit(provider.account.base_url).hostname)
+
+    def _limit_in_flight(self, planned: int | None) -> int:
+        """Return how many generations of this process may be unfinished at once; say so where it is less than asked."""
+        wanted = self.settings.max_in_flight
+        limit = wanted or self.account_slots or DEFAULT_IN_FLIGHT
+        if self.account_slots is None or limit <= self.account_slots:
+            return limit
+        source = "the plan" if self.account_slots == planned else "PREFECT_VIDEO_ACCOUNT_SLOTS"
+        _warn_of_limit(self.account_name, limit, self.account_slots, source)
+        return self.account_slots
 
     def webhook_url(self, job: Job) -> str | None:
         """Return the address for the provider's webhooks about a job; None where the provider takes no address."""
@@ -200,3 +212,16 @@ class Session:
             closing.push_async_callback(self.download_client.aclose)
             closing.push_async_callback(self.job_watcher.aclose)
             closing.push_async_callback(self.poller.aclose)
+
+
+@cache
+def _warn_of_limit(account: str, wanted: int, allowed: int, source: str) -> None:
+    """Warn, once a process, that fewer generations are made at once than were asked for."""
+    logger.warning(
+        "%s: max_in_flight is %d, and %s of this account allows %d at once: %d are made at once",
+        account,
+        wanted,
+        source,
+        allowed,
+        allowed,
+    )

@@ -22,6 +22,7 @@ from prefect_video.storage.publish import (
     thumbnail_path,
 )
 from prefect_video.storage.registry import copy_between, exists_anywhere, open_store, read_sha256, sizes_anywhere
+from prefect_video.storage.write_check import WriteCheck
 
 __all__ = [
     "STORE_MARKER",
@@ -31,6 +32,7 @@ __all__ = [
     "SidecarName",
     "Store",
     "StoredFile",
+    "WriteCheck",
     "copy_between",
     "copy_video",
     "exists_anywhere",

@@ -164,7 +164,7 @@ class Store(Protocol):
         """Return True if the store can read the file: its own, or another one under the same credentials."""
 
     async def check(self) -> None:
-        """Make sure that the store is writable, by writing and deleting a tiny file."""
+        """Do with a small file what the work does: publish it as a large and as a small one, read it, delete it."""
 
     async def remove_stale_uploads(self) -> int:
         """Delete what dead processes left unfinished more than a day ago; return the number of deletions."""

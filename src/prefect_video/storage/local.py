@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 import threading
 import time
 import uuid
@@ -196,14 +197,7 @@ class LocalStore:
         return self.owns(uri)
 
     async def check(self) -> None:
-        test_file = self.root / f".check.{uuid.uuid4().hex[:12]}{_UNFINISHED}"
-
-        def write_and_remove() -> None:
-            self.root.mkdir(parents=True, exist_ok=True)
-            test_file.write_bytes(b"ok")
-            test_file.unlink()
-
-        await asyncio.to_thread(self._translate_errors(self.root, write_and_remove))
+        await run_in_thread(self._translate_errors(self.root, lambda: _check_folder(self.root)))
 
     async def remove_stale_uploads(self) -> int:
         return await asyncio.to_thread(self._translate_errors(self.root, lambda: _remove_stale(self.root)))
@@ -260,6 +254,23 @@ def _copy_durably(source: Path, target: Path, stopped: threading.Event) -> str:
         if os.fstat(writer.fileno()).st_size != size:
             raise OSError(errno.EIO, "the copy is not as long as the original")
     return digest.hexdigest()
+
+
+def _check_folder(root: Path) -> None:
+    """Publish, read and delete a small file in a folder of its own, as in that of a project."""
+    content = uuid.uuid4().hex.encode()
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".check.", suffix=_UNFINISHED, dir=root) as folder:
+        hidden, target = Path(folder) / "hidden", Path(folder) / "check"
+        with hidden.open("xb") as writer:
+            writer.write(content)
+            writer.flush()
+            os.fsync(writer.fileno())
+        os.replace(hidden, target)
+        _sync_folders(target.parent, root)
+        if _read_size(target) != len(content) or target.read_bytes() != content:
+            raise OSError(errno.EIO, "what was read is not what was written")
+        target.unlink()
 
 
 def _sync_folders(folder: Path, root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -19,6 +20,7 @@ from prefect_video._shield import run_in_thread
 from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.storage.base import STALE_SECONDS, StoredFile, guess_content_type, validate_path
 from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marker
+from prefect_video.storage.s3_checksum import UploadChecksum
 from prefect_video.storage.s3_client import S3Options, S3Session
 from prefect_video.storage.s3_errors import (
     build_missing_bucket_error,
@@ -29,7 +31,7 @@ from prefect_video.storage.s3_errors import (
     is_unsupported,
     translate_errors,
 )
-from prefect_video.storage.s3_upload import upload_file
+from prefect_video.storage.s3_upload import PART_BYTES, upload_file
 
 # Above so many files of one folder, one listing is cheaper than a request for each.
 _MAX_SINGLE_LOOKUPS: Final = 20
@@ -38,6 +40,7 @@ _CONCURRENT_LOOKUPS: Final = 16
 _COPY_LIMIT_BYTES: Final = 5 * 2**30
 _READ_BYTES: Final = 2**20
 _DELAYS_AFTER_WRITE_SECONDS: Final = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+_CHECK_CONTENT: Final = b"prefect-video check"
 
 
 class S3Store:
@@ -54,6 +57,7 @@ class S3Store:
         self.prefix = prefix
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self._session = session
+        self._checksum = UploadChecksum(self.url)
 
     @classmethod
     def open(cls, url: str, options: Mapping[str, Any]) -> S3Store:
@@ -72,17 +76,8 @@ class S3Store:
         self, spool: Path, relative: PurePosixPath, *, content_type: str, sha256: str | None = None
     ) -> str:
         uri = self.uri(relative)
-        bucket, key = _locate(uri)
         async with self._client(f"publish {uri}") as client:
-            await upload_file(
-                client,
-                spool,
-                bucket,
-                key,
-                content_type=content_type,
-                extra=self._session.options.on_write,
-                sha256=sha256,
-            )
+            await self._upload(client, spool, uri, content_type=content_type, sha256=sha256)
         return uri
 
     async def fetch(self, uri: str, destination: Path) -> None:
@@ -103,7 +98,7 @@ class S3Store:
         content: bytes | None = None
         async with self._client(f"read {uri}") as client:
             try:
-                content = await _read_whole(client, bucket, key)
+                content = await _read_object(client, bucket, key)
             except ClientError as error:
                 if not is_missing(error):
                     raise
@@ -274,10 +269,28 @@ class S3Store:
         return uri.startswith("s3://")
 
     async def check(self) -> None:
-        key = f"{self.prefix}/check.{uuid.uuid4().hex[:12]}".lstrip("/")
-        async with self._client(f"write to {self.url}") as client:
-            await client.put_object(Bucket=self.bucket, Key=key, Body=b"ok", **self._session.options.on_write)
-            await client.delete_object(Bucket=self.bucket, Key=key)
+        uri = self.uri(PurePosixPath(f"check.{uuid.uuid4().hex[:12]}"))
+        async with self._client(f"write to {self.url}, read it and delete it") as client:
+            with TemporaryDirectory(prefix="prefect-video-") as folder:
+                spool = Path(folder) / "check"
+                spool.write_bytes(_CHECK_CONTENT)
+                for limit_bytes in (PART_BYTES, 0):
+                    await self._check_upload(client, spool, uri, limit_bytes)
+
+    async def _check_upload(self, client: Any, spool: Path, uri: str, limit_bytes: int) -> None:
+        """Publish, look up, read and delete a small object: in one request, or in parts beyond the limit."""
+        bucket, key = _locate(uri)
+        try:
+            await self._upload(client, spool, uri, content_type="video/mp4", limit_bytes=limit_bytes)
+            content = await _read_object(client, bucket, key)
+        except ClientError:
+            # If it cannot be deleted either, the first error says more.
+            with contextlib.suppress(ClientError):
+                await client.delete_object(Bucket=bucket, Key=key)
+            raise
+        await client.delete_object(Bucket=bucket, Key=key)
+        if content != _CHECK_CONTENT:
+            raise StoreError(f"store {self.url}: what was read is not what was written; look at what is between")
 
     async def remove_stale_uploads(self) -> int:
         """Abort multipart uploads that were begun more than a day ago; return their number."""
@@ -290,6 +303,29 @@ class S3Store:
 
     async def aclose(self) -> None:
         await self._session.aclose()
+
+    async def _upload(
+        self,
+        client: Any,
+        spool: Path,
+        uri: str,
+        *,
+        content_type: str,
+        limit_bytes: int = PART_BYTES,
+        sha256: str | None = None,
+    ) -> None:
+        bucket, key = _locate(uri)
+        await upload_file(
+            client,
+            spool,
+            bucket,
+            key,
+            content_type=content_type,
+            extra=self._session.options.on_write,
+            checksum=self._checksum,
+            limit_bytes=limit_bytes,
+            sha256=sha256,
+        )
 
     @asynccontextmanager
     async def _client(self, action: str) -> AsyncIterator[Any]:
@@ -351,7 +387,7 @@ async def _check_bucket(client: Any, bucket: str) -> None:
 
 
 @retry(retry=retry_if_exception(is_cut), stop=stop_after_attempt(6), wait=wait_random(0.02, 0.2), reraise=True)
-async def _read_whole(client: Any, bucket: str, key: str) -> bytes:
+async def _read_object(client: Any, bucket: str, key: str) -> bytes:
     """Return an object's content, reading again what another writer replaced meanwhile.
 
     A server that keeps objects as files cuts the answer off when the file is replaced under it, as a new store's

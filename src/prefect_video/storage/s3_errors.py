@@ -26,6 +26,7 @@ from botocore.exceptions import (
     SSLError,
 )
 
+from prefect_video._proxies import proxy_variable
 from prefect_video.errors import StoreError
 
 _CUT: Final = (aiohttp.ClientPayloadError, IncompleteReadError, ResponseStreamingError)
@@ -147,7 +148,10 @@ def translate_errors(action: str, endpoint_url: str | None) -> Iterator[None]:
         advice = f"the answer of {_format_endpoint(endpoint_url)} was cut off; try again"
         raise _build_error(action, advice, retryable=True) from error
     except (ConnectionError, HTTPClientError, aiohttp.ClientError, TimeoutError) as error:
-        advice = f"{_format_endpoint(endpoint_url)} cannot be reached; check the endpoint and the network"
+        advice = (
+            f"{_format_endpoint(endpoint_url)} cannot be reached{_format_proxy(endpoint_url)};"
+            " check the endpoint and the network"
+        )
         raise _build_error(action, advice, retryable=True) from error
     except BotoCoreError as error:
         raise _build_error(action, f"the S3 client failed ({type(error).__name__})", retryable=True) from error
@@ -164,6 +168,11 @@ def _build_error(action: str, advice: str, *, retryable: bool) -> StoreError:
 
 def _read_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", "an unnamed error"))
+
+
+def _format_proxy(endpoint_url: str | None) -> str:
+    variable = proxy_variable(urlsplit(endpoint_url or "https://").scheme)
+    return f" through the proxy in {variable} (S3 takes http proxies only)" if variable else ""
 
 
 def _format_endpoint(endpoint_url: str | None) -> str:

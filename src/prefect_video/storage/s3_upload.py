@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import logging
 import math
 from collections import deque
@@ -18,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from prefect_video._shield import shielded
 from prefect_video.errors import StoreError
 from prefect_video.storage.base import SourceChanged
+from prefect_video.storage.s3_checksum import UploadChecksum, md5_of
 from prefect_video.storage.s3_errors import is_missing_upload
 
 _log = logging.getLogger(__name__)
@@ -46,6 +45,8 @@ async def upload_file(
     *,
     content_type: str,
     extra: Mapping[str, Any],
+    checksum: UploadChecksum,
+    limit_bytes: int = PART_BYTES,
     sha256: str | None = None,
 ) -> None:
     """Upload a file, each part with its MD5, and check the size of the object afterwards.
@@ -57,6 +58,8 @@ async def upload_file(
         key: Key of the object.
         content_type: Media type of the object.
         extra: Further parameters of the requests that create the object.
+        checksum: The checksum that the store's uploads send.
+        limit_bytes: Size up to which a file is uploaded in one request, instead of in parts.
         sha256: Hex digest that the file must have.
 
     Raises:
@@ -66,21 +69,22 @@ async def upload_file(
     source = _Source(path, sha256)
     size = (await asyncio.to_thread(path.stat)).st_size
     parameters = {"Bucket": bucket, "Key": key, "ContentType": content_type, **extra}
-    if size <= PART_BYTES:
+    if size <= limit_bytes:
         body, digest = await source.read(_Part(1, 0, size))
         source.require_digest()
-        await client.put_object(**parameters, Body=body, ContentMD5=digest)
+        await checksum.send(client.put_object, digest, **parameters, Body=body)
     else:
 
         async def send(upload_id: str, part: _Part) -> str:
             body, digest = await source.read(part)
-            response = await client.upload_part(
+            response = await checksum.send(
+                client.upload_part,
+                digest,
                 Bucket=bucket,
                 Key=key,
                 UploadId=upload_id,
                 PartNumber=part.number,
                 Body=body,
-                ContentMD5=digest,
             )
             return str(response["ETag"])
 
@@ -213,4 +217,4 @@ def _read_part(path: Path, part: _Part) -> tuple[bytes, str]:
         body = file.read(part.length)
     if len(body) != part.length:
         raise StoreError(f"{path}: became shorter while it was uploaded; download it again")
-    return body, base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+    return body, md5_of(body)

@@ -1,5 +1,6 @@
 """Fixtures of this folder."""
 
 from tests.support.flow_fixtures import session
+from tests.support.storage_fixtures import bucket, s3
 
-__all__ = ["session"]
+__all__ = ["bucket", "s3", "session"]

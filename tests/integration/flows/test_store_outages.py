@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ from prefect import flow
 
 from prefect_video import Asset, Project, Shot
 from prefect_video.emulator import Emulator
-from prefect_video.errors import StoreOutage
+from prefect_video.errors import StoreError, StoreOutage
 from prefect_video.flows import generate_project, generate_shot
-from prefect_video.tasks import agenerate_video
+from prefect_video.tasks import agenerate_video, generate_video
+from tests.support.s3_faults import no_writing, serve_faulty_s3
+from tests.support.s3_server import KEY, SECRET, S3Server
 
 SHOTS = tuple(Shot(id=f"s{n}", prompt=f"the sea, {n}", duration=1, resolution="480p") for n in range(3))
 FILM = Project(name="film", shots=SHOTS)
@@ -68,3 +71,33 @@ async def test_a_truncated_file_is_no_answer_of_prefects_cache(session: Path, em
     await embedding()
     assert path.read_bytes() == whole
     assert emulator.usage()["billed"] == 3
+
+
+async def assert_every_door_refuses(store: str, reason: str) -> None:
+    with pytest.raises(StoreError, match=reason):
+        await generate_project(FILM, store=store)
+    with pytest.raises(StoreError, match=reason):
+        await generate_shot(SHOTS[0], store=store)
+    with pytest.raises(StoreError, match=reason):
+        await agenerate_video(SHOTS[0], store=store)
+    with pytest.raises(StoreError, match=reason):
+        await asyncio.to_thread(generate_video.fn, SHOTS[0], store=store)
+
+
+async def test_a_store_that_cannot_be_written_is_found_by_every_door_before_paying(
+    session: Path, emulator: Emulator, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (session / "file").write_text("in the way")
+    await assert_every_door_refuses(str(session / "file" / "videos"), "a part of the path is a file")
+    async with serve_faulty_s3(s3, no_writing) as faulty:
+        for name, value in {
+            "AWS_ENDPOINT_URL": faulty.options["endpoint_url"],
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+        }.items():
+            monkeypatch.setenv(name, value)
+        await assert_every_door_refuses(f"s3://{bucket}/films", "access denied")
+        await assert_every_door_refuses("s3://no-such-bucket/films", "no such bucket")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        await assert_every_door_refuses(f"s3://{bucket}/films", "secret does not match|access denied")
+    assert emulator.usage()["submitted"] == 0

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,15 +124,13 @@ def test_a_full_disk_is_found_before_anything_is_sent(
     call: InProcess, film: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("videos").mkdir()
-    real = Path.write_bytes
+    real = Path.open
 
-    def full(path: Path, data: bytes) -> int:
-        if path.parent.name != "videos":
-            return real(path, data)
-        with Path("/dev/full").open("wb") as device:
-            return device.write(data)
+    def full(path: Path, mode: str = "r", **options: Any) -> Any:
+        in_store = mode == "xb" and "videos" in path.parts
+        return real(Path("/dev/full"), "wb") if in_store else real(path, mode, **options)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "open", full)
     answer = call("run", film, "--store", "videos")
     assert answer.status == 1
     assert "the disk is full" in answer.err

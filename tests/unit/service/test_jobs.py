@@ -74,6 +74,19 @@ async def test_an_empty_mount_point_is_no_reason_to_pay(environment: Path, provi
     assert provider.usage()["billed"] == 1
 
 
+async def test_a_store_that_cannot_be_written_is_found_before_paying(
+    environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (environment / "file").write_text("in the way")
+    monkeypatch.setenv("PREFECT_VIDEO_STORE", str(environment / "file" / "videos"))
+    async with run_service() as service:
+        for _ in range(2):
+            answer = await generate(service)
+            assert answer.status_code == 503
+            assert "a part of the path is a file" in answer.text
+    assert provider.usage()["submitted"] == 0
+
+
 async def test_the_same_request_at_once_is_paid_once(environment: Path, provider: Emulator) -> None:
     async with run_service() as service:
         answers = await asyncio.gather(*(generate(service) for _ in range(20)))
@@ -149,14 +162,33 @@ async def test_null_means_unset(environment: Path, provider: Emulator) -> None:
     assert provider.usage()["accepted"] == 1
 
 
-async def test_what_was_accepted_and_not_sent_is_sent_by_the_next_start(environment: Path, provider: Emulator) -> None:
+async def accept_and_die() -> str:
+    """Accept a job as a service does that ends before it sends; return the job's id."""
     async with await open_environment_session() as dying:
         job_requests = await build_project_intents(dying, project("one"), ClaimOptions(flow_run_id="request-r-1"))
         (claim,) = await claim_shots(dying, job_requests, budgets=(), partial=False)
         assert claim.job is not None
+        return claim.job.id
+
+
+async def test_what_was_accepted_and_not_sent_is_sent_by_the_next_start(environment: Path, provider: Emulator) -> None:
+    job_id = await accept_and_die()
     async with run_service() as service:
-        await wait_for_status(service, claim.job.id, "processing")
+        await wait_for_status(service, job_id, "processing")
     assert provider.usage()["accepted"] == 1
+
+
+async def test_what_was_accepted_is_not_sent_where_it_could_not_be_stored(
+    environment: Path, provider: Emulator
+) -> None:
+    job_id = await accept_and_die()
+    (environment / "videos").rmdir()
+    (environment / "videos").write_text("in the way")
+    async with run_service() as service:
+        failed = await wait_for_status(service, job_id, "failed", "processing", "completed")
+    assert failed["status"] == "failed"
+    assert "file" in failed["error"]
+    assert provider.usage()["submitted"] == 0
 
 
 async def test_the_token_is_checked_before_the_body_is_read(environment: Path, provider: Emulator) -> None:

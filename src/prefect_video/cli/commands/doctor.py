@@ -18,7 +18,7 @@ from prefect_video.cli.options import JsonFlag, SessionOptions
 from prefect_video.cli.output import DONE, FAILED, escape, print_json, stdout
 from prefect_video.cli.prefect_startup import PrefectUnavailable, ensure_api
 from prefect_video.cli.sessions import open_ledger, use_session
-from prefect_video.errors import AuthenticationFailed, RequestRejected, VideoError
+from prefect_video.errors import AuthenticationFailed, InvalidInput, RequestRejected, VideoError
 from prefect_video.session import DEFAULT_IN_FLIGHT, Session, SessionRef
 
 FASTAPI_LIMIT: Final = (0, 151)
@@ -116,6 +116,8 @@ def _check_package(name: str, fits: Callable[[tuple[int, ...]], bool], fix: str)
 def _check_prefect_api() -> Check:
     try:
         ensure_api()
+    except InvalidInput as error:
+        return Check(name="prefect API", ok=False, detail="not called", fix=str(error))
     except PrefectUnavailable as error:
         return Check(name="prefect API", ok=False, detail="no answer", fix=str(error))
     from prefect.settings import PREFECT_API_URL

@@ -108,12 +108,13 @@ async def claim_shots(
     Raises:
         LedgerBehindStore: The ledger is an old backup, as the store shows; nothing was claimed.
         RequestRejected: The session's first read shows that the endpoint or the key is wrong; nothing was claimed.
-        StoreError: No video could be downloaded into the spool, as it is not this user's alone; nothing was claimed.
+        StoreError: The session's first check shows that no video could be published, or the spool is not this user's
+            alone; nothing was claimed.
     """
     await asyncio.to_thread(prepare_private_folder, session.settings.spool)
-    # Before the check of the provider, which a video that the store holds does not need.
+    # Before the checks, which a video that the store holds does not need.
     await adopt_stored(session, job_requests)
-    await _check_access(session, job_requests)
+    await _check_for_free(session, job_requests)
     batch = await session.ledger.claims.claim(job_requests, budgets, partial=partial)
     for warning in batch.warnings:
         logger.warning("budget: %s", warning)
@@ -129,10 +130,13 @@ async def claim_shot(session: Session, job_request: JobRequest, *, budgets: Sequ
     return claim
 
 
-async def _check_access(session: Session, job_requests: Sequence[JobRequest]) -> None:
-    """Check the session's access once, where the provider is needed: not for what is stored or held."""
-    if session.access.is_done or not session.settings.check_access:
+async def _check_for_free(session: Session, job_requests: Sequence[JobRequest]) -> None:
+    """Check the session's provider and store once, where they are needed: not for what is stored or held."""
+    wants_access = session.settings.check_access and not session.access.is_done
+    if not wants_access and session.write_check.is_done(session.store):
         return
     jobs = await session.ledger.jobs.find_existing(job_requests)
     if any(job is None or (job.state in UNFINISHED and job.hold_reason is None) for job in jobs):
-        await session.access.demand()
+        if wants_access:
+            await session.access.demand()
+        await session.write_check.demand(session.store)

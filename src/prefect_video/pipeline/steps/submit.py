@@ -81,6 +81,7 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None) 
         GenerationEnded: Another process ended the job while it waited, a cancel command for example.
         HeldForReview: It cannot be found out if it was accepted.
         LedgerBehindStore: The store shows that it was paid before.
+        StoreError: The video could not be published; nothing was sent.
         ProviderUnavailable: Rejected for longer than the session's patience; nothing was accepted.
     """
     # Read again: the job may have waited long for its slot.
@@ -106,6 +107,8 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None) 
                 )
             continue
         await refuse_blocked(session, job)
+        # Made by the claim already, but where this process resumes a job that another one has claimed.
+        await session.write_check.demand(session.store)
         try:
             job = await _send(session, job, task_run_id)
         except (RequestRejected, ProviderUnavailable) as error:
