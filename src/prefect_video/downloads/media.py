@@ -37,7 +37,7 @@ _BOXES: Final = frozenset(
 )
 _SIGNATURES: Final = (b"\x1aE\xdf\xa3", b"OggS", b"FLV\x01", b"G@")
 """First bytes of Matroska and WebM, Ogg, Flash and MPEG transport streams."""
-_FORMATS: Final = {"matroska,webm": "a WebM or Matroska file", "ogg": "an Ogg file", "mpegts": "an MPEG transport stream"}
+_FORMATS: Final = {"matroska,webm": "a WebM or Matroska file", "mpegts": "an MPEG transport stream"}
 
 _THUMBNAIL_POINT: Final = 1 / 3
 _JPEG_QUALITY: Final = 85

@@ -82,6 +82,7 @@ class Downloaded:
         bytes: Its size.
         media: Its properties, once it has been probed.
         stated_bytes: The size that the provider stated, where it is another one.
+        was_finished: Whether an earlier process had finished it: nothing was fetched now.
         notes: What is odd about it, and no reason to refuse it.
     """
 
@@ -90,6 +91,7 @@ class Downloaded:
     bytes: int
     media: Media | None = None
     stated_bytes: int | None = None
+    was_finished: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -190,7 +192,7 @@ class _Transfer:
         file = self._file
         if await run_in_thread(file.load_finished):
             if self._expected in (None, file.size):
-                return Downloaded(file.path, file.sha256, file.size)
+                return Downloaded(file.path, file.sha256, file.size, was_finished=True)
             await run_in_thread(file.path.unlink, missing_ok=True)
         try:
             await run_in_thread(file.open)
@@ -368,7 +370,9 @@ class _Transfer:
         if is_checked:
             await self._flush(chunks)
         elif is_whole:
-            raise IncompleteDownload(f"{self._where}: ended after 0 bytes of a video; {describe_foreign_body(response)}")
+            raise IncompleteDownload(
+                f"{self._where}: ended after 0 bytes of a video; {describe_foreign_body(response)}"
+            )
 
     def _check_signature(self, chunks: list[bytes], response: httpx.Response) -> None:
         """Raise unless the first bytes are those of a video; headers tell nothing certain, and explain the failure."""

@@ -61,6 +61,8 @@ class _Record(BaseModel):
 
 
 Priority = Literal["high", "normal", "low"]
+MismatchPolicy = Literal["hold", "accept"]
+"""What to do with a paid video that plays and is not as requested: hold it for a human, or store it with a note."""
 
 
 class JobRequest(_Record):
@@ -82,6 +84,7 @@ class JobRequest(_Record):
         ttl_seconds: How old a stored asset may be; None for any age.
         flow_run_id: The Prefect flow run (or any run key) that asks.
         priority: Who goes first when an account's slots are taken; first come, first served among equals.
+        on_mismatch: What to do with a video that is not as requested; None for what the settings say.
     """
 
     fingerprint: str
@@ -99,6 +102,7 @@ class JobRequest(_Record):
     ttl_seconds: float | None = None
     flow_run_id: str | None = None
     priority: Priority = "normal"
+    on_mismatch: MismatchPolicy | None = None
 
 
 class Job(_Record):
@@ -106,7 +110,8 @@ class Job(_Record):
 
     `id` is also the idempotency key that is sent along with the submit. `priority` counts steps above normal.
     `disputed_usd` is what the provider says it cost, where that is not believed (see `cost_bound`).
-    `store_id` is the identity of the store that the asset was published to.
+    `store_id` is the identity of the store that the asset was published to. `left_count` is how many collections in a
+    row have left it for later, and `left_reason` why the last one has.
     """
 
     id: str
@@ -145,6 +150,9 @@ class Job(_Record):
     asset: Asset | None
     priority: int = 0
     store_id: str | None = None
+    on_mismatch: MismatchPolicy | None = None
+    left_count: int = 0
+    left_reason: str | None = None
 
     @property
     def is_reopened(self) -> bool:

@@ -22,6 +22,7 @@ from prefect_video.storage.publish import (
     thumbnail_path,
 )
 from prefect_video.storage.registry import copy_between, exists_anywhere, open_store, sizes_anywhere
+from prefect_video.storage.rejected import delete_rejected, fetch_rejected, keep_rejected, rejected_paths
 
 __all__ = [
     "STORE_MARKER",
@@ -33,14 +34,18 @@ __all__ = [
     "StoredFile",
     "copy_between",
     "copy_video",
+    "delete_rejected",
     "exists_anywhere",
+    "fetch_rejected",
     "fingerprint_digest",
+    "keep_rejected",
     "open_store",
     "parse_sidecar",
     "place_asset",
     "publish_sidecar",
     "publish_video",
     "read_sidecar",
+    "rejected_paths",
     "sidecar_path",
     "sizes_anywhere",
     "thumbnail_path",

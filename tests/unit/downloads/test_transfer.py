@@ -192,7 +192,9 @@ async def test_a_piece_longer_than_the_file_is_thrown_away(web: Web, spool: Path
 async def test_a_finished_file_is_taken_as_it_is(web: Web, spool: Path, client: httpx.AsyncClient) -> None:
     web.handler = ranged(VIDEO)
     await fetch(web, spool, client)
-    assert_is_video(await fetch(web, spool, client), spool)
+    again = await fetch(web, spool, client)
+    assert again.was_finished
+    assert_is_video(replace(again, was_finished=False), spool)
     assert len(web.requests) == 1
 
 

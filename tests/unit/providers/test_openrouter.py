@@ -16,6 +16,7 @@ from prefect_video.emulator import Emulator
 from prefect_video.emulator.dialects.openrouter import UNSIGNED_ONLY
 from prefect_video.errors import (
     AuthenticationFailed,
+    InvalidResponse,
     ProviderError,
     QuotaExhausted,
     RateLimited,
@@ -234,10 +235,15 @@ def test_callbacks_that_are_forged_stale_or_nonsense_are_refused() -> None:
 
 async def test_ids_cannot_leave_their_path() -> None:
     provider, sent = mock_openrouter(httpx.Response(200, json={}))
-    for wrong in ("../x", "a/b", "", "a?b", ".."):
+    for wrong in ("", "..", "a\nb"):
         with pytest.raises(InvalidInput):
             await provider.retrieve(wrong)
     assert sent == []
+    for odd in ("../x", "a/b:c", "a?b#c%2e"):
+        with pytest.raises(InvalidResponse):
+            await provider.retrieve(odd)
+    assert {request.url.raw_path.count(b"/") for request in sent} == {4}
+    assert {request.url.query for request in sent} == {b""}
 
 
 def test_the_environment_opens_it() -> None:

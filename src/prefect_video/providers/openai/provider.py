@@ -25,9 +25,9 @@ from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.matching import Match, match_prompt
 from prefect_video.providers.openai.profiles import find_profile
 from prefect_video.providers.openai.requests import Body, create_body
-from prefect_video.providers.openai.responses import JobErrorResponse, ResponseReader, path_part, read_event, unwrap_id
+from prefect_video.providers.openai.responses import JobErrorResponse, ResponseReader, read_event, unwrap_id
 from prefect_video.providers.pages import Cursor, ListItem, ListPage
-from prefect_video.providers.responses import unreadable_submit
+from prefect_video.providers.responses import path_part, unreadable_submit
 from prefect_video.shots import DEFAULT_FPS, Shot
 
 PAGE_SIZE: Final = 100
