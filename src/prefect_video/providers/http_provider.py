@@ -154,6 +154,10 @@ class HttpProvider(ABC):
         """Compare the prompts, which alone prove nothing."""
         return min(match_prompt(shot.prompt, generation.prompt), Match.POSSIBLE)
 
+    def qualify_id(self, generation_id: str, shot: Shot) -> str:
+        """Return the id unchanged, as the console shows what the API takes."""
+        return generation_id
+
     def unwrap_id(self, generation_id: str) -> str:
         """Return the id unchanged, as ids have one spelling."""
         return generation_id

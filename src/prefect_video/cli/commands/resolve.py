@@ -166,6 +166,7 @@ async def _settle_cost(name: str | None, job_id: str, cost: Decimal) -> Resolved
 
 async def _record_accepted(job: Job, generation_id: str, name: str | None) -> Resolved:
     async with use_session(ref_for_job(job, name)) as session:
+        generation_id = session.provider.qualify_id(generation_id, job.shot)
         try:
             generation = await session.provider.retrieve(generation_id)
         except NotFound as error:

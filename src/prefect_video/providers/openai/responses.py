@@ -124,6 +124,16 @@ def unwrap_id(generation_id: str) -> str:
     return text.rpartition(";video_id:")[2] if text.startswith("litellm:") else generation_id
 
 
+def wrap_id(generation_id: str, model: str) -> str:
+    """Return an id as LiteLLM wraps it, which then asks the server that it has for the model."""
+    text = f"litellm:custom_llm_provider:;model_id:{model};video_id:{generation_id}"
+    return "video_" + base64.b64encode(text.encode()).decode()
+
+
+class _Models(ResponseModel):
+    data: list[Any]
+
+
 class _Page(ResponseModel):
     data: list[Any]
     has_more: bool | None = None
@@ -195,6 +205,14 @@ class ResponseReader:
         page = parse_page(_Page, response, provider=self.provider)
         items = tuple(read_item(item, VideoJob, self._build_generation) for item in page.data)
         return ListPage(items, has_more=page.has_more, cursors=tuple(item.id for item in items))
+
+    def models(self, response: httpx.Response) -> None:
+        """Check that a response is a list of models.
+
+        Raises:
+            InvalidResponse: It breaks the contract of the dialect.
+        """
+        parse(_Models, response, provider=self.provider)
 
     def error(self, response: httpx.Response) -> ProviderError:
         """Build the error of an unsuccessful response: a job that ended without a video, or an error by the table."""
