@@ -37,7 +37,7 @@ FixFlag = Annotated[
 _ADVICE: Final = {
     "litellm": (
         "set `router_settings: {num_retries: 0}` in the proxy's configuration: its router sends a submit again by"
-        " itself, and each may be paid at the server behind it, where nobody sees it"
+        " itself, and each may be paid at the server behind it, unseen"
     )
 }
 """What an operator has to set at a provider, by its name."""

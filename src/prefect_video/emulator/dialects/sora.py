@@ -176,7 +176,7 @@ class SoraDialect:
         """Build the signed webhook for a status."""
         data: dict[str, Any] = {"generation_id": generation.id, "status": status}
         if status == "completed":
-            data["result"] = self._render_result(generation, self._handler.links(generation))
+            data["result"] = self._render_result(generation, None)
         if status == "failed":
             data["error"] = _render_failure(generation)
         event = {
