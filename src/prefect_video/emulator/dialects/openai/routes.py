@@ -202,6 +202,7 @@ class OpenAIDialect:
         given = request.path_params["id"]
         request.path_params["id"] = unwrap_id(given)
         if self._profile.wraps_ids and request.path_params["id"] == given:
+            self._handler.authenticate(request)
             raise ApiError("server", "litellm.InternalServerError: OpenAIException - no answer from api.openai.com")
 
     def _render_api_error(self, request: Request, error: Exception) -> Response:
