@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from prefect_video.downloads import DEFAULT_SETTINGS
 from prefect_video.downloads.media import probe
 from prefect_video.errors import InvalidInput, StoreError
-from prefect_video.ledger import State
+from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps.accept import accept_rejected
 from prefect_video.pipeline.verification import verify_store
+from prefect_video.session import SessionEvent
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 
 ALTERATIONS = {
@@ -138,3 +142,25 @@ async def test_a_store_that_cannot_keep_it_loses_nothing(harness: RecoveryHarnes
     assert statuses(await harness.run(a_shot())) == ["held"]
     assert len(harness.rejected) == 1
     assert harness.paid == (1, 1)
+
+
+async def test_a_download_that_drips_holds_back_no_other(
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = replace(DEFAULT_SETTINGS, speed_window_seconds=0.2)
+    # By its name in `sys.modules`: the door of the steps has a function of that name.
+    monkeypatch.setattr(sys.modules["prefect_video.pipeline.steps.download"], "DEFAULT_SETTINGS", quick)
+    dripping, others = a_shot(1, prompt="it drips"), [a_shot(number) for number in (2, 3)]
+    match = {"prompt": "it drips"}
+    harness.emulator.add_fault(operation="content", kind="slow", bytes_per_second=1_000, match=match, times=2)
+    stored: list[str] = []
+
+    def observer(event: SessionEvent, job: Job) -> None:
+        if event is SessionEvent.STORED:
+            stored.append(job.shot.id)
+
+    settings = {"downloads_at_once": 1, "download_min_bytes_per_second": 20_000}
+    report = await harness.run(film(dripping, *others), observer=observer, **settings)
+    assert statuses(report) == ["stored"] * 3
+    assert stored[-1] == "shot-1"
+    assert harness.paid == (3, 3)
