@@ -48,6 +48,7 @@ from prefect_video.errors import (
     UnsafeUrl,
     Unsupported,
     VideoError,
+    VideoMismatch,
 )
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ __all__ = [
     "UnsafeUrl",
     "Unsupported",
     "VideoError",
+    "VideoMismatch",
     "__version__",
     "collect",
     "fingerprint",

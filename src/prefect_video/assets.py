@@ -31,6 +31,7 @@ class Asset(BaseModel):
         generation_id: The provider's id of the generation.
         cost_usd: Cost of the generation; None when the provider did not report it.
         created_at: Time of publication.
+        notes: What is odd about the video, or not as requested, and was accepted.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -54,3 +55,4 @@ class Asset(BaseModel):
     generation_id: str
     cost_usd: Decimal | None = None
     created_at: AwareDatetime
+    notes: tuple[str, ...] = ()

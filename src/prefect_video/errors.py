@@ -28,6 +28,7 @@ VideoError
 │   ├── LinkExpired             the link has expired: retrieve the generation for a fresh one
 │   ├── IncompleteDownload      the body stopped early or was no file: repeat the download
 │   └── InvalidVideo            the file is not the requested video: look at it, then accept it or buy another
+│       └── VideoMismatch       it plays, and its length, size or format is not what was requested
 ├── StoreError                  the store cannot be read or written: repair it, the video can be stored later
 │   └── StoreOutage             the store is empty, or another one: mount or correct it; nothing was bought
 ├── BudgetExceeded              a limit would be exceeded: raise it or request less; nothing was sent
@@ -250,9 +251,17 @@ class UnsafeUrl(DownloadError):
 
 
 class LinkExpired(DownloadError):
-    """An expired link. Retrieve the generation for a fresh one."""
+    """An expired link. Retrieve the generation for a fresh one.
+
+    Attributes:
+        denied: The host wants a key, or another one (401, 403).
+    """
 
     retryable = True
+
+    def __init__(self, message: str, *, denied: bool = False) -> None:
+        super().__init__(message)
+        self.denied = denied
 
 
 class IncompleteDownload(DownloadError):
@@ -265,6 +274,20 @@ class InvalidVideo(DownloadError):
     """A whole file that is not the requested video. It is kept: look at it, then accept it or buy another."""
 
     retryable = True
+
+
+class VideoMismatch(InvalidVideo):
+    """A whole video that plays and is not as requested. It is kept: look at it, then accept it or buy another.
+
+    Attributes:
+        reasons: In which respects it differs.
+    """
+
+    retryable = False
+
+    def __init__(self, message: str, reasons: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.reasons = reasons
 
 
 class StoreError(VideoError):

@@ -22,6 +22,11 @@ FieldPath = tuple[str | int, ...]
 _MAX_DEPTH: Final = 8
 """Depth to which line numbers are recorded; no field of a project is deeper."""
 
+_TEXT_FIELDS: Final = frozenset({"prompt", "negative_prompt"})
+"""Fields whose every word is part of what is paid for."""
+_COMMENT: Final = re.compile(r"[ \t]+(?P<comment>#[^\r\n]*)")
+_COMMENT_BELOW: Final = re.compile(r"[ \t]*(?:\r?\n)+(?P<indent> +)(?P<comment>#[^\r\n]*)")
+
 _EXPECTED: Final = {
     "string_type": "text in quotes",
     "string_unicode": "text without broken characters",
@@ -100,6 +105,8 @@ def _explain(detail: Any) -> str:
             return f"at most {limits['le']}, not {_shorten(given)}"
         case "literal_error":
             return f"one of {limits['expected']}, not {_shorten(given)}"
+        case "string_pattern_mismatch" if detail["loc"][-1] == "size":
+            return f"width, `x` and height in pixels, such as 1280x720, not {_shorten(given)}"
         case "string_pattern_mismatch":
             return f"{_shorten(given)} is not a name: use letters, digits, `_`, `-` and single dots"
         case "value_error":
@@ -189,6 +196,8 @@ def _parse(text: str, path: Path) -> tuple[Any, dict[FieldPath, int]]:
     try:
         node = yaml.compose(text, Loader=_Loader)
         lines = _find_lines(node, path) if node is not None else {}
+        if node is not None and path.suffix.lower() != ".json":
+            _check_texts(node, text, path)
     except yaml.YAMLError as error:
         if path.suffix.lower() != ".json":
             raise InvalidInput(_describe_yaml_error(error, path)) from error
@@ -241,14 +250,52 @@ def _record_lines(node: yaml.Node, at: FieldPath, lines: dict[FieldPath, int], p
             _record_lines(item, (*at, index), lines, path)
 
 
+def _check_texts(node: yaml.Node, text: str, path: Path) -> None:
+    """Reject a prompt of which YAML would leave out words: they are part of what is paid for.
+
+    Raises:
+        InvalidInput: A prompt without quotes ends in a comment.
+    """
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_texts(item, text, path)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value in _TEXT_FIELDS and isinstance(value, yaml.ScalarNode):
+                _check_comment(key, value, text, path)
+            _check_texts(value, text, path)
+
+
+def _check_comment(key: yaml.Node, value: yaml.ScalarNode, text: str, path: Path) -> None:
+    """Reject a plain scalar that a comment follows on its last line, or on a line that continues it."""
+    if value.style is not None:
+        return
+    rest = text[value.end_mark.index :]
+    comment = _COMMENT.match(rest)
+    if comment is None and (following := _COMMENT_BELOW.match(rest)):
+        # A comment at the column of the fields is about the next field; one further in continues the text.
+        comment = following if len(following["indent"]) > key.start_mark.column else None
+    if comment is not None:
+        line = value.end_mark.line + 1 + rest[: comment.end()].count("\n")
+        raise InvalidInput(
+            f"{path}:{line}: {key.value}: YAML leaves out {_shorten(comment['comment'].rstrip())}, as a comment:"
+            " put the whole text in quotes"
+        )
+
+
 def _kind(value: Any) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def _left_out(word: str, kind: str) -> str:
+    return f"`{word}` would be left out, as {kind}: put the whole text in quotes"
 
 
 class _Loader(yaml.SafeLoader):
     """YAML loader with the scalars of YAML 1.2: 1.1 would read an unquoted `16:9` as the number 969, and `no` as false.
 
-    Aliases are rejected: nested ones expand to gigabytes.
+    Aliases are rejected: nested ones expand to gigabytes. Anchors and tags are too: nothing needs them, and what was
+    meant as the first word of a prompt, such as `&dog` or `!wow`, would be left out of it.
     """
 
     yaml_implicit_resolvers: Any = {}  # noqa: RUF012  the base class declares it as an instance's
@@ -256,7 +303,23 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "aliases are not taken (use `defaults:`)", event.start_mark)
+            raise yaml.composer.ComposerError(
+                None,
+                None,
+                f"`*{event.anchor}` would be an alias, and aliases are not taken (use `defaults:`);"
+                " if it is part of a text, put the whole text in quotes",
+                event.start_mark,
+            )
+        mark: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(mark, "anchor", None) is not None:
+            raise yaml.composer.ComposerError(
+                None,
+                None,
+                _left_out(f"&{mark.anchor}", "an anchor (aliases are not taken, use `defaults:`)"),
+                mark.start_mark,
+            )
+        if getattr(mark, "tag", None) is not None:
+            raise yaml.composer.ComposerError(None, None, _left_out(mark.tag, "a tag"), mark.start_mark)
         return super().compose_node(parent, index)
 
 

@@ -277,6 +277,13 @@ class Project(Input):
     priority: Literal["high", "normal", "low"] = Field(
         default="normal", description="Who goes first when an account's slots are taken"
     )
+    on_mismatch: Literal["hold", "accept"] | None = Field(
+        default=None,
+        description=(
+            "What to do with a paid video that plays and is not as requested: keep it as rejected and hold the shot, or"
+            " store it with a note; unset: as the credentials or settings say, else hold"
+        ),
+    )
 
     @property
     def is_routed(self) -> bool:

@@ -112,8 +112,14 @@ class RecoveryHarness:
 
     @property
     def videos(self) -> list[Path]:
-        """Videos that are visible in the store."""
-        return sorted((self.folder / "store").glob("*/[!.]*.mp4"))
+        """Videos that are visible in the store, without those that were rejected."""
+        visible = (self.folder / "store").glob("*/[!.]*.mp4")
+        return sorted(path for path in visible if not path.name.endswith(".rejected.mp4"))
+
+    @property
+    def rejected(self) -> list[Path]:
+        """Rejected videos that are kept in the store."""
+        return sorted((self.folder / "store").glob("*/*.rejected.mp4"))
 
 
 async def collect_with(session: Session, **options: Any) -> list[CollectedJob]:

@@ -167,3 +167,33 @@ def test_whatever_a_file_holds_the_answer_is_a_project_or_a_message(text: str) -
         path.write_text(text, encoding="utf-8", errors="surrogatepass" if text.isascii() else "replace")
         with pytest.raises(InvalidInput):
             load_project(path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("prompt: We are #1 in town", "film.yaml:3: prompt: YAML leaves out '#1 in town', as a comment: put the whole"),
+        ("prompt: We are\n      #1 in town", "film.yaml:4: prompt: YAML leaves out '#1 in town'"),
+        ("prompt: a dog\n    negative_prompt: logo #5", "film.yaml:4: negative_prompt: YAML leaves out '#5'"),
+        ("prompt: &dog a dog", "film.yaml:3: not valid YAML: `&dog` would be left out, as an anchor ("),
+        ("prompt: !wow a dog", "film.yaml:3: not valid YAML: `!wow` would be left out, as a tag: put the whole text"),
+        ("prompt: *dog barks", "film.yaml:3: not valid YAML: `*dog` would be an alias"),
+    ],
+)
+def test_words_that_yaml_would_leave_out_of_a_prompt_are_refused(tmp_path: Path, lines: str, message: str) -> None:
+    assert message in refused(tmp_path, f"project: film\nshots:\n  - {lines}\n    id: a\n")
+
+
+def test_comments_outside_of_prompts_and_after_quotes_are_comments(tmp_path: Path) -> None:
+    (tmp_path / "film.yaml").write_text(
+        "project: film # a name\nshots:\n  - id: a # first\n    prompt: 'We are #1' # quoted\n"
+        "  - id: b\n    prompt: A dog\n    # for the trailer\n    duration: 5 # s\n"
+        "  - id: c\n    prompt: |\n      We are\n      #1 in town\n"
+    )
+    prompts = [shot.prompt for shot in load_project(tmp_path / "film.yaml").shots]
+    assert prompts == ["We are #1", "A dog", "We are\n#1 in town\n"]
+
+
+def test_a_size_that_is_none_is_not_called_a_name(tmp_path: Path) -> None:
+    message = refused(tmp_path, "project: film\nshots: [{id: a, prompt: x, size: 1280*720}]\n")
+    assert message == ("film.yaml:2: shot 'a': size: width, `x` and height in pixels, such as 1280x720, not '1280*720'")

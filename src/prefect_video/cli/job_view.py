@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from prefect_video.cli.output import escape, print_json, relative_time, stdout, table, usd
-from prefect_video.ledger import Job, State
+from prefect_video.ledger import LEFT_OFTEN, Job, State
 from prefect_video.pipeline import as_number
 
 _COLOURS: Final = {
@@ -29,6 +29,8 @@ def public_job(job: Job) -> dict[str, Any]:
         "attempt": job.attempt,
         "state": job.state.value,
         "hold_reason": job.hold_reason,
+        "left_count": job.left_count,
+        "left_reason": job.left_reason,
         "prompt": job.shot.prompt,
         "model": job.shot.model,
         "fingerprint": job.fingerprint,
@@ -48,14 +50,14 @@ def public_job(job: Job) -> dict[str, Any]:
 
 
 def show_jobs(jobs: list[Job]) -> None:
-    """Print jobs for people, and below them the hold reason of each that has one."""
+    """Print jobs for people, and below them why each that waits is held or left."""
     console = stdout()
     if not jobs:
         console.print("no jobs")
         return
     grid = table("job", "project", "shot", "state", "provider", "cost", "age", right=("cost", "age"))
     for job in jobs:
-        mark = " [yellow]![/]" if job.hold_reason else ""
+        mark = " [yellow]![/]" if _describe_trouble(job) else ""
         grid.add_row(
             job.id[:8],
             escape(job.project),
@@ -67,8 +69,15 @@ def show_jobs(jobs: list[Job]) -> None:
         )
     console.print(grid)
     for job in jobs:
-        if job.hold_reason:
-            console.print(f"[yellow]![/] {job.id[:8]}: {escape(job.hold_reason)}", soft_wrap=True)
+        if trouble := _describe_trouble(job):
+            console.print(f"[yellow]![/] {job.id[:8]}: {escape(trouble)}", soft_wrap=True)
+
+
+def _describe_trouble(job: Job) -> str | None:
+    """Return why a job is held, or why collections keep leaving it; None for neither."""
+    if job.hold_reason or job.left_count < LEFT_OFTEN:
+        return job.hold_reason
+    return f"left for later {job.left_count} times: {job.left_reason} The next `prefect-video collect` tries again."
 
 
 def _format_cost(job: Job) -> str:

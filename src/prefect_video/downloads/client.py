@@ -27,6 +27,12 @@ class DownloadSettings:
         retry_after_limit_seconds: Longest `Retry-After` that is waited out here; a longer one is left to the caller.
         connect_timeout_seconds: Limit on the time to connect.
         read_timeout_seconds: Limit on the time between two chunks of the body.
+        unready_seconds: Time from the start for which a file that is not there yet (202, 404, 409, 425) is waited for,
+            whatever the number of attempts: some hosts are behind the API that reports the end.
+        min_bytes_per_second: Least speed, averaged over `speed_window_seconds`; a slower connection is given up and the
+            download continued. 0 for none.
+        speed_window_seconds: Time over which the speed is averaged.
+        grace_seconds: Time that a download may take in addition to that of its bytes at the least speed.
     """
 
     tries: int = 5
@@ -37,6 +43,10 @@ class DownloadSettings:
     retry_after_limit_seconds: float = 120.0
     connect_timeout_seconds: float = 10.0
     read_timeout_seconds: float = 60.0
+    unready_seconds: float = 30.0
+    min_bytes_per_second: int = 16 * 1024
+    speed_window_seconds: float = 30.0
+    grace_seconds: float = 300.0
 
 
 DEFAULT_SETTINGS: Final = DownloadSettings()

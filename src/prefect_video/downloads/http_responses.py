@@ -20,6 +20,9 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 # S3 and compatible servers answer 400 or 403 to an expired link, others 401, 404 or 410.
 _EXPIRED: Final = frozenset({400, 401, 403, 404, 410})
 _TRANSIENT: Final = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
+UNREADY: Final = frozenset({202, 404, 409, 425})
+"""Statuses of hosts that do not have a finished file yet."""
+_DENIED: Final = frozenset({401, 403})
 _NOT_VIDEO: Final = ("text/", "image/", "application/json", "application/xml", "application/problem+json")
 _MAX_ERROR_BODY_BYTES: Final = 8192
 _LINK: Final = re.compile(r"https?://[^\s\"'<>]+")
@@ -89,8 +92,8 @@ async def open_following_redirects(
     raise UnsafeUrl(f"{redact(url)} refused: more than {policy.max_redirects} redirects")
 
 
-def raise_for_response(response: httpx.Response, where: str) -> None:
-    """Raise unless the response can be a video: 200 or 206, not encoded, of a content type that a video may have.
+def raise_for_status(response: httpx.Response, where: str) -> None:
+    """Raise unless the status is that of a file: 200 or 206.
 
     Args:
         response: The final response, its body unread.
@@ -98,22 +101,33 @@ def raise_for_response(response: httpx.Response, where: str) -> None:
 
     Raises:
         LinkExpired: The link has expired.
-        IncompleteDownload: The response is anything else than a video.
+        IncompleteDownload: The response is anything else than a file.
     """
     status = response.status_code
     if status in _EXPIRED:
-        raise LinkExpired(f"{where}: the link has expired (HTTP {status}); retrieve the generation for a fresh one")
+        raise LinkExpired(
+            f"{where}: the link has expired (HTTP {status}); retrieve the generation for a fresh one",
+            denied=status in _DENIED,
+        )
     if status not in (200, 206):
         error = IncompleteDownload(f"{where}: answered HTTP {status} instead of a video")
         error.retryable = status in _TRANSIENT
         error.retry_after = _parse_retry_after(response)
         raise error
+
+
+def describe_foreign_body(response: httpx.Response) -> str:
+    """Return what the body of a response is instead of a video, as far as its headers explain it.
+
+    Headers do not decide: object stores and gateways put `aws-chunked`, `UTF-8` or `text/plain` on whole videos.
+    """
     content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if content_type.startswith(_NOT_VIDEO):
-        raise IncompleteDownload(f"{where}: answered {content_type} instead of a video")
+        return f"answered {content_type} instead of a video"
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity"):
-        raise IncompleteDownload(f"{where}: the body is {encoding}-encoded, which the request declined")
+        return f"the body is {encoding}-encoded, which the request declined"
+    return "the body is not an MP4, nor any other video"
 
 
 def parse_version(response: httpx.Response) -> Version:

@@ -17,13 +17,16 @@ from prefect_video._redaction import redaction_for
 from prefect_video._shield import run_in_thread
 from prefect_video.downloads.client import DEFAULT_SETTINGS, DownloadSettings, open_download_client
 from prefect_video.downloads.http_responses import (
+    UNREADY,
+    describe_foreign_body,
     open_following_redirects,
     parse_first_byte,
     parse_version,
-    raise_for_response,
+    raise_for_status,
 )
-from prefect_video.downloads.media import Media
+from prefect_video.downloads.media import SIGNATURE_BYTES, Media, has_video_signature
 from prefect_video.downloads.partial_file import PartialFile, Version
+from prefect_video.downloads.speed import SpeedCheck
 from prefect_video.downloads.url_safety import LinkPolicy, origin, redact
 from prefect_video.errors import DownloadError, IncompleteDownload, LinkExpired, UnsafeUrl
 from prefect_video.retry_policy import is_retryable, retrying
@@ -43,14 +46,15 @@ _log = logging.getLogger(__name__)
 _BATCH_BYTES: Final = 2**20
 # Fewer new bytes are no progress: a server that drops every connection after some bytes must not be retried forever.
 _PROGRESS_BYTES: Final = 256 * 2**10
-# An MP4 begins with the length of its first box and the box's name, `ftyp`.
-_BRAND_BYTES: Final = 8
 
 Progress = Callable[[int, int | None], None]
 """Callback with the bytes written so far and the bytes of the whole file, where known."""
 
 Refresh = Callable[[], Awaitable[str]]
 """Callback that requests a fresh link to the same video from the provider."""
+
+StepAside = Callable[[], Awaitable[None]]
+"""Callback that lets other downloads go first, and returns when it is this one's turn again."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,12 @@ class VideoSource:
         url: The link; a bearer secret until it expires.
         headers: Sent to the exact origin of `url` and nowhere else; for dialects whose content endpoint
             requires the key.
+        fallback: Another place of the same video, tried where the host of `url` wants a key that it is not sent.
     """
 
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    fallback: VideoSource | None = None
 
 
 @dataclass(frozen=True)
@@ -76,12 +82,18 @@ class Downloaded:
         sha256: Hex digest of its content.
         bytes: Its size.
         media: Its properties, once it has been probed.
+        stated_bytes: The size that the provider stated, where it is another one.
+        was_finished: Whether an earlier process had finished it: nothing was fetched now.
+        notes: What is odd about it, and no reason to refuse it.
     """
 
     path: Path
     sha256: str
     bytes: int
     media: Media | None = None
+    stated_bytes: int | None = None
+    was_finished: bool = False
+    notes: tuple[str, ...] = ()
 
 
 async def download(
@@ -94,6 +106,7 @@ async def download(
     max_bytes: int | None = None,
     on_progress: Progress | None = None,
     refresh: Refresh | None = None,
+    step_aside: StepAside | None = None,
     settings: DownloadSettings = DEFAULT_SETTINGS,
 ) -> Downloaded:
     """Fetch a whole video at constant memory; continue the part that an earlier process left at the same path.
@@ -104,10 +117,12 @@ async def download(
             counts as finished: delete it if it is not playable.
         client: A client from `open_download_client`.
         policy: The addresses that the link and its redirects may lead to.
-        expected_bytes: The size that the provider reported, if it did.
+        expected_bytes: The size that the provider stated, if it did. Only the file's own host knows it for certain: one
+            that ends elsewhere is fetched, and its content decides.
         max_bytes: A limit on the size below the policy's.
         on_progress: Called after every write.
         refresh: Called for a fresh link when the link has expired.
+        step_aside: Called before a download that was too slow is continued.
         settings: Timeouts and retry limits.
 
     Returns:
@@ -129,6 +144,7 @@ async def download(
         limit_bytes=limit,
         on_progress=on_progress,
         refresh=refresh,
+        step_aside=step_aside,
         settings=settings,
     )
     return await transfer.run()
@@ -148,6 +164,7 @@ class _Transfer:
         limit_bytes: int,
         on_progress: Progress | None,
         refresh: Refresh | None,
+        step_aside: StepAside | None,
         settings: DownloadSettings,
     ) -> None:
         self._source = source
@@ -161,8 +178,13 @@ class _Transfer:
         self._refresh = refresh
         self._settings = settings
         self._redaction = redaction_for(source.headers.get("Authorization"))
+        self._speed = SpeedCheck(settings)
+        self._step_aside = step_aside
+        self._started_at = time.monotonic()
+        self._is_unready = False
+        self._short_end: int | None = None
         self._refreshes = 0
-        self._link_expired = False
+        self._link_expired = self._is_denied = False
         self._from_start = False
         self._attempts_without_progress = 0
         self._max_bytes = 0
@@ -172,7 +194,7 @@ class _Transfer:
         file = self._file
         if await run_in_thread(file.load_finished):
             if self._expected in (None, file.size):
-                return Downloaded(file.path, file.sha256, file.size)
+                return Downloaded(file.path, file.sha256, file.size, was_finished=True)
             await run_in_thread(file.path.unlink, missing_ok=True)
         try:
             await run_in_thread(file.open)
@@ -183,7 +205,8 @@ class _Transfer:
             # Safe even after a cancellation: `run_in_thread` returns only when its thread is done with the file.
             file.close()
         _log.info("downloaded %s: %d bytes", file.path.name, file.size)
-        return Downloaded(file.path, file.sha256, file.size)
+        stated = None if self._expected in (None, file.size) else self._expected
+        return Downloaded(file.path, file.sha256, file.size, stated_bytes=stated)
 
     def _build_retry(self) -> tenacity.AsyncRetrying:
         return retrying(
@@ -196,17 +219,30 @@ class _Transfer:
         )
 
     def _attempts_exhausted(self) -> bool:
-        if self._attempts_without_progress < self._settings.tries:
+        if self._waits_for_file() or self._attempts_without_progress < self._settings.tries:
             return False
         # Refused connections fail within milliseconds: the attempts alone would be used up before a restart is over.
         since = self._unreachable_since
         return since is None or time.monotonic() - since >= self._settings.outage_seconds
 
+    def _waits_for_file(self) -> bool:
+        """Return whether the host does not have the file yet, and may still get it."""
+        return self._is_unready and time.monotonic() - self._started_at < self._settings.unready_seconds
+
     def _is_worth_retrying(self, error: BaseException) -> bool:
+        if not isinstance(error, LinkExpired | IncompleteDownload):
+            return False
+        if (error.retry_after or 0.0) > self._settings.retry_after_limit_seconds:
+            return False
+        if self._waits_for_file():
+            return True
         if isinstance(error, LinkExpired):
-            return self._refresh is not None and self._refreshes < self._settings.refreshes
-        limit = self._settings.retry_after_limit_seconds
-        return isinstance(error, IncompleteDownload) and is_retryable(error) and (error.retry_after or 0.0) <= limit
+            return self._can_refresh or (self._is_denied and self._source.fallback is not None)
+        return is_retryable(error)
+
+    @property
+    def _can_refresh(self) -> bool:
+        return self._refresh is not None and self._refreshes < self._settings.refreshes
 
     def _log_retry(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -214,7 +250,10 @@ class _Transfer:
 
     async def _attempt(self) -> None:
         try:
+            if self._speed.was_too_slow and self._step_aside is not None:
+                await self._step_aside()
             await self._replace_expired_link()
+            self._speed.begin()
             await self._fetch_rest()
             self._check_complete()
         except httpx.TransportError as error:
@@ -228,7 +267,10 @@ class _Transfer:
             error.args = (error.message,)
             self._count_attempt()
             self._link_expired = isinstance(error, LinkExpired)
+            self._is_denied = isinstance(error, LinkExpired) and error.denied
             raise
+        finally:
+            self._speed.end()
 
     @property
     def _where(self) -> str:
@@ -243,21 +285,28 @@ class _Transfer:
         self._attempts_without_progress += 1
 
     async def _replace_expired_link(self) -> None:
-        if self._link_expired and self._refresh is not None:
+        if not self._link_expired:
+            return
+        if self._is_denied and self._source.fallback is not None:
+            # A fresh link would lead to the same host, which wants a key that is not meant for it.
+            self._source, self._refresh = self._source.fallback, None
+            self._url = self._source.url
+        elif self._refresh is not None and self._can_refresh:
             self._refreshes += 1
             self._url = await self._refresh()
-            self._link_expired = False
+        self._link_expired = self._is_denied = False
 
     async def _fetch_rest(self) -> None:
         """Request the missing bytes and write those that arrive."""
         file = self._file
         offset = file.size if file.version.is_known and not self._from_start else 0
-        self._from_start = False
+        self._from_start = self._is_unready = False
         async with self._open_response(offset) as response:
             version = parse_version(response)
             if response.status_code == 416 and offset:
                 return self._check_nothing_missing(version, offset)
-            raise_for_response(response, self._where)
+            self._is_unready = response.status_code in UNREADY
+            raise_for_status(response, self._where)
             if response.status_code == 206 and (
                 parse_first_byte(response) != offset or version.conflicts_with(file.version)
             ):
@@ -265,10 +314,7 @@ class _Transfer:
             self._check_size(version.total)
             if version.total is not None:
                 await run_in_thread(file.check_free_space, version.total - offset)
-            if response.status_code == 200:
-                # The whole file, whatever range was requested: it changed, or the server knows no ranges.
-                await run_in_thread(file.truncate, version)
-            await self._write(response)
+            await self._write(response, version)
 
     def _open_response(self, offset: int) -> AbstractAsyncContextManager[httpx.Response]:
         headers: dict[str, str] = {}
@@ -298,41 +344,54 @@ class _Transfer:
         raise IncompleteDownload(f"{self._where}: {reason}")
 
     def _check_size(self, total: int | None) -> None:
-        if total is None:
-            return
-        if total > self._limit:
+        if total is not None and total > self._limit:
             raise UnsafeUrl(f"{self._where} refused: {total:,} bytes, at most {self._limit:,} are fetched")
-        if self._expected is not None and total != self._expected:
-            raise IncompleteDownload(f"{self._where}: offers {total:,} bytes, the provider promised {self._expected:,}")
 
-    async def _write(self, response: httpx.Response) -> None:
-        chunks: list[bytes] = []
-        pending_bytes = 0
-        is_video = self._file.size > 0
+    async def _write(self, response: httpx.Response, version: Version) -> None:
+        """Write a body; the whole file (200) replaces what is there once its first bytes are those of a video."""
+        file, chunks, pending_bytes = self._file, list[bytes](), 0
+        # Whatever range was requested: with 200 the file has changed, or the server knows no ranges.
+        is_whole = response.status_code == 200
+        is_checked = not is_whole and file.size > 0
         try:
             async for chunk in response.aiter_raw():
                 chunks.append(chunk)
                 pending_bytes += len(chunk)
-                if not is_video and pending_bytes >= _BRAND_BYTES:
-                    self._check_brand(chunks)
-                    is_video = True
-                if self._file.size + pending_bytes > self._limit:
+                if not is_checked and pending_bytes >= SIGNATURE_BYTES:
+                    self._check_signature(chunks, response)
+                    is_checked = True
+                    if is_whole:
+                        await run_in_thread(file.truncate, version)
+                if (file.size if is_checked else 0) + pending_bytes > self._limit:
                     raise UnsafeUrl(f"{self._where} refused: more than {self._limit:,} bytes")
                 if pending_bytes >= _BATCH_BYTES:
                     await self._flush(chunks)
                     chunks, pending_bytes = [], 0
-        except httpx.TransportError:
-            # The bytes that arrived before the break are good: the next attempt continues after them.
-            if is_video:
+                self._check_speed(len(chunk))
+        except (httpx.TransportError, IncompleteDownload):
+            # The bytes that arrived before a break are good: the next attempt continues after them.
+            if is_checked:
                 await self._flush(chunks)
             raise
-        if is_video:
+        if is_checked:
             await self._flush(chunks)
+        elif is_whole:
+            raise IncompleteDownload(
+                f"{self._where}: ended after 0 bytes of a video; {describe_foreign_body(response)}"
+            )
 
-    def _check_brand(self, chunks: list[bytes]) -> None:
-        """Raise unless the first bytes are those of an MP4: an error page may come under a video's content type."""
-        if b"".join(chunks)[4:_BRAND_BYTES] != b"ftyp":
-            raise IncompleteDownload(f"{self._where}: the body is not an MP4")
+    def _check_signature(self, chunks: list[bytes], response: httpx.Response) -> None:
+        """Raise unless the first bytes are those of a video; headers tell nothing certain, and explain the failure."""
+        if not has_video_signature(b"".join(chunks)[:SIGNATURE_BYTES]):
+            raise IncompleteDownload(f"{self._where}: {describe_foreign_body(response)}")
+
+    def _check_speed(self, received_bytes: int) -> None:
+        try:
+            self._speed.add(received_bytes, self._total_bytes)
+        except IncompleteDownload as error:
+            slow = IncompleteDownload(f"{self._where}: too slow at byte {self._file.size:,}: {error.message}")
+            slow.retryable = error.retryable
+            raise slow from error
 
     async def _flush(self, chunks: list[bytes]) -> None:
         if chunks:
@@ -347,8 +406,15 @@ class _Transfer:
 
     def _check_complete(self) -> None:
         size, total = self._file.size, self._total_bytes
-        if total is not None and size > total:
+        if self._file.version.total is not None and size > self._file.version.total:
             self._start_over(f"sent {size:,} bytes instead of {total:,}")
-        if size < (total or _BRAND_BYTES):
+        if size < (total or SIGNATURE_BYTES) and not self._ends_here(size):
             of_total = "" if total is None else f" of {total:,}"
             raise IncompleteDownload(f"{self._where}: ended after {size:,}{of_total} bytes")
+
+    def _ends_here(self, size: int) -> bool:
+        """Return whether a file ends before the stated size: its host states none, and it ended there before too."""
+        if self._file.version.total is not None or size < SIGNATURE_BYTES:
+            return False
+        is_end, self._short_end = size == self._short_end, size
+        return is_end

@@ -17,7 +17,9 @@ from starlette.types import Message, Receive, Scope, Send
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError
 from prefect_video.emulator.faults import FaultRule
+from prefect_video.emulator.faults.altered_files import write_altered
 from prefect_video.emulator.faults.injection import with_faults
+from prefect_video.emulator.faults.rules import Alteration
 from prefect_video.emulator.generation import EmulatedGeneration
 from prefect_video.emulator.rendering import Clip
 from prefect_video.emulator.routes import route
@@ -89,8 +91,8 @@ class DownloadHost:
         """Build the ASGI application."""
         return Starlette(
             routes=[
-                route("/videos/{name}.mp4", GET=self.video),
-                route("/thumbnails/{name}.jpg", GET=self.thumbnail),
+                route("/videos/{name:path}.mp4", GET=self.video),
+                route("/thumbnails/{name:path}.jpg", GET=self.thumbnail),
             ],
             exception_handlers={ApiError: _render_api_error, HTTPException: _render_http_error},
         )
@@ -138,7 +140,9 @@ class DownloadHost:
 
     def _check_link(self, request: Request, *, expired: bool = False) -> None:
         query = request.query_params
-        expires = self._signer.verify(request.url.path, query.get("expires", ""), query.get("sig", ""))
+        # As it was sent: a decoded path may hold signs that were quoted when it was signed.
+        path = bytes(request.scope["raw_path"]).decode("ascii", "replace")
+        expires = self._signer.verify(path, query.get("expires", ""), query.get("sig", ""))
         if expires is None:
             raise ApiError("invalid", "The link's signature does not match", status=403)
         if expired or time.time() >= expires:
@@ -146,13 +150,35 @@ class DownloadHost:
 
 
 async def serve_video(engine: Engine, generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
-    """Answer with the video of a generation, or with its first part under a `short_file` fault."""
+    """Answer with the video of a generation, or with another file under a fault."""
     clip = await engine.clip(generation)
-    path = clip.video
+    path, etag = clip.video, clip.etag
     if rule is not None and rule.kind == "short_file":
         path = await asyncio.to_thread(_write_first_part, clip, rule.fraction)
-    response = ClipResponse(path, generation, etag=clip.etag, media_type="video/mp4")
+    elif rule is not None and rule.kind == "altered_file":
+        path = await _alter(engine, generation, rule.alteration)
+        etag = f'"{rule.alteration}-{clip.etag.strip(chr(34))}"'
+    response = ClipResponse(path, generation, etag=etag, media_type="video/mp4")
+    if rule is not None and rule.kind == "lying_headers":
+        response.headers["content-type"] = rule.content_type
+        if rule.content_encoding is not None:
+            response.headers["content-encoding"] = rule.content_encoding
     return VideoResponse(response, engine, generation)
+
+
+async def _alter(engine: Engine, generation: EmulatedGeneration, alteration: Alteration) -> Path:
+    """Return the file of a generation that is not as requested."""
+    request = generation.request
+    width, height = request.frame_size
+    match alteration:
+        case "longer":
+            changes: dict[str, object] = {"duration": request.duration * 2, "frames": None}
+        case "resized":
+            changes = {"size": (width // 4 * 2, height // 4 * 2)}
+        case _:
+            clip = await engine.clip(generation)
+            return await asyncio.to_thread(write_altered, clip.video, alteration)
+    return (await engine.render(request.model_copy(update=changes))).video
 
 
 def _write_first_part(clip: Clip, fraction: float) -> Path:

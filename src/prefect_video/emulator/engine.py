@@ -273,7 +273,11 @@ class Engine:
 
     async def clip(self, generation: EmulatedGeneration) -> Clip:
         """Return the rendered video of a generation, rendering it first if necessary."""
-        return await self._clips.get(generation.request)
+        return await self.render(generation.request)
+
+    async def render(self, request: GenerationRequest) -> Clip:
+        """Return the rendered video of a request, rendering it first if necessary."""
+        return await self._clips.get(request)
 
     def _breaks_policy(self, request: GenerationRequest) -> bool:
         folded = request.prompt.casefold()
@@ -304,7 +308,10 @@ class Engine:
 
     def _next_id(self) -> str:
         self._accepted += 1
-        return f"{self._accepted:024d}" if self.settings.ids == "counting" else uuid.uuid4().hex[:24]
+        if self.settings.ids == "counting":
+            return f"{self._accepted:024d}"
+        middle = {"reserved": "a:b/c#d%2Fe?f=", "unusable": "\N{DEGREE SIGN}\n"}.get(self.settings.ids, "")
+        return f"{middle}{uuid.uuid4().hex[:24]}"
 
     def _new_generation(
         self, account: str, dialect: str, request: GenerationRequest, id_prefix: str, billed_failure: Failure | None

@@ -40,7 +40,8 @@ class EmulatorSettings(BaseModel):
         echo_prompt: Form in which prompts are reported: as sent, with white space collapsed, in Unicode NFC, in lower
             case, cut to 20 characters, rewritten with words put before them, or not at all.
         clock_offset_seconds: Seconds by which the provider's clock is ahead of ours.
-        ids: `random`, or `counting` from 1, and from 1 again after a restart.
+        ids: `random`, `counting` from 1, and from 1 again after a restart, `reserved` with signs that have a meaning in
+            addresses (`:/#%?`), or `unusable` with signs that no address can hold.
         listing: `on`, or the HTTP status with which the list endpoint rejects every request.
         forbidden: Marker words; a prompt with one of them (in any case) violates policy.
         webhook_attempts: Attempts to deliver an event before it is abandoned.
@@ -72,7 +73,7 @@ class EmulatorSettings(BaseModel):
     echo_metadata: bool = True
     echo_prompt: PromptEcho = "exact"
     clock_offset_seconds: float = 0.0
-    ids: Literal["random", "counting"] = "random"
+    ids: Literal["random", "counting", "reserved", "unusable"] = "random"
     listing: Literal["on", "404", "405", "501"] = "on"
     forbidden: tuple[str, ...] = ("[policy]",)
     webhook_attempts: int = Field(default=5, ge=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from typing import NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from prefect_video.emulator.settings import EmulatorSettings
 
@@ -38,10 +38,11 @@ class LinkSigner:
 
     def mint(self, generation_id: str, now: float) -> Links:
         """Mint links that are valid from `now` for the configured time."""
+        name = quote(generation_id, safe="")
         expires = round(now + self._ttl, 3)  # milliseconds: links minted one after the other must differ
         return Links(
-            video=self._build_link(f"/videos/{generation_id}.mp4", expires),
-            thumbnail=self._build_link(f"/thumbnails/{generation_id}.jpg", expires),
+            video=self._build_link(f"/videos/{name}.mp4", expires),
+            thumbnail=self._build_link(f"/thumbnails/{name}.jpg", expires),
             expires=expires,
         )
 

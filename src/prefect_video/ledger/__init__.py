@@ -9,6 +9,7 @@ from prefect_video.ledger.claims import row_from_request
 from prefect_video.ledger.cost_bound import DEFAULT_COST_BOUND, CostBound, cost_columns, with_dispute
 from prefect_video.ledger.hold_reasons import PROGRAM, HoldReason, command_line, hold_message
 from prefect_video.ledger.ledger import Ledger
+from prefect_video.ledger.queries import LEFT_OFTEN
 from prefect_video.ledger.records import (
     OCCUPYING,
     TRANSITIONS,
@@ -23,6 +24,7 @@ from prefect_video.ledger.records import (
     Job,
     JobRequest,
     LatencyQuantiles,
+    MismatchPolicy,
     Priority,
     ReceivedEvent,
     SpendRow,
@@ -34,6 +36,7 @@ from prefect_video.ledger.urls import URL_VARIABLE, default_ledger_url, parse_da
 
 __all__ = [
     "DEFAULT_COST_BOUND",
+    "LEFT_OFTEN",
     "OCCUPYING",
     "PROGRAM",
     "TRANSITIONS",
@@ -53,6 +56,7 @@ __all__ = [
     "LatencyQuantiles",
     "Ledger",
     "Limit",
+    "MismatchPolicy",
     "Priority",
     "ReceivedEvent",
     "SpendRow",

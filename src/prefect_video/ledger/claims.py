@@ -301,6 +301,8 @@ def row_from_request(
         "created_at": now,
         "updated_at": now,
         "priority": PRIORITIES[job_request.priority],
+        "on_mismatch": job_request.on_mismatch,
+        "left_count": 0,
     }
 
 

@@ -25,6 +25,7 @@ class HoldReason(StrEnum):
     PAST_DEADLINE = "past_deadline"
     VIDEO_UNREACHABLE = "video_unreachable"
     WRONG_VIDEO = "wrong_video"
+    UNPLAYABLE_VIDEO = "unplayable_video"
     ORPHAN = "orphan"
     ORPHAN_UNNAMED = "orphan_unnamed"
     ID_CONFLICT = "id_conflict"
@@ -95,9 +96,18 @@ HOLDS: Final[Mapping[HoldReason, Hold]] = MappingProxyType(
             (_KEEP_WAITING, _BUY_AGAIN, _GIVE_UP),
         ),
         HoldReason.WRONG_VIDEO: Hold(
-            "shot {shot!r}: generation {generation} is completed and its file is not the video asked for: {cause}."
-            " Decide:",
-            (_BUY_AGAIN, _GIVE_UP),
+            "shot {shot!r}: generation {generation} is completed and its video is not as asked for: {cause}. It is kept"
+            " as {file}. Look at it, then decide:",
+            (_resolve("--accept", meaning="take it as it is"), _BUY_AGAIN, _GIVE_UP),
+        ),
+        HoldReason.UNPLAYABLE_VIDEO: Hold(
+            "shot {shot!r}: generation {generation} is completed and its file cannot be played: {cause}. It is kept as"
+            " {file}. Decide:",
+            (
+                _KEEP_WAITING._replace(meaning="collect fetches it again"),
+                _BUY_AGAIN,
+                _GIVE_UP,
+            ),
         ),
         HoldReason.ORPHAN: Hold(
             "{cause}. It could not be cancelled and may be billed. Look at the provider's console, then run:",

@@ -131,6 +131,8 @@ _BY_GENERATION: Final = JOBS.where(
     jobs_table.c.account == bindparam("at"), jobs_table.c.generation_id == bindparam("sought")
 )
 
+LEFT_OFTEN: Final = 2
+"""Number of collections in a row that have left a job for later, from which on it is listed beside what is held."""
 _FEWEST: Final = 5
 """Fewer generations of a kind than this tell nothing."""
 _NEWEST: Final = 50
@@ -234,13 +236,25 @@ class Queries(LedgerBase):
         state: State | None = None,
         limit: int | None = 100,
         hold_reason: bool | None = None,
+        needs_attention: bool = False,
         flow_run_id: str | None = None,
     ) -> list[Job]:
-        """Find rows, newest first; `hold_reason` selects those that are held (or are not)."""
+        """Find rows, newest first.
+
+        Args:
+            project: Only those of a project.
+            state: Only those in a state.
+            limit: At most this many; None for all.
+            hold_reason: Only those that are held, or are not.
+            needs_attention: Only those that are held, or that collections have left for later twice or more.
+            flow_run_id: Only those of a run.
+        """
         conditions = _equal(project=project, state=state, flow_run_id=flow_run_id)
         if hold_reason is not None:
             flagged = jobs_table.c.hold_reason
             conditions.append(flagged.is_not(None) if hold_reason else flagged.is_(None))
+        if needs_attention:
+            conditions.append(or_(jobs_table.c.hold_reason.is_not(None), jobs_table.c.left_count >= LEFT_OFTEN))
         return await self._select(*conditions, newest_first=True, limit=limit)
 
     async def history(self, job_id: str) -> list[HistoryEntry]:

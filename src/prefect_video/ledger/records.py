@@ -61,6 +61,8 @@ class _Record(BaseModel):
 
 
 Priority = Literal["high", "normal", "low"]
+MismatchPolicy = Literal["hold", "accept"]
+"""What to do with a paid video that plays and is not as requested: hold it for a human, or store it with a note."""
 
 
 class JobRequest(_Record):
@@ -84,6 +86,7 @@ class JobRequest(_Record):
         priority: Who goes first when an account's slots are taken; first come, first served among equals.
         is_fallback: It gives up part of what the project requests.
         alternatives: The requests, of other accounts or in other forms, whose job would serve the same take.
+        on_mismatch: What to do with a video that is not as requested; None for what the settings say.
     """
 
     fingerprint: str
@@ -103,6 +106,7 @@ class JobRequest(_Record):
     priority: Priority = "normal"
     is_fallback: bool = False
     alternatives: tuple[JobRequest, ...] = ()
+    on_mismatch: MismatchPolicy | None = None
 
     def is_served_by(self, job: Job) -> bool:
         """Tell whether an existing job of this request serves its take, so that nothing else may be bought.
@@ -121,7 +125,8 @@ class Job(_Record):
 
     `id` is also the idempotency key that is sent along with the submit. `priority` counts steps above normal.
     `disputed_usd` is what the provider says it cost, where that is not believed (see `cost_bound`).
-    `store_id` is the identity of the store that the asset was published to.
+    `store_id` is the identity of the store that the asset was published to. `left_count` is how many collections in a
+    row have left it for later, and `left_reason` why the last one has.
     """
 
     id: str
@@ -160,6 +165,9 @@ class Job(_Record):
     asset: Asset | None
     priority: int = 0
     store_id: str | None = None
+    on_mismatch: MismatchPolicy | None = None
+    left_count: int = 0
+    left_reason: str | None = None
 
     @property
     def is_reopened(self) -> bool:

@@ -141,6 +141,9 @@ jobs_table = Table(
     Column("unknown_at", Instant),
     Column("disputed_usd", Money),
     Column("store_id", String),
+    Column("on_mismatch", String),
+    Column("left_count", Integer, nullable=False, server_default="0"),
+    Column("left_reason", Text),
 )
 
 _unfinished = jobs_table.c.state.in_(sorted(UNFINISHED))

@@ -49,7 +49,7 @@ class TransitionBase(LedgerBase):
         """Move a row that was read in this transaction; that settles what a human was asked, but for its cost."""
         if job.state not in allowed or to not in TRANSITIONS.get(job.state, ()):
             raise _illegal(job, to, allowed)
-        values = {"hold_reason": None, **values, "state": to}
+        values = {"hold_reason": None, "left_count": 0, "left_reason": None, **values, "state": to}
         if to not in UNFINISHED:
             values["owner"] = None
             values["hold_reason"] = with_dispute(
@@ -419,6 +419,18 @@ class Transitions(TransitionBase):
             await self._append_history(connection, [(job.id, job.state, job.state)], f"is held: {hold_reason}")
             logger.warning("job %s (%s) is held: %s", job.id, job.shot.id, hold_reason)
             return await self._change(connection, job, {"hold_reason": hold_reason})
+
+    async def record_left(self, job_id: str, reason: str) -> Job:
+        """Record that a collection has left a row for a later one, and why; any step of the row ends the count."""
+        async with self._database.writing() as connection:
+            job = await self._locked(connection, job_id)
+            return await self._change(connection, job, {"left_count": job.left_count + 1, "left_reason": reason})
+
+    async def forget_left(self, job_id: str) -> Job:
+        """Record that a collection has got an answer about a row, although it may be too early to finish it."""
+        async with self._database.writing() as connection:
+            job = await self._locked(connection, job_id)
+            return await self._change(connection, job, {"left_count": 0, "left_reason": None})
 
     async def unhold(self, job_id: str) -> Job:
         """Release the hold; a finished row whose cost is disputed stays held for that."""

@@ -225,6 +225,9 @@ class CircuitBreakerProvider:
             self._provider.find_unclaimed(shot, idempotency_key=idempotency_key, sent_at=sent_at, known=known)
         )
 
+    def qualify_id(self, generation_id: str, shot: Shot) -> str:
+        return self._provider.qualify_id(generation_id, shot)
+
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
         return self._provider.parse_webhook(headers, body)
 

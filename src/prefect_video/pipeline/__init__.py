@@ -13,6 +13,7 @@ from prefect_video.pipeline.project_run import ProjectRun, run_project
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, ShotStatus, as_number
 from prefect_video.pipeline.shot_run import abandon
 from prefect_video.pipeline.step_runner import Inputs, Result, StepRunner
+from prefect_video.pipeline.steps.accept import accept_rejected
 from prefect_video.pipeline.verification import Verification, verify_store
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "StepRunner",
     "Verification",
     "abandon",
+    "accept_rejected",
     "as_number",
     "cancel_jobs",
     "collect",

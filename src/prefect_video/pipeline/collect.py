@@ -12,7 +12,14 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from prefect_video.errors import DeadlineExceeded, GenerationEnded, HeldForReview, InvalidTransition, VideoError
+from prefect_video.errors import (
+    DeadlineExceeded,
+    GenerationEnded,
+    HeldForReview,
+    InvalidTransition,
+    LedgerError,
+    VideoError,
+)
 from prefect_video.ledger import Job, Ledger, State
 from prefect_video.pipeline.steps.deadline import apply_deadline_policy, hold_message_if_stuck, is_past_deadline
 from prefect_video.pipeline.steps.download import download
@@ -62,11 +69,14 @@ async def collect(
         One line for each unfinished job.
     """
     jobs = await ledger.jobs.unfinished(project=project, flow_run_id=flow_run_id)
-    swept = await asyncio.gather(*(_collect_group(open_session, group, wait) for group in group_by_session(jobs)))
+    groups = group_by_session(jobs)
+    swept = await asyncio.gather(*(_collect_group(ledger, open_session, group, wait) for group in groups))
     return [line for lines in swept for line in lines]
 
 
-async def _collect_group(open_session: SessionOpener, jobs: Sequence[Job], wait: bool) -> list[CollectedJob]:
+async def _collect_group(
+    ledger: Ledger, open_session: SessionOpener, jobs: Sequence[Job], wait: bool
+) -> list[CollectedJob]:
     try:
         async with open_session(jobs[0]) as session:
             await session.store.remove_stale_uploads()
@@ -76,7 +86,7 @@ async def _collect_group(open_session: SessionOpener, jobs: Sequence[Job], wait:
         unexpected = None if isinstance(error, VideoError) else error
         logger.error("cannot open %s with %s: %s", jobs[0].store, jobs[0].credentials, error, exc_info=unexpected)
         reason = str(error) or type(error).__name__
-        return [CollectedJob(job=job, outcome="left", error=reason) for job in jobs]
+        return [CollectedJob(job=await _count_left(ledger, job, reason), outcome="left", error=reason) for job in jobs]
 
 
 async def collect_job(session: Session, job: Job, *, wait: bool) -> CollectedJob:
@@ -91,6 +101,8 @@ async def collect_job(session: Session, job: Job, *, wait: bool) -> CollectedJob
         return CollectedJob(job=job, outcome="a live owner is working on it")
     try:
         outcome = await _resume(session, taken, wait)
+        if taken.left_count:
+            await session.ledger.jobs.forget_left(job.id)
         return CollectedJob(job=await session.ledger.jobs.get(job.id), outcome=outcome)
     except GenerationEnded as error:
         return CollectedJob(
@@ -107,7 +119,8 @@ async def collect_job(session: Session, job: Job, *, wait: bool) -> CollectedJob
     except Exception as error:
         # A defect that one job meets must not end the collection of the other jobs.
         logger.exception("%s/%s: unexpected error, not collected now", job.project, job.shot.id)
-        return CollectedJob(job=job, outcome="left for later", error=str(error) or type(error).__name__)
+        reason = str(error) or type(error).__name__
+        return CollectedJob(job=await _count_left(session.ledger, job, reason), outcome="left for later", error=reason)
     finally:
         await session.ledger.claims.release_ownership([job.id])
 
@@ -151,4 +164,16 @@ async def _leave(session: Session, job_id: str, error: VideoError) -> CollectedJ
     if job.hold_reason:
         return CollectedJob(job=job, outcome="is held", error=job.hold_reason)
     logger.warning("%s/%s: not collected now: %s", job.project, job.shot.id, error)
-    return CollectedJob(job=job, outcome="left for later", error=str(error))
+    return CollectedJob(
+        job=await _count_left(session.ledger, job, str(error)), outcome="left for later", error=str(error)
+    )
+
+
+async def _count_left(ledger: Ledger, job: Job, reason: str) -> Job:
+    """Record that a job was left for later, and why, so that it is listed where that happens again."""
+    try:
+        return job if job.hold_reason else await ledger.jobs.record_left(job.id, reason)
+    except LedgerError as error:
+        # What could not be collected must not end the collection of the rest.
+        logger.warning("%s/%s: cannot record that it was left: %s", job.project, job.shot.id, error)
+        return job

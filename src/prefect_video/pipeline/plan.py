@@ -115,6 +115,11 @@ class Plan(BaseModel):
         return sum((shot.estimate_usd for shot in self.shots if shot.estimate_usd is not None), Decimal(0))
 
     @property
+    def unpriced(self) -> int:
+        """The number of videos to be bought whose price is not known; `cost_usd` leaves them out."""
+        return sum(shot.action == "generate" and shot.estimate_usd is None for shot in self.shots)
+
+    @property
     def fits(self) -> bool:
         """True where everything that is to be bought fits every limit."""
         return self.refusal is None and not any(shot.action == "over_budget" for shot in self.shots)
@@ -136,6 +141,7 @@ class Plan(BaseModel):
             "shots": [_public_shot(shot) for shot in self.shots],
             "limits": [_public_limit(usage) for usage in self.limits],
             "cost_usd": as_number(self.cost_usd),
+            "unpriced": self.unpriced,
             "fits": self.fits,
             "refusal": self.refusal,
         }

@@ -33,6 +33,7 @@ from prefect_video.storage import (
     publish_sidecar,
     read_sha256,
     read_sidecar,
+    rejected_paths,
     sidecar_path,
 )
 
@@ -267,8 +268,10 @@ class _Verifier:
         copied = [asset for _, asset in await self.ledger.stores.copies_into(project)]
         known = _places(self.store, [*copied, *(row.asset for row in rows if row.asset)])
         for row in rows:
+            path = asset_draft(row, self.ledger.identity).path
+            if row.generation_id is not None:
+                known |= {self.store.uri(rejected) for rejected in rejected_paths(path)}
             if row.state in UNFINISHED and not row.asset:
-                path = asset_draft(row, self.ledger.identity).path
                 known |= {self.store.uri(path.with_suffix(kind)) for kind in (".mp4", ".json", ".jpg")}
         return known
 

@@ -210,6 +210,9 @@ class Provider(Protocol):
             ProviderUnavailable: There was no response.
         """
 
+    def qualify_id(self, generation_id: str, shot: Shot) -> str:
+        """Return the id of a shot's generation as the API takes it, given the one that the provider's console shows."""
+
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
         """Verify a delivery and read it.
 

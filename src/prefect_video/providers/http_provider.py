@@ -12,7 +12,7 @@ from typing import ClassVar, Final
 import httpx
 
 from prefect_video.downloads import VideoSource, origin
-from prefect_video.errors import InvalidInput, NotFound, ProviderError, RequestRejected, UnsafeUrl
+from prefect_video.errors import NotFound, ProviderError, RequestRejected, UnsafeUrl
 from prefect_video.generations import Generation, Status
 from prefect_video.providers.base import Account, Capabilities, link_source
 from prefect_video.providers.capabilities import check_supported
@@ -154,6 +154,10 @@ class HttpProvider(ABC):
         """Compare the prompts, which alone prove nothing."""
         return min(match_prompt(shot.prompt, generation.prompt), Match.POSSIBLE)
 
+    def qualify_id(self, generation_id: str, shot: Shot) -> str:
+        """Return the id unchanged, as the console shows what the API takes."""
+        return generation_id
+
     def unwrap_id(self, generation_id: str) -> str:
         """Return the id unchanged, as ids have one spelling."""
         return generation_id
@@ -208,20 +212,3 @@ class HttpProvider(ABC):
             return origin(url) == origin(self._base_url)
         except UnsafeUrl:
             return False
-
-
-def check_path_part(generation_id: str, *, owner: str, allowed: str = "_-.") -> str:
-    """Return an id that can stand in a path as it is.
-
-    Args:
-        generation_id: The id; ids come from responses, webhooks and the command line.
-        owner: Continuation of the message `generation id 'x' is not …`.
-        allowed: Characters besides letters and digits.
-
-    Raises:
-        InvalidInput: The id could lead to another path.
-    """
-    is_plain = all(sign.isalnum() or sign in allowed for sign in generation_id)
-    if not generation_id or not is_plain or ".." in generation_id:
-        raise InvalidInput(f"generation id {generation_id!r} is not {owner}")
-    return generation_id

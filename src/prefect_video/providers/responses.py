@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import logging
+import mimetypes
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Self, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
+from urllib.parse import quote, urlsplit
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 
 from prefect_video._clean_text import clean_text
 from prefect_video._redaction import redaction_for
 from prefect_video.errors import (
     AuthenticationFailed,
+    InvalidInput,
     InvalidResponse,
     NotFound,
     ProviderError,
@@ -52,6 +63,8 @@ _WRAPPER_DEPTH: Final = 2
 _ID_FIELDS: Final = ("id", "generation_id", "job_id", "video_id", "prediction_id", "task_id")
 """Fields that name a generation. Inside an error `id` comes last, as it may be the error's own."""
 _GENERATION_ID: Final = re.compile(r"\S{1,200}")
+_LONGEST_ID: Final = 1000
+"""Ids of proxies hold the names of a model and of another provider."""
 _OTHER_ID: Final = re.compile(r"(?:req|request|err|error|trace)[_-]", re.IGNORECASE)
 """Beginning of ids of requests and errors."""
 
@@ -194,6 +207,43 @@ def read_item(item: Any, model: type[ModelT], build: Callable[[ModelT], Generati
             id=item_id if isinstance(item_id, str) and item_id else None,
             created_at=parse_timestamp(created) if is_timestamp else None,
         )
+
+
+def path_part(generation_id: str) -> str:
+    """Quote an id as one part of a path: some contain slashes, colons and other signs that lead elsewhere.
+
+    Raises:
+        InvalidInput: It cannot be requested in any spelling.
+    """
+    is_usable = generation_id.isascii() and generation_id.isprintable()
+    if not is_usable or len(generation_id) > _LONGEST_ID or set(generation_id) <= {"."}:
+        raise InvalidInput(f"generation id {generation_id!r} is not one that can be requested")
+    return quote(generation_id, safe="")
+
+
+def _check_id(generation_id: str) -> str:
+    try:
+        path_part(generation_id)
+    except InvalidInput as error:
+        raise ValueError("not an id that can be requested") from error
+    return generation_id
+
+
+GenerationId = Annotated[str, Field(min_length=1), AfterValidator(_check_id)]
+"""Id of a generation that can be requested; a submit that is answered with any other one is held at once."""
+
+
+def choose_video(links: Iterable[str]) -> str | None:
+    """Return the link of the video among those of a result, which may begin with a preview; None where there is none.
+
+    A name that ends like a video's comes first, then one that does not end like another file's.
+    """
+    return min(links, key=_rank_link, default=None)
+
+
+def _rank_link(link: str) -> int:
+    kind, _ = mimetypes.guess_type(urlsplit(link).path)
+    return 0 if (kind or "").startswith("video/") else 1 if kind is None else 2
 
 
 def unreadable_submit(error: InvalidResponse, response: httpx.Response, *, provider: str) -> SubmitOutcomeUnknown:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ImportString, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import DEFAULT_COST_BOUND, CostBound
+from prefect_video.ledger import DEFAULT_COST_BOUND, CostBound, MismatchPolicy
 from prefect_video.shots import PROMPT_LIMIT
 
 
@@ -48,6 +48,8 @@ class SessionOverrides(BaseModel):
         submissions_per_minute: Submits of this process a minute, evenly spaced; None for no limit.
         on_unknown: Where a provider cannot tell if it has accepted a submit: hold it for a human, or send it again.
         on_lost: Where a provider no longer knows a generation: hold it for a human, or buy a new one.
+        on_mismatch: What to do with a paid video that plays and is not as requested (another length, size or kind of
+            file): keep it as rejected and hold it for a human, or store it with a note. A project may decide it too.
         deadline_seconds: How long after its submit a generation is waited for.
         on_deadline: What to do with one that has not ended by then: cancel it where the provider still can, leave it
             running for `collect`, or hold it for a human.
@@ -80,6 +82,11 @@ class SessionOverrides(BaseModel):
         default="hold",
         title="Lost generations",
         description="When the provider no longer knows a paid generation: hold for a human, or buy it again.",
+    )
+    on_mismatch: MismatchPolicy | None = Field(
+        default=None,
+        title="Videos not as requested",
+        description="Another length, size or kind of file: hold for a human, or accept with a note; else hold.",
     )
     deadline_seconds: float | None = Field(
         default=None, gt=0, title="Deadline", description="Seconds after its submit that a generation is waited for."
@@ -119,6 +126,8 @@ class Settings(SessionOverrides, EnvironmentSettings):
         settle_seconds: How long after a submit's outcome has become unknown its absence from the provider's list proves
             nothing: longer than a submit can be on its way (`HttpSettings.submit_deadline_seconds`).
         downloads_at_once: Videos downloaded and published at the same time.
+        download_min_bytes_per_second: Least speed of a download, averaged over 30 s; a slower one is continued on a new
+            connection, once those that wait have had their turn. 0 for none.
         anomalous_per_hour: Submissions per hour and account from which on an alert is raised; None for never.
         check_access: Begin with a free read that shows whether endpoint and key are right; off for a
             key that may submit and not read.
@@ -140,6 +149,7 @@ class Settings(SessionOverrides, EnvironmentSettings):
 
     deadline_seconds: float = Field(default=3600.0, gt=0)
     on_deadline: Literal["cancel", "leave", "hold"] = "leave"
+    on_mismatch: MismatchPolicy = "hold"
     breaker_failures: int = Field(default=5, ge=1)
     breaker_seconds: float = Field(default=300.0, gt=0)
     on_open: Literal["wait", "fail"] = "wait"
@@ -147,6 +157,7 @@ class Settings(SessionOverrides, EnvironmentSettings):
     submit_patience_seconds: float = Field(default=900.0, ge=0)
     settle_seconds: float = Field(default=90.0, ge=0)
     downloads_at_once: int = Field(default=4, ge=1)
+    download_min_bytes_per_second: int = Field(default=16 * 1024, ge=0)
     anomalous_per_hour: int | None = Field(default=None, ge=1)
     check_access: bool = True
     screen_patterns: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from prefect_video.storage.publish import (
     thumbnail_path,
 )
 from prefect_video.storage.registry import copy_between, exists_anywhere, open_store, read_sha256, sizes_anywhere
+from prefect_video.storage.rejected import delete_rejected, fetch_rejected, keep_rejected, rejected_paths
 from prefect_video.storage.write_check import WriteCheck
 
 __all__ = [
@@ -35,8 +36,11 @@ __all__ = [
     "WriteCheck",
     "copy_between",
     "copy_video",
+    "delete_rejected",
     "exists_anywhere",
+    "fetch_rejected",
     "fingerprint_digest",
+    "keep_rejected",
     "open_store",
     "parse_sidecar",
     "place_asset",
@@ -44,6 +48,7 @@ __all__ = [
     "publish_video",
     "read_sha256",
     "read_sidecar",
+    "rejected_paths",
     "sidecar_path",
     "sizes_anywhere",
     "thumbnail_path",

@@ -288,7 +288,7 @@ async def _fetch_original(store: Store, asset: Asset, folder: Path) -> Path:
     await _require_original(store, asset)
     spool = folder / "original.mp4"
     await fetch_anywhere(store, asset.uri, spool)
-    if await run_in_thread(_file_sha256, spool) != asset.sha256:
+    if await run_in_thread(file_sha256, spool) != asset.sha256:
         raise StoreError(f"copy of {asset.uri}: the original is damaged; nothing was copied or removed")
     return spool
 
@@ -360,7 +360,8 @@ def _is_of_draft(asset: Asset, draft: AssetDraft) -> bool:
     )
 
 
-def _file_sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Compute the SHA-256 of a local file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -417,5 +418,6 @@ def _build_asset(store: Store, draft: AssetDraft, video: Downloaded, media: Medi
         width=media.width,
         height=media.height,
         created_at=datetime.now(UTC),
+        notes=video.notes,
         **draft.model_dump(exclude={"job_id", "ledger"}),
     )

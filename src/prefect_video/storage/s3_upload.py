@@ -28,6 +28,8 @@ PART_BYTES: Final = 8 * 2**20
 _MAX_PARTS: Final = 10_000  # S3's limit
 _CONCURRENT_PARTS: Final = 2  # each is held in memory
 
+_HEAD_DELAYS_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
+
 _SendPart = Callable[[str, "_Part"], Awaitable[str]]
 
 
@@ -197,12 +199,26 @@ async def _send_parts(upload_id: str, parts: list[_Part], send: _SendPart) -> li
 
 
 async def _check_size(client: Any, bucket: str, key: str, size: int) -> None:
-    head = await client.head_object(Bucket=bucket, Key=key)
+    head = await _head_new_object(client, bucket, key)
     if head["ContentLength"] != size:
         await client.delete_object(Bucket=bucket, Key=key)
         raise StoreError(
             f"s3://{bucket}/{key}: {head['ContentLength']:,} of {size:,} bytes arrived; removed, try again"
         )
+
+
+async def _head_new_object(client: Any, bucket: str, key: str) -> Any:
+    """Ask for an object that was just written: for a moment, some servers answer 403 or 404 where it already is."""
+    for delay in (*_HEAD_DELAYS_SECONDS, None):
+        try:
+            return await client.head_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            if delay is None or status not in (403, 404):
+                raise
+            _log.info("s3://%s/%s: HTTP %s right after it was written; asked again in %s s", bucket, key, status, delay)
+        await asyncio.sleep(delay)
+    raise AssertionError("unreachable: the last try returns or raises")
 
 
 def _split_into_parts(size: int) -> list[_Part]:

@@ -93,6 +93,7 @@ def test_every_remedy_is_a_whole_command_with_its_ledger(reason: HoldReason, cal
                 "provider",
                 "reported",
                 "booked",
+                "file",
             ),
             "x",
         ),

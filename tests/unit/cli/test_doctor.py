@@ -10,7 +10,10 @@ import pytest
 from prefect.client import orchestration
 from prefect.exceptions import ObjectNotFound
 
+from prefect_video.cli.commands import doctor
 from prefect_video.cli.commands.doctor import Check, _check_concurrency_limit
+from prefect_video.emulator import Emulator
+from tests.support.cli_fixtures import InProcess
 
 SESSION = SimpleNamespace(settings=SimpleNamespace(concurrency_limit="sora"), account_slots=4)
 
@@ -64,3 +67,17 @@ async def test_a_server_that_is_down_fails_the_check(monkeypatch: pytest.MonkeyP
     check = await check_limit(monkeypatch, FakePrefectClient(down=True), create=True)
     assert not check.ok
     assert "Failed to reach API" in check.detail
+
+
+def test_a_proxy_that_repeats_submits_is_advised_against(
+    call: InProcess, quick_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_check_prefect_api", lambda: Check(name="prefect API", ok=True, detail="not asked"))
+    monkeypatch.setenv("LITELLM_API_KEY", quick_emulator.key)
+    monkeypatch.setenv("LITELLM_BASE_URL", f"{quick_emulator.url}/profiles/litellm/v1")
+    checks = {check["name"]: check for check in call("doctor", "--provider", "litellm", "--json").json["checks"]}
+    assert "num_retries: 0" in checks["advice"]["detail"]
+    assert checks["provider"]["ok"]
+    monkeypatch.setenv("LITELLM_API_KEY", "sk-wrong")
+    checks = {check["name"]: check for check in call("doctor", "--provider", "litellm", "--json").json["checks"]}
+    assert not checks["provider"]["ok"]

@@ -387,3 +387,38 @@ def test_a_ledger_is_created_checked_and_named_without_its_password(call: InProc
     answer = call("ledger", "check", "--ledger", "postgresql://user:hunter2@127.0.0.1:1/video")
     assert answer.status == 1
     assert "hunter2" not in answer.err + answer.out
+
+
+def test_a_video_that_is_not_as_requested_is_accepted(call: InProcess, quick_emulator: Emulator) -> None:
+    match = {"prompt": "a sea of another length"}
+    quick_emulator.add_fault(operation="content", kind="altered_file", alteration="longer", match=match)
+    Path("film.yaml").write_text(
+        "project: film\nshots:\n  - {id: sea, prompt: a sea of another length, duration: 1, resolution: 480p}\n"
+    )
+
+    async def produce() -> None:
+        async with await open_session(SessionRef.from_names("emulator")) as session:
+            await run_project(session, load_project(Path("film.yaml")))
+
+    asyncio.run(produce())
+    (held,) = call("jobs", "--held", "--json").json["jobs"]
+    assert f"resolve {held['id']} --accept" in held["hold_reason"]
+    answer = call("resolve", held["id"], "--accept", "--json")
+    assert answer.status == 0
+    assert answer.json["state"] == "stored"
+    assert Path("videos/film").joinpath(answer.json["uri"].rpartition("/")[2]).exists()
+    assert call("jobs", "--held", "--json").json["jobs"] == []
+    assert call("resolve", held["id"], "--accept").status == 2
+
+
+def test_what_collect_keeps_leaving_is_listed(call: InProcess) -> None:
+    async def leave(session: Session) -> Job:
+        job = await submit(session, await reserve(session, WAITING))
+        for _ in range(2):
+            job = await session.ledger.jobs.record_left(job.id, "the provider does not answer.")
+        return job
+
+    job = run_with_session(leave)
+    assert [listed["id"] for listed in call("jobs", "--held", "--json").json["jobs"]] == [job.id]
+    shown = " ".join(call("jobs", "--held").out.split())
+    assert "left for later 2 times: the provider does not answer. The next `prefect-video collect` tries" in shown

@@ -118,3 +118,15 @@ def test_the_schema_is_one_json_object_that_knows_the_fields(call: InProcess) ->
     schema = call("schema").json
     assert schema["title"] == "prefect-video project"
     assert {"project", "shots"} <= set(schema["required"])
+
+
+def test_an_unknown_price_is_not_expected_to_be_nothing(
+    call: InProcess, film: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LITELLM_API_KEY", emulator.key)
+    monkeypatch.setenv("LITELLM_BASE_URL", f"{emulator.url}/profiles/litellm/v1")
+    film.write_text(film.read_text().replace("defaults: {", "defaults: {model: a-model-of-no-list, "))
+    shown = call("plan", film, "--provider", "litellm")
+    assert "2 of 2 to generate, cost not known. Nothing was sent." in " ".join(shown.out.split())
+    assert "$0.00" not in shown.out
+    assert call("plan", film, "--provider", "litellm", "--json").json["unpriced"] == 2

@@ -61,6 +61,25 @@ def test_a_truncated_file_is_not_playable(tmp_path: Path, missing: int, options:
         probe(cut)
 
 
+JUNK = [b"\r\n", b"\0" * 64, b"<!-- served by a relay -->", b"\0\0\0\x05oops"]
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_bytes_behind_the_end_are_counted_where_every_frame_is_there(tmp_path: Path, junk: bytes) -> None:
+    path = tmp_path / "trailing.mp4"
+    path.write_bytes(write_clip(tmp_path / "whole.mp4", options=FASTSTART).read_bytes() + junk)
+    media = probe(path)
+    assert (media.frames, media.trailing_bytes) == (12, len(junk))
+
+
+def test_bytes_behind_the_end_may_be_the_rest_of_what_is_missing(tmp_path: Path) -> None:
+    # A fragmented file declares no number of frames, so that nothing shows that all are there.
+    path = tmp_path / "trailing.mp4"
+    path.write_bytes(write_clip(tmp_path / "whole.mp4", options=FRAGMENTED).read_bytes() + b"\0\0")
+    with pytest.raises(InvalidVideo, match=r"trailing\.mp4: cut short"):
+        probe(path)
+
+
 def test_missing_pictures_are_counted_where_the_boxes_look_whole(tmp_path: Path) -> None:
     whole = write_clip(tmp_path / "whole.mp4", options=FASTSTART).read_bytes()
     start = whole.index(b"mdat") - 4

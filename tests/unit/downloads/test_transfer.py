@@ -28,7 +28,9 @@ from prefect_video.downloads.url_safety import LinkPolicy
 from prefect_video.errors import IncompleteDownload, LinkExpired, StoreError, UnsafeUrl, VideoError
 from tests.support.web_server import Reply, Request, Web, ranged, running_web
 
-QUICK = DownloadSettings(tries=3, outage_seconds=0.0, backoff_seconds=0.001, read_timeout_seconds=0.3)
+QUICK = DownloadSettings(
+    tries=3, outage_seconds=0.0, backoff_seconds=0.001, read_timeout_seconds=0.3, unready_seconds=0.0
+)
 VIDEO = b"\0\0\0\x18ftypisom" + os.urandom(3 * 2**20)
 MP4 = {"Content-Type": "video/mp4"}
 
@@ -193,7 +195,9 @@ async def test_a_piece_longer_than_the_file_is_thrown_away(web: Web, spool: Path
 async def test_a_finished_file_is_taken_as_it_is(web: Web, spool: Path, client: httpx.AsyncClient) -> None:
     web.handler = ranged(VIDEO)
     await fetch(web, spool, client)
-    assert_is_video(await fetch(web, spool, client), spool)
+    again = await fetch(web, spool, client)
+    assert again.was_finished
+    assert_is_video(replace(again, was_finished=False), spool)
     assert len(web.requests) == 1
 
 
@@ -362,20 +366,175 @@ async def test_a_short_body_without_a_length_is_told_by_the_promise(
 ) -> None:
     async def handler(request: Request, reply: Reply) -> None:
         await reply.head(200, MP4)
-        await reply.body(VIDEO[:1000])
+        await reply.body(VIDEO[: 1000 * len(web.requests)])
 
     web.handler = handler
-    with pytest.raises(IncompleteDownload, match="ended after 1,000 of"):
+    with pytest.raises(IncompleteDownload, match="ended after 3,000 of"):
         await fetch(web, spool, client, expected_bytes=len(VIDEO))
 
 
-@pytest.mark.parametrize("promised", [len(VIDEO) - 1, len(VIDEO) + 1])
-async def test_a_size_other_than_promised_is_refused_before_the_body(
-    web: Web, spool: Path, client: httpx.AsyncClient, promised: int
+@pytest.mark.parametrize("stated", [len(VIDEO) - 1, len(VIDEO) + 1])
+@pytest.mark.parametrize("with_length", [True, False])
+async def test_a_size_other_than_stated_is_fetched_and_told(
+    web: Web, spool: Path, client: httpx.AsyncClient, stated: int, with_length: bool
 ) -> None:
-    web.handler = ranged(VIDEO)
-    with pytest.raises(IncompleteDownload, match="the provider promised"):
-        await fetch(web, spool, client, expected_bytes=promised)
+    async def handler(request: Request, reply: Reply) -> None:
+        await reply.head(200, MP4)
+        await reply.body(VIDEO)
+
+    web.handler = ranged(VIDEO) if with_length else handler
+    got = await fetch(web, spool, client, expected_bytes=stated)
+    assert got.stated_bytes == stated
+    assert_is_video(replace(got, stated_bytes=None), spool)
+    # Without a length, only a second end at the same byte shows that it is the end of the file.
+    assert len(web.requests) == (2 if stated > len(VIDEO) and not with_length else 1)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Encoding": "aws-chunked"},
+        {"Content-Encoding": "none"},
+        {"Content-Encoding": "binary"},
+        {"Content-Encoding": "UTF-8"},
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/json"},
+    ],
+)
+async def test_headers_that_lie_about_a_whole_video_are_not_believed(
+    web: Web, spool: Path, client: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    async def handler(request: Request, reply: Reply) -> None:
+        await reply.whole(200, MP4 | headers, VIDEO)
+
+    web.handler = handler
+    assert_is_video(await fetch(web, spool, client), spool)
+    assert len(web.requests) == 1
+
+
+@pytest.mark.parametrize("head", [b"\x1aE\xdf\xa3\x01\0\0\0", b"\0\0\0\x08free", b"\0\0\0\x08moov"])
+async def test_a_video_of_another_kind_is_fetched_whole(
+    web: Web, spool: Path, client: httpx.AsyncClient, head: bytes
+) -> None:
+    web.handler = ranged(head + VIDEO)
+    assert (await fetch(web, spool, client)).bytes == len(head + VIDEO)
+
+
+async def test_a_page_in_place_of_the_rest_does_not_cost_what_is_there(
+    web: Web, spool: Path, client: httpx.AsyncClient
+) -> None:
+    broken = ranged(VIDEO, breaks=1, after=2**20)
+
+    async def handler(request: Request, reply: Reply) -> None:
+        if len(web.requests) == 2:
+            await reply.whole(200, {"Content-Type": "text/html"}, b"<html>Sign in</html>")
+        else:
+            await broken(request, reply)
+
+    web.handler = handler
+    assert_is_video(await fetch(web, spool, client), spool)
+    assert [request.first_byte for request in web.requests] == [0, 2**20, 2**20]
+
+
+@pytest.mark.parametrize("status", [202, 404, 409, 425])
+async def test_a_file_that_is_not_there_yet_is_waited_for(
+    web: Web, spool: Path, client: httpx.AsyncClient, status: int
+) -> None:
+    whole = ranged(VIDEO)
+
+    async def handler(request: Request, reply: Reply) -> None:
+        await (whole(request, reply) if len(web.requests) > QUICK.tries + 2 else reply.whole(status, {}))
+
+    web.handler = handler
+    patient = replace(QUICK, unready_seconds=60.0, backoff_limit_seconds=0.01)
+    assert_is_video(await fetch(web, spool, client, settings=patient), spool)
+    web.requests.clear()
+    spool.unlink()
+    with pytest.raises((IncompleteDownload, LinkExpired), match=str(status)):
+        await fetch(web, spool, client)
+
+
+async def test_a_fresh_link_is_tried_before_a_missing_file_is_waited_for(
+    web: Web, spool: Path, client: httpx.AsyncClient
+) -> None:
+    whole = ranged(VIDEO)
+
+    async def handler(request: Request, reply: Reply) -> None:
+        await (whole(request, reply) if request.path == "/fresh" else reply.whole(404, {}))
+
+    async def refresh() -> str:
+        return web.url("/fresh")
+
+    web.handler = handler
+    patient = replace(QUICK, unready_seconds=60.0)
+    assert_is_video(await fetch(web, spool, client, refresh=refresh, settings=patient), spool)
+    assert len(web.requests) == 2
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_the_other_place_of_a_video_is_tried_where_the_key_is_not_sent(
+    web: Web, spool: Path, client: httpx.AsyncClient, status: int
+) -> None:
+    whole = ranged(VIDEO)
+
+    async def handler(request: Request, reply: Reply) -> None:
+        with_key = request.headers.get("authorization") == "Bearer hush"
+        await (whole(request, reply) if with_key and request.path == "/content" else reply.whole(status, {}))
+
+    async def refresh() -> str:
+        raise AssertionError("a fresh link leads to the same host")
+
+    web.handler = handler
+    content = VideoSource(web.url("/content"), {"Authorization": "Bearer hush"})
+    source = VideoSource(web.url("/told"), fallback=content)
+    assert_is_video(await fetch(web, spool, client, source=source, refresh=refresh), spool)
+    assert [(request.path, "authorization" in request.headers) for request in web.requests] == [
+        ("/told", False),
+        ("/content", True),
+    ]
+
+
+DRIPPING = replace(QUICK, tries=3, min_bytes_per_second=1_000_000, speed_window_seconds=0.05, grace_seconds=60.0)
+
+
+async def test_a_download_that_drips_steps_aside_and_goes_on(web: Web, spool: Path, client: httpx.AsyncClient) -> None:
+    whole = ranged(VIDEO)
+
+    async def handler(request: Request, reply: Reply) -> None:
+        if aside:
+            return await whole(request, reply)
+        await reply.head(200, {**MP4, "ETag": '"v1"', "Content-Length": len(VIDEO)})
+        for start in range(0, len(VIDEO), 100):
+            await reply.body(VIDEO[start : start + 100])
+            await asyncio.sleep(0.01)
+
+    async def step_aside() -> None:
+        aside.append(spool.with_name("gen_1.mp4.part").stat().st_size)
+
+    aside: list[int] = []
+    web.handler = handler
+    assert_is_video(await fetch(web, spool, client, step_aside=step_aside, settings=DRIPPING), spool)
+    # Nothing that had arrived is fetched again.
+    assert web.requests[1].first_byte == aside[0] > 0
+
+
+async def test_a_download_that_only_drips_ends_by_its_size(web: Web, spool: Path, client: httpx.AsyncClient) -> None:
+    async def handler(request: Request, reply: Reply) -> None:
+        start = request.first_byte
+        tail = {"Content-Range": f"bytes {start}-{len(VIDEO) - 1}/{len(VIDEO)}"} if start else {}
+        await reply.head(206 if start else 200, {**MP4, **tail, "ETag": '"v1"', "Content-Length": len(VIDEO) - start})
+        while True:
+            # Enough to count as progress each time, and less than the least speed.
+            await reply.body(VIDEO[start : start + 300_000])
+            start += 300_000
+            await asyncio.sleep(0.35)
+
+    web.handler = handler
+    quick = replace(DRIPPING, min_bytes_per_second=3_000_000, speed_window_seconds=0.3, grace_seconds=-0.5)
+    with pytest.raises(IncompleteDownload, match=r"too slow at byte .* continued by the next run"):
+        await fetch(web, spool, client, settings=quick)
+    assert len(web.requests) == 2
+    assert list(spool.parent.glob("*.part"))
 
 
 @pytest.mark.parametrize("declared", [True, False])

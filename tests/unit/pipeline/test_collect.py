@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 import pytest
 from sqlalchemy import update
@@ -122,3 +123,33 @@ async def test_beside_a_live_run_nothing_that_it_works_on_is_touched(open_harnes
 async def _history(harness: RecoveryHarness) -> list[str]:
     async with harness.ledger() as ledger:
         return [f"{step.to_state} {step.detail}" for step in await ledger.jobs.history((await harness.rows())[0].id)]
+
+
+async def test_what_is_left_for_later_twice_is_listed_with_its_reason(harness: RecoveryHarness) -> None:
+    await harness.interrupt(a_shot(), "submitted")
+    harness.emulator.wait_until_idle()
+    harness.emulator.add_fault(operation="retrieve", kind="error_before", times=None)
+    for listed in (0, 1):
+        assert [line.outcome for line in await harness.collect()] == ["left for later"]
+        async with harness.ledger() as ledger:
+            jobs = await ledger.jobs.find(needs_attention=True)
+        assert len(jobs) == listed
+    assert (jobs[0].left_count, jobs[0].hold_reason) == (2, None)
+    assert "The server had an error" in str(jobs[0].left_reason)
+    harness.emulator.clear_faults()
+    assert [line.outcome for line in await harness.collect()] == ["stored"]
+    assert ((await harness.row()).left_count, (await harness.row()).left_reason) == (0, None)
+    assert harness.paid == (1, 1)
+
+
+async def test_a_job_whose_account_cannot_be_opened_is_listed_too(harness: RecoveryHarness) -> None:
+    await harness.interrupt(a_shot(), "submitted")
+
+    def open_session(job: Job) -> NoReturn:
+        raise RuntimeError("the vault is closed")
+
+    async with harness.ledger() as ledger:
+        for _ in range(2):
+            await collect(ledger, open_session)
+        (job,) = await ledger.jobs.find(needs_attention=True)
+    assert (job.left_count, job.left_reason) == (2, "the vault is closed")

@@ -14,6 +14,7 @@ from prefect_video.errors import (
     HeldForReview,
     InvalidInput,
     NotFound,
+    ProviderUnavailable,
     RequestRejected,
 )
 from prefect_video.generations import Status
@@ -80,8 +81,24 @@ async def test_litellm_spells_one_id_in_several_ways(open_profile: Open, emulato
     assert spelt != accepted.id
     assert unwrap_id(spelt) == unwrap_id(accepted.id)
     assert (await provider.retrieve(accepted.id)).id == accepted.id
-    assert await find(provider, shot, known=(spelt,)) is None
-    assert (await find(provider, shot, known=())) is not None
+
+
+async def test_a_litellm_proxy_lists_nothing_and_its_console_shows_other_ids(
+    open_profile: Open, emulator: Emulator
+) -> None:
+    provider = open_profile("litellm")
+    accepted = await submit(provider)
+    await provider.check_access()
+    assert not provider.capabilities.can_list
+    with pytest.raises(HeldForReview, match="litellm does not list its generations"):
+        await find(provider, SHOT, known=())
+    shown = unwrap_id(accepted.id)
+    with pytest.raises(ProviderUnavailable):
+        await provider.retrieve(shown)
+    wrapped = provider.qualify_id(shown, SHOT)
+    assert unwrap_id((await provider.retrieve(wrapped)).id) == shown
+    assert (provider.qualify_id(wrapped, SHOT), provider.qualify_id(accepted.id, SHOT)) == (wrapped, accepted.id)
+    assert (await provider.retrieve(wrapped)).prompt is None
 
 
 async def test_something_alike_is_neither_taken_nor_taken_for_nothing() -> None:
@@ -120,7 +137,7 @@ async def test_lists_with_a_cursor_without_and_in_one_piece(
     open_profile: Open, monkeypatch: pytest.MonkeyPatch, emulator: Emulator
 ) -> None:
     monkeypatch.setattr("prefect_video.providers.openai.provider.PAGE_SIZE", 2)
-    for profile in PROFILES:
+    for profile in (name for name, server in PROFILES.items() if server.lists):
         emulator.reset()
         provider = open_profile(profile)
         made = [unwrap_id((await submit(provider)).id) for _ in range(5)]

@@ -7,15 +7,18 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import httpx
 import pytest
 
 from prefect_video import ContentPolicyError, HeldForReview, InvalidInput
+from prefect_video.downloads import LinkPolicy, download, open_download_client, probe
 from prefect_video.emulator import Emulator
 from prefect_video.emulator.dialects.openrouter import UNSIGNED_ONLY
 from prefect_video.errors import (
     AuthenticationFailed,
+    InvalidResponse,
     ProviderError,
     QuotaExhausted,
     RateLimited,
@@ -234,10 +237,15 @@ def test_callbacks_that_are_forged_stale_or_nonsense_are_refused() -> None:
 
 async def test_ids_cannot_leave_their_path() -> None:
     provider, sent = mock_openrouter(httpx.Response(200, json={}))
-    for wrong in ("../x", "a/b", "", "a?b", ".."):
+    for wrong in ("", "..", "a\nb"):
         with pytest.raises(InvalidInput):
             await provider.retrieve(wrong)
     assert sent == []
+    for odd in ("../x", "a/b:c", "a?b#c%2e"):
+        with pytest.raises(InvalidResponse):
+            await provider.retrieve(odd)
+    assert {request.url.raw_path.count(b"/") for request in sent} == {4}
+    assert {request.url.query for request in sent} == {b""}
 
 
 def test_the_environment_opens_it() -> None:
@@ -246,3 +254,32 @@ def test_the_environment_opens_it() -> None:
     open_openrouter = open_provider({"OPENROUTER_API_KEY": "sk-or-secret", "OPENROUTER_BASE_URL": f"{BASE}/"})
     assert open_openrouter.account.base_url == BASE
     assert "sk-or-secret" not in repr(open_openrouter.account)
+
+
+async def test_the_content_address_is_tried_where_the_link_wants_another_key(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    """Behind a gateway the link that is told leads to OpenRouter itself, which does not know the gateway's key."""
+    provider = open_openrouter(emulator)
+    generation_id = await submit(provider)
+    emulator.wait_until_idle()
+    emulator.add_fault(operation="content", kind="denied")
+    source = provider.download_source(await provider.retrieve(generation_id))
+    assert "authorization" not in {name.lower() for name in source.headers}
+    async with open_download_client() as client:
+        got = await download(source, tmp_path / "v.mp4", client=client, policy=LinkPolicy(trusted_host="127.0.0.1"))
+    assert probe(got.path).duration_seconds == pytest.approx(2, abs=0.1)
+    assert emulator.usage()["requests"]["content"] == 2
+    assert emulator.usage()["leaked_keys"] == 0
+    await provider.aclose()
+
+
+async def test_a_preview_among_the_links_is_not_taken_for_the_video(emulator: Emulator) -> None:
+    provider = open_openrouter(emulator)
+    generation_id = await submit(provider)
+    emulator.wait_until_idle()
+    emulator.add_fault(operation="retrieve", kind="preview_first")
+    result = (await provider.retrieve(generation_id)).result
+    assert result is not None
+    assert ".mp4?" in result.video_url
+    await provider.aclose()

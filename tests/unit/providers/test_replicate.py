@@ -276,3 +276,14 @@ def test_the_environment_opens_it() -> None:
     assert open_provider({"REPLICATE_API_TOKEN": "r8"}).account.base_url == "https://api.replicate.com/v1"
     own = open_provider({"REPLICATE_API_TOKEN": "r8", "REPLICATE_BASE_URL": "http://127.0.0.1:1/replicate/"})
     assert own.account.base_url == "http://127.0.0.1:1/replicate/v1"
+
+
+async def test_a_preview_in_the_output_is_not_taken_for_the_video(
+    provider: ReplicateProvider, emulator: Emulator
+) -> None:
+    generation_id = await submit(provider)
+    emulator.wait_until_idle()
+    emulator.add_fault(operation="retrieve", kind="preview_first")
+    result = (await provider.retrieve(generation_id)).result
+    assert result is not None
+    assert ".mp4?" in result.video_url

@@ -34,6 +34,15 @@ FixFlag = Annotated[
 ]
 
 
+_ADVICE: Final = {
+    "litellm": (
+        "set `router_settings: {num_retries: 0}` in the proxy's configuration: its router sends a submit again by"
+        " itself, and each may be paid at the server behind it, unseen"
+    )
+}
+"""What an operator has to set at a provider, by its name."""
+
+
 class Check(BaseModel):
     """The result of one check.
 
@@ -138,6 +147,7 @@ async def _check_session(ref: SessionRef, *, fix: bool) -> list[Check]:
             return [
                 _check_key(ref),
                 await _check_provider(session),
+                *_advise(session),
                 await _check_account(session),
                 *await _check_concurrency_limit(session, create=fix),
                 store,
@@ -165,6 +175,8 @@ async def _check_provider(session: Session) -> Check:
     provider = session.provider
     address = f"{provider.name} at {provider.account.base_url} (account {provider.account.id})"
     try:
+        if not provider.capabilities.can_list:
+            await provider.check_access()
         async for _ in provider.list():
             break
     except AuthenticationFailed as error:
@@ -175,6 +187,12 @@ async def _check_provider(session: Session) -> Check:
     except VideoError as error:
         return Check(name="provider", ok=False, detail=address, fix=f"{error}; check the endpoint")
     return Check(name="provider", ok=True, detail=address)
+
+
+def _advise(session: Session) -> list[Check]:
+    """Return what is to be set on the provider's side, and cannot be seen from here."""
+    advice = _ADVICE.get(session.provider.name)
+    return [] if advice is None else [Check(name="advice", ok=True, detail=advice)]
 
 
 async def _check_account(session: Session) -> Check:

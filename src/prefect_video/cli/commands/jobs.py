@@ -21,7 +21,12 @@ def jobs(
         State | None, Parameter(help="Only jobs in this state.", show_choices=True, name_transform=str.lower)
     ] = None,
     held: Annotated[
-        bool, Parameter(negative="", show_default=False, help="Only jobs that are held for a decision.")
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Only jobs that are held for a decision, and those that `collect` has left for later twice or more.",
+        ),
     ] = False,
     limit: Annotated[int, Parameter(help="At most this many, the newest.")] = 50,
     ledger: LedgerOption = None,
@@ -47,5 +52,4 @@ def jobs(
 
 async def _read_jobs(name: str | None, project: str | None, state: State | None, held: bool, limit: int) -> list[Job]:
     async with open_ledger(name) as ledger:
-        # False would list only jobs that are not held; None does not filter.
-        return await ledger.jobs.find(project=project, state=state, hold_reason=held or None, limit=limit)
+        return await ledger.jobs.find(project=project, state=state, needs_attention=held, limit=limit)

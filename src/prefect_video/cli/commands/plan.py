@@ -87,11 +87,21 @@ def show_plan(project_plan: Plan) -> None:
     console.print(
         f"\n[bold]{escape(project_plan.project)}[/] at {escape(project_plan.provider)}:"
         f" {new} of {len(project_plan.shots)} to generate,"
-        f" [bold]{usd(project_plan.cost_usd)}[/] expected. Nothing was sent.",
+        f" [bold]{_describe_cost(project_plan, new)}[/]. Nothing was sent.",
         soft_wrap=True,
     )
     if project_plan.refusal:
         console.print(f"[red]over budget:[/] {escape(project_plan.refusal)}", soft_wrap=True)
+
+
+def _describe_cost(project_plan: Plan, new: int) -> str:
+    """Return the expected cost, as far as prices are known: an unknown price is no price of 0."""
+    unpriced = project_plan.unpriced
+    if not unpriced:
+        return f"{usd(project_plan.cost_usd)} expected"
+    if unpriced == new:
+        return "cost not known"
+    return f"{usd(project_plan.cost_usd)} expected, and {unpriced} more at a price that is not known"
 
 
 def _describe_option(option: RouteOption) -> str:

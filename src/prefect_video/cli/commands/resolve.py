@@ -10,12 +10,12 @@ from cyclopts import Parameter
 
 from prefect_video.cli.job_view import public_job
 from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
-from prefect_video.cli.output import DONE, print_json, stdout, usd
+from prefect_video.cli.output import DONE, display_path, print_json, stdout, usd
 from prefect_video.cli.sessions import find_job, open_ledger, run_async, use_session, use_store
 from prefect_video.errors import InvalidInput, NotFound
 from prefect_video.generations import MOST_USD, Generation
 from prefect_video.ledger import HoldReason, Job, Ledger, State, command_line, hold_message
-from prefect_video.pipeline import settle_deleted
+from prefect_video.pipeline import accept_rejected, settle_deleted
 from prefect_video.providers import Match, match_prompt
 from prefect_video.session import Session, Settings, ref_for_job
 
@@ -57,6 +57,12 @@ def resolve(
             help="The paid video is missing or unusable: no run buys it again.",
         ),
     ] = False,
+    accept: Annotated[
+        bool,
+        Parameter(
+            negative="", show_default=False, help="The video is not as requested: store it as it is, with a note."
+        ),
+    ] = False,
     cost: Annotated[
         Decimal | None,
         Parameter(help="The reported cost is disputed: the cost of the generation in USD, by the provider's bill."),
@@ -75,11 +81,12 @@ def resolve(
     After an unanswered submit, check the provider's console first: was it accepted (`--generation ID`) or not
     (`--absent`)? `--generation ID` also resumes a generation that counts as lost but is in the console, and one that
     was sent with a key that a new one of the same account has replaced. `--keep-waiting` waits once more for a
-    generation that is past its deadline or whose link is dead. For a paid video that is lost, expired, overdue or
-    different from the request: `--buy-again` lets the next run buy it again, `--give-up` keeps every run from doing so
-    until `--buy-again`. The same two are for a stored video whose file was deleted on purpose: `--give-up` lets no run
-    miss it, `--buy-again` has it fetched again, free, or bought where the provider no longer has it. Where the provider
-    reports a cost far above the estimate, `--cost USD` records the cost by its bill.
+    generation that is past its deadline or whose link is dead. `--accept` stores a video that is not as requested and
+    was kept as `….rejected.mp4`. For a paid video that is lost, expired, overdue or different from the request:
+    `--buy-again` lets the next run buy it again, `--give-up` keeps every run from doing so until `--buy-again`. The
+    same two are for a stored video whose file was deleted on purpose: `--give-up` lets no run miss it, `--buy-again`
+    has it fetched again, free, or bought where the provider no longer has it. Where the provider reports a cost far
+    above the estimate, `--cost USD` records the cost by its bill.
 
     Try:
 
@@ -87,13 +94,16 @@ def resolve(
 
         prefect-video resolve 3fa94c07 --absent
     """
-    if sum((generation is not None, absent, buy_again, give_up, keep_waiting, cost is not None)) != 1:
+    if sum((generation is not None, absent, accept, buy_again, give_up, keep_waiting, cost is not None)) != 1:
         raise InvalidInput(
-            "resolve: give exactly one of --generation ID, --absent, --buy-again, --give-up, --keep-waiting, --cost USD"
+            "resolve: give exactly one of --generation ID, --absent, --accept, --buy-again, --give-up, --keep-waiting,"
+            " --cost USD"
         )
     name = ledger_name(ledger)
     if cost is not None:
         decision = _settle_cost(name, job_id, _require_amount(cost))
+    elif accept:
+        decision = _accept(name, job_id)
     elif keep_waiting:
         decision = _keep_waiting(name, job_id)
     else:
@@ -136,6 +146,15 @@ async def _keep_waiting(name: str | None, job_id: str) -> Resolved:
     return after, f"waits once more. Fetch it with: {fetch}"
 
 
+async def _accept(name: str | None, job_id: str) -> Resolved:
+    async with open_ledger(name) as ledger:
+        job = await find_job(ledger, job_id)
+    async with use_session(ref_for_job(job, name)) as session:
+        after = await accept_rejected(session, job)
+    place = display_path(after.asset.uri) if after.asset else "the store"
+    return after, f"accepted as it is, and stored as {place}"
+
+
 async def _settle_cost(name: str | None, job_id: str, cost: Decimal) -> Resolved:
     async with open_ledger(name) as ledger:
         job = await find_job(ledger, job_id)
@@ -150,6 +169,7 @@ async def _settle_cost(name: str | None, job_id: str, cost: Decimal) -> Resolved
 
 async def _record_accepted(job: Job, generation_id: str, name: str | None) -> Resolved:
     async with use_session(ref_for_job(job, name)) as session:
+        generation_id = session.provider.qualify_id(generation_id, job.shot)
         try:
             generation = await session.provider.retrieve(generation_id)
         except NotFound as error:

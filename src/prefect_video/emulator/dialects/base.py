@@ -209,6 +209,13 @@ def status_with_fault(status: str, rule: FaultRule | None) -> str:
     return rule.status if rule is not None and rule.kind == "unknown_status" else status
 
 
+def file_size_with_fault(generation: EmulatedGeneration, rule: FaultRule | None) -> int | None:
+    """Return the size of a video in bytes, or another one under a `wrong_size` fault."""
+    if rule is None or rule.kind != "wrong_size" or generation.file_size is None:
+        return generation.file_size
+    return generation.file_size + rule.off_by
+
+
 def base_url(request: Request) -> str:
     """Return scheme and host under which the client reached the emulator."""
     return f"{request.url.scheme}://{request.url.netloc}"

@@ -16,7 +16,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from prefect_video.emulator.dialects.base import DialectHandler, base_url, retry_after_headers, status_with_fault
+from prefect_video.emulator.dialects.base import (
+    DialectHandler,
+    base_url,
+    file_size_with_fault,
+    retry_after_headers,
+    status_with_fault,
+)
 from prefect_video.emulator.dialects.json_bodies import read_json
 from prefect_video.emulator.dialects.model_input import read_generation_request
 from prefect_video.emulator.engine import Engine
@@ -160,7 +166,7 @@ class FalDialect:
             "url": self._handler.links(generation, rule).video,
             "content_type": "video/mp4",
             "file_name": "video.mp4",
-            "file_size": generation.file_size,
+            "file_size": file_size_with_fault(generation, rule),
         }
         return {"video": video, "seed": generation.request.metadata.get("seed", 42)}, 200
 

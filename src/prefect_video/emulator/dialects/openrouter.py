@@ -134,8 +134,8 @@ class OpenRouterDialect:
                 route("/videos", POST=self.submit),
                 route("/key", GET=self.key),
                 route("/videos/models", GET=self.models),
-                route("/videos/{id}", GET=self.retrieve),
-                route("/videos/{id}/content", GET=self.content),
+                route("/videos/{id:path}/content", GET=self.content),
+                route("/videos/{id:path}", GET=self.retrieve),
             ],
             exception_handlers={ApiError: _render_api_error, HTTPException: _render_http_error},
         )
@@ -157,7 +157,9 @@ class OpenRouterDialect:
                 answer |= self._render_result(generation, base_url(request))
                 if generation.request.model != UNSIGNED_ONLY:
                     links = self._handler.links(generation, rule)
-                    answer |= {"urls": [links.video], "expires_at": math.floor(links.expires)}
+                    has_preview = rule is not None and rule.kind == "preview_first"
+                    urls = [links.thumbnail, links.video] if has_preview else [links.video]
+                    answer |= {"urls": urls, "expires_at": math.floor(links.expires)}
             if generation.failure is not None:
                 answer["error"] = generation.failure.message
             return JSONResponse(answer)

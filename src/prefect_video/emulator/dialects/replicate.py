@@ -79,8 +79,8 @@ class ReplicateDialect:
                 route("/v1/account", GET=self.account),
                 route("/v1/predictions", POST=self.submit, GET=self.list_predictions),
                 route("/v1/models/{owner}/{name}/predictions", POST=self.submit),
-                route("/v1/predictions/{id}", GET=self.retrieve),
-                route("/v1/predictions/{id}/cancel", POST=self.cancel),
+                route("/v1/predictions/{id:path}/cancel", POST=self.cancel),
+                route("/v1/predictions/{id:path}", GET=self.retrieve),
                 route("/v1/webhooks/default/secret", GET=self.secret),
             ],
             exception_handlers={ApiError: _render_api_error, HTTPException: _render_http_error},
@@ -197,7 +197,9 @@ class ReplicateDialect:
         if generation.status == "completed" and finished is not None:
             answer["metrics"] = {"predict_time": generation.ends_at - generation.starts_at}
             if not removed:
-                answer["output"] = self._handler.links(generation, rule, at=finished).video
+                links = self._handler.links(generation, rule, at=finished)
+                has_preview = rule is not None and rule.kind == "preview_first"
+                answer["output"] = [links.thumbnail, links.video] if has_preview else links.video
         return answer
 
     def _echo_input(self, generation: EmulatedGeneration) -> dict[str, Any]:

@@ -14,14 +14,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from prefect_video.emulator.dialects.base import DialectHandler, status_with_fault
+from prefect_video.emulator.dialects.base import DialectHandler, file_size_with_fault, status_with_fault
 from prefect_video.emulator.dialects.json_bodies import read_json, validate
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError, ErrorKind
 from prefect_video.emulator.faults import FaultRule, distort_page
 from prefect_video.emulator.generation import EmulatedGeneration, EmulatedStatus, GenerationRequest
 from prefect_video.emulator.routes import route
-from prefect_video.emulator.signed_urls import Links, LinkSigner
+from prefect_video.emulator.signed_urls import LinkSigner
 from prefect_video.emulator.webhook_sender import Delivery
 
 DIALECT: Final = "sora"
@@ -115,8 +115,8 @@ class SoraDialect:
         return Starlette(
             routes=[
                 route("/generations", POST=self.submit, GET=self.list_generations),
-                route("/generations/{id}", GET=self.retrieve),
-                route("/generations/{id}/cancel", POST=self.cancel),
+                route("/generations/{id:path}/cancel", POST=self.cancel),
+                route("/generations/{id:path}", GET=self.retrieve),
             ],
             exception_handlers={ApiError: self._render_api_error, HTTPException: _render_http_error},
         )
@@ -176,7 +176,7 @@ class SoraDialect:
         """Build the signed webhook for a status."""
         data: dict[str, Any] = {"generation_id": generation.id, "status": status}
         if status == "completed":
-            data["result"] = self._render_result(generation, self._handler.links(generation))
+            data["result"] = self._render_result(generation, None)
         if status == "failed":
             data["error"] = _render_failure(generation)
         event = {
@@ -205,7 +205,7 @@ class SoraDialect:
         if self._engine.settings.echo_metadata:
             answer["metadata"] = generation.request.metadata
         if generation.status == "completed":
-            answer["result"] = self._render_result(generation, self._handler.links(generation, rule))
+            answer["result"] = self._render_result(generation, rule)
             answer["usage"] = {
                 "seconds_generated": generation.request.duration,
                 "cost_usd": rule.cost
@@ -233,17 +233,18 @@ class SoraDialect:
             "prompt": self._engine.echo_prompt(generation),
         }
         if generation.status == "completed":
-            item["result"] = self._render_result(generation, self._handler.links(generation, rule))
+            item["result"] = self._render_result(generation, rule)
         return item
 
-    def _render_result(self, generation: EmulatedGeneration, links: Links) -> dict[str, Any]:
+    def _render_result(self, generation: EmulatedGeneration, rule: FaultRule | None) -> dict[str, Any]:
+        links = self._handler.links(generation, rule)
         width, height = generation.request.frame_size
         return {
             "video_url": links.video,
             "thumbnail_url": links.thumbnail,
             "duration": generation.request.duration,
             "resolution": f"{width}x{height}",
-            "file_size": generation.file_size,
+            "file_size": file_size_with_fault(generation, rule),
             "expires_at": int(links.expires),
         }
 

@@ -62,6 +62,10 @@ def _respond_before_work(rule: FaultRule) -> Response | None:
             raise ApiError("server", "The server had an error while processing the request")
         case "not_found":
             raise ApiError("not_found", "No such generation")
+        case "not_ready":
+            raise ApiError("not_found", "The file is not there yet", status=rule.not_ready_status)
+        case "denied":
+            raise ApiError("authentication", "This key is not known here", status=rule.denied_status)
         case "list_off":
             raise ApiError("unavailable", "Listing is not available", status=rule.http_status)
         case "reset_before":

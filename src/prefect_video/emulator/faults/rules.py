@@ -19,6 +19,12 @@ survive a restart.
 | slow | all but webhook | bytes_per_second | the body trickles at that rate |
 | truncated | all but webhook | fraction | headers promise all, the connection closes after that share |
 | short_file | content | fraction | a complete response, but of a file cut to that share |
+| altered_file | content | alteration | a complete response, but of another file (below) |
+| lying_headers | content | content_type, content_encoding | the file, under these headers |
+| not_ready | content | not_ready_status (404) | that status, as where the file is not there yet; nothing was done |
+| denied | content | denied_status (401) | that status on a link, as where its host wants another key |
+| wrong_size | retrieve, list | off_by (1) | the size of the file is stated as so many bytes more |
+| preview_first | retrieve | – | a picture precedes the video among the links (Replicate, OpenRouter) |
 | wrong_content | all but webhook | – | 200 with an HTML page; nothing was done |
 | expired_link | retrieve, list, content | – | the links are expired; on content: 403 as for an expired link |
 | unknown_status | retrieve, list | status | the answer carries that status string; on list, in every item |
@@ -43,6 +49,9 @@ cursors begin again, as when the cursor's generation was |
 | forged | webhook | – | a false "completed" with a wrong signature precedes the true one |
 | drop | webhook | – | never sent |
 
+An altered file is `longer` (twice the length), `resized` (half the width and height), `stretched` (pixels of 4:3),
+`trailing` (with bytes behind its end), `matroska`, or `unbranded` (its first box is not `ftyp`).
+
 A gateway answers as `foreign` says: `html`, `json`, `problem` (RFC 9457), `text` or `empty`.
 """
 
@@ -60,8 +69,10 @@ Kind = Literal[
     "rate_limited", "quota_exhausted", "error_before", "error_after", "generation_error", "reset_before", "reset_after",
     "hang", "delay", "slow", "truncated", "short_file", "wrong_content", "expired_link", "unknown_status", "not_found",
     "list_off", "empty_page", "silent_list", "odd_item", "shifted_page", "wrong_cost", "foreign_answer", "inflated",
-    "nested", "odd_number", "quoted_key", "wrapped", "blocked", "duplicate", "late", "forged", "drop",
+    "nested", "odd_number", "quoted_key", "wrapped", "blocked", "duplicate", "late", "forged", "drop", "altered_file",
+    "lying_headers", "not_ready", "denied", "wrong_size", "preview_first",
 ]  # fmt: skip
+Alteration = Literal["longer", "resized", "stretched", "trailing", "matroska", "unbranded"]
 
 _HTTP: frozenset[Operation] = frozenset({"submit", "retrieve", "list", "cancel", "content"})
 _WEBHOOK: frozenset[Operation] = frozenset({"webhook"})
@@ -78,6 +89,12 @@ ALLOWED_OPERATIONS: dict[Kind, frozenset[Operation]] = {
     "slow": _HTTP,
     "truncated": _HTTP,
     "short_file": frozenset({"content"}),
+    "altered_file": frozenset({"content"}),
+    "lying_headers": frozenset({"content"}),
+    "not_ready": frozenset({"content"}),
+    "denied": frozenset({"content"}),
+    "wrong_size": frozenset({"retrieve", "list"}),
+    "preview_first": frozenset({"retrieve"}),
     "wrong_content": _HTTP,
     "expired_link": frozenset({"retrieve", "list", "content"}),
     "unknown_status": frozenset({"retrieve", "list"}),
@@ -151,6 +168,12 @@ class FaultRule(BaseModel):
     wrapper: str = Field(default="data", min_length=1)
     code: str = Field(default="moderation_blocked", min_length=1)
     message: str = "Your request was blocked by our moderation system."
+    alteration: Alteration = "longer"
+    content_type: str = "text/plain"
+    content_encoding: str | None = None
+    not_ready_status: Literal[202, 404, 409, 425] = 404
+    denied_status: Literal[401, 403] = 401
+    off_by: int = 1
 
     @model_validator(mode="after")
     def _kind_fits_operation(self) -> Self:

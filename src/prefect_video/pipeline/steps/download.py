@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn, Self
 
 from prefect_video._shield import shielded
-from prefect_video.downloads import Downloaded, Media, check_media, prepare_private_folder, probe
+from prefect_video.downloads import (
+    DEFAULT_SETTINGS,
+    Downloaded,
+    DownloadSettings,
+    Media,
+    check_media,
+    prepare_private_folder,
+    probe,
+)
 from prefect_video.downloads import download as fetch
 from prefect_video.errors import (
     GenerationExpired,
     HeldForReview,
+    IncompleteDownload,
     InvalidResponse,
     InvalidVideo,
     StoreOutage,
+    VideoMismatch,
 )
 from prefect_video.generations import Generation, Status
 from prefect_video.ledger import HoldReason, Job, State, hold_message
 from prefect_video.pipeline.steps.end import end, raise_if_ended, require_same_account
+from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import require_whole_neighbors
+from prefect_video.pipeline.steps.store_identity import claim_store
 from prefect_video.session import Session, SessionEvent
+from prefect_video.storage import keep_rejected
 
 logger = logging.getLogger(__name__)
 
@@ -36,29 +51,61 @@ async def download(session: Session, job: Job) -> Downloaded:
     Raises:
         GenerationEnded: The provider no longer has the video, or another process ended the job.
         DownloadError: It could not be fetched; the job stays completed and can be fetched later.
-        HeldForReview: The provider serves a file that is not the requested video, or it is another account's.
-        StoreError: The spool cannot be written.
+        HeldForReview: The provider serves a file that is not the requested video, which is kept, or the job is another
+            account's.
+        StoreError: The spool or, for a file to be kept, the store cannot be written.
     """
     raise_if_ended(job)
     require_same_account(session, job)
-    async with session.download_slots:
+    async with _DownloadTurn(session.download_slots) as turn:
         session.notify(SessionEvent.DOWNLOADING, job)
         for left in reversed(range(_INVALID_FILE_ATTEMPTS)):
-            fetched = await _fetch(session, job)
+            fetched = await _fetch(session, job, turn)
             try:
-                media = await _check(fetched.path, job)
-            except InvalidVideo as error:
+                checked = await _check(session, fetched, job)
+            except VideoMismatch as error:
+                # The file is whole: fetching it again would bring the same one. One that was there already may be of
+                # another video.
+                if not fetched.was_finished:
+                    await _hold(session, job, fetched, HoldReason.WRONG_VIDEO, error.reasons)
                 fetched.path.unlink(missing_ok=True)
-                logger.warning("shot %s: %s%s", job.shot.id, error, "; fetching it again" if left else "")
+            except InvalidVideo as error:
+                if left or _is_short(fetched):
+                    fetched.path.unlink(missing_ok=True)
                 if not left:
-                    await _hold(session, job, error)
+                    await _give_up(session, job, fetched, error)
+                logger.warning("shot %s: %s; fetching it again", job.shot.id, error)
             else:
                 session.notify(SessionEvent.DOWNLOADED, job)
-                return replace(fetched, media=media)
+                return checked
     raise AssertionError("unreachable: the last try returns or raises")
 
 
-async def _fetch(session: Session, job: Job) -> Downloaded:
+class _DownloadTurn:
+    """A download's slot, which it can leave to others for a while."""
+
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots = slots
+        self._has_slot = False
+
+    async def __aenter__(self) -> Self:
+        await self._slots.acquire()
+        self._has_slot = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._has_slot:
+            self._slots.release()
+
+    async def step_aside(self) -> None:
+        """Let the downloads that wait go first, and return with a slot."""
+        self._has_slot = False
+        self._slots.release()
+        await self._slots.acquire()
+        self._has_slot = True
+
+
+async def _fetch(session: Session, job: Job, turn: _DownloadTurn) -> Downloaded:
     generation = await session.fresh_generations.pop(job.account, job.generation_id or "")
     if generation is None:
         generation = await _retrieve(session, job)
@@ -76,6 +123,18 @@ async def _fetch(session: Session, job: Job) -> Downloaded:
         policy=session.link_policy,
         expected_bytes=generation.result.file_size,
         refresh=refresh,
+        step_aside=turn.step_aside,
+        settings=_settings(session, job),
+    )
+
+
+def _settings(session: Session, job: Job) -> DownloadSettings:
+    """Return the settings of a download; a file is waited for only shortly after its generation has completed."""
+    age = (datetime.now(UTC) - (job.completed_at or job.updated_at)).total_seconds()
+    return replace(
+        DEFAULT_SETTINGS,
+        unready_seconds=max(0.0, DEFAULT_SETTINGS.unready_seconds - age),
+        min_bytes_per_second=session.settings.download_min_bytes_per_second,
     )
 
 
@@ -116,23 +175,69 @@ async def _require_no_outage(session: Session, job: Job) -> None:
         raise
 
 
-async def _check(path: Path, job: Job) -> Media:
-    media = await asyncio.to_thread(probe, path)
-    check_media(media, job.shot)
-    return media
+async def _check(session: Session, fetched: Downloaded, job: Job) -> Downloaded:
+    """Measure a video and compare it with its shot; what is odd about it and accepted is noted.
+
+    Raises:
+        VideoMismatch: It plays and is not as requested.
+        InvalidVideo: It cannot be played.
+    """
+    media = await asyncio.to_thread(probe, fetched.path)
+    notes = list(_describe_oddities(fetched, media))
+    try:
+        check_media(media, job.shot)
+    except VideoMismatch as error:
+        # One that was accepted once, and whose stored file is missing, is accepted as it was.
+        was_accepted = job.asset is not None and job.asset.sha256 == fetched.sha256
+        if not was_accepted and (job.on_mismatch or session.settings.on_mismatch) == "hold":
+            raise
+        notes += error.reasons
+    for note in notes:
+        logger.warning("shot %s: accepted with a note: %s", job.shot.id, note)
+    return replace(fetched, media=media, notes=tuple(notes))
 
 
-async def _hold(session: Session, job: Job, error: InvalidVideo) -> None:
+def _describe_oddities(fetched: Downloaded, media: Media) -> Iterator[str]:
+    if fetched.stated_bytes is not None:
+        yield f"the provider stated {fetched.stated_bytes:,} bytes, the whole video has {fetched.bytes:,}"
+    if media.trailing_bytes:
+        yield f"{media.trailing_bytes:,} bytes behind the end of the video belong to no part of it"
+
+
+def _is_short(fetched: Downloaded) -> bool:
+    """Return whether a file is shorter than the provider stated: the rest may still come."""
+    return fetched.stated_bytes is not None and fetched.bytes < fetched.stated_bytes
+
+
+async def _give_up(session: Session, job: Job, fetched: Downloaded, error: InvalidVideo) -> NoReturn:
+    """Leave a file that cannot be played to a later run where it is short, else keep it and hold its job."""
+    if _is_short(fetched):
+        raise IncompleteDownload(
+            f"{error.message}; the provider stated {fetched.stated_bytes:,} bytes, {fetched.bytes:,} came"
+        ) from error
+    await _hold(session, job, fetched, HoldReason.UNPLAYABLE_VIDEO, (error.message,))
+
+
+async def _hold(
+    session: Session, job: Job, fetched: Downloaded, reason: HoldReason, causes: tuple[str, ...]
+) -> NoReturn:
+    """Keep a file that is not the requested video in the store, and hold its job."""
+    await claim_store(session)
+    draft = asset_draft(job, session.ledger.identity)
+    kept = await keep_rejected(session.store, fetched, causes, draft=draft)
     message = hold_message(
-        HoldReason.WRONG_VIDEO,
+        reason,
         job=job.id,
         shot=job.shot.id,
         ledger=session.ledger.command_option,
         generation=job.generation_id,
-        cause=str(error),
+        cause="; ".join(causes),
+        file=kept,
     )
     await session.ledger.jobs.hold(job.id, message)
-    raise HeldForReview(message) from error
+    # Last: until the job is held, the next run continues with this file.
+    await asyncio.to_thread(fetched.path.unlink, missing_ok=True)
+    raise HeldForReview(message)
 
 
 async def _spool_file(session: Session, job: Job) -> Path:

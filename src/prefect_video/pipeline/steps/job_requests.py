@@ -87,6 +87,7 @@ def build_job_requests(
             ttl_seconds=options.ttl_seconds,
             flow_run_id=options.flow_run_id,
             priority=project.priority,
+            on_mismatch=project.on_mismatch,
         )
         for take in range(1, shot.takes + 1)
     ]

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 
@@ -26,7 +26,7 @@ from prefect_video.providers.hosted_models import ASPECT_RATIOS, LONGEST_SECONDS
 from prefect_video.providers.http import HttpSettings, check_endpoint
 from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.reference_images import reference_urls
-from prefect_video.providers.responses import unreadable_submit
+from prefect_video.providers.responses import path_part, unreadable_submit
 from prefect_video.shots import Shot
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ QUEUE_URL: Final = "https://queue.fal.run"
 
 _NAMESPACES: Final = ("workflows", "comfy")
 _MODEL: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+")
-_JOB: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+/requests/[A-Za-z0-9_-]+")
+_JOB: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+/requests/[A-Za-z0-9._~%-]+")
 
 
 class FalProvider(HttpProvider):
@@ -199,7 +199,7 @@ class FalProvider(HttpProvider):
             return path
         # The key goes to the queue only, whatever address the response has.
         logger.warning("%s request %s: its address is not on the queue and is not used", self.name, queued.request_id)
-        return f"{_app_path(model)}/requests/{queued.request_id}"
+        return f"{_app_path(model)}/requests/{path_part(queued.request_id)}"
 
     def _path_below_queue(self, url: str | None) -> str | None:
         """Return the path of a URL below the queue's address; None for an address elsewhere."""
@@ -216,7 +216,7 @@ def _app_path(model: str) -> str:
 
 
 def _check_job_path(generation_id: str) -> str:
-    if not _JOB.fullmatch(generation_id) or ".." in generation_id:
+    if not _JOB.fullmatch(generation_id) or ".." in unquote(generation_id):
         raise InvalidInput(f"generation id {generation_id!r} is not a job of fal, such as fal-ai/veo3/requests/<id>")
     return generation_id
 

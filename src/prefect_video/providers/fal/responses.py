@@ -19,6 +19,7 @@ from prefect_video.errors import (
 from prefect_video.generations import ProviderFault, Status, VideoResult
 from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, fastapi_message, to_text
 from prefect_video.providers.responses import (
+    GenerationId,
     LenientModel,
     build_error,
     decode_body,
@@ -42,7 +43,7 @@ class QueuedRequest(LenientModel):
         status_url: Address at which the job is polled: owner and app of the model, without the rest of its name.
     """
 
-    request_id: str = Field(min_length=1)
+    request_id: GenerationId
     status_url: str | None = None
 
 

@@ -1,7 +1,8 @@
 """Profiles of servers that speak the OpenAI Videos dialect: the deviations of each, as data.
 
-By the sources and documents of vLLM-Omni 0.30, SGLang 0.5.23, TensorRT-LLM (main) and LiteLLM 1.106; none was tried on
-a GPU. An engine whose deviations the fields below can describe needs one row of `PROFILES` and nothing else.
+By the sources and documents of vLLM-Omni 0.30, SGLang 0.5.23 and TensorRT-LLM (main), none of which was tried on a GPU,
+and by a LiteLLM proxy 1.106 that was run. An engine whose deviations the fields below can describe needs one row of
+`PROFILES` and nothing else.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Profile:
         seconds: Form of the duration: `"8"`, `8` or `8.0`.
         nested_extras: Whether extras go into `extra_body` instead of beside the prompt.
         size_step: Number of pixels of which width and height must be a multiple.
+        lists: Whether the list of generations can be read at all.
+        wraps_ids: Whether ids wrap those of the server behind it, whose console shows what is inside.
         pages: Whether the list takes `limit`, `order` and `after`; else it is one page in any order.
         delete_aborts: Whether DELETE ends work in progress; else it only deletes the video.
         links: Whether a completed job may have a link of its own, outside the API, which needs no key.
@@ -51,6 +54,8 @@ class Profile:
     seconds: Literal["text", "whole", "number"] = "text"
     nested_extras: bool = False
     size_step: int = 2
+    lists: bool = True
+    wraps_ids: bool = False
     pages: bool = True
     delete_aborts: bool = False
     links: bool = False
@@ -136,7 +141,11 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "litellm": Profile(
         provider="litellm",
         title="LiteLLM",
-        capabilities=_hosted(),
+        # Its list is always refused with 400, and its jobs carry no prompt: whether it has accepted a submit cannot be
+        # found out.
+        capabilities=replace(_hosted(), can_list=False, lookup="none"),
+        lists=False,
+        wraps_ids=True,
         needs_key=True,
     ),
 }

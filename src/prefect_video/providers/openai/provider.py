@@ -25,9 +25,9 @@ from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.matching import Match, match_prompt
 from prefect_video.providers.openai.profiles import find_profile
 from prefect_video.providers.openai.requests import Body, create_body
-from prefect_video.providers.openai.responses import JobErrorResponse, ResponseReader, path_part, read_event, unwrap_id
+from prefect_video.providers.openai.responses import JobErrorResponse, ResponseReader, read_event, unwrap_id, wrap_id
 from prefect_video.providers.pages import Cursor, ListItem, ListPage
-from prefect_video.providers.responses import unreadable_submit
+from prefect_video.providers.responses import path_part, unreadable_submit
 from prefect_video.shots import DEFAULT_FPS, Shot
 
 PAGE_SIZE: Final = 100
@@ -89,7 +89,10 @@ class OpenAIProvider(HttpProvider):
         )
 
     async def check_access(self) -> None:
-        """Read a list of one generation, or the whole list where there are no pages."""
+        """Read a list of one generation, the whole list where there are no pages, or the models where there is none."""
+        if not self.profile.lists:
+            self._reader.models(await self._api.send("GET", "/models"))
+            return
         params: Params | None = {"limit": 1} if self.profile.pages else None
         self._reader.page(await self._api.send("GET", "/videos", params=params))
 
@@ -151,6 +154,12 @@ class OpenAIProvider(HttpProvider):
         is_same_size = echoed.get("size") in (None, self.profile.format_size(shot))
         return prompt if is_same_size and _is_same_length(echoed, shot) else min(prompt, Match.POSSIBLE)
 
+    def qualify_id(self, generation_id: str, shot: Shot) -> str:
+        """Return the id of a console in the form in which the API takes it: a proxy finds its server by the model."""
+        if not self.profile.wraps_ids or unwrap_id(generation_id) != generation_id:
+            return generation_id
+        return wrap_id(generation_id, self._model(shot))
+
     def unwrap_id(self, generation_id: str) -> str:
         """Return the id by the model's own server, which proxies spell in several ways."""
         return unwrap_id(generation_id)
@@ -186,6 +195,8 @@ class OpenAIProvider(HttpProvider):
     async def _page(
         self, cursor: Cursor | None, *, status: Status | None = None, created_after: datetime | None = None
     ) -> ListPage:
+        if not self.profile.lists:
+            return await super()._page(cursor, status=status, created_after=created_after)
         if not self.profile.pages:
             page = self._reader.page(await self._api.send("GET", "/videos"))
             return replace(page, items=_newest_first(page.items), cursors=(), paged=False)

@@ -6,6 +6,7 @@ By OpenAI's document, and by the sources of vLLM-Omni 0.30, SGLang 0.5.23, Tenso
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from prefect_video.errors import AuthenticationFailed, QuotaExhausted
@@ -32,7 +33,8 @@ _UNKNOWN_TO_LITELLM: Final = (
     *("notfounderror", "unprocessableentityerror"),
 )
 _KEY_OF_LITELLM: Final = (
-    *("auth_error", "authenticationerror", "expired_key", "token_not_found_in_db"),
+    # Without a database, each key but the master key is looked up in vain.
+    *("auth_error", "authenticationerror", "expired_key", "token_not_found_in_db", "no_db_connection"),
     *("key_model_access_denied", "team_model_access_denied", "user_model_access_denied", "org_model_access_denied"),
 )
 
@@ -51,6 +53,12 @@ def _openai_body(document: Any, _status: int) -> ErrorBody | None:
     if not any(isinstance(value, str) and value for value in (error.get("type"), error.get("code"))):
         return None
     return ErrorBody(to_text(error.get("type")), to_text(error.get("code")), error["message"])
+
+
+def _litellm_body(document: Any, status: int) -> ErrorBody | None:
+    """Read OpenAI's body as LiteLLM fills it: the cause is the first line of many."""
+    body = _openai_body(document, status)
+    return None if body is None else replace(body, message=body.message.strip().partition("\n")[0].strip())
 
 
 def _vllm_body(document: Any, status: int) -> ErrorBody | None:
@@ -100,7 +108,7 @@ _TABLES: Final[Mapping[str, RefusalTable]] = {
     "sglang": RefusalTable(_engine_body, (_REFUSED_BY_ENGINES,)),
     "trtllm": RefusalTable(_trtllm_body, (_REFUSED_BY_ENGINES,)),
     "litellm": RefusalTable(
-        _openai_body,
+        _litellm_body,
         (
             RefusalRule((400, 402, 403, 429), types=_QUOTA, error=QuotaExhausted),
             RefusalRule((400, 401, 403), types=_KEY_OF_LITELLM, error=AuthenticationFailed),

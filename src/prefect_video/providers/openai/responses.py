@@ -12,11 +12,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Annotated, Any
-from urllib.parse import quote
+from typing import Any
 
 import httpx
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from prefect_video.errors import GenerationEnded, InvalidInput, ProviderError
 from prefect_video.generations import Generation, ProviderFault, Status, VideoResult
@@ -26,6 +25,7 @@ from prefect_video.providers.matching import KEY_FIELD
 from prefect_video.providers.openai.refusals import find_refusal_table
 from prefect_video.providers.pages import ListPage
 from prefect_video.providers.responses import (
+    GenerationId,
     LenientModel,
     ResponseModel,
     decode_body,
@@ -34,6 +34,7 @@ from prefect_video.providers.responses import (
     parse_page,
     parse_progress,
     parse_timestamp,
+    path_part,
     read_item,
 )
 from prefect_video.providers.statuses import Evidence, build_fault, parse_status
@@ -47,18 +48,10 @@ class _Fault(LenientModel):
     message: str | None = None
 
 
-def _check_id(generation_id: str) -> str:
-    try:
-        path_part(generation_id)
-    except InvalidInput as error:
-        raise ValueError("not an id that can be requested") from error
-    return generation_id
-
-
 class VideoJob(LenientModel):
     """Job as servers report it; only id and status are certain."""
 
-    id: Annotated[str, AfterValidator(_check_id)]
+    id: GenerationId
     status: str
     model: str | None = None
     prompt: str | None = None
@@ -121,17 +114,6 @@ class VideoJob(LenientModel):
         return ProviderFault(code="error", message=self.error or "no reason given")
 
 
-def path_part(generation_id: str) -> str:
-    """Quote an id as a part of a path; ids of proxies contain slashes and plus signs.
-
-    Raises:
-        InvalidInput: No server gives such an id.
-    """
-    if not generation_id.isascii() or not generation_id.isprintable() or set(generation_id) <= {"."}:
-        raise InvalidInput(f"generation id {generation_id!r} is not one of this dialect")
-    return quote(generation_id, safe="")
-
-
 def unwrap_id(generation_id: str) -> str:
     """Return the id by the model's own server: LiteLLM wraps it, for the same video differently from call to call."""
     wrapped = generation_id.removeprefix("video_")
@@ -140,6 +122,16 @@ def unwrap_id(generation_id: str) -> str:
     except ValueError:
         return generation_id
     return text.rpartition(";video_id:")[2] if text.startswith("litellm:") else generation_id
+
+
+def wrap_id(generation_id: str, model: str) -> str:
+    """Return an id as LiteLLM wraps it, which then asks the server that it has for the model."""
+    text = f"litellm:custom_llm_provider:;model_id:{model};video_id:{generation_id}"
+    return "video_" + base64.b64encode(text.encode()).decode()
+
+
+class _Models(ResponseModel):
+    data: list[Any]
 
 
 class _Page(ResponseModel):
@@ -213,6 +205,14 @@ class ResponseReader:
         page = parse_page(_Page, response, provider=self.provider)
         items = tuple(read_item(item, VideoJob, self._build_generation) for item in page.data)
         return ListPage(items, has_more=page.has_more, cursors=tuple(item.id for item in items))
+
+    def models(self, response: httpx.Response) -> None:
+        """Check that a response is a list of models.
+
+        Raises:
+            InvalidResponse: It breaks the contract of the dialect.
+        """
+        parse(_Models, response, provider=self.provider)
 
     def error(self, response: httpx.Response) -> ProviderError:
         """Build the error of an unsuccessful response: a job that ended without a video, or an error by the table."""

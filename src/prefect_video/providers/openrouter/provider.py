@@ -9,6 +9,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
@@ -16,17 +17,18 @@ from urllib.parse import urljoin
 
 import httpx
 
+from prefect_video.downloads import VideoSource
 from prefect_video.errors import InvalidInput, InvalidResponse, Unsupported
 from prefect_video.generations import Generation, Status, VideoResult, WebhookEvent
 from prefect_video.providers.base import Capabilities
 from prefect_video.providers.capabilities import check_supported
 from prefect_video.providers.hosted_models import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, own_aliases
 from prefect_video.providers.http import HttpSettings
-from prefect_video.providers.http_provider import HttpProvider, check_path_part
+from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.openrouter import responses
 from prefect_video.providers.pricing import listed_usd
 from prefect_video.providers.reference_images import reference_urls
-from prefect_video.providers.responses import unreadable_submit
+from prefect_video.providers.responses import path_part, unreadable_submit
 from prefect_video.providers.webhook_signatures import raise_if_replayed, split_secrets
 from prefect_video.shots import Shot
 
@@ -172,14 +174,25 @@ class OpenRouterProvider(HttpProvider):
 
     async def retrieve(self, generation_id: str) -> Generation:
         """Read one job."""
-        path = f"/videos/{_check_path_part(generation_id)}"
+        path = f"/videos/{path_part(generation_id)}"
         job = responses.read_job(await self._api.send("GET", path), provider=self.name)
         generation = job.generation
         if generation.status is Status.COMPLETED and generation.result is None:
             # A completed job may come without links; its content address is documented.
-            result = VideoResult(video_url=f"{self._base_url}{path}/content?index=0")
+            result = VideoResult(video_url=self._content_url(generation_id))
             return generation.model_copy(update={"result": result})
         return generation
+
+    def download_source(self, generation: Generation) -> VideoSource:
+        """Return the link, and the content address below the base URL for where the link wants another key.
+
+        Behind a gateway the link leads to OpenRouter itself, which does not know the gateway's key.
+        """
+        source = super().download_source(generation)
+        content_url = self._content_url(generation.id)
+        if source.url == content_url:
+            return source
+        return replace(source, fallback=VideoSource(content_url, self._authorization))
 
     async def cancel(self, generation_id: str) -> Generation:
         """Read the job, as OpenRouter cancels none."""
@@ -204,6 +217,9 @@ class OpenRouterProvider(HttpProvider):
     def _model(self, shot: Shot) -> str:
         return self._aliases.get(shot.model, shot.model)
 
+    def _content_url(self, generation_id: str) -> str:
+        return f"{self._base_url}/videos/{path_part(generation_id)}/content?index=0"
+
     def _warn_of_foreign_url(self, job: responses.VideoJob) -> None:
         """Log a polling address on another host: it is not used, as the key goes to the provider's own address only."""
         if job.polling_url and not self._is_own_url(urljoin(f"{self._base_url}/", job.polling_url)):
@@ -216,10 +232,6 @@ class OpenRouterProvider(HttpProvider):
 
 def _sign(secret: str, timestamp: str, body: bytes) -> str:
     return hmac.new(secret.encode(), f"{timestamp},".encode() + body, hashlib.sha256).hexdigest()
-
-
-def _check_path_part(generation_id: str) -> str:
-    return check_path_part(generation_id, owner="one of OpenRouter's")
 
 
 def open_provider(environ: Mapping[str, str]) -> OpenRouterProvider:

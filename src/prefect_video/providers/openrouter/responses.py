@@ -9,14 +9,21 @@ from decimal import Decimal
 from typing import Any, Final
 
 import httpx
-from pydantic import Field
 
 from prefect_video.errors import ProviderError
 from prefect_video.generations import Cost, Generation, ProviderFault, VideoResult, WebhookEvent
 from prefect_video.providers.base import Capabilities
 from prefect_video.providers.moderation import is_moderation
 from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, to_text
-from prefect_video.providers.responses import LenientModel, ResponseModel, parse, parse_progress, parse_timestamp
+from prefect_video.providers.responses import (
+    GenerationId,
+    LenientModel,
+    ResponseModel,
+    choose_video,
+    parse,
+    parse_progress,
+    parse_timestamp,
+)
 from prefect_video.providers.statuses import Evidence, build_fault, parse_status
 from prefect_video.shots import AspectRatio, Resolution
 
@@ -44,7 +51,7 @@ class _Usage(LenientModel):
 
 
 class _Job(LenientModel):
-    id: str = Field(min_length=1)
+    id: GenerationId
     status: str
     polling_url: str | None = None
     model: str | None = None
@@ -98,8 +105,8 @@ def read_job(response: httpx.Response, *, provider: str) -> VideoJob:
     """
     wire = parse(_Job, response, provider=provider)
     # A signed link needs no key; the other kind leads to the API and needs it.
-    link = next(iter([*(wire.urls or ()), *(wire.unsigned_urls or ())]), None)
-    is_signed = bool(wire.urls)
+    link = choose_video([*(wire.urls or ()), *(wire.unsigned_urls or ())])
+    is_signed = link is not None and link in (wire.urls or ())
     evidence = Evidence(link is not None, parse_progress(wire.progress), bool(wire.error))
     status = parse_status(wire.status, provider=provider, generation_id=wire.id, evidence=evidence)
     generation = Generation(

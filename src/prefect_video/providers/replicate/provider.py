@@ -21,13 +21,13 @@ from prefect_video.providers.base import Capabilities
 from prefect_video.providers.capabilities import check_supported
 from prefect_video.providers.hosted_models import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, HostedModels
 from prefect_video.providers.http import HttpSettings
-from prefect_video.providers.http_provider import HttpProvider, check_path_part
+from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.matching import Match, match_prompt, match_values
 from prefect_video.providers.pages import Cursor, ListPage
 from prefect_video.providers.reference_images import reference_urls
 from prefect_video.providers.replicate import responses
 from prefect_video.providers.replicate.responses import Prediction
-from prefect_video.providers.responses import unreadable_submit
+from prefect_video.providers.responses import path_part, unreadable_submit
 from prefect_video.providers.webhook_signatures import split_secrets
 from prefect_video.shots import Shot
 
@@ -135,13 +135,13 @@ class ReplicateProvider(HttpProvider):
 
     async def retrieve(self, generation_id: str) -> Generation:
         """Read one prediction."""
-        response = await self._api.send("GET", f"/predictions/{_check_path_part(generation_id)}")
+        response = await self._api.send("GET", f"/predictions/{path_part(generation_id)}")
         return responses.read_prediction(response, provider=self.name)
 
     async def cancel(self, generation_id: str) -> Generation:
         """Cancel a prediction that still runs, and read it."""
         # Where the request is rejected, the prediction itself shows how it has ended.
-        await self._request_cancel("POST", f"/predictions/{_check_path_part(generation_id)}/cancel")
+        await self._request_cancel("POST", f"/predictions/{path_part(generation_id)}/cancel")
         return await self.retrieve(generation_id)
 
     def compare(self, generation: Generation, shot: Shot) -> Match:
@@ -214,10 +214,6 @@ def _model_may_match(prediction: Prediction, model: str) -> bool:
         return reported.startswith(requested) or requested.startswith(reported)
     name = f"{named['owner']}/{named['name']}" if named else None
     return name is None or prediction.model is None or prediction.model.casefold() == name.casefold()
-
-
-def _check_path_part(generation_id: str) -> str:
-    return check_path_part(generation_id, owner="a prediction of Replicate", allowed="_-")
 
 
 def base_url_from(environ: Mapping[str, str]) -> str:

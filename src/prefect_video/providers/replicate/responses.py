@@ -10,7 +10,6 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
-from pydantic import Field
 
 from prefect_video.errors import InvalidResponse, ProviderError
 from prefect_video.generations import Generation, ProviderFault, Status, VideoResult, WebhookEvent
@@ -18,8 +17,10 @@ from prefect_video.providers.http_bodies import MAX_RETRY_AFTER_SECONDS
 from prefect_video.providers.pages import ListPage
 from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, to_text
 from prefect_video.providers.responses import (
+    GenerationId,
     LenientModel,
     ResponseModel,
+    choose_video,
     parse,
     parse_page,
     parse_progress,
@@ -36,7 +37,7 @@ _AVAILABLE_IN: Final = re.compile(r"available in (\d+(?:\.\d+)?) ?s")
 
 
 class _Prediction(LenientModel):
-    id: str = Field(min_length=1)
+    id: GenerationId
     status: str
     model: str | None = None
     version: str | None = None
@@ -152,7 +153,7 @@ REFUSALS: Final = RefusalTable(_error_body, (ACCOUNT, RefusalRule((400, 404, 422
 
 
 def _build_prediction(wire: _Prediction, provider: str) -> Prediction:
-    link = next(_find_links(wire.output), None)
+    link = choose_video(_find_links(wire.output))
     evidence = Evidence(link is not None, parse_progress(wire.progress), bool(wire.error))
     status = parse_status(wire.status, provider=provider, generation_id=wire.id, evidence=evidence)
     if status is Status.COMPLETED and link is None and wire.data_removed:

@@ -23,11 +23,11 @@ from prefect_video.generations import Generation, Status, WebhookEvent
 from prefect_video.providers.base import Account, Capabilities
 from prefect_video.providers.capabilities import check_supported
 from prefect_video.providers.http import HttpSettings
-from prefect_video.providers.http_provider import HttpProvider, check_path_part
+from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.matching import Match
 from prefect_video.providers.pages import Cursor, ListPage
 from prefect_video.providers.pricing import usd_for
-from prefect_video.providers.responses import unreadable_submit
+from prefect_video.providers.responses import path_part, unreadable_submit
 from prefect_video.providers.sora import responses
 from prefect_video.providers.sora.plans import SORA_PLANS
 from prefect_video.providers.webhook_signatures import raise_if_replayed, split_secrets
@@ -126,13 +126,13 @@ class SoraProvider(HttpProvider):
 
     async def retrieve(self, generation_id: str) -> Generation:
         """Read one generation, with a fresh link when it is completed."""
-        response = await self._api.send("GET", f"/generations/{_check_path_part(generation_id)}")
+        response = await self._api.send("GET", f"/generations/{path_part(generation_id)}")
         return responses.read_generation(response, provider=self.name)
 
     async def cancel(self, generation_id: str) -> Generation:
         """Cancel where still possible (up to half of the work), and read the generation."""
         # Where the request is rejected, the generation itself shows whether it is too far on, or over.
-        await self._request_cancel("POST", f"/generations/{_check_path_part(generation_id)}/cancel")
+        await self._request_cancel("POST", f"/generations/{path_part(generation_id)}/cancel")
         return await self.retrieve(generation_id)
 
     async def confirm(self, listed: Generation) -> Generation:
@@ -189,10 +189,6 @@ class SoraProvider(HttpProvider):
 
 def _sign(secret: str, body: bytes) -> bytes:
     return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest().encode()
-
-
-def _check_path_part(generation_id: str) -> str:
-    return check_path_part(generation_id, owner="one of this dialect")
 
 
 def open_provider(environ: Mapping[str, str]) -> SoraProvider:

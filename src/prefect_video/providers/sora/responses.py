@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import httpx
-from pydantic import Field
 
 from prefect_video.errors import GenerationBlocked, GenerationFailed, ProviderError, QuotaExhausted
 from prefect_video.generations import Cost, Generation, ProviderFault, Status, VideoResult, WebhookEvent
@@ -18,6 +17,7 @@ from prefect_video.providers.moderation import is_moderation
 from prefect_video.providers.pages import ListPage
 from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, to_text
 from prefect_video.providers.responses import (
+    GenerationId,
     LenientModel,
     ResponseModel,
     decode_body,
@@ -52,7 +52,7 @@ class _Fault(LenientModel):
 
 
 class _Generation(LenientModel):
-    id: str = Field(min_length=1)
+    id: GenerationId
     status: str
     created: float | None = None
     model: str | None = None

@@ -27,6 +27,7 @@ class EngineProfile:
         prefix: Path under which its routes are mounted.
         id_prefix: Beginning of ids.
         wraps_ids: True if a proxy wraps the ids; the id of one video then differs from call to call.
+        lists: True if GET /videos answers; LiteLLM always rejects it, and has no prompt in its jobs.
         form_only: True if JSON bodies are rejected.
         requires_file: True if a form without a file is rejected.
         checks_reference: True if `input_reference` in JSON must be the object that OpenAI documents.
@@ -51,6 +52,7 @@ class EngineProfile:
     prefix: str
     id_prefix: str = "video_"
     wraps_ids: bool = False
+    lists: bool = True
     form_only: bool = False
     requires_file: bool = False
     checks_reference: bool = False
@@ -131,6 +133,7 @@ PROFILES: Final = (
         name="litellm",
         prefix="/profiles/litellm/v1",
         wraps_ids=True,
+        lists=False,
         fields=FIELDS | EXTRAS,
         queueing=False,
         priced=True,

@@ -90,6 +90,7 @@ def _apply_profile(job: dict[str, Any], generation: EmulatedGeneration, profile:
             del job["remixed_from_video_id"]
             return {**job, "progress": None, "fps": generation.request.fps, "response_format": None}
         case "litellm":
+            del job["prompt"]
             return {**job, "usage": {"duration_seconds": float(generation.request.duration)}}
         case _:
             return job

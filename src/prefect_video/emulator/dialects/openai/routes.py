@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from prefect_video.emulator.dialects.base import DialectHandler, retry_after_headers
 from prefect_video.emulator.dialects.openai.profiles import PROFILES, EngineProfile
-from prefect_video.emulator.dialects.openai.requests import read_create
+from prefect_video.emulator.dialects.openai.requests import DEFAULT_MODEL, read_create
 from prefect_video.emulator.dialects.openai.responses import render_error, render_job, unwrap_id, wrap_id
 from prefect_video.emulator.dialects.standard_webhooks import sign_delivery
 from prefect_video.emulator.engine import Engine
@@ -25,6 +25,11 @@ from prefect_video.emulator.signed_urls import LinkSigner
 from prefect_video.emulator.webhook_sender import Delivery
 
 LARGEST_PAGE: Final = 100
+_NO_LIST: Final = (
+    "litellm.BadRequestError: LLM Provider NOT provided. Pass in the LLM provider you are trying to call. You passed"
+    " model=\n Pass model as E.g. For 'Huggingface' inference endpoints pass in"
+    " `completion(model='huggingface/starcoder',..)` Learn more: https://docs.litellm.ai/docs/providers"
+)
 _EVENTS: Final[dict[EmulatedStatus, str]] = {"completed": "video.completed", "failed": "video.failed"}
 
 
@@ -49,6 +54,7 @@ class OpenAIDialect:
         video = "/videos/{id:path}" if self._profile.wraps_ids else "/videos/{id}"
         return Starlette(
             routes=[
+                route("/models", GET=self.models),
                 route("/videos", POST=self.create, GET=self.list_videos),
                 route(f"{video}/content", GET=self.content),
                 route(video, GET=self.retrieve, DELETE=self.delete),
@@ -69,14 +75,24 @@ class OpenAIDialect:
 
     async def retrieve(self, request: Request) -> Response:
         """Answer `GET /videos/{id}`."""
-        _unwrap_id(request)
+        self._unwrap_id(request)
         # LiteLLM wraps the model into the id, and does not know it here: the same video gets another id than at first.
         return await self._handler.retrieve(
             request, lambda generation, rule: self._render_video(generation, rule, model="")
         )
 
+    async def models(self, request: Request) -> Response:
+        """Answer `GET /models`."""
+        self._engine.usage.count_request("models")
+        self._handler.authenticate(request)
+        return JSONResponse({"object": "list", "data": [{"id": DEFAULT_MODEL, "object": "model"}]})
+
     async def list_videos(self, request: Request) -> Response:
         """Answer `GET /videos`: newest first unless the query orders otherwise."""
+        if not self._profile.lists:
+            self._engine.usage.count_request("list")
+            self._handler.authenticate(request)
+            raise ApiError("invalid", _NO_LIST)
 
         def render(generations: list[EmulatedGeneration], rule: FaultRule | None) -> Response:
             if self._profile.paging == "none":
@@ -94,7 +110,7 @@ class OpenAIDialect:
 
     async def delete(self, request: Request) -> Response:
         """Answer `DELETE /videos/{id}`."""
-        _unwrap_id(request)
+        self._unwrap_id(request)
 
         def delete(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             match self._profile.delete:
@@ -115,7 +131,7 @@ class OpenAIDialect:
 
     async def content(self, request: Request) -> Response:
         """Answer `GET /videos/{id}/content` with the MP4; other variants are not offered."""
-        _unwrap_id(request)
+        self._unwrap_id(request)
         generation = self._engine.retrieve(self._handler.authenticate(request), request.path_params["id"])
         if generation.status == "failed" and self._profile.name == "vllm_omni":
             raise ApiError("invalid", f"Video {generation.id} failed", status=422)
@@ -177,6 +193,18 @@ class OpenAIDialect:
             job["url"] = self._handler.links(generation, rule).video
         return job
 
+    def _unwrap_id(self, request: Request) -> None:
+        """Replace a wrapped id in the path by the generation's own.
+
+        Raises:
+            ApiError: It is not wrapped: LiteLLM asks OpenAI itself then, where the key is not known.
+        """
+        given = request.path_params["id"]
+        request.path_params["id"] = unwrap_id(given)
+        if self._profile.wraps_ids and request.path_params["id"] == given:
+            self._handler.authenticate(request)
+            raise ApiError("server", "litellm.InternalServerError: OpenAIException - no answer from api.openai.com")
+
     def _render_api_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, ApiError)
         return JSONResponse(render_error(error, self._profile), error.status, retry_after_headers(error))
@@ -214,8 +242,3 @@ def _select_page(
     start = ids.index(after) + 1 if after in ids and not is_cursor_missing else 0
     page = ordered[start : start + int(limit)]
     return page, start + len(page) < len(ordered)
-
-
-def _unwrap_id(request: Request) -> None:
-    """Replace a wrapped id in the path by the generation's own."""
-    request.path_params["id"] = unwrap_id(request.path_params["id"])

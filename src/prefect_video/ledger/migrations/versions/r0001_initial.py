@@ -77,6 +77,9 @@ def _create_jobs() -> None:
         sa.Column("unknown_at", _INSTANT),
         sa.Column("disputed_usd", sa.BigInteger),
         sa.Column("store_id", sa.String),
+        sa.Column("on_mismatch", sa.String),
+        sa.Column("left_count", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("left_reason", sa.Text),
     )
 
 

@@ -1,0 +1,86 @@
+"""Rejected videos: files that were paid for and are not as requested, kept beside the videos until a human decides.
+
+A rejected video lies at the place of its video, with `.rejected.mp4` in place of `.mp4`, and `.rejected.json` beside it
+says why. Readers that look for videos by their sidecars do not find it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from prefect_video._shield import run_in_thread
+from prefect_video.downloads import Downloaded
+from prefect_video.errors import StoreError
+from prefect_video.storage.base import Store
+from prefect_video.storage.publish import AssetDraft, file_sha256
+
+
+def rejected_paths(video: PurePosixPath) -> tuple[PurePosixPath, PurePosixPath]:
+    """Return the paths of the rejected video at a video's place, and of the record of its reasons."""
+    return video.with_suffix(".rejected.mp4"), video.with_suffix(".rejected.json")
+
+
+async def keep_rejected(store: Store, video: Downloaded, reasons: Sequence[str], *, draft: AssetDraft) -> str:
+    """Store a downloaded file that is not as requested, with the reasons; an earlier one of the job is replaced.
+
+    Args:
+        store: The store.
+        video: The file.
+        reasons: Why it was rejected.
+        draft: The record that its video would have.
+
+    Returns:
+        The file's URI.
+
+    Raises:
+        StoreError: The store cannot be written.
+    """
+    file, record = rejected_paths(draft.path)
+    with tempfile.TemporaryDirectory(prefix=".rejected-", dir=video.path.parent) as folder:
+        content = Path(folder) / "record.json"
+        await run_in_thread(content.write_bytes, _write_record(video, reasons, draft))
+        await store.publish(content, record, content_type="application/json")
+    return await store.publish(video.path, file, content_type="video/mp4", sha256=video.sha256)
+
+
+async def fetch_rejected(store: Store, draft: AssetDraft, folder: Path) -> Downloaded:
+    """Fetch a rejected video to a local folder, with its reasons as notes.
+
+    Raises:
+        StoreError: It is not in the store, or is damaged there.
+    """
+    file, record = rejected_paths(draft.path)
+    uri, path = store.uri(file), folder / "rejected.mp4"
+    try:
+        described: dict[str, Any] = json.loads(await store.read_bytes(store.uri(record)))
+        sha256, notes = str(described["sha256"]), tuple(map(str, described["reasons"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{uri} is not in the store, or nothing says what it is") from error
+    if await store.size(uri) is None:
+        raise StoreError(f"{uri} is not in the store")
+    await store.fetch(uri, path)
+    if await run_in_thread(file_sha256, path) != sha256:
+        raise StoreError(f"{uri} is damaged: it is not the file that was rejected")
+    return Downloaded(path, sha256, path.stat().st_size, notes=notes)
+
+
+async def delete_rejected(store: Store, draft: AssetDraft) -> None:
+    """Delete a rejected video and its record, once it has been accepted and stored."""
+    for path in rejected_paths(draft.path):
+        await store.delete(store.uri(path))
+
+
+def _write_record(video: Downloaded, reasons: Sequence[str], draft: AssetDraft) -> bytes:
+    record = {
+        **draft.model_dump(mode="json", exclude_none=True),
+        "reasons": list(reasons),
+        "sha256": video.sha256,
+        "bytes": video.bytes,
+        "kept_at": datetime.now(UTC).isoformat(),
+    }
+    return (json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
