@@ -12,9 +12,10 @@ from prefect_video.providers.duration_advice import ADVISED_SECONDS, duration_hi
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.matching import KEY_FIELD, Match, match_prompt
 from prefect_video.providers.moderation import is_moderation
+from prefect_video.providers.pages import UnreadableItem
 from prefect_video.providers.pricing import SORA_USD_PER_SECOND, usd_for
 from prefect_video.providers.registry import default_provider, open_provider
-from prefect_video.providers.search import echoes_key
+from prefect_video.providers.search import UnclaimedFound, echoes_key
 
 __all__ = [
     "ADVISED_SECONDS",
@@ -26,6 +27,8 @@ __all__ = [
     "HttpSettings",
     "Match",
     "Provider",
+    "UnclaimedFound",
+    "UnreadableItem",
     "adapt",
     "default_provider",
     "duration_hints",

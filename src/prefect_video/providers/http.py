@@ -7,6 +7,8 @@ A paid request is sent exactly once (`ApiClient.send_once`); only requests that 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -46,6 +48,10 @@ _SHORTEST_KEY: Final = 8
 _ENCODING_HEADERS: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 _MAX_CLOCK_OFFSET: Final = timedelta(days=1)
 """A server's date that is farther from ours is no reading of a clock, but a cached or made-up one."""
+_STALE_SECONDS: Final = 5.0
+"""Time by which a response must be dated before others of the same server for it to come from a cache."""
+_STALE: Final = "prefect_video.is_stale"
+"""Extension of a response that a cache has kept."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +184,10 @@ class ApiClient:
         self._error_from = error_from
         self._key = _find_key(headers)
         self._clock_offset = timedelta(0)
+        self._dates: deque[float] = deque(maxlen=20)
         self._client = httpx.AsyncClient(
-            headers={"Accept-Encoding": ACCEPTED_ENCODINGS, **headers},
+            # A cached list may lack what was accepted since.
+            headers={"Accept-Encoding": ACCEPTED_ENCODINGS, "Cache-Control": "no-cache", **headers},
             # A redirect would take the key to another host, and send a paid request twice.
             follow_redirects=False,
             timeout=httpx.Timeout(self.settings.read_timeout_seconds, connect=self.settings.connect_timeout_seconds),
@@ -305,7 +313,9 @@ class ApiClient:
         request = self._client.build_request(method, self._base_url + path, **options)
         response = await self._client.send(request, stream=True)
         try:
-            self._record_clock(response)
+            is_stale = self._is_stale(response)
+            if not is_stale:
+                self._record_clock(response)
             body = await read_body(response, limit=self.settings.answer_limit_bytes, provider=self._provider)
         finally:
             await response.aclose()
@@ -315,7 +325,20 @@ class ApiClient:
             headers=[(name, value) for name, value in response.headers.multi_items() if name not in _ENCODING_HEADERS],
             content=body.replace(self._key, b"[key]") if self._key else body,
             request=request,
+            extensions={_STALE: is_stale},
         )
+
+    def _is_stale(self, response: httpx.Response) -> bool:
+        """Return whether a response comes from a cache: it has an age, or its date stands still."""
+        if (usable_number(response.headers.get("age")) or 0) > 0:
+            return True
+        server_time = _parse_date(response.headers.get("date"))
+        if server_time is None:
+            return False
+        # Against the monotonic clock, which nobody sets.
+        date = server_time.timestamp() - time.monotonic()
+        self._dates.append(date)
+        return date < max(self._dates) - _STALE_SECONDS
 
     def _record_clock(self, response: httpx.Response) -> None:
         server_time = _parse_date(response.headers.get("date"))
@@ -340,6 +363,11 @@ class ApiClient:
         return ProviderUnavailable(
             f"{self._provider}: no answer from {host} ({_describe_cause(error)})", provider=self._provider
         )
+
+
+def is_stale(response: httpx.Response) -> bool:
+    """Return whether a response was served from a cache that ignores `Cache-Control: no-cache`."""
+    return bool(response.extensions.get(_STALE, False))
 
 
 def _find_key(headers: Mapping[str, str]) -> bytes:

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from prefect_video.errors import GenerationEnded, InvalidInput, ProviderError
 from prefect_video.generations import Generation, ProviderFault, Status, VideoResult
-from prefect_video.providers.http import retry_after_seconds
+from prefect_video.providers.http import is_stale, retry_after_seconds
 from prefect_video.providers.http_bodies import MAX_POLL_DELAY_SECONDS, usable_number
 from prefect_video.providers.matching import KEY_FIELD
 from prefect_video.providers.openai.refusals import find_refusal_table
@@ -212,7 +212,8 @@ class ResponseReader:
         """
         page = parse_page(_Page, response, provider=self.provider)
         items = tuple(read_item(item, VideoJob, self._build_generation) for item in page.data)
-        return ListPage(items, has_more=page.has_more, cursors=tuple(item.id for item in items))
+        cursors = tuple(item.id for item in items)
+        return ListPage(items, has_more=page.has_more, cursors=cursors, is_stale=is_stale(response))
 
     def error(self, response: httpx.Response) -> ProviderError:
         """Build the error of an unsuccessful response: a job that ended without a video, or an error by the table."""

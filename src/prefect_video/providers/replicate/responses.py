@@ -14,6 +14,7 @@ from pydantic import Field
 
 from prefect_video.errors import InvalidResponse, ProviderError
 from prefect_video.generations import Generation, ProviderFault, Status, VideoResult, WebhookEvent
+from prefect_video.providers.http import is_stale
 from prefect_video.providers.http_bodies import MAX_RETRY_AFTER_SECONDS
 from prefect_video.providers.pages import ListPage
 from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, to_text
@@ -109,7 +110,7 @@ def read_page(response: httpx.Response, *, provider: str) -> ListPage:
     )
     # The last page has `next: null`; a page without the field is no proof that it is the last.
     has_more = wire.next is not None if "next" in wire.model_fields_set else None
-    return ListPage(items, has_more=has_more, next_cursor=cursor)
+    return ListPage(items, has_more=has_more, next_cursor=cursor, is_stale=is_stale(response))
 
 
 def read_event(body: Any, *, event_id: str, sent_at: datetime) -> WebhookEvent:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from prefect_video.errors import GenerationBlocked, GenerationFailed, ProviderError, QuotaExhausted
 from prefect_video.generations import Cost, Generation, ProviderFault, Status, VideoResult, WebhookEvent
-from prefect_video.providers.http import poll_delay_seconds
+from prefect_video.providers.http import is_stale, poll_delay_seconds
 from prefect_video.providers.matching import Match, match_prompt, match_values
 from prefect_video.providers.moderation import is_moderation
 from prefect_video.providers.pages import ListPage
@@ -121,6 +121,7 @@ def read_page(response: httpx.Response, *, provider: str, offset: int = 0, limit
         total=page.total_count,
         limit=limit,
         positional=True,
+        is_stale=is_stale(response),
     )
 
 
@@ -191,8 +192,6 @@ def compare(generation: Generation, shot: Shot) -> Match:
         "resolution": shot.resolution,
     }
     prompt = match_prompt(shot.prompt, generation.prompt)
-    if prompt is Match.DIFFERENT:
-        return prompt
     model = Match.SAME if generation.model in (None, shot.model) else Match.POSSIBLE
     return min(prompt, model, match_values(requested, generation.parameters))
 
