@@ -36,7 +36,7 @@ from prefect_video.providers.responses import (
     parse_timestamp,
     read_item,
 )
-from prefect_video.providers.statuses import Evidence, build_fault, parse_status
+from prefect_video.providers.statuses import Evidence, build_fault, parse_status, reports_error
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class VideoJob(LenientModel):
     @property
     def has_error(self) -> bool:
         """True where an error is reported, whatever the status."""
-        return self.error not in (None, "", _Fault())
+        return reports_error(self.error)
 
     def fault(self) -> ProviderFault:
         """Build the fault of a failed job."""

@@ -27,7 +27,7 @@ from prefect_video.providers.responses import (
     parse_timestamp,
     read_item,
 )
-from prefect_video.providers.statuses import Evidence, build_fault, parse_status
+from prefect_video.providers.statuses import Evidence, build_fault, parse_status, reports_error
 
 FILES_KEPT: Final = timedelta(hours=1)
 """Time after its end for which a prediction's input and output can be fetched."""
@@ -154,7 +154,7 @@ REFUSALS: Final = RefusalTable(_error_body, (ACCOUNT, RefusalRule((400, 404, 422
 
 def _build_prediction(wire: _Prediction, provider: str) -> Prediction:
     link = next(_find_links(wire.output), None)
-    evidence = Evidence(link is not None, parse_progress(wire.progress), bool(wire.error))
+    evidence = Evidence(link is not None, parse_progress(wire.progress), reports_error(wire.error))
     status = parse_status(wire.status, provider=provider, generation_id=wire.id, evidence=evidence)
     if status is Status.COMPLETED and link is None and wire.data_removed:
         status = Status.EXPIRED

@@ -27,7 +27,7 @@ from prefect_video.providers.responses import (
     parse_timestamp,
     read_item,
 )
-from prefect_video.providers.statuses import Evidence, build_fault, parse_status
+from prefect_video.providers.statuses import Evidence, build_fault, parse_status, reports_error
 from prefect_video.shots import Shot
 
 
@@ -85,8 +85,7 @@ class _Generation(LenientModel):
         )
 
     def _parse_status(self, provider: str) -> Status:
-        has_error = self.error not in (None, "", _Fault())
-        evidence = Evidence(self.result is not None, parse_progress(self.progress), has_error)
+        evidence = Evidence(self.result is not None, parse_progress(self.progress), reports_error(self.error))
         return parse_status(self.status, provider=provider, generation_id=self.id, evidence=evidence)
 
 
