@@ -335,7 +335,7 @@ class ApiClient:
         server_time = _parse_date(response.headers.get("date"))
         if server_time is None:
             return False
-        # Against the monotonic clock, which nobody sets.
+        # Against the monotonic clock, which cannot be set.
         date = server_time.timestamp() - time.monotonic()
         self._dates.append(date)
         return date < max(self._dates) - _STALE_SECONDS

@@ -112,7 +112,7 @@ async def iterate_generations(read_page: ReadPage, *, page_size: int) -> AsyncIt
 
 
 async def read_whole(read_page: ReadPage, *, provider: str, unwrap_id: Callable[[str], str]) -> WholeList:
-    """Read all items of a list, to its end: in which order a server lists, nobody can be sure of.
+    """Read all items of a list, to its end: the order in which a server lists proves nothing.
 
     Args:
         read_page: Reads the page of a cursor, or the first one.
