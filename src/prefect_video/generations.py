@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
@@ -144,6 +145,22 @@ class Generation(_Record):
     cost_usd: Cost = None
     fault: ProviderFault | None = None
     retry_after: float | None = None
+
+
+@dataclass(frozen=True)
+class RecordedGeneration:
+    """Generation that the ledger has recorded for a job.
+
+    Attributes:
+        recorded_at: Time when it was recorded.
+        prompt: The prompt of its job.
+        in_progress: True while the provider works on it, False once it is known to have ended; None in between, as
+            where its job is held.
+    """
+
+    recorded_at: datetime
+    prompt: str | None = None
+    in_progress: bool | None = None
 
 
 class WebhookEvent(_Record):

@@ -38,7 +38,8 @@ class EmulatorSettings(BaseModel):
         retry_after_header: True to send `retry_after` as a `Retry-After` header too.
         echo_metadata: Whether retrieve echoes `metadata`.
         echo_prompt: Form in which prompts are reported: as sent, with white space collapsed, in Unicode NFC, in lower
-            case, cut to 20 characters, rewritten with words put before them, or not at all.
+            case, cut to 20 characters, rewritten with words put before them, in other words altogether, in a wrong
+            encoding, escaped as in JSON, redacted, or not at all.
         clock_offset_seconds: Seconds by which the provider's clock is ahead of ours.
         ids: `random`, `counting` from 1, and from 1 again after a restart, `reserved` with signs that have a meaning in
             addresses (`:/#%?`), or `unusable` with signs that no address can hold.

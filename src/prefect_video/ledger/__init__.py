@@ -8,6 +8,7 @@ from prefect_video.ledger.budgets import Limit
 from prefect_video.ledger.claims import row_from_request
 from prefect_video.ledger.cost_bound import DEFAULT_COST_BOUND, CostBound, cost_columns, with_dispute
 from prefect_video.ledger.hold_reasons import PROGRAM, HoldReason, command_line, hold_message
+from prefect_video.ledger.idempotency_keys import BoundKey
 from prefect_video.ledger.ledger import Ledger
 from prefect_video.ledger.queries import LEFT_OFTEN
 from prefect_video.ledger.records import (
@@ -43,6 +44,7 @@ __all__ = [
     "UNFINISHED",
     "URL_VARIABLE",
     "AccountStatus",
+    "BoundKey",
     "Budget",
     "BudgetUsage",
     "ClaimBatch",

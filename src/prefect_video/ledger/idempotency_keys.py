@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import and_, select, update
@@ -12,19 +13,33 @@ from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.tables import idempotency_keys
 
 
+@dataclass(frozen=True)
+class BoundKey:
+    """Idempotency key that is bound to a request.
+
+    Attributes:
+        account: The account that it was first used with: the only one that may pay for the request.
+        job_id: The row that the request was answered with; None where there is none.
+    """
+
+    account: str
+    job_id: str | None
+
+
 class IdempotencyKeys(LedgerBase):
     """The senders' own ids of requests, each bound for good to what it was first used for."""
 
-    async def bind_key(self, key: str, request_digest: str, *, environment: str) -> str | None:
-        """Bind a key to a request, unless it is bound already.
+    async def bind_key(self, key: str, request_digest: str, *, account: str, environment: str) -> BoundKey:
+        """Bind a key to a request and to the account that pays for it, unless it is bound already.
 
         Args:
             key: The sender's.
             request_digest: What stands for the request's content.
+            account: The account to be charged.
             environment: Keys are shared within one environment only.
 
         Returns:
-            The id of the row that the request was answered with before; None where there is none.
+            The key as it is bound, to another account perhaps, where two services got it at the same time.
 
         Raises:
             IdempotencyKeyReused: It is bound to another request.
@@ -33,19 +48,18 @@ class IdempotencyKeys(LedgerBase):
         insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
         columns = idempotency_keys.c
         same = and_(columns.environment == environment, columns.key == key)
-        values = {"environment": environment, "key": key, "request_digest": request_digest}
+        values = {"environment": environment, "key": key, "request_digest": request_digest, "account": account}
         async with self._database.writing() as connection:
             await connection.execute(
                 insert(idempotency_keys).on_conflict_do_nothing().values(**values, created_at=datetime.now(UTC))
             )
-            bound = (await connection.execute(select(columns.request_digest, columns.job_id).where(same))).one()
+            bound = (await connection.execute(select(idempotency_keys).where(same))).one()
         if bound.request_digest != request_digest:
             raise IdempotencyKeyReused(
                 f"Idempotency-Key {key!r} was used before for a request with another content, and nothing was sent:"
                 " give a new request a key of its own, or repeat the first one unchanged"
             )
-        job_id: str | None = bound.job_id
-        return job_id
+        return BoundKey(account=bound.account, job_id=bound.job_id)
 
     async def answer_key(self, key: str, job_id: str, *, environment: str) -> None:
         """Record which row a bound key's request was answered with."""

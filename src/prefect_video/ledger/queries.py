@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from statistics import quantiles
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, bindparam, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Text, and_, bindparam, delete, func, insert, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.assets import Asset
+from prefect_video.generations import RecordedGeneration
 from prefect_video.ledger.base import BY_ID, LedgerBase, chunks, no_such_job
 from prefect_video.ledger.records import (
     OCCUPYING,
@@ -125,6 +127,15 @@ async def _read(connection: AsyncConnection, keys: Iterable[Key], wanted: Column
             )
             jobs.extend(job_from_row(row) for row in found)
     return jobs
+
+
+def _is_in_progress(state: State, hold_reason: str | None) -> bool | None:
+    """Return whether the provider works on the generation of a job; None where the ledger does not know."""
+    if state is State.SUBMITTED:
+        # A held one is overdue: it may be gone from the provider as well.
+        return True if hold_reason is None else None
+    # Of one that was cancelled, expired or lost the provider may say something else.
+    return False if state in (State.COMPLETED, State.STORED, State.FAILED) else None
 
 
 _BY_GENERATION: Final = JOBS.where(
@@ -264,16 +275,28 @@ class Queries(LedgerBase):
             found = await connection.execute(select(*columns).where(history.c.job_id == job_id).order_by(history.c.id))
             return [HistoryEntry.model_validate(row._asdict()) for row in found]
 
-    async def recorded_generations(self, account: str) -> dict[str, datetime]:
-        """Return the ids of the account's generations, and when each was recorded."""
+    async def recorded_generations(self, account: str) -> dict[str, RecordedGeneration]:
+        """Return the generations of the account's jobs by their ids."""
+        columns = jobs_table.c
         async with self._database.reading() as connection:
             found = await connection.execute(
                 select(
-                    jobs_table.c.generation_id,
-                    func.coalesce(jobs_table.c.submitted_at, jobs_table.c.created_at).label("recorded_at"),
-                ).where(jobs_table.c.account == account, jobs_table.c.generation_id.is_not(None))
+                    columns.generation_id,
+                    func.coalesce(columns.submitted_at, columns.created_at).label("recorded_at"),
+                    # As text: there may be very many, of which the prompt alone matters.
+                    type_coerce(columns.shot, Text()).label("shot"),
+                    columns.state,
+                    columns.hold_reason,
+                ).where(columns.account == account, columns.generation_id.is_not(None))
             )
-            return {str(row.generation_id): row.recorded_at for row in found}
+            return {
+                str(row.generation_id): RecordedGeneration(
+                    recorded_at=row.recorded_at,
+                    prompt=json.loads(row.shot).get("prompt"),
+                    in_progress=_is_in_progress(row.state, row.hold_reason),
+                )
+                for row in found
+            }
 
     async def occupied(self, account: str) -> int:
         """Count the generations that the provider may be working on for an account."""

@@ -244,6 +244,7 @@ idempotency_keys = Table(
     Column("environment", String, primary_key=True),
     Column("key", String, primary_key=True),
     Column("request_digest", String, nullable=False),
+    Column("account", String, nullable=False),
     Column("job_id", String, ForeignKey("jobs.id")),
     Column("created_at", Instant, nullable=False),
 )

@@ -18,7 +18,7 @@ from prefect_video.errors import (
     QuotaExhausted,
     SubmitOutcomeUnknown,
 )
-from prefect_video.generations import Generation, Status, WebhookEvent
+from prefect_video.generations import Generation, RecordedGeneration, Status, WebhookEvent
 from prefect_video.ledger import AccountStatus, Ledger
 from prefect_video.providers import Capabilities, Provider
 from prefect_video.shots import Shot
@@ -219,7 +219,7 @@ class CircuitBreakerProvider:
         await self._breaker.record(None)
 
     async def find_unclaimed(
-        self, shot: Shot, *, idempotency_key: str, sent_at: datetime, known: Mapping[str, datetime]
+        self, shot: Shot, *, idempotency_key: str, sent_at: datetime, known: Mapping[str, RecordedGeneration]
     ) -> Generation | None:
         return await self._recorded(
             self._provider.find_unclaimed(shot, idempotency_key=idempotency_key, sent_at=sent_at, known=known)

@@ -13,9 +13,10 @@ from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.http_bodies import check_depth
 from prefect_video.providers.matching import KEY_FIELD, Match, match_prompt
 from prefect_video.providers.moderation import is_moderation
+from prefect_video.providers.pages import UnreadableItem
 from prefect_video.providers.pricing import SORA_USD_PER_SECOND, usd_for
 from prefect_video.providers.registry import default_provider, open_provider
-from prefect_video.providers.search import echoes_key
+from prefect_video.providers.search import UnclaimedFound, echoes_key
 from prefect_video.providers.webhook_signatures import split_secrets
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "HttpSettings",
     "Match",
     "Provider",
+    "UnclaimedFound",
+    "UnreadableItem",
     "adapt",
     "check_depth",
     "default_provider",

@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol
 
 from prefect_video.downloads import VideoSource
 from prefect_video.errors import InvalidResponse
-from prefect_video.generations import Generation, Status, WebhookEvent
+from prefect_video.generations import Generation, RecordedGeneration, Status, WebhookEvent
 from prefect_video.shots import AspectRatio, Resolution, Shot
 
 OPTIONAL_FIELDS: Final = (
@@ -190,7 +190,7 @@ class Provider(Protocol):
         """
 
     async def find_unclaimed(
-        self, shot: Shot, *, idempotency_key: str, sent_at: datetime, known: Mapping[str, datetime]
+        self, shot: Shot, *, idempotency_key: str, sent_at: datetime, known: Mapping[str, RecordedGeneration]
     ) -> Generation | None:
         """Find the generation that an unanswered submit may have started.
 
@@ -198,15 +198,16 @@ class Provider(Protocol):
             shot: The shot that was submitted.
             idempotency_key: The key that was sent with it.
             sent_at: The time when the request left, by this machine's clock; the provider's clock may differ.
-            known: Ids of generations of other jobs in the ledger, and the time when each was recorded.
+            known: The generations of other jobs in the ledger by their ids.
 
         Returns:
             The generation, or None when the provider shows that there is none at this moment. One that echoes the key
             is returned even where it is known.
 
         Raises:
-            HeldForReview: The provider has no list, or has a generation that may be the one.
-            InvalidResponse: Its list is inconsistent.
+            UnclaimedFound: The provider has generations that may be the one.
+            HeldForReview: It has no list.
+            InvalidResponse: Its list is inconsistent, incomplete or out of date.
             ProviderUnavailable: There was no response.
         """
 

@@ -11,7 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 CLOCK_MARGIN: Final = timedelta(minutes=2)
-"""Largest deviation of the times of generations from their provider's clock."""
+"""Usual deviation of the times of generations from their provider's clock."""
+_OLDER_MARGIN: Final = timedelta(days=1)
+"""Deviation that no clock of a provider has: its servers may differ by minutes, or by hours in a wrong time zone."""
 _REUSE_MARGIN: Final = timedelta(seconds=30)
 """Time by which a generation must be younger than its record for its id to count as given out twice."""
 _STEP_SECONDS: Final = 2.0
@@ -32,9 +34,9 @@ class ClockReading:
     likely: timedelta
     upper: timedelta
 
-    def is_older(self, created_at: datetime | None, moment: datetime, *, by: timedelta = CLOCK_MARGIN) -> bool:
+    def is_older(self, created_at: datetime | None, moment: datetime) -> bool:
         """Return whether a generation was certainly created before a time of our clock; False without a time."""
-        return self.lower is not None and created_at is not None and created_at < moment + self.lower - by
+        return self.lower is not None and created_at is not None and created_at < moment + self.lower - _OLDER_MARGIN
 
     def is_likely_since(self, created_at: datetime | None, moment: datetime) -> bool:
         """Return whether a generation was probably created since a time of our clock."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json as json_format
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -49,6 +51,10 @@ Part = tuple[str | None, str | bytes] | tuple[str | None, bytes, str]
 _ENCODING_HEADERS: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 _MAX_CLOCK_OFFSET: Final = timedelta(days=1)
 """A server's date that is farther from ours is no reading of a clock, but a cached or made-up one."""
+_STALE_SECONDS: Final = 5.0
+"""Time by which a response must be dated before others of the same server for it to come from a cache."""
+_STALE: Final = "prefect_video.is_stale"
+"""Extension of a response that a cache has kept."""
 
 
 @dataclass(frozen=True)
@@ -185,8 +191,10 @@ class ApiClient:
         self._redaction = redaction_for(headers.get("Authorization"))
         self._clock_offset = timedelta(0)
         check_proxies()
+        self._dates: deque[float] = deque(maxlen=20)
         self._client = httpx.AsyncClient(
-            headers={"Accept-Encoding": ACCEPTED_ENCODINGS, **headers},
+            # A cached list may lack what was accepted since.
+            headers={"Accept-Encoding": ACCEPTED_ENCODINGS, "Cache-Control": "no-cache", **headers},
             # A redirect would take the key to another host, and send a paid request twice.
             follow_redirects=False,
             timeout=httpx.Timeout(self.settings.read_timeout_seconds, connect=self.settings.connect_timeout_seconds),
@@ -312,7 +320,9 @@ class ApiClient:
         request = self._client.build_request(method, self._base_url + path, **options)
         response = await self._client.send(request, stream=True)
         try:
-            self._record_clock(response)
+            is_stale = self._is_stale(response)
+            if not is_stale:
+                self._record_clock(response)
             body = await read_body(response, limit=self.settings.answer_limit_bytes, provider=self._provider)
         finally:
             await response.aclose()
@@ -326,7 +336,20 @@ class ApiClient:
             ],
             content=_redact_body(body, self._redaction),
             request=request,
+            extensions={_STALE: is_stale},
         )
+
+    def _is_stale(self, response: httpx.Response) -> bool:
+        """Return whether a response comes from a cache: it has an age, or its date stands still."""
+        if (usable_number(response.headers.get("age")) or 0) > 0:
+            return True
+        server_time = _parse_date(response.headers.get("date"))
+        if server_time is None:
+            return False
+        # Against the monotonic clock, which cannot be set.
+        date = server_time.timestamp() - time.monotonic()
+        self._dates.append(date)
+        return date < max(self._dates) - _STALE_SECONDS
 
     def _record_clock(self, response: httpx.Response) -> None:
         server_time = _parse_date(response.headers.get("date"))
@@ -356,6 +379,11 @@ class ApiClient:
         # Some transport errors have no message, but their class is meaningful; others quote the server's bytes.
         message = self._redaction.text(str(error))
         return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def is_stale(response: httpx.Response) -> bool:
+    """Return whether a response was served from a cache that ignores `Cache-Control: no-cache`."""
+    return bool(response.extensions.get(_STALE, False))
 
 
 def _redact_body(body: bytes, redaction: Redaction) -> bytes:

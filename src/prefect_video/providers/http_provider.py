@@ -13,7 +13,7 @@ import httpx
 
 from prefect_video.downloads import VideoSource, origin
 from prefect_video.errors import NotFound, ProviderError, RequestRejected, UnsafeUrl
-from prefect_video.generations import Generation, Status
+from prefect_video.generations import Generation, RecordedGeneration, Status
 from prefect_video.providers.base import Account, Capabilities, link_source
 from prefect_video.providers.capabilities import check_supported
 from prefect_video.providers.clocks import ClockReading, ProviderClock
@@ -133,7 +133,7 @@ class HttpProvider(ABC):
                 yield generation
 
     async def find_unclaimed(
-        self, shot: Shot, *, idempotency_key: str, sent_at: datetime, known: Mapping[str, datetime]
+        self, shot: Shot, *, idempotency_key: str, sent_at: datetime, known: Mapping[str, RecordedGeneration]
     ) -> Generation | None:
         """Search the whole list."""
         return await find_unclaimed(self, Search(shot, idempotency_key, sent_at, known))

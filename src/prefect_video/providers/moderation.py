@@ -10,7 +10,22 @@ import re
 from typing import Final
 
 _CODES: Final = frozenset(
-    {"e005", "moderation", "moderated", "safety", "nsfw", "sensitive", "prohibited", "unsafe", "blocked"}
+    {
+        *(
+            "e005",
+            "moderation",
+            "moderated",
+            "safety",
+            "nsfw",
+            "sensitive",
+            "prohibited",
+            "unsafe",
+            "blocked",
+            "policy",
+        ),
+        *("responsible_ai", "csam", "minors", "celebrity", "public_figure", "real_person", "violence", "gore"),
+        *("nudity", "sexual", "hate", "self_harm", "weapons"),
+    }
 )
 """Codes that match as a whole."""
 
@@ -23,6 +38,9 @@ _IN_CODE: Final = re.compile(
     r"|data_inspection_failed|rai_(?:media_)?filter|guardrail|risk_control|infringement|audit_(?:submit_)?illegal"
     r"|(?:^|_)blocklist|(?:illegal|harmful)_content|harm_category|(?<!case)_sensitive$"
     r"|(?<!payment)(?<!fraud)(?<!account)(?<!billing)_risk$"
+    r"|(?:^|_)csam(?:_|$)|child_(?:safety|abuse|exploitation)|responsible_ai|sexually_explicit"
+    r"|(?:minors?|children|celebrity|celebrities|public_figures?|real_person|nudity|gore|violence|hate(?:_speech)?"
+    r"|self_harm|weapons?)_(?:detected|blocked|rejected|violation|content)"
 )
 """Parts of a code or type in small letters with underscores."""
 
@@ -53,8 +71,32 @@ _IN_MESSAGE: Final = re.compile(
     r"|(?:triggered|by|through|with|against) (?:our |the |a )?safety (?:system|filter|polic|guideline)"
     r"|safety (?:system|filters?) (?:block|reject|refus|flag|stopp)"
     r"|\b(?:sentinel_block|moderation_blocked|content_filter|prohibited_content|content_policy_violation)\b"
+    r"|(?:(?:can ?not|can['’]t|could not|couldn['’]t|unable to|not allowed to) (?:create|generate|make|depict|process)"
+    r"|(?:depicts?|shows?|contains?|includes?))[^.]{0,40}"
+    r"\b(?:public figures?|celebrit(?:y|ies)|real (?:people|persons?)|minors|child sexual|csam)\b"
+    r"|(?:blocked|rejected|refused|declined): (?:content )?policy\b"
     r"|(?<!大小写)敏感|审核(?!中)|審核(?!中)|违规|違規|违禁|不合规|风控|违反[^。]{0,20}(?:规定|政策|准则|规范|法律|法规)"
 )
+
+_IN_OTHER_LANGUAGES: Final = re.compile(
+    r"\bverst(?:ö|oe|o)(?:ss|ß)t?\w*\b[^.]{0,60}\w*(?:richtlini|regeln|bestimmung|bedingung|standards)"
+    r"|\b(?:verletzt|verletzen)\b[^.]{0,60}\w*(?:richtlini|regeln)|(?:inhalts|nutzungs)richtlini|jugendschutz"
+    r"|\b(?:unzulässig|anstössig|verboten|unangemessen)\w* inhalt"
+    r"|\b(?:infring|incumpl|viola|vulnera)\w*\b[^.]{0,60}\b(?:pol[ií]tica|norma|directri|diretri|regla|regra|politich"
+    r"|linee guida)"
+    r"|\bconte[nú]\w+ (?:prohibido|inapropiad|inadecuad|proibido|sensible|sensível|ofensiv|no permitido|vietat)"
+    r"|\b(?:enfrei|viole|violent|contrevien|contraire)\w*\b[^.]{0,60}\b(?:politique|règle|regle|condition|norme|charte)"
+    r"|\bcontenu\w* (?:interdit|inapproprié|sensible|illicite|offensant)"
+    r"|(?:ポリシー|ガイドライン|規約)[^。]{0,10}違反|不適切な|정책[^.]{0,10}위반|가이드라인[^.]{0,10}위반|부적절한"
+    r"|наруша\w+[^.]{0,60}(?:политик|правил)|запрещ[её]нн\w+ (?:контент|содержим)"
+)
+"""Terms of a message in the languages that services answer in, besides English and Chinese."""
+
+_ABOUT_LIMITS: Final = re.compile(
+    r"\b(?:cuota|cota|quota|l[ií]mite|limite|tarifa|factura|pago|kontingent|raten|limit|zahlung|abrechnung|paiement"
+    r"|facturation|débit|квот|лимит|оплат)"
+)
+"""Terms of policies about use and payment, not about content."""
 
 _TECHNICAL: Final = re.compile(
     r"unavailable|unreachable|timed? ?out|overload|not (?:be )?(?:loaded|reached|available|configured|found|supported)"
@@ -81,7 +123,8 @@ def is_moderation(code: str | None, type: str | None = None, message: str | None
     text = (message or "")[:2000].casefold()
     if _EXPLICIT.search(text):
         return True
-    return bool(_IN_MESSAGE.search(text)) and not _TECHNICAL.search(text)
+    is_foreign = _IN_OTHER_LANGUAGES.search(text) and not _ABOUT_LIMITS.search(text)
+    return bool(_IN_MESSAGE.search(text) or is_foreign) and not _TECHNICAL.search(text)
 
 
 def _is_moderation_code(code: str) -> bool:

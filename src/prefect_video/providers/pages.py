@@ -1,8 +1,8 @@
 """Pagination of lists of generations: lenient to show them, or strict to prove the absence of one.
 
 A list proves absence only when it is complete, which the list itself must show: `has_more: false`, a total that is
-reached, or a page that begins where the last one ended and has no new items. An empty page, a missing field and a page
-that repeats another prove nothing.
+reached, or a page that begins where the last one ended and has no new items. An empty page, a missing field, a page
+that repeats another, and one without the items that the page before has announced prove nothing.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class ListPage:
         limit: Number of items that were requested.
         paged: Whether the list comes in pages at all.
         positional: Whether cursors count items, so that they mean other items once the list has changed.
+        is_stale: Whether a cache has kept it: it may lack what has been accepted since.
     """
 
     items: tuple[ListItem, ...]
@@ -64,6 +65,7 @@ class ListPage:
     limit: int | None = None
     paged: bool = True
     positional: bool = False
+    is_stale: bool = False
 
     @property
     def following(self) -> Cursor | None:
@@ -72,8 +74,19 @@ class ListPage:
 
 
 ReadPage = Callable[[Cursor | None], Awaitable[ListPage]]
-EnoughRead = Callable[[Sequence[ListItem], Sequence[ListItem]], bool]
-"""Predicate that the rest of a list cannot matter, given all items read so far and those of the last page."""
+
+
+@dataclass(frozen=True)
+class WholeList:
+    """All items of a list, read in one pass.
+
+    Attributes:
+        items: The items in the server's order, each once.
+        is_stale: Whether any of its pages is.
+    """
+
+    items: Sequence[ListItem]
+    is_stale: bool = False
 
 
 async def iterate_generations(read_page: ReadPage, *, page_size: int) -> AsyncIterator[Generation]:
@@ -98,16 +111,13 @@ async def iterate_generations(read_page: ReadPage, *, page_size: int) -> AsyncIt
             return
 
 
-async def read_whole(
-    read_page: ReadPage, *, provider: str, unwrap_id: Callable[[str], str], is_enough: EnoughRead
-) -> list[ListItem]:
-    """Read all items of a list, or as many as can matter.
+async def read_whole(read_page: ReadPage, *, provider: str, unwrap_id: Callable[[str], str]) -> WholeList:
+    """Read all items of a list, to its end: the order in which a server lists proves nothing.
 
     Args:
         read_page: Reads the page of a cursor, or the first one.
         provider: Name of the provider.
         unwrap_id: Returns the canonical spelling of an id that may have several.
-        is_enough: Decides that the rest of the list cannot matter.
 
     Raises:
         InvalidResponse: The list is inconsistent in every pass.
@@ -115,11 +125,11 @@ async def read_whole(
     """
     reason = ""
     for _ in range(STARTS):
-        reading = _Reading(unwrap_id, is_enough)
+        reading = _Reading(unwrap_id)
         while reading.is_open:
             reading.add(await read_page(reading.cursor))
         if reading.fault is None:
-            return reading.items
+            return WholeList(reading.items, reading.is_stale)
         reason = reading.fault
         logger.info("%s: its list is read from the beginning again: %s", provider, reason)
     raise InvalidResponse(f"{provider}: its list does not hold together ({reason})", provider=provider)
@@ -133,15 +143,16 @@ class _Reading:
         cursor: Cursor of the next page.
         is_open: Whether there is a next page to be read.
         fault: The inconsistency for which this pass proves nothing; None while there is none.
+        is_stale: Whether any page so far is.
     """
 
-    def __init__(self, unwrap_id: Callable[[str], str], is_enough: EnoughRead) -> None:
+    def __init__(self, unwrap_id: Callable[[str], str]) -> None:
         self.items: list[ListItem] = []
         self.cursor: Cursor | None = None
         self.is_open = True
         self.fault: str | None = None
+        self.is_stale = False
         self._unwrap_id = unwrap_id
-        self._is_enough = is_enough
         self._seen: dict[str, ListItem] = {}
         self._counted = 0
         self._overlap = 0
@@ -155,14 +166,16 @@ class _Reading:
         if (fault := self._find_discontinuity(page)) is not None:
             self._stop(fault)
             return
+        self.is_stale = self.is_stale or page.is_stale
+        item_count = len(self.items)
         fresh_count = self._add_items(page)
         is_last = self._is_last(page, fresh_count)
-        if is_last:
+        if self._more_announced and len(self.items) == item_count:
+            self._stop("a page has nothing new although more was to follow")
+        elif is_last:
             self.is_open = False
         elif is_last is None:
             self._stop("it neither ends nor goes on")
-        elif self._is_enough(self.items, page.items):
-            self.is_open = False
         else:
             self._advance(page)
         self._more_announced = page.has_more is True

@@ -68,6 +68,8 @@ _LONGEST_ID: Final = 1000
 _OTHER_ID: Final = re.compile(r"(?:req|request|err|error|trace)[_-]", re.IGNORECASE)
 """Beginning of ids of requests and errors."""
 
+_EARLIEST_TIMESTAMP: Final = 1420070400.0
+"""The year 2015, before all text-to-video services: an earlier one is a clock that was never set."""
 _LATEST_TIMESTAMP: Final = 32503680000.0
 """The year 3000: a later one is no time, but milliseconds or nonsense."""
 
@@ -297,15 +299,16 @@ def decode_body(response: httpx.Response) -> Any:
 
 
 def parse_timestamp(value: float | str | None) -> datetime | None:
-    """Parse a time in Unix seconds or ISO 8601; None for anything else, and for times out of any clock's range."""
+    """Parse a time in Unix seconds or ISO 8601; None for anything else, and for times that no clock shows."""
     if isinstance(value, str):
         try:
             parsed = datetime.fromisoformat(value)
         except ValueError:
             return None
         parsed = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-        return parsed if 0 < parsed.timestamp() < _LATEST_TIMESTAMP else None
-    return datetime.fromtimestamp(value, UTC) if value is not None and 0 < value < _LATEST_TIMESTAMP else None
+        return parsed if _EARLIEST_TIMESTAMP < parsed.timestamp() < _LATEST_TIMESTAMP else None
+    is_time = value is not None and _EARLIEST_TIMESTAMP < value < _LATEST_TIMESTAMP
+    return datetime.fromtimestamp(value, UTC) if value is not None and is_time else None
 
 
 def parse_progress(percent: float | None) -> float | None:

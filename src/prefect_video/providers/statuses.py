@@ -11,7 +11,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
+
+from pydantic import BaseModel
 
 from prefect_video.generations import ProviderFault, Status
 
@@ -57,6 +59,10 @@ _PREFIX: Final = re.compile(r"^(?:(?:task|job|video|generation|prediction|reques
 """Prefixes of enumerations, such as `TASK_STATUS_` in `TASK_STATUS_SUCCEED`."""
 _DONE: Final = 1.0
 _LONGEST_STRING: Final = 200
+_NO_ERROR: Final = frozenset(
+    {"", "0", "200", "ok", "none", "null", "false", "success", "no error", "no_error", "[]", "{}"}
+)
+"""Values with which servers say that there is no error."""
 _MOST_WARNINGS: Final = 1000
 """Bound on the warnings that are remembered: a server that invents status strings must not fill the memory."""
 _warned: set[tuple[str, str]] = set()
@@ -131,6 +137,17 @@ def build_fault(string: str, reported: ProviderFault | None, status: Status = St
     if reported is None:
         return ProviderFault(code="moderation", type=string, message=f"its status is {string[:_LONGEST_STRING]!r}")
     return reported.model_copy(update={"type": "moderation"})
+
+
+def reports_error(error: Any) -> bool:
+    """Return whether the field `error` of a response reports one; not where it says itself that there is none.
+
+    Args:
+        error: The field, decoded or parsed into a model: servers send `null`, `{}` and `{"code": 0, "message": ""}`.
+    """
+    fields = error.model_dump() if isinstance(error, BaseModel) else error
+    values = fields.values() if isinstance(fields, Mapping) else (fields,)
+    return any(str(value).strip().casefold() not in _NO_ERROR for value in values)
 
 
 def _is_policy_string(string: str) -> bool:

@@ -70,7 +70,7 @@ async def test_rows_newest_first(ledger: Ledger) -> None:
 
 async def test_what_an_account_has_in_flight_and_sent(ledger: Ledger) -> None:
     await store_one(ledger, 1)
-    await submit_one(ledger, 2)
+    submitted = await submit_one(ledger, 2)
     await claim_one(ledger, 3)
     sending = await claim_one(ledger, 4)
     await ledger.jobs.begin_submit(sending.id)
@@ -80,7 +80,11 @@ async def test_what_an_account_has_in_flight_and_sent(ledger: Ledger) -> None:
     assert await ledger.jobs.submissions_since("sora-1", IN_AN_HOUR) == 0
     recorded = await ledger.jobs.recorded_generations("sora-1")
     assert set(recorded) == {"gen-1", "gen-2"}
-    assert all(HOUR_AGO < at < IN_AN_HOUR for at in recorded.values())
+    assert all(HOUR_AGO < found.recorded_at < IN_AN_HOUR for found in recorded.values())
+    assert [recorded[name].in_progress for name in ("gen-1", "gen-2")] == [False, True]
+    assert recorded["gen-2"].prompt == submitted.shot.prompt
+    await ledger.jobs.hold(submitted.id, "it is overdue")
+    assert (await ledger.jobs.recorded_generations("sora-1"))["gen-2"].in_progress is None
 
 
 async def test_what_was_turned_away_and_sent_again_counts_twice(ledger: Ledger, other: Ledger) -> None:

@@ -15,6 +15,8 @@ WORDS: list[dict[str, Any]] = [
     {"code": "content_filter", "message": "no"},
     {"code": "PROHIBITED_CONTENT", "message": "no"},
     {"code": "SAFETY.INPUT.TEXT", "message": "no"},
+    {"code": "csam", "message": "no"},
+    {"code": "error", "message": "Inhalt verstößt gegen unsere Richtlinien"},
     {"code": "sentinel_block", "message": "Hmmm something didn't look right with your request."},
     {"code": "generation_failed", "message": "Your request was blocked by our moderation system."},
 ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from prefect_video.generations import RecordedGeneration
 
-def known(*generation_ids: str) -> dict[str, datetime]:
+
+def known(*generation_ids: str) -> dict[str, RecordedGeneration]:
     """Return ids as recorded just now."""
-    return dict.fromkeys(generation_ids, datetime.now(UTC))
+    return dict.fromkeys(generation_ids, RecordedGeneration(datetime.now(UTC)))

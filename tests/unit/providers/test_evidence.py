@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from prefect_video.emulator import Emulator
 from prefect_video.errors import HeldForReview, InvalidResponse, SubmitOutcomeUnknown
-from prefect_video.generations import Generation
+from prefect_video.generations import Generation, RecordedGeneration
 from prefect_video.ledger import Job, State
 from prefect_video.ledger.tables import jobs_table
 from prefect_video.providers.base import Provider
@@ -144,7 +144,9 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"prefect_video.{module}.PAGE_SIZE", 2)
 
 
-async def unanswered_behind_others(provider: Provider, account: TestAccount, emulator: Emulator) -> dict[str, datetime]:
+async def unanswered_behind_others(
+    provider: Provider, account: TestAccount, emulator: Emulator
+) -> dict[str, RecordedGeneration]:
     """An accepted submit without an answer, of which the list tells on its last page; returns the other ones."""
     emulator.add_fault(operation="submit", kind="error_after")
     with pytest.raises(SubmitOutcomeUnknown):
@@ -156,7 +158,7 @@ async def unanswered_behind_others(provider: Provider, account: TestAccount, emu
     return known(*others)
 
 
-async def look(provider: Provider, account: TestAccount, others: dict[str, datetime]) -> Generation | None:
+async def look(provider: Provider, account: TestAccount, others: dict[str, RecordedGeneration]) -> Generation | None:
     shot = account.a_shot(prompt=PROMPT)
     return await provider.find_unclaimed(shot, idempotency_key="k1", sent_at=datetime.now(UTC), known=others)
 

@@ -39,6 +39,15 @@ CODES = (
     "BLOCKED",
     "ContentRejected",
     "illegal_content",
+    "csam",
+    "CSAM_DETECTED",
+    "celebrity_detected",
+    "minors_detected",
+    "violence",
+    "HATE_SPEECH_DETECTED",
+    "RESPONSIBLE_AI",
+    "POLICY",
+    "public_figure",
 )
 MESSAGES = (
     "Your request was blocked by our moderation system.",
@@ -68,6 +77,20 @@ MESSAGES = (
     "审核不通过",
     "内容违规",
     "内容违反平台规定",
+    "We can't generate videos of public figures",
+    "The request depicts a real person without consent",
+    "Video generation was rejected: policy",
+    "Inhalt verstößt gegen unsere Richtlinien",
+    "Ihre Eingabe verletzt die Nutzungsrichtlinien",
+    "El contenido infringe nuestras políticas",
+    "La solicitud viola las normas de la comunidad",
+    "Contenido inapropiado",
+    "Votre demande enfreint nos règles d'utilisation",
+    "O conteúdo viola nossas diretrizes",
+    "La richiesta viola le nostre linee guida",
+    "ガイドラインに違反しています",
+    "콘텐츠 정책을 위반했습니다",
+    "Запрос нарушает правила сервиса",
 )
 OTHER_CODES = (
     "error",
@@ -90,6 +113,9 @@ OTHER_CODES = (
     "case_sensitive",
     "fraud_risk",
     "account_blocked",
+    "face_not_detected",
+    "limits",
+    "hateful_timeout_internal",
     "",
 )
 OTHER_MESSAGES = (
@@ -114,6 +140,11 @@ OTHER_MESSAGES = (
     "This request violates the rate limit policy",
     "审核服务不可用，请稍后重试",
     "参数名大小写敏感",
+    "La solicitud viola la política de límite de cuota",
+    "Die Anfrage verstößt gegen die Kontingent-Richtlinie",
+    "El contenido no se pudo descargar",
+    "Der Inhalt konnte nicht geladen werden",
+    "a celebrity endorsement code is required",
 )
 
 

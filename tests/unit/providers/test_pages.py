@@ -33,7 +33,7 @@ async def read(everything: list[ListItem], size: int, *, limit: int = 100, **fie
         has_more = start + len(items) < len(everything)
         return ListPage(items, has_more=has_more, cursors=cursors, limit=limit, positional=True, **fields)
 
-    return await read_whole(read_page, provider="p", unwrap_id=str, is_enough=lambda read, page: False)
+    return list((await read_whole(read_page, provider="p", unwrap_id=str)).items)
 
 
 def respond(body: dict[str, Any], status: int = 200) -> httpx.Response:
@@ -93,4 +93,4 @@ async def test_a_short_page_of_a_server_that_ignores_cursors_proves_no_end() -> 
         return ListPage((build_generation("a"), build_generation("b")), cursors=("a", "b"), limit=100)
 
     with pytest.raises(InvalidResponse):
-        await read_whole(read_page, provider="p", unwrap_id=str, is_enough=lambda read, page: False)
+        await read_whole(read_page, provider="p", unwrap_id=str)

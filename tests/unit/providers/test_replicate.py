@@ -211,7 +211,11 @@ async def test_an_unanswered_submit_is_found_by_its_input(provider: ReplicatePro
     # The one of the same words and another seed may be ours, told otherwise; only when it is known, it is not.
     with pytest.raises(HeldForReview, match="tells other inputs"):
         await provider.find_unclaimed(wanted, idempotency_key="k", sent_at=since, known=recorded(known, found.id))
-    others = {known, found.id, other_seed}
+    # So may the one of another model: its owner may have been renamed.
+    same_model = recorded(known, found.id, other_seed)
+    with pytest.raises(HeldForReview, match=other_model):
+        await provider.find_unclaimed(wanted, idempotency_key="k", sent_at=since, known=same_model)
+    others = {known, found.id, other_seed, other_model}
     assert await provider.find_unclaimed(wanted, idempotency_key="k", sent_at=since, known=recorded(*others)) is None
     assert provider.capabilities.lookup == "likeness"
 

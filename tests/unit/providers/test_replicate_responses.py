@@ -183,10 +183,12 @@ async def test_what_is_told_otherwise_is_neither_taken_nor_taken_for_nothing(rep
         ({"model": f"emulator/video:{HASH}"}, {"version": HASH[::-1]}),
     ],
 )
-async def test_other_words_and_other_models_are_not_ours(
+async def test_other_words_and_other_models_are_neither_taken_nor_taken_for_nothing(
     requested: dict[str, object], reported: dict[str, object]
 ) -> None:
-    assert await find_id(mock_echo(**reported), **requested) is None
+    """Prompts are rewritten, owners of models renamed, and versions replaced."""
+    with pytest.raises(HeldForReview, match="it is unknown whether"):
+        await find_id(mock_echo(**reported), **requested)
 
 
 async def test_a_cursor_that_leads_nowhere_ends_the_list() -> None:

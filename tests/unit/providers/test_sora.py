@@ -23,7 +23,7 @@ from prefect_video.errors import (
     SubmitOutcomeUnknown,
     Unsupported,
 )
-from prefect_video.generations import Generation, Status
+from prefect_video.generations import Generation, RecordedGeneration, Status
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.matching import Match
 from prefect_video.providers.sora import responses
@@ -292,11 +292,11 @@ async def test_a_clock_that_is_wrong_hides_no_generation(minutes: int, echoed: s
     assert (found is not None) is (echoed != "another key")
 
 
-@pytest.mark.parametrize("is_clock_known", [True, False])
-async def test_what_is_like_it_and_was_made_long_before_is_not_taken(is_clock_known: bool) -> None:
-    """Where no other generation shows the provider's clock, a time proves nothing, and nothing is bought or taken."""
+@pytest.mark.parametrize(("is_clock_known", "hours"), [(True, 48), (True, 1), (False, 48)])
+async def test_what_is_like_it_and_was_made_long_before_is_not_taken(is_clock_known: bool, hours: int) -> None:
+    """A time that a wrong clock may show proves nothing: nothing is bought or taken."""
     now = datetime.now(UTC)
-    item = {"id": "gen_1", "status": "queued", "prompt": SHOT.prompt, "created": now.timestamp() - 600}
+    item = {"id": "gen_1", "status": "queued", "prompt": SHOT.prompt, "created": now.timestamp() - 3600 * hours}
     recent = {"id": "gen_2", "status": "queued", "prompt": "a dog", "created": now.timestamp()}
     listed = [recent, item] if is_clock_known else [item]
 
@@ -307,8 +307,8 @@ async def test_what_is_like_it_and_was_made_long_before_is_not_taken(is_clock_kn
     provider = SoraProvider(
         api_key="k", endpoint="https://x/v1/sora", settings=FAST, transport=httpx.MockTransport(answer)
     )
-    looking = provider.find_unclaimed(SHOT, idempotency_key="k", sent_at=now, known={"gen_2": now})
-    if is_clock_known:
+    looking = provider.find_unclaimed(SHOT, idempotency_key="k", sent_at=now, known={"gen_2": RecordedGeneration(now)})
+    if is_clock_known and hours > 24:
         assert await looking is None
         return
     with pytest.raises(HeldForReview, match="gen_1, which may or may not"):

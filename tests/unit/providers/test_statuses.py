@@ -97,6 +97,15 @@ def test_a_whole_string_of_a_policy_is_an_end(string: str) -> None:
     assert build_fault(string, None) is not None
 
 
+@pytest.mark.parametrize("name", ["sora", "openai", "replicate", "openrouter"])
+async def test_an_error_that_says_that_there_is_none_is_none(name: str) -> None:
+    for error in (None, {}, {"code": 0}, {"code": "0", "message": ""}, {"code": None, "message": "Success"}):
+        body = {"id": "v", "status": "warming_up", "error": error}
+        assert (await mock_response(name, body).retrieve(IDS[name])).status is Status.PROCESSING
+    failed = {"id": "v", "status": "warming_up", "error": {"code": "0", "message": "out of memory"}}
+    assert (await mock_response(name, failed).retrieve(IDS[name])).status is Status.FAILED
+
+
 @pytest.mark.parametrize("name", OPEN)
 @pytest.mark.parametrize("wrapper", ["data", "result", "job"])
 async def test_an_object_in_a_wrapper(name: str, wrapper: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import httpx
 import pytest
 
 from prefect_video.emulator import Emulator
-from prefect_video.errors import IdempotencyKeyReused
-from prefect_video.ledger import Ledger
+from prefect_video.errors import IdempotencyKeyReused, InvalidInput
+from prefect_video.ledger import Ledger, State
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.service.jobs.service import GenerateBody, JobService
 from prefect_video.service.sessions import Sessions
+from prefect_video.session import Session
 from tests.support.service_fixtures import open_environment_session, run_service
 from tests.unit.service.test_jobs import generate, wait_for_status
 
@@ -149,7 +151,82 @@ async def test_a_restart_with_another_account_first_joins_the_unfinished_job(
 
 
 async def test_keys_are_shared_within_one_environment_only(ledger: Ledger, other: Ledger) -> None:
-    assert await ledger.idempotency.bind_key("k", "digest", environment="production") is None
-    assert await other.idempotency.bind_key("k", "another", environment="staging") is None
+    first = await ledger.idempotency.bind_key("k", "digest", account="a-1", environment="production")
+    assert (first.account, first.job_id) == ("a-1", None)
+    staging = await other.idempotency.bind_key("k", "another", account="a-2", environment="staging")
+    assert (staging.account, staging.job_id) == ("a-2", None)
     with pytest.raises(IdempotencyKeyReused):
-        await other.idempotency.bind_key("k", "another", environment="production")
+        await other.idempotency.bind_key("k", "another", account="a-1", environment="production")
+    # It stays with its account, whichever service gets it next.
+    assert await other.idempotency.bind_key("k", "digest", account="a-2", environment="production") == first
+
+
+BODY = GenerateBody(prompt="a cat", duration=1, resolution="480p")
+
+
+async def open_two_accounts(provider: Emulator) -> tuple[Session, Session]:
+    """Open two sessions of one ledger, each with an account of its own."""
+    own, another = await open_environment_session(), await open_environment_session()
+    another.provider = SoraProvider(api_key=provider.key, endpoint=provider.endpoint, plan="emulator", name="another")
+    return own, another
+
+
+async def test_two_services_with_other_first_accounts_pay_for_a_key_once(either: Path, provider: Emulator) -> None:
+    first, second = await open_two_accounts(provider), await open_two_accounts(provider)
+    async with AsyncExitStack() as stack:
+        for session in (*first, *second):
+            await stack.enter_async_context(session)
+        services = [JobService(Sessions(first)), JobService(Sessions(second[::-1]))]
+        answers = await asyncio.gather(*(service.create(BODY, key="r-1") for service in services for _ in range(3)))
+        (job_id,) = {view.job_id for view, _ in answers}
+        async with asyncio.timeout(20):
+            while (await first[0].ledger.jobs.get(job_id)).generation_id is None:
+                await asyncio.sleep(0.02)
+        for service in services:
+            await service.aclose()
+    assert provider.usage()["accepted"] == 1
+
+
+async def test_a_service_that_dies_before_it_answers_a_key_leaves_its_job_to_the_key(
+    environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has claimed the job; when that has failed, the key must not pay for another."""
+    provider.add_fault(operation="submit", kind="blocked", code="oom", message="CUDA error")
+
+    async def die(*_: object, **__: object) -> None:
+        raise asyncio.CancelledError
+
+    own, another = await open_two_accounts(provider)
+    async with own, another:
+        service = JobService(Sessions((own, another)), collect=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(own.ledger.idempotency, "answer_key", die)
+            with pytest.raises(asyncio.CancelledError):
+                await service.create(BODY, key="r-1")
+        (job,) = await own.ledger.jobs.find()
+        await own.ledger.claims.release_ownership([job.id])
+        # The restarted service has another account first, and only that one at all in the end.
+        for accounts in ((another, own), (another,)):
+            restarted = JobService(Sessions(accounts), collect=True)
+            view, outcome = await restarted.create(BODY, key="r-1")
+            assert (view.job_id, outcome) == (job.id, "joined")
+            if own in accounts:
+                async with asyncio.timeout(20):
+                    while (await own.ledger.jobs.get(job.id)).state is not State.FAILED:
+                        await restarted.resume()
+                        await asyncio.sleep(0.05)
+            await restarted.aclose()
+        await service.aclose()
+    assert provider.usage()["accepted"] == 1
+
+
+async def test_a_key_of_an_account_that_a_service_does_not_have_is_refused(
+    environment: Path, provider: Emulator
+) -> None:
+    own, another = await open_two_accounts(provider)
+    async with own, another:
+        bind = own.ledger.idempotency.bind_key
+        await bind("r-1", BODY.digest, account="gone", environment=own.settings.environment)
+        with pytest.raises(InvalidInput, match="first used with account 'gone'"):
+            await JobService(Sessions((own, another))).create(BODY, key="r-1")
+    assert provider.usage()["submitted"] == 0

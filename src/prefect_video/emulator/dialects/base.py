@@ -12,7 +12,7 @@ from starlette.responses import Response
 from prefect_video.emulator.download_host import CountedResponse, serve_video
 from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError
-from prefect_video.emulator.faults import FaultRule, Operation
+from prefect_video.emulator.faults import FaultRule, Operation, is_due
 from prefect_video.emulator.faults.injection import with_faults
 from prefect_video.emulator.generation import EmulatedGeneration, Failure, GenerationRequest
 from prefect_video.emulator.signed_urls import Links, LinkSigner
@@ -128,7 +128,8 @@ class DialectHandler:
 
         async def answer(rule: FaultRule | None) -> Response:
             generations = self.engine.list_generations(account)
-            return render([generation for generation in generations if generation.dialect == self._dialect], rule)
+            own = [generation for generation in generations if generation.dialect == self._dialect]
+            return render(own, rule if is_due(rule, request.query_params) else None)
 
         return await with_faults(self.engine, "list", answer)
 

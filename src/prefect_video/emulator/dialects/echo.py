@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from typing import Final, Literal
 
-PromptEcho = Literal["exact", "collapsed", "nfc", "lower", "cut", "rewritten", "none"]
+PromptEcho = Literal[
+    "exact", "collapsed", "nfc", "lower", "cut", "rewritten", "other_words", "mojibake", "escaped", "redacted", "none"
+]
 
 CUT_AT: Final = 20
 REWRITTEN: Final = "Cinematic, "
+OTHER_WORDS: Final = "Un film court, tourné au crépuscule"
+REDACTED: Final = "[redacted]"
 
 
 def echo_prompt(prompt: str, echo: PromptEcho) -> str | None:
@@ -26,5 +31,13 @@ def echo_prompt(prompt: str, echo: PromptEcho) -> str | None:
             return prompt[:CUT_AT]
         case "rewritten":
             return REWRITTEN + prompt
+        case "other_words":
+            return OTHER_WORDS
+        case "mojibake":
+            return prompt.encode().decode("latin-1")
+        case "escaped":
+            return json.dumps(prompt)[1:-1]
+        case "redacted":
+            return REDACTED
         case "none":
             return None

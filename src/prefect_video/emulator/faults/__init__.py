@@ -4,7 +4,7 @@ May import the engine, from `injection` only; everything else here depends on no
 settings and the engine can use it. `injection` is therefore imported by its own path.
 """
 
-from prefect_video.emulator.faults.broken_lists import distort_page
+from prefect_video.emulator.faults.broken_lists import distort_page, is_due
 from prefect_video.emulator.faults.rules import (
     FaultMatch,
     FaultRule,
@@ -14,4 +14,13 @@ from prefect_video.emulator.faults.rules import (
     parse_faults,
 )
 
-__all__ = ["FaultMatch", "FaultRule", "FaultRules", "Operation", "distort_page", "load_faults", "parse_faults"]
+__all__ = [
+    "FaultMatch",
+    "FaultRule",
+    "FaultRules",
+    "Operation",
+    "distort_page",
+    "is_due",
+    "load_faults",
+    "parse_faults",
+]

@@ -96,6 +96,9 @@ async def _distort_response(engine: Engine, rule: FaultRule, response: Response)
             return SlowResponse(response, rule.bytes_per_second, engine.closing)
         case "truncated":
             return TruncatedResponse(response, rule.fraction)
+        case "cached":
+            response.headers["age"] = str(rule.age)
+            return response
         case _:
             return build_odd_response(rule, response) or response
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
+from prefect_video.emulator.faults.broken_lists import CREATED
 from prefect_video.emulator.faults.rules import FaultRule
 
 _BLOCK: Final = 1 << 20
@@ -28,6 +29,9 @@ def build_odd_response(rule: FaultRule, response: Response) -> Response | None:
         case "odd_number":
             odd = json.dumps(_mark_numbers(json.loads(bytes(response.body)))).replace(f'"{_MARK}"', rule.number)
             return _json_response(odd.encode(), response.status_code)
+        case "untimed":
+            untimed = _without_times(json.loads(bytes(response.body)))
+            return _json_response(json.dumps(untimed).encode(), response.status_code)
         case "wrapped":
             wrapped = json.dumps({rule.wrapper: json.loads(bytes(response.body))})
             return _json_response(wrapped.encode(), response.status_code)
@@ -69,6 +73,15 @@ def _build_gateway_response(rule: FaultRule) -> Response:
 
 def _json_response(body: bytes, status: int, headers: dict[str, str] | None = None) -> Response:
     return Response(body, status, headers, "application/json")
+
+
+def _without_times(document: Any) -> Any:
+    """Return a JSON document without the times of creation."""
+    if isinstance(document, list):
+        return [_without_times(item) for item in document]
+    if isinstance(document, dict):
+        return {name: _without_times(value) for name, value in document.items() if name not in CREATED}
+    return document
 
 
 def _mark_numbers(document: Any) -> Any:

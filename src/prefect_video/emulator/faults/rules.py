@@ -42,6 +42,15 @@ survive a restart.
 | empty_page | list | – | a page without items that says that more follow |
 | silent_list | list | – | the list does not say whether more follow, nor how many there are |
 | odd_item | list | – | the first item does not conform to any contract |
+| nameless_item | list | – | the last item of a page has no id |
+| lost_tail | list | – | pages after the first have nothing new and say that they are the last |
+| foreign_item | list | item_id (`gen_foreign`) | the first item is a generation of this id, which cannot be read |
+| twin_id | list | – | the first item is an older generation with the id of the newest one |
+| unfinished_hidden | list | – | what is unfinished is not listed |
+| cached | list | age (600) | the list as it was so many seconds ago, with that `Age` |
+| skewed | list | skew_seconds (-600), about | the items with `about` in their prompt are dated by a wrong clock |
+| untimed | list, retrieve | – | no time of creation is reported |
+| renamed_model | list | – | the owners of all models have another name |
 | shifted_page | list | – | pages after the first leave out an item, as when one before it was deleted; lists with
 cursors begin again, as when the cursor's generation was |
 | duplicate | webhook | copies (2) | the same delivery is sent that many times |
@@ -68,9 +77,10 @@ Operation = Literal["submit", "retrieve", "list", "cancel", "content", "webhook"
 Kind = Literal[
     "rate_limited", "quota_exhausted", "error_before", "error_after", "generation_error", "reset_before", "reset_after",
     "hang", "delay", "slow", "truncated", "short_file", "wrong_content", "expired_link", "unknown_status", "not_found",
-    "list_off", "empty_page", "silent_list", "odd_item", "shifted_page", "wrong_cost", "foreign_answer", "inflated",
-    "nested", "odd_number", "quoted_key", "wrapped", "blocked", "duplicate", "late", "forged", "drop", "altered_file",
-    "lying_headers", "not_ready", "denied", "wrong_size", "preview_first",
+    "list_off", "empty_page", "silent_list", "odd_item", "nameless_item", "lost_tail", "foreign_item", "twin_id",
+    "unfinished_hidden", "cached", "skewed", "untimed", "renamed_model", "shifted_page", "wrong_cost",
+    "foreign_answer", "inflated", "nested", "odd_number", "quoted_key", "wrapped", "blocked", "duplicate", "late",
+    "forged", "drop", "altered_file", "lying_headers", "not_ready", "denied", "wrong_size", "preview_first",
 ]  # fmt: skip
 Alteration = Literal["longer", "resized", "stretched", "trailing", "matroska", "unbranded"]
 
@@ -111,6 +121,15 @@ ALLOWED_OPERATIONS: dict[Kind, frozenset[Operation]] = {
     "empty_page": frozenset({"list"}),
     "silent_list": frozenset({"list"}),
     "odd_item": frozenset({"list"}),
+    "nameless_item": frozenset({"list"}),
+    "lost_tail": frozenset({"list"}),
+    "foreign_item": frozenset({"list"}),
+    "twin_id": frozenset({"list"}),
+    "unfinished_hidden": frozenset({"list"}),
+    "cached": frozenset({"list"}),
+    "skewed": frozenset({"list"}),
+    "untimed": frozenset({"list", "retrieve"}),
+    "renamed_model": frozenset({"list"}),
     "shifted_page": frozenset({"list"}),
     "duplicate": _WEBHOOK,
     "late": _WEBHOOK,
@@ -166,6 +185,10 @@ class FaultRule(BaseModel):
     number: str = "NaN"
     quoted: str = ""
     wrapper: str = Field(default="data", min_length=1)
+    item_id: str = Field(default="gen_foreign", min_length=1)
+    age: int = Field(default=600, ge=1)
+    skew_seconds: float = -600.0
+    about: str = ""
     code: str = Field(default="moderation_blocked", min_length=1)
     message: str = "Your request was blocked by our moderation system."
     alteration: Alteration = "longer"

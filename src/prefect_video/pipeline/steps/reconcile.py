@@ -23,8 +23,9 @@ from prefect_video.generations import Generation
 from prefect_video.ledger import HoldReason, Job, hold_message
 from prefect_video.pipeline.steps.conflicts import find_other_row, hold_conflict, is_taken_by_twin
 from prefect_video.pipeline.steps.end import require_same_account
+from prefect_video.pipeline.steps.other_jobs import are_of_other_jobs, is_another_being_sent
 from prefect_video.polling import is_transient
-from prefect_video.providers import echoes_key
+from prefect_video.providers import UnclaimedFound, echoes_key
 from prefect_video.session import Session, SessionEvent
 
 logger = logging.getLogger(__name__)
@@ -67,9 +68,9 @@ async def reconcile(session: Session, job: Job) -> Job:
     """Bring an unknown job to submitted (it was accepted) or back to reserved (proven absent).
 
     Absence is proven by reads of the provider's whole list of which the last began later than `settle_seconds` after
-    the outcome had become unknown: until then the provider may still accept the request, and a generation that seems
-    unclaimed may be about to be recorded for another job. Where the answer named a generation, that is read first, and
-    the list proves no absence: it may leave out what is unfinished.
+    the outcome had become unknown: until then the provider may still accept the request. Generations that no job has
+    count as absent where they are of other jobs that were sent and not answered yet. Where the answer named a
+    generation, that is read first, and the list proves no absence: it may leave out what is unfinished.
 
     Raises:
         HeldForReview: The provider cannot tell, and the job is held; or another account sent it.
@@ -86,14 +87,17 @@ async def reconcile(session: Session, job: Job) -> Job:
         try:
             found = await _find(session, job, listed_at)
         except HeldForReview as error:
-            if left <= 0 or not _can_read_later(session, job):
+            is_over = left <= -session.settings.submit_patience_seconds or not await _may_clear_up(session, job, error)
+            if not _can_read_later(session, job) or (left <= 0 and is_over):
                 return await _undecided(session, job, str(error))
             # Something was there, so this list was not empty.
             empty = 0
         except ProviderError as error:
             is_last = left <= -session.settings.submit_patience_seconds
-            if _cannot_tell(error) or (is_last and isinstance(error, InvalidResponse)):
+            if _cannot_tell(error):
                 return await _undecided(session, job, f"{job.provider} does not list its generations ({error})")
+            if is_last and isinstance(error, InvalidResponse):
+                return await _undecided(session, job, f"the list proves nothing ({error})")
             if is_last or not is_transient(error):
                 raise
             logger.warning("shot %s: cannot reconcile yet: %s", job.shot.id, error)
@@ -108,7 +112,10 @@ async def reconcile(session: Session, job: Job) -> Job:
                 empty += 1
                 if left <= 0 and empty >= _EMPTY_LISTS:
                     return await _conclude_absent(session, job)
-        await asyncio.sleep(_seconds_until_next_list(delay, settle_time.seconds_left(await session.ledger.now())))
+        now = await session.ledger.now()
+        # A list that takes long to read is read less often.
+        delay = max(delay, (now - listed_at).total_seconds())
+        await asyncio.sleep(_seconds_until_next_list(delay, settle_time.seconds_left(now)))
         delay = min(delay * 1.5, _RETRY_LIMIT_SECONDS)
 
 
@@ -118,7 +125,19 @@ async def _find(session: Session, job: Job, now: datetime) -> Generation | None:
     # Sent by the ledger's clock; the provider's clock is compared with this machine's.
     sent_at = (job.sent_at or job.created_at) + (datetime.now(UTC) - now)
     known = await session.ledger.jobs.recorded_generations(job.account)
-    return await session.provider.find_unclaimed(job.shot, idempotency_key=job.id, sent_at=sent_at, known=known)
+    try:
+        return await session.provider.find_unclaimed(job.shot, idempotency_key=job.id, sent_at=sent_at, known=known)
+    except UnclaimedFound as error:
+        # The ledger is read after the list, so that it knows whatever the list can show of other jobs.
+        if await are_of_other_jobs(session, job, error.candidates, known):
+            return None
+        raise
+
+
+async def _may_clear_up(session: Session, job: Job, error: HeldForReview) -> bool:
+    """Return whether another look may decide: a generation could not be read now, or may be about to be recorded."""
+    is_passing = isinstance(error, UnclaimedFound) and error.is_passing
+    return is_passing or (isinstance(error, UnclaimedFound) and await is_another_being_sent(session, job))
 
 
 async def _read_named(session: Session, job: Job) -> Generation | None:

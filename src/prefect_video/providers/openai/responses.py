@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from prefect_video.errors import GenerationEnded, InvalidInput, ProviderError
 from prefect_video.generations import Generation, ProviderFault, Status, VideoResult
-from prefect_video.providers.http import retry_after_seconds
+from prefect_video.providers.http import is_stale, retry_after_seconds
 from prefect_video.providers.http_bodies import MAX_POLL_DELAY_SECONDS, usable_number
 from prefect_video.providers.matching import KEY_FIELD
 from prefect_video.providers.openai.refusals import find_refusal_table
@@ -37,7 +37,7 @@ from prefect_video.providers.responses import (
     path_part,
     read_item,
 )
-from prefect_video.providers.statuses import Evidence, build_fault, parse_status
+from prefect_video.providers.statuses import Evidence, build_fault, parse_status, reports_error
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class VideoJob(LenientModel):
     @property
     def has_error(self) -> bool:
         """True where an error is reported, whatever the status."""
-        return self.error not in (None, "", _Fault())
+        return reports_error(self.error)
 
     def fault(self) -> ProviderFault:
         """Build the fault of a failed job."""
@@ -204,7 +204,8 @@ class ResponseReader:
         """
         page = parse_page(_Page, response, provider=self.provider)
         items = tuple(read_item(item, VideoJob, self._build_generation) for item in page.data)
-        return ListPage(items, has_more=page.has_more, cursors=tuple(item.id for item in items))
+        cursors = tuple(item.id for item in items)
+        return ListPage(items, has_more=page.has_more, cursors=cursors, is_stale=is_stale(response))
 
     def models(self, response: httpx.Response) -> None:
         """Check that a response is a list of models.

@@ -24,7 +24,7 @@ from prefect_video.providers.responses import (
     parse_progress,
     parse_timestamp,
 )
-from prefect_video.providers.statuses import Evidence, build_fault, parse_status
+from prefect_video.providers.statuses import Evidence, build_fault, parse_status, reports_error
 from prefect_video.shots import AspectRatio, Resolution
 
 _USD_PER_SECOND_SKUS: Final[tuple[tuple[str, Decimal], ...]] = (
@@ -107,7 +107,7 @@ def read_job(response: httpx.Response, *, provider: str) -> VideoJob:
     # A signed link needs no key; the other kind leads to the API and needs it.
     link = choose_video([*(wire.urls or ()), *(wire.unsigned_urls or ())])
     is_signed = link is not None and link in (wire.urls or ())
-    evidence = Evidence(link is not None, parse_progress(wire.progress), bool(wire.error))
+    evidence = Evidence(link is not None, parse_progress(wire.progress), reports_error(wire.error))
     status = parse_status(wire.status, provider=provider, generation_id=wire.id, evidence=evidence)
     generation = Generation(
         id=wire.id,

@@ -146,13 +146,11 @@ class ReplicateProvider(HttpProvider):
 
     def compare(self, generation: Generation, shot: Shot) -> Match:
         """Compare model, prompt and the whole input."""
-        if isinstance(generation, Prediction) and not _model_may_match(generation, self._model(shot)):
-            return Match.DIFFERENT
         prompt = match_prompt(shot.prompt, generation.prompt)
         requested = self._models.input(shot).arguments(shot)
         requested.pop("prompt", None)
-        same_input = match_values(requested, generation.parameters, required=True)
-        return prompt if prompt is Match.DIFFERENT else min(prompt, same_input)
+        model = _match_model(generation, self._model(shot)) if isinstance(generation, Prediction) else Match.SAME
+        return min(prompt, model, match_values(requested, generation.parameters, required=True))
 
     def describe_doubt(self, generation: Generation, shot: Shot) -> str:
         """Return a message that says whether the input was deleted or differs."""
@@ -205,15 +203,17 @@ def _create_request(model: str) -> tuple[str, dict[str, Any]]:
     return f"/models/{named['owner']}/{named['name']}/predictions", {}
 
 
-def _model_may_match(prediction: Prediction, model: str) -> bool:
-    """Return whether a prediction may be of that model: False where it reports another version or another name."""
+def _match_model(prediction: Prediction, model: str) -> Match:
+    """Compare the model of a prediction: one of another version or name may be the same, renamed or replaced since."""
     named = _MODEL.fullmatch(model)
     requested, reported = (named["version"] if named else model), prediction.version
     if requested and reported and _HASH.fullmatch(requested) and _HASH.fullmatch(reported):
         # Both are the version's id, which may be cut short.
-        return reported.startswith(requested) or requested.startswith(reported)
-    name = f"{named['owner']}/{named['name']}" if named else None
-    return name is None or prediction.model is None or prediction.model.casefold() == name.casefold()
+        is_same = reported.startswith(requested) or requested.startswith(reported)
+    else:
+        name = f"{named['owner']}/{named['name']}" if named else None
+        is_same = name is None or prediction.model is None or prediction.model.casefold() == name.casefold()
+    return Match.SAME if is_same else Match.POSSIBLE
 
 
 def base_url_from(environ: Mapping[str, str]) -> str:

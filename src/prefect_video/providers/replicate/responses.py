@@ -13,6 +13,7 @@ import httpx
 
 from prefect_video.errors import InvalidResponse, ProviderError
 from prefect_video.generations import Generation, ProviderFault, Status, VideoResult, WebhookEvent
+from prefect_video.providers.http import is_stale
 from prefect_video.providers.http_bodies import MAX_RETRY_AFTER_SECONDS
 from prefect_video.providers.pages import ListPage
 from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, to_text
@@ -27,7 +28,7 @@ from prefect_video.providers.responses import (
     parse_timestamp,
     read_item,
 )
-from prefect_video.providers.statuses import Evidence, build_fault, parse_status
+from prefect_video.providers.statuses import Evidence, build_fault, parse_status, reports_error
 
 FILES_KEPT: Final = timedelta(hours=1)
 """Time after its end for which a prediction's input and output can be fetched."""
@@ -110,7 +111,7 @@ def read_page(response: httpx.Response, *, provider: str) -> ListPage:
     )
     # The last page has `next: null`; a page without the field is no proof that it is the last.
     has_more = wire.next is not None if "next" in wire.model_fields_set else None
-    return ListPage(items, has_more=has_more, next_cursor=cursor)
+    return ListPage(items, has_more=has_more, next_cursor=cursor, is_stale=is_stale(response))
 
 
 def read_event(body: Any, *, event_id: str, sent_at: datetime) -> WebhookEvent:
@@ -154,7 +155,7 @@ REFUSALS: Final = RefusalTable(_error_body, (ACCOUNT, RefusalRule((400, 404, 422
 
 def _build_prediction(wire: _Prediction, provider: str) -> Prediction:
     link = choose_video(_find_links(wire.output))
-    evidence = Evidence(link is not None, parse_progress(wire.progress), bool(wire.error))
+    evidence = Evidence(link is not None, parse_progress(wire.progress), reports_error(wire.error))
     status = parse_status(wire.status, provider=provider, generation_id=wire.id, evidence=evidence)
     if status is Status.COMPLETED and link is None and wire.data_removed:
         status = Status.EXPIRED

@@ -16,8 +16,6 @@ import httpx
 from prefect_video.errors import (
     InvalidInput,
     InvalidResponse,
-    NotFound,
-    ProviderUnavailable,
 )
 from prefect_video.generations import Generation, Status, WebhookEvent
 from prefect_video.providers.base import Account, Capabilities
@@ -137,13 +135,7 @@ class SoraProvider(HttpProvider):
 
     async def confirm(self, listed: Generation) -> Generation:
         """Read a generation by itself, as lists leave out the metadata with the idempotency key."""
-        try:
-            generation = await self.retrieve(listed.id)
-        except NotFound as error:
-            # A list and a read that contradict each other prove nothing; the search is repeated later.
-            raise ProviderUnavailable(
-                f"{self.name}: {listed.id} is listed and cannot be read", provider=self.name, generation_id=listed.id
-            ) from error
+        generation = await self.retrieve(listed.id)
         return generation.model_copy(
             update={
                 "prompt": generation.prompt or listed.prompt,

@@ -11,7 +11,7 @@ import httpx
 
 from prefect_video.errors import GenerationBlocked, GenerationFailed, ProviderError, QuotaExhausted
 from prefect_video.generations import Cost, Generation, ProviderFault, Status, VideoResult, WebhookEvent
-from prefect_video.providers.http import poll_delay_seconds
+from prefect_video.providers.http import is_stale, poll_delay_seconds
 from prefect_video.providers.matching import Match, match_prompt, match_values
 from prefect_video.providers.moderation import is_moderation
 from prefect_video.providers.pages import ListPage
@@ -27,7 +27,7 @@ from prefect_video.providers.responses import (
     parse_timestamp,
     read_item,
 )
-from prefect_video.providers.statuses import Evidence, build_fault, parse_status
+from prefect_video.providers.statuses import Evidence, build_fault, parse_status, reports_error
 from prefect_video.shots import Shot
 
 
@@ -85,8 +85,7 @@ class _Generation(LenientModel):
         )
 
     def _parse_status(self, provider: str) -> Status:
-        has_error = self.error not in (None, "", _Fault())
-        evidence = Evidence(self.result is not None, parse_progress(self.progress), has_error)
+        evidence = Evidence(self.result is not None, parse_progress(self.progress), reports_error(self.error))
         return parse_status(self.status, provider=provider, generation_id=self.id, evidence=evidence)
 
 
@@ -121,6 +120,7 @@ def read_page(response: httpx.Response, *, provider: str, offset: int = 0, limit
         total=page.total_count,
         limit=limit,
         positional=True,
+        is_stale=is_stale(response),
     )
 
 
@@ -191,8 +191,6 @@ def compare(generation: Generation, shot: Shot) -> Match:
         "resolution": shot.resolution,
     }
     prompt = match_prompt(shot.prompt, generation.prompt)
-    if prompt is Match.DIFFERENT:
-        return prompt
     model = Match.SAME if generation.model in (None, shot.model) else Match.POSSIBLE
     return min(prompt, model, match_values(requested, generation.parameters))
 

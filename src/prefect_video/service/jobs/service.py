@@ -15,7 +15,7 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError
 from prefect_video.errors import BudgetExceeded, InvalidInput, LedgerError, QuotaExhausted, VideoError
 from prefect_video.fingerprints import canonical_json
 from prefect_video.inputs import Input, WholeNumber
-from prefect_video.ledger import ClaimOutcome, ClaimResult, Job, JobRequest, Priority, State
+from prefect_video.ledger import BoundKey, ClaimOutcome, ClaimResult, Job, JobRequest, Priority, State
 from prefect_video.pipeline import abandon, collect_job
 from prefect_video.pipeline.steps import (
     ClaimOptions,
@@ -185,11 +185,16 @@ class JobService:
         session = self._find_session(body.provider)
         project = Project(name=body.project, shots=(body.build_shot(),), max_attempts=1, priority=body.priority)
         job_request = await _build_job_request(session, project, body.take, key)
-        # The key is bound before the claim: a second request with it must find the first one, whatever happens next.
-        if key is not None and (bound := await _find_bound(session, body, key)):
-            # It belongs to its own account, which another default account must not pay for again.
-            await self._resume_unsent(bound)
-            return self._build_view(bound), "stored" if bound.state is State.STORED else "joined"
+        if key is not None:
+            # The key is bound before the claim: a second request with it must find the first one, whatever happens
+            # next. It belongs to its own account, which another default account must not pay for again.
+            bound = await _bind_key(session, body, key)
+            if (answer := await _find_answer(session, bound, key)) is not None:
+                await self._resume_unsent(answer)
+                return self._build_view(answer), "stored" if answer.state is State.STORED else "joined"
+            if bound.account != session.provider.account.id:
+                session = self._find_bound_session(bound, key)
+                job_request = await _build_job_request(session, project, body.take, key)
         await find_assets(session, [job_request])
         (claim,) = await claim_shots(session, [job_request], budgets=project_budgets(session, project), partial=False)
         job = _require_job(claim)
@@ -232,6 +237,15 @@ class JobService:
             raise InvalidInput(f"provider: this service has no account {name!r}")
         return sessions[0]
 
+    def _find_bound_session(self, bound: BoundKey, key: str) -> Session:
+        session = self._sessions.by_id(bound.account)
+        if session is None:
+            raise InvalidInput(
+                f"Idempotency-Key {key!r} was first used with account {bound.account!r}, which this service does not"
+                " have, and nothing was sent: repeat the request at a service that has it, or give it a new key"
+            )
+        return session
+
     def _start_task(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(coroutine, name=name)
         # The event loop keeps weak references only.
@@ -272,17 +286,27 @@ async def _build_job_request(session: Session, project: Project, take: int, key:
     return job_requests[take - 1]
 
 
-async def _find_bound(session: Session, body: GenerateBody, key: str) -> Job | None:
-    """Bind a key to a request; return the job that it was answered with before, of any account.
-
-    A released job is none: nothing was accepted for it, so that its key may be sent again.
+async def _bind_key(session: Session, body: GenerateBody, key: str) -> BoundKey:
+    """Bind a key to a request and an account, where it is not bound yet.
 
     Raises:
         IdempotencyKeyReused: The key was used for another request.
     """
-    job_id = await session.ledger.idempotency.bind_key(key, body.digest, environment=session.settings.environment)
-    job = await session.ledger.jobs.get(job_id) if job_id else None
-    return job if job and job.state is not State.RELEASED else None
+    return await session.ledger.idempotency.bind_key(
+        key, body.digest, account=session.provider.account.id, environment=session.settings.environment
+    )
+
+
+async def _find_answer(session: Session, bound: BoundKey, key: str) -> Job | None:
+    """Return the job that a key was answered with before; also the one of a process that died before it said so.
+
+    A released job is none: nothing was accepted for it, so that its key may be sent again.
+    """
+    ledger = session.ledger
+    own = await ledger.jobs.find(flow_run_id=f"{REQUEST_PREFIX}{key}", limit=None)
+    claimed = [job for job in own if job.environment == session.settings.environment]
+    answered = [await ledger.jobs.get(bound.job_id)] if bound.job_id else []
+    return next((job for job in (*answered, *claimed) if job.state is not State.RELEASED), None)
 
 
 async def _send(session: Session, job: Job) -> None:

@@ -180,6 +180,7 @@ def _create_prompts_and_keys() -> None:
         sa.Column("environment", sa.String, primary_key=True),
         sa.Column("key", sa.String, primary_key=True),
         sa.Column("request_digest", sa.String, nullable=False),
+        sa.Column("account", sa.String, nullable=False),
         sa.Column("job_id", sa.String, sa.ForeignKey("jobs.id")),
         sa.Column("created_at", _INSTANT, nullable=False),
     )
