@@ -6,7 +6,10 @@ READY := $(VENV)/.ready
 # The suite is done in less than half of this; one that hangs is ended and shows where.
 TEST_SECONDS ?= 2700
 
-.PHONY: help demo test test-fast lint types format bench torture clean typing
+# The oldest Prefect that is supported, and the newest versions of what it shares with others that it accepts.
+OLDEST := prefect==3.8.0 packaging<26.3 python-slugify<9
+
+.PHONY: help demo test test-fast test-oldest lint types format bench torture clean typing
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -21,6 +24,13 @@ test: $(READY)  ## the whole suite
 test-fast: $(READY)  ## the unit tests that need no database server, S3 or Prefect, in under a minute
 	$(BIN)/python -m pytest -q tests/unit -m "not postgres and not s3 and not prefect and not kills and not slow" \
 		-n 2 --dist loadfile --no-loadscope-reorder
+
+test-oldest:  ## Prefect's tests with the oldest Prefect that is supported, in an environment of its own
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	grep -vE '^(prefect|packaging|python-slugify)==' constraints.txt > .venv-oldest/constraints.txt
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint .venv-oldest/constraints.txt --editable '.[dev]' $(OLDEST:%='%')
+	.venv-oldest/bin/python -m pytest -q tests/integration -m prefect -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -43,7 +53,7 @@ torture: $(READY)  ## kills workers at random and counts what was paid
 define PYRIGHT
 {
   "extraPaths": [".typing"],
-  "exclude": [".typing", "$(VENV)", "build", "demo"],
+  "exclude": [".typing", ".venv*", "build", "demo"],
   "pythonVersion": "3.11",
   "venvPath": ".",
   "venv": "$(VENV)"
@@ -62,5 +72,5 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:  ## remove everything that was made here
-	rm -rf $(VENV) .typing pyrightconfig.json .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info videos
+	rm -rf $(VENV) .venv-* .typing pyrightconfig.json .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info videos
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

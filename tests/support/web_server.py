@@ -59,11 +59,13 @@ class Web:
         port: Its port.
         handler: Handler of every request; set it in the test.
         requests: Received requests, in order.
+        connections: The tasks of open connections.
     """
 
     port: int = 0
     handler: Handler | None = None
     requests: list[Request] = field(default_factory=list)
+    connections: set[asyncio.Task[None]] = field(default_factory=set)
 
     def url(self, path: str = "/video.mp4", host: str = "127.0.0.1") -> str:
         """Return the URL of a path."""
@@ -71,14 +73,23 @@ class Web:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Handle one connection."""
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-            pairs = (line.partition(":") for line in head[1:] if line)
-            request = Request(head[0].split(" ")[1], {k.strip().lower(): v.strip() for k, _, v in pairs})
-            self.requests.append(request)
-            assert self.handler is not None
-            await self.handler(request, Reply(writer))
-        writer.close()
+        task = asyncio.current_task()
+        assert task is not None
+        self.connections.add(task)
+        task.add_done_callback(self.connections.discard)
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                await self._answer(reader, writer)
+        finally:
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        pairs = (line.partition(":") for line in head[1:] if line)
+        request = Request(head[0].split(" ")[1], {k.strip().lower(): v.strip() for k, _, v in pairs})
+        self.requests.append(request)
+        assert self.handler is not None
+        await self.handler(request, Reply(writer))
 
 
 @asynccontextmanager
@@ -87,8 +98,16 @@ async def running_web(port: int = 0) -> AsyncIterator[Web]:
     web = Web()
     server = await asyncio.start_server(web.serve, "127.0.0.1", port)
     web.port = server.sockets[0].getsockname()[1]
-    async with server:
+    try:
         yield web
+    finally:
+        server.close()
+        # Since Python 3.12 `wait_closed` waits for open connections, and some handlers never end.
+        open_connections = list(web.connections)
+        for task in open_connections:
+            task.cancel()
+        await asyncio.gather(*open_connections, return_exceptions=True)
+        await server.wait_closed()
 
 
 def ranged(content: bytes, *, etag: str | None = '"v1"', breaks: int = 0, after: int = 0) -> Handler:
