@@ -8,7 +8,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, Row, String, Table, Text, select
+from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, MetaData, Row, String, Table, Text, select
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -141,6 +141,7 @@ jobs_table = Table(
     Column("unknown_at", Instant),
     Column("disputed_usd", Money),
     Column("store_id", String),
+    Column("seconds_taken", Float),
 )
 
 _unfinished = jobs_table.c.state.in_(sorted(UNFINISHED))

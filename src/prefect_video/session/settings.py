@@ -119,6 +119,10 @@ class Settings(SessionOverrides, EnvironmentSettings):
         settle_seconds: How long after a submit's outcome has become unknown its absence from the provider's list proves
             nothing: longer than a submit can be on its way (`HttpSettings.submit_deadline_seconds`).
         downloads_at_once: Videos downloaded and published at the same time.
+        poll_budget: Requests a minute with which this process looks for the ends of an account's generations. A list
+            request looks at all of them; a provider without a list needs one for each, and a higher budget for many.
+        max_lateness: Seconds that an end is noticed late at most, or 5 % of the time it took where that is more, as far
+            as the budget allows, where the end could be expected.
         anomalous_per_hour: Submissions per hour and account from which on an alert is raised; None for never.
         check_access: Begin with a free read that shows whether endpoint and key are right; off for a
             key that may submit and not read.
@@ -147,6 +151,8 @@ class Settings(SessionOverrides, EnvironmentSettings):
     submit_patience_seconds: float = Field(default=900.0, ge=0)
     settle_seconds: float = Field(default=90.0, ge=0)
     downloads_at_once: int = Field(default=4, ge=1)
+    poll_budget: float = Field(default=60.0, ge=1)
+    max_lateness: float = Field(default=1.0, gt=0)
     anomalous_per_hour: int | None = Field(default=None, ge=1)
     check_access: bool = True
     screen_patterns: tuple[str, ...] = ()

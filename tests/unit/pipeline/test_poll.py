@@ -36,8 +36,10 @@ async def test_a_provider_that_refuses_to_list(
     with crowded(times="fixed:10", listing=listing) as emulator:
         async with open_session(emulator) as session:
             rows = await submitted(session, 10)
+            # The free read that a session begins with is of the list, too.
+            before = emulator.usage()["requests"].get("list", 0)
             ended = await asyncio.gather(*(poll(session, row) for row in rows))
-        assert emulator.usage()["requests"].get("list", 0) <= 1
+        assert emulator.usage()["requests"].get("list", 0) - before <= 1
     assert {row.state for row in ended} == {State.COMPLETED}
 
 

@@ -77,6 +77,7 @@ def _create_jobs() -> None:
         sa.Column("unknown_at", _INSTANT),
         sa.Column("disputed_usd", sa.BigInteger),
         sa.Column("store_id", sa.String),
+        sa.Column("seconds_taken", sa.Float),
     )
 
 
