@@ -8,6 +8,7 @@ from prefect_video.limits.circuit_breaker import CircuitBreaker, CircuitBreakerP
 from prefect_video.limits.priority_semaphore import PrioritySemaphore
 from prefect_video.limits.prompt_screen import PromptScreen
 from prefect_video.limits.rate_limiter import RateLimiter
+from prefect_video.limits.step_priority import StepPriority, StepRank
 
 __all__ = [
     "CircuitBreaker",
@@ -15,4 +16,6 @@ __all__ = [
     "PrioritySemaphore",
     "PromptScreen",
     "RateLimiter",
+    "StepPriority",
+    "StepRank",
 ]

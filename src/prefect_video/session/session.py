@@ -18,7 +18,14 @@ import httpx
 from prefect_video._shield import shielded
 from prefect_video.downloads import LinkPolicy, open_download_client
 from prefect_video.ledger import AccountStatus, Budget, Job, Ledger
-from prefect_video.limits import CircuitBreaker, CircuitBreakerProvider, PrioritySemaphore, PromptScreen, RateLimiter
+from prefect_video.limits import (
+    CircuitBreaker,
+    CircuitBreakerProvider,
+    PrioritySemaphore,
+    PromptScreen,
+    RateLimiter,
+    StepPriority,
+)
 from prefect_video.polling import JobWatcher, LatencyCache, Poller, PollSchedule, RequestBudget
 from prefect_video.providers import AccessCheck, Provider
 from prefect_video.session.fresh_generations import FreshGenerations
@@ -77,6 +84,7 @@ class Session:
         account_slots: Generations of the account that may be unfinished at once; None for no known limit.
         in_flight_slots: Slots of this process's shots at the provider.
         submit_turn: The right to ask the ledger for a slot of the account; one shot of the process at a time.
+        step_priority: Precedence of submits over downloads and stores.
         slot_released: Set when a shot of this process has left the provider.
         breaker: The account's circuit breaker.
         download_slots: Slots of this process's downloads.
@@ -106,6 +114,7 @@ class Session:
     account_slots: int | None = field(init=False)
     in_flight_slots: PrioritySemaphore = field(init=False)
     submit_turn: PrioritySemaphore = field(init=False)
+    step_priority: StepPriority = field(default_factory=StepPriority, init=False)
     slot_released: asyncio.Event = field(init=False)
     breaker: CircuitBreaker = field(init=False)
     download_slots: asyncio.Semaphore = field(init=False)

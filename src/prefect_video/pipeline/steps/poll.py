@@ -43,6 +43,8 @@ async def poll(session: Session, job: Job) -> Job:
         ended = await _wait_for_end(session, job, job.generation_id)
     except DeadlineExceeded as passed:
         ended = await apply_deadline_policy(session, job, passed)
+    # From the notice on, until the slot is free.
+    session.step_priority.begin_urgent(job.id)
     if isinstance(ended, Generation):
         return await record_end(session, job, ended)
     ended = raise_if_ended(ended)
