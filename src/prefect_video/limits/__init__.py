@@ -1,6 +1,6 @@
 """Limits: what holds a request back before it is sent.
 
-The circuit breaker, the rate limiter, the priority semaphore and the prompt screen. May import providers, the ledger
+The circuit breaker, the rate limiter, the priorities of slots and steps, and the prompt screen. May import providers, the ledger
 and the records.
 """
 

@@ -49,7 +49,8 @@ class ListStrategy:
         """Return the number of generations that one request is about, of so many that are in progress."""
         if targets < 2 or not self._is_usable(asyncio.get_running_loop().time()):
             return 1.0
-        return targets / (1 + (targets - 1) // _PAGE)
+        # Of a list of many pages each page costs, and so does reading it: a crowd is polled less often.
+        return min(targets, _PAGE) / (1 + (targets - 1) // _PAGE)
 
     def _is_usable(self, now: float) -> bool:
         return self._provider.capabilities.can_list and now >= self._paused_until
