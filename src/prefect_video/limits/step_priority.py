@@ -47,6 +47,8 @@ class StepPriority:
     async def yield_to_urgent(self, rank: StepRank) -> None:
         """Wait until no job is urgent, for a second at most."""
         until = _now() + _LIMIT_SECONDS
+        # The shot that has just been given a slot takes its turn first, and becomes urgent.
+        await asyncio.sleep(0)
         while (left := min(self._seconds_urgent(), until - _now())) > 0:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             heapq.heappush(self._waiting, (rank, next(self._order), waiter))

@@ -101,11 +101,13 @@ async def test_a_freed_slot_is_filled_before_anything_is_downloaded(
         if reported in watched:
             events.append(reported)
 
-    report = await harness.run(film(*(a_shot(number) for number in range(8))), observer=observer, max_in_flight=2)
+    report = await harness.run(
+        film(*(a_shot(number) for number in range(8))), observer=observer, max_in_flight=2, downloads_at_once=8
+    )
     assert statuses(report) == ["stored"] * 8
     sent = [number for number, event in enumerate(events) if event is SessionEvent.BEFORE_SEND]
     assert len(sent) == 8
     for number, event in enumerate(events[: sent[-1]]):
         if event is SessionEvent.COMPLETED:
             following = next(later for later in events[number + 1 :] if later is not SessionEvent.COMPLETED)
-            assert following is SessionEvent.BEFORE_SEND
+            assert following is SessionEvent.BEFORE_SEND, " ".join(events)
