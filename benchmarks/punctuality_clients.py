@@ -130,7 +130,7 @@ async def run_package(order: Order, provider: str) -> None:
     os.environ |= {
         "SORA_API_KEY": KEY,
         "SORA_API_ENDPOINT": f"{order.url}/v1/sora",
-        "SORA_PLAN": "emulator",
+        "SORA_PLAN": "api-tier-3",
         "OPENAI_API_KEY": KEY,
         "OPENAI_BASE_URL": f"{order.url}/v1",
         "PREFECT_VIDEO_LEDGER_URL": f"sqlite:///{order.folder}/ledger.db",

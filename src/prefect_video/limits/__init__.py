@@ -1,7 +1,7 @@
 """Limits: what holds a request back before it is sent.
 
-The circuit breaker, the rate limiter, the priorities of slots and steps, and the prompt screen. May import providers, the ledger
-and the records.
+The circuit breaker, the rate limiter, the priorities of slots and steps, and the prompt screen. May import providers,
+the ledger and the records.
 """
 
 from prefect_video.limits.circuit_breaker import CircuitBreaker, CircuitBreakerProvider
