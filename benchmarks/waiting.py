@@ -328,7 +328,7 @@ async def run(options: argparse.Namespace) -> bool:
             passed &= print_row(row, figures)
         if options.waiting:
             crowd_figures = await measure_crowd(Path(name) / "crowd", options.waiting)
-            is_within = crowd_figures["megabytes"] < 200 and crowd_figures["load"] < 0.1
+            is_within = crowd_figures["megabytes"] <= 64 and crowd_figures["load"] <= 0.02
             passed &= is_within
             print(
                 f"{options.waiting} waiting in one process: {crowd_figures['megabytes']:.0f} MB over idle,"

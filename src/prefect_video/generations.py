@@ -129,6 +129,8 @@ class Generation(_Record):
         cost_usd: Cost that the provider reports; None while unknown.
         fault: Reason of its failure.
         retry_after: Delay in seconds that the provider requests before the next poll.
+        seconds_taken: Seconds from its acceptance to its end, by the provider's times, or its run time where there are
+            no others; the poller corrects it by what it has seen itself.
     """
 
     id: str
@@ -145,6 +147,7 @@ class Generation(_Record):
     cost_usd: Cost = None
     fault: ProviderFault | None = None
     retry_after: float | None = None
+    seconds_taken: float | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from statistics import quantiles
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Text, and_, bindparam, delete, func, insert, or_, select, type_coerce
@@ -17,10 +16,10 @@ from prefect_video.ledger.base import BY_ID, LedgerBase, chunks, no_such_job
 from prefect_video.ledger.records import (
     OCCUPYING,
     UNFINISHED,
+    CompletionTime,
     HistoryEntry,
     Job,
     JobRequest,
-    LatencyQuantiles,
     State,
     WorkKind,
 )
@@ -144,8 +143,6 @@ _BY_GENERATION: Final = JOBS.where(
 
 LEFT_OFTEN: Final = 2
 """Number of collections in a row that have left a job for later, from which on it is listed beside what is held."""
-_FEWEST: Final = 5
-"""Fewer generations of a kind than this tell nothing."""
 _NEWEST: Final = 50
 """More are not needed, and older ones tell of a provider that may have been slower, or of ends noticed late."""
 
@@ -347,19 +344,19 @@ class Queries(LedgerBase):
 
     async def latency(
         self, provider: str, *, window: timedelta = timedelta(days=30), at_most: int = 500
-    ) -> dict[WorkKind, LatencyQuantiles]:
-        """Measure the times from submit to completion of a provider's newest generations, by kind.
+    ) -> dict[WorkKind, tuple[CompletionTime, ...]]:
+        """Return how long a provider's newest generations took, by kind, newest first.
 
         Args:
             provider: Its name; all accounts count.
             window: How far to look back.
             at_most: How many generations to look at.
-
-        Returns:
-            The kinds of which there were enough to tell.
         """
-        taken: dict[WorkKind, list[float]] = {}
-        columns = (jobs_table.c.shot, jobs_table.c.submitted_at, jobs_table.c.completed_at)
+        taken: dict[WorkKind, list[CompletionTime]] = {}
+        columns = (
+            jobs_table.c.shot, jobs_table.c.submitted_at, jobs_table.c.seconds_taken,
+            jobs_table.c.estimated_completion_at,
+        )  # fmt: skip
         # By time of creation, as there is an index on it: the walk ends at the newest few hundred.
         newest = (
             select(*columns)
@@ -367,18 +364,21 @@ class Queries(LedgerBase):
                 jobs_table.c.created_at >= datetime.now(UTC) - window,
                 jobs_table.c.provider == provider,
                 jobs_table.c.submitted_at.is_not(None),
-                jobs_table.c.completed_at.is_not(None),
+                jobs_table.c.seconds_taken > 0,
             )
             .order_by(jobs_table.c.created_at.desc())
             .limit(at_most)
         )
         async with self._database.reading() as connection:
-            for shot, submitted_at, completed_at in await connection.execute(newest):
-                seconds = (completed_at - submitted_at).total_seconds()
+            for shot, submitted_at, seconds, estimated_at in await connection.execute(newest):
                 newest_of_kind = taken.setdefault(WorkKind(shot.model, shot.duration, shot.resolution), [])
-                if seconds > 0 and len(newest_of_kind) < _NEWEST:
-                    newest_of_kind.append(seconds)
-        return {kind: _times(seconds) for kind, seconds in taken.items() if len(seconds) >= _FEWEST}
+                if len(newest_of_kind) < _NEWEST:
+                    hinted = None if estimated_at is None else (estimated_at - submitted_at).total_seconds()
+                    newest_of_kind.append(
+                        # An estimate that was over before it was given is of a wrong clock, and says nothing.
+                        CompletionTime(seconds=seconds, hinted_seconds=hinted if hinted and hinted > 0 else None)
+                    )
+        return {kind: tuple(times) for kind, times in taken.items()}
 
     async def _select(
         self, *conditions: ColumnElement[bool], newest_first: bool = False, limit: int | None = None
@@ -397,10 +397,3 @@ class Queries(LedgerBase):
 
 def _equal(**wanted: Any) -> list[ColumnElement[bool]]:
     return [jobs_table.c[name] == value for name, value in wanted.items() if value is not None]
-
-
-def _times(seconds: list[float]) -> LatencyQuantiles:
-    tenths = quantiles(seconds, n=10, method="inclusive")
-    return LatencyQuantiles(
-        count=len(seconds), early_seconds=tenths[0], median_seconds=tenths[4], late_seconds=tenths[8]
-    )

@@ -342,17 +342,13 @@ class WorkKind(NamedTuple):
     resolution: str
 
 
-class LatencyQuantiles(_Record):
-    """Times of generations of one kind, in seconds from the submit to the notice of the end.
+class CompletionTime(_Record):
+    """Time that one generation took.
 
     Attributes:
-        count: How many were looked at.
-        early_seconds: One in ten was faster.
-        median_seconds: Half were faster.
-        late_seconds: One in ten was slower.
+        seconds: Seconds from its acceptance to its end, by the provider's times or the poller's, whichever are exacter.
+        hinted_seconds: The provider's estimate of it; None where it gave none.
     """
 
-    count: int
-    early_seconds: float
-    median_seconds: float
-    late_seconds: float
+    seconds: float
+    hinted_seconds: float | None = None

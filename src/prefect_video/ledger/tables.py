@@ -8,7 +8,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, Row, String, Table, Text, select
+from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, MetaData, Row, String, Table, Text, select
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -144,6 +144,7 @@ jobs_table = Table(
     Column("on_mismatch", String),
     Column("left_count", Integer, nullable=False, server_default="0"),
     Column("left_reason", Text),
+    Column("seconds_taken", Float),
 )
 
 _unfinished = jobs_table.c.state.in_(sorted(UNFINISHED))

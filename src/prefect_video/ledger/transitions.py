@@ -287,6 +287,7 @@ class Transitions(TransitionBase):
                 State.COMPLETED,
                 {State.SUBMITTED},
                 completed_at=datetime.now(UTC),
+                seconds_taken=generation.seconds_taken,
                 **values,
             )
 

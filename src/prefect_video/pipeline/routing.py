@@ -46,8 +46,9 @@ class Route:
 
     async def seconds(self) -> float:
         """Return the expected duration of one take: learned from such shots, else the provider's usual one."""
-        if learned := await self.session.latency.get(self.shot):
-            return learned.median_seconds
+        learned = (await self.session.latency.history(self.shot)).median_seconds()
+        if learned is not None:
+            return learned
         least, most = self.session.provider.capabilities.seconds_per_video_second
         return self.shot.length_seconds * (least + most) / 2
 

@@ -23,6 +23,7 @@ from prefect_video.errors import (
     VideoError,
 )
 from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest, State
+from prefect_video.limits import StepRank
 from prefect_video.pipeline.detach import DetachToken
 from prefect_video.pipeline.step_runner import StepRunner
 from prefect_video.pipeline.steps.claim import claim_shot, find_assets
@@ -209,6 +210,7 @@ async def run_steps(session: Session, job: Job, runner: StepRunner, token: Detac
         if job.state is not State.COMPLETED:
             # The slot is held until the provider is done, not while the file is fetched.
             async with session.in_flight_slots.acquire(job.priority), runner.hold_limit(session):
+                session.step_priority.begin_urgent(job.id)
                 try:
                     job = await runner.run_step(submit, session, job)
                     if token is None:
@@ -221,12 +223,17 @@ async def run_steps(session: Session, job: Job, runner: StepRunner, token: Detac
                 finally:
                     # Even where it failed: a shot that waits for a slot of the account must ask for it again.
                     session.slot_released.set()
+            # Only now: the next shot has the slot, and precedence.
+            session.step_priority.end_urgent(job.id)
         else:
             # Read again: it may have been claimed long ago, as a shot waits for those that it depends on.
             job = await session.ledger.jobs.get(job.id)
+        await session.step_priority.yield_to_urgent(StepRank.DOWNLOAD)
         downloaded = await runner.run_step(download, session, job)
+        await session.step_priority.yield_to_urgent(StepRank.STORE)
         return await runner.run_step(store, session, job, downloaded)
     except BaseException as error:
+        session.step_priority.end_urgent(job.id)
         await abandon(session, job.id, error)
         raise
 

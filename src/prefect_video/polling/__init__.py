@@ -5,14 +5,18 @@ other processes move. May import providers, the ledger and the records.
 """
 
 from prefect_video.polling.job_watcher import JobWatcher
-from prefect_video.polling.latency import LatencyCache
+from prefect_video.polling.latency import LatencyCache, LatencyForecast, find_hinted_seconds
 from prefect_video.polling.poller import Poller, is_transient
-from prefect_video.polling.schedule import estimate_completion
+from prefect_video.polling.request_budget import RequestBudget
+from prefect_video.polling.schedule import PollSchedule
 
 __all__ = [
     "JobWatcher",
     "LatencyCache",
+    "LatencyForecast",
+    "PollSchedule",
     "Poller",
-    "estimate_completion",
+    "RequestBudget",
+    "find_hinted_seconds",
     "is_transient",
 ]

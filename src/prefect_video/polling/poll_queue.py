@@ -1,21 +1,56 @@
-"""Poll queue: the generations that are waited for, in the order of their next poll."""
+"""Poll queue: the generations that are waited for, and when each of them is polled next."""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
-from prefect_video.generations import Generation
-from prefect_video.polling.schedule import CompletionEstimate, PollSchedule
+from prefect_video.generations import Generation, Status
+from prefect_video.polling.completion import CompletionEstimate, CompletionForecast
+from prefect_video.polling.schedule import PollSchedule
 
 _STUCK: Final = 0.02
-"""The share of all generations that take far longer than any distribution of past times expects."""
+"""The share of all generations that take far longer than estimated."""
+_JOINED_LATE: Final = 0.1
+"""Share of the time before which the wait must have begun to show how long a generation took."""
 
 OnChange = Callable[[Generation], None]
+
+
+class Forecast(Protocol):
+    """When one generation should be done, as far as is known by now."""
+
+    @property
+    def version(self) -> int:
+        """Number that grows whenever the forecast changes."""
+
+    def current(self) -> CompletionForecast:
+        """Return the forecast as of now."""
+
+    def record_end(self, seconds: float) -> None:
+        """Record how long the generation took."""
+
+
+class FixedForecast:
+    """A forecast that learns nothing.
+
+    Args:
+        estimate: When the generation should be done.
+    """
+
+    version = 0
+
+    def __init__(self, estimate: CompletionEstimate) -> None:
+        self._forecast = CompletionForecast(((1.0 - _STUCK, estimate),), soonest=max(estimate.late, 0.001))
+
+    def current(self) -> CompletionForecast:
+        """Return the forecast."""
+        return self._forecast
+
+    def record_end(self, seconds: float) -> None:
+        """Record nothing."""
 
 
 @dataclass(eq=False, slots=True)
@@ -25,12 +60,16 @@ class PollTarget:
     Attributes:
         generation_id: The provider's id.
         began: When it was submitted.
-        expected: When it should be done.
+        forecast: When it should be done.
+        joined_after: Seconds from the submit to the begin of the wait: more than a few where it was taken up again.
         waiters: The waiters' futures, and what to call at each change of status.
         webhook_expected: A webhook announces its end, so that polling is a fallback only.
         due: When the next poll is due.
         ready_at: From when on it may be polled together with others.
+        not_before: Before this it may not be polled.
+        version: The version of the forecast by which the poll was scheduled.
         last_polled_at: When it was last seen unfinished.
+        ended_at: When it was first seen ended, where its result was still to be requested.
         request_in_flight: A request about it is in progress.
         needs_own_request: A list is not enough; only a request of its own will do.
         last: The last answer.
@@ -41,12 +80,16 @@ class PollTarget:
 
     generation_id: str
     began: float
-    expected: CompletionEstimate
+    forecast: Forecast
+    joined_after: float = 0.0
     waiters: dict[asyncio.Future[Generation], OnChange | None] = field(default_factory=dict)
     webhook_expected: bool = False
     due: float = 0.0
     ready_at: float = 0.0
+    not_before: float = 0.0
+    version: int = 0
     last_polled_at: float | None = None
+    ended_at: float | None = None
     request_in_flight: bool = False
     needs_own_request: bool = False
     last: Generation | None = None
@@ -55,18 +98,28 @@ class PollTarget:
     done: bool = False
 
     @property
-    def is_new(self) -> bool:
-        """True while it was never polled."""
-        return self.last is None and not self.not_found_count and not self.error_count
+    def polled_after(self) -> float:
+        """Seconds from the submit to the last poll; 0 where it was never polled."""
+        return self.last_polled_at - self.began if self.last_polled_at is not None else 0.0
+
+    @property
+    def is_queued(self) -> bool:
+        """True while its next poll is awaited."""
+        return bool(self.waiters) and not self.request_in_flight and not self.done
+
+    def unnoticed_seconds(self, now: float) -> float:
+        """Return the expected seconds for which its end is unnoticed by now."""
+        return self.forecast.current().unnoticed_seconds(self.polled_after, now - self.began)
 
     def chance_unfinished(self, now: float) -> float:
         """Return the chance, 0 to 1, that a poll now finds it still unfinished."""
-        before = self.expected.ended_by(self.last_polled_at - self.began) if self.last_polled_at is not None else 0.0
-        return (1.0 - self.expected.ended_by(now - self.began) + _STUCK) / (1.0 - before + _STUCK)
+        return 1.0 - self.forecast.current().chance_between(self.polled_after, now - self.began)
 
     def update(self, generation: Generation, now: float) -> None:
         """Record an answer, and notify the waiters of a change of status and of the end."""
         changed = self.last is None or self.last.status is not generation.status
+        if generation.status is Status.COMPLETED and not self.done:
+            generation = self._with_seconds_taken(generation, now)
         self.last, self.last_polled_at = generation, now
         self.not_found_count = self.error_count = 0
         self.done = self.done or generation.status.ended
@@ -90,6 +143,18 @@ class PollTarget:
         for future in self.waiters:
             future.cancel()
 
+    def _with_seconds_taken(self, generation: Generation, now: float) -> Generation:
+        """Add how long it took: by the provider's times, within what was seen; the forecast learns it."""
+        least, most = self.polled_after, (self.ended_at or now) - self.began
+        seconds: float | None = None
+        if generation.seconds_taken is not None:
+            seconds = min(max(generation.seconds_taken, least), most)
+        elif least > 0 or self.joined_after <= _JOINED_LATE * most:
+            seconds = (least + most) / 2
+        if seconds is not None and seconds > 0:
+            self.forecast.record_end(seconds)
+        return generation.model_copy(update={"seconds_taken": seconds})
+
     def _settle(self, future: asyncio.Future[Generation], end: Generation | Exception) -> None:
         if future.done():
             return
@@ -101,79 +166,114 @@ class PollTarget:
 
 _SLACK: Final = 0.4
 """How early a target may be polled together with others, as a share of its delay."""
+_RELEARN_SECONDS: Final = 0.005
+"""Least time between two schedulings of what was learned, for each target."""
 
 
 class PollQueue:
-    """A priority queue of poll targets, ordered by their next poll.
+    """The order in which targets are polled.
 
     Args:
         schedule: The delays between polls.
+        targets: All targets, by generation id.
+        sharing: Returns the number of generations that one request is about.
 
     Attributes:
         changed: Set whenever the time of the next poll may have changed.
     """
 
-    def __init__(self, schedule: PollSchedule) -> None:
+    def __init__(
+        self, schedule: PollSchedule, targets: Mapping[str, PollTarget], *, sharing: Callable[[], float]
+    ) -> None:
         self.changed = asyncio.Event()
         self._schedule = schedule
-        self._heap: list[tuple[float, int, PollTarget]] = []
-        self._order = itertools.count()
+        self._targets = targets
+        self._sharing = sharing
+        self._relearn_at = 0.0
 
     def schedule(self, target: PollTarget, *, at_least: float = 0.0, retry_after: float | None = None) -> None:
-        """Schedule a target's next poll; one that was never polled and could be done is due now.
+        """Schedule a target's next poll by its forecast.
 
         Args:
             target: The target.
             at_least: Fewest seconds until the poll.
             retry_after: Seconds that the provider requested.
         """
-        elapsed = _now() - target.began
-        if target.is_new and self._schedule.is_worth_polling(elapsed, target.expected, relaxed=target.webhook_expected):
-            delay = 0.0
-        else:
-            delay = self._schedule.next_delay(
-                elapsed, target.expected, retry_after=retry_after, relaxed=target.webhook_expected
-            )
-        self.push(target, max(delay, at_least), not_before=max(at_least, retry_after or 0.0))
+        target.not_before = _now() + max(at_least, retry_after or 0.0)
+        self._place(target)
 
-    def push(self, target: PollTarget, delay: float, *, not_before: float = 0.0, alone: bool = False) -> None:
-        """Put a target into the queue.
+    def push(self, target: PollTarget, delay: float, *, alone: bool = False) -> None:
+        """Schedule a target's next poll after a delay.
 
         Args:
             target: The target.
             delay: Seconds until its next poll.
-            not_before: Fewest seconds until it may be polled together with others.
             alone: Only a request of its own will do.
         """
-        now = _now()
-        target.due = now + delay
-        slack = min(_SLACK * delay, self._schedule.share / 2 * (target.due - target.began))
-        target.ready_at = max(target.due - slack, now + not_before)
+        target.not_before = target.due = target.ready_at = _now() + delay
         target.request_in_flight, target.needs_own_request = False, alone
-        heapq.heappush(self._heap, (target.due, next(self._order), target))
         self.changed.set()
 
-    def next_due(self) -> float | None:
-        """Return the loop's time of the next poll; None where nothing is queued."""
-        while self._heap and _stale(self._heap[0]):
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
-
-    def pop_due(self) -> list[PollTarget]:
-        """Remove the targets that are due from the queue, and return them."""
-        due: list[PollTarget] = []
+    def relearn(self) -> None:
+        """Schedule the targets again whose forecast has changed; for many, at intervals only."""
         now = _now()
-        while (at := self.next_due()) is not None and at <= now:
-            target = heapq.heappop(self._heap)[2]
-            target.request_in_flight = True
-            due.append(target)
+        changed = [target for target in self._changed() if not target.needs_own_request]
+        if not changed or now < self._relearn_at:
+            return
+        self._relearn_at = now + _RELEARN_SECONDS * len(self._targets)
+        for target in changed:
+            self._place(target)
+
+    def next_due(self, *, alone: bool) -> float | None:
+        """Return the loop's time of the next poll of one kind; None where there is none.
+
+        Args:
+            alone: Of those that need requests of their own, or of those that look for ends.
+        """
+        waiting = (
+            target.due for target in self._targets.values() if target.is_queued and target.needs_own_request is alone
+        )
+        due = min(waiting, default=None)
+        if not alone and due is not None and due > self._relearn_at and any(self._changed()):
+            return max(self._relearn_at, _now())
         return due
 
+    def pop_due(self, *, alone: bool) -> list[PollTarget]:
+        """Take the targets that are due, the first one first: those with requests of their own, or the others."""
+        now = _now()
+        due = [
+            target
+            for target in self._targets.values()
+            if target.is_queued and target.needs_own_request is alone and target.due <= now
+        ]
+        for target in due:
+            target.request_in_flight = True
+        return sorted(due, key=lambda target: target.due)
 
-def _stale(item: tuple[float, int, PollTarget]) -> bool:
-    """Return whether a target is no longer waited for, or was queued again for another time."""
-    due, _, target = item
-    return target.request_in_flight or not target.waiters or target.due != due
+    def due_soon(self) -> list[PollTarget]:
+        """Return the targets that a list may as well cover although they are not due yet."""
+        now = _now()
+        return [
+            target
+            for target in self._targets.values()
+            if target.is_queued and not target.needs_own_request and target.ready_at <= now
+        ]
+
+    def _place(self, target: PollTarget) -> None:
+        since = target.polled_after
+        at = self._schedule.next_look(
+            since, target.forecast.current(), sharing=self._sharing(), relaxed=target.webhook_expected
+        )
+        target.version = target.forecast.version
+        target.due = max(target.began + at, target.not_before)
+        slack = min(_SLACK * (at - since), self._schedule.share * at)
+        target.ready_at = max(target.due - slack, target.not_before)
+        target.request_in_flight = target.needs_own_request = False
+        self.changed.set()
+
+    def _changed(self) -> Iterable[PollTarget]:
+        queued = (target for target in self._targets.values() if target.is_queued)
+        return (target for target in queued if target.version != target.forecast.version)
 
 
 def _now() -> float:

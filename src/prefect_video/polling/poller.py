@@ -11,9 +11,17 @@ from typing import Any, Final
 
 from prefect_video.errors import DeadlineExceeded, NotFound, ProviderError
 from prefect_video.generations import Generation
-from prefect_video.polling.poll_queue import OnChange, PollQueue, PollTarget
-from prefect_video.polling.schedule import CompletionEstimate, PollSchedule
-from prefect_video.polling.status_requests import StatusRequests, is_transient, lost_generation, not_found_delay
+from prefect_video.polling.completion import CompletionEstimate
+from prefect_video.polling.poll_queue import FixedForecast, Forecast, OnChange, PollQueue, PollTarget
+from prefect_video.polling.request_budget import RequestBudget
+from prefect_video.polling.schedule import PollSchedule
+from prefect_video.polling.status_requests import (
+    ListStrategy,
+    StatusRequests,
+    is_transient,
+    lost_generation,
+    not_found_delay,
+)
 from prefect_video.providers import Provider
 
 __all__ = ["OnChange", "Poller", "is_transient"]
@@ -26,8 +34,9 @@ _REQUESTS_AT_ONCE: Final = 8
 class Poller:
     """A poller of one account's generations; all waiters for one generation share one target.
 
-    One loop polls what is due: one generation by itself, several by a list where that takes fewer requests. A polling
-    error neither loses nor cancels a generation: the next poll comes later.
+    One loop polls what is due: one generation by itself, several by a list where that takes fewer requests. Each end
+    that it notices teaches the forecasts of the others. A polling error neither loses nor cancels a generation: the
+    next poll comes later.
 
     Args:
         provider: The provider that makes the generations.
@@ -35,6 +44,7 @@ class Poller:
         lost_after: Number of answers in a row that must say that a known id does not exist.
         pause: Returns for how many seconds polls should pause, because the provider is failing; meanwhile there is one
             poll every `longest_seconds` of the schedule.
+        budget: The requests that may look for ends; the one that fetches the result of an ended generation is free.
     """
 
     def __init__(
@@ -44,15 +54,24 @@ class Poller:
         schedule: PollSchedule | None = None,
         lost_after: int = 5,
         pause: Callable[[], float] | None = None,
+        budget: RequestBudget | None = None,
     ) -> None:
         self._provider = provider
         self._schedule = schedule or PollSchedule()
         self._lost_after = lost_after
         self._pause = pause or _no_pause
         self._targets: dict[str, PollTarget] = {}
-        self._queue = PollQueue(self._schedule)
+        self._budget = budget or RequestBudget()
+        listing = ListStrategy(provider)
+        self._queue = PollQueue(self._schedule, self._targets, sharing=lambda: listing.sharing(len(self._targets)))
         self._requests = StatusRequests(
-            provider, self._queue, self._targets, schedule=self._schedule, lost_after=lost_after
+            provider,
+            self._queue,
+            self._targets,
+            schedule=self._schedule,
+            lost_after=lost_after,
+            listing=listing,
+            budget=self._budget,
         )
         self._request_slots = asyncio.Semaphore(_REQUESTS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -64,7 +83,7 @@ class Poller:
         generation_id: str,
         *,
         submitted_at: datetime,
-        expected: CompletionEstimate,
+        expected: Forecast | CompletionEstimate,
         deadline_at: datetime | None = None,
         on_change: OnChange | None = None,
         relaxed: bool = False,
@@ -119,9 +138,12 @@ class Poller:
         for target in self._targets.values():
             target.cancel()
 
-    def _new_target(self, generation_id: str, submitted_at: datetime, expected: CompletionEstimate) -> PollTarget:
+    def _new_target(
+        self, generation_id: str, submitted_at: datetime, expected: Forecast | CompletionEstimate
+    ) -> PollTarget:
         began = _now() - (datetime.now(UTC) - submitted_at).total_seconds()
-        target = PollTarget(generation_id, began, expected)
+        forecast = FixedForecast(expected) if isinstance(expected, CompletionEstimate) else expected
+        target = PollTarget(generation_id, began, forecast, joined_after=_now() - began)
         self._targets[generation_id] = target
         return target
 
@@ -146,9 +168,12 @@ class Poller:
     async def _run(self) -> None:
         try:
             while self._targets:
+                self._queue.relearn()
                 await self._sleep_until_due()
-                if self._cooldown_seconds() <= 0 and (due := self._queue.pop_due()):
-                    await self._poll_targets(due)
+                if self._cooldown_seconds() <= 0:
+                    await self._fetch_each(self._queue.pop_due(alone=True))
+                if self._may_look():
+                    await self._look_for_ends(self._queue.pop_due(alone=False))
         except Exception as error:
             logger.exception("%s: polling has failed", self._provider.name)
             for target in self._targets.values():
@@ -158,8 +183,8 @@ class Poller:
         """Sleep until a target is due and the provider may be asked, or until the queue has changed."""
         # Cleared before the queue is read: a change in between ends the sleep at once.
         self._queue.changed.clear()
-        due = self._queue.next_due()
-        delay = None if due is None else max(due - _now(), self._cooldown_seconds())
+        moments = [at for at in (self._queue.next_due(alone=True), self._next_look()) if at is not None]
+        delay = max(min(moments) - _now(), self._cooldown_seconds()) if moments else None
         if not self._targets or (delay is not None and delay <= 0):
             return
         try:
@@ -167,6 +192,16 @@ class Poller:
                 await self._queue.changed.wait()
         except TimeoutError:
             return
+
+    def _may_look(self) -> bool:
+        return self._cooldown_seconds() <= 0 and not self._requests.is_listing and self._budget.affordable() >= 1
+
+    def _next_look(self) -> float | None:
+        due = self._queue.next_due(alone=False)
+        # While a list is read, what is due is likely to be in it; its end wakes this loop up.
+        if due is None or self._requests.is_listing:
+            return None
+        return max(due, _now() + self._budget.seconds_until_affordable())
 
     @property
     def _is_failing(self) -> bool:
@@ -179,33 +214,33 @@ class Poller:
             until = max(until, self._requested_at + min(pause, self._schedule.longest_seconds))
         return until - _now()
 
-    async def _poll_targets(self, due: Sequence[PollTarget]) -> None:
-        single = [target for target in due if target.needs_own_request]
-        several = [target for target in due if not target.needs_own_request]
-        if several:
-            together = [*several, *self._due_soon()]
-            pages = self._requests.listing.pages_worth_reading(together, self._targets.values(), _now())
-            if pages:
-                for target in together:
-                    target.request_in_flight = True
-                await self._request(partial(self._requests.fetch_list, together, pages=pages))
-            else:
-                single += several
-        for number, target in enumerate(single):
+    async def _look_for_ends(self, due: Sequence[PollTarget]) -> None:
+        """Poll the targets that are due by a list where that takes fewer requests, else each as the budget allows."""
+        together = [*due, *self._queue.due_soon()] if due else []
+        pages = self._requests.listing.pages_worth_reading(together, self._targets.values(), _now())
+        if pages:
+            for target in together:
+                target.request_in_flight = True
+            self._budget.spend(pages)
+            self._requests.is_listing = True
+            await self._request(partial(self._requests.fetch_list, together, pages=pages))
+            return
+        if len(due) > (affordable := self._budget.affordable()):
+            now = _now()
+            due = sorted(due, key=lambda target: target.unnoticed_seconds(now), reverse=True)
+            for target in due[int(affordable) :]:
+                self._queue.push(target, 0.0)
+            due = due[: int(affordable)]
+        self._budget.spend(len(due))
+        await self._fetch_each(due)
+
+    async def _fetch_each(self, due: Sequence[PollTarget]) -> None:
+        for number, target in enumerate(due):
             if number and self._is_failing:
                 # A failing provider gets one request at a time, each after the pause that the one before has caused.
                 self._queue.push(target, 0.0, alone=target.needs_own_request)
             else:
                 await self._request(partial(self._requests.fetch, target))
-
-    def _due_soon(self) -> list[PollTarget]:
-        """Return the targets that a list may as well cover although they are not due yet."""
-        now = _now()
-        return [
-            target
-            for target in self._targets.values()
-            if not target.request_in_flight and not target.needs_own_request and target.ready_at <= now
-        ]
 
     async def _request(self, send: Callable[[], Coroutine[Any, Any, None]]) -> None:
         await self._request_slots.acquire()

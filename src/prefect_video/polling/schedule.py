@@ -1,214 +1,94 @@
-"""Poll schedule: no poll while a generation cannot be done, dense around the expected moment, sparser after it.
+"""Poll schedule: when the next look at a generation is worth its request.
 
-The expectation is a distribution: the provider's own estimate where it gives one, else what the ledger has learned,
-else the guide's 6 to 12 seconds of work for a second of video. The next poll is due when it has become likely enough
-that the generation has ended since the last one.
+A look is due as soon as the time for which an end is expected to have gone unnoticed exceeds the price of a request.
+Early that is seldom, around the expected moment often; and where a list answers for many, its price is shared.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from statistics import NormalDist
+from dataclasses import dataclass
 from typing import Final
 
-from prefect_video.generations import Generation
-from prefect_video.ledger import LatencyQuantiles
+from prefect_video.polling.completion import CompletionForecast
 
-_NORMAL: Final = NormalDist()
-_EDGE: Final = -_NORMAL.inv_cdf(0.02)
-"""Standard deviations from the median to an implausible time: one in fifty."""
-_TENTH: Final = -_NORMAL.inv_cdf(0.1)
+_MOST_SHARING: Final = 8.0
+"""Generations that share the price of a list at most: beyond, ends are noticed soon anyway."""
+_PLAUSIBLE: Final = 0.1
+"""Expected ends within the permitted lateness from which on something may have ended."""
+_BLIND_SHARE: Final = 0.25
+"""Longest interval where a list answers for many, as a share of the elapsed time, however unlikely an end is."""
+_PRICE: Final = 0.48
+"""Price of a request in seconds that an end goes unnoticed, as a multiple of the shortest interval.
 
-_HINT_SECONDS: Final = 1.0
-"""Estimates come in whole seconds, so the moment meant is up to one second before."""
-_HINT_SHARE: Final = 0.1
-"""How much later than estimated, as a part of the whole, counts as late."""
-_TOO_HOPEFUL: Final = 0.8
-"""Estimates that are wrong by more than this, as a part of what was learned, are not believed."""
-_NOTICED_SHARE: Final = 0.03
-"""Learned times end with the poll that noticed the end, a little after it: poll earlier by this share."""
-_CLOCK_SECONDS: Final = 2.0
-"""A provider's clock within this distance of ours counts as equal: its times are whole seconds."""
-
-
-@dataclass(frozen=True)
-class CompletionEstimate:
-    """Distribution of the time that a generation takes, in seconds since it was submitted.
-
-    The logarithm of the time is normally distributed, with a width of its own on either side of the median.
-
-    Attributes:
-        earliest: Before this, completion is implausible (one in fifty).
-        likely: The moment around which it is expected (the median).
-        latest: After this, it is late (one in fifty); None for as far from `likely` as `earliest` is, by ratio.
-        optimistic: An earlier moment that the provider has named: worth one poll.
-    """
-
-    earliest: float
-    likely: float
-    latest: float | None = None
-    optimistic: float | None = None
-
-    @property
-    def late(self) -> float:
-        """Seconds after which it is late."""
-        if self.latest is not None:
-            return self.latest
-        return self.likely**2 / self.earliest if self.earliest > 0 else 2 * self.likely
-
-    def ended_by(self, elapsed: float) -> float:
-        """Return the chance, 0 to 1, that it has ended after so many seconds."""
-        if elapsed <= 0 or self.likely <= 0:
-            return float(elapsed >= self.likely)
-        spread = self._spread(early=elapsed < self.likely)
-        if spread <= 0:
-            return float(elapsed >= self.likely)
-        return _NORMAL.cdf(math.log(elapsed / self.likely) / spread)
-
-    def moment(self, chance: float) -> float:
-        """Return the seconds after which it has ended with a chance between 0 and 1, both excluded."""
-        return self.likely * math.exp(self._spread(early=chance < 0.5) * _NORMAL.inv_cdf(chance))
-
-    def _spread(self, *, early: bool) -> float:
-        near, far = (self.earliest, self.likely) if early else (self.likely, self.late)
-        return math.log(far / near) / _EDGE if far > near > 0 else 0.0
+With it, one generation of which nothing is known is looked at after 2, 4, 7, 11, 16 seconds and so on.
+"""
 
 
 @dataclass(frozen=True)
 class PollSchedule:
-    """Adaptive polling intervals, relative to the time that a generation takes.
+    """Adaptive polling: the request that is worth it, neither sooner nor later.
 
     Attributes:
-        shortest_seconds: Shortest interval between two polls of one generation.
-        longest_seconds: Longest interval.
-        share: Longest interval around the expected moment, as a share of the elapsed time: an end is noticed at most
-            that much late.
+        shortest_seconds: Shortest interval between two polls of one generation; the price of a request follows it.
+        longest_seconds: Longest interval that is kept for its own sake, and between two polls of a failing provider.
+        max_lateness_seconds: Longest interval where something may have ended.
+        share: The same as a share of the elapsed time, where that is more.
         closest_share: Shortest interval, as a share of the elapsed time.
-        chance: The next poll is due when the generation has ended since the last one with this chance.
         grace_seconds: Least time to wait for a webhook past the moment after which a generation is late.
-        vary: Random variation of delays, as a share of them, so that processes do not poll in step.
+        vary: Random variation of intervals, as a share of them, so that processes do not poll in step.
     """
 
     shortest_seconds: float = 0.25
     longest_seconds: float = 60.0
-    share: float = 0.1
+    max_lateness_seconds: float = 1.0
+    share: float = 0.05
     closest_share: float = 0.02
-    chance: float = 0.25
     grace_seconds: float = 3.0
     vary: float = 0.05
 
-    def next_delay(
+    def next_look(
         self,
-        elapsed: float,
-        expected: CompletionEstimate,
+        since: float,
+        forecast: CompletionForecast,
         *,
-        retry_after: float | None = None,
+        sharing: float = 1.0,
         relaxed: bool = False,
         rng: Callable[[], float] = random.random,
     ) -> float:
-        """Return the seconds to wait before the next poll.
+        """Return the time of the next poll, in seconds since the submit.
 
         Args:
-            elapsed: Seconds since the submit.
-            expected: When the generation should be done.
-            retry_after: Seconds that the provider requested with its last answer; a lower bound.
+            since: Time of the last poll, at which it had not ended; 0 where there was none.
+            forecast: When the generation should be done.
+            sharing: Number of generations that one request is about.
             relaxed: A webhook announces the end, so that polling is a fallback only.
             rng: Returns random numbers from 0 to 1.
         """
-        first = self._first_fallback_poll(expected) if relaxed else self.first_poll(expected)
-        if expected.optimistic is not None and not relaxed and elapsed < expected.optimistic:
-            first = expected.optimistic
-        if elapsed < first:
-            delay = first - elapsed
-            return max(delay * (1.0 + self.vary * rng() / 5), self.shortest_seconds, retry_after or 0.0)
-        delay = self._interval(elapsed, expected, relaxed)
-        return max(delay * (1.0 + self.vary * (2 * rng() - 1)), retry_after or 0.0)
-
-    def is_worth_polling(self, elapsed: float, expected: CompletionEstimate, *, relaxed: bool) -> bool:
-        """Return whether one that was never polled may be done, and its webhook, where one is expected, is late."""
         if relaxed:
-            return elapsed >= self._first_fallback_poll(expected)
-        return elapsed >= (expected.earliest if expected.optimistic is None else expected.optimistic)
-
-    def first_poll(self, expected: CompletionEstimate) -> float:
-        """Return the seconds from the submit to the first poll: the one after a poll at the earliest moment."""
-        return expected.earliest + self._interval(expected.earliest, expected, relaxed=False)
-
-    def _first_fallback_poll(self, expected: CompletionEstimate) -> float:
-        return max(expected.late * 1.5, expected.late + self.grace_seconds)
-
-    def _interval(self, elapsed: float, expected: CompletionEstimate, relaxed: bool) -> float:
-        widest = self.share * elapsed
-        overdue = elapsed - (expected.likely if relaxed else expected.late)
-        if overdue >= 0:
-            wanted = widest + overdue / 4
+            first = max(forecast.late * 1.5, forecast.late + self.grace_seconds)
+            if since < first:
+                return first * (1.0 + self.vary * rng() / 5)
+            delay = min(2 * self.share * since + (since - forecast.late) / 4, self.longest_seconds)
         else:
-            ended = expected.ended_by(elapsed)
-            likely_enough = expected.moment(min(ended + self.chance * (1.0 - ended), 0.999))
-            wanted = min(max(likely_enough - elapsed, self.closest_share * elapsed), widest)
-        return min(max(wanted, self.shortest_seconds), self.longest_seconds)
+            delay = self._interval(since, forecast, sharing)
+        delay -= self.vary * rng() * min(delay, self._widest(since))
+        return since + max(delay, self._shortest(since))
 
+    def _interval(self, since: float, forecast: CompletionForecast, sharing: float) -> float:
+        price = _PRICE * self.shortest_seconds / min(sharing, _MOST_SHARING)
+        delay = forecast.seconds_until_unnoticed(since, price, at_least=self._shortest(since))
+        widest = self._widest(since)
+        if delay <= widest:
+            return delay
+        if sharing * forecast.chance_between(since, since + widest) >= _PLAUSIBLE:
+            return widest
+        is_cheap = sharing >= _MOST_SHARING and since >= forecast.soonest
+        return min(delay, max(_BLIND_SHARE * since, widest)) if is_cheap else delay
 
-def estimate_completion(
-    generation: Generation,
-    *,
-    duration_seconds: float,
-    seconds_per_video_second: tuple[float, float],
-    learned: LatencyQuantiles | None = None,
-    submitted_at: datetime | None = None,
-) -> CompletionEstimate:
-    """Estimate when a submitted generation will be done.
+    def _widest(self, since: float) -> float:
+        return max(self.max_lateness_seconds, self.share * since)
 
-    An estimate by the provider is trusted, unless it has been too optimistic for generations of this kind before. Even
-    then it is worth one poll: learned times are when ends were noticed, and a provider that has become faster would
-    otherwise be polled too late indefinitely.
-
-    Args:
-        generation: The provider's answer to the submit.
-        duration_seconds: Length of the video.
-        seconds_per_video_second: Least and most seconds of work for one second of video.
-        learned: Quantiles of the times that generations of this kind have taken.
-        submitted_at: When it was accepted, by this machine's clock; None for the provider's time.
-    """
-    least, most = (factor * duration_seconds for factor in seconds_per_video_second)
-    usual = _from_tenths(least, math.sqrt(least * most), most)
-    if learned is not None:
-        past = _from_tenths(learned.early_seconds, learned.median_seconds, learned.late_seconds)
-        usual = CompletionEstimate(
-            past.earliest * (1 - _NOTICED_SHARE), past.likely, max(past.late, past.likely * (1 + _NOTICED_SHARE))
-        )
-    hinted = _hinted_seconds(generation, submitted_at)
-    if hinted is None:
-        return usual
-    if learned is not None and hinted < _TOO_HOPEFUL * usual.earliest:
-        return replace(usual, optimistic=hinted)
-    return _from_hint(hinted)
-
-
-def _hinted_seconds(generation: Generation, submitted_at: datetime | None) -> float | None:
-    hint = generation.estimated_completion_at
-    if hint is None:
-        return None
-    created = generation.created_at or submitted_at or datetime.now(UTC)
-    start = submitted_at or created
-    # Both times are then the provider's: the span between them is right even where its clock is not.
-    if abs((start - created).total_seconds()) > _CLOCK_SECONDS:
-        start = created
-    return max(0.0, (hint - start).total_seconds())
-
-
-def _from_hint(seconds: float) -> CompletionEstimate:
-    earliest = max(seconds - _HINT_SECONDS, seconds / 2)
-    return CompletionEstimate(earliest, max(earliest, seconds - _HINT_SECONDS / 2), seconds * (1 + _HINT_SHARE))
-
-
-def _from_tenths(early: float, median: float, late: float) -> CompletionEstimate:
-    """Widen the span between the outer tenths to the one outside of which a time is implausible."""
-    if not 0 < early <= median <= late:
-        return CompletionEstimate(early, median, late)
-    stretch = _EDGE / _TENTH
-    return CompletionEstimate(median * (early / median) ** stretch, median, median * (late / median) ** stretch)
+    def _shortest(self, since: float) -> float:
+        return min(max(self.shortest_seconds, self.closest_share * since), self.longest_seconds)

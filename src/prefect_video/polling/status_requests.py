@@ -18,6 +18,7 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Generation, Status
 from prefect_video.polling.poll_queue import PollQueue, PollTarget
+from prefect_video.polling.request_budget import RequestBudget
 from prefect_video.polling.schedule import PollSchedule
 from prefect_video.providers import Provider
 
@@ -44,27 +45,46 @@ class ListStrategy:
         self._paused_until = 0.0
         self._prices_reported = True
 
+    def sharing(self, targets: int) -> float:
+        """Return the number of generations that one request is about, of so many that are in progress."""
+        if targets < 2 or not self._is_usable(asyncio.get_running_loop().time()):
+            return 1.0
+        # Of a list of many pages each page costs, and so does reading it: a crowd is polled less often.
+        return min(targets, _PAGE) / (1 + (targets - 1) // _PAGE)
+
+    def _is_usable(self, now: float) -> bool:
+        return self._provider.capabilities.can_list and now >= self._paused_until
+
     def pages_worth_reading(self, wanted: Collection[PollTarget], known: Collection[PollTarget], now: float) -> int:
         """Return how many pages of a list are worth reading; 0 where single requests are cheaper.
 
-        A generation that has ended needs a request of its own in any case; a list saves those that would be spent on
-        the ones that have not.
+        Where a list leaves out prices, a generation that has ended needs a request of its own in any case; a list then
+        saves those that would be spent on the ones that have not.
 
         Args:
             wanted: The targets to poll.
             known: All targets: newer ones fill the first pages.
             now: The loop's time.
         """
-        if not wanted or not self._provider.capabilities.can_list or now < self._paused_until:
+        if not wanted or not self._is_usable(now):
             return 0
         oldest = min(target.began for target in wanted)
         needed = 1 + sum(target.began > oldest for target in known) // _PAGE
-        saved = sum(target.chance_unfinished(now) for target in wanted)
+        saved = sum(target.chance_unfinished(now) for target in wanted) if self._prices_reported else len(wanted)
         return needed if saved > needed else 0
 
-    async def read(self, wanted: Collection[str], *, created_after: datetime, pages: int) -> AsyncIterator[Generation]:
-        """Yield what the provider lists, newest first, until all that is wanted was seen or the pages are read."""
-        missing = set(wanted)
+    async def read(
+        self, wanted: Collection[str], *, others: Collection[str], created_after: datetime, pages: int
+    ) -> AsyncIterator[Generation]:
+        """Yield what the provider lists, newest first, until all that is wanted was seen or the pages are read.
+
+        Args:
+            wanted: Ids of the generations that the list is read for.
+            others: Ids of those that are worth the rest of a page.
+            created_after: Time before which none of them was created.
+            pages: Number of pages that should be enough.
+        """
+        missing, others_missing = set(wanted), set(others)
         read = 0
         listed = self._provider.list(created_after=created_after - _CLOCK_MARGIN)
         try:
@@ -72,7 +92,9 @@ class ListStrategy:
                 yield generation
                 read += 1
                 missing.discard(generation.id)
-                if not missing or read >= (pages + 1) * _PAGE:
+                others_missing.discard(generation.id)
+                is_enough = not missing and (not others_missing or read % _PAGE == 0)
+                if is_enough or read >= (pages + 1) * _PAGE:
                     break
         finally:
             if isinstance(listed, AsyncGenerator):
@@ -118,11 +140,13 @@ class StatusRequests:
         targets: All targets, by generation id: a list shows some that were not due.
         schedule: The delays between polls.
         lost_after: Number of answers in a row that must say that a known id does not exist.
+        budget: The requests that may look for ends.
 
     Attributes:
         listing: The choice between lists and single requests.
         failures: Requests in a row that the provider did not answer.
         not_before: The loop's time before which nothing should be requested.
+        is_listing: A list is being read.
     """
 
     def __init__(
@@ -133,10 +157,14 @@ class StatusRequests:
         *,
         schedule: PollSchedule,
         lost_after: int,
+        listing: ListStrategy,
+        budget: RequestBudget,
     ) -> None:
-        self.listing = ListStrategy(provider)
+        self.listing = listing
+        self._budget = budget
         self.failures = 0
         self.not_before = 0.0
+        self.is_listing = False
         self._provider = provider
         self._queue = queue
         self._targets = targets
@@ -162,15 +190,27 @@ class StatusRequests:
         else:
             self.failures = 0
             self.listing.record_single(generation)
+            if generation.status.ended and not target.needs_own_request:
+                self._budget.refund()
             self._on_answer(target, generation)
 
     async def fetch_list(self, wanted: Collection[PollTarget], *, pages: int) -> None:
         """Read the list for several targets, and update all others that it happens to show."""
+        try:
+            await self._read_list(wanted, pages=pages)
+        finally:
+            self.is_listing = False
+            self._queue.changed.set()
+
+    async def _read_list(self, wanted: Collection[PollTarget], *, pages: int) -> None:
         missing = {target.generation_id: target for target in wanted}
         oldest = max(_now() - target.began for target in wanted)
         try:
             async for generation in self.listing.read(
-                frozenset(missing), created_after=datetime.now(UTC) - timedelta(seconds=oldest), pages=pages
+                frozenset(missing),
+                others={target.generation_id for target in self._targets.values() if _now() - target.began <= oldest},
+                created_after=datetime.now(UTC) - timedelta(seconds=oldest),
+                pages=pages,
             ):
                 self.failures = 0
                 target = missing.pop(generation.id, None) or self._targets.get(generation.id)
@@ -196,6 +236,7 @@ class StatusRequests:
     def _on_listed(self, target: PollTarget, generation: Generation) -> None:
         if generation.status.ended and not self.listing.is_complete(generation):
             if not (target.request_in_flight and target.needs_own_request):
+                target.ended_at = target.ended_at or _now()
                 self._queue.push(target, 0.0, alone=True)
         else:
             self._on_answer(target, generation)

@@ -311,6 +311,16 @@ def parse_timestamp(value: float | str | None) -> datetime | None:
     return datetime.fromtimestamp(value, UTC) if value is not None and is_time else None
 
 
+def compute_seconds_taken(
+    created_at: datetime | None, completed_at: datetime | None, run_seconds: object = None
+) -> float | None:
+    """Return how long a completed generation took by the provider's times, else its run time; None for neither."""
+    if created_at is not None and completed_at is not None and completed_at >= created_at:
+        return (completed_at - created_at).total_seconds()
+    run = usable_number(run_seconds)
+    return run if run is not None and run > 0 else None
+
+
 def parse_progress(percent: float | None) -> float | None:
     """Parse a progress in percent into a share from 0 to 1; None where none is reported."""
     number = usable_number(percent)

@@ -19,8 +19,15 @@ import httpx
 from prefect_video._shield import shielded
 from prefect_video.downloads import LinkPolicy, open_download_client
 from prefect_video.ledger import AccountStatus, Budget, Job, Ledger
-from prefect_video.limits import CircuitBreaker, CircuitBreakerProvider, PrioritySemaphore, PromptScreen, RateLimiter
-from prefect_video.polling import JobWatcher, LatencyCache, Poller
+from prefect_video.limits import (
+    CircuitBreaker,
+    CircuitBreakerProvider,
+    PrioritySemaphore,
+    PromptScreen,
+    RateLimiter,
+    StepPriority,
+)
+from prefect_video.polling import JobWatcher, LatencyCache, Poller, PollSchedule, RequestBudget
 from prefect_video.providers import AccessCheck, Provider
 from prefect_video.session.fresh_generations import FreshGenerations
 from prefect_video.session.settings import Settings
@@ -80,12 +87,13 @@ class Session:
         account_slots: Generations of the account that may be unfinished at once; None for no known limit.
         in_flight_slots: Slots of this process's shots at the provider.
         submit_turn: The right to ask the ledger for a slot of the account; one shot of the process at a time.
+        step_priority: Precedence of submits over downloads and stores.
         slot_released: Set when a shot of this process has left the provider.
         breaker: The account's circuit breaker.
         download_slots: Slots of this process's downloads.
         rate_limiter: Spaces submits in time.
         poller: Waits for the ends of generations, for all shots of the process.
-        latency: Quantiles of the times that past generations have taken.
+        latency: The times that past generations have taken.
         job_watcher: Waits for jobs that other processes move.
         download_client: Fetches videos.
         link_policy: The addresses that it may fetch from.
@@ -111,6 +119,7 @@ class Session:
     account_slots: int | None = field(init=False)
     in_flight_slots: PrioritySemaphore = field(init=False)
     submit_turn: PrioritySemaphore = field(init=False)
+    step_priority: StepPriority = field(default_factory=StepPriority, init=False)
     slot_released: asyncio.Event = field(init=False)
     breaker: CircuitBreaker = field(init=False)
     download_slots: asyncio.Semaphore = field(init=False)
@@ -143,7 +152,12 @@ class Session:
         self.access = AccessCheck(self.provider, self.credentials)
         self.download_slots = asyncio.Semaphore(settings.downloads_at_once)
         self.rate_limiter = RateLimiter(settings.submissions_per_minute)
-        self.poller = Poller(self.provider, pause=self.breaker.open_for_seconds)
+        self.poller = Poller(
+            self.provider,
+            schedule=PollSchedule(max_lateness_seconds=settings.max_lateness),
+            pause=self.breaker.open_for_seconds,
+            budget=RequestBudget(settings.poll_budget),
+        )
         self.latency = LatencyCache(self.ledger, provider.name)
         self.job_watcher = JobWatcher(self.ledger)
         self.fresh_generations = FreshGenerations(self.ledger)

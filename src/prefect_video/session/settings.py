@@ -128,6 +128,10 @@ class Settings(SessionOverrides, EnvironmentSettings):
         downloads_at_once: Videos downloaded and published at the same time.
         download_min_bytes_per_second: Least speed of a download, averaged over 30 s; a slower one is continued on a new
             connection, once those that wait have had their turn. 0 for none.
+        poll_budget: Requests a minute with which this process looks for the ends of an account's generations. A list
+            request looks at all of them; a provider without a list needs one for each, and a higher budget for many.
+        max_lateness: Seconds that an end is noticed late at most, or 5 % of the time it took where that is more, as far
+            as the budget allows, where the end could be expected.
         anomalous_per_hour: Submissions per hour and account from which on an alert is raised; None for never.
         check_access: Begin with a free read that shows whether endpoint and key are right; off for a
             key that may submit and not read.
@@ -158,6 +162,8 @@ class Settings(SessionOverrides, EnvironmentSettings):
     settle_seconds: float = Field(default=90.0, ge=0)
     downloads_at_once: int = Field(default=4, ge=1)
     download_min_bytes_per_second: int = Field(default=16 * 1024, ge=0)
+    poll_budget: float = Field(default=60.0, ge=1)
+    max_lateness: float = Field(default=1.0, gt=0)
     anomalous_per_hour: int | None = Field(default=None, ge=1)
     check_access: bool = True
     screen_patterns: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from prefect_video import InvalidInput, Shot
-from prefect_video.ledger.records import LatencyQuantiles, WorkKind
+from prefect_video.ledger.records import CompletionTime, WorkKind
 from prefect_video.pipeline.plan import plan_project
 from prefect_video.pipeline.routing import Route
 from prefect_video.session import SessionRef
@@ -104,8 +104,8 @@ async def test_the_fastest_is_taken_where_that_is_preferred(routing: RoutingHarn
 async def test_how_long_shots_have_taken_decides_what_is_fastest(
     routing: RoutingHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def learned(provider: str) -> dict[WorkKind, LatencyQuantiles]:
-        times = LatencyQuantiles(count=9, early_seconds=6, median_seconds=7, late_seconds=8)
+    async def learned(provider: str) -> dict[WorkKind, tuple[CompletionTime, ...]]:
+        times = tuple(CompletionTime(seconds=seconds) for seconds in (6, 6, 7, 8, 8))
         return {WorkKind("sora-2", 1, "480p"): times}
 
     wanted = project({}, prefer="fastest", **AUTO)

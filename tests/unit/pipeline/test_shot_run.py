@@ -12,6 +12,7 @@ from prefect_video.errors import LedgerUnavailable
 from prefect_video.ledger import Job, State
 from prefect_video.ledger.account_limits import AccountLimits
 from prefect_video.ledger.jobs import Jobs
+from prefect_video.limits import step_priority
 from prefect_video.session import SessionEvent
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import OpenHarness
@@ -86,3 +87,27 @@ async def test_the_answer_is_on_record_before_the_breaker_is_told(
     await noting.wait()
     assert (await harness.row()).generation_id is not None
     assert statuses(await run) == ["stored"]
+
+
+async def test_a_freed_slot_is_filled_before_anything_is_downloaded(
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However slow the machine is: otherwise a step waits for a second at most.
+    monkeypatch.setattr(step_priority, "_LIMIT_SECONDS", 60.0)
+    events: list[SessionEvent] = []
+    watched = (SessionEvent.COMPLETED, SessionEvent.BEFORE_SEND, SessionEvent.DOWNLOADING)
+
+    def observer(reported: SessionEvent, job: Job) -> None:
+        if reported in watched:
+            events.append(reported)
+
+    report = await harness.run(
+        film(*(a_shot(number) for number in range(8))), observer=observer, max_in_flight=2, downloads_at_once=8
+    )
+    assert statuses(report) == ["stored"] * 8
+    sent = [number for number, event in enumerate(events) if event is SessionEvent.BEFORE_SEND]
+    assert len(sent) == 8
+    for number, event in enumerate(events[: sent[-1]]):
+        if event is SessionEvent.COMPLETED:
+            following = next(later for later in events[number + 1 :] if later is not SessionEvent.COMPLETED)
+            assert following is SessionEvent.BEFORE_SEND, " ".join(events)

@@ -21,8 +21,10 @@ from prefect_video.errors import (
     RequestRejected,
 )
 from prefect_video.generations import Generation, Status
+from prefect_video.ledger import CompletionTime
+from prefect_video.polling.completion import CompletionEstimate
+from prefect_video.polling.latency import LatencyForecast, LatencyHistory
 from prefect_video.polling.poller import Poller
-from prefect_video.polling.schedule import CompletionEstimate
 from tests.support.fake_provider import FakeProvider, Job
 from tests.support.virtual_time import now, run
 
@@ -44,7 +46,7 @@ def in_virtual_time(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
 
 
 def waiting(
-    poller: Poller, job: Job | str, expected: CompletionEstimate = SOON, **options: Any
+    poller: Poller, job: Job | str, expected: CompletionEstimate | LatencyForecast = SOON, **options: Any
 ) -> asyncio.Task[Generation]:
     """Another process who waits."""
     name = job if isinstance(job, str) else job.id
@@ -238,9 +240,11 @@ async def test_a_relaxed_wait_that_begins_late_does_not_look_before_the_news_is_
 async def test_a_provider_that_has_become_faster_is_looked_at_when_it_says() -> None:
     provider = FakeProvider()
     job = provider.start(31)
-    await waiting(Poller(provider), job, CompletionEstimate(90, 100, 110, optimistic=31))
-    assert now() < 32
-    assert provider.requests.total() == 1
+    history = LatencyHistory([CompletionTime(seconds=100, hinted_seconds=31)] * 10)
+    await waiting(Poller(provider), job, LatencyForecast(history, hinted_seconds=31, usual_seconds=(60, 120)))
+    assert now() - job.ends < 0.05 * 31
+    # No belief is a gate: one look may come before the provider's own estimate.
+    assert provider.requests.total() <= 2
 
 
 @in_virtual_time

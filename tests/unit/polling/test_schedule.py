@@ -1,184 +1,206 @@
-"""When looks are taken: properties of the schedule, whatever is expected."""
+"""When looks are taken: properties of forecasts and of the schedule, whatever is expected."""
 
 from __future__ import annotations
 
+import asyncio
 import math
-from datetime import UTC, datetime, timedelta
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefect_video.generations import Generation, Status
-from prefect_video.ledger.records import LatencyQuantiles
-from prefect_video.polling.schedule import CompletionEstimate, PollSchedule, estimate_completion
+from prefect_video.polling.completion import CompletionEstimate, CompletionForecast
+from prefect_video.polling.latency import LatencyForecast, LatencyHistory
+from prefect_video.polling.poller import Poller
+from prefect_video.polling.request_budget import RequestBudget
+from prefect_video.polling.schedule import PollSchedule
+from tests.support.fake_provider import FakeProvider
+from tests.support.virtual_time import now, run
 
 SCHEDULE = PollSchedule()
-NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+DAY = 86_400.0
 
 seconds = st.floats(min_value=0.01, max_value=10_000)
 random_numbers = st.floats(min_value=0, max_value=1, exclude_max=True)
 
 
 @st.composite
-def expectations(draw: st.DrawFn) -> CompletionEstimate:
+def estimates(draw: st.DrawFn) -> CompletionEstimate:
     earliest, likely, latest = sorted((draw(seconds), draw(seconds), draw(seconds)))
     return CompletionEstimate(earliest, likely, draw(st.sampled_from([latest, None])))
 
 
-def looks(expected: CompletionEstimate, until: float, schedule: PollSchedule = SCHEDULE) -> list[float]:
+@st.composite
+def forecasts(draw: st.DrawFn) -> CompletionForecast:
+    known = draw(st.lists(estimates(), max_size=3))
+    return CompletionForecast([(0.95 / len(known), estimate) for estimate in known])
+
+
+def looks(forecast: CompletionForecast, until: float, sharing: float = 1.0) -> list[float]:
     """The moments of all looks until a time."""
     moments = [0.0]
     while moments[-1] < until:
-        moments.append(moments[-1] + schedule.next_delay(moments[-1], expected, rng=lambda: 0.5))
+        moments.append(SCHEDULE.next_look(moments[-1], forecast, sharing=sharing, rng=lambda: 0.5))
     return moments[1:]
 
 
-def a_generation(estimate: float | None = None, *, created_at: datetime | None = NOW) -> Generation:
-    hint = None if estimate is None or created_at is None else created_at + timedelta(seconds=estimate)
-    return Generation(
-        id="gen-1", provider="fake", status=Status.QUEUED, created_at=created_at, estimated_completion_at=hint
-    )
-
-
-@given(expectations(), seconds, random_numbers)
-def test_nothing_while_completion_is_implausible(expected: CompletionEstimate, elapsed: float, thrown: float) -> None:
-    delay = SCHEDULE.next_delay(elapsed, expected, rng=lambda: thrown)
-    assert delay >= SCHEDULE.shortest_seconds * (1 - SCHEDULE.vary)
-    assert elapsed + delay >= expected.earliest
-
-
-@given(expectations(), seconds, random_numbers)
-def test_an_end_around_the_expected_moment_is_noticed_soon(
-    expected: CompletionEstimate, elapsed: float, thrown: float
-) -> None:
-    delay = SCHEDULE.next_delay(elapsed, expected, rng=lambda: thrown)
-    if SCHEDULE.first_poll(expected) <= elapsed < expected.late:
-        widest = max(SCHEDULE.share * elapsed, SCHEDULE.shortest_seconds)
-        assert delay <= widest * (1 + SCHEDULE.vary)
-
-
-@given(expectations(), st.floats(min_value=1, max_value=100), st.floats(min_value=1, max_value=100))
-def test_after_it_ever_less(expected: CompletionEstimate, sooner: float, later: float) -> None:
-    sooner, later = sorted((sooner, later))
-    late = max(expected.late, SCHEDULE.first_poll(expected))
-    delays = [SCHEDULE.next_delay(late * factor, expected, rng=lambda: 0.5) for factor in (sooner, later)]
-    assert delays[0] <= delays[1] <= SCHEDULE.longest_seconds
-
-
-@given(expectations(), seconds, st.floats(min_value=0, max_value=1000), random_numbers)
-def test_never_sooner_than_the_provider_asked(
-    expected: CompletionEstimate, elapsed: float, requested: float, thrown: float
-) -> None:
-    assert SCHEDULE.next_delay(elapsed, expected, retry_after=requested, rng=lambda: thrown) >= requested
-
-
-@settings(deadline=None)
-@given(expectations())
-def test_looks_are_few_however_long_it_takes(expected: CompletionEstimate) -> None:
-    day = 86_400.0
-    before = [moment for moment in looks(expected, day) if moment < expected.late]
-    # From the earliest to the latest moment in steps of at least a fiftieth, but for the longest step.
-    steps = math.log(expected.late / expected.earliest) / math.log(1 + SCHEDULE.closest_share)
-    assert len(before) <= 2 + steps + expected.late / SCHEDULE.longest_seconds
-    assert len(looks(expected, day)) <= len(before) + 40 + day / SCHEDULE.longest_seconds
-
-
-@given(expectations(), seconds, random_numbers)
-def test_a_fallback_waits_until_it_is_late(expected: CompletionEstimate, elapsed: float, thrown: float) -> None:
-    delay = SCHEDULE.next_delay(elapsed, expected, relaxed=True, rng=lambda: thrown)
-    assert delay >= expected.late * 1.5 - elapsed
-
-
-@given(expectations(), st.lists(seconds, min_size=2, max_size=2))
-def test_chances_grow_with_time(expected: CompletionEstimate, moments: list[float]) -> None:
+@given(estimates(), st.lists(seconds, min_size=2, max_size=2))
+def test_chances_grow_with_time(estimate: CompletionEstimate, moments: list[float]) -> None:
     sooner, later = sorted(moments)
-    assert 0 <= expected.ended_by(sooner) <= expected.ended_by(later) <= 1
+    assert 0 <= estimate.ended_by(sooner) <= estimate.ended_by(later) <= 1
 
 
-@given(st.floats(min_value=0.01, max_value=0.99))
-def test_a_moment_has_the_chance_it_is_for(chance: float) -> None:
+@settings(deadline=None, max_examples=30)
+@given(estimates(), seconds)
+def test_the_area_is_the_integral_of_the_chance(estimate: CompletionEstimate, elapsed: float) -> None:
+    steps = [elapsed * (number + 0.5) / 2000 for number in range(2000)]
+    integral = sum(map(estimate.ended_by, steps)) * elapsed / 2000
+    assert estimate.area(elapsed) == pytest.approx(integral, rel=0.02, abs=elapsed / 1000)
+
+
+def test_an_estimate_means_what_it_says() -> None:
     expected = CompletionEstimate(20, 30, 60)
-    assert expected.ended_by(expected.moment(chance)) == pytest.approx(chance)
-    assert expected.ended_by(20) == pytest.approx(0.02)
-    assert expected.ended_by(60) == pytest.approx(0.98)
+    assert [expected.ended_by(at) for at in (20, 30, 60)] == pytest.approx([0.02, 0.5, 0.98], abs=0.001)
 
 
-def test_without_an_estimate_the_guide_says_6_to_12_seconds() -> None:
-    expected = estimate_completion(a_generation(), duration_seconds=10, seconds_per_video_second=(6, 12))
-    assert expected.ended_by(60) == pytest.approx(0.1)
-    assert expected.ended_by(120) == pytest.approx(0.9)
+def test_a_kind_that_was_never_seen_is_looked_at_early() -> None:
+    assert looks(CompletionForecast(), 16) == pytest.approx([2, 4.4, 7.6, 11.6, 16.4], abs=0.5)
 
 
-def test_an_estimate_is_believed() -> None:
-    expected = estimate_completion(
-        a_generation(31), duration_seconds=10, seconds_per_video_second=(6, 12), submitted_at=NOW
-    )
-    assert (expected.earliest, expected.likely) == (30, 30.5)
+@given(forecasts(), st.sampled_from([1.0, 20.0]))
+@settings(deadline=None, max_examples=50)
+def test_no_belief_is_a_gate(forecast: CompletionForecast, sharing: float) -> None:
+    # Whatever is believed, an end is noticed in the order of magnitude in which it comes.
+    moments = [0.0, *looks(forecast, 3600.0, sharing)]
+    assert all(after <= 5 * before + 60 for before, after in pairwise(moments[1:]))
 
 
-def test_a_provider_whose_clock_is_wrong_is_understood() -> None:
-    submitted_at = NOW + timedelta(hours=3)
-    expected = estimate_completion(
-        a_generation(31), duration_seconds=10, seconds_per_video_second=(6, 12), submitted_at=submitted_at
-    )
-    assert expected.earliest == 30
+@settings(deadline=None, max_examples=50)
+@given(forecasts(), seconds, random_numbers, st.sampled_from([1.0, 20.0]))
+def test_a_look_is_worth_its_price(forecast: CompletionForecast, since: float, thrown: float, sharing: float) -> None:
+    at = SCHEDULE.next_look(since, forecast, sharing=sharing, rng=lambda: thrown)
+    assert at - since >= 0.999 * SCHEDULE.shortest_seconds
+    widest = max(SCHEDULE.max_lateness_seconds, SCHEDULE.share * since)
+    if at - since > 1.01 * widest:
+        # Longer than the permitted lateness only where nothing was to be expected.
+        assert sharing * forecast.chance_between(since, since + widest) < 0.1
 
 
-def test_an_estimate_in_the_past_means_now() -> None:
-    expected = estimate_completion(
-        a_generation(-5), duration_seconds=10, seconds_per_video_second=(6, 12), submitted_at=NOW
-    )
-    assert SCHEDULE.next_delay(0, expected) < 1
+@settings(deadline=None, max_examples=30)
+@given(forecasts())
+def test_looks_are_few_however_long_it_takes(forecast: CompletionForecast) -> None:
+    steps = math.log(DAY / SCHEDULE.shortest_seconds) / math.log(1 + SCHEDULE.closest_share)
+    assert len(looks(forecast, DAY, 20.0)) <= 2 * steps + DAY / SCHEDULE.longest_seconds
 
 
-LEARNED = LatencyQuantiles(count=50, early_seconds=200, median_seconds=210, late_seconds=250)
+@given(forecasts(), seconds, random_numbers)
+def test_a_fallback_waits_until_the_webhook_is_late(forecast: CompletionForecast, since: float, thrown: float) -> None:
+    at = SCHEDULE.next_look(since, forecast, relaxed=True, rng=lambda: thrown)
+    assert at >= forecast.late * 1.5
+    assert at >= forecast.late + SCHEDULE.grace_seconds
+    assert at - since <= 1.01 * max(forecast.late * 1.5, forecast.late + SCHEDULE.grace_seconds, 60.0)
 
 
-def test_what_was_learned_is_better_than_the_guide() -> None:
-    expected = estimate_completion(
-        a_generation(), duration_seconds=10, seconds_per_video_second=(6, 12), learned=LEARNED
-    )
-    assert 180 < expected.earliest < 200
-    assert expected.likely == 210
-    assert 250 < expected.late < 300
+def test_no_minute_has_more_requests_than_the_budget() -> None:
+    async def work() -> None:
+        budget, sent = RequestBudget(60), list[float]()
+        while now() < 300:
+            await asyncio.sleep(budget.seconds_until_affordable())
+            budget.spend(1)
+            sent.append(now())
+        for moment in sent:
+            assert sum(moment <= other < moment + 60 for other in sent) <= 61
+        assert len(sent) > 190
+
+    run(work)
 
 
-@pytest.mark.parametrize(("estimate", "believed"), [(205, True), (600, True), (30, False)])
-def test_an_estimate_that_is_far_too_hopeful_is_not_believed(estimate: float, believed: bool) -> None:
-    expected = estimate_completion(
-        a_generation(estimate),
-        duration_seconds=10,
-        seconds_per_video_second=(6, 12),
-        learned=LEARNED,
-        submitted_at=NOW,
-    )
-    assert (expected.earliest == estimate - 1) is believed
+Duration = Callable[[random.Random, int], float]
 
 
-@pytest.mark.parametrize("took", [0.0, 5.0])
-def test_learned_times_without_any_spread(took: float) -> None:
-    same = LatencyQuantiles(count=5, early_seconds=took, median_seconds=took, late_seconds=took)
-    expected = estimate_completion(a_generation(), duration_seconds=10, seconds_per_video_second=(6, 12), learned=same)
-    assert 1 <= len(looks(expected, took + 1)) <= 10
+@dataclass(frozen=True)
+class Figures:
+    """What waiting for many generations has cost."""
+
+    requests: float
+    lateness: Sequence[float]
+    share_of_ideal: float
+
+    def late(self, quantile: float) -> float:
+        """Lateness, as a multiple of the larger of one second and 5 % of the time."""
+        return sorted(self.lateness)[math.ceil(quantile * len(self.lateness)) - 1]
 
 
-def test_a_hopeful_estimate_is_worth_one_look() -> None:
-    expected = estimate_completion(
-        a_generation(100),
-        duration_seconds=10,
-        seconds_per_video_second=(6, 12),
-        learned=LEARNED,
-        submitted_at=NOW,
-    )
-    first, second, *_ = looks(expected, 250)
-    assert 100 <= first <= 102
-    assert second == pytest.approx(SCHEDULE.first_poll(expected), rel=0.01)
-    assert SCHEDULE.next_delay(0, expected, relaxed=True) > expected.late
+def wait_for_all(
+    duration: Duration,
+    *,
+    history: LatencyHistory | None = None,
+    hint: Callable[[float], float] | None = None,
+    at_once: int = 20,
+    **provider: bool,
+) -> Figures:
+    """Wait for 60 generations whose times are drawn at random, in virtual time; 20 at a time from an empty ledger."""
+    random.seed(7)
+    drawn, known = random.Random(7), history or LatencyHistory()
+
+    async def work() -> Figures:
+        fake = FakeProvider(**provider)
+        poller, slots = Poller(fake, budget=RequestBudget(60)), asyncio.Semaphore(at_once)
+        lateness: list[float] = []
+
+        async def make(number: int) -> float:
+            async with slots:
+                job = fake.start(duration(drawn, number))
+                forecast = LatencyForecast(
+                    known, hinted_seconds=hint(job.seconds) if hint else None, usual_seconds=(24, 48)
+                )
+                await poller.wait_for_end(job.id, submitted_at=datetime.now(UTC), expected=forecast)
+                lateness.append((now() - job.ends) / max(1.0, 0.05 * job.seconds))
+                return job.seconds
+
+        taken = await asyncio.gather(*(make(number) for number in range(60)))
+        return Figures(fake.requests.total() / 60, lateness, now() * at_once / sum(taken))
+
+    return run(work)
 
 
-@given(expectations(), seconds)
-def test_the_first_look_is_not_taken_before_the_news_is_late(expected: CompletionEstimate, elapsed: float) -> None:
-    at_once = SCHEDULE.is_worth_polling(elapsed, expected, relaxed=True)
-    assert at_once is (elapsed >= expected.late * 1.5 and elapsed >= expected.late + SCHEDULE.grace_seconds)
-    assert SCHEDULE.is_worth_polling(elapsed, expected, relaxed=False) is (elapsed >= expected.earliest)
+@pytest.mark.parametrize("priced", [True, False], ids=["sora", "openai"])
+@pytest.mark.parametrize("took", [5.0, 15.0, 60.0, 300.0])
+def test_ends_are_noticed_when_they_come(took: float, priced: bool) -> None:
+    history = LatencyHistory()
+    first = wait_for_all(lambda *_: took, history=history, priced=priced)
+    again = wait_for_all(lambda *_: took, history=history, priced=priced)
+    assert first.late(0.95) <= 1.0
+    assert again.late(0.95) <= 0.6
+    if took == 15.0:
+        assert first.requests <= 2.5
+        assert first.share_of_ideal <= 1.05
+        assert again.share_of_ideal <= 1.03
+
+
+DISTRIBUTIONS: dict[str, Duration] = {
+    "log-normal": lambda drawn, _: 60 * math.exp(0.4 * drawn.gauss(0, 1)),
+    "bimodal": lambda drawn, _: drawn.choice([20, 90]) * math.exp(0.05 * drawn.gauss(0, 1)),
+    "faster": lambda drawn, number: (60 if number < 30 else 20) * math.exp(0.05 * drawn.gauss(0, 1)),
+    "slower": lambda drawn, number: (20 if number < 30 else 60) * math.exp(0.05 * drawn.gauss(0, 1)),
+}
+
+
+@pytest.mark.parametrize("hinted", [False, True], ids=["no hint", "hint"])
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_ends_are_noticed_soon_whatever_their_distribution(name: str, hinted: bool) -> None:
+    figures = wait_for_all(DISTRIBUTIONS[name], hint=math.ceil if hinted else None)
+    assert figures.late(0.9) <= 1.5
+    assert figures.late(1.0) <= 4.0
+    assert figures.requests <= 4.5
+
+
+def test_one_at_a_time_learns_too() -> None:
+    figures = wait_for_all(DISTRIBUTIONS["bimodal"], at_once=1)
+    assert figures.late(0.5) <= 1.0
+    assert figures.share_of_ideal <= 1.05

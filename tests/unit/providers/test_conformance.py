@@ -27,8 +27,9 @@ from prefect_video.errors import (
     SubmitOutcomeUnknown,
 )
 from prefect_video.generations import Generation, Status
+from prefect_video.polling.completion import CompletionEstimate
 from prefect_video.polling.poller import Poller
-from prefect_video.polling.schedule import CompletionEstimate, PollSchedule
+from prefect_video.polling.schedule import PollSchedule
 from prefect_video.providers.base import Provider
 from prefect_video.providers.search import UnclaimedFound
 from prefect_video.shots import Shot

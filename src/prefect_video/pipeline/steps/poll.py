@@ -12,7 +12,7 @@ from prefect_video.generations import Generation, ProviderFault, Status
 from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps.deadline import apply_deadline_policy
 from prefect_video.pipeline.steps.end import ERRORS, end, raise_if_ended, require_same_account
-from prefect_video.polling import estimate_completion
+from prefect_video.polling import LatencyForecast, find_hinted_seconds
 from prefect_video.providers import is_moderation
 from prefect_video.session import Session, SessionEvent
 
@@ -43,6 +43,8 @@ async def poll(session: Session, job: Job) -> Job:
         ended = await _wait_for_end(session, job, job.generation_id)
     except DeadlineExceeded as passed:
         ended = await apply_deadline_policy(session, job, passed)
+    # From the notice on, until the slot is free.
+    session.step_priority.begin_urgent(job.id)
     if isinstance(ended, Generation):
         return await record_end(session, job, ended)
     ended = raise_if_ended(ended)
@@ -91,12 +93,11 @@ async def _wait_for_end(session: Session, job: Job, generation_id: str) -> Gener
     )
     if latest.status.ended:
         return latest
-    expected = estimate_completion(
-        latest,
-        duration_seconds=job.shot.duration,
-        seconds_per_video_second=session.provider.capabilities.seconds_per_video_second,
-        learned=await session.latency.get(job.shot),
-        submitted_at=submitted_at,
+    least, most = session.provider.capabilities.seconds_per_video_second
+    expected = LatencyForecast(
+        await session.latency.history(job.shot),
+        hinted_seconds=find_hinted_seconds(latest, submitted_at),
+        usual_seconds=(least * job.shot.length_seconds, most * job.shot.length_seconds),
     )
     polling = session.poller.wait_for_end(
         generation_id,

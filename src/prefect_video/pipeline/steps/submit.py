@@ -124,7 +124,10 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None) 
 
 
 async def _send(session: Session, job: Job, task_run_id: str | None) -> Job:
+    # A shot that waits for its turn to be sent is not urgent.
+    session.step_priority.end_urgent(job.id)
     await session.rate_limiter.acquire()
+    session.step_priority.begin_urgent(job.id)
     await _check_submit_volume(session, job)
     try:
         job = await _refresh_intent(session, await _acquire_slot(session, job, task_run_id))
@@ -132,6 +135,7 @@ async def _send(session: Session, job: Job, task_run_id: str | None) -> Job:
         raise_if_ended(await session.ledger.jobs.get(job.id))
         raise
     session.notify(SessionEvent.BEFORE_SEND, job)
+    session.step_priority.end_urgent(job.id)
     try:
         async with _answer_in_time(session, job):
             generation = await session.provider.submit(
@@ -205,13 +209,16 @@ async def _acquire_slot(session: Session, job: Job, task_run_id: str | None) -> 
                 if taken is not None:
                     has_slot = True
                     return taken
+                session.step_priority.end_urgent(job.id)
                 with contextlib.suppress(TimeoutError):
                     # The end of a generation of this process wakes it up; for other processes' it queries again.
                     async with asyncio.timeout(random.uniform(0.5, 1.0) * _SLOT_SECONDS):
                         await session.slot_released.wait()
+                    session.step_priority.begin_urgent(job.id)
                 await place.yield_to_higher()
         finally:
             if not has_slot:
+                session.step_priority.end_urgent(job.id)
                 # Shielded: a place that stays in the queue would block the account for other processes.
                 await shielded(_leave_queue(session, job, is_trial))
 

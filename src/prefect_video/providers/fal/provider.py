@@ -155,7 +155,8 @@ class FalProvider(HttpProvider):
             # The status is ahead of the result.
             return self._build_generation(generation_id, Status.PROCESSING)
         result = responses.read_result(result_response, provider=self.name)
-        return self._build_generation(generation_id, status).model_copy(update={"result": result})
+        completed = {"result": result, "seconds_taken": reported.run_seconds}
+        return self._build_generation(generation_id, status).model_copy(update=completed)
 
     async def cancel(self, generation_id: str) -> Generation:
         """Take the job from the queue if it has not started, and read it."""

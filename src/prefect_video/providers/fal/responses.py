@@ -22,6 +22,7 @@ from prefect_video.providers.responses import (
     GenerationId,
     LenientModel,
     build_error,
+    compute_seconds_taken,
     decode_body,
     error_for_status,
     parse,
@@ -55,6 +56,12 @@ class QueueStatus(LenientModel):
     error: Any = None
     error_type: str | None = None
     progress: float | None = None
+    metrics: dict[str, Any] | None = None
+
+    @property
+    def run_seconds(self) -> float | None:
+        """Time that the model ran, without the queue; None where it is not reported."""
+        return compute_seconds_taken(None, None, (self.metrics or {}).get("inference_time"))
 
     @property
     def fault(self) -> ProviderFault | None:

@@ -28,6 +28,7 @@ from prefect_video.providers.responses import (
     GenerationId,
     LenientModel,
     ResponseModel,
+    compute_seconds_taken,
     decode_body,
     parse,
     parse_document,
@@ -56,7 +57,9 @@ class VideoJob(LenientModel):
     model: str | None = None
     prompt: str | None = None
     created_at: float | str | None = None
+    completed_at: float | str | None = None
     expires_at: float | str | None = None
+    inference_time_s: float | None = None
     progress: float | None = None
     seconds: str | float | None = None
     duration: float | None = None
@@ -100,6 +103,12 @@ class VideoJob(LenientModel):
             height=int(size[2]) if size else None,
             expires_at=parse_timestamp(self.expires_at),
         )
+
+    @property
+    def seconds_taken(self) -> float | None:
+        """Seconds from its acceptance to its end, as far as the server reports its times."""
+        created, completed = parse_timestamp(self.created_at), parse_timestamp(self.completed_at)
+        return compute_seconds_taken(created, completed, self.inference_time_s)
 
     @property
     def has_error(self) -> bool:
@@ -253,6 +262,7 @@ class ResponseReader:
             result=job.result(own_link or self.content_url(generation_id)) if status is Status.COMPLETED else None,
             fault=build_fault(job.status, job.fault()) if status is Status.FAILED else None,
             retry_after=retry_after,
+            seconds_taken=job.seconds_taken if status is Status.COMPLETED else None,
         )
 
 

@@ -22,6 +22,7 @@ from prefect_video.providers.responses import (
     LenientModel,
     ResponseModel,
     choose_video,
+    compute_seconds_taken,
     parse,
     parse_page,
     parse_progress,
@@ -48,6 +49,7 @@ class _Prediction(LenientModel):
     data_removed: bool = False
     created_at: str | None = None
     completed_at: str | None = None
+    metrics: dict[str, Any] | None = None
     progress: float | None = None
 
 
@@ -160,6 +162,8 @@ def _build_prediction(wire: _Prediction, provider: str) -> Prediction:
     if status is Status.COMPLETED and link is None and wire.data_removed:
         status = Status.EXPIRED
     ended = parse_timestamp(wire.completed_at)
+    created = parse_timestamp(wire.created_at)
+    taken = compute_seconds_taken(created, ended, (wire.metrics or {}).get("predict_time"))
     requested = wire.input or {}
     prompt = requested.get("prompt")
     return Prediction(
@@ -167,13 +171,14 @@ def _build_prediction(wire: _Prediction, provider: str) -> Prediction:
         provider=provider,
         status=status,
         model=wire.model,
-        created_at=parse_timestamp(wire.created_at),
+        created_at=created,
         prompt=prompt if isinstance(prompt, str) else None,
         parameters={name: value for name, value in requested.items() if name != "prompt"},
         result=VideoResult(video_url=link, expires_at=ended + FILES_KEPT if ended else None) if link else None,
         # An aborted prediction had not started; any other end may be charged.
         cost_usd=Decimal(0) if wire.status == "aborted" else None,
         fault=build_fault(wire.status, _build_reported_fault(wire.error), status),
+        seconds_taken=taken if status is Status.COMPLETED else None,
         version=wire.version,
         removed=wire.data_removed,
     )

@@ -93,6 +93,10 @@ async def _record(session: Session, job: Job, event: ReceivedEvent, turn: Turn) 
     generation = await session.provider.retrieve(job.generation_id or event.generation_id)
     if not generation.status.ended:
         raise NotFinished(f"generation {generation.id} is {generation.status.value}", generation_id=generation.id)
+    if generation.seconds_taken is None and job.submitted_at is not None:
+        # The webhook came at its end: where the provider reports no times, this is how long it took.
+        taken = (event.received_at - job.submitted_at).total_seconds()
+        generation = generation.model_copy(update={"seconds_taken": taken})
     async with turn():
         if generation.result is not None and job.owner is not None:
             # Before the state changes: the owner, who waits for that, then finds the link and sends no request.

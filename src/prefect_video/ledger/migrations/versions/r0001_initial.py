@@ -80,6 +80,7 @@ def _create_jobs() -> None:
         sa.Column("on_mismatch", sa.String),
         sa.Column("left_count", sa.Integer, nullable=False, server_default="0"),
         sa.Column("left_reason", sa.Text),
+        sa.Column("seconds_taken", sa.Float),
     )
 
 
