@@ -20,7 +20,7 @@ from prefect_video.errors import (
     QuotaExhausted,
     VideoError,
 )
-from prefect_video.ledger import ClaimOutcome, ClaimResult, JobRequest, State
+from prefect_video.ledger import ClaimOutcome, ClaimResult, Job, JobRequest, State
 from prefect_video.pipeline.detach import DetachBarrier, DetachToken
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
 from prefect_video.pipeline.routing import Candidate, TakeRequest, build_take_requests, load_existing, sessions_of
@@ -310,9 +310,11 @@ class ProjectRun:
                 raise
             except FALLBACK_ERRORS as error:
                 untried = [other for other in untried if other is not candidate]
-                if not untried or await self._has_job(candidate):
+                existing = await self._find_job(candidate)
+                if not untried or (existing and existing.state is not State.RESERVED):
                     raise
-                candidate, failure = untried[0], error
+                # A reservation there is another run's, which will meet the same trouble: join it, wherever it goes.
+                candidate, failure = candidate if existing else untried[0], error
             claim = None
 
     async def _claim_candidate(
@@ -325,9 +327,10 @@ class ProjectRun:
         budgets = project_budgets(candidate.session, self.project)
         return await claim_shot(candidate.session, candidate.job_request, budgets=budgets)
 
-    async def _has_job(self, candidate: Candidate) -> bool:
-        """Return whether a candidate that failed may still be owed for: its job is unfinished, or is held."""
-        return (await candidate.session.ledger.jobs.find_existing([candidate.job_request])) != [None]
+    async def _find_job(self, candidate: Candidate) -> Job | None:
+        """Return the job of a candidate that failed where there may be something owed for it, or soon be."""
+        (job,) = await candidate.session.ledger.jobs.find_existing([candidate.job_request])
+        return job
 
     # Report
 

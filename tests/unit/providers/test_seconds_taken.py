@@ -21,10 +21,10 @@ def response(body: dict[str, Any]) -> httpx.Response:
 @pytest.mark.parametrize(
     ("times", "seconds"),
     [
-        ({"created_at": 1000, "completed_at": 1015}, 15),
-        ({"created_at": 1000, "completed_at": None, "inference_time_s": 12.5}, 12.5),
-        ({"created_at": 1000, "completed_at": 900, "inference_time_s": "soon"}, None),
-        ({"created_at": 1000, "completed_at": 1015, "status": "in_progress"}, None),
+        ({"created_at": 1_700_000_000, "completed_at": 1_700_000_015}, 15),
+        ({"created_at": 1_700_000_000, "completed_at": None, "inference_time_s": 12.5}, 12.5),
+        ({"created_at": 1_700_000_000, "completed_at": 1_699_999_900, "inference_time_s": "soon"}, None),
+        ({"created_at": 1_700_000_000, "completed_at": 1_700_000_015, "status": "in_progress"}, None),
     ],
 )
 def test_openai(times: dict[str, Any], seconds: float | None) -> None:
