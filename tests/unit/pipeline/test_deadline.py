@@ -26,7 +26,8 @@ async def submitted(harness: RecoveryHarness, *, due: timedelta) -> None:
 
 async def completed(harness: RecoveryHarness, *, due: timedelta) -> None:
     """Leaves a video at the provider whose link is dead indefinitely."""
-    harness.emulator.add_fault(operation="content", kind="not_found", times=None)
+    # Not 404, for which the file may only be late.
+    harness.emulator.add_fault(operation="content", kind="expired_link", times=None)
     assert statuses(await harness.run(a_shot())) == ["failed"]
     async with harness.ledger() as ledger:
         await ledger.jobs.set_deadline((await harness.row()).id, datetime.now(UTC) - due)
