@@ -22,7 +22,13 @@ from prefect_video.storage.publish import (
     thumbnail_path,
 )
 from prefect_video.storage.registry import copy_between, exists_anywhere, open_store, read_sha256, sizes_anywhere
-from prefect_video.storage.rejected import delete_rejected, fetch_rejected, keep_rejected, rejected_paths
+from prefect_video.storage.rejected import (
+    delete_rejected,
+    fetch_rejected,
+    find_rejected,
+    keep_rejected,
+    rejected_paths,
+)
 from prefect_video.storage.write_check import WriteCheck
 
 __all__ = [
@@ -39,6 +45,7 @@ __all__ = [
     "delete_rejected",
     "exists_anywhere",
     "fetch_rejected",
+    "find_rejected",
     "fingerprint_digest",
     "keep_rejected",
     "open_store",
