@@ -23,10 +23,12 @@ from prefect_video.storage.publish import (
 )
 from prefect_video.storage.registry import copy_between, exists_anywhere, open_store, read_sha256, sizes_anywhere
 from prefect_video.storage.rejected import (
+    KeptVideo,
     delete_rejected,
     fetch_rejected,
     find_rejected,
     keep_rejected,
+    read_kept,
     rejected_paths,
 )
 from prefect_video.storage.write_check import WriteCheck
@@ -34,6 +36,7 @@ from prefect_video.storage.write_check import WriteCheck
 __all__ = [
     "STORE_MARKER",
     "AssetDraft",
+    "KeptVideo",
     "LedgerReference",
     "Sidecar",
     "SidecarName",
@@ -53,6 +56,7 @@ __all__ = [
     "place_asset",
     "publish_sidecar",
     "publish_video",
+    "read_kept",
     "read_sha256",
     "read_sidecar",
     "rejected_paths",

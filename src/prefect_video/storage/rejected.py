@@ -81,6 +81,41 @@ async def fetch_rejected(store: Store, draft: AssetDraft, folder: Path) -> Downl
     return Downloaded(path, described.sha256, path.stat().st_size, notes=described.reasons)
 
 
+@dataclass(frozen=True)
+class KeptVideo:
+    """A rejected video in a store, described by its record.
+
+    Attributes:
+        uri: URI of the video.
+        draft: The record that its video would have.
+        reasons: Why it was rejected.
+        kept_at: When it was stored.
+    """
+
+    uri: str
+    draft: AssetDraft
+    reasons: tuple[str, ...]
+    kept_at: datetime
+
+
+async def read_kept(store: Store, record_uri: str) -> KeptVideo | None:
+    """Read the record of a rejected video; None where it cannot be read, or names no ledger.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    try:
+        described: dict[str, Any] = json.loads(await store.read_bytes(record_uri))
+        draft = AssetDraft.model_validate({name: described.get(name) for name in AssetDraft.model_fields})
+        kept_at = datetime.fromisoformat(described["kept_at"])
+        reasons = tuple(map(str, described["reasons"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if draft.ledger is None or kept_at.tzinfo is None:
+        return None
+    return KeptVideo(f"{record_uri.removesuffix('.json')}.mp4", draft, reasons, kept_at)
+
+
 async def delete_rejected(store: Store, draft: AssetDraft) -> None:
     """Delete a rejected video and its record, once it has been accepted and stored."""
     for path in rejected_paths(draft.path):
