@@ -19,6 +19,7 @@ from prefect_video.pipeline.ledger_recovery import recover_ledger
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.pipeline.steps.accept import accept_rejected
+from prefect_video.pipeline.verification import verify_store
 from prefect_video.session import Session
 from prefect_video.storage import open_store
 from prefect_video.storage.marker import STORE_MARKER
@@ -395,6 +396,9 @@ async def test_an_old_backup_is_recognised_by_a_rejected_video(harness: Recovery
     restore(harness.folder / "backup.db", path)
     with pytest.raises(LedgerBehindStore, match=r"rejected\.mp4.*old backup"):
         await harness.run(a_shot())
+    async with harness.session() as session:
+        found = await verify_store(session.ledger, session.store)
+        assert [uri.endswith(".rejected.mp4") for uri in found.unrecorded] == [True]
     # The provider has nothing to say about it any more.
     harness.emulator.add_fault(operation="list", kind="error_before", times=None)
     assert [job.outcome for job in (await recover(harness)).jobs if job.generation_id] == ["held"]

@@ -18,7 +18,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from prefect_video.errors import InvalidTransition, ProviderError
 from prefect_video.fingerprints import fingerprint
 from prefect_video.generations import Generation, Status
-from prefect_video.ledger import HoldReason, Job, JobRequest, State, hold_message, job_from_values, row_from_request
+from prefect_video.ledger import (
+    HoldReason,
+    Job,
+    JobRequest,
+    State,
+    hold_message,
+    job_from_values,
+    row_from_request,
+)
 from prefect_video.pipeline.reports import as_number
 from prefect_video.pipeline.steps.adopt import (
     StoredVideo,
@@ -149,7 +157,7 @@ class _Recovery:
             kept += await read_all_kept(store, files)
         for video in sorted(videos, key=lambda video: (not video.is_whole, _is_copy(video), video.uri)):
             await self._adopt_video(video)
-        for rejected in await find_unknown(self.session, kept):
+        for rejected in await find_unknown(self.session.ledger, kept):
             await self._adopt_kept(rejected)
 
     async def read_account(self, account: Session) -> None:

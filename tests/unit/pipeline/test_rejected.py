@@ -125,7 +125,7 @@ async def test_a_rejected_video_is_known_and_missing_ones_are_not_accepted(harne
     async with harness.session() as session:
         assert (await verify_store(session.ledger, session.store)).unknown_files == ()
         harness.rejected[0].unlink()
-        with pytest.raises(StoreError, match=r"rejected\.mp4 is not in the store"):
+        with pytest.raises(StoreError, match=r"rejected\.mp4 is not in the store.*fetch it again.*--keep-waiting"):
             await accept_rejected(session, await harness.row())
     row = await harness.row()
     assert row.state is State.COMPLETED

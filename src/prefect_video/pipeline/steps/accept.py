@@ -10,7 +10,7 @@ from typing import Final
 
 from prefect_video.downloads import probe
 from prefect_video.errors import InvalidInput, StoreError
-from prefect_video.ledger import Job, State
+from prefect_video.ledger import Job, State, command_line
 from prefect_video.pipeline.steps.store import asset_draft, store
 from prefect_video.session import Session
 from prefect_video.storage import delete_rejected, fetch_rejected
@@ -37,13 +37,28 @@ async def accept_rejected(session: Session, job: Job) -> Job:
     with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
         try:
             fetched = await fetch_rejected(session.store, draft, Path(folder))
-        except StoreError:
+        except StoreError as error:
             # Another process may have accepted it meanwhile, and deleted what was kept.
             current = await session.ledger.jobs.get(job.id)
             if current.state is State.STORED:
                 return current
-            raise
+            raise _missing(session, current, error) from error
         media = await asyncio.to_thread(probe, fetched.path)
         job = await store(session, job, replace(fetched, media=media), accepted=True)
     await delete_rejected(session.store, draft)
     return job
+
+
+def _missing(session: Session, job: Job, error: StoreError) -> StoreError:
+    """Return the error about a kept video that cannot be read, with the way to fetch it again."""
+    if job.state is not State.COMPLETED:
+        return error
+    ledger = session.ledger.command_option
+    again, fetch = (
+        command_line("resolve", job.id, "--keep-waiting", ledger=ledger),
+        command_line("collect", ledger=ledger),
+    )
+    return StoreError(
+        f"shot {job.shot.id!r}: {error}. Mount the store that it was kept in; or fetch it again from {job.provider},"
+        f" free: {again}, then {fetch}"
+    )

@@ -172,7 +172,7 @@ async def _adopt_copies(session: Session, job_requests: Sequence[JobRequest]) ->
 async def _adopt_in_folder(session: Session, project: str, job_requests: Sequence[JobRequest]) -> int:
     files = await list_folder(session.store, project)
     videos = await _read_relevant(session, project, job_requests, files)
-    kept = await find_unknown(session, await read_all_kept(session.store, files))
+    kept = await find_unknown(session.ledger, await read_all_kept(session.store, files))
     await _require_up_to_date(session, project, videos, kept)
     adopted = 0
     for job_request in job_requests:

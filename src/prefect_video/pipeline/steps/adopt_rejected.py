@@ -13,7 +13,16 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from prefect_video.errors import InvalidTransition
-from prefect_video.ledger import HoldReason, Job, JobRequest, State, hold_message, job_from_values, row_from_request
+from prefect_video.ledger import (
+    HoldReason,
+    Job,
+    JobRequest,
+    Ledger,
+    State,
+    hold_message,
+    job_from_values,
+    row_from_request,
+)
 from prefect_video.session import Session
 from prefect_video.storage import KeptVideo, Store, read_kept
 
@@ -27,12 +36,12 @@ async def read_all_kept(store: Store, files: Collection[str]) -> list[KeptVideo]
     return [kept for kept in found if kept is not None]
 
 
-async def find_unknown(session: Session, kept: Sequence[KeptVideo]) -> list[KeptVideo]:
+async def find_unknown(ledger: Ledger, kept: Sequence[KeptVideo]) -> list[KeptVideo]:
     """Return the rejected videos that no job of the ledger is about: neither their own, nor one of their generation."""
     if not kept:
         return []
     names = [video.draft.job_id for video in kept], [video.draft.generation_id for video in kept]
-    rows = await session.ledger.recovery.find_paid(*names)
+    rows = await ledger.recovery.find_paid(*names)
     known = {name for row in rows if row.generation_id for name in (row.id, row.generation_id)}
     return [video for video in kept if known.isdisjoint((video.draft.job_id, video.draft.generation_id))]
 
