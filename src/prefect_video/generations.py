@@ -34,6 +34,8 @@ class Status(StrEnum):
 
 
 _RUNNING: Final = frozenset({Status.QUEUED, Status.PROCESSING})
+_CLOCK_SECONDS: Final = 2.0
+"""A provider's clock within this distance of ours counts as equal: its times are whole seconds."""
 
 
 class _Record(BaseModel):
@@ -148,6 +150,26 @@ class Generation(_Record):
     fault: ProviderFault | None = None
     retry_after: float | None = None
     seconds_taken: float | None = None
+
+
+def find_hinted_seconds(generation: Generation, submitted_at: datetime) -> float | None:
+    """Return the provider's estimate of a generation's end in seconds since the submit; None where it gave none.
+
+    The estimate and the time of creation may be by two clocks, and neither by ours. Of the spans to the estimate that
+    are possible the shorter one counts: one that is too short costs a few polls, one that is too long the punctuality.
+
+    Args:
+        generation: The provider's answer to the submit.
+        submitted_at: When it was accepted, by this machine's clock.
+    """
+    hint, created = generation.estimated_completion_at, generation.created_at
+    if hint is None:
+        return None
+    starts = [submitted_at]
+    if created is not None and abs((submitted_at - created).total_seconds()) > _CLOCK_SECONDS:
+        starts.append(created)
+    spans = [(hint - start).total_seconds() for start in starts]
+    return min((span for span in spans if span > 0), default=0.0)
 
 
 @dataclass(frozen=True)

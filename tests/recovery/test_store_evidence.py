@@ -18,6 +18,8 @@ from prefect_video.ledger import State
 from prefect_video.pipeline.ledger_recovery import recover_ledger
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
+from prefect_video.pipeline.steps.accept import accept_rejected
+from prefect_video.pipeline.verification import verify_store
 from prefect_video.session import Session
 from prefect_video.storage import open_store
 from prefect_video.storage.marker import STORE_MARKER
@@ -354,3 +356,54 @@ async def test_the_way_to_recover_names_every_open_account(harness: RecoveryHarn
     assert {"video-sora/main", "video-sora/spare"} <= set(given)
     assert len(given) == len(set(given))
     assert harness.paid == (1, 1)
+
+
+async def test_a_rejected_video_of_another_ledger_is_held_and_not_bought_again(harness: RecoveryHarness) -> None:
+    harness.emulator.add_fault(operation="content", kind="altered_file", alteration="longer", times=None)
+    await harness.run(a_shot())
+    other = elsewhere(harness)
+    report = await other.run(a_shot())
+    assert (statuses(report), harness.paid) == (["held"], (1, 1))
+    assert "--accept" in str(report.shots[0].error)
+    # It is evidence of its own shot only.
+    assert statuses(await other.run(a_shot(2, duration=2))) == ["held"]
+    assert harness.paid == (2, 2)
+    async with other.session() as session:
+        accepted = await accept_rejected(session, (await other.rows())[0])
+    assert (accepted.state, accepted.actual_usd) == (State.STORED, 0)
+    assert [shot.cached for shot in (await other.run(a_shot())).shots] == [True]
+    assert harness.paid == (2, 2)
+
+
+async def test_a_video_that_is_to_be_bought_again_is_not_held_again(harness: RecoveryHarness) -> None:
+    harness.emulator.add_fault(operation="content", kind="altered_file", alteration="longer")
+    await harness.run(a_shot())
+    other = elsewhere(harness)
+    await other.run(a_shot())
+    async with other.ledger() as ledger:
+        await ledger.jobs.record_ended((await other.row()).id, State.LOST, "bought again", actual_usd=None)
+    assert statuses(await other.run(a_shot())) == ["stored"]
+    assert harness.paid == (2, 2)
+
+
+async def test_an_old_backup_is_recognised_by_a_rejected_video(harness: RecoveryHarness) -> None:
+    await harness.run(a_shot(2))
+    path = Path(harness.ledger_url.removeprefix("sqlite:///"))
+    back_up(path, harness.folder / "backup.db")
+    harness.emulator.add_fault(operation="content", kind="altered_file", alteration="longer")
+    await harness.run(a_shot())
+    (held,) = [row for row in await harness.rows() if row.hold_reason]
+    restore(harness.folder / "backup.db", path)
+    with pytest.raises(LedgerBehindStore, match=r"rejected\.mp4.*old backup"):
+        await harness.run(a_shot())
+    async with harness.session() as session:
+        found = await verify_store(session.ledger, session.store)
+        assert [uri.endswith(".rejected.mp4") for uri in found.unrecorded] == [True]
+    # The provider has nothing to say about it any more.
+    harness.emulator.add_fault(operation="list", kind="error_before", times=None)
+    assert [job.outcome for job in (await recover(harness)).jobs if job.generation_id] == ["held"]
+    assert statuses(await harness.run(a_shot())) == ["held"]
+    (recovered,) = [row for row in await harness.rows() if row.hold_reason]
+    assert recovered.id == held.id
+    assert recovered.cost_usd == held.cost_usd
+    assert harness.paid == (2, 2)

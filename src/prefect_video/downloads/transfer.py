@@ -38,6 +38,7 @@ __all__ = [
     "Refresh",
     "VideoSource",
     "download",
+    "load_finished",
     "open_download_client",
 ]
 
@@ -148,6 +149,18 @@ async def download(
         settings=settings,
     )
     return await transfer.run()
+
+
+async def load_finished(spool: Path) -> Downloaded | None:
+    """Return the file that an earlier process has finished at a path; None where there is none.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    file = PartialFile(spool)
+    if not await run_in_thread(file.load_finished):
+        return None
+    return Downloaded(file.path, file.sha256, file.size, was_finished=True)
 
 
 class _Transfer:

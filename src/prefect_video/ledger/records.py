@@ -49,8 +49,9 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
         # A stored file that is missing or damaged is fetched again; one that no one has any more is lost, and its
         # fingerprint may be bought again.
         State.STORED: frozenset({State.COMPLETED, State.LOST}),
-        # A human has found at the provider what had been given up.
-        State.LOST: frozenset({State.SUBMITTED}),
+        # A human has found at the provider what had been given up, or accepts a video that was kept as rejected.
+        State.LOST: frozenset({State.SUBMITTED, State.STORED}),
+        State.EXPIRED: frozenset({State.STORED}),
     }
 )
 """Every legal step; states that are not keys are final."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
 from typing import Any, Final
@@ -15,7 +15,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from prefect_video.assets import Asset
 from prefect_video.errors import InvalidTransition, ProviderError, VideoError
-from prefect_video.generations import Generation
+from prefect_video.generations import Generation, find_hinted_seconds
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.budgets import usd
 from prefect_video.ledger.cost_bound import (
@@ -154,6 +154,12 @@ def error_columns(error: VideoError | str) -> dict[str, Any]:
     }
 
 
+def _estimate_by_own_clock(generation: Generation, submitted_at: datetime) -> datetime | None:
+    """Return the provider's estimate of the end by this machine's clock, by which a later process reads it."""
+    seconds = find_hinted_seconds(generation, submitted_at)
+    return submitted_at + timedelta(seconds=seconds) if seconds else generation.estimated_completion_at
+
+
 def _illegal(job: Job, to: State, allowed: Collection[State]) -> InvalidTransition:
     needed = " or ".join(sorted(allowed))
     return InvalidTransition(
@@ -199,6 +205,7 @@ class Transitions(TransitionBase):
             if job.generation_id == generation.id:
                 return job
             await self._require_new_generation(connection, job, generation.id)
+            submitted_at = datetime.now(UTC)
             return await self._move(
                 connection,
                 job,
@@ -206,10 +213,10 @@ class Transitions(TransitionBase):
                 SENT,
                 detail=detail,
                 generation_id=generation.id,
-                submitted_at=datetime.now(UTC),
+                submitted_at=submitted_at,
                 error_type=None,
                 error_message=None,
-                **drop_none(estimated_completion_at=generation.estimated_completion_at),
+                **drop_none(estimated_completion_at=_estimate_by_own_clock(generation, submitted_at)),
             )
 
     async def record_unknown(self, job_id: str, error: VideoError | str) -> Job:
@@ -292,7 +299,13 @@ class Transitions(TransitionBase):
             )
 
     async def record_stored(
-        self, job_id: str, asset: Asset, *, store_id: str | None = None, store: str | None = None
+        self,
+        job_id: str,
+        asset: Asset,
+        *,
+        store_id: str | None = None,
+        store: str | None = None,
+        accepted: bool = False,
     ) -> Job:
         """Record the published file; again with the same content it does nothing.
 
@@ -301,16 +314,19 @@ class Transitions(TransitionBase):
             asset: What was published.
             store_id: Identity of the store that it was published to.
             store: Name of that store; None where it is the one that the row names.
+            accepted: A human has accepted a video that was kept as rejected: its row may be lost or expired.
         """
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
             if job.state is State.STORED and job.asset and job.asset.sha256 == asset.sha256:
                 return job
+            if accepted and job.state is not State.COMPLETED:
+                await self._require_no_active_job(connection, job)
             return await self._move(
                 connection,
                 job,
                 State.STORED,
-                {State.COMPLETED},
+                source_states(State.STORED) if accepted else {State.COMPLETED},
                 # One that was fetched again is as old as it was.
                 stored_at=job.stored_at or datetime.now(UTC),
                 asset=asset,

@@ -18,7 +18,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from prefect_video.errors import InvalidTransition, ProviderError
 from prefect_video.fingerprints import fingerprint
 from prefect_video.generations import Generation, Status
-from prefect_video.ledger import HoldReason, Job, JobRequest, State, hold_message, job_from_values, row_from_request
+from prefect_video.ledger import (
+    HoldReason,
+    Job,
+    JobRequest,
+    State,
+    hold_message,
+    job_from_values,
+    row_from_request,
+)
 from prefect_video.pipeline.reports import as_number
 from prefect_video.pipeline.steps.adopt import (
     StoredVideo,
@@ -27,11 +35,12 @@ from prefect_video.pipeline.steps.adopt import (
     relocate_asset,
     sidecars_of,
 )
+from prefect_video.pipeline.steps.adopt_rejected import find_unknown, held_job, read_all_kept
 from prefect_video.pipeline.steps.labels import Labels
 from prefect_video.pipeline.steps.store_identity import require_root
 from prefect_video.session import Session
 from prefect_video.shots import Shot
-from prefect_video.storage import LedgerReference, SidecarName
+from prefect_video.storage import KeptVideo, LedgerReference, SidecarName
 
 logger = logging.getLogger(__name__)
 
@@ -140,12 +149,16 @@ class _Recovery:
         await require_root(ledger, store)
         known = {SidecarName.of(print_, job) for job, print_ in await ledger.recovery.paid_jobs()}
         videos: list[StoredVideo] = []
+        kept: list[KeptVideo] = []
         for folder in await store.folders():
             files = await list_folder(store, folder)
             unknown = {uri: name for uri, name in sidecars_of(files).items() if name not in known}
             videos += await read_videos(store, unknown, files)
+            kept += await read_all_kept(store, files)
         for video in sorted(videos, key=lambda video: (not video.is_whole, _is_copy(video), video.uri)):
             await self._adopt_video(video)
+        for rejected in await find_unknown(self.session.ledger, kept):
+            await self._adopt_kept(rejected)
 
     async def read_account(self, account: Session) -> None:
         """Adopt the generations on an account's list that bear this product's labels and are in no job."""
@@ -189,6 +202,23 @@ class _Recovery:
         if video.is_whole:
             return await self._adopt(job, "stored", video.uri, "its sidecar and its video are in the store")
         return await self._adopt(job, "submitted", video.uri, "its sidecar is in the store, its video is to be fetched")
+
+    async def _adopt_kept(self, video: KeptVideo) -> None:
+        draft, reference = video.draft, video.draft.ledger
+        assert reference is not None
+        if draft.generation_id in self._accounted:
+            return None
+        if reference.id not in self.own_ledgers:
+            return self._leave(
+                video.uri,
+                f"ledger {reference.id} has paid for it, and it is not as requested; if that ledger is lost, run again"
+                f" with --lost-ledger {reference.id}",
+                generation_id=draft.generation_id,
+            )
+        request = _new_request(self.session, draft.fingerprint, reference.shot, draft.take, draft.project)
+        costs = {"reserved_usd": reference.reserved_usd, "actual_usd": draft.cost_usd}
+        job = held_job(self.session, request, video).model_copy(update=costs | {"created_at": reference.reserved_at})
+        await self._adopt(job, "held", video.uri, "it was paid, is not as requested, and is kept in the store")
 
     async def _adopt_generation(self, account: Session, generation: Generation) -> None:
         source = f"{generation.provider}:{generation.id}"
@@ -322,7 +352,13 @@ def _reference_columns(reference: LedgerReference) -> dict[str, Any]:
 
 
 def _new_job(session: Session, print_: str, shot: Shot, take: int, project: str, job: str | None) -> Job:
-    job_request = JobRequest(
+    job_request = _new_request(session, print_, shot, take, project)
+    values = row_from_request(job_request, State.SUBMITTED, 1, None, datetime.now(UTC))
+    return job_from_values({**values, "id": job or values["id"]})
+
+
+def _new_request(session: Session, print_: str, shot: Shot, take: int, project: str) -> JobRequest:
+    return JobRequest(
         fingerprint=print_,
         shot=shot,
         take=take,
@@ -333,8 +369,6 @@ def _new_job(session: Session, print_: str, shot: Shot, take: int, project: str,
         credentials=session.credentials,
         store=session.store_name,
     )
-    values = row_from_request(job_request, State.SUBMITTED, 1, None, datetime.now(UTC))
-    return job_from_values({**values, "id": job or values["id"]})
 
 
 def _shot_of_asset(video: StoredVideo) -> Shot:

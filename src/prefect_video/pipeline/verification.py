@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict
 from prefect_video.assets import Asset
 from prefect_video.errors import StoreError, StoreOutage, VideoError
 from prefect_video.ledger import UNFINISHED, Job, Ledger, State
-from prefect_video.pipeline.steps.adopt import StoredVideo, find_unrecorded, list_folder, read_videos, sidecars_of
+from prefect_video.pipeline.steps.adopt import find_unrecorded, list_folder, read_videos, sidecars_of
+from prefect_video.pipeline.steps.adopt_rejected import find_unknown, read_all_kept
 from prefect_video.pipeline.steps.restore import restore
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import describe_size, place_in_store
@@ -155,7 +156,7 @@ async def verify_store(
         assets=verifier.assets,
         flaws=tuple(verifier.flaws),
         unknown_files=tuple(verifier.unknown),
-        unrecorded=tuple(video.uri for video in unrecorded),
+        unrecorded=tuple(unrecorded),
         recover_command=ledger.recover_command(name or store.url) if unrecorded else None,
     )
 
@@ -216,16 +217,22 @@ class _Verifier:
             whole = [item for item, flaw in zip(expected, flaws, strict=True) if item.job and not flaw]
             await self._record_places(whole, self.store_id)
 
-    async def find_unrecorded(self) -> list[StoredVideo]:
-        """Find, among the unknown files, the sidecars of videos that this very ledger has paid for."""
+    async def find_unrecorded(self) -> list[str]:
+        """Find, among the unknown files, the sidecars and rejected videos of what this very ledger has paid for."""
         self.unknown = {uri: size for uri, size in self.unknown.items() if uri not in self._outside}
         videos = await read_videos(self.store, sidecars_of(self.unknown), self.unknown)
-        unrecorded = await find_unrecorded(self.ledger, videos)
-        for video in unrecorded:
-            if video.sidecar and video.sidecar.ledger:
-                credentials = video.sidecar.ledger.credentials
-                self.ledger.name_accounts([video.sidecar.asset.provider if credentials == "env" else credentials])
-        return unrecorded
+        found = {
+            video.uri: (video.sidecar.asset.provider, video.sidecar.ledger)
+            for video in await find_unrecorded(self.ledger, videos)
+            if video.sidecar
+        }
+        for kept in await find_unknown(self.ledger, await read_all_kept(self.store, self.unknown)):
+            if kept.draft.ledger and kept.draft.ledger.id == self.ledger.identity:
+                found[kept.uri] = (kept.draft.provider, kept.draft.ledger)
+        for provider, reference in found.values():
+            if reference:
+                self.ledger.name_accounts([provider if reference.credentials == "env" else reference.credentials])
+        return list(found)
 
     def _is_own(self, uri: str) -> bool:
         """Return whether a URI lies in this store, and in none that lies inside it."""

@@ -5,7 +5,7 @@ other processes move. May import providers, the ledger and the records.
 """
 
 from prefect_video.polling.job_watcher import JobWatcher
-from prefect_video.polling.latency import LatencyCache, LatencyForecast, find_hinted_seconds
+from prefect_video.polling.latency import LatencyCache, LatencyForecast
 from prefect_video.polling.poller import Poller, is_transient
 from prefect_video.polling.request_budget import RequestBudget
 from prefect_video.polling.schedule import PollSchedule
@@ -17,6 +17,5 @@ __all__ = [
     "PollSchedule",
     "Poller",
     "RequestBudget",
-    "find_hinted_seconds",
     "is_transient",
 ]

@@ -10,12 +10,10 @@ import asyncio
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from statistics import median
 from typing import Final
 
 from prefect_video.errors import LedgerError
-from prefect_video.generations import Generation
 from prefect_video.ledger import CompletionTime, Ledger, WorkKind
 from prefect_video.polling.completion import CompletionEstimate, CompletionForecast
 from prefect_video.shots import Shot
@@ -45,8 +43,6 @@ _HINT_SHARE: Final = 0.1
 """How much later than estimated, as a share of the whole, counts as late."""
 _HINT_TRUST: Final = (6.0, 6.6)
 """Estimates of a provider that are taken to have been right, and made, before the first end was seen."""
-_CLOCK_SECONDS: Final = 2.0
-"""A provider's clock within this distance of ours counts as equal: its times are whole seconds."""
 _DEVIATIONS: Final = 2.0537
 _SOONEST_SECONDS: Final = 0.5
 _FASTER_THAN_USUAL: Final = 16.0
@@ -226,24 +222,6 @@ class LatencyCache:
             return
         for kind, history in self._histories.items():
             history.load(self._past.get(kind, ()))
-
-
-def find_hinted_seconds(generation: Generation, submitted_at: datetime | None = None) -> float | None:
-    """Return the provider's estimate in seconds since the submit; None where it gave none.
-
-    Args:
-        generation: The provider's answer to the submit.
-        submitted_at: When it was accepted, by this machine's clock; None for the provider's time.
-    """
-    hint = generation.estimated_completion_at
-    if hint is None:
-        return None
-    created = generation.created_at or submitted_at or datetime.now(UTC)
-    start = submitted_at or created
-    # Both times are then the provider's: the span between them is right even where its clock is not.
-    if abs((start - created).total_seconds()) > _CLOCK_SECONDS:
-        start = created
-    return max(0.0, (hint - start).total_seconds())
 
 
 def _from_hint(seconds: float) -> CompletionEstimate:

@@ -22,12 +22,21 @@ from prefect_video.storage.publish import (
     thumbnail_path,
 )
 from prefect_video.storage.registry import copy_between, exists_anywhere, open_store, read_sha256, sizes_anywhere
-from prefect_video.storage.rejected import delete_rejected, fetch_rejected, keep_rejected, rejected_paths
+from prefect_video.storage.rejected import (
+    KeptVideo,
+    delete_rejected,
+    fetch_rejected,
+    find_rejected,
+    keep_rejected,
+    read_kept,
+    rejected_paths,
+)
 from prefect_video.storage.write_check import WriteCheck
 
 __all__ = [
     "STORE_MARKER",
     "AssetDraft",
+    "KeptVideo",
     "LedgerReference",
     "Sidecar",
     "SidecarName",
@@ -39,6 +48,7 @@ __all__ = [
     "delete_rejected",
     "exists_anywhere",
     "fetch_rejected",
+    "find_rejected",
     "fingerprint_digest",
     "keep_rejected",
     "open_store",
@@ -46,6 +56,7 @@ __all__ = [
     "place_asset",
     "publish_sidecar",
     "publish_video",
+    "read_kept",
     "read_sha256",
     "read_sidecar",
     "rejected_paths",

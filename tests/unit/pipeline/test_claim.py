@@ -153,3 +153,6 @@ async def test_a_spool_that_another_user_may_write_to_stops_a_run_before_it_pays
     assert harness.paid == (0, 0)
     spool.chmod(0o700)
     assert statuses(await harness.run(film(a_shot()))) == ["stored"]
+    # What is stored needs no spool.
+    spool.chmod(0o777)
+    assert [shot.cached for shot in (await harness.run(film(a_shot()))).shots] == [True]

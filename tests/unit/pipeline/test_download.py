@@ -13,6 +13,7 @@ from prefect_video.downloads.media import probe
 from prefect_video.generations import Generation
 from prefect_video.ledger import State
 from prefect_video.pipeline.reports import ProjectReport
+from prefect_video.pipeline.steps.download import spool_file
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.storage.publish import read_sidecar
 from tests.support.recovery import RecoveryHarness, a_shot, statuses
@@ -84,7 +85,11 @@ async def test_a_spool_file_of_another_video_is_fetched_again(harness: RecoveryH
     await harness.interrupt(a_shot(), "submitted")
     assert statuses(await harness.run(a_shot(2, duration=2))) == ["stored"]
     (other,) = harness.videos
-    spool = harness.folder / "spool" / f"{(await harness.rows())[0].id}.mp4"
+    # As where the generation of a job was lost, and the job got another one.
+    job, other_job = await harness.rows()
+    async with harness.session() as session:
+        spool = await spool_file(session, job.model_copy(update={"generation_id": other_job.generation_id}))
+        assert spool != await spool_file(session, job)
     spool.write_bytes(other.read_bytes())
     assert statuses(await harness.run(a_shot(), kind=Reticent)) == ["stored"]
     assert sorted(probe(path).frames for path in harness.videos) == [24, 48]

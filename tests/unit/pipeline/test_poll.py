@@ -13,6 +13,8 @@ from prefect_video.errors import DeadlineExceeded, GenerationCancelled, Generati
 from prefect_video.ledger import State
 from prefect_video.pipeline.steps import poll
 from tests.support.polling_fixtures import SessionOpener, submitted
+from tests.support.recovery import a_shot, statuses
+from tests.support.recovery_fixtures import OpenHarness
 
 MakeEmulator = Callable[..., Emulator]
 
@@ -111,3 +113,15 @@ async def test_what_can_no_longer_be_cancelled_is_left(open_session: SessionOpen
                 await poll(session, row)
             assert (await session.ledger.jobs.get(row.id)).state is State.SUBMITTED
         assert emulator.usage()["cancelled"] == 0
+
+
+@pytest.mark.parametrize("offset", [-600, 600])
+async def test_an_estimate_by_a_wrong_clock_is_recorded_by_ours(open_harness: OpenHarness, offset: float) -> None:
+    harness = open_harness(speed=20, clock_offset_seconds=offset)
+    await harness.interrupt(a_shot(), "submitted")
+    row = await harness.row()
+    assert row.estimated_completion_at is not None
+    assert row.submitted_at is not None
+    # The generation takes about a second; both times of the provider are whole seconds.
+    assert timedelta(0) < row.estimated_completion_at - row.submitted_at <= timedelta(seconds=5)
+    assert statuses(await harness.run(a_shot())) == ["stored"]

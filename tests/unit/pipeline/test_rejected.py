@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
 import sys
 from dataclasses import replace
 from typing import Any
@@ -123,11 +125,75 @@ async def test_a_rejected_video_is_known_and_missing_ones_are_not_accepted(harne
     async with harness.session() as session:
         assert (await verify_store(session.ledger, session.store)).unknown_files == ()
         harness.rejected[0].unlink()
-        with pytest.raises(StoreError, match=r"rejected\.mp4 is not in the store"):
+        with pytest.raises(StoreError, match=r"rejected\.mp4 is not in the store.*fetch it again.*--keep-waiting"):
             await accept_rejected(session, await harness.row())
     row = await harness.row()
     assert row.state is State.COMPLETED
     assert row.hold_reason is not None
+
+
+@pytest.mark.parametrize("spool_is_lost", [False, True])
+async def test_a_process_that_dies_before_the_hold_loses_no_rejected_video(
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch, spool_is_lost: bool
+) -> None:
+    harness.emulator.add_fault(operation="content", kind="altered_file", alteration="longer", times=None)
+
+    class Killed(BaseException):
+        pass
+
+    async def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["prefect_video.pipeline.steps.download"], "_hold_kept", die)
+        with pytest.raises(Killed):
+            await harness.run(a_shot())
+    assert ((await harness.row()).hold_reason, len(harness.rejected)) == (None, 1)
+    if spool_is_lost:
+        shutil.rmtree(harness.folder / "spool")
+    # The provider has forgotten it: what was kept is all that there is of what was paid.
+    harness.emulator.add_fault(operation="retrieve", kind="not_found", times=None)
+    report = await harness.run(a_shot())
+    assert statuses(report) == ["held"]
+    assert "--accept" in str(report.shots[0].error)
+    async with harness.session() as session:
+        assert (await accept_rejected(session, await harness.row())).state is State.STORED
+    assert harness.paid == (1, 1)
+
+
+async def test_a_whole_video_in_the_spool_needs_no_provider(harness: RecoveryHarness) -> None:
+    await harness.interrupt(a_shot(), SessionEvent.DOWNLOADED)
+    harness.emulator.add_fault(operation="retrieve", kind="not_found", times=None)
+    assert statuses(await harness.run(a_shot())) == ["stored"]
+    assert harness.emulator.usage()["downloaded"] == 1
+    assert harness.paid == (1, 1)
+
+
+@pytest.mark.parametrize("decision", ["--give-up", "--buy-again"])
+async def test_a_kept_video_can_be_accepted_after_another_decision(harness: RecoveryHarness, decision: str) -> None:
+    harness.emulator.add_fault(operation="content", kind="altered_file", alteration="longer", times=None)
+    await harness.run(a_shot())
+    row = await harness.row()
+    async with harness.ledger() as ledger:
+        await ledger.jobs.record_ended(row.id, State.LOST, decision, actual_usd=None)
+        if decision == "--give-up":
+            await ledger.jobs.hold(row.id, "given up")
+    async with harness.session() as session, harness.session() as other:
+        lost = await harness.row()
+        accepted = await asyncio.gather(accept_rejected(session, lost), accept_rejected(other, lost))
+    assert [(job.state, job.hold_reason) for job in accepted] == [(State.STORED, None)] * 2
+    assert [shot.cached for shot in (await harness.run(a_shot())).shots] == [True]
+    assert harness.paid == (1, 1)
+
+
+async def test_a_kept_video_of_another_generation_is_not_accepted(harness: RecoveryHarness) -> None:
+    harness.emulator.add_fault(operation="content", kind="altered_file", alteration="longer", times=None)
+    await harness.run(a_shot())
+    async with harness.session() as session:
+        row = await harness.row()
+        with pytest.raises(StoreError, match="nothing says that it is of generation gen_other"):
+            await accept_rejected(session, row.model_copy(update={"generation_id": "gen_other"}))
+    assert len(harness.rejected) == 1
 
 
 async def test_a_store_that_cannot_keep_it_loses_nothing(harness: RecoveryHarness) -> None:

@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import update
 
 from prefect_video.errors import LedgerUnavailable
-from prefect_video.generations import Generation, Status
+from prefect_video.generations import Generation, Status, find_hinted_seconds
 from prefect_video.ledger import CompletionTime, Ledger, WorkKind
 from prefect_video.ledger.tables import jobs_table
-from prefect_video.polling.latency import LatencyCache, LatencyForecast, LatencyHistory, find_hinted_seconds
+from prefect_video.polling.latency import LatencyCache, LatencyForecast, LatencyHistory
 from prefect_video.shots import Shot
 from tests.support.records import a_generation, fingerprint_of, submit_one
 
@@ -144,3 +144,19 @@ def test_a_hint_is_read_whatever_the_clocks_say(
         id="g", provider="fake", status=Status.QUEUED, created_at=NOW, estimated_completion_at=estimated
     )
     assert find_hinted_seconds(generation, NOW + timedelta(seconds=submitted_after)) == expected
+
+
+@pytest.mark.parametrize("created_by", [-600, 0, 600])
+@pytest.mark.parametrize("estimated_by", [-600, 0, 600])
+def test_a_hint_by_any_clock_is_not_later_than_it_was_meant(created_by: float, estimated_by: float) -> None:
+    generation = Generation(
+        id="g",
+        provider="fake",
+        status=Status.QUEUED,
+        created_at=NOW + timedelta(seconds=created_by),
+        estimated_completion_at=NOW + timedelta(seconds=31 + estimated_by),
+    )
+    seconds = find_hinted_seconds(generation, NOW)
+    assert seconds is not None
+    one_clock = estimated_by in (0, created_by)
+    assert seconds == 31 if one_clock else seconds in (0, 631, 1231)

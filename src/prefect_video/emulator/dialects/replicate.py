@@ -190,8 +190,10 @@ class ReplicateDialect:
             "data_removed": removed,
             "source": "api",
             "created_at": _format_time(self._engine.to_server_time(generation.created)),
-            "started_at": _format_time(generation.starts_at) if generation.status != "queued" else None,
-            "completed_at": _format_time(finished) if finished is not None else None,
+            "started_at": _format_time(self._engine.to_server_time(generation.starts_at))
+            if generation.status != "queued"
+            else None,
+            "completed_at": _format_time(self._engine.to_server_time(finished)) if finished is not None else None,
             "urls": {"get": url, "cancel": f"{url}/cancel"},
         }
         if generation.status == "completed" and finished is not None:

@@ -193,7 +193,7 @@ class SoraDialect:
     def _render_accepted(self, generation: EmulatedGeneration) -> dict[str, Any]:
         answer = {**self._render_head(generation, None), "parameters": _render_parameters(generation)}
         if self._settings.hint:
-            answer["estimated_completion_time"] = math.ceil(generation.ends_at)
+            answer["estimated_completion_time"] = math.ceil(self._engine.to_server_time(generation.ends_at))
         return answer
 
     def _render_generation(self, generation: EmulatedGeneration, rule: FaultRule | None) -> dict[str, Any]:

@@ -18,17 +18,20 @@ from typing import Final
 from prefect_video.assets import Asset
 from prefect_video.errors import InvalidTransition, LedgerBehindStore
 from prefect_video.ledger import Job, JobRequest, Ledger, State, job_from_values, row_from_request
+from prefect_video.pipeline.steps.adopt_rejected import adopt_kept, choose_kept, find_unknown, read_all_kept
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import describe_size
 from prefect_video.pipeline.steps.store_identity import claim_store
 from prefect_video.pipeline.steps.whole_copies import MISSING, find_whole_copies, place_copy
 from prefect_video.session import Session
 from prefect_video.storage import (
+    KeptVideo,
     Sidecar,
     SidecarName,
     Store,
     fingerprint_digest,
     parse_sidecar,
+    rejected_paths,
     sidecar_path,
 )
 
@@ -91,13 +94,14 @@ async def require_unpaid(session: Session, job: Job) -> None:
         LedgerBehindStore: It is there.
         StoreError: The store cannot be read.
     """
-    uri = session.store.uri(sidecar_path(asset_draft(job, session.ledger.identity).path))
-    if await session.store.size(uri) is not None:
-        raise LedgerBehindStore(
-            f"shot {job.shot.id!r}: job {job.id} is {job.state.value} in the ledger {session.ledger.url_label},"
-            f" and its sidecar {uri} shows that it was paid: the ledger is an old backup. Nothing was sent. Run:"
-            f" {_recover_command(session)}"
-        )
+    path = asset_draft(job, session.ledger.identity).path
+    for uri in map(session.store.uri, (sidecar_path(path), rejected_paths(path)[1])):
+        if await session.store.size(uri) is not None:
+            raise LedgerBehindStore(
+                f"shot {job.shot.id!r}: job {job.id} is {job.state.value} in the ledger {session.ledger.url_label},"
+                f" and its sidecar {uri} shows that it was paid: the ledger is an old backup. Nothing was sent. Run:"
+                f" {_recover_command(session)}"
+            )
 
 
 async def find_unrecorded(ledger: Ledger, videos: Sequence[StoredVideo]) -> list[StoredVideo]:
@@ -168,7 +172,8 @@ async def _adopt_copies(session: Session, job_requests: Sequence[JobRequest]) ->
 async def _adopt_in_folder(session: Session, project: str, job_requests: Sequence[JobRequest]) -> int:
     files = await list_folder(session.store, project)
     videos = await _read_relevant(session, project, job_requests, files)
-    await _require_up_to_date(session, project, videos)
+    kept = await find_unknown(session.ledger, await read_all_kept(session.store, files))
+    await _require_up_to_date(session, project, videos, kept)
     adopted = 0
     for job_request in job_requests:
         if job_request.refresh:
@@ -177,6 +182,8 @@ async def _adopt_in_folder(session: Session, project: str, job_requests: Sequenc
             adopted += await _adopt(session, job_request, _stored_job(session, job_request, video), video)
         elif (video := await _find_lost_video(session, job_request, videos)) is not None:
             adopted += await _adopt(session, job_request, _reopened_job(session, job_request, video), video)
+        elif (rejected := choose_kept(job_request, kept)) is not None:
+            adopted += await adopt_kept(session, job_request, rejected)
     return adopted
 
 
@@ -198,9 +205,12 @@ async def _read_relevant(
     return videos
 
 
-async def _require_up_to_date(session: Session, project: str, videos: Sequence[StoredVideo]) -> None:
+async def _require_up_to_date(
+    session: Session, project: str, videos: Sequence[StoredVideo], kept: Sequence[KeptVideo]
+) -> None:
     """Refuse a ledger that does not know what it has bought: its sidecar proves that, with or without its video."""
-    if unknown := [video.uri for video in await find_unrecorded(session.ledger, videos)]:
+    own = [video.uri for video in kept if video.draft.ledger and video.draft.ledger.id == session.ledger.identity]
+    if unknown := [*(video.uri for video in await find_unrecorded(session.ledger, videos)), *own]:
         raise LedgerBehindStore(
             f"project {project!r}: the store {session.store.url} holds {len(unknown)} videos that the ledger"
             f" {session.ledger.url_label} has bought and does not know ({unknown[0]} and others): it is an old backup."

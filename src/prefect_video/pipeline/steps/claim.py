@@ -111,7 +111,6 @@ async def claim_shots(
         StoreError: The session's first check shows that no video could be published, or the spool is not this user's
             alone; nothing was claimed.
     """
-    await asyncio.to_thread(prepare_private_folder, session.settings.spool)
     # Before the checks, which a video that the store holds does not need.
     await adopt_stored(session, job_requests)
     await _check_for_free(session, job_requests)
@@ -130,6 +129,17 @@ async def claim_shot(session: Session, job_request: JobRequest, *, budgets: Sequ
     return claim
 
 
+async def require_writable(session: Session) -> None:
+    """Check once a session that a video can be fetched into the spool and published to the store.
+
+    Raises:
+        StoreError: It could not be; nothing was sent.
+    """
+    if not session.write_check.is_done(session.store):
+        await asyncio.to_thread(prepare_private_folder, session.settings.spool)
+        await session.write_check.demand(session.store)
+
+
 async def _check_for_free(session: Session, job_requests: Sequence[JobRequest]) -> None:
     """Check the session's provider and store once, where they are needed: not for what is stored or held."""
     wants_access = session.settings.check_access and not session.access.is_done
@@ -139,4 +149,4 @@ async def _check_for_free(session: Session, job_requests: Sequence[JobRequest]) 
     if any(job is None or (job.state in UNFINISHED and job.hold_reason is None) for job in jobs):
         if wants_access:
             await session.access.demand()
-        await session.write_check.demand(session.store)
+        await require_writable(session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from prefect_video.downloads import (
     DownloadSettings,
     Media,
     check_media,
+    load_finished,
     prepare_private_folder,
     probe,
 )
@@ -37,12 +39,15 @@ from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import require_whole_neighbors
 from prefect_video.pipeline.steps.store_identity import claim_store
 from prefect_video.session import Session, SessionEvent
-from prefect_video.storage import keep_rejected
+from prefect_video.storage import find_rejected, keep_rejected
 
 logger = logging.getLogger(__name__)
 
 _INVALID_FILE_ATTEMPTS: Final = 2
 """Downloads before a file that is not the requested video is held: the first may have been damaged on the way."""
+
+_DIGEST_CHARS: Final = 12
+"""Hex digits of a generation's digest in the name of its file in the spool."""
 
 
 async def download(session: Session, job: Job) -> Downloaded:
@@ -64,11 +69,8 @@ async def download(session: Session, job: Job) -> Downloaded:
             try:
                 checked = await _check(session, fetched, job)
             except VideoMismatch as error:
-                # The file is whole: fetching it again would bring the same one. One that was there already may be of
-                # another video.
-                if not fetched.was_finished:
-                    await _hold(session, job, fetched, HoldReason.WRONG_VIDEO, error.reasons)
-                fetched.path.unlink(missing_ok=True)
+                # The file is whole: fetching it again would bring the same one.
+                await _hold(session, job, fetched, HoldReason.WRONG_VIDEO, error.reasons)
             except InvalidVideo as error:
                 if left or _is_short(fetched):
                     fetched.path.unlink(missing_ok=True)
@@ -106,6 +108,10 @@ class _DownloadTurn:
 
 
 async def _fetch(session: Session, job: Job, turn: _DownloadTurn) -> Downloaded:
+    path = await spool_file(session, job)
+    if (finished := await load_finished(path)) is not None:
+        # The provider is not asked: it may have forgotten since what an earlier process has fetched.
+        return finished
     generation = await session.fresh_generations.pop(job.account, job.generation_id or "")
     if generation is None:
         generation = await _retrieve(session, job)
@@ -118,7 +124,7 @@ async def _fetch(session: Session, job: Job, turn: _DownloadTurn) -> Downloaded:
 
     return await fetch(
         session.provider.download_source(generation),
-        await _spool_file(session, job),
+        path,
         client=session.download_client,
         policy=session.link_policy,
         expected_bytes=generation.result.file_size,
@@ -160,6 +166,7 @@ async def _retrieve(session: Session, job: Job) -> Generation:
             # It was stored once and is settled: with the provider's copy missing too, the next claim buys it.
             await session.ledger.jobs.record_missing(job.id, f"{job.error_message}. {error}")
         else:
+            await _hold_if_kept(session, job)
             await end(session, job, State.EXPIRED, error, generation=generation)
         raise error
     return generation
@@ -225,6 +232,20 @@ async def _hold(
     await claim_store(session)
     draft = asset_draft(job, session.ledger.identity)
     kept = await keep_rejected(session.store, fetched, causes, draft=draft)
+    message = await _hold_kept(session, job, reason, kept, causes)
+    # Last: until the job is held, the next run continues with this file.
+    await asyncio.to_thread(fetched.path.unlink, missing_ok=True)
+    raise HeldForReview(message)
+
+
+async def _hold_if_kept(session: Session, job: Job) -> None:
+    """Hold a job whose video is gone at its provider, and was kept by a process that died before it could hold it."""
+    kept = await find_rejected(session.store, asset_draft(job, session.ledger.identity))
+    if kept is not None:
+        raise HeldForReview(await _hold_kept(session, job, HoldReason.WRONG_VIDEO, *kept))
+
+
+async def _hold_kept(session: Session, job: Job, reason: HoldReason, kept: str, causes: tuple[str, ...]) -> str:
     message = hold_message(
         reason,
         job=job.id,
@@ -235,12 +256,13 @@ async def _hold(
         file=kept,
     )
     await session.ledger.jobs.hold(job.id, message)
-    # Last: until the job is held, the next run continues with this file.
-    await asyncio.to_thread(fetched.path.unlink, missing_ok=True)
-    raise HeldForReview(message)
+    return message
 
 
-async def _spool_file(session: Session, job: Job) -> Path:
+async def spool_file(session: Session, job: Job) -> Path:
+    """Return the file that the video of a job's generation is fetched into, in a folder of this user alone."""
     spool = session.settings.spool
     await asyncio.to_thread(prepare_private_folder, spool)
-    return spool / f"{job.id}.mp4"
+    # By generation too: a job whose generation was lost may have got another one since.
+    digest = hashlib.sha256((job.generation_id or "").encode()).hexdigest()
+    return spool / f"{job.id}.{digest[:_DIGEST_CHARS]}.mp4"

@@ -8,11 +8,11 @@ from typing import Any
 
 from prefect_video._shield import shielded
 from prefect_video.errors import DeadlineExceeded, GenerationBlocked, GenerationFailed, GenerationInvalid
-from prefect_video.generations import Generation, ProviderFault, Status
+from prefect_video.generations import Generation, ProviderFault, Status, find_hinted_seconds
 from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps.deadline import apply_deadline_policy
 from prefect_video.pipeline.steps.end import ERRORS, end, raise_if_ended, require_same_account
-from prefect_video.polling import LatencyForecast, find_hinted_seconds
+from prefect_video.polling import LatencyForecast
 from prefect_video.providers import is_moderation
 from prefect_video.session import Session, SessionEvent
 

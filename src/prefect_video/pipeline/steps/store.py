@@ -12,8 +12,14 @@ from prefect_video.session import Session, SessionEvent
 from prefect_video.storage import AssetDraft, LedgerReference, publish_video
 
 
-async def store(session: Session, job: Job, downloaded: Downloaded) -> Job:
+async def store(session: Session, job: Job, downloaded: Downloaded, *, accepted: bool = False) -> Job:
     """Publish a downloaded video with its sidecar and thumbnail, and mark its job stored.
+
+    Args:
+        session: The store and the ledger.
+        job: The job.
+        downloaded: The file.
+        accepted: A human has accepted it: its job may be lost or expired.
 
     Raises:
         StoreError: The store cannot be written; the job stays completed and can be stored later.
@@ -35,7 +41,9 @@ async def store(session: Session, job: Job, downloaded: Downloaded) -> Job:
         session.notify(SessionEvent.NOT_PUBLISHED, job, str(error))
         raise
     session.notify(SessionEvent.PUBLISHED, job)
-    job = await session.ledger.jobs.record_stored(job.id, asset, store_id=store_id, store=session.store_name)
+    job = await session.ledger.jobs.record_stored(
+        job.id, asset, store_id=store_id, store=session.store_name, accepted=accepted
+    )
     # Last: video and sidecar are safe, but a run whose ledger no other process can read must not end as a success.
     session.ledger.require_file()
     await asyncio.to_thread(downloaded.path.unlink, missing_ok=True)

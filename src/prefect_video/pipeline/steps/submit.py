@@ -25,6 +25,7 @@ from prefect_video.errors import (
 )
 from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps.adopt import require_unpaid
+from prefect_video.pipeline.steps.claim import require_writable
 from prefect_video.pipeline.steps.end import raise_if_ended, require_same_account
 from prefect_video.pipeline.steps.labels import add_labels
 from prefect_video.pipeline.steps.reconcile import reconcile
@@ -108,7 +109,7 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None) 
             continue
         await refuse_blocked(session, job)
         # Made by the claim already, but where this process resumes a job that another one has claimed.
-        await session.write_check.demand(session.store)
+        await require_writable(session)
         try:
             job = await _send(session, job, task_run_id)
         except (RequestRejected, ProviderUnavailable) as error:

@@ -185,6 +185,8 @@ class OpenAIDialect:
         expires = (generation.finished or time.time()) + self._engine.settings.link_ttl_seconds
         job = render_job(generation, self._profile, rule, expires=expires)
         job["created_at"] = int(self._engine.to_server_time(generation.created))
+        if job["completed_at"] is not None:
+            job["completed_at"] = int(self._engine.to_server_time(job["completed_at"]))
         if "prompt" in job:
             job["prompt"] = self._engine.echo_prompt(generation)
         if self._profile.wraps_ids:
