@@ -8,8 +8,21 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, MetaData, Row, String, Table, Text, select
-from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy import (
+    TIMESTAMP,
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Row,
+    String,
+    Table,
+    Text,
+    select,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
