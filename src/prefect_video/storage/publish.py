@@ -22,8 +22,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 
 from prefect_video._shield import run_in_thread
 from prefect_video.assets import Asset
-from prefect_video.downloads import Downloaded, Media, write_thumbnail
-from prefect_video.errors import InvalidVideo, StoreError
+from prefect_video.downloads import Downloaded, Media
+from prefect_video.errors import StoreError
 from prefect_video.generations import Cost
 from prefect_video.shots import Shot
 from prefect_video.storage.base import SourceChanged, Store, validate_name
@@ -221,7 +221,7 @@ async def publish_video(store: Store, video: Downloaded, media: Media, *, draft:
     is_replacing = await _prepare_place(store, relative)
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=video.path.parent) as folder:
         try:
-            thumbnail_uri = await _publish_thumbnail(store, video.path, Path(folder), relative)
+            thumbnail_uri = await _publish_thumbnail(store, media.thumbnail, Path(folder), relative)
             asset = _build_asset(store, draft, video, media, thumbnail_uri)
             await publish_sidecar(store, asset, draft.ledger, Path(folder), relative)
             await store.publish(video.path, relative, content_type="video/mp4", sha256=video.sha256)
@@ -376,14 +376,11 @@ async def _delete_parts(store: Store, relative: PurePosixPath) -> None:
         _log.warning("the thumbnail or sidecar of %s stays in the store without its video: %s", relative, error)
 
 
-async def _publish_thumbnail(store: Store, video: Path, folder: Path, relative: PurePosixPath) -> str | None:
-    image = folder / "thumbnail.jpg"
-    try:
-        await run_in_thread(write_thumbnail, video, image)
-    except InvalidVideo as error:
-        # The video has passed its checks and is paid: a missing thumbnail is no reason to lose it.
-        _log.warning("no thumbnail for %s: %s", relative, error)
+async def _publish_thumbnail(store: Store, content: bytes | None, folder: Path, relative: PurePosixPath) -> str | None:
+    if content is None:
         return None
+    image = folder / "thumbnail.jpg"
+    await run_in_thread(image.write_bytes, content)
     return await store.publish(image, thumbnail_path(relative), content_type="image/jpeg")
 
 
