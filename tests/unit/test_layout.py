@@ -353,3 +353,13 @@ def test_the_wheel_works(installed_wheel: tuple[Path, str], tmp_path: Path, from
     assert output.count(site) == 3
     assert "'emulator'" in output
     assert "'sora'" in output
+
+
+def test_the_demo_installs_the_package_alone(tmp_path: Path) -> None:
+    def installed(target: str) -> list[str]:
+        command = ["make", "--dry-run", target, f"VENV={tmp_path}"]
+        lines = subprocess.check_output(command, text=True, cwd=ROOT).splitlines()
+        return [line.split()[-1] for line in lines if "pip install" in line]
+
+    assert installed("demo") == ["."]
+    assert installed("lint") == ["'.[dev]'"]

@@ -304,7 +304,7 @@ class _Span:
         self._frame_seconds = float(1 / stream.average_rate) if stream.average_rate else 0.0
         self._begin, self._end = float("inf"), 0.0
 
-    def add(self, unit: Packet | VideoFrame) -> None:
+    def add(self, unit: Packet[VideoStream] | VideoFrame) -> None:
         """Extend the span by a packet or a frame; one without a time leaves it as it is."""
         if unit.pts is not None:
             begin = float(unit.pts * self._base)
