@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The package alone, without what only its development needs.
+INSTALLED := $(VENV)/.installed
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 # The suite is done in less than half of this; one that hangs is ended and shows where.
 TEST_SECONDS ?= 2700
 
@@ -14,7 +17,7 @@ OLDEST := prefect==3.8.0 packaging<26.3 python-slugify<9
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
-demo: $(READY)  ## a three-shot project, with the embedded provider, and a page to look at
+demo: $(INSTALLED)  ## a three-shot project, with the embedded provider, and a page to look at
 	$(BIN)/prefect-video demo
 
 test: $(READY)  ## the whole suite
@@ -66,10 +69,15 @@ typing:  ## what type checkers and editors need to follow every import
 	@cd .typing/prefect_video && ln -s ../../src/prefect_video/* ../../blocks ../../tasks ../../flows .
 	@echo "$$PYRIGHT" > pyrightconfig.json
 
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) .
+	touch $@
+
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	touch $@
+	$(INSTALL) '.[dev]'
+	touch $(INSTALLED) $@
 
 clean:  ## remove everything that was made here
 	rm -rf $(VENV) .venv-* .typing pyrightconfig.json .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info videos

@@ -142,7 +142,7 @@ async def test_a_damaged_video_stays_until_the_whole_one_can_be_published(
 
     async with harness.session() as session:
         with monkeypatch.context() as full:
-            full.setattr(LocalStore, "publish", fail)
+            full.setattr(LocalStore, "publish_all", fail)
             found = await verify(session, repair=True)
         assert [flaw.repaired for flaw in found.flaws] == [False]
         assert video.read_bytes() == damaged

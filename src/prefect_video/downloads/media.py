@@ -1,14 +1,17 @@
-"""Video files: measuring, checking against the shot, extracting a thumbnail.
+"""Video files: measuring, with a still picture, and checking against the shot.
 
-All functions are synchronous and read from disk; call them with `asyncio.to_thread`.
+`probe` is synchronous and reads from disk; call it with `asyncio.to_thread`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,8 +20,11 @@ from prefect_video.shots import Shot
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
+
+_log = logging.getLogger(__name__)
 
 DURATION_TOLERANCE_SECONDS: Final = 0.5
 DURATION_TOLERANCE_SHARE: Final = 0.05
@@ -40,6 +46,7 @@ _SIGNATURES: Final = (b"\x1aE\xdf\xa3", b"OggS", b"FLV\x01", b"G@")
 _FORMATS: Final = {"matroska,webm": "a WebM or Matroska file", "mpegts": "an MPEG transport stream"}
 
 _THUMBNAIL_POINT: Final = 1 / 3
+_THUMBNAIL_WIDTH: Final = 480
 _JPEG_QUALITY: Final = 85
 
 
@@ -58,6 +65,7 @@ class Media:
         begins_with_brand: Whether an MP4 begins with its `ftyp` box, as players expect.
         pixel_ratio: Width to height of a pixel.
         trailing_bytes: Bytes behind the last box of an MP4, which belong to no part of it.
+        thumbnail: JPEG of the frame at a third of the video, at most 480 pixels wide; None where none can be made.
     """
 
     duration_seconds: float
@@ -70,6 +78,7 @@ class Media:
     begins_with_brand: bool = True
     pixel_ratio: Fraction = Fraction(1)
     trailing_bytes: int = 0
+    thumbnail: bytes | None = field(default=None, repr=False)
 
 
 def has_video_signature(head: bytes) -> bool:
@@ -78,7 +87,7 @@ def has_video_signature(head: bytes) -> bool:
 
 
 def probe(path: Path) -> Media:
-    """Measure a video file and make sure that it is complete.
+    """Measure a video file, make sure that it is complete, and take its thumbnail; FFmpeg opens and reads it once.
 
     Raises:
         InvalidVideo: It is not a video, is cut short, or cannot be decoded.
@@ -87,35 +96,29 @@ def probe(path: Path) -> Media:
     layout = _read_layout(path)
     with _open_container(path) as container:
         stream = _find_video_stream(container, path)
-        declared, codec = stream.frames, stream.codec_context.name
-        seconds = _read_duration(container, stream)
-        first = _decode_first_frame(container, stream, path)
-        pixel_ratio = stream.sample_aspect_ratio or Fraction(1)
-        file_format = _FORMATS.get(container.format.name, f"a file of format {container.format.name}")
-    if layout.trailing_bytes:
-        _require_all_decoded(path, declared, layout)
-    counted = _count_frames(path, decode=not declared)
-    if counted.frames < declared:
-        # An edit list hides packets from default demuxing; they are in the file nevertheless.
-        counted = _count_frames(path, decode=False, ignore_editlist=True)
-    if counted.frames < max(declared, 1):
-        raise InvalidVideo(f"{path.name}: cut short, {counted.frames} of {declared} frames are there")
-    seconds = seconds or counted.seconds
-    if seconds <= 0:
-        raise InvalidVideo(f"{path.name}: its length cannot be determined")
-    width, height = _displayed_size(first)
-    return Media(
-        seconds,
-        width,
-        height,
-        counted.frames,
-        codec,
-        fps=counted.frames / seconds,
-        container=None if layout.is_mp4 else file_format,
-        begins_with_brand=layout.begins_with_brand,
-        pixel_ratio=pixel_ratio,
-        trailing_bytes=layout.trailing_bytes,
-    )
+        declared = stream.frames
+        # Decoding costs far more than demuxing, so it is left to files that declare no number to compare with, or
+        # have bytes behind their last box, which may be the rest of a cut one.
+        track = _read_track(container, stream, path, decode_all=not declared or layout.trailing_bytes > 0)
+        _require_whole(path, layout, declared, track)
+        frames = track.frames if declared else track.decoded
+        seconds = _read_duration(container, stream) or track.seconds
+        if seconds <= 0:
+            raise InvalidVideo(f"{path.name}: its length cannot be determined")
+        width, height = _displayed_size(track.first)
+        return Media(
+            seconds,
+            width,
+            height,
+            frames,
+            stream.codec_context.name,
+            fps=frames / seconds,
+            container=None if layout.is_mp4 else _describe_format(container),
+            begins_with_brand=layout.begins_with_brand,
+            pixel_ratio=stream.sample_aspect_ratio or Fraction(1),
+            trailing_bytes=layout.trailing_bytes,
+            thumbnail=_make_thumbnail(container, stream, track.first, path),
+        )
 
 
 def check_media(media: Media, shot: Shot) -> None:
@@ -151,26 +154,20 @@ def _is_near(measured: int, requested: int) -> bool:
     return abs(measured - requested) <= max(SIZE_TOLERANCE_PIXELS, SIZE_TOLERANCE_SHARE * requested)
 
 
-def write_thumbnail(path: Path, out: Path, *, width: int = 480) -> None:
-    """Write a JPEG of the frame at a third of the video, at most `width` pixels wide.
-
-    Raises:
-        InvalidVideo: No frame can be decoded.
-        OSError: A file cannot be read or written.
-    """
-    with _open_container(path) as container:
-        stream = _find_video_stream(container, path)
-        frame = _decode_frame_at(container, stream, _THUMBNAIL_POINT, path)
-        image = frame.to_image()  # type: ignore[no-untyped-call]
-    if degrees := round(frame.rotation) % 360:
-        image = image.rotate(degrees, expand=True)
-    image.thumbnail((width, image.height))
-    image.convert("RGB").save(out, format="JPEG", quality=_JPEG_QUALITY)
-
-
 @dataclass(frozen=True)
-class _FrameCount:
+class _Track:
+    """Content of a video track.
+
+    Attributes:
+        first: The first frame.
+        frames: Number of frames, by packets.
+        decoded: Number of frames that were decoded.
+        seconds: From the beginning of the earliest to the end of the last.
+    """
+
+    first: VideoFrame
     frames: int
+    decoded: int
     seconds: float
 
 
@@ -231,12 +228,20 @@ def _find_box_end(head: bytes, position: int, size: int) -> int | None:
     return None if length < 8 else position + length
 
 
-def _require_all_decoded(path: Path, declared: int, layout: _Layout) -> None:
-    """Raise unless a file with bytes behind its last box has every frame: else these may be the rest of a cut box."""
-    if not declared or _count_frames(path, decode=True).frames < declared:
+def _require_whole(path: Path, layout: _Layout, declared: int, track: _Track) -> None:
+    """Raise unless every frame is there."""
+    if layout.trailing_bytes and (not declared or track.decoded < declared):
         raise InvalidVideo(
             f"{path.name}: cut short, its last {layout.trailing_bytes} bytes are not a whole box and frames are missing"
         )
+    frames = track.frames if declared else track.decoded
+    if frames < declared:
+        # An edit list hides packets from default demuxing; they are in the file nevertheless.
+        with _open_container(path, ignore_editlist=True) as container:
+            stream = _find_video_stream(container, path)
+            frames = _read_track(container, stream, path, decode_all=False).frames
+    if frames < max(declared, 1):
+        raise InvalidVideo(f"{path.name}: cut short, {frames} of {declared} frames are there")
 
 
 def _open_container(path: Path, *, ignore_editlist: bool = False) -> InputContainer:
@@ -266,70 +271,102 @@ def _find_video_stream(container: InputContainer, path: Path) -> VideoStream:
     raise InvalidVideo(f"{path.name}: has no video track")
 
 
-def _decode_first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
+def _read_track(container: InputContainer, stream: VideoStream, path: Path, *, decode_all: bool) -> _Track:
+    """Read a track to its end: count the frames by packets, and decode the first one or all."""
     import av
 
+    first: VideoFrame | None = None
+    frames = decoded = 0
+    span = _Span(stream)
     try:
-        for frame in container.decode(stream):
-            return frame
+        for packet in container.demux(stream):
+            if packet.size:
+                frames += 1
+                span.add(packet)
+            if decode_all or first is None:
+                for frame in packet.decode():
+                    first = first or frame
+                    decoded += 1
+                    span.add(frame)
     except (av.FFmpegError, ValueError, AttributeError) as error:
-        raise InvalidVideo(f"{path.name}: no frame can be decoded ({_describe_error(error)})") from error
-    raise InvalidVideo(f"{path.name}: no frame can be decoded")
+        cause = f"damaged after {frames} frames" if first else "no frame can be decoded"
+        raise InvalidVideo(f"{path.name}: {cause} ({_describe_error(error)})") from error
+    if first is None:
+        raise InvalidVideo(f"{path.name}: no frame can be decoded")
+    return _Track(first, frames, decoded, span.seconds)
 
 
-def _decode_frame_at(container: InputContainer, stream: VideoStream, share: float, path: Path) -> VideoFrame:
+class _Span:
+    """Time from the beginning of the earliest to the end of the last of some packets and frames."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        self._base = stream.time_base or Fraction(0)
+        self._frame_seconds = float(1 / stream.average_rate) if stream.average_rate else 0.0
+        self._begin, self._end = float("inf"), 0.0
+
+    def add(self, unit: Packet[VideoStream] | VideoFrame) -> None:
+        """Extend the span by a packet or a frame; one without a time leaves it as it is."""
+        if unit.pts is not None:
+            begin = float(unit.pts * self._base)
+            seconds = float(unit.duration * self._base) if unit.duration else self._frame_seconds
+            self._begin = min(self._begin, begin)
+            self._end = max(self._end, begin + seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Length of the span."""
+        return max(0.0, self._end - self._begin)
+
+
+def _make_thumbnail(container: InputContainer, stream: VideoStream, first: VideoFrame, path: Path) -> bytes | None:
+    """Make a JPEG of the frame at a third of the video, else of the first one; None where there is no picture in it."""
+    import av
+
+    frame = _decode_frame_at(container, stream, _THUMBNAIL_POINT) or first
+    degrees = round(frame.rotation) % 360
+    displayed_width, _ = _displayed_size(frame)
+    scale = min(1.0, _THUMBNAIL_WIDTH / displayed_width)
+    width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))
+    try:
+        image = frame.to_image(width=width, height=height, interpolation="AREA")  # type: ignore[no-untyped-call]
+    except (av.FFmpegError, ValueError) as error:
+        # The video has passed its checks and is paid: a missing thumbnail is no reason to lose it.
+        _log.warning("%s: no thumbnail can be made (%s)", path.name, _describe_error(error))
+        return None
+    if degrees:
+        image = image.rotate(degrees, expand=True)
+    content = BytesIO()
+    image.save(content, format="JPEG", quality=_JPEG_QUALITY)
+    return content.getvalue()
+
+
+def _decode_frame_at(container: InputContainer, stream: VideoStream, share: float) -> VideoFrame | None:
+    """Decode the frame at a share of the video, or the last one before it that can be; None for none."""
     import av
 
     seconds = _read_duration(container, stream) * share
     start = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
+    # On the way from the last key frame to the point, frames that no other one needs are left out.
+    stream.codec_context.skip_frame = "NONREF"
     last: VideoFrame | None = None
-    try:
+    with contextlib.suppress(av.FFmpegError, ValueError, AttributeError):
         if seconds and stream.time_base:
             container.seek(int((start + seconds) / stream.time_base), stream=stream)
-        for frame in container.decode(stream):
-            last = frame
-            if frame.time is None or frame.time >= start + seconds:
-                break
-    except (av.FFmpegError, ValueError, AttributeError) as error:
-        if last is None:
-            raise InvalidVideo(f"{path.name}: no frame can be decoded ({_describe_error(error)})") from error
-    if last is not None:
-        return last
-    # The seek went past the last frame. A container that has reached its end decodes nothing more: open it again.
-    with _open_container(path) as fresh:
-        return _decode_first_frame(fresh, _find_video_stream(fresh, path), path)
-
-
-def _count_frames(path: Path, *, decode: bool, ignore_editlist: bool = False) -> _FrameCount:
-    """Count the frames: by packets where the file declares a number to compare with, else by decoding all.
-
-    Decoding costs far more than demuxing, so it is left to files that declare nothing.
-    """
-    import av
-
-    frames, ends = 0, 0.0
-    starts = float("inf")
-    with _open_container(path, ignore_editlist=ignore_editlist) as container:
-        stream = _find_video_stream(container, path)
-        base = stream.time_base or Fraction(0)
-        frame_seconds = float(1 / stream.average_rate) if stream.average_rate else 0.0
-        try:
-            units = container.decode(stream) if decode else (p for p in container.demux(stream) if p.size)
-            for unit in units:
-                frames += 1
-                if unit.pts is not None:
-                    start = float(unit.pts * base)
-                    starts = min(starts, start)
-                    ends = max(ends, start + (float(unit.duration * base) if unit.duration else frame_seconds))
-        except (av.FFmpegError, ValueError, AttributeError) as error:
-            raise InvalidVideo(f"{path.name}: damaged after {frames} frames ({_describe_error(error)})") from error
-    return _FrameCount(frames, max(0.0, ends - starts) if frames else 0.0)
+            for frame in container.decode(stream):
+                last = frame
+                if frame.time is None or frame.time >= start + seconds:
+                    break
+    return last
 
 
 def _read_duration(container: InputContainer, stream: VideoStream) -> float:
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return container.duration / 1_000_000 if container.duration else 0.0
+
+
+def _describe_format(container: InputContainer) -> str:
+    return _FORMATS.get(container.format.name, f"a file of format {container.format.name}")
 
 
 def _displayed_size(frame: VideoFrame) -> tuple[int, int]:

@@ -4,12 +4,40 @@ Speaks every provider's dialect. May import the contracts of the records and pro
 tests imports it.
 """
 
-from prefect_video.emulator.embedded import start_emulator
-from prefect_video.emulator.faults import FaultMatch, FaultRule, load_faults
-from prefect_video.emulator.server import Addresses, RunningEmulator, run_emulator, serve
-from prefect_video.emulator.settings import EmulatorSettings
-from prefect_video.emulator.state_store import StateStoreError
-from prefect_video.emulator.threaded import Emulator
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prefect_video.emulator.embedded import start_emulator
+    from prefect_video.emulator.faults import FaultMatch, FaultRule, load_faults
+    from prefect_video.emulator.server import Addresses, RunningEmulator, run_emulator, serve
+    from prefect_video.emulator.settings import EmulatorSettings
+    from prefect_video.emulator.state_store import StateStoreError
+    from prefect_video.emulator.threaded import Emulator
+else:
+    # Its web server is imported at its first use: a session with an emulator that is sent nothing needs none.
+    _MODULES = {
+        "Addresses": "server",
+        "Emulator": "threaded",
+        "EmulatorSettings": "settings",
+        "FaultMatch": "faults",
+        "FaultRule": "faults",
+        "RunningEmulator": "server",
+        "StateStoreError": "state_store",
+        "load_faults": "faults",
+        "run_emulator": "server",
+        "serve": "server",
+        "start_emulator": "embedded",
+    }
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name from its module at its first use."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value
+
 
 __all__ = [
     "Addresses",

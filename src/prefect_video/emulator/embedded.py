@@ -2,36 +2,44 @@
 
 Its generations are kept in a file under Prefect's home, so that a run that was killed continues where it stopped; when
 another process has that file open, this one keeps its generations in memory. With `PREFECT_VIDEO_EMULATOR_ENDPOINT`
-set, an emulator that runs elsewhere is used instead.
+set, an emulator that runs elsewhere is used instead. It is imported and started by the first request that it is sent: a
+plan, or a run that finds everything stored, needs none.
 """
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import logging
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from prefect_video.emulator.settings import EmulatorSettings
-from prefect_video.emulator.state_store import StateStoreError
-from prefect_video.emulator.threaded import Emulator
+import httpx
+
+from prefect_video.emulator.credentials import DEFAULT_KEY, DEFAULT_WEBHOOK_SECRET
 from prefect_video.errors import InvalidInput
 from prefect_video.providers import Account
 from prefect_video.providers.sora import SoraProvider
+
+if TYPE_CHECKING:
+    from prefect_video.emulator.threaded import Emulator
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_SPEED: Final = 20.0
 """Times faster than a real provider: a short clip takes seconds, and progress is still visible."""
 
+_ENDPOINT: Final = "http://127.0.0.1/v1/sora"
+"""Address of the embedded emulator before it is started and has a port."""
+
 _lock = threading.Lock()
 _running: Emulator | None = None
 
 
 def open_provider(environ: Mapping[str, str]) -> SoraProvider:
-    """Return a provider that makes real videos at no cost; start the emulator with the first call.
+    """Return a provider that makes real videos at no cost; its first request starts the emulator.
 
     `PREFECT_VIDEO_EMULATOR_SPEED` divides its working time (20 by default).
 
@@ -39,19 +47,44 @@ def open_provider(environ: Mapping[str, str]) -> SoraProvider:
         InvalidInput: A variable is not valid.
     """
     endpoint = environ.get("PREFECT_VIDEO_EMULATOR_ENDPOINT")
-    key = environ.get("PREFECT_VIDEO_EMULATOR_KEY") or EmulatorSettings().keys[0]
+    key = environ.get("PREFECT_VIDEO_EMULATOR_KEY") or DEFAULT_KEY
     if endpoint:
         return SoraProvider(api_key=key, endpoint=endpoint, plan="emulator", name="emulator")
-    emulator = start_emulator(environ)
+    _speed(environ)
     return SoraProvider(
-        api_key=emulator.key,
-        endpoint=emulator.endpoint,
+        api_key=DEFAULT_KEY,
+        endpoint=_ENDPOINT,
         plan="emulator",
-        webhook_secrets=(emulator.webhook_secret,),
+        webhook_secrets=(DEFAULT_WEBHOOK_SECRET,),
         name="emulator",
         # The port differs from process to process; jobs in the ledger must still belong to the same account.
-        account=Account(provider="emulator", base_url=emulator.endpoint, id="emulator-embedded"),
+        account=Account(provider="emulator", base_url=_ENDPOINT, id="emulator-embedded"),
+        transport=_EmbeddedTransport(environ),
     )
+
+
+class _EmbeddedTransport(httpx.AsyncBaseTransport):
+    """Transport to the emulator of this process, which the first request starts."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        # Without certificates, which take a while to load: it is plain HTTP on loopback.
+        self._http = httpx.AsyncHTTPTransport(verify=False, limits=httpx.Limits())
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request to the port that the emulator has got."""
+        try:
+            emulator = await asyncio.to_thread(start_emulator, self._environ)
+        except OSError as error:
+            raise httpx.ConnectError(f"the embedded emulator cannot be started: {error}", request=request) from error
+        address = httpx.URL(emulator.url)
+        request.url = request.url.copy_with(host=address.host, port=address.port)
+        request.headers["Host"] = address.netloc.decode()
+        return await self._http.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close the connections; the emulator goes on until the process ends."""
+        await self._http.aclose()
 
 
 def start_emulator(environ: Mapping[str, str]) -> Emulator:
@@ -66,6 +99,10 @@ def start_emulator(environ: Mapping[str, str]) -> Emulator:
 
 
 def _start(speed: float, db: Path) -> Emulator:
+    from prefect_video.emulator.settings import EmulatorSettings
+    from prefect_video.emulator.state_store import StateStoreError
+    from prefect_video.emulator.threaded import Emulator
+
     settings = EmulatorSettings(port=0, speed=speed, db=db)
     db.parent.mkdir(parents=True, exist_ok=True)
     emulator = Emulator(settings)

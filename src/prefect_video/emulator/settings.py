@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from prefect_video.emulator.credentials import DEFAULT_KEY, DEFAULT_WEBHOOK_SECRET
 from prefect_video.emulator.dialects.echo import PromptEcho
 from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.timing import WorkDistribution
@@ -55,8 +56,8 @@ class EmulatorSettings(BaseModel):
     public_host: str | None = None
     port: int = Field(default=8123, ge=0, le=65535)
     cdn_port: int = Field(default=0, ge=0, le=65535)
-    keys: tuple[str, ...] = Field(default=("sk-emulator",), min_length=1, repr=False)
-    webhook_secret: str = Field(default="whsec_emulator", min_length=1, repr=False)
+    keys: tuple[str, ...] = Field(default=(DEFAULT_KEY,), min_length=1, repr=False)
+    webhook_secret: str = Field(default=DEFAULT_WEBHOOK_SECRET, min_length=1, repr=False)
     webhook_secrets: dict[str, str] = Field(default_factory=dict, repr=False)
     registered_webhook_url: str | None = None
     speed: float = Field(default=1.0, gt=0)

@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import and_, func, or_, select, text, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.ledger.base import LedgerBase
@@ -243,8 +242,7 @@ class AccountLimits(LedgerBase):
 
     async def _account(self, connection: AsyncConnection, account: str) -> Any:
         """Read the account's row; create it if it is new."""
-        insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
-        await connection.execute(insert(accounts).values(id=account).on_conflict_do_nothing())
+        await connection.execute(self._database.insert_missing(accounts).values(id=account))
         return (await connection.execute(select(accounts).where(accounts.c.id == account))).one()
 
     async def _set(self, connection: AsyncConnection, account: str, **values: Any) -> None:

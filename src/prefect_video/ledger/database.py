@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, event, func, select
+from sqlalchemy import Connection, Insert, Table, event, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -224,6 +224,17 @@ class Database:
         with self._explained():
             await connection.invalidate()
             await connection.close()
+
+    def insert_missing(self, table: Table) -> Insert:
+        """Return a statement that inserts the rows that are not in a table yet, and leaves the others as they are."""
+        # Imported here: PostgreSQL's dialect brings its drivers, and a file does not need them.
+        if self.is_sqlite:
+            from sqlalchemy.dialects import sqlite
+
+            return sqlite.insert(table).on_conflict_do_nothing()
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table).on_conflict_do_nothing()
 
     async def now(self, connection: AsyncConnection) -> datetime:
         """Read the clock that all processes on this database share: the server's, on SQLite this machine's.

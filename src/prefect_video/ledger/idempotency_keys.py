@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import and_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from prefect_video.errors import IdempotencyKeyReused
 from prefect_video.ledger.base import LedgerBase
@@ -45,14 +44,12 @@ class IdempotencyKeys(LedgerBase):
             IdempotencyKeyReused: It is bound to another request.
             LedgerError: The ledger cannot be used; nothing was bound.
         """
-        insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
         columns = idempotency_keys.c
         same = and_(columns.environment == environment, columns.key == key)
         values = {"environment": environment, "key": key, "request_digest": request_digest, "account": account}
         async with self._database.writing() as connection:
-            await connection.execute(
-                insert(idempotency_keys).on_conflict_do_nothing().values(**values, created_at=datetime.now(UTC))
-            )
+            statement = self._database.insert_missing(idempotency_keys)
+            await connection.execute(statement.values(**values, created_at=datetime.now(UTC)))
             bound = (await connection.execute(select(idempotency_keys).where(same))).one()
         if bound.request_digest != request_digest:
             raise IdempotencyKeyReused(

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import and_, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from prefect_video.generations import Generation
 from prefect_video.ledger.base import LedgerBase, chunks
@@ -31,11 +30,10 @@ class WebhookEvents(LedgerBase):
         """
         if not events:
             return []
-        insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
         # In one order everywhere: two receivers that insert the same events must not wait for each other.
         rows = [event.model_dump() for event in sorted(events, key=_key)]
         async with self._database.writing() as connection:
-            statement = insert(webhook_events).on_conflict_do_nothing()
+            statement = self._database.insert_missing(webhook_events)
             written = await connection.execute(
                 statement.returning(webhook_events.c.account, webhook_events.c.event_id), rows
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple, Protocol
 
@@ -26,6 +26,22 @@ class StoredFile(NamedTuple):
 
     uri: str
     bytes: int
+
+
+class NewFile(NamedTuple):
+    """Local file that is to be published.
+
+    Attributes:
+        spool: The local file.
+        relative: Path below the store's root.
+        content_type: Media type that the store reports to readers, if it keeps one.
+        sha256: Hex digest that the file was checked with; taken again from the bytes that are published.
+    """
+
+    spool: Path
+    relative: PurePosixPath
+    content_type: str
+    sha256: str | None = None
 
 
 class SourceChanged(StoreError):
@@ -67,6 +83,20 @@ class Store(Protocol):
         Raises:
             InvalidInput: The path is not a plain relative path.
             SourceChanged: The file has another digest.
+        """
+
+    async def publish_all(self, files: Sequence[NewFile]) -> list[str]:
+        """Publish files that belong together, each as `publish` does; the last is visible only once the others are.
+
+        If it raises, files before the last may be visible, each whole; so may the last one, where a cancellation or an
+        error came during the very last step.
+
+        Returns:
+            The files' URIs, in their order.
+
+        Raises:
+            InvalidInput: A path is not a plain relative path.
+            SourceChanged: A file has another digest.
         """
 
     async def fetch(self, uri: str, destination: Path) -> None:

@@ -12,7 +12,8 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Final, TypeVar
@@ -20,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from prefect_video._shield import run_in_thread, shielded
 from prefect_video.errors import InvalidInput, StoreError
-from prefect_video.storage.base import STALE_SECONDS, SourceChanged, StoredFile, validate_path
+from prefect_video.storage.base import STALE_SECONDS, NewFile, SourceChanged, StoredFile, validate_path
 from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marker
 
 _CHUNK_BYTES: Final = 2**20
@@ -43,6 +44,7 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.url = root.as_uri()
+        self._durable_folders: set[Path] = set()
 
     @classmethod
     def open(cls, url: str) -> LocalStore:
@@ -59,25 +61,54 @@ class LocalStore:
     async def publish(
         self, spool: Path, relative: PurePosixPath, *, content_type: str, sha256: str | None = None
     ) -> str:
-        uri = self.uri(relative)
-        target = self._path_in_store(uri)
-        hidden = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}{_UNFINISHED}")
+        (uri,) = await self.publish_all([NewFile(spool, relative, content_type, sha256)])
+        return uri
+
+    async def publish_all(self, files: Sequence[NewFile]) -> list[str]:
+        """Write all files durably before the first gets its name; the names are made durable together.
+
+        A power cut before that may take back the last names (journals keep the order of renames), which the caller has
+        not recorded yet.
+        """
+        uris = [self.uri(file.relative) for file in files]
+        copies = [_Copy(file, self._path_in_store(uri)) for file, uri in zip(files, uris, strict=True)]
         stopped = threading.Event()
         try:
-            copied = await _run_stoppable(
-                self._translate_errors(target, lambda: _copy_durably(spool, hidden, stopped)), stopped
-            )
-            if sha256 not in (None, copied):
-                raise SourceChanged(spool)
-            self._translate_errors(target, lambda: os.replace(hidden, target))()
+            await _run_stoppable(lambda: self._publish_copies(copies, stopped), stopped)
         except BaseException:
-            # If it cannot be removed either, the first error says more; `remove_stale_uploads` removes it later.
-            with contextlib.suppress(OSError):
-                hidden.unlink()
+            for copy in copies:
+                # If it cannot be removed either, the first error says more; `remove_stale_uploads` removes it later.
+                with contextlib.suppress(OSError):
+                    copy.hidden.unlink()
             raise
+        return uris
+
+    def _publish_copies(self, copies: Sequence[_Copy], stopped: threading.Event) -> None:
+        folders = dict.fromkeys(copy.target.parent for copy in copies)
+        for folder in folders:
+            self._translate_errors(folder, partial(self._make_folder, folder))()
+        for copy in copies:
+            self._translate_errors(copy.target, partial(copy.write, stopped))()
+        if stopped.is_set():
+            raise _CopyStopped
+        for copy in copies:
+            self._translate_errors(copy.target, partial(os.replace, copy.hidden, copy.target))()
         # A rename is durable only once its folder is.
-        await asyncio.to_thread(self._translate_errors(target, lambda: _sync_folders(target.parent, self.root)))
-        return uri
+        for folder in folders:
+            self._translate_errors(folder, partial(self._sync_folder, folder))()
+
+    def _make_folder(self, folder: Path) -> None:
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._durable_folders.discard(folder)
+
+    def _sync_folder(self, folder: Path) -> None:
+        """Make the names in a folder durable, and with the first file that comes into it, the folder's own name."""
+        if folder in self._durable_folders:
+            _sync_names(folder)
+        else:
+            _sync_folders(folder, self.root)
+            self._durable_folders.add(folder)
 
     async def fetch(self, uri: str, destination: Path) -> None:
         source = self._path_in_store(uri)
@@ -238,10 +269,24 @@ async def _run_stoppable(action: Callable[[], _T], stopped: threading.Event) -> 
         raise
 
 
+class _Copy:
+    """Copy of a local file, under a hidden name beside the one that it is to have."""
+
+    def __init__(self, file: NewFile, target: Path) -> None:
+        self.target = target
+        self.hidden = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}{_UNFINISHED}")
+        self._file = file
+
+    def write(self, stopped: threading.Event) -> None:
+        """Write the hidden file durably; raise `SourceChanged` if what was written is not what was checked."""
+        copied = _copy_durably(self._file.spool, self.hidden, stopped)
+        if self._file.sha256 not in (None, copied):
+            raise SourceChanged(self._file.spool)
+
+
 def _copy_durably(source: Path, target: Path, stopped: threading.Event) -> str:
     """Copy a file, and return the SHA-256 of what was written."""
     digest = hashlib.sha256()
-    target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb") as reader, target.open("xb") as writer:
         size = os.fstat(reader.fileno()).st_size
         while chunk := reader.read(_CHUNK_BYTES):
@@ -276,14 +321,18 @@ def _check_folder(root: Path) -> None:
 def _sync_folders(folder: Path, root: Path) -> None:
     """Make names durable: that of the file in its folder, and those of folders that may be new."""
     while True:
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _sync_names(folder)
         if folder in (root, folder.parent):
             return
         folder = folder.parent
+
+
+def _sync_names(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _read_if_present(path: Path) -> bytes | None:

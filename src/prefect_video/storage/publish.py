@@ -22,11 +22,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 
 from prefect_video._shield import run_in_thread
 from prefect_video.assets import Asset
-from prefect_video.downloads import Downloaded, Media, write_thumbnail
-from prefect_video.errors import InvalidVideo, StoreError
+from prefect_video.downloads import Downloaded, Media
+from prefect_video.errors import StoreError
 from prefect_video.generations import Cost
 from prefect_video.shots import Shot
-from prefect_video.storage.base import SourceChanged, Store, validate_name
+from prefect_video.storage.base import NewFile, SourceChanged, Store, validate_name
 from prefect_video.storage.registry import copy_between, exists_anywhere, fetch_anywhere, read_sha256, sizes_anywhere
 
 _log = logging.getLogger(__name__)
@@ -215,16 +215,16 @@ async def publish_video(store: Store, video: Downloaded, media: Media, *, draft:
         InvalidInput: A name of the draft cannot be part of a path.
     """
     relative = draft.path
-    if (stored := await _find_published(store, draft, video.sha256)) is not None:
+    place = await _Place.look_up(store, relative)
+    if (stored := place.find(draft, video.sha256)) is not None:
         _log.info("already stored: %s", stored.uri)
         return stored
-    is_replacing = await _prepare_place(store, relative)
+    is_replacing = await place.make_ready()
+    asset = _build_asset(store, draft, video, media)
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=video.path.parent) as folder:
+        files = await run_in_thread(_write_small_files, Path(folder), asset, media.thumbnail, draft)
         try:
-            thumbnail_uri = await _publish_thumbnail(store, video.path, Path(folder), relative)
-            asset = _build_asset(store, draft, video, media, thumbnail_uri)
-            await publish_sidecar(store, asset, draft.ledger, Path(folder), relative)
-            await store.publish(video.path, relative, content_type="video/mp4", sha256=video.sha256)
+            await store.publish_all([*files, NewFile(video.path, relative, "video/mp4", video.sha256)])
         except StoreError as error:
             if isinstance(error, SourceChanged):
                 # Else the next attempt would take it for the finished download.
@@ -252,10 +252,10 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
         StoreError: A store cannot be read or written, or the copy is not as long as the original.
         InvalidInput: A name of the draft cannot be part of a path.
     """
-    if (stored := await _find_published(store, draft, asset.sha256)) is not None:
+    place = await _Place.look_up(store, draft.path)
+    if (stored := place.find(draft, asset.sha256)) is not None:
         return stored
-    target = store.uri(draft.path)
-    size = await store.size(target)
+    target, size = store.uri(draft.path), place.size
     with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
         if size == asset.bytes and await read_sha256(store, target) == asset.sha256:
             return await _publish_copied_sidecar(store, asset, draft, Path(folder))
@@ -265,7 +265,8 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
             await copy_between(store, asset.uri, draft.path)
         else:
             spool = await _fetch_original(store, asset, Path(folder))
-            await _prepare_place(store, draft.path)
+            # Looked up again: fetching the original may have taken minutes.
+            await (await _Place.look_up(store, draft.path)).make_ready()
             copied = await _publish_copied_sidecar(store, asset, draft, Path(folder))
             await store.publish(spool, draft.path, content_type="video/mp4", sha256=asset.sha256)
     if (size := await store.size(target)) != asset.bytes:
@@ -310,45 +311,60 @@ def place_asset(store: Store, asset: Asset, relative: PurePosixPath, thumbnail_u
     return asset.model_copy(update={**places, "thumbnail_uri": thumbnail_uri})
 
 
-async def _find_published(store: Store, draft: AssetDraft, sha256: str) -> Asset | None:
-    """Return the asset at a draft's path if it is whole, has its sidecar and has this content; otherwise None.
+@dataclass(frozen=True)
+class _Place:
+    """Place of a video in a store, and what is there.
 
-    The sidecar may name another address: a store may have moved, or be reached in another way, since it was written.
+    Attributes:
+        store: The store.
+        relative: Path of the video.
+        size: Size of the file that is there; None for none.
+        whole: The asset that its sidecar describes, if the file has that size and content; None for a damaged one.
     """
-    relative = draft.path
-    asset = await _find_whole(store, relative)
-    if asset is None or asset.sha256 != sha256 or not _is_of_draft(asset, draft):
-        return None
-    return place_asset(store, asset, relative, asset.thumbnail_uri and store.uri(thumbnail_path(relative)))
+
+    store: Store
+    relative: PurePosixPath
+    size: int | None
+    whole: Asset | None
+
+    @classmethod
+    async def look_up(cls, store: Store, relative: PurePosixPath) -> Self:
+        """Read what is at a place."""
+        size = await store.size(store.uri(relative))
+        whole = None if size is None else await _find_whole(store, relative, size)
+        return cls(store, relative, size, whole)
+
+    def find(self, draft: AssetDraft, sha256: str) -> Asset | None:
+        """Return the asset that is there, if it is whole, the draft's, and has this content; otherwise None.
+
+        The sidecar may name another address: a store may have moved, or be reached in another way, since it was
+        written.
+        """
+        asset = self.whole
+        if asset is None or asset.sha256 != sha256 or not _is_of_draft(asset, draft):
+            return None
+        thumbnail_uri = asset.thumbnail_uri and self.store.uri(thumbnail_path(self.relative))
+        return place_asset(self.store, asset, self.relative, thumbnail_uri)
+
+    async def make_ready(self) -> bool:
+        """Make ready for a video with other content; return True where a damaged one stays until it is replaced.
+
+        A whole one is removed: it must not be visible beside the sidecar of the new one.
+        """
+        if self.whole is not None:
+            await self.store.delete(self.store.uri(self.relative))
+        return self.size is not None and self.whole is None
 
 
-async def _find_whole(store: Store, relative: PurePosixPath) -> Asset | None:
-    """Return the asset that a video's sidecar describes, if the video is there with that size and content."""
-    uri = store.uri(relative)
-    size = await store.size(uri)
-    if size is None:
-        return None
+async def _find_whole(store: Store, relative: PurePosixPath, size: int) -> Asset | None:
+    """Return the asset that a video's sidecar describes, if the video has that size and content."""
     try:
         asset = read_sidecar(await store.read_bytes(store.uri(sidecar_path(relative))))
     except FileNotFoundError:
         return None
     if asset is None or asset.bytes != size:
         return None
-    return asset if await read_sha256(store, uri) == asset.sha256 else None
-
-
-async def _prepare_place(store: Store, relative: PurePosixPath) -> bool:
-    """Make a place ready for a video with other content; return True where a damaged one stays until it is replaced.
-
-    A whole one is removed: it must not be visible beside the sidecar of the new one.
-    """
-    uri = store.uri(relative)
-    if await store.size(uri) is None:
-        return False
-    if await _find_whole(store, relative) is None:
-        return True
-    await store.delete(uri)
-    return False
+    return asset if await read_sha256(store, store.uri(relative)) == asset.sha256 else None
 
 
 def _is_of_draft(asset: Asset, draft: AssetDraft) -> bool:
@@ -376,15 +392,16 @@ async def _delete_parts(store: Store, relative: PurePosixPath) -> None:
         _log.warning("the thumbnail or sidecar of %s stays in the store without its video: %s", relative, error)
 
 
-async def _publish_thumbnail(store: Store, video: Path, folder: Path, relative: PurePosixPath) -> str | None:
-    image = folder / "thumbnail.jpg"
-    try:
-        await run_in_thread(write_thumbnail, video, image)
-    except InvalidVideo as error:
-        # The video has passed its checks and is paid: a missing thumbnail is no reason to lose it.
-        _log.warning("no thumbnail for %s: %s", relative, error)
-        return None
-    return await store.publish(image, thumbnail_path(relative), content_type="image/jpeg")
+def _write_small_files(folder: Path, asset: Asset, thumbnail: bytes | None, draft: AssetDraft) -> list[NewFile]:
+    """Write thumbnail and sidecar of a video to a local folder, and return them as files to be published."""
+    sidecar = folder / "sidecar.json"
+    sidecar.write_bytes(write_sidecar(asset, draft.ledger))
+    files = [NewFile(sidecar, sidecar_path(draft.path), "application/json")]
+    if thumbnail is not None:
+        picture = folder / "thumbnail.jpg"
+        picture.write_bytes(thumbnail)
+        files.insert(0, NewFile(picture, thumbnail_path(draft.path), "image/jpeg"))
+    return files
 
 
 async def publish_sidecar(
@@ -407,10 +424,10 @@ async def publish_sidecar(
     return await store.publish(file, sidecar_path(relative), content_type="application/json")
 
 
-def _build_asset(store: Store, draft: AssetDraft, video: Downloaded, media: Media, thumbnail_uri: str | None) -> Asset:
+def _build_asset(store: Store, draft: AssetDraft, video: Downloaded, media: Media) -> Asset:
     return Asset(
         uri=store.uri(draft.path),
-        thumbnail_uri=thumbnail_uri,
+        thumbnail_uri=None if media.thumbnail is None else store.uri(thumbnail_path(draft.path)),
         sidecar_uri=store.uri(sidecar_path(draft.path)),
         sha256=video.sha256,
         bytes=video.bytes,

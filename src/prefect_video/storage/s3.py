@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -18,7 +19,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from prefect_video._shield import run_in_thread
 from prefect_video.errors import InvalidInput, StoreError
-from prefect_video.storage.base import STALE_SECONDS, StoredFile, guess_content_type, validate_path
+from prefect_video.storage.base import STALE_SECONDS, NewFile, StoredFile, guess_content_type, validate_path
 from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marker
 from prefect_video.storage.s3_checksum import UploadChecksum
 from prefect_video.storage.s3_client import S3Options, S3Session
@@ -79,6 +80,22 @@ class S3Store:
         async with self._client(f"publish {uri}") as client:
             await self._upload(client, spool, uri, content_type=content_type, sha256=sha256)
         return uri
+
+    async def publish_all(self, files: Sequence[NewFile]) -> list[str]:
+        """Upload all but the last side by side, then the last, which alone is looked up afterwards."""
+        uris = [self.uri(file.relative) for file in files]
+        async with self._client(f"publish {uris[-1]}") as client:
+            *before, last = [
+                partial(self._upload, client, file.spool, uri, content_type=file.content_type, sha256=file.sha256)
+                for file, uri in zip(files, uris, strict=True)
+            ]
+            # All have ended before an error is raised, so that the caller can clean up.
+            ended = await asyncio.gather(*(upload(look_up=False) for upload in before), return_exceptions=True)
+            for error in ended:
+                if error is not None:
+                    raise error
+            await last()
+        return uris
 
     async def fetch(self, uri: str, destination: Path) -> None:
         bucket, key = _locate(uri)
@@ -313,6 +330,7 @@ class S3Store:
         content_type: str,
         limit_bytes: int = PART_BYTES,
         sha256: str | None = None,
+        look_up: bool = True,
     ) -> None:
         bucket, key = _locate(uri)
         await upload_file(
@@ -325,6 +343,7 @@ class S3Store:
             checksum=self._checksum,
             limit_bytes=limit_bytes,
             sha256=sha256,
+            look_up=look_up,
         )
 
     @asynccontextmanager

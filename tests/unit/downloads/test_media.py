@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from prefect_video.downloads.media import Media, check_media, probe, write_thumbnail
+from prefect_video.downloads.media import Media, check_media, probe
 from prefect_video.errors import InvalidVideo
 from prefect_video.shots import Shot
 from tests.support.clips import write_clip
@@ -45,10 +46,8 @@ def test_containers_of_all_kinds_are_measured(
     media = probe(path)
     assert (media.width, media.height, media.frames) == (320, 192, 24)
     assert media.duration_seconds == pytest.approx(2.0, abs=0.1)
-    still = tmp_path / "still.jpg"
-    write_thumbnail(path, still, width=160)
-    with Image.open(still) as picture:
-        assert (picture.format, picture.size) == ("JPEG", (160, 96))
+    with open_thumbnail(media) as picture:
+        assert (picture.format, picture.size) == ("JPEG", (320, 192))
 
 
 @pytest.mark.parametrize("missing", [1, 100, 2_000, 5_000])
@@ -169,7 +168,35 @@ def test_a_video_that_was_not_asked_for_is_refused(wrong: dict[str, float], mess
         check_media(measured(**wrong), SHOT)
 
 
-def test_a_small_picture_is_not_blown_up(clip: Path, tmp_path: Path) -> None:
-    write_thumbnail(clip, tmp_path / "still.jpg", width=4_000)
-    with Image.open(tmp_path / "still.jpg") as picture:
+def test_a_small_picture_is_not_blown_up_and_a_large_one_is_made_smaller(clip: Path, tmp_path: Path) -> None:
+    with open_thumbnail(probe(clip)) as picture:
         assert picture.size == (320, 192)
+    with open_thumbnail(probe(write_clip(tmp_path / "large.mp4", size=(1280, 720), codec="libx264"))) as picture:
+        assert picture.size == (480, 270)
+
+
+@pytest.mark.parametrize("options", [FASTSTART, FRAGMENTED], ids=["declared", "undeclared"])
+def test_one_open_gives_measures_and_thumbnail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]
+) -> None:
+    path = write_clip(tmp_path / "clip.mp4", seconds=2, codec="libx264", options=options)
+    opened: list[str] = []
+    open_container = av.open
+
+    def count(file: str, **given: object) -> object:
+        opened.append(file)
+        return open_container(file, **given)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(av, "open", count)
+    media = probe(path)
+    assert media.frames == 24
+    assert opened == [str(path)]
+    with open_thumbnail(media) as picture:
+        # A third of the way from green to red.
+        red, green, _ = picture.convert("RGB").getpixel((160, 96))  # type: ignore[misc]
+        assert (red, green) == pytest.approx((85, 170), abs=25)
+
+
+def open_thumbnail(media: Media) -> Image.Image:
+    assert media.thumbnail is not None
+    return Image.open(BytesIO(media.thumbnail))

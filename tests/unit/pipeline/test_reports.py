@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
@@ -17,10 +16,10 @@ PRICE = Decimal("0.30")
 
 
 def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def publish(store: LocalStore, spool: Path, *given: object, **named: object) -> str:
+    async def publish_all(store: LocalStore, files: object) -> list[str]:
         raise StoreError("store: the disk is full")
 
-    monkeypatch.setattr(LocalStore, "publish", publish)
+    monkeypatch.setattr(LocalStore, "publish_all", publish_all)
 
 
 async def test_a_shot_that_was_paid_and_not_stored_is_booked_in_the_run_that_sent_it(harness: RecoveryHarness) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,9 +18,11 @@ from prefect_video.downloads.media import Media, probe
 from prefect_video.downloads.transfer import Downloaded
 from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.storage import Store, open_store
+from prefect_video.storage.base import NewFile
 from prefect_video.storage.local import LocalStore
 from prefect_video.storage.publish import AssetDraft, copy_video, publish_video, read_sidecar
 from tests.support.clips import write_clip
+from tests.support.s3_faults import serve_faulty_s3
 from tests.support.s3_server import S3Server
 
 DRAFT = AssetDraft(
@@ -84,6 +89,38 @@ async def test_a_bucket_holds_the_same(s3: S3Server, bucket: str, video: Downloa
     await store.aclose()
 
 
+async def test_a_shot_costs_a_bucket_five_requests(s3: S3Server, bucket: str, video: Downloaded, media: Media) -> None:
+    async with serve_faulty_s3(s3, lambda request: None) as relay:
+        store = open_store(f"s3://{bucket}", options=relay.options)
+        await publish_video(store, video, media, draft=DRAFT)
+        await store.aclose()
+    sent = [(method, PurePosixPath(path.partition("?")[0]).suffix) for method, path, _ in relay.requests]
+    assert sent[0] == ("HEAD", ".mp4")
+    assert sorted(sent[1:3]) == [("PUT", ".jpg"), ("PUT", ".json")]
+    assert sent[3:] == [("PUT", ".mp4"), ("HEAD", ".mp4")]
+
+
+async def test_a_shot_costs_a_disk_one_sync_for_each_file_and_one_for_their_names(
+    store: Store, video: Downloaded, media: Media, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def count(handle: int) -> None:
+        synced.append(Path(f"/dev/fd/{handle}").resolve().name)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", count)
+    await publish_video(store, video, media, draft=DRAFT)
+    # The folder is new: its own name is made durable too.
+    assert [name.split(".")[-3] if name.endswith(".unfinished") else name for name in synced] == [
+        "jpg", "json", "mp4", "coffee-ad", "store"
+    ]  # fmt: skip
+    synced.clear()
+    await publish_video(store, video, media, draft=DRAFT.model_copy(update={"shot_id": "closing"}))
+    assert len(synced) == 4
+
+
 async def test_publishing_again_changes_nothing(store: Store, video: Downloaded, media: Media) -> None:
     asset = await publish_video(store, video, media, draft=DRAFT)
     before = {name: (store.root / name).stat().st_mtime_ns for name in files(store)}  # type: ignore[attr-defined]
@@ -126,6 +163,17 @@ class Dying:
     ) -> str:
         self._step()
         return await self._store.publish(spool, relative, content_type=content_type, sha256=sha256)
+
+    async def publish_all(self, files: Sequence[NewFile]) -> list[str]:
+        replace_file = os.replace
+
+        def step_and_replace(hidden: Path, target: Path) -> None:
+            self._step()
+            replace_file(hidden, target)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "replace", step_and_replace)
+            return await self._store.publish_all(files)
 
     async def copy(self, uri: str, relative: PurePosixPath) -> str:
         self._step()
@@ -183,16 +231,14 @@ async def test_a_process_may_die_before_every_step(
 async def test_a_video_that_cannot_be_stored_leaves_nothing_behind(
     store: Store, video: Downloaded, media: Media, monkeypatch: pytest.MonkeyPatch, published: bool
 ) -> None:
-    publish = LocalStore.publish
+    publish_all = LocalStore.publish_all
 
-    async def fail(self: LocalStore, spool: Path, relative: PurePosixPath, **options: Any) -> str:
-        if published or relative.suffix != ".mp4":
-            await publish(self, spool, relative, **options)
-        if relative.suffix == ".mp4":
-            raise StoreError("the disk is full")
-        return self.uri(relative)
+    async def fail(self: LocalStore, given: Sequence[NewFile]) -> list[str]:
+        assert [file.relative.suffix for file in given] == [".jpg", ".json", ".mp4"]
+        await publish_all(self, given if published else given[:-1])
+        raise StoreError("the disk is full")
 
-    monkeypatch.setattr(LocalStore, "publish", fail)
+    monkeypatch.setattr(LocalStore, "publish_all", fail)
     with pytest.raises(StoreError, match="full"):
         await publish_video(store, video, media, draft=DRAFT)
     assert files(store) == set()
@@ -222,7 +268,7 @@ async def test_a_video_without_a_picture_to_show_is_stored_all_the_same(
 ) -> None:
     strange = tmp_path / "strange.mp4"
     strange.write_bytes(b"\0\0\0\x18ftypisom strange")
-    asset = await publish_video(store, downloaded(strange), media, draft=DRAFT)
+    asset = await publish_video(store, downloaded(strange), replace(media, thumbnail=None), draft=DRAFT)
     assert asset.thumbnail_uri is None
     assert await store.size(asset.uri) == asset.bytes
 

@@ -52,7 +52,6 @@ def demo(
         session=SessionOptions(provider="emulator", store=str(folder / "videos"), ledger=str(folder / "ledger.db")),
         json=json,
         quiet=quiet,
-        flow_for_cached=False,
     )
     try:
         project = load_project(_create_project_file(folder))

@@ -48,7 +48,6 @@ class RunOptions:
         json: Print one JSON object instead of text.
         quiet: Show no progress.
         wait: Wait for the videos; otherwise end when all shots are submitted.
-        flow_for_cached: Start a Prefect flow even for a run that finds everything stored.
     """
 
     session: SessionOptions
@@ -57,7 +56,6 @@ class RunOptions:
     json: bool = False
     quiet: bool = False
     wait: bool = True
-    flow_for_cached: bool = True
 
 
 def run(
@@ -121,7 +119,7 @@ def run_and_report(read: Callable[[], Project], options: RunOptions, *, source: 
 
 
 def execute(project: Project, options: RunOptions) -> ProjectReport:
-    """Check everything that can be checked for free, then run the flow.
+    """Check everything that can be checked for free, then run the flow; what is stored whole needs none.
 
     Raises:
         VideoError: There is no report; nothing was sent.
@@ -131,29 +129,34 @@ def execute(project: Project, options: RunOptions) -> ProjectReport:
     refs = options.session.refs(project)
     if options.session.provider is None and project.provider is None and not options.quiet:
         print_status(_describe_default(refs[0]))
-    plan = asyncio.run(_prepare(project, refs, options))
-    plan.raise_if_over_budget()
-    if not options.flow_for_cached and all(shot.action == "cached" for shot in plan.shots):
-        return asyncio.run(_report_cached(project, refs))
+    prepared = asyncio.run(_prepare(project, refs, options))
+    if isinstance(prepared, ProjectReport):
+        return prepared
     ensure_api()
     # Stdout belongs to the answer alone; Prefect and its libraries print there too.
-    with contextlib.redirect_stdout(sys.stderr), show_progress(ProgressTable.for_project(plan), quiet=options.quiet):
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        show_progress(ProgressTable.for_project(prepared), quiet=options.quiet),
+    ):
         return _run_until_end(project, options)
 
 
-async def _prepare(project: Project, refs: Sequence[SessionRef], options: RunOptions) -> Plan:
+async def _prepare(project: Project, refs: Sequence[SessionRef], options: RunOptions) -> Plan | ProjectReport:
+    """Return the report of a project that is stored whole, else the plan of its flow.
+
+    Raises:
+        VideoError: The run would be refused; nothing was sent.
+    """
     async with use_sessions(refs) as (session, *others):
         plan = await plan_project(
             session, project, others=others, refresh=options.refresh, rebuy_missing=options.rebuy_missing
         )
+        plan.raise_if_over_budget()
+        if all(shot.action == "cached" for shot in plan.shots):
+            return await run_project(session, project, others=others, rebuy_missing=options.rebuy_missing)
         await session.ledger.check()
         await session.store.check()
     return plan
-
-
-async def _report_cached(project: Project, refs: Sequence[SessionRef]) -> ProjectReport:
-    async with use_sessions(refs) as (session, *others):
-        return await run_project(session, project, others=others)
 
 
 def _run_until_end(project: Project, options: RunOptions) -> ProjectReport:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+import prefect_video.ledger.indexes  # noqa: F401 -- completes the metadata
 from prefect_video.ledger.tables import VERSION_TABLE, metadata
 
 context.configure(

@@ -1,0 +1,69 @@
+"""The indexes of the ledger's tables, for migrations to compare a database with.
+
+Apart from the tables, which every command imports: an index that names a database's options loads that database's
+dialect and drivers.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Index
+
+from prefect_video.ledger.records import UNFINISHED, State
+from prefect_video.ledger.tables import history, jobs_table, webhook_events
+
+_unfinished = jobs_table.c.state.in_(sorted(UNFINISHED))
+_accepted = jobs_table.c.generation_id.is_not(None)
+
+# The backstop of single flight: whatever the code does, no fingerprint is in progress twice.
+Index(
+    "uq_jobs_in_progress",
+    jobs_table.c.environment,
+    jobs_table.c.fingerprint,
+    unique=True,
+    sqlite_where=_unfinished,
+    postgresql_where=_unfinished,
+)
+Index(
+    "uq_jobs_generation",
+    jobs_table.c.account,
+    jobs_table.c.generation_id,
+    unique=True,
+    sqlite_where=_accepted,
+    postgresql_where=_accepted,
+)
+Index(
+    "ix_jobs_fingerprint",
+    jobs_table.c.environment,
+    jobs_table.c.fingerprint,
+    jobs_table.c.state,
+)
+Index(
+    "ix_jobs_unfinished",
+    jobs_table.c.created_at,
+    sqlite_where=_unfinished,
+    postgresql_where=_unfinished,
+)
+Index("ix_jobs_flow_run", jobs_table.c.flow_run_id)
+Index("ix_jobs_sent", jobs_table.c.account, jobs_table.c.sent_at)
+Index("ix_jobs_submitted", jobs_table.c.account, jobs_table.c.submitted_at)
+
+# The three indexes that budgets are summed over hold the amounts too, so that no row need be read.
+for _name, _scope in (
+    ("ix_jobs_project", jobs_table.c.project),
+    ("ix_jobs_account", jobs_table.c.account),
+    ("ix_jobs_created", jobs_table.c.created_at),
+):
+    Index(_name, _scope, jobs_table.c.state, jobs_table.c.actual_usd, jobs_table.c.reserved_usd)
+
+Index("ix_history_job", history.c.job_id)
+_sending = history.c.to_state == State.SUBMITTING
+Index("ix_history_sending", history.c.at, sqlite_where=_sending, postgresql_where=_sending)
+
+_pending = webhook_events.c.handled_at.is_(None)
+Index("ix_webhook_events_generation", webhook_events.c.account, webhook_events.c.generation_id)
+Index(
+    "ix_webhook_events_pending",
+    webhook_events.c.received_at,
+    sqlite_where=_pending,
+    postgresql_where=_pending,
+)

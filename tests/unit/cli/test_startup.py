@@ -1,0 +1,56 @@
+"""The start of commands: what they import, which is most of what a short command costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prefect_video.emulator.threaded import Emulator
+from tests.support.cli_fixtures import InProcess
+from tests.unit.cli.test_plan import run_file
+
+HEAVY = (
+    "PIL", "aiobotocore", "alembic", "asyncpg", "av", "botocore", "fastapi", "prefect", "s3fs",
+    "sqlalchemy.dialects.postgresql", "starlette", "uvicorn",
+)  # fmt: skip
+CALL = f"""
+import json, sys
+from prefect_video.cli import main
+
+status = main(sys.argv[1:])
+json.dump([name for name in {HEAVY!r} if name in sys.modules], sys.stderr)
+sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize(("command", "is_embedded"), [("run", False), ("plan", True), ("jobs", False)])
+def test_what_the_ledger_answers_needs_neither_prefect_nor_anything_else_heavy(
+    call: InProcess,
+    film: Path,
+    quick_emulator: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    is_embedded: bool,
+) -> None:
+    run_file(film)
+    requests = quick_emulator.usage()["requests"]
+    # Nothing answers there, and nothing is asked.
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    if is_embedded:
+        # An emulator of this process would be started by the first request.
+        monkeypatch.delenv("PREFECT_VIDEO_EMULATOR_ENDPOINT")
+    arguments = [command, *([film] if command != "jobs" else []), "--json"]
+    completed = subprocess.run(
+        [sys.executable, "-c", CALL, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert completed.returncode == 0, completed.stderr
+    assert json.loads(completed.stderr.splitlines()[-1]) == []
+    answer = json.loads(completed.stdout)
+    if command == "run":
+        assert [(shot["status"], shot["cached"]) for shot in answer["shots"]] == [("stored", True)] * 2
+        assert answer["cost_usd"] == 0
+    assert quick_emulator.usage()["requests"] == requests
