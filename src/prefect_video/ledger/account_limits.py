@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -58,6 +59,7 @@ class AccountLimits(LedgerBase):
         slots: int | None,
         task_run_id: str | None = None,
         deadline_at: datetime | None = None,
+        admit: Callable[[AccountStatus], None] | None = None,
     ) -> Job | None:
         """Begin a submit if the account has a slot for it, in one transaction; otherwise queue the row.
 
@@ -67,11 +69,13 @@ class AccountLimits(LedgerBase):
                 a 429 has left.
             task_run_id: The task run that sends it.
             deadline_at: Until when it is waited for.
+            admit: Called with the account's breaker and quota, in the transaction; an error refuses the submit.
 
         Returns:
             The row, submitting; None when no slot is free: ask again soon.
 
         Raises:
+            Exception: Whatever `admit` raises; nothing has changed.
             InvalidTransition: The row is not reserved, or belongs to another process.
         """
         async with self._database.writing() as connection:
@@ -79,7 +83,10 @@ class AccountLimits(LedgerBase):
             if job.state is State.RESERVED:
                 await self._one_at_a_time(connection, job.account)
                 row = await self._account(connection, job.account)
-                allowed = _allowed(row.slots, row.slots_at, slots, datetime.now(UTC))
+                now = datetime.now(UTC)
+                allowed = _allowed(row.slots, row.slots_at, slots, now)
+                if admit is not None:
+                    admit(_status(row, slots=allowed, now=now))
                 if allowed is not None and not await self._is_free(connection, job, allowed):
                     return None
             return await self._jobs.begin(connection, job, task_run_id=task_run_id, deadline_at=deadline_at)
@@ -190,16 +197,8 @@ class AccountLimits(LedgerBase):
             occupied = await self._occupied(connection, account)
         if row is None:
             return AccountStatus(account=account, slots=slots, occupied=occupied)
-        opened = row.open_until is not None
-        return AccountStatus(
-            account=account,
-            slots=_allowed(row.slots, row.slots_at, slots, now),
-            occupied=occupied,
-            failures=row.failures,
-            breaker=("open" if row.open_until > now else "half_open") if opened else "closed",
-            open_until=row.open_until,
-            quota_until=row.quota_until if row.quota_until and row.quota_until > now else None,
-        )
+        allowed = _allowed(row.slots, row.slots_at, slots, now)
+        return _status(row, slots=allowed, now=now).model_copy(update={"occupied": occupied})
 
     async def _is_free(self, connection: AsyncConnection, job: Job, slots: int) -> bool:
         left = slots - await self._occupied(connection, job.account)
@@ -242,8 +241,11 @@ class AccountLimits(LedgerBase):
 
     async def _account(self, connection: AsyncConnection, account: str) -> Any:
         """Read the account's row; create it if it is new."""
+        query = select(accounts).where(accounts.c.id == account)
+        if (row := (await connection.execute(query)).one_or_none()) is not None:
+            return row
         await connection.execute(self._database.insert_missing(accounts).values(id=account))
-        return (await connection.execute(select(accounts).where(accounts.c.id == account))).one()
+        return (await connection.execute(query)).one()
 
     async def _set(self, connection: AsyncConnection, account: str, **values: Any) -> None:
         await connection.execute(update(accounts).where(accounts.c.id == account).values(**values))
@@ -254,6 +256,19 @@ class AccountLimits(LedgerBase):
             await connection.execute(
                 text("SELECT pg_advisory_xact_lock(hashtextextended(:account, 0))"), {"account": account}
             )
+
+
+def _status(row: Any, *, slots: int | None, now: datetime) -> AccountStatus:
+    """Build the status of an account from its row, without the number of occupied slots."""
+    opened = row.open_until is not None
+    return AccountStatus(
+        account=row.id,
+        slots=slots,
+        failures=row.failures,
+        breaker=("open" if row.open_until > now else "half_open") if opened else "closed",
+        open_until=row.open_until,
+        quota_until=row.quota_until if row.quota_until and row.quota_until > now else None,
+    )
 
 
 def _allowed(left: int | None, since: datetime | None, planned: int | None, now: datetime) -> int | None:

@@ -19,6 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from prefect_video.errors import InvalidTransition, LedgerError, LedgerSchemaMismatch, LedgerUnavailable
 from prefect_video.ledger.file_identity import FileIdentity
+from prefect_video.ledger.group_commit import GroupCommit
 from prefect_video.ledger.sqlite_driver import connect
 from prefect_video.ledger.urls import DatabaseUrl
 
@@ -151,8 +152,12 @@ class Database:
         self._writer = self.engine.execution_options(immediate=True)
         driver_errors = (sqlite3.Error,) if self.is_sqlite else _asyncpg_errors()
         self._errors: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, *driver_errors)
-        # SQLite has one writer at a time. Our own coroutines queue here, in order, instead of polling the file.
-        self._turn = asyncio.Lock() if self.is_sqlite else asyncio.Semaphore(_CONNECTIONS)
+        # SQLite has one writer at a time. Our own coroutines queue here, in order, instead of polling the file, and
+        # commit together. PostgreSQL itself flushes the commits of several connections at once; in one transaction
+        # they would hold one another's locks.
+        self._group_commit = GroupCommit(self._writer.begin) if self.is_sqlite else None
+        self.parallel_writes = 1 if self.is_sqlite else _CONNECTIONS
+        self._turn = asyncio.Semaphore(_CONNECTIONS)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -167,14 +172,20 @@ class Database:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """Open a transaction that is committed at the end, or rolled back on any error.
+        """Open a transaction that is durable at the end, or rolled back on any error.
+
+        On SQLite it shares the commit with others that wait.
 
         Raises:
             LedgerError: See `faults`.
         """
         with self._explained():
-            async with self._turn, self._writer.begin() as connection:
-                yield connection
+            if self._group_commit is not None:
+                async with self._group_commit.write() as connection:
+                    yield connection
+            else:
+                async with self._turn, self._writer.begin() as connection:
+                    yield connection
 
     @asynccontextmanager
     async def writing_immediately(self) -> AsyncIterator[AsyncConnection]:
@@ -257,6 +268,8 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections."""
+        if self._group_commit is not None:
+            await self._group_commit.aclose()
         await self.engine.dispose()
         await self._aside.dispose()
 

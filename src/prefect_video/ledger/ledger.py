@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
@@ -19,7 +19,7 @@ from prefect_video.ledger.idempotency_keys import IdempotencyKeys
 from prefect_video.ledger.jobs import Jobs
 from prefect_video.ledger.leases import Lease
 from prefect_video.ledger.prompt_reviews import PromptReviews
-from prefect_video.ledger.recovery import Recoveries, read_identity
+from prefect_video.ledger.recovery import Recoveries, read_opening
 from prefect_video.ledger.store_identities import StoreIdentities
 from prefect_video.ledger.urls import default_ledger_url, parse_database_url
 from prefect_video.ledger.webhook_events import WebhookEvents
@@ -46,7 +46,15 @@ class Ledger:
         recovery: Jobs restored from evidence outside of the ledger.
     """
 
-    def __init__(self, database: Database, owner: Lease, *, identity: str, command_option: str | None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        owner: Lease,
+        *,
+        identity: str,
+        stores: Mapping[str, Collection[str]],
+        command_option: str | None,
+    ) -> None:
         self._database = database
         self._owner = owner
         self.identity = identity
@@ -59,7 +67,7 @@ class Ledger:
         self.events = WebhookEvents(*shared)
         self.reviews = PromptReviews(*shared)
         self.idempotency = IdempotencyKeys(*shared)
-        self.stores = StoreIdentities(*shared)
+        self.stores = StoreIdentities(*shared, seen=stores)
         self.recovery = Recoveries(*shared)
 
     @classmethod
@@ -89,12 +97,13 @@ class Ledger:
         owner = Lease(database, lease_seconds)
         try:
             await schema.prepare(database, migrate=migrate)
-            identity = await read_identity(database)
+            identity, stores = await read_opening(database)
             await owner.start()
         except BaseException:
             await database.close()
             raise
-        return cls(database, owner, identity=identity, command_option=block or database.location.command_option)
+        option = block or database.location.command_option
+        return cls(database, owner, identity=identity, stores=stores, command_option=option)
 
     async def aclose(self) -> None:
         """Sign off, so that this instance's unfinished rows are free for others, and close the connections.
@@ -124,8 +133,15 @@ class Ledger:
         """Return the ledger's URL without password and options."""
         return self._database.location.label
 
+    @property
+    def parallel_writes(self) -> int:
+        """Return how many writes of this instance may run at once: one on SQLite."""
+        return self._database.parallel_writes
+
     async def now(self) -> datetime:
         """Read the time by the clock of the ledger, by which `sent_at` and `unknown_at` are recorded."""
+        if self._database.is_sqlite:
+            return datetime.now(UTC)
         async with self._database.reading() as connection:
             return await self._database.now(connection)
 

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import delete, insert, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.errors import ContentPolicyError, GenerationBlocked, PromptBlocked, VideoError
-from prefect_video.ledger.base import LedgerBase, chunks
+from prefect_video.ledger.base import BY_ID, LedgerBase, chunks, no_such_job
 from prefect_video.ledger.claims import row_from_request
 from prefect_video.ledger.records import Job, JobRequest, State
 from prefect_video.ledger.tables import (
@@ -51,8 +52,21 @@ class PromptReviews(LedgerBase):
         logger.info("job %s (%s): refused by the local screen", row["id"], job_request.shot.id)
         return job_from_values(row)
 
-    async def blocked(self, job: Job) -> Job | None:
-        """Find the newest row with the prompt of `job` that a provider's content policy stopped.
+    async def get_with_block(self, job_id: str) -> tuple[Job, Job | None]:
+        """Read a row, and the newest row with its prompt that a provider's content policy stopped; one read of both.
+
+        Raises:
+            LedgerError: There is no such row.
+        """
+        async with self._database.reading() as connection:
+            row = (await connection.execute(BY_ID, {"sought": job_id})).one_or_none()
+            if row is None:
+                raise no_such_job(job_id)
+            job = job_from_row(row)
+            return job, await self._find_block(connection, job)
+
+    async def _find_block(self, connection: AsyncConnection, job: Job) -> Job | None:
+        """Find the row that stops a job.
 
         It counts for the same account, and for the same fingerprint at any account of the provider; not once a human
         has allowed the fingerprint of `job` since.
@@ -67,11 +81,12 @@ class PromptReviews(LedgerBase):
         ).order_by(jobs_table.c.updated_at.desc())
         allowed = select(allowed_prompts.c.at).where(allowed_prompts.c.fingerprint == job.fingerprint)
         prompt = _words(job)
-        async with self._database.reading() as connection:
-            allowed_at = (await connection.execute(allowed)).scalar()
-            rows = [job_from_row(row) for row in await connection.execute(query)]
+        rows = [job_from_row(row) for row in await connection.execute(query)]
         found = next((row for row in rows if _words(row) == prompt), None)
-        return None if found is None or (allowed_at is not None and allowed_at > found.updated_at) else found
+        if found is None:
+            return None
+        allowed_at = (await connection.execute(allowed)).scalar()
+        return None if allowed_at is not None and allowed_at > found.updated_at else found
 
     async def allow(self, fingerprint: str, note: str) -> None:
         """Allow a prompt by its fingerprint, whatever the local screen says, in place of an earlier note."""

@@ -29,6 +29,8 @@ Key = tuple[str, str]
 """Environment and fingerprint: only one row of each may be in progress."""
 
 _ENDED = (State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST)
+_STANDING: Final = or_(jobs_table.c.state.in_((*UNFINISHED, State.STORED)), jobs_table.c.hold_reason.is_not(None))
+_MISSING: Final = and_(jobs_table.c.state == State.LOST, jobs_table.c.stored_at.is_not(None))
 
 
 def claim_key(item: JobRequest | Job) -> Key:
@@ -71,9 +73,8 @@ async def read_stored(connection: AsyncConnection, keys: Iterable[Key], since: d
 
 async def read_existing(connection: AsyncConnection, job_requests: Iterable[JobRequest]) -> dict[Key, list[Job]]:
     """Read the rows that a claim would return, newest first: stored, in progress, or held."""
-    standing = or_(jobs_table.c.state.in_((*UNFINISHED, State.STORED)), jobs_table.c.hold_reason.is_not(None))
     existing: dict[Key, list[Job]] = {}
-    for job in await _read(connection, map(claim_key, job_requests), standing):
+    for job in await _read(connection, map(claim_key, job_requests), _STANDING):
         existing.setdefault(claim_key(job), []).append(job)
     for jobs in existing.values():
         jobs.sort(key=lambda job: job.stored_at or job.created_at, reverse=True)
@@ -217,11 +218,24 @@ class Queries(LedgerBase):
             existing_job(existing.get(claim_key(job_request), ()), job_request, now) for job_request in job_requests
         ]
 
-    async def find_missing(self, job_requests: Sequence[JobRequest]) -> list[Job]:
-        """Find the rows for requests that were stored once, whose video is missing here and at the provider."""
-        wanted = and_(jobs_table.c.state == State.LOST, jobs_table.c.stored_at.is_not(None))
+    async def find_existing_and_missing(
+        self, job_requests: Sequence[JobRequest]
+    ) -> tuple[list[Job | None], list[list[Job]]]:
+        """Find what `find_existing` does, and rows that were stored once and whose video is missing; one read of both.
+
+        Returns:
+            For each request its row, and those rows of the same video whose file is neither here nor at the provider.
+        """
         async with self._database.reading() as connection:
-            return await _read(connection, map(claim_key, job_requests), wanted)
+            found = await _read(connection, map(claim_key, job_requests), or_(_STANDING, _MISSING))
+        by_key: dict[Key, list[Job]] = {}
+        for job in sorted(found, key=lambda job: job.stored_at or job.created_at, reverse=True):
+            by_key.setdefault(claim_key(job), []).append(job)
+        now = datetime.now(UTC)
+        of_requests = [by_key.get(claim_key(job_request), []) for job_request in job_requests]
+        existing = [existing_job(jobs, wanted, now) for wanted, jobs in zip(job_requests, of_requests, strict=True)]
+        missing = [[job for job in jobs if job.state is State.LOST and job.stored_at] for jobs in of_requests]
+        return existing, missing
 
     async def unfinished(
         self,

@@ -13,23 +13,25 @@ from prefect_video.ledger.claims import wait_for_turn
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.queries import claim_key, read_unfinished
 from prefect_video.ledger.records import UNFINISHED, Job, State
+from prefect_video.ledger.store_identities import read_stores
 from prefect_video.ledger.tables import JOBS, copies, job_from_row, jobs_table, ledger_identity
 
 _KEPT: Final = frozenset({"id", "attempt", "flow_run_id", "task_run_id", "created_at", "priority"})
 """Columns in which an existing row is more reliable than the evidence for its generation."""
 
 
-async def read_identity(database: Database) -> str:
-    """Read the UUID of a ledger.
+async def read_opening(database: Database) -> tuple[str, dict[str, set[str]]]:
+    """Read the UUID of a ledger and the identities of the stores that it knows, by their addresses.
 
     Raises:
         LedgerError: It has none.
     """
     async with database.reading() as connection:
         identity = (await connection.execute(select(ledger_identity.c.id).limit(1))).scalar_one_or_none()
+        stores = await read_stores(connection)
     if identity is None:
         raise LedgerError(f"the ledger {database.location.name} has lost its identity: restore a backup")
-    return str(identity)
+    return str(identity), stores
 
 
 class Recoveries(LedgerBase):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.assets import Asset
 from prefect_video.ledger.base import LedgerBase, chunks
+from prefect_video.ledger.database import Database
+from prefect_video.ledger.leases import Lease
 from prefect_video.ledger.records import Job, State
 from prefect_video.ledger.tables import JOBS, copies, job_from_row, jobs_table, stores
 
@@ -19,19 +21,37 @@ STORE_LOCK: Final = 0x5669_6465_6F03
 """PostgreSQL advisory lock held while an identity is given to a store, as SQLite has one writer anyway."""
 
 
+async def read_stores(connection: AsyncConnection) -> dict[str, set[str]]:
+    """Read the identities of all stores that were ever used, by their addresses."""
+    known: dict[str, set[str]] = {}
+    for row in await connection.execute(select(stores.c.url, stores.c.store_id)):
+        known.setdefault(row.url, set()).add(row.store_id)
+    return known
+
+
 class StoreIdentities(LedgerBase):
     """Identities of stores."""
 
+    def __init__(
+        self, database: Database, owner: Lease, command_option: str | None, *, seen: Mapping[str, Collection[str]]
+    ) -> None:
+        super().__init__(database, owner, command_option)
+        self._seen = {(url, store_id) for url, store_ids in seen.items() for store_id in store_ids}
+
     async def store_ids(self, url: str) -> set[str]:
         """Return the identities of all stores that were ever used at an address."""
-        async with self._database.reading() as connection:
-            found = await connection.execute(select(stores.c.store_id).where(stores.c.url == url))
-            return set(found.scalars())
+        return (await self.by_url()).get(url, set())
 
-    async def urls(self) -> set[str]:
-        """Return the addresses of all stores that were ever used."""
+    async def by_url(self) -> dict[str, set[str]]:
+        """Return the identities of all stores that were ever used, by their addresses."""
         async with self._database.reading() as connection:
-            return set((await connection.execute(select(stores.c.url).distinct())).scalars())
+            known = await read_stores(connection)
+        self._seen |= {(url, store_id) for url, store_ids in known.items() for store_id in store_ids}
+        return known
+
+    def has_seen(self, store_id: str, url: str) -> bool:
+        """Tell whether this process has read that a store lies at an address; no record of that is ever removed."""
+        return (url, store_id) in self._seen
 
     async def move_asset(self, job: Job, asset: Asset, *, store_id: str | None, store: str, detail: str) -> bool:
         """Record the new place of a stored row's file.
@@ -65,14 +85,17 @@ class StoreIdentities(LedgerBase):
         async with self._database.writing() as connection:
             await self._lock_stores(connection)
             found = await connection.execute(select(func.min(stores.c.store_id)).where(stores.c.url == url))
-            if (known := found.scalar_one()) is not None:
-                return str(known)
-            store_id = str(uuid.uuid4())
-            await connection.execute(insert(stores).values(url=url, store_id=store_id))
-            return store_id
+            store_id = found.scalar_one()
+            if store_id is None:
+                store_id = str(uuid.uuid4())
+                await connection.execute(insert(stores).values(url=url, store_id=store_id))
+        self._seen.add((url, store_id))
+        return str(store_id)
 
     async def remember_store(self, store_id: str, url: str) -> None:
         """Record that a store lies at an address; again it does nothing."""
+        if self.has_seen(store_id, url):
+            return
         async with self._database.writing() as connection:
             await self._lock_stores(connection)
             known = await connection.execute(
@@ -80,6 +103,7 @@ class StoreIdentities(LedgerBase):
             )
             if known.one_or_none() is None:
                 await connection.execute(insert(stores).values(url=url, store_id=store_id))
+        self._seen.add((url, store_id))
 
     async def assign_store(self, job_ids: Iterable[str], store_id: str) -> None:
         """Record that the files of stored rows were found, whole, in a store."""

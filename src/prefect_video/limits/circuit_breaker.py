@@ -61,7 +61,7 @@ class CircuitBreaker:
     _open_until: datetime | None = field(default=None, init=False)
 
     async def before_submit(self) -> bool:
-        """Let a submit pass, or refuse it.
+        """Let a submit pass, or refuse it, by a look of its own at the account.
 
         Returns:
             True where it is the trial of a half-open breaker; if it is not sent after all, call `cancel_trial`.
@@ -70,12 +70,27 @@ class CircuitBreaker:
             CircuitOpen: The breaker is open, or another process makes the trial; with the time to try again.
             QuotaExhausted: The provider has said that the period's quota is used up.
         """
+        status = await self.ledger.accounts.status(self.account)
+        try:
+            self.admit(status)
+        except CircuitOpen:
+            if status.breaker == "half_open" and await self.ledger.accounts.try_half_open(self.account):
+                return True
+            raise
+        return False
+
+    def admit(self, status: AccountStatus) -> None:
+        """Let a submit pass, or refuse it, by the account's status as it is at this moment.
+
+        Raises:
+            CircuitOpen: The breaker is not closed; with the time to try again. `before_submit` makes the trial.
+            QuotaExhausted: The provider has said that the period's quota is used up.
+        """
         if self._quota_error is not None and datetime.now(UTC) < self._quota_until:
             raise QuotaExhausted(
                 f"{self._quota_error.message} (this process tries again from {self._quota_until:%H:%M:%S} UTC on)",
                 provider=self.provider,
             )
-        status = await self.ledger.accounts.status(self.account)
         if status.quota_until is not None:
             raise QuotaExhausted(
                 f"{self.provider}: the quota is used up until {status.quota_until:%Y-%m-%d %H:%M} UTC: wait for the"
@@ -84,13 +99,14 @@ class CircuitBreaker:
             )
         if status.breaker == "closed":
             self._open_until = None
-            return False
+            if status.failures == 0 and not (self._submits_failing or self._reads_failing):
+                # A success then changes nothing in the ledger.
+                self._is_known_healthy = True
+            return
         # The polls of this process slow down as well, whichever process met the failures.
         self._open_until = status.open_until
         # The end of the next submit must be recorded, although this process knew the provider as healthy.
         self._is_known_healthy = False
-        if status.breaker == "half_open" and await self.ledger.accounts.try_half_open(self.account):
-            return True
         left = (status.open_until - datetime.now(UTC)).total_seconds() if status.open_until else 0.0
         raise CircuitOpen(
             f"{self.provider}: in trouble ({status.failures} failures in a row); nothing is sent for now",

@@ -118,6 +118,7 @@ class ProjectRun:
     _copies: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
     _not_started: set[TakeRequest] = field(default_factory=set, init=False)
     _reports_by_shot: dict[str, list[asyncio.Task[ShotReport]]] = field(default_factory=dict, init=False)
+    _made_at_once: list[Job] = field(default_factory=list, init=False)
     _rejected_keys: dict[int, AuthenticationFailed] = field(default_factory=dict, init=False)
 
     async def run(self) -> ProjectReport:
@@ -138,6 +139,7 @@ class ProjectRun:
             self.sessions[0].ledger,
             flow_run_id=self.flow_run_id,
             since=began_at,
+            made_at_once=self._made_at_once,
         )
         return ProjectReport(project=self.project.name, shots=shots, seconds=time.monotonic() - began)
 
@@ -302,6 +304,8 @@ class ProjectRun:
             try:
                 claim = claim or await self._claim_candidate(take, candidate, failure)
                 result = await run_shot(session, claim, budgets=budgets, runner=self.runner, token=token)
+                if isinstance(result, StoredShot) and result.at_once and candidate is take.candidates[0]:
+                    self._made_at_once.append(result.job)
                 return await self._report(session, claim.request, result, take.changes_by(candidate))
             except ServedElsewhere as elsewhere:
                 candidate = take.find_candidate(elsewhere.request)
@@ -348,12 +352,12 @@ class ProjectRun:
         return known or await copy_to_project(session, stored.job, stored.asset, job_request)
 
 
-async def _adopt_undecided(takes: Sequence[TakeRequest]) -> int:
-    """Adopt what the store holds of takes that no candidate has a job for; return how many were adopted."""
+async def _adopt_undecided(takes: Sequence[TakeRequest]) -> bool:
+    """Adopt what the store holds of takes that no candidate has a job for; return whether one has a job now."""
     undecided = [take for take in takes if not any(candidate.has_existing_job for candidate in take.candidates)]
     candidates = [candidate for take in undecided for candidate in take.candidates]
-    adopted = [
+    jobs = [
         await adopt_stored(session, [candidate.job_request for candidate in candidates if candidate.session is session])
         for session in sessions_of(candidates)
     ]
-    return sum(adopted)
+    return any(job is not None for of_session in jobs for job in of_session)

@@ -168,6 +168,7 @@ async def add_costs(
     *,
     flow_run_id: str,
     since: datetime,
+    made_at_once: Sequence[Job] = (),
 ) -> tuple[ShotReport, ...]:
     """Add to the reports of a run what it paid for each shot: a generation is paid for by the run that sent it.
 
@@ -177,11 +178,17 @@ async def add_costs(
         ledger: The ledger that holds its jobs.
         flow_run_id: The run. A job that it has taken over is recorded under it too, hence `since`.
         since: When it began; an earlier run paid for what was sent before.
+        made_at_once: The jobs of shots for which nothing else was tried; where all shots that are not cached have one,
+            the ledger is not read.
     """
-    if all(report.cached for report in reports):
+    bought = sum(not report.cached for report in reports)
+    if not bought:
         return tuple(reports)
     try:
-        jobs = await ledger.jobs.find(flow_run_id=flow_run_id, limit=None)
+        if len(made_at_once) == bought:
+            jobs = [job for job in made_at_once if job.flow_run_id == flow_run_id]
+        else:
+            jobs = await ledger.jobs.find(flow_run_id=flow_run_id, limit=None)
     except LedgerError as error:
         logger.warning("the cost of this run is not known: %s", error)
         return tuple(report if report.cached else report.model_copy(update={"cost_usd": None}) for report in reports)

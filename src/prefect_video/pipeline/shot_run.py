@@ -47,12 +47,14 @@ class StoredShot:
         job: Its job.
         cached: The video was stored before, so that nothing was paid now.
         repair: How a stored file that was missing or damaged came back: fetched again, or made anew.
+        at_once: No other job was tried for it, so that what was paid is this job's cost.
     """
 
     asset: Asset
     job: Job
     cached: bool
     repair: str | None = None
+    at_once: bool = False
 
 
 class ServedElsewhere(Exception):
@@ -121,7 +123,9 @@ async def run_shot(
                 repair = _describe_repair(claim, lost)
                 logger.warning("%s/%s: %s", job.project, job.shot.id, repair)
             job = await run_steps(session, job, runner, token)
-            return StoredShot(job.asset, job, cached=False, repair=repair) if job.asset else DetachedShot(job)
+            if not job.asset:
+                return DetachedShot(job)
+            return StoredShot(job.asset, job, cached=False, repair=repair, at_once=failure is None)
         except GenerationFailed as error:
             if error.fails_again:
                 raise

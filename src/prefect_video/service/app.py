@@ -125,7 +125,8 @@ class ServiceRuntime:
             self.sessions, self.inbox, self.workers, self.metrics, body_limit_bytes=self.settings.body_limit_bytes
         )
         self._finishing: set[asyncio.Task[None]] = set()
-        self._ledger_turn = asyncio.Lock()
+        # The deliveries, which must be answered at once, keep a connection; so does whatever else the service reads.
+        self._ledger_turn = asyncio.Semaphore(max(1, ledger.parallel_writes - 2))
         self._resuming: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -163,7 +164,7 @@ class ServiceRuntime:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """Hold the ledger for one event at a time, after the deliveries that wait for their answer."""
+        """Hold a turn at the ledger, after the deliveries that wait for their answer; PostgreSQL has several turns."""
         async with self._ledger_turn:
             await self.inbox.wait_until_idle()
             yield

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import prefect_video
 from prefect_video.ledger.account_limits import AccountLimits
 from prefect_video.ledger.jobs import Jobs
+from prefect_video.ledger.prompt_reviews import PromptReviews
 from prefect_video.pipeline.project_run import run_project
 from tests.support.recovery import RecoveryHarness, a_shot, as_project, statuses
 
@@ -55,7 +58,7 @@ async def test_a_shot_reads_its_row_again_only_where_time_has_passed(
 ) -> None:
     calls: Counter[str] = Counter()
 
-    def counted(part: type[Jobs] | type[AccountLimits], name: str) -> Any:
+    def counted(part: type[Jobs] | type[AccountLimits] | type[PromptReviews], name: str) -> Any:
         method = getattr(part, name)
 
         async def call(ledger: Any, *given: Any, **named: Any) -> Any:
@@ -68,12 +71,19 @@ async def test_a_shot_reads_its_row_again_only_where_time_has_passed(
         for name in ("get", "assign_account", "record_submitted", "record_completed", "record_stored"):
             monkeypatch.setattr(Jobs, name, counted(Jobs, name))
         monkeypatch.setattr(AccountLimits, "acquire_slot", counted(AccountLimits, "acquire_slot"))
+        monkeypatch.setattr(PromptReviews, "get_with_block", counted(PromptReviews, "get_with_block"))
         assert statuses(await run_project(session, as_project(a_shot()))) == ["stored"]
-    assert calls == {
-        # Before the send and before the publication: a slot, and a download, may take minutes.
-        "get": 2,
-        "acquire_slot": 1,
-        "record_submitted": 1,
-        "record_completed": 1,
-        "record_stored": 1,
-    }
+        expected = {
+            # Before the send: a slot may take minutes.
+            "get_with_block": 1,
+            "acquire_slot": 1,
+            "record_submitted": 1,
+            "record_completed": 1,
+            "record_stored": 1,
+        }
+        assert calls == expected
+        calls.clear()
+        # Before the publication too, where the download has taken longer than this.
+        monkeypatch.setattr(import_module("prefect_video.pipeline.steps.store"), "FRESH", timedelta(0))
+        assert statuses(await run_project(session, as_project(a_shot(2)))) == ["stored"]
+        assert calls == {**expected, "get": 1}

@@ -14,7 +14,7 @@ import pytest
 from prefect_video import Project
 from prefect_video.emulator import Emulator
 from prefect_video.errors import CircuitOpen, QuotaExhausted
-from prefect_video.ledger import Job, State
+from prefect_video.ledger import AccountStatus, Job, State
 from prefect_video.pipeline.plan import plan_project
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
@@ -166,16 +166,26 @@ async def test_nothing_is_given_up_for_a_video_that_is_paid(
 
 async def refuse_once(routing: RoutingHarness, monkeypatch: pytest.MonkeyPatch, *, at: int = 1) -> None:
     """The breaker of the dear account is open for one submit."""
-    admit, calls = routing.dear.breaker.before_submit, 0
+    breaker, calls = routing.dear.breaker, 0
+    admit, admit_trial = breaker.admit, breaker.before_submit
 
-    async def admit_others() -> bool:
+    def is_due() -> bool:
+        return calls == at
+
+    def admit_others(status: AccountStatus) -> None:
         nonlocal calls
         calls += 1
-        if calls == at:
+        if is_due():
             raise CircuitOpen("in trouble", provider="dear", retry_after=300)
-        return await admit()
+        admit(status)
 
-    monkeypatch.setattr(routing.dear.breaker, "before_submit", admit_others)
+    async def refuse_trial() -> bool:
+        if is_due():
+            raise CircuitOpen("in trouble", provider="dear", retry_after=300)
+        return await admit_trial()
+
+    monkeypatch.setattr(breaker, "admit", admit_others)
+    monkeypatch.setattr(breaker, "before_submit", refuse_trial)
 
 
 async def test_a_fallback_that_is_under_way_is_carried_on(routing: RoutingHarness) -> None:

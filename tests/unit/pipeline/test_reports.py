@@ -57,5 +57,8 @@ async def test_a_ledger_that_fails_at_the_end_leaves_the_report(
         raise LedgerUnavailable("the ledger is gone")
 
     monkeypatch.setattr(Jobs, "find", find)
-    report = await harness.run(a_shot())
-    assert (statuses(report), report.shots[0].cost_usd) == (["stored"], None)
+    # The ledger is read only where some shot was not made at once.
+    report = await harness.run(film(a_shot(1), a_shot(2, prompt="the [policy] sea")))
+    assert (statuses(report), report.shots[0].cost_usd) == (["stored", "failed"], None)
+    report = await harness.run(a_shot(3))
+    assert (statuses(report), report.shots[0].cost_usd) == (["stored"], PRICE)

@@ -62,29 +62,35 @@ class StoredVideo:
         return self.sidecar is not None and self.size == self.sidecar.asset.bytes
 
 
-async def adopt_stored(session: Session, job_requests: Sequence[JobRequest]) -> int:
+async def adopt_stored(session: Session, job_requests: Sequence[JobRequest]) -> list[Job | None]:
     """Adopt the videos in the store of requests that would be bought; read nothing where none would be.
 
     Returns:
-        Number of adopted videos.
+        The job of each request that a claim would return afterwards; None where the video would be bought.
 
     Raises:
         LedgerBehindStore: The store holds what this ledger has bought and does not know, or a video that is probably
             one of them and whose sidecar cannot be read; nothing may be bought.
         StoreError: The store cannot be read.
     """
-    rows = await session.ledger.jobs.find_existing(job_requests)
+    rows, missing = await session.ledger.jobs.find_existing_and_missing(job_requests)
     unpaid = [
         job_request
         for job_request, row in zip(job_requests, rows, strict=True)
         if row is None or row.generation_id is None
     ]
-    adopted = await _adopt_copies(session, unpaid)
+    lost = {
+        job.id: job
+        for job_request, row, jobs in zip(job_requests, rows, missing, strict=True)
+        if (row is None or row.generation_id is None) and not job_request.refresh
+        for job in jobs
+    }
+    adopted = await _adopt_copies(session, list(lost.values()))
     for project in dict.fromkeys(job_request.project for job_request in unpaid):
         adopted += await _adopt_in_folder(
             session, project, [job_request for job_request in unpaid if job_request.project == project]
         )
-    return adopted
+    return await session.ledger.jobs.find_existing(job_requests) if adopted else rows
 
 
 async def require_unpaid(session: Session, job: Job) -> None:
@@ -153,10 +159,9 @@ def relocate_asset(video: StoredVideo) -> Asset:
     return video.sidecar.asset.model_copy(update=places)
 
 
-async def _adopt_copies(session: Session, job_requests: Sequence[JobRequest]) -> int:
+async def _adopt_copies(session: Session, stored_once: Sequence[Job]) -> int:
     """Adopt whole copies of videos that were stored once, and whose own files are missing."""
-    reusable = [job_request for job_request in job_requests if not job_request.refresh]
-    missing = [job for job in await session.ledger.jobs.find_missing(reusable) if job.asset and not job.hold_reason]
+    missing = [job for job in stored_once if job.asset and not job.hold_reason]
     copies = await find_whole_copies(session.ledger, session.store, missing)
     store_id = await claim_store(session) if copies else None
     for job in missing:
@@ -192,10 +197,13 @@ async def _read_relevant(
 ) -> list[StoredVideo]:
     """Read the sidecars of a requested fingerprint, and those whose name is of no job of this ledger."""
     wanted = {fingerprint_digest(job_request.fingerprint) for job_request in job_requests}
+    sidecars = sidecars_of(files)
+    if not sidecars:
+        return []
     known = {SidecarName.of(fingerprint, job) for job, fingerprint in await session.ledger.recovery.paid_jobs(project)}
     relevant = {
         uri: name
-        for uri, name in sidecars_of(files).items()
+        for uri, name in sidecars.items()
         if name.digest in wanted or (name not in known and uri not in session.foreign_sidecars)
     }
     videos = await read_videos(session.store, relevant, files)

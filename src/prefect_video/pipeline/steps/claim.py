@@ -112,8 +112,8 @@ async def claim_shots(
             alone; nothing was claimed.
     """
     # Before the checks, which a video that the store holds does not need.
-    await adopt_stored(session, job_requests)
-    await _check_for_free(session, job_requests)
+    existing = await adopt_stored(session, job_requests)
+    await _check_for_free(session, existing)
     batch = await session.ledger.claims.claim(job_requests, budgets, partial=partial)
     for warning in batch.warnings:
         logger.warning("budget: %s", warning)
@@ -140,13 +140,12 @@ async def require_writable(session: Session) -> None:
         await session.write_check.demand(session.store)
 
 
-async def _check_for_free(session: Session, job_requests: Sequence[JobRequest]) -> None:
+async def _check_for_free(session: Session, existing: Sequence[Job | None]) -> None:
     """Check the session's provider and store once, where they are needed: not for what is stored or held."""
     wants_access = session.settings.check_access and not session.access.is_done
     if not wants_access and session.write_check.is_done(session.store):
         return
-    jobs = await session.ledger.jobs.find_existing(job_requests)
-    if any(job is None or (job.state in UNFINISHED and job.hold_reason is None) for job in jobs):
+    if any(job is None or (job.state in UNFINISHED and job.hold_reason is None) for job in existing):
         if wants_access:
             await session.access.demand()
         await require_writable(session)

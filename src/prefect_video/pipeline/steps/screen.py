@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from prefect_video.errors import ContentPolicyError, PromptBlocked
 from prefect_video.ledger import Job, command_line
 from prefect_video.session import Session, SessionEvent
@@ -13,27 +15,31 @@ async def screen_prompt(session: Session, job: Job) -> Job:
     Raises:
         PromptBlocked: The message names the shot and the reason.
     """
-    if not await session.ledger.reviews.allowed([job.fingerprint]):
-        try:
-            await session.screen.check(job.shot)
-        except PromptBlocked as error:
-            job = await session.ledger.jobs.release_reservation(job.id, error)
-            session.notify(SessionEvent.ENDED, job, str(error))
-            raise
+    try:
+        await session.screen.check(job.shot)
+    except PromptBlocked as error:
+        # Few prompts are refused: the ledger is read for those alone.
+        if await session.ledger.reviews.allowed([job.fingerprint]):
+            return job
+        job = await session.ledger.jobs.release_reservation(job.id, error)
+        session.notify(SessionEvent.ENDED, job, str(error))
+        raise
     return job
 
 
-async def refuse_blocked(session: Session, job: Job) -> None:
+async def refuse_blocked(session: Session, job: Job, blocked: Job) -> NoReturn:
     """Release a reserved job whose prompt the provider's content policy stopped before, and keep it for review.
 
     A human who allows the prompt has it sent once more.
 
+    Args:
+        session: The account.
+        job: The reserved job.
+        blocked: The job with the same prompt that was stopped.
+
     Raises:
         ContentPolicyError: The message names the shot, the job that was stopped, and the command that allows it.
     """
-    blocked = await session.ledger.reviews.blocked(job)
-    if blocked is None:
-        return
     ledger = session.ledger.command_option
     error = ContentPolicyError(
         f"shot {job.shot.id!r}: the content policy of {job.provider} stopped this prompt before (row {blocked.id}),"

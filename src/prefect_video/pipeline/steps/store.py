@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from prefect_video.downloads import Downloaded, probe
 from prefect_video.errors import StoreError
@@ -10,6 +12,9 @@ from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps.store_identity import claim_store
 from prefect_video.session import Session, SessionEvent
 from prefect_video.storage import AssetDraft, LedgerReference, publish_video
+
+FRESH: Final = timedelta(seconds=2)
+"""Age up to which a job is published as it was read: no other process has taken it over since, as leases are longer."""
 
 
 async def store(session: Session, job: Job, downloaded: Downloaded, *, accepted: bool = False) -> Job:
@@ -25,8 +30,9 @@ async def store(session: Session, job: Job, downloaded: Downloaded, *, accepted:
         StoreError: The store cannot be written; the job stays completed and can be stored later.
         LedgerFileUnsafe: It is stored, and recorded in a file that is no longer the ledger.
     """
-    # Read again: a download may have taken minutes, and another process have stored it since.
-    job = await session.ledger.jobs.get(job.id)
+    if datetime.now(UTC) - job.updated_at > FRESH:
+        # Read again: a download may have taken minutes, and another process have stored it since.
+        job = await session.ledger.jobs.get(job.id)
     if job.state is State.STORED and job.asset:
         return job
     media = downloaded.media

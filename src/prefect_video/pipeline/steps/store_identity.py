@@ -30,6 +30,8 @@ async def check_store(ledger: Ledger, store: Store, name: str | None = None) -> 
         StoreError: The store cannot be read.
     """
     found = await store.read_identity()
+    if found is not None and ledger.stores.has_seen(found, store.url):
+        return found
     known = await _known_ids(ledger, store)
     if known and found not in known and await ledger.stores.holds_assets(known):
         there = f"has no marker ({STORE_MARKER})" if found is None else f"is another one (its marker says {found})"
@@ -65,9 +67,9 @@ async def nested_stores(ledger: Ledger, store: Store) -> list[str]:
     """Return the addresses of the stores inside a store: those that the ledger has videos in, and those marked."""
     found = {store.canonical_uri(url) for url in await store.find_enclosed()}
     own = {await store.read_identity()}
-    for url in await ledger.stores.urls():
+    for url, store_ids in (await ledger.stores.by_url()).items():
         # One with the identity of this store has moved here.
-        if store.owns(url) and await ledger.stores.holds_assets(await ledger.stores.store_ids(url) - own):
+        if store.owns(url) and await ledger.stores.holds_assets(store_ids - own):
             found.add(store.canonical_uri(url))
     return sorted(found)
 
@@ -93,7 +95,7 @@ async def claim_store(session: Session) -> str:
         StoreError: The store cannot be read or written.
     """
     found = await check_store(session.ledger, session.store, session.store_name)
-    if found is not None and found in await session.ledger.stores.store_ids(session.store.url):
+    if found is not None and session.ledger.stores.has_seen(found, session.store.url):
         return found
     return await accept_store(session.ledger, session.store)
 
@@ -130,11 +132,8 @@ def give_up_command(ledger: Ledger, job_id: str) -> str:
 
 async def _known_ids(ledger: Ledger, store: Store) -> set[str]:
     """Return the identities of all stores that were ever used at a store's address, in any spelling of it."""
-    known: set[str] = set()
-    for url in await ledger.stores.urls():
-        if store.is_at(url):
-            known |= await ledger.stores.store_ids(url)
-    return known
+    known = (store_ids for url, store_ids in (await ledger.stores.by_url()).items() if store.is_at(url))
+    return set().union(*known)
 
 
 def _wrong_root(store: Store, reason: str, address: str) -> str:

@@ -86,7 +86,7 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None) 
         ProviderUnavailable: Rejected for longer than the session's patience; nothing was accepted.
     """
     # Read again: the job may have waited long for its slot.
-    job = await session.ledger.jobs.get(job.id)
+    job, blocked_by = await session.ledger.reviews.get_with_block(job.id)
     if job.state is State.SUBMITTING:
         # Only a job that was taken over from an owner that died between intent and record is in this state here.
         job = await session.ledger.jobs.record_unknown(job.id, "its owner died between sending and recording")
@@ -100,6 +100,7 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None) 
             began = asyncio.get_running_loop().time()
             job = await reconcile(session, job)
             patience.left -= asyncio.get_running_loop().time() - began
+            job, blocked_by = await session.ledger.reviews.get_with_block(job.id)
             if job.state is State.RESERVED and patience.left < 0:
                 raise ProviderUnavailable(
                     f"shot {job.shot.id!r}: {job.provider} has not answered a submit for"
@@ -107,7 +108,8 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None) 
                     provider=job.provider,
                 )
             continue
-        await refuse_blocked(session, job)
+        if blocked_by is not None:
+            await refuse_blocked(session, job, blocked_by)
         # Made by the claim already, but where this process resumes a job that another one has claimed.
         await require_writable(session)
         try:
@@ -120,7 +122,7 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None) 
             level = logging.DEBUG if isinstance(error, CircuitOpen) else logging.INFO
             logger.log(level, "shot %s: submit rejected, sending again in %.1f s: %s", job.shot.id, delay, error)
             await asyncio.sleep(delay)
-            job = await session.ledger.jobs.get(job.id)
+            job, blocked_by = await session.ledger.reviews.get_with_block(job.id)
     return raise_if_ended(job)
 
 
@@ -192,7 +194,8 @@ async def _refresh_intent(session: Session, job: Job) -> Job:
 async def _acquire_slot(session: Session, job: Job, task_run_id: str | None) -> Job:
     """Begin the submit as soon as the account has a slot, in the order of priority and time.
 
-    The breaker is checked each time: it may open, and a quota be used up, while the job waits.
+    The breaker is checked each time, in the transaction that takes the slot: it may open, and a quota be used up, while
+    the job waits.
     """
     has_slot = is_trial = False
     # One job of a process queries at a time: those behind it in the queue cannot get a slot before it.
@@ -200,13 +203,18 @@ async def _acquire_slot(session: Session, job: Job, task_run_id: str | None) -> 
         try:
             while True:
                 session.slot_released.clear()
-                is_trial = is_trial or await session.breaker.before_submit()
-                taken = await session.ledger.accounts.acquire_slot(
-                    job.id,
-                    slots=session.account_slots,
-                    task_run_id=task_run_id,
-                    deadline_at=datetime.now(UTC) + timedelta(seconds=session.settings.deadline_seconds),
-                )
+                try:
+                    taken = await session.ledger.accounts.acquire_slot(
+                        job.id,
+                        slots=session.account_slots,
+                        task_run_id=task_run_id,
+                        deadline_at=datetime.now(UTC) + timedelta(seconds=session.settings.deadline_seconds),
+                        admit=None if is_trial else session.breaker.admit,
+                    )
+                except CircuitOpen:
+                    # Half open, it lets one submit try.
+                    is_trial = await session.breaker.before_submit()
+                    continue
                 if taken is not None:
                     has_slot = True
                     return taken

@@ -45,8 +45,7 @@ async def handle(session: Session, event: ReceivedEvent, announce: Announce | No
         session: The session of the event's account.
         event: The received event.
         announce: Emits a Prefect event; None for none.
-        turn: Held while the ledger is used, so that deliveries, which must be answered at once, wait for at most
-            one event.
+        turn: Held while the ledger is used, so that deliveries, which must be answered at once, have precedence.
 
     Returns:
         The job after the event.
