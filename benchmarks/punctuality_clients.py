@@ -20,20 +20,23 @@ import httpx
 from prefect_video.shots import Project, Shot
 
 KEY: Final = "sk-emulator"
-SHOT_SECONDS: Final = 4
 SDK_PAUSE_SECONDS: Final = 1.0
-FLOW_PAUSE_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a client makes: `generations` videos, at most `at_once` at a time; `run` makes the prompts new."""
+    """What a client makes: `generations` videos, at most `at_once` at a time; `run` makes the prompts new.
+
+    The flow written by hand polls each generation every `pause_seconds`.
+    """
 
     url: str
     folder: str
     generations: int
     at_once: int
     run: int
+    shot_seconds: int = 4
+    pause_seconds: float = 5.0
 
     @property
     def prompts(self) -> list[str]:
@@ -69,7 +72,7 @@ async def run_sdk(order: Order) -> None:
     async def make(number: int, prompt: str) -> None:
         async with slots:
             video = await client.videos.create(
-                model="sora-2", prompt=prompt, seconds=cast(Any, str(SHOT_SECONDS)), size="1280x720"
+                model="sora-2", prompt=prompt, seconds=cast(Any, str(order.shot_seconds)), size="1280x720"
             )
             while video.status not in ("completed", "failed"):
                 await asyncio.sleep(SDK_PAUSE_SECONDS)
@@ -85,10 +88,12 @@ async def run_flow(order: Order) -> None:
     from prefect import flow, task
 
     client = httpx.AsyncClient(base_url=f"{order.url}/v1/sora", headers={"authorization": f"Bearer {KEY}"}, timeout=60)
+    # Links are of another host, which must not see the key.
+    plain = httpx.AsyncClient(timeout=60)
 
     @task
     async def submit(prompt: str) -> str:
-        body = {"model": "sora-2", "prompt": prompt, "duration": SHOT_SECONDS, "resolution": "720p"}
+        body = {"model": "sora-2", "prompt": prompt, "duration": order.shot_seconds, "resolution": "720p"}
         generation_id: str = (await client.post("/generations", json=body)).raise_for_status().json()["id"]
         return generation_id
 
@@ -99,12 +104,11 @@ async def run_flow(order: Order) -> None:
             if generation["status"] == "completed":
                 url: str = generation["result"]["video_url"]
                 return url
-            await asyncio.sleep(FLOW_PAUSE_SECONDS)
+            await asyncio.sleep(order.pause_seconds)
 
     @task
     async def download(url: str) -> bytes:
-        async with httpx.AsyncClient(timeout=60) as plain:
-            return (await plain.get(url)).raise_for_status().content
+        return (await plain.get(url)).raise_for_status().content
 
     @task
     async def store(number: int, content: bytes) -> str:
@@ -122,7 +126,7 @@ async def run_flow(order: Order) -> None:
         await asyncio.gather(*(make(number, prompt) for number, prompt in enumerate(order.prompts)))
 
     await make_all()
-    await client.aclose()
+    await asyncio.gather(client.aclose(), plain.aclose())
 
 
 async def run_package(order: Order, provider: str) -> None:
@@ -139,7 +143,7 @@ async def run_package(order: Order, provider: str) -> None:
     from prefect_video.flows import generate_project
 
     shots = tuple(
-        Shot(id=f"shot-{number}", prompt=prompt, duration=SHOT_SECONDS, resolution="720p")
+        Shot(id=f"shot-{number}", prompt=prompt, duration=order.shot_seconds, resolution="720p")
         for number, prompt in enumerate(order.prompts)
     )
     await generate_project(

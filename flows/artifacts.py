@@ -1,8 +1,12 @@
-"""Artifacts of a run in Prefect: a table of its shots, its progress, links to its videos."""
+"""Artifacts of a run in Prefect: a table of its shots, its progress, links to its videos.
+
+None of their requests is on the path of a shot.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import re
@@ -12,7 +16,7 @@ from uuid import UUID
 
 import httpx
 from prefect.artifacts import (
-    acreate_link_artifact,
+    acreate_markdown_artifact,
     acreate_progress_artifact,
     acreate_table_artifact,
     aupdate_progress_artifact,
@@ -29,8 +33,11 @@ logger = logging.getLogger(__name__)
 API_ERRORS: Final = (PrefectException, httpx.HTTPError)
 """Errors of Prefect's client when the API cannot be reached or refuses."""
 
-LINKS_LIMIT: Final = 50
-"""Most link artifacts of one run; the table holds every address anyway."""
+LINKS_LIMIT: Final = 1000
+"""Most links of one run; the table holds every address anyway."""
+
+PAUSE_SECONDS: Final = 1.0
+"""Least time between two writes of the progress; only the last one, when the run ends, does not wait for it."""
 
 
 class Progress:
@@ -43,7 +50,7 @@ class Progress:
         self._project = project
         self._total = sum(shot.takes for shot in project.shots)
         self._ended = 0
-        self._is_finished = False
+        self._finished = asyncio.Event()
         self._artifact: UUID | None = None
         self._changed = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
@@ -70,18 +77,23 @@ class Progress:
             await asyncio.gather(self._writer, return_exceptions=True)
             return
         # Not cancelled: an artifact whose creation is in progress would be made a second time.
-        self._is_finished = True
+        self._finished.set()
         self._changed.set()
         await self._writer
 
     async def _write_changes(self) -> None:
-        finished = False
+        finished, written = False, -1
         try:
             while not finished:
                 await self._changed.wait()
                 self._changed.clear()
-                finished = self._is_finished
-                await self._write()
+                finished = self._finished.is_set()
+                if written != self._ended:
+                    written = self._ended
+                    await self._write()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PAUSE_SECONDS):
+                        await self._finished.wait()
         except API_ERRORS as error:
             # Not tried again with the next shot: the client has done so for a minute.
             logger.warning("the progress artifact could not be written: %s", error)
@@ -97,7 +109,7 @@ class Progress:
 
 
 async def publish_table(report: ProjectReport) -> None:
-    """Write the table of a run's shots, and a link to each video that it made.
+    """Write the table of a run's shots, and one list of links to the videos that it made.
 
     Like `Progress` it never decides about a video: the shots are made and paid by now.
     """
@@ -115,15 +127,13 @@ async def _publish_table(report: ProjectReport) -> None:
         table=[_row(shot) for shot in report.shots],
         description=f"```\n{_as_code(report.summary())}\n```",
     )
-    made = [shot for shot in report.shots if shot.uri and not shot.cached][:LINKS_LIMIT]
-    await asyncio.gather(
-        *(
-            acreate_link_artifact(
-                link=shot.uri or "", link_text=shot.id, key=artifact_key("video", report.project, shot.id)
-            )
-            for shot in made
+    links = [_link(shot) for shot in report.shots if shot.uri and not shot.cached]
+    if links:
+        await acreate_markdown_artifact(
+            key=artifact_key("videos", report.project),
+            markdown="\n".join(links[:LINKS_LIMIT]),
+            description=f"Videos that the last run of {clean_text(report.project)} has made",
         )
-    )
 
 
 def artifact_key(*parts: str) -> str:
@@ -136,6 +146,12 @@ def artifact_key(*parts: str) -> str:
 def _as_code(text: str) -> str:
     """Return a text that stays inside of a block of code."""
     return clean_text(text, lines=True).replace("```", "` ` `")
+
+
+def _link(shot: ShotReport) -> str:
+    uri = clean_text(shot.uri or "").replace("<", "%3C").replace(">", "%3E")
+    text = re.sub(r"([\\\[\]`*_<&])", r"\\\1", clean_text(shot.id))
+    return f"- [{text}](<{uri}>)"
 
 
 def _row(shot: ShotReport) -> dict[str, str | int | float | None]:

@@ -7,7 +7,7 @@ from prefect_video.tasks.steps import (
     download,
     find_asset,
     poll,
-    screen_prompt,
+    screen_prompts,
     store,
     submit,
 )
@@ -23,7 +23,7 @@ __all__ = [
     "observe",
     "open_ledger",
     "poll",
-    "screen_prompt",
+    "screen_prompts",
     "store",
     "submit",
     "use_session",

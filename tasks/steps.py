@@ -65,11 +65,11 @@ async def find_asset(
         return await find_assets(session, job_requests, rebuy_missing=rebuy_missing, accounts=accounts)
 
 
-@task(name="screen_prompt", task_run_name="screen {job.shot.id}", **_FREE)
-async def screen_prompt(ref: SessionRef, job: Job) -> Job:
-    """Let a reserved job pass the prompt screen, or release it and keep it for review."""
+@task(name="screen_prompts", task_run_name="screen {jobs[0].project}", **_FREE)
+async def screen_prompts(ref: SessionRef, jobs: Sequence[Job]) -> dict[str, Exception]:
+    """Screen the prompts of all reserved jobs of a project; returns by job id why one does not pass."""
     async with use_session(ref) as session:
-        return await steps.screen_prompt(session, await _current(session, job))
+        return await steps.screen_prompts(session, jobs)
 
 
 @task(name="submit", task_run_name="submit {job.shot.id}", **_PAID)
@@ -102,7 +102,7 @@ async def store(ref: SessionRef, job: Job, downloaded: Downloaded) -> Job:
 
 _TASKS: Final[Mapping[Callable[..., Any], Callable[..., Awaitable[Any]]]] = {
     find_assets: find_asset,
-    steps.screen_prompt: screen_prompt,
+    steps.screen_prompts: screen_prompts,
     steps.submit: submit,
     steps.poll: poll,
     steps.download: download,

@@ -24,12 +24,13 @@ from prefect_video.ledger import ClaimOutcome, ClaimResult, Job, JobRequest, Sta
 from prefect_video.pipeline.detach import DetachBarrier, DetachToken
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
 from prefect_video.pipeline.routing import Candidate, TakeRequest, build_take_requests, load_existing, sessions_of
-from prefect_video.pipeline.shot_run import DetachedShot, ServedElsewhere, StoredShot, run_shot
+from prefect_video.pipeline.shot_run import DetachedShot, ServedElsewhere, StoredShot, abandon, run_shot
 from prefect_video.pipeline.step_runner import StepRunner
 from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.claim import claim_shot, claim_shots, find_assets, project_budgets
 from prefect_video.pipeline.steps.copies import copy_to_project, load_copies
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
+from prefect_video.pipeline.steps.screen import screen_prompts
 from prefect_video.session import Session
 from prefect_video.shots import Project, Shot
 
@@ -116,6 +117,7 @@ class ProjectRun:
     on_report: OnReport | None = None
     wait: bool = True
     _copies: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
+    _refusals: dict[str, Exception] = field(default_factory=dict, init=False)
     _not_started: set[TakeRequest] = field(default_factory=set, init=False)
     _reports_by_shot: dict[str, list[asyncio.Task[ShotReport]]] = field(default_factory=dict, init=False)
     _made_at_once: list[Job] = field(default_factory=list, init=False)
@@ -167,6 +169,7 @@ class ProjectRun:
             for session in self.sessions:
                 claims = [take.claim for take in takes if take.claim and take.session is session]
                 self._copies |= await load_copies(session, claims)
+                await self._screen(session, claims)
         except BaseException:
             # Also when cancelled: a reservation that stays counts against the budget.
             await self._release_claims(takes, reason="the run was refused")
@@ -209,6 +212,16 @@ class ProjectRun:
         for claim in claims:
             if claim.kind is ClaimOutcome.OVER_BUDGET and not partial:
                 raise BudgetExceeded(f"project {self.project.name!r}: {claim.refusal}. Nothing was sent.")
+
+    async def _screen(self, session: Session, claims: Sequence[ClaimResult]) -> None:
+        """Screen the prompts of all reservations of an account at once, before the first one is sent."""
+        acquired = [claim.job for claim in claims if claim.kind is ClaimOutcome.ACQUIRED and claim.job]
+        reserved = [job for job in acquired if job.state is State.RESERVED]
+        if not reserved:
+            return
+        refusals = await self.runner.run_step(screen_prompts, session, reserved)
+        session.screened.update(job.id for job in reserved if job.id not in refusals)
+        self._refusals |= refusals
 
     async def _release_claims(self, takes: Iterable[TakeRequest], *, reason: str | None = None) -> None:
         """Release the ownership of untouched jobs; with a reason, also release reservations."""
@@ -256,6 +269,7 @@ class ProjectRun:
             report = await self._skip(take)
             if report is None:
                 try:
+                    await self._require_screened(take)
                     report = await self._try_candidates(take, token)
                 except VideoError as error:
                     logger.error("%s: %s", name, error)
@@ -285,6 +299,13 @@ class ProjectRun:
             await self._release_claims([take], reason="the key was refused")
             return ShotReport.failed(take.job_request, rejected, ledger=ledger)
         return None
+
+    async def _require_screened(self, take: TakeRequest) -> None:
+        """Release the reservation of a take whose prompt does not pass the screen, and raise why."""
+        job = take.claim.job if take.claim else None
+        if job and (refusal := self._refusals.pop(job.id, None)):
+            await abandon(take.session, job.id, refusal)
+            raise refusal
 
     async def _failed_dependencies(self, shot: Shot) -> str:
         needed = [task for shot_id in shot.depends_on for task in self._reports_by_shot.get(shot_id, ())]

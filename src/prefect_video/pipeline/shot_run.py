@@ -210,7 +210,10 @@ async def run_steps(session: Session, job: Job, runner: StepRunner, token: Detac
     """
     try:
         if job.state is State.RESERVED:
-            job = await runner.run_step(screen_prompt, session, job)
+            if job.id not in session.screened:
+                # A claim after the project's first, which was screened with all others.
+                job = await screen_prompt(session, job)
+            session.screened.discard(job.id)
         if job.state is not State.COMPLETED:
             # The slot is held until the provider is done, not while the file is fetched.
             async with session.in_flight_slots.acquire(job.priority), runner.hold_limit(session):

@@ -9,10 +9,10 @@ from uuid import UUID
 
 import pytest
 from prefect import flow
-from prefect.artifacts import Artifact, acreate_progress_artifact
+from prefect.artifacts import Artifact, acreate_progress_artifact, aupdate_progress_artifact
 
 from prefect_video.flows import artifacts
-from prefect_video.pipeline.reports import ShotReport
+from prefect_video.pipeline.reports import ProjectReport, ShotReport
 from prefect_video.shots import Project
 
 PROJECT = Project.model_validate(
@@ -47,6 +47,61 @@ async def test_a_run_that_ends_while_its_progress_is_made_shows_it_once(
     shown = await Artifact.aget(key=artifacts.artifact_key("progress", "Slow"))
     assert shown is not None
     assert shown.data == 100.0
+
+
+async def test_the_ends_of_many_shots_are_written_as_one_change(
+    prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[float] = []
+    first = asyncio.Event()
+    monkeypatch.setattr(artifacts, "PAUSE_SECONDS", 3600.0)
+
+    async def create(**given: Any) -> UUID:
+        written.append(given["progress"])
+        created = await acreate_progress_artifact(**given)
+        first.set()
+        return created
+
+    async def update(artifact_id: UUID, progress: float) -> UUID:
+        written.append(progress)
+        return await aupdate_progress_artifact(artifact_id, progress=progress)
+
+    monkeypatch.setattr(artifacts, "acreate_progress_artifact", create)
+    monkeypatch.setattr(artifacts, "aupdate_progress_artifact", update)
+    many = Project.model_validate({"project": "Many", "shots": [{"id": f"s{n}", "prompt": "x"} for n in range(40)]})
+
+    @flow
+    async def run() -> None:
+        async with artifacts.Progress(many) as progress:
+            progress.shot_ended(ShotReport(id="s0", status="stored"))
+            await first.wait()
+            for number in range(1, 40):
+                progress.shot_ended(ShotReport(id=f"s{number}", status="stored"))
+                await asyncio.sleep(0)
+
+    await run()
+    assert written == [2.5, 100.0]
+
+
+async def test_all_videos_of_a_run_are_linked_in_one_artifact(prefect_api: str) -> None:
+    shots = [
+        ShotReport(id="one*[x]", status="stored", uri="s3://bucket/a <b>.mp4"),
+        ShotReport(id="two", status="stored", uri="file:///videos/two.mp4"),
+        ShotReport(id="before", status="stored", uri="file:///videos/before.mp4", cached=True),
+        ShotReport(id="none", status="failed", error="no"),
+    ]
+
+    @flow
+    async def run() -> None:
+        await artifacts.publish_table(ProjectReport(project="Links", shots=tuple(shots), seconds=1.0))
+
+    await run()
+    shown = await Artifact.aget(key=artifacts.artifact_key("videos", "Links"))
+    assert shown is not None
+    assert str(shown.data).splitlines() == [
+        r"- [one\*\[x\]](<s3://bucket/a %3Cb%3E.mp4>)",
+        "- [two](<file:///videos/two.mp4>)",
+    ]
 
 
 def test_different_names_have_different_keys() -> None:

@@ -51,10 +51,10 @@ async def test_a_project_is_made_once_and_shown(session: Path, emulator: Emulato
             flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
         )
     assert name == "Film.1 (3 shots)"
-    assert artifacts == ["markdown", "markdown", "markdown", "progress", "table"]
+    assert artifacts == ["markdown", "progress", "table"]
     assert emulator.key not in json.dumps(parameters, default=str)
-    assert {task.name for task in tasks} == {"find Film.1"} | {
-        f"{step} s{n}" for n in range(3) for step in ("screen", "submit", "poll", "download", "store")
+    assert {task.name for task in tasks} == {"find Film.1", "screen Film.1"} | {
+        f"{step} s{n}" for n in range(3) for step in ("submit", "poll", "download", "store")
     }
 
     again = await generate_project(project("one", "two", "three"))
@@ -74,9 +74,9 @@ async def test_the_steps_of_a_shot_are_a_chain_in_prefect(session: Path, emulato
         task.name: {names[given.id] for inputs in task.task_inputs.values() for given in inputs if hasattr(given, "id")}
         for task in tasks
     }
-    chain = ("screen", "submit", "poll", "download", "store")
+    chain = ("submit", "poll", "download", "store")
     expected = {f"{step} {shot}": {f"{former} {shot}"} for shot in ("s0", "s1") for former, step in pairwise(chain)}
-    assert before == {"find Film.1": set(), "screen s0": set(), "screen s1": set(), **expected}
+    assert before == {"find Film.1": set(), "screen Film.1": set(), "submit s0": set(), "submit s1": set(), **expected}
 
 
 async def test_a_failed_shot_fails_alone_and_the_run_says_so(session: Path, emulator: Emulator) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from prefect_video import InvalidInput, Shot
-from prefect_video.session import Settings
+from prefect_video.ledger import Job
+from prefect_video.session import SessionEvent, Settings
 from tests.support.recovery import a_shot, film
 from tests.support.recovery_fixtures import OpenHarness
 
@@ -48,3 +49,54 @@ def test_a_rule_that_does_not_exist_is_refused_at_once(monkeypatch: pytest.Monke
     monkeypatch.setenv("PREFECT_VIDEO_SCREEN_RULE", "no.such:rule")
     with pytest.raises(InvalidInput, match="PREFECT_VIDEO_SCREEN_RULE"):
         Settings.from_environment()
+
+
+async def test_a_project_is_screened_whole_before_anything_is_sent(open_harness: OpenHarness) -> None:
+    harness = open_harness()
+    screened: list[str] = []
+    sent: list[int] = []
+
+    async def note(shot: Shot) -> str | None:
+        screened.append(shot.id)
+        return "no dogs" if "dog" in shot.prompt else None
+
+    def observe(event: SessionEvent, job: Job) -> None:
+        if event is SessionEvent.BEFORE_SEND:
+            sent.append(len(screened))
+
+    wanted = film(*(a_shot(number) for number in range(1, 6)), a_shot(6, prompt="a dog"))
+    report = await harness.run(wanted, screen_rule=note, observer=observe)
+    assert [shot.status for shot in report.shots] == ["stored"] * 5 + ["failed"]
+    assert sorted(screened) == sorted(shot.id for shot in wanted.shots), "each once"
+    assert sent == [6] * 5, "all prompts were screened before the first shot was sent"
+    assert harness.paid == (5, 5)
+
+
+async def test_a_rule_that_fails_for_one_shot_fails_that_shot_alone(open_harness: OpenHarness) -> None:
+    harness = open_harness()
+
+    def fail_for_dogs(shot: Shot) -> str | None:
+        if "dog" in shot.prompt:
+            raise ZeroDivisionError("no dogs")
+        return None
+
+    report = await harness.run(film(a_shot(1), a_shot(2, prompt="a dog")), screen_rule=fail_for_dogs)
+    assert [shot.status for shot in report.shots] == ["stored", "failed"]
+    assert "no dogs" in str(report.shots[1].error)
+    assert harness.paid == (1, 1)
+    async with harness.ledger() as ledger:
+        assert await ledger.jobs.unfinished() == []
+
+
+async def test_a_further_attempt_passes_the_screen_too(open_harness: OpenHarness) -> None:
+    harness = open_harness()
+    screened: list[str] = []
+
+    def note(shot: Shot) -> str | None:
+        screened.append(shot.id)
+        return "once is enough" if len(screened) > 1 else None
+
+    report = await harness.run(film(a_shot(1, prompt="[fail] a boat")), screen_rule=note)
+    assert "once is enough" in str(report.shots[0].error)
+    assert len(screened) == 2
+    assert harness.emulator.usage()["submitted"] == 1

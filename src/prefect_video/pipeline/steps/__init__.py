@@ -7,7 +7,7 @@ from prefect_video.pipeline.steps.claim import claim_shots, find_assets, project
 from prefect_video.pipeline.steps.download import download
 from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_project_intents
 from prefect_video.pipeline.steps.poll import poll, record_end
-from prefect_video.pipeline.steps.screen import screen_prompt
+from prefect_video.pipeline.steps.screen import screen_prompt, screen_prompts
 from prefect_video.pipeline.steps.store import store
 from prefect_video.pipeline.steps.submit import submit
 
@@ -21,6 +21,7 @@ __all__ = [
     "project_budgets",
     "record_end",
     "screen_prompt",
+    "screen_prompts",
     "store",
     "submit",
 ]
