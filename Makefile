@@ -22,7 +22,7 @@ demo: $(INSTALLED)  ## a three-shot project, with the embedded provider, and a p
 
 test: $(READY)  ## the whole suite
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.support.time_limit $(TEST_SECONDS) \
-		$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+		$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test-fast: $(READY)  ## the unit tests that need no database server, S3 or Prefect, in under a minute
 	$(BIN)/python -m pytest -q tests/unit -m "not postgres and not s3 and not prefect and not kills and not slow" \

@@ -169,7 +169,6 @@ class ProjectRun:
             for session in self.sessions:
                 claims = [take.claim for take in takes if take.claim and take.session is session]
                 self._copies |= await load_copies(session, claims)
-                await self._screen(session, claims)
         except BaseException:
             # Also when cancelled: a reservation that stays counts against the budget.
             await self._release_claims(takes, reason="the run was refused")
@@ -213,16 +212,6 @@ class ProjectRun:
             if claim.kind is ClaimOutcome.OVER_BUDGET and not partial:
                 raise BudgetExceeded(f"project {self.project.name!r}: {claim.refusal}. Nothing was sent.")
 
-    async def _screen(self, session: Session, claims: Sequence[ClaimResult]) -> None:
-        """Screen the prompts of all reservations of an account at once, before the first one is sent."""
-        acquired = [claim.job for claim in claims if claim.kind is ClaimOutcome.ACQUIRED and claim.job]
-        reserved = [job for job in acquired if job.state is State.RESERVED]
-        if not reserved:
-            return
-        refusals = await self.runner.run_step(screen_prompts, session, reserved)
-        session.screened.update(job.id for job in reserved if job.id not in refusals)
-        self._refusals |= refusals
-
     async def _release_claims(self, takes: Iterable[TakeRequest], *, reason: str | None = None) -> None:
         """Release the ownership of untouched jobs; with a reason, also release reservations."""
         for take in takes:
@@ -242,16 +231,28 @@ class ProjectRun:
         barrier = None if self.wait else DetachBarrier()
         self._not_started = set(takes)
         tasks: list[asyncio.Task[ShotReport]] = []
-        for take in takes:
-            token = barrier.register() if barrier else None
-            task = asyncio.create_task(self._run_take(take, token), name=take_label(take.job_request))
-            self._reports_by_shot.setdefault(take.shot.id, []).append(task)
-            tasks.append(task)
         try:
+            for session in sessions_of(takes):
+                await self._screen(session, [take.claim for take in takes if take.claim and take.session is session])
+            for take in takes:
+                token = barrier.register() if barrier else None
+                task = asyncio.create_task(self._run_take(take, token), name=take_label(take.job_request))
+                self._reports_by_shot.setdefault(take.shot.id, []).append(task)
+                tasks.append(task)
             return await asyncio.gather(*tasks)
         except BaseException:
             await shielded(self._stop(tasks))
             raise
+
+    async def _screen(self, session: Session, claims: Sequence[ClaimResult]) -> None:
+        """Screen the prompts of all reservations of an account at once, before the first one is sent."""
+        acquired = [claim.job for claim in claims if claim.kind is ClaimOutcome.ACQUIRED and claim.job]
+        reserved = [job for job in acquired if job.state is State.RESERVED]
+        if not reserved:
+            return
+        refusals = await self.runner.run_step(screen_prompts, session, reserved)
+        session.screened.update(job.id for job in reserved if job.id not in refusals)
+        self._refusals |= refusals
 
     async def _stop(self, tasks: Sequence[asyncio.Task[ShotReport]]) -> None:
         for task in tasks:

@@ -29,7 +29,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     return sent
 
 
-async def test_a_shot_costs_seven_requests_and_a_run_two(
+async def test_a_shot_costs_eight_requests_and_a_run_two(
     s3: S3Server, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requests: list[tuple[str, str]]
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.options["endpoint_url"])
@@ -54,6 +54,7 @@ async def test_a_shot_costs_seven_requests_and_a_run_two(
             per_shot = [
                 ("GetObject", ".json"),
                 ("HeadObject", ".json"),
+                ("HeadObject", ".json"),  # of a rejected video
                 ("HeadObject", ".mp4"),
                 ("HeadObject", ".mp4"),
                 ("PutObject", ".jpg"),

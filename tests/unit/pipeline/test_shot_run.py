@@ -82,6 +82,9 @@ async def test_the_answer_is_on_record_before_the_breaker_is_told(
         noting.set()
         return False
 
+    # A success is recorded only where it changes something.
+    async with harness.session() as session:
+        await session.ledger.accounts.record_failure(session.provider.account.id, threshold=5, open_seconds=60)
     monkeypatch.setattr(AccountLimits, "record_success", held_up)
     run = asyncio.create_task(harness.run(a_shot()))
     await noting.wait()

@@ -33,6 +33,9 @@ async def check_store(ledger: Ledger, store: Store, name: str | None = None) -> 
     if found is not None and ledger.stores.has_seen(found, store.url):
         return found
     known = await _known_ids(ledger, store)
+    if known and found is None:
+        # It may have been marked since: of processes that begin at once, the first to publish marks a new store.
+        found = await store.read_identity()
     if known and found not in known and await ledger.stores.holds_assets(known):
         there = f"has no marker ({STORE_MARKER})" if found is None else f"is another one (its marker says {found})"
         raise StoreOutage(
