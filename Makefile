@@ -26,7 +26,7 @@ test: $(READY)  ## the whole suite
 
 test-fast: $(READY)  ## the unit tests that need no database server, S3 or Prefect, in under a minute
 	$(BIN)/python -m pytest -q tests/unit -m "not postgres and not s3 and not prefect and not kills and not slow" \
-		-n 2 --dist loadfile --no-loadscope-reorder
+		-n 4 --dist loadfile --no-loadscope-reorder
 
 test-oldest:  ## Prefect's tests with the oldest Prefect that is supported, in an environment of its own
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
