@@ -167,8 +167,7 @@ class ProjectRun:
             await self._prefer_existing(takes)
             await self._claim_everywhere(takes)
             for session in self.sessions:
-                claims = [take.claim for take in takes if take.claim and take.session is session]
-                self._copies |= await load_copies(session, claims)
+                self._copies |= await load_copies(session, _claims_at(session, takes))
         except BaseException:
             # Also when cancelled: a reservation that stays counts against the budget.
             await self._release_claims(takes, reason="the run was refused")
@@ -233,7 +232,7 @@ class ProjectRun:
         tasks: list[asyncio.Task[ShotReport]] = []
         try:
             for session in sessions_of(takes):
-                await self._screen(session, [take.claim for take in takes if take.claim and take.session is session])
+                await self._screen(session, _claims_at(session, takes))
             for take in takes:
                 token = barrier.register() if barrier else None
                 task = asyncio.create_task(self._run_take(take, token), name=take_label(take.job_request))
@@ -372,6 +371,10 @@ class ProjectRun:
     async def _place_in_project(self, session: Session, stored: StoredShot, job_request: JobRequest) -> Asset:
         known = self._copies.get((stored.job.id, job_request.shot.id))
         return known or await copy_to_project(session, stored.job, stored.asset, job_request)
+
+
+def _claims_at(session: Session, takes: Sequence[TakeRequest]) -> list[ClaimResult]:
+    return [take.claim for take in takes if take.claim and take.session is session]
 
 
 async def _adopt_undecided(takes: Sequence[TakeRequest]) -> bool:
