@@ -68,41 +68,41 @@ def outcomes(report: ProjectReport) -> list[tuple[str, str]]:
 async def test_runs_that_see_different_health_reserve_at_one_account(
     runs: tuple[RoutingHarness, RoutingHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = runs
+    left, right = runs
     async with looking_up_first(monkeypatch, parties=2) as first, asyncio.TaskGroup() as group:
-        await set_health(one, healthy=False)
-        first_run = group.create_task(one.make(FILM))
+        await set_health(left, healthy=False)
+        first_run = group.create_task(left.make(FILM))
         await first.wait()
-        await set_health(one, healthy=True)
-        second_run = group.create_task(other.make(FILM))
-    accepted = one.accepted
+        await set_health(left, healthy=True)
+        second_run = group.create_task(right.make(FILM))
+    accepted = left.accepted
     # Whichever run has claimed first decides on the account, and the other one joins it.
     assert sorted(accepted) == [0, 2]
     name = "cheap" if accepted[1] else "dear"
     assert outcomes(first_run.result()) == outcomes(second_run.result()) == [("stored", name)] * 2
-    assert one.billed == accepted
+    assert left.billed == accepted
 
 
 async def test_a_run_that_has_joined_follows_the_shot_to_the_next_account(
     runs: tuple[RoutingHarness, RoutingHarness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = runs
-    one.at_cheap.add_fault(operation="submit", kind="error_before", times=1)
+    left, right = runs
+    left.at_cheap.add_fault(operation="submit", kind="error_before", times=1)
     recovered: list[asyncio.Task[None]] = []
 
     def close_breaker(event: SessionEvent, job: Job) -> None:
         if event is SessionEvent.CLAIMED and job.provider == "dear":
             # From now on the first account would serve the other run, which is waiting for it.
-            recovered.append(asyncio.create_task(set_health(one, healthy=True)))
+            recovered.append(asyncio.create_task(set_health(left, healthy=True)))
 
-    one.observe(close_breaker)
-    other.observe(close_breaker)
+    left.observe(close_breaker)
+    right.observe(close_breaker)
     single: Project = project({}, **AUTO)
     async with looking_up_first(monkeypatch, parties=2), asyncio.TaskGroup() as group:
-        first_run = group.create_task(one.make(single))
-        second_run = group.create_task(other.make(single))
+        first_run = group.create_task(left.make(single))
+        second_run = group.create_task(right.make(single))
     await asyncio.gather(*recovered)
-    assert sum(one.accepted) == sum(one.billed) == 1
+    assert sum(left.accepted) == sum(left.billed) == 1
     assert outcomes(first_run.result()) == outcomes(second_run.result())
     assert first_run.result().shots[0].status == "stored"
-    assert await one.dear.ledger.jobs.unfinished() == []
+    assert await left.dear.ledger.jobs.unfinished() == []
