@@ -12,7 +12,7 @@ TEST_SECONDS ?= 2700
 # The oldest Prefect that is supported, and the newest versions of what it shares with others that it accepts.
 OLDEST := prefect==3.8.0 packaging<26.3 python-slugify<9
 
-.PHONY: help demo test test-fast test-oldest lint types format bench torture clean typing
+.PHONY: help demo test test-fast explore test-oldest lint types format bench torture clean typing
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -27,6 +27,9 @@ test: $(READY)  ## the whole suite
 test-fast: $(READY)  ## the unit tests that need no database server, S3 or Prefect, in under a minute
 	$(BIN)/python -m pytest -q tests/unit -m "not postgres and not s3 and not prefect and not kills and not slow" \
 		-n 4 --dist loadfile --no-loadscope-reorder
+
+explore: $(READY)  ## the property tests with new random examples, ten times as many
+	$(BIN)/python -m pytest -q tests -m hypothesis --hypothesis-profile=explore -n 4 --dist loadfile --no-loadscope-reorder
 
 test-oldest:  ## Prefect's tests with the oldest Prefect that is supported, in an environment of its own
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest

@@ -2,6 +2,8 @@
 
 import gc
 
+from hypothesis import settings
+
 from tests.support.distribution import pytest_runtest_logreport, pytest_xdist_make_scheduler
 from tests.support.emulator import emulator
 from tests.support.markers import pytest_collection_modifyitems
@@ -14,6 +16,11 @@ __all__ = [
     "pytest_runtest_logreport",
     "pytest_xdist_make_scheduler",
 ]
+
+# One commit gives one answer; `make explore` looks for what the fixed examples do not reach.
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("explore", max_examples=1000, print_blob=True)
+settings.load_profile("repeatable")
 
 
 def pytest_collection_finish() -> None:

@@ -60,10 +60,12 @@ def test_a_key_is_found_whatever_the_spelling_of_each_character(data: st.DataObj
 def test_a_document_keeps_its_evidence_and_loses_the_key_in_messages(key: str, name: str) -> None:
     evidence = {"id": f"gen_{key}", "prompt": f"a sea, {key}", "metadata": {"idempotency_key": key}}
     document = {**evidence, "status": key, "error": {"generation_id": key, "message": f"no {key}", name: [{"x": key}]}}
-    cleaned = Redaction([key]).document(document)
+    redaction = Redaction([key])
+    cleaned = redaction.document(document)
     assert {field: cleaned[field] for field in evidence} == evidence
     assert cleaned["status"] == REDACTED
-    assert cleaned["error"]["generation_id"] == key
+    # A field's name loses the key too, and the key may be a part of this one.
+    assert cleaned["error"][redaction.text("generation_id")] == key
     assert cleaned["error"]["message"] == f"no {REDACTED}"
 
 
