@@ -290,7 +290,7 @@ def _hosts() -> Mapping[str, list[ModelInput]]:
 
 
 def _code(words: Iterable[str], separator: str = ", ") -> str:
-    return separator.join(f"`{word}`" for word in words)
+    return separator.join(f"`{name}`" for name in words)
 
 
 def main() -> None:

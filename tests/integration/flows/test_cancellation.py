@@ -98,7 +98,7 @@ async def test_a_video_of_a_flow_of_ones_own_is_cancelled(accounts: dict[str, Em
     assert account.usage()["cancelled"] == 1
 
 
-async def test_an_account_that_cannot_be_opened_is_told_and_keeps_back_no_other(
+async def test_an_account_that_cannot_be_opened_is_reported_and_keeps_back_no_other(
     accounts: dict[str, Emulator], caplog: pytest.LogCaptureFixture
 ) -> None:
     left = next(iter(accounts))

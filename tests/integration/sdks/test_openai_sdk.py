@@ -108,7 +108,7 @@ def test_engines_by_the_sdk(emulator: Emulator, profile: str) -> None:
         done = engine.videos.retrieve(video.id)
         assert done.status == "completed"
         assert engine.videos.download_content(video.id).read()[4:8] == b"ftyp"
-        assert [one.id for one in engine.videos.list()] == [video.id]
+        assert [item.id for item in engine.videos.list()] == [video.id]
         failing = engine.videos.create(prompt="[fail] a cat", **reference)  # type: ignore[arg-type]
         emulator.wait_until_idle()
         if profile == "vllm_omni":

@@ -361,7 +361,7 @@ async def test_what_is_no_video_is_refused(web: Web, spool: Path, client: httpx.
     assert not any(request.first_byte for request in web.requests)
 
 
-async def test_a_short_body_without_a_length_is_told_by_the_promise(
+async def test_a_short_body_without_a_length_is_noticed_by_the_promise(
     web: Web, spool: Path, client: httpx.AsyncClient
 ) -> None:
     async def handler(request: Request, reply: Reply) -> None:
@@ -375,7 +375,7 @@ async def test_a_short_body_without_a_length_is_told_by_the_promise(
 
 @pytest.mark.parametrize("stated", [len(VIDEO) - 1, len(VIDEO) + 1])
 @pytest.mark.parametrize("with_length", [True, False])
-async def test_a_size_other_than_stated_is_fetched_and_told(
+async def test_a_size_other_than_stated_is_fetched_and_noted(
     web: Web, spool: Path, client: httpx.AsyncClient, stated: int, with_length: bool
 ) -> None:
     async def handler(request: Request, reply: Reply) -> None:
@@ -677,7 +677,7 @@ async def test_a_spool_folder_that_is_a_file_says_so(web: Web, tmp_path: Path, c
     assert not web.requests
 
 
-async def test_nobody_listening_is_a_broken_download(spool: Path, client: httpx.AsyncClient) -> None:
+async def test_a_refused_connection_is_a_broken_download(spool: Path, client: httpx.AsyncClient) -> None:
     web = Web(port=9)
     with pytest.raises(IncompleteDownload) as caught:
         await fetch(web, spool, client)

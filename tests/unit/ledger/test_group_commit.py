@@ -64,7 +64,7 @@ async def test_writes_that_wait_share_a_commit_and_return_after_it(database: Dat
     assert commits == 2
 
 
-async def test_one_that_fails_is_taken_back_alone(database: Database, path: Path) -> None:
+async def test_a_write_that_fails_is_taken_back_alone(database: Database, path: Path) -> None:
     async def write_and_fail() -> None:
         async with database.writing() as connection:
             await connection.execute(text("INSERT INTO shots VALUES (98)"))

@@ -280,9 +280,9 @@ async def test_a_stored_row_whose_file_is_flawed_is_completed_again(ledger: Ledg
 
 
 async def test_all_who_ask_at_once_are_proposed_one_identity(ledger: Ledger, other: Ledger) -> None:
-    proposed = await asyncio.gather(*(one.stores.propose_store_id("s3://films") for one in (ledger, other) * 5))
+    proposed = await asyncio.gather(*(owner.stores.propose_store_id("s3://films") for owner in (ledger, other) * 5))
     assert len(set(proposed)) == 1
-    await asyncio.gather(*(one.stores.remember_store(proposed[0], "s3://films") for one in (ledger, other) * 5))
+    await asyncio.gather(*(owner.stores.remember_store(proposed[0], "s3://films") for owner in (ledger, other) * 5))
     assert await ledger.stores.store_ids("s3://films") == set(proposed)
     assert await ledger.stores.store_ids("s3://other") == set()
 

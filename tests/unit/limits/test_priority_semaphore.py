@@ -91,7 +91,7 @@ async def test_who_has_the_turn_gives_way_to_whoever_comes_first() -> None:
     assert order == ["high", "normal", "low", "last"]
 
 
-async def test_one_that_is_cancelled_takes_no_turn_with_it() -> None:
+async def test_a_waiter_that_is_cancelled_takes_no_turn_with_it() -> None:
     semaphore = PrioritySemaphore(1)
 
     async def wait() -> None:
@@ -109,7 +109,7 @@ async def test_one_that_is_cancelled_takes_no_turn_with_it() -> None:
             assert semaphore._free == 1
 
 
-async def test_nor_does_one_that_had_given_way() -> None:
+async def test_nor_does_a_waiter_that_had_given_way() -> None:
     semaphore = PrioritySemaphore(1)
     blocked = asyncio.Event()
 

@@ -146,7 +146,7 @@ async def test_it_overtakes_within_one_process_too(harness: RecoveryHarness) -> 
     assert [row.project for row in rows] == ["high", "low", "low", "low"]
 
 
-async def test_a_used_up_quota_is_said_and_not_asked_for_again(open_harness: OpenHarness) -> None:
+async def test_a_used_up_quota_is_reported_and_not_requested_again(open_harness: OpenHarness) -> None:
     harness = open_harness(monthly_quota=1)
     await harness.run(a_shot(1))
     report = await harness.run(a_shot(2))

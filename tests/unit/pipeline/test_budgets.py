@@ -55,7 +55,7 @@ async def test_what_is_left_of_a_budget_after_settling_may_be_spent(harness: Rec
     assert [row.state for row in rows[:2]] == [State.RELEASED, State.FAILED]
 
 
-async def test_a_failure_that_may_be_billed_counts_as_spent_until_it_is_told(harness: RecoveryHarness) -> None:
+async def test_a_failure_that_may_be_billed_counts_as_spent_until_it_is_known(harness: RecoveryHarness) -> None:
     async with harness.session() as session:
         session.provider.capabilities = replace(session.provider.capabilities, free_outcomes=())
         project = film(a_shot(prompt="a cat [fail]"), budget_usd=PRICE, max_attempts=2)

@@ -20,8 +20,8 @@ from tests.support.recovery_fixtures import SLOW, OpenHarness
 async def cancel_all(harness: RecoveryHarness) -> list[Job]:
     async with harness.session() as session:
         ended = await cancel_each(session, await session.ledger.jobs.unfinished())
-    assert all(isinstance(one, Job) for one in ended)
-    return [one for one in ended if isinstance(one, Job)]
+    assert all(isinstance(job, Job) for job in ended)
+    return [job for job in ended if isinstance(job, Job)]
 
 
 async def test_a_reservation_is_released(harness: RecoveryHarness) -> None:
@@ -44,7 +44,7 @@ async def test_a_generation_is_stopped_and_costs_nothing(open_harness: OpenHarne
     assert harness.emulator.usage()["cancelled"] == 1
 
 
-async def test_one_that_is_too_far_is_left_and_collected(harness: RecoveryHarness) -> None:
+async def test_a_generation_that_is_too_far_is_left_and_collected(harness: RecoveryHarness) -> None:
     await harness.interrupt(a_shot(), "submitted")
     harness.emulator.wait_until_idle()
     (row,) = await cancel_all(harness)

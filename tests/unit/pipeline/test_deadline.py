@@ -53,7 +53,7 @@ async def test_a_sweep_applies_the_deadline(open_harness: OpenHarness, wait: boo
     assert harness.emulator.usage()["cancelled"] == 1
 
 
-async def test_one_that_was_left_for_long_is_listed(open_harness: OpenHarness) -> None:
+async def test_a_job_that_was_left_for_long_is_listed(open_harness: OpenHarness) -> None:
     harness = open_harness(speed=0.01)
     await submitted(harness, due=LONG_AGO)
     for _ in range(2):
@@ -68,7 +68,7 @@ async def test_one_that_was_left_for_long_is_listed(open_harness: OpenHarness) -
     assert harness.emulator.usage()["accepted"] == 1
 
 
-async def test_one_that_ends_after_all_is_stored(harness: RecoveryHarness) -> None:
+async def test_a_generation_that_ends_after_all_is_stored(harness: RecoveryHarness) -> None:
     for operation in ("retrieve", "list"):
         harness.emulator.add_fault(operation=operation, kind="unknown_status", times=None)
     await submitted(harness, due=LONG_AGO)

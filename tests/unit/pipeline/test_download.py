@@ -129,7 +129,7 @@ async def test_a_completed_generation_that_the_provider_drops_is_held(harness: R
     assert harness.paid == (1, 1)
 
 
-async def test_a_completed_generation_that_is_said_to_be_under_way_is_fetched_later(harness: RecoveryHarness) -> None:
+async def test_a_completed_generation_that_is_reported_in_progress_is_fetched_later(harness: RecoveryHarness) -> None:
     await harness.interrupt(a_shot(), "downloading")
     harness.emulator.add_fault(operation="retrieve", kind="unknown_status")
     assert statuses(await harness.run(a_shot())) == ["failed"]

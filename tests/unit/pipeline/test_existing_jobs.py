@@ -114,7 +114,7 @@ async def test_what_was_reserved_and_never_sent_may_go_elsewhere(routing: Routin
     assert await routing.dear.ledger.jobs.unfinished() == []
 
 
-async def test_a_video_that_is_stored_goes_before_one_that_is_under_way(routing: RoutingHarness) -> None:
+async def test_a_video_that_is_stored_goes_before_one_in_progress(routing: RoutingHarness) -> None:
     wanted = project({}, **AUTO)
     await begin(routing.cheap, wanted, submit)
     await run_project(routing.dear, project({}))

@@ -97,8 +97,8 @@ async def test_what_is_odd_about_a_whole_video_is_noted(harness: RecoveryHarness
     report = await harness.run(a_shot())
     assert statuses(report) == ["stored"]
     assert report.shots[0].asset is not None
-    word = "stated 49," if fault["kind"] == "wrong_size" else "bytes behind the end of the video"
-    assert any(word in note for note in report.shots[0].asset.notes)
+    expected = "stated 49," if fault["kind"] == "wrong_size" else "bytes behind the end of the video"
+    assert any(expected in note for note in report.shots[0].asset.notes)
     assert harness.emulator.usage()["downloaded"] == 1
     assert harness.paid == (1, 1)
 

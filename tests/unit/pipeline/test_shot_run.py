@@ -56,7 +56,7 @@ async def test_an_answer_is_kept_ready_for_a_ledger_that_cannot_be_written(
     assert harness.paid == (1, 1)
 
 
-async def test_an_answer_that_cannot_be_written_at_all_is_told_with_its_id(
+async def test_an_answer_that_cannot_be_written_at_all_is_reported_with_its_id(
     harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def locked(jobs: Jobs, *arguments: Any, **options: Any) -> Job:
@@ -72,7 +72,7 @@ async def test_an_answer_that_cannot_be_written_at_all_is_told_with_its_id(
     assert harness.paid == (1, 1)
 
 
-async def test_the_answer_is_on_record_before_the_breaker_is_told(
+async def test_the_answer_is_on_record_before_the_breaker_counts_it(
     open_harness: OpenHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = open_harness(listing="404")

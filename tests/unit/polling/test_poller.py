@@ -67,7 +67,7 @@ def failing(times: int, error: Callable[[], ProviderError], operation: str = "re
 
 
 @in_virtual_time
-async def test_one_generation_is_asked_for_itself_and_noticed_soon() -> None:
+async def test_a_single_generation_is_requested_itself_and_noticed_soon() -> None:
     provider = FakeProvider()
     job = provider.start(31)
     reported = await waiting(Poller(provider), job)
@@ -99,7 +99,7 @@ async def test_twenty_at_a_time_share_lists() -> None:
 
 
 @in_virtual_time
-async def test_what_a_list_tells_whole_is_not_asked_again() -> None:
+async def test_what_a_list_reports_whole_is_not_requested_again() -> None:
     provider = FakeProvider(priced=False)
     poller = Poller(provider)
     for _ in range(3):
@@ -121,7 +121,7 @@ async def test_a_list_of_many_pages_is_not_read_for_a_few() -> None:
 
 
 @in_virtual_time
-async def test_generations_that_the_list_hides_are_asked_for_one_by_one() -> None:
+async def test_generations_that_the_list_hides_are_requested_one_by_one() -> None:
     provider = FakeProvider(hide=lambda job: True)
     poller = Poller(provider)
     jobs = [provider.start(31) for _ in range(10)]
@@ -191,7 +191,7 @@ async def test_a_waiter_that_is_cancelled_leaves_the_others_waiting() -> None:
 
 
 @in_virtual_time
-async def test_when_the_last_waiter_leaves_nobody_is_asked() -> None:
+async def test_when_the_last_waiter_leaves_nothing_is_requested() -> None:
     provider = FakeProvider()
     poller = Poller(provider)
     only = waiting(poller, provider.start(31))
