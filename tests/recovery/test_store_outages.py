@@ -98,7 +98,7 @@ async def test_another_stores_folder_is_an_outage(harness: RecoveryHarness, open
     assert harness.paid == (3, 3)
 
 
-async def test_one_file_that_was_removed_is_fetched_again_and_said_so(harness: RecoveryHarness) -> None:
+async def test_one_file_that_was_removed_is_fetched_again_and_reported(harness: RecoveryHarness) -> None:
     await stored(harness)
     harness.videos[0].unlink()
     report = await harness.run(FILM)
@@ -122,7 +122,7 @@ async def test_one_file_that_was_cut_short_is_fetched_again(harness: RecoveryHar
     assert harness.paid == (3, 3)
 
 
-async def test_one_that_the_provider_has_forgotten_is_made_anew_and_said_so(
+async def test_a_video_that_the_provider_has_forgotten_is_made_anew_and_reported(
     harness: RecoveryHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     await stored(harness)
@@ -172,7 +172,7 @@ async def test_several_files_that_are_missing_at_once_are_an_outage(harness: Rec
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
-async def test_whoever_insists_gets_the_rest_fetched_or_bought(harness: RecoveryHarness, *, forgotten: bool) -> None:
+async def test_a_run_that_insists_gets_the_rest_fetched_or_bought(harness: RecoveryHarness, *, forgotten: bool) -> None:
     store = await stored(harness)
     shutil.rmtree(store)
     store.mkdir()

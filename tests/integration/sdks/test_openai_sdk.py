@@ -50,7 +50,7 @@ def test_list_over_pages_and_delete(sdk: OpenAI, emulator: Emulator) -> None:
         sdk.videos.retrieve(made[0])
 
 
-def test_work_under_way_is_not_deleted(idle: Emulator) -> None:
+def test_work_in_progress_is_not_deleted(idle: Emulator) -> None:
     with OpenAI(api_key=idle.key, base_url=f"{idle.url}/v1", max_retries=0) as sdk:
         made = sdk.videos.create(**CREATE)  # type: ignore[arg-type]
         with pytest.raises(openai.ConflictError, match="still being made"):

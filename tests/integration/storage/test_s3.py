@@ -270,7 +270,7 @@ async def test_a_missing_bucket_is_no_missing_file(s3: S3Server, spool: Path) ->
     await assert_says(store, spool, "no such bucket", retryable=False)
 
 
-async def test_nobody_at_the_endpoint_says_so(spool: Path, s3: S3Server) -> None:
+async def test_an_endpoint_that_does_not_answer_is_reported(spool: Path, s3: S3Server) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         once = {"config_kwargs": {"retries": {"mode": "standard", "max_attempts": 1}}}

@@ -66,7 +66,7 @@ async def test_the_queue_is_by_priority_then_by_time(ledger: Ledger, other: Ledg
     assert order == [high, first, second, low]
 
 
-async def test_a_row_that_gave_up_waiting_holds_nobody_up(ledger: Ledger, other: Ledger) -> None:
+async def test_a_row_that_gave_up_waiting_holds_no_other_up(ledger: Ledger, other: Ledger) -> None:
     holder, _ = await take(ledger, 1)
     impatient, _ = await take(other, 2)
     patient, _ = await take(ledger, 3)
@@ -175,7 +175,7 @@ async def test_one_past_its_deadline_holds_its_slot_for_as_long_again(ledger: Le
         assert (await ledger.accounts.status(ACCOUNT)).occupied == occupied
 
 
-async def test_a_low_one_is_not_overtaken_for_ever(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_low_one_is_not_overtaken_indefinitely(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(priorities, "AGEING_SECONDS", 0.0)
     holder, _ = await take(ledger, 1)
     low, _ = await take(ledger, 2, priority="low")

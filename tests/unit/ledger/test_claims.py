@@ -31,7 +31,7 @@ async def test_no_intents_no_claims(ledger: Ledger) -> None:
     assert (await ledger.claims.claim([])).claims == ()
 
 
-async def test_what_is_under_way_is_joined_by_everybody(ledger: Ledger, other: Ledger) -> None:
+async def test_what_is_in_progress_is_joined_by_every_owner(ledger: Ledger, other: Ledger) -> None:
     job = await claim_one(ledger)
     assert [(await ask(asker, a_request())).kind for asker in (ledger, other)] == ["joined", "joined"]
     assert (await ask(other, a_request())).job == job

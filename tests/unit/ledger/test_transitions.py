@@ -103,7 +103,7 @@ async def test_a_verdict_on_a_sent_request_needs_its_owner(
     assert (await step(other.jobs, job.id, "a human says so")).hold_reason is None
 
 
-async def test_it_is_told_since_when_an_outcome_is_unknown(ledger: Ledger) -> None:
+async def test_it_is_known_since_when_an_outcome_is_unknown(ledger: Ledger) -> None:
     job = await claim_one(ledger)
     sending = await ledger.jobs.begin_submit(job.id)
     unknown = await ledger.jobs.record_unknown(job.id, UNANSWERED)

@@ -29,7 +29,7 @@ async def pending(ledger: Ledger, account: str = "sora-1") -> list[str]:
     return [event.event_id for event in events]
 
 
-async def test_a_repetition_is_told_apart(ledger: Ledger) -> None:
+async def test_a_repetition_is_recognised(ledger: Ledger) -> None:
     assert await ledger.events.receive_events([]) == []
     batch = [an_event(2), an_event(1), an_event(2), an_event(1, account="sora-2")]
     assert await ledger.events.receive_events(batch) == [True, True, False, True]

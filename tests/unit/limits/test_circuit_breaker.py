@@ -178,7 +178,7 @@ async def test_an_opening_is_reported_once(ledger: Ledger, other: Ledger) -> Non
     assert [status.breaker for status in changes] == ["open"]
 
 
-async def test_whoever_is_held_back_slows_its_polls_down_too(ledger: Ledger, other: Ledger) -> None:
+async def test_a_process_that_is_held_back_slows_its_polls_down_too(ledger: Ledger, other: Ledger) -> None:
     unlucky, held = a_breaker(ledger), a_breaker(other)
     await trouble(unlucky, submit=True)
     with pytest.raises(CircuitOpen):

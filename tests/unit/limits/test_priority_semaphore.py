@@ -68,7 +68,7 @@ async def test_who_waits_long_enough_goes_first(monkeypatch: pytest.MonkeyPatch)
     assert await serve(PrioritySemaphore(1), -1, 0, 1) == [-1, 0, 1]
 
 
-async def test_who_has_the_turn_gives_way_to_whoever_comes_first() -> None:
+async def test_the_holder_of_the_turn_gives_way_to_the_first_in_the_queue() -> None:
     semaphore, order = PrioritySemaphore(1), list[str]()
 
     async def patient() -> None:

@@ -43,7 +43,7 @@ async def until_queued(harness: RecoveryHarness, count: int = 1) -> None:
                 await asyncio.sleep(0.01)
 
 
-async def test_a_429_halves_a_known_limit_however_few_are_under_way(ledger: Ledger) -> None:
+async def test_a_429_halves_a_known_limit_however_few_are_in_progress(ledger: Ledger) -> None:
     job = await claim_one(ledger)
     await ledger.accounts.acquire_slot(job.id, slots=10)
     assert await ledger.accounts.reduce_slots(ACCOUNT, slots=10) == 5

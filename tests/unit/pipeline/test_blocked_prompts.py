@@ -67,7 +67,7 @@ async def test_a_refusal_by_policy_is_not_sent_again_either(harness: RecoveryHar
     assert harness.emulator.usage()["submitted"] == 1
 
 
-async def test_whoever_waits_for_a_blocked_row_of_another_run_buys_nothing(open_harness: OpenHarness) -> None:
+async def test_a_run_that_waits_for_a_blocked_row_of_another_run_buys_nothing(open_harness: OpenHarness) -> None:
     harness = open_harness(speed=20)
     harness.emulator.add_fault(operation="submit", kind="blocked", times=None)
     await harness.interrupt(a_shot(), "submitted")

@@ -83,7 +83,7 @@ async def test_a_reservation_that_was_left_behind_is_used_and_not_doubled(harnes
     assert harness.paid == (1, 1)
 
 
-async def test_a_submit_that_is_turned_away_for_good_blocks_nobody(harness: RecoveryHarness) -> None:
+async def test_a_submit_that_is_turned_away_for_good_blocks_no_other(harness: RecoveryHarness) -> None:
     harness.emulator.add_fault(operation="submit", kind="rate_limited", times=None, retry_after=0.05)
     assert statuses(await harness.run(a_shot(1), submit_patience_seconds=0.2)) == ["failed"]
     assert (await harness.row()).state is State.RELEASED

@@ -104,7 +104,7 @@ async def test_a_crash_before_the_download_leaves_it_to_the_next_sweep(either: R
     assert (len(either.videos), either.paid) == (1, (1, 1))
 
 
-async def test_whoever_waits_for_it_elsewhere_gets_the_video(harness: RecoveryHarness) -> None:
+async def test_a_run_that_waits_for_it_elsewhere_gets_the_video(harness: RecoveryHarness) -> None:
     quote(harness, 999_999)
     reports = await asyncio.gather(*(harness.run(a_shot()) for _ in range(3)))
     assert [statuses(report) for report in reports] == [["stored"]] * 3

@@ -110,7 +110,7 @@ async def test_a_link_that_is_dead_for_long_is_listed(harness: RecoveryHarness) 
     assert (await sweep(harness)).outcome == "stored"
 
 
-async def test_a_link_that_died_when_its_provider_said_is_listed_at_once(open_harness: OpenHarness) -> None:
+async def test_a_link_that_died_at_its_stated_time_is_listed_at_once(open_harness: OpenHarness) -> None:
     harness = open_harness(link_ttl_seconds=0.001)
     await completed(harness, due=-LONG_AGO)
     line = await sweep(harness)

@@ -86,7 +86,7 @@ async def test_a_stored_video_that_is_gone_is_fetched_again_where_it_was_made(
     assert routing.billed == (1, 0)
 
 
-async def test_what_is_under_way_is_carried_on_though_its_account_is_unwell(routing: RoutingHarness) -> None:
+async def test_what_is_in_progress_is_carried_on_though_its_account_is_unwell(routing: RoutingHarness) -> None:
     wanted = project({}, **AUTO)
     await begin(routing.cheap, wanted, submit)
     await use_up(routing.cheap)
@@ -188,7 +188,7 @@ async def refuse_once(routing: RoutingHarness, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(breaker, "before_submit", refuse_trial)
 
 
-async def test_a_fallback_that_is_under_way_is_carried_on(routing: RoutingHarness) -> None:
+async def test_a_fallback_that_is_in_progress_is_carried_on(routing: RoutingHarness) -> None:
     wanted = project({"duration": 2}, **SHORTER)
     await begin(routing.dear, project({"duration": 1}), submit)
     assert outcomes(await routing.make(wanted)) == [("stored", False, "duration: 2 became 1")]

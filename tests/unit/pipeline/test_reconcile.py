@@ -66,7 +66,9 @@ async def test_what_was_not_accepted_is_proven_absent_and_then_sent_again(
 
 
 @pytest.mark.parametrize("listing", ["404", "405", "501"])
-async def test_where_nobody_can_tell_it_is_held_and_never_bought_again(open_harness: OpenHarness, listing: str) -> None:
+async def test_where_nothing_can_be_proven_it_is_held_and_never_bought_again(
+    open_harness: OpenHarness, listing: str
+) -> None:
     harness = open_harness(listing=listing)
     harness.emulator.add_fault(operation="submit", kind="error_after")
     for _ in range(2):

@@ -254,7 +254,7 @@ async def test_what_has_expired_is_over(provider: Provider, account: TestAccount
     assert (await wait_for_end(provider, accepted)).status is Status.EXPIRED
 
 
-async def test_a_wrong_key_is_refused_and_shown_to_nobody(account: TestAccount, emulator: Emulator) -> None:
+async def test_a_wrong_key_is_refused_and_never_shown(account: TestAccount, emulator: Emulator) -> None:
     stranger = account.open(emulator, key="sk-not-the-right-one")
     for asking in (submit(stranger, account.a_shot()), stranger.retrieve(account.an_id)):
         with pytest.raises(AuthenticationFailed) as refused:

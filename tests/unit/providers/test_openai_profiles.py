@@ -62,7 +62,7 @@ async def test_sglangs_delete_leaves_the_gpu_working_so_cancelling_leaves_it_alo
     assert emulator.usage()["completed"] == 1
 
 
-async def test_openai_refuses_to_delete_what_is_under_way(open_profile: Open) -> None:
+async def test_openai_refuses_to_delete_what_is_in_progress(open_profile: Open) -> None:
     provider = open_profile("generic")
     accepted = await submit(provider, SHOT.model_copy(update={"duration": 20}))
     with pytest.raises(RequestRejected, match="still being made"):

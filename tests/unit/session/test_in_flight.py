@@ -15,7 +15,7 @@ from prefect_video.session import session as session_module
     ("wanted", "account_slots", "at_once", "source"),
     [(20, None, 10, "the plan"), (20, 4, 4, "PREFECT_VIDEO_ACCOUNT_SLOTS"), (10, None, 10, None), (None, 4, 4, None)],
 )
-async def test_a_limit_below_what_was_asked_for_is_said_once(
+async def test_a_limit_below_what_was_requested_is_reported_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
