@@ -12,7 +12,7 @@ from sqlalchemy import delete
 from prefect_video.errors import InvalidTransition
 from prefect_video.ledger import Budget, Job, JobRequest, Ledger, State, tables
 from prefect_video.ledger import leases as owners
-from prefect_video.pipeline.steps import build_project_intents
+from prefect_video.pipeline.steps import build_project_job_requests
 from prefect_video.pipeline.steps.submit import submit
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session import Session
@@ -78,7 +78,7 @@ async def overtaken(harness: RecoveryHarness) -> Job:
 
 
 async def a_request_of(session: Session) -> JobRequest:
-    (job_request,) = await build_project_intents(session, film(a_shot()))
+    (job_request,) = await build_project_job_requests(session, film(a_shot()))
     return job_request
 
 

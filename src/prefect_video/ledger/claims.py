@@ -63,7 +63,7 @@ class Claims(LedgerBase):
 
         What is to be bought is reserved within every budget. A row of a dead process is taken over, and belongs from
         then on to the flow run that asks; a mere reservation of an earlier month or of another account is made anew,
-        as the limits that now apply have not seen it. An intent that is twice in a batch is joined to the first. A row
+        as the limits that now apply have not seen it. A request that is twice in a batch is joined to the first. A row
         that waits for a human, unfinished or ended, is joined: the caller sees its `hold_reason`, and nothing is
         bought. Nothing is bought either where an alternative of a request has a job that serves the take: the look-up
         and the reservation are one transaction, so that two runs that prefer different accounts buy one video.

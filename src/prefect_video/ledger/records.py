@@ -202,7 +202,7 @@ class ClaimOutcome(StrEnum):
 
 
 class ClaimResult(_Record):
-    """The ledger's answer to one intent."""
+    """The ledger's answer to one job request."""
 
     kind: ClaimOutcome
     request: JobRequest
@@ -283,7 +283,7 @@ class SpendRow(_Record):
 
 
 class ClaimBatch(_Record):
-    """The answer to a claim: one `Claim` for each intent, in order.
+    """The answer to a claim: one `ClaimResult` for each job request, in order.
 
     `warnings` holds a sentence for each limit of which four fifths or more are committed.
     """

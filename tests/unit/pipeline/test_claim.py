@@ -94,11 +94,11 @@ async def _store_all(harness: RecoveryHarness, project: Project, video: Path) ->
 
     from prefect_video.ledger.claims import row_from_request
     from prefect_video.ledger.tables import jobs_table
-    from prefect_video.pipeline.steps import build_project_intents
+    from prefect_video.pipeline.steps import build_project_job_requests
 
     (paid,) = await harness.rows()
     async with harness.session() as session:
-        job_requests = await build_project_intents(session, project)
+        job_requests = await build_project_job_requests(session, project)
         rows = []
         for number, job_request in enumerate(job_requests):
             assert paid.asset is not None

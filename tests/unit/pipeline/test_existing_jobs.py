@@ -18,7 +18,7 @@ from prefect_video.ledger import AccountStatus, Job, State
 from prefect_video.pipeline.plan import plan_project
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
-from prefect_video.pipeline.steps import ClaimOptions, build_project_intents, claim_shots, poll, submit
+from prefect_video.pipeline.steps import ClaimOptions, build_project_job_requests, claim_shots, poll, submit
 from prefect_video.session import Session, SessionEvent
 from tests.support.routing import AUTO, RoutingHarness, open_routing, project
 
@@ -32,7 +32,7 @@ async def use_up(session: Session) -> None:
 
 async def begin(session: Session, wanted: Project, *steps: Callable[[Session, Job], Awaitable[Job]]) -> Job:
     """A row of a run that died after some steps."""
-    job_requests = await build_project_intents(session, wanted, ClaimOptions(flow_run_id="dead"))
+    job_requests = await build_project_job_requests(session, wanted, ClaimOptions(flow_run_id="dead"))
     (claim,) = await claim_shots(session, job_requests, budgets=(), partial=False)
     assert claim.job is not None
     job = claim.job

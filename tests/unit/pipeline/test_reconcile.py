@@ -33,7 +33,7 @@ def kind_of(fault: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("fault", ACCEPTED_AND_UNANSWERED, ids=kind_of)
-@pytest.mark.parametrize("echo_metadata", [True, False], ids=["by key", "by likeness"])
+@pytest.mark.parametrize("echo_metadata", [True, False], ids=["by key", "by similarity"])
 async def test_what_was_accepted_is_found_and_not_sent_again(
     open_harness: OpenHarness, fault: dict[str, Any], echo_metadata: bool
 ) -> None:
@@ -103,7 +103,7 @@ async def test_a_wait_out_of_all_bounds_leaves_no_row_behind(harness: RecoveryHa
     assert harness.paid == (0, 0)
 
 
-@pytest.mark.parametrize("echo_metadata", [True, False], ids=["by key", "by likeness"])
+@pytest.mark.parametrize("echo_metadata", [True, False], ids=["by key", "by similarity"])
 async def test_twins_that_are_both_unanswered_are_two_payments(open_harness: OpenHarness, echo_metadata: bool) -> None:
     harness = open_harness(echo_metadata=echo_metadata)
     harness.emulator.add_fault(operation="submit", kind="error_after", times=2)
@@ -115,7 +115,7 @@ async def test_twins_that_are_both_unanswered_are_two_payments(open_harness: Ope
 
 
 async def test_a_twin_that_takes_the_others_generation_costs_nothing_more(open_harness: OpenHarness) -> None:
-    """One is refused with a 500; what it then finds by likeness is the other's, whose answer is still on its way."""
+    """One is refused with a 500; what it then finds by similarity is the other's, whose answer is still on its way."""
     harness = open_harness(echo_metadata=False)
     harness.emulator.add_fault(operation="submit", kind="error_before")
     harness.emulator.add_fault(operation="submit", kind="delay", seconds=0.4)

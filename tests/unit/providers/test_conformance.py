@@ -306,7 +306,7 @@ async def test_an_unanswered_submit_is_sent_once_and_found_if_that_can_be(
         return
     if kind == "wrong_content":
         assert await search(twin.id, other.id) is None
-        if provider.capabilities.lookup == "likeness":
+        if provider.capabilities.lookup == "similarity":
             # Other words do not show whose it is, as servers change them.
             with pytest.raises(UnclaimedFound):
                 await search(twin.id)

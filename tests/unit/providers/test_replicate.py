@@ -219,7 +219,7 @@ async def test_an_unanswered_submit_is_found_by_its_input(provider: ReplicatePro
         await provider.find_unclaimed(wanted, idempotency_key="k", sent_at=since, known=same_model)
     others = {known, found.id, other_seed, other_model}
     assert await provider.find_unclaimed(wanted, idempotency_key="k", sent_at=since, known=recorded(*others)) is None
-    assert provider.capabilities.lookup == "likeness"
+    assert provider.capabilities.lookup == "similarity"
 
 
 async def test_a_number_that_comes_back_in_another_spelling_is_the_same(

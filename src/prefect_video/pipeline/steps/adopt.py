@@ -73,24 +73,24 @@ async def adopt_stored(session: Session, job_requests: Sequence[JobRequest]) -> 
             one of them and whose sidecar cannot be read; nothing may be bought.
         StoreError: The store cannot be read.
     """
-    rows, missing = await session.ledger.jobs.find_existing_and_missing(job_requests)
+    existing, missing = await session.ledger.jobs.find_existing_and_missing(job_requests)
     unpaid = [
         job_request
-        for job_request, row in zip(job_requests, rows, strict=True)
-        if row is None or row.generation_id is None
+        for job_request, found in zip(job_requests, existing, strict=True)
+        if found is None or found.generation_id is None
     ]
     lost = {
         job.id: job
-        for job_request, row, jobs in zip(job_requests, rows, missing, strict=True)
-        if (row is None or row.generation_id is None) and not job_request.refresh
-        for job in jobs
+        for job_request, found, missing_jobs in zip(job_requests, existing, missing, strict=True)
+        if (found is None or found.generation_id is None) and not job_request.refresh
+        for job in missing_jobs
     }
     adopted = await _adopt_copies(session, list(lost.values()))
     for project in dict.fromkeys(job_request.project for job_request in unpaid):
         adopted += await _adopt_in_folder(
             session, project, [job_request for job_request in unpaid if job_request.project == project]
         )
-    return await session.ledger.jobs.find_existing(job_requests) if adopted else rows
+    return await session.ledger.jobs.find_existing(job_requests) if adopted else existing
 
 
 async def require_unpaid(session: Session, job: Job) -> None:
@@ -116,8 +116,8 @@ async def find_unrecorded(ledger: Ledger, videos: Sequence[StoredVideo]) -> list
     for video in videos:
         if video.sidecar and video.sidecar.ledger and video.sidecar.ledger.id == ledger.identity:
             own[video.uri] = (video.sidecar.ledger.job, video.sidecar.asset.generation_id)
-    rows = await ledger.recovery.find_paid(*zip(*own.values(), strict=True)) if own else []
-    known = {name for row in rows if row.generation_id for name in (row.id, row.generation_id)}
+    jobs = await ledger.recovery.find_paid(*zip(*own.values(), strict=True)) if own else []
+    known = {name for job in jobs if job.generation_id for name in (job.id, job.generation_id)}
     return [video for video in videos if video.uri in own and known.isdisjoint(own[video.uri])]
 
 
@@ -261,7 +261,7 @@ async def _find_lost_video(
     if not same:
         return None
     ids = {video.sidecar.asset.generation_id for video in same if video.sidecar}
-    known = {row.generation_id for row in await session.ledger.recovery.find_paid((), ids)}
+    known = {job.generation_id for job in await session.ledger.recovery.find_paid((), ids)}
     return max(
         (video for video in same if video.sidecar and video.sidecar.asset.generation_id not in known),
         key=_published_at,

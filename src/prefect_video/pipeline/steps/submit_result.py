@@ -164,7 +164,7 @@ async def handle_orphan(session: Session, job: Job, generation: Generation) -> N
         LedgerError: The ledger cannot be used; its id is in the log.
     """
     happened = (
-        f"shot {job.shot.id!r}: {generation.provider} has accepted generation {generation.id} for row {job.id},"
+        f"shot {job.shot.id!r}: {generation.provider} has accepted generation {generation.id} for job {job.id},"
         " which another owner has moved on meanwhile"
     )
     logger.error("%s; cancelling it", happened)
@@ -211,8 +211,8 @@ async def record_unnamed_orphan(session: Session, job: Job, generation_id: str, 
         LedgerError: The ledger cannot be used; the log has the details.
     """
     happened = (
-        f"shot {job.shot.id!r}: {job.provider} has accepted a generation for row {job.id}, which another owner"
-        f" has moved on meanwhile, and calls it {generation_id}, which belongs to row {owner.id}"
+        f"shot {job.shot.id!r}: {job.provider} has accepted a generation for job {job.id}, which another owner"
+        f" has moved on meanwhile, and calls it {generation_id}, which belongs to job {owner.id}"
     )
     logger.error("%s", happened)
     orphan_id = str(uuid.uuid4())
