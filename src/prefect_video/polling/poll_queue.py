@@ -148,7 +148,9 @@ class PollTarget:
         least, most = self.polled_after, (self.ended_at or now) - self.began
         seconds: float | None = None
         if generation.seconds_taken is not None:
+            # The provider's clock may be wrong: what was seen of it bounds the time.
             seconds = min(max(generation.seconds_taken, least), most)
+        # Joined long after the submit and never seen unfinished, it does not show when it ended.
         elif least > 0 or self.joined_after <= _JOINED_LATE * most:
             seconds = (least + most) / 2
         if seconds is not None and seconds > 0:
@@ -246,6 +248,7 @@ class PollQueue:
             for target in self._targets.values()
             if target.is_queued and target.needs_own_request is alone and target.due <= now
         ]
+        # Marked before anything is awaited: no other look takes them as well.
         for target in due:
             target.request_in_flight = True
         return sorted(due, key=lambda target: target.due)

@@ -260,6 +260,7 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
         if size == asset.bytes and await read_sha256(store, target) == asset.sha256:
             return await _publish_copied_sidecar(store, asset, draft, Path(folder))
         if size is None:
+            # Nothing is in its place, so that the store may copy by itself, without a transfer through this machine.
             await _require_original(store, asset)
             copied = await _publish_copied_sidecar(store, asset, draft, Path(folder))
             await copy_between(store, asset.uri, draft.path)
@@ -270,6 +271,7 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
             copied = await _publish_copied_sidecar(store, asset, draft, Path(folder))
             await store.publish(spool, draft.path, content_type="video/mp4", sha256=asset.sha256)
     if (size := await store.size(target)) != asset.bytes:
+        # A short copy must not stay: the sidecar beside it describes a whole video.
         await store.delete(target)
         raise StoreError(f"copy of {asset.uri}: {size} bytes came instead of {asset.bytes}; it was removed")
     _log.info("copied %s to %s", asset.uri, target)

@@ -291,6 +291,7 @@ class S3Store:
             with TemporaryDirectory(prefix="prefect-video-") as folder:
                 spool = Path(folder) / "check"
                 spool.write_bytes(_CHECK_CONTENT)
+                # In one request and in parts: a bucket's policy may allow the first and refuse the second.
                 for limit_bytes in (PART_BYTES, 0):
                     await self._check_upload(client, spool, uri, limit_bytes)
 

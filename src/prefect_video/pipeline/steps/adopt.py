@@ -136,9 +136,11 @@ async def read_videos(store: Store, sidecars: Mapping[str, SidecarName], files: 
             try:
                 content = await store.read_bytes(uri)
             except FileNotFoundError:
+                # Removed since the listing. Unreadable is the safe answer: a video beside it is not bought again.
                 content = b""
             sidecar = parse_sidecar(content)
             if sidecar and fingerprint_digest(sidecar.asset.fingerprint) != name.digest:
+                # Renamed or exchanged by hand, it proves nothing about the video beside it.
                 sidecar = None
         return StoredVideo(uri, name, sidecar, files.get(video))
 
@@ -178,6 +180,7 @@ async def _adopt_in_folder(session: Session, project: str, job_requests: Sequenc
     files = await list_folder(session.store, project)
     videos = await _read_relevant(session, project, job_requests, files)
     kept = await find_unknown(session.ledger, await read_all_kept(session.store, files))
+    # Before the first adoption: an old backup is to be recovered, not patched shot by shot.
     await _require_up_to_date(session, project, videos, kept)
     adopted = 0
     for job_request in job_requests:
@@ -209,6 +212,7 @@ async def _read_relevant(
     videos = await read_videos(session.store, relevant, files)
     for video in videos:
         if video.sidecar and (video.sidecar.ledger is None or video.sidecar.ledger.id != session.ledger.identity):
+            # Remembered, so that each further claim of the session need not read another ledger's sidecars.
             session.foreign_sidecars.add(video.uri)
     return videos
 
@@ -334,6 +338,7 @@ def _stored_job(session: Session, job_request: JobRequest, video: StoredVideo) -
         "provider": asset.provider,
         "generation_id": asset.generation_id,
         "reserved_usd": None,
+        # What a named ledger has paid is counted there; without a name it is counted here.
         "actual_usd": Decimal(0) if reference else video.sidecar.cost_usd,
         "flow_run_id": None,
         "submitted_at": asset.created_at,
@@ -343,6 +348,7 @@ def _stored_job(session: Session, job_request: JobRequest, video: StoredVideo) -
     }
     if reference:
         values |= {
+            # The same id in both ledgers, as the names of the files in the store end with it.
             "id": reference.job,
             "account": reference.account,
             "credentials": reference.credentials,

@@ -16,7 +16,7 @@ from prefect_video.session import Session, SessionEvent
 logger = logging.getLogger(__name__)
 
 
-async def find_other_row(session: Session, job: Job, generation_id: str | None) -> Job | None:
+async def find_other_job(session: Session, job: Job, generation_id: str | None) -> Job | None:
     """Return the job that a generation belongs to, if that is another one."""
     if generation_id is None:
         return None
