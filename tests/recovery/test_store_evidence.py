@@ -51,10 +51,10 @@ def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 
 async def test_a_sidecar_names_the_ledger_and_its_row(harness: RecoveryHarness) -> None:
     await harness.run(a_shot())
-    row = await harness.row()
+    job = await harness.row()
     async with harness.ledger() as ledger:
         named = json.loads(sidecar(harness).read_text())["ledger"]
-        assert (named["id"], named["job"], named["environment"]) == (ledger.identity, row.id, "production")
+        assert (named["id"], named["job"], named["environment"]) == (ledger.identity, job.id, "production")
     assert harness.emulator.key not in sidecar(harness).read_text()
 
 
@@ -90,8 +90,8 @@ async def test_a_video_that_is_cut_or_missing_is_fetched_again_before_it_is_boug
     cut.write_bytes(whole[0][:1000])
     missing.unlink()
     if forgotten:
-        for row in await harness.rows():
-            match = {"generation_id": row.generation_id}
+        for job in await harness.rows():
+            match = {"generation_id": job.generation_id}
             harness.emulator.add_fault(operation="retrieve", kind="not_found", times=None, match=match)
     other = elsewhere(harness)
     report = await other.run(film(a_shot(1), a_shot(2)))
@@ -101,7 +101,7 @@ async def test_a_video_that_is_cut_or_missing_is_fetched_again_before_it_is_boug
     assert harness.paid == ((4, 4) if forgotten else (2, 2))
     if not forgotten:
         assert [video.read_bytes() for video in harness.videos] == whole
-        assert (report.cost_usd, [row.actual_usd for row in await other.rows()]) == (0, [0, 0])
+        assert (report.cost_usd, [job.actual_usd for job in await other.rows()]) == (0, [0, 0])
         assert [shot.cached for shot in (await harness.run(film(a_shot(1), a_shot(2)))).shots] == [True, True]
     assert [shot.cached for shot in (await other.run(film(a_shot(1), a_shot(2)))).shots] == [True, True]
     assert harness.paid == ((4, 4) if forgotten else (2, 2))
@@ -204,7 +204,7 @@ async def test_two_ledgers_share_a_store_and_each_keeps_its_own_spending(harness
         async with owner.ledger() as ledger:
             (line,) = await ledger.spend.report(by="month")
             assert (line.stored, line.spent_usd > 0) == (2, True)
-        assert sorted(row.actual_usd == 0 for row in await owner.rows()) == [False, True]
+        assert sorted(job.actual_usd == 0 for job in await owner.rows()) == [False, True]
     assert harness.paid == (2, 2)
 
 

@@ -60,9 +60,9 @@ async def test_a_job_that_was_left_for_long_is_listed(open_harness: OpenHarness)
         line = await sweep(harness)
         assert line.outcome == "is held"
     async with harness.ledger() as ledger:
-        (row,) = await ledger.jobs.find(hold_reason=True)
-        assert "has not ended by its deadline" in (row.hold_reason or "")
-        flagged = [step for step in await ledger.jobs.history(row.id) if "is held" in (step.detail or "")]
+        (job,) = await ledger.jobs.find(hold_reason=True)
+        assert "has not ended by its deadline" in (job.hold_reason or "")
+        flagged = [step for step in await ledger.jobs.history(job.id) if "is held" in (step.detail or "")]
     assert len(flagged) == 1
     assert statuses(await harness.run(a_shot())) == ["held"]
     assert harness.emulator.usage()["accepted"] == 1
