@@ -83,6 +83,7 @@ def is_held(path: Path) -> bool | None:
 
 
 _FORGET_AFTER = timedelta(days=1)
+# A beat may be lost, or come late, before the owner counts as dead elsewhere.
 _BEATS_PER_LEASE = 3
 
 

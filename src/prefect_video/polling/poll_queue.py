@@ -121,6 +121,7 @@ class PollTarget:
         if generation.status is Status.COMPLETED and not self.done:
             generation = self._with_seconds_taken(generation, now)
         self.last, self.last_polled_at = generation, now
+        # Counted in a row: any answer begins anew.
         self.not_found_count = self.error_count = 0
         self.done = self.done or generation.status.ended
         for future, on_change in list(self.waiters.items()):
@@ -267,6 +268,7 @@ class PollQueue:
         at = self._schedule.next_look(
             since, target.forecast.current(), sharing=self._sharing(), relaxed=target.webhook_expected
         )
+        # Of this forecast: `relearn` schedules only targets whose forecast has changed since.
         target.version = target.forecast.version
         target.due = max(target.began + at, target.not_before)
         slack = min(_SLACK * (at - since), self._schedule.share * at)

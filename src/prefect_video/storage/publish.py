@@ -257,6 +257,7 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
         return stored
     target, size = store.uri(draft.path), place.size
     with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
+        # A process that died before it recorded the copy has left it: only the sidecar is written again.
         if size == asset.bytes and await read_sha256(store, target) == asset.sha256:
             return await _publish_copied_sidecar(store, asset, draft, Path(folder))
         if size is None:
@@ -364,6 +365,7 @@ async def _find_whole(store: Store, relative: PurePosixPath, size: int) -> Asset
         asset = read_sidecar(await store.read_bytes(store.uri(sidecar_path(relative))))
     except FileNotFoundError:
         return None
+    # The size first: to read a whole video for its digest may take minutes.
     if asset is None or asset.bytes != size:
         return None
     return asset if await read_sha256(store, store.uri(relative)) == asset.sha256 else None

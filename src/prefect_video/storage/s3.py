@@ -107,6 +107,7 @@ class S3Store:
                 async with response["Body"] as body:
                     while chunk := await body.read(_READ_BYTES):
                         received += await run_in_thread(file.write, chunk)
+        # A connection that is cut may look like the end of the body.
         if received != response["ContentLength"]:
             raise StoreError(f"cannot fetch {uri}: {received:,} of {response['ContentLength']:,} bytes came; try again")
 

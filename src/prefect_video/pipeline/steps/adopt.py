@@ -186,6 +186,7 @@ async def _adopt_in_folder(session: Session, project: str, job_requests: Sequenc
     for job_request in job_requests:
         if job_request.refresh:
             continue
+        # By worth: a whole video, one that can be fetched again free, a rejected one that a human must accept.
         if (video := _find_video(job_request, videos)) is not None:
             adopted += await _adopt(session, job_request, _stored_job(session, job_request, video), video)
         elif (video := await _find_lost_video(session, job_request, videos)) is not None:
