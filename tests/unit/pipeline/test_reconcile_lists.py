@@ -180,6 +180,6 @@ async def test_an_answer_that_is_recorded_while_the_ledger_is_read_leaves_no_dou
         return recorded
 
     monkeypatch.setattr(Queries, "recorded_generations", read_slowly)
-    report = await harness.run(film(a_shot(1), a_shot(2)), settle_seconds=0.1)
+    report = await harness.run(film(a_shot(1), a_shot(2)), settle_seconds=0)
     assert statuses(report) == ["stored"] * 2
     assert harness.paid == (2, 2)
