@@ -282,16 +282,6 @@ class SpendRow(_Record):
     unpriced: int = 0
 
 
-class ClaimBatch(_Record):
-    """The answer to a claim: one `ClaimResult` for each job request, in order.
-
-    `warnings` holds a sentence for each limit of which four fifths or more are committed.
-    """
-
-    claims: tuple[ClaimResult, ...]
-    warnings: tuple[str, ...] = ()
-
-
 class BudgetUsage(_Record):
     """Used part of a limit.
 
@@ -313,6 +303,18 @@ class BudgetUsage(_Record):
     def committed_usd(self) -> Decimal:
         """Return what is spent plus what is reserved."""
         return self.spent_usd + self.reserved_usd
+
+
+class ClaimBatch(_Record):
+    """The answer to a claim: one `ClaimResult` for each job request, in order.
+
+    `nearly_used` holds each limit of which this claim leaves four fifths or more committed, `warnings` a sentence for
+    each of them.
+    """
+
+    claims: tuple[ClaimResult, ...]
+    warnings: tuple[str, ...] = ()
+    nearly_used: tuple[BudgetUsage, ...] = ()
 
 
 class ReceivedEvent(_Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +18,7 @@ import httpx
 
 from prefect_video._shield import shielded
 from prefect_video.downloads import LinkPolicy, open_download_client
-from prefect_video.ledger import AccountStatus, Budget, Job, Ledger
+from prefect_video.ledger import AccountStatus, Budget, BudgetUsage, Job, Ledger
 from prefect_video.limits import (
     CircuitBreaker,
     CircuitBreakerProvider,
@@ -60,6 +60,8 @@ class SessionEvent(StrEnum):
 
 
 Observer = Callable[[SessionEvent, Job], None]
+BudgetObserver = Callable[[BudgetUsage, str], None]
+"""Called with a limit that is nearly used up, and the environment that the session works in."""
 
 
 @dataclass
@@ -77,12 +79,14 @@ class Session:
         settings: The settings of the session.
         observer: Called with each event of each job.
         on_breaker_change: Called when this process has opened or closed the account's circuit breaker.
+        on_budget_nearly_used: Called once for each limit of which a claim leaves four fifths or more committed.
         access: The session's free read that shows whether endpoint and key are right.
         write_check: The session's check that videos can be published to the store.
         fresh_generations: The provider's last answers, from one step to the next.
         foreign_sidecars: URIs of the store's sidecars that other ledgers have written, and are not read again.
         accepted_rebuys: Ids of the jobs that may be bought again, as was requested, although others are missing too.
         repairs: By job id, how the last search for its file has found a whole one in place of a flawed one.
+        reported_budgets: Names of the limits that were reported as nearly used up.
         volume_alert_at: When the alert of an unusual volume was raised last.
         account_slots: Generations of the account that may be unfinished at once; None for no known limit.
         in_flight_slots: Slots of this process's shots at the provider.
@@ -108,12 +112,14 @@ class Session:
     settings: Settings = field(default_factory=Settings.from_environment)
     observer: Observer | None = None
     on_breaker_change: Callable[[AccountStatus], None] | None = None
+    on_budget_nearly_used: BudgetObserver | None = None
     access: AccessCheck = field(init=False)
     write_check: WriteCheck = field(default_factory=WriteCheck, init=False)
     fresh_generations: FreshGenerations = field(init=False)
     foreign_sidecars: set[str] = field(default_factory=set, init=False)
     accepted_rebuys: set[str] = field(default_factory=set, init=False)
     repairs: dict[str, str] = field(default_factory=dict, init=False)
+    reported_budgets: set[str] = field(default_factory=set, init=False)
     volume_alert_at: datetime | None = field(default=None, init=False)
     screen: PromptScreen = field(init=False)
     account_slots: int | None = field(init=False)
@@ -204,6 +210,14 @@ class Session:
         )
         if self.observer:
             self.observer(event, job)
+
+    def report_budgets(self, nearly_used: Iterable[BudgetUsage]) -> None:
+        """Call the observer of budgets with each limit that this session has not reported yet."""
+        for usage in nearly_used:
+            if usage.name not in self.reported_budgets:
+                self.reported_budgets.add(usage.name)
+                if self.on_budget_nearly_used:
+                    self.on_budget_nearly_used(usage, self.settings.environment)
 
     async def aclose(self) -> None:
         """Stop polling and close all connections, even while being cancelled; remote generations go on."""
