@@ -7,7 +7,7 @@ from typing import Final
 
 from prefect.events import emit_event
 
-from prefect_video.ledger import AccountStatus, BudgetUsage, Job
+from prefect_video.ledger import AccountStatus, BudgetUsage, Job, describe_nearly_used
 from prefect_video.session import SessionEvent
 
 ENVIRONMENT_LABEL: Final = "prefect-video.environment"
@@ -47,6 +47,7 @@ def announce_budget(usage: BudgetUsage, environment: str) -> None:
             ENVIRONMENT_LABEL: environment,
         },
         payload={
+            "detail": describe_nearly_used(usage),
             "scope": budget.scope,
             "limit_usd": _text(budget.limit_usd),
             "limit_videos": budget.limit_videos,
