@@ -19,6 +19,8 @@ from prefect.events.schemas.automations import Automation, EventTrigger, Posture
 from prefect.events.worker import EventsWorker
 
 from prefect_video.cli import main
+from prefect_video.cli.checks import Check
+from prefect_video.cli.fleet_checks import check_fleet
 from prefect_video.deployments import Change, read_deployment_file, setup_prefect, write_folder
 from prefect_video.deployments.automations import HEARTBEAT_VARIABLE
 from prefect_video.errors import InvalidInput
@@ -68,6 +70,11 @@ async def read_deployments(client: PrefectClient, environment: str = ENVIRONMENT
 
 async def read_automations(client: PrefectClient, environment: str = ENVIRONMENT) -> dict[str, list[Automation]]:
     return {name: await client.read_automations_by_name(f"{name} ({environment})") for name in AUTOMATIONS}
+
+
+async def fleet_of(environment: str) -> list[Check]:
+    """Return what `doctor` says about one environment and its pool."""
+    return [check for check in await check_fleet() if f"-{environment}" in check.detail or POOL in check.detail]
 
 
 def outcomes(changes: list[Change]) -> Counter[tuple[str, str]]:
@@ -123,9 +130,15 @@ async def test_what_people_changed_by_hand_stays(client: PrefectClient, folder: 
     await run_setup(folder)
     collect = (await read_deployments(client))["collect-generations/collect"]
     (schedule,) = collect.schedules
+    advice = {check.name: check for check in await fleet_of(ENVIRONMENT)}
+    assert (advice["collect"].ok, advice["workers"].ok) == (False, False)
+    assert f"schedule resume collect-generations/collect-{ENVIRONMENT} {schedule.id}" in str(advice["collect"].fix)
+    assert f"prefect worker start --pool {POOL}" in str(advice["workers"].fix)
     await client.update_deployment_schedule(collect.id, schedule.id, active=True)
     (trigger,) = (await read_automations(client))[AUTOMATIONS[0]]
     await client.pause_automation(trigger.id)
+
+    assert [check.ok for check in await fleet_of(ENVIRONMENT) if check.name == "collect"] == [True]
 
     path = folder / "prefect.yaml"
     path.write_text(path.read_text().replace("limit: 4", "limit: 2").replace("within: 10", "within: 20"))
@@ -184,8 +197,8 @@ def test_the_command_says_what_it_did_and_needs_a_server(
     answer = json.loads(capfd.readouterr().out)
     assert (answer["ok"], answer["dry_run"]) == (False, True)
     assert main(["setup", *options]) == 1
-    said = capfd.readouterr()
-    assert f"deployment        generate-shot/shot-{ENVIRONMENT}" in said.out
-    assert "3 blocks are missing" in said.err
-    assert f"prefect worker start --pool {POOL}" in said.err
+    shown = capfd.readouterr()
+    assert f"deployment        generate-shot/shot-{ENVIRONMENT}" in shown.out
+    assert "3 blocks are missing" in shown.err
+    assert f"prefect worker start --pool {POOL}" in shown.err
     assert os.environ["PREFECT_API_URL"] == prefect_api
