@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Outcome(StrEnum):
-    """What has become of one object in Prefect; in a dry run, what would."""
+    """Outcome for one object in Prefect; in a dry run, the one that it would have."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -22,7 +22,7 @@ class Change(BaseModel):
     Attributes:
         kind: Kind of object, such as `work pool`.
         name: Its name.
-        outcome: What has become of it; `missing` is for people to mend.
+        outcome: Outcome for it; what is `missing` has to be mended by hand.
         detail: What differs, or the next step.
     """
 

@@ -50,7 +50,7 @@ class DeclaredSchedule(_Declared):
 
 
 class DeclaredLimit(_Declared):
-    """How many runs of a deployment may be in progress at once, and what becomes of the others."""
+    """Limit on the runs of a deployment that are in progress at once, and the treatment of the others."""
 
     limit: int = Field(ge=1)
     collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"

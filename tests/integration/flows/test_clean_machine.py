@@ -98,7 +98,7 @@ def test_from_nothing_to_a_scheduled_video(machine: Machine, emulator: Emulator)
     assert "prefect worker start --pool video" in setup.stderr
     with machine.worker("video", cwd=machine.folder("elsewhere")) as log:
         scheduled = machine.prefect(
-            "deployment", "run", "generate-project/project", "--in", "2 seconds", cwd=machine.home
+            "deployment", "run", "generate-project/project", "--start-in", "2 seconds", cwd=machine.home
         )
         assert scheduled.returncode == 0, scheduled.stdout + scheduled.stderr
         run_id = UUID(re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", scheduled.stdout)[0])
