@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from prefect_video.errors import InvalidInput
+from prefect_video.film import Cut
 from prefect_video.shots import LocatedError, Project
 
 FILE_LIMIT_BYTES: Final = 16 * 2**20
@@ -161,13 +162,34 @@ def _validate(data: Any, lines: dict[FieldPath, int], path: Path) -> Project:
     if not isinstance(data, dict):
         raise InvalidInput(f"{path}: a project file holds a mapping with `project` and `shots`, not {_kind(data)}")
     try:
-        return Project.model_validate(data)
+        project = Project.model_validate(data)
     except ValidationError as error:
         name = data.get("project")
         raise InvalidProject(
             "\n".join(describe_errors(error, data, source=str(path), lines=lines)),
             name if isinstance(name, str) else None,
         ) from error
+    return project if project.cut is None else _check_cut(project, project.cut, lines, path)
+
+
+def _check_cut(project: Project, cut: Cut, lines: Mapping[FieldPath, int], path: Path) -> Project:
+    """Return a project whose cut names its files by where they are beside the project file, and can be made.
+
+    Raises:
+        InvalidProject: A file is missing or unusable, a font lacks a character, or a codec is not there.
+    """
+    # Imported late: it loads PyAV, which most projects do not need.
+    from prefect_video.film import find_unusable
+
+    resolved = cut.resolve_paths(path.parent)
+    shots = {shot.id: shot.length_seconds for shot in project.shots}
+    problems = [
+        f"{_format_line(str(path), ('cut', *problem.at), lines)}: cut: {problem.message}"
+        for problem in find_unusable(resolved, shots)
+    ]
+    if problems:
+        raise InvalidProject("\n".join(problems), project.name)
+    return project.model_copy(update={"cut": resolved})
 
 
 def project_schema() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from prefect_video.film import Cut, find_problems
 from prefect_video.inputs import Input, Number, WholeNumber
 
 AspectRatio = Literal["16:9", "9:16", "1:1"]
@@ -284,6 +285,9 @@ class Project(Input):
             " store it with a note; unset: as the credentials or settings say, else hold"
         ),
     )
+    cut: Cut | None = Field(
+        default=None, description="The final cut, which is made when all its shots are stored; unset: none"
+    )
 
     @property
     def is_routed(self) -> bool:
@@ -330,6 +334,14 @@ class Project(Input):
         if circle := _find_cycle({shot.id: shot.depends_on for shot in self.shots}):
             message = f"shot {circle[0]!r}: depends_on goes in a circle: {' → '.join(circle)}"
             raise LocatedError(message, "shots", numbers[circle[0]], "depends_on")
+        return self
+
+    @model_validator(mode="after")
+    def _check_cut(self) -> Self:
+        if self.cut is not None:
+            shots = {shot.id: (shot.length_seconds, shot.takes) for shot in self.shots}
+            for problem in find_problems(self.cut, shots):
+                raise LocatedError(f"cut: {problem.message}", "cut", *problem.at)
         return self
 
     @model_validator(mode="after")

@@ -35,7 +35,9 @@ INTERNALS: Final = frozenset(
 """Single modules at the root of the package that any room but the records may import."""
 
 BASE: Final = RECORDS | INTERNALS
-DOMAIN: Final = frozenset({"downloads", "ledger", "providers", "storage", "limits", "polling", "session", "pipeline"})
+DOMAIN: Final = frozenset(
+    {"downloads", "film", "ledger", "providers", "storage", "limits", "polling", "session", "pipeline"}
+)
 MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     # Records: what everything else speaks of.
     "errors": set(),
@@ -43,10 +45,11 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "generations": {"errors", "_clean_text"},
     "assets": {"errors", "generations"},
     "inputs": {"errors"},
-    "shots": {"errors", "inputs"},
+    "film": {"errors", "inputs"},
+    "shots": {"errors", "inputs", "film"},
     "retry_policy": {"errors"},
     "fingerprints": {"errors", "generations", "assets", "inputs", "shots"},
-    "project_files": {"errors", "generations", "assets", "inputs", "shots", "fingerprints"},
+    "project_files": {"errors", "generations", "assets", "inputs", "shots", "fingerprints", "film"},
     "_crash_trace": set(),
     "_redaction": set(),
     "_shield": {"errors"},
@@ -229,6 +232,8 @@ ONE_SUBJECT: Final[Mapping[str, Set[str]]] = {
     "collect": {"prefect_video.pipeline", "prefect_video.flows", "prefect_video.cli.commands"},
     "plan": {"prefect_video.pipeline", "prefect_video.cli.commands"},
     "cancel": {"prefect_video.pipeline", "prefect_video.cli.commands"},
+    # The final cut: its records, the work, the command.
+    "cut": {"prefect_video.film", "prefect_video.pipeline", "prefect_video.cli.commands"},
     "jobs": {"prefect_video.ledger", "prefect_video.cli.commands"},
     "shot": {"prefect_video.flows", "prefect_video.cli.commands"},
     "spend": {"prefect_video.flows", "prefect_video.cli.commands"},

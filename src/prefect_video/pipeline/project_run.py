@@ -21,6 +21,7 @@ from prefect_video.errors import (
     VideoError,
 )
 from prefect_video.ledger import ClaimOutcome, ClaimResult, Job, JobRequest, State
+from prefect_video.pipeline.cut import film_of_reports
 from prefect_video.pipeline.detach import DetachBarrier, DetachToken
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
 from prefect_video.pipeline.routing import Candidate, TakeRequest, build_take_requests, load_existing, sessions_of
@@ -29,6 +30,7 @@ from prefect_video.pipeline.step_runner import StepRunner
 from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.claim import claim_shot, claim_shots, find_assets, project_budgets
 from prefect_video.pipeline.steps.copies import copy_to_project, load_copies
+from prefect_video.pipeline.steps.cut_film import require_cut
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
 from prefect_video.pipeline.steps.screen import screen_prompts
 from prefect_video.session import Session
@@ -143,11 +145,13 @@ class ProjectRun:
             since=began_at,
             made_at_once=self._made_at_once,
         )
-        return ProjectReport(project=self.project.name, shots=shots, seconds=time.monotonic() - began)
+        film = await film_of_reports(self.runner, self.sessions[0], self.project, shots)
+        return ProjectReport(project=self.project.name, shots=shots, seconds=time.monotonic() - began, film=film)
 
     # Prepare
 
     async def _prepare(self) -> list[TakeRequest]:
+        await require_cut(self.project)
         options = ClaimOptions(
             refresh=self.refresh,
             ttl_seconds=self.sessions[0].settings.ttl_seconds,

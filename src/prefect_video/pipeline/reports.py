@@ -29,6 +29,7 @@ from prefect_video.errors import (
     QuotaExhausted,
     StoreError,
 )
+from prefect_video.film import StoredFilm
 from prefect_video.ledger import PROGRAM, Job, JobRequest, Ledger, State, command_line
 from prefect_video.pipeline.shot_run import DetachedShot, StoredShot
 
@@ -116,6 +117,49 @@ class ShotReport(BaseModel):
         return {**fields, "cost_usd": as_number(self.cost_usd)}
 
 
+class FilmReport(BaseModel):
+    """The outcome of a project's final cut.
+
+    Attributes:
+        status: `made` now, `cached` from before, `failed`, or `waiting` for shots that are not stored.
+        uri: Address of the film.
+        seconds: Its length.
+        bytes: Its size.
+        sha256: Its digest.
+        thumbnail_uri: JPEG still.
+        sheet_uri: Contact sheet of its clips.
+        preview_uri: Animated WebP or GIF.
+        error: Why there is no film, and what to do; the shots are stored as their reports say.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["made", "cached", "failed", "waiting"]
+    uri: str | None = None
+    seconds: float | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    thumbnail_uri: str | None = None
+    sheet_uri: str | None = None
+    preview_uri: str | None = None
+    error: str | None = None
+
+    @classmethod
+    def of(cls, film: StoredFilm, *, cached: bool) -> FilmReport:
+        """Build the report of a film that is stored."""
+        return cls(
+            status="cached" if cached else "made",
+            seconds=film.duration_seconds,
+            **film.model_dump(include={"uri", "bytes", "sha256", "thumbnail_uri", "sheet_uri", "preview_uri"}),
+        )
+
+    def summary(self) -> str:
+        """Describe the film in one line."""
+        if self.uri is not None:
+            return f"film: {self.status}, {self.seconds:.1f} s: {self.uri}"
+        return f"film: {self.status}: {self.error}"
+
+
 class ProjectReport(BaseModel):
     """The outcome of a project.
 
@@ -123,6 +167,7 @@ class ProjectReport(BaseModel):
         project: Its name.
         shots: One report for each take of each shot, in the project's order.
         seconds: How long the run took.
+        film: The outcome of its final cut; None where it has no `cut:`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -130,6 +175,12 @@ class ProjectReport(BaseModel):
     project: str
     shots: tuple[ShotReport, ...]
     seconds: float
+    film: FilmReport | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """True where a shot has no video and will have none by itself, or the film failed."""
+        return bool(self.failures) or (self.film is not None and self.film.status == "failed")
 
     @property
     def cost_usd(self) -> Decimal:
@@ -149,13 +200,18 @@ class ProjectReport(BaseModel):
         head = f"{self.project}: {stored} of {len(self.shots)} stored ({cached} cached), ${self.cost_usd:.2f} paid"
         if in_flight:
             head += f", {in_flight} in flight"
-        return "\n".join([head, *(f"  {shot.id}: {shot.status}: {shot.error}" for shot in self.failures)])
+        lines = [f"  {shot.id}: {shot.status}: {shot.error}" for shot in self.failures]
+        if self.film is not None:
+            lines.append(f"  {self.film.summary()}")
+        return "\n".join([head, *lines])
 
     def public(self) -> dict[str, Any]:
-        """Return the one object that `--json` prints."""
+        """Return the one object that `--json` prints; `film` only where the project has a cut."""
+        film = {} if self.film is None else {"film": self.film.model_dump(mode="json")}
         return {
             "project": self.project,
             "shots": [shot.public() for shot in self.shots],
+            **film,
             "cost_usd": as_number(self.cost_usd),
             "seconds": round(self.seconds, 3),
         }
