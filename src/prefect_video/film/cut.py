@@ -172,8 +172,8 @@ class Captions(Shorthand):
 
     @model_validator(mode="before")
     @classmethod
-    def _expand(cls, data: Any) -> Any:
-        return {"cues": data} if isinstance(data, list | tuple) else super()._expand(data)
+    def _take_list(cls, data: Any) -> Any:
+        return {"cues": data} if isinstance(data, list | tuple) else data
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:

@@ -203,7 +203,7 @@ def _add_video(output: OutputContainer, film: Arrangement, encoder: Encoder) -> 
 
 
 def _add_audio(output: OutputContainer, encoder: Encoder) -> Any:
-    stream = output.add_stream(_CODECS[encoder.codec].sound, rate=SAMPLE_RATE, layout="stereo")
+    stream: Any = output.add_stream(_CODECS[encoder.codec].sound, rate=SAMPLE_RATE, layout="stereo")
     stream.bit_rate = _SOUND_BIT_RATE
     return stream
 

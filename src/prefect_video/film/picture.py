@@ -37,6 +37,8 @@ Frames = Iterator[VideoFrame]
 
 _HDR_TRANSFERS: Final = frozenset({16, 18})
 """Transfer functions of HDR (PQ and HLG), which are converted."""
+_SCALING: Final = "flags=lanczos+accurate_rnd+full_chroma_int"
+"""Without exact rounding the conversion of colours makes every picture a little darker."""
 _TURNS: Final = {90: "cclock", 270: "clock"}
 _MISSING_SECONDS: Final = 0.5
 """How much a clip may be shorter than it declares; its last frame then stands still for that long."""
@@ -93,7 +95,7 @@ def clip_frames(clip: ClipMedia, form: FilmFormat, first: int, count: int) -> Fr
             yield last
     except av.FFmpegError as error:
         raise FilmError(f"{clip.path.name}: damaged after {number} frames ({error})") from error
-    if last is None or count - number > max(1, form.fps * Fraction(_MISSING_SECONDS)):
+    if last is None or count - number > max(Fraction(1), form.fps * Fraction(_MISSING_SECONDS)):
         raise FilmError(f"{clip.path.name}: only {number} of {count} frames can be decoded")
     yield from repeat(last, count - number)
 
@@ -161,16 +163,16 @@ def _fit(clip: ClipMedia, form: FilmFormat, colours: str) -> list[Step]:
     (width, height), shape = form.size, clip.size
     ratio = Fraction(shape[0], shape[1])
     if ratio == Fraction(width, height):
-        return [("scale", f"{width}:{height}:flags=lanczos:{colours}")]
+        return [("scale", f"{width}:{height}:{_SCALING}:{colours}")]
     if form.fit == "crop":
         # In pixels of the file, which need not be square.
         across = min(Fraction(1), Fraction(width, height) / ratio)
         down = min(Fraction(1), ratio / Fraction(width, height))
         crop = f"w=trunc(iw*{float(across):.6f}/2)*2:h=trunc(ih*{float(down):.6f}/2)*2"
-        return [("crop", crop), ("scale", f"{width}:{height}:flags=lanczos:{colours}")]
+        return [("crop", crop), ("scale", f"{width}:{height}:{_SCALING}:{colours}")]
     inner = _inner_size(shape, form.size)
     return [
-        ("scale", f"{inner[0]}:{inner[1]}:flags=lanczos:{colours}"),
+        ("scale", f"{inner[0]}:{inner[1]}:{_SCALING}:{colours}"),
         ("pad", f"{width}:{height}:(ow-iw)/2:(oh-ih)/2:color={form.background.replace('#', '0x')}"),
     ]
 
@@ -185,7 +187,7 @@ def _fit_blurred(
     split = graph.add("split")
     last.link_to(split)
     inner = _inner_size(shape, form.size)
-    front = graph.add("scale", f"{inner[0]}:{inner[1]}:flags=lanczos:{colours}")
+    front = graph.add("scale", f"{inner[0]}:{inner[1]}:{_SCALING}:{colours}")
     split.link_to(front, 0, 0)
     # Blurred while it is small: the same picture at a fraction of the cost.
     small = (max(2, width // 8 * 2), max(2, height // 8 * 2))
@@ -222,7 +224,8 @@ def still_frames(image: Image.Image, count: int) -> Frames:
 
 def to_frame(image: Image.Image) -> VideoFrame:
     """Convert a picture into a frame with the colours of HD video."""
-    frame = VideoFrame.from_image(image).reformat(
+    converted: VideoFrame = VideoFrame.from_image(image)  # type: ignore[no-untyped-call]
+    frame = converted.reformat(
         format="yuv420p",
         src_color_range=ColorRange.JPEG,
         dst_colorspace=Colorspace.ITU709,
@@ -304,7 +307,7 @@ class _Burner:
             self._graph, overlay.image.size, "rgba", 1 / form.fps, form.fps, colorspace=0, color_range=2
         )
         converted = link_chain(
-            self._graph, picture, [("scale", "out_color_matrix=bt709:out_range=tv"), ("format", "yuva420p")]
+            self._graph, picture, [("scale", f"{_SCALING}:out_color_matrix=bt709:out_range=tv"), ("format", "yuva420p")]
         )
         mix = self._graph.add("overlay", f"{overlay.left}:{overlay.top}:format=yuv420:eof_action=repeat:repeatlast=1")
         self._frames.link_to(mix, 0, 0)
@@ -320,6 +323,7 @@ class _Burner:
         """Return a frame with the picture over it."""
         push(self._frames, stamp(frame, self._number, self._fps))
         self._number += 1
+        burned: VideoFrame
         (burned,) = drain(self._sink)
         return burned
 

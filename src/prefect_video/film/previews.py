@@ -106,7 +106,7 @@ def _label(content: object) -> str:
 
 
 def _to_image(frame: VideoFrame) -> Image.Image:
-    image = frame.to_image()
+    image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
     degrees = round(frame.rotation) % 360
     return image.rotate(degrees, expand=True) if degrees else image
 

@@ -277,7 +277,7 @@ def read_sound(path: Path, loudness: Loudness | None) -> Sound:
 def _count_samples(path: Path) -> int:
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
-        return round(Fraction((stream.duration or 0) * stream.time_base) * SAMPLE_RATE)
+        return round((stream.duration or 0) * Fraction(stream.time_base or 0) * SAMPLE_RATE)
 
 
 def _to_film_format(frames: Iterator[AudioFrame]) -> Sound:

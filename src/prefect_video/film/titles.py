@@ -108,7 +108,7 @@ def draw_caption(text: str, size: Size, typeface: Typeface) -> Overlay:
     )
     # Drawn at four times the size, so that the corners of the plate are smooth.
     mask = Image.new("L", (plate[0] * 4, plate[1] * 4), 0)
-    ImageDraw.Draw(mask).rounded_rectangle((0, 0, plate[0] * 4 - 1, plate[1] * 4 - 1), radius=points * 1.2, fill=172)
+    ImageDraw.Draw(mask).rounded_rectangle((0, 0, plate[0] * 4 - 1, plate[1] * 4 - 1), radius=points * 1.2, fill=205)
     image = Image.new("RGBA", plate, (10, 12, 16, 0))
     image.putalpha(mask.resize(plate, Image.Resampling.LANCZOS))
     text_layer = Image.new("RGBA", plate, (255, 255, 255, 0))
