@@ -146,9 +146,10 @@ def test_the_film_is_made_by_the_command_line(emulator: Emulator, tmp_path: Path
 @pytest.mark.usefixtures("example_environment")
 async def test_the_final_cut_is_made_and_measured(emulator: Emulator, tmp_path: Path) -> None:
     project = load_project(EXAMPLES / "final_cut.yaml")
+    small = tuple(shot.model_copy(update={"resolution": "480p"}) for shot in project.shots)
     ref = SessionRef.from_names("emulator", str(tmp_path / "videos"), str(tmp_path / "ledger.db"))
     async with await open_session(ref) as session:
-        report = await run_project(session, project)
+        report = await run_project(session, project.model_copy(update={"shots": small}))
     assert report.film is not None
     assert (report.film.status, report.film.error) == ("made", None)
     # 2 + 4 + 2.5 + 4 + 2 s, with three crossfades of 0.5 s and one of 1 s.

@@ -54,7 +54,7 @@ def _check_music(music: Music) -> Iterator[CutProblem]:
     path, at = Path(music.file), ("music", "file")
     try:
         with av.open(music.file) as container:
-            if not container.streams.audio:
+            if not container.streams.audio or next(container.decode(audio=0), None) is None:
                 yield CutProblem(f"{path}: has no sound", at)
                 return
             seconds = (container.duration or 0) / av.time_base

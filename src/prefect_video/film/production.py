@@ -10,6 +10,7 @@ from typing import Final
 
 import av
 import PIL
+from av import VideoFrame
 
 from prefect_video.errors import FilmError
 from prefect_video.film.arrangement import Arrangement, arrange
@@ -73,15 +74,20 @@ def produce_film(
     if can_copy(film):
         try:
             copy_film(film, target, progress)
-            return _finish(film, target, is_copied=True)
+            return _finish(film, target, progress, is_copied=True)
         except FilmError as error:
             logger.warning("%s; the clips are encoded instead", error)
     encode_film(film, target, progress)
-    return _finish(film, target, is_copied=False)
+    return _finish(film, target, progress, is_copied=False)
 
 
-def _finish(film: Arrangement, target: Path, *, is_copied: bool) -> ProducedFilm:
+def _finish(film: Arrangement, target: Path, progress: Progress, *, is_copied: bool) -> ProducedFilm:
     collector = PreviewCollector(film)
-    measures = measure_film(target, collector.add)
+
+    def look(number: int, frame: VideoFrame) -> None:
+        progress(1.0)
+        collector.add(number, frame)
+
+    measures = measure_film(target, look)
     require_as_arranged(measures, film)
     return ProducedFilm(target, measures, collector.finish(film.cut.preview), is_copied)
