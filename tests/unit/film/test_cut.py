@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from prefect_video.errors import InvalidInput
 from prefect_video.film import Cut, estimate_seconds
 from prefect_video.film.captions import read_captions
 from prefect_video.project_files import load_project, project_schema
+from prefect_video.shots import Project
 from tests.support.films import write_clip
 
 SHOTS = """\
@@ -114,6 +117,14 @@ def test_captions_of_both_kinds_are_read(tmp_path: Path) -> None:
     (tmp_path / "latin.srt").write_bytes("1\n00:00:01,000 --> 00:00:02,500\nGrüße\n".encode("latin-1"))
     with pytest.raises(InvalidInput, match="not UTF-8"):
         read_captions(tmp_path / "latin.srt")
+
+
+def test_the_page_shows_projects_that_are_valid() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "film.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert Project.model_validate(yaml.safe_load(shown)).cut is not None
+    for field in Cut.model_fields:
+        assert f"`{field}`" in text, field
 
 
 def test_projects_load_without_pyav_and_editors_know_the_short_forms() -> None:
