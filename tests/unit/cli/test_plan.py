@@ -10,7 +10,7 @@ import pytest
 
 from prefect_video.cli.report_view import show_report
 from prefect_video.emulator.threaded import Emulator
-from prefect_video.ledger import usd_sum
+from prefect_video.ledger import CommittedSums, usd_sum
 from prefect_video.pipeline import ProjectReport
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.project_files import load_project
@@ -161,3 +161,6 @@ def test_a_sum_is_a_lower_bound_where_a_price_is_unknown() -> None:
     assert usd_sum(Decimal("2.4"), 0) == "$2.40"
     assert usd_sum(Decimal("2.4"), 1) == "at least $2.40"
     assert (usd_sum(Decimal(0), 1), usd_sum(Decimal(0), 0)) == ("price unknown", "$0.00")
+    # As the artifact of `spend-report` shows it.
+    sums = CommittedSums(spent_usd=Decimal("0.9"), unpriced=2, unpriced_reserved=1)
+    assert (sums.describe_spent(str), sums.describe_reserved(format_amount=str)) == ("at least 0.9", "price unknown")
