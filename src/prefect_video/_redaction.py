@@ -119,7 +119,7 @@ class Redaction:
     def _is_in(self, decoded: str) -> bool:
         """Return whether decoded text holds a key; a short one may be in any noise, so it must be readable text."""
         is_text = decoded.isascii() and decoded.isprintable()
-        return any(word.search(decoded) for word, is_short in self._words if is_text or not is_short)
+        return any(pattern.search(decoded) for pattern, is_short in self._words if is_text or not is_short)
 
 
 @lru_cache(maxsize=64)

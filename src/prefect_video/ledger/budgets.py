@@ -127,7 +127,7 @@ class Limit:
 
 
 class Limits:
-    """All limits that apply to the intents of one claim."""
+    """All limits that apply to the job requests of one claim."""
 
     def __init__(self, limits: dict[tuple[int, str], Limit], budgets: Sequence[Budget]) -> None:
         self._limits = limits

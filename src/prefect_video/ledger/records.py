@@ -203,7 +203,7 @@ class ClaimOutcome(StrEnum):
 
 
 class ClaimResult(_Record):
-    """The ledger's answer to one intent."""
+    """The ledger's answer to one job request."""
 
     kind: ClaimOutcome
     request: JobRequest
@@ -311,7 +311,7 @@ class SpendRow(CommittedSums):
 
 
 class ClaimBatch(_Record):
-    """The answer to a claim: one `Claim` for each intent, in order.
+    """The answer to a claim: one `ClaimResult` for each job request, in order.
 
     `warnings` holds a sentence for each limit of which four fifths or more are committed.
     """

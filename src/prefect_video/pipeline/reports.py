@@ -184,7 +184,7 @@ async def add_costs(
     """Add to the reports of a run what it paid for each shot: a generation is paid for by the run that sent it.
 
     Args:
-        reports: One for each intent.
+        reports: One for each job request.
         job_requests: The requests of the run.
         ledger: The ledger that holds its jobs.
         flow_run_id: The run. A job that it has taken over is recorded under it too, hence `since`.

@@ -82,7 +82,6 @@ class Session:
         fresh_generations: The provider's last answers, from one step to the next.
         foreign_sidecars: URIs of the store's sidecars that other ledgers have written, and are not read again.
         accepted_rebuys: Ids of the jobs that may be bought again, as was requested, although others are missing too.
-        screened: Ids of the jobs whose prompts have passed the screen and that are not sent yet.
         repairs: By job id, how the last search for its file has found a whole one in place of a flawed one.
         volume_alert_at: When the alert of an unusual volume was raised last.
         account_slots: Generations of the account that may be unfinished at once; None for no known limit.
@@ -114,7 +113,6 @@ class Session:
     fresh_generations: FreshGenerations = field(init=False)
     foreign_sidecars: set[str] = field(default_factory=set, init=False)
     accepted_rebuys: set[str] = field(default_factory=set, init=False)
-    screened: set[str] = field(default_factory=set, init=False)
     repairs: dict[str, str] = field(default_factory=dict, init=False)
     volume_alert_at: datetime | None = field(default=None, init=False)
     screen: PromptScreen = field(init=False)

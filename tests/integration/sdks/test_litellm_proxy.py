@@ -145,7 +145,7 @@ async def test_its_many_lines_are_cut_to_the_cause(proxy: Proxy) -> None:
 
 
 @pytest.mark.timeout(240)
-async def test_a_wrong_key_is_told(proxy: Proxy) -> None:
+async def test_a_wrong_key_is_reported(proxy: Proxy) -> None:
     provider = proxy.provider("sk-another")
     with pytest.raises(AuthenticationFailed):
         await provider.check_access()

@@ -98,7 +98,7 @@ async def test_a_list_without_what_is_in_progress_is_no_evidence(open_harness: O
     # Nothing ends before the second one is held, so that its absence is never proven.
     run = asyncio.create_task(run_twice(harness, 1, 2))
     async with asyncio.timeout(20):
-        while not any(row.hold_reason for row in await harness.rows()):
+        while not any(job.hold_reason for job in await harness.rows()):
             await asyncio.sleep(0.05)
     assert harness.emulator.usage()["accepted"] == 2
     harness.emulator.change_speed(500)
