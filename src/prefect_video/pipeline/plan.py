@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from prefect_video.errors import BudgetExceeded
-from prefect_video.ledger import BudgetUsage, Job, Limit, State
+from prefect_video.ledger import BudgetUsage, Job, Limit, State, usd_sum
 from prefect_video.pipeline.reports import as_number, take_label
 from prefect_video.pipeline.routing import (
     Candidate,
@@ -118,6 +118,10 @@ class Plan(BaseModel):
     def unpriced(self) -> int:
         """The number of videos to be bought whose price is not known; `cost_usd` leaves them out."""
         return sum(shot.action == "generate" and shot.estimate_usd is None for shot in self.shots)
+
+    def describe_cost(self) -> str:
+        """Describe the cost: `$2.40`, `at least $2.40` where some prices are not known, or `price unknown`."""
+        return usd_sum(self.cost_usd, self.unpriced)
 
     @property
     def fits(self) -> bool:
@@ -340,4 +344,5 @@ def _public_limit(usage: BudgetUsage) -> dict[str, Any]:
         "spent_usd": as_number(usage.spent_usd),
         "reserved_usd": as_number(usage.reserved_usd),
         "videos": usage.videos,
+        **({"unpriced": usage.unpriced} if usage.unpriced else {}),
     }
