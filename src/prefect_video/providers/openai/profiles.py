@@ -79,7 +79,7 @@ def _hosted() -> Capabilities:
         sizes={"1080p": 20, "720p": 20, "480p": 20},
         aspect_ratios=_RATIOS,
         can_cancel=False,
-        lookup="likeness",
+        lookup="similarity",
         supports_webhook_url=False,
         optional_fields=("references", "size"),
     )
@@ -91,7 +91,7 @@ def _engine(*, can_cancel: bool, echoes_key: bool = False) -> Capabilities:
         sizes={"1080p": 20, "720p": 20, "480p": 20},
         aspect_ratios=_RATIOS,
         can_cancel=can_cancel,
-        lookup="key" if echoes_key else "likeness",
+        lookup="key" if echoes_key else "similarity",
         supports_webhook_url=False,
         optional_fields=(*EXTRAS, "references", "size"),
         seconds_per_video_second=(1.0, 30.0),
