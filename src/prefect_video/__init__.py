@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from prefect_video.fingerprints import fingerprint
     from prefect_video.generations import Generation
     from prefect_video.ledger import Job
-    from prefect_video.pipeline import ProjectReport, collect, plan_project, run_project
+    from prefect_video.pipeline import ProjectReport, collect, cut_project, plan_project, run_project
     from prefect_video.project_files import load_project
     from prefect_video.providers import Capabilities, Provider
     from prefect_video.session import Session, SessionRef, open_session
@@ -78,6 +78,7 @@ else:
             "SessionRef": "session",
             "Shot": "shots",
             "collect": "pipeline",
+            "cut_project": "pipeline",
             "fingerprint": "fingerprints",
             "load_project": "project_files",
             "open_session": "session",
@@ -148,6 +149,7 @@ __all__ = [
     "VideoMismatch",
     "__version__",
     "collect",
+    "cut_project",
     "fingerprint",
     "load_project",
     "open_session",

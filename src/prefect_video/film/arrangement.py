@@ -13,8 +13,6 @@ from prefect_video.film.graph import SAMPLE_RATE
 from prefect_video.film.picture import FilmFormat
 from prefect_video.film.timeline import Part, find_overlaps, list_parts, trimmed_seconds
 
-_FOUR_K_LINES = 2160
-
 
 @dataclass(frozen=True)
 class ArrangedPart:
@@ -138,10 +136,7 @@ def choose_format(wanted: Format, first_clip: ClipMedia) -> FilmFormat:
     if wanted.aspect_ratio is not None:
         across, down = map(int, wanted.aspect_ratio.split(":"))
         ratio = Fraction(across, down)
-    if wanted.resolution is not None:
-        short = _FOUR_K_LINES if wanted.resolution == "4k" else int(wanted.resolution.removesuffix("p"))
-    else:
-        short = min(width, height)
+    short = wanted.lines or min(width, height)
     size = (width, height)
     if wanted.aspect_ratio is not None or wanted.resolution is not None:
         size = (_even(short * max(ratio, Fraction(1))), _even(short / min(ratio, Fraction(1))))

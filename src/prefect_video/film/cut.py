@@ -16,7 +16,20 @@ DEFAULT_CROSSFADE_SECONDS: Final = 0.5
 LONGEST_CROSSFADE_SECONDS: Final = 10.0
 LONGEST_CARD_SECONDS: Final = 60.0
 
+_LONGEST_SHAPE: Final = 4
+_MOST_LINES: Final = 4320
+_FOUR_K_LINES: Final = 2160
+
 Codec = Literal["libx264", "libsvtav1", "libvpx-vp9"]
+
+_PRESETS: Final[dict[Codec, tuple[str, ...]]] = {
+    "libx264": (
+        *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+        *("medium", "slow", "slower", "veryslow"),
+    ),
+    "libsvtav1": tuple(str(number) for number in range(14)),
+    "libvpx-vp9": tuple(str(number) for number in range(9)),
+}
 
 Colour = Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$", strict=True)]
 """Colour as `#rrggbb`."""
@@ -206,6 +219,25 @@ class Format(Shorthand):
     fps: Number | None = Field(default=None, ge=1, le=120, description="Frames per second")
     background: Colour = Field(default="#000000", description="Colour around clips that are padded")
 
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        if self.aspect_ratio is not None:
+            width, height = map(int, self.aspect_ratio.split(":"))
+            if not 1 / _LONGEST_SHAPE <= width / height <= _LONGEST_SHAPE:
+                raise ValueError(
+                    f"aspect_ratio: from 1:{_LONGEST_SHAPE} to {_LONGEST_SHAPE}:1, not {self.aspect_ratio}"
+                )
+        if self.lines is not None and self.lines > _MOST_LINES:
+            raise ValueError(f"resolution: at most {_MOST_LINES}p, not {self.resolution}")
+        return self
+
+    @property
+    def lines(self) -> int | None:
+        """Length of the shorter side in pixels; None where it is not asked for."""
+        if self.resolution is None:
+            return None
+        return _FOUR_K_LINES if self.resolution == "4k" else int(self.resolution.removesuffix("p"))
+
 
 class Encoder(Shorthand):
     """Encoder of a film that cannot be joined without encoding."""
@@ -221,6 +253,15 @@ class Encoder(Shorthand):
     preset: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,20}$")] | None = Field(
         default=None, description="Speed, in the encoder's own terms (`veryfast`, `8`)"
     )
+
+    @model_validator(mode="after")
+    def _check_settings(self) -> Self:
+        presets, highest = _PRESETS[self.codec], 51 if self.codec == "libx264" else 63
+        if self.preset is not None and self.preset not in presets:
+            raise ValueError(f"preset: {self.codec} has {', '.join(presets)}, and not {self.preset!r}")
+        if self.crf is not None and self.crf > highest:
+            raise ValueError(f"crf: at most {highest} with {self.codec}, not {self.crf}")
+        return self
 
     @property
     def container(self) -> Literal["mp4", "webm"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -166,7 +166,7 @@ def _write_film(film: Arrangement, mix: Path, target: Path, progress: Progress) 
         audio = _add_audio(output, encoder) if film.has_sound else None
         captions = film.cut.captions
         if captions is not None and captions.mode == "soft":
-            add_text_track(output, load_cues(captions), captions.language)
+            add_text_track(output, load_cues(captions), captions.language, film.seconds)
         sound = read_sound(mix, film.cut.loudness) if audio else iter(())
         heard = 0
         for number, frame in enumerate(_compose_picture(film)):
@@ -208,21 +208,33 @@ def _add_audio(output: OutputContainer, encoder: Encoder) -> Any:
     return stream
 
 
-def add_text_track(output: OutputContainer, cues: tuple[Cue, ...], language: str) -> None:
-    """Add captions as a text track that players can switch on."""
+def add_text_track(output: OutputContainer, cues: Sequence[Cue], language: str, film_seconds: Fraction) -> None:
+    """Add captions as a text track that players can switch on.
+
+    A track shows one caption at a time: one that overlaps the next ends where that begins, and none outlasts the film.
+    """
     stream: Any = output.add_stream("mov_text")
     stream.metadata["language"] = language
     context = stream.codec_context
     context.time_base = Fraction(1, 1000)
     # Without a header the encoder does not open, and the first packet that is written opens it.
     context.subtitle_header = _ASS_HEADER
-    for cue in cues:
-        begin, length = round(cue.start * 1000), round((cue.end - cue.start) * 1000)
-        text = cue.text.replace("\\", "/").replace("{", "(").replace("}", ")").replace("\n", "\\N")
-        events = SubtitleSet.create(text=f"0,0,Default,,0,0,0,,{text}".encode(), start=0, end=length, pts=begin * 1000)
-        packet = context.encode_subtitle(events)
-        packet.stream = stream
-        packet.pts = packet.dts = begin
-        packet.duration = length
-        packet.time_base = Fraction(1, 1000)
-        output.mux(packet)
+    limits = [*(cue.start for cue in cues[1:]), float(film_seconds)]
+    for cue, limit in zip(cues, limits, strict=True):
+        begin = round(cue.start * 1000)
+        length = round(min(cue.end, limit, float(film_seconds)) * 1000) - begin
+        if length > 0:
+            output.mux(_encode_cue(stream, cue.text, begin, length))
+
+
+def _encode_cue(stream: Any, text: str, begin: int, length: int) -> Any:
+    """Encode a caption; times are in milliseconds."""
+    # Backslashes and braces would be commands.
+    shown = text.replace("\\", "/").replace("{", "(").replace("}", ")").replace("\n", "\\N")
+    events = SubtitleSet.create(text=f"0,0,Default,,0,0,0,,{shown}".encode(), start=0, end=length, pts=begin * 1000)
+    packet = stream.codec_context.encode_subtitle(events)
+    packet.stream = stream
+    packet.pts = packet.dts = begin
+    packet.duration = length
+    packet.time_base = Fraction(1, 1000)
+    return packet

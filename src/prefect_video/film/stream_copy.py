@@ -75,7 +75,7 @@ class _Joiner:
         self._last: dict[int, int] = {}
         captions = film.cut.captions
         if captions is not None:
-            add_text_track(output, load_cues(captions), captions.language)
+            add_text_track(output, load_cues(captions), captions.language, film.seconds)
 
     def add(self, source: Any, seconds: Fraction) -> None:
         """Copy the packets of a clip."""
