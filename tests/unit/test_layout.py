@@ -342,6 +342,8 @@ def test_the_wheel_puts_one_name_into_site_packages(wheel: Path) -> None:
         inside = "/".join(filter(None, ["prefect_video", FOLDERS[folder], str(path.relative_to(ROOT / folder))]))
         assert inside in names, f"{inside} is missing from the wheel"
     assert "prefect_video/py.typed" in names
+    fonts = {name.rpartition("/")[2] for name in names if name.startswith("prefect_video/film/fonts/")}
+    assert fonts == {"SourceSansPro-Regular.ttf", "SourceSansPro-Semibold.ttf", "OFL.txt"}
 
 
 @pytest.mark.parametrize("from_checkout", [False, True], ids=["elsewhere", "in the checkout"])

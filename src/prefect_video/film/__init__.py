@@ -8,21 +8,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from prefect_video.film.cut import Cut, CutClip
-from prefect_video.film.stored_film import Ingredient, StoredFilm
+from prefect_video.film.stored_film import Ingredient, StoredFilm, describe_software
 from prefect_video.film.timeline import CutProblem, estimate_seconds, find_problems, list_clips
 
 if TYPE_CHECKING:
     from prefect_video.film.checks import find_unusable
-    from prefect_video.film.previews import write_previews
-    from prefect_video.film.production import ProducedFilm, container_of, describe_software, produce_film
+    from prefect_video.film.production import ProducedFilm, produce_film
 else:
     _MODULES = {
         "ProducedFilm": "production",
-        "container_of": "production",
-        "describe_software": "production",
         "find_unusable": "checks",
         "produce_film": "production",
-        "write_previews": "previews",
     }
 
     def __getattr__(name: str) -> Any:
@@ -41,12 +37,10 @@ __all__ = [
     "Ingredient",
     "ProducedFilm",
     "StoredFilm",
-    "container_of",
     "describe_software",
     "estimate_seconds",
     "find_problems",
     "find_unusable",
     "list_clips",
     "produce_film",
-    "write_previews",
 ]

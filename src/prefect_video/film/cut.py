@@ -126,8 +126,8 @@ class CutClip(Shorthand):
 
     @property
     def label(self) -> str:
-        """Shot and take as reports name them: `opening`, `opening@2`."""
-        return self.shot if self.take in (None, 1) else f"{self.shot}@{self.take}"
+        """Name of the clip: `opening` for the chosen take, `opening@1` and `opening@2` for takes that are named."""
+        return self.shot if self.take is None else f"{self.shot}@{self.take}"
 
 
 class Card(Shorthand):
@@ -300,6 +300,11 @@ class Cut(Input):
         if soft and self.encoder is not None and self.encoder.container == "webm":
             raise ValueError("captions: a text track needs an MP4: burn them in, or use libx264 or libsvtav1")
         return self
+
+    @property
+    def container(self) -> Literal["mp4", "webm"]:
+        """Container of the film, and so the ending of its name."""
+        return (self.encoder or Encoder()).container
 
     def resolve_paths(self, folder: Path) -> Cut:
         """Return the cut with the paths of its files taken as relative to a folder."""

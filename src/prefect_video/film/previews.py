@@ -38,6 +38,13 @@ class Previews:
     sheet: bytes = field(repr=False)
     animation: bytes = field(repr=False)
 
+    def write(self, folder: Path) -> tuple[Path, Path, Path]:
+        """Write thumbnail, sheet and animation into a folder; return their paths."""
+        files = (folder / "thumbnail.jpg", folder / "sheet.jpg", folder / "animation")
+        for path, content in zip(files, (self.thumbnail, self.sheet, self.animation), strict=True):
+            path.write_bytes(content)
+        return files
+
 
 class PreviewCollector:
     """Collector of the frames that the previews of a film need; only small pictures are kept.
@@ -91,14 +98,6 @@ class PreviewCollector:
             sheet.paste(tile, (left, top))
             draw_label(sheet, label, (left, top + height, left + width, top + height + line), typeface=Typeface())
         return sheet
-
-
-def write_previews(previews: Previews, folder: Path, kind: Literal["webp", "gif"]) -> tuple[Path, Path, Path]:
-    """Write the thumbnail, the contact sheet and the animation into a folder; return their paths."""
-    files = (folder / "thumbnail.jpg", folder / "sheet.jpg", folder / f"animation.{kind}")
-    for path, content in zip(files, (previews.thumbnail, previews.sheet, previews.animation), strict=True):
-        path.write_bytes(content)
-    return files
 
 
 def _label(content: object) -> str:

@@ -6,25 +6,19 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-import av
-import PIL
 from av import VideoFrame
 
 from prefect_video.errors import FilmError
 from prefect_video.film.arrangement import Arrangement, arrange
 from prefect_video.film.clip_media import read_clip
-from prefect_video.film.cut import Cut, Encoder
+from prefect_video.film.cut import Cut
 from prefect_video.film.encoder import Progress, encode_film
 from prefect_video.film.measure import FilmMeasures, measure_film, require_as_arranged
 from prefect_video.film.previews import PreviewCollector, Previews
 from prefect_video.film.stream_copy import can_copy, copy_film
 
 logger = logging.getLogger(__name__)
-
-FILM_VERSION: Final = "1"
-"""Version of what this room makes of a cut; it changes with every change that is seen or heard."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +38,6 @@ class ProducedFilm:
     is_copied: bool
 
 
-def container_of(cut: Cut) -> str:
-    """Return the container, and so the ending, of the film of a cut."""
-    return (cut.encoder or Encoder()).container
-
-
-def describe_software() -> dict[str, str]:
-    """Return the versions of what decides how a film looks; with others it is made anew."""
-    return {"film": FILM_VERSION, "av": av.__version__, "pillow": PIL.__version__}
-
-
 def produce_film(
     cut: Cut, shots: Sequence[str], clips: Mapping[str, Path], folder: Path, progress: Progress
 ) -> ProducedFilm:
@@ -70,7 +54,7 @@ def produce_film(
         FilmError: It cannot be made, or is not what was asked for.
     """
     film = arrange(cut, shots, {label: read_clip(path) for label, path in clips.items()})
-    target = folder / f"film.{container_of(cut)}"
+    target = folder / f"film.{cut.container}"
     if can_copy(film):
         try:
             copy_film(film, target, progress)

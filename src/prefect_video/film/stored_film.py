@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -10,6 +11,15 @@ PROVENANCE_NOTE: Final = (
     "C2PA manifests and watermarks in metadata are of the clips as the provider delivered them; a film has none of"
     " them: see its ingredients"
 )
+
+
+FILM_VERSION: Final = "1"
+"""Version of what this room makes of a cut; it changes with every change that is seen or heard."""
+
+
+def describe_software() -> dict[str, str]:
+    """Return the versions of what decides how a film looks; with others it is made anew."""
+    return {"film": FILM_VERSION, "av": version("av"), "pillow": version("pillow")}
 
 
 class Ingredient(BaseModel):

@@ -16,6 +16,7 @@ from prefect_video.pipeline.reports import FilmReport, ProjectReport, ShotReport
 from prefect_video.pipeline.shot_run import abandon
 from prefect_video.pipeline.step_runner import Inputs, Result, StepRunner
 from prefect_video.pipeline.steps.accept import accept_rejected
+from prefect_video.pipeline.steps.cut_film import observe_films
 from prefect_video.pipeline.verification import Verification, verify_store
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "collect",
     "collect_job",
     "cut_project",
+    "observe_films",
     "plan_project",
     "recover_ledger",
     "run_project",

@@ -50,7 +50,7 @@ async def cut_project(
 
 
 async def find_stored_takes(session: Session, project: Project, others: Sequence[Session] = ()) -> dict[str, Asset]:
-    """Find the stored takes of a project in the ledger, by their labels; nothing is claimed or changed."""
+    """Find the stored takes of a project in the ledger, by a cut's names for them; nothing is claimed or changed."""
     takes = await build_take_requests(project, [session, *others], ClaimOptions())
     await load_existing(session.ledger, takes)
     stored: dict[str, Asset] = {}
@@ -59,7 +59,19 @@ async def find_stored_takes(session: Session, project: Project, others: Sequence
         job = take.candidates[0].existing
         if job is not None and job.state is State.STORED and job.asset is not None:
             stored[take_label(take.job_request)] = job.asset
-    return stored
+    return label_clips(stored)
+
+
+def label_clips(takes: Mapping[str, Asset]) -> dict[str, Asset]:
+    """Return stored takes by the names that a cut has for them: the shot alone stands for its chosen take.
+
+    Args:
+        takes: The stored takes, as reports name them: the first by its shot alone, others as `opening@2`.
+    """
+    named = {label if "@" in label else f"{label}@1": asset for label, asset in takes.items()}
+    # The first take is the chosen one where a shot has no other choice.
+    chosen = {label: asset for label, asset in takes.items() if "@" not in label}
+    return {**named, **chosen}
 
 
 async def film_of_reports(
@@ -72,7 +84,7 @@ async def film_of_reports(
     """
     if project.cut is None:
         return None
-    clips = {report.id: report.asset for report in reports if report.asset is not None}
+    clips = label_clips({report.id: report.asset for report in reports if report.asset is not None})
     again = command_line("cut", "PROJECT_FILE", ledger=session.ledger.command_option)
     if absent := [label for label in needed_takes(project, project.cut) if label not in clips]:
         reason = f"{', '.join(absent)} not stored yet; run again, or once they are, make the film with: {again}"

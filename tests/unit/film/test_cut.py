@@ -77,7 +77,7 @@ def test_single_values_stand_for_whole_records(tmp_path: Path) -> None:
         (["captions:", "  - {start: 2, end: 1, text: x}"], "the caption ends at 1 s and begins at 2 s"),
         (["captions:", "  cues: [{start: 60, end: 61, text: x}]"], ":7: cut: caption 1 begins at 60 s, and the film"),
         (["order:", "  - one", "  - three"], ":8: cut: 'three' is not a shot of this project"),
-        (["order:", "  - {shot: two, take: 3}"], ":7: cut: shot 'two' has 2 takes, so that there is no take 3"),
+        (["order:", "  - {shot: two, take: 3}"], ":7: cut: there is no take 3 of shot 'two': its `takes` is 2"),
         (["order:", "  - {shot: one, trim: {end: 9}}"], ":7: cut: shot 'one' lasts 4 s and is to be cut at 9 s"),
         (["order:", "  - {shot: one, trim: {start: 3, end: 2}}"], "ends at 2 s and begins at 3 s: it has no length"),
         (

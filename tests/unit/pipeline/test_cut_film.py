@@ -12,7 +12,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from prefect_video.errors import FilmError, InvalidInput
 from prefect_video.film import StoredFilm
-from prefect_video.pipeline import cut_project, plan_project, run_project, verify_store
+from prefect_video.pipeline import cut_project, observe_films, plan_project, run_project, verify_store
 from prefect_video.pipeline.steps.film_place import find_current_film
 from prefect_video.shots import Project
 from tests.support.films import read_frames, write_clip
@@ -22,8 +22,8 @@ from tests.support.recovery_fixtures import OpenHarness
 QUICK = {"codec": "libx264", "preset": "ultrafast", "crf": 14}
 
 
-def a_project(**cut: Any) -> Project:
-    shots = [{"id": "one", "prompt": "dawn over the sea"}, {"id": "two", "prompt": "dusk in a forest"}]
+def a_project(*, takes: int = 1, **cut: Any) -> Project:
+    shots = [{"id": "one", "prompt": "dawn over the sea", "takes": takes}, {"id": "two", "prompt": "dusk in a forest"}]
     defaults = {"duration": 2, "resolution": "480p"}
     return Project.model_validate(
         {"project": "film", "defaults": defaults, "shots": shots, "cut": {"encoder": QUICK, **cut}}
@@ -95,6 +95,21 @@ async def test_a_run_ends_in_a_film_that_a_second_one_finds(open_harness: OpenHa
 
 def _difference(first: Image.Image, second: Image.Image) -> float:
     return sum(ImageStat.Stat(ImageChops.difference(first.convert("RGB"), second.convert("RGB"))).mean) / 3
+
+
+async def test_a_take_that_is_named_is_used_and_progress_is_seen(harness: RecoveryHarness) -> None:
+    project = a_project(takes=2, order=["two", {"shot": "one", "take": 2}, {"shot": "one", "take": 1}])
+    shares: list[float] = []
+    with observe_films(shares.append):
+        async with harness.session() as session:
+            report = await run_project(session, project)
+            film = await find_current_film(session.store, "film")
+    assert report.film is not None
+    assert report.film.seconds == pytest.approx(6, abs=0.1)
+    assert film is not None
+    assert [(item.shot_id, item.take) for item in film.ingredients] == [("two", 1), ("one", 2), ("one", 1)]
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 0.2 < shares[-1] == 1
 
 
 async def test_what_is_not_stored_is_listed_and_nothing_is_sent(harness: RecoveryHarness) -> None:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import threading
-import time
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from prefect_video.cli.options import JsonFlag, QuietFlag, SessionOptions
-from prefect_video.cli.output import DONE, print_json, print_status
+from prefect_video.cli.output import DONE, print_json
+from prefect_video.cli.progress import FilmLines
 from prefect_video.cli.report_view import show_film
 from prefect_video.cli.sessions import run_async, use_sessions
-from prefect_video.pipeline import FilmReport, cut_project
+from prefect_video.pipeline import FilmReport, cut_project, observe_films
 from prefect_video.project_files import load_project
 from prefect_video.session import SessionRef
 from prefect_video.shots import Project
-
-_LINE_SECONDS: Final = 5.0
-"""Least time between two lines of progress."""
 
 
 def cut(
@@ -42,7 +39,8 @@ def cut(
         prefect-video cut film.yaml --store s3://films/ads --json
     """
     project = load_project(project_file)
-    film = run_async(_cut(project, session.refs(project), quiet))
+    with contextlib.nullcontext() if quiet else observe_films(FilmLines()):
+        film = run_async(_cut(project, session.refs(project)))
     if json:
         print_json(film.model_dump(mode="json"))
     else:
@@ -50,21 +48,6 @@ def cut(
     return DONE
 
 
-async def _cut(project: Project, refs: Sequence[SessionRef], quiet: bool) -> FilmReport:
+async def _cut(project: Project, refs: Sequence[SessionRef]) -> FilmReport:
     async with use_sessions(refs) as (session, *others):
-        return await cut_project(session, project, others=others, on_progress=None if quiet else _ProgressLines())
-
-
-class _ProgressLines:
-    """Printer of a film's progress on stderr, a line every few seconds."""
-
-    def __init__(self) -> None:
-        self._printed = time.monotonic()
-        self._lock = threading.Lock()
-
-    def __call__(self, share: float) -> None:
-        with self._lock:
-            if time.monotonic() - self._printed < _LINE_SECONDS:
-                return
-            self._printed = time.monotonic()
-        print_status(f"film: {100 * share:.0f} %")
+        return await cut_project(session, project, others=others)

@@ -12,27 +12,24 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prefect_video._shield import run_in_thread, shielded
 from prefect_video.assets import Asset
 from prefect_video.downloads import prepare_private_folder
 from prefect_video.errors import FilmError, InvalidInput
-from prefect_video.film import (
-    Cut,
-    ProducedFilm,
-    StoredFilm,
-    find_unusable,
-    list_clips,
-    produce_film,
-)
+from prefect_video.film import Cut, StoredFilm, list_clips
 from prefect_video.pipeline.steps.film_place import FilmPlace, digest_files, file_sha256
 from prefect_video.pipeline.steps.store_identity import claim_store
 from prefect_video.session import Session
 from prefect_video.shots import Project
 from prefect_video.storage import Store, fetch_anywhere
+
+if TYPE_CHECKING:
+    from prefect_video.film import ProducedFilm
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +41,19 @@ _STALE_SECONDS: Final = 24 * 3600.0
 _LOGGED_STEP: Final = 0.25
 
 
+@contextmanager
+def observe_films(observer: OnProgress) -> Iterator[None]:
+    """Call an observer with the progress of every film of this process, for as long as the context lasts."""
+    _observers.append(observer)
+    try:
+        yield
+    finally:
+        _observers.remove(observer)
+
+
+_observers: list[OnProgress] = []
+
+
 async def require_cut(project: Project) -> None:
     """Check a project's cut, before anything is paid: its files, its texts, and what this machine can encode.
 
@@ -53,6 +63,9 @@ async def require_cut(project: Project) -> None:
     cut = project.cut
     if cut is None:
         return
+    # Imported late: it loads PyAV, which a project without a cut does not need.
+    from prefect_video.film import find_unusable
+
     shots = {shot.id: shot.length_seconds for shot in project.shots}
     problems = await asyncio.to_thread(lambda: list(find_unusable(cut, shots)))
     if problems:
@@ -132,6 +145,8 @@ async def _produce(
     cut: Cut, shots: list[str], files: Mapping[str, Path], folder: Path, progress: OnProgress
 ) -> ProducedFilm:
     """Make a film in a thread; when cancelled, stop it at its next frame and wait for its end."""
+    from prefect_video.film import produce_film
+
     stopped = threading.Event()
 
     def check(share: float) -> None:
@@ -149,7 +164,7 @@ async def _produce(
 
 
 def _log_progress(project: str, on_progress: OnProgress | None) -> OnProgress:
-    """Return a callback that logs each quarter of the work, and calls another one."""
+    """Return a callback that logs each quarter of the work, and calls all observers."""
     logged = 0.0
 
     def report(share: float) -> None:
@@ -157,7 +172,7 @@ def _log_progress(project: str, on_progress: OnProgress | None) -> OnProgress:
         if share >= logged + _LOGGED_STEP:
             logged = share
             logger.info("%s: film %.0f %% done", project, 100 * share)
-        if on_progress is not None:
-            on_progress(share)
+        for observer in (*_observers, *filter(None, [on_progress])):
+            observer(share)
 
     return report

@@ -10,23 +10,18 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
 from prefect_video._shield import run_in_thread
 from prefect_video.assets import Asset
 from prefect_video.errors import FilmError
-from prefect_video.film import (
-    Cut,
-    Ingredient,
-    ProducedFilm,
-    StoredFilm,
-    container_of,
-    describe_software,
-    write_previews,
-)
+from prefect_video.film import Cut, Ingredient, StoredFilm, describe_software
 from prefect_video.storage import NewFile, Store
+
+if TYPE_CHECKING:
+    from prefect_video.film import ProducedFilm
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +88,7 @@ class FilmPlace:
             "sheet_uri": ".sheet.jpg",
             "preview_uri": f".preview.{self._cut.preview}",
             "sidecar_uri": ".json",
-            "uri": f".{container_of(self._cut)}",
+            "uri": f".{self._cut.container}",
         }
 
     async def find(self) -> StoredFilm | None:
@@ -112,7 +107,7 @@ class FilmPlace:
         """Publish a film: its previews and sidecar first, so that a reader who sees the film finds them."""
         sha256 = await run_in_thread(file_sha256, produced.path)
         film = self._describe(produced, sha256)
-        pictures = await run_in_thread(write_previews, produced.previews, folder, self._cut.preview)
+        pictures = await run_in_thread(produced.previews.write, folder)
         sidecar = folder / "film.json"
         await run_in_thread(sidecar.write_bytes, _to_json(film))
         files = [
