@@ -24,20 +24,32 @@ def write_clip(
     fps: int = 24,
     level: float = 0.25,
     pixel_aspect: Fraction = Fraction(1),
+    right_colour: str | None = None,
 ) -> Path:
-    """Write a clip of one colour, in H.264 with the colours of HD, with a tone where it has one; return its path."""
+    """Write a clip of one colour, or two side by side, in H.264, with a tone where it has one; return its path."""
+    picture = Image.new("RGB", size, colour)
+    picture.paste(right_colour or colour, (size[0] // 2, 0, *size))
     with av.open(str(path), "w") as output:
         video = output.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "8", "threads": "1"})
         video.width, video.height, video.pix_fmt = *size, "yuv420p"
         video.codec_context.sample_aspect_ratio = pixel_aspect
         audio = output.add_stream("aac", rate=RATE, layout="mono") if hz else None
         for _ in range(round(seconds * fps)):
-            output.mux(video.encode(av.VideoFrame.from_image(Image.new("RGB", size, colour))))
+            output.mux(video.encode(av.VideoFrame.from_image(picture)))
         output.mux(video.encode(None))
         if audio is not None and hz:
             for begin in range(0, round(seconds * RATE), 1024):
                 output.mux(audio.encode(_tone(hz, begin, min(1024, round(seconds * RATE) - begin), level)))
             output.mux(audio.encode(None))
+    return path
+
+
+def turn_clockwise(path: Path) -> Path:
+    """Write into a clip of one track that players show it turned by 90° clockwise, as phones do; return its path."""
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 44
+    content[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
     return path
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import av
 from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
 
 from prefect_video.errors import FilmError
 
@@ -62,6 +64,18 @@ def open_clip(path: Path) -> InputContainer:
         raise FilmError(f"{path.name}: cannot be opened ({error})") from error
 
 
+def find_picture(container: InputContainer) -> VideoStream:
+    """Return the video track of a clip; cover art is one too, and not meant.
+
+    Raises:
+        FilmError: There is none.
+    """
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    raise FilmError(f"{Path(container.name).name}: has no picture")
+
+
 def read_clip(path: Path) -> ClipMedia:
     """Measure a clip.
 
@@ -69,11 +83,12 @@ def read_clip(path: Path) -> ClipMedia:
         FilmError: It has no picture, or its length or rate is not known.
     """
     with open_clip(path) as container:
-        if not container.streams.video:
-            raise FilmError(f"{path.name}: has no picture")
-        video = container.streams.video[0]
+        video = find_picture(container)
         context = video.codec_context
-        first = next(container.decode(video), None)
+        try:
+            first = next(container.decode(video), None)
+        except av.FFmpegError as error:
+            raise FilmError(f"{path.name}: cannot be decoded ({error})") from error
         fps = video.average_rate or video.guessed_rate
         seconds = _picture_seconds(container, video, fps)
         if first is None or not fps or seconds <= 0:

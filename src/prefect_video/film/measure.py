@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Final
 
 import av
 from av import VideoFrame
 
 from prefect_video.errors import FilmError
 from prefect_video.film.arrangement import Arrangement
-from prefect_video.film.clip_media import codec_name, open_clip
+from prefect_video.film.clip_media import codec_name, find_picture, open_clip
 from prefect_video.film.sound import measure_loudness
 
-TOLERANCE_SECONDS = 0.1
+TOLERANCE_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def measure_film(path: Path, on_frame: Callable[[int, VideoFrame], None]) -> Fil
     """
     try:
         with open_clip(path) as container:
-            stream = container.streams.video[0]
+            stream = find_picture(container)
             stream.thread_type = "AUTO"
             frames, begin, end = 0, None, Fraction(0)
             step = 1 / Fraction(stream.average_rate or 24)
@@ -88,13 +89,8 @@ def _with_sound(path: Path, measures: FilmMeasures) -> FilmMeasures:
         for frame in container.decode(container.streams.audio[0]):
             samples, rate = samples + frame.samples, frame.sample_rate
     loudness = measure_loudness(path)
-    return FilmMeasures(
-        **{
-            **measures.__dict__,
-            "sound_seconds": samples / rate,
-            "lufs": None if loudness is None else round(loudness.lufs, 2),
-        }
-    )
+    lufs = None if loudness is None else round(loudness.lufs, 2)
+    return replace(measures, sound_seconds=samples / rate, lufs=lufs)
 
 
 def require_as_arranged(measures: FilmMeasures, film: Arrangement) -> None:
@@ -104,15 +100,12 @@ def require_as_arranged(measures: FilmMeasures, film: Arrangement) -> None:
         FilmError: It is not; the message says in which respects.
     """
     expected, (width, height) = float(film.seconds), film.form.size
-    stored = (
-        {(width, height), (height, width)} if film.clips[0].clip and film.clips[0].clip.rotation else {film.form.size}
-    )
     wrong: list[str] = []
     if abs(measures.seconds - expected) > TOLERANCE_SECONDS:
         wrong.append(f"it lasts {measures.seconds:.2f} s instead of {expected:.2f} s")
     if abs(measures.frames - film.frames) > TOLERANCE_SECONDS * film.form.fps:
         wrong.append(f"{measures.frames} of {film.frames} frames can be decoded")
-    if (measures.width, measures.height) not in stored:
+    if (measures.width, measures.height) != film.form.size:
         wrong.append(f"it has {measures.width}x{measures.height} pixels instead of {width}x{height}")
     if (measures.sound_seconds is not None) != film.has_sound:
         wrong.append("its sound is missing" if film.has_sound else "it has sound, and no part of it has")

@@ -19,7 +19,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from prefect_video.errors import FilmError
-from prefect_video.film.clip_media import ClipMedia, open_clip
+from prefect_video.film.clip_media import ClipMedia, find_picture, open_clip
 from prefect_video.film.cut import Cue
 from prefect_video.film.graph import (
     BT709,
@@ -102,7 +102,7 @@ def clip_frames(clip: ClipMedia, form: FilmFormat, first: int, count: int) -> Fr
 
 def _filtered_frames(clip: ClipMedia, form: FilmFormat, first: int, count: int) -> Frames:
     with open_clip(clip.path) as container:
-        stream = container.streams.video[0]
+        stream = find_picture(container)
         stream.thread_type = "AUTO"
         graph, source, sink = None, None, None
         for frame in container.decode(stream):

@@ -19,10 +19,11 @@ import av.filter
 from av import AudioFrame
 from av.audio.fifo import AudioFifo
 from av.audio.resampler import AudioResampler
+from av.filter.context import FilterContext
 from av.filter.loudnorm import stats as measure_loudnorm
 
 from prefect_video.errors import FilmError
-from prefect_video.film.clip_media import ClipMedia, open_clip
+from prefect_video.film.clip_media import ClipMedia, find_picture, open_clip
 from prefect_video.film.cut import Loudness, Music
 from prefect_video.film.graph import SAMPLE_RATE, Step, add_sound_source, close_chain, drain, link_chain, push
 
@@ -71,7 +72,7 @@ def clip_sound(clip: ClipMedia, start_seconds: Fraction, samples: int) -> Sound:
 
 
 def _filtered_sound(container: Any, first: int, end: int) -> Sound:
-    picture = container.streams.video[0]
+    picture = find_picture(container)
     # Sound and picture begin at their own times; second 0 of a clip is where its picture begins.
     began = float((picture.start_time or 0) * picture.time_base)
     graph, source, sink = None, None, None
@@ -196,8 +197,22 @@ def add_music(sound: Sound, samples: int, music: Music) -> Sound:
     Raises:
         FilmError: The music cannot be decoded.
     """
-    seconds = samples / SAMPLE_RATE
     graph = av.filter.Graph()
+    clips, track, sink = _build_music_graph(graph, music, samples / SAMPLE_RATE)
+    reader = _Reader(sound)
+    for frame, bar in zip(_stamped(reader.take(samples)), _stamped(_read_music(music, samples)), strict=False):
+        push(clips, frame)
+        push(track, bar)
+        yield from drain(sink)
+    push(clips, None)
+    push(track, None)
+    yield from drain(sink)
+
+
+def _build_music_graph(
+    graph: av.filter.Graph, music: Music, seconds: float
+) -> tuple[FilterContext, FilterContext, FilterContext]:
+    """Build the graph that mixes music under a film; return its inputs for clips and music, and its output."""
     clips, track = add_sound_source(graph), add_sound_source(graph)
     fade_out = min(music.fade_out_seconds, seconds)
     bed = link_chain(
@@ -221,15 +236,7 @@ def add_music(sound: Sound, samples: int, music: Music) -> Sound:
     mix = graph.add("amix", "inputs=2:duration=first:dropout_transition=0:normalize=0")
     own.link_to(mix, 0, 0)
     bed.link_to(mix, 0, 1)
-    sink = close_chain(graph, link_chain(graph, mix, [("aformat", _FORMAT)]), "abuffersink")
-    reader = _Reader(sound)
-    for frame, bar in zip(_stamped(reader.take(samples)), _stamped(_read_music(music, samples)), strict=False):
-        push(clips, frame)
-        push(track, bar)
-        yield from drain(sink)
-    push(clips, None)
-    push(track, None)
-    yield from drain(sink)
+    return clips, track, close_chain(graph, link_chain(graph, mix, [("aformat", _FORMAT)]), "abuffersink")
 
 
 def _read_music(music: Music, samples: int) -> Sound:

@@ -12,7 +12,7 @@ from av.container import OutputContainer
 from prefect_video.errors import FilmError
 from prefect_video.film.arrangement import ArrangedPart, Arrangement
 from prefect_video.film.captions import load_cues
-from prefect_video.film.clip_media import open_clip
+from prefect_video.film.clip_media import find_picture, open_clip
 from prefect_video.film.cut import CutClip, Trim
 from prefect_video.film.encoder import Progress, add_text_track
 
@@ -33,7 +33,9 @@ def can_copy(film: Arrangement) -> bool:
         and cut.loudness is None
         and cut.encoder is None
         and (cut.captions is None or cut.captions.mode == "soft")
-        and (film.form.size, film.form.fps) == (first.size, first.fps)
+        and (film.form.size, film.form.fps) == (first.stored_size, first.fps)
+        # Turned pixels and pixels that are not square are left to few players: such clips are encoded as they are seen.
+        and (first.rotation, first.pixel_aspect) == (0, 1)
     )
     video, audio = first.key[1], first.key[2]
     fits_container = video[0] in _VIDEO and (audio is None or audio[0] in _AUDIO)
@@ -98,4 +100,4 @@ class _Joiner:
 
 
 def _streams(container: Any) -> list[Any]:
-    return [container.streams.video[0], *container.streams.audio[:1]]
+    return [find_picture(container), *container.streams.audio[:1]]

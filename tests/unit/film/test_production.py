@@ -15,7 +15,7 @@ from PIL import Image
 from prefect_video.errors import FilmError
 from prefect_video.film import Cut, ProducedFilm, produce_film
 from prefect_video.film.sound import measure_loudness
-from tests.support.films import mean_colour, packet_digests, read_frames, sound_levels, write_clip
+from tests.support.films import mean_colour, packet_digests, read_frames, sound_levels, turn_clockwise, write_clip
 
 QUICK = {"codec": "libx264", "preset": "ultrafast", "crf": 12}
 RED, BLUE = "#b03024", "#2448b0"
@@ -98,6 +98,14 @@ def test_pixels_that_are_not_square_are_made_square(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "wide.mp4", RED, size=(240, 180), pixel_aspect=Fraction(4, 3), seconds=0.5)
     film = produce_film(Cut.model_validate({"encoder": QUICK}), ["a"], {"a": clip}, tmp_path, lambda share: None)
     assert (film.measures.width, film.measures.height) == (320, 180)
+
+
+def test_a_clip_of_a_phone_stands_upright(tmp_path: Path) -> None:
+    clip = turn_clockwise(write_clip(tmp_path / "phone.mp4", RED, right_colour=BLUE, seconds=0.5))
+    film = produce_film(Cut(), ["a"], {"a": clip}, tmp_path, lambda share: None)
+    frame = read_frames(film.path)[6]
+    assert frame.size == (180, 320)
+    assert mean_colour(frame, (20, 20, 160, 140))[0] > 120 > mean_colour(frame, (20, 180, 160, 300))[0]
 
 
 def test_a_clip_is_trimmed_at_the_frame(tmp_path: Path) -> None:
