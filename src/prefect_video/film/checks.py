@@ -9,6 +9,7 @@ import av
 
 from prefect_video.errors import InvalidInput
 from prefect_video.film.captions import load_cues
+from prefect_video.film.clip_media import open_media
 from prefect_video.film.cut import Captions, Cue, Cut, Encoder, Music
 from prefect_video.film.encoder import find_absent_codecs
 from prefect_video.film.graph import find_absent_filters
@@ -53,7 +54,7 @@ def find_unusable(cut: Cut, shots: Mapping[str, float | None]) -> Iterator[CutPr
 def _check_music(music: Music) -> Iterator[CutProblem]:
     path, at = Path(music.file), ("music", "file")
     try:
-        with av.open(music.file) as container:
+        with open_media(path) as container:
             if not container.streams.audio or next(container.decode(audio=0), None) is None:
                 yield CutProblem(f"{path}: has no sound", at)
                 return

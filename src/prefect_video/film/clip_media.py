@@ -52,6 +52,15 @@ class ClipMedia:
         return width - width % 2, height - height % 2
 
 
+def open_media(path: Path) -> InputContainer:
+    """Open a local file for reading; nothing that it names, or that is named like an address, is fetched.
+
+    Raises:
+        av.FFmpegError: It cannot be opened.
+    """
+    return av.open(f"file:{path}", mode="r", metadata_errors="replace", options={"protocol_whitelist": "file"})
+
+
 def open_clip(path: Path) -> InputContainer:
     """Open a clip for reading.
 
@@ -59,7 +68,7 @@ def open_clip(path: Path) -> InputContainer:
         FilmError: It cannot be opened.
     """
     try:
-        return av.open(str(path), mode="r", metadata_errors="replace")
+        return open_media(path)
     except av.FFmpegError as error:
         raise FilmError(f"{path.name}: cannot be opened ({error})") from error
 

@@ -23,7 +23,7 @@ from av.filter.context import FilterContext
 from av.filter.loudnorm import stats as measure_loudnorm
 
 from prefect_video.errors import FilmError
-from prefect_video.film.clip_media import ClipMedia, find_picture, open_clip
+from prefect_video.film.clip_media import ClipMedia, find_picture, open_clip, open_media
 from prefect_video.film.cut import Loudness, Music
 from prefect_video.film.graph import SAMPLE_RATE, Step, add_sound_source, close_chain, drain, link_chain, push
 
@@ -276,13 +276,13 @@ def write_sound(sound: Sound, path: Path) -> None:
 def read_sound(path: Path, loudness: Loudness | None) -> Sound:
     """Yield the sound of a file, brought to a loudness where one is given; silence stays as it is."""
     steps = [] if loudness is None else _find_correction(path, loudness)
-    with av.open(str(path)) as container:
+    with open_media(path) as container:
         sound = _to_film_format(container.decode(container.streams.audio[0]))
         yield from _Reader(_filter_sound(sound, steps) if steps else sound).take(_count_samples(path))
 
 
 def _count_samples(path: Path) -> int:
-    with av.open(str(path)) as container:
+    with open_media(path) as container:
         stream = container.streams.audio[0]
         return round((stream.duration or 0) * Fraction(stream.time_base or 0) * SAMPLE_RATE)
 
@@ -306,7 +306,7 @@ def _find_correction(path: Path, loudness: Loudness) -> list[Step]:
     if measured.true_peak_db + gain_db <= loudness.true_peak_db:
         return [("volume", f"{gain_db:.3f}dB")]
     wanted = f"I={loudness.target_lufs}:TP={loudness.true_peak_db}:LRA={_LOUDNESS_RANGE}"
-    with av.open(str(path)) as container:
+    with open_media(path) as container:
         first_pass = json.loads(measure_loudnorm(wanted, container.streams.audio[0]))
     arguments = (
         f"{wanted}:measured_I={first_pass['input_i']}:measured_TP={first_pass['input_tp']}"
@@ -343,7 +343,7 @@ class Measured:
 
 def measure_loudness(path: Path) -> Measured | None:
     """Measure the loudness of a file; None for silence, or where it has no sound."""
-    with av.open(str(path)) as container:
+    with open_media(path) as container:
         if not container.streams.audio:
             return None
         graph = av.filter.Graph()

@@ -71,6 +71,7 @@ def test_single_values_stand_for_whole_records(tmp_path: Path) -> None:
     ("lines", "message"),
     [
         (["music:", "  file: absent.mp3"], ":7: cut: {folder}/absent.mp3: there is no such file"),
+        (["music: list.m3u8"], ":6: cut: {folder}/list.m3u8: cannot be read as sound"),
         (["music: film.yaml"], ":6: cut: {folder}/film.yaml: cannot be read as sound"),
         (["captions:", "  file: absent.srt"], ":7: cut: {folder}/absent.srt: cannot read the file: No such file"),
         (["captions: bad.srt"], ":6: cut: {folder}/bad.srt:2: '00:00:03 --> 00:00:04' is no pair of times"),
@@ -98,6 +99,8 @@ def test_single_values_stand_for_whole_records(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, lines: list[str], message: str) -> None:
     (tmp_path / "bad.srt").write_text("1\n00:00:03 --> 00:00:04\nHello\n")
+    # A list of addresses: no file that a cut names may send a request.
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
     with pytest.raises(InvalidInput) as caught:
         load(tmp_path, *lines)
     assert message.format(folder=tmp_path) in str(caught.value)
