@@ -16,6 +16,7 @@ from prefect_video.film.graph import find_absent_filters
 from prefect_video.film.timeline import CutProblem, estimate_seconds
 from prefect_video.film.titles import REGULAR, find_absent_characters
 
+_OLDEST_AV = 18
 _SLACK_SECONDS = 1.0
 """What a film may be longer than its shots were requested."""
 
@@ -27,6 +28,12 @@ def find_unusable(cut: Cut, shots: Mapping[str, float | None]) -> Iterator[CutPr
         cut: The cut.
         shots: Requested seconds of every shot by its id, in order; None where they are not known.
     """
+    if not hasattr(av.AudioFrame, "metadata"):
+        # The loudness that a filter has measured is in the metadata of its frames.
+        yield CutProblem(
+            f"a cut needs PyAV {_OLDEST_AV} or newer, and {av.__version__} is installed: `pip install --upgrade av`", ()
+        )
+        return
     if absent := find_absent_filters():
         yield CutProblem(
             f"the FFmpeg of the installed PyAV {av.__version__} lacks the filters {', '.join(absent)}: install a wheel"
