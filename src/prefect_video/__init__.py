@@ -49,6 +49,7 @@ from prefect_video.errors import (
     Unsupported,
     VideoError,
     VideoMismatch,
+    VideoRejected,
 )
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ __all__ = [
     "Unsupported",
     "VideoError",
     "VideoMismatch",
+    "VideoRejected",
     "__version__",
     "collect",
     "fingerprint",

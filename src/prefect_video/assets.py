@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from prefect_video.quality import Quality
+
 
 class Asset(BaseModel):
     """Published video: whole, verified, at an address that does not expire.
@@ -32,6 +34,7 @@ class Asset(BaseModel):
         cost_usd: Cost of the generation; None when the provider did not report it.
         created_at: Time of publication.
         notes: What is odd about the video, or not as requested, and was accepted.
+        quality: What the quality gates of its project have found; None where it had none.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -56,3 +59,4 @@ class Asset(BaseModel):
     cost_usd: Decimal | None = None
     created_at: AwareDatetime
     notes: tuple[str, ...] = ()
+    quality: Quality | None = None

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from prefect_video.inputs import Input, Number, WholeNumber
+from prefect_video.quality import QualityPolicy
 
 AspectRatio = Literal["16:9", "9:16", "1:1"]
 Resolution = Literal["480p", "720p", "1080p"]
@@ -283,6 +284,11 @@ class Project(Input):
             "What to do with a paid video that plays and is not as requested: keep it as rejected and hold the shot, or"
             " store it with a note; unset: as the credentials or settings say, else hold"
         ),
+    )
+    quality: QualityPolicy | None = Field(
+        default=None,
+        description="Quality gates: each video is measured after its download; unset: only length, size and format"
+        " are compared, as `on_mismatch` says",
     )
 
     @property

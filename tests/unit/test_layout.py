@@ -27,7 +27,7 @@ FOLDERS = {
 """Folders of the checkout, and the subpackage of `prefect_video` that each is; the empty one is the package itself."""
 
 RECORDS: Final = frozenset(
-    {"errors", "generations", "assets", "shots", "inputs", "fingerprints", "retry_policy", "project_files"}
+    {"errors", "generations", "assets", "shots", "inputs", "fingerprints", "retry_policy", "project_files", "quality"}
 )
 INTERNALS: Final = frozenset(
     {"_clean_text", "_crash_trace", "_dedicated_thread", "_proxies", "_redaction", "_shield", "_tls"}
@@ -41,12 +41,13 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "errors": set(),
     "_clean_text": set(),
     "generations": {"errors", "_clean_text"},
-    "assets": {"errors", "generations"},
     "inputs": {"errors"},
-    "shots": {"errors", "inputs"},
+    "quality": {"errors", "inputs"},
+    "assets": {"errors", "generations", "inputs", "quality"},
+    "shots": {"errors", "inputs", "quality"},
     "retry_policy": {"errors"},
-    "fingerprints": {"errors", "generations", "assets", "inputs", "shots"},
-    "project_files": {"errors", "generations", "assets", "inputs", "shots", "fingerprints"},
+    "fingerprints": {"errors", "generations", "assets", "inputs", "quality", "shots"},
+    "project_files": {"errors", "generations", "assets", "inputs", "quality", "shots", "fingerprints"},
     "_crash_trace": set(),
     "_redaction": set(),
     "_shield": {"errors"},

@@ -47,6 +47,8 @@ def show_report(
             print_status(f"{shot.id}: differs from the request: {shot.degraded}")
         if shot.repair:
             print_status(f"{shot.id}: {shot.repair}")
+        if shot.quality and shot.quality.findings:
+            print_status(f"{shot.id}: quality: {shot.quality.summary}")
     for failed in report.failures:
         print_status(f"{failed.id}: {failed.status.replace('_', ' ')}: {failed.error}")
     if not quiet:

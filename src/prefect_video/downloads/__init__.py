@@ -5,8 +5,9 @@ the records (`errors`, `shots`, `generations`, `assets`).
 """
 
 from prefect_video.downloads.client import DEFAULT_SETTINGS, DownloadSettings
-from prefect_video.downloads.media import Media, check_media, probe
+from prefect_video.downloads.media import Media, Mismatch, check_media, find_mismatches, probe, require_match
 from prefect_video.downloads.private_files import prepare_private_folder
+from prefect_video.downloads.quality_gates import assess_quality, measure_content
 from prefect_video.downloads.transfer import Downloaded, VideoSource, download, load_finished, open_download_client
 from prefect_video.downloads.url_safety import LinkPolicy, origin
 
@@ -16,12 +17,17 @@ __all__ = [
     "Downloaded",
     "LinkPolicy",
     "Media",
+    "Mismatch",
     "VideoSource",
+    "assess_quality",
     "check_media",
     "download",
+    "find_mismatches",
     "load_finished",
+    "measure_content",
     "open_download_client",
     "origin",
     "prepare_private_folder",
     "probe",
+    "require_match",
 ]

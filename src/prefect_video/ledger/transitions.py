@@ -30,6 +30,7 @@ from prefect_video.ledger.row_guards import (
     source_states,
 )
 from prefect_video.ledger.tables import jobs_table
+from prefect_video.quality import Quality
 
 logger = logging.getLogger(__name__)
 
@@ -200,9 +201,15 @@ class Transitions(TransitionBase):
                 asset=asset,
                 store_id=store_id,
                 store=store or job.store,
+                quality=asset.quality,
                 error_type=None,
                 error_message=None,
             )
+
+    async def record_quality(self, job_id: str, quality: Quality) -> Job:
+        """Record what the quality gates have found in a video that is not stored."""
+        async with self._database.writing() as connection:
+            return await self._change(connection, await self._locked(connection, job_id), {"quality": quality})
 
     async def reopen_stored(self, job_id: str, reason: str) -> Job:
         """Record that a stored file is missing or damaged and is to be fetched again from the provider.

@@ -28,9 +28,11 @@ from prefect_video.errors import (
     ProviderUnavailable,
     QuotaExhausted,
     StoreError,
+    VideoRejected,
 )
 from prefect_video.ledger import PROGRAM, Job, JobRequest, Ledger, State, command_line
 from prefect_video.pipeline.shot_run import DetachedShot, StoredShot
+from prefect_video.quality import Quality
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class ShotReport(BaseModel):
         error: Why there is no video, and what to do.
         degraded: How the video differs from the requested one, where a fallback or an adaptation was used.
         repair: How a video came back whose stored file was missing or damaged: fetched again, or made anew.
+        quality: What the project's quality gates have found in the video; None where it has none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -71,6 +74,7 @@ class ShotReport(BaseModel):
     error: str | None = None
     degraded: str | None = None
     repair: str | None = None
+    quality: Quality | None = None
     asset: Asset | None = None
 
     @classmethod
@@ -85,6 +89,7 @@ class ShotReport(BaseModel):
             cached=stored.cached,
             generation_id=asset.generation_id,
             repair=stored.repair,
+            quality=asset.quality,
             asset=asset,
         )
 
@@ -110,8 +115,11 @@ class ShotReport(BaseModel):
         )
 
     def public(self) -> dict[str, Any]:
-        """Return the fields that `--json` prints, with money as a number; `degraded` and `repair` only where set."""
-        empty = {name for name in ("degraded", "repair") if getattr(self, name) is None}
+        """Return the fields that `--json` prints, with money as a number.
+
+        `degraded`, `repair` and `quality` are there only where set.
+        """
+        empty = {name for name in ("degraded", "repair", "quality") if getattr(self, name) is None}
         fields = self.model_dump(mode="json", exclude={"asset", *empty})
         return {**fields, "cost_usd": as_number(self.cost_usd)}
 
@@ -229,6 +237,7 @@ _NEXT_STEPS: Final[Mapping[type[Exception], tuple[str, tuple[str, ...]]]] = {
     GenerationBlocked: ("Change the prompt; see: {command}", ("review",)),
     GenerationInvalid: ("Correct the shot: as it is, it would fail again", ()),
     GenerationFailed: ("Run again to buy another attempt", ()),
+    VideoRejected: ("Look at it, then take it as it is; or run again with more `max_attempts` or another prompt", ()),
     GenerationCancelled: ("Run again to buy it anew", ()),
     ProviderUnavailable: ("Run again later", ()),
     DownloadError: ("It is paid and kept: run again, or fetch it with: {command}", ("collect",)),

@@ -436,5 +436,6 @@ def _build_asset(store: Store, draft: AssetDraft, video: Downloaded, media: Medi
         height=media.height,
         created_at=datetime.now(UTC),
         notes=video.notes,
+        quality=video.quality,
         **draft.model_dump(exclude={"job_id", "ledger"}),
     )

@@ -1,16 +1,21 @@
-"""Altered files: whole videos that are not what was requested, made from the proper ones without rendering."""
+"""Altered files: whole videos that are not what was requested, made from the proper ones."""
 
 from __future__ import annotations
 
 import time
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prefect_video.emulator.faults.rules import Alteration
 
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
 _TRAILER: Final = b"\r\n<!-- served by a relay -->\r\n"
 _PIXEL_RATIO: Final = Fraction(4, 3)
+_ENCODER: Final = {"preset": "ultrafast", "threads": "1"}
+_BLACK_PLANES: Final = (16, 128, 128)
 
 
 def write_altered(video: Path, alteration: Alteration) -> Path:
@@ -29,6 +34,8 @@ def write_altered(video: Path, alteration: Alteration) -> Path:
             part.write_bytes(content[:4] + b"free" + content[8:])
         case "stretched":
             _remux(video, part, "mp4", _PIXEL_RATIO)
+        case "black" | "frozen":
+            _redraw(video, part, is_black=alteration == "black")
         case _:
             _remux(video, part, "matroska", None)
     return part.replace(altered)
@@ -48,3 +55,36 @@ def _remux(source: Path, target: Path, container: str, pixel_ratio: Fraction | N
             if packet.dts is not None:
                 packet.stream = copy
                 written.mux(packet)
+
+
+def _redraw(source: Path, target: Path, *, is_black: bool) -> None:
+    """Write a video whose every frame is black, or the first one; its sound stays as it is."""
+    import av
+
+    with av.open(str(source)) as read, av.open(str(target), "w", format="mp4") as written:
+        track = read.streams.video[0]
+        drawn = written.add_stream("libx264", rate=track.average_rate, options=_ENCODER)
+        drawn.width, drawn.height, drawn.pix_fmt = track.width, track.height, "yuv420p"
+        sounds = {sound: written.add_stream_from_template(sound) for sound in read.streams.audio}
+        picture = None
+        for packet in read.demux():
+            if (copy := sounds.get(packet.stream)) is not None:
+                if packet.dts is not None:
+                    packet.stream = copy
+                    written.mux(packet)
+                continue
+            for frame in packet.decode() if packet.stream is track else ():
+                picture = picture or (_black(frame) if is_black else frame)
+                picture.pts, picture.time_base, picture.pict_type = frame.pts, frame.time_base, 0
+                written.mux(drawn.encode(picture))
+        written.mux(drawn.encode(None))
+
+
+def _black(like: VideoFrame) -> VideoFrame:
+    """Return a black frame of the same size as another."""
+    import av
+
+    frame = av.VideoFrame(like.width, like.height, "yuv420p")
+    for plane, level in zip(frame.planes, _BLACK_PLANES, strict=True):
+        plane.update(bytes([level]) * plane.buffer_size)
+    return frame
