@@ -27,7 +27,17 @@ FOLDERS = {
 """Folders of the checkout, and the subpackage of `prefect_video` that each is; the empty one is the package itself."""
 
 RECORDS: Final = frozenset(
-    {"errors", "generations", "assets", "shots", "inputs", "fingerprints", "retry_policy", "project_files"}
+    {
+        "errors",
+        "generations",
+        "assets",
+        "shots",
+        "frame_sizes",
+        "inputs",
+        "fingerprints",
+        "retry_policy",
+        "project_files",
+    }
 )
 INTERNALS: Final = frozenset(
     {"_clean_text", "_crash_trace", "_dedicated_thread", "_proxies", "_redaction", "_shield", "_tls"}
@@ -43,7 +53,8 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "generations": {"errors", "_clean_text"},
     "assets": {"errors", "generations"},
     "inputs": {"errors"},
-    "shots": {"errors", "inputs"},
+    "frame_sizes": set(),
+    "shots": {"errors", "frame_sizes", "inputs"},
     "retry_policy": {"errors"},
     "fingerprints": {"errors", "generations", "assets", "inputs", "shots"},
     "project_files": {"errors", "generations", "assets", "inputs", "shots", "fingerprints"},
