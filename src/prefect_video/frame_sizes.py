@@ -23,7 +23,7 @@ def _to_lines(value: Any) -> Any:
 
 
 Resolution = Annotated[
-    _Lines, BeforeValidator(_to_lines, json_schema_input_type=Literal[(*get_args(_Lines), "4k")])  # type: ignore[valid-type]
+    _Lines, BeforeValidator(_to_lines, json_schema_input_type=Literal[(*get_args(_Lines), "4k")])
 ]
 """Length of the shorter side; `4k` is read as `2160p`."""
 
