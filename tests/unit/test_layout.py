@@ -27,7 +27,18 @@ FOLDERS = {
 """Folders of the checkout, and the subpackage of `prefect_video` that each is; the empty one is the package itself."""
 
 RECORDS: Final = frozenset(
-    {"errors", "generations", "assets", "shots", "inputs", "fingerprints", "retry_policy", "project_files", "quality"}
+    {
+        "errors",
+        "generations",
+        "assets",
+        "shots",
+        "frame_sizes",
+        "inputs",
+        "fingerprints",
+        "retry_policy",
+        "project_files",
+        "quality",
+    }
 )
 INTERNALS: Final = frozenset(
     {"_clean_text", "_crash_trace", "_dedicated_thread", "_proxies", "_redaction", "_shield", "_tls"}
@@ -42,9 +53,10 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "_clean_text": set(),
     "generations": {"errors", "_clean_text"},
     "inputs": {"errors"},
+    "frame_sizes": set(),
     "quality": {"errors", "inputs"},
     "assets": {"errors", "generations", "inputs", "quality"},
-    "shots": {"errors", "inputs", "quality"},
+    "shots": {"errors", "frame_sizes", "inputs", "quality"},
     "retry_policy": {"errors"},
     "fingerprints": {"errors", "generations", "assets", "inputs", "quality", "shots"},
     "project_files": {"errors", "generations", "assets", "inputs", "quality", "shots", "fingerprints"},
