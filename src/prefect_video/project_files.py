@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from prefect_video.errors import InvalidInput
-from prefect_video.shots import LocatedError, Project
+from prefect_video.shots import LocatedError, Project, is_web_address
 
 FILE_LIMIT_BYTES: Final = 16 * 2**20
 
@@ -163,13 +163,35 @@ def _validate(data: Any, lines: dict[FieldPath, int], path: Path) -> Project:
     if not isinstance(data, dict):
         raise InvalidInput(f"{path}: a project file holds a mapping with `project` and `shots`, not {_kind(data)}")
     try:
-        return Project.model_validate(data)
+        project = Project.model_validate(data)
     except ValidationError as error:
         name = data.get("project")
         raise InvalidProject(
             "\n".join(describe_errors(error, data, source=str(path), lines=lines)),
             name if isinstance(name, str) else None,
         ) from error
+    return _find_clips(project, lines, path)
+
+
+def _find_clips(project: Project, lines: dict[FieldPath, int], path: Path) -> Project:
+    """Return a project with the paths of its clips made absolute, from the folder of its file.
+
+    Raises:
+        InvalidProject: A file is missing; one line for each.
+    """
+    problems: list[str] = []
+    shots = list(project.shots)
+    for number, shot in enumerate(shots):
+        if shot.clip is None or is_web_address(shot.clip):
+            continue
+        clip = path.absolute().parent / Path(shot.clip).expanduser()
+        if not clip.is_file():
+            place = _format_line(str(path), ("shots", number, "clip"), lines)
+            problems.append(f"{place}: shot {shot.id!r}: clip: there is no file {clip}")
+        shots[number] = shot.model_copy(update={"clip": str(clip)})
+    if problems:
+        raise InvalidProject("\n".join(problems), project.name)
+    return project.model_copy(update={"shots": tuple(shots)})
 
 
 def project_schema() -> dict[str, Any]:

@@ -10,6 +10,7 @@ import json
 import re
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -19,8 +20,12 @@ from pydantic import (
     Field,
     JsonValue,
     StringConstraints,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
 from prefect_video.frame_sizes import ADAPTIVE, AspectRatio, Resolution, Size, frame_size
 from prefect_video.inputs import Input, Number, WholeNumber
@@ -75,7 +80,15 @@ ImageAddress = Annotated[str, StringConstraints(min_length=1, max_length=4096, s
 Options = Annotated[dict[str, JsonValue], AfterValidator(_check_options)]
 """Any JSON that a provider's model takes as further input."""
 
+ClipAddress = Annotated[str, StringConstraints(min_length=1, max_length=4096, strict=True)]
+"""Path of a video file, or its https URL."""
+
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def is_web_address(source: str) -> bool:
+    """Return True for an address, False for a path."""
+    return urlsplit(source).scheme in ("http", "https")
 
 
 class LocatedError(ValueError):
@@ -95,6 +108,7 @@ def _show_as_unset(schema: dict[str, Any]) -> None:
 
     A form fills in the default of a schema and sends it, so that it would win over the project's defaults.
     """
+    schema["properties"]["prompt"].pop("default")
     for name in ShotDefaults.model_fields:
         shown = schema["properties"][name]
         fallback = shown.pop("default", None)
@@ -117,7 +131,19 @@ class Shot(Input):
     model_config = ConfigDict(json_schema_extra=_show_as_unset)
 
     id: Identifier = Field(description="Name within the project; becomes part of the file name")
-    prompt: Prompt = Field(description="What is to be seen; at most 32,000 characters")
+    # Before the prompt, whose validator reads it.
+    clip: ClipAddress | None = Field(
+        default=None,
+        description=(
+            "A video that was made by hand, as a path from the project file or an https URL: it is checked, stored and"
+            " used as it is, at no cost; the shot needs no prompt and is never sent to a provider"
+        ),
+    )
+    prompt: Prompt = Field(
+        default=None,
+        validate_default=True,
+        description="What is to be seen; at most 32,000 characters. Needed unless there is a clip",
+    )
     model: ModelName = Field(default=DEFAULT_MODEL, description="The provider's name of the model")
     duration: Duration = Field(default=10, description="Length in whole seconds, 1 to 60, as far as the model makes it")
     aspect_ratio: AspectRatio = Field(
@@ -199,9 +225,18 @@ class Shot(Input):
         default_factory=dict, description="Free labels; sent along, without effect on the fingerprint"
     )
 
+    @field_validator("prompt", mode="wrap")
+    @classmethod
+    def _require_prompt(cls, value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        if value in (None, "") and info.data.get("clip") is not None:
+            return ""
+        if value is None:
+            raise PydanticKnownError("missing")
+        return check(value)
+
     @model_validator(mode="after")
     def _check_prompt(self) -> Self:
-        if not self.prompt.strip():
+        if self.clip is None and not self.prompt.strip():
             raise ValueError("prompt is blank: say what is to be seen")
         return self
 

@@ -40,6 +40,8 @@ _LABELS: Final[dict[str, str]] = {
     "ended": "no video",
 }
 _COLOURS: Final = {"stored": "green", "cached": "green", "no video": "red", "waiting": "dim"}
+_BEGINNINGS: Final = {"cached": "cached", "clip": "stored"}
+"""States of shots that need no generation, by what is planned for them."""
 _PRINTED: Final = frozenset(
     {"generating", "downloading", "stored", "no video", _LABELS["unanswered"], _LABELS["not_published"]}
 )
@@ -70,7 +72,7 @@ class ProgressTable:
     @classmethod
     def for_project(cls, plan: Plan) -> ProgressTable:
         """Build the table of a plan's shots; those that are cached are done already."""
-        return cls({shot.id: _Line("cached" if shot.action == "cached" else "waiting") for shot in plan.shots})
+        return cls({shot.id: _Line(_BEGINNINGS.get(shot.action, "waiting")) for shot in plan.shots})
 
     def __call__(self, event: SessionEvent, job: Job) -> None:
         """Record a step of a job."""

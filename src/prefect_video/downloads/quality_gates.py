@@ -117,7 +117,9 @@ def assess_quality(
         policy: Thresholds and consequences.
         wants_audio: The shot asks for sound.
     """
-    found = [(mismatch.kind, mismatch.reason) for mismatch in mismatches if mismatch.kind != "format"]
+    found: list[tuple[FindingKind, str]] = [
+        (mismatch.kind, mismatch.reason) for mismatch in mismatches if mismatch.kind != "format"
+    ]
     kinds = {kind for kind, _ in found}
     if measures is not None:
         found += _find_faults(media, measures, policy, wants_audio=wants_audio)

@@ -74,7 +74,7 @@ async def read_stored(connection: AsyncConnection, keys: Iterable[Key], since: d
     return {claim_key(job): job for job in found}
 
 
-async def read_existing(connection: AsyncConnection, job_requests: Iterable[JobRequest]) -> dict[Key, list[Job]]:
+async def read_existing(connection: AsyncConnection, job_requests: Iterable[JobRequest | Job]) -> dict[Key, list[Job]]:
     """Read the rows that a claim would return, newest first: stored, in progress, or held."""
     existing: dict[Key, list[Job]] = {}
     for job in await _read(connection, map(claim_key, job_requests), _STANDING):

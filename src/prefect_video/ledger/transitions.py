@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from prefect_video.assets import Asset
+from prefect_video.assets import MANUAL, Asset
 from prefect_video.errors import InvalidTransition, ProviderError, VideoError
 from prefect_video.generations import Generation, find_hinted_seconds
 from prefect_video.ledger.budgets import usd
@@ -220,7 +220,7 @@ class Transitions(TransitionBase):
             job = await self._locked(connection, job_id)
             if job.is_reopened:
                 return job
-            if job.generation_id is None:
+            if job.generation_id is None or job.provider == MANUAL:
                 raise InvalidTransition(f"job {job_id} has no generation that its video could be fetched from")
             await self._require_no_active_job(connection, job)
             return await self._move(

@@ -5,6 +5,7 @@
 """
 
 from prefect_video.pipeline.cancel import CancelledJob, cancel_jobs
+from prefect_video.pipeline.clip_adoption import adopt_clip
 from prefect_video.pipeline.collect import CollectedJob, collect, collect_job
 from prefect_video.pipeline.deletion import settle_deleted
 from prefect_video.pipeline.ledger_recovery import Recovery, recover_ledger
@@ -33,6 +34,7 @@ __all__ = [
     "Verification",
     "abandon",
     "accept_rejected",
+    "adopt_clip",
     "as_number",
     "cancel_jobs",
     "collect",

@@ -15,6 +15,7 @@ from typing import Final
 
 from prefect_video.errors import InvalidInput, Unsupported
 from prefect_video.ledger import ClaimResult, Job, JobRequest, Ledger, State
+from prefect_video.pipeline.steps.clips import build_clip_request
 from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_job_requests, image_digests
 from prefect_video.providers import adapt
 from prefect_video.session import Session
@@ -104,6 +105,11 @@ class TakeRequest:
         """Request of the candidate that is tried first."""
         return self.candidates[0].job_request
 
+    @property
+    def is_clip(self) -> bool:
+        """True where the video is a clip that was made by hand, so that nothing is bought."""
+        return self.shot.clip is not None
+
     def prefer_existing(self) -> None:
         """Put the candidate whose video or job exists in front, ahead of price and health of the provider."""
         self._put_first(min(self.candidates, key=_precedence))
@@ -153,6 +159,10 @@ async def build_take_requests(
     takes: list[TakeRequest] = []
     for shot in project.shots:
         try:
+            if shot.clip is not None:
+                request = await build_clip_request(sessions[0], shot, project, flow_run_id=options.flow_run_id)
+                takes.append(TakeRequest(shot, (Candidate(Route(sessions[0], shot), request),)))
+                continue
             routes, refusals = await routes_for(shot, project, accounts)
             # Sorting is stable: among healthy accounts, and among unhealthy ones, the order stays.
             routes.sort(key=lambda route: id(route.session) in unhealthy)
