@@ -18,6 +18,12 @@ AspectRatio = Annotated[
 _Lines = Literal["360p", "480p", "540p", "720p", "768p", "1080p", "1440p", "2160p"]
 
 
+ALL_RESOLUTIONS: Final[tuple[_Lines, ...]] = get_args(_Lines)
+"""Every resolution, the lowest first."""
+COMMON_RATIOS: Final = ("16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "9:21")
+"""Aspect ratios that models offer; those of one model are fewer."""
+
+
 def _to_lines(value: Any) -> Any:
     return "2160p" if isinstance(value, str) and value.lower() == "4k" else value
 

@@ -389,6 +389,11 @@ class Project(Input):
         """True where each shot goes to the best of `accounts`."""
         return self.provider == AUTO
 
+    @property
+    def has_options_by_provider(self) -> bool:
+        """True where several providers may make a shot, so that `options` are by the provider's name."""
+        return self.is_routed or any(fallback.provider is not None for fallback in self.fallbacks)
+
     @model_validator(mode="before")
     @classmethod
     def _apply_defaults(cls, data: Any) -> Any:
@@ -429,6 +434,18 @@ class Project(Input):
         if circle := _find_cycle({shot.id: shot.depends_on for shot in self.shots}):
             message = f"shot {circle[0]!r}: depends_on goes in a circle: {' → '.join(circle)}"
             raise LocatedError(message, "shots", numbers[circle[0]], "depends_on")
+        return self
+
+    @model_validator(mode="after")
+    def _check_options_by_provider(self) -> Self:
+        for number, shot in enumerate(self.shots if self.has_options_by_provider else ()):
+            for name, value in shot.options.items():
+                if not isinstance(value, dict):
+                    raise LocatedError(
+                        f"shot {shot.id!r}: options: {name}: several providers may make this shot, so that options are"
+                        " by the provider's name, as in `options: {fal: {...}, replicate: {...}}`",
+                        *("shots", number, "options", name),
+                    )
         return self
 
     @model_validator(mode="after")

@@ -16,7 +16,8 @@ from typing import Final
 from prefect_video.errors import InvalidInput, Unsupported
 from prefect_video.ledger import ClaimResult, Job, JobRequest, Ledger, State
 from prefect_video.pipeline.steps.clips import build_clip_request
-from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_job_requests, image_digests
+from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_job_requests
+from prefect_video.pipeline.steps.shot_images import ImageFile, ImageLoader
 from prefect_video.providers import adapt
 from prefect_video.session import Session
 from prefect_video.shots import Fallback, Project, Shot
@@ -151,10 +152,13 @@ async def build_take_requests(
 
     Raises:
         InvalidInput: Some shots cannot be made; one line for each reason.
+        StoreError: The store, which keeps the copies of fetched images, cannot be used.
     """
     accounts = [session for session in sessions if session.credentials in project.accounts]
     accounts = accounts if project.is_routed and accounts else list(sessions[:1])
     unhealthy = {id(account) for account in accounts if not await _is_healthy(account)} if len(accounts) > 1 else set()
+    _check_option_names(project, sessions)
+    images = ImageLoader(sessions[0], project.name)
     problems: dict[str, list[str]] = {}
     takes: list[TakeRequest] = []
     for shot in project.shots:
@@ -167,11 +171,11 @@ async def build_take_requests(
             # Sorting is stable: among healthy accounts, and among unhealthy ones, the order stays.
             routes.sort(key=lambda route: id(route.session) in unhealthy)
             fallbacks = list(_fallback_routes(shot, project, routes, sessions))
-            digests = await image_digests(shot)
+            files = await images.load(shot)
         except InvalidInput as error:
             problems.setdefault(str(error).removeprefix(f"shot {shot.id!r}: "), []).append(shot.id)
             continue
-        for candidates in _candidates(shot, project, routes, fallbacks, digests, options):
+        for candidates in _candidates(shot, project, routes, fallbacks, files, options):
             takes.append(TakeRequest(shot, candidates, refusals))
     if problems:
         raise InvalidInput("\n".join(f"{_name_shots(shots)}: {problem}" for problem, shots in problems.items()))
@@ -183,13 +187,13 @@ def _candidates(
     project: Project,
     routes: Iterable[Route],
     fallbacks: Iterable[Route],
-    digests: Mapping[str, str],
+    images: Mapping[str, ImageFile],
     options: ClaimOptions,
 ) -> list[tuple[Candidate, ...]]:
     """Build the candidates of each take; two routes that come to the same request at one account are one."""
     takes: list[dict[tuple[int, str], Candidate]] = [{} for _ in range(shot.takes)]
     for is_fallback, route in chain(((False, route) for route in routes), ((True, route) for route in fallbacks)):
-        job_requests = build_job_requests(route.session, route.shot, project, digests, options)
+        job_requests = build_job_requests(route.session, route.shot, project, images, options)
         for candidates, job_request in zip(takes, job_requests, strict=True):
             key = (id(route.session), job_request.fingerprint)
             request = job_request.model_copy(update={"is_fallback": is_fallback})
@@ -237,7 +241,7 @@ async def routes_for(
     refusals: dict[str, str] = {}
     for session in sessions:
         try:
-            found.append(_route(shot, session, adaptable=project.adapt))
+            found.append(_route(_with_own_options(shot, project, session), session, adaptable=project.adapt))
         except InvalidInput as error:
             refusals[session.credentials] = str(error)
     if not found:
@@ -263,12 +267,7 @@ def fallback_route(
     Raises:
         InvalidInput: The account cannot make it so either, or is not open.
     """
-    session = at
-    if fallback.provider is not None:
-        named = [candidate for candidate in sessions if candidate.credentials == fallback.provider]
-        if not named:
-            raise InvalidInput(f"fallback: provider {fallback.provider!r} is not open")
-        session = named[0]
+    session = _find_session(fallback, sessions, at=at)
     given_up = fallback.model_dump(exclude={"provider"}, exclude_none=True)
     if "resolution" in given_up:
         # An exact size would win over it.
@@ -283,6 +282,42 @@ def fallback_route(
     return Route(session, route.shot, changes)
 
 
+def _find_session(fallback: Fallback, sessions: Sequence[Session], *, at: Session) -> Session:
+    """Return the account that a fallback names; `at` where it names none."""
+    if fallback.provider is None:
+        return at
+    named = [candidate for candidate in sessions if candidate.credentials == fallback.provider]
+    if not named:
+        raise InvalidInput(f"fallback: provider {fallback.provider!r} is not open")
+    return named[0]
+
+
+def _with_own_options(shot: Shot, project: Project, session: Session) -> Shot:
+    """Return the shot with the options of an account's provider, where the project has them by provider."""
+    if not (shot.options and project.has_options_by_provider):
+        return shot
+    return shot.model_copy(update={"options": shot.options.get(session.provider.name, {})})
+
+
+def _check_option_names(project: Project, sessions: Sequence[Session]) -> None:
+    """Reject options for a provider that makes no shot of the project: their name may be misspelled.
+
+    Raises:
+        InvalidInput: The message names shot and provider.
+    """
+    if not project.has_options_by_provider:
+        return
+    known = sorted({session.provider.name for session in sessions})
+    problems = [
+        f"shot {shot.id!r}: options: {name!r} is no provider of this project; it has {', '.join(known)}"
+        for shot in project.shots
+        for name in shot.options
+        if name not in known
+    ]
+    if problems:
+        raise InvalidInput("\n".join(problems))
+
+
 def _fallback_routes(
     shot: Shot, project: Project, routes: Sequence[Route], sessions: Sequence[Session]
 ) -> Iterator[Route]:
@@ -291,7 +326,9 @@ def _fallback_routes(
     for fallback in project.fallbacks:
         for route in routes if fallback.provider is None else routes[:1]:
             try:
-                yield fallback_route(shot, fallback, sessions, best, at=route.session)
+                session = _find_session(fallback, sessions, at=route.session)
+                own = _with_own_options(shot, project, session)
+                yield fallback_route(own, fallback, sessions, best, at=route.session)
             except InvalidInput as error:
                 logger.debug("%s/%s: a fallback does not fit: %s", project.name, shot.id, error)
 

@@ -4,7 +4,7 @@
 the records (`errors`, `shots`, `generations`, `assets`).
 """
 
-from prefect_video.storage.base import Store, StoredFile
+from prefect_video.storage.base import NewFile, Store, StoredFile
 from prefect_video.storage.marker import STORE_MARKER
 from prefect_video.storage.publish import (
     AssetDraft,
@@ -39,6 +39,7 @@ __all__ = [
     "AssetDraft",
     "KeptVideo",
     "LedgerReference",
+    "NewFile",
     "Sidecar",
     "SidecarName",
     "Store",
