@@ -33,6 +33,7 @@ _LABELS: Final[dict[str, str]] = {
     "completed": "generated",
     "downloading": "downloading",
     "downloaded": "checked",
+    "rejected": "rejected by a quality gate",
     "before_publish": "publishing",
     "not_published": "the store fails, it is tried again for a while",
     "published": "publishing",

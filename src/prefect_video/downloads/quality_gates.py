@@ -94,7 +94,7 @@ def measure_content(path: Path, media: Media, *, silence_db: float) -> Measures:
         frozen_seconds=round(max(picture.stills, default=0.0), 3),
         frozen_share=round(sum(picture.stills) / media.duration_seconds, 4),
         silent_share=None if audio is None else round(sound.silent_share, 4),
-        abrupt_end=_describe_end(stated_end - picture_end, sound.levels),
+        abrupt_end=_describe_end(stated_end - picture_end, list(sound.levels)),
     )
 
 
@@ -153,7 +153,7 @@ def _find_faults(
         yield "abrupt_end", measures.abrupt_end
 
 
-def _describe_end(missing_seconds: float, levels: Sequence[float]) -> str | None:
+def _describe_end(missing_seconds: float, levels: list[float]) -> str | None:
     if missing_seconds > _MISSING_END_SECONDS:
         return f"the picture ends {missing_seconds:.2f} s before the end that the file states"
     if len(levels) <= _WINDOWS_BEFORE_END:

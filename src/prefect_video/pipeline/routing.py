@@ -164,8 +164,7 @@ async def build_take_requests(
     for shot in project.shots:
         try:
             if shot.clip is not None:
-                request = await build_clip_request(sessions[0], shot, project, flow_run_id=options.flow_run_id)
-                takes.append(TakeRequest(shot, (Candidate(Route(sessions[0], shot), request),)))
+                takes.append(await _build_clip_take(shot, project, sessions[0], options))
                 continue
             routes, refusals = await routes_for(shot, project, accounts)
             # Sorting is stable: among healthy accounts, and among unhealthy ones, the order stays.
@@ -180,6 +179,12 @@ async def build_take_requests(
     if problems:
         raise InvalidInput("\n".join(f"{_name_shots(shots)}: {problem}" for problem, shots in problems.items()))
     return takes
+
+
+async def _build_clip_take(shot: Shot, project: Project, session: Session, options: ClaimOptions) -> TakeRequest:
+    """Build the take of a clip that was made by hand: no account can or need make it."""
+    request = await build_clip_request(session, shot, project, flow_run_id=options.flow_run_id)
+    return TakeRequest(shot, (Candidate(Route(session, shot), request),))
 
 
 def _candidates(

@@ -66,6 +66,20 @@ async def test_a_defect_is_kept_and_taken_again(harness: RecoveryHarness, altera
     assert accepted.asset.quality == rejected.quality
 
 
+async def test_silence_counts_where_sound_was_asked_for(harness: RecoveryHarness) -> None:
+    harness.emulator.add_fault(operation="content", kind="altered_file", alteration="silent", times=2)
+    quality = {"silent": "retake", "abrupt_end": "flag"}
+    loud, quiet = a_shot(1, audio=True), a_shot(2)
+    report = await harness.run(film(loud, quality=quality))
+    assert (statuses(report), harness.paid) == (["held"], (2, 2))
+    assert "its sound is below -50 dB for 100% of its length" in str(report.shots[0].error)
+    report = await harness.run(film(a_shot(3, audio=True), quiet, quality=quality))
+    assert (statuses(report), harness.paid) == (["stored"] * 2, (4, 4))
+    ends = [[finding.kind for finding in shot.quality.findings] for shot in report.shots if shot.quality]
+    # The emulator's tone does not fade; where there is no sound, none is cut off.
+    assert ends == [["abrupt_end"], []]
+
+
 async def test_a_flag_is_shown_and_stored(harness: RecoveryHarness) -> None:
     harness.emulator.add_fault(operation="content", kind="altered_file", alteration="black", times=None)
     (shot,) = (await harness.run(gated(quality={}))).shots

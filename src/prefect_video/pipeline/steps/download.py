@@ -273,6 +273,7 @@ async def _reject(session: Session, job: Job, fetched: Downloaded, quality: Qual
         provider=job.provider,
         generation_id=job.generation_id,
     )
+    session.notify(SessionEvent.REJECTED, job, str(error))
     await session.ledger.jobs.record_ended(job.id, State.LOST, error, actual_usd=None)
     session.notify(SessionEvent.ENDED, job, str(error))
     # Last: until the job has ended, the next run continues with this file.
