@@ -109,6 +109,8 @@ def _show_as_unset(schema: dict[str, Any]) -> None:
     A form fills in the default of a schema and sends it, so that it would win over the project's defaults.
     """
     schema["properties"]["prompt"].pop("default")
+    # Not `anyOf`, of which forms make a choice between two kinds of shots.
+    schema |= {"if": {"not": {"required": ["clip"]}}, "then": {"required": ["prompt"]}}
     for name in ShotDefaults.model_fields:
         shown = schema["properties"][name]
         fallback = shown.pop("default", None)
