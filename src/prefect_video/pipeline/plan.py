@@ -230,7 +230,7 @@ class _Planner:
         if first.has_existing_job and first.existing is not None:
             return _existing(first, first.existing, choice)
         if take.is_clip:
-            return _planned(first, "clip", choice, reason=take.shot.clip)
+            return _planned(first, "clip", choice, reason=job_request.shot.clip)
         if job_request.fingerprint in self.new:
             reason = f"as shot {self.new[job_request.fingerprint].shot.id!r}"
             return _planned(first, "in_progress", choice, reason=reason)

@@ -19,6 +19,7 @@ from prefect_video.shots import Project, Shot
 from prefect_video.storage import file_sha256
 from tests.support.clips import write_clip
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
+from tests.support.web_server import ranged, running_web
 
 
 @pytest.fixture
@@ -61,6 +62,24 @@ async def test_a_clip_that_cannot_be_used_stops_the_run_before_anything_is_paid(
             await harness.run(with_clip(clip))
     assert harness.paid == (0, 0)
     assert (harness.videos, list((harness.folder / "spool").iterdir())) == ([], [])
+
+
+async def test_a_clip_at_an_address_is_fetched_once(harness: RecoveryHarness, footage: Path) -> None:
+    async with running_web() as web:
+        web.handler = ranged(footage.read_bytes())
+        project = with_clip(web.url("/stock.mp4?token=hush"))
+        for _ in range(2):
+            report = await harness.run(project)
+            assert statuses(report) == ["stored", "stored"]
+            assert report.shots[0].sha256 == file_sha256(footage)
+        assert [request.path for request in web.requests] == ["/stock.mp4?token=hush"]
+    # What is fetched once is not asked for again, and its address gives nothing away.
+    assert statuses(await harness.run(project)) == ["stored", "stored"]
+    assert not any("hush" in row.model_dump_json() for row in await harness.rows())
+    assert not any(b"hush" in path.read_bytes() for path in (harness.folder / "store" / "film").iterdir())
+    with pytest.raises(InvalidInput, match=r"clip: .*169\.254"):
+        await harness.run(with_clip("https://169.254.169.254/latest"))
+    assert harness.paid == (1, 1)
 
 
 async def test_an_adopted_clip_is_found_and_nothing_is_bought(harness: RecoveryHarness, footage: Path) -> None:
@@ -107,7 +126,7 @@ async def test_what_is_in_progress_or_held_is_settled_first(harness: RecoveryHar
 async def test_a_generation_that_begins_meanwhile_is_not_displaced(
     harness: RecoveryHarness, footage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = sys.modules["prefect_video.pipeline.steps.clips"]
+    module = sys.modules["prefect_video.pipeline.steps.manual_clips"]
     publish = module.publish_video
 
     async def publish_late(*arguments: object, **options: object) -> object:

@@ -28,6 +28,7 @@ from prefect_video.downloads import (
     find_mismatches,
     prepare_private_folder,
     probe,
+    redact,
 )
 from prefect_video.errors import DownloadError, InvalidInput, InvalidTransition, InvalidVideo
 from prefect_video.fingerprints import clip_fingerprint
@@ -53,11 +54,11 @@ async def build_clip_request(
         InvalidInput: The file cannot be read.
     """
     assert shot.clip is not None
-    is_address = is_web_address(shot.clip)
-    identity = shot.clip if is_address else await asyncio.to_thread(_digest, shot)
+    identity = shot.clip if is_web_address(shot.clip) else await asyncio.to_thread(_digest, shot)
     return JobRequest(
         fingerprint=clip_fingerprint(identity),
-        shot=shot,
+        # The query of an address may be a secret: it is for the fetch alone.
+        shot=shot.model_copy(update={"clip": _label(shot.clip)}),
         project=project.name,
         provider=MANUAL,
         account=MANUAL,
@@ -105,7 +106,9 @@ async def store_clip(session: Session, request: JobRequest, source: str) -> Job:
         asset = await publish_video(session.store, clip, media, draft=asset_draft(job, session.ledger.identity))
         stored = {"asset": asset, "store_id": store_id, "stored_at": datetime.now(UTC)}
         try:
-            return await session.ledger.recovery.record_manual(job.model_copy(update=stored), f"made by hand: {source}")
+            return await session.ledger.recovery.record_manual(
+                job.model_copy(update=stored), f"made by hand: {_label(source)}"
+            )
         except InvalidTransition as error:
             await _withdraw(session, job)
             raise InvalidInput(f"shot {request.shot.id!r}: clip: {error}") from error
@@ -202,11 +205,16 @@ async def _check(clip: Downloaded, shot: Shot, source: str) -> Media:
         media = await asyncio.to_thread(probe, clip.path)
     except InvalidVideo as error:
         cause = error.message.removeprefix(f"{clip.path.name}: ")
-        raise InvalidInput(f"shot {shot.id!r}: clip: {source}: {cause}") from error
+        raise InvalidInput(f"shot {shot.id!r}: clip: {_label(source)}: {cause}") from error
     if media.container is not None or not media.begins_with_brand:
         kind = media.container or "an MP4 that does not begin with its `ftyp` box"
-        raise InvalidInput(f"shot {shot.id!r}: clip: {source} is {kind}: convert it to an MP4")
+        raise InvalidInput(f"shot {shot.id!r}: clip: {_label(source)} is {kind}: convert it to an MP4")
     return media
+
+
+def _label(source: str) -> str:
+    """Return a path as it is, and an address without its query."""
+    return redact(source) if is_web_address(source) else source
 
 
 def _digest(shot: Shot) -> str:
