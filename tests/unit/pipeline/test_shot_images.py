@@ -167,7 +167,7 @@ async def test_another_frame_is_another_generation(harness: RecoveryHarness) -> 
     (harness.folder / "dusk.png").write_bytes(DUSK)
     harness.emulator.change_settings(echo_metadata=False)
     async with harness.session() as session:
-        # Not of this ledger: somebody else uses the account.
+        # Not of this ledger: another client uses the account.
         other = a_shot(first_frame=str(harness.folder / "dusk.png"))
         await session.provider.submit(other, idempotency_key="other", project="other")
         harness.emulator.add_fault(operation="submit", kind="error_before")
