@@ -108,7 +108,7 @@ def _show_as_unset(schema: dict[str, Any]) -> None:
 
     A form fills in the default of a schema and sends it, so that it would win over the project's defaults.
     """
-    schema["properties"]["prompt"].pop("default")
+    schema["properties"]["prompt"].pop("default", None)
     # Not `anyOf`, of which forms make a choice between two kinds of shots.
     schema |= {"if": {"not": {"required": ["clip"]}}, "then": {"required": ["prompt"]}}
     for name in ShotDefaults.model_fields:

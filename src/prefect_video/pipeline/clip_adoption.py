@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Job, JobRequest
 from prefect_video.pipeline.routing import TakeRequest, build_take_requests
-from prefect_video.pipeline.steps.manual_clips import require_settled, store_clip
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
+from prefect_video.pipeline.steps.manual_clips import require_settled, store_clip
 from prefect_video.session import Session
 from prefect_video.shots import Project
 

@@ -28,9 +28,9 @@ from prefect_video.pipeline.shot_run import DetachedShot, ServedElsewhere, Store
 from prefect_video.pipeline.step_runner import StepRunner
 from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.claim import claim_shot, claim_shots, find_assets, project_budgets
-from prefect_video.pipeline.steps.manual_clips import find_clips, store_clip
 from prefect_video.pipeline.steps.copies import copy_to_project, load_copies
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
+from prefect_video.pipeline.steps.manual_clips import find_clips, store_clip
 from prefect_video.pipeline.steps.screen import screen_prompts
 from prefect_video.session import Session
 from prefect_video.shots import Project, Shot, is_web_address

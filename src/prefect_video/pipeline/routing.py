@@ -15,8 +15,8 @@ from typing import Final
 
 from prefect_video.errors import InvalidInput, Unsupported
 from prefect_video.ledger import ClaimResult, Job, JobRequest, Ledger, State
-from prefect_video.pipeline.steps.manual_clips import build_clip_request
 from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_job_requests
+from prefect_video.pipeline.steps.manual_clips import build_clip_request
 from prefect_video.pipeline.steps.shot_images import ImageFile, ImageLoader
 from prefect_video.providers import adapt
 from prefect_video.session import Session
