@@ -44,7 +44,15 @@ _COLOURS: Final = {"stored": "green", "cached": "green", "no video": "red", "wai
 _BEGINNINGS: Final = {"cached": "cached", "clip": "stored"}
 """States of shots that need no generation, by what is planned for them."""
 _PRINTED: Final = frozenset(
-    {"generating", "downloading", "stored", "no video", _LABELS["unanswered"], _LABELS["not_published"]}
+    {
+        "generating",
+        "downloading",
+        "stored",
+        "no video",
+        _LABELS["unanswered"],
+        _LABELS["not_published"],
+        _LABELS["rejected"],
+    }
 )
 _DONE: Final = frozenset({"stored", "cached", "no video"})
 
@@ -82,6 +90,9 @@ class ProgressTable:
             return
         name = job.shot.id if job.take == 1 else f"{job.shot.id}@{job.take}"
         line = self.lines.setdefault(name, _Line())
+        if event == SessionEvent.ENDED and line.state == _LABELS["rejected"]:
+            # Its video is kept, and another take is bought.
+            return
         changed = line.state != state
         line.state = state
         line.cost_usd = job.cost_usd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from typing import Any
@@ -146,3 +147,11 @@ async def test_collect_buys_nothing(harness: RecoveryHarness) -> None:
     assert harness.paid == (1, 1)
     assert statuses(await harness.run(gated())) == ["stored"]
     assert harness.paid == (2, 2)
+
+
+async def test_two_runs_that_reject_the_same_video_buy_one_more(harness: RecoveryHarness) -> None:
+    harness.emulator.add_fault(operation="content", kind="altered_file", alteration="black", times=None)
+    first, second = await asyncio.gather(harness.run(gated()), harness.run(gated()))
+    assert (statuses(first), statuses(second)) == (["held"], ["held"])
+    assert harness.paid == (2, 2)
+    assert [row.attempt for row in await harness.rows()] == [1, 2]
