@@ -186,7 +186,8 @@ class ProjectRun:
         if not takes:
             return
         session = self.sessions[0]
-        jobs = await find_clips(session, [take.job_request for take in takes])
+        requests = [take.job_request for take in takes]
+        jobs = await find_clips(session, requests, rebuy_missing=self.rebuy_missing)
         for take, job in zip(takes, jobs, strict=True):
             request = take.job_request
             is_outdated = self.refresh and is_web_address(take.shot.clip or "")

@@ -12,7 +12,7 @@ import pytest
 from prefect_video.assets import MANUAL
 from prefect_video.errors import InvalidInput, StoreOutage
 from prefect_video.ledger import State
-from prefect_video.pipeline import adopt_clip, plan_project
+from prefect_video.pipeline import adopt_clip, plan_project, run_project
 from prefect_video.pipeline.verification import verify_store
 from prefect_video.session import SessionEvent
 from prefect_video.shots import Project, Shot
@@ -79,6 +79,22 @@ async def test_a_clip_at_an_address_is_fetched_once(harness: RecoveryHarness, fo
     assert not any(b"hush" in path.read_bytes() for path in (harness.folder / "store" / "film").iterdir())
     with pytest.raises(InvalidInput, match=r"clip: .*169\.254"):
         await harness.run(with_clip("https://169.254.169.254/latest"))
+    assert harness.paid == (1, 1)
+
+
+async def test_an_empty_mount_point_gets_no_clip(harness: RecoveryHarness, footage: Path) -> None:
+    project = with_clip(footage)
+    assert statuses(await harness.run(project)) == ["stored", "stored"]
+    store = harness.folder / "store"
+    store.rename(harness.folder / "unmounted")
+    store.mkdir()
+    with pytest.raises(StoreOutage):
+        await harness.run(project)
+    assert list(store.iterdir()) == []
+    async with harness.session() as session:
+        report = await run_project(session, project, rebuy_missing=True)
+    assert statuses(report) == ["stored", "stored"]
+    # The provider still has what it made.
     assert harness.paid == (1, 1)
 
 

@@ -35,7 +35,7 @@ from prefect_video.fingerprints import clip_fingerprint
 from prefect_video.ledger import Job, JobRequest, State, command_line, job_from_values, row_from_request
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import find_flaws
-from prefect_video.pipeline.steps.store_identity import claim_store
+from prefect_video.pipeline.steps.store_identity import accept_store, check_store, claim_store
 from prefect_video.session import Session
 from prefect_video.shots import Project, Shot, is_web_address
 from prefect_video.storage import file_sha256, publish_video, sidecar_path, thumbnail_path
@@ -70,15 +70,27 @@ async def build_clip_request(
     )
 
 
-async def find_clips(session: Session, requests: Sequence[JobRequest]) -> list[Job | None]:
+async def find_clips(
+    session: Session, requests: Sequence[JobRequest], *, rebuy_missing: bool = False
+) -> list[Job | None]:
     """Find the jobs of clips that are stored whole; None for each that is yet to be stored.
 
+    Args:
+        session: The ledger and the store.
+        requests: The requests of the clips.
+        rebuy_missing: Accept the store, although it is another one; what is out of reach counts as missing.
+
     Raises:
+        StoreOutage: The store is not the one that the ledger knows.
         StoreError: The store cannot be read.
     """
+    if rebuy_missing:
+        await accept_store(session.ledger, session.store)
+    else:
+        await check_store(session.ledger, session.store, session.store_name)
     jobs = await session.ledger.jobs.find_existing(requests)
     stored = {job.id: job for job in jobs if job and job.state is State.STORED}
-    flaws = await find_flaws(session, stored) if stored else {}
+    flaws = await find_flaws(session, stored, must_reach=rebuy_missing) if stored else {}
     return [job if job and job.id in stored and job.id not in flaws else None for job in jobs]
 
 
