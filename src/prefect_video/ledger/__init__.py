@@ -7,7 +7,7 @@ from prefect_video.ledger.account_limits import queue_rank
 from prefect_video.ledger.budgets import Limit
 from prefect_video.ledger.claims import row_from_request
 from prefect_video.ledger.cost_bound import DEFAULT_COST_BOUND, CostBound, cost_columns, with_dispute
-from prefect_video.ledger.hold_reasons import PROGRAM, HoldReason, command_line, hold_message
+from prefect_video.ledger.hold_reasons import PROGRAM, HoldReason, command_line, hold_message, is_given_up
 from prefect_video.ledger.idempotency_keys import BoundKey
 from prefect_video.ledger.ledger import Ledger
 from prefect_video.ledger.queries import LEFT_OFTEN
@@ -69,6 +69,7 @@ __all__ = [
     "default_ledger_url",
     "history",
     "hold_message",
+    "is_given_up",
     "job_from_values",
     "jobs_table",
     "parse_database_url",
