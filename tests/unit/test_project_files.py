@@ -157,6 +157,11 @@ def test_the_schema_takes_what_we_take(tmp_path: Path) -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
     good = yaml.safe_load(FILM.replace("16:9", '"16:9"'))
     jsonschema.validate(good, schema)
+    further = {"first_frame": "a.png", "audio": False, "options": {"a": [None]}, "resolution": "4k", "duration": 60}
+    jsonschema.validate({**good, "defaults": {**further, "aspect_ratio": "21:9"}}, schema)
+    for bad in ({**good, "defaults": {"aspect_ratio": "wide"}}, {**good, "defaults": {"resolution": "600p"}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(bad, schema)
     for bad in ({**good, "shots": [{"id": "a"}]}, {**good, "nope": 1}, {**good, "defaults": {"duration": 75}}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(bad, schema)

@@ -67,6 +67,7 @@ class PlannedShot(BaseModel):
         reason: Why it is held or refused.
         hints: Advice on its duration.
         changes: How it differs from the requested video, where it is adapted.
+        inputs: Its frames, references, sound, watermark and options, those that it has.
         options: With `provider: auto`, every account that can make it, the preferred one first.
         refusals: With `provider: auto`, why each other account cannot make it, by its name.
     """
@@ -86,6 +87,7 @@ class PlannedShot(BaseModel):
     reason: str | None = None
     hints: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
+    inputs: Mapping[str, Any] = {}
     options: tuple[RouteOption, ...] = ()
     refusals: Mapping[str, str] = {}
 
@@ -320,6 +322,7 @@ def _planned(
         reason=reason,
         hints=hints,
         changes=candidate.route.changes,
+        inputs=shot.inputs,
         options=choice.options,
         refusals=choice.refusals,
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from prefect_video.cli.options import JsonFlag, RefreshFlag, SessionOptions
 from prefect_video.cli.output import DONE, OVER_BUDGET, display_path, escape, print_json, stdout, table, usd
 from prefect_video.cli.sessions import run_async, use_sessions
+from prefect_video.fingerprints import canonical_json
 from prefect_video.ledger import BudgetUsage
 from prefect_video.pipeline import Plan, PlannedShot, RouteOption, plan_project
 from prefect_video.project_files import load_project
@@ -75,6 +76,8 @@ def show_plan(project_plan: Plan) -> None:
     for shot in project_plan.shots:
         for hint in shot.hints:
             console.print(f"[dim]hint[/] {escape(shot.id)}: {escape(hint)}", soft_wrap=True)
+        if shot.inputs:
+            console.print(f"[dim]with[/] {escape(shot.id)}: {escape(_describe_inputs(shot.inputs))}", soft_wrap=True)
         for change in shot.changes:
             console.print(f"[dim]adapted[/] {escape(shot.id)}: {escape(change)}", soft_wrap=True)
         for option in shot.options:
@@ -102,6 +105,15 @@ def _describe_cost(project_plan: Plan, new: int) -> str:
     if unpriced == new:
         return "cost not known"
     return f"{usd(project_plan.cost_usd)} expected, and {unpriced} more at a price that is not known"
+
+
+def _describe_inputs(inputs: Mapping[str, Any]) -> str:
+    """Return the frames, references, sound and options of a shot on one line."""
+    shown = (
+        f"{name} {value}" if isinstance(value, str) else f"{name} {canonical_json(value)}"
+        for name, value in inputs.items()
+    )
+    return ", ".join(shown)
 
 
 def _describe_option(option: RouteOption) -> str:

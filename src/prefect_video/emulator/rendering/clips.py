@@ -34,11 +34,16 @@ class ClipLibrary:
 
     def spec(self, request: GenerationRequest) -> ClipSpec:
         """Return the specification of a request's clip."""
-        shape = (request.duration, *request.frame_size, request.frames, request.fps)
-        content = ("plate", "plate", PLATE_PROMPT) if self._plate else (request.seed, request.model, request.prompt)
+        width, height = request.frame_size
         return ClipSpec(
-            *content,
-            *shape,
+            seed="plate" if self._plate else request.seed,
+            model="plate" if self._plate else request.model,
+            prompt=PLATE_PROMPT if self._plate else request.prompt,
+            duration=request.duration,
+            width=width,
+            height=height,
+            frames=request.frames,
+            fps=request.fps,
             first_frame=next(iter(request.images.get("first_frame", ())), None),
             last_frame=next(iter(request.images.get("last_frame", ())), None),
             references=request.images.get("references", ()),
