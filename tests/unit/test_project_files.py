@@ -87,7 +87,7 @@ def test_ids_used_twice(tmp_path: Path) -> None:
     assert "film.yaml:6: shot 'pour': this id is used twice" in refused(tmp_path, FILM.replace("opening", "pour"))
 
 
-def test_what_is_wrong_between_shots_is_told_with_its_line(tmp_path: Path) -> None:
+def test_what_is_wrong_between_shots_is_reported_with_its_line(tmp_path: Path) -> None:
     message = refused(tmp_path, FILM + "    depends_on: [pour]\n")
     assert message == "film.yaml:9: shot 'pour': depends_on goes in a circle: pour → pour"
     message = refused(tmp_path, FILM + "    depends_on: [none]\n")
@@ -141,7 +141,7 @@ def test_files_that_are_no_project(tmp_path: Path, text: str | bytes, message: s
     assert message in refused(tmp_path, text)
 
 
-def test_json_trouble_is_told_as_json(tmp_path: Path) -> None:
+def test_json_trouble_is_reported_as_json(tmp_path: Path) -> None:
     assert "not valid JSON" in refused(tmp_path, '{"project": "a",}', name="film.json")
     assert "nested too deeply" in refused(tmp_path, "[" * 100_000, name="film.json")
 

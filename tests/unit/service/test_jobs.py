@@ -12,7 +12,7 @@ import pytest
 
 from prefect_video.emulator import Emulator
 from prefect_video.errors import InvalidInput, QuotaExhausted
-from prefect_video.pipeline.steps import ClaimOptions, build_project_intents, claim_shots
+from prefect_video.pipeline.steps import ClaimOptions, build_project_job_requests, claim_shots
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.service import ServiceSettings
 from prefect_video.service.jobs.service import GenerateBody
@@ -165,7 +165,7 @@ async def test_null_means_unset(environment: Path, provider: Emulator) -> None:
 async def accept_and_die() -> str:
     """Accept a job as a service does that ends before it sends; return the job's id."""
     async with await open_environment_session() as dying:
-        job_requests = await build_project_intents(dying, project("one"), ClaimOptions(flow_run_id="request-r-1"))
+        job_requests = await build_project_job_requests(dying, project("one"), ClaimOptions(flow_run_id="request-r-1"))
         (claim,) = await claim_shots(dying, job_requests, budgets=(), partial=False)
         assert claim.job is not None
         return claim.job.id

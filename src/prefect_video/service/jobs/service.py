@@ -20,7 +20,7 @@ from prefect_video.ledger import BoundKey, ClaimOutcome, ClaimResult, Job, JobRe
 from prefect_video.pipeline import abandon, collect_job
 from prefect_video.pipeline.steps import (
     ClaimOptions,
-    build_project_intents,
+    build_project_job_requests,
     claim_shots,
     find_assets,
     project_budgets,
@@ -291,7 +291,7 @@ class JobService:
 
 async def _build_job_request(session: Session, project: Project, take: int, key: str | None) -> JobRequest:
     """Build the ledger's request for one take of a project of one shot."""
-    job_requests = await build_project_intents(
+    job_requests = await build_project_job_requests(
         session,
         project,
         ClaimOptions(
