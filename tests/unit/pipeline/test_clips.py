@@ -13,7 +13,7 @@ from prefect_video.assets import MANUAL
 from prefect_video.errors import InvalidInput, StoreOutage
 from prefect_video.ledger import HoldReason, State, hold_message
 from prefect_video.pipeline import adopt_clip, plan_project, run_project
-from prefect_video.pipeline.steps import build_project_intents
+from prefect_video.pipeline.steps import build_project_job_requests
 from prefect_video.pipeline.verification import verify_store
 from prefect_video.session import SessionEvent
 from prefect_video.shots import Project, Shot
@@ -132,7 +132,7 @@ async def test_a_clip_is_never_sent(harness: RecoveryHarness, footage: Path) -> 
     async with harness.session() as session:
         # The job API and the providers themselves take no shot of this kind.
         with pytest.raises(InvalidInput, match="made by hand, and is not sent"):
-            await build_project_intents(session, with_clip(footage))
+            await build_project_job_requests(session, with_clip(footage))
 
 
 async def test_what_is_in_progress_or_held_is_settled_first(harness: RecoveryHarness, footage: Path) -> None:
