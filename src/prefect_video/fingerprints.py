@@ -19,7 +19,7 @@ VERSION: Final = "v1"
 """Version of the encoding, part of every fingerprint. A change of the encoding without a new one would buy every stored
 video again."""
 
-_WITHOUT_EFFECT: Final = frozenset({"id", "depends_on", "takes", "metadata", "references"})
+_WITHOUT_EFFECT: Final = frozenset({"id", "depends_on", "takes", "seeds", "metadata", "references"})
 
 
 def fingerprint(shot: Shot, *, provider: str, take: int = 1, reference_digests: tuple[str, ...] | None = None) -> str:

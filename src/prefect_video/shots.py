@@ -44,7 +44,8 @@ def _to_whole(value: Any) -> Any:
 
 
 Duration = Annotated[int, Field(ge=1, le=20, strict=True), BeforeValidator(_to_whole)]
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
+SEED_LIMIT: Final = 2**63 - 1
+Seed = Annotated[int, Field(ge=0, le=SEED_LIMIT, strict=True)]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 ProviderName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
@@ -153,9 +154,33 @@ class Shot(Input):
         strict=True,
         description="How many independent generations are wanted, 1 to 10; each is paid",
     )
+    seeds: tuple[Seed, ...] = Field(
+        default=(),
+        max_length=TAKES_LIMIT,
+        description="A seed for each take, which are as many; unset: the first has `seed`, each further one the next",
+    )
     metadata: dict[str, str] = Field(
         default_factory=dict, description="Free labels; sent along, without effect on the fingerprint"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_seeds(cls, data: Any) -> Any:
+        """Let the seeds, where there are any, decide the first seed and the number of takes."""
+        seeds = data.get("seeds") if isinstance(data, dict) else None
+        if not isinstance(seeds, list | tuple) or not seeds:
+            return data
+        if data.get("takes") not in (None, 1, len(seeds)):
+            raise ValueError(f"seeds: {len(seeds)} seeds are for {len(seeds)} takes, not {data['takes']}")
+        if data.get("seed") not in (None, seeds[0]):
+            raise ValueError("seeds: give either `seed` or `seeds`")
+        return {**data, "seed": seeds[0], "takes": len(seeds)}
+
+    @model_validator(mode="after")
+    def _check_seeds(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: the same seed twice would be the same video, paid twice")
+        return self
 
     @model_validator(mode="after")
     def _check_prompt(self) -> Self:
@@ -175,6 +200,14 @@ class Shot(Input):
     def lines(self) -> str:
         """Length of the shorter side in the form of a resolution, such as `1024p`."""
         return f"{min(self.frame_size)}p" if self.size is not None else self.resolution
+
+    def for_take(self, take: int) -> Shot:
+        """Return the shot as one of its takes requests it: with a seed of its own, where the shot has any."""
+        # Where an account takes no seed, the shot was adapted to have none.
+        if self.seed is None or (take == 1 and not self.seeds):
+            return self
+        seed = self.seeds[take - 1] if self.seeds else (self.seed + take - 1) % (SEED_LIMIT + 1)
+        return self.model_copy(update={"seed": seed, "seeds": ()})
 
     @property
     def length_seconds(self) -> float:
@@ -350,7 +383,11 @@ def _with_defaults(shot: Any, defaults: dict[str, Any]) -> Any:
     """Return a shot with a project's defaults for its unset fields."""
     if isinstance(shot, Shot):
         shot = {name: getattr(shot, name) for name in shot.model_fields_set}
-    return {**defaults, **_drop_unset(shot)} if isinstance(shot, dict) else shot
+    if not isinstance(shot, dict):
+        return shot
+    if shot.get("seeds"):
+        defaults = {name: value for name, value in defaults.items() if name not in ("seed", "takes")}
+    return {**defaults, **_drop_unset(shot)}
 
 
 def _drop_unset(values: dict[str, Any]) -> dict[str, Any]:

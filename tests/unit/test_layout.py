@@ -27,7 +27,7 @@ FOLDERS = {
 """Folders of the checkout, and the subpackage of `prefect_video` that each is; the empty one is the package itself."""
 
 RECORDS: Final = frozenset(
-    {"errors", "generations", "assets", "shots", "inputs", "fingerprints", "retry_policy", "project_files"}
+    {"errors", "generations", "assets", "shots", "inputs", "fingerprints", "retry_policy", "project_files", "templates", "rows"}
 )
 INTERNALS: Final = frozenset(
     {"_clean_text", "_crash_trace", "_dedicated_thread", "_proxies", "_redaction", "_shield", "_tls"}
@@ -46,7 +46,9 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "shots": {"errors", "inputs"},
     "retry_policy": {"errors"},
     "fingerprints": {"errors", "generations", "assets", "inputs", "shots"},
-    "project_files": {"errors", "generations", "assets", "inputs", "shots", "fingerprints"},
+    "templates": {"errors", "inputs", "shots"},
+    "project_files": {"errors", "generations", "assets", "inputs", "shots", "fingerprints", "templates"},
+    "rows": {"errors", "inputs", "shots", "project_files", "templates"},
     "_crash_trace": set(),
     "_redaction": set(),
     "_shield": {"errors"},

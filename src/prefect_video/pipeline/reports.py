@@ -56,6 +56,10 @@ class ShotReport(BaseModel):
         error: Why there is no video, and what to do.
         degraded: How the video differs from the requested one, where a fallback or an adaptation was used.
         repair: How a video came back whose stored file was missing or damaged: fetched again, or made anew.
+        shot_id: The shot's id, without the number of the take.
+        take: The number of the take, from 1.
+        prompt: The prompt of the shot.
+        metadata: The shot's labels, such as the columns of its row that are no fields.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -72,12 +76,16 @@ class ShotReport(BaseModel):
     degraded: str | None = None
     repair: str | None = None
     asset: Asset | None = None
+    shot_id: str = ""
+    take: int = 1
+    prompt: str = ""
+    metadata: Mapping[str, str] = {}
 
     @classmethod
     def stored(cls, job_request: JobRequest, stored: StoredShot, asset: Asset) -> ShotReport:
         """Build the report of a shot that has its video."""
         return cls(
-            id=take_label(job_request),
+            **_describe(job_request),
             status="stored",
             uri=asset.uri,
             sha256=asset.sha256,
@@ -94,7 +102,7 @@ class ShotReport(BaseModel):
     ) -> ShotReport:
         """Report on a shot that has no video; `ledger` is the `--ledger` that the commands in its message need."""
         return cls(
-            id=take_label(job_request),
+            **_describe(job_request),
             status=status or _status_of(error),
             generation_id=getattr(error, "generation_id", None),
             error=_message_with_remedy(error, ledger),
@@ -104,7 +112,7 @@ class ShotReport(BaseModel):
     def in_flight(cls, job_request: JobRequest, detached: DetachedShot) -> ShotReport:
         """Build the report of a shot that is left at the provider."""
         return cls(
-            id=take_label(job_request),
+            **_describe(job_request),
             status="in_flight",
             generation_id=detached.job.generation_id,
         )
@@ -112,8 +120,23 @@ class ShotReport(BaseModel):
     def public(self) -> dict[str, Any]:
         """Return the fields that `--json` prints, with money as a number; `degraded` and `repair` only where set."""
         empty = {name for name in ("degraded", "repair") if getattr(self, name) is None}
-        fields = self.model_dump(mode="json", exclude={"asset", *empty})
+        fields = self.model_dump(mode="json", exclude={"asset", "shot_id", "take", "prompt", "metadata", *empty})
         return {**fields, "cost_usd": as_number(self.cost_usd)}
+
+    def to_row(self) -> dict[str, Any]:
+        """Return one flat row: what was asked, the outcome, the video, and the shot's labels as columns of their own.
+
+        A label that is named like another column is called `input_…`.
+        """
+        fields = self.model_dump(mode="json", exclude={"asset", "id", "shot_id", "metadata"})
+        measured = ("duration_seconds", "width", "height", "model", "provider")
+        row = {
+            "id": self.shot_id or self.id,
+            **fields,
+            "cost_usd": as_number(self.cost_usd),
+            **{name: getattr(self.asset, name, None) for name in measured},
+        }
+        return row | {f"input_{name}" if name in row else name: value for name, value in self.metadata.items()}
 
 
 class ProjectReport(BaseModel):
@@ -150,6 +173,12 @@ class ProjectReport(BaseModel):
         if in_flight:
             head += f", {in_flight} in flight"
         return "\n".join([head, *(f"  {shot.id}: {shot.status}: {shot.error}" for shot in self.failures)])
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one flat row for each take, for a table: `pandas.DataFrame(report.to_rows())`."""
+        rows = [{"project": self.project, **shot.to_row()} for shot in self.shots]
+        columns = dict.fromkeys(name for row in rows for name in row)
+        return [{name: row.get(name) for name in columns} for row in rows]
 
     def public(self) -> dict[str, Any]:
         """Return the one object that `--json` prints."""
@@ -208,6 +237,18 @@ def _paid(sent: Iterable[Job], job_requests: Sequence[JobRequest]) -> Mapping[st
             before = paid.get(name, Decimal(0))
             paid[name] = None if cost is None or before is None else before + cost
     return paid
+
+
+def _describe(job_request: JobRequest) -> dict[str, Any]:
+    """Return the fields of a report that are known before there is an outcome."""
+    shot = job_request.shot
+    return {
+        "id": take_label(job_request),
+        "shot_id": shot.id,
+        "take": job_request.take,
+        "prompt": shot.prompt,
+        "metadata": shot.metadata,
+    }
 
 
 def take_label(job_request: JobRequest | Job) -> str:

@@ -8,12 +8,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_video.cli.options import JsonFlag, RefreshFlag, SessionOptions
+from prefect_video.cli.options import JsonFlag, RefreshFlag, SessionOptions, TemplateOption, read_project
 from prefect_video.cli.output import DONE, OVER_BUDGET, display_path, escape, print_json, stdout, table, usd
 from prefect_video.cli.sessions import run_async, use_sessions
 from prefect_video.ledger import BudgetUsage
 from prefect_video.pipeline import Plan, PlannedShot, RouteOption, plan_project
-from prefect_video.project_files import load_project
 from prefect_video.session import SessionRef
 from prefect_video.shots import Project
 
@@ -27,9 +26,10 @@ _ACTIONS = {
 
 
 def plan(
-    project_file: Annotated[Path, Parameter(help="A project in YAML or JSON.")],
+    project_file: Annotated[Path, Parameter(help="A project in YAML or JSON, or rows in CSV, JSONL or Parquet.")],
     /,
     *,
+    template: TemplateOption = None,
     session: SessionOptions = SessionOptions(),  # noqa: B008 -- frozen
     refresh: RefreshFlag = False,
     json: JsonFlag = False,
@@ -44,7 +44,7 @@ def plan(
 
         prefect-video plan film.yaml --provider sora --store s3://films/ads --json
     """
-    project = load_project(project_file)
+    project = read_project(project_file, template)
     project_plan = run_async(_plan(project, session.refs(project), refresh))
     if json:
         print_json(project_plan.public())

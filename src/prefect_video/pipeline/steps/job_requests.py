@@ -71,9 +71,9 @@ def build_job_requests(
     return [
         JobRequest(
             fingerprint=fingerprint(
-                resolved, provider=session.provider.name, take=take, reference_digests=reference_hashes
+                resolved.for_take(take), provider=session.provider.name, take=take, reference_digests=reference_hashes
             ),
-            shot=shot,
+            shot=shot.for_take(take),
             take=take,
             project=project.name,
             provider=session.provider.name,
