@@ -17,8 +17,8 @@ from prefect_video.templates import FieldPath, Place, Scalar, expand_template
 
 FILE_LIMIT_BYTES: Final = 16 * 2**20
 
-_MAX_DEPTH: Final = 8
-"""Depth to which line numbers are recorded; no field of a project is deeper."""
+_MAX_DEPTH: Final = 32
+"""Depth to which line numbers are recorded; only the options of a shot may be deeper."""
 
 _TEXT_FIELDS: Final = frozenset({"prompt", "negative_prompt", "prompt_prefix", "prompt_suffix"})
 """Fields whose every word is part of what is paid for."""
@@ -107,6 +107,8 @@ def _explain(detail: Any) -> str:
             return f"one of {limits['expected']}, not {_shorten(given)}"
         case "string_pattern_mismatch" if detail["loc"][-1] == "size":
             return f"width, `x` and height in pixels, such as 1280x720, not {_shorten(given)}"
+        case "string_pattern_mismatch" if detail["loc"][-1] == "aspect_ratio":
+            return f"width and height, such as 16:9 or 21:9, or `adaptive`, not {_shorten(given)}"
         case "string_pattern_mismatch":
             return f"{_shorten(given)} is not a name: use letters, digits, `_`, `-` and single dots"
         case "value_error":

@@ -99,9 +99,7 @@ def read_rows(path: Path | str) -> list[Row]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidInput(
-            f"{path}: the file is not UTF-8 text (byte {error.start}): save it as CSV UTF-8"
-        ) from error
+        raise InvalidInput(f"{path}: the file is not UTF-8 text (byte {error.start}): save it as CSV UTF-8") from error
     return list(_read_csv(path, text) if kind in (".csv", ".tsv") else _read_jsonl(path, text))
 
 
@@ -251,7 +249,9 @@ def _read_template(
 
 def _find_places(table: Sequence[Row], lines: Mapping[FieldPath, int], template: str) -> dict[FieldPath, Place]:
     """Return where each field is from: a row of the table, or a line of the template."""
-    places: dict[FieldPath, Place] = {path: f"{template}:{line}" for path, line in lines.items() if path[:1] != ("shot",)}
+    places: dict[FieldPath, Place] = {
+        path: f"{template}:{line}" for path, line in lines.items() if path[:1] != ("shot",)
+    }
     places[()] = template
     in_shot = {path[1:]: f"{template}:{line}" for path, line in lines.items() if path[:1] == ("shot",) and path[1:]}
     for index, row in enumerate(table):

@@ -1,21 +1,29 @@
 """Shots, and projects of shots: the requests of a user.
 
-Limits come from the Sora contract (durations to 20 s, three aspect ratios, 480p to 1080p); narrower limits of a plan or
-another provider are checked by the provider before anything is spent.
+The limits here are wide (durations to 60 s, any aspect ratio, 360p to 4k): those of a provider, a plan and a model are
+checked by the provider before anything is spent.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
 
+from prefect_video.frame_sizes import ADAPTIVE, AspectRatio, Resolution, Size, frame_size
 from prefect_video.inputs import Input, Number, WholeNumber
-
-AspectRatio = Literal["16:9", "9:16", "1:1"]
-Resolution = Literal["480p", "720p", "1080p"]
 
 DEFAULT_MODEL: Final = "sora-2"
 """Model of a shot that names none; providers map it to a model of their own."""
@@ -24,6 +32,9 @@ TAKES_LIMIT: Final = 10
 AUTO: Final = "auto"
 """Provider of a project whose shots each go to the best of its `accounts`."""
 SHOTS_LIMIT: Final = 10_000
+OPTIONS_LIMIT_BYTES: Final = 65_536
+DURATION_LIMIT: Final = 60
+"""Longest duration in seconds."""
 DEFAULT_FPS: Final = 24
 """Frames per second of engines where a shot requests none."""
 
@@ -43,26 +54,28 @@ def _to_whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Duration = Annotated[int, Field(ge=1, le=20, strict=True), BeforeValidator(_to_whole)]
+def _check_options(options: dict[str, Any]) -> dict[str, Any]:
+    try:
+        size = len(json.dumps(options, allow_nan=False, ensure_ascii=False).encode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError("options are JSON: finite numbers, whole text, and no list within itself") from error
+    if size > OPTIONS_LIMIT_BYTES:
+        raise ValueError(f"options take at most {OPTIONS_LIMIT_BYTES:,} bytes of JSON; these have {size:,}")
+    return options
+
+
+Duration = Annotated[int, Field(ge=1, le=DURATION_LIMIT, strict=True), BeforeValidator(_to_whole)]
 SEED_LIMIT: Final = 2**63 - 1
 Seed = Annotated[int, Field(ge=0, le=SEED_LIMIT, strict=True)]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 ProviderName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
+ImageAddress = Annotated[str, StringConstraints(min_length=1, max_length=4096, strict=True)]
+"""Path of an image file, or its https URL."""
+Options = Annotated[dict[str, JsonValue], AfterValidator(_check_options)]
+"""Any JSON that a provider's model takes as further input."""
+
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_SHORT_SIDE: Final[dict[Resolution, int]] = {"480p": 480, "720p": 720, "1080p": 1080}
-
-
-Size = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{2,3}x[1-9][0-9]{2,3}$", strict=True)]
-"""Width and height in pixels, such as `1792x1024`; each 100 to 9999."""
-
-
-def frame_size(aspect_ratio: AspectRatio, resolution: Resolution) -> tuple[int, int]:
-    """Return width and height of a picture in pixels, for example `(1280, 720)` for 16:9 at 720p; both are even."""
-    short = _SHORT_SIDE[resolution]
-    # Rounded up, then to an even number, as video codecs need.
-    long = -(-short * 16 // 9) + (-(-short * 16 // 9)) % 2
-    return {"16:9": (long, short), "9:16": (short, long), "1:1": (short, short)}[aspect_ratio]
 
 
 class LocatedError(ValueError):
@@ -106,9 +119,12 @@ class Shot(Input):
     id: Identifier = Field(description="Name within the project; becomes part of the file name")
     prompt: Prompt = Field(description="What is to be seen; at most 32,000 characters")
     model: ModelName = Field(default=DEFAULT_MODEL, description="The provider's name of the model")
-    duration: Duration = Field(default=10, description="Length in whole seconds, 1 to 20")
-    aspect_ratio: AspectRatio = Field(default="16:9", description="Width to height")
-    resolution: Resolution = Field(default="1080p", description="Length of the shorter side")
+    duration: Duration = Field(default=10, description="Length in whole seconds, 1 to 60, as far as the model makes it")
+    aspect_ratio: AspectRatio = Field(
+        default="16:9",
+        description="Width to height, such as 16:9, 4:3 or 21:9, or `adaptive`, as the first frame has it",
+    )
+    resolution: Resolution = Field(default="1080p", description="Length of the shorter side; 4k is 2160p")
     size: Size | None = Field(
         default=None,
         description=(
@@ -138,10 +154,35 @@ class Shot(Input):
         allow_inf_nan=False,
         description="How closely the prompt is followed, for engines that take it",
     )
+    first_frame: ImageAddress | None = Field(
+        default=None,
+        description="Image with which the video begins, as a path or an https URL; fingerprinted by content",
+    )
+    last_frame: ImageAddress | None = Field(
+        default=None,
+        description="Image with which the video ends, as a path or an https URL; fingerprinted by content",
+    )
     references: tuple[str, ...] = Field(
         default=(),
         description=(
-            "Paths of reference images, where the provider takes them; fingerprinted by content, so local files"
+            "Images of what is to be seen (people, things, a style), as paths or https URLs, where the provider takes"
+            " them; fingerprinted by content"
+        ),
+    )
+    audio: bool | None = Field(
+        default=None,
+        strict=True,
+        description="Sound of its own (true) or a silent video (false), where it can be chosen",
+    )
+    watermark: bool | None = Field(
+        default=None, strict=True, description="The provider's visible mark in the picture, where it can be chosen"
+    )
+    options: Options = Field(
+        default_factory=dict,
+        description=(
+            "Further input of the provider's model, any JSON, sent as it is. By the provider's name"
+            " (`options: {fal: {...}, replicate: {...}}`) where the project's provider is `auto` or a fallback names"
+            " another provider"
         ),
     )
     depends_on: tuple[Identifier, ...] = Field(
@@ -189,8 +230,20 @@ class Shot(Input):
         return self
 
     @property
+    def images(self) -> dict[str, tuple[str, ...]]:
+        """Paths and URLs of all images by field; fields without any are left out."""
+        frames = {"first_frame": self.first_frame, "last_frame": self.last_frame}
+        given = {field: (image,) for field, image in frames.items() if image is not None}
+        return {**given, **({"references": self.references} if self.references else {})}
+
+    @property
+    def has_own_shape(self) -> bool:
+        """True where the aspect ratio of the video is known before it is made."""
+        return self.size is not None or self.aspect_ratio != ADAPTIVE
+
+    @property
     def frame_size(self) -> tuple[int, int]:
-        """Width and height of the video in pixels."""
+        """Width and height of the video in pixels; nominal where the shot has no shape of its own."""
         if self.size is not None:
             width, height = map(int, self.size.split("x"))
             return width, height
@@ -231,7 +284,12 @@ class ShotDefaults(Input):
     num_frames: int | None = Field(default=None, ge=1, le=10_000, strict=True)
     num_inference_steps: int | None = Field(default=None, ge=1, le=1_000, strict=True)
     guidance_scale: Number | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
+    first_frame: ImageAddress | None = None
+    last_frame: ImageAddress | None = None
     references: tuple[str, ...] | None = None
+    audio: bool | None = Field(default=None, strict=True)
+    watermark: bool | None = Field(default=None, strict=True)
+    options: Options | None = None
     takes: int | None = Field(default=None, ge=1, le=TAKES_LIMIT, strict=True)
     metadata: dict[str, str] | None = None
 

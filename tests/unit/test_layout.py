@@ -27,7 +27,19 @@ FOLDERS = {
 """Folders of the checkout, and the subpackage of `prefect_video` that each is; the empty one is the package itself."""
 
 RECORDS: Final = frozenset(
-    {"errors", "generations", "assets", "shots", "inputs", "fingerprints", "retry_policy", "project_files", "templates", "rows"}
+    {
+        "errors",
+        "generations",
+        "assets",
+        "shots",
+        "frame_sizes",
+        "inputs",
+        "fingerprints",
+        "retry_policy",
+        "project_files",
+        "templates",
+        "rows",
+    }
 )
 INTERNALS: Final = frozenset(
     {"_clean_text", "_crash_trace", "_dedicated_thread", "_proxies", "_redaction", "_shield", "_tls"}
@@ -43,10 +55,11 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "generations": {"errors", "_clean_text"},
     "assets": {"errors", "generations"},
     "inputs": {"errors"},
-    "shots": {"errors", "inputs"},
+    "frame_sizes": set(),
+    "shots": {"errors", "frame_sizes", "inputs"},
     "retry_policy": {"errors"},
     "fingerprints": {"errors", "generations", "assets", "inputs", "shots"},
-    "templates": {"errors", "inputs", "shots"},
+    "templates": {"errors", "frame_sizes", "inputs", "shots"},
     "project_files": {"errors", "generations", "assets", "inputs", "shots", "fingerprints", "templates"},
     "rows": {"errors", "inputs", "shots", "project_files", "templates"},
     "_crash_trace": set(),

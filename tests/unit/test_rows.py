@@ -69,7 +69,9 @@ def test_mistakes_in_the_template_are_named_there(tmp_path: Path) -> None:
 
 
 def test_jsonl_and_data_frames_keep_their_types(tmp_path: Path) -> None:
-    lines = '{"id": "a", "prompt": "x", "duration": 8.0, "price": 1.5}\n\n{"id": 7, "prompt": "{y}", "references": []}\n'
+    lines = (
+        '{"id": "a", "prompt": "x", "duration": 8.0, "price": 1.5}\n\n{"id": 7, "prompt": "{y}", "references": []}\n'
+    )
     one, two = project_from_rows(write(tmp_path, lines, "more.jsonl")).shots
     assert (one.duration, one.metadata) == (8, {"price": "1.5"})
     assert (two.id, two.prompt) == ("7", "{y}")

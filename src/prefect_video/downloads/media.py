@@ -139,7 +139,7 @@ def _find_mismatches(media: Media, shot: Shot) -> Iterator[str]:
     if abs(media.duration_seconds - requested) > tolerance:
         yield f"asked for {requested:g} s, the video lasts {media.duration_seconds:.2f} s"
     width, height = shot.frame_size
-    if not (_is_near(media.width, width) and _is_near(media.height, height)):
+    if shot.has_own_shape and not (_is_near(media.width, width) and _is_near(media.height, height)):
         yield f"asked for {width}x{height} pixels, the video has {media.width}x{media.height}"
     if abs(media.pixel_ratio - 1) > PIXEL_TOLERANCE:
         ratio = f"{media.pixel_ratio.numerator}:{media.pixel_ratio.denominator}"

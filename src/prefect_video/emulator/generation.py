@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from prefect_video.shots import AspectRatio, Resolution, frame_size
+from prefect_video.frame_sizes import AspectRatio, Resolution, frame_size
 
 EmulatedStatus = Literal["queued", "processing", "completed", "failed", "cancelled"]
 FINISHED: frozenset[EmulatedStatus] = frozenset({"completed", "failed", "cancelled"})

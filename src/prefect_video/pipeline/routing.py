@@ -15,7 +15,7 @@ from typing import Final
 
 from prefect_video.errors import InvalidInput, Unsupported
 from prefect_video.ledger import ClaimResult, Job, JobRequest, Ledger, State
-from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_job_requests, reference_digests
+from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_job_requests, image_digests
 from prefect_video.providers import adapt
 from prefect_video.session import Session
 from prefect_video.shots import Fallback, Project, Shot
@@ -157,7 +157,7 @@ async def build_take_requests(
             # Sorting is stable: among healthy accounts, and among unhealthy ones, the order stays.
             routes.sort(key=lambda route: id(route.session) in unhealthy)
             fallbacks = list(_fallback_routes(shot, project, routes, sessions))
-            digests = await reference_digests(shot)
+            digests = await image_digests(shot)
         except InvalidInput as error:
             problems.setdefault(str(error).removeprefix(f"shot {shot.id!r}: "), []).append(shot.id)
             continue

@@ -12,8 +12,9 @@ from typing import Final, Literal, Protocol
 
 from prefect_video.downloads import VideoSource
 from prefect_video.errors import InvalidResponse
+from prefect_video.frame_sizes import AspectRatio, Resolution
 from prefect_video.generations import Generation, RecordedGeneration, Status, WebhookEvent
-from prefect_video.shots import AspectRatio, Resolution, Shot
+from prefect_video.shots import Shot
 
 OPTIONAL_FIELDS: Final = (
     "seed",
@@ -22,7 +23,12 @@ OPTIONAL_FIELDS: Final = (
     "num_frames",
     "num_inference_steps",
     "guidance_scale",
+    "first_frame",
+    "last_frame",
     "references",
+    "audio",
+    "watermark",
+    "options",
     "size",
 )
 """Fields of a shot that not every provider supports."""

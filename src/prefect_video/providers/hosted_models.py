@@ -12,8 +12,9 @@ from typing import Final
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from prefect_video.frame_sizes import AspectRatio, Resolution
 from prefect_video.providers.base import OPTIONAL_FIELDS, Capabilities
-from prefect_video.shots import DEFAULT_FPS, AspectRatio, Resolution, Shot
+from prefect_video.shots import DEFAULT_FPS, Shot
 
 RESOLUTIONS: Final[tuple[Resolution, ...]] = ("480p", "720p", "1080p")
 ASPECT_RATIOS: Final[tuple[AspectRatio, ...]] = ("16:9", "9:16", "1:1")

@@ -15,7 +15,7 @@ from prefect_video.emulator.rendering.encode import RenderStopped, render_clip
 from prefect_video.emulator.rendering.spec import ClipSpec
 from prefect_video.emulator.rendering.text import MAX_LINES, TextOverlay, wrap
 from prefect_video.emulator.settings import EmulatorSettings
-from prefect_video.shots import frame_size
+from prefect_video.frame_sizes import frame_size
 
 
 def _build_spec(

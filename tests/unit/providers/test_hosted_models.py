@@ -61,7 +61,7 @@ def test_a_shot_that_fits_is_asked_for_whole(shot: Shot, job: ModelInput) -> Non
     assert arguments["prompt"] == "a cat"
     assert set(arguments) <= set(job.fields.values())
     for name in OPTIONAL_FIELDS:
-        if getattr(fitting, name) not in (None, ()):
+        if getattr(fitting, name) not in (None, (), {}):
             assert arguments[job.fields[name]] == getattr(fitting, name)
     frames = arguments.get(job.fields.get("num_frames", ""))
     if isinstance(frames, int):

@@ -44,7 +44,7 @@ async def build_project_intents(
     for shot in project.shots:
         try:
             session.provider.check(shot)
-            job_requests += build_job_requests(session, shot, project, await reference_digests(shot), options)
+            job_requests += build_job_requests(session, shot, project, await image_digests(shot), options)
         except InvalidInput as error:
             problems.append(str(error))
     if problems:
@@ -61,17 +61,22 @@ def build_job_requests(
         session: The account's session.
         shot: The shot in the form that is requested there.
         project: The project of the shot.
-        digests: The digests of the shot's references, from `reference_digests`.
+        digests: The digests of the shot's images, from `image_digests`.
         options: The options that all claims of the run share.
     """
     model = session.provider.capabilities.aliases.get(shot.model)
     resolved = shot if model is None else shot.model_copy(update={"model": model})
-    # The fingerprint is of the model that an alias stands for, and of what the references contain.
+    # The fingerprint is of the model that an alias stands for, and of what the images contain.
     reference_hashes = tuple(digests[reference] for reference in shot.references)
+    frame_hashes = {field: digests[images[0]] for field, images in shot.images.items() if field != "references"}
     return [
         JobRequest(
             fingerprint=fingerprint(
-                resolved.for_take(take), provider=session.provider.name, take=take, reference_digests=reference_hashes
+                resolved.for_take(take),
+                provider=session.provider.name,
+                take=take,
+                reference_digests=reference_hashes,
+                frame_digests=frame_hashes,
             ),
             shot=shot.for_take(take),
             take=take,
@@ -93,22 +98,26 @@ def build_job_requests(
     ]
 
 
-async def reference_digests(shot: Shot) -> dict[str, str]:
-    """Compute the SHA-256 of each reference's content.
+async def image_digests(shot: Shot) -> dict[str, str]:
+    """Compute the SHA-256 of the content of each frame and reference, by its path.
 
     Raises:
-        InvalidInput: A reference cannot be read.
+        InvalidInput: An image cannot be read.
     """
-    return {reference: await asyncio.to_thread(_digest, shot, reference) for reference in shot.references}
+    return {
+        image: await asyncio.to_thread(_digest, shot, field, image)
+        for field, images in shot.images.items()
+        for image in images
+    }
 
 
-def _digest(shot: Shot, reference: str) -> str:
-    if urlsplit(reference).scheme in ("http", "https"):
+def _digest(shot: Shot, field: str, image: str) -> str:
+    if urlsplit(image).scheme in ("http", "https"):
         raise InvalidInput(
-            f"shot {shot.id!r}: references: {reference}: what is at an address may change, and a shot is known by the"
-            " content of its references: fetch it and give the file"
+            f"shot {shot.id!r}: {field}: {image}: what is at an address may change, and a shot is known by the"
+            " content of its images: fetch it and give the file"
         )
     try:
-        return hashlib.sha256(Path(PurePosixPath(reference)).read_bytes()).hexdigest()
+        return hashlib.sha256(Path(PurePosixPath(image)).read_bytes()).hexdigest()
     except OSError as error:
-        raise InvalidInput(f"shot {shot.id!r}: references: cannot read {reference}: {error.strerror}") from error
+        raise InvalidInput(f"shot {shot.id!r}: {field}: cannot read {image}: {error.strerror}") from error

@@ -13,8 +13,9 @@ from datetime import timedelta
 from typing import Final, Literal
 
 from prefect_video.errors import InvalidInput
+from prefect_video.frame_sizes import AspectRatio
 from prefect_video.providers.base import Capabilities
-from prefect_video.shots import AspectRatio, Shot
+from prefect_video.shots import Shot
 
 EXTRAS: Final = ("seed", "negative_prompt", "fps", "num_frames", "num_inference_steps", "guidance_scale")
 """Fields of a shot that engines support beyond the dialect."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 import httpx
 
 from prefect_video.errors import ProviderError
+from prefect_video.frame_sizes import AspectRatio, Resolution
 from prefect_video.generations import Cost, Generation, ProviderFault, VideoResult, WebhookEvent
 from prefect_video.providers.base import Capabilities
 from prefect_video.providers.moderation import is_moderation
@@ -25,7 +26,6 @@ from prefect_video.providers.responses import (
     parse_timestamp,
 )
 from prefect_video.providers.statuses import Evidence, build_fault, parse_status, reports_error
-from prefect_video.shots import AspectRatio, Resolution
 
 _USD_PER_SECOND_SKUS: Final[tuple[tuple[str, Decimal], ...]] = (
     ("text_to_video_duration_seconds_{resolution}", Decimal(1)),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from prefect_video.frame_sizes import AspectRatio, Resolution
 from prefect_video.generations import Status
 from prefect_video.providers.base import Capabilities
 from prefect_video.providers.pricing import SORA_USD_PER_SECOND
-from prefect_video.shots import AspectRatio, Resolution
 
 _RATIOS: Final[tuple[AspectRatio, ...]] = ("16:9", "9:16", "1:1")
 

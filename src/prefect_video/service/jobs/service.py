@@ -14,6 +14,7 @@ from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from prefect_video.errors import BudgetExceeded, InvalidInput, LedgerError, QuotaExhausted, VideoError
 from prefect_video.fingerprints import canonical_json
+from prefect_video.frame_sizes import AspectRatio, Resolution
 from prefect_video.inputs import Input, WholeNumber
 from prefect_video.ledger import BoundKey, ClaimOutcome, ClaimResult, Job, JobRequest, Priority, State
 from prefect_video.pipeline import abandon, collect_job
@@ -28,7 +29,7 @@ from prefect_video.pipeline.steps import (
 )
 from prefect_video.service.sessions import Sessions
 from prefect_video.session import DEFAULT_PROJECT, Session
-from prefect_video.shots import AspectRatio, Duration, Identifier, Project, Prompt, Resolution, Seed, Shot, slug
+from prefect_video.shots import Duration, Identifier, Project, Prompt, Seed, Shot, slug
 
 logger = logging.getLogger(__name__)
 
