@@ -313,7 +313,7 @@ def _record_lines(node: yaml.Node, at: FieldPath, lines: dict[FieldPath, int], p
 
 
 def _check_texts(node: yaml.Node, text: str, path: Path, *, in_variables: bool = False) -> None:
-    """Reject a prompt, or a variable that prompts may have, of which YAML would leave out words: they are part of what is paid for.
+    """Reject a prompt or variable of which YAML would leave out words: they are part of what is paid for.
 
     Raises:
         InvalidInput: A prompt without quotes ends in a comment.

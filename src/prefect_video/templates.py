@@ -27,7 +27,18 @@ NAME_FIELDS: Final = frozenset({"id", "depends_on", "continue_from"})
 """Fields that hold the names of shots: a value becomes part of one in the form of a name."""
 
 _VALUE_FIELDS: Final = frozenset(
-    "duration seed seeds fps num_frames num_inference_steps guidance_scale takes audio watermark".split()
+    [
+        "duration",
+        "seed",
+        "seeds",
+        "fps",
+        "num_frames",
+        "num_inference_steps",
+        "guidance_scale",
+        "takes",
+        "audio",
+        "watermark",
+    ]
 )
 """Fields that are not text: where one is a placeholder and nothing else, it takes the value as it is."""
 

@@ -97,17 +97,7 @@ class SessionOptions:
     max_in_flight: InFlightOption = None
 
     @property
-    def read_project(path: Path, template: Path | None) -> Project:
-    """Read a project file, or a table of rows with its template.
-
-    Raises:
-        InvalidInput: The file, the template or a shot is not valid.
-    """
-    is_table = template is not None or path.suffix.lower() in TABLE_SUFFIXES
-    return project_from_rows(path, template) if is_table else load_project(path)
-
-
-def command_ledger(self) -> str | None:
+    def command_ledger(self) -> str | None:
         """Return the `--ledger` that commands about these videos need; None where they find the ledger without it.
 
         Raises:
@@ -130,6 +120,16 @@ def command_ledger(self) -> str | None:
             InvalidInput: A number is out of range, or `auto` has no accounts to choose from.
         """
         return SessionRef.for_project(project, self.provider, self.store, ledger_name(self.ledger), self.max_in_flight)
+
+
+def read_project(path: Path, template: Path | None) -> Project:
+    """Read a project file, or a table of rows with its template.
+
+    Raises:
+        InvalidInput: The file, the template or a shot is not valid.
+    """
+    is_table = template is not None or path.suffix.lower() in TABLE_SUFFIXES
+    return project_from_rows(path, template) if is_table else load_project(path)
 
 
 def command_ledger(option: str | None) -> str | None:
