@@ -91,6 +91,10 @@ def _explain(detail: Any) -> str:
     match detail["type"]:
         case "missing":
             return "this field is missing and required"
+        case "extra_forbidden" if detail["loc"][-1] == "remix_of":
+            return "no provider here offers remixes that can be paid at most once; use continue_from, or references"
+        case "literal_error" if detail["loc"][-1] == "choose" and given == "best":
+            return "`best` needs scores of quality, which there are none of: use first or human"
         case "extra_forbidden":
             return "there is no such field; see `prefect-video schema`"
         case "string_too_short":

@@ -29,6 +29,8 @@ DEFAULT_MODEL: Final = "sora-2"
 """Model of a shot that names none; providers map it to a model of their own."""
 PROMPT_LIMIT: Final = 32_000
 TAKES_LIMIT: Final = 10
+ChoicePolicy = Literal["first", "human"]
+"""Who chooses among several takes of a shot: the first that is stored counts, or the one that a human chooses."""
 AUTO: Final = "auto"
 """Provider of a project whose shots each go to the best of its `accounts`."""
 SHOTS_LIMIT: Final = 10_000
@@ -188,6 +190,10 @@ class Shot(Input):
     depends_on: tuple[Identifier, ...] = Field(
         default=(), description="Ids of shots of the same project that must be stored first"
     )
+    continue_from: Identifier | None = Field(
+        default=None,
+        description="Id of a shot of the same project whose last frame is the first frame of this one",
+    )
     takes: int = Field(
         default=1,
         ge=1,
@@ -199,6 +205,13 @@ class Shot(Input):
         default=(),
         max_length=TAKES_LIMIT,
         description="A seed for each take, which are as many; unset: the first has `seed`, each further one the next",
+    )
+    choose: ChoicePolicy | None = Field(
+        default=None,
+        description=(
+            "Which of several takes counts: the first that is stored, or the one that a human chooses with"
+            " `prefect-video approve`; unset: all do, and take 1 is continued"
+        ),
     )
     metadata: dict[str, str] = Field(
         default_factory=dict, description="Free labels; sent along, without effect on the fingerprint"
@@ -228,6 +241,12 @@ class Shot(Input):
         if not self.prompt.strip():
             raise ValueError("prompt is blank: say what is to be seen")
         return self
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Ids of the shots that must be stored before this one is made."""
+        continued = (self.continue_from,) if self.continue_from else ()
+        return tuple(dict.fromkeys((*self.depends_on, *continued)))
 
     @property
     def images(self) -> dict[str, tuple[str, ...]]:
@@ -291,6 +310,7 @@ class ShotDefaults(Input):
     watermark: bool | None = Field(default=None, strict=True)
     options: Options | None = None
     takes: int | None = Field(default=None, ge=1, le=TAKES_LIMIT, strict=True)
+    choose: ChoicePolicy | None = None
     metadata: dict[str, str] | None = None
 
 
@@ -414,13 +434,19 @@ class Project(Input):
             seen.add(shot.id.casefold())
         numbers = {shot.id: number for number, shot in enumerate(self.shots)}
         for number, shot in enumerate(self.shots):
-            for needed in shot.depends_on:
+            for needed in shot.needs:
                 if needed not in numbers:
-                    message = f"shot {shot.id!r}: depends_on names {needed!r}, which is not a shot"
-                    raise LocatedError(message, "shots", number, "depends_on")
-        if circle := _find_cycle({shot.id: shot.depends_on for shot in self.shots}):
-            message = f"shot {circle[0]!r}: depends_on goes in a circle: {' → '.join(circle)}"
-            raise LocatedError(message, "shots", numbers[circle[0]], "depends_on")
+                    field = "continue_from" if needed == shot.continue_from else "depends_on"
+                    message = f"shot {shot.id!r}: {field} names {needed!r}, which is not a shot"
+                    raise LocatedError(message, "shots", number, field)
+            if shot.continue_from and shot.first_frame:
+                message = f"shot {shot.id!r}: continue_from: its first frame is the last of {shot.continue_from!r}"
+                raise LocatedError(f"{message}; leave out first_frame", "shots", number, "first_frame")
+        if circle := _find_cycle({shot.id: shot.needs for shot in self.shots}):
+            first = self.shots[numbers[circle[0]]]
+            field = "depends_on" if circle[1] in first.depends_on else "continue_from"
+            message = f"shot {first.id!r}: {field} goes in a circle: {' → '.join(circle)}"
+            raise LocatedError(message, "shots", numbers[first.id], field)
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,8 @@ _WITHOUT_VIDEO: Final[Mapping[ShotStatus, str]] = {
     "over_budget": "[red]over budget[/]",
     "skipped": "[yellow]skipped[/]",
     "in_flight": "[blue]in flight[/]",
+    "waiting": "[blue]waiting[/]",
+    "dropped": "[dim]dropped[/]",
 }
 
 TABLE_LIMIT: Final = 60
@@ -47,6 +49,8 @@ def show_report(
             print_status(f"{shot.id}: differs from the request: {shot.degraded}")
         if shot.repair:
             print_status(f"{shot.id}: {shot.repair}")
+        if shot.choice == "pending" or shot.status == "waiting":
+            print_status(f"{shot.id}: {'stored' if shot.choice else 'waiting'}: {shot.error}")
     for failed in report.failures:
         print_status(f"{failed.id}: {failed.status.replace('_', ' ')}: {failed.error}")
     if not quiet:

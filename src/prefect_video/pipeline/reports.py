@@ -34,7 +34,12 @@ from prefect_video.pipeline.shot_run import DetachedShot, StoredShot
 
 logger = logging.getLogger(__name__)
 
-ShotStatus = Literal["stored", "failed", "cancelled", "held", "over_budget", "skipped", "in_flight"]
+ShotStatus = Literal[
+    "stored", "failed", "cancelled", "held", "over_budget", "skipped", "in_flight", "waiting", "dropped"
+]
+
+OPEN: Final = frozenset({"stored", "in_flight", "waiting", "dropped"})
+"""Statuses that are no failure: it is stored, or may be yet, or is not wanted any more."""
 
 _UNPAID: Final = frozenset({State.RESERVED, State.RELEASED})
 
@@ -45,7 +50,8 @@ class ShotReport(BaseModel):
     Attributes:
         id: The shot's id; takes after the first add `@2`, `@3` ….
         status: `stored`, or why there is no video; `held` waits for a human, `skipped` depends on a shot that failed,
-            `in_flight` is left at the provider for `collect`.
+            `in_flight` is left at the provider for `collect`, `waiting` is made by a later run, when the shot that it
+            continues is stored or chosen, `dropped` is not wanted any more.
         uri: Address of the video.
         sha256: Its digest.
         bytes: Its size.
@@ -56,6 +62,7 @@ class ShotReport(BaseModel):
         error: Why there is no video, and what to do.
         degraded: How the video differs from the requested one, where a fallback or an adaptation was used.
         repair: How a video came back whose stored file was missing or damaged: fetched again, or made anew.
+        choice: Where takes are chosen among, whether this one was `chosen`, `rejected`, or the choice is `pending`.
         shot_id: The shot's id, without the number of the take.
         take: The number of the take, from 1.
         prompt: The prompt of the shot.
@@ -76,6 +83,7 @@ class ShotReport(BaseModel):
     degraded: str | None = None
     repair: str | None = None
     asset: Asset | None = None
+    choice: Literal["chosen", "rejected", "pending"] | None = None
     shot_id: str = ""
     take: int = 1
     prompt: str = ""
@@ -118,8 +126,8 @@ class ShotReport(BaseModel):
         )
 
     def public(self) -> dict[str, Any]:
-        """Return the fields that `--json` prints, with money as a number; `degraded` and `repair` only where set."""
-        empty = {name for name in ("degraded", "repair") if getattr(self, name) is None}
+        """Return the fields that `--json` prints, with money as a number; some only where they are set."""
+        empty = {name for name in ("degraded", "repair", "choice") if getattr(self, name) is None}
         fields = self.model_dump(mode="json", exclude={"asset", "shot_id", "take", "prompt", "metadata", *empty})
         return {**fields, "cost_usd": as_number(self.cost_usd)}
 
@@ -162,7 +170,7 @@ class ProjectReport(BaseModel):
     @property
     def failures(self) -> tuple[ShotReport, ...]:
         """The shots that have no video and will have none by themselves."""
-        return tuple(shot for shot in self.shots if shot.status not in ("stored", "in_flight"))
+        return tuple(shot for shot in self.shots if shot.status not in OPEN)
 
     def summary(self) -> str:
         """Summarize the run in one line, and one more for each shot without a video."""
@@ -172,6 +180,8 @@ class ProjectReport(BaseModel):
         head = f"{self.project}: {stored} of {len(self.shots)} stored ({cached} cached), ${self.cost_usd:.2f} paid"
         if in_flight:
             head += f", {in_flight} in flight"
+        if waiting := sum(shot.status == "waiting" for shot in self.shots):
+            head += f", {waiting} waiting"
         return "\n".join([head, *(f"  {shot.id}: {shot.status}: {shot.error}" for shot in self.failures)])
 
     def to_rows(self) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ price is not a low one: such accounts come last.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,12 @@ from decimal import Decimal
 from itertools import chain
 from typing import Final
 
+from prefect_video.assets import Asset
 from prefect_video.errors import InvalidInput, Unsupported
-from prefect_video.ledger import ClaimResult, Job, JobRequest, Ledger, State
+from prefect_video.fingerprints import canonical_json
+from prefect_video.ledger import LATE_PREFIX, ClaimResult, Job, JobRequest, Ledger, State
 from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_job_requests, image_digests
+from prefect_video.pipeline.steps.last_frame import frame_digest, frame_path
 from prefect_video.providers import adapt
 from prefect_video.session import Session
 from prefect_video.shots import Fallback, Project, Shot
@@ -87,12 +91,19 @@ class TakeRequest:
         candidates: The routes to it, the first one to try in front, fallbacks last.
         refusals: Reasons why other accounts cannot make it, by their names.
         claim: The ledger's answer for the first candidate.
+        is_late: It continues a shot that is not stored yet: its one candidate is that of its late reservation.
     """
 
     shot: Shot
     candidates: tuple[Candidate, ...]
     refusals: Mapping[str, str] = field(default_factory=dict)
     claim: ClaimResult | None = None
+    is_late: bool = False
+
+    @property
+    def number(self) -> int:
+        """Number of the take, from 1."""
+        return self.candidates[0].job_request.take
 
     @property
     def session(self) -> Session:
@@ -103,6 +114,10 @@ class TakeRequest:
     def job_request(self) -> JobRequest:
         """Request of the candidate that is tried first."""
         return self.candidates[0].job_request
+
+    def become(self, known: TakeRequest) -> None:
+        """Take over the candidates of the same take whose request is known now."""
+        self.candidates, self.refusals, self.is_late = known.candidates, known.refusals, known.is_late
 
     def prefer_existing(self) -> None:
         """Put the candidate whose video or job exists in front, ahead of price and health of the provider."""
@@ -134,7 +149,11 @@ class TakeRequest:
 
 
 async def build_take_requests(
-    project: Project, sessions: Sequence[Session], options: ClaimOptions
+    project: Project,
+    sessions: Sequence[Session],
+    options: ClaimOptions,
+    *,
+    parents: Mapping[str, Asset] | None = None,
 ) -> list[TakeRequest]:
     """Build every take of every shot with its candidates, the best first; nothing is sent or spent.
 
@@ -142,6 +161,8 @@ async def build_take_requests(
         project: The shots.
         sessions: The accounts that are open; a project that is not routed uses the first.
         options: The options that all claims share.
+        parents: The stored videos that shots continue, by the ids of these shots: only they are built. None to build
+            all, those that continue a shot as late ones.
 
     Raises:
         InvalidInput: Some shots cannot be made; one line for each reason.
@@ -152,20 +173,57 @@ async def build_take_requests(
     problems: dict[str, list[str]] = {}
     takes: list[TakeRequest] = []
     for shot in project.shots:
+        if parents is not None and shot.id not in parents:
+            continue
+        parent = (parents or {}).get(shot.id)
         try:
-            routes, refusals = await routes_for(shot, project, accounts)
+            asked, frames = _with_first_frame(shot, parent, accounts[0])
+            routes, refusals = await routes_for(asked, project, accounts)
             # Sorting is stable: among healthy accounts, and among unhealthy ones, the order stays.
             routes.sort(key=lambda route: id(route.session) in unhealthy)
-            fallbacks = list(_fallback_routes(shot, project, routes, sessions))
-            digests = await image_digests(shot)
+            fallbacks = list(_fallback_routes(asked, project, routes, sessions))
+            digests = {**await image_digests(shot), **frames}
         except InvalidInput as error:
             problems.setdefault(str(error).removeprefix(f"shot {shot.id!r}: "), []).append(shot.id)
             continue
-        for candidates in _candidates(shot, project, routes, fallbacks, digests, options):
-            takes.append(TakeRequest(shot, candidates, refusals))
+        for number, candidates in enumerate(_candidates(asked, project, routes, fallbacks, digests, options), 1):
+            take = TakeRequest(shot, candidates, refusals)
+            if shot.continue_from:
+                _reserve_late(take, late_fingerprint(project, shot, number), is_late=parent is None)
+            takes.append(take)
     if problems:
         raise InvalidInput("\n".join(f"{_name_shots(shots)}: {problem}" for problem, shots in problems.items()))
     return takes
+
+
+def late_fingerprint(project: Project, shot: Shot, take: int) -> str:
+    """Return the fingerprint of the late reservation for a take of a shot."""
+    asked = {"project": project.name, "take": take, "shot": shot.model_dump(mode="json", exclude={"metadata"})}
+    return f"{LATE_PREFIX}{hashlib.sha256(canonical_json(asked).encode()).hexdigest()}"
+
+
+def _with_first_frame(shot: Shot, parent: Asset | None, session: Session) -> tuple[Shot, dict[str, str]]:
+    """Let a shot that continues another begin with its last frame; return also the digest of that frame's file."""
+    if not shot.continue_from:
+        return shot, {}
+    path = str(frame_path(session, parent))
+    return shot.model_copy(update={"first_frame": path}), {path: frame_digest(parent) if parent else ""}
+
+
+def _reserve_late(take: TakeRequest, reservation: str, *, is_late: bool) -> None:
+    """Make a take's requests use up its late reservation; or ask for the reservation, where it is late still."""
+    if is_late:
+        first = take.candidates[0]
+        changes = {"fingerprint": reservation, "alternatives": (), "shot": take.shot}
+        first.job_request = first.job_request.model_copy(update=changes)
+        take.candidates, take.is_late = (first,), True
+        return
+    for candidate in take.candidates:
+        others = tuple(
+            other.model_copy(update={"reservation": reservation}) for other in candidate.job_request.alternatives
+        )
+        changes = {"reservation": reservation, "alternatives": others}
+        candidate.job_request = candidate.job_request.model_copy(update=changes)
 
 
 def _candidates(

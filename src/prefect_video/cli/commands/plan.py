@@ -90,6 +90,8 @@ def show_plan(project_plan: Plan) -> None:
         f" [bold]{_describe_cost(project_plan, new)}[/]. Nothing was sent.",
         soft_wrap=True,
     )
+    for shot_id, cost in project_plan.later.items():
+        console.print(f"  after {escape(shot_id)}: {usd(cost)}", soft_wrap=True)
     if project_plan.refusal:
         console.print(f"[red]over budget:[/] {escape(project_plan.refusal)}", soft_wrap=True)
 
@@ -112,6 +114,8 @@ def _describe_option(option: RouteOption) -> str:
 
 def _describe_shot(shot: PlannedShot) -> str:
     """Return the reason of a shot's action, the file it is stored in, or its prompt, in one short line."""
+    if shot.after:
+        return f"after {shot.after}: {' '.join(shot.prompt.split())}"[:90]
     text = shot.reason or (display_path(shot.uri) if shot.uri else shot.prompt)
     if shot.job_id and shot.options:
         text = f"{shot.provider}: {text}"
