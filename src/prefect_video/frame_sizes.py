@@ -18,13 +18,17 @@ AspectRatio = Annotated[
 _Lines = Literal["360p", "480p", "540p", "720p", "768p", "1080p", "1440p", "2160p"]
 
 
+ALL_RESOLUTIONS: Final[tuple[_Lines, ...]] = get_args(_Lines)
+"""Every resolution, the lowest first."""
+COMMON_RATIOS: Final = ("16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "21:9", "9:21")
+"""Aspect ratios that models offer; those of one model are fewer."""
+
+
 def _to_lines(value: Any) -> Any:
     return "2160p" if isinstance(value, str) and value.lower() == "4k" else value
 
 
-Resolution = Annotated[
-    _Lines, BeforeValidator(_to_lines, json_schema_input_type=Literal[(*get_args(_Lines), "4k")])  # type: ignore[valid-type]
-]
+Resolution = Annotated[_Lines, BeforeValidator(_to_lines, json_schema_input_type=Literal[(*get_args(_Lines), "4k")])]
 """Length of the shorter side; `4k` is read as `2160p`."""
 
 Size = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{2,3}x[1-9][0-9]{2,3}$", strict=True)]

@@ -401,6 +401,11 @@ class Project(Input):
         """True where each shot goes to the best of `accounts`."""
         return self.provider == AUTO
 
+    @property
+    def has_options_by_provider(self) -> bool:
+        """True where several providers may make a shot, so that `options` are by the provider's name."""
+        return self.is_routed or any(fallback.provider is not None for fallback in self.fallbacks)
+
     @model_validator(mode="before")
     @classmethod
     def _apply_defaults(cls, data: Any) -> Any:
@@ -447,6 +452,18 @@ class Project(Input):
             field = "depends_on" if circle[1] in first.depends_on else "continue_from"
             message = f"shot {first.id!r}: {field} goes in a circle: {' → '.join(circle)}"
             raise LocatedError(message, "shots", numbers[first.id], field)
+        return self
+
+    @model_validator(mode="after")
+    def _check_options_by_provider(self) -> Self:
+        for number, shot in enumerate(self.shots if self.has_options_by_provider else ()):
+            for name, value in shot.options.items():
+                if not isinstance(value, dict):
+                    raise LocatedError(
+                        f"shot {shot.id!r}: options: {name}: several providers may make this shot, so that options are"
+                        " by the provider's name, as in `options: {fal: {...}, replicate: {...}}`",
+                        *("shots", number, "options", name),
+                    )
         return self
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """Approval: which take of a shot counts, which shots are dropped, and which are made with another prompt.
 
-Decisions are in the ledger, by whoever makes them: a run of itself (`choose: first`), a command, or an orchestrator. A
+Decisions are in the ledger, and made by a run of itself (`choose: first`), by a command or by an orchestrator. A
 decision is about a prompt: where the project's shot has another one by now, it is void.
 """
 

@@ -7,17 +7,26 @@ becomes their first, and they are requested like any other shot.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from prefect_video.assets import Asset
+from prefect_video.errors import VideoError
 from prefect_video.ledger import Choice, Job
 from prefect_video.pipeline.approval import apply_choices, approve_command, choose_first, chosen_take
 from prefect_video.pipeline.reports import ShotReport, ShotStatus
 from prefect_video.pipeline.routing import TakeRequest, build_take_requests
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
+from prefect_video.pipeline.steps.last_frame import frame_address
+from prefect_video.pipeline.steps.shot_images import ImageLoader
 from prefect_video.session import Session
 from prefect_video.shots import Project, Shot
+
+logger = logging.getLogger(__name__)
+
+_READ_AT_ONCE: Final = 8
 
 AssetOf = Callable[[str], Asset | None]
 """Returns the stored video of a fingerprint, as far as it is known."""
@@ -73,6 +82,11 @@ class LateShots:
     _choices: dict[str, Choice] = field(default_factory=dict, init=False)
     _takes: dict[str, list[TakeRequest]] = field(default_factory=dict, init=False)
     _requested: Project | None = field(default=None, init=False)
+    _images: ImageLoader = field(init=False)
+    _readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READ_AT_ONCE), init=False)
+
+    def __post_init__(self) -> None:
+        self._images = ImageLoader(self.sessions[0], self.project.name)
 
     async def build_takes(self) -> list[TakeRequest]:
         """Build the takes of all shots that are not dropped, each with the prompt that it was given last.
@@ -83,18 +97,23 @@ class LateShots:
         session = self.sessions[0]
         choices = await session.ledger.choices.read(self.project.name, environment=session.settings.environment)
         self._requested, self._choices = apply_choices(self.project, choices)
-        takes = await build_take_requests(self._requested, self.sessions, self.options)
+        takes = await build_take_requests(self._requested, self.sessions, self.options, images=self._images)
         for take in takes:
             self._takes.setdefault(take.shot.id, []).append(take)
         return takes
 
     async def find_known(self, takes: Sequence[TakeRequest], asset_of: AssetOf) -> list[TakeRequest]:
-        """Turn late takes into known ones where the video that they continue is stored; return these."""
+        """Turn late takes into known ones where the video that they continue is stored; return these.
+
+        One whose first frame cannot be read now stays late, to fail alone.
+        """
         parents: dict[str, Asset] = {}
         for take in takes:
             parent = self._continued(take.shot) if take.is_late else None
             if parent and not parent.is_late and (asset := asset_of(parent.job_request.fingerprint)):
                 parents[take.shot.id] = asset
+        readable = await asyncio.gather(*(self._can_read(asset) for asset in parents.values()))
+        parents = {shot_id: parents[shot_id] for shot_id, can_read in zip(parents, readable, strict=True) if can_read}
         if parents:
             await self._make_known(parents)
         return [take for take in takes if take.shot.id in parents]
@@ -104,9 +123,25 @@ class LateShots:
         if take.is_late:
             await self._make_known({take.shot.id: parent}, take)
 
+    async def _can_read(self, asset: Asset) -> bool:
+        if not self.sessions[0].store.owns(asset.uri):
+            # It is copied into this store first, by the take that it is the video of.
+            return False
+        self._images.videos[frame_address(asset)] = asset
+        try:
+            async with self._readers:
+                await self._images.load_one(frame_address(asset))
+        except VideoError as error:
+            logger.warning("%s/%s: its last frame cannot be read: %s", self.project.name, asset.shot_id, error)
+            return False
+        return True
+
     async def _make_known(self, parents: Mapping[str, Asset], only: TakeRequest | None = None) -> None:
         assert self._requested is not None
-        built = await build_take_requests(self._requested, self.sessions, self.options, parents=parents)
+        self._images.videos.update((frame_address(asset), asset) for asset in parents.values())
+        built = await build_take_requests(
+            self._requested, self.sessions, self.options, parents=parents, images=self._images
+        )
         for known in built:
             for take in self._takes[known.shot.id]:
                 if take.number == known.number and only in (None, take):

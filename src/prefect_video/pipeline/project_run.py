@@ -31,7 +31,6 @@ from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.claim import claim_shot, claim_shots, find_assets, project_budgets
 from prefect_video.pipeline.steps.copies import copy_to_project, load_copies
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
-from prefect_video.pipeline.steps.last_frame import make_last_frame
 from prefect_video.pipeline.steps.screen import screen_prompts
 from prefect_video.session import Session
 from prefect_video.shots import Project, Shot
@@ -345,7 +344,7 @@ class ProjectRun:
 
         Raises:
             Obstacle: What it continues is not stored, or yet to be chosen.
-            VideoError: It cannot be claimed, or the frame not be made; nothing is reserved for it any more.
+            VideoError: It cannot be claimed, or the frame not be read; nothing is reserved for it any more.
         """
         parent_id = take.shot.continue_from
         if parent_id is None:
@@ -356,8 +355,6 @@ class ProjectRun:
         try:
             if take.is_late:
                 await self._claim_late(take, parent)
-            if take.claim and take.claim.kind is not ClaimOutcome.STORED:
-                await make_last_frame(take.session, parent)
         except Exception as error:
             await self._release_claims([take], reason=f"it cannot continue {parent_id!r}: {error}")
             raise

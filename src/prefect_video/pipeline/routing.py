@@ -18,8 +18,9 @@ from prefect_video.assets import Asset
 from prefect_video.errors import InvalidInput, Unsupported
 from prefect_video.fingerprints import canonical_json
 from prefect_video.ledger import LATE_PREFIX, ClaimResult, Job, JobRequest, Ledger, State
-from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_job_requests, image_digests
-from prefect_video.pipeline.steps.last_frame import frame_digest, frame_path
+from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_job_requests
+from prefect_video.pipeline.steps.last_frame import frame_address
+from prefect_video.pipeline.steps.shot_images import ImageFile, ImageLoader
 from prefect_video.providers import adapt
 from prefect_video.session import Session
 from prefect_video.shots import Fallback, Project, Shot
@@ -154,6 +155,7 @@ async def build_take_requests(
     options: ClaimOptions,
     *,
     parents: Mapping[str, Asset] | None = None,
+    images: ImageLoader | None = None,
 ) -> list[TakeRequest]:
     """Build every take of every shot with its candidates, the best first; nothing is sent or spent.
 
@@ -163,13 +165,17 @@ async def build_take_requests(
         options: The options that all claims share.
         parents: The stored videos that shots continue, by the ids of these shots: only they are built. None to build
             all, those that continue a shot as late ones.
+        images: Loads the images of the shots, with the last frames of these videos.
 
     Raises:
         InvalidInput: Some shots cannot be made; one line for each reason.
+        StoreError: The store, which keeps the copies of fetched images, cannot be used.
     """
     accounts = [session for session in sessions if session.credentials in project.accounts]
     accounts = accounts if project.is_routed and accounts else list(sessions[:1])
     unhealthy = {id(account) for account in accounts if not await _is_healthy(account)} if len(accounts) > 1 else set()
+    _check_option_names(project, sessions)
+    images = images or ImageLoader(sessions[0], project.name)
     problems: dict[str, list[str]] = {}
     takes: list[TakeRequest] = []
     for shot in project.shots:
@@ -177,20 +183,22 @@ async def build_take_requests(
             continue
         parent = (parents or {}).get(shot.id)
         try:
-            asked, frames = _with_first_frame(shot, parent, accounts[0])
+            asked = _with_first_frame(shot, parent)
             routes, refusals = await routes_for(asked, project, accounts)
             # Sorting is stable: among healthy accounts, and among unhealthy ones, the order stays.
             routes.sort(key=lambda route: id(route.session) in unhealthy)
             fallbacks = list(_fallback_routes(asked, project, routes, sessions))
-            digests = {**await image_digests(shot), **frames}
+            files = await images.load(shot if parent is None else asked)
         except InvalidInput as error:
             problems.setdefault(str(error).removeprefix(f"shot {shot.id!r}: "), []).append(shot.id)
             continue
-        for number, candidates in enumerate(_candidates(asked, project, routes, fallbacks, digests, options), 1):
-            take = TakeRequest(shot, candidates, refusals)
+        if shot.continue_from and parent is None:
+            takes += _late_takes(shot, project, routes[0], refusals, files, options)
+            continue
+        for number, candidates in enumerate(_candidates(asked, project, routes, fallbacks, files, options), 1):
             if shot.continue_from:
-                _reserve_late(take, late_fingerprint(project, shot, number), is_late=parent is None)
-            takes.append(take)
+                _use_reservation(candidates, late_fingerprint(project, shot, number))
+            takes.append(TakeRequest(shot, candidates, refusals))
     if problems:
         raise InvalidInput("\n".join(f"{_name_shots(shots)}: {problem}" for problem, shots in problems.items()))
     return takes
@@ -202,28 +210,31 @@ def late_fingerprint(project: Project, shot: Shot, take: int) -> str:
     return f"{LATE_PREFIX}{hashlib.sha256(canonical_json(asked).encode()).hexdigest()}"
 
 
-def _with_first_frame(shot: Shot, parent: Asset | None, session: Session) -> tuple[Shot, dict[str, str]]:
-    """Let a shot that continues another begin with its last frame; return also the digest of that frame's file."""
-    if not shot.continue_from:
-        return shot, {}
-    path = str(frame_path(session, parent))
-    return shot.model_copy(update={"first_frame": path}), {path: frame_digest(parent) if parent else ""}
+def _with_first_frame(shot: Shot, parent: Asset | None) -> Shot:
+    """Let a shot that continues another begin with its last frame."""
+    return shot.model_copy(update={"first_frame": frame_address(parent)}) if shot.continue_from else shot
 
 
-def _reserve_late(take: TakeRequest, reservation: str, *, is_late: bool) -> None:
-    """Make a take's requests use up its late reservation; or ask for the reservation, where it is late still."""
-    if is_late:
-        first = take.candidates[0]
-        changes = {"fingerprint": reservation, "alternatives": (), "shot": take.shot}
-        first.job_request = first.job_request.model_copy(update=changes)
-        take.candidates, take.is_late = (first,), True
-        return
-    for candidate in take.candidates:
-        others = tuple(
-            other.model_copy(update={"reservation": reservation}) for other in candidate.job_request.alternatives
-        )
-        changes = {"reservation": reservation, "alternatives": others}
-        candidate.job_request = candidate.job_request.model_copy(update=changes)
+def _late_takes(
+    shot: Shot,
+    project: Project,
+    route: Route,
+    refusals: Mapping[str, str],
+    images: Mapping[str, ImageFile],
+    options: ClaimOptions,
+) -> Iterator[TakeRequest]:
+    """Build the takes of a shot whose requests are not known yet: each asks for its reservation at the best account."""
+    for job_request in build_job_requests(route.session, shot, project, images, options):
+        changes = {"fingerprint": late_fingerprint(project, shot, job_request.take)}
+        yield TakeRequest(shot, (Candidate(route, job_request.model_copy(update=changes)),), refusals, is_late=True)
+
+
+def _use_reservation(candidates: Iterable[Candidate], reservation: str) -> None:
+    """Let the requests of a take use up its late reservation."""
+    changes = {"reservation": reservation}
+    for candidate in candidates:
+        others = tuple(other.model_copy(update=changes) for other in candidate.job_request.alternatives)
+        candidate.job_request = candidate.job_request.model_copy(update={**changes, "alternatives": others})
 
 
 def _candidates(
@@ -231,13 +242,13 @@ def _candidates(
     project: Project,
     routes: Iterable[Route],
     fallbacks: Iterable[Route],
-    digests: Mapping[str, str],
+    images: Mapping[str, ImageFile],
     options: ClaimOptions,
 ) -> list[tuple[Candidate, ...]]:
     """Build the candidates of each take; two routes that come to the same request at one account are one."""
     takes: list[dict[tuple[int, str], Candidate]] = [{} for _ in range(shot.takes)]
     for is_fallback, route in chain(((False, route) for route in routes), ((True, route) for route in fallbacks)):
-        job_requests = build_job_requests(route.session, route.shot, project, digests, options)
+        job_requests = build_job_requests(route.session, route.shot, project, images, options)
         for candidates, job_request in zip(takes, job_requests, strict=True):
             key = (id(route.session), job_request.fingerprint)
             request = job_request.model_copy(update={"is_fallback": is_fallback})
@@ -285,7 +296,7 @@ async def routes_for(
     refusals: dict[str, str] = {}
     for session in sessions:
         try:
-            found.append(_route(shot, session, adaptable=project.adapt))
+            found.append(_route(_with_own_options(shot, project, session), session, adaptable=project.adapt))
         except InvalidInput as error:
             refusals[session.credentials] = str(error)
     if not found:
@@ -311,12 +322,7 @@ def fallback_route(
     Raises:
         InvalidInput: The account cannot make it so either, or is not open.
     """
-    session = at
-    if fallback.provider is not None:
-        named = [candidate for candidate in sessions if candidate.credentials == fallback.provider]
-        if not named:
-            raise InvalidInput(f"fallback: provider {fallback.provider!r} is not open")
-        session = named[0]
+    session = _find_session(fallback, sessions, at=at)
     given_up = fallback.model_dump(exclude={"provider"}, exclude_none=True)
     if "resolution" in given_up:
         # An exact size would win over it.
@@ -331,6 +337,42 @@ def fallback_route(
     return Route(session, route.shot, changes)
 
 
+def _find_session(fallback: Fallback, sessions: Sequence[Session], *, at: Session) -> Session:
+    """Return the account that a fallback names; `at` where it names none."""
+    if fallback.provider is None:
+        return at
+    named = [candidate for candidate in sessions if candidate.credentials == fallback.provider]
+    if not named:
+        raise InvalidInput(f"fallback: provider {fallback.provider!r} is not open")
+    return named[0]
+
+
+def _with_own_options(shot: Shot, project: Project, session: Session) -> Shot:
+    """Return the shot with the options of an account's provider, where the project has them by provider."""
+    if not (shot.options and project.has_options_by_provider):
+        return shot
+    return shot.model_copy(update={"options": shot.options.get(session.provider.name, {})})
+
+
+def _check_option_names(project: Project, sessions: Sequence[Session]) -> None:
+    """Reject options for a provider that makes no shot of the project: their name may be misspelled.
+
+    Raises:
+        InvalidInput: The message names shot and provider.
+    """
+    if not project.has_options_by_provider:
+        return
+    known = sorted({session.provider.name for session in sessions})
+    problems = [
+        f"shot {shot.id!r}: options: {name!r} is no provider of this project; it has {', '.join(known)}"
+        for shot in project.shots
+        for name in shot.options
+        if name not in known
+    ]
+    if problems:
+        raise InvalidInput("\n".join(problems))
+
+
 def _fallback_routes(
     shot: Shot, project: Project, routes: Sequence[Route], sessions: Sequence[Session]
 ) -> Iterator[Route]:
@@ -339,7 +381,9 @@ def _fallback_routes(
     for fallback in project.fallbacks:
         for route in routes if fallback.provider is None else routes[:1]:
             try:
-                yield fallback_route(shot, fallback, sessions, best, at=route.session)
+                session = _find_session(fallback, sessions, at=route.session)
+                own = _with_own_options(shot, project, session)
+                yield fallback_route(own, fallback, sessions, best, at=route.session)
             except InvalidInput as error:
                 logger.debug("%s/%s: a fallback does not fit: %s", project.name, shot.id, error)
 

@@ -21,6 +21,7 @@ from prefect_video.ledger import UNFINISHED, Job, Ledger, State
 from prefect_video.pipeline.steps.adopt import find_unrecorded, list_folder, read_videos, sidecars_of
 from prefect_video.pipeline.steps.adopt_rejected import find_unknown, read_all_kept
 from prefect_video.pipeline.steps.restore import restore
+from prefect_video.pipeline.steps.shot_images import IMAGE_FOLDER
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import describe_size, place_in_store
 from prefect_video.pipeline.steps.store_identity import accept_store, check_store, nested_stores, require_root
@@ -212,7 +213,9 @@ class _Verifier:
         self.flaws += await self._repair(flawed) if self.open_session else [flaw for _, flaw in flawed]
         if files.keys() - _places(self.store, [item.asset for item in expected]):
             known = await self._known_places(project)
-            self.unknown |= {uri: files[uri] for uri in sorted(files.keys() - known)}
+            kept = self.store.uri(PurePosixPath(project, IMAGE_FOLDER))
+            unknown = (uri for uri in files.keys() - known if not uri.startswith(f"{kept}/"))
+            self.unknown |= {uri: files[uri] for uri in sorted(unknown)}
         if self.open_session and self.store_id:
             whole = [item for item, flaw in zip(expected, flaws, strict=True) if item.job and not flaw]
             await self._record_places(whole, self.store_id)

@@ -78,6 +78,7 @@ class Capabilities:
             the reserved amount counts as spent.
         optional_fields: Optional fields of a shot that are supported (see `OPTIONAL_FIELDS`).
         max_references: Number of references, where any are supported; None when not limited.
+        mixes_images: Whether references can be given beside a first or last frame.
         supports_webhook_url: Whether a submit can name the address of its webhook. Where that is configured in the
             provider's console instead, it is unknown here whether it was.
         fetches_webhook_keys: Whether `parse_webhook` may fetch verification keys over the network, and blocks then.
@@ -99,6 +100,7 @@ class Capabilities:
     free_outcomes: Collection[Status] = ()
     optional_fields: Collection[str] = ()
     max_references: int | None = 1
+    mixes_images: bool = True
     supports_webhook_url: bool = True
     fetches_webhook_keys: bool = False
     retention: timedelta | None = None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from prefect_video.errors import Unsupported
+from prefect_video.errors import InvalidInput, Unsupported
 from prefect_video.frame_sizes import ADAPTIVE, Resolution, frame_size, nearest_ratio
 from prefect_video.providers.base import OPTIONAL_FIELDS, Capabilities
 from prefect_video.shots import DURATION_LIMIT, Shot
@@ -54,6 +54,25 @@ def check_supported(shot: Shot, offered: Capabilities, *, by: str) -> None:
         raise Unsupported(f"shot {shot.id!r}: {field}: {by} takes none; leave it out")
     if len(shot.references) > (most := _max_references(shot, offered)):
         raise Unsupported(f"shot {shot.id!r}: references: {by} takes {most}, not {len(shot.references)}")
+    if _has_surplus_references(shot, offered):
+        raise Unsupported(f"shot {shot.id!r}: references: {by} takes none beside a first or last frame; leave one out")
+
+
+def check_options(shot: Shot, own: Collection[str], *, by: str) -> None:
+    """Reject options that would override what the shot's own fields send.
+
+    Args:
+        shot: The shot.
+        own: Names, in the request, of what the shot's own fields send.
+        by: What takes the options, for the message.
+
+    Raises:
+        InvalidInput: The message names shot and option.
+    """
+    if taken := sorted(set(shot.options) & set(own)):
+        raise InvalidInput(
+            f"shot {shot.id!r}: options: {by} gets {', '.join(map(repr, taken))} from the shot's own fields; set those"
+        )
 
 
 def adapt(shot: Shot, offered: Capabilities) -> tuple[Shot, list[str]]:
@@ -61,7 +80,8 @@ def adapt(shot: Shot, offered: Capabilities) -> tuple[Shot, list[str]]:
 
     The duration becomes the nearest that is offered (the longer of two), also for a number of frames that is not; the
     resolution the best one not above the requested, else the lowest. Optional fields that are not supported are left
-    out, and so are surplus references. An aspect ratio is never changed: it would be another picture.
+    out, and so are surplus references, and those beside a frame where both do not go together. An aspect ratio is never
+    changed: it would be another picture.
 
     Raises:
         Unsupported: No resolution is offered that a shot can ask for.
@@ -83,6 +103,8 @@ def adapt(shot: Shot, offered: Capabilities) -> tuple[Shot, list[str]]:
             changes[field] = _UNSET.get(field)
     if len(shot.references) > (most := _max_references(shot, offered)) and "references" not in changes:
         changes["references"] = shot.references[:most]
+    if _has_surplus_references(shot.model_copy(update=changes), offered):
+        changes["references"] = ()
     changes = {field: value for field, value in changes.items() if value != getattr(shot, field)}
     sentences = [f"{field}: {getattr(shot, field)!r} became {value!r}" for field, value in changes.items()]
     return shot.model_copy(update=changes), sentences
@@ -157,6 +179,10 @@ def _find_unsupported(shot: Shot, offered: Capabilities) -> list[str]:
         for field in OPTIONAL_FIELDS
         if getattr(shot, field) not in (None, (), {}) and field not in offered.optional_fields
     ]
+
+
+def _has_surplus_references(shot: Shot, offered: Capabilities) -> bool:
+    return bool(shot.references and (shot.first_frame or shot.last_frame) and not offered.mixes_images)
 
 
 def _max_references(shot: Shot, offered: Capabilities) -> int:

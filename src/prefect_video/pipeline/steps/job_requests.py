@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
 
 from prefect_video.errors import InvalidInput
 from prefect_video.fingerprints import fingerprint
 from prefect_video.ledger import JobRequest
+from prefect_video.pipeline.steps.shot_images import ImageFile, ImageLoader
 from prefect_video.session import Session
 from prefect_video.shots import Project, Shot
 
@@ -37,14 +34,16 @@ async def build_project_intents(
     """Build one request for each take of each shot, in the project's order; nothing is sent or spent.
 
     Raises:
-        InvalidInput: A shot cannot be made by this provider, or a reference cannot be read.
+        InvalidInput: A shot cannot be made by this provider, or one of its images cannot be used.
+        StoreError: The store, which keeps the copies of fetched images, cannot be used.
     """
+    images = ImageLoader(session, project.name)
     problems: list[str] = []
     job_requests: list[JobRequest] = []
     for shot in project.shots:
         try:
             session.provider.check(shot)
-            job_requests += build_job_requests(session, shot, project, await image_digests(shot), options)
+            job_requests += build_job_requests(session, shot, project, await images.load(shot), options)
         except InvalidInput as error:
             problems.append(str(error))
     if problems:
@@ -53,7 +52,7 @@ async def build_project_intents(
 
 
 def build_job_requests(
-    session: Session, shot: Shot, project: Project, digests: Mapping[str, str], options: ClaimOptions
+    session: Session, shot: Shot, project: Project, images: Mapping[str, ImageFile], options: ClaimOptions
 ) -> list[JobRequest]:
     """Build one request for each take of a shot at an account that can make it.
 
@@ -61,23 +60,12 @@ def build_job_requests(
         session: The account's session.
         shot: The shot in the form that is requested there.
         project: The project of the shot.
-        digests: The digests of the shot's images, from `image_digests`.
+        images: The shot's images, from `ImageLoader.load`.
         options: The options that all claims of the run share.
     """
-    model = session.provider.capabilities.aliases.get(shot.model)
-    resolved = shot if model is None else shot.model_copy(update={"model": model})
-    # The fingerprint is of the model that an alias stands for, and of what the images contain.
-    reference_hashes = tuple(digests[reference] for reference in shot.references)
-    frame_hashes = {field: digests[images[0]] for field, images in shot.images.items() if field != "references"}
     return [
         JobRequest(
-            fingerprint=fingerprint(
-                resolved.for_take(take),
-                provider=session.provider.name,
-                take=take,
-                reference_digests=reference_hashes,
-                frame_digests=frame_hashes,
-            ),
+            fingerprint=compute_fingerprint(session, shot.for_take(take), take, images),
             shot=shot.for_take(take),
             take=take,
             project=project.name,
@@ -98,26 +86,16 @@ def build_job_requests(
     ]
 
 
-async def image_digests(shot: Shot) -> dict[str, str]:
-    """Compute the SHA-256 of the content of each frame and reference, by its path.
+def compute_fingerprint(session: Session, shot: Shot, take: int, images: Mapping[str, ImageFile]) -> str:
+    """Compute the fingerprint of one take of a shot at an account.
 
-    Raises:
-        InvalidInput: An image cannot be read.
+    It is of the model that an alias stands for, and of what the images contain.
     """
-    return {
-        image: await asyncio.to_thread(_digest, shot, field, image)
-        for field, images in shot.images.items()
-        for image in images
-    }
-
-
-def _digest(shot: Shot, field: str, image: str) -> str:
-    if urlsplit(image).scheme in ("http", "https"):
-        raise InvalidInput(
-            f"shot {shot.id!r}: {field}: {image}: what is at an address may change, and a shot is known by the"
-            " content of its images: fetch it and give the file"
-        )
-    try:
-        return hashlib.sha256(Path(PurePosixPath(image)).read_bytes()).hexdigest()
-    except OSError as error:
-        raise InvalidInput(f"shot {shot.id!r}: {field}: cannot read {image}: {error.strerror}") from error
+    model = session.provider.capabilities.aliases.get(shot.model)
+    return fingerprint(
+        shot if model is None else shot.model_copy(update={"model": model}),
+        provider=session.provider.name,
+        take=take,
+        reference_digests=tuple(images[reference].sha256 for reference in shot.references),
+        frame_digests={name: images[paths[0]].sha256 for name, paths in shot.images.items() if name != "references"},
+    )
