@@ -1,0 +1,193 @@
+"""Shots that continue others: claimed when these are stored, within a reservation made at the start."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+
+from prefect_video.errors import BudgetExceeded, Unsupported
+from prefect_video.ledger import Job, State, is_late
+from prefect_video.pipeline import plan_project, run_project
+from prefect_video.pipeline.approval import choose_take, drop_shot, list_takes, redo_shot
+from prefect_video.session import SessionEvent
+from prefect_video.shots import Project
+from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
+
+PRICE = Decimal("0.30")
+
+
+def chain(length: int = 3, **options: object) -> Project:
+    """Build a project whose shots continue each other, and one shot beside them."""
+    shots = [
+        a_shot(number, continue_from=f"shot-{number - 1}" if number > 1 else None) for number in range(1, length + 1)
+    ]
+    return film(*shots, a_shot(9), **options)
+
+
+async def test_a_chain_is_paid_once_a_shot_and_costs_nothing_again(harness: RecoveryHarness) -> None:
+    project = chain(budget_usd=4 * PRICE)
+    assert statuses(await harness.run(project)) == ["stored"] * 4
+    assert harness.paid == (4, 4)
+    again = await harness.run(project)
+    assert [shot.cached for shot in again.shots] == [True] * 4
+    assert harness.paid == (4, 4)
+    rows = {row.shot.id: row for row in await harness.rows()}
+    assert len(await harness.rows()) == 4
+    first = rows["shot-1"].asset
+    assert first is not None
+    assert rows["shot-2"].shot.first_frame == f"last-frame:{first.sha256}"
+
+
+async def test_the_whole_chain_is_reserved_before_anything_is_sent(harness: RecoveryHarness) -> None:
+    with pytest.raises(BudgetExceeded, match=r"\$1.20 asked"):
+        await harness.run(chain(budget_usd=4 * PRICE - Decimal("0.01")))
+    assert harness.emulator.usage()["submitted"] == 0
+    assert await harness.rows() == []
+
+
+async def test_of_two_projects_the_one_that_has_reserved_gets_the_last_dollar(harness: RecoveryHarness) -> None:
+    """The money of a shot that is claimed late is not there for another run that comes in between."""
+    refused: list[BaseException] = []
+    rivals: list[asyncio.Task[None]] = []
+
+    async def compete() -> None:
+        try:
+            await harness.run(film(a_shot(7), name="rival"), budgets=month)
+        except BudgetExceeded as error:
+            refused.append(error)
+
+    def observer(event: SessionEvent, job: Job) -> None:
+        if event is SessionEvent.SUBMITTED and job.shot.id == "shot-1":
+            rivals.append(asyncio.get_running_loop().create_task(compete()))
+
+    from prefect_video.ledger import Budget
+
+    month = [Budget(scope="month", limit_usd=3 * PRICE)]
+    assert statuses(await harness.run(chain(2), observer=observer, budgets=month)) == ["stored"] * 3
+    await asyncio.gather(*rivals)
+    assert len(refused) == 1
+    assert harness.paid == (3, 3)
+
+
+async def test_a_failed_shot_fails_those_that_continue_it_and_frees_their_money(harness: RecoveryHarness) -> None:
+    shots = (
+        a_shot(1, prompt="a cat [fail]"),
+        a_shot(2, continue_from="shot-1", takes=2),
+        a_shot(3, continue_from="shot-2"),
+        a_shot(4),
+    )
+    report = await harness.run(film(*shots, budget_usd=5 * PRICE, max_attempts=1))
+    assert statuses(report) == ["failed", "skipped", "skipped", "skipped", "stored"]
+    assert report.shots[1].error == "it depends on 'shot-1', which failed"
+    assert {row.state for row in await harness.rows() if is_late(row.fingerprint)} == {State.RELEASED}
+    assert harness.paid == (2, 1)
+
+
+async def test_an_interrupted_run_leaves_no_late_reservation(harness: RecoveryHarness) -> None:
+    await harness.interrupt(chain(2), SessionEvent.SUBMITTED)
+    assert {row.state for row in await harness.rows() if is_late(row.fingerprint)} == {State.RELEASED}
+    assert statuses(await harness.run(chain(2))) == ["stored"] * 3
+    assert harness.paid == (3, 3)
+
+
+async def test_two_runs_of_one_project_at_once_pay_once(harness: RecoveryHarness) -> None:
+    project = chain(budget_usd=4 * PRICE)
+    reports = await asyncio.gather(*(harness.run(project) for _ in range(2)))
+    assert [statuses(report) for report in reports] == [["stored"] * 4] * 2
+    assert harness.paid == (4, 4)
+
+
+async def test_what_continues_a_shot_left_at_the_provider_waits_for_a_later_run(harness: RecoveryHarness) -> None:
+    async with harness.session() as session:
+        report = await run_project(session, chain(2), wait=False)
+    assert statuses(report) == ["in_flight", "waiting", "in_flight"]
+    assert "waits for 'shot-1'" in (report.shots[1].error or "")
+    assert not report.failures
+    await harness.collect(wait=True)
+    assert statuses(await harness.run(chain(2))) == ["stored"] * 3
+    assert harness.paid == (3, 3)
+
+
+async def test_a_plan_says_what_is_claimed_later(harness: RecoveryHarness) -> None:
+    async with harness.session() as session:
+        plan = await plan_project(session, chain(budget_usd=4 * PRICE))
+        assert (plan.cost_usd, plan.fits) == (4 * PRICE, True)
+        assert plan.later == {"shot-1": PRICE, "shot-2": PRICE}
+        assert not (await plan_project(session, chain(budget_usd=3 * PRICE))).fits
+        await run_project(session, film(a_shot(1)))
+        plan = await plan_project(session, chain(budget_usd=4 * PRICE))
+        assert [shot.action for shot in plan.shots] == ["cached", "generate", "generate", "generate"]
+        assert plan.later == {"shot-2": PRICE}
+        await run_project(session, chain())
+        assert {shot.action for shot in (await plan_project(session, chain())).shots} == {"cached"}
+
+
+async def test_an_account_that_takes_no_first_frame_is_refused_before_anything_is_paid(
+    harness: RecoveryHarness,
+) -> None:
+    from dataclasses import replace
+
+    async with harness.session() as session:
+        session.provider.capabilities = replace(session.provider.capabilities, optional_fields=())
+        with pytest.raises(Exception, match="shot 'shot-2': first_frame") as refused:
+            await run_project(session, chain(2))
+    assert isinstance(refused.value, Unsupported | ValueError | Exception)
+    assert harness.emulator.usage()["submitted"] == 0
+
+
+async def test_the_first_take_that_is_stored_is_continued(harness: RecoveryHarness) -> None:
+    project = film(a_shot(1, takes=2, choose="first"), a_shot(2, continue_from="shot-1"))
+    report = await harness.run(project)
+    assert statuses(report) == ["stored"] * 3
+    choices = {shot.choice for shot in report.shots[:2]}
+    assert choices == {"chosen", "rejected"}
+    (chosen,) = (shot for shot in report.shots if shot.choice == "chosen")
+    (child,) = (row for row in await harness.rows() if row.shot.id == "shot-2")
+    assert child.shot.first_frame == f"last-frame:{chosen.sha256}"
+    again = await harness.run(project)
+    assert [shot.choice for shot in again.shots] == [shot.choice for shot in report.shots]
+    assert harness.paid == (3, 3)
+
+
+async def test_a_human_chooses_redoes_and_drops(harness: RecoveryHarness) -> None:
+    project = film(
+        a_shot(1, takes=2, choose="human"), a_shot(2, continue_from="shot-1"), budget_usd=10 * PRICE
+    )
+    decide = {"by": "ann", "environment": "production"}
+
+    report = await harness.run(project)
+    assert statuses(report) == ["stored", "stored", "waiting"]
+    assert [shot.choice for shot in report.shots] == ["pending", "pending", None]
+    assert "prefect-video approve film shot-1 --take N" in (report.shots[2].error or "")
+    async with harness.ledger() as ledger:
+        (listed,) = await list_takes(ledger, "film", environment="production")
+        assert (listed.is_pending, sorted(listed.takes)) == (True, [1, 2])
+        await choose_take(ledger, "film", "shot-1", 2, **decide)
+
+    report = await harness.run(project)
+    assert [shot.choice for shot in report.shots] == ["rejected", "chosen", None]
+    (child,) = (row for row in await harness.rows() if row.shot.id == "shot-2" and row.state is State.STORED)
+    assert child.shot.first_frame == f"last-frame:{report.shots[1].sha256}"
+    assert harness.paid == (3, 3)
+
+    async with harness.ledger() as ledger:
+        await redo_shot(ledger, "film", "shot-1", "a dog on a roof", **decide)
+        assert not (await list_takes(ledger, "film", environment="production"))[0].is_pending
+    report = await harness.run(project)
+    assert statuses(report) == ["stored", "stored", "waiting"]
+    assert report.shots[0].prompt == "a dog on a roof"
+    async with harness.ledger() as ledger:
+        await choose_take(ledger, "film", "shot-1", 1, **decide)
+    assert statuses(await harness.run(project)) == ["stored"] * 3
+    assert harness.paid == (6, 6)
+
+    async with harness.ledger() as ledger:
+        await drop_shot(ledger, "film", "shot-1", **decide)
+    report = await harness.run(project)
+    assert statuses(report) == ["dropped", "skipped"]
+    assert report.shots[1].error == "it depends on 'shot-1', which was dropped"
+    # Another prompt in the project makes the decisions about the old one void.
+    other = project.model_copy(update={"shots": (a_shot(1, prompt="a fox", takes=2, choose="human"),)})
+    assert statuses(await harness.run(other)) == ["stored", "stored"]
