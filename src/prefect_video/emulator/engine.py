@@ -24,7 +24,7 @@ from prefect_video.emulator.generation import (
     GenerationRequest,
     cost_usd,
 )
-from prefect_video.emulator.rendering import Clip, ClipLibrary
+from prefect_video.emulator.rendering import Clip, ClipLibrary, ImageFolder
 from prefect_video.emulator.scheduler import Scheduler
 from prefect_video.emulator.settings import EmulatorSettings
 from prefect_video.emulator.state_store import StateStore, StateStoreError
@@ -214,6 +214,11 @@ class Engine:
         if generation is None or generation.account != account or generation.deleted:
             raise ApiError("not_found", f"No generation with id {generation_id!r} exists under this key")
         return generation
+
+    @property
+    def images(self) -> ImageFolder:
+        """Return the images that requests have brought."""
+        return self._clips.images
 
     def find(self, generation_id: str) -> EmulatedGeneration | None:
         """Return a generation of any account, as the download host serves them; None if there is none."""

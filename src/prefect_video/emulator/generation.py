@@ -40,6 +40,10 @@ class GenerationRequest(BaseModel):
         frames: Exact number of frames, in dialects that send it; else the duration decides.
         fps: Frames per second.
         price_usd: Price by the dialect's own list; None means the reference prices (`PRICE_PER_SECOND`).
+        images: Digests of the images by the field of a shot that they are for; the engine has the images.
+        audio: Whether the video has sound, where the request says so.
+        watermark: Whether a mark is in the picture, where the request says so.
+        options: Further input of the model.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,6 +59,10 @@ class GenerationRequest(BaseModel):
     frames: int | None = None
     fps: int = FPS
     price_usd: Decimal | None = None
+    images: dict[str, tuple[str, ...]] = {}
+    audio: bool | None = None
+    watermark: bool | None = None
+    options: dict[str, Any] = {}
 
     @property
     def frame_size(self) -> tuple[int, int]:

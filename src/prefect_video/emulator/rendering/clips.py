@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prefect_video._shield import run_in_thread
 from prefect_video.emulator.generation import GenerationRequest
+from prefect_video.emulator.rendering.image_folder import ImageFolder
 from prefect_video.emulator.rendering.spec import Clip, ClipSpec
 from prefect_video.emulator.settings import EmulatorSettings
 
@@ -17,11 +18,16 @@ PLATE_PROMPT = "One clip for every generation of this duration and shape"
 
 
 class ClipLibrary:
-    """Cache of clips by specification, rendered on a few threads."""
+    """Cache of clips by specification, rendered on a few threads.
+
+    Attributes:
+        images: The images that requests have brought.
+    """
 
     def __init__(self, settings: EmulatorSettings, folder: Path) -> None:
         self._plate = settings.render == "plate"
         self._folder = folder
+        self.images = ImageFolder(folder / "images")
         self._threads = ThreadPoolExecutor(settings.render_workers, thread_name_prefix="emulator-render")
         self._clips: dict[str, asyncio.Task[Clip]] = {}
         self._stop = threading.Event()
@@ -29,9 +35,16 @@ class ClipLibrary:
     def spec(self, request: GenerationRequest) -> ClipSpec:
         """Return the specification of a request's clip."""
         shape = (request.duration, *request.frame_size, request.frames, request.fps)
-        if self._plate:
-            return ClipSpec("plate", "plate", PLATE_PROMPT, *shape)
-        return ClipSpec(request.seed, request.model, request.prompt, *shape)
+        content = ("plate", "plate", PLATE_PROMPT) if self._plate else (request.seed, request.model, request.prompt)
+        return ClipSpec(
+            *content,
+            *shape,
+            first_frame=next(iter(request.images.get("first_frame", ())), None),
+            last_frame=next(iter(request.images.get("last_frame", ())), None),
+            references=request.images.get("references", ()),
+            audio=request.audio is True,
+            watermark=request.watermark is not False,
+        )
 
     async def get(self, request: GenerationRequest) -> Clip:
         """Return the clip of a request, rendering it first if necessary.
@@ -66,6 +79,6 @@ class ClipLibrary:
             from prefect_video.emulator.rendering.encode import render_clip
 
             self._folder.mkdir(parents=True, exist_ok=True)
-            render_clip(spec, video, thumbnail, should_stop=self._stop.is_set)
+            render_clip(spec, video, thumbnail, images=self.images, should_stop=self._stop.is_set)
         content = video.read_bytes()
         return Clip(video, thumbnail, len(content), f'"{hashlib.sha256(content).hexdigest()}"')

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from prefect_video.frame_sizes import ADAPTIVE, ALL_RESOLUTIONS, COMMON_RATIOS, AspectRatio, Resolution
+from prefect_video.frame_sizes import AspectRatio, Resolution
 from prefect_video.generations import Status
 from prefect_video.providers.base import Capabilities
 from prefect_video.providers.pricing import SORA_USD_PER_SECOND
-from prefect_video.shots import DURATION_LIMIT
 
 _RATIOS: Final[tuple[AspectRatio, ...]] = ("16:9", "9:16", "1:1")
 
@@ -38,8 +37,7 @@ SORA_PLANS: Final[Mapping[str, Capabilities]] = {
     "api-tier-2": _plan({"1080p": 20, "720p": 20}, 25, 500),
     "api-tier-3": _plan({"1080p": 20, "720p": 20}, 50, 1000),
     "emulator": replace(
-        _plan(dict.fromkeys(reversed(ALL_RESOLUTIONS), DURATION_LIMIT), 10),
-        aspect_ratios=(*COMMON_RATIOS, ADAPTIVE),
+        _plan({"1080p": 20, "720p": 20, "480p": 20}, 10),
         optional_fields=_EXTENSIONS,
         max_references=None,
     ),
