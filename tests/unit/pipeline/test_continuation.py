@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from decimal import Decimal
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
+import av
 import pytest
+from PIL import Image, ImageChops, ImageStat
 
-from prefect_video.errors import BudgetExceeded, Unsupported
-from prefect_video.ledger import Job, State, is_late
-from prefect_video.pipeline import plan_project, run_project
+from prefect_video.errors import BudgetExceeded, InvalidInput
+from prefect_video.ledger import Budget, Job, State, is_late
+from prefect_video.pipeline import ShotReport, plan_project, run_project
 from prefect_video.pipeline.approval import choose_take, drop_shot, list_takes, redo_shot
+from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session import SessionEvent
 from prefect_video.shots import Project
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
+from tests.support.recovery_fixtures import OpenHarness
 
 PRICE = Decimal("0.30")
 
@@ -61,8 +68,6 @@ async def test_of_two_projects_the_one_that_has_reserved_gets_the_last_dollar(ha
     def observer(event: SessionEvent, job: Job) -> None:
         if event is SessionEvent.SUBMITTED and job.shot.id == "shot-1":
             rivals.append(asyncio.get_running_loop().create_task(compete()))
-
-    from prefect_video.ledger import Budget
 
     month = [Budget(scope="month", limit_usd=3 * PRICE)]
     assert statuses(await harness.run(chain(2), observer=observer, budgets=month)) == ["stored"] * 3
@@ -127,17 +132,44 @@ async def test_a_plan_says_what_is_claimed_later(harness: RecoveryHarness) -> No
 async def test_an_account_that_takes_no_first_frame_is_refused_before_anything_is_paid(
     harness: RecoveryHarness,
 ) -> None:
-    from dataclasses import replace
+    def open_plan(**options: Any) -> SoraProvider:
+        return SoraProvider(**{**options, "plan": "api-tier-1"})
 
-    async with harness.session() as session:
-        session.provider.capabilities = replace(session.provider.capabilities, optional_fields=())
-        with pytest.raises(Exception, match="shot 'shot-2': first_frame") as refused:
-            await run_project(session, chain(2))
-    assert isinstance(refused.value, Unsupported | ValueError | Exception)
+    project = film(a_shot(1, resolution="720p"), a_shot(2, resolution="720p", continue_from="shot-1"))
+    with pytest.raises(InvalidInput, match="shot 'shot-2': first_frame"):
+        await harness.run(project, kind=open_plan)
     assert harness.emulator.usage()["submitted"] == 0
 
 
-async def test_the_first_take_that_is_stored_is_continued(harness: RecoveryHarness) -> None:
+async def test_a_continuation_begins_with_the_last_frame_of_what_it_continues(open_harness: OpenHarness) -> None:
+    harness = open_harness(render="full")
+    report = await harness.run(film(a_shot(1), a_shot(2, continue_from="shot-1")))
+    assert statuses(report) == ["stored"] * 2
+    before, after = ([frame.to_image() for frame in decode(shot)] for shot in report.shots)
+    assert psnr(before[-1], after[0]) > 35
+    assert psnr(before[0], after[0]) < 35
+    # The picture that was sent is kept beside the project, without loss.
+    (kept,) = (harness.folder / "store" / "film" / "references").glob("*.png")
+    with Image.open(kept) as sent:
+        assert sent.convert("RGB").tobytes() == before[-1].tobytes()
+
+
+def decode(shot: ShotReport) -> list[av.VideoFrame]:
+    """Decode all frames of a stored video."""
+    assert shot.uri is not None
+    with av.open(unquote(urlsplit(shot.uri).path)) as container:
+        return list(container.decode(video=0))
+
+
+def psnr(one: Image.Image, other: Image.Image) -> float:
+    """Return the peak signal-to-noise ratio of two pictures in decibels."""
+    difference = ImageStat.Stat(ImageChops.difference(one, other))
+    mean_square = sum(square / count for square, count in zip(difference.sum2, difference.count, strict=True)) / 3
+    return 10 * math.log10(255**2 / mean_square) if mean_square else math.inf
+
+
+async def test_the_first_take_that_is_stored_is_continued(open_harness: OpenHarness) -> None:
+    harness = open_harness(render="full")
     project = film(a_shot(1, takes=2, choose="first"), a_shot(2, continue_from="shot-1"))
     report = await harness.run(project)
     assert statuses(report) == ["stored"] * 3
@@ -151,10 +183,9 @@ async def test_the_first_take_that_is_stored_is_continued(harness: RecoveryHarne
     assert harness.paid == (3, 3)
 
 
-async def test_a_human_chooses_redoes_and_drops(harness: RecoveryHarness) -> None:
-    project = film(
-        a_shot(1, takes=2, choose="human"), a_shot(2, continue_from="shot-1"), budget_usd=10 * PRICE
-    )
+async def test_a_human_chooses_redoes_and_drops(open_harness: OpenHarness) -> None:
+    harness = open_harness(render="full")
+    project = film(a_shot(1, takes=2, choose="human"), a_shot(2, continue_from="shot-1"), budget_usd=10 * PRICE)
     decide = {"by": "ann", "environment": "production"}
 
     report = await harness.run(project)
