@@ -10,6 +10,7 @@ from benchmarks.torture_points import POINTS
 from benchmarks.torture_verdict import Shelf, judge
 from benchmarks.torture_worker import Kill
 from prefect_video.ledger import Budget, Ledger
+from prefect_video.pipeline import plan_project, run_project
 from prefect_video.session import SessionEvent
 from tests.support.recovery import RecoveryHarness, a_shot, film
 from tests.support.recovery_fixtures import OpenHarness
@@ -101,8 +102,11 @@ async def test_a_run_that_is_killed_before_it_continues_a_stored_shot(open_harne
         ("shot-2", "reserved"),
     ]
     month = [Budget(scope="month", limit_usd=Decimal("0.60"))]
-    rival = await harness.run(film(a_shot(3), name="rival"), budgets=month)
-    assert [shot.status for shot in rival.shots] == ["stored"]
+    async with harness.session(budgets=month) as session:
+        rival = film(a_shot(3), name="rival")
+        assert (await plan_project(session, rival)).fits
+        report = await run_project(session, rival)
+    assert [shot.status for shot in report.shots] == ["stored"]
     assert (await asyncio.to_thread(end, start(harness, project))).status == 0
     assert harness.paid == (3, 3)
     assert harness.emulator.usage()["submitted"] == 3

@@ -20,7 +20,7 @@ from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session import SessionEvent
 from prefect_video.shots import Project
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
-from tests.support.recovery_fixtures import OpenHarness
+from tests.support.recovery_fixtures import SLOW, OpenHarness
 
 PRICE = Decimal("0.30")
 
@@ -54,8 +54,9 @@ async def test_the_whole_chain_is_reserved_before_anything_is_sent(harness: Reco
     assert await harness.rows() == []
 
 
-async def test_of_two_projects_the_one_that_has_reserved_gets_the_last_dollar(harness: RecoveryHarness) -> None:
+async def test_of_two_projects_the_one_that_has_reserved_gets_the_last_dollar(open_harness: OpenHarness) -> None:
     """The money of a shot that is claimed late is not there for another run that comes in between."""
+    harness = open_harness(**SLOW)
     refused: list[BaseException] = []
     rivals: list[asyncio.Task[None]] = []
 
@@ -64,6 +65,7 @@ async def test_of_two_projects_the_one_that_has_reserved_gets_the_last_dollar(ha
             await harness.run(film(a_shot(7), name="rival"), budgets=month)
         except BudgetExceeded as error:
             refused.append(error)
+        harness.emulator.change_speed(500)
 
     def observer(event: SessionEvent, job: Job) -> None:
         if event is SessionEvent.SUBMITTED and job.shot.id == "shot-1":
