@@ -135,7 +135,7 @@ class TaskRunner(StepRunner):
         given = (quote(self._refs[session.credentials]), *map(quote, earlier), opaque(last))
         options: dict[str, Any] = {name: quote(value) for name, value in named.items()}
         if step is steps.submit and isinstance(last, Job) and (followed := self._followed.get(last.shot.id)):
-            options["wait_for"] = followed
+            options["wait_for"] = [opaque(job) for job in followed]
         return cast(Awaitable[Result], _TASKS[step](*given, **options))
 
     def link(self, shot_id: str, jobs: Sequence[Job]) -> None:

@@ -169,7 +169,7 @@ class ProjectRun:
         try:
             await self._prefer_existing(takes)
             while known := await self._late.find_known(takes, self._stored.get):
-                await self._prefer_existing(known)
+                await self._prefer_existing(known, StepRunner())
             await self._claim_everywhere(takes)
             for session in self.sessions:
                 self._copies |= await load_copies(session, _claims_at(session, takes))
@@ -178,15 +178,20 @@ class ProjectRun:
             await self._release_claims(takes, reason="the run was refused")
             raise
 
-    async def _prefer_existing(self, takes: Sequence[TakeRequest]) -> None:
-        """Let what is stored, in progress or held decide how a take is made, before prices and health do."""
+    async def _prefer_existing(self, takes: Sequence[TakeRequest], runner: StepRunner | None = None) -> None:
+        """Let what is stored, in progress or held decide how a take is made, before prices and health do.
+
+        Args:
+            takes: The takes; those that are late are left out.
+            runner: Runs the search; None for the run's own, which shows it in the orchestrator once.
+        """
         takes = [take for take in takes if not take.is_late]
         candidates = [candidate for take in takes for candidate in take.candidates]
         accounts = [session.provider.account.id for session in self.sessions]
         for session in sessions_of(candidates):
             job_requests = [candidate.job_request for candidate in candidates if candidate.session is session]
             # Less for its result than for what it does: it reopens a job whose file is missing or damaged.
-            self._stored |= await self.runner.run_step(
+            self._stored |= await (runner or self.runner).run_step(
                 find_assets, session, job_requests, rebuy_missing=self.rebuy_missing, accounts=accounts
             )
         undecided = [take for take in takes if len(take.candidates) > 1]
@@ -363,7 +368,7 @@ class ProjectRun:
     async def _claim_late(self, take: TakeRequest, parent: Asset) -> None:
         """Claim a late take within its reservation, now that the video that it continues is stored."""
         await self._late.make_known(take, parent)
-        await self._prefer_existing([take])
+        await self._prefer_existing([take], StepRunner())
         await self._claim_everywhere([take], partial=True)
         self._copies |= await load_copies(take.session, _claims_at(take.session, [take]))
 
