@@ -266,6 +266,17 @@ class Engine:
             self._changed[generation.id] = generation
             self._resume(generation)
 
+    def describe_requests(self) -> list[dict[str, Any]]:
+        """Return what each accepted request asked for, the oldest first; images are named by their digests."""
+        return [
+            {
+                "id": generation.id,
+                "dialect": generation.dialect,
+                **generation.request.model_dump(mode="json", exclude={"metadata", "webhook_url"}),
+            }
+            for generation in self._index.oldest_first()
+        ]
+
     def forget(self, generation: EmulatedGeneration) -> None:
         """Hide a deleted generation; work on it, and its bill, continue."""
         generation.deleted = True

@@ -169,6 +169,10 @@ class GenerationIndex:
         """Iterate over the generations of an account."""
         return reversed(self._by_account[account])
 
+    def oldest_first(self) -> Iterable[EmulatedGeneration]:
+        """Iterate over the generations of all accounts."""
+        return self._generations.values()
+
     def unfinished(self, account: str) -> list[EmulatedGeneration]:
         """Return the generations of an account that occupy a slot."""
         return list(self._unfinished[account].values())

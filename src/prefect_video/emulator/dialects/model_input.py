@@ -27,6 +27,11 @@ _IMAGES: Final = {
     "references": ("reference_images", "image_urls"),
 }
 """The usual names of fields with images, by the field of a shot."""
+_USUAL: Final = frozenset(
+    {"prompt", "resolution", "aspect_ratio", "seed", "duration", "seconds", "num_frames", "fps", "frames_per_second"}
+    | {"negative_prompt", "num_inference_steps", "guidance_scale", "generate_audio", "watermark"}
+).union(*_IMAGES.values())
+"""The usual names of all fields; any other one is an option of its model."""
 
 
 def read_generation_request(
@@ -61,6 +66,7 @@ def read_generation_request(
                 "images": images.keep_all({field: _find_all(document, names) for field, names in _IMAGES.items()}),
                 "audio": document.get("generate_audio"),
                 "watermark": document.get("watermark"),
+                "options": {name: value for name, value in document.items() if name not in _USUAL},
             }
         )
     except ValidationError as error:

@@ -51,8 +51,8 @@ def _model(name: str, skus: dict[str, str], **limits: Any) -> dict[str, Any]:
         "name": name,
         "description": "An emulated model",
         "created": 1_760_000_000,
-        "supported_resolutions": ["480p", "720p", "1080p"],
-        "supported_aspect_ratios": ["16:9", "9:16", "1:1"],
+        "supported_resolutions": ["480p", "720p", "1080p", "4K"],
+        "supported_aspect_ratios": ["16:9", "9:16", "1:1", "4:3", "21:9"],
         "supported_sizes": None,
         "supported_durations": None,
         "supported_frame_images": ["first_frame", "last_frame"],
@@ -229,7 +229,8 @@ class OpenRouterDialect:
 
 
 async def _read_generation_request(request: Request, images: ImageFolder) -> GenerationRequest:
-    body = validate(SubmitBody, await read_json(request))
+    document = await read_json(request)
+    body = validate(SubmitBody, document)
     if body.model not in _NAMES:
         raise ApiError("invalid", f"{body.model} is not a valid model ID")
     limits = next(model for model in MODELS if model["id"] == body.model)
@@ -242,9 +243,10 @@ async def _read_generation_request(request: Request, images: ImageFolder) -> Gen
             "model": body.model,
             "prompt": body.prompt,
             "duration": body.duration,
-            "resolution": body.resolution,
+            "resolution": "2160p" if body.resolution == "4K" else body.resolution,
             "images": _keep_images(body, images),
             "audio": body.generate_audio,
+            "options": {name: value for name, value in document.items() if name not in SubmitBody.model_fields},
             "aspect_ratio": body.aspect_ratio,
             "metadata": {} if body.seed is None else {"seed": body.seed},
             "webhook_url": body.callback_url,
