@@ -93,7 +93,7 @@ def test_a_fallback_whose_worker_was_killed_is_carried_on(open_harness: OpenHarn
 
 
 async def test_a_run_that_is_killed_before_it_continues_a_stored_shot(open_harness: OpenHarness) -> None:
-    """The reservation of the dead run holds nobody up, and the shot is paid once by the run that goes on."""
+    """The reservation of the dead run is no limit to others, and the shot is paid once by the run that goes on."""
     harness = open_harness(speed=100)
     project = film(a_shot(1), a_shot(2, continue_from="shot-1"), budget_usd="0.60")
     assert (await asyncio.to_thread(end, start(harness, project, Kill(event=SessionEvent.STORED)))).status == KILLED

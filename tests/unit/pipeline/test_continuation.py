@@ -21,6 +21,7 @@ from prefect_video.session import SessionEvent
 from prefect_video.shots import Project
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import SLOW, OpenHarness
+from tests.support.routing import RoutingHarness, project
 
 PRICE = Decimal("0.30")
 
@@ -224,3 +225,25 @@ async def test_a_human_chooses_redoes_and_drops(open_harness: OpenHarness) -> No
     # Another prompt in the project makes the decisions about the old one void.
     other = project.model_copy(update={"shots": (a_shot(1, prompt="a fox", takes=2, choose="human"),)})
     assert statuses(await harness.run(other)) == ["stored", "stored"]
+
+
+async def test_routed_shots_continue_each_other_at_any_account(routing: RoutingHarness) -> None:
+    routed = {"provider": "auto", "accounts": ["dear", "cheap"]}
+    # Only the dear account makes the second one.
+    shots = ({}, {"continue_from": "s0", "resolution": "720p"}, {"continue_from": "s1"})
+    report = await routing.make(project(*shots, **routed, budget_usd="1.20"))
+    assert statuses(report) == ["stored"] * 3
+    assert routing.billed == (1, 2)
+    assert [shot.cached for shot in (await routing.make(project(*shots, **routed))).shots] == [True] * 3
+
+
+async def test_a_continuation_that_no_longer_fits_is_made_as_its_fallback(routing: RoutingHarness) -> None:
+    shots = ({}, {"continue_from": "s0", "duration": 4})
+    report = await routing.make(project(*shots, budget_usd="2.00", fallbacks=[{"duration": 3}]))
+    assert [(shot.status, shot.degraded) for shot in report.shots] == [
+        ("stored", None),
+        ("stored", "duration: 4 became 3"),
+    ]
+    refused = await routing.make(project(*shots, budget_usd="1.99", over_budget="fit", project="other"))
+    assert statuses(refused) == ["stored", "over_budget"]
+    assert routing.billed == (2, 0)
