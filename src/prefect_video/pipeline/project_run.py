@@ -30,6 +30,7 @@ from prefect_video.pipeline.step_runner import StepRunner
 from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.claim import claim_shot, claim_shots, find_assets, project_budgets
 from prefect_video.pipeline.steps.copies import copy_to_project, load_copies
+from prefect_video.pipeline.steps.end import raise_if_ended
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
 from prefect_video.pipeline.steps.screen import screen_prompts
 from prefect_video.session import Session
@@ -366,7 +367,16 @@ class ProjectRun:
         self.runner.link(take.shot.id, self._stored_jobs.get(parent_id, ()))
 
     async def _claim_late(self, take: TakeRequest, parent: Asset) -> None:
-        """Claim a late take within its reservation, now that the video that it continues is stored."""
+        """Claim a late take within its reservation, now that the video that it continues is stored.
+
+        Raises:
+            GenerationCancelled: The reservation was cancelled in the meantime.
+        """
+        if take.claim and take.claim.kind is ClaimOutcome.ACQUIRED and take.claim.job:
+            reserved = await take.session.ledger.jobs.get(take.claim.job.id)
+            # One that was only taken for that of a dead run is made anew, as far as the limits allow.
+            if is_late(reserved.fingerprint) and reserved.error_message:
+                raise_if_ended(reserved)
         await self._late.make_known(take, parent)
         await self._prefer_existing([take], StepRunner())
         await self._claim_everywhere([take], partial=True)

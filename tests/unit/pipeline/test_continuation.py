@@ -16,6 +16,7 @@ from prefect_video.errors import BudgetExceeded, InvalidInput
 from prefect_video.ledger import Budget, Job, State, is_late
 from prefect_video.pipeline import ShotReport, plan_project, run_project
 from prefect_video.pipeline.approval import choose_take, drop_shot, list_takes, redo_shot
+from prefect_video.pipeline.cancel import cancel
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session import SessionEvent
 from prefect_video.shots import Project
@@ -98,6 +99,26 @@ async def test_an_interrupted_run_leaves_no_late_reservation(harness: RecoveryHa
     assert {row.state for row in await harness.rows() if is_late(row.fingerprint)} == {State.RELEASED}
     assert statuses(await harness.run(chain(2))) == ["stored"] * 3
     assert harness.paid == (3, 3)
+
+
+async def test_what_is_cancelled_before_it_is_claimed_is_not_bought(open_harness: OpenHarness) -> None:
+    harness = open_harness(**SLOW)
+    cancelling: list[asyncio.Task[None]] = []
+
+    async def cancel_late() -> None:
+        async with harness.session() as session:
+            for job in await session.ledger.jobs.unfinished():
+                if is_late(job.fingerprint):
+                    await cancel(session, job.id)
+        harness.emulator.change_speed(500)
+
+    def observer(event: SessionEvent, job: Job) -> None:
+        if event is SessionEvent.SUBMITTED and job.shot.id == "shot-1":
+            cancelling.append(asyncio.get_running_loop().create_task(cancel_late()))
+
+    report = await harness.run(film(a_shot(1), a_shot(2, continue_from="shot-1")), observer=observer)
+    assert statuses(report) == ["stored", "cancelled"]
+    assert harness.paid == (1, 1)
 
 
 async def test_two_runs_of_one_project_at_once_pay_once(harness: RecoveryHarness) -> None:
