@@ -49,6 +49,7 @@ from prefect_video.errors import (
     Unsupported,
     VideoError,
     VideoMismatch,
+    VideoRejected,
 )
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ __all__ = [
     "Unsupported",
     "VideoError",
     "VideoMismatch",
+    "VideoRejected",
     "__version__",
     "collect",
     "fingerprint",

@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from prefect_video.errors import InvalidInput
-from prefect_video.shots import LocatedError, Project
+from prefect_video.shots import LocatedError, Project, is_web_address
 from prefect_video.templates import FieldPath, Place, Scalar, expand_template
 
 FILE_LIMIT_BYTES: Final = 16 * 2**20
@@ -93,8 +93,6 @@ def _explain(detail: Any) -> str:
             return "this field is missing and required"
         case "extra_forbidden" if detail["loc"][-1] == "remix_of":
             return "no provider here offers remixes that can be paid at most once; use continue_from, or references"
-        case "literal_error" if detail["loc"][-1] == "choose" and given == "best":
-            return "`best` needs scores of quality, which there are none of: use first or human"
         case "extra_forbidden":
             return "there is no such field; see `prefect-video schema`"
         case "string_too_short":
@@ -201,12 +199,34 @@ def build_project(
         problems = [f"{_format_line(source, error.at, lines)}: {error}" for error in expansion.problems]
         raise InvalidProject("\n".join(dict.fromkeys(problems)), named)
     try:
-        return Project.model_validate(expansion.data)
+        project = Project.model_validate(expansion.data)
     except ValidationError as error:
         moved = expansion.move_lines(lines)
         raise InvalidProject(
             "\n".join(describe_errors(error, expansion.data, source=source, lines=moved)), named
         ) from error
+    return _find_clips(project, expansion.move_lines(lines), Path(source))
+
+
+def _find_clips(project: Project, lines: Mapping[FieldPath, Place], path: Path) -> Project:
+    """Return a project with the paths of its clips made absolute, from the folder of its file.
+
+    Raises:
+        InvalidProject: A file is missing; one line for each.
+    """
+    problems: list[str] = []
+    shots = list(project.shots)
+    for number, shot in enumerate(shots):
+        if shot.clip is None or is_web_address(shot.clip):
+            continue
+        clip = path.absolute().parent / Path(shot.clip).expanduser()
+        if not clip.is_file():
+            place = _format_line(str(path), ("shots", number, "clip"), lines)
+            problems.append(f"{place}: shot {shot.id!r}: clip: there is no file {clip}")
+        shots[number] = shot.model_copy(update={"clip": str(clip)})
+    if problems:
+        raise InvalidProject("\n".join(problems), project.name)
+    return project.model_copy(update={"shots": tuple(shots)})
 
 
 _PART: Final = {"type": "string", "description": "Joined to every prompt by a space; empty: none"}

@@ -10,6 +10,7 @@ import json
 import re
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -19,18 +20,23 @@ from pydantic import (
     Field,
     JsonValue,
     StringConstraints,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
 from prefect_video.frame_sizes import ADAPTIVE, AspectRatio, Resolution, Size, frame_size
 from prefect_video.inputs import Input, Number, WholeNumber
+from prefect_video.quality import QualityPolicy
 
 DEFAULT_MODEL: Final = "sora-2"
 """Model of a shot that names none; providers map it to a model of their own."""
 PROMPT_LIMIT: Final = 32_000
 TAKES_LIMIT: Final = 10
-ChoicePolicy = Literal["first", "human"]
-"""Who chooses among several takes of a shot: the first that is stored counts, or the one that a human chooses."""
+ChoicePolicy = Literal["best", "first", "human"]
+"""Choice among several takes of a shot: the best by quality, the first that is stored, or the one of a human."""
 AUTO: Final = "auto"
 """Provider of a project whose shots each go to the best of its `accounts`."""
 SHOTS_LIMIT: Final = 10_000
@@ -77,7 +83,15 @@ ImageAddress = Annotated[str, StringConstraints(min_length=1, max_length=4096, s
 Options = Annotated[dict[str, JsonValue], AfterValidator(_check_options)]
 """Any JSON that a provider's model takes as further input."""
 
+ClipAddress = Annotated[str, StringConstraints(min_length=1, max_length=4096, strict=True)]
+"""Path of a video file, or its https URL."""
+
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def is_web_address(source: str) -> bool:
+    """Return True for an address, False for a path."""
+    return urlsplit(source).scheme in ("http", "https")
 
 
 class LocatedError(ValueError):
@@ -97,6 +111,9 @@ def _show_as_unset(schema: dict[str, Any]) -> None:
 
     A form fills in the default of a schema and sends it, so that it would win over the project's defaults.
     """
+    schema["properties"]["prompt"].pop("default", None)
+    # Not `anyOf`, of which forms make a choice between two kinds of shots.
+    schema |= {"if": {"not": {"required": ["clip"]}}, "then": {"required": ["prompt"]}}
     for name in ShotDefaults.model_fields:
         shown = schema["properties"][name]
         fallback = shown.pop("default", None)
@@ -119,7 +136,19 @@ class Shot(Input):
     model_config = ConfigDict(json_schema_extra=_show_as_unset)
 
     id: Identifier = Field(description="Name within the project; becomes part of the file name")
-    prompt: Prompt = Field(description="What is to be seen; at most 32,000 characters")
+    # Before the prompt, whose validator reads it.
+    clip: ClipAddress | None = Field(
+        default=None,
+        description=(
+            "A video that was made by hand, as a path from the project file or an https URL: it is checked, stored and"
+            " used as it is, at no cost; the shot needs no prompt and is never sent to a provider"
+        ),
+    )
+    prompt: Prompt = Field(
+        default=None,
+        validate_default=True,
+        description="What is to be seen; at most 32,000 characters. Needed unless there is a clip",
+    )
     model: ModelName = Field(default=DEFAULT_MODEL, description="The provider's name of the model")
     duration: Duration = Field(default=10, description="Length in whole seconds, 1 to 60, as far as the model makes it")
     aspect_ratio: AspectRatio = Field(
@@ -209,8 +238,8 @@ class Shot(Input):
     choose: ChoicePolicy | None = Field(
         default=None,
         description=(
-            "Which of several takes counts: the first that is stored, or the one that a human chooses with"
-            " `prefect-video approve`; unset: all do, and take 1 is continued"
+            "Which of several takes counts: the best by the project's `quality`, the first that is stored, or the one"
+            " that a human chooses with `prefect-video approve`; unset: all do, and take 1 is continued"
         ),
     )
     metadata: dict[str, str] = Field(
@@ -236,9 +265,18 @@ class Shot(Input):
             raise ValueError("seeds: the same seed twice would be the same video, paid twice")
         return self
 
+    @field_validator("prompt", mode="wrap")
+    @classmethod
+    def _require_prompt(cls, value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        if value in (None, "") and info.data.get("clip") is not None:
+            return ""
+        if value is None:
+            raise PydanticKnownError("missing")
+        return check(value)
+
     @model_validator(mode="after")
     def _check_prompt(self) -> Self:
-        if not self.prompt.strip():
+        if self.clip is None and not self.prompt.strip():
             raise ValueError("prompt is blank: say what is to be seen")
         return self
 
@@ -395,6 +433,11 @@ class Project(Input):
             " store it with a note; unset: as the credentials or settings say, else hold"
         ),
     )
+    quality: QualityPolicy | None = Field(
+        default=None,
+        description="Quality gates: each video is measured after its download; unset: only length, size and format"
+        " are compared, as `on_mismatch` says",
+    )
 
     @property
     def is_routed(self) -> bool:
@@ -444,6 +487,12 @@ class Project(Input):
                     field = "continue_from" if needed == shot.continue_from else "depends_on"
                     message = f"shot {shot.id!r}: {field} names {needed!r}, which is not a shot"
                     raise LocatedError(message, "shots", number, field)
+            if shot.continue_from and shot.clip:
+                message = f"shot {shot.id!r}: continue_from: a clip that was made by hand begins as it is"
+                raise LocatedError(message, "shots", number, "continue_from")
+            if shot.choose == "best" and self.quality is None:
+                message = f"shot {shot.id!r}: choose: best compares by the project's `quality`; add it, such as"
+                raise LocatedError(f"{message} `quality: {{}}`", "shots", number, "choose")
             if shot.continue_from and shot.first_frame:
                 message = f"shot {shot.id!r}: continue_from: its first frame is the last of {shot.continue_from!r}"
                 raise LocatedError(f"{message}; leave out first_frame", "shots", number, "first_frame")

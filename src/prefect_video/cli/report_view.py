@@ -51,6 +51,8 @@ def show_report(
             print_status(f"{shot.id}: {shot.repair}")
         if shot.choice == "pending" or shot.status == "waiting":
             print_status(f"{shot.id}: {'stored' if shot.choice else 'waiting'}: {shot.error}")
+        if shot.quality and shot.quality.findings:
+            print_status(f"{shot.id}: quality: {shot.quality.summary}")
     for failed in report.failures:
         print_status(f"{failed.id}: {failed.status.replace('_', ' ')}: {failed.error}")
     if not quiet:

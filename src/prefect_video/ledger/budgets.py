@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import ColumnElement, Integer, String, and_, case, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from prefect_video.assets import MANUAL
 from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.late_reservations import find_abandoned
 from prefect_video.ledger.records import Budget, BudgetUsage, JobRequest, SpendRow, State
@@ -47,7 +48,9 @@ reserved_usd: Final[ColumnElement[Decimal | None]] = func.sum(
 )
 """Sum of what is set aside for generations in progress."""
 
-counted: Final[ColumnElement[bool]] = and_(jobs_table.c.state != State.RELEASED, ~_ended_free)
+counted: Final[ColumnElement[bool]] = and_(
+    jobs_table.c.state != State.RELEASED, ~_ended_free, jobs_table.c.provider != MANUAL
+)
 """Condition of a row whose video was or may be paid for."""
 
 

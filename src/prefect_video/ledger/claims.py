@@ -20,8 +20,8 @@ from prefect_video.ledger.late_reservations import find_abandoned, free_reservat
 from prefect_video.ledger.queries import (
     Key,
     claim_key,
+    count_attempts,
     existing_job,
-    failed_attempts,
     held_job,
     read_existing,
     read_finished,
@@ -227,7 +227,7 @@ class Claims(LedgerBase):
         unused = dict(late)
         for key, job_request in new.items():
             if key not in refusals:
-                attempt = 1 + len(failed_attempts(finished.get(key, ()), job_request))
+                attempt = 1 + count_attempts(finished.get(key, ()), job_request)
                 # A microsecond apart, so that rows of one batch keep their order.
                 at = now + timedelta(microseconds=len(rows))
                 row = row_from_request(job_request, State.RESERVED, attempt, self._owner.id, at)
@@ -335,6 +335,8 @@ def row_from_request(
         "priority": PRIORITIES[job_request.priority],
         "on_mismatch": job_request.on_mismatch,
         "left_count": 0,
+        "max_attempts": job_request.max_attempts,
+        "quality_policy": job_request.quality_policy,
     }
 
 
@@ -344,9 +346,9 @@ def _settled_result(job_request: JobRequest, finished: Sequence[Job], now: datet
         return ClaimResult(kind=ClaimOutcome.STORED, request=job_request, job=stored)
     if waiting := held_job(finished):
         return ClaimResult(kind=ClaimOutcome.JOINED, request=job_request, job=waiting)
-    failed = failed_attempts(finished, job_request) if job_request.flow_run_id is not None else []
-    if len(failed) >= job_request.max_attempts:
-        return ClaimResult(kind=ClaimOutcome.EXHAUSTED, request=job_request, job=failed[0])
+    if count_attempts(finished, job_request) >= job_request.max_attempts:
+        last = next(job for job in finished if job.state is not State.STORED)
+        return ClaimResult(kind=ClaimOutcome.EXHAUSTED, request=job_request, job=last)
     return None
 
 

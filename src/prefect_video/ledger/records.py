@@ -11,6 +11,8 @@ from typing import Final, Literal, NamedTuple
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from prefect_video.assets import Asset
+from prefect_video.errors import VideoRejected
+from prefect_video.quality import Quality, QualityPolicy
 from prefect_video.shots import Shot
 
 
@@ -89,6 +91,7 @@ class JobRequest(_Record):
         alternatives: The requests, of other accounts or in other forms, whose job would serve the same take.
         on_mismatch: What to do with a video that is not as requested; None for what the settings say.
         reservation: Fingerprint of the late reservation that is used up by this request, or freed; None for none.
+        quality_policy: The quality gates of its project; None for none.
     """
 
     fingerprint: str
@@ -110,6 +113,7 @@ class JobRequest(_Record):
     alternatives: tuple[JobRequest, ...] = ()
     on_mismatch: MismatchPolicy | None = None
     reservation: str | None = None
+    quality_policy: QualityPolicy | None = None
 
     def is_served_by(self, job: Job) -> bool:
         """Tell whether an existing job of this request serves its take, so that nothing else may be bought.
@@ -129,7 +133,8 @@ class Job(_Record):
     `id` is also the idempotency key that is sent along with the submit. `priority` counts steps above normal.
     `disputed_usd` is what the provider says it cost, where that is not believed (see `cost_bound`).
     `store_id` is the identity of the store that the asset was published to. `left_count` is how many collections in a
-    row have left it for later, and `left_reason` why the last one has.
+    row have left it for later, and `left_reason` why the last one has. `quality` is what the gates of `quality_policy`
+    have found in its video.
     """
 
     id: str
@@ -171,11 +176,19 @@ class Job(_Record):
     on_mismatch: MismatchPolicy | None = None
     left_count: int = 0
     left_reason: str | None = None
+    max_attempts: int = 2
+    quality_policy: QualityPolicy | None = None
+    quality: Quality | None = None
 
     @property
     def is_reopened(self) -> bool:
         """Tell whether the stored file is missing or damaged and is to be fetched again."""
         return self.state is State.COMPLETED and self.stored_at is not None
+
+    @property
+    def is_rejected(self) -> bool:
+        """Tell whether its video failed the quality gates, and another take may be bought in its place."""
+        return self.state is State.LOST and self.error_type == VideoRejected.__name__
 
     @property
     def cost_usd(self) -> Decimal | None:

@@ -29,6 +29,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from prefect_video.assets import Asset
 from prefect_video.generations import Generation
 from prefect_video.ledger.records import Job, State
+from prefect_video.quality import Quality, QualityPolicy
 from prefect_video.shots import Shot
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -158,6 +159,9 @@ jobs_table = Table(
     Column("left_count", Integer, nullable=False, server_default="0"),
     Column("left_reason", Text),
     Column("seconds_taken", Float),
+    Column("max_attempts", Integer, nullable=False, server_default="2"),
+    Column("quality_policy", Json(QualityPolicy)),
+    Column("quality", Json(Quality)),
 )
 
 history = Table(

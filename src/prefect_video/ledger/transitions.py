@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from prefect_video.assets import Asset
+from prefect_video.assets import MANUAL, Asset
 from prefect_video.errors import InvalidTransition, ProviderError, VideoError
 from prefect_video.generations import Generation, find_hinted_seconds
 from prefect_video.ledger.budgets import usd
@@ -31,6 +31,7 @@ from prefect_video.ledger.row_guards import (
     source_states,
 )
 from prefect_video.ledger.tables import jobs_table
+from prefect_video.quality import Quality
 
 logger = logging.getLogger(__name__)
 
@@ -201,9 +202,15 @@ class Transitions(TransitionBase):
                 asset=asset,
                 store_id=store_id,
                 store=store or job.store,
+                quality=asset.quality,
                 error_type=None,
                 error_message=None,
             )
+
+    async def record_quality(self, job_id: str, quality: Quality) -> Job:
+        """Record what the quality gates have found in a video that is not stored."""
+        async with self._database.writing() as connection:
+            return await self._change(connection, await self._locked(connection, job_id), {"quality": quality})
 
     async def reopen_stored(self, job_id: str, reason: str) -> Job:
         """Record that a stored file is missing or damaged and is to be fetched again from the provider.
@@ -214,7 +221,7 @@ class Transitions(TransitionBase):
             job = await self._locked(connection, job_id)
             if job.is_reopened:
                 return job
-            if job.generation_id is None:
+            if job.generation_id is None or job.provider == MANUAL:
                 raise InvalidTransition(f"job {job_id} has no generation that its video could be fetched from")
             await self._require_no_active_job(connection, job)
             return await self._move(

@@ -6,6 +6,7 @@
 
 from prefect_video.pipeline.approval import ShotTakes, choose_take, drop_shot, list_takes, redo_shot
 from prefect_video.pipeline.cancel import CancelledJob, cancel_jobs
+from prefect_video.pipeline.clip_adoption import adopt_clip
 from prefect_video.pipeline.collect import CollectedJob, collect, collect_job
 from prefect_video.pipeline.deletion import settle_deleted
 from prefect_video.pipeline.ledger_recovery import Recovery, recover_ledger
@@ -35,6 +36,7 @@ __all__ = [
     "Verification",
     "abandon",
     "accept_rejected",
+    "adopt_clip",
     "as_number",
     "cancel_jobs",
     "choose_take",

@@ -1,7 +1,7 @@
 """Approval: which take of a shot counts, which shots are dropped, and which are made with another prompt.
 
-Decisions are in the ledger, and made by a run of itself (`choose: first`), by a command or by an orchestrator. A
-decision is about a prompt: where the project's shot has another one by now, it is void.
+Decisions are in the ledger, and made by a run of itself (`choose: best` or `first`), by a command or by an
+orchestrator. A decision is about a prompt: where the project's shot has another one by now, it is void.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import Choice, Job, Ledger, State, command_line
+from prefect_video.ledger import Choice, Job, JobRequest, Ledger, State, command_line
 from prefect_video.shots import PROMPT_LIMIT, Project, Shot
 
 logger = logging.getLogger(__name__)
@@ -155,29 +155,36 @@ async def redo_shot(ledger: Ledger, project: str, shot_id: str, prompt: str, *, 
     return await ledger.choices.record(choice, environment=environment)
 
 
-async def choose_first(
-    ledger: Ledger, shot: Shot, choice: Choice | None, job: Job, *, among: Collection[str]
+async def choose_by_policy(
+    ledger: Ledger,
+    shot: Shot,
+    choice: Choice | None,
+    job_request: JobRequest,
+    *,
+    fingerprint: str,
+    among: Collection[str],
 ) -> Choice:
-    """Record the take of a shot that was stored first; one that another run has chosen before counts.
+    """Record the take that the shot's own policy chooses; one that another run has chosen before counts.
 
     Args:
         ledger: The ledger.
         shot: The shot, with the prompt that it is made with.
         choice: The decision about it that holds, if there is one.
-        job: The job of the take.
+        job_request: The request of the take.
+        fingerprint: The fingerprint of its video.
         among: The fingerprints of the shot's takes.
     """
     decided = Choice(
-        project=job.project,
+        project=job_request.project,
         shot_id=shot.id,
         prompt=choice.prompt if choice else shot.prompt,
         new_prompt=choice.new_prompt if choice else None,
-        take=job.take,
-        fingerprint=job.fingerprint,
-        decided_by="first",
+        take=job_request.take,
+        fingerprint=fingerprint,
+        decided_by=shot.choose or "first",
         decided_at=datetime.now(UTC),
     )
-    return await ledger.choices.record(decided, environment=job.environment, unless_among=among)
+    return await ledger.choices.record(decided, environment=job_request.environment, unless_among=among)
 
 
 def approve_command(ledger: Ledger, project: str, *words: str) -> str:

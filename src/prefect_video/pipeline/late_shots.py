@@ -15,7 +15,7 @@ from typing import Final
 from prefect_video.assets import Asset
 from prefect_video.errors import VideoError
 from prefect_video.ledger import Choice, Job
-from prefect_video.pipeline.approval import apply_choices, approve_command, choose_first, chosen_take
+from prefect_video.pipeline.approval import apply_choices, approve_command, choose_by_policy, chosen_take
 from prefect_video.pipeline.reports import ShotReport, ShotStatus
 from prefect_video.pipeline.routing import TakeRequest, build_take_requests
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
@@ -64,6 +64,11 @@ def require_stored(reports: Iterable[ShotReport]) -> None:
 
 def _names(shot_ids: Iterable[str]) -> str:
     return ", ".join(map(repr, shot_ids))
+
+
+def _score(report: ShotReport) -> float:
+    """Return the quality of a stored take; a video that was not measured comes last."""
+    return report.quality.score if report.quality else -1.0
 
 
 @dataclass
@@ -148,7 +153,7 @@ class LateShots:
                     take.become(known)
 
     async def wait_for_parent(self, shot: Shot, reports: Sequence[asyncio.Task[ShotReport]]) -> Asset:
-        """Wait for the video that a shot continues: that of the chosen take, or of the first that is stored.
+        """Wait for the video that a shot continues: that of the take that was, or is now, chosen.
 
         Args:
             shot: The shot.
@@ -166,11 +171,12 @@ class LateShots:
                 if self._continued(shot) is not None:
                     break
         if (chosen := self._continued(shot)) is None:
-            require_stored(await asyncio.gather(*(asyncio.shield(report) for report in reports)))
+            ended = await asyncio.gather(*(asyncio.shield(report) for report in reports))
+            await self.choose_best(ended)
             # A decision about takes that continue a shot themselves is known by their fingerprints only now.
-            chosen = self._continued(shot)
-        if chosen is None:
-            raise Obstacle("waiting", f"it continues {parent_id!r}, of which {self._ask(parent_id)}")
+            if (chosen := self._continued(shot)) is None:
+                require_stored(ended)
+                raise Obstacle("waiting", f"it continues {parent_id!r}, of which {self._ask(parent_id)}")
         report = await asyncio.shield(reports[siblings.index(chosen)])
         require_stored([report])
         assert report.asset is not None
@@ -187,15 +193,34 @@ class LateShots:
 
     async def note_stored(self, take: TakeRequest, job: Job) -> None:
         """Choose a take that is stored where the first one counts."""
+        if take.shot.choose == "first":
+            await self._choose(take, job.fingerprint)
+
+    async def choose_best(self, reports: Sequence[ShotReport]) -> None:
+        """Choose the take of best quality of each shot whose takes have all ended, where the best counts."""
+        by_shot: dict[str, list[ShotReport]] = {}
+        for report in reports:
+            if (siblings := self._takes[report.shot_id])[0].shot.choose == "best" and len(siblings) > 1:
+                by_shot.setdefault(report.shot_id, []).append(report)
+        for shot_id, ended in by_shot.items():
+            stored = [report for report in ended if report.status == "stored"]
+            if stored and not any(report.status in ("in_flight", "waiting") for report in ended):
+                # Of equals the first: the order of takes decides, not that of their ends.
+                best = max(stored, key=lambda report: (_score(report), -report.take))
+                take = next(take for take in self._takes[shot_id] if take.number == best.take)
+                assert best.asset is not None
+                await self._choose(take, best.asset.fingerprint)
+
+    async def _choose(self, take: TakeRequest, fingerprint: str) -> None:
         siblings = self._takes[take.shot.id]
-        if take.shot.choose != "first" or len(siblings) == 1 or self._chosen(take.shot.id) is not None:
+        if len(siblings) == 1 or self._chosen(take.shot.id) is not None:
             return
-        choice = self._choices.get(take.shot.id)
-        self._choices[take.shot.id] = await choose_first(
+        self._choices[take.shot.id] = await choose_by_policy(
             take.session.ledger,
             take.shot,
-            choice,
-            job.model_copy(update={"project": self.project.name}),
+            self._choices.get(take.shot.id),
+            take.job_request,
+            fingerprint=fingerprint,
             among=[candidate.job_request.fingerprint for sibling in siblings for candidate in sibling.candidates],
         )
 
@@ -221,7 +246,7 @@ class LateShots:
 
     def _add_choice(self, report: ShotReport) -> ShotReport:
         siblings = self._takes[report.shot_id]
-        if siblings[0].shot.choose is None or siblings[0].is_late:
+        if siblings[0].shot.choose is None or siblings[0].is_late or len(siblings) == 1:
             return report
         if (chosen := self._chosen(report.shot_id)) is not None:
             return report.model_copy(update={"choice": "chosen" if chosen.number == report.take else "rejected"})
@@ -239,8 +264,8 @@ class LateShots:
     def _chosen(self, shot_id: str) -> TakeRequest | None:
         """Return the take of a shot that counts; None where it is yet to be chosen, or the shot was dropped."""
         siblings = self._takes.get(shot_id, ())
-        if not siblings:
-            return None
+        if len(siblings) < 2:
+            return next(iter(siblings), None)
         fingerprints = {
             take.number: {candidate.job_request.fingerprint for candidate in take.candidates} for take in siblings
         }

@@ -28,7 +28,7 @@ from prefect_video.providers import duration_hints
 from prefect_video.session import Session
 from prefect_video.shots import Project
 
-PlannedAction = Literal["generate", "cached", "in_progress", "held", "over_budget"]
+PlannedAction = Literal["generate", "cached", "clip", "in_progress", "held", "over_budget"]
 
 
 class RouteOption(BaseModel):
@@ -54,8 +54,8 @@ class PlannedShot(BaseModel):
 
     Attributes:
         id: The shot's id; takes after the first add `@2`, `@3` ….
-        action: `generate` it, find it `cached`, wait for one that is in progress (`in_progress`) or requested twice,
-            leave it `held` for a human, or refuse it as `over_budget`.
+        action: `generate` it, find it `cached`, store the `clip` that was made by hand, wait for one that is
+            `in_progress` or requested twice, leave it `held` for a human, or refuse it as `over_budget`.
         prompt: The prompt.
         duration: Seconds.
         resolution: The length of the shorter side, or the exact size.
@@ -262,6 +262,8 @@ class _Planner:
         job_request, first = take.job_request, take.candidates[0]
         if first.has_existing_job and first.existing is not None:
             return _existing(first, first.existing, choice)
+        if take.is_clip:
+            return _planned(first, "clip", choice, reason=job_request.shot.clip)
         if job_request.fingerprint in self.new:
             reason = f"as shot {self.new[job_request.fingerprint].shot.id!r}"
             return _planned(first, "in_progress", choice, reason=reason)
@@ -290,7 +292,7 @@ class _Planner:
 
 async def _reopen_flawed(session: Session, takes: Sequence[TakeRequest], rebuy_missing: bool) -> None:
     """Count what is stored and whose file is missing or damaged as what is yet to be fetched, as a run would."""
-    candidates = [candidate for take in takes for candidate in take.candidates]
+    candidates = [candidate for take in takes for candidate in take.candidates if not take.is_clip]
     rows = [candidate.existing for candidate in candidates if candidate.existing]
     stored = {row.id: row for row in rows if row.state is State.STORED}
     flaws = await find_flaws(session, stored, must_reach=rebuy_missing)

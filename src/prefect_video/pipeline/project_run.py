@@ -7,7 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -32,9 +32,10 @@ from prefect_video.pipeline.steps.claim import claim_shot, claim_shots, find_ass
 from prefect_video.pipeline.steps.copies import copy_to_project, load_copies
 from prefect_video.pipeline.steps.end import raise_if_ended
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
+from prefect_video.pipeline.steps.manual_clips import find_clips, store_clip
 from prefect_video.pipeline.steps.screen import screen_prompts
 from prefect_video.session import Session
-from prefect_video.shots import Project, Shot
+from prefect_video.shots import Project, Shot, is_web_address
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +126,7 @@ class ProjectRun:
     _reports_by_shot: dict[str, list[asyncio.Task[ShotReport]]] = field(default_factory=dict, init=False)
     _stored_jobs: dict[str, list[Job]] = field(default_factory=dict, init=False)
     _made_at_once: list[Job] = field(default_factory=list, init=False)
+    _new_clips: set[str] = field(default_factory=set, init=False)
     _rejected_keys: dict[int, AuthenticationFailed] = field(default_factory=dict, init=False)
     _late: LateShots = field(init=False)
 
@@ -148,6 +150,7 @@ class ProjectRun:
         takes = await self._late.build_takes()
         await self._claim(takes)
         reports = await self._run_takes(takes)
+        await self._late.choose_best(reports)
         reports = self._late.add_decisions(reports)
         shots = await add_costs(
             reports,
@@ -167,17 +170,40 @@ class ProjectRun:
         Raises:
             BudgetExceeded: It does not fit; nothing was sent.
         """
+        bought = [take for take in takes if not take.is_clip]
         try:
-            await self._prefer_existing(takes)
+            await self._store_clips([take for take in takes if take.is_clip])
+            await self._prefer_existing(bought)
             while known := await self._late.find_known(takes, self._stored.get):
                 await self._prefer_existing(known, StepRunner())
-            await self._claim_everywhere(takes)
+            await self._claim_everywhere(bought)
             for session in self.sessions:
                 self._copies |= await load_copies(session, _claims_at(session, takes))
         except BaseException:
             # Also when cancelled: a reservation that stays counts against the budget.
             await self._release_claims(takes, reason="the run was refused")
             raise
+
+    async def _store_clips(self, takes: Sequence[TakeRequest]) -> None:
+        """Store the clips that were made by hand and are not stored whole yet; before anything is bought.
+
+        Raises:
+            InvalidInput: One cannot be used; nothing was sent.
+        """
+        if not takes:
+            return
+        session = self.sessions[0]
+        requests = [take.job_request for take in takes]
+        jobs = await find_clips(session, requests, rebuy_missing=self.rebuy_missing)
+        for take, job in zip(takes, jobs, strict=True):
+            request = take.job_request
+            is_outdated = self.refresh and is_web_address(take.shot.clip or "")
+            if job is None or is_outdated:
+                job = await store_clip(session, request, take.shot.clip or "")
+                self._new_clips.add(job.id)
+            take.claim = ClaimResult(kind=ClaimOutcome.STORED, request=request, job=job)
+            if job.asset:
+                self._stored[request.fingerprint] = job.asset
 
     async def _prefer_existing(self, takes: Sequence[TakeRequest], runner: StepRunner | None = None) -> None:
         """Let what is stored, in progress or held decide how a take is made, before prices and health do.
@@ -439,6 +465,8 @@ class ProjectRun:
         if isinstance(result, DetachedShot):
             return ShotReport.in_flight(job_request, result).model_copy(update={"degraded": degraded})
         asset = await self._place_in_project(session, result, job_request)
+        if result.job.id in self._new_clips:
+            result = replace(result, cached=False)
         return ShotReport.stored(job_request, result, asset).model_copy(update={"degraded": degraded})
 
     async def _place_in_project(self, session: Session, stored: StoredShot, job_request: JobRequest) -> Asset:

@@ -28,9 +28,11 @@ from prefect_video.errors import (
     ProviderUnavailable,
     QuotaExhausted,
     StoreError,
+    VideoRejected,
 )
 from prefect_video.ledger import PROGRAM, Job, JobRequest, Ledger, State, command_line
 from prefect_video.pipeline.shot_run import DetachedShot, StoredShot
+from prefect_video.quality import Quality
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,7 @@ class ShotReport(BaseModel):
         error: Why there is no video, and what to do.
         degraded: How the video differs from the requested one, where a fallback or an adaptation was used.
         repair: How a video came back whose stored file was missing or damaged: fetched again, or made anew.
+        quality: What the project's quality gates have found in the video; None where it has none.
         choice: Where takes are chosen among, whether this one was `chosen`, `rejected`, or the choice is `pending`.
         shot_id: The shot's id, without the number of the take.
         take: The number of the take, from 1.
@@ -82,6 +85,7 @@ class ShotReport(BaseModel):
     error: str | None = None
     degraded: str | None = None
     repair: str | None = None
+    quality: Quality | None = None
     asset: Asset | None = None
     choice: Literal["chosen", "rejected", "pending"] | None = None
     shot_id: str = ""
@@ -101,6 +105,7 @@ class ShotReport(BaseModel):
             cached=stored.cached,
             generation_id=asset.generation_id,
             repair=stored.repair,
+            quality=asset.quality,
             asset=asset,
         )
 
@@ -127,7 +132,7 @@ class ShotReport(BaseModel):
 
     def public(self) -> dict[str, Any]:
         """Return the fields that `--json` prints, with money as a number; some only where they are set."""
-        empty = {name for name in ("degraded", "repair", "choice") if getattr(self, name) is None}
+        empty = {name for name in ("degraded", "repair", "choice", "quality") if getattr(self, name) is None}
         fields = self.model_dump(mode="json", exclude={"asset", "shot_id", "take", "prompt", "metadata", *empty})
         return {**fields, "cost_usd": as_number(self.cost_usd)}
 
@@ -280,6 +285,7 @@ _NEXT_STEPS: Final[Mapping[type[Exception], tuple[str, tuple[str, ...]]]] = {
     GenerationBlocked: ("Change the prompt; see: {command}", ("review",)),
     GenerationInvalid: ("Correct the shot: as it is, it would fail again", ()),
     GenerationFailed: ("Run again to buy another attempt", ()),
+    VideoRejected: ("Look at it, then take it as it is; or run again with more `max_attempts` or another prompt", ()),
     GenerationCancelled: ("Run again to buy it anew", ()),
     ProviderUnavailable: ("Run again later", ()),
     DownloadError: ("It is paid and kept: run again, or fetch it with: {command}", ("collect",)),

@@ -20,6 +20,7 @@ from prefect_video.fingerprints import canonical_json
 from prefect_video.ledger import LATE_PREFIX, ClaimResult, Job, JobRequest, Ledger, State
 from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_job_requests
 from prefect_video.pipeline.steps.last_frame import frame_address
+from prefect_video.pipeline.steps.manual_clips import build_clip_request
 from prefect_video.pipeline.steps.shot_images import ImageFile, ImageLoader
 from prefect_video.providers import adapt
 from prefect_video.session import Session
@@ -120,6 +121,11 @@ class TakeRequest:
         """Take over the candidates of the same take whose request is known now."""
         self.candidates, self.refusals, self.is_late = known.candidates, known.refusals, known.is_late
 
+    @property
+    def is_clip(self) -> bool:
+        """True where the video is a clip that was made by hand, so that nothing is bought."""
+        return self.shot.clip is not None
+
     def prefer_existing(self) -> None:
         """Put the candidate whose video or job exists in front, ahead of price and health of the provider."""
         self._put_first(min(self.candidates, key=_precedence))
@@ -183,6 +189,9 @@ async def build_take_requests(
             continue
         parent = (parents or {}).get(shot.id)
         try:
+            if shot.clip is not None:
+                takes.append(await _build_clip_take(shot, project, sessions[0], options))
+                continue
             asked = _with_first_frame(shot, parent)
             routes, refusals = await routes_for(asked, project, accounts)
             # Sorting is stable: among healthy accounts, and among unhealthy ones, the order stays.
@@ -235,6 +244,12 @@ def _use_reservation(candidates: Iterable[Candidate], reservation: str) -> None:
     for candidate in candidates:
         others = tuple(other.model_copy(update=changes) for other in candidate.job_request.alternatives)
         candidate.job_request = candidate.job_request.model_copy(update={**changes, "alternatives": others})
+
+
+async def _build_clip_take(shot: Shot, project: Project, session: Session, options: ClaimOptions) -> TakeRequest:
+    """Build the take of a clip that was made by hand: no account can or need make it."""
+    request = await build_clip_request(session, shot, project, flow_run_id=options.flow_run_id)
+    return TakeRequest(shot, (Candidate(Route(session, shot), request),))
 
 
 def _candidates(

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from prefect_video.assets import Asset
+from prefect_video.assets import MANUAL, Asset
 from prefect_video.errors import StoreError, StoreOutage, VideoError
 from prefect_video.ledger import UNFINISHED, Job, Ledger, State
 from prefect_video.pipeline.steps.adopt import find_unrecorded, list_folder, read_videos, sidecars_of
@@ -339,6 +339,8 @@ async def _restore_all(
 ) -> dict[str, VideoError | None]:
     """Use whole copies for the videos of jobs of one session, and fetch the rest; by URI what went wrong, or None."""
     uris = [job.asset.uri for job in jobs if job.asset]
+    if jobs[0].provider == MANUAL:
+        return dict.fromkeys(uris, StoreError("it was made by hand: store the clip again with `prefect-video adopt`"))
     try:
         async with open_session(jobs[0]) as session:
             slots = asyncio.Semaphore(_RESTORES_AT_ONCE)

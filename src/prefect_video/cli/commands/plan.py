@@ -19,6 +19,7 @@ from prefect_video.shots import Project
 _ACTIONS = {
     "generate": "[cyan]generate[/]",
     "cached": "[green]cached[/]",
+    "clip": "[green]clip[/]",
     "in_progress": "[blue]in progress[/]",
     "held": "[yellow]held[/]",
     "over_budget": "[red]over budget[/]",

@@ -81,6 +81,7 @@ def build_job_requests(
             flow_run_id=options.flow_run_id,
             priority=project.priority,
             on_mismatch=project.on_mismatch,
+            quality_policy=project.quality,
         )
         for take in range(1, shot.takes + 1)
     ]

@@ -82,6 +82,9 @@ def _create_jobs() -> None:
         sa.Column("left_count", sa.Integer, nullable=False, server_default="0"),
         sa.Column("left_reason", sa.Text),
         sa.Column("seconds_taken", sa.Float),
+        sa.Column("max_attempts", sa.Integer, nullable=False, server_default="2"),
+        sa.Column("quality_policy", sa.Text),
+        sa.Column("quality", sa.Text),
     )
 
 
