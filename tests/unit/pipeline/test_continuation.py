@@ -19,7 +19,7 @@ from prefect_video.pipeline.approval import choose_take, drop_shot, list_takes, 
 from prefect_video.pipeline.cancel import cancel
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session import SessionEvent
-from prefect_video.shots import Project
+from prefect_video.shots import Project, Shot
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import SLOW, OpenHarness
 from tests.support.routing import RoutingHarness, project
@@ -268,3 +268,28 @@ async def test_a_continuation_that_no_longer_fits_is_made_as_its_fallback(routin
     refused = await routing.make(project(*shots, budget_usd="1.99", over_budget="fit", project="other"))
     assert statuses(refused) == ["stored", "over_budget"]
     assert routing.billed == (2, 0)
+
+
+async def test_the_best_take_by_its_quality_is_continued(open_harness: OpenHarness) -> None:
+    harness = open_harness(render="full")
+    harness.emulator.add_fault(operation="content", kind="altered_file", alteration="black")
+    shots = (a_shot(1, takes=2, choose="best"), a_shot(2, continue_from="shot-1"))
+    report = await harness.run(film(*shots, quality={"black": "flag"}))
+    assert statuses(report) == ["stored"] * 3
+    scores = {shot.choice: shot.quality.score for shot in report.shots[:2] if shot.quality}
+    assert scores["chosen"] > scores["rejected"]
+    (chosen,) = (shot for shot in report.shots if shot.choice == "chosen")
+    (child,) = (row for row in await harness.rows() if row.shot.id == "shot-2")
+    assert child.shot.first_frame == f"last-frame:{chosen.sha256}"
+    assert harness.paid == (3, 3)
+    with pytest.raises(ValueError, match="choose: best compares by the project's `quality`"):
+        Project.model_validate({"project": "film", "shots": [shots[0].model_dump()]})
+
+
+async def test_a_clip_made_by_hand_is_continued(harness: RecoveryHarness) -> None:
+    (made,) = (await harness.run(film(a_shot(1), name="source"))).shots
+    clip = Shot(id="clip", clip=unquote(urlsplit(made.uri or "").path))
+    project = film(clip, a_shot(2, continue_from="clip"), budget_videos=1)
+    assert statuses(await harness.run(project)) == ["stored"] * 2
+    assert [shot.cached for shot in (await harness.run(project)).shots] == [True] * 2
+    assert harness.paid == (2, 2)
