@@ -76,7 +76,7 @@ NOTES: Final[Mapping[str, Note]] = {
 
 _LOOKUP: Final = {
     "key": "found by our key",
-    "likeness": "found by similarity",
+    "similarity": "found by similarity",
     "none": "**held for a human**",
 }
 _EMBEDDED: Final = {"PREFECT_VIDEO_EMULATOR_ENDPOINT": "http://host/v1/sora"}
@@ -295,7 +295,7 @@ def _hosts() -> Mapping[str, list[ModelInput]]:
 
 
 def _code(words: Iterable[str], separator: str = ", ") -> str:
-    return separator.join(f"`{word}`" for word in words)
+    return separator.join(f"`{name}`" for name in words)
 
 
 def main() -> None:

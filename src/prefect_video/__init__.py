@@ -4,9 +4,9 @@ These names work without Prefect, in a notebook, a function or another orchestra
 milliseconds. The Prefect side is `prefect_video.blocks`, `prefect_video.tasks` and `prefect_video.flows`.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from prefect_video._lazy_names import import_at_first_use
 from prefect_video.errors import (
     AuthenticationFailed,
     BudgetExceeded,
@@ -65,33 +65,28 @@ if TYPE_CHECKING:
     from prefect_video.shots import Project, Shot
 else:
     # pydantic, SQLAlchemy and httpx take most of a second: a name is imported when it is first used.
-    _ROOMS = {
-        "Asset": "assets",
-        "Capabilities": "providers",
-        "Generation": "generations",
-        "Job": "ledger",
-        "Project": "shots",
-        "ProjectReport": "pipeline",
-        "Provider": "providers",
-        "Session": "session",
-        "SessionRef": "session",
-        "Shot": "shots",
-        "collect": "pipeline",
-        "fingerprint": "fingerprints",
-        "load_project": "project_files",
-        "open_session": "session",
-        "plan_project": "pipeline",
-        "project_from_rows": "rows",
-        "run_project": "pipeline",
-    }
-
-    def __getattr__(name: str) -> Any:
-        """Import a public name from its room at its first use."""
-        if name not in _ROOMS:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
-        globals()[name] = value
-        return value
+    __getattr__ = import_at_first_use(
+        __name__,
+        {
+            "Asset": "assets",
+            "Capabilities": "providers",
+            "Generation": "generations",
+            "Job": "ledger",
+            "Project": "shots",
+            "ProjectReport": "pipeline",
+            "Provider": "providers",
+            "Session": "session",
+            "SessionRef": "session",
+            "Shot": "shots",
+            "collect": "pipeline",
+            "fingerprint": "fingerprints",
+            "load_project": "project_files",
+            "open_session": "session",
+            "plan_project": "pipeline",
+            "project_from_rows": "rows",
+            "run_project": "pipeline",
+        },
+    )
 
     def __dir__() -> list[str]:
         """List the public names, imported yet or not."""

@@ -373,8 +373,8 @@ def _kind(value: Any) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 
-def _left_out(word: str, kind: str) -> str:
-    return f"`{word}` would be left out, as {kind}: put the whole text in quotes"
+def _left_out(text: str, kind: str) -> str:
+    return f"`{text}` would be left out, as {kind}: put the whole text in quotes"
 
 
 class _Loader(yaml.SafeLoader):

@@ -294,6 +294,13 @@ class Shot(Input):
         return {**given, **({"references": self.references} if self.references else {})}
 
     @property
+    def inputs(self) -> dict[str, Any]:
+        """Frames, references, sound, watermark and options, those that the shot has."""
+        given = {name: getattr(self, name) for name in ("first_frame", "last_frame", "audio", "watermark")}
+        several = {"references": list(self.references), "options": self.options}
+        return {name: value for name, value in {**given, **several}.items() if value not in (None, [], {})}
+
+    @property
     def has_own_shape(self) -> bool:
         """True where the aspect ratio of the video is known before it is made."""
         return self.size is not None or self.aspect_ratio != ADAPTIVE

@@ -39,6 +39,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
     },
     "slow": {
         "tests/integration/flows/test_embedding.py",
+        "tests/integration/sdks/test_litellm_proxy.py",
         "tests/recovery/test_first_minute.py",
         "tests/unit/cli/test_adopt.py",
         "tests/unit/cli/test_bad_input.py::test_prefect_is_not_imported_for_it",

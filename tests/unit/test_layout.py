@@ -43,7 +43,7 @@ RECORDS: Final = frozenset(
     }
 )
 INTERNALS: Final = frozenset(
-    {"_clean_text", "_crash_trace", "_dedicated_thread", "_proxies", "_redaction", "_shield", "_tls"}
+    {"_clean_text", "_crash_trace", "_dedicated_thread", "_lazy_names", "_proxies", "_redaction", "_shield", "_tls"}
 )
 """Single modules at the root of the package that any room but the records may import."""
 
@@ -68,6 +68,7 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "_redaction": set(),
     "_shield": {"errors"},
     "_dedicated_thread": {"errors", "_shield"},
+    "_lazy_names": set(),
     "_proxies": {"errors"},
     "_tls": {"errors"},
     # Rooms, from the ground up.

@@ -87,7 +87,7 @@ def test_ids_used_twice(tmp_path: Path) -> None:
     assert "film.yaml:6: shot 'pour': this id is used twice" in refused(tmp_path, FILM.replace("opening", "pour"))
 
 
-def test_what_is_wrong_between_shots_is_told_with_its_line(tmp_path: Path) -> None:
+def test_what_is_wrong_between_shots_is_reported_with_its_line(tmp_path: Path) -> None:
     message = refused(tmp_path, FILM + "    depends_on: [pour]\n")
     assert message == "film.yaml:9: shot 'pour': depends_on goes in a circle: pour → pour"
     message = refused(tmp_path, FILM + "    depends_on: [none]\n")
@@ -141,7 +141,7 @@ def test_files_that_are_no_project(tmp_path: Path, text: str | bytes, message: s
     assert message in refused(tmp_path, text)
 
 
-def test_json_trouble_is_told_as_json(tmp_path: Path) -> None:
+def test_json_trouble_is_reported_as_json(tmp_path: Path) -> None:
     assert "not valid JSON" in refused(tmp_path, '{"project": "a",}', name="film.json")
     assert "nested too deeply" in refused(tmp_path, "[" * 100_000, name="film.json")
 
@@ -157,6 +157,11 @@ def test_the_schema_takes_what_we_take(tmp_path: Path) -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
     good = yaml.safe_load(FILM.replace("16:9", '"16:9"'))
     jsonschema.validate(good, schema)
+    further = {"first_frame": "a.png", "audio": False, "options": {"a": [None]}, "resolution": "4k", "duration": 60}
+    jsonschema.validate({**good, "defaults": {**further, "aspect_ratio": "21:9"}}, schema)
+    for bad in ({**good, "defaults": {"aspect_ratio": "wide"}}, {**good, "defaults": {"resolution": "600p"}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(bad, schema)
     for bad in ({**good, "shots": [{"id": "a"}]}, {**good, "nope": 1}, {**good, "defaults": {"duration": 75}}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(bad, schema)

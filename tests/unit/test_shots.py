@@ -107,7 +107,7 @@ def test_null_is_no_value_for_what_must_be_given(field: str) -> None:
 def test_defaults_fill_what_a_shot_object_leaves_out_too() -> None:
     shots = (Shot(id="a", prompt="x"), Shot(id="b", prompt="y", duration=10))
     project = Project(name="ad", defaults=ShotDefaults(duration=8), shots=shots)
-    assert [one.duration for one in project.shots] == [8, 10]
+    assert [shot.duration for shot in project.shots] == [8, 10]
     assert Project.model_validate(project.model_dump()) == project
 
 

@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from prefect_video._clean_text import clean_json, clean_text
 from prefect_video.assets import Asset
+from prefect_video.ledger import PRICE_UNKNOWN, usd
 from prefect_video.pipeline import ProjectReport, ShotReport, as_number
 
 
@@ -27,6 +28,7 @@ def write_manifest(report: ProjectReport, project: str, path: Path) -> Path:
         "project": project,
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "cost_usd": as_number(report.cost_usd),
+        "unpriced": report.unpriced,
         "shots": [_manifest_line(shot, path.parent) for shot in report.shots],
     }
     _write(path, clean_json(manifest) + "\n")
@@ -108,7 +110,7 @@ def _card(shot: ShotReport, folder: Path) -> str:
 
 
 def _facts(asset: Asset) -> str:
-    cost = "?" if asset.cost_usd is None else f"${asset.cost_usd:.2f}"
+    cost = PRICE_UNKNOWN if asset.cost_usd is None else usd(asset.cost_usd)
     facts = (
         f"{asset.duration_seconds:.1f} s",
         f"{asset.width} × {asset.height}",

@@ -81,7 +81,7 @@ def _show_totals(report: ProjectReport, ledger: str | None, to_stderr: bool) -> 
     cached = sum(shot.cached for shot in report.shots)
     text = (
         f"{report.project}: {stored} of {len(report.shots)} stored ({cached} cached),"
-        f" {usd(report.cost_usd)} paid, {report.seconds:.1f} s"
+        f" {report.describe_paid()}, {report.seconds:.1f} s"
     )
     if in_flight:
         fetch = command_line("collect", "--wait", ledger=ledger)

@@ -65,6 +65,7 @@ class Media:
         begins_with_brand: Whether an MP4 begins with its `ftyp` box, as players expect.
         pixel_ratio: Width to height of a pixel.
         trailing_bytes: Bytes behind the last box of an MP4, which belong to no part of it.
+        has_audio: Whether there is a sound track.
         thumbnail: JPEG of the frame at a third of the video, at most 480 pixels wide; None where none can be made.
     """
 
@@ -78,6 +79,7 @@ class Media:
     begins_with_brand: bool = True
     pixel_ratio: Fraction = Fraction(1)
     trailing_bytes: int = 0
+    has_audio: bool = False
     thumbnail: bytes | None = field(default=None, repr=False)
 
 
@@ -117,6 +119,7 @@ def probe(path: Path) -> Media:
             begins_with_brand=layout.begins_with_brand,
             pixel_ratio=stream.sample_aspect_ratio or Fraction(1),
             trailing_bytes=layout.trailing_bytes,
+            has_audio=bool(container.streams.audio),
             thumbnail=_make_thumbnail(container, stream, track.first, path),
         )
 
@@ -164,7 +167,8 @@ def _decode_last(container: InputContainer, stream: VideoStream) -> VideoFrame |
 def check_media(media: Media, shot: Shot) -> None:
     """Raise unless a video matches its shot: length within 0.5 s or 5 %, size within 16 pixels or 4 %, an MP4.
 
-    The length of a shot that requests a number of frames is that of these frames (see `Shot.length_seconds`).
+    A shot that requests sound needs a sound track; the shape of one with an adaptive aspect ratio is not compared. The
+    length of a shot that requests a number of frames is that of these frames (see `Shot.length_seconds`).
 
     Raises:
         VideoMismatch: The video does not match; the message names what was requested and what was measured.
@@ -218,6 +222,9 @@ def _compare(media: Media, shot: Shot, tolerance_seconds: float | None) -> Itera
         ratio = f"{media.pixel_ratio.numerator}:{media.pixel_ratio.denominator}"
         shown = f"it is shown {round(media.width * media.pixel_ratio)} pixels wide"
         yield Mismatch("format", f"its pixels are not square ({ratio}): {shown}")
+    # A silent video may have an empty track, so that the opposite shows nothing.
+    if shot.audio and not media.has_audio:
+        yield Mismatch("format", "asked for sound, the video has no sound track")
     if media.container is not None:
         yield Mismatch("format", f"asked for an MP4, it is {media.container}")
     elif not media.begins_with_brand:

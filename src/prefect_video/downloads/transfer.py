@@ -315,6 +315,7 @@ class _Transfer:
     async def _fetch_rest(self) -> None:
         """Request the missing bytes and write those that arrive."""
         file = self._file
+        # Bytes whose version is not known may be of another file: they are not continued.
         offset = file.size if file.version.is_known and not self._from_start else 0
         self._from_start = self._is_unready = False
         async with self._open_response(offset) as response:
@@ -326,9 +327,11 @@ class _Transfer:
             if response.status_code == 206 and (
                 parse_first_byte(response) != offset or version.conflicts_with(file.version)
             ):
+                # Appended, these bytes would make one file out of two.
                 self._start_over("answered another range or version than was requested")
             self._check_size(version.total)
             if version.total is not None:
+                # Before the first byte: a disk that fills up halfway fails the other downloads too.
                 await run_in_thread(file.check_free_space, version.total - offset)
             await self._write(response, version)
 

@@ -4,6 +4,7 @@ SQLite by default, PostgreSQL in production. May import the records (errors, sho
 """
 
 from prefect_video.ledger.account_limits import queue_rank
+from prefect_video.ledger.amounts import PRICE_UNKNOWN, usd, usd_sum
 from prefect_video.ledger.budgets import Limit
 from prefect_video.ledger.claims import row_from_request
 from prefect_video.ledger.cost_bound import DEFAULT_COST_BOUND, CostBound, cost_columns, with_dispute
@@ -23,6 +24,7 @@ from prefect_video.ledger.records import (
     ClaimBatch,
     ClaimOutcome,
     ClaimResult,
+    CommittedSums,
     CompletionTime,
     HistoryEntry,
     Job,
@@ -42,6 +44,7 @@ __all__ = [
     "LATE_PREFIX",
     "LEFT_OFTEN",
     "OCCUPYING",
+    "PRICE_UNKNOWN",
     "PROGRAM",
     "TRANSITIONS",
     "UNFINISHED",
@@ -54,6 +57,7 @@ __all__ = [
     "ClaimBatch",
     "ClaimOutcome",
     "ClaimResult",
+    "CommittedSums",
     "CompletionTime",
     "CostBound",
     "HistoryEntry",
@@ -79,6 +83,8 @@ __all__ = [
     "parse_database_url",
     "queue_rank",
     "row_from_request",
+    "usd",
+    "usd_sum",
     "webhook_events",
     "with_dispute",
 ]

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Integer, String, and_, case, func, literal
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.assets import MANUAL
+from prefect_video.ledger.amounts import usd, usd_sum
 from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.late_reservations import find_abandoned
 from prefect_video.ledger.records import Budget, BudgetUsage, JobRequest, SpendRow, State
@@ -53,17 +54,13 @@ counted: Final[ColumnElement[bool]] = and_(
 )
 """Condition of a row whose video was or may be paid for."""
 
+_unpriced: Final = and_(counted, _cost.is_(None))
+_unpriced_reserved: Final = and_(_unpriced, jobs_table.c.state.in_(_RESERVED))
+
 
 def count(condition: ColumnElement[bool]) -> ColumnElement[int]:
     """Count the rows of a group that meet a condition."""
     return func.coalesce(func.sum(case((condition, literal(1, Integer)), else_=literal(0, Integer)), type_=Integer), 0)
-
-
-def usd(amount: Decimal) -> str:
-    """Format an amount with two decimals, more only where needed, such as `$2.40` or `$0.0125`."""
-    digits = f"{amount:.6f}".rstrip("0")
-    whole, _, cents = digits.partition(".")
-    return f"${whole}.{cents.ljust(2, '0')}"
 
 
 def amount_column(value: Any) -> Decimal:
@@ -109,8 +106,8 @@ class Limit:
         requested = requested_usd(job_requests)
         if self.usage.committed_usd + self.requested_usd + requested > budget.limit_usd:
             return (
-                f"{name}: the limit is {usd(budget.limit_usd)}; {usd(self.usage.spent_usd)} spent, "
-                f"{usd(self.usage.reserved_usd + self.requested_usd)} reserved, {usd(requested)} asked"
+                f"{name}: the limit is {usd(budget.limit_usd)}; {self.usage.describe_spent()} spent, "
+                f"{self.usage.describe_reserved(self.requested_usd)} reserved, {usd(requested)} asked"
             )
         return None
 
@@ -126,7 +123,7 @@ class Limit:
         budget, name = self.usage.budget, self.usage.name
         committed = self.usage.committed_usd + self.requested_usd
         if budget.limit_usd is not None and committed >= budget.limit_usd * WARN_FROM:
-            return f"{name}: {usd(committed)} of {usd(budget.limit_usd)} are spent or reserved"
+            return f"{name}: {usd_sum(committed, self.usage.unpriced)} of {usd(budget.limit_usd)} are spent or reserved"
         videos = self.usage.videos + self.requested_videos
         if budget.limit_videos is not None and videos >= budget.limit_videos * WARN_FROM:
             return f"{name}: {videos} of {_videos(budget.limit_videos)} are paid or reserved"
@@ -134,7 +131,7 @@ class Limit:
 
 
 class Limits:
-    """All limits that apply to the intents of one claim."""
+    """All limits that apply to the job requests of one claim."""
 
     def __init__(self, limits: dict[tuple[int, str], Limit], budgets: Sequence[Budget]) -> None:
         self._limits = limits
@@ -194,14 +191,17 @@ async def read_usage(
     """
     conditions = [jobs_table.c.state != State.RELEASED, _scope(budget, key, now)]
     conditions += [jobs_table.c.id.not_in(chunk) for chunk in chunks(without)]
-    found = await connection.execute(select(spent_usd, reserved_usd, count(counted)).where(*conditions))
-    spent, reserved, videos = found.one()
+    sums = select(spent_usd, reserved_usd, count(counted), count(_unpriced), count(_unpriced_reserved))
+    found = await connection.execute(sums.where(*conditions))
+    spent, reserved, videos, unpriced, unpriced_reserved = found.one()
     return BudgetUsage(
         budget=budget,
         name=_name(budget, key, now),
         spent_usd=amount_column(spent),
         reserved_usd=amount_column(reserved),
         videos=int(videos),
+        unpriced=int(unpriced),
+        unpriced_reserved=int(unpriced_reserved),
     )
 
 
@@ -245,7 +245,6 @@ def _videos(number: int) -> str:
 Grouping = Literal["month", "project", "account", "model", "day"]
 
 _PERIODS: Final = {"month": ("YYYY-MM", 7), "day": ("YYYY-MM-DD", 10)}
-_unpriced: Final = and_(counted, jobs_table.c.actual_usd.is_(None), jobs_table.c.reserved_usd.is_(None))
 
 
 class SpendReports(LedgerBase):
@@ -273,6 +272,7 @@ class SpendReports(LedgerBase):
                 assumed_usd.label("assumed_usd"),
                 reserved_usd.label("reserved_usd"),
                 count(_unpriced).label("unpriced"),
+                count(_unpriced_reserved).label("unpriced_reserved"),
             )
             .where(*conditions)
             .group_by("key")
@@ -288,6 +288,7 @@ class SpendReports(LedgerBase):
                     assumed_usd=amount_column(row.assumed_usd),
                     reserved_usd=amount_column(row.reserved_usd),
                     unpriced=row.unpriced,
+                    unpriced_reserved=row.unpriced_reserved,
                 )
                 for row in await connection.execute(query)
             ]

@@ -64,7 +64,7 @@ class Claims(LedgerBase):
 
         What is to be bought is reserved within every budget. A row of a dead process is taken over, and belongs from
         then on to the flow run that asks; a mere reservation of an earlier month or of another account is made anew,
-        as the limits that now apply have not seen it. An intent that is twice in a batch is joined to the first. A row
+        as the limits that now apply have not seen it. A request that is twice in a batch is joined to the first. A row
         that waits for a human, unfinished or ended, is joined: the caller sees its `hold_reason`, and nothing is
         bought. Nothing is bought either where an alternative of a request has a job that serves the take: the look-up
         and the reservation are one transaction, so that two runs that prefer different accounts buy one video.
@@ -79,6 +79,7 @@ class Claims(LedgerBase):
         """
         if not job_requests:
             return ClaimBatch(claims=())
+        # A task of its own: a cancellation may come during the commit, and what was claimed must then be released.
         claiming = asyncio.ensure_future(self._claim(job_requests, budgets, partial))
         try:
             return await asyncio.shield(claiming)
@@ -127,6 +128,7 @@ class Claims(LedgerBase):
             # In this order: a row may become stored between the two queries, never unfinished again.
             in_progress = await read_unfinished(connection, map(claim_key, job_requests))
             taken = await self._take_over_free(connection, in_progress, job_requests)
+            # Reversed: of a request that is twice in the batch, the first one counts.
             accounts = {claim_key(job_request): job_request.account for job_request in reversed(job_requests)}
             for job in await self._release_outdated(connection, [in_progress[key] for key in taken], accounts, now):
                 del in_progress[claim_key(job)]
@@ -140,6 +142,7 @@ class Claims(LedgerBase):
                 key = claim_key(job_request)
                 if key in in_progress:
                     kind = ClaimOutcome.ACQUIRED if key in taken else ClaimOutcome.JOINED
+                    # Of two equal requests only the first acquires the row; the second joins it.
                     taken.discard(key)
                     claims[number] = ClaimResult(kind=kind, request=job_request, job=in_progress[key])
                 elif claim := _settled_result(job_request, finished.get(key, ()), now):
@@ -153,6 +156,7 @@ class Claims(LedgerBase):
                     new.setdefault(claim_key(job_request), job_request)
 
             late = await self._free_late(connection, job_requests, budgets, now)
+            # After the releases of this transaction, whose money is free again.
             limits = await Limits.read(connection, budgets, new.values(), now)
             refusals = _refuse(new, limits, partial)
             bought = await self._reserve(connection, new, refusals, finished, now, late)
@@ -169,6 +173,7 @@ class Claims(LedgerBase):
     ) -> set[Key]:
         """Take the rows without a live owner, update `in_progress` and return the keys of those taken."""
         owners = {job.owner for job in in_progress.values() if job.owner}
+        # This process too: another task of it is at work on the row.
         alive = await self._owner.alive(connection, owners) | {self._owner.id} if owners else set()
         free = [job for job in in_progress.values() if job.hold_reason is None and job.owner not in alive]
         runs = {claim_key(job_request): job_request.flow_run_id for job_request in reversed(job_requests)}
@@ -263,6 +268,7 @@ class Claims(LedgerBase):
                     update(jobs_table)
                     .where(
                         jobs_table.c.id.in_(chunk),
+                        # Another process may have taken a row over from this one, when that was paused.
                         jobs_table.c.owner == self._owner.id,
                         jobs_table.c.state.in_(UNFINISHED),
                     )
@@ -282,6 +288,7 @@ class Claims(LedgerBase):
                 await connection.execute(
                     change.where(
                         jobs_table.c.id.in_(chunk),
+                        # Only from the owner that was found dead: `take_over` does not wait for the turn of claims.
                         jobs_table.c.owner.is_(None) if owner is None else jobs_table.c.owner == owner,
                         jobs_table.c.state.in_(UNFINISHED),
                     )
@@ -298,6 +305,7 @@ class Claims(LedgerBase):
 
     async def _give_back(self, claiming: asyncio.Future[ClaimBatch]) -> None:
         """Release what was claimed for a caller that was cancelled."""
+        # It cannot be stopped halfway: only its result says what there is to release.
         await asyncio.wait([claiming])
         if claiming.cancelled() or claiming.exception() is not None:
             return
@@ -346,6 +354,7 @@ def _settled_result(job_request: JobRequest, finished: Sequence[Job], now: datet
         return ClaimResult(kind=ClaimOutcome.STORED, request=job_request, job=stored)
     if waiting := held_job(finished):
         return ClaimResult(kind=ClaimOutcome.JOINED, request=job_request, job=waiting)
+    # Attempts count within a run: a new run may try again what an earlier one gave up.
     if count_attempts(finished, job_request) >= job_request.max_attempts:
         last = next(job for job in finished if job.state is not State.STORED)
         return ClaimResult(kind=ClaimOutcome.EXHAUSTED, request=job_request, job=last)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from prefect_video.assets import Asset
 from prefect_video.errors import VideoRejected
+from prefect_video.ledger.amounts import usd, usd_sum
 from prefect_video.quality import Quality, QualityPolicy
 from prefect_video.shots import Shot
 
@@ -217,7 +218,7 @@ class ClaimOutcome(StrEnum):
 
 
 class ClaimResult(_Record):
-    """The ledger's answer to one intent."""
+    """The ledger's answer to one job request."""
 
     kind: ClaimOutcome
     request: JobRequest
@@ -307,24 +308,51 @@ class HistoryEntry(_Record):
     owner: str | None
 
 
-class SpendRow(_Record):
+class CommittedSums(_Record):
+    """Sums of what is spent and reserved, as far as prices are known.
+
+    Attributes:
+        spent_usd: What finished generations cost (what was reserved, where the provider did not say).
+        reserved_usd: What is set aside for generations in progress.
+        unpriced: Generations whose cost neither the provider nor a price table gave: the sums leave them out.
+        unpriced_reserved: Those of them that are in progress.
+    """
+
+    spent_usd: Decimal = Decimal(0)
+    reserved_usd: Decimal = Decimal(0)
+    unpriced: int = 0
+    unpriced_reserved: int = 0
+
+    @property
+    def committed_usd(self) -> Decimal:
+        """Return what is spent plus what is reserved."""
+        return self.spent_usd + self.reserved_usd
+
+    def describe_spent(self, format_amount: Callable[[Decimal], str] = usd) -> str:
+        """Format what is spent; see `usd_sum`."""
+        return usd_sum(self.spent_usd, self.unpriced - self.unpriced_reserved, format_amount=format_amount)
+
+    def describe_reserved(
+        self, more_usd: Decimal = Decimal(0), *, format_amount: Callable[[Decimal], str] = usd
+    ) -> str:
+        """Format what is reserved, and is about to be; see `usd_sum`."""
+        return usd_sum(self.reserved_usd + more_usd, self.unpriced_reserved, format_amount=format_amount)
+
+
+class SpendRow(CommittedSums):
     """Sums spent and reserved for one value of a grouping.
 
-    `assumed_usd` is the part of what was spent that the provider has not reported: what was reserved counts. `unpriced`
-    counts generations whose cost neither the provider nor a price table gave.
+    `assumed_usd` is the part of what was spent that the provider has not reported: what was reserved counts.
     """
 
     key: str
     videos: int
     stored: int
-    spent_usd: Decimal
-    reserved_usd: Decimal
     assumed_usd: Decimal = Decimal(0)
-    unpriced: int = 0
 
 
 class ClaimBatch(_Record):
-    """The answer to a claim: one `Claim` for each intent, in order.
+    """The answer to a claim: one `ClaimResult` for each job request, in order.
 
     `warnings` holds a sentence for each limit of which four fifths or more are committed.
     """
@@ -333,27 +361,18 @@ class ClaimBatch(_Record):
     warnings: tuple[str, ...] = ()
 
 
-class BudgetUsage(_Record):
+class BudgetUsage(CommittedSums):
     """Used part of a limit.
 
     Attributes:
         budget: The limit.
         name: What messages call it, such as `project coffee-ad`.
-        spent_usd: What finished generations cost (what was reserved, where the provider did not say).
-        reserved_usd: What is set aside for generations in progress.
         videos: Generations paid or reserved.
     """
 
     budget: Budget
     name: str
-    spent_usd: Decimal = Decimal(0)
-    reserved_usd: Decimal = Decimal(0)
     videos: int = 0
-
-    @property
-    def committed_usd(self) -> Decimal:
-        """Return what is spent plus what is reserved."""
-        return self.spent_usd + self.reserved_usd
 
 
 class ReceivedEvent(_Record):

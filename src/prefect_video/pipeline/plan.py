@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from prefect_video.errors import BudgetExceeded
-from prefect_video.ledger import BudgetUsage, Job, Limit, State
+from prefect_video.ledger import BudgetUsage, Job, Limit, State, usd_sum
 from prefect_video.pipeline.late_shots import LateShots
 from prefect_video.pipeline.reports import as_number, take_label
 from prefect_video.pipeline.routing import (
@@ -69,6 +69,7 @@ class PlannedShot(BaseModel):
         changes: How it differs from the requested video, where it is adapted.
         after: Id of the shot that it continues and whose video is not there yet: it is claimed after that one, within
             what is reserved for it at the start.
+        inputs: Its frames, references, sound, watermark and options, those that it has.
         options: With `provider: auto`, every account that can make it, the preferred one first.
         refusals: With `provider: auto`, why each other account cannot make it, by its name.
     """
@@ -89,6 +90,7 @@ class PlannedShot(BaseModel):
     hints: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
     after: str | None = None
+    inputs: Mapping[str, Any] = {}
     options: tuple[RouteOption, ...] = ()
     refusals: Mapping[str, str] = {}
 
@@ -131,6 +133,10 @@ class Plan(BaseModel):
     def unpriced(self) -> int:
         """The number of videos to be bought whose price is not known; `cost_usd` leaves them out."""
         return sum(shot.action == "generate" and shot.estimate_usd is None for shot in self.shots)
+
+    def describe_cost(self) -> str:
+        """Describe the cost: `$2.40`, `at least $2.40` where some prices are not known, or `price unknown`."""
+        return usd_sum(self.cost_usd, self.unpriced)
 
     @property
     def fits(self) -> bool:
@@ -293,8 +299,8 @@ class _Planner:
 async def _reopen_flawed(session: Session, takes: Sequence[TakeRequest], rebuy_missing: bool) -> None:
     """Count what is stored and whose file is missing or damaged as what is yet to be fetched, as a run would."""
     candidates = [candidate for take in takes for candidate in take.candidates if not take.is_clip]
-    rows = [candidate.existing for candidate in candidates if candidate.existing]
-    stored = {row.id: row for row in rows if row.state is State.STORED}
+    existing = [candidate.existing for candidate in candidates if candidate.existing]
+    stored = {job.id: job for job in existing if job.state is State.STORED}
     flaws = await find_flaws(session, stored, must_reach=rebuy_missing)
     copies = await find_whole_copies(session.ledger, session.store, [stored[key] for key in flaws])
     flaws = {key: flaw for key, flaw in flaws.items() if key not in copies}
@@ -322,12 +328,12 @@ async def _choice(take: TakeRequest) -> _Choice:
     return _Choice(tuple(options), take.refusals)
 
 
-def _existing(candidate: Candidate, row: Job, choice: _Choice) -> PlannedShot:
-    if row.state is State.STORED and row.asset:
-        return _planned(candidate, "cached", choice, job_id=row.id, uri=row.asset.uri)
-    action: PlannedAction = "held" if row.hold_reason else "in_progress"
-    reason = row.error_message if row.is_reopened else row.hold_reason
-    return _planned(candidate, action, choice, job_id=row.id, reason=reason)
+def _existing(candidate: Candidate, job: Job, choice: _Choice) -> PlannedShot:
+    if job.state is State.STORED and job.asset:
+        return _planned(candidate, "cached", choice, job_id=job.id, uri=job.asset.uri)
+    action: PlannedAction = "held" if job.hold_reason else "in_progress"
+    reason = job.error_message if job.is_reopened else job.hold_reason
+    return _planned(candidate, action, choice, job_id=job.id, reason=reason)
 
 
 def _planned(
@@ -341,7 +347,7 @@ def _planned(
     reason: str | None = None,
     hints: tuple[str, ...] = (),
 ) -> PlannedShot:
-    shot, row = candidate.route.shot, candidate.existing
+    shot, existing = candidate.route.shot, candidate.existing
     return PlannedShot(
         id=take_label(candidate.job_request),
         action=action,
@@ -350,12 +356,13 @@ def _planned(
         resolution=shot.size or shot.resolution,
         aspect_ratio=shot.aspect_ratio,
         estimate_usd=estimate_usd,
-        provider=row.credentials if candidate.has_existing_job and row else candidate.session.credentials,
+        provider=existing.credentials if candidate.has_existing_job and existing else candidate.session.credentials,
         job_id=job_id,
         uri=uri,
         reason=reason,
         hints=hints,
         changes=candidate.route.changes,
+        inputs=shot.inputs,
         options=choice.options,
         refusals=choice.refusals,
     )
@@ -376,4 +383,5 @@ def _public_limit(usage: BudgetUsage) -> dict[str, Any]:
         "spent_usd": as_number(usage.spent_usd),
         "reserved_usd": as_number(usage.reserved_usd),
         "videos": usage.videos,
+        **({"unpriced": usage.unpriced} if usage.unpriced else {}),
     }

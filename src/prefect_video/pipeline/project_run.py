@@ -121,6 +121,7 @@ class ProjectRun:
     wait: bool = True
     _copies: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
     _stored: dict[str, Asset] = field(default_factory=dict, init=False)
+    _screened: set[str] = field(default_factory=set, init=False)
     _refusals: dict[str, Exception] = field(default_factory=dict, init=False)
     _not_started: set[TakeRequest] = field(default_factory=set, init=False)
     _reports_by_shot: dict[str, list[asyncio.Task[ShotReport]]] = field(default_factory=dict, init=False)
@@ -296,7 +297,7 @@ class ProjectRun:
         if not reserved:
             return
         refusals = await self.runner.run_step(screen_prompts, session, reserved)
-        session.screened.update(job.id for job in reserved if job.id not in refusals)
+        self._screened.update(job.id for job in reserved if job.id not in refusals)
         self._refusals |= refusals
 
     async def _stop(self, tasks: Sequence[asyncio.Task[ShotReport]]) -> None:
@@ -420,7 +421,9 @@ class ProjectRun:
             session, budgets = candidate.session, project_budgets(candidate.session, self.project)
             try:
                 claim = claim or await self._claim_candidate(take, candidate, failure)
-                result = await run_shot(session, claim, budgets=budgets, runner=self.runner, token=token)
+                result = await run_shot(
+                    session, claim, budgets=budgets, runner=self.runner, screened=self._screened, token=token
+                )
                 if isinstance(result, StoredShot):
                     self._stored_jobs.setdefault(take.shot.id, []).append(result.job)
                     if result.at_once and candidate is take.candidates[0]:

@@ -30,7 +30,7 @@ from prefect_video.errors import (
     StoreError,
     VideoRejected,
 )
-from prefect_video.ledger import PROGRAM, Job, JobRequest, Ledger, State, command_line
+from prefect_video.ledger import PRICE_UNKNOWN, PROGRAM, Job, JobRequest, Ledger, State, command_line, usd_sum
 from prefect_video.pipeline.shot_run import DetachedShot, StoredShot
 from prefect_video.quality import Quality
 
@@ -173,6 +173,16 @@ class ProjectReport(BaseModel):
         return sum((shot.cost_usd for shot in self.shots if shot.cost_usd is not None), Decimal(0))
 
     @property
+    def unpriced(self) -> int:
+        """The number of shots whose price is not known; `cost_usd` leaves them out."""
+        return sum(shot.cost_usd is None for shot in self.shots)
+
+    def describe_paid(self) -> str:
+        """Describe what this run paid: `$2.40 paid`, `at least $2.40 paid` or `price unknown`."""
+        text = usd_sum(self.cost_usd, self.unpriced)
+        return text if text == PRICE_UNKNOWN else f"{text} paid"
+
+    @property
     def failures(self) -> tuple[ShotReport, ...]:
         """The shots that have no video and will have none by themselves."""
         return tuple(shot for shot in self.shots if shot.status not in OPEN)
@@ -182,7 +192,7 @@ class ProjectReport(BaseModel):
         stored = sum(shot.status == "stored" for shot in self.shots)
         in_flight = sum(shot.status == "in_flight" for shot in self.shots)
         cached = sum(shot.cached for shot in self.shots)
-        head = f"{self.project}: {stored} of {len(self.shots)} stored ({cached} cached), ${self.cost_usd:.2f} paid"
+        head = f"{self.project}: {stored} of {len(self.shots)} stored ({cached} cached), {self.describe_paid()}"
         if in_flight:
             head += f", {in_flight} in flight"
         if waiting := sum(shot.status == "waiting" for shot in self.shots):
@@ -196,11 +206,12 @@ class ProjectReport(BaseModel):
         return [{name: row.get(name) for name in columns} for row in rows]
 
     def public(self) -> dict[str, Any]:
-        """Return the one object that `--json` prints."""
+        """Return the one object that `--json` prints; `unpriced` only where a price is not known."""
         return {
             "project": self.project,
             "shots": [shot.public() for shot in self.shots],
             "cost_usd": as_number(self.cost_usd),
+            **({"unpriced": self.unpriced} if self.unpriced else {}),
             "seconds": round(self.seconds, 3),
         }
 
@@ -217,7 +228,7 @@ async def add_costs(
     """Add to the reports of a run what it paid for each shot: a generation is paid for by the run that sent it.
 
     Args:
-        reports: One for each intent.
+        reports: One for each job request.
         job_requests: The requests of the run.
         ledger: The ledger that holds its jobs.
         flow_run_id: The run. A job that it has taken over is recorded under it too, hence `since`.

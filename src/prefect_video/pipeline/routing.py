@@ -284,9 +284,9 @@ def _name_alternatives(candidates: Collection[Candidate]) -> None:
 async def load_existing(ledger: Ledger, takes: Iterable[TakeRequest]) -> None:
     """Read, in one query, the jobs that exist for all candidates; `TakeRequest.prefer_existing` then uses them."""
     candidates = [candidate for take in takes for candidate in take.candidates]
-    rows = await ledger.jobs.find_existing([candidate.job_request for candidate in candidates])
-    for candidate, row in zip(candidates, rows, strict=True):
-        candidate.existing = row
+    jobs = await ledger.jobs.find_existing([candidate.job_request for candidate in candidates])
+    for candidate, job in zip(candidates, jobs, strict=True):
+        candidate.existing = job
 
 
 def sessions_of(requests: Iterable[TakeRequest | Candidate]) -> list[Session]:

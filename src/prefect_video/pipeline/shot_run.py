@@ -87,6 +87,7 @@ async def run_shot(
     *,
     budgets: Sequence[Budget],
     runner: StepRunner,
+    screened: set[str],
     token: DetachToken | None = None,
 ) -> StoredShot | DetachedShot:
     """Take a claimed shot to a stored asset; a failed generation is tried again within its attempts and budget.
@@ -96,6 +97,7 @@ async def run_shot(
         claim: The ledger's answer to the shot's request.
         budgets: The limits of a further attempt.
         runner: Runs the steps.
+        screened: Ids of the jobs whose prompts have passed the run's screen and that are not sent yet.
         token: The shot's token where the run may leave: it is left in flight as soon as all shots are submitted.
 
     Raises:
@@ -123,7 +125,7 @@ async def run_shot(
             elif lost:
                 repair = _describe_repair(claim, lost)
                 logger.warning("%s/%s: %s", job.project, job.shot.id, repair)
-            job = await run_steps(session, job, runner, token)
+            job = await run_steps(session, job, runner, screened, token)
             if not job.asset:
                 return DetachedShot(job)
             return StoredShot(job.asset, job, cached=False, repair=repair, at_once=failure is None)
@@ -202,7 +204,9 @@ async def _join(session: Session, claim: ClaimResult, job: Job, budgets: Sequenc
     return await claim_shot(session, claim.request, budgets=budgets)
 
 
-async def run_steps(session: Session, job: Job, runner: StepRunner, token: DetachToken | None = None) -> Job:
+async def run_steps(
+    session: Session, job: Job, runner: StepRunner, screened: set[str], token: DetachToken | None = None
+) -> Job:
     """Take a job that this process owns through the steps it still needs; abandon it when a step fails.
 
     Each step takes the job as the step before has left it.
@@ -215,10 +219,11 @@ async def run_steps(session: Session, job: Job, runner: StepRunner, token: Detac
     """
     try:
         if job.state is State.RESERVED:
-            if job.id not in session.screened:
+            if job.id not in screened:
                 # A claim after the project's first, which was screened with all others.
                 job = await screen_prompt(session, job)
-            session.screened.discard(job.id)
+            # Once only: by the time that a reservation comes back here, the provider may have refused its prompt.
+            screened.discard(job.id)
         if job.state is not State.COMPLETED:
             # The slot is held until the provider is done, not while the file is fetched.
             async with session.in_flight_slots.acquire(job.priority), runner.hold_limit(session):

@@ -82,7 +82,7 @@ class Verification(BaseModel):
         outage: Why this is not the store that the ledger knows.
         assets: How many assets of the ledger should be in it.
         flaws: Those that are not whole, repaired ones too.
-        unknown_files: URIs of files that no row of the ledger knows.
+        unknown_files: URIs of files that no job of the ledger knows.
         unrecorded: URIs of those that are sidecars of videos that this very ledger has paid for: it is an old backup.
         recover_command: The command that adds what is unrecorded; None where nothing is.
     """
@@ -258,15 +258,15 @@ class _Verifier:
                 )
 
     async def _expected(self, project: str) -> list[_Expected]:
-        rows = await self.ledger.jobs.find(project=project, state=State.STORED, limit=None)
-        own = [self._expect(row, row.asset) for row in reversed(rows) if row.asset]
+        jobs = await self.ledger.jobs.find(project=project, state=State.STORED, limit=None)
+        own = [self._expect(job, job.asset) for job in reversed(jobs) if job.asset]
         copied = [_Expected(job_id, asset, None) for job_id, asset in await self.ledger.stores.copies_into(project)]
         return [self._in_store(item) for item in (*own, *copied) if self._is_own(item.asset.uri)]
 
-    def _expect(self, row: Job, asset: Asset) -> _Expected:
-        if self._is_own(asset.uri) or self.store_id is None or row.store_id != self.store_id:
-            return _Expected(row.id, asset, row)
-        return _Expected(row.id, place_in_store(self.store, row), row, has_moved=True)
+    def _expect(self, job: Job, asset: Asset) -> _Expected:
+        if self._is_own(asset.uri) or self.store_id is None or job.store_id != self.store_id:
+            return _Expected(job.id, asset, job)
+        return _Expected(job.id, place_in_store(self.store, job), job, has_moved=True)
 
     def _in_store(self, item: _Expected) -> _Expected:
         asset = item.asset.model_copy(update={"uri": self.store.canonical_uri(item.asset.uri)})
@@ -274,14 +274,14 @@ class _Verifier:
 
     async def _known_places(self, project: str) -> set[str]:
         """Return where files of any job of a project lie, or will lie once they are recorded."""
-        rows = await self.ledger.jobs.find(project=project, limit=None)
+        jobs = await self.ledger.jobs.find(project=project, limit=None)
         copied = [asset for _, asset in await self.ledger.stores.copies_into(project)]
-        known = _places(self.store, [*copied, *(row.asset for row in rows if row.asset)])
-        for row in rows:
-            path = asset_draft(row, self.ledger.identity).path
-            if row.generation_id is not None:
+        known = _places(self.store, [*copied, *(job.asset for job in jobs if job.asset)])
+        for job in jobs:
+            path = asset_draft(job, self.ledger.identity).path
+            if job.generation_id is not None:
                 known |= {self.store.uri(rejected) for rejected in rejected_paths(path)}
-            if row.state in UNFINISHED and not row.asset:
+            if job.state in UNFINISHED and not job.asset:
                 known |= {self.store.uri(path.with_suffix(kind)) for kind in (".mp4", ".json", ".jpg")}
         return known
 
@@ -315,11 +315,11 @@ class _Verifier:
         return [_outcome(flaw, errors[flaw.uri]) for _, flaw in flawed]
 
     async def _write_sidecar(self, expected: _Expected) -> None:
-        row = expected.job or await self.ledger.jobs.get(expected.job_id)
+        job = expected.job or await self.ledger.jobs.get(expected.job_id)
         asset = expected.asset
         relative = sidecar_path(_relative(self.store, asset))
         # A video that another ledger has paid for stays recorded as that one's.
-        reference = await _read_payer(self.store, asset) or asset_draft(row, self.ledger.identity).ledger
+        reference = await _read_payer(self.store, asset) or asset_draft(job, self.ledger.identity).ledger
         with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
             await publish_sidecar(self.store, asset, reference, Path(folder), relative)
 

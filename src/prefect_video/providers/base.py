@@ -33,7 +33,7 @@ OPTIONAL_FIELDS: Final = (
 )
 """Fields of a shot that not every provider supports."""
 
-Lookup = Literal["key", "likeness", "none"]
+Lookup = Literal["key", "similarity", "none"]
 """Means to find out whether an unanswered submit was accepted: the provider echoes our idempotency key, its list can be
 searched for a generation like the requested one, or there is none."""
 

@@ -259,9 +259,11 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
         return stored
     target, size = store.uri(draft.path), place.size
     with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
+        # A process that died before it recorded the copy has left it: only the sidecar is written again.
         if size == asset.bytes and await read_sha256(store, target) == asset.sha256:
             return await _publish_copied_sidecar(store, asset, draft, Path(folder))
         if size is None:
+            # Nothing is in its place, so that the store may copy by itself, without a transfer through this machine.
             await _require_original(store, asset)
             copied = await _publish_copied_sidecar(store, asset, draft, Path(folder))
             await copy_between(store, asset.uri, draft.path)
@@ -272,6 +274,7 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
             copied = await _publish_copied_sidecar(store, asset, draft, Path(folder))
             await store.publish(spool, draft.path, content_type="video/mp4", sha256=asset.sha256)
     if (size := await store.size(target)) != asset.bytes:
+        # A short copy must not stay: the sidecar beside it describes a whole video.
         await store.delete(target)
         raise StoreError(f"copy of {asset.uri}: {size} bytes came instead of {asset.bytes}; it was removed")
     _log.info("copied %s to %s", asset.uri, target)
@@ -364,6 +367,7 @@ async def _find_whole(store: Store, relative: PurePosixPath, size: int) -> Asset
         asset = read_sidecar(await store.read_bytes(store.uri(sidecar_path(relative))))
     except FileNotFoundError:
         return None
+    # The size first: to read a whole video for its digest may take minutes.
     if asset is None or asset.bytes != size:
         return None
     return asset if await read_sha256(store, store.uri(relative)) == asset.sha256 else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from typing import Any
 from uuid import UUID
@@ -86,7 +87,7 @@ async def test_the_ends_of_many_shots_are_written_as_one_change(
 async def test_all_videos_of_a_run_are_linked_in_one_artifact(prefect_api: str) -> None:
     shots = [
         ShotReport(id="one*[x]", status="stored", uri="s3://bucket/a <b>.mp4"),
-        ShotReport(id="two", status="stored", uri="file:///videos/two.mp4"),
+        ShotReport(id="two", status="stored", uri="file:///videos/two.mp4", cost_usd=None),
         ShotReport(id="before", status="stored", uri="file:///videos/before.mp4", cached=True),
         ShotReport(id="none", status="failed", error="no"),
     ]
@@ -102,6 +103,10 @@ async def test_all_videos_of_a_run_are_linked_in_one_artifact(prefect_api: str) 
         r"- [one\*\[x\]](<s3://bucket/a %3Cb%3E.mp4>)",
         "- [two](<file:///videos/two.mp4>)",
     ]
+    table = await Artifact.aget(key=artifacts.artifact_key("shots", "Links"))
+    assert table is not None
+    assert "3 of 4 stored (1 cached), price unknown" in str(table.description)
+    assert [row["paid USD"] for row in json.loads(str(table.data))] == ["0", "price unknown", "0", "0"]
 
 
 def test_different_names_have_different_keys() -> None:

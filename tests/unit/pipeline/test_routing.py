@@ -32,7 +32,7 @@ async def test_a_shot_that_no_account_can_make_costs_nothing_and_says_why(routin
 
 async def test_a_plan_shows_who_can_make_what_at_what_price(routing: RoutingHarness) -> None:
     plan = await plan_project(routing.dear, project({}, {"resolution": "720p"}, **AUTO), others=[routing.cheap])
-    assert [[(one.provider, one.estimate_usd) for one in shot.options] for shot in plan.shots] == [
+    assert [[(option.provider, option.estimate_usd) for option in shot.options] for shot in plan.shots] == [
         [("cheap", Decimal("0.10")), ("dear", Decimal("0.50"))],
         [("dear", Decimal("0.50"))],
     ]
@@ -100,7 +100,7 @@ async def test_the_fastest_is_taken_where_that_is_preferred(routing: RoutingHarn
         routing.cheap.provider.capabilities, seconds_per_video_second=(50.0, 60.0)
     )
     plan = await plan_project(routing.dear, project({}, prefer="fastest", **AUTO), others=[routing.cheap])
-    assert [one.provider for one in plan.shots[0].options] == ["dear", "cheap"]
+    assert [option.provider for option in plan.shots[0].options] == ["dear", "cheap"]
 
 
 async def test_how_long_shots_have_taken_decides_what_is_fastest(
@@ -113,7 +113,7 @@ async def test_how_long_shots_have_taken_decides_what_is_fastest(
     wanted = project({}, prefer="fastest", **AUTO)
     monkeypatch.setattr(routing.dear.ledger.jobs, "latency", learned)
     plan = await plan_project(routing.dear, wanted, others=[routing.cheap])
-    assert [(one.provider, one.seconds) for one in plan.shots[0].options] == [("cheap", 0.1), ("dear", 7.0)]
+    assert [(option.provider, option.seconds) for option in plan.shots[0].options] == [("cheap", 0.1), ("dear", 7.0)]
     await routing.make(wanted)
     assert routing.billed == (0, 1)
 
@@ -131,12 +131,12 @@ async def test_a_plan_says_why_an_account_cannot_make_a_shot(routing: RoutingHar
     await routing.make(project({}, **AUTO))
     plan = await plan_project(routing.dear, wanted, others=[routing.cheap])
     cached, new = plan.shots
-    assert (cached.action, [one.provider for one in cached.options], cached.refusals) == (
+    assert (cached.action, [option.provider for option in cached.options], cached.refusals) == (
         "cached",
         ["cheap", "dear"],
         {},
     )
-    assert [one.provider for one in new.options] == ["dear"]
+    assert [option.provider for option in new.options] == ["dear"]
     assert "720p" in new.refusals["cheap"]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Job, State
+from prefect_video.pipeline.plan import plan_project
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.verification import verify_store
 from prefect_video.session import SessionEvent
@@ -69,6 +70,15 @@ async def test_an_image_that_cannot_be_sent_is_refused_before_anything_is_reserv
     with pytest.raises(InvalidInput, match=rf"shot 'shot-2': {field}: .*{reason}"):
         await harness.run(film(*shots))
     assert await harness.rows() == []
+    assert harness.emulator.usage()["submitted"] == 0
+
+
+async def test_a_plan_shows_what_a_shot_is_made_from(harness: RecoveryHarness) -> None:
+    (harness.folder / "dawn.png").write_bytes(DAWN)
+    path = str(harness.folder / "dawn.png")
+    async with harness.session() as session:
+        plan = await plan_project(session, film(a_shot(1, first_frame=path, audio=False), a_shot(2)))
+    assert [shot.inputs for shot in plan.shots] == [{"first_frame": path, "audio": False}, {}]
     assert harness.emulator.usage()["submitted"] == 0
 
 

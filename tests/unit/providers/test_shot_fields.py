@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from prefect_video.downloads import check_media, probe
 from prefect_video.emulator import Emulator
 from prefect_video.errors import InvalidInput, RequestRejected, Unsupported
 from tests.support.accounts import account_named
@@ -72,6 +74,22 @@ async def test_openrouter_is_sent_references_and_4k_by_its_own_name(emulator: Em
     accepted = await send(emulator, "openrouter", **fields)
     assert len(accepted["images"]["references"]) == 2
     assert [accepted[name] for name in ("resolution", "aspect_ratio", "duration")] == ["2160p", "21:9", 40]
+
+
+async def test_an_adaptive_video_has_the_shape_of_its_first_frame(emulator: Emulator, tmp_path: Path) -> None:
+    (tmp_path / "tall.png").write_bytes(draw(30, (90, 120)))
+    account = account_named("fal")
+    provider = account.open(emulator)
+    shot = account.a_shot(first_frame=str(tmp_path / "tall.png"), aspect_ratio="adaptive", resolution="360p")
+    provider.check(shot)
+    generation = await provider.submit(shot, idempotency_key="key-1", project="film")
+    emulator.wait_until_idle()
+    source = provider.download_source(await provider.retrieve(generation.id))
+    (tmp_path / "video.mp4").write_bytes(httpx.get(source.url).content)
+    media = probe(tmp_path / "video.mp4")
+    assert (media.width, media.height) == (360, 480)
+    check_media(media, shot)
+    await provider.aclose()
 
 
 @pytest.mark.parametrize(

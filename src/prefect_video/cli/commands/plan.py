@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from prefect_video.cli.options import JsonFlag, RefreshFlag, SessionOptions, TemplateOption, read_project
 from prefect_video.cli.output import DONE, OVER_BUDGET, display_path, escape, print_json, stdout, table, usd
 from prefect_video.cli.sessions import run_async, use_sessions
-from prefect_video.ledger import BudgetUsage
+from prefect_video.fingerprints import canonical_json
+from prefect_video.ledger import PRICE_UNKNOWN, BudgetUsage
 from prefect_video.pipeline import Plan, PlannedShot, RouteOption, plan_project
 from prefect_video.session import SessionRef
 from prefect_video.shots import Project
@@ -76,6 +77,8 @@ def show_plan(project_plan: Plan) -> None:
     for shot in project_plan.shots:
         for hint in shot.hints:
             console.print(f"[dim]hint[/] {escape(shot.id)}: {escape(hint)}", soft_wrap=True)
+        if shot.inputs:
+            console.print(f"[dim]with[/] {escape(shot.id)}: {escape(_describe_inputs(shot.inputs))}", soft_wrap=True)
         for change in shot.changes:
             console.print(f"[dim]adapted[/] {escape(shot.id)}: {escape(change)}", soft_wrap=True)
         for option in shot.options:
@@ -99,12 +102,20 @@ def show_plan(project_plan: Plan) -> None:
 
 def _describe_cost(project_plan: Plan, new: int) -> str:
     """Return the expected cost, as far as prices are known: an unknown price is no price of 0."""
-    unpriced = project_plan.unpriced
-    if not unpriced:
-        return f"{usd(project_plan.cost_usd)} expected"
-    if unpriced == new:
-        return "cost not known"
-    return f"{usd(project_plan.cost_usd)} expected, and {unpriced} more at a price that is not known"
+    text = project_plan.describe_cost()
+    if text == PRICE_UNKNOWN:
+        return text
+    more = f" (the price of {project_plan.unpriced} of {new} is unknown)" if project_plan.unpriced else ""
+    return f"{text} expected{more}"
+
+
+def _describe_inputs(inputs: Mapping[str, Any]) -> str:
+    """Return the frames, references, sound and options of a shot on one line."""
+    shown = (
+        f"{name} {value}" if isinstance(value, str) else f"{name} {canonical_json(value)}"
+        for name, value in inputs.items()
+    )
+    return ", ".join(shown)
 
 
 def _describe_option(option: RouteOption) -> str:
@@ -128,7 +139,7 @@ def _describe_usage(usage: BudgetUsage) -> str:
     """Return how much of a limit is used."""
     parts = []
     if (limit := usage.budget.limit_usd) is not None:
-        parts.append(f"{usd(usage.spent_usd)} spent and {usd(usage.reserved_usd)} reserved of {usd(limit)}")
+        parts.append(f"{usage.describe_spent()} spent and {usage.describe_reserved()} reserved of {usd(limit)}")
     if (videos := usage.budget.limit_videos) is not None:
         parts.append(f"{usage.videos} of {videos} videos")
     return f"{usage.name}: {', '.join(parts)}"

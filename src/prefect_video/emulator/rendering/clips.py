@@ -13,6 +13,7 @@ from prefect_video.emulator.generation import GenerationRequest
 from prefect_video.emulator.rendering.image_folder import ImageFolder
 from prefect_video.emulator.rendering.spec import Clip, ClipSpec
 from prefect_video.emulator.settings import EmulatorSettings
+from prefect_video.frame_sizes import ADAPTIVE, frame_size
 
 PLATE_PROMPT = "One clip for every generation of this duration and shape"
 
@@ -34,17 +35,30 @@ class ClipLibrary:
 
     def spec(self, request: GenerationRequest) -> ClipSpec:
         """Return the specification of a request's clip."""
-        shape = (request.duration, *request.frame_size, request.frames, request.fps)
-        content = ("plate", "plate", PLATE_PROMPT) if self._plate else (request.seed, request.model, request.prompt)
+        width, height = self._frame_size(request)
         return ClipSpec(
-            *content,
-            *shape,
+            seed="plate" if self._plate else request.seed,
+            model="plate" if self._plate else request.model,
+            prompt=PLATE_PROMPT if self._plate else request.prompt,
+            duration=request.duration,
+            width=width,
+            height=height,
+            frames=request.frames,
+            fps=request.fps,
             first_frame=next(iter(request.images.get("first_frame", ())), None),
             last_frame=next(iter(request.images.get("last_frame", ())), None),
             references=request.images.get("references", ()),
             audio=request.audio is True,
             watermark=request.watermark is not False,
         )
+
+    def _frame_size(self, request: GenerationRequest) -> tuple[int, int]:
+        """Return the size of a request's frames: an adaptive one has the shape of its first frame."""
+        frame = next(iter(request.images.get("first_frame", ())), None)
+        if request.size is not None or request.aspect_ratio != ADAPTIVE or frame is None:
+            return request.frame_size
+        ratio = self.images.ratio(frame)
+        return request.frame_size if ratio is None else frame_size(ratio, request.resolution)
 
     async def get(self, request: GenerationRequest) -> Clip:
         """Return the clip of a request, rendering it first if necessary.

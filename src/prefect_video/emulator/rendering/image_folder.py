@@ -7,6 +7,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,18 @@ class ImageFolder:
             for field, values in images.items()
         }
         return {field: digests for field, digests in kept.items() if digests}
+
+    def ratio(self, digest: str) -> str | None:
+        """Return the aspect ratio of an image, such as `3:2`; None where it is none that can be read."""
+        # Imported late: Pillow would make the import of the package slow.
+        from PIL import Image
+
+        try:
+            with Image.open(self.path(digest)) as image:
+                shape = Fraction(*image.size).limit_denominator(99)
+        except OSError:
+            return None
+        return f"{shape.numerator}:{shape.denominator}"
 
     def path(self, digest: str) -> Path:
         """Return the file of an image."""

@@ -137,7 +137,7 @@ async def require_writable(session: Session) -> None:
     """
     if not session.write_check.is_done(session.store):
         await asyncio.to_thread(prepare_private_folder, session.settings.spool)
-        await session.write_check.demand(session.store)
+        await session.write_check.require_writable(session.store)
 
 
 async def _check_for_free(session: Session, existing: Sequence[Job | None]) -> None:
@@ -147,5 +147,5 @@ async def _check_for_free(session: Session, existing: Sequence[Job | None]) -> N
         return
     if any(job is None or (job.state in UNFINISHED and job.hold_reason is None) for job in existing):
         if wants_access:
-            await session.access.demand()
+            await session.access.require_access()
         await require_writable(session)

@@ -28,7 +28,7 @@ class ClaimOptions:
     flow_run_id: str | None = None
 
 
-async def build_project_intents(
+async def build_project_job_requests(
     session: Session, project: Project, options: ClaimOptions = ClaimOptions()
 ) -> list[JobRequest]:
     """Build one request for each take of each shot, in the project's order; nothing is sent or spent.

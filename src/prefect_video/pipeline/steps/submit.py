@@ -66,12 +66,14 @@ class _SubmitRetry:
         requested = error.retry_after or 0.0
         if isinstance(error, CircuitOpen):
             # Nothing was sent, so there is no load to back off from.
+            # Spread, or all waiting shots would come back at the same moment.
             delay = min(requested, _BREAKER_SECONDS) * random.uniform(1.0, 1.2)
             refused = self._fails_fast
         else:
             self._refusals += 1
             delay = max(requested, random.uniform(0, min(_LONGEST_DELAY_SECONDS, 0.5 * 2.0 ** min(self._refusals, 30))))
             refused = not error.retryable
+        # A wait that outlasts the patience is not begun: the error is reported now, not after it.
         return None if refused or max(requested, delay) > self.left else delay
 
 
@@ -102,6 +104,7 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None) 
     patience = _SubmitRetry(session)
     while job.state in (State.RESERVED, State.UNKNOWN):
         if job.state is State.UNKNOWN:
+            # Reconciling counts: a provider that loses every answer must not be tried without end.
             began = asyncio.get_running_loop().time()
             job = await reconcile(session, job)
             patience.left -= asyncio.get_running_loop().time() - began
@@ -124,6 +127,7 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None) 
             if delay is None:
                 raise
             patience.left -= delay
+            # Every waiting shot meets an open breaker again and again, which has been reported once.
             level = logging.DEBUG if isinstance(error, CircuitOpen) else logging.INFO
             logger.log(level, "shot %s: submit rejected, sending again in %.1f s: %s", job.shot.id, delay, error)
             await asyncio.sleep(delay)
@@ -140,6 +144,7 @@ async def _send(session: Session, job: Job, task_run_id: str | None) -> Job:
     try:
         job = await _refresh_intent(session, await _acquire_slot(session, job, task_run_id))
     except InvalidTransition:
+        # A cancel command may have ended it in the queue: that is the reason to report.
         raise_if_ended(await session.ledger.jobs.get(job.id))
         raise
     session.notify(SessionEvent.BEFORE_SEND, job)
@@ -148,6 +153,7 @@ async def _send(session: Session, job: Job, task_run_id: str | None) -> Job:
         async with _answer_in_time(session, job):
             generation = await session.provider.submit(
                 await _load_shot(session, job),
+                # The same key for each send of the job: a provider that honours keys then refuses a second payment.
                 idempotency_key=job.id,
                 project=job.project,
                 webhook_url=session.webhook_url(job),
@@ -230,13 +236,16 @@ async def _acquire_slot(session: Session, job: Job, task_run_id: str | None) -> 
     async with session.submit_turn.acquire(job.priority) as place:
         try:
             while True:
+                # Cleared before the query: a slot that is released during it ends the wait at once.
                 session.slot_released.clear()
                 try:
                     taken = await session.ledger.accounts.acquire_slot(
                         job.id,
                         slots=session.account_slots,
                         task_run_id=task_run_id,
+                        # Counted from here, as the job may have waited for hours for its slot.
                         deadline_at=datetime.now(UTC) + timedelta(seconds=session.settings.deadline_seconds),
+                        # The trial is the very submit that the half-open breaker refuses to others.
                         admit=None if is_trial else session.breaker.admit,
                     )
                 except CircuitOpen:

@@ -87,7 +87,7 @@ class Profile:
 
 def _hosted() -> Capabilities:
     """Return the capabilities of a hosted service."""
-    return replace(_ANY, can_cancel=False, lookup="likeness", optional_fields=(*_COMMON, "size"))
+    return replace(_ANY, can_cancel=False, lookup="similarity", optional_fields=(*_COMMON, "size"))
 
 
 def _engine(*, can_cancel: bool, echoes_key: bool = False) -> Capabilities:
@@ -95,7 +95,7 @@ def _engine(*, can_cancel: bool, echoes_key: bool = False) -> Capabilities:
     return replace(
         _ANY,
         can_cancel=can_cancel,
-        lookup="key" if echoes_key else "likeness",
+        lookup="key" if echoes_key else "similarity",
         optional_fields=(*EXTRAS, *_COMMON, "size"),
         seconds_per_video_second=(1.0, 30.0),
     )

@@ -83,7 +83,7 @@ class ReplicateProvider(HttpProvider):
             aspect_ratios=ASPECT_RATIOS,
             can_list=True,
             can_cancel=True,
-            lookup="likeness",
+            lookup="similarity",
             retention=responses.FILES_KEPT,
             aliases=self._models.own_aliases,
         )
