@@ -32,7 +32,9 @@ _FIELDS: Final = frozenset(Shot.model_fields) | set(PROMPT_PARTS)
 _NUMBER: Final = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?")
 _SPREADSHEET_ERROR: Final = re.compile(r"#(?:REF!|NAME\?|VALUE!|DIV/0!|N/A|NULL!|NUM!|SPILL!|CALC!)")
 _FORMULA: Final = re.compile(r"[=@]\s*[A-Za-z(+\-\"$][^\s]*[(&!$:0-9]")
-_TEXTS: Final = frozenset({"id", "prompt", "negative_prompt", "model", "continue_from", *PROMPT_PARTS})
+_TEXTS: Final = frozenset(
+    {"id", "prompt", "negative_prompt", "model", "continue_from", "first_frame", "last_frame", "clip", *PROMPT_PARTS}
+)
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,12 @@ def _read_text(name: str, cell: str) -> Any:
         except ValueError:
             return cell
     if name in _LISTS:
-        return [_read_text(name.removesuffix("s"), part.strip()) for part in cell.split(";") if part.strip()]
+        parts = [part.strip() for part in cell.split(";") if part.strip()]
+        return [_read_value(part) for part in parts] if name == "seeds" else parts
+    return _read_value(cell)
+
+
+def _read_value(cell: str) -> Any:
     if _NUMBER.fullmatch(cell):
         return float(cell) if "." in cell else int(cell)
     return {"true": True, "false": False}.get(cell.lower(), cell)

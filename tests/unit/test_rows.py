@@ -40,6 +40,17 @@ def test_a_csv_file_of_a_spreadsheet(tmp_path: Path) -> None:
     assert two.metadata == {"sku": "008", "animal": "{dog}", "mood": "calm"}
 
 
+def test_cells_of_lists_booleans_and_json(tmp_path: Path) -> None:
+    text = """id,prompt,depends_on,audio,options,first_frame
+a,x,,TRUE,"{""cfg"": 0.5}",1
+b,y,a; c,false,,
+c,z,,,,
+"""
+    a, b, c = project_from_rows(write(tmp_path, text)).shots
+    assert (a.audio, a.options, a.first_frame, a.depends_on) == (True, {"cfg": 0.5}, "1", ())
+    assert (b.audio, b.depends_on, c.audio) == (False, ("a", "c"), None)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -83,6 +83,8 @@ def _show_totals(report: ProjectReport, ledger: str | None, to_stderr: bool) -> 
         f"{report.project}: {stored} of {len(report.shots)} stored ({cached} cached),"
         f" {report.describe_paid()}, {report.seconds:.1f} s"
     )
+    if waiting := sum(shot.status == "waiting" for shot in report.shots):
+        text += f"; {waiting} waiting"
     if in_flight:
         fetch = command_line("collect", "--wait", ledger=ledger)
         text += f"; {in_flight} in flight, fetch them with: {fetch}"

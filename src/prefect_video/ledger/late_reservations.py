@@ -63,20 +63,15 @@ async def free_reservations(connection: AsyncConnection, job_ids: Iterable[str],
 
 
 class LateReservations(LedgerBase):
-    """Late reservations of this process."""
+    """Late reservations of runs that give them up."""
 
-    async def release(self, job_ids: Iterable[str], reason: str) -> None:
-        """Release late reservations that this process holds; those that were used up or freed stay as they are."""
-        wanted = list(job_ids)
-        if not wanted:
-            return
+    async def release(self, job: Job, reason: str) -> None:
+        """Release a late reservation, unless it was used up or freed, or is another process's by now."""
         async with self._database.writing() as connection:
-            own = [jobs_table.c.owner == self._owner.id, *_RESERVED]
-            held: list[str] = []
-            for chunk in chunks(wanted):
-                found = await connection.execute(select(jobs_table.c.id).where(jobs_table.c.id.in_(chunk), *own))
-                held += found.scalars()
-            await free_reservations(connection, held, datetime.now(UTC))
-            await self._append_history(
-                connection, ((job_id, State.RESERVED, State.RELEASED) for job_id in held), reason
+            released = await connection.execute(
+                update(jobs_table)
+                .where(jobs_table.c.id == job.id, jobs_table.c.owner == job.owner, *_RESERVED)
+                .values(state=State.RELEASED, owner=None, updated_at=datetime.now(UTC))
             )
+            if released.rowcount:
+                await self._append_history(connection, [(job.id, State.RESERVED, State.RELEASED)], reason)

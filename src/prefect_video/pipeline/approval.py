@@ -44,7 +44,7 @@ class ShotTakes:
     def is_pending(self) -> bool:
         """True where a human is to choose, and has not."""
         is_decided = self.chosen is not None or (self.choice is not None and self._is_left_to_a_run)
-        return self.shot.choose == "human" and not is_decided
+        return self.shot.choose == "human" and self.shot.takes > 1 and not is_decided
 
     @property
     def _is_left_to_a_run(self) -> bool:

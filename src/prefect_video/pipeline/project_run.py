@@ -257,7 +257,7 @@ class ProjectRun:
             if claim is None or claim.kind is not ClaimOutcome.ACQUIRED or claim.job is None:
                 continue
             if is_late(claim.job.fingerprint):
-                await take.session.ledger.late.release([claim.job.id], reason or "its run has ended")
+                await take.session.ledger.late.release(claim.job, reason or "its run has ended")
             elif reason and claim.job.state is State.RESERVED:
                 await take.session.ledger.jobs.release_reservation(claim.job.id, reason)
             else:

@@ -141,13 +141,14 @@ class ShotReport(BaseModel):
 
         A label that is named like another column is called `input_…`.
         """
-        fields = self.model_dump(mode="json", exclude={"asset", "id", "shot_id", "metadata"})
+        fields = self.model_dump(mode="json", exclude={"asset", "id", "shot_id", "metadata", "quality"})
         measured = ("duration_seconds", "width", "height", "model", "provider")
         row = {
             "id": self.shot_id or self.id,
             **fields,
             "cost_usd": as_number(self.cost_usd),
             **{name: getattr(self.asset, name, None) for name in measured},
+            "quality_score": self.quality.score if self.quality else None,
         }
         return row | {f"input_{name}" if name in row else name: value for name, value in self.metadata.items()}
 

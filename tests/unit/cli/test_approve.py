@@ -57,6 +57,7 @@ def test_rows_are_planned_and_come_back_with_their_columns(call: InProcess, quic
     one, two = make(project_from_rows("shots.csv", "t.yaml")).to_rows()
     assert one.keys() == two.keys()
     assert (one["project"], one["id"], one["take"], one["status"], one["cost_usd"]) == ("ads", "ad-1", 1, "stored", 0.3)
+    assert not any(isinstance(value, dict | list) for value in one.values())
     assert (one["sku"], one["animal"], one["input_status"]) == ("1", "cat", "new")
     assert (two["sku"], two["prompt"], two["input_status"]) == ("2", "a dog", None)
     assert one["uri"].endswith(".mp4")
