@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from prefect_video.pipeline import ProjectReport, collect, plan_project, run_project
     from prefect_video.project_files import load_project
     from prefect_video.providers import Capabilities, Provider
+    from prefect_video.rows import project_from_rows
     from prefect_video.session import Session, SessionRef, open_session
     from prefect_video.shots import Project, Shot
 else:
@@ -82,6 +83,7 @@ else:
             "load_project": "project_files",
             "open_session": "session",
             "plan_project": "pipeline",
+            "project_from_rows": "rows",
             "run_project": "pipeline",
         },
     )
@@ -152,5 +154,6 @@ __all__ = [
     "load_project",
     "open_session",
     "plan_project",
+    "project_from_rows",
     "run_project",
 ]

@@ -19,7 +19,9 @@ VERSION: Final = "v1"
 """Version of the encoding, part of every fingerprint. A change of the encoding without a new one would buy every stored
 video again."""
 
-_WITHOUT_EFFECT: Final = frozenset({"id", "depends_on", "takes", "metadata", "clip"})
+_WITHOUT_EFFECT: Final = frozenset(
+    {"id", "depends_on", "takes", "seeds", "choose", "continue_from", "metadata", "clip"}
+)
 _IMAGES: Final = frozenset({"first_frame", "last_frame", "references"})
 """Fields that count by the content of their files."""
 

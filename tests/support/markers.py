@@ -58,6 +58,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/unit/pipeline/test_claim.py",
         "tests/unit/pipeline/test_clips.py",
         "tests/unit/pipeline/test_collect.py",
+        "tests/unit/pipeline/test_continuation.py",
         "tests/unit/pipeline/test_cost_bound.py",
         "tests/unit/pipeline/test_deadline.py",
         "tests/unit/pipeline/test_download.py",

@@ -37,6 +37,8 @@ RECORDS: Final = frozenset(
         "fingerprints",
         "retry_policy",
         "project_files",
+        "templates",
+        "rows",
         "quality",
     }
 )
@@ -59,7 +61,9 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "shots": {"errors", "frame_sizes", "inputs", "quality"},
     "retry_policy": {"errors"},
     "fingerprints": {"errors", "generations", "assets", "inputs", "quality", "shots"},
-    "project_files": {"errors", "generations", "assets", "inputs", "quality", "shots", "fingerprints"},
+    "templates": {"errors", "frame_sizes", "inputs", "quality", "shots"},
+    "project_files": {"errors", "generations", "assets", "inputs", "quality", "shots", "fingerprints", "templates"},
+    "rows": {"errors", "inputs", "quality", "shots", "project_files", "templates"},
     "_crash_trace": set(),
     "_redaction": set(),
     "_shield": {"errors"},

@@ -13,7 +13,15 @@ from prefect_video.downloads.images import (
     parse_image,
     read_image,
 )
-from prefect_video.downloads.media import Media, Mismatch, check_media, find_mismatches, probe, require_match
+from prefect_video.downloads.media import (
+    Media,
+    Mismatch,
+    check_media,
+    find_mismatches,
+    probe,
+    read_last_frame,
+    require_match,
+)
 from prefect_video.downloads.private_files import prepare_private_folder
 from prefect_video.downloads.quality_gates import assess_quality, measure_content
 from prefect_video.downloads.transfer import Downloaded, VideoSource, download, load_finished, open_download_client
@@ -43,6 +51,7 @@ __all__ = [
     "prepare_private_folder",
     "probe",
     "read_image",
+    "read_last_frame",
     "redact",
     "require_match",
 ]

@@ -124,6 +124,46 @@ def probe(path: Path) -> Media:
         )
 
 
+def read_last_frame(path: Path) -> bytes:
+    """Decode the last frame of a video, as displayed, as a PNG: no pixel of it is changed.
+
+    Raises:
+        InvalidVideo: It is not a video, or cannot be decoded to its end.
+    """
+    import av
+
+    with open_container(path) as container:
+        stream = find_video_stream(container, path)
+        try:
+            # From the last key frame on; a file without an index is decoded from its beginning.
+            end = stream.duration or container.duration
+            if end:
+                container.seek(int(end), stream=stream if stream.duration else None)
+            frame = _decode_last(container, stream)
+            if frame is None:
+                container.seek(0)
+                frame = _decode_last(container, stream)
+        except (av.FFmpegError, ValueError) as error:
+            raise InvalidVideo(f"{path.name}: its last frame cannot be decoded ({_describe_error(error)})") from error
+        if frame is None:
+            raise InvalidVideo(f"{path.name}: no frame can be decoded")
+        image = frame.to_image()  # type: ignore[no-untyped-call]
+    if degrees := round(frame.rotation):
+        image = image.rotate(degrees, expand=True)
+    content = BytesIO()
+    image.save(content, format="PNG")
+    return content.getvalue()
+
+
+def _decode_last(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
+    last: VideoFrame | None = None
+    for frame in container.decode(stream):
+        # In the order of presentation, but for damaged files.
+        if last is None or frame.pts is None or last.pts is None or frame.pts >= last.pts:
+            last = frame
+    return last
+
+
 def check_media(media: Media, shot: Shot) -> None:
     """Raise unless a video matches its shot: length within 0.5 s or 5 %, size within 16 pixels or 4 %, an MP4.
 

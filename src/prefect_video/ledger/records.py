@@ -91,6 +91,7 @@ class JobRequest(_Record):
         is_fallback: It gives up part of what the project requests.
         alternatives: The requests, of other accounts or in other forms, whose job would serve the same take.
         on_mismatch: What to do with a video that is not as requested; None for what the settings say.
+        reservation: Fingerprint of the late reservation that is used up by this request, or freed; None for none.
         quality_policy: The quality gates of its project; None for none.
     """
 
@@ -112,6 +113,7 @@ class JobRequest(_Record):
     is_fallback: bool = False
     alternatives: tuple[JobRequest, ...] = ()
     on_mismatch: MismatchPolicy | None = None
+    reservation: str | None = None
     quality_policy: QualityPolicy | None = None
 
     def is_served_by(self, job: Job) -> bool:
@@ -267,6 +269,32 @@ class Budget(_Record):
     def is_empty(self) -> bool:
         """Tell whether it limits nothing."""
         return self.limit_usd is None and self.limit_videos is None
+
+
+class Choice(_Record):
+    """A decision about the takes of a shot.
+
+    Attributes:
+        project: Name of the project.
+        shot_id: The shot's id.
+        prompt: The prompt of the shot in its project that the decision is about; another one makes it void.
+        new_prompt: The prompt that the shot is made with instead; None for its own.
+        take: The take that was chosen; None where none is yet.
+        fingerprint: The fingerprint of that take.
+        is_dropped: The shot is not made any more.
+        decided_by: Who has decided: a user's name, or `first`.
+        decided_at: When.
+    """
+
+    project: str
+    shot_id: str
+    prompt: str
+    new_prompt: str | None = None
+    take: int | None = None
+    fingerprint: str | None = None
+    is_dropped: bool = False
+    decided_by: str
+    decided_at: AwareDatetime
 
 
 class HistoryEntry(_Record):

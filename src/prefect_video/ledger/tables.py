@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import (
     TIMESTAMP,
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -231,6 +232,21 @@ allowed_prompts = Table(
     Column("fingerprint", String, primary_key=True),
     Column("note", Text, nullable=False),
     Column("at", Instant, nullable=False),
+)
+
+choices = Table(
+    "choices",
+    metadata,
+    Column("environment", String, primary_key=True),
+    Column("project", String, primary_key=True),
+    Column("shot_id", String, primary_key=True),
+    Column("prompt", Text, nullable=False),
+    Column("new_prompt", Text),
+    Column("take", Integer),
+    Column("fingerprint", String),
+    Column("is_dropped", Boolean, nullable=False),
+    Column("decided_by", String, nullable=False),
+    Column("decided_at", Instant, nullable=False),
 )
 
 webhook_events = Table(

@@ -21,6 +21,7 @@ from prefect_video.ledger.cost_bound import (
     with_dispute,
     without_dispute,
 )
+from prefect_video.ledger.late_reservations import is_late
 from prefect_video.ledger.records import UNFINISHED, Job, State
 from prefect_video.ledger.row_guards import (
     TransitionBase,
@@ -405,6 +406,8 @@ class Transitions(TransitionBase):
         # The last check before money is spent: a ledger file that was replaced would forget the payment.
         self._require_owner(job)
         self._database.require_file()
+        if is_late(job.fingerprint):
+            raise InvalidTransition(f"job {job.id} is a late reservation: what it continues is not stored yet")
         return await self._move(
             connection,
             job,

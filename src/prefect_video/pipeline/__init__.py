@@ -4,6 +4,7 @@
 `collect` finishes what no live owner works on, `cancel_jobs` cancels. May import session and every room below it.
 """
 
+from prefect_video.pipeline.approval import ShotTakes, choose_take, drop_shot, list_takes, redo_shot
 from prefect_video.pipeline.cancel import CancelledJob, cancel_jobs
 from prefect_video.pipeline.clip_adoption import adopt_clip
 from prefect_video.pipeline.collect import CollectedJob, collect, collect_job
@@ -30,6 +31,7 @@ __all__ = [
     "RouteOption",
     "ShotReport",
     "ShotStatus",
+    "ShotTakes",
     "StepRunner",
     "Verification",
     "abandon",
@@ -37,10 +39,14 @@ __all__ = [
     "adopt_clip",
     "as_number",
     "cancel_jobs",
+    "choose_take",
     "collect",
     "collect_job",
+    "drop_shot",
+    "list_takes",
     "plan_project",
     "recover_ledger",
+    "redo_shot",
     "run_project",
     "settle_deleted",
     "verify_store",

@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict
 
 from prefect_video.errors import BudgetExceeded
 from prefect_video.ledger import BudgetUsage, Job, Limit, State, usd_sum
+from prefect_video.pipeline.late_shots import LateShots
 from prefect_video.pipeline.reports import as_number, take_label
 from prefect_video.pipeline.routing import (
     Candidate,
     TakeRequest,
-    build_take_requests,
     load_existing,
     sessions_of,
 )
@@ -67,6 +67,8 @@ class PlannedShot(BaseModel):
         reason: Why it is held or refused.
         hints: Advice on its duration.
         changes: How it differs from the requested video, where it is adapted.
+        after: Id of the shot that it continues and whose video is not there yet: it is claimed after that one, within
+            what is reserved for it at the start.
         inputs: Its frames, references, sound, watermark and options, those that it has.
         options: With `provider: auto`, every account that can make it, the preferred one first.
         refusals: With `provider: auto`, why each other account cannot make it, by its name.
@@ -87,6 +89,7 @@ class PlannedShot(BaseModel):
     reason: str | None = None
     hints: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
+    after: str | None = None
     inputs: Mapping[str, Any] = {}
     options: tuple[RouteOption, ...] = ()
     refusals: Mapping[str, str] = {}
@@ -115,6 +118,16 @@ class Plan(BaseModel):
     def cost_usd(self) -> Decimal:
         """The amount that would be paid, as far as prices are known."""
         return sum((shot.estimate_usd for shot in self.shots if shot.estimate_usd is not None), Decimal(0))
+
+    @property
+    def later(self) -> dict[str, Decimal | None]:
+        """The part of it that is claimed later, by the shot after which; None where a price is not known."""
+        costs: dict[str, Decimal | None] = {}
+        for shot in self.shots:
+            if shot.after is not None:
+                before, cost = costs.get(shot.after, Decimal(0)), shot.estimate_usd
+                costs[shot.after] = None if before is None or cost is None else before + cost
+        return costs
 
     @property
     def unpriced(self) -> int:
@@ -148,6 +161,7 @@ class Plan(BaseModel):
             "limits": [_public_limit(usage) for usage in self.limits],
             "cost_usd": as_number(self.cost_usd),
             "unpriced": self.unpriced,
+            "later": {shot_id: as_number(cost) for shot_id, cost in self.later.items()},
             "fits": self.fits,
             "refusal": self.refusal,
         }
@@ -180,11 +194,17 @@ async def plan_project(
     elif not rebuy_missing:
         await check_store(session.ledger, session.store, session.store_name)
     options = ClaimOptions(refresh=refresh, ttl_seconds=session.settings.ttl_seconds)
-    takes = await build_take_requests(project, [session, *others], options)
-    await load_existing(session.ledger, takes)
-    await _reopen_flawed(session, takes, rebuy_missing)
-    for take in takes:
-        take.prefer_existing()
+    late = LateShots(project, [session, *others], options)
+    takes = await late.build_takes()
+    found = takes
+    while found:
+        await _load(session, found, rebuy_missing)
+        stored = {
+            take.job_request.fingerprint: row.asset
+            for take in takes
+            if (row := take.candidates[0].existing) and row.state is State.STORED
+        }
+        found = await late.find_known(takes, stored.get)
     used = sessions_of(takes)
     limits = await _limits(used, project)
     planner = _Planner(limits=limits, fit=project.over_budget == "fit" or bool(project.fallbacks))
@@ -197,6 +217,19 @@ async def plan_project(
         limits=tuple(usages.values()),
         refusal=planner.refusal(),
     )
+
+
+async def _load(session: Session, takes: Sequence[TakeRequest], rebuy_missing: bool) -> None:
+    """Read what exists of takes, and let it decide how they are made."""
+    await load_existing(session.ledger, takes)
+    for take in takes:
+        row = take.candidates[0].existing
+        if take.is_late and row and not (row.owner and await session.ledger.claims.is_owner_alive(row.owner)):
+            # The reservation of a dead run counts against no limit, and is made anew.
+            take.candidates[0].existing = None
+    await _reopen_flawed(session, takes, rebuy_missing)
+    for take in takes:
+        take.prefer_existing()
 
 
 async def _limits(used: Sequence[Session], project: Project) -> dict[int, list[Limit]]:
@@ -247,7 +280,8 @@ class _Planner:
             for limit in self.limits[id(take.session)]:
                 limit.add(job_request)
         hints = duration_hints(job_request.shot, usd_per_second=take.session.provider.capabilities.usd_per_second)
-        return _planned(first, "generate", choice, estimate_usd=job_request.estimate_usd, hints=hints)
+        planned = _planned(first, "generate", choice, estimate_usd=job_request.estimate_usd, hints=hints)
+        return planned.model_copy(update={"after": take.shot.continue_from}) if take.is_late else planned
 
     def refusal(self) -> str | None:
         """Say why all that is new does not fit together; None where what fits is made."""

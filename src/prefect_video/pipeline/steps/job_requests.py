@@ -65,8 +65,8 @@ def build_job_requests(
     """
     return [
         JobRequest(
-            fingerprint=compute_fingerprint(session, shot, take, images),
-            shot=shot,
+            fingerprint=compute_fingerprint(session, shot.for_take(take), take, images),
+            shot=shot.for_take(take),
             take=take,
             project=project.name,
             provider=session.provider.name,
