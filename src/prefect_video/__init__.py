@@ -14,6 +14,7 @@ from prefect_video.errors import (
     ContentPolicyError,
     DeadlineExceeded,
     DownloadError,
+    FilmError,
     GenerationBlocked,
     GenerationCancelled,
     GenerationEnded,
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from prefect_video.fingerprints import fingerprint
     from prefect_video.generations import Generation
     from prefect_video.ledger import Job
-    from prefect_video.pipeline import ProjectReport, collect, plan_project, run_project
+    from prefect_video.pipeline import ProjectReport, collect, cut_project, plan_project, run_project
     from prefect_video.project_files import load_project
     from prefect_video.providers import Capabilities, Provider
     from prefect_video.rows import project_from_rows
@@ -79,6 +80,7 @@ else:
             "SessionRef": "session",
             "Shot": "shots",
             "collect": "pipeline",
+            "cut_project": "pipeline",
             "fingerprint": "fingerprints",
             "load_project": "project_files",
             "open_session": "session",
@@ -104,6 +106,7 @@ __all__ = [
     "ContentPolicyError",
     "DeadlineExceeded",
     "DownloadError",
+    "FilmError",
     "Generation",
     "GenerationBlocked",
     "GenerationCancelled",
@@ -150,6 +153,7 @@ __all__ = [
     "VideoRejected",
     "__version__",
     "collect",
+    "cut_project",
     "fingerprint",
     "load_project",
     "open_session",

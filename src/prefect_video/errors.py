@@ -41,6 +41,7 @@ VideoError
 │   ├── LedgerBehindStore       an old backup: run `prefect-video ledger recover`
 │   ├── LedgerSchemaMismatch    another version's schema: run `prefect-video ledger upgrade`
 │   └── InvalidTransition       the job has left the state that the step needs: read it again
+├── FilmError                   the final cut cannot be made: the shots are stored, correct it and cut again
 └── ProjectFailed               some shots were not stored: read the report, correct them, run again
 """
 
@@ -342,6 +343,10 @@ class PromptBlocked(VideoError):
 
 class HeldForReview(VideoError):
     """A job that waits for a human decision. Run the command that the message names."""
+
+
+class FilmError(VideoError):
+    """A final cut that cannot be made. The shots are stored: correct the cause and run `prefect-video cut`."""
 
 
 class LedgerError(VideoError):

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from prefect_video.errors import InvalidInput
+from prefect_video.film import Cut
 from prefect_video.shots import LocatedError, Project, is_web_address
 from prefect_video.templates import FieldPath, Place, Scalar, expand_template
 
@@ -205,7 +206,9 @@ def build_project(
         raise InvalidProject(
             "\n".join(describe_errors(error, expansion.data, source=source, lines=moved)), named
         ) from error
-    return _find_clips(project, expansion.move_lines(lines), Path(source))
+    moved, path = expansion.move_lines(lines), Path(source)
+    project = _find_clips(project, moved, path)
+    return project if project.cut is None else _check_cut(project, project.cut, moved, path)
 
 
 def _find_clips(project: Project, lines: Mapping[FieldPath, Place], path: Path) -> Project:
@@ -227,6 +230,26 @@ def _find_clips(project: Project, lines: Mapping[FieldPath, Place], path: Path) 
     if problems:
         raise InvalidProject("\n".join(problems), project.name)
     return project.model_copy(update={"shots": tuple(shots)})
+
+
+def _check_cut(project: Project, cut: Cut, lines: Mapping[FieldPath, Place], path: Path) -> Project:
+    """Return a project whose cut names its files by where they are beside the project file, and can be made.
+
+    Raises:
+        InvalidProject: A file is missing or unusable, a font lacks a character, or a codec is not there.
+    """
+    # Imported late: it loads PyAV, which most projects do not need.
+    from prefect_video.film import find_unusable
+
+    resolved = cut.resolve_paths(path.parent)
+    shots = {shot.id: shot.length_seconds for shot in project.shots}
+    problems = [
+        f"{_format_line(str(path), ('cut', *problem.at), lines)}: cut: {problem.message}"
+        for problem in find_unusable(resolved, shots)
+    ]
+    if problems:
+        raise InvalidProject("\n".join(problems), project.name)
+    return project.model_copy(update={"cut": resolved})
 
 
 _PART: Final = {"type": "string", "description": "Joined to every prompt by a space; empty: none"}

@@ -27,6 +27,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
+from prefect_video.film import Cut, find_problems
 from prefect_video.frame_sizes import ADAPTIVE, AspectRatio, Resolution, Size, frame_size
 from prefect_video.inputs import Input, Number, WholeNumber
 from prefect_video.quality import QualityPolicy
@@ -445,6 +446,9 @@ class Project(Input):
         description="Quality gates: each video is measured after its download; unset: only length, size and format"
         " are compared, as `on_mismatch` says",
     )
+    cut: Cut | None = Field(
+        default=None, description="The final cut, which is made when all its shots are stored; unset: none"
+    )
 
     @property
     def is_routed(self) -> bool:
@@ -520,6 +524,14 @@ class Project(Input):
                         " by the provider's name, as in `options: {fal: {...}, replicate: {...}}`",
                         *("shots", number, "options", name),
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _check_cut(self) -> Self:
+        if self.cut is not None:
+            shots = {shot.id: (shot.length_seconds, shot.takes) for shot in self.shots}
+            for problem in find_problems(self.cut, shots):
+                raise LocatedError(f"cut: {problem.message}", "cut", *problem.at)
         return self
 
     @model_validator(mode="after")

@@ -29,6 +29,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
     "kills": {
         "tests/integration/ledger/test_processes.py",
         "tests/integration/test_distribution.py",
+        "tests/recovery/test_cut_kills.py",
         "tests/recovery/test_kills.py",
         "tests/recovery/test_quality_kills.py",
         "tests/integration/providers/test_kills.py",
@@ -50,6 +51,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/unit/emulator/test_engine.py::test_a_thousand_generations_at_once",
         "tests/unit/emulator/test_rendering.py",
         "tests/unit/emulator/test_state_store.py",
+        "tests/unit/film/test_production.py",
         "tests/unit/ledger/test_sqlite_driver.py",
         "tests/unit/ledger/test_state_machine.py",
         "tests/unit/limits/test_slots.py",
@@ -60,6 +62,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/unit/pipeline/test_collect.py",
         "tests/unit/pipeline/test_continuation.py",
         "tests/unit/pipeline/test_cost_bound.py",
+        "tests/unit/pipeline/test_cut_film.py",
         "tests/unit/pipeline/test_deadline.py",
         "tests/unit/pipeline/test_download.py",
         "tests/unit/pipeline/test_existing_jobs.py",

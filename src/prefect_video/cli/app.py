@@ -54,6 +54,7 @@ _COMMANDS: Final = {
         "shot": ("shot:shot", "Make one video from a prompt."),
         "approve": ("approve:approve", "Choose takes, drop a shot, or have it made with another prompt."),
         "adopt": ("adopt_clip:adopt", "Take a clip made by hand as a shot's video. Free."),
+        "cut": ("cut:cut", "Make the film of a project from its stored shots. Free."),
     },
     "Look up": {
         "jobs": ("jobs:jobs", "List generations: requested, paid, stored or failed."),

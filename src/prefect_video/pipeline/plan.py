@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from prefect_video.errors import BudgetExceeded
+from prefect_video.film import estimate_seconds
 from prefect_video.ledger import BudgetUsage, Job, Limit, State, usd_sum
 from prefect_video.pipeline.late_shots import LateShots
 from prefect_video.pipeline.reports import as_number, take_label
@@ -20,6 +21,7 @@ from prefect_video.pipeline.routing import (
     sessions_of,
 )
 from prefect_video.pipeline.steps.claim import project_budgets
+from prefect_video.pipeline.steps.cut_film import require_cut
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
 from prefect_video.pipeline.steps.store_check import find_flaws, require_single_flaw
 from prefect_video.pipeline.steps.store_identity import check_store, require_root
@@ -104,6 +106,7 @@ class Plan(BaseModel):
         shots: One line for each take of each shot.
         limits: Current usage of each budget.
         refusal: Why the run would be refused as over budget; None when it would not.
+        film_seconds: Length of the final cut, as far as it is known; None where the project has no `cut:`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -113,6 +116,7 @@ class Plan(BaseModel):
     shots: tuple[PlannedShot, ...]
     limits: tuple[BudgetUsage, ...]
     refusal: str | None = None
+    film_seconds: float | None = None
 
     @property
     def cost_usd(self) -> Decimal:
@@ -153,11 +157,13 @@ class Plan(BaseModel):
             raise BudgetExceeded(f"project {self.project!r}: {self.refusal}. Nothing was sent.")
 
     def public(self) -> dict[str, Any]:
-        """Return the one object that `--json` prints, with money as numbers."""
+        """Return the one object that `--json` prints, with money as numbers; `film_seconds` only with a cut."""
+        film = {} if self.film_seconds is None else {"film_seconds": self.film_seconds}
         return {
             "project": self.project,
             "provider": self.provider,
             "shots": [_public_shot(shot) for shot in self.shots],
+            **film,
             "limits": [_public_limit(usage) for usage in self.limits],
             "cost_usd": as_number(self.cost_usd),
             "unpriced": self.unpriced,
@@ -189,6 +195,7 @@ async def plan_project(
         LedgerError: The ledger cannot be read.
         StoreError: The store cannot be read, or is not the one that the ledger knows.
     """
+    await require_cut(project)
     if refresh and not rebuy_missing:
         await require_root(session.ledger, session.store)
     elif not rebuy_missing:
@@ -216,6 +223,7 @@ async def plan_project(
         shots=shots,
         limits=tuple(usages.values()),
         refusal=planner.refusal(),
+        film_seconds=_film_seconds(project),
     )
 
 
@@ -230,6 +238,12 @@ async def _load(session: Session, takes: Sequence[TakeRequest], rebuy_missing: b
     await _reopen_flawed(session, takes, rebuy_missing)
     for take in takes:
         take.prefer_existing()
+
+
+def _film_seconds(project: Project) -> float | None:
+    if project.cut is None:
+        return None
+    return estimate_seconds(project.cut, {shot.id: shot.length_seconds for shot in project.shots})
 
 
 async def _limits(used: Sequence[Session], project: Project) -> dict[int, list[Limit]]:

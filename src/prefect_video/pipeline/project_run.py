@@ -21,6 +21,7 @@ from prefect_video.errors import (
     VideoError,
 )
 from prefect_video.ledger import ClaimOutcome, ClaimResult, Job, JobRequest, State, is_late
+from prefect_video.pipeline.cut import film_of_reports
 from prefect_video.pipeline.detach import DetachBarrier, DetachToken
 from prefect_video.pipeline.late_shots import LateShots, Obstacle, require_stored
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
@@ -30,6 +31,7 @@ from prefect_video.pipeline.step_runner import StepRunner
 from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.claim import claim_shot, claim_shots, find_assets, project_budgets
 from prefect_video.pipeline.steps.copies import copy_to_project, load_copies
+from prefect_video.pipeline.steps.cut_film import require_cut
 from prefect_video.pipeline.steps.end import raise_if_ended
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
 from prefect_video.pipeline.steps.manual_clips import find_clips, store_clip
@@ -148,6 +150,7 @@ class ProjectRun:
         began, began_at = time.monotonic(), datetime.now(UTC)
         for session in self.sessions:
             session.ledger.name_accounts(other.account_name for other in self.sessions)
+        await require_cut(self.project)
         takes = await self._late.build_takes()
         await self._claim(takes)
         reports = await self._run_takes(takes)
@@ -161,7 +164,8 @@ class ProjectRun:
             since=began_at,
             made_at_once=self._made_at_once,
         )
-        return ProjectReport(project=self.project.name, shots=shots, seconds=time.monotonic() - began)
+        film = await film_of_reports(self.runner, self.sessions[0], self.project, shots)
+        return ProjectReport(project=self.project.name, shots=shots, seconds=time.monotonic() - began, film=film)
 
     # Claim
 

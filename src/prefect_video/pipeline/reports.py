@@ -30,6 +30,7 @@ from prefect_video.errors import (
     StoreError,
     VideoRejected,
 )
+from prefect_video.film import StoredFilm
 from prefect_video.ledger import PRICE_UNKNOWN, PROGRAM, Job, JobRequest, Ledger, State, command_line, usd_sum
 from prefect_video.pipeline.shot_run import DetachedShot, StoredShot
 from prefect_video.quality import Quality
@@ -153,6 +154,49 @@ class ShotReport(BaseModel):
         return row | {f"input_{name}" if name in row else name: value for name, value in self.metadata.items()}
 
 
+class FilmReport(BaseModel):
+    """The outcome of a project's final cut.
+
+    Attributes:
+        status: `made` now, `cached` from before, `failed`, or `waiting` for shots that are not stored.
+        uri: Address of the film.
+        seconds: Its length.
+        bytes: Its size.
+        sha256: Its digest.
+        thumbnail_uri: JPEG still.
+        sheet_uri: Contact sheet of its clips.
+        preview_uri: Animated WebP or GIF.
+        error: Why there is no film, and what to do; the shots are stored as their reports say.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["made", "cached", "failed", "waiting"]
+    uri: str | None = None
+    seconds: float | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    thumbnail_uri: str | None = None
+    sheet_uri: str | None = None
+    preview_uri: str | None = None
+    error: str | None = None
+
+    @classmethod
+    def of(cls, film: StoredFilm, *, cached: bool) -> FilmReport:
+        """Build the report of a film that is stored."""
+        return cls(
+            status="cached" if cached else "made",
+            seconds=film.duration_seconds,
+            **film.model_dump(include={"uri", "bytes", "sha256", "thumbnail_uri", "sheet_uri", "preview_uri"}),
+        )
+
+    def summary(self) -> str:
+        """Describe the film in one line."""
+        if self.uri is not None:
+            return f"film: {self.status}, {self.seconds:.1f} s: {self.uri}"
+        return f"film: {self.status}: {self.error}"
+
+
 class ProjectReport(BaseModel):
     """The outcome of a project.
 
@@ -160,6 +204,7 @@ class ProjectReport(BaseModel):
         project: Its name.
         shots: One report for each take of each shot, in the project's order.
         seconds: How long the run took.
+        film: The outcome of its final cut; None where it has no `cut:`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -167,6 +212,12 @@ class ProjectReport(BaseModel):
     project: str
     shots: tuple[ShotReport, ...]
     seconds: float
+    film: FilmReport | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """True where a shot has no video and will have none by itself, or the film failed."""
+        return bool(self.failures) or (self.film is not None and self.film.status == "failed")
 
     @property
     def cost_usd(self) -> Decimal:
@@ -198,7 +249,10 @@ class ProjectReport(BaseModel):
             head += f", {in_flight} in flight"
         if waiting := sum(shot.status == "waiting" for shot in self.shots):
             head += f", {waiting} waiting"
-        return "\n".join([head, *(f"  {shot.id}: {shot.status}: {shot.error}" for shot in self.failures)])
+        lines = [f"  {shot.id}: {shot.status}: {shot.error}" for shot in self.failures]
+        if self.film is not None:
+            lines.append(f"  {self.film.summary()}")
+        return "\n".join([head, *lines])
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return one flat row for each take, for a table: `pandas.DataFrame(report.to_rows())`."""
@@ -207,10 +261,12 @@ class ProjectReport(BaseModel):
         return [{name: row.get(name) for name in columns} for row in rows]
 
     def public(self) -> dict[str, Any]:
-        """Return the one object that `--json` prints; `unpriced` only where a price is not known."""
+        """Return the one object that `--json` prints; `film` and `unpriced` only where there is something to say."""
+        film = {} if self.film is None else {"film": self.film.model_dump(mode="json")}
         return {
             "project": self.project,
             "shots": [shot.public() for shot in self.shots],
+            **film,
             "cost_usd": as_number(self.cost_usd),
             **({"unpriced": self.unpriced} if self.unpriced else {}),
             "seconds": round(self.seconds, 3),

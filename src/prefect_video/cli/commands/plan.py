@@ -87,6 +87,8 @@ def show_plan(project_plan: Plan) -> None:
             console.print(f"[dim]no option[/] {escape(shot.id)}: {escape(f'{name}: {refusal}')}", soft_wrap=True)
     for usage in project_plan.limits:
         console.print(f"[dim]limit[/] {escape(_describe_usage(usage))}", soft_wrap=True)
+    if project_plan.film_seconds is not None:
+        console.print(f"[dim]film[/] a final cut of about {project_plan.film_seconds:.1f} s, free")
     new = sum(shot.action == "generate" for shot in project_plan.shots)
     console.print(
         f"\n[bold]{escape(project_plan.project)}[/] at {escape(project_plan.provider)}:"

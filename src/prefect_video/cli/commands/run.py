@@ -35,12 +35,12 @@ from prefect_video.cli.output import (
     status_of,
 )
 from prefect_video.cli.prefect_startup import PrefectUnavailable, ensure_api
-from prefect_video.cli.progress import ProgressTable, show_progress
+from prefect_video.cli.progress import FilmLines, ProgressTable, show_progress
 from prefect_video.cli.report_view import show_report, status_of_report
 from prefect_video.cli.sessions import use_sessions
 from prefect_video.errors import InvalidInput, ProjectFailed, VideoError
 from prefect_video.ledger import command_line
-from prefect_video.pipeline import Plan, ProjectReport, plan_project, run_project
+from prefect_video.pipeline import Plan, ProjectReport, observe_films, plan_project, run_project
 from prefect_video.project_files import InvalidProject
 from prefect_video.session import SessionRef
 from prefect_video.shots import Project
@@ -141,7 +141,8 @@ def execute(project: Project, options: RunOptions) -> ProjectReport:
     refs = options.session.refs(project)
     if options.session.provider is None and project.provider is None and not options.quiet:
         print_status(_describe_default(refs[0]))
-    prepared = asyncio.run(_prepare(project, refs, options))
+    with contextlib.nullcontext() if options.quiet else observe_films(FilmLines()):
+        prepared = asyncio.run(_prepare(project, refs, options))
     if isinstance(prepared, ProjectReport):
         return prepared
     ensure_api()
