@@ -129,6 +129,7 @@ class TaskRunner(StepRunner):
 
     def __init__(self, refs: Sequence[SessionRef]) -> None:
         self._refs = {ref.provider: ref for ref in refs}
+        self._followed: dict[str, Sequence[Job]] = {}
 
     def run_step(
         self,
@@ -142,8 +143,14 @@ class TaskRunner(StepRunner):
         # those: quoted, only the last input links the tasks.
         *earlier, last = inputs
         given = (quote(self._refs[session.credentials]), *map(quote, earlier), opaque(last))
-        options = {name: quote(value) for name, value in named.items()}
+        options: dict[str, Any] = {name: quote(value) for name, value in named.items()}
+        if step is steps.submit and isinstance(last, Job) and (followed := self._followed.get(last.shot.id)):
+            options["wait_for"] = [opaque(job) for job in followed]
         return cast(Awaitable[Result], _TASKS[step](*given, **options))
+
+    def link(self, shot_id: str, jobs: Sequence[Job]) -> None:
+        """Let the submit of a shot follow, in Prefect's graph, the tasks that have returned these jobs."""
+        self._followed[shot_id] = [*self._followed.get(shot_id, ()), *jobs]
 
     def hold_limit(self, session: Session) -> AbstractAsyncContextManager[None]:
         """Hold the Prefect concurrency limit that the credentials name.

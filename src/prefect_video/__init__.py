@@ -50,6 +50,7 @@ from prefect_video.errors import (
     Unsupported,
     VideoError,
     VideoMismatch,
+    VideoRejected,
 )
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from prefect_video.pipeline import ProjectReport, collect, cut_project, plan_project, run_project
     from prefect_video.project_files import load_project
     from prefect_video.providers import Capabilities, Provider
+    from prefect_video.rows import project_from_rows
     from prefect_video.session import Session, SessionRef, open_session
     from prefect_video.shots import Project, Shot
 else:
@@ -83,6 +85,7 @@ else:
             "load_project": "project_files",
             "open_session": "session",
             "plan_project": "pipeline",
+            "project_from_rows": "rows",
             "run_project": "pipeline",
         },
     )
@@ -147,6 +150,7 @@ __all__ = [
     "Unsupported",
     "VideoError",
     "VideoMismatch",
+    "VideoRejected",
     "__version__",
     "collect",
     "cut_project",
@@ -154,5 +158,6 @@ __all__ = [
     "load_project",
     "open_session",
     "plan_project",
+    "project_from_rows",
     "run_project",
 ]

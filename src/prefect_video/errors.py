@@ -20,6 +20,7 @@ VideoError
 │       │   ├── GenerationBlocked   content policy, after acceptance: change the prompt
 │       │   └── GenerationInvalid   a wrong request, found after acceptance: correct the shot
 │       ├── GenerationCancelled     cancelled here or by another user of the key: run again to buy a new one
+│       ├── VideoRejected           the video fails a quality gate: another take is bought, within the attempts
 │       ├── GenerationExpired       the video is no longer served: see `prefect-video resolve`
 │       └── GenerationLost          the provider no longer knows it: see `prefect-video resolve`
 ├── DeadlineExceeded            not ended in the time allowed: run `prefect-video collect` later
@@ -229,6 +230,10 @@ class GenerationInvalid(GenerationFailed):
 
 class GenerationCancelled(GenerationEnded):
     """A generation that was cancelled, here or by another user of the key. Run again to buy a new one."""
+
+
+class VideoRejected(GenerationEnded):
+    """A video that was made and fails a quality gate. It is kept, and another take is bought within the attempts."""
 
 
 class GenerationExpired(GenerationEnded):

@@ -27,7 +27,20 @@ FOLDERS = {
 """Folders of the checkout, and the subpackage of `prefect_video` that each is; the empty one is the package itself."""
 
 RECORDS: Final = frozenset(
-    {"errors", "generations", "assets", "shots", "inputs", "fingerprints", "retry_policy", "project_files"}
+    {
+        "errors",
+        "generations",
+        "assets",
+        "shots",
+        "frame_sizes",
+        "inputs",
+        "fingerprints",
+        "retry_policy",
+        "project_files",
+        "templates",
+        "rows",
+        "quality",
+    }
 )
 INTERNALS: Final = frozenset(
     {"_clean_text", "_crash_trace", "_dedicated_thread", "_lazy_names", "_proxies", "_redaction", "_shield", "_tls"}
@@ -43,13 +56,17 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "errors": set(),
     "_clean_text": set(),
     "generations": {"errors", "_clean_text"},
-    "assets": {"errors", "generations"},
     "inputs": {"errors"},
-    "film": {"errors", "inputs"},
-    "shots": {"errors", "inputs", "film"},
+    "frame_sizes": set(),
+    "quality": {"errors", "inputs"},
+    "film": {"_lazy_names", "errors", "inputs"},
+    "assets": {"errors", "generations", "inputs", "quality"},
+    "shots": {"errors", "film", "frame_sizes", "inputs", "quality"},
     "retry_policy": {"errors"},
-    "fingerprints": {"errors", "generations", "assets", "inputs", "shots"},
-    "project_files": {"errors", "generations", "assets", "inputs", "shots", "fingerprints", "film"},
+    "fingerprints": {"errors", "generations", "assets", "inputs", "quality", "shots"},
+    "templates": {"errors", "frame_sizes", "inputs", "quality", "shots"},
+    "project_files": RECORDS - {"project_files", "retry_policy", "rows"} | {"film"},
+    "rows": {"errors", "inputs", "quality", "shots", "project_files", "templates"},
     "_crash_trace": set(),
     "_redaction": set(),
     "_shield": {"errors"},

@@ -35,6 +35,7 @@ _LABELS: Final[dict[str, str]] = {
     "completed": "generated",
     "downloading": "downloading",
     "downloaded": "checked",
+    "rejected": "rejected by a quality gate",
     "before_publish": "publishing",
     "not_published": "the store fails, it is tried again for a while",
     "published": "publishing",
@@ -42,8 +43,18 @@ _LABELS: Final[dict[str, str]] = {
     "ended": "no video",
 }
 _COLOURS: Final = {"stored": "green", "cached": "green", "no video": "red", "waiting": "dim"}
+_BEGINNINGS: Final = {"cached": "cached", "clip": "stored"}
+"""States of shots that need no generation, by what is planned for them."""
 _PRINTED: Final = frozenset(
-    {"generating", "downloading", "stored", "no video", _LABELS["unanswered"], _LABELS["not_published"]}
+    {
+        "generating",
+        "downloading",
+        "stored",
+        "no video",
+        _LABELS["unanswered"],
+        _LABELS["not_published"],
+        _LABELS["rejected"],
+    }
 )
 _DONE: Final = frozenset({"stored", "cached", "no video"})
 
@@ -73,7 +84,7 @@ class ProgressTable:
     @classmethod
     def for_project(cls, plan: Plan) -> ProgressTable:
         """Build the table of a plan's shots; those that are cached are done already."""
-        return cls({shot.id: _Line("cached" if shot.action == "cached" else "waiting") for shot in plan.shots})
+        return cls({shot.id: _Line(_BEGINNINGS.get(shot.action, "waiting")) for shot in plan.shots})
 
     def __call__(self, event: SessionEvent, job: Job) -> None:
         """Record a step of a job."""
@@ -82,6 +93,9 @@ class ProgressTable:
             return
         name = job.shot.id if job.take == 1 else f"{job.shot.id}@{job.take}"
         line = self.lines.setdefault(name, _Line())
+        if event == SessionEvent.ENDED and line.state == _LABELS["rejected"]:
+            # Its video is kept, and another take is bought.
+            return
         changed = line.state != state
         line.state = state
         line.cost_usd = job.cost_usd

@@ -16,6 +16,8 @@ _WITHOUT_VIDEO: Final[Mapping[ShotStatus, str]] = {
     "over_budget": "[red]over budget[/]",
     "skipped": "[yellow]skipped[/]",
     "in_flight": "[blue]in flight[/]",
+    "waiting": "[blue]waiting[/]",
+    "dropped": "[dim]dropped[/]",
 }
 
 TABLE_LIMIT: Final = 60
@@ -47,6 +49,10 @@ def show_report(
             print_status(f"{shot.id}: differs from the request: {shot.degraded}")
         if shot.repair:
             print_status(f"{shot.id}: {shot.repair}")
+        if shot.choice == "pending" or shot.status == "waiting":
+            print_status(f"{shot.id}: {'stored' if shot.choice else 'waiting'}: {shot.error}")
+        if shot.quality and shot.quality.findings:
+            print_status(f"{shot.id}: quality: {shot.quality.summary}")
     for failed in report.failures:
         print_status(f"{failed.id}: {failed.status.replace('_', ' ')}: {failed.error}")
     if report.film is not None and report.film.error and (report.film.status == "failed" or not quiet):
@@ -92,6 +98,8 @@ def _show_totals(report: ProjectReport, ledger: str | None, to_stderr: bool) -> 
         f"{report.project}: {stored} of {len(report.shots)} stored ({cached} cached),"
         f" {report.describe_paid()}, {report.seconds:.1f} s"
     )
+    if waiting := sum(shot.status == "waiting" for shot in report.shots):
+        text += f"; {waiting} waiting"
     if in_flight:
         fetch = command_line("collect", "--wait", ledger=ledger)
         text += f"; {in_flight} in flight, fetch them with: {fetch}"

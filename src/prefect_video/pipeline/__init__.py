@@ -5,7 +5,9 @@
 May import session and every room below it.
 """
 
+from prefect_video.pipeline.approval import ShotTakes, choose_take, drop_shot, list_takes, redo_shot
 from prefect_video.pipeline.cancel import CancelledJob, cancel_jobs
+from prefect_video.pipeline.clip_adoption import adopt_clip
 from prefect_video.pipeline.collect import CollectedJob, collect, collect_job
 from prefect_video.pipeline.cut import cut_project
 from prefect_video.pipeline.deletion import settle_deleted
@@ -33,18 +35,24 @@ __all__ = [
     "RouteOption",
     "ShotReport",
     "ShotStatus",
+    "ShotTakes",
     "StepRunner",
     "Verification",
     "abandon",
     "accept_rejected",
+    "adopt_clip",
     "as_number",
     "cancel_jobs",
+    "choose_take",
     "collect",
     "collect_job",
     "cut_project",
+    "drop_shot",
+    "list_takes",
     "observe_films",
     "plan_project",
     "recover_ledger",
+    "redo_shot",
     "run_project",
     "settle_deleted",
     "verify_store",

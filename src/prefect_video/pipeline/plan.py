@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict
 from prefect_video.errors import BudgetExceeded
 from prefect_video.film import estimate_seconds
 from prefect_video.ledger import BudgetUsage, Job, Limit, State, usd_sum
+from prefect_video.pipeline.late_shots import LateShots
 from prefect_video.pipeline.reports import as_number, take_label
 from prefect_video.pipeline.routing import (
     Candidate,
     TakeRequest,
-    build_take_requests,
     load_existing,
     sessions_of,
 )
@@ -30,7 +30,7 @@ from prefect_video.providers import duration_hints
 from prefect_video.session import Session
 from prefect_video.shots import Project
 
-PlannedAction = Literal["generate", "cached", "in_progress", "held", "over_budget"]
+PlannedAction = Literal["generate", "cached", "clip", "in_progress", "held", "over_budget"]
 
 
 class RouteOption(BaseModel):
@@ -56,8 +56,8 @@ class PlannedShot(BaseModel):
 
     Attributes:
         id: The shot's id; takes after the first add `@2`, `@3` ….
-        action: `generate` it, find it `cached`, wait for one that is in progress (`in_progress`) or requested twice,
-            leave it `held` for a human, or refuse it as `over_budget`.
+        action: `generate` it, find it `cached`, store the `clip` that was made by hand, wait for one that is
+            `in_progress` or requested twice, leave it `held` for a human, or refuse it as `over_budget`.
         prompt: The prompt.
         duration: Seconds.
         resolution: The length of the shorter side, or the exact size.
@@ -69,6 +69,9 @@ class PlannedShot(BaseModel):
         reason: Why it is held or refused.
         hints: Advice on its duration.
         changes: How it differs from the requested video, where it is adapted.
+        after: Id of the shot that it continues and whose video is not there yet: it is claimed after that one, within
+            what is reserved for it at the start.
+        inputs: Its frames, references, sound, watermark and options, those that it has.
         options: With `provider: auto`, every account that can make it, the preferred one first.
         refusals: With `provider: auto`, why each other account cannot make it, by its name.
     """
@@ -88,6 +91,8 @@ class PlannedShot(BaseModel):
     reason: str | None = None
     hints: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
+    after: str | None = None
+    inputs: Mapping[str, Any] = {}
     options: tuple[RouteOption, ...] = ()
     refusals: Mapping[str, str] = {}
 
@@ -117,6 +122,16 @@ class Plan(BaseModel):
     def cost_usd(self) -> Decimal:
         """The amount that would be paid, as far as prices are known."""
         return sum((shot.estimate_usd for shot in self.shots if shot.estimate_usd is not None), Decimal(0))
+
+    @property
+    def later(self) -> dict[str, Decimal | None]:
+        """The part of it that is claimed later, by the shot after which; None where a price is not known."""
+        costs: dict[str, Decimal | None] = {}
+        for shot in self.shots:
+            if shot.after is not None:
+                before, cost = costs.get(shot.after, Decimal(0)), shot.estimate_usd
+                costs[shot.after] = None if before is None or cost is None else before + cost
+        return costs
 
     @property
     def unpriced(self) -> int:
@@ -152,6 +167,7 @@ class Plan(BaseModel):
             "limits": [_public_limit(usage) for usage in self.limits],
             "cost_usd": as_number(self.cost_usd),
             "unpriced": self.unpriced,
+            "later": {shot_id: as_number(cost) for shot_id, cost in self.later.items()},
             "fits": self.fits,
             "refusal": self.refusal,
         }
@@ -185,11 +201,17 @@ async def plan_project(
     elif not rebuy_missing:
         await check_store(session.ledger, session.store, session.store_name)
     options = ClaimOptions(refresh=refresh, ttl_seconds=session.settings.ttl_seconds)
-    takes = await build_take_requests(project, [session, *others], options)
-    await load_existing(session.ledger, takes)
-    await _reopen_flawed(session, takes, rebuy_missing)
-    for take in takes:
-        take.prefer_existing()
+    late = LateShots(project, [session, *others], options)
+    takes = await late.build_takes()
+    found = takes
+    while found:
+        await _load(session, found, rebuy_missing)
+        stored = {
+            take.job_request.fingerprint: row.asset
+            for take in takes
+            if (row := take.candidates[0].existing) and row.state is State.STORED
+        }
+        found = await late.find_known(takes, stored.get)
     used = sessions_of(takes)
     limits = await _limits(used, project)
     planner = _Planner(limits=limits, fit=project.over_budget == "fit" or bool(project.fallbacks))
@@ -203,6 +225,19 @@ async def plan_project(
         refusal=planner.refusal(),
         film_seconds=_film_seconds(project),
     )
+
+
+async def _load(session: Session, takes: Sequence[TakeRequest], rebuy_missing: bool) -> None:
+    """Read what exists of takes, and let it decide how they are made."""
+    await load_existing(session.ledger, takes)
+    for take in takes:
+        row = take.candidates[0].existing
+        if take.is_late and row and not (row.owner and await session.ledger.claims.is_owner_alive(row.owner)):
+            # The reservation of a dead run counts against no limit, and is made anew.
+            take.candidates[0].existing = None
+    await _reopen_flawed(session, takes, rebuy_missing)
+    for take in takes:
+        take.prefer_existing()
 
 
 def _film_seconds(project: Project) -> float | None:
@@ -247,6 +282,8 @@ class _Planner:
         job_request, first = take.job_request, take.candidates[0]
         if first.has_existing_job and first.existing is not None:
             return _existing(first, first.existing, choice)
+        if take.is_clip:
+            return _planned(first, "clip", choice, reason=job_request.shot.clip)
         if job_request.fingerprint in self.new:
             reason = f"as shot {self.new[job_request.fingerprint].shot.id!r}"
             return _planned(first, "in_progress", choice, reason=reason)
@@ -257,7 +294,8 @@ class _Planner:
             for limit in self.limits[id(take.session)]:
                 limit.add(job_request)
         hints = duration_hints(job_request.shot, usd_per_second=take.session.provider.capabilities.usd_per_second)
-        return _planned(first, "generate", choice, estimate_usd=job_request.estimate_usd, hints=hints)
+        planned = _planned(first, "generate", choice, estimate_usd=job_request.estimate_usd, hints=hints)
+        return planned.model_copy(update={"after": take.shot.continue_from}) if take.is_late else planned
 
     def refusal(self) -> str | None:
         """Say why all that is new does not fit together; None where what fits is made."""
@@ -274,7 +312,7 @@ class _Planner:
 
 async def _reopen_flawed(session: Session, takes: Sequence[TakeRequest], rebuy_missing: bool) -> None:
     """Count what is stored and whose file is missing or damaged as what is yet to be fetched, as a run would."""
-    candidates = [candidate for take in takes for candidate in take.candidates]
+    candidates = [candidate for take in takes for candidate in take.candidates if not take.is_clip]
     existing = [candidate.existing for candidate in candidates if candidate.existing]
     stored = {job.id: job for job in existing if job.state is State.STORED}
     flaws = await find_flaws(session, stored, must_reach=rebuy_missing)
@@ -338,6 +376,7 @@ def _planned(
         reason=reason,
         hints=hints,
         changes=candidate.route.changes,
+        inputs=shot.inputs,
         options=choice.options,
         refusals=choice.refusals,
     )
