@@ -99,13 +99,19 @@ class LateShots:
         Raises:
             InvalidInput: Some shots cannot be made.
         """
-        session = self.sessions[0]
-        choices = await session.ledger.choices.read(self.project.name, environment=session.settings.environment)
+        choices = await self._read_choices()
         self._requested, self._choices = apply_choices(self.project, choices)
         takes = await build_take_requests(self._requested, self.sessions, self.options, images=self._images)
         for take in takes:
             self._takes.setdefault(take.shot.id, []).append(take)
         return takes
+
+    async def _read_choices(self) -> dict[str, Choice]:
+        """Read the decisions about the project's shots; nothing where none of them has takes to decide about."""
+        if not any(shot.takes > 1 or shot.choose for shot in self.project.shots):
+            return {}
+        session = self.sessions[0]
+        return await session.ledger.choices.read(self.project.name, environment=session.settings.environment)
 
     async def find_known(self, takes: Sequence[TakeRequest], asset_of: AssetOf) -> list[TakeRequest]:
         """Turn late takes into known ones where the video that they continue is stored; return these.
