@@ -1,4 +1,4 @@
-"""Pictures for tests: images of known content, frames of videos, and the likeness of two pictures."""
+"""Pictures for tests: images of known content, frames of videos, and the similarity of two pictures."""
 
 from __future__ import annotations
 

@@ -180,11 +180,11 @@ class Mismatch(NamedTuple):
     """Respect in which a video is not as requested.
 
     Attributes:
-        kind: The respect; `format` is the kind of file and the shape of its pixels.
+        kind: The respect; `silent` is a missing sound track, `format` the kind of file and the shape of its pixels.
         reason: What was requested and what was measured.
     """
 
-    kind: Literal["length", "size", "format"]
+    kind: Literal["length", "size", "silent", "format"]
     reason: str
 
 
@@ -224,7 +224,7 @@ def _compare(media: Media, shot: Shot, tolerance_seconds: float | None) -> Itera
         yield Mismatch("format", f"its pixels are not square ({ratio}): {shown}")
     # A silent video may have an empty track, so that the opposite shows nothing.
     if shot.audio and not media.has_audio:
-        yield Mismatch("format", "asked for sound, the video has no sound track")
+        yield Mismatch("silent", "asked for sound, the video has no sound track")
     if media.container is not None:
         yield Mismatch("format", f"asked for an MP4, it is {media.container}")
     elif not media.begins_with_brand:

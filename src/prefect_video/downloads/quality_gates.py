@@ -104,8 +104,6 @@ def assess_quality(
     mismatches: Sequence[Mismatch],
     shot: Shot,
     policy: QualityPolicy,
-    *,
-    wants_audio: bool,
 ) -> Quality:
     """Judge a video by the gates of its project.
 
@@ -115,8 +113,8 @@ def assess_quality(
         mismatches: Its differences from the request, from `find_mismatches`.
         shot: The request.
         policy: Thresholds and consequences.
-        wants_audio: The shot asks for sound.
     """
+    wants_audio = shot.audio is True
     found: list[tuple[FindingKind, str]] = [
         (mismatch.kind, mismatch.reason) for mismatch in mismatches if mismatch.kind != "format"
     ]
@@ -145,9 +143,8 @@ def _find_faults(
         yield "black", f"the picture is black for {measures.black_share:.0%} of its length"
     if measures.frozen_seconds >= min(policy.frozen_seconds, _STILL_SHARE * media.duration_seconds):
         yield "frozen", f"the picture stands still for {measures.frozen_seconds:.1f} s"
-    if wants_audio and measures.silent_share is None:
-        yield "silent", "it has no sound track, and sound was asked for"
-    elif wants_audio and measures.silent_share is not None and measures.silent_share >= policy.silent_share:
+    # A missing sound track is a mismatch.
+    if wants_audio and measures.silent_share is not None and measures.silent_share >= policy.silent_share:
         yield "silent", f"its sound is below {policy.silence_db:g} dB for {measures.silent_share:.0%} of its length"
     if measures.abrupt_end:
         yield "abrupt_end", measures.abrupt_end

@@ -8,7 +8,7 @@ from prefect_video.ledger.amounts import PRICE_UNKNOWN, usd, usd_sum
 from prefect_video.ledger.budgets import Limit
 from prefect_video.ledger.claims import row_from_request
 from prefect_video.ledger.cost_bound import DEFAULT_COST_BOUND, CostBound, cost_columns, with_dispute
-from prefect_video.ledger.hold_reasons import PROGRAM, HoldReason, command_line, hold_message
+from prefect_video.ledger.hold_reasons import PROGRAM, HoldReason, command_line, hold_message, is_given_up
 from prefect_video.ledger.idempotency_keys import BoundKey
 from prefect_video.ledger.late_reservations import LATE_PREFIX, is_late
 from prefect_video.ledger.ledger import Ledger
@@ -77,6 +77,7 @@ __all__ = [
     "default_ledger_url",
     "history",
     "hold_message",
+    "is_given_up",
     "is_late",
     "job_from_values",
     "jobs_table",

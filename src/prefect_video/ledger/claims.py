@@ -354,7 +354,7 @@ def _settled_result(job_request: JobRequest, finished: Sequence[Job], now: datet
         return ClaimResult(kind=ClaimOutcome.STORED, request=job_request, job=stored)
     if waiting := held_job(finished):
         return ClaimResult(kind=ClaimOutcome.JOINED, request=job_request, job=waiting)
-    # Attempts count within a run: a new run may try again what an earlier one gave up.
+    # Attempts count within a run, but for what was made, paid and rejected.
     if count_attempts(finished, job_request) >= job_request.max_attempts:
         last = next(job for job in finished if job.state is not State.STORED)
         return ClaimResult(kind=ClaimOutcome.EXHAUSTED, request=job_request, job=last)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Text, and_, bindparam, delete, func, insert, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from prefect_video.assets import Asset
+from prefect_video.assets import MANUAL, Asset
 from prefect_video.errors import VideoRejected
 from prefect_video.generations import RecordedGeneration
 from prefect_video.ledger.base import BY_ID, LedgerBase, chunks, no_such_job
@@ -94,12 +94,18 @@ def reusable(jobs: Iterable[Job], job_request: JobRequest, now: datetime) -> Job
     """Return the newest stored row that answers a request; one of its own flow run always does."""
     oldest = None if job_request.ttl_seconds is None else now - timedelta(seconds=job_request.ttl_seconds)
     for job in jobs:
-        if job.state is not State.STORED or job.stored_at is None:
+        if job.state is not State.STORED or job.stored_at is None or not _may_serve(job, job_request):
             continue
         of_this_run = job_request.flow_run_id is not None and job.flow_run_id == job_request.flow_run_id
         if of_this_run or (not job_request.refresh and (oldest is None or job.stored_at >= oldest)):
             return job
     return None
+
+
+def _may_serve(job: Job, job_request: JobRequest) -> bool:
+    """Return whether a stored video may answer a request: a clip that was adopted for a shot is for that shot alone."""
+    is_adopted = job.provider == MANUAL and job_request.provider != MANUAL
+    return not is_adopted or (job.project, job.shot.id) == (job_request.project, job_request.shot.id)
 
 
 def held_job(jobs: Iterable[Job]) -> Job | None:

@@ -11,6 +11,7 @@ from prefect_video.errors import InvalidTransition, LedgerError
 from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.claims import wait_for_turn
 from prefect_video.ledger.database import Database
+from prefect_video.ledger.hold_reasons import is_given_up
 from prefect_video.ledger.queries import claim_key, read_existing, read_unfinished
 from prefect_video.ledger.records import UNFINISHED, Job, State
 from prefect_video.ledger.store_identities import read_stores
@@ -112,7 +113,7 @@ class Recoveries(LedgerBase):
             await wait_for_turn(self._database, connection)
             self._database.require_file()
             for row in (await read_existing(connection, [job])).get(claim_key(job), ()):
-                if row.state is not State.STORED:
+                if row.state is not State.STORED and not is_given_up(row.hold_reason, shot=row.shot.id):
                     held = " and held" if row.hold_reason else ""
                     raise InvalidTransition(f"job {row.id} of the same video is {row.state}{held}: settle it first")
             found = await connection.execute(JOBS.where(jobs_table.c.id == job.id))

@@ -12,7 +12,7 @@ import av
 import pytest
 from PIL import Image
 
-from prefect_video.downloads import probe
+from prefect_video.downloads import find_mismatches, probe
 from prefect_video.downloads.quality_gates import assess_quality, measure_content
 from prefect_video.quality import Measures, QualityPolicy, score_quality
 from prefect_video.shots import Shot
@@ -108,15 +108,15 @@ def test_a_picture_that_ends_before_the_sound_ends_abruptly(clip: Path) -> None:
 
 def test_the_policy_decides_what_a_finding_is(clip: Path) -> None:
     measures = write(clip, lambda frame: moving(min(frame, 48)))
-    media, shot = probe(clip), Shot(id="a", prompt="a", duration=4, size="320x180")
+    media, shot = probe(clip), Shot(id="a", prompt="a", duration=4, size="320x180", audio=True)
 
     def assess(**policy: object) -> list[tuple[str, str]]:
         given = QualityPolicy.model_validate(policy)
-        quality = assess_quality(media, measures, (), shot, given, wants_audio=True)
+        quality = assess_quality(media, measures, find_mismatches(media, shot), shot, given)
         return [(finding.kind, finding.policy) for finding in quality.findings]
 
     assert assess(frozen_seconds=3) == [("silent", "flag")]
-    assert assess(frozen_seconds=1, silent="retake") == [("frozen", "flag"), ("silent", "retake")]
+    assert assess(frozen_seconds=1, silent="retake") == [("silent", "retake"), ("frozen", "flag")]
     assert assess(frozen_seconds=1, frozen="accept", silent="accept") == []
 
 

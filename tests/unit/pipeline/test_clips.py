@@ -11,8 +11,9 @@ import pytest
 
 from prefect_video.assets import MANUAL
 from prefect_video.errors import InvalidInput, StoreOutage
-from prefect_video.ledger import State
+from prefect_video.ledger import HoldReason, State, hold_message
 from prefect_video.pipeline import adopt_clip, plan_project, run_project
+from prefect_video.pipeline.steps import build_project_job_requests
 from prefect_video.pipeline.verification import verify_store
 from prefect_video.session import SessionEvent
 from prefect_video.shots import Project, Shot
@@ -117,6 +118,23 @@ async def test_an_adopted_clip_is_found_and_nothing_is_bought(harness: RecoveryH
     assert len(harness.videos) == 3
 
 
+async def test_an_adopted_clip_is_for_its_shot_alone(harness: RecoveryHarness, footage: Path) -> None:
+    assert statuses(await harness.run(a_shot())) == ["stored"]
+    async with harness.session() as session:
+        await adopt_clip(session, film(a_shot(), name="other"), "shot-1", str(footage))
+    for name, is_clip in (("film", False), ("other", True), ("third", False)):
+        report = await harness.run(film(a_shot(), name=name))
+        assert (report.shots[0].sha256 == file_sha256(footage)) is is_clip, name
+    assert harness.paid == (1, 1)
+
+
+async def test_a_clip_is_never_sent(harness: RecoveryHarness, footage: Path) -> None:
+    async with harness.session() as session:
+        # The job API and the providers themselves take no shot of this kind.
+        with pytest.raises(InvalidInput, match="made by hand, and is not sent"):
+            await build_project_job_requests(session, with_clip(footage))
+
+
 async def test_what_is_in_progress_or_held_is_settled_first(harness: RecoveryHarness, footage: Path) -> None:
     async def adopt() -> None:
         async with harness.session() as session:
@@ -134,6 +152,8 @@ async def test_what_is_in_progress_or_held_is_settled_first(harness: RecoveryHar
     assert (harness.paid, len(harness.rejected), harness.videos) == ((1, 1), 1, [])
     async with harness.ledger() as ledger:
         await ledger.jobs.record_ended(row.id, State.LOST, "resolved", actual_usd=None)
+        given_up = hold_message(HoldReason.GIVEN_UP, job=row.id, shot=row.shot.id, ledger="elsewhere.db")
+        await ledger.jobs.hold(row.id, given_up)
     await adopt()
     assert [shot.cached for shot in (await harness.run(a_shot())).shots] == [True]
     assert harness.paid == (1, 1)

@@ -98,11 +98,11 @@ async def test_a_file_that_changes_after_the_claim_is_not_sent(harness: Recovery
 
 
 async def test_a_url_is_fetched_once_and_its_copy_counts_from_then_on(harness: RecoveryHarness, tmp_path: Path) -> None:
-    asked: list[str] = []
+    fetched: list[str] = []
     served = DAWN
 
     async def handler(request: Request, reply: Reply) -> None:
-        asked.append(request.path)
+        fetched.append(request.path)
         await reply.whole(200, {"Content-Type": "text/plain"}, served)
 
     async with running_web() as web:
@@ -114,7 +114,7 @@ async def test_a_url_is_fetched_once_and_its_copy_counts_from_then_on(harness: R
         assert statuses(await harness.run(shot, spool=tmp_path / "elsewhere")) == ["stored"]
         # The copy makes another shot, too.
         assert statuses(await harness.run(a_shot(2, first_frame=shot.first_frame))) == ["stored"]
-    assert asked == ["/dawn?signature=secret"]
+    assert fetched == ["/dawn?signature=secret"]
     assert harness.paid == (2, 2)
     assert {request["images"]["first_frame"][0] for request in harness.emulator.requests()} == {digest(DAWN)}
     kept = sorted((harness.folder / "store" / "film" / "references").iterdir())
@@ -160,7 +160,7 @@ async def test_a_url_keeps_to_the_link_policy(harness: RecoveryHarness, url: str
         await harness.run(a_shot(references=[url]))
 
 
-@pytest.mark.parametrize("echo", [True, False], ids=["by key", "by likeness"])
+@pytest.mark.parametrize("echo", [True, False], ids=["by key", "by similarity"])
 async def test_a_lost_answer_to_a_shot_with_a_frame_is_found_again(harness: RecoveryHarness, echo: bool) -> None:
     path = harness.folder / "dawn.png"
     path.write_bytes(DAWN)

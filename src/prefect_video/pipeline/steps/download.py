@@ -228,7 +228,7 @@ async def _assess(fetched: Downloaded, media: Media, mismatches: Sequence[Mismat
     measures = None
     if policy.measures_content:
         measures = await asyncio.to_thread(measure_content, fetched.path, media, silence_db=policy.silence_db)
-    return assess_quality(media, measures, mismatches, job.shot, policy, wants_audio=job.shot.audio is True)
+    return assess_quality(media, measures, mismatches, job.shot, policy)
 
 
 def _is_gated(mismatch: Mismatch, job: Job) -> bool:

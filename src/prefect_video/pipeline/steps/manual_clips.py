@@ -32,7 +32,7 @@ from prefect_video.downloads import (
 )
 from prefect_video.errors import DownloadError, InvalidInput, InvalidTransition, InvalidVideo
 from prefect_video.fingerprints import clip_fingerprint
-from prefect_video.ledger import Job, JobRequest, State, command_line, job_from_values, row_from_request
+from prefect_video.ledger import Job, JobRequest, State, command_line, is_given_up, job_from_values, row_from_request
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import find_flaws
 from prefect_video.pipeline.steps.store_identity import accept_store, check_store, claim_store
@@ -136,7 +136,7 @@ async def require_settled(session: Session, requests: Sequence[JobRequest]) -> N
     """
     ledger = session.ledger.command_option
     for request, job in zip(requests, await session.ledger.jobs.find_existing(requests), strict=True):
-        if job is None or job.state is State.STORED:
+        if job is None or job.state is State.STORED or is_given_up(job.hold_reason, shot=job.shot.id):
             continue
         if job.hold_reason is not None:
             raise InvalidInput(
