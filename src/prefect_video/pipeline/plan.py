@@ -179,7 +179,7 @@ async def plan_project(
         await require_root(session.ledger, session.store)
     elif not rebuy_missing:
         await check_store(session.ledger, session.store, session.store_name)
-    options = ClaimOptions(refresh=refresh, ttl_seconds=session.settings.ttl_seconds)
+    options = ClaimOptions(refresh=refresh, ttl_seconds=session.settings.ttl_seconds, accepts_store=rebuy_missing)
     takes = await build_take_requests(project, [session, *others], options)
     await load_existing(session.ledger, takes)
     await _reopen_flawed(session, takes, rebuy_missing)

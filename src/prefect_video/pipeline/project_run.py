@@ -153,6 +153,7 @@ class ProjectRun:
             refresh=self.refresh,
             ttl_seconds=self.sessions[0].settings.ttl_seconds,
             flow_run_id=self.flow_run_id,
+            accepts_store=self.rebuy_missing,
         )
         return await build_take_requests(self.project, self.sessions, options)
 

@@ -56,10 +56,12 @@ class ImageLoader:
     Attributes:
         session: The store, and the client and policy by which URLs are fetched.
         project: Name of the project.
+        accepts_store: Keep copies in the store although the ledger knows another one at its address.
     """
 
     session: Session
     project: str
+    accepts_store: bool = False
     _files: dict[str, ImageFile] = field(default_factory=dict, init=False)
 
     async def load(self, shot: Shot) -> dict[str, ImageFile]:
@@ -105,8 +107,9 @@ class ImageLoader:
         """Fetch an image, and keep a copy of it and a record of its URL in the store."""
         session = self.session
         image = await fetch_image(url, client=session.download_client, policy=session.link_policy)
-        # Nothing may be written to a store that is not the one that the ledger knows.
-        await check_store(session.ledger, session.store, session.store_name)
+        if not self.accepts_store:
+            # Nothing may be written to a store that is not the one that the ledger knows.
+            await check_store(session.ledger, session.store, session.store_name)
         file = f"{image.sha256}{image.suffix}"
         record = json.dumps({"url": redact(url), "file": file, "sha256": image.sha256}, indent=1)
         spool = session.settings.spool
