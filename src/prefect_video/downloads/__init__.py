@@ -12,6 +12,7 @@ from prefect_video.downloads.images import (
     is_url,
     parse_image,
     read_image,
+    show_image,
 )
 from prefect_video.downloads.media import Media, check_media, probe
 from prefect_video.downloads.private_files import prepare_private_folder
@@ -39,4 +40,5 @@ __all__ = [
     "probe",
     "read_image",
     "redact",
+    "show_image",
 ]
