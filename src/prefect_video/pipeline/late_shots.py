@@ -91,7 +91,7 @@ class LateShots:
     _readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READ_AT_ONCE), init=False)
 
     def __post_init__(self) -> None:
-        self._images = ImageLoader(self.sessions[0], self.project.name)
+        self._images = ImageLoader(self.sessions[0], self.project.name, accepts_store=self.options.accepts_store)
 
     async def build_takes(self) -> list[TakeRequest]:
         """Build the takes of all shots that are not dropped, each with the prompt that it was given last.

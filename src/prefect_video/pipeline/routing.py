@@ -181,7 +181,7 @@ async def build_take_requests(
     accounts = accounts if project.is_routed and accounts else list(sessions[:1])
     unhealthy = {id(account) for account in accounts if not await _is_healthy(account)} if len(accounts) > 1 else set()
     _check_option_names(project, sessions)
-    images = images or ImageLoader(sessions[0], project.name)
+    images = images or ImageLoader(sessions[0], project.name, accepts_store=options.accepts_store)
     problems: dict[str, list[str]] = {}
     takes: list[TakeRequest] = []
     for shot in project.shots:
