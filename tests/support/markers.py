@@ -72,6 +72,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/unit/pipeline/test_reconcile.py",
         "tests/unit/pipeline/test_reconcile_lists.py",
         "tests/unit/pipeline/test_rejected.py",
+        "tests/unit/pipeline/test_shot_images.py",
         "tests/unit/pipeline/test_routing.py",
         "tests/unit/pipeline/test_submit_result.py",
         "tests/unit/providers/test_any_response.py",

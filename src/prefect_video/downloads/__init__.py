@@ -12,6 +12,7 @@ from prefect_video.downloads.images import (
     is_url,
     parse_image,
     read_image,
+    show_image,
 )
 from prefect_video.downloads.media import (
     Media,
@@ -54,4 +55,5 @@ __all__ = [
     "read_last_frame",
     "redact",
     "require_match",
+    "show_image",
 ]
