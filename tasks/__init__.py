@@ -4,6 +4,7 @@ from prefect_video.tasks.generate import agenerate_video, generate_video
 from prefect_video.tasks.sessions import BlockResolver, SessionRef, observe, open_ledger, use_session
 from prefect_video.tasks.steps import (
     TaskRunner,
+    cut_film,
     download,
     find_asset,
     poll,
@@ -17,6 +18,7 @@ __all__ = [
     "SessionRef",
     "TaskRunner",
     "agenerate_video",
+    "cut_film",
     "download",
     "find_asset",
     "generate_video",

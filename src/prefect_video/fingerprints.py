@@ -19,7 +19,9 @@ VERSION: Final = "v1"
 """Version of the encoding, part of every fingerprint. A change of the encoding without a new one would buy every stored
 video again."""
 
-_WITHOUT_EFFECT: Final = frozenset({"id", "depends_on", "takes", "metadata"})
+_WITHOUT_EFFECT: Final = frozenset(
+    {"id", "depends_on", "takes", "seeds", "choose", "continue_from", "metadata", "clip"}
+)
 _IMAGES: Final = frozenset({"first_frame", "last_frame", "references"})
 """Fields that count by the content of their files."""
 
@@ -58,6 +60,16 @@ def fingerprint(
     if reference_digests:
         request["references"] = list(reference_digests)
     digest = hashlib.sha256(f"{VERSION}\n{canonical_json(request)}".encode()).hexdigest()
+    return f"{VERSION}:{digest}"
+
+
+def clip_fingerprint(identity: str) -> str:
+    """Return the fingerprint of a clip that was made by hand.
+
+    Args:
+        identity: The SHA-256 of its content; for one that is fetched from an address, the address.
+    """
+    digest = hashlib.sha256(f"{VERSION}\n{canonical_json({'clip': identity})}".encode()).hexdigest()
     return f"{VERSION}:{digest}"
 
 

@@ -37,6 +37,9 @@ RECORDS: Final = frozenset(
         "fingerprints",
         "retry_policy",
         "project_files",
+        "templates",
+        "rows",
+        "quality",
     }
 )
 INTERNALS: Final = frozenset(
@@ -45,19 +48,25 @@ INTERNALS: Final = frozenset(
 """Single modules at the root of the package that any room but the records may import."""
 
 BASE: Final = RECORDS | INTERNALS
-DOMAIN: Final = frozenset({"downloads", "ledger", "providers", "storage", "limits", "polling", "session", "pipeline"})
+DOMAIN: Final = frozenset(
+    {"downloads", "film", "ledger", "providers", "storage", "limits", "polling", "session", "pipeline"}
+)
 MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     # Records: what everything else speaks of.
     "errors": set(),
     "_clean_text": set(),
     "generations": {"errors", "_clean_text"},
-    "assets": {"errors", "generations"},
     "inputs": {"errors"},
     "frame_sizes": set(),
-    "shots": {"errors", "frame_sizes", "inputs"},
+    "quality": {"errors", "inputs"},
+    "film": {"_lazy_names", "errors", "inputs"},
+    "assets": {"errors", "generations", "inputs", "quality"},
+    "shots": {"errors", "film", "frame_sizes", "inputs", "quality"},
     "retry_policy": {"errors"},
-    "fingerprints": {"errors", "generations", "assets", "inputs", "shots"},
-    "project_files": {"errors", "generations", "assets", "inputs", "shots", "fingerprints"},
+    "fingerprints": {"errors", "generations", "assets", "inputs", "quality", "shots"},
+    "templates": {"errors", "frame_sizes", "inputs", "quality", "shots"},
+    "project_files": RECORDS - {"project_files", "retry_policy", "rows"} | {"film"},
+    "rows": {"errors", "inputs", "quality", "shots", "project_files", "templates"},
     "_crash_trace": set(),
     "_redaction": set(),
     "_shield": {"errors"},
@@ -241,6 +250,8 @@ ONE_SUBJECT: Final[Mapping[str, Set[str]]] = {
     "collect": {"prefect_video.pipeline", "prefect_video.flows", "prefect_video.cli.commands"},
     "plan": {"prefect_video.pipeline", "prefect_video.cli.commands"},
     "cancel": {"prefect_video.pipeline", "prefect_video.cli.commands"},
+    # The final cut: its records, the work, the command.
+    "cut": {"prefect_video.film", "prefect_video.pipeline", "prefect_video.cli.commands"},
     "jobs": {"prefect_video.ledger", "prefect_video.cli.commands"},
     "shot": {"prefect_video.flows", "prefect_video.cli.commands"},
     "spend": {"prefect_video.flows", "prefect_video.cli.commands"},
@@ -348,6 +359,8 @@ def test_the_wheel_puts_one_name_into_site_packages(wheel: Path) -> None:
         inside = "/".join(filter(None, ["prefect_video", FOLDERS[folder], str(path.relative_to(ROOT / folder))]))
         assert inside in names, f"{inside} is missing from the wheel"
     assert "prefect_video/py.typed" in names
+    fonts = {name.rpartition("/")[2] for name in names if name.startswith("prefect_video/film/fonts/")}
+    assert fonts == {"SourceSansPro-Regular.ttf", "SourceSansPro-Semibold.ttf", "OFL.txt"}
 
 
 @pytest.mark.parametrize("from_checkout", [False, True], ids=["elsewhere", "in the checkout"])

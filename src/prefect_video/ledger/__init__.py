@@ -8,8 +8,9 @@ from prefect_video.ledger.amounts import PRICE_UNKNOWN, usd, usd_sum
 from prefect_video.ledger.budgets import Limit
 from prefect_video.ledger.claims import row_from_request
 from prefect_video.ledger.cost_bound import DEFAULT_COST_BOUND, CostBound, cost_columns, with_dispute
-from prefect_video.ledger.hold_reasons import PROGRAM, HoldReason, command_line, hold_message
+from prefect_video.ledger.hold_reasons import PROGRAM, HoldReason, command_line, hold_message, is_given_up
 from prefect_video.ledger.idempotency_keys import BoundKey
+from prefect_video.ledger.late_reservations import LATE_PREFIX, is_late
 from prefect_video.ledger.ledger import Ledger
 from prefect_video.ledger.queries import LEFT_OFTEN
 from prefect_video.ledger.records import (
@@ -19,6 +20,7 @@ from prefect_video.ledger.records import (
     AccountStatus,
     Budget,
     BudgetUsage,
+    Choice,
     ClaimBatch,
     ClaimOutcome,
     ClaimResult,
@@ -39,6 +41,7 @@ from prefect_video.ledger.urls import URL_VARIABLE, default_ledger_url, parse_da
 
 __all__ = [
     "DEFAULT_COST_BOUND",
+    "LATE_PREFIX",
     "LEFT_OFTEN",
     "OCCUPYING",
     "PRICE_UNKNOWN",
@@ -50,6 +53,7 @@ __all__ = [
     "BoundKey",
     "Budget",
     "BudgetUsage",
+    "Choice",
     "ClaimBatch",
     "ClaimOutcome",
     "ClaimResult",
@@ -73,6 +77,8 @@ __all__ = [
     "default_ledger_url",
     "history",
     "hold_message",
+    "is_given_up",
+    "is_late",
     "job_from_values",
     "jobs_table",
     "parse_database_url",

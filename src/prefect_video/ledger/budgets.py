@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -11,8 +11,10 @@ from typing import Any, Final, Literal
 from sqlalchemy import ColumnElement, Integer, String, and_, case, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from prefect_video.assets import MANUAL
 from prefect_video.ledger.amounts import usd, usd_sum
-from prefect_video.ledger.base import LedgerBase
+from prefect_video.ledger.base import LedgerBase, chunks
+from prefect_video.ledger.late_reservations import find_abandoned
 from prefect_video.ledger.records import Budget, BudgetUsage, JobRequest, SpendRow, State
 from prefect_video.ledger.tables import jobs_table, rounded
 
@@ -47,7 +49,9 @@ reserved_usd: Final[ColumnElement[Decimal | None]] = func.sum(
 )
 """Sum of what is set aside for generations in progress."""
 
-counted: Final[ColumnElement[bool]] = and_(jobs_table.c.state != State.RELEASED, ~_ended_free)
+counted: Final[ColumnElement[bool]] = and_(
+    jobs_table.c.state != State.RELEASED, ~_ended_free, jobs_table.c.provider != MANUAL
+)
 """Condition of a row whose video was or may be paid for."""
 
 _unpriced: Final = and_(counted, _cost.is_(None))
@@ -173,13 +177,22 @@ class Limits:
         return [(number, _key(budget, job_request)) for number, budget in enumerate(self._budgets)]
 
 
-async def read_usage(connection: AsyncConnection, budget: Budget, key: str, now: datetime) -> BudgetUsage:
-    """Read how much of one budget is used up for one project or account, or in this month."""
-    found = await connection.execute(
-        select(spent_usd, reserved_usd, count(counted), count(_unpriced), count(_unpriced_reserved)).where(
-            jobs_table.c.state != State.RELEASED, _scope(budget, key, now)
-        )
-    )
+async def read_usage(
+    connection: AsyncConnection, budget: Budget, key: str, now: datetime, *, without: Collection[str] = ()
+) -> BudgetUsage:
+    """Read how much of one budget is used up for one project or account, or in this month.
+
+    Args:
+        connection: Of the transaction.
+        budget: The limit.
+        key: The project or account, where it is of one.
+        now: The time.
+        without: Ids of jobs that do not count.
+    """
+    conditions = [jobs_table.c.state != State.RELEASED, _scope(budget, key, now)]
+    conditions += [jobs_table.c.id.not_in(chunk) for chunk in chunks(without)]
+    sums = select(spent_usd, reserved_usd, count(counted), count(_unpriced), count(_unpriced_reserved))
+    found = await connection.execute(sums.where(*conditions))
     spent, reserved, videos, unpriced, unpriced_reserved = found.one()
     return BudgetUsage(
         budget=budget,
@@ -285,7 +298,9 @@ class SpendReports(LedgerBase):
         now = datetime.now(UTC)
         keys = {"project": project, "account": account, "plan": account, "month": ""}
         async with self._database.reading() as connection:
-            return [await read_usage(connection, budget, keys[budget.scope], now) for budget in budgets]
+            # A claim would free them.
+            dead = await find_abandoned(connection, self._owner) if budgets else []
+            return [await read_usage(connection, budget, keys[budget.scope], now, without=dead) for budget in budgets]
 
     def _key(self, by: Grouping) -> ColumnElement[Any]:
         if by not in _PERIODS:

@@ -11,7 +11,9 @@ from typing import Final, Literal, NamedTuple
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from prefect_video.assets import Asset
+from prefect_video.errors import VideoRejected
 from prefect_video.ledger.amounts import usd, usd_sum
+from prefect_video.quality import Quality, QualityPolicy
 from prefect_video.shots import Shot
 
 
@@ -89,6 +91,8 @@ class JobRequest(_Record):
         is_fallback: It gives up part of what the project requests.
         alternatives: The requests, of other accounts or in other forms, whose job would serve the same take.
         on_mismatch: What to do with a video that is not as requested; None for what the settings say.
+        reservation: Fingerprint of the late reservation that is used up by this request, or freed; None for none.
+        quality_policy: The quality gates of its project; None for none.
     """
 
     fingerprint: str
@@ -109,6 +113,8 @@ class JobRequest(_Record):
     is_fallback: bool = False
     alternatives: tuple[JobRequest, ...] = ()
     on_mismatch: MismatchPolicy | None = None
+    reservation: str | None = None
+    quality_policy: QualityPolicy | None = None
 
     def is_served_by(self, job: Job) -> bool:
         """Tell whether an existing job of this request serves its take, so that nothing else may be bought.
@@ -128,7 +134,8 @@ class Job(_Record):
     `id` is also the idempotency key that is sent along with the submit. `priority` counts steps above normal.
     `disputed_usd` is what the provider says it cost, where that is not believed (see `cost_bound`).
     `store_id` is the identity of the store that the asset was published to. `left_count` is how many collections in a
-    row have left it for later, and `left_reason` why the last one has.
+    row have left it for later, and `left_reason` why the last one has. `quality` is what the gates of `quality_policy`
+    have found in its video.
     """
 
     id: str
@@ -170,11 +177,19 @@ class Job(_Record):
     on_mismatch: MismatchPolicy | None = None
     left_count: int = 0
     left_reason: str | None = None
+    max_attempts: int = 2
+    quality_policy: QualityPolicy | None = None
+    quality: Quality | None = None
 
     @property
     def is_reopened(self) -> bool:
         """Tell whether the stored file is missing or damaged and is to be fetched again."""
         return self.state is State.COMPLETED and self.stored_at is not None
+
+    @property
+    def is_rejected(self) -> bool:
+        """Tell whether its video failed the quality gates, and another take may be bought in its place."""
+        return self.state is State.LOST and self.error_type == VideoRejected.__name__
 
     @property
     def cost_usd(self) -> Decimal | None:
@@ -254,6 +269,32 @@ class Budget(_Record):
     def is_empty(self) -> bool:
         """Tell whether it limits nothing."""
         return self.limit_usd is None and self.limit_videos is None
+
+
+class Choice(_Record):
+    """A decision about the takes of a shot.
+
+    Attributes:
+        project: Name of the project.
+        shot_id: The shot's id.
+        prompt: The prompt of the shot in its project that the decision is about; another one makes it void.
+        new_prompt: The prompt that the shot is made with instead; None for its own.
+        take: The take that was chosen; None where none is yet.
+        fingerprint: The fingerprint of that take.
+        is_dropped: The shot is not made any more.
+        decided_by: Who has decided: a user's name, or `first`.
+        decided_at: When.
+    """
+
+    project: str
+    shot_id: str
+    prompt: str
+    new_prompt: str | None = None
+    take: int | None = None
+    fingerprint: str | None = None
+    is_dropped: bool = False
+    decided_by: str
+    decided_at: AwareDatetime
 
 
 class HistoryEntry(_Record):

@@ -15,11 +15,12 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from prefect_video.assets import Asset
+from prefect_video.assets import MANUAL, Asset
 from prefect_video.errors import StoreError, StoreOutage, VideoError
 from prefect_video.ledger import UNFINISHED, Job, Ledger, State
 from prefect_video.pipeline.steps.adopt import find_unrecorded, list_folder, read_videos, sidecars_of
 from prefect_video.pipeline.steps.adopt_rejected import find_unknown, read_all_kept
+from prefect_video.pipeline.steps.film_place import is_film_file
 from prefect_video.pipeline.steps.restore import restore
 from prefect_video.pipeline.steps.shot_images import IMAGE_FOLDER
 from prefect_video.pipeline.steps.store import asset_draft
@@ -214,7 +215,7 @@ class _Verifier:
         if files.keys() - _places(self.store, [item.asset for item in expected]):
             known = await self._known_places(project)
             kept = self.store.uri(PurePosixPath(project, IMAGE_FOLDER))
-            unknown = (uri for uri in files.keys() - known if not uri.startswith(f"{kept}/"))
+            unknown = (uri for uri in files.keys() - known if not uri.startswith(f"{kept}/") and not is_film_file(uri))
             self.unknown |= {uri: files[uri] for uri in sorted(unknown)}
         if self.open_session and self.store_id:
             whole = [item for item, flaw in zip(expected, flaws, strict=True) if item.job and not flaw]
@@ -339,6 +340,8 @@ async def _restore_all(
 ) -> dict[str, VideoError | None]:
     """Use whole copies for the videos of jobs of one session, and fetch the rest; by URI what went wrong, or None."""
     uris = [job.asset.uri for job in jobs if job.asset]
+    if jobs[0].provider == MANUAL:
+        return dict.fromkeys(uris, StoreError("it was made by hand: store the clip again with `prefect-video adopt`"))
     try:
         async with open_session(jobs[0]) as session:
             slots = asyncio.Semaphore(_RESTORES_AT_ONCE)

@@ -30,6 +30,8 @@ def check_supported(shot: Shot, offered: Capabilities, *, by: str) -> None:
     Raises:
         Unsupported: The message names the shot, the field and the nearest value that is offered.
     """
+    if shot.clip is not None:
+        raise Unsupported(f"shot {shot.id!r}: clip: its video was made by hand, and is not sent to a provider")
     if shot.size is None and shot.resolution not in offered.sizes:
         sizes = ", ".join(_sorted(offered.sizes)) or "none that a shot can ask for"
         nearest = f"; the nearest is {_nearest_size(shot, offered)}" if len(offered.sizes) > 1 else ""

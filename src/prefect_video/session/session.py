@@ -51,6 +51,7 @@ class SessionEvent(StrEnum):
     COMPLETED = "completed"
     DOWNLOADING = "downloading"
     DOWNLOADED = "downloaded"
+    REJECTED = "rejected"
     BEFORE_PUBLISH = "before_publish"
     NOT_PUBLISHED = "not_published"
     PUBLISHED = "published"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -166,6 +166,7 @@ class AssetDraft(BaseModel):
         provider: Provider that generated the video.
         generation_id: The provider's id of the generation.
         cost_usd: Cost in USD, where known.
+        origin: `generated`, or made `by hand`.
         job_id: Id of the job; its last six characters distinguish two generations of one shot.
         ledger: Reference to the job, for the sidecar.
     """
@@ -181,6 +182,7 @@ class AssetDraft(BaseModel):
     provider: str
     generation_id: str
     cost_usd: Decimal | None = None
+    origin: Literal["generated", "by hand"] = "generated"
     job_id: str = Field(min_length=1)
     ledger: LedgerReference | None = None
 
@@ -440,5 +442,6 @@ def _build_asset(store: Store, draft: AssetDraft, video: Downloaded, media: Medi
         height=media.height,
         created_at=datetime.now(UTC),
         notes=video.notes,
+        quality=video.quality,
         **draft.model_dump(exclude={"job_id", "ledger"}),
     )

@@ -164,3 +164,12 @@ def test_a_sum_is_a_lower_bound_where_a_price_is_unknown() -> None:
     # As the artifact of `spend-report` shows it.
     sums = CommittedSums(spent_usd=Decimal("0.9"), unpriced=2, unpriced_reserved=1)
     assert (sums.describe_spent(str), sums.describe_reserved(format_amount=str)) == ("at least 0.9", "price unknown")
+
+
+def test_a_plan_says_what_is_claimed_after_which_shot(call: InProcess, film: Path) -> None:
+    film.write_text(film.read_text().replace("duration: 1}", "duration: 1, continue_from: opening}"))
+    shown = call("plan", film)
+    assert shown.status == 0
+    assert "\n  after opening: $0.30\n" in shown.out
+    answer = call("plan", film, "--json").json
+    assert (answer["later"], answer["cost_usd"], answer["shots"][1]["after"]) == ({"opening": 0.3}, 0.9, "opening")

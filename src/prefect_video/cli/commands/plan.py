@@ -8,19 +8,19 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from prefect_video.cli.options import JsonFlag, RefreshFlag, SessionOptions
+from prefect_video.cli.options import JsonFlag, RefreshFlag, SessionOptions, TemplateOption, read_project
 from prefect_video.cli.output import DONE, OVER_BUDGET, display_path, escape, print_json, stdout, table, usd
 from prefect_video.cli.sessions import run_async, use_sessions
 from prefect_video.fingerprints import canonical_json
 from prefect_video.ledger import PRICE_UNKNOWN, BudgetUsage
 from prefect_video.pipeline import Plan, PlannedShot, RouteOption, plan_project
-from prefect_video.project_files import load_project
 from prefect_video.session import SessionRef
 from prefect_video.shots import Project
 
 _ACTIONS = {
     "generate": "[cyan]generate[/]",
     "cached": "[green]cached[/]",
+    "clip": "[green]clip[/]",
     "in_progress": "[blue]in progress[/]",
     "held": "[yellow]held[/]",
     "over_budget": "[red]over budget[/]",
@@ -28,9 +28,10 @@ _ACTIONS = {
 
 
 def plan(
-    project_file: Annotated[Path, Parameter(help="A project in YAML or JSON.")],
+    project_file: Annotated[Path, Parameter(help="A project in YAML or JSON, or rows in CSV, JSONL or Parquet.")],
     /,
     *,
+    template: TemplateOption = None,
     session: SessionOptions = SessionOptions(),  # noqa: B008 -- frozen
     refresh: RefreshFlag = False,
     json: JsonFlag = False,
@@ -45,7 +46,7 @@ def plan(
 
         prefect-video plan film.yaml --provider sora --store s3://films/ads --json
     """
-    project = load_project(project_file)
+    project = read_project(project_file, template)
     project_plan = run_async(_plan(project, session.refs(project), refresh))
     if json:
         print_json(project_plan.public())
@@ -86,6 +87,8 @@ def show_plan(project_plan: Plan) -> None:
             console.print(f"[dim]no option[/] {escape(shot.id)}: {escape(f'{name}: {refusal}')}", soft_wrap=True)
     for usage in project_plan.limits:
         console.print(f"[dim]limit[/] {escape(_describe_usage(usage))}", soft_wrap=True)
+    if project_plan.film_seconds is not None:
+        console.print(f"[dim]film[/] a final cut of about {project_plan.film_seconds:.1f} s, free")
     new = sum(shot.action == "generate" for shot in project_plan.shots)
     console.print(
         f"\n[bold]{escape(project_plan.project)}[/] at {escape(project_plan.provider)}:"
@@ -93,6 +96,8 @@ def show_plan(project_plan: Plan) -> None:
         f" [bold]{_describe_cost(project_plan, new)}[/]. Nothing was sent.",
         soft_wrap=True,
     )
+    for shot_id, cost in project_plan.later.items():
+        console.print(f"  after {escape(shot_id)}: {usd(cost)}", soft_wrap=True)
     if project_plan.refusal:
         console.print(f"[red]over budget:[/] {escape(project_plan.refusal)}", soft_wrap=True)
 
@@ -123,6 +128,8 @@ def _describe_option(option: RouteOption) -> str:
 
 def _describe_shot(shot: PlannedShot) -> str:
     """Return the reason of a shot's action, the file it is stored in, or its prompt, in one short line."""
+    if shot.after:
+        return f"after {shot.after}: {' '.join(shot.prompt.split())}"[:90]
     text = shot.reason or (display_path(shot.uri) if shot.uri else shot.prompt)
     if shot.job_id and shot.options:
         text = f"{shot.provider}: {text}"

@@ -67,8 +67,8 @@ def build_job_requests(
     """
     return [
         JobRequest(
-            fingerprint=compute_fingerprint(session, shot, take, images),
-            shot=shot,
+            fingerprint=compute_fingerprint(session, shot.for_take(take), take, images),
+            shot=shot.for_take(take),
             take=take,
             project=project.name,
             provider=session.provider.name,
@@ -83,6 +83,7 @@ def build_job_requests(
             flow_run_id=options.flow_run_id,
             priority=project.priority,
             on_mismatch=project.on_mismatch,
+            quality_policy=project.quality,
         )
         for take in range(1, shot.takes + 1)
     ]

@@ -2,7 +2,8 @@
 
 The copy of a fetched image is kept in the project's folder of the store, where every machine that retries or collects
 finds it: `references/<SHA-256 of the content>.png`, named by `references/<SHA-256 of the URL>.url`. What the URL leads
-to later does not count, so that it buys nothing again.
+to later does not count, so that it buys nothing again. The last frames of stored videos, which other shots begin with,
+are kept there too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from prefect_video.assets import Asset
 from prefect_video.downloads import (
     Image,
     fetch_image,
@@ -27,6 +29,7 @@ from prefect_video.downloads import (
     redact,
 )
 from prefect_video.errors import InvalidInput, StoreError
+from prefect_video.pipeline.steps.last_frame import is_frame_address, read_frame
 from prefect_video.pipeline.steps.store_identity import check_store
 from prefect_video.session import Session
 from prefect_video.shots import Shot
@@ -57,11 +60,13 @@ class ImageLoader:
         session: The store, and the client and policy by which URLs are fetched.
         project: Name of the project.
         accepts_store: Keep copies in the store although the ledger knows another one at its address.
+        videos: The stored videos whose last frames shots begin with, by the addresses of these frames.
     """
 
     session: Session
     project: str
     accepts_store: bool = False
+    videos: dict[str, Asset] = field(default_factory=dict)
     _files: dict[str, ImageFile] = field(default_factory=dict, init=False)
 
     async def load(self, shot: Shot) -> dict[str, ImageFile]:
@@ -75,16 +80,22 @@ class ImageLoader:
         for name, images in shot.images.items():
             for image in images:
                 try:
-                    if image not in self._files:
-                        self._files[image] = await self._load(image)
+                    loaded[image] = await self.load_one(image)
                 except InvalidInput as error:
                     raise InvalidInput(f"shot {shot.id!r}: {name}: {error}") from error
-                loaded[image] = self._files[image]
         return loaded
+
+    async def load_one(self, image: str) -> ImageFile:
+        """Return an image by its path, URL or address, as `load` does."""
+        if image not in self._files:
+            self._files[image] = await self._load(image)
+        return self._files[image]
 
     async def _load(self, image: str) -> ImageFile:
         if is_url(image):
             return await self._save(await self._find_copy(image) or await self._fetch(image))
+        if is_frame_address(image):
+            return await self._save(await self._find_copy(image) or await self._cut_out(image))
         read = await asyncio.to_thread(read_image, Path(image))
         return ImageFile(Path(image), read.sha256)
 
@@ -107,6 +118,20 @@ class ImageLoader:
         """Fetch an image, and keep a copy of it and a record of its URL in the store."""
         session = self.session
         image = await fetch_image(url, client=session.download_client, policy=session.link_policy)
+        return await self._keep(image, url)
+
+    async def _cut_out(self, address: str) -> Image:
+        """Decode the last frame of a stored video, and keep it in the store: the kept one counts from then on.
+
+        Another version of the decoder would make another file of it, for which the shot would be bought again.
+        """
+        if (video := self.videos.get(address)) is None:
+            raise InvalidInput(f"{address} is in no store here: run the project again, which makes it")
+        return await self._keep(await read_frame(self.session, video), address)
+
+    async def _keep(self, image: Image, url: str) -> Image:
+        """Publish an image and a record of its address; return the copy that counts."""
+        session = self.session
         if not self.accepts_store:
             # Nothing may be written to a store that is not the one that the ledger knows.
             await check_store(session.ledger, session.store, session.store_name)
