@@ -135,8 +135,13 @@ async def test_no_copy_is_written_to_a_store_that_the_ledger_does_not_know(harne
         web.handler = handler
         with pytest.raises(StoreOutage):
             await harness.run(a_shot(2, first_frame=web.url("/dawn.png")))
-    assert not (harness.folder / "store").exists()
-    assert harness.paid == (1, 1)
+        assert not (harness.folder / "store").exists()
+        assert harness.paid == (1, 1)
+        # Accepted as the new store, it gets the copy and the video.
+        async with harness.session() as session:
+            wanted = as_project(a_shot(2, first_frame=web.url("/dawn.png")))
+            assert statuses(await run_project(session, wanted, rebuy_missing=True)) == ["stored"]
+    assert harness.paid == (2, 2)
 
 
 @pytest.mark.parametrize(

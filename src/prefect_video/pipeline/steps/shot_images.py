@@ -59,14 +59,14 @@ class ImageLoader:
     Attributes:
         session: The store, and the client and policy by which URLs are fetched.
         project: Name of the project.
-        videos: The stored videos whose last frames shots begin with, by the addresses of these frames.
         accepts_store: Keep copies in the store although the ledger knows another one at its address.
+        videos: The stored videos whose last frames shots begin with, by the addresses of these frames.
     """
 
     session: Session
     project: str
-    videos: dict[str, Asset] = field(default_factory=dict)
     accepts_store: bool = False
+    videos: dict[str, Asset] = field(default_factory=dict)
     _files: dict[str, ImageFile] = field(default_factory=dict, init=False)
 
     async def load(self, shot: Shot) -> dict[str, ImageFile]:
