@@ -14,7 +14,7 @@ from prefect.context import FlowRunContext
 from prefect_video.errors import ProjectFailed
 from prefect_video.flows.artifacts import Progress, publish_table
 from prefect_video.flows.cancellation import cancel_generations
-from prefect_video.pipeline import ProjectReport, run_project
+from prefect_video.pipeline import ProjectReport, publish_run, run_project
 from prefect_video.shots import Project
 from prefect_video.tasks import SessionRef, TaskRunner, use_session
 
@@ -107,6 +107,7 @@ async def generate_project(
             on_report=progress.shot_ended,
             wait=wait,
         )
+        report = await publish_run(session, project, report)
     keep_report(report)
     await publish_table(report)
     if report.failures:

@@ -35,7 +35,9 @@ INTERNALS: Final = frozenset(
 """Single modules at the root of the package that any room but the records may import."""
 
 BASE: Final = RECORDS | INTERNALS
-DOMAIN: Final = frozenset({"downloads", "ledger", "providers", "storage", "limits", "polling", "session", "pipeline"})
+DOMAIN: Final = frozenset(
+    {"downloads", "gallery", "ledger", "providers", "storage", "limits", "polling", "session", "pipeline"}
+)
 MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     # Records: what everything else speaks of.
     "errors": set(),
@@ -58,6 +60,7 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "ledger": BASE,
     "providers": BASE | {"downloads"},
     "storage": BASE | {"downloads"},
+    "gallery": BASE | {"downloads", "ledger", "storage"},
     "limits": BASE | {"downloads", "ledger", "providers"},
     "polling": BASE | {"downloads", "ledger", "providers"},
     "emulator": BASE | {"providers"},

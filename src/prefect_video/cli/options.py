@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
 from prefect_video.ledger import URL_VARIABLE, default_ledger_url, parse_database_url
+from prefect_video.project_files import load_project
 from prefect_video.session import SessionRef, names_ledger_block
 from prefect_video.shots import Project
+
+_PROJECT_FILES: Final = (".yaml", ".yml", ".json")
 
 JsonFlag = Annotated[
     bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON object on stdout.")
@@ -110,6 +113,18 @@ class SessionOptions:
             InvalidInput: A number is out of range, or `auto` has no accounts to choose from.
         """
         return SessionRef.for_project(project, self.provider, self.store, ledger_name(self.ledger), self.max_in_flight)
+
+
+def find_project(text: str) -> tuple[str, Project | None]:
+    """Return the name of a project, and its file's content where a file is named instead.
+
+    Raises:
+        InvalidInput: The file cannot be read, or is no project.
+    """
+    if not text.endswith(_PROJECT_FILES):
+        return text, None
+    project = load_project(Path(text))
+    return project.name, project
 
 
 def command_ledger(option: str | None) -> str | None:

@@ -5,6 +5,7 @@ the records (`errors`, `shots`, `generations`, `assets`).
 """
 
 from prefect_video.downloads.client import DEFAULT_SETTINGS, DownloadSettings
+from prefect_video.downloads.content_credentials import read_content_credentials, require_reader
 from prefect_video.downloads.media import Media, check_media, probe
 from prefect_video.downloads.private_files import prepare_private_folder
 from prefect_video.downloads.transfer import Downloaded, VideoSource, download, load_finished, open_download_client
@@ -24,4 +25,6 @@ __all__ = [
     "origin",
     "prepare_private_folder",
     "probe",
+    "read_content_credentials",
+    "require_reader",
 ]

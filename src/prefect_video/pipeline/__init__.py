@@ -9,6 +9,7 @@ from prefect_video.pipeline.collect import CollectedJob, collect, collect_job
 from prefect_video.pipeline.deletion import settle_deleted
 from prefect_video.pipeline.ledger_recovery import Recovery, recover_ledger
 from prefect_video.pipeline.plan import Plan, PlannedShot, RouteOption, plan_project
+from prefect_video.pipeline.project_gallery import publish_run
 from prefect_video.pipeline.project_run import ProjectRun, run_project
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, ShotStatus, as_number
 from prefect_video.pipeline.shot_run import abandon
@@ -38,6 +39,7 @@ __all__ = [
     "collect",
     "collect_job",
     "plan_project",
+    "publish_run",
     "recover_ledger",
     "run_project",
     "settle_deleted",

@@ -123,6 +123,8 @@ class ProjectReport(BaseModel):
         project: Its name.
         shots: One report for each take of each shot, in the project's order.
         seconds: How long the run took.
+        page_uri: Address of the project's gallery page; None where none was written.
+        manifest_uri: Address of its manifest.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -130,6 +132,8 @@ class ProjectReport(BaseModel):
     project: str
     shots: tuple[ShotReport, ...]
     seconds: float
+    page_uri: str | None = None
+    manifest_uri: str | None = None
 
     @property
     def cost_usd(self) -> Decimal:

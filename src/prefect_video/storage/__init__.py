@@ -4,7 +4,7 @@
 the records (`errors`, `shots`, `generations`, `assets`).
 """
 
-from prefect_video.storage.base import Store, StoredFile
+from prefect_video.storage.base import NewFile, Store, StoredFile, guess_content_type
 from prefect_video.storage.marker import STORE_MARKER
 from prefect_video.storage.publish import (
     AssetDraft,
@@ -38,6 +38,7 @@ __all__ = [
     "AssetDraft",
     "KeptVideo",
     "LedgerReference",
+    "NewFile",
     "Sidecar",
     "SidecarName",
     "Store",
@@ -50,6 +51,7 @@ __all__ = [
     "fetch_rejected",
     "find_rejected",
     "fingerprint_digest",
+    "guess_content_type",
     "keep_rejected",
     "open_store",
     "parse_sidecar",

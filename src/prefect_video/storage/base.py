@@ -232,5 +232,10 @@ def validate_name(name: str) -> str:
 
 def guess_content_type(relative: PurePosixPath) -> str:
     """Return the media type for a file's extension."""
-    types = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".json": "application/json"}
+    types = {
+        ".mp4": "video/mp4",
+        ".jpg": "image/jpeg",
+        ".json": "application/json",
+        ".html": "text/html; charset=utf-8",
+    }
     return types.get(relative.suffix, "application/octet-stream")

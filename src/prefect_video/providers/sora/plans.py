@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from prefect_video.generations import Status
@@ -22,6 +23,7 @@ def _plan(sizes: Mapping[Resolution, int], concurrency: int, monthly_videos: int
         usd_per_second=SORA_USD_PER_SECOND,
         lookup="key",
         free_outcomes=(Status.FAILED, Status.CANCELLED),
+        content_credentials=True,
     )
 
 
@@ -31,6 +33,7 @@ SORA_PLANS: Final[Mapping[str, Capabilities]] = {
     "api-tier-1": _plan({"1080p": 20, "720p": 20}, 10, 100),
     "api-tier-2": _plan({"1080p": 20, "720p": 20}, 25, 500),
     "api-tier-3": _plan({"1080p": 20, "720p": 20}, 50, 1000),
-    "emulator": _plan({"1080p": 20, "720p": 20, "480p": 20}, 10),
+    # The emulator signs nothing.
+    "emulator": replace(_plan({"1080p": 20, "720p": 20, "480p": 20}, 10), content_credentials=False),
 }
 """Capabilities of each plan: longest duration by resolution, generations at once, videos a month."""
