@@ -188,10 +188,7 @@ class _Builder:
 
     def _describe_job(self, job: Job, rows: Sequence[Job]) -> TakeRecord:
         sent = [row for row in rows if row.fingerprint == job.fingerprint and row.state not in _UNPAID]
-        status: TakeStatus = "in_flight" if job.state in UNFINISHED else _ENDED[job.state]
-        # A stored video may wait for a decision too, about its cost for example; it is a video all the same.
-        if job.hold_reason and status != "stored":
-            status = "held"
+        status = _read_status(job)
         return TakeRecord(
             take=job.take,
             status=status,
@@ -236,6 +233,16 @@ class _Builder:
         inside = self._store.canonical_uri(uri).removeprefix(f"{self._store.url}/")
         folder = f"{self._facts.name}/"
         return inside.removeprefix(folder) if inside.startswith(folder) else f"../{inside}"
+
+
+def _read_status(job: Job) -> TakeStatus:
+    # A stored video may wait for a decision too, about its cost for example; it is a video all the same.
+    if job.hold_reason and job.state is not State.STORED:
+        return "held"
+    if job.state is State.RELEASED and job.error_message:
+        # Refused when it was sent, so that nothing is owed; else not begun, as something before it has failed.
+        return "failed" if job.sent_at else "skipped"
+    return "in_flight" if job.state in UNFINISHED else _ENDED[job.state]
 
 
 def _find_current(rows: Sequence[Job], asset: Asset | None) -> Job | None:

@@ -14,11 +14,11 @@ from prefect_video.session import SessionRef, open_session
 from tests.support.cli_fixtures import InProcess
 
 
-def run_file(path: Path) -> None:
-    """Run a project file with the emulator, without Prefect."""
+def run_file(path: Path, provider: str = "emulator") -> None:
+    """Run a project file with a provider, by default the emulator, without Prefect."""
 
     async def produce() -> None:
-        async with await open_session(SessionRef.from_names("emulator")) as session:
+        async with await open_session(SessionRef.from_names(provider)) as session:
             await run_project(session, load_project(path))
 
     asyncio.run(produce())
