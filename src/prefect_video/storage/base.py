@@ -177,6 +177,9 @@ class Store(Protocol):
             InvalidInput: The path is not a plain relative path.
         """
 
+    async def link(self, uri: str) -> str | None:
+        """Return a web address at which a browser opens a file of this store; None where it has none."""
+
     def owns(self, uri: str) -> bool:
         """Return True if the URI lies within this store."""
 
