@@ -5,6 +5,7 @@ the records (`errors`, `shots`, `generations`, `assets`).
 """
 
 from prefect_video.downloads.client import DEFAULT_SETTINGS, DownloadSettings
+from prefect_video.downloads.content_credentials import read_content_credentials, require_reader
 from prefect_video.downloads.images import (
     IMAGE_LIMIT_BYTES,
     Image,
@@ -51,9 +52,11 @@ __all__ = [
     "parse_image",
     "prepare_private_folder",
     "probe",
+    "read_content_credentials",
     "read_image",
     "read_last_frame",
     "redact",
     "require_match",
+    "require_reader",
     "show_image",
 ]
