@@ -250,7 +250,7 @@ class _Verifier:
         await self._add_credentials([item.asset for item, flaw in zip(expected, flaws, strict=True) if not flaw])
 
     def _is_made_from_others(self, project: str, uri: str) -> bool:
-        """Return whether a file is no video of a shot: a page, a manifest, a film, or an image that shots begin with."""
+        """Return whether a file is no video of a shot: a page, a manifest, a film, or an image that shots take."""
         images = self.store.uri(PurePosixPath(project, IMAGE_FOLDER))
         return is_derived(self.store, uri) or is_film_file(uri) or uri.startswith(f"{images}/")
 
