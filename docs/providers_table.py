@@ -23,6 +23,7 @@ import yaml
 from prefect_video import blocks
 from prefect_video.blocks.base import ProviderCredentials
 from prefect_video.errors import InvalidInput
+from prefect_video.frame_sizes import ALL_RESOLUTIONS, COMMON_RATIOS
 from prefect_video.providers.base import OPTIONAL_FIELDS, Capabilities, Provider
 from prefect_video.providers.hosted_models import ModelInput
 from prefect_video.providers.openai.profiles import EXTRAS, PROFILES
@@ -241,9 +242,13 @@ def _shots(offered: Capabilities) -> Row:
     seconds = [str(duration) for duration in offered.durations]
     whole = len(seconds) > 2 and list(offered.durations) == [*range(min(offered.durations), max(offered.durations) + 1)]
     span = f"{seconds[0]} to {seconds[-1]}" if whole else ", ".join(seconds)
+    sizes = f"{by_size[0]} to {by_size[-1]}" if len(by_size) == len(ALL_RESOLUTIONS) else ", ".join(by_size)
+    ratios = list(offered.aspect_ratios)
+    if set(COMMON_RATIOS) <= set(ratios):
+        ratios = ["the usual", *(ratio for ratio in ratios if ratio not in COMMON_RATIOS)]
     return (
-        ", ".join(by_size),
-        ", ".join(offered.aspect_ratios),
+        sizes,
+        ", ".join(ratios),
         span or f"1 to {longest}",
         _besides(offered.optional_fields),
     )

@@ -5,6 +5,7 @@ Importing a flow imports Prefect; deployments name them by module, as `prefect_v
 
 from prefect_video.flows.cancellation import cancel_generations
 from prefect_video.flows.collect import collect_generations
+from prefect_video.flows.gallery import publish_pages
 from prefect_video.flows.project import generate_project
 from prefect_video.flows.shot import generate_shot
 from prefect_video.flows.spend import spend_report
@@ -15,6 +16,7 @@ __all__ = [
     "collect_generations",
     "generate_project",
     "generate_shot",
+    "publish_pages",
     "spend_report",
     "verify_videos",
 ]

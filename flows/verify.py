@@ -10,10 +10,9 @@ from prefect.context import FlowRunContext
 
 from prefect_video._clean_text import clean_text
 from prefect_video.errors import LedgerBehindStore, StoreOutage
-from prefect_video.flows.artifacts import artifact_key
 from prefect_video.pipeline import Verification, verify_store
 from prefect_video.session import STORE_BLOCK, SessionRef
-from prefect_video.tasks import BlockResolver, open_ledger, use_session
+from prefect_video.tasks import BlockResolver, artifact_key, open_ledger, use_session
 
 
 @flow(name="verify-store")
@@ -84,10 +83,12 @@ def _require_whole(verification: Verification, name: str) -> None:
             f"{name} holds {len(verification.unrecorded)} videos that this ledger has paid for and does not know: it is"
             f" an old backup. Before anything is bought, run: {verification.recover_command}"
         )
-    broken = [flaw for flaw in verification.flaws if not flaw.repaired]
-    first = broken[0]
+    broken = [
+        f"{flaw.project}/{flaw.shot}: {flaw.error or flaw.detail}" for flaw in verification.flaws if not flaw.repaired
+    ]
+    lines = broken + [f"{flaw.project}/{flaw.path}: {flaw.detail}" for flaw in verification.manifest_flaws]
     raise StoreOutage(
-        f"{len(broken)} of {verification.assets} videos in {name} are not whole, the first one {first.project}/"
-        f"{first.shot}: {first.error or first.detail}. Run this flow with repair, which fetches them again, free,"
-        " where the provider still has them"
+        f"{len(broken)} of {verification.assets} videos in {name} are not whole, and {len(lines) - len(broken)} lines"
+        f" of manifests do not hold; the first one: {lines[0]}. Run this flow with repair: it fetches videos again,"
+        " free, where the provider still has them, and makes manifests again"
     )

@@ -14,6 +14,7 @@ from prefect_video.errors import (
     ContentPolicyError,
     DeadlineExceeded,
     DownloadError,
+    FilmError,
     GenerationBlocked,
     GenerationCancelled,
     GenerationEnded,
@@ -49,6 +50,7 @@ from prefect_video.errors import (
     Unsupported,
     VideoError,
     VideoMismatch,
+    VideoRejected,
 )
 
 if TYPE_CHECKING:
@@ -56,9 +58,10 @@ if TYPE_CHECKING:
     from prefect_video.fingerprints import fingerprint
     from prefect_video.generations import Generation
     from prefect_video.ledger import Job
-    from prefect_video.pipeline import ProjectReport, collect, plan_project, run_project
+    from prefect_video.pipeline import ProjectReport, collect, cut_project, plan_project, run_project
     from prefect_video.project_files import load_project
     from prefect_video.providers import Capabilities, Provider
+    from prefect_video.rows import project_from_rows
     from prefect_video.session import Session, SessionRef, open_session
     from prefect_video.shots import Project, Shot
 else:
@@ -77,10 +80,12 @@ else:
             "SessionRef": "session",
             "Shot": "shots",
             "collect": "pipeline",
+            "cut_project": "pipeline",
             "fingerprint": "fingerprints",
             "load_project": "project_files",
             "open_session": "session",
             "plan_project": "pipeline",
+            "project_from_rows": "rows",
             "run_project": "pipeline",
         },
     )
@@ -101,6 +106,7 @@ __all__ = [
     "ContentPolicyError",
     "DeadlineExceeded",
     "DownloadError",
+    "FilmError",
     "Generation",
     "GenerationBlocked",
     "GenerationCancelled",
@@ -144,11 +150,14 @@ __all__ = [
     "Unsupported",
     "VideoError",
     "VideoMismatch",
+    "VideoRejected",
     "__version__",
     "collect",
+    "cut_project",
     "fingerprint",
     "load_project",
     "open_session",
     "plan_project",
+    "project_from_rows",
     "run_project",
 ]

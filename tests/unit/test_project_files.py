@@ -58,7 +58,11 @@ def test_scalars_are_those_of_yaml_1_2(tmp_path: Path) -> None:
     [
         ("{id: a}", "film.yaml:3: shot 'a': prompt: this field is missing and required"),
         ("{id: a, prompt: x, duration: 0}", "shot 'a': duration: at least 1, not 0"),
-        ("{id: a, prompt: x, duration: 25}", "shot 'a': duration: at most 20, not 25"),
+        ("{id: a, prompt: x, duration: 75}", "shot 'a': duration: at most 60, not 75"),
+        ("{id: a, prompt: x, aspect_ratio: wide}", "shot 'a': aspect_ratio: width and height, such as 16:9"),
+        ("{id: a, prompt: x, resolution: 600p}", "shot 'a': resolution: one of '360p', '480p'"),
+        ("{id: a, prompt: x, audio: loud}", "shot 'a': audio: true or false, not 'loud'"),
+        ("{id: a, prompt: x, options: [1]}", "shot 'a': options: a mapping of names to values, not a list"),
         ("{id: a, prompt: x, duration: 10s}", "shot 'a': duration: a whole number, not '10s'"),
         ("{id: a, prompt: x, lenght: 3}", "shot 'a': lenght: there is no such field"),
         ("{id: ../a, prompt: x}", "shot '../a': id: '../a' is not a name"),
@@ -74,7 +78,7 @@ def test_a_bad_shot_is_named_with_its_field(tmp_path: Path, shot: str, message: 
 
 def test_each_problem_has_a_line_of_its_own_with_the_line_in_the_file(tmp_path: Path) -> None:
     lines = refused(
-        tmp_path, FILM.replace("duration: 5", "duration: 50").replace("id: opening", "id: o/p")
+        tmp_path, FILM.replace("duration: 5", "duration: 500").replace("id: opening", "id: o/p")
     ).splitlines()
     assert [line.split(": ")[0] for line in lines] == ["film.yaml:4", "film.yaml:8"]
 
@@ -153,7 +157,12 @@ def test_the_schema_takes_what_we_take(tmp_path: Path) -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
     good = yaml.safe_load(FILM.replace("16:9", '"16:9"'))
     jsonschema.validate(good, schema)
-    for bad in ({**good, "shots": [{"id": "a"}]}, {**good, "nope": 1}, {**good, "defaults": {"duration": 25}}):
+    further = {"first_frame": "a.png", "audio": False, "options": {"a": [None]}, "resolution": "4k", "duration": 60}
+    jsonschema.validate({**good, "defaults": {**further, "aspect_ratio": "21:9"}}, schema)
+    for bad in ({**good, "defaults": {"aspect_ratio": "wide"}}, {**good, "defaults": {"resolution": "600p"}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(bad, schema)
+    for bad in ({**good, "shots": [{"id": "a"}]}, {**good, "nope": 1}, {**good, "defaults": {"duration": 75}}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(bad, schema)
 

@@ -8,7 +8,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import DeploymentSort
 from prefect.exceptions import ObjectNotFound, PrefectException
 
-from prefect_video.cli.checks import Check
+from prefect_video.cli.check_result import Check
 
 _PAGE = 200
 _FLOWS = "prefect_video.flows."

@@ -29,6 +29,7 @@ from prefect_video.downloads.partial_file import PartialFile, Version
 from prefect_video.downloads.speed import SpeedCheck
 from prefect_video.downloads.url_safety import LinkPolicy, origin, redact
 from prefect_video.errors import DownloadError, IncompleteDownload, LinkExpired, UnsafeUrl
+from prefect_video.quality import Quality
 from prefect_video.retry_policy import is_retryable, retrying
 
 __all__ = [
@@ -86,6 +87,7 @@ class Downloaded:
         stated_bytes: The size that the provider stated, where it is another one.
         was_finished: Whether an earlier process had finished it: nothing was fetched now.
         notes: What is odd about it, and no reason to refuse it.
+        quality: What the quality gates have found in it; None where there are none.
     """
 
     path: Path
@@ -95,6 +97,7 @@ class Downloaded:
     stated_bytes: int | None = None
     was_finished: bool = False
     notes: tuple[str, ...] = ()
+    quality: Quality | None = None
 
 
 async def download(

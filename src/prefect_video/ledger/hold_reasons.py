@@ -161,6 +161,13 @@ def hold_message(
     return f"{hold.message.format(**names)} {_choices(hold.remedies, names, ledger)}"
 
 
+def is_given_up(hold_reason: str | None, *, shot: str) -> bool:
+    """Tell whether a job is held because a human has given it up, so that nothing about it is left to decide."""
+    # By its first words: the `--ledger` of the remedy depends on how the ledger was opened.
+    first_words = HOLDS[HoldReason.GIVEN_UP].message.format(shot=shot).partition(". To change")[0]
+    return hold_reason is not None and hold_reason.startswith(first_words)
+
+
 def _choices(remedies: tuple[Remedy, ...], names: Mapping[str, str], ledger: str | None) -> str:
     commands = [
         command_line(*(argument.format(**names) for argument in remedy.words), ledger=ledger) for remedy in remedies

@@ -10,10 +10,10 @@ from typing import Final
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from prefect_video.assets import Asset
+from prefect_video.assets import MANUAL, Asset
 from prefect_video.errors import InvalidTransition, ProviderError, VideoError
 from prefect_video.generations import Generation, find_hinted_seconds
-from prefect_video.ledger.budgets import usd
+from prefect_video.ledger.amounts import usd
 from prefect_video.ledger.cost_bound import (
     DEFAULT_COST_BOUND,
     CostBound,
@@ -21,6 +21,7 @@ from prefect_video.ledger.cost_bound import (
     with_dispute,
     without_dispute,
 )
+from prefect_video.ledger.late_reservations import is_late
 from prefect_video.ledger.records import UNFINISHED, Job, State
 from prefect_video.ledger.row_guards import (
     TransitionBase,
@@ -30,6 +31,7 @@ from prefect_video.ledger.row_guards import (
     source_states,
 )
 from prefect_video.ledger.tables import jobs_table
+from prefect_video.quality import Quality
 
 logger = logging.getLogger(__name__)
 
@@ -205,9 +207,15 @@ class Transitions(TransitionBase):
                 asset=asset,
                 store_id=store_id,
                 store=store or job.store,
+                quality=asset.quality,
                 error_type=None,
                 error_message=None,
             )
+
+    async def record_quality(self, job_id: str, quality: Quality) -> Job:
+        """Record what the quality gates have found in a video that is not stored."""
+        async with self._database.writing() as connection:
+            return await self._change(connection, await self._locked(connection, job_id), {"quality": quality})
 
     async def reopen_stored(self, job_id: str, reason: str) -> Job:
         """Record that a stored file is missing or damaged and is to be fetched again from the provider.
@@ -218,7 +226,7 @@ class Transitions(TransitionBase):
             job = await self._locked(connection, job_id)
             if job.is_reopened:
                 return job
-            if job.generation_id is None:
+            if job.generation_id is None or job.provider == MANUAL:
                 raise InvalidTransition(f"job {job_id} has no generation that its video could be fetched from")
             # Completed again beside a row in progress, it would be the second unfinished row of its fingerprint.
             await self._require_no_active_job(connection, job)
@@ -398,6 +406,8 @@ class Transitions(TransitionBase):
         # The last check before money is spent: a ledger file that was replaced would forget the payment.
         self._require_owner(job)
         self._database.require_file()
+        if is_late(job.fingerprint):
+            raise InvalidTransition(f"job {job.id} is a late reservation: what it continues is not stored yet")
         return await self._move(
             connection,
             job,

@@ -193,6 +193,8 @@ class _Recovery:
         known = await self.session.ledger.recovery.find_paid(names, [asset.generation_id])
         if asset.generation_id in self._accounted or any(job.generation_id for job in known):
             return None
+        if not video.is_whole and asset.origin == "by hand":
+            return self._leave(video.uri, "its file, made by hand, is missing or cut: adopt the clip again")
         if not video.is_whole and reference is None:
             return self._leave(video.uri, "its video is missing or cut, and it names no job to fetch it again for")
         try:
@@ -338,6 +340,7 @@ def _job_of_video(session: Session, video: StoredVideo) -> Job:
         "completed_at": asset.created_at,
         "stored_at": asset.created_at,
         "asset": relocate_asset(video),
+        "quality": asset.quality,
     }
     return base.model_copy(update={**made, **stored})
 

@@ -21,6 +21,7 @@ from prefect_video.errors import (
     InvalidTransition,
     LedgerError,
     VideoError,
+    VideoRejected,
 )
 from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest, State
 from prefect_video.limits import StepRank
@@ -103,7 +104,7 @@ async def run_shot(
         ServedElsewhere: The take has a job at another account; nothing was sent for it here.
         VideoError: Why there is no asset; what was paid is in the ledger with the reason.
     """
-    failure: GenerationFailed | GenerationLost | GenerationExpired | None = None
+    failure: GenerationFailed | GenerationLost | GenerationExpired | VideoRejected | None = None
     lost: Job | None = None
     repair: str | None = None
     while True:
@@ -132,6 +133,9 @@ async def run_shot(
             if error.fails_again:
                 raise
             failure = error
+        except VideoRejected as error:
+            logger.warning("%s", error)
+            failure = error
         except GenerationLost as error:
             if session.settings.on_lost == "hold":
                 raise
@@ -158,7 +162,8 @@ def _require_job(claim: ClaimResult, failure: VideoError | None) -> Job:
     if claim.kind is ClaimOutcome.ELSEWHERE:
         raise ServedElsewhere(claim.request)
     if claim.kind is ClaimOutcome.OVER_BUDGET:
-        raise BudgetExceeded(f"shot {claim.request.shot.id!r}: {claim.refusal}")
+        before = f". Before, {failure}" if isinstance(failure, VideoRejected) else ""
+        raise BudgetExceeded(f"shot {claim.request.shot.id!r}: {claim.refusal}{before}")
     if claim.kind is ClaimOutcome.EXHAUSTED or claim.job is None:
         last = claim.job
         kind = error_of(last) if last else GenerationFailed

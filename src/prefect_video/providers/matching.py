@@ -66,8 +66,20 @@ def match_values(requested: Mapping[str, Any], echoed: Mapping[str, Any], *, req
 
 def is_same_value(echoed: Any, requested: Any) -> bool:
     """Return whether two values of a field are the same; numbers count as numbers, also where they come as text."""
-    if isinstance(echoed, bool) or isinstance(requested, bool):
+    if isinstance(echoed, bool) or isinstance(requested, bool) or requested is None:
         return echoed is requested
+    if isinstance(requested, Mapping):
+        return (
+            isinstance(echoed, Mapping)
+            and echoed.keys() == requested.keys()
+            and all(is_same_value(echoed[name], value) for name, value in requested.items())
+        )
+    if isinstance(requested, list | tuple):
+        return (
+            isinstance(echoed, list | tuple)
+            and len(echoed) == len(requested)
+            and all(map(is_same_value, echoed, requested))
+        )
     number = _to_number(requested)
     if number is not None:
         return _to_number(echoed) == number

@@ -18,7 +18,7 @@ import httpx
 
 from prefect_video._shield import shielded
 from prefect_video.downloads import LinkPolicy, open_download_client
-from prefect_video.ledger import AccountStatus, Budget, BudgetUsage, Job, Ledger
+from prefect_video.ledger import PRICE_UNKNOWN, AccountStatus, Budget, BudgetUsage, Job, Ledger, usd
 from prefect_video.limits import (
     CircuitBreaker,
     CircuitBreakerProvider,
@@ -51,6 +51,7 @@ class SessionEvent(StrEnum):
     COMPLETED = "completed"
     DOWNLOADING = "downloading"
     DOWNLOADED = "downloaded"
+    REJECTED = "rejected"
     BEFORE_PUBLISH = "before_publish"
     NOT_PUBLISHED = "not_published"
     PUBLISHED = "published"
@@ -198,7 +199,7 @@ class Session:
         """Log an event of a job and call the observer."""
         cost = job.cost_usd
         logger.info(
-            "%s/%s take %d: %s%s (job %s, generation %s, $%s)",
+            "%s/%s take %d: %s%s (job %s, generation %s, %s)",
             job.project,
             job.shot.id,
             job.take,
@@ -206,7 +207,7 @@ class Session:
             f": {detail}" if detail else "",
             job.id,
             job.generation_id or "-",
-            cost if cost is not None else "?",
+            PRICE_UNKNOWN if cost is None else usd(cost),
         )
         if self.observer:
             self.observer(event, job)

@@ -71,6 +71,7 @@ def test_every_deployment_names_a_flow_and_parameters_that_it_takes() -> None:
         "collect-generations/collect",
         "spend-report/spend-report",
         "verify-store/verify-store",
+        "publish-gallery/gallery",
     }
 
 
@@ -84,7 +85,7 @@ def test_every_deployment_and_trigger_names_the_shared_ledger() -> None:
     deployments = declared()["deployments"]
     given = [deployment["parameters"] for deployment in deployments]
     given += [trigger["parameters"] for deployment in deployments for trigger in deployment.get("triggers", ())]
-    assert [parameters["ledger"] for parameters in given] == ["video-ledger/production"] * 6
+    assert [parameters["ledger"] for parameters in given] == ["video-ledger/production"] * 7
 
 
 def test_every_provider_and_store_is_a_block_too() -> None:
@@ -94,7 +95,7 @@ def test_every_provider_and_store_is_a_block_too() -> None:
         for key in ("provider", "store")
         if key in deployment["parameters"]
     ]
-    assert named == ["sora-credentials/production", "video-store/production"] * 2 + ["video-store/production"]
+    assert named == ["sora-credentials/production", "video-store/production"] * 2 + ["video-store/production"] * 2
 
 
 def a_ref(**changes: str | None) -> SessionRef:
@@ -270,14 +271,14 @@ async def test_the_run_form_submitted_untouched_buys_what_the_deployment_says(
     assert {(order["duration"], order["resolution"]) for order in bought} == {(8, "720p"), (5, "720p")}
 
 
-@pytest.mark.parametrize("name", ["shot", "project", "collect", "spend-report", "verify-store"])
+@pytest.mark.parametrize("name", ["shot", "project", "collect", "spend-report", "gallery", "verify-store"])
 def test_every_field_of_a_run_form_is_described(name: str) -> None:
     (deployment,) = (item for item in declared()["deployments"] if item["name"] == name)
     flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
     assert list(undescribed(flow.parameters.model_dump())) == []
 
 
-@pytest.mark.parametrize("name", ["shot", "project", "collect", "spend-report", "verify-store"])
+@pytest.mark.parametrize("name", ["shot", "project", "collect", "spend-report", "gallery", "verify-store"])
 def test_a_form_submitted_untouched_asks_for_the_same_as_the_deployment(name: str) -> None:
     (deployment,) = (item for item in declared()["deployments"] if item["name"] == name)
     flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)

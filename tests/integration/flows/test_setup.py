@@ -19,7 +19,7 @@ from prefect.events.schemas.automations import Automation, EventTrigger, Posture
 from prefect.events.worker import EventsWorker
 
 from prefect_video.cli import main
-from prefect_video.cli.checks import Check
+from prefect_video.cli.check_result import Check
 from prefect_video.cli.fleet_checks import check_fleet
 from prefect_video.deployments import Change, read_deployment_file, setup_prefect, write_folder
 from prefect_video.deployments.automations import HEARTBEAT_VARIABLE
@@ -38,6 +38,7 @@ NAMES = (
     "collect-generations/collect",
     "spend-report/spend-report",
     "verify-store/verify-store",
+    "publish-gallery/gallery",
 )
 AUTOMATIONS = (
     "prefect-video collects what has ended",
@@ -92,7 +93,7 @@ def assert_marks_only_silent_runs(detector: Automation, deployments: list[Deploy
     assert set(related["prefect.resource.id"]) == {f"prefect.deployment.{item.id}" for item in deployments}
 
 
-MADE = {("work pool", 1), ("work queue", 3), ("deployment", 5), ("automation", 4)}
+MADE = {("work pool", 1), ("work queue", 3), ("deployment", 6), ("automation", 4)}
 
 
 async def test_it_is_made_once_and_runs_anywhere(client: PrefectClient, folder: Path) -> None:
@@ -172,6 +173,40 @@ async def test_many_ends_of_a_project_are_collected_by_one_run(client: PrefectCl
     # Those of other projects or events would have come with these: the window is theirs too.
     assert sorted(run.parameters["project"] for run in runs) == ["first", "second"]
     assert {run.parameters["ledger"] for run in runs} == {f"video-ledger/{ENVIRONMENT}"}
+
+
+OWN_FLOW = """
+from prefect import flow
+
+@flow
+def weekly_report(ledger: str) -> None: ...
+"""
+OWN_FILE = """
+name: films
+pull:
+  - prefect.deployments.steps.git_clone:
+      repository: https://host/films.git
+      credentials: "{{ prefect.blocks.github-credentials.films }}"
+deployments:
+  - name: weekly
+    entrypoint: weekly.py:weekly_report
+    work_pool: {name: POOL, job_variables: {env: {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: "30"}}}
+    parameters: {ledger: video-ledger/staging}
+    concurrency_limit: 2
+"""
+
+
+async def test_a_flow_of_ones_own_comes_from_git_as_written(client: PrefectClient, tmp_path: Path) -> None:
+    (tmp_path / "weekly.py").write_text(OWN_FLOW)
+    (tmp_path / "prefect.yaml").write_text(OWN_FILE.replace("POOL", POOL))
+    # The automations of the environment are those of the file: it has one of its own.
+    for outcome in ("created", "unchanged"):
+        changes = await run_setup(tmp_path, environment=None)
+        assert [change.outcome for change in changes if change.kind == "deployment"] == [outcome]
+    deployment = await client.read_deployment_by_name("weekly-report/weekly")
+    assert deployment.entrypoint == "weekly.py:weekly_report"
+    assert deployment.pull_steps == read_deployment_file(tmp_path).model_dump(mode="json")["pull"]
+    assert "{{ prefect.blocks.github-credentials.films }}" in json.dumps(deployment.pull_steps)
 
 
 async def test_nothing_is_made_when_something_cannot_be(client: PrefectClient, folder: Path) -> None:

@@ -51,6 +51,16 @@ async def publish(store: Store, spool: Path) -> str:
     return await store.publish(spool, TARGET, content_type="video/mp4")
 
 
+async def test_an_endpoint_in_an_exempt_range_is_reached_without_the_proxy(
+    store: Store, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.0/8")
+    uri = await publish(store, spool)
+    assert await store.size(uri) == spool.stat().st_size
+
+
 async def test_a_failure_between_parts_leaves_nothing(
     store: Store, spool: Path, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from prefect.client import orchestration
 from prefect.exceptions import ObjectNotFound
 
-from prefect_video.cli.checks import Check
+from prefect_video.cli.check_result import Check
 from prefect_video.cli.commands import doctor
 from prefect_video.cli.commands.doctor import _check_concurrency_limit
 from prefect_video.emulator import Emulator

@@ -4,10 +4,12 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from pydantic import ValidationError
 
 from prefect_video import InvalidInput, Shot
 from prefect_video.ledger.records import CompletionTime, WorkKind
 from prefect_video.pipeline.plan import plan_project
+from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.routing import Route
 from prefect_video.session import SessionRef
 from tests.support.routing import AUTO, RoutingHarness, project
@@ -136,6 +138,27 @@ async def test_a_plan_says_why_an_account_cannot_make_a_shot(routing: RoutingHar
     )
     assert [option.provider for option in new.options] == ["dear"]
     assert "720p" in new.refusals["cheap"]
+
+
+async def test_options_are_by_provider_where_several_may_make_a_shot(routing: RoutingHarness) -> None:
+    mine = {"cheap": {"camera": "fixed"}, "dear": {"camera": "free"}}
+    report = await routing.make(project({"duration": 2, "options": mine}, **AUTO))
+    assert [shot.status for shot in report.shots] == ["stored"]
+    (accepted,) = [*routing.at_dear.requests(), *routing.at_cheap.requests()]
+    assert accepted["options"] == {"camera": "fixed"}
+    # The same options where only one provider comes into question are the same video.
+    alone = project({"duration": 2, "options": {"camera": "fixed"}})
+    assert (await run_project(routing.cheap, alone)).shots[0].cached
+    assert routing.accepted == (0, 1)
+
+
+async def test_options_of_no_provider_are_refused(routing: RoutingHarness) -> None:
+    with pytest.raises(InvalidInput, match=r"options: 'cheep' is no provider of this project; it has cheap, dear"):
+        await routing.make(project({"duration": 2, "options": {"cheep": {"camera": "fixed"}}}, **AUTO))
+    with pytest.raises(ValidationError, match="options: camera: several providers may make this shot"):
+        project({"duration": 2, "options": {"camera": "fixed"}}, **AUTO)
+    with pytest.raises(ValidationError, match="by the provider's name"):
+        project({"options": {"camera": "fixed"}}, fallbacks=[{"provider": "cheap"}])
 
 
 def test_the_references_that_a_project_needs() -> None:

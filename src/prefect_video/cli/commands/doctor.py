@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter
 
 from prefect_video import __version__
-from prefect_video.cli.checks import Check
+from prefect_video.cli.check_result import Check
 from prefect_video.cli.options import JsonFlag, SessionOptions
 from prefect_video.cli.output import DONE, FAILED, escape, print_json, stdout
 from prefect_video.cli.prefect_startup import PrefectUnavailable, ensure_api

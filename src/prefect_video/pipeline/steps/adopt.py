@@ -114,7 +114,9 @@ async def find_unrecorded(ledger: Ledger, videos: Sequence[StoredVideo]) -> list
     """Return the videos that this very ledger has paid for, by their sidecars, and does not know."""
     own: dict[str, tuple[str, str]] = {}
     for video in videos:
-        if video.sidecar and video.sidecar.ledger and video.sidecar.ledger.id == ledger.identity:
+        # A clip that was made by hand is no payment that the ledger could have forgotten.
+        is_paid = video.sidecar is not None and video.sidecar.asset.origin == "generated"
+        if is_paid and video.sidecar and video.sidecar.ledger and video.sidecar.ledger.id == ledger.identity:
             own[video.uri] = (video.sidecar.ledger.job, video.sidecar.asset.generation_id)
     jobs = await ledger.recovery.find_paid(*zip(*own.values(), strict=True)) if own else []
     known = {name for job in jobs if job.generation_id for name in (job.id, job.generation_id)}
@@ -346,6 +348,7 @@ def _stored_job(session: Session, job_request: JobRequest, video: StoredVideo) -
         "completed_at": asset.created_at,
         "stored_at": asset.created_at,
         "asset": asset,
+        "quality": asset.quality,
     }
     if reference:
         values |= {

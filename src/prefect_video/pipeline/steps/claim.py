@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from prefect_video.assets import Asset
 from prefect_video.downloads import prepare_private_folder
 from prefect_video.errors import InvalidTransition
-from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest
+from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest, is_late
 from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.store_check import find_flaws, relocate_stored, require_single_flaw
 from prefect_video.pipeline.steps.store_identity import accept_store, check_store, require_root
@@ -119,7 +119,7 @@ async def claim_shots(
         logger.warning("budget: %s", warning)
     session.report_budgets(batch.nearly_used)
     for claim in batch.claims:
-        if claim.kind is ClaimOutcome.ACQUIRED and claim.job:
+        if claim.kind is ClaimOutcome.ACQUIRED and claim.job and not is_late(claim.job.fingerprint):
             session.notify(SessionEvent.CLAIMED, claim.job)
     return list(batch.claims)
 

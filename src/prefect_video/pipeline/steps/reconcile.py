@@ -17,6 +17,7 @@ from prefect_video.errors import (
     ProviderError,
     QuotaExhausted,
     RequestRejected,
+    StoreError,
     SubmitOutcomeUnknown,
 )
 from prefect_video.generations import Generation
@@ -24,9 +25,11 @@ from prefect_video.ledger import HoldReason, Job, hold_message
 from prefect_video.pipeline.steps.conflicts import find_other_job, hold_conflict, is_taken_by_twin
 from prefect_video.pipeline.steps.end import require_same_account
 from prefect_video.pipeline.steps.other_jobs import are_of_other_jobs, is_another_being_sent
+from prefect_video.pipeline.steps.shot_images import ImageLoader, with_local_images
 from prefect_video.polling import is_transient
 from prefect_video.providers import UnclaimedFound, echoes_key
 from prefect_video.session import Session, SessionEvent
+from prefect_video.shots import Shot
 
 logger = logging.getLogger(__name__)
 
@@ -128,12 +131,24 @@ async def _find(session: Session, job: Job, now: datetime) -> Generation | None:
     sent_at = (job.sent_at or job.created_at) + (datetime.now(UTC) - now)
     known = await session.ledger.jobs.recorded_generations(job.account)
     try:
-        return await session.provider.find_unclaimed(job.shot, idempotency_key=job.id, sent_at=sent_at, known=known)
+        shot = await _with_images(session, job)
+        return await session.provider.find_unclaimed(shot, idempotency_key=job.id, sent_at=sent_at, known=known)
     except UnclaimedFound as error:
         # The ledger is read after the list, so that it knows whatever the list can show of other jobs.
         if await are_of_other_jobs(session, job, error.candidates, known):
             return None
         raise
+
+
+async def _with_images(session: Session, job: Job) -> Shot:
+    """Return a job's shot with its images as local files, so that they can be compared with what is echoed."""
+    if not job.shot.images:
+        return job.shot
+    try:
+        return with_local_images(job.shot, await ImageLoader(session, job.project).load(job.shot))
+    except (InvalidInput, StoreError) as error:
+        logger.warning("shot %s: its images cannot be compared: %s", job.shot.id, error)
+        return job.shot
 
 
 async def _may_clear_up(session: Session, job: Job, error: HeldForReview) -> bool:

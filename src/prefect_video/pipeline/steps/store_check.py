@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 from typing import Final
 
-from prefect_video.assets import Asset
+from prefect_video.assets import MANUAL, Asset
 from prefect_video.errors import InvalidInput, StoreError, StoreOutage
 from prefect_video.ledger import Job
 from prefect_video.pipeline.steps.store_identity import outage_advice, repair_command
@@ -158,6 +158,12 @@ def _store_of(session: Session, job: Job) -> str:
 async def _require_own_store(session: Session, job: Job, flaw: str, accounts: Collection[str]) -> None:
     """Refuse a file that seems missing because the store is another one, or that another account must serve."""
     assert job.asset is not None
+    if job.provider == MANUAL:
+        raise StoreOutage(
+            f"shot {job.shot.id!r}: its video was made by hand, and its stored file {job.asset.uri} is {flaw}. Nothing"
+            " was bought. Bring the file back, or store the clip again with `prefect-video adopt`; or run with"
+            " --rebuy-missing to have the shot generated instead"
+        )
     if job.account not in accounts:
         raise StoreOutage(
             f"shot {job.shot.id!r}: its stored file {job.asset.uri} is {flaw}, and it can be fetched again only"

@@ -17,21 +17,26 @@ from typing import Final
 from prefect_video._shield import shielded
 from prefect_video.errors import (
     CircuitOpen,
+    InvalidInput,
     InvalidTransition,
     ProviderError,
     ProviderUnavailable,
     RequestRejected,
+    StoreError,
     SubmitOutcomeUnknown,
 )
 from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps.adopt import require_unpaid
 from prefect_video.pipeline.steps.claim import require_writable
 from prefect_video.pipeline.steps.end import raise_if_ended, require_same_account
+from prefect_video.pipeline.steps.job_requests import compute_fingerprint
 from prefect_video.pipeline.steps.labels import add_labels
 from prefect_video.pipeline.steps.reconcile import reconcile
 from prefect_video.pipeline.steps.screen import refuse_blocked
+from prefect_video.pipeline.steps.shot_images import ImageLoader, with_local_images
 from prefect_video.pipeline.steps.submit_result import record_failure, record_submit
 from prefect_video.session import Session, SessionEvent
+from prefect_video.shots import Shot
 
 _SLOT_SECONDS: Final = 0.5
 """Longest time between two queries for a free slot of the account."""
@@ -147,7 +152,7 @@ async def _send(session: Session, job: Job, task_run_id: str | None) -> Job:
     try:
         async with _answer_in_time(session, job):
             generation = await session.provider.submit(
-                add_labels(job, session.ledger.identity),
+                await _load_shot(session, job),
                 # The same key for each send of the job: a provider that honours keys then refuses a second payment.
                 idempotency_key=job.id,
                 project=job.project,
@@ -163,6 +168,29 @@ async def _send(session: Session, job: Job, task_run_id: str | None) -> Job:
     session.notify(SessionEvent.ANSWERED, job)
     # Shielded: the id of what was just paid is lost if this is cancelled.
     return await shielded(record_submit(session, job, generation))
+
+
+async def _load_shot(session: Session, job: Job) -> Shot:
+    """Return a job's shot with its labels, and with its images as local files.
+
+    Raises:
+        RequestRejected: An image cannot be read, or is not the one that the job was claimed with; nothing was sent.
+    """
+    shot = add_labels(job, session.ledger.identity)
+    if not shot.images:
+        return shot
+    try:
+        files = await ImageLoader(session, job.project).load(shot)
+    except (InvalidInput, StoreError) as error:
+        # By now the job is marked as being sent: only a rejection proves that nothing was.
+        raise RequestRejected(f"{error}; nothing was sent", provider=job.provider) from error
+    if compute_fingerprint(session, job.shot, job.take, files) != job.fingerprint:
+        raise RequestRejected(
+            f"shot {shot.id!r}: {', '.join(shot.images)}: a file has changed since the shot was claimed; nothing was"
+            " sent: run again, and the new file counts",
+            provider=job.provider,
+        )
+    return with_local_images(shot, files)
 
 
 @contextlib.asynccontextmanager
