@@ -16,7 +16,12 @@ from prefect.events.schemas.events import ResourceSpecification
 from pydantic import TypeAdapter, ValidationError
 
 from prefect_video.deployments.changes import Change, Outcome
-from prefect_video.deployments.declaration import DEFAULT_ENVIRONMENT, ENVIRONMENT_LABEL, DeclaredDeployment
+from prefect_video.deployments.declaration import (
+    DEFAULT_ENVIRONMENT,
+    ENVIRONMENT_LABEL,
+    DeclaredDeployment,
+    DeploymentFile,
+)
 from prefect_video.errors import InvalidInput
 
 HEARTBEAT_VARIABLE: Final = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
@@ -48,17 +53,16 @@ def build_trigger(trigger: DeploymentTriggerTypes, deployment_id: UUID) -> Autom
     return trigger.as_automation()
 
 
-def build_crash_detector(
-    deployments: Sequence[DeclaredDeployment], ids: Sequence[UUID], environment: str
-) -> AutomationCore:
-    """Build the automation that marks runs of these deployments as crashed when they show no sign of life.
+def build_crash_detector(file: DeploymentFile, ids: Sequence[UUID], environment: str) -> AutomationCore:
+    """Build the automation that marks runs of a file's deployments as crashed when they show no sign of life.
 
     It waits for several times the longest heartbeat of them: a run that takes longer than that between two would be
-    marked while it is healthy.
+    marked while it is healthy. The file's name is in its name: another file has another one.
     """
-    longest = max(int(item.environ().get(HEARTBEAT_VARIABLE, PREFECT_HEARTBEAT_SECONDS)) for item in deployments)
+    intervals = (item.environ().get(HEARTBEAT_VARIABLE, PREFECT_HEARTBEAT_SECONDS) for item in file.deployments)
+    longest = max(map(int, intervals))
     return AutomationCore(
-        name=_name("prefect-video marks runs without a sign of life as crashed", environment),
+        name=_name(f"{file.name} marks runs without a sign of life as crashed", environment),
         description="A run whose worker died stays Running otherwise. Its generations go on: collect finishes them.",
         trigger=EventTrigger(
             posture=Posture.Proactive,

@@ -91,7 +91,7 @@ def _describe_wanted(
     limit = _limit(declared)
     wanted = {
         "entrypoint": declared.entrypoint,
-        "description": declared.description,
+        "description": declared.description or flow.description or "",
         "tags": sorted(declared.tags),
         "work_pool_name": declared.work_pool.name,
         "work_queue_name": declared.work_pool.work_queue_name or "default",
@@ -112,7 +112,8 @@ def _list_differences(wanted: Mapping[str, Any], found: DeploymentResponse) -> l
     """Name the fields in which a deployment is not as wanted."""
     limit, options = found.global_concurrency_limit, found.concurrency_options
     present = {
-        **found.model_dump(mode="json", include={"entrypoint", "description", "job_variables", "parameters"}),
+        **found.model_dump(mode="json", include={"entrypoint", "job_variables", "parameters"}),
+        "description": found.description or "",
         "tags": sorted(found.tags),
         "work_pool_name": found.work_pool_name,
         "work_queue_name": found.work_queue_name,

@@ -135,7 +135,7 @@ class _Setup:
                     continue
                 automation = build_trigger(trigger, known[name])
                 yield await ensure_automation(self.client, automation, dry_run=self.dry_run)
-        detector = build_crash_detector(self.file.deployments, list(known.values()), self.environment)
+        detector = build_crash_detector(self.file, list(known.values()), self.environment)
         yield await ensure_automation(self.client, detector, dry_run=self.dry_run)
         for alert in build_alerts(self.environment, notification_block):
             yield await ensure_automation(

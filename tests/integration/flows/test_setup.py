@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.blocks.notifications import SlackWebhook
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.responses import DeploymentResponse
@@ -157,6 +158,15 @@ async def test_what_people_changed_by_hand_stays(client: PrefectClient, folder: 
     assert trigger.enabled is False
     await client.resume_automation(trigger.id)
 
+    # Who is notified is said once.
+    hook = SlackWebhook(url="https://hooks.example.com/services/x")  # type: ignore[arg-type]
+    await hook.save("ops", overwrite=True)  # type: ignore[misc]
+    changed = [change for change in await run_setup(folder, notify="slack-webhook/ops") if change.outcome == "updated"]
+    assert [(change.kind, change.detail) for change in changed] == [("automation", "actions")] * 2
+    assert not [change for change in await run_setup(folder) if change.outcome == "updated"]
+    (alert,) = (await read_automations(client))[AUTOMATIONS[2]]
+    assert [action.type for action in alert.actions] == ["send-notification"]
+
 
 async def test_many_ends_of_a_project_are_collected_by_one_run(client: PrefectClient, folder: Path) -> None:
     await run_setup(folder)
@@ -190,7 +200,7 @@ pull:
 deployments:
   - name: weekly
     entrypoint: weekly.py:weekly_report
-    work_pool: {name: POOL, job_variables: {env: {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: "30"}}}
+    work_pool: {name: POOL, job_variables: {env: {PREFECT_VIDEO_CONCURRENCY_LIMIT: sora}}}
     parameters: {ledger: video-ledger/staging}
     concurrency_limit: 2
 """
@@ -199,10 +209,14 @@ deployments:
 async def test_a_flow_of_ones_own_comes_from_git_as_written(client: PrefectClient, tmp_path: Path) -> None:
     (tmp_path / "weekly.py").write_text(OWN_FLOW)
     (tmp_path / "prefect.yaml").write_text(OWN_FILE.replace("POOL", POOL))
-    # The automations of the environment are those of the file: it has one of its own.
     for outcome in ("created", "unchanged"):
-        changes = await run_setup(tmp_path, environment=None)
-        assert [change.outcome for change in changes if change.kind == "deployment"] == [outcome]
+        changes = {change.kind: change for change in await run_setup(tmp_path, environment=None)}
+        assert changes["deployment"].outcome == outcome, changes["deployment"].detail
+        assert changes["concurrency limit"].detail == "10 at once"
+    assert (await client.read_global_concurrency_limit_by_name("sora")).limit == 10
+    (detector,) = await client.read_automations_by_name("films marks runs without a sign of life as crashed")
+    assert isinstance(detector.trigger, EventTrigger)
+    assert detector.trigger.within.total_seconds() >= 3 * 180, "Prefect's own interval, where none is given"
     deployment = await client.read_deployment_by_name("weekly-report/weekly")
     assert deployment.entrypoint == "weekly.py:weekly_report"
     assert deployment.pull_steps == read_deployment_file(tmp_path).model_dump(mode="json")["pull"]

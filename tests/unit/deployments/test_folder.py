@@ -91,5 +91,5 @@ def test_a_run_counts_as_dead_after_several_of_the_longest_heartbeats(tmp_path: 
         low = next(line for line in text.splitlines() if line.startswith("  low: &low "))
         if change:
             path.write_text(text.replace(low, f"  low: &low {change}"))
-        detector = build_crash_detector(read_deployment_file(tmp_path).deployments, [uuid4()], "production")
+        detector = build_crash_detector(read_deployment_file(tmp_path), [uuid4()], "production")
         assert detector.trigger.within.total_seconds() >= 3 * beat  # type: ignore[union-attr]
