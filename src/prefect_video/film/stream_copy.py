@@ -45,7 +45,7 @@ def can_copy(film: Arrangement) -> bool:
 
 
 def _is_whole(part: ArrangedPart) -> bool:
-    return isinstance(part.content, CutClip) and part.content.trim == Trim()
+    return isinstance(part.content, CutClip) and part.content.trim == Trim() and part.first == 0
 
 
 def copy_film(film: Arrangement, target: Path, progress: Progress) -> None:
