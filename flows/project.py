@@ -14,9 +14,9 @@ from prefect.context import FlowRunContext
 from prefect_video.errors import ProjectFailed
 from prefect_video.flows.artifacts import Progress, publish_table
 from prefect_video.flows.cancellation import cancel_generations
-from prefect_video.pipeline import ProjectReport, run_project
+from prefect_video.pipeline import ProjectReport, publish_run, run_project
 from prefect_video.shots import Project
-from prefect_video.tasks import SessionRef, TaskRunner, use_session
+from prefect_video.tasks import SessionRef, TaskRunner, read_links, use_session
 
 
 @dataclass
@@ -109,8 +109,10 @@ async def generate_project(
             on_report=progress.shot_ended,
             wait=wait,
         )
+        report = await publish_run(session, project, report)
+        links = await read_links(session.store, [shot.asset for shot in report.shots if shot.asset])
     keep_report(report)
-    await publish_table(report)
+    await publish_table(report, links)
     if report.has_failed:
         raise ProjectFailed(report)
     return report

@@ -1,6 +1,7 @@
 """One step of one shot, as a Prefect task; and the whole shot as one call."""
 
 from prefect_video.tasks.generate import agenerate_video, generate_video
+from prefect_video.tasks.lineage import asset_key
 from prefect_video.tasks.sessions import BlockResolver, SessionRef, observe, open_ledger, use_session
 from prefect_video.tasks.steps import (
     TaskRunner,
@@ -12,12 +13,15 @@ from prefect_video.tasks.steps import (
     store,
     submit,
 )
+from prefect_video.tasks.storyboard import artifact_key, read_links, write_storyboard
 
 __all__ = [
     "BlockResolver",
     "SessionRef",
     "TaskRunner",
     "agenerate_video",
+    "artifact_key",
+    "asset_key",
     "cut_film",
     "download",
     "find_asset",
@@ -25,8 +29,10 @@ __all__ = [
     "observe",
     "open_ledger",
     "poll",
+    "read_links",
     "screen_prompts",
     "store",
     "submit",
     "use_session",
+    "write_storyboard",
 ]

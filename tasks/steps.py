@@ -28,6 +28,7 @@ from prefect_video.pipeline import Inputs, Result, StepRunner, steps
 from prefect_video.pipeline.steps import find_assets
 from prefect_video.session import Session
 from prefect_video.shots import Project
+from prefect_video.tasks.lineage import record_materialized
 from prefect_video.tasks.sessions import SessionRef, use_session
 
 
@@ -99,7 +100,10 @@ async def download(ref: SessionRef, job: Job) -> Downloaded:
 async def store(ref: SessionRef, job: Job, downloaded: Downloaded) -> Job:
     """Publish the video and mark its job stored."""
     async with use_session(ref) as session:
-        return await steps.store(session, job, downloaded)
+        stored = await steps.store(session, job, downloaded)
+    if stored.asset:
+        record_materialized(stored.asset)
+    return stored
 
 
 @task(name="cut-film", task_run_name="cut {project.name}", **_FREE)

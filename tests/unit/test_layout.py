@@ -49,7 +49,7 @@ INTERNALS: Final = frozenset(
 
 BASE: Final = RECORDS | INTERNALS
 DOMAIN: Final = frozenset(
-    {"downloads", "film", "ledger", "providers", "storage", "limits", "polling", "session", "pipeline"}
+    {"downloads", "film", "gallery", "ledger", "providers", "storage", "limits", "polling", "session", "pipeline"}
 )
 MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     # Records: what everything else speaks of.
@@ -79,6 +79,7 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "ledger": BASE,
     "providers": BASE | {"downloads"},
     "storage": BASE | {"downloads"},
+    "gallery": BASE | {"downloads", "ledger", "storage"},
     "limits": BASE | {"downloads", "ledger", "providers"},
     "polling": BASE | {"downloads", "ledger", "providers"},
     "emulator": BASE | {"providers"},

@@ -59,6 +59,8 @@ _COMMANDS: Final = {
     "Look up": {
         "jobs": ("jobs:jobs", "List generations: requested, paid, stored or failed."),
         "spend": ("spend:spend", "Add up what was spent and is reserved."),
+        "gallery": ("gallery:gallery", "Make the page of a project, or of a whole store."),
+        "export": ("export:export", "Write a project's shots as a table."),
         "review": ("review:review", "List refused prompts; allow one."),
         "optimize": ("optimize:optimize", "Recommend a length to request."),
     },
@@ -72,7 +74,7 @@ _COMMANDS: Final = {
         "doctor": ("doctor:doctor", "Check everything that a run needs."),
         "serve": ("serve:serve", "Receive webhooks, and serve the job API."),
         "emulator": ("emulator:emulator", "Serve a provider that costs nothing."),
-        "schema": ("schema:schema", "Print the JSON Schema of project files."),
+        "schema": ("schema:schema", "Print the JSON Schema of project files or manifests."),
     },
 }
 

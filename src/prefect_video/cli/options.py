@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
@@ -14,6 +14,8 @@ from prefect_video.project_files import load_project
 from prefect_video.rows import TABLE_SUFFIXES, project_from_rows
 from prefect_video.session import SessionRef, names_ledger_block
 from prefect_video.shots import Project
+
+_PROJECT_FILES: Final = (".yaml", ".yml", ".json")
 
 JsonFlag = Annotated[
     bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON object on stdout.")
@@ -130,6 +132,18 @@ def read_project(path: Path, template: Path | None) -> Project:
     """
     is_table = template is not None or path.suffix.lower() in TABLE_SUFFIXES
     return project_from_rows(path, template) if is_table else load_project(path)
+
+
+def find_project(text: str) -> tuple[str, Project | None]:
+    """Return the name of a project, and its file's content where a file is named instead.
+
+    Raises:
+        InvalidInput: The file cannot be read, or is no project.
+    """
+    if not text.endswith(_PROJECT_FILES):
+        return text, None
+    project = load_project(Path(text))
+    return project.name, project
 
 
 def command_ledger(option: str | None) -> str | None:

@@ -92,6 +92,12 @@ def print_json(answer: Any) -> None:
     sys.stdout.flush()
 
 
+def write_stdout(content: bytes) -> None:
+    """Write a file's content to stdout, as it is."""
+    sys.stdout.write(content.decode())
+    sys.stdout.flush()
+
+
 def status_of(error: BaseException) -> int:
     """Return the exit status that an error stands for."""
     if isinstance(error, BudgetExceeded):

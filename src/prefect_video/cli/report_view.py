@@ -103,6 +103,8 @@ def _show_totals(report: ProjectReport, ledger: str | None, to_stderr: bool) -> 
     if in_flight:
         fetch = command_line("collect", "--wait", ledger=ledger)
         text += f"; {in_flight} in flight, fetch them with: {fetch}"
+    if report.page_uri:
+        text += f"\npage: {display_path(report.page_uri)}"
     if to_stderr:
         print_status(text)
     else:

@@ -5,6 +5,7 @@ the records (`errors`, `shots`, `generations`, `assets`).
 """
 
 from prefect_video.downloads.client import DEFAULT_SETTINGS, DownloadSettings
+from prefect_video.downloads.content_credentials import read_content_credentials, require_reader
 from prefect_video.downloads.images import (
     IMAGE_LIMIT_BYTES,
     Image,
@@ -12,6 +13,7 @@ from prefect_video.downloads.images import (
     is_url,
     parse_image,
     read_image,
+    show_image,
 )
 from prefect_video.downloads.media import (
     Media,
@@ -50,8 +52,11 @@ __all__ = [
     "parse_image",
     "prepare_private_folder",
     "probe",
+    "read_content_credentials",
     "read_image",
     "read_last_frame",
     "redact",
     "require_match",
+    "require_reader",
+    "show_image",
 ]

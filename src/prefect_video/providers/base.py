@@ -86,6 +86,7 @@ class Capabilities:
         seconds_per_video_second: Shortest and longest work, in seconds, for one second of video, as a first guess.
         aliases: Names of models that mean another model at this account than elsewhere, with that model: videos that
             are stored under such a name belong to the model.
+        content_credentials: Whether every video is promised to carry a C2PA manifest.
     """
 
     sizes: Mapping[Resolution, int]
@@ -106,6 +107,7 @@ class Capabilities:
     retention: timedelta | None = None
     seconds_per_video_second: tuple[float, float] = (6.0, 12.0)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    content_credentials: bool = False
 
 
 class Provider(Protocol):

@@ -4,7 +4,7 @@
 the records (`errors`, `shots`, `generations`, `assets`).
 """
 
-from prefect_video.storage.base import NewFile, Store, StoredFile
+from prefect_video.storage.base import NewFile, Store, StoredFile, guess_content_type
 from prefect_video.storage.marker import STORE_MARKER
 from prefect_video.storage.publish import (
     AssetDraft,
@@ -61,6 +61,7 @@ __all__ = [
     "file_sha256",
     "find_rejected",
     "fingerprint_digest",
+    "guess_content_type",
     "keep_rejected",
     "open_store",
     "parse_sidecar",

@@ -21,7 +21,7 @@ from typing import Final, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from prefect_video._shield import run_in_thread
-from prefect_video.assets import Asset
+from prefect_video.assets import Asset, ContentCredentials
 from prefect_video.downloads import Downloaded, Media
 from prefect_video.errors import StoreError
 from prefect_video.generations import Cost
@@ -200,7 +200,9 @@ class AssetDraft(BaseModel):
         return PurePosixPath(validate_name(self.project)) / validate_name(name)
 
 
-async def publish_video(store: Store, video: Downloaded, media: Media, *, draft: AssetDraft) -> Asset:
+async def publish_video(
+    store: Store, video: Downloaded, media: Media, *, draft: AssetDraft, credentials: ContentCredentials | None = None
+) -> Asset:
     """Store a downloaded and checked video with its thumbnail and sidecar.
 
     Publishing the same content again changes nothing and returns the existing asset: so a restarted process finds the
@@ -211,6 +213,7 @@ async def publish_video(store: Store, video: Downloaded, media: Media, *, draft:
         video: The downloaded file.
         media: Its measured properties.
         draft: The rest of the asset's record.
+        credentials: Its C2PA manifest; None where none was looked for.
 
     Raises:
         StoreError: The store cannot be written, or the file is not the one that was checked.
@@ -222,7 +225,7 @@ async def publish_video(store: Store, video: Downloaded, media: Media, *, draft:
         _log.info("already stored: %s", stored.uri)
         return stored
     is_replacing = await place.make_ready()
-    asset = _build_asset(store, draft, video, media)
+    asset = _build_asset(store, draft, video, media).model_copy(update={"content_credentials": credentials})
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=video.path.parent) as folder:
         files = await run_in_thread(_write_small_files, Path(folder), asset, media.thumbnail, draft)
         try:

@@ -40,7 +40,7 @@ from prefect_video.cli.report_view import show_report, status_of_report
 from prefect_video.cli.sessions import use_sessions
 from prefect_video.errors import InvalidInput, ProjectFailed, VideoError
 from prefect_video.ledger import command_line
-from prefect_video.pipeline import Plan, ProjectReport, observe_films, plan_project, run_project
+from prefect_video.pipeline import Plan, ProjectReport, observe_films, plan_project, publish_run, run_project
 from prefect_video.project_files import InvalidProject
 from prefect_video.session import SessionRef
 from prefect_video.shots import Project
@@ -166,7 +166,8 @@ async def _prepare(project: Project, refs: Sequence[SessionRef], options: RunOpt
         )
         plan.raise_if_over_budget()
         if all(shot.action == "cached" for shot in plan.shots):
-            return await run_project(session, project, others=others, rebuy_missing=options.rebuy_missing)
+            report = await run_project(session, project, others=others, rebuy_missing=options.rebuy_missing)
+            return await publish_run(session, project, report)
         await session.ledger.check()
         await session.store.check()
     return plan

@@ -27,6 +27,7 @@ def _plan(sizes: Mapping[Resolution, int], concurrency: int, monthly_videos: int
         usd_per_second=SORA_USD_PER_SECOND,
         lookup="key",
         free_outcomes=(Status.FAILED, Status.CANCELLED),
+        content_credentials=True,
     )
 
 
@@ -40,6 +41,8 @@ SORA_PLANS: Final[Mapping[str, Capabilities]] = {
         _plan({"1080p": 20, "720p": 20, "480p": 20}, 10),
         optional_fields=_EXTENSIONS,
         max_references=None,
+        # The emulator signs nothing.
+        content_credentials=False,
     ),
 }
 """Capabilities of each plan: longest duration by resolution, generations at once, videos a month."""
