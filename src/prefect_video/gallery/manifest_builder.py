@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from pathlib import PurePath
+from pathlib import PurePath, PurePosixPath
 from typing import Any, Final
 
 from prefect_video.assets import Asset
+from prefect_video.film import StoredFilm
 from prefect_video.gallery.manifest import (
     FilmRecord,
     Manifest,
@@ -70,6 +71,7 @@ class ProjectFacts:
         project: The project file; None where it is not known.
         outcomes: What the run that has just ended says.
         previous: The manifest that is replaced; order, budget and shots without a row are taken from it.
+        film: The latest final cut in the store; None where there is none.
     """
 
     name: str
@@ -81,6 +83,7 @@ class ProjectFacts:
     project: Project | None = None
     outcomes: Mapping[TakeKey, TakeOutcome] = field(default_factory=dict)
     previous: Manifest | None = None
+    film: StoredFilm | None = None
 
 
 def build_manifest(facts: ProjectFacts, store: Store, *, made_at: datetime, generator: str) -> Manifest:
@@ -100,7 +103,7 @@ def build_manifest(facts: ProjectFacts, store: Store, *, made_at: datetime, gene
         ledger=facts.ledger,
         store=facts.store_id,
         spend=_build_spend(facts),
-        film=_keep_film(facts.previous),
+        film=_build_film(facts),
         shots=tuple(builder.build_shots()),
     )
 
@@ -300,5 +303,16 @@ def _build_spend(facts: ProjectFacts) -> SpendRecord:
     )
 
 
-def _keep_film(previous: Manifest | None) -> FilmRecord | None:
-    return previous.film if previous else None
+def _build_film(facts: ProjectFacts) -> FilmRecord | None:
+    film = facts.film
+    if film is None:
+        return None
+    known = facts.previous.film if facts.previous else None
+    title = film.cut.get("title_card", {}).get("text")
+    return FilmRecord(
+        title=" ".join(title.split()) if title else None,
+        path=PurePosixPath(film.uri).name,
+        thumbnail=PurePosixPath(film.thumbnail_uri).name,
+        content_credentials=known.content_credentials if known and known.sha256 == film.sha256 else None,
+        **film.model_dump(include={"sha256", "bytes", "duration_seconds", "width", "height"}),
+    )
