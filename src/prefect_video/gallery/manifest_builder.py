@@ -7,11 +7,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from pathlib import PurePath, PurePosixPath
+from pathlib import PurePath
 from typing import Any, Final
 
 from prefect_video.assets import Asset
-from prefect_video.film import StoredFilm
 from prefect_video.gallery.manifest import (
     FilmRecord,
     Manifest,
@@ -71,7 +70,6 @@ class ProjectFacts:
         project: The project file; None where it is not known.
         outcomes: What the run that has just ended says.
         previous: The manifest that is replaced; order, budget and shots without a row are taken from it.
-        film: The latest final cut in the store; None where there is none.
     """
 
     name: str
@@ -83,7 +81,6 @@ class ProjectFacts:
     project: Project | None = None
     outcomes: Mapping[TakeKey, TakeOutcome] = field(default_factory=dict)
     previous: Manifest | None = None
-    film: StoredFilm | None = None
 
 
 def build_manifest(facts: ProjectFacts, store: Store, *, made_at: datetime, generator: str) -> Manifest:
@@ -103,7 +100,7 @@ def build_manifest(facts: ProjectFacts, store: Store, *, made_at: datetime, gene
         ledger=facts.ledger,
         store=facts.store_id,
         spend=_build_spend(facts),
-        film=_build_film(facts),
+        film=_keep_film(facts.previous),
         shots=tuple(builder.build_shots()),
     )
 
@@ -303,16 +300,5 @@ def _build_spend(facts: ProjectFacts) -> SpendRecord:
     )
 
 
-def _build_film(facts: ProjectFacts) -> FilmRecord | None:
-    film = facts.film
-    if film is None:
-        return None
-    known = facts.previous.film if facts.previous else None
-    title = film.cut.get("title_card", {}).get("text")
-    return FilmRecord(
-        title=" ".join(title.split()) if title else None,
-        path=PurePosixPath(film.uri).name,
-        thumbnail=PurePosixPath(film.thumbnail_uri).name,
-        content_credentials=known.content_credentials if known and known.sha256 == film.sha256 else None,
-        **film.model_dump(include={"sha256", "bytes", "duration_seconds", "width", "height"}),
-    )
+def _keep_film(previous: Manifest | None) -> FilmRecord | None:
+    return previous.film if previous else None

@@ -15,11 +15,8 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from pydantic import ValidationError
-
 from prefect_video._shield import run_in_thread
 from prefect_video.errors import InvalidInput
-from prefect_video.film import StoredFilm
 from prefect_video.gallery.manifest import MANIFEST_NAME, PAGE_NAME, Manifest, read_manifest, write_manifest
 from prefect_video.gallery.manifest_builder import ProjectFacts, TakeKey, TakeOutcome, build_manifest
 from prefect_video.gallery.page import render_index, render_page
@@ -130,18 +127,6 @@ async def load_manifest(store: Store, project: str) -> Manifest | None:
     return manifest if manifest and manifest.project == project else None
 
 
-async def read_current_film(store: Store, project: str) -> StoredFilm | None:
-    """Read the record of a project's latest final cut; None where it has none.
-
-    Raises:
-        StoreError: The store cannot be read.
-    """
-    try:
-        return StoredFilm.model_validate_json(await store.read_bytes(f"{store.url}/{project}/film.json"))
-    except (FileNotFoundError, ValidationError):
-        return None
-
-
 async def _read_facts(
     ledger: Ledger, store: Store, name: str, project: Project | None, outcomes: Mapping[TakeKey, TakeOutcome]
 ) -> ProjectFacts:
@@ -158,7 +143,6 @@ async def _read_facts(
         project=project,
         outcomes=outcomes,
         previous=await load_manifest(store, name),
-        film=await read_current_film(store, name),
     )
 
 
