@@ -24,6 +24,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 
 from prefect_video._clean_text import clean_text
+from prefect_video.ledger import PRICE_UNKNOWN
 from prefect_video.pipeline import ProjectReport, ShotReport
 from prefect_video.shots import Project
 from prefect_video.tasks import artifact_key, write_storyboard
@@ -145,6 +146,6 @@ def _row(shot: ShotReport) -> dict[str, str | int | float | None]:
         "video": clean_text(shot.uri or ""),
         "seconds": seconds,
         "bytes": shot.bytes,
-        "paid USD": str(shot.cost_usd) if shot.cost_usd is not None else "unknown",
+        "paid USD": str(shot.cost_usd) if shot.cost_usd is not None else PRICE_UNKNOWN,
         "error": clean_text(shot.error or ""),
     }

@@ -68,7 +68,8 @@ async def generate_project(
 ) -> ProjectReport:
     """Make every shot of a project that is not stored yet, side by side; a failed shot fails alone.
 
-    A run that is repeated, after a crash or by hand, resumes from the ledger and pays nothing twice.
+    Where the project has a `cut:`, its film follows once all shots that it needs are stored. A run that is repeated,
+    after a crash or by hand, resumes from the ledger and pays nothing twice.
 
     Args:
         project: The shots.
@@ -87,7 +88,8 @@ async def generate_project(
         One report for each take of each shot.
 
     Raises:
-        ProjectFailed: Some shot was not stored; the others were, and the message says what to do.
+        ProjectFailed: Some shot was not stored, and the others were; or all were and the film could not be made. The
+            message says what to do.
         InvalidInput: A shot or a setting is wrong; nothing was sent.
         BudgetExceeded: The project does not fit a limit; nothing was sent.
         StoreOutage: The store is not the one that the ledger knows, or several videos are missing; nothing was sent.
@@ -111,7 +113,7 @@ async def generate_project(
         links = await read_links(session.store, [shot.asset for shot in report.shots if shot.asset])
     keep_report(report)
     await publish_table(report, links)
-    if report.failures:
+    if report.has_failed:
         raise ProjectFailed(report)
     return report
 

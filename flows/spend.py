@@ -44,8 +44,8 @@ async def spend_report(
                     by: clean_text(line.key),
                     "videos": line.videos,
                     "stored": line.stored,
-                    "spent USD": str(line.spent_usd),
-                    "reserved USD": str(line.reserved_usd),
+                    "spent USD": line.describe_spent(str),
+                    "reserved USD": line.describe_reserved(format_amount=str),
                     "not reported USD": str(line.assumed_usd),
                 }
                 for line in lines

@@ -5,6 +5,7 @@ from prefect_video.tasks.lineage import asset_key
 from prefect_video.tasks.sessions import BlockResolver, SessionRef, observe, open_ledger, use_session
 from prefect_video.tasks.steps import (
     TaskRunner,
+    cut_film,
     download,
     find_asset,
     poll,
@@ -21,6 +22,7 @@ __all__ = [
     "agenerate_video",
     "artifact_key",
     "asset_key",
+    "cut_film",
     "download",
     "find_asset",
     "generate_video",

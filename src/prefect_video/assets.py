@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from prefect_video.quality import Quality
+
+MANUAL: Final = "manual"
+"""Provider, account and credentials of a video that was made by hand: no one is paid for it, or can send it again."""
 
 
 class ContentCredentials(BaseModel):
@@ -64,6 +69,8 @@ class Asset(BaseModel):
         cost_usd: Cost of the generation; None when the provider did not report it.
         created_at: Time of publication.
         notes: What is odd about the video, or not as requested, and was accepted.
+        origin: `generated`, or made `by hand`.
+        quality: What the quality gates of its project have found; None where it had none.
         content_credentials: Its C2PA manifest; None where none was looked for.
     """
 
@@ -89,4 +96,6 @@ class Asset(BaseModel):
     cost_usd: Decimal | None = None
     created_at: AwareDatetime
     notes: tuple[str, ...] = ()
+    origin: Literal["generated", "by hand"] = "generated"
+    quality: Quality | None = None
     content_credentials: ContentCredentials | None = None

@@ -52,6 +52,9 @@ _COMMANDS: Final = {
         "plan": ("plan:plan", "Show what a run would make and cost. Free."),
         "run": ("run:run", "Make every shot of a project."),
         "shot": ("shot:shot", "Make one video from a prompt."),
+        "approve": ("approve:approve", "Choose takes, drop a shot, or have it made with another prompt."),
+        "adopt": ("adopt_clip:adopt", "Take a clip made by hand as a shot's video. Free."),
+        "cut": ("cut:cut", "Make the film of a project from its stored shots. Free."),
     },
     "Look up": {
         "jobs": ("jobs:jobs", "List generations: requested, paid, stored or failed."),

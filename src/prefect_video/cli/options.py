@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from prefect_video.ledger import URL_VARIABLE, default_ledger_url, parse_database_url
 from prefect_video.project_files import load_project
+from prefect_video.rows import TABLE_SUFFIXES, project_from_rows
 from prefect_video.session import SessionRef, names_ledger_block
 from prefect_video.shots import Project
 
@@ -39,6 +40,14 @@ WaitFlag = Annotated[
         negative="--no-wait",
         show_default=False,
         help="`--no-wait` ends the run when all shots are submitted; `prefect-video collect` fetches them.",
+    ),
+]
+TemplateOption = Annotated[
+    Path | None,
+    Parameter(
+        name="--template",
+        help="For a table of rows (CSV, JSONL, Parquet): a project file with a `shot` in place of `shots`, in whose"
+        " texts `{column}` is the row's value.",
     ),
 ]
 ProjectName = Annotated[str | None, Parameter(name="--project", help="Only this project.")]
@@ -125,6 +134,16 @@ def find_project(text: str) -> tuple[str, Project | None]:
         return text, None
     project = load_project(Path(text))
     return project.name, project
+
+
+def read_project(path: Path, template: Path | None) -> Project:
+    """Read a project file, or a table of rows with its template.
+
+    Raises:
+        InvalidInput: The file, the template or a shot is not valid.
+    """
+    is_table = template is not None or path.suffix.lower() in TABLE_SUFFIXES
+    return project_from_rows(path, template) if is_table else load_project(path)
 
 
 def command_ledger(option: str | None) -> str | None:

@@ -19,6 +19,7 @@ from rich.table import Table
 from prefect_video._clean_text import clean_json, clean_text
 from prefect_video.errors import BudgetExceeded, InvalidInput
 from prefect_video.ledger import command_line
+from prefect_video.ledger import usd as ledger_usd
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -136,7 +137,7 @@ def escape(value: object) -> str:
 
 def usd(amount: Decimal | None) -> str:
     """Format an amount in USD; `?` when the price is not known."""
-    return "?" if amount is None else f"${amount:.2f}"
+    return "?" if amount is None else ledger_usd(amount)
 
 
 def display_path(uri: str) -> str:

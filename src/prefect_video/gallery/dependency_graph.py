@@ -15,7 +15,17 @@ _COLUMN_GAP: Final = 52
 _ROW_GAP: Final = 16
 _MARGIN: Final = 6
 _LABEL_LENGTH: Final = 17
-_ATTENTION: Final = ("failed", "held", "over_budget", "cancelled", "skipped", "in_flight", "pending")
+_ATTENTION: Final = (
+    "failed",
+    "held",
+    "over_budget",
+    "cancelled",
+    "skipped",
+    "in_flight",
+    "waiting",
+    "pending",
+    "dropped",
+)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 STATUS_LABELS: Final = {
     "stored": "Ready",
     "in_flight": "In progress",
+    "waiting": "Waiting",
+    "dropped": "Dropped",
     "pending": "Not made yet",
     "held": "Needs a decision",
     "failed": "Failed",

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from prefect_video.assets import Asset, ContentCredentials
+from prefect_video.assets import MANUAL, Asset, ContentCredentials
 from prefect_video.errors import StoreError, StoreOutage, VideoError
 from prefect_video.gallery import is_derived, publish_gallery
 from prefect_video.ledger import UNFINISHED, Job, Ledger, State
@@ -28,7 +28,9 @@ from prefect_video.pipeline.provenance import (
 )
 from prefect_video.pipeline.steps.adopt import find_unrecorded, list_folder, read_videos, sidecars_of
 from prefect_video.pipeline.steps.adopt_rejected import find_unknown, read_all_kept
+from prefect_video.pipeline.steps.film_place import is_film_file
 from prefect_video.pipeline.steps.restore import restore
+from prefect_video.pipeline.steps.shot_images import IMAGE_FOLDER
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import describe_size, place_in_store
 from prefect_video.pipeline.steps.store_identity import accept_store, check_store, nested_stores, require_root
@@ -89,7 +91,7 @@ class Verification(BaseModel):
         outage: Why this is not the store that the ledger knows.
         assets: How many assets of the ledger should be in it.
         flaws: Those that are not whole, repaired ones too.
-        unknown_files: URIs of files that no row of the ledger knows.
+        unknown_files: URIs of files that no job of the ledger knows.
         unrecorded: URIs of those that are sidecars of videos that this very ledger has paid for: it is an old backup.
         recover_command: The command that adds what is unrecorded; None where nothing is.
         manifest_flaws: Lines of the projects' manifests that do not hold.
@@ -239,8 +241,9 @@ class _Verifier:
         self.flaws += await self._repair(flawed) if self.open_session else [flaw for _, flaw in flawed]
         if files.keys() - _places(self.store, [item.asset for item in expected]):
             known = await self._known_places(project)
-            unknown = sorted(uri for uri in files.keys() - known if not is_derived(self.store, uri))
-            self.unknown |= {uri: files[uri] for uri in unknown}
+            kept = self.store.uri(PurePosixPath(project, IMAGE_FOLDER))
+            unknown = (uri for uri in files.keys() - known if not uri.startswith(f"{kept}/") and not is_film_file(uri))
+            self.unknown |= {uri: files[uri] for uri in sorted(unknown) if not is_derived(self.store, uri)}
         if self.open_session and self.store_id:
             whole = [item for item, flaw in zip(expected, flaws, strict=True) if item.job and not flaw]
             await self._record_places(whole, self.store_id)
@@ -264,7 +267,11 @@ class _Verifier:
 
         found = await asyncio.gather(*map(read, assets)) if self.read_credentials else []
         known = found or [asset.content_credentials for asset in assets]
-        self.credentials += [describe_credentials(asset, one) for asset, one in zip(assets, known, strict=True) if one]
+        self.credentials += [
+            describe_credentials(asset, credentials)
+            for asset, credentials in zip(assets, known, strict=True)
+            if credentials
+        ]
 
     async def find_unrecorded(self) -> list[str]:
         """Find, among the unknown files, the sidecars and rejected videos of what this very ledger has paid for."""
@@ -304,15 +311,15 @@ class _Verifier:
                 )
 
     async def _expected(self, project: str) -> list[_Expected]:
-        rows = await self.ledger.jobs.find(project=project, state=State.STORED, limit=None)
-        own = [self._expect(row, row.asset) for row in reversed(rows) if row.asset]
+        jobs = await self.ledger.jobs.find(project=project, state=State.STORED, limit=None)
+        own = [self._expect(job, job.asset) for job in reversed(jobs) if job.asset]
         copied = [_Expected(job_id, asset, None) for job_id, asset in await self.ledger.stores.copies_into(project)]
         return [self._in_store(item) for item in (*own, *copied) if self._is_own(item.asset.uri)]
 
-    def _expect(self, row: Job, asset: Asset) -> _Expected:
-        if self._is_own(asset.uri) or self.store_id is None or row.store_id != self.store_id:
-            return _Expected(row.id, asset, row)
-        return _Expected(row.id, place_in_store(self.store, row), row, has_moved=True)
+    def _expect(self, job: Job, asset: Asset) -> _Expected:
+        if self._is_own(asset.uri) or self.store_id is None or job.store_id != self.store_id:
+            return _Expected(job.id, asset, job)
+        return _Expected(job.id, place_in_store(self.store, job), job, has_moved=True)
 
     def _in_store(self, item: _Expected) -> _Expected:
         asset = item.asset.model_copy(update={"uri": self.store.canonical_uri(item.asset.uri)})
@@ -320,14 +327,14 @@ class _Verifier:
 
     async def _known_places(self, project: str) -> set[str]:
         """Return where files of any job of a project lie, or will lie once they are recorded."""
-        rows = await self.ledger.jobs.find(project=project, limit=None)
+        jobs = await self.ledger.jobs.find(project=project, limit=None)
         copied = [asset for _, asset in await self.ledger.stores.copies_into(project)]
-        known = _places(self.store, [*copied, *(row.asset for row in rows if row.asset)])
-        for row in rows:
-            path = asset_draft(row, self.ledger.identity).path
-            if row.generation_id is not None:
+        known = _places(self.store, [*copied, *(job.asset for job in jobs if job.asset)])
+        for job in jobs:
+            path = asset_draft(job, self.ledger.identity).path
+            if job.generation_id is not None:
                 known |= {self.store.uri(rejected) for rejected in rejected_paths(path)}
-            if row.state in UNFINISHED and not row.asset:
+            if job.state in UNFINISHED and not job.asset:
                 known |= {self.store.uri(path.with_suffix(kind)) for kind in (".mp4", ".json", ".jpg")}
         return known
 
@@ -361,11 +368,11 @@ class _Verifier:
         return [_outcome(flaw, errors[flaw.uri]) for _, flaw in flawed]
 
     async def _write_sidecar(self, expected: _Expected) -> None:
-        row = expected.job or await self.ledger.jobs.get(expected.job_id)
+        job = expected.job or await self.ledger.jobs.get(expected.job_id)
         asset = expected.asset
         relative = sidecar_path(_relative(self.store, asset))
         # A video that another ledger has paid for stays recorded as that one's.
-        reference = await _read_payer(self.store, asset) or asset_draft(row, self.ledger.identity).ledger
+        reference = await _read_payer(self.store, asset) or asset_draft(job, self.ledger.identity).ledger
         with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
             await publish_sidecar(self.store, asset, reference, Path(folder), relative)
 
@@ -385,6 +392,8 @@ async def _restore_all(
 ) -> dict[str, VideoError | None]:
     """Use whole copies for the videos of jobs of one session, and fetch the rest; by URI what went wrong, or None."""
     uris = [job.asset.uri for job in jobs if job.asset]
+    if jobs[0].provider == MANUAL:
+        return dict.fromkeys(uris, StoreError("it was made by hand: store the clip again with `prefect-video adopt`"))
     try:
         async with open_session(jobs[0]) as session:
             slots = asyncio.Semaphore(_RESTORES_AT_ONCE)

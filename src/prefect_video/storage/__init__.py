@@ -12,6 +12,7 @@ from prefect_video.storage.publish import (
     Sidecar,
     SidecarName,
     copy_video,
+    file_sha256,
     fingerprint_digest,
     parse_sidecar,
     place_asset,
@@ -21,7 +22,14 @@ from prefect_video.storage.publish import (
     sidecar_path,
     thumbnail_path,
 )
-from prefect_video.storage.registry import copy_between, exists_anywhere, open_store, read_sha256, sizes_anywhere
+from prefect_video.storage.registry import (
+    copy_between,
+    exists_anywhere,
+    fetch_anywhere,
+    open_store,
+    read_sha256,
+    sizes_anywhere,
+)
 from prefect_video.storage.rejected import (
     KeptVideo,
     delete_rejected,
@@ -48,7 +56,9 @@ __all__ = [
     "copy_video",
     "delete_rejected",
     "exists_anywhere",
+    "fetch_anywhere",
     "fetch_rejected",
+    "file_sha256",
     "find_rejected",
     "fingerprint_digest",
     "guess_content_type",

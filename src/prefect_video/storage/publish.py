@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -166,6 +166,7 @@ class AssetDraft(BaseModel):
         provider: Provider that generated the video.
         generation_id: The provider's id of the generation.
         cost_usd: Cost in USD, where known.
+        origin: `generated`, or made `by hand`.
         job_id: Id of the job; its last six characters distinguish two generations of one shot.
         ledger: Reference to the job, for the sidecar.
     """
@@ -181,6 +182,7 @@ class AssetDraft(BaseModel):
     provider: str
     generation_id: str
     cost_usd: Decimal | None = None
+    origin: Literal["generated", "by hand"] = "generated"
     job_id: str = Field(min_length=1)
     ledger: LedgerReference | None = None
 
@@ -260,9 +262,11 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
         return stored
     target, size = store.uri(draft.path), place.size
     with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
+        # A process that died before it recorded the copy has left it: only the sidecar is written again.
         if size == asset.bytes and await read_sha256(store, target) == asset.sha256:
             return await _publish_copied_sidecar(store, asset, draft, Path(folder))
         if size is None:
+            # Nothing is in its place, so that the store may copy by itself, without a transfer through this machine.
             await _require_original(store, asset)
             copied = await _publish_copied_sidecar(store, asset, draft, Path(folder))
             await copy_between(store, asset.uri, draft.path)
@@ -273,6 +277,7 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
             copied = await _publish_copied_sidecar(store, asset, draft, Path(folder))
             await store.publish(spool, draft.path, content_type="video/mp4", sha256=asset.sha256)
     if (size := await store.size(target)) != asset.bytes:
+        # A short copy must not stay: the sidecar beside it describes a whole video.
         await store.delete(target)
         raise StoreError(f"copy of {asset.uri}: {size} bytes came instead of {asset.bytes}; it was removed")
     _log.info("copied %s to %s", asset.uri, target)
@@ -365,6 +370,7 @@ async def _find_whole(store: Store, relative: PurePosixPath, size: int) -> Asset
         asset = read_sidecar(await store.read_bytes(store.uri(sidecar_path(relative))))
     except FileNotFoundError:
         return None
+    # The size first: to read a whole video for its digest may take minutes.
     if asset is None or asset.bytes != size:
         return None
     return asset if await read_sha256(store, store.uri(relative)) == asset.sha256 else None
@@ -439,5 +445,6 @@ def _build_asset(store: Store, draft: AssetDraft, video: Downloaded, media: Medi
         height=media.height,
         created_at=datetime.now(UTC),
         notes=video.notes,
+        quality=video.quality,
         **draft.model_dump(exclude={"job_id", "ledger"}),
     )

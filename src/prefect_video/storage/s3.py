@@ -113,6 +113,7 @@ class S3Store:
                 async with response["Body"] as body:
                     while chunk := await body.read(_READ_BYTES):
                         received += await run_in_thread(file.write, chunk)
+        # A connection that is cut may look like the end of the body.
         if received != response["ContentLength"]:
             raise StoreError(f"cannot fetch {uri}: {received:,} of {response['ContentLength']:,} bytes came; try again")
 
@@ -308,6 +309,7 @@ class S3Store:
             with TemporaryDirectory(prefix="prefect-video-") as folder:
                 spool = Path(folder) / "check"
                 spool.write_bytes(_CHECK_CONTENT)
+                # In one request and in parts: a bucket's policy may allow the first and refuse the second.
                 for limit_bytes in (PART_BYTES, 0):
                     await self._check_upload(client, spool, uri, limit_bytes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from typing import Any
 from uuid import UUID
@@ -87,7 +88,7 @@ async def test_the_ends_of_many_shots_are_written_as_one_change(
 async def test_a_run_is_one_storyboard_with_a_link_to_each_video(prefect_api: str) -> None:
     shots = [
         ShotReport(id="one*[x]", status="stored", uri="s3://bucket/a <b>.mp4"),
-        ShotReport(id="two", status="stored", uri="file:///videos/two.mp4"),
+        ShotReport(id="two", status="stored", uri="file:///videos/two.mp4", cost_usd=None),
         ShotReport(id="before", status="stored", uri="file:///videos/before.mp4", cached=True),
         ShotReport(id="none", status="failed", error="no"),
     ]
@@ -110,6 +111,10 @@ async def test_a_run_is_one_storyboard_with_a_link_to_each_video(prefect_api: st
         "|  | [before](<file:///videos/before.mp4>) | cached |  | — |  |",
         "|  | none | failed |  | — | no |",
     ]
+    table = await Artifact.aget(key=artifacts.artifact_key("shots", "Links"))
+    assert table is not None
+    assert "3 of 4 stored (1 cached), price unknown" in str(table.description)
+    assert [row["paid USD"] for row in json.loads(str(table.data))] == ["0", "price unknown", "0", "0"]
 
 
 def test_different_names_have_different_keys() -> None:

@@ -15,11 +15,11 @@ from prefect_video.emulator.threaded import Emulator
 from prefect_video.gallery import (
     MANIFEST_NAME,
     Manifest,
+    compile_manifest,
     load_manifest,
     manifest_schema,
     publish_gallery,
     publish_index,
-    read_project,
     render_page,
 )
 from prefect_video.pipeline import publish_run, run_project
@@ -100,7 +100,7 @@ async def test_a_page_is_made_again_from_ledger_and_store_and_remembers_the_proj
     assert [shot.id for shot in again.shots] == ["zenith", "closing", "refused", "after"]
     assert again.videos == made.videos
     Path("videos/film", MANIFEST_NAME).write_text('{"project": "film"')
-    rebuilt = await read_project(session.ledger, session.store, "film")
+    rebuilt = await compile_manifest(session.ledger, session.store, "film")
     statuses = {shot.id: shot.takes[0].status for shot in rebuilt.shots}
     assert statuses == {"zenith": "stored", "closing": "stored", "refused": "failed", "after": "skipped"}
 

@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from prefect_video.assets import MANUAL
 from prefect_video.downloads import Downloaded, probe, read_content_credentials
 from prefect_video.errors import StoreError
 from prefect_video.ledger import Job, State
@@ -73,6 +74,7 @@ def asset_draft(job: Job, ledger_id: str) -> AssetDraft:
         provider=job.provider,
         generation_id=job.generation_id or "",
         cost_usd=job.actual_usd,
+        origin="by hand" if job.provider == MANUAL else "generated",
         ledger=LedgerReference(
             id=ledger_id,
             job=job.id,
