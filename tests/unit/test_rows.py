@@ -34,10 +34,10 @@ def test_a_csv_file_of_a_spreadsheet(tmp_path: Path) -> None:
         + "\r\n008;{dog};calm;;\r\n",
     )
     project = project_from_rows(rows, TEMPLATE)
-    one, two = project.shots
-    assert (one.id, one.prompt, one.duration, one.takes) == ("ad-7", "35 mm, a cat, wild;\r\nfree", 8, 2)
-    assert (two.id, two.prompt, two.duration, two.seeds) == ("ad-008", "35 mm, a {dog}, calm", 4, ())
-    assert two.metadata == {"sku": "008", "animal": "{dog}", "mood": "calm"}
+    first, second = project.shots
+    assert (first.id, first.prompt, first.duration, first.takes) == ("ad-7", "35 mm, a cat, wild;\r\nfree", 8, 2)
+    assert (second.id, second.prompt, second.duration, second.seeds) == ("ad-008", "35 mm, a {dog}, calm", 4, ())
+    assert second.metadata == {"sku": "008", "animal": "{dog}", "mood": "calm"}
 
 
 def test_cells_of_lists_booleans_and_json(tmp_path: Path) -> None:
@@ -83,9 +83,9 @@ def test_jsonl_and_data_frames_keep_their_types(tmp_path: Path) -> None:
     lines = (
         '{"id": "a", "prompt": "x", "duration": 8.0, "price": 1.5}\n\n{"id": 7, "prompt": "{y}", "references": []}\n'
     )
-    one, two = project_from_rows(write(tmp_path, lines, "more.jsonl")).shots
-    assert (one.duration, one.metadata) == (8, {"price": "1.5"})
-    assert (two.id, two.prompt) == ("7", "{y}")
+    first, second = project_from_rows(write(tmp_path, lines, "more.jsonl")).shots
+    assert (first.duration, first.metadata) == (8, {"price": "1.5"})
+    assert (second.id, second.prompt) == ("7", "{y}")
     with pytest.raises(InvalidInput, match=r"bad\.jsonl:2: a row is an object"):
         project_from_rows(write(tmp_path, '{"id": "a"}\n[1]\n', "bad.jsonl"))
     frame = [{"id": "a", "prompt": "x", "duration": math.nan}, {"id": "b", "prompt": "y", "duration": 6.0}]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from prefect_video import Project, Shot
-from prefect_video.frame_sizes import frame_size
+from prefect_video.frame_sizes import ALL_RESOLUTIONS, COMMON_RATIOS, Resolution, frame_size, nearest_ratio
 from prefect_video.shots import Fallback, ShotDefaults, as_shot, slug
 
 
@@ -208,3 +208,25 @@ def test_options_are_json_of_a_bounded_size() -> None:
     for bad in ({"x": float("nan")}, {"x": {1, 2}}, {"x": "y" * 70_000}, {1: 2}):
         with pytest.raises(ValidationError):
             shot(options=bad)
+
+
+@given(st.integers(1, 99), st.integers(1, 99), st.sampled_from(ALL_RESOLUTIONS))
+def test_a_frame_is_even_and_has_the_shape_and_the_shorter_side_that_were_requested(
+    width: int, height: int, resolution: Resolution
+) -> None:
+    across, down = frame_size(f"{width}:{height}", resolution)
+    assert across % 2 == down % 2 == 0
+    assert min(across, down) == int(resolution[:-1])
+    # At most one pixel by rounding up, one by making it even.
+    assert abs(max(across, down) - min(across, down) * max(width, height) / min(width, height)) <= 2
+    assert (across >= down) == (width >= height) or across == down
+
+
+@given(st.integers(1, 99), st.integers(1, 99))
+def test_the_nearest_aspect_ratio_is_the_same_one_where_it_is_offered(width: int, height: int) -> None:
+    ratio = f"{width}:{height}"
+    nearest = nearest_ratio(ratio, [*COMMON_RATIOS, ratio])
+    assert nearest is not None
+    across, down = map(int, nearest.split(":"))
+    assert across * height == down * width
+    assert nearest_ratio(ratio, ["adaptive"]) == "adaptive"

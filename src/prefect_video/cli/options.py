@@ -124,6 +124,16 @@ class SessionOptions:
         return SessionRef.for_project(project, self.provider, self.store, ledger_name(self.ledger), self.max_in_flight)
 
 
+def read_project(path: Path, template: Path | None) -> Project:
+    """Read a project file, or a table of rows with its template.
+
+    Raises:
+        InvalidInput: The file, the template or a shot is not valid.
+    """
+    is_table = template is not None or path.suffix.lower() in TABLE_SUFFIXES
+    return project_from_rows(path, template) if is_table else load_project(path)
+
+
 def find_project(text: str) -> tuple[str, Project | None]:
     """Return the name of a project, and its file's content where a file is named instead.
 
@@ -134,16 +144,6 @@ def find_project(text: str) -> tuple[str, Project | None]:
         return text, None
     project = load_project(Path(text))
     return project.name, project
-
-
-def read_project(path: Path, template: Path | None) -> Project:
-    """Read a project file, or a table of rows with its template.
-
-    Raises:
-        InvalidInput: The file, the template or a shot is not valid.
-    """
-    is_table = template is not None or path.suffix.lower() in TABLE_SUFFIXES
-    return project_from_rows(path, template) if is_table else load_project(path)
 
 
 def command_ledger(option: str | None) -> str | None:

@@ -13,6 +13,7 @@ from prefect_video.downloads.images import (
     is_url,
     parse_image,
     read_image,
+    show_image,
 )
 from prefect_video.downloads.media import (
     Media,
@@ -57,4 +58,5 @@ __all__ = [
     "redact",
     "require_match",
     "require_reader",
+    "show_image",
 ]

@@ -50,6 +50,11 @@ def is_url(image: str) -> bool:
     return urlsplit(image).scheme.lower() in ("http", "https")
 
 
+def show_image(image: str) -> str:
+    """Return the path of an image, or its URL without what may be secret, for messages."""
+    return redact(image) if is_url(image) else image
+
+
 def read_image(path: Path) -> Image:
     """Read an image file.
 

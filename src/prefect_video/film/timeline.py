@@ -97,8 +97,8 @@ def _find_clip_problems(
     if clip.take is not None and clip.take > takes:
         yield CutProblem(f"there is no take {clip.take} of shot {clip.shot!r}: its `takes` is {takes}", (*at, "take"))
     if seconds is not None and max(clip.trim.start + _SLACK_SECONDS, clip.trim.end or 0.0) > seconds + _SLACK_SECONDS:
-        asked = clip.trim.end or clip.trim.start
-        yield CutProblem(f"shot {clip.shot!r} lasts {seconds:g} s and is to be cut at {asked:g} s", (*at, "trim"))
+        limit = clip.trim.end or clip.trim.start
+        yield CutProblem(f"shot {clip.shot!r} lasts {seconds:g} s and is to be cut at {limit:g} s", (*at, "trim"))
 
 
 def _requested_seconds(content: Card | CutClip, shots: Mapping[str, tuple[float | None, int]]) -> float | None:

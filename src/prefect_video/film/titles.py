@@ -176,10 +176,10 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float, *, balance: boo
 
 def _fill(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     lines: list[str] = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
+    for part in text.split():
+        longer = f"{lines[-1]} {part}".strip()
         if lines[-1] and font.getlength(longer) > width:
-            lines.append(word)
+            lines.append(part)
         else:
             lines[-1] = longer
         while font.getlength(lines[-1]) > width and len(lines[-1]) > 1:

@@ -84,9 +84,8 @@ def lay_out(shots: Sequence[ShotRecord]) -> DependencyGraph | None:
         for shot in shots
         if shot.id in linked
     }
-    edges = [
-        Edge(needed, shot_id, _draw_edge(nodes[needed], nodes[shot_id])) for shot_id in nodes for needed in needs[shot_id]
-    ]
+    pairs = [(needed, shot_id) for shot_id in nodes for needed in needs[shot_id]]
+    edges = [Edge(source, target, _draw_edge(nodes[source], nodes[target])) for source, target in pairs]
     return DependencyGraph(
         width=2 * _MARGIN + len(columns) * NODE_WIDTH + (len(columns) - 1) * _COLUMN_GAP,
         height=2 * _MARGIN + tallest * NODE_HEIGHT + (tallest - 1) * _ROW_GAP,

@@ -44,7 +44,7 @@ async def suspend_reservations(
     connection: AsyncConnection, job_requests: Iterable[JobRequest], now: datetime
 ) -> Mapping[Key, Job]:
     """Free the late reservations that requests use up, so that the limits count what is asked only once."""
-    keys = {(asked.environment, asked.reservation) for asked in job_requests if asked.reservation is not None}
+    keys = {(request.environment, request.reservation) for request in job_requests if request.reservation is not None}
     if not keys:
         return {}
     found = await read_unfinished(connection, keys)

@@ -92,7 +92,7 @@ def chosen_take(shot: Shot, choice: Choice | None, fingerprints: Mapping[int, Co
 
 
 async def list_takes(ledger: Ledger, project: str, *, environment: str) -> list[ShotTakes]:
-    """List the shots of a project that have several takes, or a decision, in the order in which they were begun.
+    """List the shots of a project that have several takes or a `choose`, in the order in which they were begun.
 
     Raises:
         LedgerError: The ledger cannot be read.
@@ -109,7 +109,7 @@ async def list_takes(ledger: Ledger, project: str, *, environment: str) -> list[
         current = {take: job for take, job in takes.items() if job.shot.prompt == latest.shot.prompt}
         choice = choices.get(shot_id)
         is_about_it = choice is not None and latest.shot.prompt in (choice.prompt, choice.new_prompt)
-        if latest.shot.takes > 1 or latest.shot.choose or is_about_it:
+        if latest.shot.takes > 1 or latest.shot.choose:
             found.append(ShotTakes(latest.shot, dict(sorted(current.items())), choice if is_about_it else None))
     return found
 

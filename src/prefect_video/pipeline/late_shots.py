@@ -91,7 +91,7 @@ class LateShots:
     _readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READ_AT_ONCE), init=False)
 
     def __post_init__(self) -> None:
-        self._images = ImageLoader(self.sessions[0], self.project.name)
+        self._images = ImageLoader(self.sessions[0], self.project.name, accepts_store=self.options.accepts_store)
 
     async def build_takes(self) -> list[TakeRequest]:
         """Build the takes of all shots that are not dropped, each with the prompt that it was given last.
@@ -99,13 +99,19 @@ class LateShots:
         Raises:
             InvalidInput: Some shots cannot be made.
         """
-        session = self.sessions[0]
-        choices = await session.ledger.choices.read(self.project.name, environment=session.settings.environment)
+        choices = await self._read_choices()
         self._requested, self._choices = apply_choices(self.project, choices)
         takes = await build_take_requests(self._requested, self.sessions, self.options, images=self._images)
         for take in takes:
             self._takes.setdefault(take.shot.id, []).append(take)
         return takes
+
+    async def _read_choices(self) -> dict[str, Choice]:
+        """Read the decisions about the project's shots; nothing where none of them has takes to decide about."""
+        if not any(shot.takes > 1 or shot.choose for shot in self.project.shots):
+            return {}
+        session = self.sessions[0]
+        return await session.ledger.choices.read(self.project.name, environment=session.settings.environment)
 
     async def find_known(self, takes: Sequence[TakeRequest], asset_of: AssetOf) -> list[TakeRequest]:
         """Turn late takes into known ones where the video that they continue is stored; return these.

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from prefect_video.downloads import show_image
 from prefect_video.errors import BudgetExceeded
 from prefect_video.film import estimate_seconds
 from prefect_video.ledger import BudgetUsage, Job, Limit, State, usd_sum
@@ -28,7 +29,7 @@ from prefect_video.pipeline.steps.store_identity import check_store, require_roo
 from prefect_video.pipeline.steps.whole_copies import find_whole_copies
 from prefect_video.providers import duration_hints
 from prefect_video.session import Session
-from prefect_video.shots import Project
+from prefect_video.shots import Project, Shot
 
 PlannedAction = Literal["generate", "cached", "clip", "in_progress", "held", "over_budget"]
 
@@ -200,7 +201,7 @@ async def plan_project(
         await require_root(session.ledger, session.store)
     elif not rebuy_missing:
         await check_store(session.ledger, session.store, session.store_name)
-    options = ClaimOptions(refresh=refresh, ttl_seconds=session.settings.ttl_seconds)
+    options = ClaimOptions(refresh=refresh, ttl_seconds=session.settings.ttl_seconds, accepts_store=rebuy_missing)
     late = LateShots(project, [session, *others], options)
     takes = await late.build_takes()
     found = takes
@@ -376,10 +377,17 @@ def _planned(
         reason=reason,
         hints=hints,
         changes=candidate.route.changes,
-        inputs=shot.inputs,
+        inputs=_show_inputs(shot),
         options=choice.options,
         refusals=choice.refusals,
     )
+
+
+def _show_inputs(shot: Shot) -> dict[str, Any]:
+    """Return the inputs of a shot without what may be secret in the URLs of its images."""
+    images = {name: [show_image(image) for image in images] for name, images in shot.images.items()}
+    frames = {name: shown[0] for name, shown in images.items() if name != "references"}
+    return {**shot.inputs, **images, **frames}
 
 
 def _public_shot(shot: PlannedShot) -> dict[str, Any]:

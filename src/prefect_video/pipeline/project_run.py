@@ -138,6 +138,7 @@ class ProjectRun:
             refresh=self.refresh,
             ttl_seconds=self.sessions[0].settings.ttl_seconds,
             flow_run_id=self.flow_run_id,
+            accepts_store=self.rebuy_missing,
         )
         self._late = LateShots(self.project, self.sessions, options)
 

@@ -204,9 +204,9 @@ class ProjectReport(BaseModel):
         project: Its name.
         shots: One report for each take of each shot, in the project's order.
         seconds: How long the run took.
+        film: The outcome of its final cut; None where it has no `cut:`.
         page_uri: Address of the project's gallery page; None where none was written.
         manifest_uri: Address of its manifest.
-        film: The outcome of its final cut; None where it has no `cut:`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -214,9 +214,9 @@ class ProjectReport(BaseModel):
     project: str
     shots: tuple[ShotReport, ...]
     seconds: float
+    film: FilmReport | None = None
     page_uri: str | None = None
     manifest_uri: str | None = None
-    film: FilmReport | None = None
 
     @property
     def has_failed(self) -> bool:

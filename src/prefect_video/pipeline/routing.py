@@ -181,7 +181,7 @@ async def build_take_requests(
     accounts = accounts if project.is_routed and accounts else list(sessions[:1])
     unhealthy = {id(account) for account in accounts if not await _is_healthy(account)} if len(accounts) > 1 else set()
     _check_option_names(project, sessions)
-    images = images or ImageLoader(sessions[0], project.name)
+    images = images or ImageLoader(sessions[0], project.name, accepts_store=options.accepts_store)
     problems: dict[str, list[str]] = {}
     takes: list[TakeRequest] = []
     for shot in project.shots:
@@ -192,19 +192,19 @@ async def build_take_requests(
             if shot.clip is not None:
                 takes.append(await _build_clip_take(shot, project, sessions[0], options))
                 continue
-            asked = _with_first_frame(shot, parent)
-            routes, refusals = await routes_for(asked, project, accounts)
+            continuing = _with_first_frame(shot, parent)
+            routes, refusals = await routes_for(continuing, project, accounts)
             # Sorting is stable: among healthy accounts, and among unhealthy ones, the order stays.
             routes.sort(key=lambda route: id(route.session) in unhealthy)
-            fallbacks = list(_fallback_routes(asked, project, routes, sessions))
-            files = await images.load(shot if parent is None else asked)
+            fallbacks = list(_fallback_routes(continuing, project, routes, sessions))
+            files = await images.load(shot if parent is None else continuing)
         except InvalidInput as error:
             problems.setdefault(str(error).removeprefix(f"shot {shot.id!r}: "), []).append(shot.id)
             continue
         if shot.continue_from and parent is None:
             takes += _late_takes(shot, project, routes[0], refusals, files, options)
             continue
-        for number, candidates in enumerate(_candidates(asked, project, routes, fallbacks, files, options), 1):
+        for number, candidates in enumerate(_candidates(continuing, project, routes, fallbacks, files, options), 1):
             if shot.continue_from:
                 _use_reservation(candidates, late_fingerprint(project, shot, number))
             takes.append(TakeRequest(shot, candidates, refusals))
@@ -215,8 +215,8 @@ async def build_take_requests(
 
 def late_fingerprint(project: Project, shot: Shot, take: int) -> str:
     """Return the fingerprint of the late reservation for a take of a shot."""
-    asked = {"project": project.name, "take": take, "shot": shot.model_dump(mode="json", exclude={"metadata"})}
-    return f"{LATE_PREFIX}{hashlib.sha256(canonical_json(asked).encode()).hexdigest()}"
+    request = {"project": project.name, "take": take, "shot": shot.model_dump(mode="json", exclude={"metadata"})}
+    return f"{LATE_PREFIX}{hashlib.sha256(canonical_json(request).encode()).hexdigest()}"
 
 
 def _with_first_frame(shot: Shot, parent: Asset | None) -> Shot:

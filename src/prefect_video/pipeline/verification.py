@@ -241,14 +241,18 @@ class _Verifier:
         self.flaws += await self._repair(flawed) if self.open_session else [flaw for _, flaw in flawed]
         if files.keys() - _places(self.store, [item.asset for item in expected]):
             known = await self._known_places(project)
-            kept = self.store.uri(PurePosixPath(project, IMAGE_FOLDER))
-            unknown = (uri for uri in files.keys() - known if not uri.startswith(f"{kept}/") and not is_film_file(uri))
-            self.unknown |= {uri: files[uri] for uri in sorted(unknown) if not is_derived(self.store, uri)}
+            unknown = sorted(uri for uri in files.keys() - known if not self._is_made_from_others(project, uri))
+            self.unknown |= {uri: files[uri] for uri in unknown}
         if self.open_session and self.store_id:
             whole = [item for item, flaw in zip(expected, flaws, strict=True) if item.job and not flaw]
             await self._record_places(whole, self.store_id)
         await self._check_manifest(project)
         await self._add_credentials([item.asset for item, flaw in zip(expected, flaws, strict=True) if not flaw])
+
+    def _is_made_from_others(self, project: str, uri: str) -> bool:
+        """Return whether a file is no video of a shot: a page, a manifest, a film, or an image that shots take."""
+        images = self.store.uri(PurePosixPath(project, IMAGE_FOLDER))
+        return is_derived(self.store, uri) or is_film_file(uri) or uri.startswith(f"{images}/")
 
     async def _check_manifest(self, project: str) -> None:
         """Compare a project's manifest; where repair is asked for and the ledger knows all of it, make it again."""
@@ -267,11 +271,7 @@ class _Verifier:
 
         found = await asyncio.gather(*map(read, assets)) if self.read_credentials else []
         known = found or [asset.content_credentials for asset in assets]
-        self.credentials += [
-            describe_credentials(asset, credentials)
-            for asset, credentials in zip(assets, known, strict=True)
-            if credentials
-        ]
+        self.credentials += [describe_credentials(asset, one) for asset, one in zip(assets, known, strict=True) if one]
 
     async def find_unrecorded(self) -> list[str]:
         """Find, among the unknown files, the sidecars and rejected videos of what this very ledger has paid for."""

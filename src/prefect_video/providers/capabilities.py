@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from prefect_video.downloads import show_image
 from prefect_video.errors import InvalidInput, Unsupported
 from prefect_video.frame_sizes import ADAPTIVE, Resolution, frame_size, nearest_ratio
 from prefect_video.providers.base import OPTIONAL_FIELDS, Capabilities
@@ -108,8 +109,18 @@ def adapt(shot: Shot, offered: Capabilities) -> tuple[Shot, list[str]]:
     if _has_surplus_references(shot.model_copy(update=changes), offered):
         changes["references"] = ()
     changes = {field: value for field, value in changes.items() if value != getattr(shot, field)}
-    sentences = [f"{field}: {getattr(shot, field)!r} became {value!r}" for field, value in changes.items()]
+    sentences = [f"{field}: {_show_value(shot, field)!r} became {value!r}" for field, value in changes.items()]
     return shot.model_copy(update=changes), sentences
+
+
+def _show_value(shot: Shot, field: str) -> Any:
+    """Return the value of a field for a message, without what may be secret in the URLs of images."""
+    value = getattr(shot, field)
+    images = shot.images.get(field)
+    if images is None:
+        return value
+    shown = tuple(map(show_image, images))
+    return shown if isinstance(value, tuple) else shown[0]
 
 
 def _nearest_resolution(shot: Shot, offered: Capabilities) -> dict[str, Any]:

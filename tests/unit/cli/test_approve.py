@@ -54,11 +54,17 @@ def test_rows_are_planned_and_come_back_with_their_columns(call: InProcess, quic
     refused = call("plan", "t.yaml", "--template", "t.yaml")
     assert (refused.status, "rows are read from" in refused.err) == (2, True)
 
-    one, two = make(project_from_rows("shots.csv", "t.yaml")).to_rows()
-    assert one.keys() == two.keys()
-    assert (one["project"], one["id"], one["take"], one["status"], one["cost_usd"]) == ("ads", "ad-1", 1, "stored", 0.3)
-    assert not any(isinstance(value, dict | list) for value in one.values())
-    assert (one["sku"], one["animal"], one["input_status"]) == ("1", "cat", "new")
-    assert (two["sku"], two["prompt"], two["input_status"]) == ("2", "a dog", None)
-    assert one["uri"].endswith(".mp4")
-    assert one["duration_seconds"] == 1.0
+    first, second = make(project_from_rows("shots.csv", "t.yaml")).to_rows()
+    assert first.keys() == second.keys()
+    assert (first["project"], first["id"], first["take"], first["status"], first["cost_usd"]) == (
+        "ads",
+        "ad-1",
+        1,
+        "stored",
+        0.3,
+    )
+    assert not any(isinstance(value, dict | list) for value in first.values())
+    assert (first["sku"], first["animal"], first["input_status"]) == ("1", "cat", "new")
+    assert (second["sku"], second["prompt"], second["input_status"]) == ("2", "a dog", None)
+    assert first["uri"].endswith(".mp4")
+    assert first["duration_seconds"] == 1.0

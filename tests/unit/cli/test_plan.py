@@ -19,7 +19,7 @@ from tests.support.cli_fixtures import InProcess
 
 
 def run_file(path: Path, provider: str = "emulator") -> ProjectReport:
-    """Run a project file with the emulator, without Prefect."""
+    """Run a project file with a provider, by default the emulator, without Prefect."""
 
     async def produce() -> ProjectReport:
         async with await open_session(SessionRef.from_names(provider)) as session:

@@ -185,9 +185,9 @@ def decode(shot: ShotReport) -> list[av.VideoFrame]:
         return list(container.decode(video=0))
 
 
-def psnr(one: Image.Image, other: Image.Image) -> float:
+def psnr(first: Image.Image, other: Image.Image) -> float:
     """Return the peak signal-to-noise ratio of two pictures in decibels."""
-    difference = ImageStat.Stat(ImageChops.difference(one, other))
+    difference = ImageStat.Stat(ImageChops.difference(first, other))
     mean_square = sum(square / count for square, count in zip(difference.sum2, difference.count, strict=True)) / 3
     return 10 * math.log10(255**2 / mean_square) if mean_square else math.inf
 

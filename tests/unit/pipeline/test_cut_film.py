@@ -54,13 +54,13 @@ async def test_a_run_ends_in_a_film_that_a_second_one_finds(open_harness: OpenHa
     assert (film.status, film.seconds, report.public()["film"]["uri"]) == ("made", pytest.approx(3, abs=0.1), film.uri)
 
     frames = read_frames(path_of(film.uri))
-    one, two = (read_frames(path_of(shot.uri)) for shot in report.shots)
+    first, second = (read_frames(path_of(shot.uri)) for shot in report.shots)
     assert len(frames) == 72
     # Half of the crossfade is over at frame 36: it shows frame 36 of the first clip and frame 12 of the second.
-    mean = Image.blend(one[36], two[12], 0.5)
-    assert _difference(frames[36], mean) < 3 < _difference(one[36], two[12])
-    assert _difference(frames[20], one[20]) < 3
-    assert _difference(frames[60], two[36]) < 3
+    mean = Image.blend(first[36], second[12], 0.5)
+    assert _difference(frames[36], mean) < 3 < _difference(first[36], second[12])
+    assert _difference(frames[20], first[20]) < 3
+    assert _difference(frames[60], second[36]) < 3
 
     recorded = StoredFilm.model_validate_json((store / "film" / "film.json").read_bytes())
     assert recorded.uri == film.uri

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prefect_video.errors import InvalidInput
+from prefect_video.errors import InvalidInput, StoreOutage
 from prefect_video.ledger import Job, State
 from prefect_video.pipeline.plan import plan_project
 from prefect_video.pipeline.project_run import run_project
@@ -47,7 +47,7 @@ async def test_a_shot_begins_and_ends_with_its_frames_and_has_sound(harness: Rec
     assert harness.paid == (1, 1)
 
 
-async def test_a_silent_video_is_not_what_was_asked_with_sound(harness: RecoveryHarness) -> None:
+async def test_a_silent_video_has_no_sound_track(harness: RecoveryHarness) -> None:
     assert statuses(await harness.run(a_shot(audio=False))) == ["stored"]
     assert audio_seconds(harness.videos[0]) is None
 
@@ -122,6 +122,26 @@ async def test_a_url_is_fetched_once_and_its_copy_counts_from_then_on(harness: R
     assert not any(b"secret" in path.read_bytes() for path in kept)
     async with harness.session() as session:
         assert (await verify_store(session.ledger, session.store)).unknown_files == ()
+
+
+async def test_no_copy_is_written_to_a_store_that_the_ledger_does_not_know(harness: RecoveryHarness) -> None:
+    async def handler(request: Request, reply: Reply) -> None:
+        await reply.whole(200, {}, DAWN)
+
+    assert statuses(await harness.run(a_shot(1))) == ["stored"]
+    # As where nothing is mounted at the store's place.
+    (harness.folder / "store").rename(harness.folder / "unmounted")
+    async with running_web() as web:
+        web.handler = handler
+        with pytest.raises(StoreOutage):
+            await harness.run(a_shot(2, first_frame=web.url("/dawn.png")))
+        assert not (harness.folder / "store").exists()
+        assert harness.paid == (1, 1)
+        # Accepted as the new store, it gets the copy and the video.
+        async with harness.session() as session:
+            wanted = as_project(a_shot(2, first_frame=web.url("/dawn.png")))
+            assert statuses(await run_project(session, wanted, rebuy_missing=True)) == ["stored"]
+    assert harness.paid == (2, 2)
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,13 @@ class ClaimOptions:
         refresh: Buy again although a stored asset exists.
         ttl_seconds: Greatest age of a stored asset that is reused; None for any age.
         flow_run_id: The run that claims, within which attempts are counted.
+        accepts_store: Take the store as it is, although the ledger knows another one at its address.
     """
 
     refresh: bool = False
     ttl_seconds: float | None = None
     flow_run_id: str | None = None
+    accepts_store: bool = False
 
 
 async def build_project_job_requests(
@@ -37,7 +39,7 @@ async def build_project_job_requests(
         InvalidInput: A shot cannot be made by this provider, or one of its images cannot be used.
         StoreError: The store, which keeps the copies of fetched images, cannot be used.
     """
-    images = ImageLoader(session, project.name)
+    images = ImageLoader(session, project.name, accepts_store=options.accepts_store)
     problems: list[str] = []
     job_requests: list[JobRequest] = []
     for shot in project.shots:

@@ -59,11 +59,13 @@ class ImageLoader:
     Attributes:
         session: The store, and the client and policy by which URLs are fetched.
         project: Name of the project.
+        accepts_store: Keep copies in the store although the ledger knows another one at its address.
         videos: The stored videos whose last frames shots begin with, by the addresses of these frames.
     """
 
     session: Session
     project: str
+    accepts_store: bool = False
     videos: dict[str, Asset] = field(default_factory=dict)
     _files: dict[str, ImageFile] = field(default_factory=dict, init=False)
 
@@ -130,8 +132,9 @@ class ImageLoader:
     async def _keep(self, image: Image, url: str) -> Image:
         """Publish an image and a record of its address; return the copy that counts."""
         session = self.session
-        # Nothing may be written to a store that is not the one that the ledger knows.
-        await check_store(session.ledger, session.store, session.store_name)
+        if not self.accepts_store:
+            # Nothing may be written to a store that is not the one that the ledger knows.
+            await check_store(session.ledger, session.store, session.store_name)
         file = f"{image.sha256}{image.suffix}"
         record = json.dumps({"url": redact(url), "file": file, "sha256": image.sha256}, indent=1)
         spool = session.settings.spool

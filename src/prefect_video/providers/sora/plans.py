@@ -37,11 +37,11 @@ SORA_PLANS: Final[Mapping[str, Capabilities]] = {
     "api-tier-1": _plan({"1080p": 20, "720p": 20}, 10, 100),
     "api-tier-2": _plan({"1080p": 20, "720p": 20}, 25, 500),
     "api-tier-3": _plan({"1080p": 20, "720p": 20}, 50, 1000),
-    # The emulator signs nothing.
     "emulator": replace(
         _plan({"1080p": 20, "720p": 20, "480p": 20}, 10),
         optional_fields=_EXTENSIONS,
         max_references=None,
+        # The emulator signs nothing.
         content_credentials=False,
     ),
 }
