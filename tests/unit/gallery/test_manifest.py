@@ -179,3 +179,10 @@ async def test_only_names_of_files_leave_the_machine(session: Session) -> None:
     request = manifest.shots[0].request
     assert (request["first_frame"], request["references"]) == ("frame.png", ["b.png"])
     assert [take.status for take in manifest.takes] == ["pending"]
+
+
+def test_a_sum_that_leaves_out_an_unknown_price_says_so() -> None:
+    take = build_take("opening", cost_usd=None)
+    page = render_page(build_manifest(build_shot("opening", take), spent_usd=2.4, unpriced=1)).decode()
+    assert "<dd>at least $2.40</dd>" in page
+    assert "<li>price unknown</li>" in page
