@@ -39,5 +39,8 @@ async def publish_film_page(session: Session, project: Project) -> None:
 
 def _read_outcome(report: ShotReport) -> tuple[TakeKey, TakeOutcome]:
     shot_id, _, take = report.id.partition("@")
-    outcome = TakeOutcome(report.status, asset=report.asset, error=report.error, degraded=report.degraded)
+    chosen = {"chosen": True, "rejected": False}.get(report.choice or "")
+    outcome = TakeOutcome(
+        report.status, asset=report.asset, error=report.error, degraded=report.degraded, chosen=chosen
+    )
     return (shot_id, int(take or 1)), outcome
