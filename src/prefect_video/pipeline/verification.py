@@ -271,7 +271,11 @@ class _Verifier:
 
         found = await asyncio.gather(*map(read, assets)) if self.read_credentials else []
         known = found or [asset.content_credentials for asset in assets]
-        self.credentials += [describe_credentials(asset, one) for asset, one in zip(assets, known, strict=True) if one]
+        self.credentials += [
+            describe_credentials(asset, credentials)
+            for asset, credentials in zip(assets, known, strict=True)
+            if credentials
+        ]
 
     async def find_unrecorded(self) -> list[str]:
         """Find, among the unknown files, the sidecars and rejected videos of what this very ledger has paid for."""

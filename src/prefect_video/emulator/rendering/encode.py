@@ -52,7 +52,6 @@ def render_clip(
 
     Raises:
         RenderStopped: `should_stop` returned True before a frame.
-        OSError: An image cannot be decoded.
     """
     scene = Scene(spec, images)
     part = _partial_path(video)

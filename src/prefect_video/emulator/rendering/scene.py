@@ -54,15 +54,16 @@ class _Layer(NamedTuple):
 
 
 class Scene:
-    """Scene of one clip, to be drawn at any of its frames.
-
-    Raises:
-        OSError: An image of the request cannot be decoded.
-    """
+    """Scene of one clip, to be drawn at any of its frames; an image that cannot be decoded is not in it."""
 
     def __init__(self, spec: ClipSpec, images: ImageFolder | None = None) -> None:
         def load(digest: str | None, size: tuple[int, int]) -> Planes | None:
-            return load_picture(images.path(digest), size) if images is not None and digest is not None else None
+            if images is None or digest is None:
+                return None
+            try:
+                return load_picture(images.path(digest), size)
+            except OSError:
+                return None
 
         self._frames = spec.frame_count
         self._first = load(spec.first_frame, (spec.width, spec.height))
