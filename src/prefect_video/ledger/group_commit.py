@@ -141,11 +141,9 @@ async def _run_group(connection: AsyncConnection, group: list[_Write]) -> None:
         if write.turn.done():
             # Its caller was cancelled.
             continue
+        # Never released, so that a later one is nested in it: the commit ends them all.
         savepoint = await connection.begin_nested() if len(group) > 1 else connection.get_transaction()
         assert savepoint is not None
-        if await write.run(shared):
-            if len(group) > 1:
-                await savepoint.commit()
-        else:
+        if not await write.run(shared):
             await savepoint.rollback()
             write.settle()
