@@ -79,6 +79,7 @@ class Session:
         on_breaker_change: Called when this process has opened or closed the account's circuit breaker.
         access: The session's free read that shows whether endpoint and key are right.
         write_check: The session's check that videos can be published to the store.
+        store_turn: The right to mark the store; one shot of the process at a time.
         fresh_generations: The provider's last answers, from one step to the next.
         foreign_sidecars: URIs of the store's sidecars that other ledgers have written, and are not read again.
         accepted_rebuys: Ids of the jobs that may be bought again, as was requested, although others are missing too.
@@ -111,6 +112,7 @@ class Session:
     on_breaker_change: Callable[[AccountStatus], None] | None = None
     access: AccessCheck = field(init=False)
     write_check: WriteCheck = field(default_factory=WriteCheck, init=False)
+    store_turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     fresh_generations: FreshGenerations = field(init=False)
     foreign_sidecars: set[str] = field(default_factory=set, init=False)
     accepted_rebuys: set[str] = field(default_factory=set, init=False)
