@@ -12,7 +12,7 @@ TEST_SECONDS ?= 2700
 # The oldest Prefect that is supported, and the newest versions of what it shares with others that it accepts.
 OLDEST := prefect==3.8.0 packaging<26.3 python-slugify<9
 
-.PHONY: help demo test test-fast explore test-oldest lint types format bench torture clean typing
+.PHONY: help demo test test-fast explore test-oldest test-litellm lint types format bench torture clean typing
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -37,6 +37,19 @@ test-oldest:  ## Prefect's tests with the oldest Prefect that is supported, in a
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint .venv-oldest/constraints.txt --editable '.[dev]' $(OLDEST:%='%')
 	.venv-oldest/bin/python -m pytest -q tests/integration -m prefect -n 2 --dist loadfile --no-loadscope-reorder
+
+# The proxy pins older versions (`rich<14`, `websockets<16`) of what our users get, and is 740 MB: not in the dev extra.
+LITELLM := .venv-litellm/.ready
+
+$(LITELLM): constraints-litellm.txt
+	test -x .venv-litellm/bin/python || $(PYTHON) -m venv .venv-litellm
+	.venv-litellm/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-litellm.txt 'litellm[proxy]'
+	touch $@
+
+test-litellm: $(READY) $(LITELLM)  ## our profile against a real LiteLLM proxy, which runs in an environment of its own
+	PREFECT_VIDEO_TEST_LITELLM_PYTHON=$(CURDIR)/.venv-litellm/bin/python \
+		$(BIN)/python -m pytest -q tests/integration/sdks/test_litellm_proxy.py
 
 lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check .

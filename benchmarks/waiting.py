@@ -32,7 +32,7 @@ import httpx
 
 from benchmarks.waiting_crowd import open_session
 from prefect_video.ledger import Job
-from prefect_video.pipeline.steps import build_project_intents, claim_shots, poll, submit
+from prefect_video.pipeline.steps import build_project_job_requests, claim_shots, poll, submit
 from prefect_video.providers.sora import SoraProvider
 from prefect_video.shots import Project, Shot
 
@@ -153,7 +153,7 @@ async def poll_all(order: Order, *, webhook_url: str | None = None) -> Noticed:
     async with open_session(
         order.endpoint, order.folder, at_once=order.at_once, speed=order.speed, webhook_url=webhook_url
     ) as session:
-        job_requests = await build_project_intents(session, Project(name="waiting", shots=order.build_shots()))
+        job_requests = await build_project_job_requests(session, Project(name="waiting", shots=order.build_shots()))
         claims = await claim_shots(session, job_requests, budgets=(), partial=False)
 
         async def make(job: Job) -> None:

@@ -20,7 +20,7 @@ from typing import Final
 import httpx
 
 from prefect_video.ledger import Ledger
-from prefect_video.pipeline.steps import build_project_intents, claim_shots, poll, submit
+from prefect_video.pipeline.steps import build_project_job_requests, claim_shots, poll, submit
 from prefect_video.providers.sora import SoraProvider
 from prefect_video.session import Session, Settings
 from prefect_video.shots import Project, Shot
@@ -66,7 +66,10 @@ async def measure(endpoint: str, folder: Path, waiting: int) -> dict[str, float]
         idle_bytes = read_peak_bytes()
         shots = tuple(Shot(id=f"shot-{number}", prompt=f"a lighthouse, view {number}") for number in range(waiting))
         claims = await claim_shots(
-            session, await build_project_intents(session, Project(name="crowd", shots=shots)), budgets=(), partial=False
+            session,
+            await build_project_job_requests(session, Project(name="crowd", shots=shots)),
+            budgets=(),
+            partial=False,
         )
         reserved = [claim.job for claim in claims if claim.job]
         submitted = await asyncio.gather(*(submit(session, job) for job in reserved))

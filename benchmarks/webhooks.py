@@ -35,7 +35,7 @@ from sqlalchemy import func, insert, select
 from benchmarks.torture import ledgers
 from prefect_video.ledger import Job, Ledger, State, history, jobs_table, row_from_request, webhook_events
 from prefect_video.pipeline import run_project
-from prefect_video.pipeline.steps import build_project_intents
+from prefect_video.pipeline.steps import build_project_job_requests
 from prefect_video.session import Session, SessionEvent, SessionRef, open_session
 from prefect_video.shots import Project
 
@@ -127,7 +127,7 @@ def build_project(name: str, count: int, prefix: str) -> Project:
 
 async def submit_all(session: Session, project: Project) -> list[str]:
     """Submit all shots and return the generations' ids; the jobs are inserted in bulk, the requests are real."""
-    job_requests = await build_project_intents(session, project)
+    job_requests = await build_project_job_requests(session, project)
     at_once = asyncio.Semaphore(20)
 
     async def send(row: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,18 @@ class VideoStore(Block):
     secret: SecretStr | None = Field(default=None, title="Secret access key")
     endpoint_url: str | None = Field(default=None, title="Endpoint", description="Of an S3 server other than AWS.")
     region: str | None = Field(default=None, title="Region")
+    public_base_url: str | None = Field(
+        default=None,
+        title="Public address",
+        description="Web address of the folder or prefix, for links and stills in artifacts: `https://films.example/ads`.",
+    )
+    link_hours: int = Field(
+        default=0,
+        ge=0,
+        le=168,
+        title="Hours of signed links",
+        description="Of artifacts to an S3 store without a public address; 0 for no links.",
+    )
 
     def open(self) -> Store:
         """Open the store; close it with `aclose()`.
@@ -42,5 +54,7 @@ class VideoStore(Block):
             "secret": self.secret.get_secret_value() if self.secret else None,
             "endpoint_url": self.endpoint_url,
             "region": self.region,
+            "public_base_url": self.public_base_url,
+            "link_hours": self.link_hours,
         }
         return open_store(self.url, options={name: value for name, value in options.items() if value})

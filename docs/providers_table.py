@@ -23,6 +23,7 @@ import yaml
 from prefect_video import blocks
 from prefect_video.blocks.base import ProviderCredentials
 from prefect_video.errors import InvalidInput
+from prefect_video.frame_sizes import ALL_RESOLUTIONS, COMMON_RATIOS
 from prefect_video.providers.base import OPTIONAL_FIELDS, Capabilities, Provider
 from prefect_video.providers.hosted_models import ModelInput
 from prefect_video.providers.openai.profiles import EXTRAS, PROFILES
@@ -75,7 +76,7 @@ NOTES: Final[Mapping[str, Note]] = {
 
 _LOOKUP: Final = {
     "key": "found by our key",
-    "likeness": "found by similarity",
+    "similarity": "found by similarity",
     "none": "**held for a human**",
 }
 _EMBEDDED: Final = {"PREFECT_VIDEO_EMULATOR_ENDPOINT": "http://host/v1/sora"}
@@ -241,9 +242,13 @@ def _shots(offered: Capabilities) -> Row:
     seconds = [str(duration) for duration in offered.durations]
     whole = len(seconds) > 2 and list(offered.durations) == [*range(min(offered.durations), max(offered.durations) + 1)]
     span = f"{seconds[0]} to {seconds[-1]}" if whole else ", ".join(seconds)
+    sizes = f"{by_size[0]} to {by_size[-1]}" if len(by_size) == len(ALL_RESOLUTIONS) else ", ".join(by_size)
+    ratios = list(offered.aspect_ratios)
+    if set(COMMON_RATIOS) <= set(ratios):
+        ratios = ["the usual", *(ratio for ratio in ratios if ratio not in COMMON_RATIOS)]
     return (
-        ", ".join(by_size),
-        ", ".join(offered.aspect_ratios),
+        sizes,
+        ", ".join(ratios),
         span or f"1 to {longest}",
         _besides(offered.optional_fields),
     )
@@ -290,7 +295,7 @@ def _hosts() -> Mapping[str, list[ModelInput]]:
 
 
 def _code(words: Iterable[str], separator: str = ", ") -> str:
-    return separator.join(f"`{word}`" for word in words)
+    return separator.join(f"`{name}`" for name in words)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ async def make_film() -> ProjectReport:
     ref = SessionRef.from_names(provider="emulator", store="videos")
     async with await open_session(ref) as session:
         plan = await plan_project(session, FILM)
-        print(f"to pay: ${plan.cost_usd:.2f}")
+        print(f"to pay: {plan.describe_cost()}")
         return await run_project(session, FILM)
 
 

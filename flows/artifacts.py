@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
-import re
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Final, Self
 from uuid import UUID
@@ -25,16 +24,15 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 
 from prefect_video._clean_text import clean_text
+from prefect_video.ledger import PRICE_UNKNOWN
 from prefect_video.pipeline import ProjectReport, ShotReport
 from prefect_video.shots import Project
+from prefect_video.tasks import artifact_key, write_storyboard
 
 logger = logging.getLogger(__name__)
 
 API_ERRORS: Final = (PrefectException, httpx.HTTPError)
 """Errors of Prefect's client when the API cannot be reached or refuses."""
-
-LINKS_LIMIT: Final = 1000
-"""Most links of one run; the table holds every address anyway."""
 
 PAUSE_SECONDS: Final = 1.0
 """Least time between two writes of the progress; only the last one, when the run ends, does not wait for it."""
@@ -108,50 +106,36 @@ class Progress:
             await aupdate_progress_artifact(self._artifact, progress=percent)
 
 
-async def publish_table(report: ProjectReport) -> None:
-    """Write the table of a run's shots, and one list of links to the videos that it made.
+async def publish_table(report: ProjectReport, links: Mapping[str, str] | None = None) -> None:
+    """Write the table of a run's shots, and its storyboard with links to the videos.
 
-    Like `Progress` it never decides about a video: the shots are made and paid by now.
+    `links` are the web addresses of files by their URIs, where the store has such. Like `Progress` it never decides
+    about a video: the shots are made and paid by now.
     """
     if FlowRunContext.get() is None:
         return
     try:
-        await _publish_table(report)
+        await _publish_table(report, links or {})
     except API_ERRORS as error:
         logger.warning("the table of shots could not be written: %s", error)
 
 
-async def _publish_table(report: ProjectReport) -> None:
+async def _publish_table(report: ProjectReport, links: Mapping[str, str]) -> None:
     await acreate_table_artifact(
         key=artifact_key("shots", report.project),
         table=[_row(shot) for shot in report.shots],
         description=f"```\n{_as_code(report.summary())}\n```",
     )
-    links = [_link(shot) for shot in report.shots if shot.uri and not shot.cached]
-    if links:
-        await acreate_markdown_artifact(
-            key=artifact_key("videos", report.project),
-            markdown="\n".join(links[:LINKS_LIMIT]),
-            description=f"Videos that the last run of {clean_text(report.project)} has made",
-        )
-
-
-def artifact_key(*parts: str) -> str:
-    """Build a key of lower-case letters, digits and dashes, as Prefect requires; different names get different keys."""
-    name = "-".join(parts)
-    key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    return key if key == name else f"{key}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    await acreate_markdown_artifact(
+        key=artifact_key("videos", report.project),
+        markdown=write_storyboard(report, links),
+        description=f"Storyboard of the last run of {clean_text(report.project)}",
+    )
 
 
 def _as_code(text: str) -> str:
     """Return a text that stays inside of a block of code."""
     return clean_text(text, lines=True).replace("```", "` ` `")
-
-
-def _link(shot: ShotReport) -> str:
-    uri = clean_text(shot.uri or "").replace("<", "%3C").replace(">", "%3E")
-    text = re.sub(r"([\\\[\]`*_<&])", r"\\\1", clean_text(shot.id))
-    return f"- [{text}](<{uri}>)"
 
 
 def _row(shot: ShotReport) -> dict[str, str | int | float | None]:
@@ -162,6 +146,6 @@ def _row(shot: ShotReport) -> dict[str, str | int | float | None]:
         "video": clean_text(shot.uri or ""),
         "seconds": seconds,
         "bytes": shot.bytes,
-        "paid USD": str(shot.cost_usd) if shot.cost_usd is not None else "unknown",
+        "paid USD": str(shot.cost_usd) if shot.cost_usd is not None else PRICE_UNKNOWN,
         "error": clean_text(shot.error or ""),
     }

@@ -6,10 +6,9 @@ from prefect import flow
 from prefect.artifacts import acreate_table_artifact
 from prefect.context import FlowRunContext
 
-from prefect_video.flows.artifacts import artifact_key
 from prefect_video.pipeline import CollectedJob, collect
 from prefect_video.session import ref_for_job
-from prefect_video.tasks import open_ledger, use_session
+from prefect_video.tasks import artifact_key, open_ledger, use_session
 
 
 @flow(name="collect-generations")

@@ -14,9 +14,9 @@ from prefect.context import FlowRunContext
 from prefect_video.errors import ProjectFailed
 from prefect_video.flows.artifacts import Progress, publish_table
 from prefect_video.flows.cancellation import cancel_generations
-from prefect_video.pipeline import ProjectReport, run_project
+from prefect_video.pipeline import ProjectReport, publish_run, run_project
 from prefect_video.shots import Project
-from prefect_video.tasks import SessionRef, TaskRunner, use_session
+from prefect_video.tasks import SessionRef, TaskRunner, read_links, use_session
 
 
 @dataclass
@@ -68,7 +68,8 @@ async def generate_project(
 ) -> ProjectReport:
     """Make every shot of a project that is not stored yet, side by side; a failed shot fails alone.
 
-    A run that is repeated, after a crash or by hand, resumes from the ledger and pays nothing twice.
+    Where the project has a `cut:`, its film follows once all shots that it needs are stored. A run that is repeated,
+    after a crash or by hand, resumes from the ledger and pays nothing twice.
 
     Args:
         project: The shots.
@@ -87,7 +88,8 @@ async def generate_project(
         One report for each take of each shot.
 
     Raises:
-        ProjectFailed: Some shot was not stored; the others were, and the message says what to do.
+        ProjectFailed: Some shot was not stored, and the others were; or all were and the film could not be made. The
+            message says what to do.
         InvalidInput: A shot or a setting is wrong; nothing was sent.
         BudgetExceeded: The project does not fit a limit; nothing was sent.
         StoreOutage: The store is not the one that the ledger knows, or several videos are missing; nothing was sent.
@@ -107,9 +109,11 @@ async def generate_project(
             on_report=progress.shot_ended,
             wait=wait,
         )
+        report = await publish_run(session, project, report)
+        links = await read_links(session.store, [shot.asset for shot in report.shots if shot.asset])
     keep_report(report)
-    await publish_table(report)
-    if report.failures:
+    await publish_table(report, links)
+    if report.has_failed:
         raise ProjectFailed(report)
     return report
 

@@ -13,7 +13,7 @@ from prefect_video.flows.project import flow_run_id
 from prefect_video.pipeline import run_project
 from prefect_video.session import DEFAULT_PROJECT
 from prefect_video.shots import Project, Shot
-from prefect_video.tasks import SessionRef, TaskRunner, use_session
+from prefect_video.tasks import SessionRef, TaskRunner, read_links, use_session
 
 
 def _run_name() -> str:
@@ -61,7 +61,8 @@ async def generate_shot(
             rebuy_missing=rebuy_missing,
             flow_run_id=flow_run_id(),
         )
-    await publish_table(report)
+        links = await read_links(session.store, [shot.asset for shot in report.shots if shot.asset])
+    await publish_table(report, links)
     asset = report.shots[0].asset
     if report.failures or asset is None:
         raise ProjectFailed(report)

@@ -10,9 +10,8 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.context import FlowRunContext
 
 from prefect_video._clean_text import clean_text
-from prefect_video.flows.artifacts import artifact_key
 from prefect_video.ledger import SpendRow
-from prefect_video.tasks import open_ledger
+from prefect_video.tasks import artifact_key, open_ledger
 
 
 @flow(name="spend-report")
@@ -45,8 +44,8 @@ async def spend_report(
                     by: clean_text(line.key),
                     "videos": line.videos,
                     "stored": line.stored,
-                    "spent USD": str(line.spent_usd),
-                    "reserved USD": str(line.reserved_usd),
+                    "spent USD": line.describe_spent(str),
+                    "reserved USD": line.describe_reserved(format_amount=str),
                     "not reported USD": str(line.assumed_usd),
                 }
                 for line in lines

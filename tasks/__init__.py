@@ -1,9 +1,11 @@
 """One step of one shot, as a Prefect task; and the whole shot as one call."""
 
 from prefect_video.tasks.generate import agenerate_video, generate_video
+from prefect_video.tasks.lineage import asset_key
 from prefect_video.tasks.sessions import BlockResolver, SessionRef, observe, open_ledger, use_session
 from prefect_video.tasks.steps import (
     TaskRunner,
+    cut_film,
     download,
     find_asset,
     poll,
@@ -11,20 +13,26 @@ from prefect_video.tasks.steps import (
     store,
     submit,
 )
+from prefect_video.tasks.storyboard import artifact_key, read_links, write_storyboard
 
 __all__ = [
     "BlockResolver",
     "SessionRef",
     "TaskRunner",
     "agenerate_video",
+    "artifact_key",
+    "asset_key",
+    "cut_film",
     "download",
     "find_asset",
     "generate_video",
     "observe",
     "open_ledger",
     "poll",
+    "read_links",
     "screen_prompts",
     "store",
     "submit",
     "use_session",
+    "write_storyboard",
 ]

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+import httpx
 from prefect import task
+from prefect.artifacts import acreate_markdown_artifact
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import PrefectException
 
 from prefect_video.assets import Asset
 from prefect_video.errors import ProjectFailed
-from prefect_video.pipeline import run_project
+from prefect_video.pipeline import ProjectReport, run_project
 from prefect_video.session import DEFAULT_PROJECT
 from prefect_video.shots import Project, Shot, as_shot
 from prefect_video.tasks.cache_policy import FINGERPRINT, run_to_end
+from prefect_video.tasks.lineage import record_materialized
 from prefect_video.tasks.sessions import SessionRef, use_session
+from prefect_video.tasks.storyboard import artifact_key, read_links, write_storyboard
+
+logger = logging.getLogger(__name__)
 
 
 def _run_name(parameters: Mapping[str, Any]) -> str:
@@ -42,10 +50,24 @@ async def _generate(
     single = Project(name=project, shots=(as_shot(shot),))
     async with use_session(SessionRef.from_names(provider, store, ledger)) as session:
         report = await run_project(session, single, refresh=refresh, rebuy_missing=rebuy_missing, flow_run_id=_run_id())
-    asset = report.shots[0].asset
+        asset = report.shots[0].asset
+        links = await read_links(session.store, [asset]) if asset else {}
     if asset is None:
         raise ProjectFailed(report)
+    record_materialized(asset)
+    if _run_id() and not report.shots[0].cached:
+        await _publish_artifact(report, asset, links)
     return asset
+
+
+async def _publish_artifact(report: ProjectReport, asset: Asset, links: Mapping[str, str]) -> None:
+    """Show a new video in the run that has made it; Prefect's API never decides about a video."""
+    try:
+        await acreate_markdown_artifact(
+            key=artifact_key("video", asset.project, asset.shot_id), markdown=write_storyboard(report, links)
+        )
+    except (PrefectException, httpx.HTTPError) as error:
+        logger.warning("the artifact of %s/%s could not be written: %s", asset.project, asset.shot_id, error)
 
 
 @task(name="generate_video", **_one_call)

@@ -22,10 +22,13 @@ from prefect.utilities.annotations import opaque, quote
 from prefect_video.assets import Asset
 from prefect_video.downloads import Downloaded
 from prefect_video.errors import LedgerUnavailable, ProviderError, VideoError
+from prefect_video.film import StoredFilm
 from prefect_video.ledger import Job, JobRequest
 from prefect_video.pipeline import Inputs, Result, StepRunner, steps
 from prefect_video.pipeline.steps import find_assets
 from prefect_video.session import Session
+from prefect_video.shots import Project
+from prefect_video.tasks.lineage import record_materialized
 from prefect_video.tasks.sessions import SessionRef, use_session
 
 
@@ -97,7 +100,17 @@ async def download(ref: SessionRef, job: Job) -> Downloaded:
 async def store(ref: SessionRef, job: Job, downloaded: Downloaded) -> Job:
     """Publish the video and mark its job stored."""
     async with use_session(ref) as session:
-        return await steps.store(session, job, downloaded)
+        stored = await steps.store(session, job, downloaded)
+    if stored.asset:
+        record_materialized(stored.asset)
+    return stored
+
+
+@task(name="cut-film", task_run_name="cut {project.name}", **_FREE)
+async def cut_film(ref: SessionRef, project: Project, clips: Mapping[str, Asset]) -> tuple[StoredFilm, bool]:
+    """Make the final cut of a project from its stored clips, and publish it."""
+    async with use_session(ref) as session:
+        return await steps.cut_film(session, project, clips)
 
 
 _TASKS: Final[Mapping[Callable[..., Any], Callable[..., Awaitable[Any]]]] = {
@@ -107,6 +120,7 @@ _TASKS: Final[Mapping[Callable[..., Any], Callable[..., Awaitable[Any]]]] = {
     steps.poll: poll,
     steps.download: download,
     steps.store: store,
+    steps.cut_film: cut_film,
 }
 
 
@@ -119,6 +133,7 @@ class TaskRunner(StepRunner):
 
     def __init__(self, refs: Sequence[SessionRef]) -> None:
         self._refs = {ref.provider: ref for ref in refs}
+        self._followed: dict[str, Sequence[Job]] = {}
 
     def run_step(
         self,
@@ -132,8 +147,14 @@ class TaskRunner(StepRunner):
         # those: quoted, only the last input links the tasks.
         *earlier, last = inputs
         given = (quote(self._refs[session.credentials]), *map(quote, earlier), opaque(last))
-        options = {name: quote(value) for name, value in named.items()}
+        options: dict[str, Any] = {name: quote(value) for name, value in named.items()}
+        if step is steps.submit and isinstance(last, Job) and (followed := self._followed.get(last.shot.id)):
+            options["wait_for"] = [opaque(job) for job in followed]
         return cast(Awaitable[Result], _TASKS[step](*given, **options))
+
+    def link(self, shot_id: str, jobs: Sequence[Job]) -> None:
+        """Let the submit of a shot follow, in Prefect's graph, the tasks that have returned these jobs."""
+        self._followed[shot_id] = [*self._followed.get(shot_id, ()), *jobs]
 
     def hold_limit(self, session: Session) -> AbstractAsyncContextManager[None]:
         """Hold the Prefect concurrency limit that the credentials name.

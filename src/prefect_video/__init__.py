@@ -4,9 +4,9 @@ These names work without Prefect, in a notebook, a function or another orchestra
 milliseconds. The Prefect side is `prefect_video.blocks`, `prefect_video.tasks` and `prefect_video.flows`.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from prefect_video._lazy_names import import_at_first_use
 from prefect_video.errors import (
     AuthenticationFailed,
     BudgetExceeded,
@@ -14,6 +14,7 @@ from prefect_video.errors import (
     ContentPolicyError,
     DeadlineExceeded,
     DownloadError,
+    FilmError,
     GenerationBlocked,
     GenerationCancelled,
     GenerationEnded,
@@ -49,6 +50,7 @@ from prefect_video.errors import (
     Unsupported,
     VideoError,
     VideoMismatch,
+    VideoRejected,
 )
 
 if TYPE_CHECKING:
@@ -56,39 +58,37 @@ if TYPE_CHECKING:
     from prefect_video.fingerprints import fingerprint
     from prefect_video.generations import Generation
     from prefect_video.ledger import Job
-    from prefect_video.pipeline import ProjectReport, collect, plan_project, run_project
+    from prefect_video.pipeline import ProjectReport, collect, cut_project, plan_project, run_project
     from prefect_video.project_files import load_project
     from prefect_video.providers import Capabilities, Provider
+    from prefect_video.rows import project_from_rows
     from prefect_video.session import Session, SessionRef, open_session
     from prefect_video.shots import Project, Shot
 else:
     # pydantic, SQLAlchemy and httpx take most of a second: a name is imported when it is first used.
-    _ROOMS = {
-        "Asset": "assets",
-        "Capabilities": "providers",
-        "Generation": "generations",
-        "Job": "ledger",
-        "Project": "shots",
-        "ProjectReport": "pipeline",
-        "Provider": "providers",
-        "Session": "session",
-        "SessionRef": "session",
-        "Shot": "shots",
-        "collect": "pipeline",
-        "fingerprint": "fingerprints",
-        "load_project": "project_files",
-        "open_session": "session",
-        "plan_project": "pipeline",
-        "run_project": "pipeline",
-    }
-
-    def __getattr__(name: str) -> Any:
-        """Import a public name from its room at its first use."""
-        if name not in _ROOMS:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
-        globals()[name] = value
-        return value
+    __getattr__ = import_at_first_use(
+        __name__,
+        {
+            "Asset": "assets",
+            "Capabilities": "providers",
+            "Generation": "generations",
+            "Job": "ledger",
+            "Project": "shots",
+            "ProjectReport": "pipeline",
+            "Provider": "providers",
+            "Session": "session",
+            "SessionRef": "session",
+            "Shot": "shots",
+            "collect": "pipeline",
+            "cut_project": "pipeline",
+            "fingerprint": "fingerprints",
+            "load_project": "project_files",
+            "open_session": "session",
+            "plan_project": "pipeline",
+            "project_from_rows": "rows",
+            "run_project": "pipeline",
+        },
+    )
 
     def __dir__() -> list[str]:
         """List the public names, imported yet or not."""
@@ -106,6 +106,7 @@ __all__ = [
     "ContentPolicyError",
     "DeadlineExceeded",
     "DownloadError",
+    "FilmError",
     "Generation",
     "GenerationBlocked",
     "GenerationCancelled",
@@ -149,11 +150,14 @@ __all__ = [
     "Unsupported",
     "VideoError",
     "VideoMismatch",
+    "VideoRejected",
     "__version__",
     "collect",
+    "cut_project",
     "fingerprint",
     "load_project",
     "open_session",
     "plan_project",
+    "project_from_rows",
     "run_project",
 ]

@@ -28,6 +28,13 @@ LONGEST_TEXT: Final = 20_000
 """Characters of a text that are looked at; the rest is left out, as no message is that long."""
 _BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/_=-]|\\{1,8}/|\\{1,8}u00[0-9A-Fa-f]{2}|%(?:25){0,3}[0-9A-Fa-f]{2}){2,}")
 _ESCAPE: Final = re.compile(r"\\{1,8}(?:u00|x)([0-9A-Fa-f]{2})|%(?:25){0,3}([0-9A-Fa-f]{2})|\\{1,8}(?=/)")
+_HEX: Final = re.compile(
+    # Not within the code of another encoding: `%3a`, `\x3a`, `\u003a`, `&#x3a;`.
+    r"(?<![%#0-9A-Fa-f])(?<!\\[xXuU])(?<!#[xX])"
+    r"(?:0[xX])?[0-9A-Fa-f]+(?:[ \t\r\n:;,.-]{1,2}(?:0[xX])?[0-9A-Fa-f]+)*"
+)
+"""A run of hexadecimal digits, in groups of any size."""
+_NO_HEX: Final = re.compile(r"0[xX]|[^0-9A-Fa-f]")
 _FROM_URL_SAFE: Final = str.maketrans("-_", "+/")
 
 
@@ -57,6 +64,7 @@ class Redaction:
         if self._pattern is None or len(text) < self._shortest:
             return text
         text = _BASE64.sub(self._replace_base64, text[:LONGEST_TEXT])
+        text = _HEX.sub(self._replace_hex, text)
         # Apart, as a key may be a word of what stands for it.
         return REDACTED.join(self._pattern.sub(REDACTED, piece) for piece in text.split(REDACTED))
 
@@ -101,10 +109,17 @@ class Redaction:
                     return REDACTED
         return match[0]
 
+    def _replace_hex(self, match: re.Match[str]) -> str:
+        """Return what stands for a run of hexadecimal digits: nothing of it where it hides a key."""
+        digits = _NO_HEX.sub("", match[0])
+        # A digit that precedes the encoded text shifts it by half a character.
+        is_hidden = any(self._is_in(_decode_hex(digits[start:])) for start in range(2))
+        return REDACTED if is_hidden else match[0]
+
     def _is_in(self, decoded: str) -> bool:
         """Return whether decoded text holds a key; a short one may be in any noise, so it must be readable text."""
         is_text = decoded.isascii() and decoded.isprintable()
-        return any(word.search(decoded) for word, is_short in self._words if is_text or not is_short)
+        return any(pattern.search(decoded) for pattern, is_short in self._words if is_text or not is_short)
 
 
 @lru_cache(maxsize=64)
@@ -150,6 +165,10 @@ def _decode_base64(text: str) -> str:
         return base64.b64decode(usable + "=" * (-len(usable) % 4)).decode("latin-1")
     except (binascii.Error, ValueError):
         return ""
+
+
+def _decode_hex(digits: str) -> str:
+    return bytes.fromhex(digits[: len(digits) - len(digits) % 2]).decode("latin-1")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

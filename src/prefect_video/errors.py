@@ -20,6 +20,7 @@ VideoError
 │       │   ├── GenerationBlocked   content policy, after acceptance: change the prompt
 │       │   └── GenerationInvalid   a wrong request, found after acceptance: correct the shot
 │       ├── GenerationCancelled     cancelled here or by another user of the key: run again to buy a new one
+│       ├── VideoRejected           the video fails a quality gate: another take is bought, within the attempts
 │       ├── GenerationExpired       the video is no longer served: see `prefect-video resolve`
 │       └── GenerationLost          the provider no longer knows it: see `prefect-video resolve`
 ├── DeadlineExceeded            not ended in the time allowed: run `prefect-video collect` later
@@ -40,6 +41,7 @@ VideoError
 │   ├── LedgerBehindStore       an old backup: run `prefect-video ledger recover`
 │   ├── LedgerSchemaMismatch    another version's schema: run `prefect-video ledger upgrade`
 │   └── InvalidTransition       the job has left the state that the step needs: read it again
+├── FilmError                   the final cut cannot be made: the shots are stored, correct it and cut again
 └── ProjectFailed               some shots were not stored: read the report, correct them, run again
 """
 
@@ -230,6 +232,10 @@ class GenerationCancelled(GenerationEnded):
     """A generation that was cancelled, here or by another user of the key. Run again to buy a new one."""
 
 
+class VideoRejected(GenerationEnded):
+    """A video that was made and fails a quality gate. It is kept, and another take is bought within the attempts."""
+
+
 class GenerationExpired(GenerationEnded):
     """A generation whose video was made and is no longer served. Decide with `prefect-video resolve` what is next."""
 
@@ -337,6 +343,10 @@ class PromptBlocked(VideoError):
 
 class HeldForReview(VideoError):
     """A job that waits for a human decision. Run the command that the message names."""
+
+
+class FilmError(VideoError):
+    """A final cut that cannot be made. The shots are stored: correct the cause and run `prefect-video cut`."""
 
 
 class LedgerError(VideoError):

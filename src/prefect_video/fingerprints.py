@@ -1,8 +1,8 @@
 """Fingerprints (prompt hashes): two requests with the same one are requests for the same video.
 
 A fingerprint is the SHA-256 of canonical JSON of everything that changes the output: provider, model, prompt,
-parameters, seed, reference images by content, and the take. The shot's id, its project, metadata and dependencies are
-left out.
+parameters, seed, options, frames and reference images by content, and the take. The shot's id, its project, metadata
+and dependencies are left out.
 """
 
 from __future__ import annotations
@@ -19,10 +19,21 @@ VERSION: Final = "v1"
 """Version of the encoding, part of every fingerprint. A change of the encoding without a new one would buy every stored
 video again."""
 
-_WITHOUT_EFFECT: Final = frozenset({"id", "depends_on", "takes", "metadata", "references"})
+_WITHOUT_EFFECT: Final = frozenset(
+    {"id", "depends_on", "takes", "seeds", "choose", "continue_from", "metadata", "clip"}
+)
+_IMAGES: Final = frozenset({"first_frame", "last_frame", "references"})
+"""Fields that count by the content of their files."""
 
 
-def fingerprint(shot: Shot, *, provider: str, take: int = 1, reference_digests: tuple[str, ...] | None = None) -> str:
+def fingerprint(
+    shot: Shot,
+    *,
+    provider: str,
+    take: int = 1,
+    reference_digests: tuple[str, ...] | None = None,
+    frame_digests: Mapping[str, str] | None = None,
+) -> str:
     """Return the prompt hash of one take of a shot at a provider, as `v1:<64 hex digits>`.
 
     Args:
@@ -30,21 +41,35 @@ def fingerprint(shot: Shot, *, provider: str, take: int = 1, reference_digests: 
         provider: Name of the provider; another provider makes another video.
         take: Number of the take, from 1.
         reference_digests: SHA-256 of each reference image's content, in order; needed when the shot has any.
+        frame_digests: SHA-256 of the content of `first_frame` and `last_frame`; needed for those that the shot has.
 
     Raises:
-        ValueError: The number of digests is not that of the shot's references.
+        ValueError: There is not exactly one digest for each of the shot's references and frames.
     """
     if len(reference_digests or ()) != len(shot.references):
         raise ValueError(f"shot {shot.id!r}: every reference needs the digest of its content")
+    if set(frame_digests or ()) != set(shot.images) - {"references"}:
+        raise ValueError(f"shot {shot.id!r}: every frame needs the digest of its content")
     parameters = {
         name: value
         for name, value in shot.model_dump(mode="python").items()
-        if name not in _WITHOUT_EFFECT and value is not None
+        # Fields that came later are left out while unset, so that older fingerprints stay as they are.
+        if name not in _WITHOUT_EFFECT | _IMAGES and value is not None and value != {}
     }
-    request = {**parameters, "provider": provider, "take": take}
+    request = {**parameters, **(frame_digests or {}), "provider": provider, "take": take}
     if reference_digests:
         request["references"] = list(reference_digests)
     digest = hashlib.sha256(f"{VERSION}\n{canonical_json(request)}".encode()).hexdigest()
+    return f"{VERSION}:{digest}"
+
+
+def clip_fingerprint(identity: str) -> str:
+    """Return the fingerprint of a clip that was made by hand.
+
+    Args:
+        identity: The SHA-256 of its content; for one that is fetched from an address, the address.
+    """
+    digest = hashlib.sha256(f"{VERSION}\n{canonical_json({'clip': identity})}".encode()).hexdigest()
     return f"{VERSION}:{digest}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,17 +12,16 @@ import yaml
 from pydantic import ValidationError
 
 from prefect_video.errors import InvalidInput
-from prefect_video.shots import LocatedError, Project
+from prefect_video.film import Cut
+from prefect_video.shots import LocatedError, Project, is_web_address
+from prefect_video.templates import FieldPath, Place, Scalar, expand_template
 
 FILE_LIMIT_BYTES: Final = 16 * 2**20
 
-FieldPath = tuple[str | int, ...]
-"""Names and indices from the document's root to a field, such as `("shots", 3, "duration")`."""
+_MAX_DEPTH: Final = 32
+"""Depth to which line numbers are recorded; only the options of a shot may be deeper."""
 
-_MAX_DEPTH: Final = 8
-"""Depth to which line numbers are recorded; no field of a project is deeper."""
-
-_TEXT_FIELDS: Final = frozenset({"prompt", "negative_prompt"})
+_TEXT_FIELDS: Final = frozenset({"prompt", "negative_prompt", "prompt_prefix", "prompt_suffix"})
 """Fields whose every word is part of what is paid for."""
 _COMMENT: Final = re.compile(r"[ \t]+(?P<comment>#[^\r\n]*)")
 _COMMENT_BELOW: Final = re.compile(r"[ \t]*(?:\r?\n)+(?P<indent> +)(?P<comment>#[^\r\n]*)")
@@ -49,7 +48,7 @@ _EXPECTED: Final = {
 
 
 def describe_errors(
-    error: ValidationError, data: Any, *, source: str = "", lines: Mapping[FieldPath, int] | None = None
+    error: ValidationError, data: Any, *, source: str = "", lines: Mapping[FieldPath, Place] | None = None
 ) -> list[str]:
     """Describe each error in the data of a project or a shot on one line.
 
@@ -62,7 +61,7 @@ def describe_errors(
     return list(dict.fromkeys(_describe(detail, data, source, lines or {}) for detail in error.errors()))
 
 
-def _describe(detail: Any, data: Any, source: str, lines: Mapping[FieldPath, int]) -> str:
+def _describe(detail: Any, data: Any, source: str, lines: Mapping[FieldPath, Place]) -> str:
     location: FieldPath = tuple(detail["loc"])
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, LocatedError):
@@ -79,9 +78,11 @@ def _describe(detail: Any, data: Any, source: str, lines: Mapping[FieldPath, int
     return ": ".join(part for part in parts if part)
 
 
-def _format_line(source: str, location: FieldPath, lines: Mapping[FieldPath, int]) -> str:
+def _format_line(source: str, location: FieldPath, lines: Mapping[FieldPath, Place]) -> str:
     """Return `file:line` of a field, or of the nearest one around it whose line is known."""
     line = next((lines[location[:n]] for n in range(len(location), -1, -1) if location[:n] in lines), None)
+    if isinstance(line, str):
+        return line
     return f"{source}:{line}" if source and line else source
 
 
@@ -91,6 +92,8 @@ def _explain(detail: Any) -> str:
     match detail["type"]:
         case "missing":
             return "this field is missing and required"
+        case "extra_forbidden" if detail["loc"][-1] == "remix_of":
+            return "no provider here offers remixes that can be paid at most once; use continue_from, or references"
         case "extra_forbidden":
             return "there is no such field; see `prefect-video schema`"
         case "string_too_short":
@@ -107,6 +110,8 @@ def _explain(detail: Any) -> str:
             return f"one of {limits['expected']}, not {_shorten(given)}"
         case "string_pattern_mismatch" if detail["loc"][-1] == "size":
             return f"width, `x` and height in pixels, such as 1280x720, not {_shorten(given)}"
+        case "string_pattern_mismatch" if detail["loc"][-1] == "aspect_ratio":
+            return f"width and height, such as 16:9 or 21:9, or `adaptive`, not {_shorten(given)}"
         case "string_pattern_mismatch":
             return f"{_shorten(given)} is not a name: use letters, digits, `_`, `-` and single dots"
         case "value_error":
@@ -152,27 +157,131 @@ def load_project(path: Path | str) -> Project:
     text = _read(path)
     try:
         data, lines = _parse(text, path)
-        return _validate(data, lines, path)
+        return build_project(data, lines, str(path))
     except RecursionError as error:
         raise InvalidInput(f"{path}: its brackets are nested too deeply; is it a project file?") from error
 
 
-def _validate(data: Any, lines: dict[FieldPath, int], path: Path) -> Project:
+def read_template(path: Path | str) -> tuple[dict[str, Any], dict[FieldPath, int]]:
+    """Read the data of a project file without its shots, and the line of each field.
+
+    Raises:
+        InvalidInput: The file cannot be read, or holds no mapping.
+    """
+    path = Path(path)
+    data, lines = _parse(_read(path), path)
     if not isinstance(data, dict):
-        raise InvalidInput(f"{path}: a project file holds a mapping with `project` and `shots`, not {_kind(data)}")
+        raise InvalidInput(f"{path}: a template holds a mapping with `project` and `shot`, not {_kind(data)}")
+    return data, lines
+
+
+def build_project(
+    data: Any,
+    lines: Mapping[FieldPath, Place],
+    source: str,
+    rows: Sequence[Mapping[str, Scalar]] | None = None,
+) -> Project:
+    """Expand the templates in the data of a project, and validate it.
+
+    Args:
+        data: The data, as a file has it.
+        lines: Line in the file of each field.
+        source: Name of the file, to start each line of an error with.
+        rows: For each shot its own variables, where the shots are made from rows.
+
+    Raises:
+        InvalidProject: One line for each error, as `file:line: shot 'id': field: reason`.
+    """
+    if not isinstance(data, dict):
+        raise InvalidInput(f"{source}: a project file holds a mapping with `project` and `shots`, not {_kind(data)}")
+    named = data.get("project") if isinstance(data.get("project"), str) else None
+    expansion = expand_template(data, rows)
+    if expansion.problems:
+        problems = [f"{_format_line(source, error.at, lines)}: {error}" for error in expansion.problems]
+        raise InvalidProject("\n".join(dict.fromkeys(problems)), named)
     try:
-        return Project.model_validate(data)
+        project = Project.model_validate(expansion.data)
     except ValidationError as error:
-        name = data.get("project")
+        moved = expansion.move_lines(lines)
         raise InvalidProject(
-            "\n".join(describe_errors(error, data, source=str(path), lines=lines)),
-            name if isinstance(name, str) else None,
+            "\n".join(describe_errors(error, expansion.data, source=source, lines=moved)), named
         ) from error
+    moved, path = expansion.move_lines(lines), Path(source)
+    project = _find_clips(project, moved, path)
+    return project if project.cut is None else _check_cut(project, project.cut, moved, path)
+
+
+def _find_clips(project: Project, lines: Mapping[FieldPath, Place], path: Path) -> Project:
+    """Return a project with the paths of its clips made absolute, from the folder of its file.
+
+    Raises:
+        InvalidProject: A file is missing; one line for each.
+    """
+    problems: list[str] = []
+    shots = list(project.shots)
+    for number, shot in enumerate(shots):
+        if shot.clip is None or is_web_address(shot.clip):
+            continue
+        clip = path.absolute().parent / Path(shot.clip).expanduser()
+        if not clip.is_file():
+            place = _format_line(str(path), ("shots", number, "clip"), lines)
+            problems.append(f"{place}: shot {shot.id!r}: clip: there is no file {clip}")
+        shots[number] = shot.model_copy(update={"clip": str(clip)})
+    if problems:
+        raise InvalidProject("\n".join(problems), project.name)
+    return project.model_copy(update={"shots": tuple(shots)})
+
+
+def _check_cut(project: Project, cut: Cut, lines: Mapping[FieldPath, Place], path: Path) -> Project:
+    """Return a project whose cut names its files by where they are beside the project file, and can be made.
+
+    Raises:
+        InvalidProject: A file is missing or unusable, a font lacks a character, or a codec is not there.
+    """
+    # Imported late: it loads PyAV, which most projects do not need.
+    from prefect_video.film import find_unusable
+
+    resolved = cut.resolve_paths(path.parent)
+    shots = {shot.id: shot.length_seconds for shot in project.shots}
+    problems = [
+        f"{_format_line(str(path), ('cut', *problem.at), lines)}: cut: {problem.message}"
+        for problem in find_unusable(resolved, shots)
+    ]
+    if problems:
+        raise InvalidProject("\n".join(problems), project.name)
+    return project.model_copy(update={"cut": resolved})
+
+
+_PART: Final = {"type": "string", "description": "Joined to every prompt by a space; empty: none"}
+_TEMPLATE_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "project": {
+        "variables": {
+            "type": "object",
+            "additionalProperties": {"type": ["string", "number", "boolean"]},
+            "description": "Values for `{name}` in the texts of shots and defaults; `{{` and `}}` are braces then",
+        }
+    },
+    "defaults": {"prompt_prefix": _PART, "prompt_suffix": _PART},
+    "shot": {
+        "prompt_prefix": _PART,
+        "prompt_suffix": _PART,
+        "matrix": {
+            "type": "object",
+            "additionalProperties": {"type": "array", "items": {"type": ["string", "number", "boolean"]}},
+            "description": "One shot for each combination of these values, of variables or of fields",
+        },
+    },
+}
+"""Fields of a file that its expansion uses up, so that a `Project` has none of them."""
+_TEMPLATE_RECORDS: Final = {"shot": "Shot", "defaults": "ShotDefaults"}
 
 
 def project_schema() -> dict[str, Any]:
     """Return the JSON Schema of project files, for editors."""
     schema = Project.model_json_schema(by_alias=True)
+    schema["properties"].update(_TEMPLATE_FIELDS["project"])
+    for name in ("shot", "defaults"):
+        schema["$defs"][_TEMPLATE_RECORDS[name]]["properties"].update(_TEMPLATE_FIELDS[name])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
@@ -250,8 +359,8 @@ def _record_lines(node: yaml.Node, at: FieldPath, lines: dict[FieldPath, int], p
             _record_lines(item, (*at, index), lines, path)
 
 
-def _check_texts(node: yaml.Node, text: str, path: Path) -> None:
-    """Reject a prompt of which YAML would leave out words: they are part of what is paid for.
+def _check_texts(node: yaml.Node, text: str, path: Path, *, in_variables: bool = False) -> None:
+    """Reject a prompt or variable of which YAML would leave out words: they are part of what is paid for.
 
     Raises:
         InvalidInput: A prompt without quotes ends in a comment.
@@ -261,9 +370,9 @@ def _check_texts(node: yaml.Node, text: str, path: Path) -> None:
             _check_texts(item, text, path)
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            if key.value in _TEXT_FIELDS and isinstance(value, yaml.ScalarNode):
+            if (in_variables or key.value in _TEXT_FIELDS) and isinstance(value, yaml.ScalarNode):
                 _check_comment(key, value, text, path)
-            _check_texts(value, text, path)
+            _check_texts(value, text, path, in_variables=key.value == "variables")
 
 
 def _check_comment(key: yaml.Node, value: yaml.ScalarNode, text: str, path: Path) -> None:
@@ -287,8 +396,8 @@ def _kind(value: Any) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 
-def _left_out(word: str, kind: str) -> str:
-    return f"`{word}` would be left out, as {kind}: put the whole text in quotes"
+def _left_out(text: str, kind: str) -> str:
+    return f"`{text}` would be left out, as {kind}: put the whole text in quotes"
 
 
 class _Loader(yaml.SafeLoader):

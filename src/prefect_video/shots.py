@@ -1,29 +1,49 @@
 """Shots, and projects of shots: the requests of a user.
 
-Limits come from the Sora contract (durations to 20 s, three aspect ratios, 480p to 1080p); narrower limits of a plan or
-another provider are checked by the provider before anything is spent.
+The limits here are wide (durations to 60 s, any aspect ratio, 360p to 4k): those of a provider, a plan and a model are
+checked by the provider before anything is spent.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticKnownError
 
+from prefect_video.film import Cut, find_problems
+from prefect_video.frame_sizes import ADAPTIVE, AspectRatio, Resolution, Size, frame_size
 from prefect_video.inputs import Input, Number, WholeNumber
-
-AspectRatio = Literal["16:9", "9:16", "1:1"]
-Resolution = Literal["480p", "720p", "1080p"]
+from prefect_video.quality import QualityPolicy
 
 DEFAULT_MODEL: Final = "sora-2"
 """Model of a shot that names none; providers map it to a model of their own."""
 PROMPT_LIMIT: Final = 32_000
 TAKES_LIMIT: Final = 10
+ChoicePolicy = Literal["best", "first", "human"]
+"""Choice among several takes of a shot: the best by quality, the first that is stored, or the one of a human."""
 AUTO: Final = "auto"
 """Provider of a project whose shots each go to the best of its `accounts`."""
 SHOTS_LIMIT: Final = 10_000
+OPTIONS_LIMIT_BYTES: Final = 65_536
+DURATION_LIMIT: Final = 60
+"""Longest duration in seconds."""
 DEFAULT_FPS: Final = 24
 """Frames per second of engines where a shot requests none."""
 
@@ -43,25 +63,36 @@ def _to_whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Duration = Annotated[int, Field(ge=1, le=20, strict=True), BeforeValidator(_to_whole)]
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
+def _check_options(options: dict[str, Any]) -> dict[str, Any]:
+    try:
+        size = len(json.dumps(options, allow_nan=False, ensure_ascii=False).encode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError("options are JSON: finite numbers, whole text, and no list within itself") from error
+    if size > OPTIONS_LIMIT_BYTES:
+        raise ValueError(f"options take at most {OPTIONS_LIMIT_BYTES:,} bytes of JSON; these have {size:,}")
+    return options
+
+
+Duration = Annotated[int, Field(ge=1, le=DURATION_LIMIT, strict=True), BeforeValidator(_to_whole)]
+SEED_LIMIT: Final = 2**63 - 1
+Seed = Annotated[int, Field(ge=0, le=SEED_LIMIT, strict=True)]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 ProviderName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
+ImageAddress = Annotated[str, StringConstraints(min_length=1, max_length=4096, strict=True)]
+"""Path of an image file, or its https URL."""
+Options = Annotated[dict[str, JsonValue], AfterValidator(_check_options)]
+"""Any JSON that a provider's model takes as further input."""
+
+ClipAddress = Annotated[str, StringConstraints(min_length=1, max_length=4096, strict=True)]
+"""Path of a video file, or its https URL."""
+
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_SHORT_SIDE: Final[dict[Resolution, int]] = {"480p": 480, "720p": 720, "1080p": 1080}
 
 
-Size = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{2,3}x[1-9][0-9]{2,3}$", strict=True)]
-"""Width and height in pixels, such as `1792x1024`; each 100 to 9999."""
-
-
-def frame_size(aspect_ratio: AspectRatio, resolution: Resolution) -> tuple[int, int]:
-    """Return width and height of a picture in pixels, for example `(1280, 720)` for 16:9 at 720p; both are even."""
-    short = _SHORT_SIDE[resolution]
-    # Rounded up, then to an even number, as video codecs need.
-    long = -(-short * 16 // 9) + (-(-short * 16 // 9)) % 2
-    return {"16:9": (long, short), "9:16": (short, long), "1:1": (short, short)}[aspect_ratio]
+def is_web_address(source: str) -> bool:
+    """Return True for an address, False for a path."""
+    return urlsplit(source).scheme in ("http", "https")
 
 
 class LocatedError(ValueError):
@@ -81,6 +112,9 @@ def _show_as_unset(schema: dict[str, Any]) -> None:
 
     A form fills in the default of a schema and sends it, so that it would win over the project's defaults.
     """
+    schema["properties"]["prompt"].pop("default", None)
+    # Not `anyOf`, of which forms make a choice between two kinds of shots.
+    schema |= {"if": {"not": {"required": ["clip"]}}, "then": {"required": ["prompt"]}}
     for name in ShotDefaults.model_fields:
         shown = schema["properties"][name]
         fallback = shown.pop("default", None)
@@ -103,11 +137,26 @@ class Shot(Input):
     model_config = ConfigDict(json_schema_extra=_show_as_unset)
 
     id: Identifier = Field(description="Name within the project; becomes part of the file name")
-    prompt: Prompt = Field(description="What is to be seen; at most 32,000 characters")
+    # Before the prompt, whose validator reads it.
+    clip: ClipAddress | None = Field(
+        default=None,
+        description=(
+            "A video that was made by hand, as a path from the project file or an https URL: it is checked, stored and"
+            " used as it is, at no cost; the shot needs no prompt and is never sent to a provider"
+        ),
+    )
+    prompt: Prompt = Field(
+        default=None,
+        validate_default=True,
+        description="What is to be seen; at most 32,000 characters. Needed unless there is a clip",
+    )
     model: ModelName = Field(default=DEFAULT_MODEL, description="The provider's name of the model")
-    duration: Duration = Field(default=10, description="Length in whole seconds, 1 to 20")
-    aspect_ratio: AspectRatio = Field(default="16:9", description="Width to height")
-    resolution: Resolution = Field(default="1080p", description="Length of the shorter side")
+    duration: Duration = Field(default=10, description="Length in whole seconds, 1 to 60, as far as the model makes it")
+    aspect_ratio: AspectRatio = Field(
+        default="16:9",
+        description="Width to height, such as 16:9, 4:3 or 21:9, or `adaptive`, as the first frame has it",
+    )
+    resolution: Resolution = Field(default="1080p", description="Length of the shorter side; 4k is 2160p")
     size: Size | None = Field(
         default=None,
         description=(
@@ -137,14 +186,43 @@ class Shot(Input):
         allow_inf_nan=False,
         description="How closely the prompt is followed, for engines that take it",
     )
+    first_frame: ImageAddress | None = Field(
+        default=None,
+        description="Image with which the video begins, as a path or an https URL; fingerprinted by content",
+    )
+    last_frame: ImageAddress | None = Field(
+        default=None,
+        description="Image with which the video ends, as a path or an https URL; fingerprinted by content",
+    )
     references: tuple[str, ...] = Field(
         default=(),
         description=(
-            "Paths of reference images, where the provider takes them; fingerprinted by content, so local files"
+            "Images of what is to be seen (people, things, a style), as paths or https URLs, where the provider takes"
+            " them; fingerprinted by content"
+        ),
+    )
+    audio: bool | None = Field(
+        default=None,
+        strict=True,
+        description="Sound of its own (true) or a silent video (false), where it can be chosen",
+    )
+    watermark: bool | None = Field(
+        default=None, strict=True, description="The provider's visible mark in the picture, where it can be chosen"
+    )
+    options: Options = Field(
+        default_factory=dict,
+        description=(
+            "Further input of the provider's model, any JSON, sent as it is. By the provider's name"
+            " (`options: {fal: {...}, replicate: {...}}`) where the project's provider is `auto` or a fallback names"
+            " another provider"
         ),
     )
     depends_on: tuple[Identifier, ...] = Field(
         default=(), description="Ids of shots of the same project that must be stored first"
+    )
+    continue_from: Identifier | None = Field(
+        default=None,
+        description="Id of a shot of the same project whose last frame is the first frame of this one",
     )
     takes: int = Field(
         default=1,
@@ -153,19 +231,84 @@ class Shot(Input):
         strict=True,
         description="How many independent generations are wanted, 1 to 10; each is paid",
     )
+    seeds: tuple[Seed, ...] = Field(
+        default=(),
+        max_length=TAKES_LIMIT,
+        description="A seed for each take, which are as many; unset: the first has `seed`, each further one the next",
+    )
+    choose: ChoicePolicy | None = Field(
+        default=None,
+        description=(
+            "Which of several takes counts: the best by the project's `quality`, the first that is stored, or the one"
+            " that a human chooses with `prefect-video approve`; unset: all do, and take 1 is continued"
+        ),
+    )
     metadata: dict[str, str] = Field(
         default_factory=dict, description="Free labels; sent along, without effect on the fingerprint"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_seeds(cls, data: Any) -> Any:
+        """Let the seeds, where there are any, decide the first seed and the number of takes."""
+        seeds = data.get("seeds") if isinstance(data, dict) else None
+        if not isinstance(seeds, list | tuple) or not seeds:
+            return data
+        if data.get("takes") not in (None, 1, len(seeds)):
+            raise ValueError(f"seeds: {len(seeds)} seeds are for {len(seeds)} takes, not {data['takes']}")
+        if data.get("seed") not in (None, seeds[0]):
+            raise ValueError("seeds: give either `seed` or `seeds`")
+        return {**data, "seed": seeds[0], "takes": len(seeds)}
+
+    @model_validator(mode="after")
+    def _check_seeds(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: the same seed twice would be the same video, paid twice")
+        return self
+
+    @field_validator("prompt", mode="wrap")
+    @classmethod
+    def _require_prompt(cls, value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        if value in (None, "") and info.data.get("clip") is not None:
+            return ""
+        if value is None:
+            raise PydanticKnownError("missing")
+        return check(value)
+
     @model_validator(mode="after")
     def _check_prompt(self) -> Self:
-        if not self.prompt.strip():
+        if self.clip is None and not self.prompt.strip():
             raise ValueError("prompt is blank: say what is to be seen")
         return self
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """Ids of the shots that must be stored before this one is made."""
+        continued = (self.continue_from,) if self.continue_from else ()
+        return tuple(dict.fromkeys((*self.depends_on, *continued)))
+
+    @property
+    def images(self) -> dict[str, tuple[str, ...]]:
+        """Paths and URLs of all images by field; fields without any are left out."""
+        frames = {"first_frame": self.first_frame, "last_frame": self.last_frame}
+        given = {field: (image,) for field, image in frames.items() if image is not None}
+        return {**given, **({"references": self.references} if self.references else {})}
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Frames, references, sound, watermark and options, those that the shot has."""
+        given = {name: getattr(self, name) for name in ("first_frame", "last_frame", "audio", "watermark")}
+        several = {"references": list(self.references), "options": self.options}
+        return {name: value for name, value in {**given, **several}.items() if value not in (None, [], {})}
+
+    @property
+    def has_own_shape(self) -> bool:
+        """True where the aspect ratio of the video is known before it is made."""
+        return self.size is not None or self.aspect_ratio != ADAPTIVE
+
+    @property
     def frame_size(self) -> tuple[int, int]:
-        """Width and height of the video in pixels."""
+        """Width and height of the video in pixels; nominal where the shot has no shape of its own."""
         if self.size is not None:
             width, height = map(int, self.size.split("x"))
             return width, height
@@ -175,6 +318,14 @@ class Shot(Input):
     def lines(self) -> str:
         """Length of the shorter side in the form of a resolution, such as `1024p`."""
         return f"{min(self.frame_size)}p" if self.size is not None else self.resolution
+
+    def for_take(self, take: int) -> Shot:
+        """Return the shot as one of its takes requests it: with a seed of its own, where the shot has any."""
+        # Where an account takes no seed, the shot was adapted to have none.
+        if self.seed is None or (take == 1 and not self.seeds):
+            return self
+        seed = self.seeds[take - 1] if self.seeds else (self.seed + take - 1) % (SEED_LIMIT + 1)
+        return self.model_copy(update={"seed": seed, "seeds": ()})
 
     @property
     def length_seconds(self) -> float:
@@ -198,8 +349,14 @@ class ShotDefaults(Input):
     num_frames: int | None = Field(default=None, ge=1, le=10_000, strict=True)
     num_inference_steps: int | None = Field(default=None, ge=1, le=1_000, strict=True)
     guidance_scale: Number | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
+    first_frame: ImageAddress | None = None
+    last_frame: ImageAddress | None = None
     references: tuple[str, ...] | None = None
+    audio: bool | None = Field(default=None, strict=True)
+    watermark: bool | None = Field(default=None, strict=True)
+    options: Options | None = None
     takes: int | None = Field(default=None, ge=1, le=TAKES_LIMIT, strict=True)
+    choose: ChoicePolicy | None = None
     metadata: dict[str, str] | None = None
 
 
@@ -284,11 +441,24 @@ class Project(Input):
             " store it with a note; unset: as the credentials or settings say, else hold"
         ),
     )
+    quality: QualityPolicy | None = Field(
+        default=None,
+        description="Quality gates: each video is measured after its download; unset: only length, size and format"
+        " are compared, as `on_mismatch` says",
+    )
+    cut: Cut | None = Field(
+        default=None, description="The final cut, which is made when all its shots are stored; unset: none"
+    )
 
     @property
     def is_routed(self) -> bool:
         """True where each shot goes to the best of `accounts`."""
         return self.provider == AUTO
+
+    @property
+    def has_options_by_provider(self) -> bool:
+        """True where several providers may make a shot, so that `options` are by the provider's name."""
+        return self.is_routed or any(fallback.provider is not None for fallback in self.fallbacks)
 
     @model_validator(mode="before")
     @classmethod
@@ -323,13 +493,45 @@ class Project(Input):
             seen.add(shot.id.casefold())
         numbers = {shot.id: number for number, shot in enumerate(self.shots)}
         for number, shot in enumerate(self.shots):
-            for needed in shot.depends_on:
+            for needed in shot.needs:
                 if needed not in numbers:
-                    message = f"shot {shot.id!r}: depends_on names {needed!r}, which is not a shot"
-                    raise LocatedError(message, "shots", number, "depends_on")
-        if circle := _find_cycle({shot.id: shot.depends_on for shot in self.shots}):
-            message = f"shot {circle[0]!r}: depends_on goes in a circle: {' → '.join(circle)}"
-            raise LocatedError(message, "shots", numbers[circle[0]], "depends_on")
+                    field = "continue_from" if needed == shot.continue_from else "depends_on"
+                    message = f"shot {shot.id!r}: {field} names {needed!r}, which is not a shot"
+                    raise LocatedError(message, "shots", number, field)
+            if shot.continue_from and shot.clip:
+                message = f"shot {shot.id!r}: continue_from: a clip that was made by hand begins as it is"
+                raise LocatedError(message, "shots", number, "continue_from")
+            if shot.choose == "best" and self.quality is None:
+                message = f"shot {shot.id!r}: choose: best compares by the project's `quality`; add it, such as"
+                raise LocatedError(f"{message} `quality: {{}}`", "shots", number, "choose")
+            if shot.continue_from and shot.first_frame:
+                message = f"shot {shot.id!r}: continue_from: its first frame is the last of {shot.continue_from!r}"
+                raise LocatedError(f"{message}; leave out first_frame", "shots", number, "first_frame")
+        if circle := _find_cycle({shot.id: shot.needs for shot in self.shots}):
+            first = self.shots[numbers[circle[0]]]
+            field = "depends_on" if circle[1] in first.depends_on else "continue_from"
+            message = f"shot {first.id!r}: {field} goes in a circle: {' → '.join(circle)}"
+            raise LocatedError(message, "shots", numbers[first.id], field)
+        return self
+
+    @model_validator(mode="after")
+    def _check_options_by_provider(self) -> Self:
+        for number, shot in enumerate(self.shots if self.has_options_by_provider else ()):
+            for name, value in shot.options.items():
+                if not isinstance(value, dict):
+                    raise LocatedError(
+                        f"shot {shot.id!r}: options: {name}: several providers may make this shot, so that options are"
+                        " by the provider's name, as in `options: {fal: {...}, replicate: {...}}`",
+                        *("shots", number, "options", name),
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _check_cut(self) -> Self:
+        if self.cut is not None:
+            shots = {shot.id: (shot.length_seconds, shot.takes) for shot in self.shots}
+            for problem in find_problems(self.cut, shots):
+                raise LocatedError(f"cut: {problem.message}", "cut", *problem.at)
         return self
 
     @model_validator(mode="after")
@@ -350,7 +552,11 @@ def _with_defaults(shot: Any, defaults: dict[str, Any]) -> Any:
     """Return a shot with a project's defaults for its unset fields."""
     if isinstance(shot, Shot):
         shot = {name: getattr(shot, name) for name in shot.model_fields_set}
-    return {**defaults, **_drop_unset(shot)} if isinstance(shot, dict) else shot
+    if not isinstance(shot, dict):
+        return shot
+    if shot.get("seeds"):
+        defaults = {name: value for name, value in defaults.items() if name not in ("seed", "takes")}
+    return {**defaults, **_drop_unset(shot)}
 
 
 def _drop_unset(values: dict[str, Any]) -> dict[str, Any]:

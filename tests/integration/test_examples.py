@@ -15,7 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.sorting import TaskRunSort
 
-from prefect_video import Shot, load_project
+from prefect_video import SessionRef, Shot, load_project, open_session, run_project
 from prefect_video.emulator import Emulator
 from prefect_video.providers.capabilities import check_supported
 from prefect_video.providers.sora.plans import SORA_PLANS
@@ -64,7 +64,7 @@ def test_the_readme_prints_the_examples() -> None:
 
 def test_every_example_is_run_here() -> None:
     files = {path.name for path in EXAMPLES.iterdir() if path.is_file()}
-    assert files == {"weekly_report.py", "without_prefect.py", "film.yaml"}
+    assert files == {"weekly_report.py", "without_prefect.py", "film.yaml", "final_cut.yaml"}
 
 
 @pytest.mark.parametrize("plan", SORA_PLANS)
@@ -75,9 +75,10 @@ def test_every_plan_of_a_real_account_makes_the_weekly_report(plan: str) -> None
 
 
 @pytest.mark.parametrize("plan", [plan for plan in SORA_PLANS if plan.startswith("api-tier")])
-def test_every_api_plan_makes_the_film(plan: str) -> None:
-    for shot in load_project(EXAMPLES / "film.yaml").shots:
-        check_supported(shot, SORA_PLANS[plan], by=plan)
+def test_every_api_plan_makes_the_films(plan: str) -> None:
+    for name in ("film.yaml", "final_cut.yaml"):
+        for shot in load_project(EXAMPLES / name).shots:
+            check_supported(shot, SORA_PLANS[plan], by=plan)
 
 
 def test_the_weekly_report_pays_once(
@@ -140,3 +141,17 @@ def test_the_film_is_made_by_the_command_line(emulator: Emulator, tmp_path: Path
     run_python("-c", code, "run", str(EXAMPLES / "film.yaml"), "--provider", "emulator")
     assert len(stored_videos(tmp_path / "videos")) == 2
     assert emulator.usage()["billed"] == 2
+
+
+@pytest.mark.usefixtures("example_environment")
+async def test_the_final_cut_is_made_and_measured(emulator: Emulator, tmp_path: Path) -> None:
+    project = load_project(EXAMPLES / "final_cut.yaml")
+    small = tuple(shot.model_copy(update={"resolution": "480p"}) for shot in project.shots)
+    ref = SessionRef.from_names("emulator", str(tmp_path / "videos"), str(tmp_path / "ledger.db"))
+    async with await open_session(ref) as session:
+        report = await run_project(session, project.model_copy(update={"shots": small}))
+    assert report.film is not None
+    assert (report.film.status, report.film.error) == ("made", None)
+    # 2 + 4 + 2.5 + 4 + 2 s, with three crossfades of 0.5 s and one of 1 s.
+    assert report.film.seconds == pytest.approx(12.0, abs=0.1)
+    assert emulator.usage()["billed"] == 3

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from decimal import Decimal
 
 from benchmarks.torture_points import POINTS
 from benchmarks.torture_verdict import Shelf, judge
 from benchmarks.torture_worker import Kill
-from prefect_video.ledger import Ledger
+from prefect_video.ledger import Budget, Ledger
+from prefect_video.pipeline import plan_project, run_project
+from prefect_video.session import SessionEvent
 from tests.support.recovery import RecoveryHarness, a_shot, film
 from tests.support.recovery_fixtures import OpenHarness
 from tests.support.workers import KILLED, end, start
@@ -87,3 +90,35 @@ def test_a_fallback_whose_worker_was_killed_is_carried_on(open_harness: OpenHarn
     assert end(start(harness, wanted)).status == 0
     assert len(harness.videos) == 1
     assert harness.paid == (1, 1)
+
+
+async def test_a_run_that_is_killed_before_it_continues_a_stored_shot(open_harness: OpenHarness) -> None:
+    """The reservation of the dead run is no limit to others, and the shot is paid once by the run that goes on."""
+    harness = open_harness(speed=100)
+    project = film(a_shot(1), a_shot(2, continue_from="shot-1"), budget_usd="0.60")
+    assert (await asyncio.to_thread(end, start(harness, project, Kill(event=SessionEvent.STORED)))).status == KILLED
+    assert [(row.shot.id, row.state.value) for row in await harness.rows()] == [
+        ("shot-1", "stored"),
+        ("shot-2", "reserved"),
+    ]
+    month = [Budget(scope="month", limit_usd=Decimal("0.60"))]
+    async with harness.session(budgets=month) as session:
+        rival = film(a_shot(3), name="rival")
+        assert (await plan_project(session, rival)).fits
+        report = await run_project(session, rival)
+    assert [shot.status for shot in report.shots] == ["stored"]
+    assert (await asyncio.to_thread(end, start(harness, project))).status == 0
+    assert harness.paid == (3, 3)
+    assert harness.emulator.usage()["submitted"] == 3
+
+
+async def test_a_chain_is_killed_at_every_marked_point(open_harness: OpenHarness) -> None:
+    harness = open_harness(speed=100)
+    project = film(a_shot(1), a_shot(2, continue_from="shot-1"), a_shot(3, continue_from="shot-2"))
+    moments = ("submitted", "published", "stored", "answered", "stored", "polled")
+    for event in map(SessionEvent, moments):
+        worker = start(harness, project, Kill(event=event))
+        assert (await asyncio.to_thread(end, worker)).status == KILLED, event
+    assert (await asyncio.to_thread(end, start(harness, project))).status == 0
+    assert len(harness.videos) == 3
+    assert harness.paid == (3, 3)

@@ -12,7 +12,7 @@ from sqlalchemy import delete
 from prefect_video.errors import InvalidTransition
 from prefect_video.ledger import Budget, Job, JobRequest, Ledger, State, tables
 from prefect_video.ledger import leases as owners
-from prefect_video.pipeline.steps import build_project_intents
+from prefect_video.pipeline.steps import build_project_job_requests
 from prefect_video.pipeline.steps.submit import submit
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session import Session
@@ -33,10 +33,10 @@ async def test_what_is_accepted_for_a_row_that_others_have_carried_on_is_cancell
     harness = open_harness(**SLOW)
     job = await overtaken(harness)
     harness.emulator.change_speed(500)
-    rows = {row.id: row for row in await harness.rows()}
-    (stray,) = (row for row in rows.values() if row.id != job.id)
-    assert (rows[job.id].state, stray.state, stray.hold_reason) == (State.SUBMITTED, State.CANCELLED, None)
-    assert stray.generation_id not in (None, rows[job.id].generation_id)
+    jobs = {other.id: other for other in await harness.rows()}
+    (stray,) = (other for other in jobs.values() if other.id != job.id)
+    assert (jobs[job.id].state, stray.state, stray.hold_reason) == (State.SUBMITTED, State.CANCELLED, None)
+    assert stray.generation_id not in (None, jobs[job.id].generation_id)
     assert harness.paid == (2, 1)
     async with harness.ledger() as ledger:
         (standing,) = await ledger.spend.budget_usage([Budget(scope="project")], project="film", account=stray.account)
@@ -78,7 +78,7 @@ async def overtaken(harness: RecoveryHarness) -> Job:
 
 
 async def a_request_of(session: Session) -> JobRequest:
-    (job_request,) = await build_project_intents(session, film(a_shot()))
+    (job_request,) = await build_project_job_requests(session, film(a_shot()))
     return job_request
 
 
@@ -101,9 +101,9 @@ async def test_a_pause_before_the_request_is_noticed(harness: RecoveryHarness, m
 
     monkeypatch.setattr(Ledger, "now", paused)
     assert statuses(await harness.run(a_shot())) == ["stored"]
-    row = await harness.row()
+    job = await harness.row()
     async with harness.ledger() as ledger:
-        assert [step.detail for step in await ledger.jobs.history(row.id)].count("about to be sent after a pause") == 1
+        assert [step.detail for step in await ledger.jobs.history(job.id)].count("about to be sent after a pause") == 1
 
 
 async def test_a_row_that_was_taken_over_in_a_pause_is_not_sent(harness: RecoveryHarness, elsewhere: None) -> None:

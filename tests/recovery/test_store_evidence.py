@@ -51,10 +51,10 @@ def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 
 async def test_a_sidecar_names_the_ledger_and_its_row(harness: RecoveryHarness) -> None:
     await harness.run(a_shot())
-    row = await harness.row()
+    job = await harness.row()
     async with harness.ledger() as ledger:
         named = json.loads(sidecar(harness).read_text())["ledger"]
-        assert (named["id"], named["job"], named["environment"]) == (ledger.identity, row.id, "production")
+        assert (named["id"], named["job"], named["environment"]) == (ledger.identity, job.id, "production")
     assert harness.emulator.key not in sidecar(harness).read_text()
 
 
@@ -90,8 +90,8 @@ async def test_a_video_that_is_cut_or_missing_is_fetched_again_before_it_is_boug
     cut.write_bytes(whole[0][:1000])
     missing.unlink()
     if forgotten:
-        for row in await harness.rows():
-            match = {"generation_id": row.generation_id}
+        for job in await harness.rows():
+            match = {"generation_id": job.generation_id}
             harness.emulator.add_fault(operation="retrieve", kind="not_found", times=None, match=match)
     other = elsewhere(harness)
     report = await other.run(film(a_shot(1), a_shot(2)))
@@ -101,7 +101,7 @@ async def test_a_video_that_is_cut_or_missing_is_fetched_again_before_it_is_boug
     assert harness.paid == ((4, 4) if forgotten else (2, 2))
     if not forgotten:
         assert [video.read_bytes() for video in harness.videos] == whole
-        assert (report.cost_usd, [row.actual_usd for row in await other.rows()]) == (0, [0, 0])
+        assert (report.cost_usd, [job.actual_usd for job in await other.rows()]) == (0, [0, 0])
         assert [shot.cached for shot in (await harness.run(film(a_shot(1), a_shot(2)))).shots] == [True, True]
     assert [shot.cached for shot in (await other.run(film(a_shot(1), a_shot(2)))).shots] == [True, True]
     assert harness.paid == ((4, 4) if forgotten else (2, 2))
@@ -198,13 +198,13 @@ async def test_two_ledgers_share_a_store_and_each_keeps_its_own_spending(harness
     other = elsewhere(harness)
     await harness.run(film(a_shot(1)))
     await other.run(film(a_shot(2)))
-    for one in (harness, other):
-        report = await one.run(film(a_shot(1), a_shot(2)))
+    for owner in (harness, other):
+        report = await owner.run(film(a_shot(1), a_shot(2)))
         assert [shot.cached for shot in report.shots] == [True, True]
-        async with one.ledger() as ledger:
+        async with owner.ledger() as ledger:
             (line,) = await ledger.spend.report(by="month")
             assert (line.stored, line.spent_usd > 0) == (2, True)
-        assert sorted(row.actual_usd == 0 for row in await one.rows()) == [False, True]
+        assert sorted(job.actual_usd == 0 for job in await owner.rows()) == [False, True]
     assert harness.paid == (2, 2)
 
 
@@ -220,7 +220,7 @@ async def test_a_new_ledger_takes_over_from_one_that_is_lost_for_good(harness: R
     report = await recover(other, lost_ledgers=[lost])
     assert [job.outcome for job in report.jobs] == ["stored", "stored"]
     async with other.ledger() as ledger:
-        assert [one.spent_usd for one in await ledger.spend.report(by="month")] == [line.spent_usd]
+        assert [month.spent_usd for month in await ledger.spend.report(by="month")] == [line.spent_usd]
     assert [shot.cached for shot in (await other.run(film(a_shot(1), a_shot(2)))).shots] == [True, True]
     assert harness.paid == (2, 2)
 
@@ -295,8 +295,8 @@ async def test_on_s3_an_old_backup_is_noticed_and_recovered(harness: RecoveryHar
     url = f"{s3.make_bucket('films')}/ads"
     path = Path(harness.ledger_url.removeprefix("sqlite:///"))
 
-    async def run(one: RecoveryHarness) -> ProjectReport:
-        async with on_s3(one, s3, url) as session:
+    async def run(owner: RecoveryHarness) -> ProjectReport:
+        async with on_s3(owner, s3, url) as session:
             return await run_project(session, film(a_shot(1), a_shot(2)))
 
     async with harness.ledger():
@@ -351,8 +351,8 @@ async def test_the_way_to_recover_names_every_open_account(harness: RecoveryHarn
         session.credentials, fallback.credentials = "video-sora/main", "video-sora/spare"
         with pytest.raises(LedgerBehindStore) as raised:
             await run_project(session, film(a_shot()), others=[fallback])
-    words = shlex.split(str(raised.value).rpartition("Run: ")[2])
-    given = [words[place + 1] for place, word in enumerate(words) if word == "--provider"]
+    arguments = shlex.split(str(raised.value).rpartition("Run: ")[2])
+    given = [arguments[place + 1] for place, argument in enumerate(arguments) if argument == "--provider"]
     assert {"video-sora/main", "video-sora/spare"} <= set(given)
     assert len(given) == len(set(given))
     assert harness.paid == (1, 1)

@@ -42,13 +42,13 @@ async def insist(harness: RecoveryHarness, project: Project = FILM, *, refresh: 
 
 async def refused(harness: RecoveryHarness, project: Project = FILM) -> str:
     """Why a run is refused; nothing may have been bought, moved or written by it."""
-    before = harness.emulator.usage(), [row.state for row in await harness.rows()]
+    before = harness.emulator.usage(), [job.state for job in await harness.rows()]
     with pytest.raises(StoreOutage) as raised:
         await harness.run(project)
     async with harness.session() as session:
         with pytest.raises(StoreOutage):
             await plan_project(session, project)
-    assert (harness.emulator.usage(), [row.state for row in await harness.rows()]) == before
+    assert (harness.emulator.usage(), [job.state for job in await harness.rows()]) == before
     assert not raised.value.retryable
     assert "Nothing was bought" in str(raised.value)
     return str(raised.value)
@@ -57,7 +57,7 @@ async def refused(harness: RecoveryHarness, project: Project = FILM) -> str:
 async def test_the_first_video_marks_the_store_and_the_ledger_knows_it(harness: RecoveryHarness) -> None:
     store = await stored(harness)
     store_id = json.loads((store / STORE_MARKER).read_text())["store_id"]
-    assert {row.store_id for row in await harness.rows()} == {store_id}
+    assert {job.store_id for job in await harness.rows()} == {store_id}
     async with harness.ledger() as ledger:
         assert await ledger.stores.store_ids(store.as_uri()) == {store_id}
 
@@ -98,7 +98,7 @@ async def test_another_stores_folder_is_an_outage(harness: RecoveryHarness, open
     assert harness.paid == (3, 3)
 
 
-async def test_one_file_that_was_removed_is_fetched_again_and_said_so(harness: RecoveryHarness) -> None:
+async def test_one_file_that_was_removed_is_fetched_again_and_reported(harness: RecoveryHarness) -> None:
     await stored(harness)
     harness.videos[0].unlink()
     report = await harness.run(FILM)
@@ -122,14 +122,14 @@ async def test_one_file_that_was_cut_short_is_fetched_again(harness: RecoveryHar
     assert harness.paid == (3, 3)
 
 
-async def test_one_that_the_provider_has_forgotten_is_made_anew_and_said_so(
+async def test_a_video_that_the_provider_has_forgotten_is_made_anew_and_reported(
     harness: RecoveryHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     await stored(harness)
-    row = (await harness.rows())[0]
+    job = (await harness.rows())[0]
     harness.videos[0].unlink()
     harness.emulator.add_fault(
-        operation="retrieve", kind="not_found", times=None, match={"generation_id": row.generation_id}
+        operation="retrieve", kind="not_found", times=None, match={"generation_id": job.generation_id}
     )
     report = await harness.run(FILM)
     assert statuses(report) == ["stored"] * 3
@@ -156,7 +156,7 @@ async def test_a_run_that_dies_while_it_fetches_again_is_finished_by_collect(har
     assert len(harness.videos) == 2
     await harness.collect()
     assert len(harness.videos) == 3
-    assert {row.state for row in await harness.rows()} == {State.STORED}
+    assert {job.state for job in await harness.rows()} == {State.STORED}
     assert harness.paid == (3, 3)
 
 
@@ -172,7 +172,7 @@ async def test_several_files_that_are_missing_at_once_are_an_outage(harness: Rec
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
-async def test_whoever_insists_gets_the_rest_fetched_or_bought(harness: RecoveryHarness, *, forgotten: bool) -> None:
+async def test_a_run_that_insists_gets_the_rest_fetched_or_bought(harness: RecoveryHarness, *, forgotten: bool) -> None:
     store = await stored(harness)
     shutil.rmtree(store)
     store.mkdir()
@@ -276,7 +276,7 @@ async def test_a_store_that_moved_keeps_every_video(harness: RecoveryHarness, *,
         assert existing(report) == [True] * 3
         assert {path.name: path.read_bytes() for path in moved.glob("*/*.mp4")} == before
     if marked:
-        assert {Path((row.asset and row.asset.uri) or "").parent.parent.name for row in await harness.rows()} == {
+        assert {Path((job.asset and job.asset.uri) or "").parent.parent.name for job in await harness.rows()} == {
             "moved"
         }
     async with at(harness, moved) as session:
@@ -335,10 +335,10 @@ async def test_a_file_at_the_target_that_is_the_original_is_never_deleted(
     if not sidecars:
         for sidecar in moved.glob("*/*.json"):
             sidecar.unlink()
-    for row in await harness.rows():
-        assert row.asset
-        copied = await copy_video(open_store(str(moved)), row.asset, draft=asset_draft(row, identity))
-        assert copied.uri == row.asset.uri.replace(store.as_uri(), moved.as_uri())
+    for job in await harness.rows():
+        assert job.asset
+        copied = await copy_video(open_store(str(moved)), job.asset, draft=asset_draft(job, identity))
+        assert copied.uri == job.asset.uri.replace(store.as_uri(), moved.as_uri())
     assert len(list(moved.glob("*/*.mp4"))) == len(list(moved.glob("*/*.json"))) == 3
 
 
@@ -346,9 +346,9 @@ async def test_other_content_at_the_target_stays_until_the_original_is_fetched(h
     store = await stored(harness)
     async with harness.ledger() as ledger:
         identity = ledger.identity
-    row = (await harness.rows())[0]
-    assert row.asset
-    copy = harness.folder / "other" / "film" / row.asset.uri.rpartition("/")[2]
+    job = (await harness.rows())[0]
+    assert job.asset
+    copy = harness.folder / "other" / "film" / job.asset.uri.rpartition("/")[2]
     copy.parent.mkdir(parents=True)
     copy.write_bytes(b"cut")
     original = harness.folder / "store" / "film" / copy.name
@@ -358,10 +358,10 @@ async def test_other_content_at_the_target_stays_until_the_original_is_fetched(h
         if content is not None:
             original.write_bytes(content)
         with pytest.raises(StoreError, match="nothing was copied or removed"):
-            await copy_video(open_store(str(copy.parent.parent)), row.asset, draft=asset_draft(row, identity))
+            await copy_video(open_store(str(copy.parent.parent)), job.asset, draft=asset_draft(job, identity))
         assert copy.read_bytes() == b"cut"
     original.write_bytes(whole)
-    await copy_video(open_store(str(copy.parent.parent)), row.asset, draft=asset_draft(row, identity))
+    await copy_video(open_store(str(copy.parent.parent)), job.asset, draft=asset_draft(job, identity))
     assert copy.read_bytes() == whole
     assert store.exists()
     assert harness.paid == (3, 3)
@@ -369,9 +369,9 @@ async def test_other_content_at_the_target_stays_until_the_original_is_fetched(h
 
 async def forget(harness: RecoveryHarness) -> None:
     """Let the provider forget every generation so far, and none that is made later."""
-    for row in await harness.rows():
+    for job in await harness.rows():
         harness.emulator.add_fault(
-            operation="retrieve", kind="not_found", times=None, match={"generation_id": row.generation_id}
+            operation="retrieve", kind="not_found", times=None, match={"generation_id": job.generation_id}
         )
 
 
@@ -413,7 +413,7 @@ async def test_files_that_go_missing_before_a_purchase_prevent_it(harness: Recov
     report = await harness.run(film(a_shot(1)))
     assert statuses(report) == ["failed"]
     assert "that is an outage" in str(report.shots[0].error)
-    assert {row.state for row in await harness.rows()} == {State.STORED}
+    assert {job.state for job in await harness.rows()} == {State.STORED}
     first.write_bytes(whole)
     for video in others:
         (harness.folder / video.name).rename(video)

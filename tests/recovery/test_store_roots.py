@@ -78,7 +78,7 @@ async def test_a_wrong_root_is_refused_and_the_right_one_named(
             assert await session.store.read_identity() is None
     async with on(harness, open_at("films/ads")) as session:
         assert (await verify(session)).is_whole
-        assert {row.asset.uri.rsplit("/", 2)[0] for row in await harness.rows() if row.asset} == {right}
+        assert {job.asset.uri.rsplit("/", 2)[0] for job in await harness.rows() if job.asset} == {right}
     assert await elsewhere(harness).rows() == []
     assert harness.paid == (2, 2)
 

@@ -58,7 +58,7 @@ class Library:
             return await verify_store(session.ledger, session.store, open_session=open_session if repair else None)
 
     async def uris(self) -> list[str]:
-        return [row.asset.uri for row in await self.harness.rows() if row.asset]
+        return [job.asset.uri for job in await self.harness.rows() if job.asset]
 
 
 @pytest.fixture(params=["folder", "bucket", "prefix"])
@@ -126,7 +126,7 @@ async def test_everything_that_is_wrong_is_found_and_repaired_free(library: Libr
     assert repaired.is_whole, repaired.flaws
     assert [flaw.repaired for flaw in repaired.flaws] == [True] * 4
     assert (await library.verify()).flaws == ()
-    assert {row.state for row in await library.harness.rows()} == {State.STORED}
+    assert {job.state for job in await library.harness.rows()} == {State.STORED}
     assert stranger in (await library.verify()).unknown_files
     assert library.harness.paid == (4, 4)
 
@@ -134,17 +134,17 @@ async def test_everything_that_is_wrong_is_found_and_repaired_free(library: Libr
 async def test_what_the_provider_no_longer_has_stays_as_it_is(library: Library) -> None:
     await library.run()
     gone, _, kept = await library.uris()
-    row = (await library.harness.rows())[0]
+    job = (await library.harness.rows())[0]
     library.delete(gone)
     library.delete(kept)
     library.harness.emulator.add_fault(
-        operation="retrieve", kind="not_found", times=None, match={"generation_id": row.generation_id}
+        operation="retrieve", kind="not_found", times=None, match={"generation_id": job.generation_id}
     )
     found = await library.verify(repair=True)
     assert not found.is_whole
     assert [(flaw.repaired, flaw.error is None) for flaw in found.flaws] == [(False, False), (True, True)]
     assert "no longer has its video" in str(found.flaws[0].error)
-    assert {row.state for row in await library.harness.rows()} == {State.STORED}
+    assert {job.state for job in await library.harness.rows()} == {State.STORED}
     assert library.harness.paid == (3, 3)
 
 
@@ -233,7 +233,7 @@ async def test_a_bucket_that_is_not_there_is_no_empty_store(harness: RecoveryHar
 async def test_all_first_videos_of_a_run_lie_in_one_store(library: Library) -> None:
     await library.run(film(*(a_shot(number) for number in range(8))))
     async with library.session() as session:
-        assert {row.store_id for row in await library.harness.rows()} == {await session.store.read_identity()}
+        assert {job.store_id for job in await library.harness.rows()} == {await session.store.read_identity()}
 
 
 async def test_a_hundred_writers_agree_on_one_marker(tmp_path: Path) -> None:

@@ -57,8 +57,8 @@ async def verify(harness: RecoveryHarness, store: Path, *, repair: bool = False)
 
 async def forget(harness: RecoveryHarness) -> None:
     """Let the provider forget every generation so far, and none that is made later."""
-    for row in await harness.rows():
-        match = {"generation_id": row.generation_id}
+    for job in await harness.rows():
+        match = {"generation_id": job.generation_id}
         harness.emulator.add_fault(operation="retrieve", kind="not_found", times=None, match=match)
 
 
@@ -206,7 +206,7 @@ async def test_a_store_that_is_gone_for_good_is_left_behind_when_insisted(harnes
     assert exist(report)
     assert harness.paid == (3, 3)
     assert [shot.cached for shot in (await run_at(harness, used, FILM)).shots] == [True] * 3
-    assert {row.store for row in await harness.rows()} == {used.as_uri()}
+    assert {job.store for job in await harness.rows()} == {used.as_uri()}
     shutil.rmtree(used)
     await forget(harness)
     with pytest.raises(StoreOutage):

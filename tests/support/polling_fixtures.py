@@ -12,7 +12,7 @@ import pytest
 
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.ledger import Job, Ledger
-from prefect_video.pipeline.steps import build_project_intents, claim_shots, submit
+from prefect_video.pipeline.steps import build_project_job_requests, claim_shots, submit
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session import Session, Settings
 from prefect_video.shots import Project, Shot
@@ -68,6 +68,6 @@ async def submitted(session: Session, count: int) -> list[Job]:
         Shot(id=f"shot-{number}", prompt=f"a cat, scene {number}", duration=2, resolution="480p")
         for number in range(count)
     )
-    job_requests = await build_project_intents(session, Project(name="film", shots=shots))
+    job_requests = await build_project_job_requests(session, Project(name="film", shots=shots))
     claims = await claim_shots(session, job_requests, budgets=(), partial=False)
     return [await submit(session, claim.job) for claim in claims if claim.job]

@@ -96,6 +96,41 @@ def test_references_count_by_content_and_order_not_by_path() -> None:
     assert of(references=["a", "b"], digests=("00", "01")) != of(references=["a", "b"], digests=("01", "00"))
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"options": {"camera": "fixed"}},
+        {"options": {"camera": None}},
+        {"audio": True},
+        {"audio": False},
+        {"watermark": False},
+        {"aspect_ratio": "adaptive"},
+        {"resolution": "2160p"},
+        {"duration": 60},
+    ],
+)
+def test_each_later_field_counts_where_it_is_set(other: dict[str, object]) -> None:
+    assert of(**other) != of()  # type: ignore[arg-type]
+
+
+def test_later_fields_do_not_count_where_they_are_unset() -> None:
+    unset = {"first_frame": None, "last_frame": None, "audio": None, "watermark": None, "options": {}}
+    assert of(**unset) == of()  # type: ignore[arg-type]
+    assert of(options={"a": 1.0, "b": 2}) == of(options={"b": 2, "a": 1})
+    assert of(resolution="4k") == of(resolution="2160p")
+
+
+def test_frames_count_by_content_and_place_not_by_path() -> None:
+    def framed(path: str, **digests: str) -> str:
+        shot = Shot.model_validate({"id": "a", "prompt": "x", **dict.fromkeys(digests, path)})
+        return fingerprint(shot, provider="sora", frame_digests=digests)
+
+    assert framed("a.png", first_frame="00") == framed("https://example.com/b.png", first_frame="00")
+    assert len({framed("a", first_frame="00"), framed("a", last_frame="00"), framed("a", first_frame="01")}) == 3
+    with pytest.raises(ValueError, match="digest"):
+        fingerprint(Shot(id="a", prompt="x", last_frame="a.png"), provider="sora", frame_digests={"first_frame": "00"})
+
+
 def test_references_without_digests_are_refused() -> None:
     with pytest.raises(ValueError, match="digest"):
         of(references=["a.png"])

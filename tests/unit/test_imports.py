@@ -135,8 +135,10 @@ def test_importing_reads_no_setting() -> None:
         for name in kind.model_fields
     ]
     assert "PREFECT_VIDEO_TTL_SECONDS" in settings
+    # It sets none either: a variable of the environment would win over what the user's Prefect profile says.
+    before, after = "import os\nbefore = dict(os.environ)\n", "assert dict(os.environ) == before\n"
     run = subprocess.run(
-        [sys.executable, "-c", "".join(f"import {name}\n" for name in modules)],
+        [sys.executable, "-c", before + "".join(f"import {name}\n" for name in modules) + after],
         env={**os.environ, **dict.fromkeys(settings, "nonsense")},
         capture_output=True,
         text=True,

@@ -27,30 +27,51 @@ FOLDERS = {
 """Folders of the checkout, and the subpackage of `prefect_video` that each is; the empty one is the package itself."""
 
 RECORDS: Final = frozenset(
-    {"errors", "generations", "assets", "shots", "inputs", "fingerprints", "retry_policy", "project_files"}
+    {
+        "errors",
+        "generations",
+        "assets",
+        "shots",
+        "frame_sizes",
+        "inputs",
+        "fingerprints",
+        "retry_policy",
+        "project_files",
+        "templates",
+        "rows",
+        "quality",
+    }
 )
 INTERNALS: Final = frozenset(
-    {"_clean_text", "_crash_trace", "_dedicated_thread", "_proxies", "_redaction", "_shield", "_tls"}
+    {"_clean_text", "_crash_trace", "_dedicated_thread", "_lazy_names", "_proxies", "_redaction", "_shield", "_tls"}
 )
 """Single modules at the root of the package that any room but the records may import."""
 
 BASE: Final = RECORDS | INTERNALS
-DOMAIN: Final = frozenset({"downloads", "ledger", "providers", "storage", "limits", "polling", "session", "pipeline"})
+DOMAIN: Final = frozenset(
+    {"downloads", "film", "gallery", "ledger", "providers", "storage", "limits", "polling", "session", "pipeline"}
+)
 MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     # Records: what everything else speaks of.
     "errors": set(),
     "_clean_text": set(),
     "generations": {"errors", "_clean_text"},
-    "assets": {"errors", "generations"},
     "inputs": {"errors"},
-    "shots": {"errors", "inputs"},
+    "frame_sizes": set(),
+    "quality": {"errors", "inputs"},
+    "film": {"_lazy_names", "errors", "inputs"},
+    "assets": {"errors", "generations", "inputs", "quality"},
+    "shots": {"errors", "film", "frame_sizes", "inputs", "quality"},
     "retry_policy": {"errors"},
-    "fingerprints": {"errors", "generations", "assets", "inputs", "shots"},
-    "project_files": {"errors", "generations", "assets", "inputs", "shots", "fingerprints"},
+    "fingerprints": {"errors", "generations", "assets", "inputs", "quality", "shots"},
+    "templates": {"errors", "frame_sizes", "inputs", "quality", "shots"},
+    "project_files": RECORDS - {"project_files", "retry_policy", "rows"} | {"film"},
+    "rows": {"errors", "inputs", "quality", "shots", "project_files", "templates"},
     "_crash_trace": set(),
     "_redaction": set(),
     "_shield": {"errors"},
     "_dedicated_thread": {"errors", "_shield"},
+    "_lazy_names": set(),
     "_proxies": {"errors"},
     "_tls": {"errors"},
     # Rooms, from the ground up.
@@ -58,6 +79,7 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "ledger": BASE,
     "providers": BASE | {"downloads"},
     "storage": BASE | {"downloads"},
+    "gallery": BASE | {"downloads", "ledger", "storage"},
     "limits": BASE | {"downloads", "ledger", "providers"},
     "polling": BASE | {"downloads", "ledger", "providers"},
     "emulator": BASE | {"providers"},
@@ -229,6 +251,8 @@ ONE_SUBJECT: Final[Mapping[str, Set[str]]] = {
     "collect": {"prefect_video.pipeline", "prefect_video.flows", "prefect_video.cli.commands"},
     "plan": {"prefect_video.pipeline", "prefect_video.cli.commands"},
     "cancel": {"prefect_video.pipeline", "prefect_video.cli.commands"},
+    # The final cut: its records, the work, the command.
+    "cut": {"prefect_video.film", "prefect_video.pipeline", "prefect_video.cli.commands"},
     "jobs": {"prefect_video.ledger", "prefect_video.cli.commands"},
     "shot": {"prefect_video.flows", "prefect_video.cli.commands"},
     "spend": {"prefect_video.flows", "prefect_video.cli.commands"},
@@ -336,6 +360,8 @@ def test_the_wheel_puts_one_name_into_site_packages(wheel: Path) -> None:
         inside = "/".join(filter(None, ["prefect_video", FOLDERS[folder], str(path.relative_to(ROOT / folder))]))
         assert inside in names, f"{inside} is missing from the wheel"
     assert "prefect_video/py.typed" in names
+    fonts = {name.rpartition("/")[2] for name in names if name.startswith("prefect_video/film/fonts/")}
+    assert fonts == {"SourceSansPro-Regular.ttf", "SourceSansPro-Semibold.ttf", "OFL.txt"}
 
 
 @pytest.mark.parametrize("from_checkout", [False, True], ids=["elsewhere", "in the checkout"])

@@ -58,7 +58,11 @@ def test_scalars_are_those_of_yaml_1_2(tmp_path: Path) -> None:
     [
         ("{id: a}", "film.yaml:3: shot 'a': prompt: this field is missing and required"),
         ("{id: a, prompt: x, duration: 0}", "shot 'a': duration: at least 1, not 0"),
-        ("{id: a, prompt: x, duration: 25}", "shot 'a': duration: at most 20, not 25"),
+        ("{id: a, prompt: x, duration: 75}", "shot 'a': duration: at most 60, not 75"),
+        ("{id: a, prompt: x, aspect_ratio: wide}", "shot 'a': aspect_ratio: width and height, such as 16:9"),
+        ("{id: a, prompt: x, resolution: 600p}", "shot 'a': resolution: one of '360p', '480p'"),
+        ("{id: a, prompt: x, audio: loud}", "shot 'a': audio: true or false, not 'loud'"),
+        ("{id: a, prompt: x, options: [1]}", "shot 'a': options: a mapping of names to values, not a list"),
         ("{id: a, prompt: x, duration: 10s}", "shot 'a': duration: a whole number, not '10s'"),
         ("{id: a, prompt: x, lenght: 3}", "shot 'a': lenght: there is no such field"),
         ("{id: ../a, prompt: x}", "shot '../a': id: '../a' is not a name"),
@@ -74,7 +78,7 @@ def test_a_bad_shot_is_named_with_its_field(tmp_path: Path, shot: str, message: 
 
 def test_each_problem_has_a_line_of_its_own_with_the_line_in_the_file(tmp_path: Path) -> None:
     lines = refused(
-        tmp_path, FILM.replace("duration: 5", "duration: 50").replace("id: opening", "id: o/p")
+        tmp_path, FILM.replace("duration: 5", "duration: 500").replace("id: opening", "id: o/p")
     ).splitlines()
     assert [line.split(": ")[0] for line in lines] == ["film.yaml:4", "film.yaml:8"]
 
@@ -83,7 +87,7 @@ def test_ids_used_twice(tmp_path: Path) -> None:
     assert "film.yaml:6: shot 'pour': this id is used twice" in refused(tmp_path, FILM.replace("opening", "pour"))
 
 
-def test_what_is_wrong_between_shots_is_told_with_its_line(tmp_path: Path) -> None:
+def test_what_is_wrong_between_shots_is_reported_with_its_line(tmp_path: Path) -> None:
     message = refused(tmp_path, FILM + "    depends_on: [pour]\n")
     assert message == "film.yaml:9: shot 'pour': depends_on goes in a circle: pour → pour"
     message = refused(tmp_path, FILM + "    depends_on: [none]\n")
@@ -137,7 +141,7 @@ def test_files_that_are_no_project(tmp_path: Path, text: str | bytes, message: s
     assert message in refused(tmp_path, text)
 
 
-def test_json_trouble_is_told_as_json(tmp_path: Path) -> None:
+def test_json_trouble_is_reported_as_json(tmp_path: Path) -> None:
     assert "not valid JSON" in refused(tmp_path, '{"project": "a",}', name="film.json")
     assert "nested too deeply" in refused(tmp_path, "[" * 100_000, name="film.json")
 
@@ -153,7 +157,12 @@ def test_the_schema_takes_what_we_take(tmp_path: Path) -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
     good = yaml.safe_load(FILM.replace("16:9", '"16:9"'))
     jsonschema.validate(good, schema)
-    for bad in ({**good, "shots": [{"id": "a"}]}, {**good, "nope": 1}, {**good, "defaults": {"duration": 25}}):
+    further = {"first_frame": "a.png", "audio": False, "options": {"a": [None]}, "resolution": "4k", "duration": 60}
+    jsonschema.validate({**good, "defaults": {**further, "aspect_ratio": "21:9"}}, schema)
+    for bad in ({**good, "defaults": {"aspect_ratio": "wide"}}, {**good, "defaults": {"resolution": "600p"}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(bad, schema)
+    for bad in ({**good, "shots": [{"id": "a"}]}, {**good, "nope": 1}, {**good, "defaults": {"duration": 75}}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(bad, schema)
 

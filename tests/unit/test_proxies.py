@@ -39,6 +39,21 @@ async def test_a_shot_is_made_through_a_socks_proxy(harness: RecoveryHarness, mo
 
 
 @pytest.mark.parametrize(
+    ("exempt", "is_direct"), [("127.1.2.3/8", True), ("10.0.0.0/8,127.0.0.0/30", True), ("10.0.0.0/8", False)]
+)
+async def test_a_range_of_addresses_is_reached_without_the_proxy(
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch, exempt: str, is_direct: bool
+) -> None:
+    with serve_socks() as proxy:
+        monkeypatch.setenv("ALL_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", exempt)
+        assert statuses(await harness.run(a_shot())) == ["stored"]
+    assert harness.paid == (1, 1)
+    # The requests of the API and the download alike.
+    assert (not proxy.targets) == is_direct
+
+
+@pytest.mark.parametrize(
     ("variable", "value"),
     [
         ("NO_PROXY", "localhost,[::1]"),
@@ -85,6 +100,12 @@ def test_the_commands_reach_their_own_servers_without_a_proxy(monkeypatch: pytes
     assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == ".corp,::1,localhost,127.0.0.1"
     exempt_loopback()
     assert os.environ["no_proxy"] == ".corp,::1,localhost,127.0.0.1"
+
+
+def test_a_range_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "10.0.0.0/33")
+    with pytest.raises(InvalidInput, match=r"^NO_PROXY: '10\.0\.0\.0/33' is not understood: .*10\.0\.0\.0/8"):
+        check_proxies()
 
 
 def test_doctor_names_the_variable(call: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:

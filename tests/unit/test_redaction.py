@@ -38,6 +38,12 @@ WHOLE: tuple[Callable[[str], str], ...] = (
     lambda key: base64.b64encode(f"{key}:".encode()).decode().rstrip("="),
     lambda key: base64.urlsafe_b64encode(f"Bearer {key}".encode()).decode(),
     lambda key: base64.b64encode(key.encode()).decode().replace("/", "\\/").replace("+", "%2B"),
+    lambda key: key.encode().hex(),
+    lambda key: key.encode().hex(" ").upper(),
+    lambda key: f"Bearer {key}".encode().hex(":"),
+    lambda key: key.encode().hex(" ", 2),
+    lambda key: ", ".join(f"0x{number:02x}" for number in key.encode()),
+    lambda key: f"f {key.encode().hex()}",
 )
 
 
@@ -91,6 +97,6 @@ def test_a_cause_that_shows_the_key_is_left_out() -> None:
 def test_a_hostile_text_costs_little_time() -> None:
     redaction = Redaction(["sk-secret-1"])
     began = time.process_time()
-    for piece in ("\\", "%25", "&#0", "A=", "s\\", "sk-"):
+    for piece in ("\\", "%25", "&#0", "A=", "s\\", "sk-", "7", "0x7 ", "73, "):
         assert len(redaction.text(piece * 10**6)) <= LONGEST_TEXT
     assert time.process_time() - began < 5

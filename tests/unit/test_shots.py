@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from prefect_video import Project, Shot
-from prefect_video.shots import Fallback, ShotDefaults, as_shot, frame_size, slug
+from prefect_video.frame_sizes import ALL_RESOLUTIONS, COMMON_RATIOS, Resolution, frame_size, nearest_ratio
+from prefect_video.shots import Fallback, ShotDefaults, as_shot, slug
 
 
 def shot(**given: object) -> Shot:
@@ -26,7 +27,7 @@ def test_names_that_could_leave_their_folder_are_refused(name: str) -> None:
         shot(id=name)
 
 
-@pytest.mark.parametrize("duration", [0, -1, 21, 25, "10s", "10", 5.5, True])
+@pytest.mark.parametrize("duration", [0, -1, 61, 75, "10s", "10", 5.5, True])
 def test_durations_that_no_provider_makes_are_refused(duration: object) -> None:
     with pytest.raises(ValidationError):
         shot(duration=duration)
@@ -57,6 +58,11 @@ def test_shots_are_frozen_and_take_no_unknown_field() -> None:
         ("16:9", "1080p", (1920, 1080)),
         ("9:16", "720p", (720, 1280)),
         ("1:1", "1080p", (1080, 1080)),
+        ("16:9", "2160p", (3840, 2160)),
+        ("4:3", "540p", (720, 540)),
+        ("3:4", "768p", (768, 1024)),
+        ("21:9", "360p", (840, 360)),
+        ("adaptive", "720p", (1280, 720)),
     ],
 )
 def test_frame_sizes(ratio: str, resolution: str, size: tuple[int, int]) -> None:
@@ -101,7 +107,7 @@ def test_null_is_no_value_for_what_must_be_given(field: str) -> None:
 def test_defaults_fill_what_a_shot_object_leaves_out_too() -> None:
     shots = (Shot(id="a", prompt="x"), Shot(id="b", prompt="y", duration=10))
     project = Project(name="ad", defaults=ShotDefaults(duration=8), shots=shots)
-    assert [one.duration for one in project.shots] == [8, 10]
+    assert [shot.duration for shot in project.shots] == [8, 10]
     assert Project.model_validate(project.model_dump()) == project
 
 
@@ -184,3 +190,43 @@ def test_a_prompt_always_gives_a_usable_name(text: str) -> None:
 def test_a_prompt_alone_is_a_shot() -> None:
     assert as_shot("A red balloon, over the sea!").id == "a-red-balloon-over-the-sea"
     assert as_shot(shot()) == shot()
+
+
+def test_4k_is_another_spelling_of_2160p() -> None:
+    assert [shot(resolution=text).resolution for text in ("4k", "4K", "2160p")] == ["2160p"] * 3
+
+
+@pytest.mark.parametrize("ratio", ["16/9", "0:1", "16:0", "Adaptive", "1.85:1", "1000:1", ""])
+def test_an_aspect_ratio_is_two_whole_numbers_or_adaptive(ratio: str) -> None:
+    with pytest.raises(ValidationError):
+        shot(aspect_ratio=ratio)
+
+
+def test_options_are_json_of_a_bounded_size() -> None:
+    options = {"camera": {"pan": [1, 2.5, None]}, "loop": True}
+    assert shot(options=options).options == options
+    for bad in ({"x": float("nan")}, {"x": {1, 2}}, {"x": "y" * 70_000}, {1: 2}):
+        with pytest.raises(ValidationError):
+            shot(options=bad)
+
+
+@given(st.integers(1, 99), st.integers(1, 99), st.sampled_from(ALL_RESOLUTIONS))
+def test_a_frame_is_even_and_has_the_shape_and_the_shorter_side_that_were_requested(
+    width: int, height: int, resolution: Resolution
+) -> None:
+    across, down = frame_size(f"{width}:{height}", resolution)
+    assert across % 2 == down % 2 == 0
+    assert min(across, down) == int(resolution[:-1])
+    # At most one pixel by rounding up, one by making it even.
+    assert abs(max(across, down) - min(across, down) * max(width, height) / min(width, height)) <= 2
+    assert (across >= down) == (width >= height) or across == down
+
+
+@given(st.integers(1, 99), st.integers(1, 99))
+def test_the_nearest_aspect_ratio_is_the_same_one_where_it_is_offered(width: int, height: int) -> None:
+    ratio = f"{width}:{height}"
+    nearest = nearest_ratio(ratio, [*COMMON_RATIOS, ratio])
+    assert nearest is not None
+    across, down = map(int, nearest.split(":"))
+    assert across * height == down * width
+    assert nearest_ratio(ratio, ["adaptive"]) == "adaptive"

@@ -26,8 +26,9 @@ RETIRED: Final[Mapping[str, str]] = {
     "Way": "Candidate",
     "Moment": "SessionEvent",
     "wanted_of": "build_take_requests",
-    "intents_of": "build_intents",
-    "takes_of": "build_intents",
+    "intents_of": "build_job_requests",
+    "takes_of": "build_job_requests",
+    "build_project_intents": "build_project_job_requests",
     "budgets_of": "project_budgets",
     "draft_of": "asset_draft",
     "tasks_of": "task_runner",
@@ -129,6 +130,9 @@ PROSE: Final[Mapping[str, str]] = {
 }
 """Words of prose that were given up."""
 
+VAGUE: Final = frozenset({"one", "told", "asked", "word", "said"})
+"""Names that say nothing about the value: a job, a shot, a request or a response is named as what it is."""
+
 THIS: Final = Path(__file__)
 
 
@@ -159,10 +163,27 @@ def texts(source: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
+def declared_names(source: str) -> Iterator[tuple[int, str]]:
+    """Yield every name that a source declares with its line: variables, parameters, attributes, functions, classes.
+
+    A method of a library, such as `one` of a query's result, is called and not declared.
+    """
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()) | ast.arg(arg=name):
+                yield node.lineno, name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield node.lineno, name
+            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+                yield node.lineno, name
+            case ast.alias(asname=str(name)) | ast.MatchMapping(rest=str(name)):
+                yield getattr(node, "lineno", 0), name
+
+
 def find_retired_words(text: str) -> set[str]:
     """Return the retired words of prose that stand in a text, over line ends too."""
     flat = re.sub(r"\s+", " ", text).casefold()
-    return {word for word in PROSE if re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", flat)}
+    return {phrase for phrase in PROSE if re.search(rf"(?<![\w-]){re.escape(phrase)}(?![\w-])", flat)}
 
 
 def retired_identifiers(folder: str) -> list[str]:
@@ -179,17 +200,28 @@ def retired_identifiers(folder: str) -> list[str]:
 def retired_prose(folder: str) -> list[str]:
     """Find the retired words in a folder's texts, as `file:line: old -> new`."""
     return [
-        f"{path.relative_to(ROOT)}:{line}: {word!r} -> {PROSE[word]!r}"
+        f"{path.relative_to(ROOT)}:{line}: {phrase!r} -> {PROSE[phrase]!r}"
         for path in source_files()
         if path.relative_to(ROOT).parts[0] == folder
         for line, text in texts(path.read_text(encoding="utf-8"))
-        for word in sorted(find_retired_words(text))
+        for phrase in sorted(find_retired_words(text))
     ]
 
 
 @pytest.mark.parametrize("folder", CODE)
 def test_no_identifier_is_a_retired_word(folder: str) -> None:
     assert retired_identifiers(folder) == []
+
+
+@pytest.mark.parametrize("folder", CODE)
+def test_no_name_is_a_vague_one(folder: str) -> None:
+    assert [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in [*source_files(), THIS]
+        if path.relative_to(ROOT).parts[0] == folder
+        for line, name in declared_names(path.read_text(encoding="utf-8"))
+        if name in VAGUE
+    ] == []
 
 
 @pytest.mark.parametrize("folder", CODE)
@@ -212,12 +244,40 @@ def test_retired_words_are_found_where_they_stand() -> None:
         '"""Ask whoever holds it."""\nclass Studio:\n    pass  # nobody\n\nraise ValueError(f"{1} is under\\nway")\n'
     )
     assert [name for _, name in identifiers(source) if name in RETIRED] == ["Studio"]
-    assert {word for _, text in texts(source) for word in find_retired_words(text)} == {
+    assert {phrase for _, text in texts(source) for phrase in find_retired_words(text)} == {
         "whoever",
         "nobody",
         "under way",
     }
     assert find_retired_words("Somebody-else's e-books are unaffected; attention is paid.") == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "one = 1",
+        "told: int = 1",
+        "for asked, _ in pairs: pass",
+        "[word for word in words]",
+        "if said := read(): pass",
+        "self.asked = 0",
+        "def find(*, word): pass",
+        "async def one(): pass",
+        "lambda told: told",
+        "with open(path) as said: pass",
+        "try: pass\nexcept OSError as told: pass",
+        "import json as one",
+        "match value:\n    case [one, *_]: pass",
+        "class one: pass",
+    ],
+)
+def test_vague_names_are_found_where_they_are_declared(source: str) -> None:
+    assert VAGUE & {name for _, name in declared_names(source)}
+
+
+def test_a_method_and_a_longer_name_are_not_vague() -> None:
+    names = {name for _, name in declared_names("total = result.one()\nwords, one_line = split(total, word='a')")}
+    assert names == {"total", "words", "one_line"}
 
 
 def test_no_name_is_both_retired_and_in_use() -> None:

@@ -52,10 +52,15 @@ _COMMANDS: Final = {
         "plan": ("plan:plan", "Show what a run would make and cost. Free."),
         "run": ("run:run", "Make every shot of a project."),
         "shot": ("shot:shot", "Make one video from a prompt."),
+        "approve": ("approve:approve", "Choose takes, drop a shot, or have it made with another prompt."),
+        "adopt": ("adopt_clip:adopt", "Take a clip made by hand as a shot's video. Free."),
+        "cut": ("cut:cut", "Make the film of a project from its stored shots. Free."),
     },
     "Look up": {
         "jobs": ("jobs:jobs", "List generations: requested, paid, stored or failed."),
         "spend": ("spend:spend", "Add up what was spent and is reserved."),
+        "gallery": ("gallery:gallery", "Make the page of a project, or of a whole store."),
+        "export": ("export:export", "Write a project's shots as a table."),
         "review": ("review:review", "List refused prompts; allow one."),
         "optimize": ("optimize:optimize", "Recommend a length to request."),
     },
@@ -69,7 +74,7 @@ _COMMANDS: Final = {
         "doctor": ("doctor:doctor", "Check everything that a run needs."),
         "serve": ("serve:serve", "Receive webhooks, and serve the job API."),
         "emulator": ("emulator:emulator", "Serve a provider that costs nothing."),
-        "schema": ("schema:schema", "Print the JSON Schema of project files."),
+        "schema": ("schema:schema", "Print the JSON Schema of project files or manifests."),
     },
 }
 

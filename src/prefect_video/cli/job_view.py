@@ -45,6 +45,7 @@ def public_job(job: Job) -> dict[str, Any]:
         "updated_at": job.updated_at.isoformat(),
         "uri": job.asset.uri if job.asset else None,
         "error": job.error_message,
+        "quality": job.quality.model_dump(mode="json") if job.quality else None,
         "flow_run_id": job.flow_run_id,
     }
 
@@ -71,6 +72,8 @@ def show_jobs(jobs: list[Job]) -> None:
     for job in jobs:
         if trouble := _describe_trouble(job):
             console.print(f"[yellow]![/] {job.id[:8]}: {escape(trouble)}", soft_wrap=True)
+        elif job.quality and job.quality.findings:
+            console.print(f"{job.id[:8]}: quality: {escape(job.quality.summary)}", soft_wrap=True)
 
 
 def _describe_trouble(job: Job) -> str | None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
 from prefect_video.ledger import URL_VARIABLE, default_ledger_url, parse_database_url
+from prefect_video.project_files import load_project
+from prefect_video.rows import TABLE_SUFFIXES, project_from_rows
 from prefect_video.session import SessionRef, names_ledger_block
 from prefect_video.shots import Project
+
+_PROJECT_FILES: Final = (".yaml", ".yml", ".json")
 
 JsonFlag = Annotated[
     bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON object on stdout.")
@@ -36,6 +40,14 @@ WaitFlag = Annotated[
         negative="--no-wait",
         show_default=False,
         help="`--no-wait` ends the run when all shots are submitted; `prefect-video collect` fetches them.",
+    ),
+]
+TemplateOption = Annotated[
+    Path | None,
+    Parameter(
+        name="--template",
+        help="For a table of rows (CSV, JSONL, Parquet): a project file with a `shot` in place of `shots`, in whose"
+        " texts `{column}` is the row's value.",
     ),
 ]
 ProjectName = Annotated[str | None, Parameter(name="--project", help="Only this project.")]
@@ -110,6 +122,28 @@ class SessionOptions:
             InvalidInput: A number is out of range, or `auto` has no accounts to choose from.
         """
         return SessionRef.for_project(project, self.provider, self.store, ledger_name(self.ledger), self.max_in_flight)
+
+
+def read_project(path: Path, template: Path | None) -> Project:
+    """Read a project file, or a table of rows with its template.
+
+    Raises:
+        InvalidInput: The file, the template or a shot is not valid.
+    """
+    is_table = template is not None or path.suffix.lower() in TABLE_SUFFIXES
+    return project_from_rows(path, template) if is_table else load_project(path)
+
+
+def find_project(text: str) -> tuple[str, Project | None]:
+    """Return the name of a project, and its file's content where a file is named instead.
+
+    Raises:
+        InvalidInput: The file cannot be read, or is no project.
+    """
+    if not text.endswith(_PROJECT_FILES):
+        return text, None
+    project = load_project(Path(text))
+    return project.name, project
 
 
 def command_ledger(option: str | None) -> str | None:

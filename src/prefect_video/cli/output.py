@@ -19,6 +19,7 @@ from rich.table import Table
 from prefect_video._clean_text import clean_json, clean_text
 from prefect_video.errors import BudgetExceeded, InvalidInput
 from prefect_video.ledger import command_line
+from prefect_video.ledger import usd as ledger_usd
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -91,6 +92,12 @@ def print_json(answer: Any) -> None:
     sys.stdout.flush()
 
 
+def write_stdout(content: bytes) -> None:
+    """Write a file's content to stdout, as it is."""
+    sys.stdout.write(content.decode())
+    sys.stdout.flush()
+
+
 def status_of(error: BaseException) -> int:
     """Return the exit status that an error stands for."""
     if isinstance(error, BudgetExceeded):
@@ -130,7 +137,7 @@ def escape(value: object) -> str:
 
 def usd(amount: Decimal | None) -> str:
     """Format an amount in USD; `?` when the price is not known."""
-    return "?" if amount is None else f"${amount:.2f}"
+    return "?" if amount is None else ledger_usd(amount)
 
 
 def display_path(uri: str) -> str:

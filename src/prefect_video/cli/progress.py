@@ -15,11 +15,13 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from prefect_video.cli.output import escape, stderr, table, usd
+from prefect_video.cli.output import escape, print_status, stderr, table, usd
 from prefect_video.ledger import Job
-from prefect_video.pipeline import Plan
+from prefect_video.pipeline import Plan, observe_films
 from prefect_video.session import SessionEvent, observe
 
+FILM_LINE_SECONDS: Final = 5.0
+"""Least time between two lines about a film."""
 ROWS_LIMIT: Final = 20
 """Shots shown at once; the line below counts all of them."""
 
@@ -33,6 +35,7 @@ _LABELS: Final[dict[str, str]] = {
     "completed": "generated",
     "downloading": "downloading",
     "downloaded": "checked",
+    "rejected": "rejected by a quality gate",
     "before_publish": "publishing",
     "not_published": "the store fails, it is tried again for a while",
     "published": "publishing",
@@ -40,8 +43,18 @@ _LABELS: Final[dict[str, str]] = {
     "ended": "no video",
 }
 _COLOURS: Final = {"stored": "green", "cached": "green", "no video": "red", "waiting": "dim"}
+_BEGINNINGS: Final = {"cached": "cached", "clip": "stored"}
+"""States of shots that need no generation, by what is planned for them."""
 _PRINTED: Final = frozenset(
-    {"generating", "downloading", "stored", "no video", _LABELS["unanswered"], _LABELS["not_published"]}
+    {
+        "generating",
+        "downloading",
+        "stored",
+        "no video",
+        _LABELS["unanswered"],
+        _LABELS["not_published"],
+        _LABELS["rejected"],
+    }
 )
 _DONE: Final = frozenset({"stored", "cached", "no video"})
 
@@ -66,11 +79,12 @@ class ProgressTable:
 
     lines: dict[str, _Line] = field(default_factory=dict)
     on_change: Callable[[str, _Line], None] | None = None
+    film_share: float | None = None
 
     @classmethod
     def for_project(cls, plan: Plan) -> ProgressTable:
         """Build the table of a plan's shots; those that are cached are done already."""
-        return cls({shot.id: _Line("cached" if shot.action == "cached" else "waiting") for shot in plan.shots})
+        return cls({shot.id: _Line(_BEGINNINGS.get(shot.action, "waiting")) for shot in plan.shots})
 
     def __call__(self, event: SessionEvent, job: Job) -> None:
         """Record a step of a job."""
@@ -79,6 +93,9 @@ class ProgressTable:
             return
         name = job.shot.id if job.take == 1 else f"{job.shot.id}@{job.take}"
         line = self.lines.setdefault(name, _Line())
+        if event == SessionEvent.ENDED and line.state == _LABELS["rejected"]:
+            # Its video is kept, and another take is bought.
+            return
         changed = line.state != state
         line.state = state
         line.cost_usd = job.cost_usd
@@ -86,6 +103,10 @@ class ProgressTable:
         line.ended = time.monotonic() if state in _DONE else None
         if changed and self.on_change:
             self.on_change(name, line)
+
+    def film_progressed(self, share: float) -> None:
+        """Record how much of the film is done."""
+        self.film_share = share
 
     def __rich__(self) -> Group:
         return Group(self._table(), self._summary())
@@ -106,7 +127,21 @@ class ProgressTable:
 
     def _summary(self) -> Text:
         done = sum(line.state in _DONE for line in self.lines.values())
-        return Text(f"{done} of {len(self.lines)} done", style="dim")
+        film = "" if self.film_share is None else f", film {100 * self.film_share:.0f} %"
+        return Text(f"{done} of {len(self.lines)} done{film}", style="dim")
+
+
+class FilmLines:
+    """Printer of a film's progress on stderr, a line every few seconds."""
+
+    def __init__(self) -> None:
+        self._printed = time.monotonic()
+
+    def __call__(self, share: float) -> None:
+        """Print how much is done, unless that was printed just now."""
+        if time.monotonic() - self._printed >= FILM_LINE_SECONDS:
+            self._printed = time.monotonic()
+            print_status(f"film: {100 * share:.0f} % done")
 
 
 @contextmanager
@@ -117,11 +152,13 @@ def show_progress(progress: ProgressTable, *, quiet: bool) -> Iterator[None]:
         if quiet:
             yield
         elif console.is_terminal:
-            with Live(progress, console=console, refresh_per_second=8, transient=True, redirect_stdout=False):
+            live = Live(progress, console=console, refresh_per_second=8, transient=True, redirect_stdout=False)
+            with live, observe_films(progress.film_progressed):
                 yield
         else:
             progress.on_change = _line_printer(console)
-            yield
+            with observe_films(FilmLines()):
+                yield
 
 
 def _line_printer(console: Console) -> Callable[[str, _Line], None]:

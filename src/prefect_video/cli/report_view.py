@@ -7,7 +7,7 @@ from typing import Final
 
 from prefect_video.cli.output import DONE, FAILED, OVER_BUDGET, display_path, escape, print_status, stdout, table, usd
 from prefect_video.ledger import command_line
-from prefect_video.pipeline import ProjectReport, ShotStatus
+from prefect_video.pipeline import FilmReport, ProjectReport, ShotStatus
 
 _WITHOUT_VIDEO: Final[Mapping[ShotStatus, str]] = {
     "failed": "[red]failed[/]",
@@ -16,6 +16,8 @@ _WITHOUT_VIDEO: Final[Mapping[ShotStatus, str]] = {
     "over_budget": "[red]over budget[/]",
     "skipped": "[yellow]skipped[/]",
     "in_flight": "[blue]in flight[/]",
+    "waiting": "[blue]waiting[/]",
+    "dropped": "[dim]dropped[/]",
 }
 
 TABLE_LIMIT: Final = 60
@@ -26,7 +28,7 @@ def status_of_report(report: ProjectReport) -> int:
     """Return the exit status of a run that has a report."""
     if any(shot.status == "over_budget" for shot in report.shots):
         return OVER_BUDGET
-    return FAILED if report.failures else DONE
+    return FAILED if report.has_failed else DONE
 
 
 def show_report(
@@ -47,8 +49,14 @@ def show_report(
             print_status(f"{shot.id}: differs from the request: {shot.degraded}")
         if shot.repair:
             print_status(f"{shot.id}: {shot.repair}")
+        if shot.choice == "pending" or shot.status == "waiting":
+            print_status(f"{shot.id}: {'stored' if shot.choice else 'waiting'}: {shot.error}")
+        if shot.quality and shot.quality.findings:
+            print_status(f"{shot.id}: quality: {shot.quality.summary}")
     for failed in report.failures:
         print_status(f"{failed.id}: {failed.status.replace('_', ' ')}: {failed.error}")
+    if report.film is not None and report.film.error and (report.film.status == "failed" or not quiet):
+        print_status(report.film.summary())
     if not quiet:
         _show_totals(report, ledger, to_stderr)
 
@@ -67,6 +75,19 @@ def _show_table(report: ProjectReport) -> None:
         )
     if shown:
         stdout().print(grid)
+    if report.film is not None:
+        show_film(report.film)
+
+
+def show_film(film: FilmReport) -> None:
+    """Print where a film and its previews are; nothing where there is none."""
+    if film.uri is None:
+        return
+    parts = [f"[green]film[/] {film.seconds:.1f} s  {escape(display_path(film.uri))}"]
+    if film.sheet_uri and film.preview_uri:
+        shown = ", ".join(escape(display_path(uri)) for uri in (film.sheet_uri, film.preview_uri))
+        parts.append(f"[dim]previews[/] {shown}")
+    stdout().print("\n".join(parts), soft_wrap=True)
 
 
 def _show_totals(report: ProjectReport, ledger: str | None, to_stderr: bool) -> None:
@@ -75,11 +96,15 @@ def _show_totals(report: ProjectReport, ledger: str | None, to_stderr: bool) -> 
     cached = sum(shot.cached for shot in report.shots)
     text = (
         f"{report.project}: {stored} of {len(report.shots)} stored ({cached} cached),"
-        f" {usd(report.cost_usd)} paid, {report.seconds:.1f} s"
+        f" {report.describe_paid()}, {report.seconds:.1f} s"
     )
+    if waiting := sum(shot.status == "waiting" for shot in report.shots):
+        text += f"; {waiting} waiting"
     if in_flight:
         fetch = command_line("collect", "--wait", ledger=ledger)
         text += f"; {in_flight} in flight, fetch them with: {fetch}"
+    if report.page_uri:
+        text += f"\npage: {display_path(report.page_uri)}"
     if to_stderr:
         print_status(text)
     else:

@@ -5,23 +5,58 @@ the records (`errors`, `shots`, `generations`, `assets`).
 """
 
 from prefect_video.downloads.client import DEFAULT_SETTINGS, DownloadSettings
-from prefect_video.downloads.media import Media, check_media, probe
+from prefect_video.downloads.content_credentials import read_content_credentials, require_reader
+from prefect_video.downloads.images import (
+    IMAGE_LIMIT_BYTES,
+    Image,
+    fetch_image,
+    is_url,
+    parse_image,
+    read_image,
+    show_image,
+)
+from prefect_video.downloads.media import (
+    Media,
+    Mismatch,
+    check_media,
+    find_mismatches,
+    probe,
+    read_last_frame,
+    require_match,
+)
 from prefect_video.downloads.private_files import prepare_private_folder
+from prefect_video.downloads.quality_gates import assess_quality, measure_content
 from prefect_video.downloads.transfer import Downloaded, VideoSource, download, load_finished, open_download_client
-from prefect_video.downloads.url_safety import LinkPolicy, origin
+from prefect_video.downloads.url_safety import LinkPolicy, origin, redact
 
 __all__ = [
     "DEFAULT_SETTINGS",
+    "IMAGE_LIMIT_BYTES",
     "DownloadSettings",
     "Downloaded",
+    "Image",
     "LinkPolicy",
     "Media",
+    "Mismatch",
     "VideoSource",
+    "assess_quality",
     "check_media",
     "download",
+    "fetch_image",
+    "find_mismatches",
+    "is_url",
     "load_finished",
+    "measure_content",
     "open_download_client",
     "origin",
+    "parse_image",
     "prepare_private_folder",
     "probe",
+    "read_content_credentials",
+    "read_image",
+    "read_last_frame",
+    "redact",
+    "require_match",
+    "require_reader",
+    "show_image",
 ]

@@ -8,7 +8,7 @@ from typing import Final
 
 import httpx
 
-from prefect_video._proxies import check_proxies
+from prefect_video._proxies import check_proxies, range_mounts
 from prefect_video._tls import trusted_certificates
 from prefect_video.downloads.url_safety import redact
 
@@ -65,17 +65,20 @@ def open_download_client(settings: DownloadSettings = DEFAULT_SETTINGS, *, trust
     logging.getLogger("httpx").addFilter(_redact_links)
     if trust_env:
         check_proxies()
+    certificates = trusted_certificates(trust_env=trust_env)
+    limits = httpx.Limits(max_connections=64)
     return httpx.AsyncClient(
         follow_redirects=False,
         trust_env=trust_env,
-        verify=trusted_certificates(trust_env=trust_env),
+        verify=certificates,
+        mounts=range_mounts(certificates, limits) if trust_env else None,
         timeout=httpx.Timeout(
             settings.read_timeout_seconds,
             connect=settings.connect_timeout_seconds,
             # A download that waits for a free connection has not failed.
             pool=None,
         ),
-        limits=httpx.Limits(max_connections=64),
+        limits=limits,
         # A compressed body could be neither resumed by byte nor compared with the promised size.
         headers={"Accept": "video/*, application/octet-stream;q=0.9, */*;q=0.1", "Accept-Encoding": "identity"},
     )

@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from prefect_video.errors import InvalidVideo, VideoMismatch
 from prefect_video.shots import Shot
@@ -65,6 +65,7 @@ class Media:
         begins_with_brand: Whether an MP4 begins with its `ftyp` box, as players expect.
         pixel_ratio: Width to height of a pixel.
         trailing_bytes: Bytes behind the last box of an MP4, which belong to no part of it.
+        has_audio: Whether there is a sound track.
         thumbnail: JPEG of the frame at a third of the video, at most 480 pixels wide; None where none can be made.
     """
 
@@ -78,6 +79,7 @@ class Media:
     begins_with_brand: bool = True
     pixel_ratio: Fraction = Fraction(1)
     trailing_bytes: int = 0
+    has_audio: bool = False
     thumbnail: bytes | None = field(default=None, repr=False)
 
 
@@ -94,8 +96,8 @@ def probe(path: Path) -> Media:
         OSError: The file cannot be read.
     """
     layout = _read_layout(path)
-    with _open_container(path) as container:
-        stream = _find_video_stream(container, path)
+    with open_container(path) as container:
+        stream = find_video_stream(container, path)
         declared = stream.frames
         # Decoding costs far more than demuxing, so it is left to files that declare no number to compare with, or
         # have bytes behind their last box, which may be the rest of a cut one.
@@ -117,37 +119,116 @@ def probe(path: Path) -> Media:
             begins_with_brand=layout.begins_with_brand,
             pixel_ratio=stream.sample_aspect_ratio or Fraction(1),
             trailing_bytes=layout.trailing_bytes,
+            has_audio=bool(container.streams.audio),
             thumbnail=_make_thumbnail(container, stream, track.first, path),
         )
+
+
+def read_last_frame(path: Path) -> bytes:
+    """Decode the last frame of a video, as displayed, as a PNG: no pixel of it is changed.
+
+    Raises:
+        InvalidVideo: It is not a video, or cannot be decoded to its end.
+    """
+    import av
+
+    with open_container(path) as container:
+        stream = find_video_stream(container, path)
+        try:
+            # From the last key frame on; a file without an index is decoded from its beginning.
+            end = stream.duration or container.duration
+            if end:
+                container.seek(int(end), stream=stream if stream.duration else None)
+            frame = _decode_last(container, stream)
+            if frame is None:
+                container.seek(0)
+                frame = _decode_last(container, stream)
+        except (av.FFmpegError, ValueError) as error:
+            raise InvalidVideo(f"{path.name}: its last frame cannot be decoded ({_describe_error(error)})") from error
+        if frame is None:
+            raise InvalidVideo(f"{path.name}: no frame can be decoded")
+        image = frame.to_image()  # type: ignore[no-untyped-call]
+    if degrees := round(frame.rotation):
+        image = image.rotate(degrees, expand=True)
+    content = BytesIO()
+    image.save(content, format="PNG")
+    return content.getvalue()
+
+
+def _decode_last(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
+    last: VideoFrame | None = None
+    for frame in container.decode(stream):
+        # In the order of presentation, but for damaged files.
+        if last is None or frame.pts is None or last.pts is None or frame.pts >= last.pts:
+            last = frame
+    return last
 
 
 def check_media(media: Media, shot: Shot) -> None:
     """Raise unless a video matches its shot: length within 0.5 s or 5 %, size within 16 pixels or 4 %, an MP4.
 
-    The length of a shot that requests a number of frames is that of these frames (see `Shot.length_seconds`).
+    A shot that requests sound needs a sound track; the shape of one with an adaptive aspect ratio is not compared. The
+    length of a shot that requests a number of frames is that of these frames (see `Shot.length_seconds`).
 
     Raises:
         VideoMismatch: The video does not match; the message names what was requested and what was measured.
     """
-    if reasons := list(_find_mismatches(media, shot)):
-        raise VideoMismatch(f"shot {shot.id!r}: {'; '.join(reasons)}", tuple(reasons))
+    require_match(find_mismatches(media, shot), shot)
 
 
-def _find_mismatches(media: Media, shot: Shot) -> Iterator[str]:
-    requested = shot.length_seconds
-    tolerance = max(DURATION_TOLERANCE_SECONDS, DURATION_TOLERANCE_SHARE * requested)
+class Mismatch(NamedTuple):
+    """Respect in which a video is not as requested.
+
+    Attributes:
+        kind: The respect; `silent` is a missing sound track, `format` the kind of file and the shape of its pixels.
+        reason: What was requested and what was measured.
+    """
+
+    kind: Literal["length", "size", "silent", "format"]
+    reason: str
+
+
+def require_match(mismatches: Sequence[Mismatch], shot: Shot) -> None:
+    """Raise where there are differences from the request.
+
+    Raises:
+        VideoMismatch: There are; the message names them.
+    """
+    if reasons := tuple(mismatch.reason for mismatch in mismatches):
+        raise VideoMismatch(f"shot {shot.id!r}: {'; '.join(reasons)}", reasons)
+
+
+def find_mismatches(media: Media, shot: Shot, *, tolerance_seconds: float | None = None) -> list[Mismatch]:
+    """Find the respects in which a video does not match its shot.
+
+    Args:
+        media: Its properties.
+        shot: The request.
+        tolerance_seconds: Accepted deviation from the requested length; None for 0.5 s or 5 % of it.
+    """
+    return list(_compare(media, shot, tolerance_seconds))
+
+
+def _compare(media: Media, shot: Shot, tolerance_seconds: float | None) -> Iterator[Mismatch]:
+    requested, tolerance = shot.length_seconds, tolerance_seconds
+    if tolerance is None:
+        tolerance = max(DURATION_TOLERANCE_SECONDS, DURATION_TOLERANCE_SHARE * requested)
     if abs(media.duration_seconds - requested) > tolerance:
-        yield f"asked for {requested:g} s, the video lasts {media.duration_seconds:.2f} s"
+        yield Mismatch("length", f"asked for {requested:g} s, the video lasts {media.duration_seconds:.2f} s")
     width, height = shot.frame_size
-    if not (_is_near(media.width, width) and _is_near(media.height, height)):
-        yield f"asked for {width}x{height} pixels, the video has {media.width}x{media.height}"
+    if shot.has_own_shape and not (_is_near(media.width, width) and _is_near(media.height, height)):
+        yield Mismatch("size", f"asked for {width}x{height} pixels, the video has {media.width}x{media.height}")
     if abs(media.pixel_ratio - 1) > PIXEL_TOLERANCE:
         ratio = f"{media.pixel_ratio.numerator}:{media.pixel_ratio.denominator}"
-        yield f"its pixels are not square ({ratio}): it is shown {round(media.width * media.pixel_ratio)} pixels wide"
+        shown = f"it is shown {round(media.width * media.pixel_ratio)} pixels wide"
+        yield Mismatch("format", f"its pixels are not square ({ratio}): {shown}")
+    # A silent video may have an empty track, so that the opposite shows nothing.
+    if shot.audio and not media.has_audio:
+        yield Mismatch("silent", "asked for sound, the video has no sound track")
     if media.container is not None:
-        yield f"asked for an MP4, it is {media.container}"
+        yield Mismatch("format", f"asked for an MP4, it is {media.container}")
     elif not media.begins_with_brand:
-        yield "the MP4 does not begin with its `ftyp` box, and some players refuse it"
+        yield Mismatch("format", "the MP4 does not begin with its `ftyp` box, and some players refuse it")
 
 
 def _is_near(measured: int, requested: int) -> bool:
@@ -237,14 +318,24 @@ def _require_whole(path: Path, layout: _Layout, declared: int, track: _Track) ->
     frames = track.frames if declared else track.decoded
     if frames < declared:
         # An edit list hides packets from default demuxing; they are in the file nevertheless.
-        with _open_container(path, ignore_editlist=True) as container:
-            stream = _find_video_stream(container, path)
+        with open_container(path, ignore_editlist=True) as container:
+            stream = find_video_stream(container, path)
             frames = _read_track(container, stream, path, decode_all=False).frames
     if frames < max(declared, 1):
         raise InvalidVideo(f"{path.name}: cut short, {frames} of {declared} frames are there")
 
 
-def _open_container(path: Path, *, ignore_editlist: bool = False) -> InputContainer:
+def open_container(path: Path, *, ignore_editlist: bool = False) -> InputContainer:
+    """Open a video file.
+
+    Args:
+        path: The file.
+        ignore_editlist: Read the packets that its edit list hides too.
+
+    Raises:
+        InvalidVideo: It is not a readable video.
+        OSError: The file cannot be read.
+    """
     import av
 
     options = {"ignore_editlist": "1"} if ignore_editlist else {}
@@ -257,7 +348,12 @@ def _open_container(path: Path, *, ignore_editlist: bool = False) -> InputContai
         raise InvalidVideo(f"{path.name}: not a readable video ({_describe_error(error)})") from error
 
 
-def _find_video_stream(container: InputContainer, path: Path) -> VideoStream:
+def find_video_stream(container: InputContainer, path: Path) -> VideoStream:
+    """Find the video track of a file; cover art is none.
+
+    Raises:
+        InvalidVideo: There is none, or its codec is not known.
+    """
     from av.stream import Disposition
 
     for stream in container.streams.video:

@@ -29,6 +29,7 @@ from prefect_video.downloads.partial_file import PartialFile, Version
 from prefect_video.downloads.speed import SpeedCheck
 from prefect_video.downloads.url_safety import LinkPolicy, origin, redact
 from prefect_video.errors import DownloadError, IncompleteDownload, LinkExpired, UnsafeUrl
+from prefect_video.quality import Quality
 from prefect_video.retry_policy import is_retryable, retrying
 
 __all__ = [
@@ -86,6 +87,7 @@ class Downloaded:
         stated_bytes: The size that the provider stated, where it is another one.
         was_finished: Whether an earlier process had finished it: nothing was fetched now.
         notes: What is odd about it, and no reason to refuse it.
+        quality: What the quality gates have found in it; None where there are none.
     """
 
     path: Path
@@ -95,6 +97,7 @@ class Downloaded:
     stated_bytes: int | None = None
     was_finished: bool = False
     notes: tuple[str, ...] = ()
+    quality: Quality | None = None
 
 
 async def download(
@@ -312,6 +315,7 @@ class _Transfer:
     async def _fetch_rest(self) -> None:
         """Request the missing bytes and write those that arrive."""
         file = self._file
+        # Bytes whose version is not known may be of another file: they are not continued.
         offset = file.size if file.version.is_known and not self._from_start else 0
         self._from_start = self._is_unready = False
         async with self._open_response(offset) as response:
@@ -323,9 +327,11 @@ class _Transfer:
             if response.status_code == 206 and (
                 parse_first_byte(response) != offset or version.conflicts_with(file.version)
             ):
+                # Appended, these bytes would make one file out of two.
                 self._start_over("answered another range or version than was requested")
             self._check_size(version.total)
             if version.total is not None:
+                # Before the first byte: a disk that fills up halfway fails the other downloads too.
                 await run_in_thread(file.check_free_space, version.total - offset)
             await self._write(response, version)
 

@@ -18,6 +18,7 @@ from typing import Final
 
 import httpx
 
+from prefect_video._proxies import is_in_exempt_range
 from prefect_video.errors import IncompleteDownload, UnsafeUrl
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -169,7 +170,7 @@ async def check_url(url: str | httpx.URL, policy: LinkPolicy, *, trust_env: bool
     host = parsed.raw_host.decode("ascii")
     port = parsed.port or _DEFAULT_PORTS[parsed.scheme]
     has_proxy = trust_env and not urllib.request.getproxies().keys().isdisjoint({parsed.scheme, "all"})
-    proxied = has_proxy and not urllib.request.proxy_bypass(host)
+    proxied = has_proxy and not (urllib.request.proxy_bypass(host) or is_in_exempt_range(host))
     addresses = _parse_literal(host) if proxied else await _resolve_host(host, port)
     trusted = await _resolve_trusted(policy, addresses)
     for address in addresses:

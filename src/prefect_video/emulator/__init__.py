@@ -4,8 +4,9 @@ Speaks every provider's dialect. May import the contracts of the records and pro
 tests imports it.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from prefect_video._lazy_names import import_at_first_use
 
 if TYPE_CHECKING:
     from prefect_video.emulator.embedded import start_emulator
@@ -16,27 +17,22 @@ if TYPE_CHECKING:
     from prefect_video.emulator.threaded import Emulator
 else:
     # Its web server is imported at its first use: a session with an emulator that is sent nothing needs none.
-    _MODULES = {
-        "Addresses": "server",
-        "Emulator": "threaded",
-        "EmulatorSettings": "settings",
-        "FaultMatch": "faults",
-        "FaultRule": "faults",
-        "RunningEmulator": "server",
-        "StateStoreError": "state_store",
-        "load_faults": "faults",
-        "run_emulator": "server",
-        "serve": "server",
-        "start_emulator": "embedded",
-    }
-
-    def __getattr__(name: str) -> Any:
-        """Import a public name from its module at its first use."""
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-        globals()[name] = value
-        return value
+    __getattr__ = import_at_first_use(
+        __name__,
+        {
+            "Addresses": "server",
+            "Emulator": "threaded",
+            "EmulatorSettings": "settings",
+            "FaultMatch": "faults",
+            "FaultRule": "faults",
+            "RunningEmulator": "server",
+            "StateStoreError": "state_store",
+            "load_faults": "faults",
+            "run_emulator": "server",
+            "serve": "server",
+            "start_emulator": "embedded",
+        },
+    )
 
 
 __all__ = [

@@ -26,6 +26,7 @@ class Admin:
         return Starlette(
             routes=[
                 route("/usage", GET=self.usage),
+                route("/requests", GET=self.requests),
                 route("/faults", GET=self.faults, POST=self.add_faults, DELETE=self.clear_faults),
                 route("/speed", PUT=self.change_speed),
                 route("/reset", POST=self.reset),
@@ -36,6 +37,10 @@ class Admin:
     async def usage(self, request: Request) -> Response:
         """Answer `GET /_emulator/usage` with the usage counters."""
         return JSONResponse(self._engine.usage.report(self._engine.now_concurrency))
+
+    async def requests(self, request: Request) -> Response:
+        """Answer `GET /_emulator/requests` with every accepted request, the oldest first."""
+        return JSONResponse(self._engine.describe_requests())
 
     async def faults(self, request: Request) -> Response:
         """Answer `GET /_emulator/faults` with the rules in force and their counts."""

@@ -173,6 +173,8 @@ async def _alter(engine: Engine, generation: EmulatedGeneration, alteration: Alt
     match alteration:
         case "longer":
             changes: dict[str, object] = {"duration": request.duration * 2, "frames": None}
+        case "shorter":
+            changes = {"frames": max(1, (request.frames or request.duration * request.fps) // 2)}
         case "resized":
             changes = {"size": (width // 4 * 2, height // 4 * 2)}
         case _:

@@ -24,7 +24,7 @@ from prefect_video.emulator.generation import (
     GenerationRequest,
     cost_usd,
 )
-from prefect_video.emulator.rendering import Clip, ClipLibrary
+from prefect_video.emulator.rendering import Clip, ClipLibrary, ImageFolder
 from prefect_video.emulator.scheduler import Scheduler
 from prefect_video.emulator.settings import EmulatorSettings
 from prefect_video.emulator.state_store import StateStore, StateStoreError
@@ -215,6 +215,11 @@ class Engine:
             raise ApiError("not_found", f"No generation with id {generation_id!r} exists under this key")
         return generation
 
+    @property
+    def images(self) -> ImageFolder:
+        """Return the images that requests have brought."""
+        return self._clips.images
+
     def find(self, generation_id: str) -> EmulatedGeneration | None:
         """Return a generation of any account, as the download host serves them; None if there is none."""
         generation = self._index.get(generation_id)
@@ -260,6 +265,17 @@ class Engine:
             generation.ends_at = now + (generation.ends_at - now) * factor
             self._changed[generation.id] = generation
             self._resume(generation)
+
+    def describe_requests(self) -> list[dict[str, Any]]:
+        """Return what each accepted request asked for, the oldest first; images are named by their digests."""
+        return [
+            {
+                "id": generation.id,
+                "dialect": generation.dialect,
+                **generation.request.model_dump(mode="json", exclude={"metadata", "webhook_url"}),
+            }
+            for generation in self._index.oldest_first()
+        ]
 
     def forget(self, generation: EmulatedGeneration) -> None:
         """Hide a deleted generation; work on it, and its bill, continue."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from prefect_video.shots import AspectRatio, Resolution, frame_size
+from prefect_video.frame_sizes import AspectRatio, Resolution, frame_size
 
 EmulatedStatus = Literal["queued", "processing", "completed", "failed", "cancelled"]
 FINISHED: frozenset[EmulatedStatus] = frozenset({"completed", "failed", "cancelled"})
@@ -40,6 +40,10 @@ class GenerationRequest(BaseModel):
         frames: Exact number of frames, in dialects that send it; else the duration decides.
         fps: Frames per second.
         price_usd: Price by the dialect's own list; None means the reference prices (`PRICE_PER_SECOND`).
+        images: Digests of the images by the field of a shot that they are for; the engine has the images.
+        audio: Whether the video has sound, where the request says so.
+        watermark: Whether a mark is in the picture, where the request says so.
+        options: Further input of the model.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,6 +59,10 @@ class GenerationRequest(BaseModel):
     frames: int | None = None
     fps: int = FPS
     price_usd: Decimal | None = None
+    images: dict[str, tuple[str, ...]] = {}
+    audio: bool | None = None
+    watermark: bool | None = None
+    options: dict[str, Any] = {}
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -160,6 +168,10 @@ class GenerationIndex:
     def newest_first(self, account: str) -> Iterable[EmulatedGeneration]:
         """Iterate over the generations of an account."""
         return reversed(self._by_account[account])
+
+    def oldest_first(self) -> Iterable[EmulatedGeneration]:
+        """Iterate over the generations of all accounts."""
+        return self._generations.values()
 
     def unfinished(self, account: str) -> list[EmulatedGeneration]:
         """Return the generations of an account that occupy a slot."""

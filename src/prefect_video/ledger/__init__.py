@@ -4,11 +4,13 @@ SQLite by default, PostgreSQL in production. May import the records (errors, sho
 """
 
 from prefect_video.ledger.account_limits import queue_rank
+from prefect_video.ledger.amounts import PRICE_UNKNOWN, usd, usd_sum
 from prefect_video.ledger.budgets import Limit
 from prefect_video.ledger.claims import row_from_request
 from prefect_video.ledger.cost_bound import DEFAULT_COST_BOUND, CostBound, cost_columns, with_dispute
-from prefect_video.ledger.hold_reasons import PROGRAM, HoldReason, command_line, hold_message
+from prefect_video.ledger.hold_reasons import PROGRAM, HoldReason, command_line, hold_message, is_given_up
 from prefect_video.ledger.idempotency_keys import BoundKey
+from prefect_video.ledger.late_reservations import LATE_PREFIX, is_late
 from prefect_video.ledger.ledger import Ledger
 from prefect_video.ledger.queries import LEFT_OFTEN
 from prefect_video.ledger.records import (
@@ -18,9 +20,11 @@ from prefect_video.ledger.records import (
     AccountStatus,
     Budget,
     BudgetUsage,
+    Choice,
     ClaimBatch,
     ClaimOutcome,
     ClaimResult,
+    CommittedSums,
     CompletionTime,
     HistoryEntry,
     Job,
@@ -37,8 +41,10 @@ from prefect_video.ledger.urls import URL_VARIABLE, default_ledger_url, parse_da
 
 __all__ = [
     "DEFAULT_COST_BOUND",
+    "LATE_PREFIX",
     "LEFT_OFTEN",
     "OCCUPYING",
+    "PRICE_UNKNOWN",
     "PROGRAM",
     "TRANSITIONS",
     "UNFINISHED",
@@ -47,9 +53,11 @@ __all__ = [
     "BoundKey",
     "Budget",
     "BudgetUsage",
+    "Choice",
     "ClaimBatch",
     "ClaimOutcome",
     "ClaimResult",
+    "CommittedSums",
     "CompletionTime",
     "CostBound",
     "HistoryEntry",
@@ -69,11 +77,15 @@ __all__ = [
     "default_ledger_url",
     "history",
     "hold_message",
+    "is_given_up",
+    "is_late",
     "job_from_values",
     "jobs_table",
     "parse_database_url",
     "queue_rank",
     "row_from_request",
+    "usd",
+    "usd_sum",
     "webhook_events",
     "with_dispute",
 ]

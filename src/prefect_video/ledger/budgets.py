@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -11,7 +11,10 @@ from typing import Any, Final, Literal
 from sqlalchemy import ColumnElement, Integer, String, and_, case, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from prefect_video.ledger.base import LedgerBase
+from prefect_video.assets import MANUAL
+from prefect_video.ledger.amounts import usd, usd_sum
+from prefect_video.ledger.base import LedgerBase, chunks
+from prefect_video.ledger.late_reservations import find_abandoned
 from prefect_video.ledger.records import Budget, BudgetUsage, JobRequest, SpendRow, State
 from prefect_video.ledger.tables import jobs_table, rounded
 
@@ -46,20 +49,18 @@ reserved_usd: Final[ColumnElement[Decimal | None]] = func.sum(
 )
 """Sum of what is set aside for generations in progress."""
 
-counted: Final[ColumnElement[bool]] = and_(jobs_table.c.state != State.RELEASED, ~_ended_free)
+counted: Final[ColumnElement[bool]] = and_(
+    jobs_table.c.state != State.RELEASED, ~_ended_free, jobs_table.c.provider != MANUAL
+)
 """Condition of a row whose video was or may be paid for."""
+
+_unpriced: Final = and_(counted, _cost.is_(None))
+_unpriced_reserved: Final = and_(_unpriced, jobs_table.c.state.in_(_RESERVED))
 
 
 def count(condition: ColumnElement[bool]) -> ColumnElement[int]:
     """Count the rows of a group that meet a condition."""
     return func.coalesce(func.sum(case((condition, literal(1, Integer)), else_=literal(0, Integer)), type_=Integer), 0)
-
-
-def usd(amount: Decimal) -> str:
-    """Format an amount with two decimals, more only where needed, such as `$2.40` or `$0.0125`."""
-    digits = f"{amount:.6f}".rstrip("0")
-    whole, _, cents = digits.partition(".")
-    return f"${whole}.{cents.ljust(2, '0')}"
 
 
 def amount_column(value: Any) -> Decimal:
@@ -105,8 +106,8 @@ class Limit:
         requested = requested_usd(job_requests)
         if self.usage.committed_usd + self.requested_usd + requested > budget.limit_usd:
             return (
-                f"{name}: the limit is {usd(budget.limit_usd)}; {usd(self.usage.spent_usd)} spent, "
-                f"{usd(self.usage.reserved_usd + self.requested_usd)} reserved, {usd(requested)} asked"
+                f"{name}: the limit is {usd(budget.limit_usd)}; {self.usage.describe_spent()} spent, "
+                f"{self.usage.describe_reserved(self.requested_usd)} reserved, {usd(requested)} asked"
             )
         return None
 
@@ -122,7 +123,7 @@ class Limit:
         budget, name = self.usage.budget, self.usage.name
         committed = self.usage.committed_usd + self.requested_usd
         if budget.limit_usd is not None and committed >= budget.limit_usd * WARN_FROM:
-            return f"{name}: {usd(committed)} of {usd(budget.limit_usd)} are spent or reserved"
+            return f"{name}: {usd_sum(committed, self.usage.unpriced)} of {usd(budget.limit_usd)} are spent or reserved"
         videos = self.usage.videos + self.requested_videos
         if budget.limit_videos is not None and videos >= budget.limit_videos * WARN_FROM:
             return f"{name}: {videos} of {_videos(budget.limit_videos)} are paid or reserved"
@@ -130,7 +131,7 @@ class Limit:
 
 
 class Limits:
-    """All limits that apply to the intents of one claim."""
+    """All limits that apply to the job requests of one claim."""
 
     def __init__(self, limits: dict[tuple[int, str], Limit], budgets: Sequence[Budget]) -> None:
         self._limits = limits
@@ -176,20 +177,31 @@ class Limits:
         return [(number, _key(budget, job_request)) for number, budget in enumerate(self._budgets)]
 
 
-async def read_usage(connection: AsyncConnection, budget: Budget, key: str, now: datetime) -> BudgetUsage:
-    """Read how much of one budget is used up for one project or account, or in this month."""
-    found = await connection.execute(
-        select(spent_usd, reserved_usd, count(counted)).where(
-            jobs_table.c.state != State.RELEASED, _scope(budget, key, now)
-        )
-    )
-    spent, reserved, videos = found.one()
+async def read_usage(
+    connection: AsyncConnection, budget: Budget, key: str, now: datetime, *, without: Collection[str] = ()
+) -> BudgetUsage:
+    """Read how much of one budget is used up for one project or account, or in this month.
+
+    Args:
+        connection: Of the transaction.
+        budget: The limit.
+        key: The project or account, where it is of one.
+        now: The time.
+        without: Ids of jobs that do not count.
+    """
+    conditions = [jobs_table.c.state != State.RELEASED, _scope(budget, key, now)]
+    conditions += [jobs_table.c.id.not_in(chunk) for chunk in chunks(without)]
+    sums = select(spent_usd, reserved_usd, count(counted), count(_unpriced), count(_unpriced_reserved))
+    found = await connection.execute(sums.where(*conditions))
+    spent, reserved, videos, unpriced, unpriced_reserved = found.one()
     return BudgetUsage(
         budget=budget,
         name=_name(budget, key, now),
         spent_usd=amount_column(spent),
         reserved_usd=amount_column(reserved),
         videos=int(videos),
+        unpriced=int(unpriced),
+        unpriced_reserved=int(unpriced_reserved),
     )
 
 
@@ -233,7 +245,6 @@ def _videos(number: int) -> str:
 Grouping = Literal["month", "project", "account", "model", "day"]
 
 _PERIODS: Final = {"month": ("YYYY-MM", 7), "day": ("YYYY-MM-DD", 10)}
-_unpriced: Final = and_(counted, jobs_table.c.actual_usd.is_(None), jobs_table.c.reserved_usd.is_(None))
 
 
 class SpendReports(LedgerBase):
@@ -261,6 +272,7 @@ class SpendReports(LedgerBase):
                 assumed_usd.label("assumed_usd"),
                 reserved_usd.label("reserved_usd"),
                 count(_unpriced).label("unpriced"),
+                count(_unpriced_reserved).label("unpriced_reserved"),
             )
             .where(*conditions)
             .group_by("key")
@@ -276,6 +288,7 @@ class SpendReports(LedgerBase):
                     assumed_usd=amount_column(row.assumed_usd),
                     reserved_usd=amount_column(row.reserved_usd),
                     unpriced=row.unpriced,
+                    unpriced_reserved=row.unpriced_reserved,
                 )
                 for row in await connection.execute(query)
             ]
@@ -285,7 +298,9 @@ class SpendReports(LedgerBase):
         now = datetime.now(UTC)
         keys = {"project": project, "account": account, "plan": account, "month": ""}
         async with self._database.reading() as connection:
-            return [await read_usage(connection, budget, keys[budget.scope], now) for budget in budgets]
+            # A claim would free them.
+            dead = await find_abandoned(connection, self._owner) if budgets else []
+            return [await read_usage(connection, budget, keys[budget.scope], now, without=dead) for budget in budgets]
 
     def _key(self, by: Grouping) -> ColumnElement[Any]:
         if by not in _PERIODS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -16,11 +16,12 @@ from prefect_video._shield import shielded
 from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.budgets import Limits, beginning_of_month
 from prefect_video.ledger.database import Database
+from prefect_video.ledger.late_reservations import find_abandoned, free_reservations, suspend_reservations
 from prefect_video.ledger.queries import (
     Key,
     claim_key,
+    count_attempts,
     existing_job,
-    failed_attempts,
     held_job,
     read_existing,
     read_finished,
@@ -63,7 +64,7 @@ class Claims(LedgerBase):
 
         What is to be bought is reserved within every budget. A row of a dead process is taken over, and belongs from
         then on to the flow run that asks; a mere reservation of an earlier month or of another account is made anew,
-        as the limits that now apply have not seen it. An intent that is twice in a batch is joined to the first. A row
+        as the limits that now apply have not seen it. A request that is twice in a batch is joined to the first. A row
         that waits for a human, unfinished or ended, is joined: the caller sees its `hold_reason`, and nothing is
         bought. Nothing is bought either where an alternative of a request has a job that serves the take: the look-up
         and the reservation are one transaction, so that two runs that prefer different accounts buy one video.
@@ -78,6 +79,7 @@ class Claims(LedgerBase):
         """
         if not job_requests:
             return ClaimBatch(claims=())
+        # A task of its own: a cancellation may come during the commit, and what was claimed must then be released.
         claiming = asyncio.ensure_future(self._claim(job_requests, budgets, partial))
         try:
             return await asyncio.shield(claiming)
@@ -126,6 +128,7 @@ class Claims(LedgerBase):
             # In this order: a row may become stored between the two queries, never unfinished again.
             in_progress = await read_unfinished(connection, map(claim_key, job_requests))
             taken = await self._take_over_free(connection, in_progress, job_requests)
+            # Reversed: of a request that is twice in the batch, the first one counts.
             accounts = {claim_key(job_request): job_request.account for job_request in reversed(job_requests)}
             for job in await self._release_outdated(connection, [in_progress[key] for key in taken], accounts, now):
                 del in_progress[claim_key(job)]
@@ -139,6 +142,7 @@ class Claims(LedgerBase):
                 key = claim_key(job_request)
                 if key in in_progress:
                     kind = ClaimOutcome.ACQUIRED if key in taken else ClaimOutcome.JOINED
+                    # Of two equal requests only the first acquires the row; the second joins it.
                     taken.discard(key)
                     claims[number] = ClaimResult(kind=kind, request=job_request, job=in_progress[key])
                 elif claim := _settled_result(job_request, finished.get(key, ()), now):
@@ -151,9 +155,11 @@ class Claims(LedgerBase):
                 if number not in claims:
                     new.setdefault(claim_key(job_request), job_request)
 
+            late = await self._free_late(connection, job_requests, budgets, now)
+            # After the releases of this transaction, whose money is free again.
             limits = await Limits.read(connection, budgets, new.values(), now)
             refusals = _refuse(new, limits, partial)
-            bought = await self._reserve(connection, new, refusals, finished, now)
+            bought = await self._reserve(connection, new, refusals, finished, now, late)
         for number, job_request in enumerate(job_requests):
             if number not in claims:
                 key = claim_key(job_request)
@@ -167,6 +173,7 @@ class Claims(LedgerBase):
     ) -> set[Key]:
         """Take the rows without a live owner, update `in_progress` and return the keys of those taken."""
         owners = {job.owner for job in in_progress.values() if job.owner}
+        # This process too: another task of it is at work on the row.
         alive = await self._owner.alive(connection, owners) | {self._owner.id} if owners else set()
         free = [job for job in in_progress.values() if job.hold_reason is None and job.owner not in alive]
         runs = {claim_key(job_request): job_request.flow_run_id for job_request in reversed(job_requests)}
@@ -201,6 +208,17 @@ class Claims(LedgerBase):
         await self._append_history(connection, ((job.id, State.RESERVED, State.RELEASED) for job in outdated), reason)
         return outdated
 
+    async def _free_late(
+        self, connection: AsyncConnection, job_requests: Sequence[JobRequest], budgets: Sequence[Budget], now: datetime
+    ) -> Mapping[Key, Job]:
+        """Free the late reservations that the requests use up, and those of dead runs, before the limits are read."""
+        late = await suspend_reservations(connection, job_requests, now)
+        if budgets and (abandoned := await find_abandoned(connection, self._owner)):
+            await free_reservations(connection, abandoned, now)
+            lines = ((job_id, State.RESERVED, State.RELEASED) for job_id in abandoned)
+            await self._append_history(connection, lines, "its run has died")
+        return late
+
     async def _reserve(
         self,
         connection: AsyncConnection,
@@ -208,21 +226,40 @@ class Claims(LedgerBase):
         refusals: Mapping[Key, str],
         finished: Mapping[Key, Sequence[Job]],
         now: datetime,
+        late: Mapping[Key, Job],
     ) -> dict[Key, Job]:
         rows: list[dict[str, Any]] = []
+        unused = dict(late)
         for key, job_request in new.items():
             if key not in refusals:
-                attempt = 1 + len(failed_attempts(finished.get(key, ()), job_request))
+                attempt = 1 + count_attempts(finished.get(key, ()), job_request)
                 # A microsecond apart, so that rows of one batch keep their order.
                 at = now + timedelta(microseconds=len(rows))
-                rows.append(row_from_request(job_request, State.RESERVED, attempt, self._owner.id, at))
-        if not rows:
-            return {}
-        await connection.execute(insert(jobs_table), rows)
-        await self._append_history(connection, ((row["id"], None, State.RESERVED) for row in rows), None)
-        logger.info("%d generations reserved", len(rows))
+                row = row_from_request(job_request, State.RESERVED, attempt, self._owner.id, at)
+                if reserved := unused.pop((job_request.environment, job_request.reservation or ""), None):
+                    row["id"] = reserved.id
+                rows.append(row)
+        await self._write_reserved(connection, rows, {job.id for job in late.values()})
+        lines = ((job.id, State.RESERVED, State.RELEASED) for job in unused.values())
+        await self._append_history(connection, lines, "its shot needs no reservation any more")
+        if rows:
+            logger.info("%d generations reserved", len(rows))
         jobs = [job_from_values(row) for row in rows]
         return {claim_key(job): job for job in jobs}
+
+    async def _write_reserved(
+        self, connection: AsyncConnection, rows: Sequence[dict[str, Any]], existing: Collection[str]
+    ) -> None:
+        """Insert rows; one that was reserved late becomes that of its shot."""
+        fresh = [row for row in rows if row["id"] not in existing]
+        if fresh:
+            await connection.execute(insert(jobs_table), fresh)
+            await self._append_history(connection, ((row["id"], None, State.RESERVED) for row in fresh), None)
+        used = [row for row in rows if row["id"] in existing]
+        for row in used:
+            await connection.execute(update(jobs_table).where(jobs_table.c.id == row["id"]).values(**row))
+        lines = ((row["id"], State.RESERVED, State.RESERVED) for row in used)
+        await self._append_history(connection, lines, "claimed: what it continues is stored")
 
     async def _release_ownership(self, job_ids: Iterable[str]) -> None:
         async with self._database.writing() as connection:
@@ -231,6 +268,7 @@ class Claims(LedgerBase):
                     update(jobs_table)
                     .where(
                         jobs_table.c.id.in_(chunk),
+                        # Another process may have taken a row over from this one, when that was paused.
                         jobs_table.c.owner == self._owner.id,
                         jobs_table.c.state.in_(UNFINISHED),
                     )
@@ -250,6 +288,7 @@ class Claims(LedgerBase):
                 await connection.execute(
                     change.where(
                         jobs_table.c.id.in_(chunk),
+                        # Only from the owner that was found dead: `take_over` does not wait for the turn of claims.
                         jobs_table.c.owner.is_(None) if owner is None else jobs_table.c.owner == owner,
                         jobs_table.c.state.in_(UNFINISHED),
                     )
@@ -266,6 +305,7 @@ class Claims(LedgerBase):
 
     async def _give_back(self, claiming: asyncio.Future[ClaimBatch]) -> None:
         """Release what was claimed for a caller that was cancelled."""
+        # It cannot be stopped halfway: only its result says what there is to release.
         await asyncio.wait([claiming])
         if claiming.cancelled() or claiming.exception() is not None:
             return
@@ -303,6 +343,8 @@ def row_from_request(
         "priority": PRIORITIES[job_request.priority],
         "on_mismatch": job_request.on_mismatch,
         "left_count": 0,
+        "max_attempts": job_request.max_attempts,
+        "quality_policy": job_request.quality_policy,
     }
 
 
@@ -312,9 +354,10 @@ def _settled_result(job_request: JobRequest, finished: Sequence[Job], now: datet
         return ClaimResult(kind=ClaimOutcome.STORED, request=job_request, job=stored)
     if waiting := held_job(finished):
         return ClaimResult(kind=ClaimOutcome.JOINED, request=job_request, job=waiting)
-    failed = failed_attempts(finished, job_request) if job_request.flow_run_id is not None else []
-    if len(failed) >= job_request.max_attempts:
-        return ClaimResult(kind=ClaimOutcome.EXHAUSTED, request=job_request, job=failed[0])
+    # Attempts count within a run, but for what was made, paid and rejected.
+    if count_attempts(finished, job_request) >= job_request.max_attempts:
+        last = next(job for job in finished if job.state is not State.STORED)
+        return ClaimResult(kind=ClaimOutcome.EXHAUSTED, request=job_request, job=last)
     return None
 
 

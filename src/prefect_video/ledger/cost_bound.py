@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from prefect_video.ledger.budgets import usd
+from prefect_video.ledger.amounts import usd
 from prefect_video.ledger.hold_reasons import HoldReason, hold_message
 from prefect_video.ledger.records import Job
 
@@ -25,25 +25,25 @@ class CostBound(BaseModel):
     max_ratio: Decimal = Field(default=Decimal(10), gt=0)
     max_unpriced_usd: Decimal = Field(default=Decimal(100), ge=0)
 
-    def believes(self, told_usd: Decimal, estimate_usd: Decimal | None) -> bool:
+    def believes(self, reported_usd: Decimal, estimate_usd: Decimal | None) -> bool:
         """Tell whether a generation may have cost so much."""
-        return told_usd <= (self.max_ratio * estimate_usd if estimate_usd else self.max_unpriced_usd)
+        return reported_usd <= (self.max_ratio * estimate_usd if estimate_usd else self.max_unpriced_usd)
 
 
 DEFAULT_COST_BOUND: Final = CostBound()
 
 
-def cost_columns(job: Job, told_usd: Decimal | None, bound: CostBound) -> dict[str, Any]:
+def cost_columns(job: Job, reported_usd: Decimal | None, bound: CostBound) -> dict[str, Any]:
     """Return the columns that a reported cost changes; none where no cost is reported.
 
     A cost beyond the bound is kept apart for a human to settle: until then what was reserved counts, so
     that no slip of a provider's fills a budget.
     """
-    if told_usd is None:
+    if reported_usd is None:
         return {}
-    if bound.believes(told_usd, job.reserved_usd):
-        return {"actual_usd": told_usd, "disputed_usd": None}
-    return {"disputed_usd": told_usd}
+    if bound.believes(reported_usd, job.reserved_usd):
+        return {"actual_usd": reported_usd, "disputed_usd": None}
+    return {"disputed_usd": reported_usd}
 
 
 def dispute_notice(job: Job, ledger: str | None) -> str | None:

@@ -48,6 +48,7 @@ class GroupCommit:
         try:
             yield await write.turn
         except BaseException:
+            # Waited for: a caller that tries again must not meet what is still being taken back.
             write.end(keep=False)
             await shielded(write.outcome)
             raise
@@ -76,6 +77,7 @@ class GroupCommit:
     async def _write_group(self, group: list[_Write]) -> None:
         """Let each write of a group have its turn in one transaction, and tell all of them how that has ended."""
         try:
+            # Callers that were cancelled while they waited need no transaction.
             if not all(write.turn.done() for write in group):
                 async with self._begin() as connection:
                     await _run_group(connection, group)
@@ -84,6 +86,7 @@ class GroupCommit:
                 write.settle(error)
         except BaseException:
             for write in group:
+                # Cancelled itself, this task settles nothing any more: its callers must not wait for it.
                 write.turn.cancel()
                 write.outcome.cancel()
             raise
@@ -141,9 +144,11 @@ async def _run_group(connection: AsyncConnection, group: list[_Write]) -> None:
         if write.turn.done():
             # Its caller was cancelled.
             continue
-        # Never released, so that a later one is nested in it: the commit ends them all.
+        # A write by itself needs no savepoint: the transaction is taken back as a whole. One of several is never
+        # released, so that a later one is nested in it: the commit ends them all.
         savepoint = await connection.begin_nested() if len(group) > 1 else connection.get_transaction()
         assert savepoint is not None
         if not await write.run(shared):
+            # Settled at once: it has nothing to wait for in the others' commit.
             await savepoint.rollback()
             write.settle()

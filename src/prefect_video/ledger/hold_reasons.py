@@ -161,8 +161,17 @@ def hold_message(
     return f"{hold.message.format(**names)} {_choices(hold.remedies, names, ledger)}"
 
 
+def is_given_up(hold_reason: str | None, *, shot: str) -> bool:
+    """Tell whether a job is held because a human has given it up, so that nothing about it is left to decide."""
+    # By its first words: the `--ledger` of the remedy depends on how the ledger was opened.
+    first_words = HOLDS[HoldReason.GIVEN_UP].message.format(shot=shot).partition(". To change")[0]
+    return hold_reason is not None and hold_reason.startswith(first_words)
+
+
 def _choices(remedies: tuple[Remedy, ...], names: Mapping[str, str], ledger: str | None) -> str:
-    commands = [command_line(*(word.format(**names) for word in remedy.words), ledger=ledger) for remedy in remedies]
+    commands = [
+        command_line(*(argument.format(**names) for argument in remedy.words), ledger=ledger) for remedy in remedies
+    ]
     meanings = [f" ({remedy.meaning})" if remedy.meaning else "" for remedy in remedies]
     return ", or ".join(command + meaning for command, meaning in zip(commands, meanings, strict=True))
 
@@ -170,7 +179,9 @@ def _choices(remedies: tuple[Remedy, ...], names: Mapping[str, str], ledger: str
 def recover_command(ledger: str | None, *, accounts: Iterable[str], store: str | None = None) -> str:
     """Write the command that brings a ledger up to date with its store and the lists of the accounts in use."""
     options = [("--store", store), ("--ledger", ledger), *(("--provider", account) for account in accounts)]
-    return command_line("ledger", "recover", *(word for name, value in options if value for word in (name, value)))
+    return command_line(
+        "ledger", "recover", *(argument for name, value in options if value for argument in (name, value))
+    )
 
 
 def command_line(*words: str, ledger: str | None = None) -> str:

@@ -83,6 +83,7 @@ def is_held(path: Path) -> bool | None:
 
 
 _FORGET_AFTER = timedelta(days=1)
+# A beat may be lost, or come late, before the owner counts as dead elsewhere.
 _BEATS_PER_LEASE = 3
 
 
@@ -132,6 +133,7 @@ class Lease:
         async with self.database.writing_immediately() as connection:
             now = await self.database.now(connection)
             beaten = await connection.execute(update(owners).where(owners.c.id == self.id).values(heartbeat_at=now))
+            # New, or removed by another process while this one was suspended for a day.
             if beaten.rowcount == 0:
                 host, pid, _ = self.id.rsplit(":", 2)
                 await connection.execute(insert(owners).values(id=self.id, host=host, pid=int(pid), heartbeat_at=now))
@@ -141,6 +143,7 @@ class Lease:
         """Return the owners that are alive."""
         held = await asyncio.to_thread(lambda: {owner: _lock_held(owner) for owner in ids})
         alive = {owner for owner, is_alive in held.items() if is_alive}
+        # Of another machine, or without a lock file: only its heartbeat tells.
         if unsure := [owner for owner, is_alive in held.items() if is_alive is None]:
             oldest = await self.database.now(connection) - timedelta(seconds=self.lease_seconds)
             beating = await connection.execute(
@@ -199,11 +202,11 @@ def _lock_held(owner_id: str) -> bool | None:
 
 def _remove_old_locks(folder: Path) -> None:
     oldest = time.time() - _FORGET_AFTER.total_seconds()
-    with os.scandir(folder) as jobs:
-        for job in jobs:
+    with os.scandir(folder) as files:
+        for file in files:
             with contextlib.suppress(FileNotFoundError):
-                if job.name.endswith(".lock") and job.stat().st_mtime < oldest and is_held(Path(job)) is False:
-                    os.unlink(job)
+                if file.name.endswith(".lock") and file.stat().st_mtime < oldest and is_held(Path(file)) is False:
+                    os.unlink(file)
 
 
 def _lock_path(owner_id: str) -> Path:

@@ -12,11 +12,13 @@ from prefect_video.ledger import schema
 from prefect_video.ledger.account_limits import AccountLimits
 from prefect_video.ledger.budgets import SpendReports
 from prefect_video.ledger.change_feed import ChangeFeed, open_change_feed
+from prefect_video.ledger.choices import Choices
 from prefect_video.ledger.claims import Claims
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.hold_reasons import recover_command
 from prefect_video.ledger.idempotency_keys import IdempotencyKeys
 from prefect_video.ledger.jobs import Jobs
+from prefect_video.ledger.late_reservations import LateReservations
 from prefect_video.ledger.leases import Lease
 from prefect_video.ledger.prompt_reviews import PromptReviews
 from prefect_video.ledger.recovery import Recoveries, read_opening
@@ -44,6 +46,8 @@ class Ledger:
         idempotency: Keys of requests to the service.
         stores: Identities of the stores that hold the videos.
         recovery: Jobs restored from evidence outside of the ledger.
+        choices: Decisions about the takes of shots.
+        late: Reservations for shots that are claimed later.
     """
 
     def __init__(
@@ -69,6 +73,8 @@ class Ledger:
         self.idempotency = IdempotencyKeys(*shared)
         self.stores = StoreIdentities(*shared, seen=stores)
         self.recovery = Recoveries(*shared)
+        self.choices = Choices(*shared)
+        self.late = LateReservations(*shared)
 
     @classmethod
     async def open(

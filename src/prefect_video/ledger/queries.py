@@ -10,7 +10,8 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Text, and_, bindparam, delete, func, insert, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from prefect_video.assets import Asset
+from prefect_video.assets import MANUAL, Asset
+from prefect_video.errors import VideoRejected
 from prefect_video.generations import RecordedGeneration
 from prefect_video.ledger.base import BY_ID, LedgerBase, chunks, no_such_job
 from prefect_video.ledger.records import (
@@ -30,6 +31,7 @@ Key = tuple[str, str]
 
 _ENDED = (State.FAILED, State.CANCELLED, State.EXPIRED, State.LOST)
 _STANDING: Final = or_(jobs_table.c.state.in_((*UNFINISHED, State.STORED)), jobs_table.c.hold_reason.is_not(None))
+_REJECTED: Final = and_(jobs_table.c.state == State.LOST, jobs_table.c.error_type == VideoRejected.__name__)
 _MISSING: Final = and_(jobs_table.c.state == State.LOST, jobs_table.c.stored_at.is_not(None))
 
 
@@ -47,10 +49,11 @@ async def read_unfinished(connection: AsyncConnection, keys: Iterable[Key]) -> d
 async def read_finished(connection: AsyncConnection, job_requests: Collection[JobRequest]) -> dict[Key, list[Job]]:
     """Read what exists for each request, newest first.
 
-    That is: stored rows, what ended without a video in its own flow run, and what did so and waits for a human.
+    That is: stored rows, what ended without a video in its own flow run, what did so and waits for a human, and what
+    the quality gates have rejected.
     """
     runs = {job_request.flow_run_id for job_request in job_requests if job_request.flow_run_id is not None}
-    matters = or_(jobs_table.c.flow_run_id.in_(runs), jobs_table.c.hold_reason.is_not(None))
+    matters = or_(jobs_table.c.flow_run_id.in_(runs), jobs_table.c.hold_reason.is_not(None), _REJECTED)
     ended = and_(jobs_table.c.state.in_(_ENDED), matters)
     wanted = or_(jobs_table.c.state == State.STORED, ended)
     finished: dict[Key, list[Job]] = {}
@@ -71,7 +74,7 @@ async def read_stored(connection: AsyncConnection, keys: Iterable[Key], since: d
     return {claim_key(job): job for job in found}
 
 
-async def read_existing(connection: AsyncConnection, job_requests: Iterable[JobRequest]) -> dict[Key, list[Job]]:
+async def read_existing(connection: AsyncConnection, job_requests: Iterable[JobRequest | Job]) -> dict[Key, list[Job]]:
     """Read the rows that a claim would return, newest first: stored, in progress, or held."""
     existing: dict[Key, list[Job]] = {}
     for job in await _read(connection, map(claim_key, job_requests), _STANDING):
@@ -91,12 +94,18 @@ def reusable(jobs: Iterable[Job], job_request: JobRequest, now: datetime) -> Job
     """Return the newest stored row that answers a request; one of its own flow run always does."""
     oldest = None if job_request.ttl_seconds is None else now - timedelta(seconds=job_request.ttl_seconds)
     for job in jobs:
-        if job.state is not State.STORED or job.stored_at is None:
+        if job.state is not State.STORED or job.stored_at is None or not _may_serve(job, job_request):
             continue
         of_this_run = job_request.flow_run_id is not None and job.flow_run_id == job_request.flow_run_id
         if of_this_run or (not job_request.refresh and (oldest is None or job.stored_at >= oldest)):
             return job
     return None
+
+
+def _may_serve(job: Job, job_request: JobRequest) -> bool:
+    """Return whether a stored video may answer a request: a clip that was adopted for a shot is for that shot alone."""
+    is_adopted = job.provider == MANUAL and job_request.provider != MANUAL
+    return not is_adopted or (job.project, job.shot.id) == (job_request.project, job_request.shot.id)
 
 
 def held_job(jobs: Iterable[Job]) -> Job | None:
@@ -105,14 +114,22 @@ def held_job(jobs: Iterable[Job]) -> Job | None:
     return max(waiting, key=lambda job: job.created_at, default=None)
 
 
-def failed_attempts(jobs: Iterable[Job], job_request: JobRequest) -> list[Job]:
-    """Return the attempts of the request's own flow run that ended without a video, newest first."""
-    return [
-        job
-        for job in jobs
-        # A row that was stored and whose file is missing was no failed attempt.
-        if job.state in _ENDED and job.stored_at is None and job.flow_run_id == job_request.flow_run_id
-    ]
+def count_attempts(jobs: Sequence[Job], job_request: JobRequest) -> int:
+    """Count the attempts at a request that ended without a video, as far as they count against its attempts.
+
+    Those of its own flow run do. What the quality gates have rejected was paid, so it counts in every run, until a
+    human has decided or a video is stored.
+
+    Args:
+        jobs: What exists for the request, newest first.
+        job_request: The request.
+    """
+    rejected = jobs[0].attempt if jobs and jobs[0].is_rejected else 0
+    if job_request.flow_run_id is None:
+        return rejected
+    # A row that was stored and whose file is missing was no failed attempt.
+    ended = [job for job in jobs if job.state in _ENDED and job.stored_at is None]
+    return max(rejected, sum(job.flow_run_id == job_request.flow_run_id for job in ended))
 
 
 async def _read(connection: AsyncConnection, keys: Iterable[Key], wanted: ColumnElement[bool]) -> list[Job]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
@@ -11,6 +11,9 @@ from typing import Final, Literal, NamedTuple
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from prefect_video.assets import Asset
+from prefect_video.errors import VideoRejected
+from prefect_video.ledger.amounts import usd, usd_sum
+from prefect_video.quality import Quality, QualityPolicy
 from prefect_video.shots import Shot
 
 
@@ -88,6 +91,8 @@ class JobRequest(_Record):
         is_fallback: It gives up part of what the project requests.
         alternatives: The requests, of other accounts or in other forms, whose job would serve the same take.
         on_mismatch: What to do with a video that is not as requested; None for what the settings say.
+        reservation: Fingerprint of the late reservation that is used up by this request, or freed; None for none.
+        quality_policy: The quality gates of its project; None for none.
     """
 
     fingerprint: str
@@ -108,6 +113,8 @@ class JobRequest(_Record):
     is_fallback: bool = False
     alternatives: tuple[JobRequest, ...] = ()
     on_mismatch: MismatchPolicy | None = None
+    reservation: str | None = None
+    quality_policy: QualityPolicy | None = None
 
     def is_served_by(self, job: Job) -> bool:
         """Tell whether an existing job of this request serves its take, so that nothing else may be bought.
@@ -127,7 +134,8 @@ class Job(_Record):
     `id` is also the idempotency key that is sent along with the submit. `priority` counts steps above normal.
     `disputed_usd` is what the provider says it cost, where that is not believed (see `cost_bound`).
     `store_id` is the identity of the store that the asset was published to. `left_count` is how many collections in a
-    row have left it for later, and `left_reason` why the last one has.
+    row have left it for later, and `left_reason` why the last one has. `quality` is what the gates of `quality_policy`
+    have found in its video.
     """
 
     id: str
@@ -169,11 +177,19 @@ class Job(_Record):
     on_mismatch: MismatchPolicy | None = None
     left_count: int = 0
     left_reason: str | None = None
+    max_attempts: int = 2
+    quality_policy: QualityPolicy | None = None
+    quality: Quality | None = None
 
     @property
     def is_reopened(self) -> bool:
         """Tell whether the stored file is missing or damaged and is to be fetched again."""
         return self.state is State.COMPLETED and self.stored_at is not None
+
+    @property
+    def is_rejected(self) -> bool:
+        """Tell whether its video failed the quality gates, and another take may be bought in its place."""
+        return self.state is State.LOST and self.error_type == VideoRejected.__name__
 
     @property
     def cost_usd(self) -> Decimal | None:
@@ -202,7 +218,7 @@ class ClaimOutcome(StrEnum):
 
 
 class ClaimResult(_Record):
-    """The ledger's answer to one intent."""
+    """The ledger's answer to one job request."""
 
     kind: ClaimOutcome
     request: JobRequest
@@ -255,6 +271,32 @@ class Budget(_Record):
         return self.limit_usd is None and self.limit_videos is None
 
 
+class Choice(_Record):
+    """A decision about the takes of a shot.
+
+    Attributes:
+        project: Name of the project.
+        shot_id: The shot's id.
+        prompt: The prompt of the shot in its project that the decision is about; another one makes it void.
+        new_prompt: The prompt that the shot is made with instead; None for its own.
+        take: The take that was chosen; None where none is yet.
+        fingerprint: The fingerprint of that take.
+        is_dropped: The shot is not made any more.
+        decided_by: Who has decided: a user's name, or `first`.
+        decided_at: When.
+    """
+
+    project: str
+    shot_id: str
+    prompt: str
+    new_prompt: str | None = None
+    take: int | None = None
+    fingerprint: str | None = None
+    is_dropped: bool = False
+    decided_by: str
+    decided_at: AwareDatetime
+
+
 class HistoryEntry(_Record):
     """One line of a row's append-only history."""
 
@@ -266,24 +308,51 @@ class HistoryEntry(_Record):
     owner: str | None
 
 
-class SpendRow(_Record):
+class CommittedSums(_Record):
+    """Sums of what is spent and reserved, as far as prices are known.
+
+    Attributes:
+        spent_usd: What finished generations cost (what was reserved, where the provider did not say).
+        reserved_usd: What is set aside for generations in progress.
+        unpriced: Generations whose cost neither the provider nor a price table gave: the sums leave them out.
+        unpriced_reserved: Those of them that are in progress.
+    """
+
+    spent_usd: Decimal = Decimal(0)
+    reserved_usd: Decimal = Decimal(0)
+    unpriced: int = 0
+    unpriced_reserved: int = 0
+
+    @property
+    def committed_usd(self) -> Decimal:
+        """Return what is spent plus what is reserved."""
+        return self.spent_usd + self.reserved_usd
+
+    def describe_spent(self, format_amount: Callable[[Decimal], str] = usd) -> str:
+        """Format what is spent; see `usd_sum`."""
+        return usd_sum(self.spent_usd, self.unpriced - self.unpriced_reserved, format_amount=format_amount)
+
+    def describe_reserved(
+        self, more_usd: Decimal = Decimal(0), *, format_amount: Callable[[Decimal], str] = usd
+    ) -> str:
+        """Format what is reserved, and is about to be; see `usd_sum`."""
+        return usd_sum(self.reserved_usd + more_usd, self.unpriced_reserved, format_amount=format_amount)
+
+
+class SpendRow(CommittedSums):
     """Sums spent and reserved for one value of a grouping.
 
-    `assumed_usd` is the part of what was spent that the provider has not reported: what was reserved counts. `unpriced`
-    counts generations whose cost neither the provider nor a price table gave.
+    `assumed_usd` is the part of what was spent that the provider has not reported: what was reserved counts.
     """
 
     key: str
     videos: int
     stored: int
-    spent_usd: Decimal
-    reserved_usd: Decimal
     assumed_usd: Decimal = Decimal(0)
-    unpriced: int = 0
 
 
 class ClaimBatch(_Record):
-    """The answer to a claim: one `Claim` for each intent, in order.
+    """The answer to a claim: one `ClaimResult` for each job request, in order.
 
     `warnings` holds a sentence for each limit of which four fifths or more are committed.
     """
@@ -292,27 +361,18 @@ class ClaimBatch(_Record):
     warnings: tuple[str, ...] = ()
 
 
-class BudgetUsage(_Record):
+class BudgetUsage(CommittedSums):
     """Used part of a limit.
 
     Attributes:
         budget: The limit.
         name: What messages call it, such as `project coffee-ad`.
-        spent_usd: What finished generations cost (what was reserved, where the provider did not say).
-        reserved_usd: What is set aside for generations in progress.
         videos: Generations paid or reserved.
     """
 
     budget: Budget
     name: str
-    spent_usd: Decimal = Decimal(0)
-    reserved_usd: Decimal = Decimal(0)
     videos: int = 0
-
-    @property
-    def committed_usd(self) -> Decimal:
-        """Return what is spent plus what is reserved."""
-        return self.spent_usd + self.reserved_usd
 
 
 class ReceivedEvent(_Record):

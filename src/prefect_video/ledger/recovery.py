@@ -11,7 +11,8 @@ from prefect_video.errors import InvalidTransition, LedgerError
 from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.claims import wait_for_turn
 from prefect_video.ledger.database import Database
-from prefect_video.ledger.queries import claim_key, read_unfinished
+from prefect_video.ledger.hold_reasons import is_given_up
+from prefect_video.ledger.queries import claim_key, read_existing, read_unfinished
 from prefect_video.ledger.records import UNFINISHED, Job, State
 from prefect_video.ledger.store_identities import read_stores
 from prefect_video.ledger.tables import JOBS, copies, job_from_row, jobs_table, ledger_identity
@@ -93,6 +94,36 @@ class Recoveries(LedgerBase):
             await connection.execute(jobs_table.update().where(jobs_table.c.id == current.id).values(**changes))
             await self._append_history(connection, [(current.id, current.state, job.state)], detail)
             return await self._locked(connection, current.id)
+
+    async def record_manual(self, job: Job, detail: str) -> Job:
+        """Record a video that was made by hand as the newest stored one of its fingerprint.
+
+        Args:
+            job: The row as it should be; one with its id is replaced.
+            detail: Where it is from, for the history.
+
+        Returns:
+            The row afterwards.
+
+        Raises:
+            InvalidTransition: A generation of the same video is in progress, or ended and is held: it is, or may be,
+                paid.
+        """
+        async with self._database.writing() as connection:
+            await wait_for_turn(self._database, connection)
+            self._database.require_file()
+            for row in (await read_existing(connection, [job])).get(claim_key(job), ()):
+                if row.state is not State.STORED and not is_given_up(row.hold_reason, shot=row.shot.id):
+                    held = " and held" if row.hold_reason else ""
+                    raise InvalidTransition(f"job {row.id} of the same video is {row.state}{held}: settle it first")
+            found = await connection.execute(JOBS.where(jobs_table.c.id == job.id))
+            current = next((job_from_row(row) for row in found), None)
+            if current is None:
+                await connection.execute(insert(jobs_table).values(**_columns(job)))
+            else:
+                await connection.execute(jobs_table.update().where(jobs_table.c.id == job.id).values(**_columns(job)))
+            await self._append_history(connection, [(job.id, current.state if current else None, job.state)], detail)
+            return job
 
     async def _require_free(self, current: Job, job: Job, connection: Any) -> None:
         if current.fingerprint != job.fingerprint:

@@ -38,10 +38,12 @@ class TransitionBase(LedgerBase):
         **values: Any,
     ) -> Job:
         """Move a row that was read in this transaction; that settles what a human was asked, but for its cost."""
+        # The step allows fewer states than the table of all steps; neither may widen the other.
         if job.state not in allowed or to not in TRANSITIONS.get(job.state, ()):
             raise _illegal(job, to, allowed)
         values = {"hold_reason": None, "left_count": 0, "left_reason": None, **values, "state": to}
         if to not in UNFINISHED:
+            # Nothing is left that could be taken over.
             values["owner"] = None
             values["hold_reason"] = with_dispute(
                 job.model_copy(update=values), values["hold_reason"], self._command_option
@@ -53,6 +55,7 @@ class TransitionBase(LedgerBase):
 
     async def _change(self, connection: AsyncConnection, job: Job, values: dict[str, Any]) -> Job:
         parameters = {"changed": job.id, "changed_from": job.state, **values, "updated_at": datetime.now(UTC)}
+        # The statement itself requires the state that was read: a step that was decided on it cannot come too late.
         changed = (await connection.execute(_changing(frozenset(values)), parameters)).one_or_none()
         if changed is None:
             raise InvalidTransition(f"job {job.id} is no longer {job.state}: read it again")
@@ -67,6 +70,7 @@ class TransitionBase(LedgerBase):
 
     def _require_settle_right(self, job: Job) -> None:
         """Refuse a verdict on a sent request by any process but its owner, which may be sending it now."""
+        # A held row is a human's to settle, from any process.
         if job.owner not in (None, self._owner.id) and job.hold_reason is None:
             raise InvalidTransition(
                 f"job {job.id} is {job.state} and belongs to {job.owner}: take it over before settling it"

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import (
     TIMESTAMP,
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -28,6 +29,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from prefect_video.assets import Asset
 from prefect_video.generations import Generation
 from prefect_video.ledger.records import Job, State
+from prefect_video.quality import Quality, QualityPolicy
 from prefect_video.shots import Shot
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -157,6 +159,9 @@ jobs_table = Table(
     Column("left_count", Integer, nullable=False, server_default="0"),
     Column("left_reason", Text),
     Column("seconds_taken", Float),
+    Column("max_attempts", Integer, nullable=False, server_default="2"),
+    Column("quality_policy", Json(QualityPolicy)),
+    Column("quality", Json(Quality)),
 )
 
 history = Table(
@@ -227,6 +232,21 @@ allowed_prompts = Table(
     Column("fingerprint", String, primary_key=True),
     Column("note", Text, nullable=False),
     Column("at", Instant, nullable=False),
+)
+
+choices = Table(
+    "choices",
+    metadata,
+    Column("environment", String, primary_key=True),
+    Column("project", String, primary_key=True),
+    Column("shot_id", String, primary_key=True),
+    Column("prompt", Text, nullable=False),
+    Column("new_prompt", Text),
+    Column("take", Integer),
+    Column("fingerprint", String),
+    Column("is_dropped", Boolean, nullable=False),
+    Column("decided_by", String, nullable=False),
+    Column("decided_at", Instant, nullable=False),
 )
 
 webhook_events = Table(

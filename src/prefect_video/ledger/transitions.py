@@ -10,10 +10,10 @@ from typing import Final
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from prefect_video.assets import Asset
+from prefect_video.assets import MANUAL, Asset
 from prefect_video.errors import InvalidTransition, ProviderError, VideoError
 from prefect_video.generations import Generation, find_hinted_seconds
-from prefect_video.ledger.budgets import usd
+from prefect_video.ledger.amounts import usd
 from prefect_video.ledger.cost_bound import (
     DEFAULT_COST_BOUND,
     CostBound,
@@ -21,6 +21,7 @@ from prefect_video.ledger.cost_bound import (
     with_dispute,
     without_dispute,
 )
+from prefect_video.ledger.late_reservations import is_late
 from prefect_video.ledger.records import UNFINISHED, Job, State
 from prefect_video.ledger.row_guards import (
     TransitionBase,
@@ -30,6 +31,7 @@ from prefect_video.ledger.row_guards import (
     source_states,
 )
 from prefect_video.ledger.tables import jobs_table
+from prefect_video.quality import Quality
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +66,14 @@ class Transitions(TransitionBase):
                 raise InvalidTransition(f"job {job.id} is {job.state}: it is no longer to be sent")
             self._database.require_file()
             await self._append_history(connection, [(job.id, job.state, job.state)], "about to be sent after a pause")
+            # By the database's clock, by which its age is measured in whichever process.
             return await self._change(connection, job, {"sent_at": await self._database.now(connection)})
 
     async def record_submitted(self, job_id: str, generation: Generation, *, detail: str | None = None) -> Job:
         """Record that the provider accepted; again with the same generation it does nothing."""
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
+            # An earlier try may have been committed, and only its answer lost.
             if job.generation_id == generation.id:
                 return job
             await self._require_new_generation(connection, job, generation.id)
@@ -99,6 +103,7 @@ class Transitions(TransitionBase):
                 State.UNKNOWN,
                 {State.SUBMITTING},
                 detail=str(error),
+                # The settle time runs from here, by the clock that all processes share.
                 unknown_at=await self._database.now(connection),
                 **error_columns(error),
             )
@@ -128,6 +133,7 @@ class Transitions(TransitionBase):
             job = await self._locked(connection, job_id)
             if job.state is State.RELEASED:
                 return job
+            # A reservation was never sent: any process may end it. What was sent, its owner may be sending now.
             if job.state in SENT:
                 self._require_settle_right(job)
             return await self._move(
@@ -152,6 +158,7 @@ class Transitions(TransitionBase):
                 expires_at=generation.result.expires_at if generation.result else None
             )
             require_same_generation(job, generation.id)
+            # A late report: what the stored video cost was settled when it was completed.
             if job.state is State.STORED:
                 return job
             if job.state is State.COMPLETED:
@@ -200,9 +207,15 @@ class Transitions(TransitionBase):
                 asset=asset,
                 store_id=store_id,
                 store=store or job.store,
+                quality=asset.quality,
                 error_type=None,
                 error_message=None,
             )
+
+    async def record_quality(self, job_id: str, quality: Quality) -> Job:
+        """Record what the quality gates have found in a video that is not stored."""
+        async with self._database.writing() as connection:
+            return await self._change(connection, await self._locked(connection, job_id), {"quality": quality})
 
     async def reopen_stored(self, job_id: str, reason: str) -> Job:
         """Record that a stored file is missing or damaged and is to be fetched again from the provider.
@@ -213,8 +226,9 @@ class Transitions(TransitionBase):
             job = await self._locked(connection, job_id)
             if job.is_reopened:
                 return job
-            if job.generation_id is None:
+            if job.generation_id is None or job.provider == MANUAL:
                 raise InvalidTransition(f"job {job_id} has no generation that its video could be fetched from")
+            # Completed again beside a row in progress, it would be the second unfinished row of its fingerprint.
             await self._require_no_active_job(connection, job)
             return await self._move(
                 connection, job, State.COMPLETED, {State.STORED}, detail=reason, error_type=None, error_message=reason
@@ -250,9 +264,16 @@ class Transitions(TransitionBase):
             values = error_columns(error) | cost_columns(job, actual_usd, bound) | drop_none(hold_reason=hold_reason)
             if job.generation_id is None and isinstance(error, ProviderError) and error.generation_id:
                 await self._require_new_generation(connection, job, error.generation_id)
+                # Accepted and failed in one answer: without its id no one could find the charge at the provider.
                 values |= {"generation_id": error.generation_id, "submitted_at": datetime.now(UTC)}
             return await self._move(
-                connection, job, state, source_states(state) & UNFINISHED, detail=str(error), **values
+                # Never from another end: a late report must not rewrite what was stored or paid.
+                connection,
+                job,
+                state,
+                source_states(state) & UNFINISHED,
+                detail=str(error),
+                **values,
             )
 
     async def record_found(self, job_id: str, generation: Generation, *, deadline_at: datetime | None = None) -> Job:
@@ -297,6 +318,7 @@ class Transitions(TransitionBase):
         """Hold a row for a human: no process resumes it until it moves or is unheld."""
         async with self._database.writing() as connection:
             job = await self._locked(connection, job_id)
+            # A finished row may be held for its cost already: a human has both to decide.
             if job.state not in UNFINISHED:
                 hold_reason = with_dispute(job, hold_reason, self._command_option) or hold_reason
             if job.hold_reason == hold_reason:
@@ -381,8 +403,11 @@ class Transitions(TransitionBase):
         Raises:
             InvalidTransition: The row is not reserved, or belongs to another process.
         """
+        # The last check before money is spent: a ledger file that was replaced would forget the payment.
         self._require_owner(job)
         self._database.require_file()
+        if is_late(job.fingerprint):
+            raise InvalidTransition(f"job {job.id} is a late reservation: what it continues is not stored yet")
         return await self._move(
             connection,
             job,

@@ -74,6 +74,7 @@ class CircuitBreaker:
         try:
             self.admit(status)
         except CircuitOpen:
+            # One process of all makes the trial: its outcome decides for the others.
             if status.breaker == "half_open" and await self.ledger.accounts.try_half_open(self.account):
                 return True
             raise
@@ -128,6 +129,7 @@ class CircuitBreaker:
             error: How it failed; None for a success.
             submit: The request was a submit.
         """
+        # Nothing was sent, or the defect is of this package: neither tells anything about the provider.
         if isinstance(error, CircuitOpen) or (error is not None and not isinstance(error, ProviderError)):
             return
         try:
@@ -159,6 +161,7 @@ class CircuitBreaker:
             self.account, threshold=self.threshold, open_seconds=self.open_seconds
         )
         self._open_until = status.open_until
+        # Of all processes that count failures, the one that opened it reports the change.
         if not status.just_opened:
             return
         self._opened_by_read = not submit
@@ -232,6 +235,7 @@ class CircuitBreakerProvider:
         except ProviderError as error:
             await self._breaker.record(error)
             raise
+        # Only here: a list that its reader leaves early says nothing about the provider.
         await self._breaker.record(None)
 
     async def find_unclaimed(

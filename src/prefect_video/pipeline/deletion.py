@@ -6,6 +6,7 @@ no such sign once the job says so.
 
 from __future__ import annotations
 
+from prefect_video.assets import MANUAL
 from prefect_video.errors import InvalidInput, StoreOutage
 from prefect_video.ledger import HoldReason, Job, Ledger, hold_message
 from prefect_video.pipeline.steps.store_check import describe_size
@@ -22,7 +23,7 @@ async def settle_deleted(ledger: Ledger, store: Store, job: Job, *, give_up: boo
         store: The store that the job names.
         job: The stored job.
         give_up: End the job as lost, for no run to buy it again; otherwise reopen it, so that a run or `collect`
-            fetches it again.
+            fetches it again; one that was made by hand ends as lost, for a run to generate it.
 
     Returns:
         The job: lost, completed, or still stored, with a whole copy for its file.
@@ -54,6 +55,8 @@ async def settle_deleted(ledger: Ledger, store: Store, job: Job, *, give_up: boo
         # In one step: another run must not buy what is given up.
         given_up = hold_message(HoldReason.GIVEN_UP, job=job.id, shot=job.shot.id, ledger=ledger.command_option)
         return await ledger.jobs.record_missing(job.id, f"resolved: its file was {flaw}", hold_reason=given_up)
+    if job.provider == MANUAL:
+        return await ledger.jobs.record_missing(job.id, f"resolved: its file, made by hand, was {flaw}")
     return await ledger.jobs.reopen_stored(job.id, f"its stored file was {flaw}")
 
 

@@ -165,8 +165,8 @@ class _Recovery:
         try:
             listed = [generation async for generation in account.provider.list()]
             known = {
-                row.generation_id
-                for row in await self.session.ledger.recovery.find_paid((), [generation.id for generation in listed])
+                job.generation_id
+                for job in await self.session.ledger.recovery.find_paid((), [generation.id for generation in listed])
             }
             for generation in listed:
                 if generation.id not in known | self._accounted:
@@ -190,9 +190,11 @@ class _Recovery:
                 generation_id=asset.generation_id,
             )
         names = [reference.job] if reference else []
-        rows = await self.session.ledger.recovery.find_paid(names, [asset.generation_id])
-        if asset.generation_id in self._accounted or any(row.generation_id for row in rows):
+        known = await self.session.ledger.recovery.find_paid(names, [asset.generation_id])
+        if asset.generation_id in self._accounted or any(job.generation_id for job in known):
             return None
+        if not video.is_whole and asset.origin == "by hand":
+            return self._leave(video.uri, "its file, made by hand, is missing or cut: adopt the clip again")
         if not video.is_whole and reference is None:
             return self._leave(video.uri, "its video is missing or cut, and it names no job to fetch it again for")
         try:
@@ -234,9 +236,9 @@ class _Recovery:
                 f" --lost-ledger {labels.ledger}",
                 generation_id=generation.id,
             )
-        row = next(iter(await self.session.ledger.jobs.get_many([labels.job])), None)
+        existing = next(iter(await self.session.ledger.jobs.get_many([labels.job])), None)
         try:
-            job, exact = await self._job_of_generation(account, generation, labels, row)
+            job, exact = await self._job_of_generation(account, generation, labels, existing)
         except ValidationError as error:
             return self._leave(
                 source,
@@ -250,16 +252,16 @@ class _Recovery:
         return await self._adopt(job, "held", source, "the provider's list names its job only")
 
     async def _job_of_generation(
-        self, account: Session, generation: Generation, labels: Labels, row: Job | None
+        self, account: Session, generation: Generation, labels: Labels, existing: Job | None
     ) -> tuple[Job, bool]:
         """Build the job of a listed generation, and tell whether its fingerprint and environment are certain."""
-        shot = row.shot if row else _shot_of(generation, labels)
-        print_ = row.fingerprint if row else labels.fingerprint
-        take = row.take if row else labels.take
-        environment = row.environment if row else labels.environment
+        shot = existing.shot if existing else _shot_of(generation, labels)
+        print_ = existing.fingerprint if existing else labels.fingerprint
+        take = existing.take if existing else labels.take
+        environment = existing.environment if existing else labels.environment
         exact = print_ is not None and environment is not None
         print_ = print_ or fingerprint(shot, provider=generation.provider, take=take)
-        base = row or _new_job(account, print_, shot, take, labels.project or "recovered", labels.job)
+        base = existing or _new_job(account, print_, shot, take, labels.project or "recovered", labels.job)
         state = _ENDS.get(generation.status, State.SUBMITTED)
         created_at = generation.created_at or base.created_at
         owed = None if generation.status not in account.provider.capabilities.free_outcomes else Decimal(0)
@@ -271,15 +273,15 @@ class _Recovery:
                 "account": account.provider.account.id,
                 "credentials": account.credentials,
                 "generation_id": generation.id,
-                "reserved_usd": base.reserved_usd if row else account.provider.estimate(shot),
+                "reserved_usd": base.reserved_usd if existing else account.provider.estimate(shot),
                 "actual_usd": None if state is State.SUBMITTED else _first_known(generation.cost_usd, owed),
-                "created_at": created_at if row is None else base.created_at,
+                "created_at": created_at if existing is None else base.created_at,
                 "sent_at": base.sent_at or created_at,
                 "submitted_at": created_at,
                 "deadline_at": datetime.now(UTC) + timedelta(seconds=settings.deadline_seconds),
                 "error_message": generation.fault.message if generation.fault else None,
                 "hold_reason": None if exact or state is not State.SUBMITTED else self._question(base, generation),
-                "flow_run_id": base.flow_run_id if row else None,
+                "flow_run_id": base.flow_run_id if existing else None,
             }
         ), exact
 
@@ -338,6 +340,7 @@ def _job_of_video(session: Session, video: StoredVideo) -> Job:
         "completed_at": asset.created_at,
         "stored_at": asset.created_at,
         "asset": relocate_asset(video),
+        "quality": asset.quality,
     }
     return base.model_copy(update={**made, **stored})
 

@@ -9,26 +9,29 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from prefect_video.downloads import show_image
 from prefect_video.errors import BudgetExceeded
-from prefect_video.ledger import BudgetUsage, Job, Limit, State
+from prefect_video.film import estimate_seconds
+from prefect_video.ledger import BudgetUsage, Job, Limit, State, usd_sum
+from prefect_video.pipeline.late_shots import LateShots
 from prefect_video.pipeline.reports import as_number, take_label
 from prefect_video.pipeline.routing import (
     Candidate,
     TakeRequest,
-    build_take_requests,
     load_existing,
     sessions_of,
 )
 from prefect_video.pipeline.steps.claim import project_budgets
+from prefect_video.pipeline.steps.cut_film import require_cut
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
 from prefect_video.pipeline.steps.store_check import find_flaws, require_single_flaw
 from prefect_video.pipeline.steps.store_identity import check_store, require_root
 from prefect_video.pipeline.steps.whole_copies import find_whole_copies
 from prefect_video.providers import duration_hints
 from prefect_video.session import Session
-from prefect_video.shots import Project
+from prefect_video.shots import Project, Shot
 
-PlannedAction = Literal["generate", "cached", "in_progress", "held", "over_budget"]
+PlannedAction = Literal["generate", "cached", "clip", "in_progress", "held", "over_budget"]
 
 
 class RouteOption(BaseModel):
@@ -54,8 +57,8 @@ class PlannedShot(BaseModel):
 
     Attributes:
         id: The shot's id; takes after the first add `@2`, `@3` ….
-        action: `generate` it, find it `cached`, wait for one that is in progress (`in_progress`) or requested twice,
-            leave it `held` for a human, or refuse it as `over_budget`.
+        action: `generate` it, find it `cached`, store the `clip` that was made by hand, wait for one that is
+            `in_progress` or requested twice, leave it `held` for a human, or refuse it as `over_budget`.
         prompt: The prompt.
         duration: Seconds.
         resolution: The length of the shorter side, or the exact size.
@@ -67,6 +70,9 @@ class PlannedShot(BaseModel):
         reason: Why it is held or refused.
         hints: Advice on its duration.
         changes: How it differs from the requested video, where it is adapted.
+        after: Id of the shot that it continues and whose video is not there yet: it is claimed after that one, within
+            what is reserved for it at the start.
+        inputs: Its frames, references, sound, watermark and options, those that it has.
         options: With `provider: auto`, every account that can make it, the preferred one first.
         refusals: With `provider: auto`, why each other account cannot make it, by its name.
     """
@@ -86,6 +92,8 @@ class PlannedShot(BaseModel):
     reason: str | None = None
     hints: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
+    after: str | None = None
+    inputs: Mapping[str, Any] = {}
     options: tuple[RouteOption, ...] = ()
     refusals: Mapping[str, str] = {}
 
@@ -99,6 +107,7 @@ class Plan(BaseModel):
         shots: One line for each take of each shot.
         limits: Current usage of each budget.
         refusal: Why the run would be refused as over budget; None when it would not.
+        film_seconds: Length of the final cut, as far as it is known; None where the project has no `cut:`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -108,6 +117,7 @@ class Plan(BaseModel):
     shots: tuple[PlannedShot, ...]
     limits: tuple[BudgetUsage, ...]
     refusal: str | None = None
+    film_seconds: float | None = None
 
     @property
     def cost_usd(self) -> Decimal:
@@ -115,9 +125,23 @@ class Plan(BaseModel):
         return sum((shot.estimate_usd for shot in self.shots if shot.estimate_usd is not None), Decimal(0))
 
     @property
+    def later(self) -> dict[str, Decimal | None]:
+        """The part of it that is claimed later, by the shot after which; None where a price is not known."""
+        costs: dict[str, Decimal | None] = {}
+        for shot in self.shots:
+            if shot.after is not None:
+                before, cost = costs.get(shot.after, Decimal(0)), shot.estimate_usd
+                costs[shot.after] = None if before is None or cost is None else before + cost
+        return costs
+
+    @property
     def unpriced(self) -> int:
         """The number of videos to be bought whose price is not known; `cost_usd` leaves them out."""
         return sum(shot.action == "generate" and shot.estimate_usd is None for shot in self.shots)
+
+    def describe_cost(self) -> str:
+        """Describe the cost: `$2.40`, `at least $2.40` where some prices are not known, or `price unknown`."""
+        return usd_sum(self.cost_usd, self.unpriced)
 
     @property
     def fits(self) -> bool:
@@ -134,14 +158,17 @@ class Plan(BaseModel):
             raise BudgetExceeded(f"project {self.project!r}: {self.refusal}. Nothing was sent.")
 
     def public(self) -> dict[str, Any]:
-        """Return the one object that `--json` prints, with money as numbers."""
+        """Return the one object that `--json` prints, with money as numbers; `film_seconds` only with a cut."""
+        film = {} if self.film_seconds is None else {"film_seconds": self.film_seconds}
         return {
             "project": self.project,
             "provider": self.provider,
             "shots": [_public_shot(shot) for shot in self.shots],
+            **film,
             "limits": [_public_limit(usage) for usage in self.limits],
             "cost_usd": as_number(self.cost_usd),
             "unpriced": self.unpriced,
+            "later": {shot_id: as_number(cost) for shot_id, cost in self.later.items()},
             "fits": self.fits,
             "refusal": self.refusal,
         }
@@ -169,16 +196,23 @@ async def plan_project(
         LedgerError: The ledger cannot be read.
         StoreError: The store cannot be read, or is not the one that the ledger knows.
     """
+    await require_cut(project)
     if refresh and not rebuy_missing:
         await require_root(session.ledger, session.store)
     elif not rebuy_missing:
         await check_store(session.ledger, session.store, session.store_name)
-    options = ClaimOptions(refresh=refresh, ttl_seconds=session.settings.ttl_seconds)
-    takes = await build_take_requests(project, [session, *others], options)
-    await load_existing(session.ledger, takes)
-    await _reopen_flawed(session, takes, rebuy_missing)
-    for take in takes:
-        take.prefer_existing()
+    options = ClaimOptions(refresh=refresh, ttl_seconds=session.settings.ttl_seconds, accepts_store=rebuy_missing)
+    late = LateShots(project, [session, *others], options)
+    takes = await late.build_takes()
+    found = takes
+    while found:
+        await _load(session, found, rebuy_missing)
+        stored = {
+            take.job_request.fingerprint: row.asset
+            for take in takes
+            if (row := take.candidates[0].existing) and row.state is State.STORED
+        }
+        found = await late.find_known(takes, stored.get)
     used = sessions_of(takes)
     limits = await _limits(used, project)
     planner = _Planner(limits=limits, fit=project.over_budget == "fit" or bool(project.fallbacks))
@@ -190,7 +224,27 @@ async def plan_project(
         shots=shots,
         limits=tuple(usages.values()),
         refusal=planner.refusal(),
+        film_seconds=_film_seconds(project),
     )
+
+
+async def _load(session: Session, takes: Sequence[TakeRequest], rebuy_missing: bool) -> None:
+    """Read what exists of takes, and let it decide how they are made."""
+    await load_existing(session.ledger, takes)
+    for take in takes:
+        row = take.candidates[0].existing
+        if take.is_late and row and not (row.owner and await session.ledger.claims.is_owner_alive(row.owner)):
+            # The reservation of a dead run counts against no limit, and is made anew.
+            take.candidates[0].existing = None
+    await _reopen_flawed(session, takes, rebuy_missing)
+    for take in takes:
+        take.prefer_existing()
+
+
+def _film_seconds(project: Project) -> float | None:
+    if project.cut is None:
+        return None
+    return estimate_seconds(project.cut, {shot.id: shot.length_seconds for shot in project.shots})
 
 
 async def _limits(used: Sequence[Session], project: Project) -> dict[int, list[Limit]]:
@@ -229,6 +283,8 @@ class _Planner:
         job_request, first = take.job_request, take.candidates[0]
         if first.has_existing_job and first.existing is not None:
             return _existing(first, first.existing, choice)
+        if take.is_clip:
+            return _planned(first, "clip", choice, reason=job_request.shot.clip)
         if job_request.fingerprint in self.new:
             reason = f"as shot {self.new[job_request.fingerprint].shot.id!r}"
             return _planned(first, "in_progress", choice, reason=reason)
@@ -239,7 +295,8 @@ class _Planner:
             for limit in self.limits[id(take.session)]:
                 limit.add(job_request)
         hints = duration_hints(job_request.shot, usd_per_second=take.session.provider.capabilities.usd_per_second)
-        return _planned(first, "generate", choice, estimate_usd=job_request.estimate_usd, hints=hints)
+        planned = _planned(first, "generate", choice, estimate_usd=job_request.estimate_usd, hints=hints)
+        return planned.model_copy(update={"after": take.shot.continue_from}) if take.is_late else planned
 
     def refusal(self) -> str | None:
         """Say why all that is new does not fit together; None where what fits is made."""
@@ -256,9 +313,9 @@ class _Planner:
 
 async def _reopen_flawed(session: Session, takes: Sequence[TakeRequest], rebuy_missing: bool) -> None:
     """Count what is stored and whose file is missing or damaged as what is yet to be fetched, as a run would."""
-    candidates = [candidate for take in takes for candidate in take.candidates]
-    rows = [candidate.existing for candidate in candidates if candidate.existing]
-    stored = {row.id: row for row in rows if row.state is State.STORED}
+    candidates = [candidate for take in takes for candidate in take.candidates if not take.is_clip]
+    existing = [candidate.existing for candidate in candidates if candidate.existing]
+    stored = {job.id: job for job in existing if job.state is State.STORED}
     flaws = await find_flaws(session, stored, must_reach=rebuy_missing)
     copies = await find_whole_copies(session.ledger, session.store, [stored[key] for key in flaws])
     flaws = {key: flaw for key, flaw in flaws.items() if key not in copies}
@@ -286,12 +343,12 @@ async def _choice(take: TakeRequest) -> _Choice:
     return _Choice(tuple(options), take.refusals)
 
 
-def _existing(candidate: Candidate, row: Job, choice: _Choice) -> PlannedShot:
-    if row.state is State.STORED and row.asset:
-        return _planned(candidate, "cached", choice, job_id=row.id, uri=row.asset.uri)
-    action: PlannedAction = "held" if row.hold_reason else "in_progress"
-    reason = row.error_message if row.is_reopened else row.hold_reason
-    return _planned(candidate, action, choice, job_id=row.id, reason=reason)
+def _existing(candidate: Candidate, job: Job, choice: _Choice) -> PlannedShot:
+    if job.state is State.STORED and job.asset:
+        return _planned(candidate, "cached", choice, job_id=job.id, uri=job.asset.uri)
+    action: PlannedAction = "held" if job.hold_reason else "in_progress"
+    reason = job.error_message if job.is_reopened else job.hold_reason
+    return _planned(candidate, action, choice, job_id=job.id, reason=reason)
 
 
 def _planned(
@@ -305,7 +362,7 @@ def _planned(
     reason: str | None = None,
     hints: tuple[str, ...] = (),
 ) -> PlannedShot:
-    shot, row = candidate.route.shot, candidate.existing
+    shot, existing = candidate.route.shot, candidate.existing
     return PlannedShot(
         id=take_label(candidate.job_request),
         action=action,
@@ -314,15 +371,23 @@ def _planned(
         resolution=shot.size or shot.resolution,
         aspect_ratio=shot.aspect_ratio,
         estimate_usd=estimate_usd,
-        provider=row.credentials if candidate.has_existing_job and row else candidate.session.credentials,
+        provider=existing.credentials if candidate.has_existing_job and existing else candidate.session.credentials,
         job_id=job_id,
         uri=uri,
         reason=reason,
         hints=hints,
         changes=candidate.route.changes,
+        inputs=_show_inputs(shot),
         options=choice.options,
         refusals=choice.refusals,
     )
+
+
+def _show_inputs(shot: Shot) -> dict[str, Any]:
+    """Return the inputs of a shot without what may be secret in the URLs of its images."""
+    images = {name: [show_image(image) for image in images] for name, images in shot.images.items()}
+    frames = {name: shown[0] for name, shown in images.items() if name != "references"}
+    return {**shot.inputs, **images, **frames}
 
 
 def _public_shot(shot: PlannedShot) -> dict[str, Any]:
@@ -340,4 +405,5 @@ def _public_limit(usage: BudgetUsage) -> dict[str, Any]:
         "spent_usd": as_number(usage.spent_usd),
         "reserved_usd": as_number(usage.reserved_usd),
         "videos": usage.videos,
+        **({"unpriced": usage.unpriced} if usage.unpriced else {}),
     }

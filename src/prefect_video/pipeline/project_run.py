@@ -7,7 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -20,19 +20,24 @@ from prefect_video.errors import (
     QuotaExhausted,
     VideoError,
 )
-from prefect_video.ledger import ClaimOutcome, ClaimResult, Job, JobRequest, State
+from prefect_video.ledger import ClaimOutcome, ClaimResult, Job, JobRequest, State, is_late
+from prefect_video.pipeline.cut import film_of_reports
 from prefect_video.pipeline.detach import DetachBarrier, DetachToken
+from prefect_video.pipeline.late_shots import LateShots, Obstacle, require_stored
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
-from prefect_video.pipeline.routing import Candidate, TakeRequest, build_take_requests, load_existing, sessions_of
+from prefect_video.pipeline.routing import Candidate, TakeRequest, load_existing, sessions_of
 from prefect_video.pipeline.shot_run import DetachedShot, ServedElsewhere, StoredShot, abandon, run_shot
 from prefect_video.pipeline.step_runner import StepRunner
 from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.claim import claim_shot, claim_shots, find_assets, project_budgets
 from prefect_video.pipeline.steps.copies import copy_to_project, load_copies
+from prefect_video.pipeline.steps.cut_film import require_cut
+from prefect_video.pipeline.steps.end import raise_if_ended
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
+from prefect_video.pipeline.steps.manual_clips import find_clips, store_clip
 from prefect_video.pipeline.steps.screen import screen_prompts
 from prefect_video.session import Session
-from prefect_video.shots import Project, Shot
+from prefect_video.shots import Project, Shot, is_web_address
 
 logger = logging.getLogger(__name__)
 
@@ -117,11 +122,25 @@ class ProjectRun:
     on_report: OnReport | None = None
     wait: bool = True
     _copies: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
+    _stored: dict[str, Asset] = field(default_factory=dict, init=False)
+    _screened: set[str] = field(default_factory=set, init=False)
     _refusals: dict[str, Exception] = field(default_factory=dict, init=False)
     _not_started: set[TakeRequest] = field(default_factory=set, init=False)
     _reports_by_shot: dict[str, list[asyncio.Task[ShotReport]]] = field(default_factory=dict, init=False)
+    _stored_jobs: dict[str, list[Job]] = field(default_factory=dict, init=False)
     _made_at_once: list[Job] = field(default_factory=list, init=False)
+    _new_clips: set[str] = field(default_factory=set, init=False)
     _rejected_keys: dict[int, AuthenticationFailed] = field(default_factory=dict, init=False)
+    _late: LateShots = field(init=False)
+
+    def __post_init__(self) -> None:
+        options = ClaimOptions(
+            refresh=self.refresh,
+            ttl_seconds=self.sessions[0].settings.ttl_seconds,
+            flow_run_id=self.flow_run_id,
+            accepts_store=self.rebuy_missing,
+        )
+        self._late = LateShots(self.project, self.sessions, options)
 
     async def run(self) -> ProjectReport:
         """Prepare, claim, run, report.
@@ -132,9 +151,12 @@ class ProjectRun:
         began, began_at = time.monotonic(), datetime.now(UTC)
         for session in self.sessions:
             session.ledger.name_accounts(other.account_name for other in self.sessions)
-        takes = await self._prepare()
+        await require_cut(self.project)
+        takes = await self._late.build_takes()
         await self._claim(takes)
         reports = await self._run_takes(takes)
+        await self._late.choose_best(reports)
+        reports = self._late.add_decisions(reports)
         shots = await add_costs(
             reports,
             [take.job_request for take in takes],
@@ -143,17 +165,8 @@ class ProjectRun:
             since=began_at,
             made_at_once=self._made_at_once,
         )
-        return ProjectReport(project=self.project.name, shots=shots, seconds=time.monotonic() - began)
-
-    # Prepare
-
-    async def _prepare(self) -> list[TakeRequest]:
-        options = ClaimOptions(
-            refresh=self.refresh,
-            ttl_seconds=self.sessions[0].settings.ttl_seconds,
-            flow_run_id=self.flow_run_id,
-        )
-        return await build_take_requests(self.project, self.sessions, options)
+        film = await film_of_reports(self.runner, self.sessions[0], self.project, shots)
+        return ProjectReport(project=self.project.name, shots=shots, seconds=time.monotonic() - began, film=film)
 
     # Claim
 
@@ -163,9 +176,13 @@ class ProjectRun:
         Raises:
             BudgetExceeded: It does not fit; nothing was sent.
         """
+        bought = [take for take in takes if not take.is_clip]
         try:
-            await self._prefer_existing(takes)
-            await self._claim_everywhere(takes)
+            await self._store_clips([take for take in takes if take.is_clip])
+            await self._prefer_existing(bought)
+            while known := await self._late.find_known(takes, self._stored.get):
+                await self._prefer_existing(known, StepRunner())
+            await self._claim_everywhere(bought)
             for session in self.sessions:
                 self._copies |= await load_copies(session, _claims_at(session, takes))
         except BaseException:
@@ -173,14 +190,41 @@ class ProjectRun:
             await self._release_claims(takes, reason="the run was refused")
             raise
 
-    async def _prefer_existing(self, takes: Sequence[TakeRequest]) -> None:
-        """Let what is stored, in progress or held decide how a take is made, before prices and health do."""
+    async def _store_clips(self, takes: Sequence[TakeRequest]) -> None:
+        """Store the clips that were made by hand and are not stored whole yet; before anything is bought.
+
+        Raises:
+            InvalidInput: One cannot be used; nothing was sent.
+        """
+        if not takes:
+            return
+        session = self.sessions[0]
+        requests = [take.job_request for take in takes]
+        jobs = await find_clips(session, requests, rebuy_missing=self.rebuy_missing)
+        for take, job in zip(takes, jobs, strict=True):
+            request = take.job_request
+            is_outdated = self.refresh and is_web_address(take.shot.clip or "")
+            if job is None or is_outdated:
+                job = await store_clip(session, request, take.shot.clip or "")
+                self._new_clips.add(job.id)
+            take.claim = ClaimResult(kind=ClaimOutcome.STORED, request=request, job=job)
+            if job.asset:
+                self._stored[request.fingerprint] = job.asset
+
+    async def _prefer_existing(self, takes: Sequence[TakeRequest], runner: StepRunner | None = None) -> None:
+        """Let what is stored, in progress or held decide how a take is made, before prices and health do.
+
+        Args:
+            takes: The takes; those that are late are left out.
+            runner: Runs the search; None for the run's own, which shows it in the orchestrator once.
+        """
+        takes = [take for take in takes if not take.is_late]
         candidates = [candidate for take in takes for candidate in take.candidates]
         accounts = [session.provider.account.id for session in self.sessions]
         for session in sessions_of(candidates):
             job_requests = [candidate.job_request for candidate in candidates if candidate.session is session]
-            # Not for its result, which the claim gives: it reopens a job whose file is missing or damaged.
-            await self.runner.run_step(
+            # Less for its result than for what it does: it reopens a job whose file is missing or damaged.
+            self._stored |= await (runner or self.runner).run_step(
                 find_assets, session, job_requests, rebuy_missing=self.rebuy_missing, accounts=accounts
             )
         undecided = [take for take in takes if len(take.candidates) > 1]
@@ -191,18 +235,18 @@ class ProjectRun:
         for take in undecided:
             take.prefer_existing()
 
-    async def _claim_everywhere(self, takes: Sequence[TakeRequest]) -> None:
+    async def _claim_everywhere(self, takes: Sequence[TakeRequest], *, partial: bool = False) -> None:
         """Claim at each take's account; where another run has begun the take elsewhere since, claim there."""
         while takes:
             for session in sessions_of(takes):
-                await self._claim_at(session, [take for take in takes if take.session is session])
+                await self._claim_at(session, [take for take in takes if take.session is session], partial)
             takes = [take for take in takes if take.claim and take.claim.kind is ClaimOutcome.ELSEWHERE]
             for take in takes:
                 assert take.claim is not None
                 take.prefer(take.claim.request)
 
-    async def _claim_at(self, session: Session, takes: Sequence[TakeRequest]) -> None:
-        partial = self.project.over_budget == "fit" or bool(self.project.fallbacks)
+    async def _claim_at(self, session: Session, takes: Sequence[TakeRequest], partial: bool) -> None:
+        partial = partial or self.project.over_budget == "fit" or bool(self.project.fallbacks)
         budgets = project_budgets(session, self.project)
         claims = await claim_shots(session, [take.job_request for take in takes], budgets=budgets, partial=partial)
         for take, claim in zip(takes, claims, strict=True):
@@ -217,7 +261,9 @@ class ProjectRun:
             claim = take.claim
             if claim is None or claim.kind is not ClaimOutcome.ACQUIRED or claim.job is None:
                 continue
-            if reason and claim.job.state is State.RESERVED:
+            if is_late(claim.job.fingerprint):
+                await take.session.ledger.late.release(claim.job, reason or "its run has ended")
+            elif reason and claim.job.state is State.RESERVED:
                 await take.session.ledger.jobs.release_reservation(claim.job.id, reason)
             else:
                 await take.session.ledger.claims.release_ownership([claim.job.id])
@@ -226,10 +272,12 @@ class ProjectRun:
 
     async def _run_takes(self, takes: Sequence[TakeRequest]) -> list[ShotReport]:
         """Run everything that was claimed, side by side; the reports are in the same order."""
-        # Every token is registered here, before the first task can run and mark its own as submitted.
+        # Every token is registered here, before the first task can run and mark its own as submitted. A late take is
+        # not waited for: what it continues is left at the provider too.
         barrier = None if self.wait else DetachBarrier()
         self._not_started = set(takes)
         tasks: list[asyncio.Task[ShotReport]] = []
+        detached: list[DetachToken] = []
         try:
             for session in sessions_of(takes):
                 await self._screen(session, _claims_at(session, takes))
@@ -238,6 +286,10 @@ class ProjectRun:
                 task = asyncio.create_task(self._run_take(take, token), name=take_label(take.job_request))
                 self._reports_by_shot.setdefault(take.shot.id, []).append(task)
                 tasks.append(task)
+                if token and take.is_late:
+                    detached.append(token)
+            for token in detached:
+                token.mark_submitted()
             return await asyncio.gather(*tasks)
         except BaseException:
             await shielded(self._stop(tasks))
@@ -246,11 +298,11 @@ class ProjectRun:
     async def _screen(self, session: Session, claims: Sequence[ClaimResult]) -> None:
         """Screen the prompts of all reservations of an account at once, before the first one is sent."""
         acquired = [claim.job for claim in claims if claim.kind is ClaimOutcome.ACQUIRED and claim.job]
-        reserved = [job for job in acquired if job.state is State.RESERVED]
+        reserved = [job for job in acquired if job.state is State.RESERVED and not is_late(job.fingerprint)]
         if not reserved:
             return
         refusals = await self.runner.run_step(screen_prompts, session, reserved)
-        session.screened.update(job.id for job in reserved if job.id not in refusals)
+        self._screened.update(job.id for job in reserved if job.id not in refusals)
         self._refusals |= refusals
 
     async def _stop(self, tasks: Sequence[asyncio.Task[ShotReport]]) -> None:
@@ -270,7 +322,10 @@ class ProjectRun:
             if report is None:
                 try:
                     await self._require_screened(take)
+                    await self._begin_with_last_frame(take)
                     report = await self._try_candidates(take, token)
+                except Obstacle as obstacle:
+                    report = await self._report_obstacle(take, obstacle)
                 except VideoError as error:
                     logger.error("%s: %s", name, error)
                     report = ShotReport.failed(take.job_request, error, ledger=ledger)
@@ -291,10 +346,10 @@ class ProjectRun:
     async def _skip(self, take: TakeRequest) -> ShotReport | None:
         """Report on a take that is not worth trying; None for one that is."""
         ledger = take.session.ledger.command_option
-        if missing := await self._failed_dependencies(take.shot):
-            reason = f"it depends on {missing}, which failed"
-            await self._release_claims([take], reason=reason)
-            return ShotReport.failed(take.job_request, VideoError(reason), ledger=ledger, status="skipped")
+        try:
+            await self._require_dependencies(take.shot)
+        except Obstacle as obstacle:
+            return await self._report_obstacle(take, obstacle)
         if rejected := self._rejected_keys.get(id(take.session)):
             await self._release_claims([take], reason="the key was refused")
             return ShotReport.failed(take.job_request, rejected, ledger=ledger)
@@ -307,10 +362,57 @@ class ProjectRun:
             await abandon(take.session, job.id, refusal)
             raise refusal
 
-    async def _failed_dependencies(self, shot: Shot) -> str:
+    async def _report_obstacle(self, take: TakeRequest, obstacle: Obstacle) -> ShotReport:
+        await self._release_claims([take], reason=obstacle.reason)
+        ledger = take.session.ledger.command_option
+        return ShotReport.failed(take.job_request, VideoError(obstacle.reason), ledger=ledger, status=obstacle.status)
+
+    async def _require_dependencies(self, shot: Shot) -> None:
+        """Wait for the shots that a shot depends on; the one that it continues is waited for apart from them."""
+        if not shot.depends_on:
+            return
         needed = [task for shot_id in shot.depends_on for task in self._reports_by_shot.get(shot_id, ())]
-        reports = await asyncio.gather(*(asyncio.shield(task) for task in needed))
-        return ", ".join(dict.fromkeys(repr(report.id) for report in reports if report.status != "stored"))
+        self._late.require_made(shot.depends_on)
+        require_stored(await asyncio.gather(*(asyncio.shield(task) for task in needed)))
+        for shot_id in shot.depends_on:
+            self.runner.link(shot.id, self._stored_jobs.get(shot_id, ()))
+
+    async def _begin_with_last_frame(self, take: TakeRequest) -> None:
+        """Let a take that continues another shot begin with its last frame, and claim it where it is late.
+
+        Raises:
+            Obstacle: What it continues is not stored, or yet to be chosen.
+            VideoError: It cannot be claimed, or the frame not be read; nothing is reserved for it any more.
+        """
+        parent_id = take.shot.continue_from
+        if parent_id is None:
+            return
+        if take.claim and take.claim.kind is ClaimOutcome.OVER_BUDGET and not self.project.fallbacks:
+            return
+        parent = await self._late.wait_for_parent(take.shot, self._reports_by_shot.get(parent_id, ()))
+        try:
+            if take.is_late:
+                await self._claim_late(take, parent)
+        except Exception as error:
+            await self._release_claims([take], reason=f"it cannot continue {parent_id!r}: {error}")
+            raise
+        self.runner.link(take.shot.id, self._stored_jobs.get(parent_id, ()))
+
+    async def _claim_late(self, take: TakeRequest, parent: Asset) -> None:
+        """Claim a late take within its reservation, now that the video that it continues is stored.
+
+        Raises:
+            GenerationCancelled: The reservation was cancelled in the meantime.
+        """
+        if take.claim and take.claim.kind is ClaimOutcome.ACQUIRED and take.claim.job:
+            reserved = await take.session.ledger.jobs.get(take.claim.job.id)
+            # One that was only taken for that of a dead run is made anew, as far as the limits allow.
+            if is_late(reserved.fingerprint) and reserved.error_message:
+                raise_if_ended(reserved)
+        await self._late.make_known(take, parent)
+        await self._prefer_existing([take], StepRunner())
+        await self._claim_everywhere([take], partial=True)
+        self._copies |= await load_copies(take.session, _claims_at(take.session, [take]))
 
     async def _try_candidates(self, take: TakeRequest, token: DetachToken | None) -> ShotReport:
         """Make a take by its first candidate, and by the next one where the account of the first cannot serve.
@@ -324,9 +426,14 @@ class ProjectRun:
             session, budgets = candidate.session, project_budgets(candidate.session, self.project)
             try:
                 claim = claim or await self._claim_candidate(take, candidate, failure)
-                result = await run_shot(session, claim, budgets=budgets, runner=self.runner, token=token)
-                if isinstance(result, StoredShot) and result.at_once and candidate is take.candidates[0]:
-                    self._made_at_once.append(result.job)
+                result = await run_shot(
+                    session, claim, budgets=budgets, runner=self.runner, screened=self._screened, token=token
+                )
+                if isinstance(result, StoredShot):
+                    self._stored_jobs.setdefault(take.shot.id, []).append(result.job)
+                    if result.at_once and candidate is take.candidates[0]:
+                        self._made_at_once.append(result.job)
+                    await self._late.note_stored(take, result.job)
                 return await self._report(session, claim.request, result, take.changes_by(candidate))
             except ServedElsewhere as elsewhere:
                 candidate = take.find_candidate(elsewhere.request)
@@ -366,6 +473,8 @@ class ProjectRun:
         if isinstance(result, DetachedShot):
             return ShotReport.in_flight(job_request, result).model_copy(update={"degraded": degraded})
         asset = await self._place_in_project(session, result, job_request)
+        if result.job.id in self._new_clips:
+            result = replace(result, cached=False)
         return ShotReport.stored(job_request, result, asset).model_copy(update={"degraded": degraded})
 
     async def _place_in_project(self, session: Session, stored: StoredShot, job_request: JobRequest) -> Asset:

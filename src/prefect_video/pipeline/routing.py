@@ -6,6 +6,7 @@ price is not a low one: such accounts come last.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,14 @@ from decimal import Decimal
 from itertools import chain
 from typing import Final
 
+from prefect_video.assets import Asset
 from prefect_video.errors import InvalidInput, Unsupported
-from prefect_video.ledger import ClaimResult, Job, JobRequest, Ledger, State
-from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_job_requests, reference_digests
+from prefect_video.fingerprints import canonical_json
+from prefect_video.ledger import LATE_PREFIX, ClaimResult, Job, JobRequest, Ledger, State
+from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_job_requests
+from prefect_video.pipeline.steps.last_frame import frame_address
+from prefect_video.pipeline.steps.manual_clips import build_clip_request
+from prefect_video.pipeline.steps.shot_images import ImageFile, ImageLoader
 from prefect_video.providers import adapt
 from prefect_video.session import Session
 from prefect_video.shots import Fallback, Project, Shot
@@ -87,12 +93,19 @@ class TakeRequest:
         candidates: The routes to it, the first one to try in front, fallbacks last.
         refusals: Reasons why other accounts cannot make it, by their names.
         claim: The ledger's answer for the first candidate.
+        is_late: It continues a shot that is not stored yet: its one candidate is that of its late reservation.
     """
 
     shot: Shot
     candidates: tuple[Candidate, ...]
     refusals: Mapping[str, str] = field(default_factory=dict)
     claim: ClaimResult | None = None
+    is_late: bool = False
+
+    @property
+    def number(self) -> int:
+        """Number of the take, from 1."""
+        return self.candidates[0].job_request.take
 
     @property
     def session(self) -> Session:
@@ -103,6 +116,15 @@ class TakeRequest:
     def job_request(self) -> JobRequest:
         """Request of the candidate that is tried first."""
         return self.candidates[0].job_request
+
+    def become(self, known: TakeRequest) -> None:
+        """Take over the candidates of the same take whose request is known now."""
+        self.candidates, self.refusals, self.is_late = known.candidates, known.refusals, known.is_late
+
+    @property
+    def is_clip(self) -> bool:
+        """True where the video is a clip that was made by hand, so that nothing is bought."""
+        return self.shot.clip is not None
 
     def prefer_existing(self) -> None:
         """Put the candidate whose video or job exists in front, ahead of price and health of the provider."""
@@ -134,7 +156,12 @@ class TakeRequest:
 
 
 async def build_take_requests(
-    project: Project, sessions: Sequence[Session], options: ClaimOptions
+    project: Project,
+    sessions: Sequence[Session],
+    options: ClaimOptions,
+    *,
+    parents: Mapping[str, Asset] | None = None,
+    images: ImageLoader | None = None,
 ) -> list[TakeRequest]:
     """Build every take of every shot with its candidates, the best first; nothing is sent or spent.
 
@@ -142,30 +169,87 @@ async def build_take_requests(
         project: The shots.
         sessions: The accounts that are open; a project that is not routed uses the first.
         options: The options that all claims share.
+        parents: The stored videos that shots continue, by the ids of these shots: only they are built. None to build
+            all, those that continue a shot as late ones.
+        images: Loads the images of the shots, with the last frames of these videos.
 
     Raises:
         InvalidInput: Some shots cannot be made; one line for each reason.
+        StoreError: The store, which keeps the copies of fetched images, cannot be used.
     """
     accounts = [session for session in sessions if session.credentials in project.accounts]
     accounts = accounts if project.is_routed and accounts else list(sessions[:1])
     unhealthy = {id(account) for account in accounts if not await _is_healthy(account)} if len(accounts) > 1 else set()
+    _check_option_names(project, sessions)
+    images = images or ImageLoader(sessions[0], project.name, accepts_store=options.accepts_store)
     problems: dict[str, list[str]] = {}
     takes: list[TakeRequest] = []
     for shot in project.shots:
+        if parents is not None and shot.id not in parents:
+            continue
+        parent = (parents or {}).get(shot.id)
         try:
-            routes, refusals = await routes_for(shot, project, accounts)
+            if shot.clip is not None:
+                takes.append(await _build_clip_take(shot, project, sessions[0], options))
+                continue
+            continuing = _with_first_frame(shot, parent)
+            routes, refusals = await routes_for(continuing, project, accounts)
             # Sorting is stable: among healthy accounts, and among unhealthy ones, the order stays.
             routes.sort(key=lambda route: id(route.session) in unhealthy)
-            fallbacks = list(_fallback_routes(shot, project, routes, sessions))
-            digests = await reference_digests(shot)
+            fallbacks = list(_fallback_routes(continuing, project, routes, sessions))
+            files = await images.load(shot if parent is None else continuing)
         except InvalidInput as error:
             problems.setdefault(str(error).removeprefix(f"shot {shot.id!r}: "), []).append(shot.id)
             continue
-        for candidates in _candidates(shot, project, routes, fallbacks, digests, options):
+        if shot.continue_from and parent is None:
+            takes += _late_takes(shot, project, routes[0], refusals, files, options)
+            continue
+        for number, candidates in enumerate(_candidates(continuing, project, routes, fallbacks, files, options), 1):
+            if shot.continue_from:
+                _use_reservation(candidates, late_fingerprint(project, shot, number))
             takes.append(TakeRequest(shot, candidates, refusals))
     if problems:
         raise InvalidInput("\n".join(f"{_name_shots(shots)}: {problem}" for problem, shots in problems.items()))
     return takes
+
+
+def late_fingerprint(project: Project, shot: Shot, take: int) -> str:
+    """Return the fingerprint of the late reservation for a take of a shot."""
+    request = {"project": project.name, "take": take, "shot": shot.model_dump(mode="json", exclude={"metadata"})}
+    return f"{LATE_PREFIX}{hashlib.sha256(canonical_json(request).encode()).hexdigest()}"
+
+
+def _with_first_frame(shot: Shot, parent: Asset | None) -> Shot:
+    """Let a shot that continues another begin with its last frame."""
+    return shot.model_copy(update={"first_frame": frame_address(parent)}) if shot.continue_from else shot
+
+
+def _late_takes(
+    shot: Shot,
+    project: Project,
+    route: Route,
+    refusals: Mapping[str, str],
+    images: Mapping[str, ImageFile],
+    options: ClaimOptions,
+) -> Iterator[TakeRequest]:
+    """Build the takes of a shot whose requests are not known yet: each asks for its reservation at the best account."""
+    for job_request in build_job_requests(route.session, shot, project, images, options):
+        changes = {"fingerprint": late_fingerprint(project, shot, job_request.take)}
+        yield TakeRequest(shot, (Candidate(route, job_request.model_copy(update=changes)),), refusals, is_late=True)
+
+
+def _use_reservation(candidates: Iterable[Candidate], reservation: str) -> None:
+    """Let the requests of a take use up its late reservation."""
+    changes = {"reservation": reservation}
+    for candidate in candidates:
+        others = tuple(other.model_copy(update=changes) for other in candidate.job_request.alternatives)
+        candidate.job_request = candidate.job_request.model_copy(update={**changes, "alternatives": others})
+
+
+async def _build_clip_take(shot: Shot, project: Project, session: Session, options: ClaimOptions) -> TakeRequest:
+    """Build the take of a clip that was made by hand: no account can or need make it."""
+    request = await build_clip_request(session, shot, project, flow_run_id=options.flow_run_id)
+    return TakeRequest(shot, (Candidate(Route(session, shot), request),))
 
 
 def _candidates(
@@ -173,13 +257,13 @@ def _candidates(
     project: Project,
     routes: Iterable[Route],
     fallbacks: Iterable[Route],
-    digests: Mapping[str, str],
+    images: Mapping[str, ImageFile],
     options: ClaimOptions,
 ) -> list[tuple[Candidate, ...]]:
     """Build the candidates of each take; two routes that come to the same request at one account are one."""
     takes: list[dict[tuple[int, str], Candidate]] = [{} for _ in range(shot.takes)]
     for is_fallback, route in chain(((False, route) for route in routes), ((True, route) for route in fallbacks)):
-        job_requests = build_job_requests(route.session, route.shot, project, digests, options)
+        job_requests = build_job_requests(route.session, route.shot, project, images, options)
         for candidates, job_request in zip(takes, job_requests, strict=True):
             key = (id(route.session), job_request.fingerprint)
             request = job_request.model_copy(update={"is_fallback": is_fallback})
@@ -200,9 +284,9 @@ def _name_alternatives(candidates: Collection[Candidate]) -> None:
 async def load_existing(ledger: Ledger, takes: Iterable[TakeRequest]) -> None:
     """Read, in one query, the jobs that exist for all candidates; `TakeRequest.prefer_existing` then uses them."""
     candidates = [candidate for take in takes for candidate in take.candidates]
-    rows = await ledger.jobs.find_existing([candidate.job_request for candidate in candidates])
-    for candidate, row in zip(candidates, rows, strict=True):
-        candidate.existing = row
+    jobs = await ledger.jobs.find_existing([candidate.job_request for candidate in candidates])
+    for candidate, job in zip(candidates, jobs, strict=True):
+        candidate.existing = job
 
 
 def sessions_of(requests: Iterable[TakeRequest | Candidate]) -> list[Session]:
@@ -227,7 +311,7 @@ async def routes_for(
     refusals: dict[str, str] = {}
     for session in sessions:
         try:
-            found.append(_route(shot, session, adaptable=project.adapt))
+            found.append(_route(_with_own_options(shot, project, session), session, adaptable=project.adapt))
         except InvalidInput as error:
             refusals[session.credentials] = str(error)
     if not found:
@@ -253,12 +337,7 @@ def fallback_route(
     Raises:
         InvalidInput: The account cannot make it so either, or is not open.
     """
-    session = at
-    if fallback.provider is not None:
-        named = [candidate for candidate in sessions if candidate.credentials == fallback.provider]
-        if not named:
-            raise InvalidInput(f"fallback: provider {fallback.provider!r} is not open")
-        session = named[0]
+    session = _find_session(fallback, sessions, at=at)
     given_up = fallback.model_dump(exclude={"provider"}, exclude_none=True)
     if "resolution" in given_up:
         # An exact size would win over it.
@@ -273,6 +352,42 @@ def fallback_route(
     return Route(session, route.shot, changes)
 
 
+def _find_session(fallback: Fallback, sessions: Sequence[Session], *, at: Session) -> Session:
+    """Return the account that a fallback names; `at` where it names none."""
+    if fallback.provider is None:
+        return at
+    named = [candidate for candidate in sessions if candidate.credentials == fallback.provider]
+    if not named:
+        raise InvalidInput(f"fallback: provider {fallback.provider!r} is not open")
+    return named[0]
+
+
+def _with_own_options(shot: Shot, project: Project, session: Session) -> Shot:
+    """Return the shot with the options of an account's provider, where the project has them by provider."""
+    if not (shot.options and project.has_options_by_provider):
+        return shot
+    return shot.model_copy(update={"options": shot.options.get(session.provider.name, {})})
+
+
+def _check_option_names(project: Project, sessions: Sequence[Session]) -> None:
+    """Reject options for a provider that makes no shot of the project: their name may be misspelled.
+
+    Raises:
+        InvalidInput: The message names shot and provider.
+    """
+    if not project.has_options_by_provider:
+        return
+    known = sorted({session.provider.name for session in sessions})
+    problems = [
+        f"shot {shot.id!r}: options: {name!r} is no provider of this project; it has {', '.join(known)}"
+        for shot in project.shots
+        for name in shot.options
+        if name not in known
+    ]
+    if problems:
+        raise InvalidInput("\n".join(problems))
+
+
 def _fallback_routes(
     shot: Shot, project: Project, routes: Sequence[Route], sessions: Sequence[Session]
 ) -> Iterator[Route]:
@@ -281,7 +396,9 @@ def _fallback_routes(
     for fallback in project.fallbacks:
         for route in routes if fallback.provider is None else routes[:1]:
             try:
-                yield fallback_route(shot, fallback, sessions, best, at=route.session)
+                session = _find_session(fallback, sessions, at=route.session)
+                own = _with_own_options(shot, project, session)
+                yield fallback_route(own, fallback, sessions, best, at=route.session)
             except InvalidInput as error:
                 logger.debug("%s/%s: a fallback does not fit: %s", project.name, shot.id, error)
 

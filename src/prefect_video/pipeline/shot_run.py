@@ -21,6 +21,7 @@ from prefect_video.errors import (
     InvalidTransition,
     LedgerError,
     VideoError,
+    VideoRejected,
 )
 from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest, State
 from prefect_video.limits import StepRank
@@ -86,6 +87,7 @@ async def run_shot(
     *,
     budgets: Sequence[Budget],
     runner: StepRunner,
+    screened: set[str],
     token: DetachToken | None = None,
 ) -> StoredShot | DetachedShot:
     """Take a claimed shot to a stored asset; a failed generation is tried again within its attempts and budget.
@@ -95,13 +97,14 @@ async def run_shot(
         claim: The ledger's answer to the shot's request.
         budgets: The limits of a further attempt.
         runner: Runs the steps.
+        screened: Ids of the jobs whose prompts have passed the run's screen and that are not sent yet.
         token: The shot's token where the run may leave: it is left in flight as soon as all shots are submitted.
 
     Raises:
         ServedElsewhere: The take has a job at another account; nothing was sent for it here.
         VideoError: Why there is no asset; what was paid is in the ledger with the reason.
     """
-    failure: GenerationFailed | GenerationLost | GenerationExpired | None = None
+    failure: GenerationFailed | GenerationLost | GenerationExpired | VideoRejected | None = None
     lost: Job | None = None
     repair: str | None = None
     while True:
@@ -122,13 +125,16 @@ async def run_shot(
             elif lost:
                 repair = _describe_repair(claim, lost)
                 logger.warning("%s/%s: %s", job.project, job.shot.id, repair)
-            job = await run_steps(session, job, runner, token)
+            job = await run_steps(session, job, runner, screened, token)
             if not job.asset:
                 return DetachedShot(job)
             return StoredShot(job.asset, job, cached=False, repair=repair, at_once=failure is None)
         except GenerationFailed as error:
             if error.fails_again:
                 raise
+            failure = error
+        except VideoRejected as error:
+            logger.warning("%s", error)
             failure = error
         except GenerationLost as error:
             if session.settings.on_lost == "hold":
@@ -156,7 +162,8 @@ def _require_job(claim: ClaimResult, failure: VideoError | None) -> Job:
     if claim.kind is ClaimOutcome.ELSEWHERE:
         raise ServedElsewhere(claim.request)
     if claim.kind is ClaimOutcome.OVER_BUDGET:
-        raise BudgetExceeded(f"shot {claim.request.shot.id!r}: {claim.refusal}")
+        before = f". Before, {failure}" if isinstance(failure, VideoRejected) else ""
+        raise BudgetExceeded(f"shot {claim.request.shot.id!r}: {claim.refusal}{before}")
     if claim.kind is ClaimOutcome.EXHAUSTED or claim.job is None:
         last = claim.job
         kind = error_of(last) if last else GenerationFailed
@@ -197,7 +204,9 @@ async def _join(session: Session, claim: ClaimResult, job: Job, budgets: Sequenc
     return await claim_shot(session, claim.request, budgets=budgets)
 
 
-async def run_steps(session: Session, job: Job, runner: StepRunner, token: DetachToken | None = None) -> Job:
+async def run_steps(
+    session: Session, job: Job, runner: StepRunner, screened: set[str], token: DetachToken | None = None
+) -> Job:
     """Take a job that this process owns through the steps it still needs; abandon it when a step fails.
 
     Each step takes the job as the step before has left it.
@@ -210,10 +219,11 @@ async def run_steps(session: Session, job: Job, runner: StepRunner, token: Detac
     """
     try:
         if job.state is State.RESERVED:
-            if job.id not in session.screened:
+            if job.id not in screened:
                 # A claim after the project's first, which was screened with all others.
                 job = await screen_prompt(session, job)
-            session.screened.discard(job.id)
+            # Once only: by the time that a reservation comes back here, the provider may have refused its prompt.
+            screened.discard(job.id)
         if job.state is not State.COMPLETED:
             # The slot is held until the provider is done, not while the file is fetched.
             async with session.in_flight_slots.acquire(job.priority), runner.hold_limit(session):

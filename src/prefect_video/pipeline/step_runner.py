@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Concatenate, ParamSpec, TypeVar
 
+from prefect_video.ledger import Job
 from prefect_video.session import Session
 
 Inputs = ParamSpec("Inputs")
@@ -34,6 +35,14 @@ class StepRunner:
             The step's own result.
         """
         return step(session, *inputs, **named)
+
+    def link(self, shot_id: str, jobs: Sequence[Job]) -> None:
+        """Show in the orchestrator's graph that a shot's submit follows the jobs of other shots.
+
+        Args:
+            shot_id: The shot that is to be submitted.
+            jobs: The results of the steps that it follows.
+        """
 
     def hold_limit(self, session: Session) -> AbstractAsyncContextManager[None]:
         """Hold the orchestrator's concurrency limit that the session names, while the provider is at work."""

@@ -14,12 +14,22 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from prefect_video.assets import Asset
+from prefect_video.assets import MANUAL, Asset, ContentCredentials
 from prefect_video.errors import StoreError, StoreOutage, VideoError
+from prefect_video.gallery import is_derived, publish_gallery
 from prefect_video.ledger import UNFINISHED, Job, Ledger, State
+from prefect_video.pipeline.provenance import (
+    AssetCredentials,
+    ManifestFlaw,
+    check_manifest,
+    describe_credentials,
+    read_stored_credentials,
+)
 from prefect_video.pipeline.steps.adopt import find_unrecorded, list_folder, read_videos, sidecars_of
 from prefect_video.pipeline.steps.adopt_rejected import find_unknown, read_all_kept
+from prefect_video.pipeline.steps.film_place import is_film_file
 from prefect_video.pipeline.steps.restore import restore
+from prefect_video.pipeline.steps.shot_images import IMAGE_FOLDER
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import describe_size, place_in_store
 from prefect_video.pipeline.steps.store_identity import accept_store, check_store, nested_stores, require_root
@@ -80,9 +90,11 @@ class Verification(BaseModel):
         outage: Why this is not the store that the ledger knows.
         assets: How many assets of the ledger should be in it.
         flaws: Those that are not whole, repaired ones too.
-        unknown_files: URIs of files that no row of the ledger knows.
+        unknown_files: URIs of files that no job of the ledger knows.
         unrecorded: URIs of those that are sidecars of videos that this very ledger has paid for: it is an old backup.
         recover_command: The command that adds what is unrecorded; None where nothing is.
+        manifest_flaws: Lines of the projects' manifests that do not hold.
+        content_credentials: The C2PA manifests of the assets, as far as they were looked for.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -95,14 +107,17 @@ class Verification(BaseModel):
     unknown_files: tuple[str, ...]
     unrecorded: tuple[str, ...] = ()
     recover_command: str | None = None
+    manifest_flaws: tuple[ManifestFlaw, ...] = ()
+    content_credentials: tuple[AssetCredentials, ...] = ()
 
     @property
     def is_whole(self) -> bool:
-        """True where it is the right store, every asset is whole and the ledger knows all that it has paid for.
+        """True where it is the right store, every asset is whole, the ledger knows all it has paid for, manifests hold.
 
         Other files that no job knows are no loss.
         """
-        return self.outage is None and not self.unrecorded and all(flaw.repaired for flaw in self.flaws)
+        is_complete = self.outage is None and not self.unrecorded and not self.manifest_flaws
+        return is_complete and all(flaw.repaired for flaw in self.flaws)
 
     def public(self) -> dict[str, Any]:
         """Return the one object that `--json` prints."""
@@ -110,7 +125,12 @@ class Verification(BaseModel):
 
 
 async def verify_store(
-    ledger: Ledger, store: Store, *, name: str | None = None, open_session: SessionOpener | None = None
+    ledger: Ledger,
+    store: Store,
+    *,
+    name: str | None = None,
+    open_session: SessionOpener | None = None,
+    read_credentials: bool = False,
 ) -> Verification:
     """Compare a store with the ledger, both ways, reading every asset; nothing is bought and nothing marked lost.
 
@@ -120,6 +140,8 @@ async def verify_store(
         name: The name by which commands find it: a saved block; None for its address.
         open_session: Opens the session that a job was made with, on this store. Where it is given the store is
             accepted, and what is not whole is fetched again, copied again or written again.
+        read_credentials: Read the C2PA manifest of every whole video anew; else those count that were read when the
+            videos were stored.
 
     Raises:
         LedgerError: The ledger cannot be used.
@@ -143,10 +165,12 @@ async def verify_store(
         open_session,
         store_id=await store.read_identity(),
         nested=tuple(f"{url}/" for url in nested),
+        read_credentials=read_credentials,
     )
     for project in sorted({*await ledger.stores.projects(), *await store.folders()}):
         await verifier.verify_project(project)
-    verifier.unknown |= {file.uri: file.bytes async for file in store.files("")}
+    at_root = {file.uri: file.bytes async for file in store.files("")}
+    verifier.unknown |= {uri: size for uri, size in at_root.items() if not is_derived(store, uri)}
     unrecorded = await verifier.find_unrecorded()
     return Verification(
         store=store.url,
@@ -157,6 +181,8 @@ async def verify_store(
         unknown_files=tuple(verifier.unknown),
         unrecorded=tuple(unrecorded),
         recover_command=ledger.recover_command(name or store.url) if unrecorded else None,
+        manifest_flaws=tuple(verifier.manifest_flaws),
+        content_credentials=tuple(verifier.credentials),
     )
 
 
@@ -192,9 +218,12 @@ class _Verifier:
     open_session: SessionOpener | None
     store_id: str | None
     nested: tuple[str, ...]
+    read_credentials: bool = False
     assets: int = 0
     flaws: list[AssetFlaw] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
+    manifest_flaws: list[ManifestFlaw] = field(default_factory=list)
+    credentials: list[AssetCredentials] = field(default_factory=list)
     _outside: set[str] = field(default_factory=set)
 
     async def verify_project(self, project: str) -> None:
@@ -211,10 +240,37 @@ class _Verifier:
         self.flaws += await self._repair(flawed) if self.open_session else [flaw for _, flaw in flawed]
         if files.keys() - _places(self.store, [item.asset for item in expected]):
             known = await self._known_places(project)
-            self.unknown |= {uri: files[uri] for uri in sorted(files.keys() - known)}
+            unknown = sorted(uri for uri in files.keys() - known if not self._is_made_from_others(project, uri))
+            self.unknown |= {uri: files[uri] for uri in unknown}
         if self.open_session and self.store_id:
             whole = [item for item, flaw in zip(expected, flaws, strict=True) if item.job and not flaw]
             await self._record_places(whole, self.store_id)
+        await self._check_manifest(project)
+        await self._add_credentials([item.asset for item, flaw in zip(expected, flaws, strict=True) if not flaw])
+
+    def _is_made_from_others(self, project: str, uri: str) -> bool:
+        """Return whether a file is no video of a shot: a page, a manifest, a film, or an image that shots take."""
+        images = self.store.uri(PurePosixPath(project, IMAGE_FOLDER))
+        return is_derived(self.store, uri) or is_film_file(uri) or uri.startswith(f"{images}/")
+
+    async def _check_manifest(self, project: str) -> None:
+        """Compare a project's manifest; where repair is asked for and the ledger knows all of it, make it again."""
+        flaws = await check_manifest(self.ledger, self.store, project)
+        if flaws and self.open_session and all(flaw.is_known for flaw in flaws):
+            await publish_gallery(self.ledger, self.store, project)
+            flaws = await check_manifest(self.ledger, self.store, project)
+        self.manifest_flaws += flaws
+
+    async def _add_credentials(self, assets: Sequence[Asset]) -> None:
+        slots = asyncio.Semaphore(_READS_AT_ONCE)
+
+        async def read(asset: Asset) -> ContentCredentials | None:
+            async with slots:
+                return await read_stored_credentials(self.store, asset)
+
+        found = await asyncio.gather(*map(read, assets)) if self.read_credentials else []
+        known = found or [asset.content_credentials for asset in assets]
+        self.credentials += [describe_credentials(asset, one) for asset, one in zip(assets, known, strict=True) if one]
 
     async def find_unrecorded(self) -> list[str]:
         """Find, among the unknown files, the sidecars and rejected videos of what this very ledger has paid for."""
@@ -254,15 +310,15 @@ class _Verifier:
                 )
 
     async def _expected(self, project: str) -> list[_Expected]:
-        rows = await self.ledger.jobs.find(project=project, state=State.STORED, limit=None)
-        own = [self._expect(row, row.asset) for row in reversed(rows) if row.asset]
+        jobs = await self.ledger.jobs.find(project=project, state=State.STORED, limit=None)
+        own = [self._expect(job, job.asset) for job in reversed(jobs) if job.asset]
         copied = [_Expected(job_id, asset, None) for job_id, asset in await self.ledger.stores.copies_into(project)]
         return [self._in_store(item) for item in (*own, *copied) if self._is_own(item.asset.uri)]
 
-    def _expect(self, row: Job, asset: Asset) -> _Expected:
-        if self._is_own(asset.uri) or self.store_id is None or row.store_id != self.store_id:
-            return _Expected(row.id, asset, row)
-        return _Expected(row.id, place_in_store(self.store, row), row, has_moved=True)
+    def _expect(self, job: Job, asset: Asset) -> _Expected:
+        if self._is_own(asset.uri) or self.store_id is None or job.store_id != self.store_id:
+            return _Expected(job.id, asset, job)
+        return _Expected(job.id, place_in_store(self.store, job), job, has_moved=True)
 
     def _in_store(self, item: _Expected) -> _Expected:
         asset = item.asset.model_copy(update={"uri": self.store.canonical_uri(item.asset.uri)})
@@ -270,14 +326,14 @@ class _Verifier:
 
     async def _known_places(self, project: str) -> set[str]:
         """Return where files of any job of a project lie, or will lie once they are recorded."""
-        rows = await self.ledger.jobs.find(project=project, limit=None)
+        jobs = await self.ledger.jobs.find(project=project, limit=None)
         copied = [asset for _, asset in await self.ledger.stores.copies_into(project)]
-        known = _places(self.store, [*copied, *(row.asset for row in rows if row.asset)])
-        for row in rows:
-            path = asset_draft(row, self.ledger.identity).path
-            if row.generation_id is not None:
+        known = _places(self.store, [*copied, *(job.asset for job in jobs if job.asset)])
+        for job in jobs:
+            path = asset_draft(job, self.ledger.identity).path
+            if job.generation_id is not None:
                 known |= {self.store.uri(rejected) for rejected in rejected_paths(path)}
-            if row.state in UNFINISHED and not row.asset:
+            if job.state in UNFINISHED and not job.asset:
                 known |= {self.store.uri(path.with_suffix(kind)) for kind in (".mp4", ".json", ".jpg")}
         return known
 
@@ -311,11 +367,11 @@ class _Verifier:
         return [_outcome(flaw, errors[flaw.uri]) for _, flaw in flawed]
 
     async def _write_sidecar(self, expected: _Expected) -> None:
-        row = expected.job or await self.ledger.jobs.get(expected.job_id)
+        job = expected.job or await self.ledger.jobs.get(expected.job_id)
         asset = expected.asset
         relative = sidecar_path(_relative(self.store, asset))
         # A video that another ledger has paid for stays recorded as that one's.
-        reference = await _read_payer(self.store, asset) or asset_draft(row, self.ledger.identity).ledger
+        reference = await _read_payer(self.store, asset) or asset_draft(job, self.ledger.identity).ledger
         await publish_sidecar(self.store, asset, reference, relative)
 
     async def _copy_again(self, copy: _Expected) -> None:
@@ -334,6 +390,8 @@ async def _restore_all(
 ) -> dict[str, VideoError | None]:
     """Use whole copies for the videos of jobs of one session, and fetch the rest; by URI what went wrong, or None."""
     uris = [job.asset.uri for job in jobs if job.asset]
+    if jobs[0].provider == MANUAL:
+        return dict.fromkeys(uris, StoreError("it was made by hand: store the clip again with `prefect-video adopt`"))
     try:
         async with open_session(jobs[0]) as session:
             slots = asyncio.Semaphore(_RESTORES_AT_ONCE)

@@ -121,6 +121,7 @@ class PollTarget:
         if generation.status is Status.COMPLETED and not self.done:
             generation = self._with_seconds_taken(generation, now)
         self.last, self.last_polled_at = generation, now
+        # Counted in a row: any answer begins anew.
         self.not_found_count = self.error_count = 0
         self.done = self.done or generation.status.ended
         for future, on_change in list(self.waiters.items()):
@@ -148,7 +149,9 @@ class PollTarget:
         least, most = self.polled_after, (self.ended_at or now) - self.began
         seconds: float | None = None
         if generation.seconds_taken is not None:
+            # The provider's clock may be wrong: what was seen of it bounds the time.
             seconds = min(max(generation.seconds_taken, least), most)
+        # Joined long after the submit and never seen unfinished, it does not show when it ended.
         elif least > 0 or self.joined_after <= _JOINED_LATE * most:
             seconds = (least + most) / 2
         if seconds is not None and seconds > 0:
@@ -246,6 +249,7 @@ class PollQueue:
             for target in self._targets.values()
             if target.is_queued and target.needs_own_request is alone and target.due <= now
         ]
+        # Marked before anything is awaited: no other look takes them as well.
         for target in due:
             target.request_in_flight = True
         return sorted(due, key=lambda target: target.due)
@@ -264,6 +268,7 @@ class PollQueue:
         at = self._schedule.next_look(
             since, target.forecast.current(), sharing=self._sharing(), relaxed=target.webhook_expected
         )
+        # Of this forecast: `relearn` schedules only targets whose forecast has changed since.
         target.version = target.forecast.version
         target.due = max(target.began + at, target.not_before)
         slack = min(_SLACK * (at - since), self._schedule.share * at)

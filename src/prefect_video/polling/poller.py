@@ -103,6 +103,7 @@ class Poller:
             ProviderError: The key was refused.
         """
         target = self._targets.get(generation_id)
+        # One that is done has settled its waiters: a new one would wait for nothing.
         if target is None or target.done:
             target = self._new_target(generation_id, submitted_at, expected)
         future: asyncio.Future[Generation] = asyncio.get_running_loop().create_future()
@@ -156,11 +157,13 @@ class Poller:
         target.webhook_expected = relaxed if is_first else target.webhook_expected and relaxed
         if is_first or (is_hurried and not target.request_in_flight):
             self._queue.schedule(target)
+        # The loop ends with its last target, so that an idle session has no task.
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run(), name=f"poll {self._provider.account.id}")
 
     def _leave(self, target: PollTarget, future: asyncio.Future[Generation]) -> None:
         del target.waiters[future]
+        # A newer target of the same generation may have taken its place.
         if not target.waiters and self._targets.get(target.generation_id) is target:
             del self._targets[target.generation_id]
             self._queue.changed.set()
@@ -175,6 +178,7 @@ class Poller:
                 if self._may_look():
                     await self._look_for_ends(self._queue.pop_due(alone=False))
         except Exception as error:
+            # Passed on to all waiters, which would otherwise wait for a loop that has ended.
             logger.exception("%s: polling has failed", self._provider.name)
             for target in self._targets.values():
                 target.fail(error)
@@ -227,6 +231,7 @@ class Poller:
             return
         if len(due) > (affordable := self._budget.affordable()):
             now = _now()
+            # Those first whose end is likely to be unnoticed for longest; the rest waits for the budget.
             due = sorted(due, key=lambda target: target.unnoticed_seconds(now), reverse=True)
             for target in due[int(affordable) :]:
                 self._queue.push(target, 0.0)

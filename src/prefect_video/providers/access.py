@@ -53,7 +53,7 @@ class AccessCheck:
         self._lock = asyncio.Lock()
         self.is_done = False
 
-    async def demand(self) -> None:
+    async def require_access(self) -> None:
         """Make the check unless it was made; a provider that is unavailable for now passes with a warning.
 
         Raises:

@@ -12,8 +12,9 @@ from typing import Final, Literal, Protocol
 
 from prefect_video.downloads import VideoSource
 from prefect_video.errors import InvalidResponse
+from prefect_video.frame_sizes import AspectRatio, Resolution
 from prefect_video.generations import Generation, RecordedGeneration, Status, WebhookEvent
-from prefect_video.shots import AspectRatio, Resolution, Shot
+from prefect_video.shots import Shot
 
 OPTIONAL_FIELDS: Final = (
     "seed",
@@ -22,12 +23,17 @@ OPTIONAL_FIELDS: Final = (
     "num_frames",
     "num_inference_steps",
     "guidance_scale",
+    "first_frame",
+    "last_frame",
     "references",
+    "audio",
+    "watermark",
+    "options",
     "size",
 )
 """Fields of a shot that not every provider supports."""
 
-Lookup = Literal["key", "likeness", "none"]
+Lookup = Literal["key", "similarity", "none"]
 """Means to find out whether an unanswered submit was accepted: the provider echoes our idempotency key, its list can be
 searched for a generation like the requested one, or there is none."""
 
@@ -72,6 +78,7 @@ class Capabilities:
             the reserved amount counts as spent.
         optional_fields: Optional fields of a shot that are supported (see `OPTIONAL_FIELDS`).
         max_references: Number of references, where any are supported; None when not limited.
+        mixes_images: Whether references can be given beside a first or last frame.
         supports_webhook_url: Whether a submit can name the address of its webhook. Where that is configured in the
             provider's console instead, it is unknown here whether it was.
         fetches_webhook_keys: Whether `parse_webhook` may fetch verification keys over the network, and blocks then.
@@ -79,6 +86,7 @@ class Capabilities:
         seconds_per_video_second: Shortest and longest work, in seconds, for one second of video, as a first guess.
         aliases: Names of models that mean another model at this account than elsewhere, with that model: videos that
             are stored under such a name belong to the model.
+        content_credentials: Whether every video is promised to carry a C2PA manifest.
     """
 
     sizes: Mapping[Resolution, int]
@@ -93,11 +101,13 @@ class Capabilities:
     free_outcomes: Collection[Status] = ()
     optional_fields: Collection[str] = ()
     max_references: int | None = 1
+    mixes_images: bool = True
     supports_webhook_url: bool = True
     fetches_webhook_keys: bool = False
     retention: timedelta | None = None
     seconds_per_video_second: tuple[float, float] = (6.0, 12.0)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    content_credentials: bool = False
 
 
 class Provider(Protocol):

@@ -12,12 +12,18 @@ from typing import Final
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from prefect_video.frame_sizes import AspectRatio, Resolution
 from prefect_video.providers.base import OPTIONAL_FIELDS, Capabilities
-from prefect_video.shots import DEFAULT_FPS, AspectRatio, Resolution, Shot
+from prefect_video.providers.capabilities import check_options
+from prefect_video.shots import DEFAULT_FPS, Shot
 
-RESOLUTIONS: Final[tuple[Resolution, ...]] = ("480p", "720p", "1080p")
 ASPECT_RATIOS: Final[tuple[AspectRatio, ...]] = ("16:9", "9:16", "1:1")
+"""Aspect ratios of a model that lists none."""
 LONGEST_SECONDS: Final = 20
+"""Longest duration of a model that lists none."""
+RESOLUTIONS: Final[tuple[Resolution, ...]] = ("480p", "720p", "1080p")
+"""Resolutions of a model that lists none."""
+_IMAGE_FIELDS: Final = ("first_frame", "last_frame", "references")
 
 
 class ModelInput(BaseModel):
@@ -45,29 +51,45 @@ class ModelInput(BaseModel):
             sizes=dict.fromkeys(sizes, longest),
             durations=self.durations,
             aspect_ratios=[ratio for ratio in self.aspect_ratios if ratio in self.values.get("aspect_ratio", (ratio,))],
-            optional_fields=[name for name in OPTIONAL_FIELDS if name in self.fields],
+            optional_fields=[name for name in OPTIONAL_FIELDS if name in self.fields or name == "options"],
+            # Many models have one field for either.
+            mixes_images=self.fields.get("references") not in map(self.fields.get, ("first_frame", "last_frame")),
         )
 
-    def arguments(self, shot: Shot, references: Sequence[str] = ()) -> dict[str, object]:
+    def check_options(self, shot: Shot, *, by: str) -> None:
+        """Reject options that would override what the shot's own fields send.
+
+        Raises:
+            InvalidInput: The message names shot and option.
+        """
+        own = self.arguments(shot.model_copy(update={"options": {}}), shot.images)
+        check_options(shot, own, by=by)
+
+    def image_names(self) -> dict[str, str]:
+        """Return the model's names of the fields for images."""
+        return {name: self.fields[name] for name in _IMAGE_FIELDS if name in self.fields}
+
+    def arguments(self, shot: Shot, images: Mapping[str, Sequence[str]] | None = None) -> dict[str, object]:
         """Return the input that requests a shot, under the model's own field names.
 
         Args:
             shot: The shot.
-            references: URLs of its reference images; models take one.
+            images: URLs of its images by field; models take one in each.
         """
         values: dict[str, object] = {
             "prompt": shot.prompt,
             "aspect_ratio": shot.aspect_ratio,
             "resolution": shot.resolution,
-            **{name: getattr(shot, name) for name in OPTIONAL_FIELDS if name != "references"},
+            **{name: getattr(shot, name) for name in OPTIONAL_FIELDS if name not in (*_IMAGE_FIELDS, "options")},
             **self._length_fields(shot),
-            "references": references[0] if references else None,
+            **{name: urls[0] for name, urls in (images or {}).items()},
         }
-        return {
+        own = {
             self.fields[name]: self.values.get(name, {}).get(str(value), value)
             for name, value in values.items()
             if name in self.fields and value is not None
         }
+        return {**shot.options, **own}
 
     def _length_fields(self, shot: Shot) -> dict[str, object]:
         """Return the fields that determine the length of the video."""

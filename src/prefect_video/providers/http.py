@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 import tenacity
 
-from prefect_video._proxies import check_proxies
+from prefect_video._proxies import check_proxies, range_mounts
 from prefect_video._redaction import Redaction, redaction_for
 from prefect_video._tls import trusted_certificates
 from prefect_video.errors import (
@@ -195,18 +195,20 @@ class ApiClient:
         self._clock_offset = timedelta(0)
         check_proxies()
         self._dates: deque[float] = deque(maxlen=20)
+        limits = httpx.Limits(
+            max_connections=self.settings.max_connections,
+            max_keepalive_connections=self.settings.max_connections,
+            keepalive_expiry=self.settings.keepalive_seconds,
+        )
         self._client = httpx.AsyncClient(
             # A cached list may lack what was accepted since.
             headers={"Accept-Encoding": ACCEPTED_ENCODINGS, "Cache-Control": "no-cache", **headers},
             # A redirect would take the key to another host, and send a paid request twice.
             follow_redirects=False,
             timeout=httpx.Timeout(self.settings.read_timeout_seconds, connect=self.settings.connect_timeout_seconds),
-            limits=httpx.Limits(
-                max_connections=self.settings.max_connections,
-                max_keepalive_connections=self.settings.max_connections,
-                keepalive_expiry=self.settings.keepalive_seconds,
-            ),
+            limits=limits,
             transport=transport,
+            mounts=range_mounts(trusted_certificates(), limits) if transport is None else None,
             verify=trusted_certificates(),
         )
 

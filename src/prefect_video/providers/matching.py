@@ -66,8 +66,20 @@ def match_values(requested: Mapping[str, Any], echoed: Mapping[str, Any], *, req
 
 def is_same_value(echoed: Any, requested: Any) -> bool:
     """Return whether two values of a field are the same; numbers count as numbers, also where they come as text."""
-    if isinstance(echoed, bool) or isinstance(requested, bool):
+    if isinstance(echoed, bool) or isinstance(requested, bool) or requested is None:
         return echoed is requested
+    if isinstance(requested, Mapping):
+        return (
+            isinstance(echoed, Mapping)
+            and echoed.keys() == requested.keys()
+            and all(is_same_value(echoed[name], value) for name, value in requested.items())
+        )
+    if isinstance(requested, list | tuple):
+        return (
+            isinstance(echoed, list | tuple)
+            and len(echoed) == len(requested)
+            and all(map(is_same_value, echoed, requested))
+        )
     number = _to_number(requested)
     if number is not None:
         return _to_number(echoed) == number
@@ -87,15 +99,15 @@ def split_words(text: str) -> list[str]:
     """Return the words of a text without case, accents, punctuation and space."""
     decomposed = unicodedata.normalize("NFKD", normalise_text(text))
     plain = "".join(sign for sign in decomposed if not unicodedata.combining(sign))
-    return [part for word in _WORDS.findall(plain) for part in _split_unspaced(word)]
+    return [part for token in _WORDS.findall(plain) for part in _split_unspaced(token)]
 
 
-def _split_unspaced(word: str) -> Iterable[str]:
-    return word if any(ord(sign) >= _UNSPACED for sign in word) else (word,)
+def _split_unspaced(token: str) -> Iterable[str]:
+    return token if any(ord(sign) >= _UNSPACED for sign in token) else (token,)
 
 
 def _is_latin(words: list[str]) -> bool:
-    return any(word.isascii() for word in words)
+    return any(token.isascii() for token in words)
 
 
 def _is_respelling(requested: list[str], echoed: list[str]) -> bool:
@@ -107,11 +119,11 @@ def _is_respelling(requested: list[str], echoed: list[str]) -> bool:
         return True
     # Words were added before the prompt, and then its end was cut off.
     last = echoed[-1]
-    ends = [index for index, word in enumerate(requested) if word.startswith(last) or _is_same_word(word, last)]
+    ends = [index for index, token in enumerate(requested) if token.startswith(last) or _is_same_word(token, last)]
     if any(_is_within(requested[:index], echoed[:-1]) for index in ends):
         return True
     # The beginning was cut off, and words were added behind.
-    starts = [index for index, word in enumerate(requested[:-1]) if _is_same_word(word, echoed[0])]
+    starts = [index for index, token in enumerate(requested[:-1]) if _is_same_word(token, echoed[0])]
     return any(_is_within(requested[index:], echoed) for index in starts)
 
 
@@ -119,19 +131,19 @@ def _is_within(part: list[str], words: list[str]) -> bool:
     """Return whether all words of a part are among the words, in the same order."""
     # One iterator for all: each search goes on behind the last hit.
     rest = iter(words)
-    return all(any(_is_same_word(word, other) for other in rest) for word in part)
+    return all(any(_is_same_word(token, other) for other in rest) for token in part)
 
 
-def _may_be_cut(word: str, words: list[str]) -> bool:
-    return any(other.startswith(word) or _is_same_word(word, other) for other in words)
+def _may_be_cut(token: str, words: list[str]) -> bool:
+    return any(other.startswith(token) or _is_same_word(token, other) for other in words)
 
 
-def _is_same_word(word: str, other: str) -> bool:
-    if word == other:
+def _is_same_word(token: str, other: str) -> bool:
+    if token == other:
         return True
-    if min(len(word), len(other)) < _MIN_RESPELLED_LENGTH or abs(len(word) - len(other)) > 1:
+    if min(len(token), len(other)) < _MIN_RESPELLED_LENGTH or abs(len(token) - len(other)) > 1:
         return False
-    return SequenceMatcher(None, word, other, autojunk=False).ratio() >= _RESPELLED_RATIO
+    return SequenceMatcher(None, token, other, autojunk=False).ratio() >= _RESPELLED_RATIO
 
 
 def _to_number(value: Any) -> float | None:

@@ -18,7 +18,7 @@ import httpx
 
 from prefect_video._shield import shielded
 from prefect_video.downloads import LinkPolicy, open_download_client
-from prefect_video.ledger import AccountStatus, Budget, Job, Ledger
+from prefect_video.ledger import PRICE_UNKNOWN, AccountStatus, Budget, Job, Ledger, usd
 from prefect_video.limits import (
     CircuitBreaker,
     CircuitBreakerProvider,
@@ -51,6 +51,7 @@ class SessionEvent(StrEnum):
     COMPLETED = "completed"
     DOWNLOADING = "downloading"
     DOWNLOADED = "downloaded"
+    REJECTED = "rejected"
     BEFORE_PUBLISH = "before_publish"
     NOT_PUBLISHED = "not_published"
     PUBLISHED = "published"
@@ -83,7 +84,6 @@ class Session:
         fresh_generations: The provider's last answers, from one step to the next.
         foreign_sidecars: URIs of the store's sidecars that other ledgers have written, and are not read again.
         accepted_rebuys: Ids of the jobs that may be bought again, as was requested, although others are missing too.
-        screened: Ids of the jobs whose prompts have passed the screen and that are not sent yet.
         repairs: By job id, how the last search for its file has found a whole one in place of a flawed one.
         volume_alert_at: When the alert of an unusual volume was raised last.
         account_slots: Generations of the account that may be unfinished at once; None for no known limit.
@@ -116,7 +116,6 @@ class Session:
     fresh_generations: FreshGenerations = field(init=False)
     foreign_sidecars: set[str] = field(default_factory=set, init=False)
     accepted_rebuys: set[str] = field(default_factory=set, init=False)
-    screened: set[str] = field(default_factory=set, init=False)
     repairs: dict[str, str] = field(default_factory=dict, init=False)
     volume_alert_at: datetime | None = field(default=None, init=False)
     screen: PromptScreen = field(init=False)
@@ -196,7 +195,7 @@ class Session:
         """Log an event of a job and call the observer."""
         cost = job.cost_usd
         logger.info(
-            "%s/%s take %d: %s%s (job %s, generation %s, $%s)",
+            "%s/%s take %d: %s%s (job %s, generation %s, %s)",
             job.project,
             job.shot.id,
             job.take,
@@ -204,7 +203,7 @@ class Session:
             f": {detail}" if detail else "",
             job.id,
             job.generation_id or "-",
-            cost if cost is not None else "?",
+            PRICE_UNKNOWN if cost is None else usd(cost),
         )
         if self.observer:
             self.observer(event, job)

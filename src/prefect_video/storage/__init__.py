@@ -4,7 +4,7 @@
 the records (`errors`, `shots`, `generations`, `assets`).
 """
 
-from prefect_video.storage.base import Store, StoredFile
+from prefect_video.storage.base import NewFile, Store, StoredFile, guess_content_type
 from prefect_video.storage.marker import STORE_MARKER
 from prefect_video.storage.publish import (
     AssetDraft,
@@ -12,6 +12,7 @@ from prefect_video.storage.publish import (
     Sidecar,
     SidecarName,
     copy_video,
+    file_sha256,
     fingerprint_digest,
     parse_sidecar,
     place_asset,
@@ -21,7 +22,14 @@ from prefect_video.storage.publish import (
     sidecar_path,
     thumbnail_path,
 )
-from prefect_video.storage.registry import copy_between, exists_anywhere, open_store, read_sha256, sizes_anywhere
+from prefect_video.storage.registry import (
+    copy_between,
+    exists_anywhere,
+    fetch_anywhere,
+    open_store,
+    read_sha256,
+    sizes_anywhere,
+)
 from prefect_video.storage.rejected import (
     KeptVideo,
     delete_rejected,
@@ -38,6 +46,7 @@ __all__ = [
     "AssetDraft",
     "KeptVideo",
     "LedgerReference",
+    "NewFile",
     "Sidecar",
     "SidecarName",
     "Store",
@@ -47,9 +56,12 @@ __all__ = [
     "copy_video",
     "delete_rejected",
     "exists_anywhere",
+    "fetch_anywhere",
     "fetch_rejected",
+    "file_sha256",
     "find_rejected",
     "fingerprint_digest",
+    "guess_content_type",
     "keep_rejected",
     "open_store",
     "parse_sidecar",

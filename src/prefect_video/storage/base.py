@@ -185,6 +185,9 @@ class Store(Protocol):
             InvalidInput: The path is not a plain relative path.
         """
 
+    async def link(self, uri: str) -> str | None:
+        """Return a web address at which a browser opens a file of this store; None where it has none."""
+
     def owns(self, uri: str) -> bool:
         """Return True if the URI lies within this store."""
 
@@ -240,5 +243,10 @@ def validate_name(name: str) -> str:
 
 def guess_content_type(relative: PurePosixPath) -> str:
     """Return the media type for a file's extension."""
-    types = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".json": "application/json"}
+    types = {
+        ".mp4": "video/mp4",
+        ".jpg": "image/jpeg",
+        ".json": "application/json",
+        ".html": "text/html; charset=utf-8",
+    }
     return types.get(relative.suffix, "application/octet-stream")

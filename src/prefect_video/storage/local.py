@@ -29,11 +29,13 @@ from prefect_video.storage.base import (
     open_source,
     validate_path,
 )
+from prefect_video.storage.links import LinkOptions
 from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marker
 
 _CHUNK_BYTES: Final = 2**20
 _BATCH_FILES: Final = 1000
 _UNFINISHED: Final = ".unfinished"
+_NO_LINKS: Final = LinkOptions()
 
 _T = TypeVar("_T")
 
@@ -46,15 +48,17 @@ class LocalStore:
     Attributes:
         root: Absolute path of the folder; it is created on first use.
         url: Its `file://` URL.
+        links: How its files are reached from a browser.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, links: LinkOptions = _NO_LINKS) -> None:
         self.root = root
+        self.links = links
         self.url = root.as_uri()
         self._durable_folders: set[Path] = set()
 
     @classmethod
-    def open(cls, url: str) -> LocalStore:
+    def open(cls, url: str, links: LinkOptions = _NO_LINKS) -> LocalStore:
         """Open a folder by path or `file://` URL; links are followed, so that all its spellings are one store.
 
         Raises:
@@ -63,7 +67,7 @@ class LocalStore:
         path = _path_from_url(url) if url.lower().startswith("file://") else Path(url).expanduser()
         if not url.strip() or "\0" in url:
             raise InvalidInput("store: the path is empty or unreadable; use a path or file:///folder")
-        return cls(Path(os.path.realpath(path)))
+        return cls(Path(os.path.realpath(path)), links)
 
     async def publish(
         self, spool: Path, relative: PurePosixPath, *, content_type: str, sha256: str | None = None
@@ -208,6 +212,9 @@ class LocalStore:
 
     def uri(self, relative: PurePosixPath) -> str:
         return self.root.joinpath(*validate_path(relative).parts).as_uri()
+
+    async def link(self, uri: str) -> str | None:
+        return self.links.public_address(self.url, self.canonical_uri(uri))
 
     def owns(self, uri: str) -> bool:
         if not uri.startswith("file://"):

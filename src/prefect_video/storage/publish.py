@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from prefect_video._shield import run_in_thread
-from prefect_video.assets import Asset
+from prefect_video.assets import Asset, ContentCredentials
 from prefect_video.downloads import Downloaded, Media
 from prefect_video.errors import StoreError
 from prefect_video.generations import Cost
@@ -166,6 +166,7 @@ class AssetDraft(BaseModel):
         provider: Provider that generated the video.
         generation_id: The provider's id of the generation.
         cost_usd: Cost in USD, where known.
+        origin: `generated`, or made `by hand`.
         job_id: Id of the job; its last six characters distinguish two generations of one shot.
         ledger: Reference to the job, for the sidecar.
     """
@@ -181,6 +182,7 @@ class AssetDraft(BaseModel):
     provider: str
     generation_id: str
     cost_usd: Decimal | None = None
+    origin: Literal["generated", "by hand"] = "generated"
     job_id: str = Field(min_length=1)
     ledger: LedgerReference | None = None
 
@@ -198,7 +200,9 @@ class AssetDraft(BaseModel):
         return PurePosixPath(validate_name(self.project)) / validate_name(name)
 
 
-async def publish_video(store: Store, video: Downloaded, media: Media, *, draft: AssetDraft) -> Asset:
+async def publish_video(
+    store: Store, video: Downloaded, media: Media, *, draft: AssetDraft, credentials: ContentCredentials | None = None
+) -> Asset:
     """Store a downloaded and checked video with its thumbnail and sidecar.
 
     Publishing the same content again changes nothing and returns the existing asset: so a restarted process finds the
@@ -209,6 +213,7 @@ async def publish_video(store: Store, video: Downloaded, media: Media, *, draft:
         video: The downloaded file.
         media: Its measured properties.
         draft: The rest of the asset's record.
+        credentials: Its C2PA manifest; None where none was looked for.
 
     Raises:
         StoreError: The store cannot be written, or the file is not the one that was checked.
@@ -220,7 +225,7 @@ async def publish_video(store: Store, video: Downloaded, media: Media, *, draft:
         _log.info("already stored: %s", stored.uri)
         return stored
     is_replacing = await place.make_ready()
-    asset = _build_asset(store, draft, video, media)
+    asset = _build_asset(store, draft, video, media).model_copy(update={"content_credentials": credentials})
     files = [_new_sidecar(asset, draft.ledger, relative), NewFile(video.path, relative, "video/mp4", video.sha256)]
     if media.thumbnail is not None:
         files.insert(0, NewFile(media.thumbnail, thumbnail_path(relative), "image/jpeg"))
@@ -257,9 +262,11 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
     if (stored := place.find(draft, asset.sha256)) is not None:
         return stored
     target, size = store.uri(draft.path), place.size
+    # A process that died before it recorded the copy has left it: only the sidecar is written again.
     if size == asset.bytes and await read_sha256(store, target) == asset.sha256:
         return await _publish_copied_sidecar(store, asset, draft)
     if size is None:
+        # Nothing is in its place, so that the store may copy by itself, without a transfer through this machine.
         await _require_original(store, asset)
         copied = await _publish_copied_sidecar(store, asset, draft)
         await copy_between(store, asset.uri, draft.path)
@@ -271,6 +278,7 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
             copied = await _publish_copied_sidecar(store, asset, draft)
             await store.publish(spool, draft.path, content_type="video/mp4", sha256=asset.sha256)
     if (size := await store.size(target)) != asset.bytes:
+        # A short copy must not stay: the sidecar beside it describes a whole video.
         await store.delete(target)
         raise StoreError(f"copy of {asset.uri}: {size} bytes came instead of {asset.bytes}; it was removed")
     _log.info("copied %s to %s", asset.uri, target)
@@ -363,6 +371,7 @@ async def _find_whole(store: Store, relative: PurePosixPath, size: int) -> Asset
         asset = read_sidecar(await store.read_bytes(store.uri(sidecar_path(relative))))
     except FileNotFoundError:
         return None
+    # The size first: to read a whole video for its digest may take minutes.
     if asset is None or asset.bytes != size:
         return None
     return asset if await read_sha256(store, store.uri(relative)) == asset.sha256 else None
@@ -426,5 +435,6 @@ def _build_asset(store: Store, draft: AssetDraft, video: Downloaded, media: Medi
         height=media.height,
         created_at=datetime.now(UTC),
         notes=video.notes,
+        quality=video.quality,
         **draft.model_dump(exclude={"job_id", "ledger"}),
     )

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from prefect_video._shield import run_in_thread
 from prefect_video.errors import InvalidInput
 from prefect_video.storage.base import Store, guess_content_type
+from prefect_video.storage.links import LinkOptions
 
 
 def open_store(url: str, *, options: Mapping[str, Any] | None = None) -> Store:
@@ -21,23 +22,26 @@ def open_store(url: str, *, options: Mapping[str, Any] | None = None) -> Store:
         url: `file:///absolute/folder`, a path, or `s3://bucket/prefix`.
         options: For S3: `key`, `secret`, `token`, `profile`, `endpoint_url`, `region`, `anon`, `client_kwargs`,
             `config_kwargs`, `s3_additional_kwargs`. Missing ones come from the environment, as for every AWS
-            tool (`AWS_ENDPOINT_URL` too).
+            tool (`AWS_ENDPOINT_URL` too). For every store `public_base_url`, for S3 `link_hours`: see `LinkOptions`.
 
     Raises:
         InvalidInput: The URL or an option is not valid.
     """
     scheme = url.partition("://")[0].lower() if "://" in url else ""
+    rest = dict(options or {})
+    links = LinkOptions.take(rest)
     if scheme == "s3":
         # Imported here: S3's client takes longer to import than all the rest, and a folder does not need it.
         from prefect_video.storage.s3 import S3Store
 
-        return S3Store.open(url, options or {})
+        return S3Store.open(url, rest, links)
     if scheme in ("", "file"):
         from prefect_video.storage.local import LocalStore
 
-        if options:
-            raise InvalidInput(f"store {url}: a local folder takes no options ({', '.join(sorted(options))})")
-        return LocalStore.open(url)
+        if rest or links.link_hours:
+            refused = sorted([*rest, *(["link_hours"] if links.link_hours else [])])
+            raise InvalidInput(f"store {url}: a local folder takes no options ({', '.join(refused)})")
+        return LocalStore.open(url, links)
     raise InvalidInput(f"store of scheme {scheme!r}: use file:///folder, a path, or s3://bucket/prefix")
 
 

@@ -103,7 +103,9 @@ async def read_kept(store: Store, record_uri: str) -> KeptVideo | None:
     """
     try:
         described: dict[str, Any] = json.loads(await store.read_bytes(record_uri))
-        draft = AssetDraft.model_validate({name: described.get(name) for name in AssetDraft.model_fields})
+        draft = AssetDraft.model_validate(
+            {name: described[name] for name in AssetDraft.model_fields if name in described}
+        )
         kept_at = datetime.fromisoformat(described["kept_at"])
         reasons = tuple(map(str, described["reasons"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

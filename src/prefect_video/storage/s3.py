@@ -20,6 +20,7 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 from prefect_video._shield import run_in_thread
 from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.storage.base import STALE_SECONDS, NewFile, StoredFile, guess_content_type, validate_path
+from prefect_video.storage.links import LinkOptions
 from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marker
 from prefect_video.storage.s3_checksum import UploadChecksum
 from prefect_video.storage.s3_client import S3Options, S3Session
@@ -44,6 +45,9 @@ _DELAYS_AFTER_WRITE_SECONDS: Final = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 _CHECK_CONTENT: Final = b"prefect-video check"
 
 
+_NO_LINKS: Final = LinkOptions()
+
+
 class S3Store:
     """Store of the objects below one prefix of a bucket. An object appears when its upload is completed, never before.
 
@@ -51,9 +55,11 @@ class S3Store:
         bucket: Name of the bucket.
         prefix: The prefix without slashes at its ends; may be empty.
         url: `s3://bucket/prefix`.
+        links: How its files are reached from a browser.
     """
 
-    def __init__(self, bucket: str, prefix: str, session: S3Session) -> None:
+    def __init__(self, bucket: str, prefix: str, session: S3Session, links: LinkOptions = _NO_LINKS) -> None:
+        self.links = links
         self.bucket = bucket
         self.prefix = prefix
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
@@ -61,7 +67,7 @@ class S3Store:
         self._checksum = UploadChecksum(self.url)
 
     @classmethod
-    def open(cls, url: str, options: Mapping[str, Any]) -> S3Store:
+    def open(cls, url: str, options: Mapping[str, Any], links: LinkOptions = _NO_LINKS) -> S3Store:
         """Open a bucket, or a prefix in it, by URL.
 
         Raises:
@@ -71,7 +77,7 @@ class S3Store:
         prefix = prefix.strip("/")
         if prefix and not {"", ".", ".."}.isdisjoint(prefix.split("/")):
             raise InvalidInput(f"store s3://{bucket}/{prefix}: the prefix has an empty, '.' or '..' part")
-        return cls(bucket, prefix, S3Session(S3Options.read(options)))
+        return cls(bucket, prefix, S3Session(S3Options.read(options)), links)
 
     async def publish(
         self, spool: Path, relative: PurePosixPath, *, content_type: str, sha256: str | None = None
@@ -104,6 +110,7 @@ class S3Store:
                 async with response["Body"] as body:
                     while chunk := await body.read(_READ_BYTES):
                         received += await run_in_thread(file.write, chunk)
+        # A connection that is cut may look like the end of the body.
         if received != response["ContentLength"]:
             raise StoreError(f"cannot fetch {uri}: {received:,} of {response['ContentLength']:,} bytes came; try again")
 
@@ -266,6 +273,17 @@ class S3Store:
     def uri(self, relative: PurePosixPath) -> str:
         return f"{self.url}/{validate_path(relative)}"
 
+    async def link(self, uri: str) -> str | None:
+        """Return the public address, else one that is signed for as long as `link_hours` says; no request is made."""
+        if self.links.public_base_url or not self.links.link_hours:
+            return self.links.public_address(self.url, uri)
+        bucket, key = _locate(uri)
+        async with self._client(f"sign a link to {uri}") as client:
+            link: str = await client.generate_presigned_url(
+                "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=self.links.link_hours * 3600
+            )
+        return link
+
     def owns(self, uri: str) -> bool:
         inside = uri.removeprefix(f"{self.url}/")
         return inside != uri and bool(inside) and ".." not in PurePosixPath(inside).parts
@@ -285,6 +303,7 @@ class S3Store:
     async def check(self) -> None:
         file = NewFile(_CHECK_CONTENT, PurePosixPath(f"check.{uuid.uuid4().hex[:12]}"), "video/mp4")
         async with self._client(f"write to {self.url}, read it and delete it") as client:
+            # In one request and in parts: a bucket's policy may allow the first and refuse the second.
             for limit_bytes in (PART_BYTES, 0):
                 await self._check_upload(client, file, limit_bytes)
 

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
+from prefect_video._proxies import is_in_exempt_range
 from prefect_video.errors import InvalidInput
 
 _PLAIN: Final = frozenset({"key", "secret", "token", "profile", "endpoint_url", "region", "anon"})
@@ -107,6 +109,9 @@ def _create_filesystem(options: S3Options, loop: asyncio.AbstractEventLoop) -> A
         config["request_checksum_calculation"] = "when_required"
         config["response_checksum_validation"] = "when_required"
         client.setdefault("region_name", "us-east-1")
+        if is_in_exempt_range(urlsplit(options.endpoint_url).hostname or ""):
+            # botocore takes a range in `no_proxy` for a name.
+            config["proxies"] = {}
     rest = dict(options.filesystem)
     config |= rest.pop("config_kwargs", {})
     client |= rest.pop("client_kwargs", {})

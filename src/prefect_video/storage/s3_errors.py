@@ -26,7 +26,7 @@ from botocore.exceptions import (
     SSLError,
 )
 
-from prefect_video._proxies import proxy_variable
+from prefect_video._proxies import is_in_exempt_range, proxy_variable
 from prefect_video.errors import StoreError
 
 _CUT: Final = (aiohttp.ClientPayloadError, IncompleteReadError, ResponseStreamingError)
@@ -171,7 +171,8 @@ def _read_code(error: ClientError) -> str:
 
 
 def _format_proxy(endpoint_url: str | None) -> str:
-    variable = proxy_variable(urlsplit(endpoint_url or "https://").scheme)
+    url = urlsplit(endpoint_url or "https://")
+    variable = None if is_in_exempt_range(url.hostname or "") else proxy_variable(url.scheme)
     return f" through the proxy in {variable} (S3 takes http proxies only)" if variable else ""
 
 

@@ -18,7 +18,7 @@ class WriteCheck:
         """Return True if the store has passed the check."""
         return self._checked is store
 
-    async def demand(self, store: Store) -> None:
+    async def require_writable(self, store: Store) -> None:
         """Make the check unless the store has passed it.
 
         Raises:

@@ -16,7 +16,7 @@ from prefect_video.cli.options import ledger_name
 from prefect_video.ledger import HoldReason, Job, Ledger, State, hold_message
 from prefect_video.ledger.hold_reasons import HOLDS
 from prefect_video.ledger.urls import parse_database_url
-from prefect_video.pipeline.steps import build_project_intents, claim_shots
+from prefect_video.pipeline.steps import build_project_job_requests, claim_shots
 from prefect_video.session import SessionRef, open_session
 from prefect_video.shots import Project
 from tests.support.cli_fixtures import COMMAND, InProcess, Shell
@@ -34,7 +34,9 @@ def find_commands(text: str) -> list[str]:
 async def create_unanswered_job(ledger: Path) -> Job:
     """Create a held job whose submit was not answered, and whose owner is dead."""
     async with await open_session(SessionRef.from_names("emulator", ledger=str(ledger))) as session:
-        (claim,) = await claim_shots(session, await build_project_intents(session, SHOT), budgets=(), partial=False)
+        (claim,) = await claim_shots(
+            session, await build_project_job_requests(session, SHOT), budgets=(), partial=False
+        )
         assert claim.job is not None
         await session.ledger.jobs.begin_submit(claim.job.id)
         job = await session.ledger.jobs.record_unknown(claim.job.id, "no answer")

@@ -15,9 +15,9 @@ from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.pipeline import run_project
 from prefect_video.session import SessionRef, open_session
 from prefect_video.shots import Project
-from tests.support.cli_fixtures import InProcess
+from tests.support.cli_fixtures import FILM, InProcess, Shell
 
-KEY = "sk-live/Zm9v+bar=42&x"
+KEY = "sk-quokka77/Zm9vquux+bar=42&x"
 BASIC = base64.b64encode(f"user:{KEY}".encode()).decode()
 SPELLINGS = (
     KEY,
@@ -28,8 +28,15 @@ SPELLINGS = (
     "".join(f"%{ord(character):02x}" for character in KEY),
     f"Basic {BASIC}",
     f"Basic {BASIC}".replace("/", "\\/").rstrip("="),
+    KEY.encode().hex(),
+    f"Bearer {KEY}".encode().hex(" "),
 )
-FRAGMENTS = ("live", "Zm9v", BASIC[:12], "".join(f"u{ord(character):04x}" for character in "live"), "6c%69")
+FRAGMENTS = (
+    *("quokka", "Zm9vquux", BASIC[:12], "".join(f"u{ord(character):04x}" for character in "quokka"), "6f%6b%6b"),
+    *(b"quokka".hex(), b"quokka".hex(" ")),
+)
+BASE64 = tuple(base64.b64encode(b" " * shift + KEY.encode())[4:-4].decode() for shift in range(3))
+"""Each form that the key has within a text that was encoded as a whole."""
 
 
 @pytest.fixture
@@ -78,3 +85,34 @@ def test_a_quoted_key_gets_nowhere(
     outputs = [collected.out, collected.err, jobs.out, jobs.err]
     for text in (refused, failed, unpolled, *outputs, ledger, caplog.text):
         assert [part for part in (*SPELLINGS, *FRAGMENTS) if part.lower() in text.lower()] == []
+
+
+def test_a_quoted_key_gets_into_nothing_that_a_run_leaves(provider: Emulator, shell: Shell) -> None:
+    """Look through the whole home, which holds Prefect's database with its logs, artifacts, results and the ledger."""
+    environment = {
+        "SORA_API_KEY": KEY,
+        "SORA_API_ENDPOINT": provider.endpoint,
+        "SORA_PLAN": "emulator",
+        "PREFECT_VIDEO_CHECK_ACCESS": "false",
+        "PREFECT_LOGGING_LEVEL": "DEBUG",
+        "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "prefect_video,httpx",
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
+    }
+    quoted = ", ".join(f"Authorization: Bearer {spelling}" for spelling in SPELLINGS)
+    failed = {"kind": "blocked", "code": "failed", "message": f"upstream said {quoted}", "match": {"prompt": "dawn"}}
+    refused = {"kind": "quoted_key", "quoted": quoted, "match": {"prompt": "dusk"}}
+    for fault in (failed, refused):
+        provider.add_fault(operation="submit", times=None, **fault)
+    film = shell.folder / "quoted.yaml"
+    film.write_text(FILM.replace("project: film", "project: quoted") + "  - {id: noon, prompt: noon, duration: 1}\n")
+    answer = shell("run", film, "--provider", "sora", "--store", "quoted", "--json", **environment)
+    assert sorted(shot["status"] for shot in answer.json["shots"]) == ["failed", "failed", "stored"]
+    left = {str(path): path.read_bytes().decode("latin-1") for path in shell.folder.rglob("*") if path.is_file()}
+    # The message itself is there: in what the run prints, in the ledger, and in Prefect's database.
+    for message in ("upstream said", "wrong key"):
+        assert message in answer.out
+        assert any(message in text for path, text in left.items() if Path(path).name.startswith("prefect.db"))
+    assert any("upstream said" in text for path, text in left.items() if "ledger" in path)
+    for place, text in {**left, "stdout": answer.out, "stderr": answer.err}.items():
+        assert [part for part in (*SPELLINGS, *FRAGMENTS, *BASE64) if part.lower() in text.lower()] == [], place

@@ -46,7 +46,7 @@ def test_a_server_that_fails_once_and_answers_late_is_waited_for(tmp_path: Path)
     assert "Traceback" not in answer.err
 
 
-def test_a_server_that_cannot_start_is_said_at_once(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_is_reported_at_once(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
         "import os, sys\nif 'uvicorn' in sys.orig_argv:\n    os._exit(1)\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,7 @@ from prefect.artifacts import Artifact, acreate_progress_artifact, aupdate_progr
 from prefect_video.flows import artifacts
 from prefect_video.pipeline.reports import ProjectReport, ShotReport
 from prefect_video.shots import Project
+from prefect_video.tasks import artifact_key, asset_key
 
 PROJECT = Project.model_validate(
     {"project": "Slow", "shots": [{"id": name, "prompt": name} for name in ("one", "two")]}
@@ -44,7 +46,7 @@ async def test_a_run_that_ends_while_its_progress_is_made_shows_it_once(
 
     await run()
     assert written == [50.0]
-    shown = await Artifact.aget(key=artifacts.artifact_key("progress", "Slow"))
+    shown = await Artifact.aget(key=artifact_key("progress", "Slow"))
     assert shown is not None
     assert shown.data == 100.0
 
@@ -83,29 +85,48 @@ async def test_the_ends_of_many_shots_are_written_as_one_change(
     assert written == [2.5, 100.0]
 
 
-async def test_all_videos_of_a_run_are_linked_in_one_artifact(prefect_api: str) -> None:
+async def test_a_run_is_one_storyboard_with_a_link_to_each_video(prefect_api: str) -> None:
     shots = [
         ShotReport(id="one*[x]", status="stored", uri="s3://bucket/a <b>.mp4"),
-        ShotReport(id="two", status="stored", uri="file:///videos/two.mp4"),
+        ShotReport(id="two", status="stored", uri="file:///videos/two.mp4", cost_usd=None),
         ShotReport(id="before", status="stored", uri="file:///videos/before.mp4", cached=True),
         ShotReport(id="none", status="failed", error="no"),
     ]
 
     @flow
     async def run() -> None:
-        await artifacts.publish_table(ProjectReport(project="Links", shots=tuple(shots), seconds=1.0))
+        report = ProjectReport(project="Links", shots=tuple(shots), seconds=1.0)
+        await artifacts.publish_table(report, {"file:///videos/two.mp4": "https://films.example/two.mp4"})
 
     await run()
-    shown = await Artifact.aget(key=artifacts.artifact_key("videos", "Links"))
+    shown = await Artifact.aget(key=artifact_key("videos", "Links"))
     assert shown is not None
     assert str(shown.data).splitlines() == [
-        r"- [one\*\[x\]](<s3://bucket/a %3Cb%3E.mp4>)",
-        "- [two](<file:///videos/two.mp4>)",
+        "**Links**: 3 of 4 stored, $0.00 paid by this run",
+        "",
+        "| | shot | status | length | paid | prompt |",
+        "| --- | --- | --- | --- | --- | --- |",
+        r"|  | [one\*\[x\]](<s3://bucket/a %3Cb%3E.mp4>) | stored |  | — |  |",
+        "|  | [two](<https://films.example/two.mp4>) | stored |  | — |  |",
+        "|  | [before](<file:///videos/before.mp4>) | cached |  | — |  |",
+        "|  | none | failed |  | — | no |",
     ]
+    table = await Artifact.aget(key=artifacts.artifact_key("shots", "Links"))
+    assert table is not None
+    assert "3 of 4 stored (1 cached), price unknown" in str(table.description)
+    assert [row["paid USD"] for row in json.loads(str(table.data))] == ["0", "price unknown", "0", "0"]
 
 
 def test_different_names_have_different_keys() -> None:
-    assert artifacts.artifact_key("video", "film", "opening-2") == "video-film-opening-2"
-    keys = {artifacts.artifact_key("video", "film", name) for name in ("a-1", "A_1", "a.1", "A-1")}
+    assert artifact_key("video", "film", "opening-2") == "video-film-opening-2"
+    keys = {artifact_key("video", "film", name) for name in ("a-1", "A_1", "a.1", "A-1")}
     assert len(keys) == 4
     assert all(re.fullmatch(r"[a-z0-9-]+", key) for key in keys)
+
+
+def test_a_key_of_an_asset_has_no_character_that_prefect_refuses() -> None:
+    from prefect.assets import Asset
+
+    uri = "file:///my%20films/#1/a&b?c'd\"e<f>.mp4"
+    assert Asset(key=asset_key(uri)).key == "file:///my_20films/_1/a_b_c_d_e_f_.mp4"
+    assert len(asset_key("s3://bucket/" + "x" * 600 + "/opening.mp4")) < 512

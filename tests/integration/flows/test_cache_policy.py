@@ -73,14 +73,14 @@ def test_a_wrong_setting_does_not_keep_the_tasks_from_being_imported() -> None:
 
 def test_a_sync_flow_is_answered_the_same_way(session: Path, emulator: Emulator) -> None:
     @flow
-    def one() -> tuple[str, Asset]:
+    def generate() -> tuple[str, Asset]:
         state: State[Asset] = generate_video(SHOT, return_state=True)
         return state.name or "", state.result()
 
-    assert one()[0] == "Completed"
-    assert one()[0] == "Cached"
-    path_of(one()[1]).unlink()
-    assert one()[0] == "Completed"
+    assert generate()[0] == "Completed"
+    assert generate()[0] == "Cached"
+    path_of(generate()[1]).unlink()
+    assert generate()[0] == "Completed"
     assert emulator.usage()["billed"] == 1
 
 

@@ -64,8 +64,8 @@ async def test_a_run_is_cancelled_at_the_account_that_its_project_names(
 ) -> None:
     left, right = accounts
     state = await generate_project(routed_to(left, [right]), wait=False, return_state=True)
-    (row,) = await cancelled(state, generate_project)
-    assert row.state.value == "cancelled"
+    (job,) = await cancelled(state, generate_project)
+    assert job.state.value == "cancelled"
     assert [account.usage()["cancelled"] for account in accounts.values()] == [1, 0]
     assert emulator.usage()["requests"] == {}
 
@@ -76,8 +76,8 @@ async def test_flows_within_a_flow_of_ones_own_are_cancelled_too(accounts: dict[
         for account in accounts:
             await generate_project(routed_to(account, []), wait=False)
 
-    rows = await cancelled(await both(return_state=True), both)
-    assert [row.state.value for row in rows] == ["cancelled", "cancelled"]
+    jobs = await cancelled(await both(return_state=True), both)
+    assert [job.state.value for job in jobs] == ["cancelled", "cancelled"]
     assert [account.usage()["cancelled"] for account in accounts.values()] == [1, 1]
 
 
@@ -93,12 +93,12 @@ async def test_a_video_of_a_flow_of_ones_own_is_cancelled(accounts: dict[str, Em
         making.cancel()
         await asyncio.gather(making, return_exceptions=True)
 
-    (row,) = await cancelled(await embedding(return_state=True), embedding)
-    assert row.state.value == "cancelled"
+    (job,) = await cancelled(await embedding(return_state=True), embedding)
+    assert job.state.value == "cancelled"
     assert account.usage()["cancelled"] == 1
 
 
-async def test_an_account_that_cannot_be_opened_is_told_and_keeps_back_no_other(
+async def test_an_account_that_cannot_be_opened_is_reported_and_keeps_back_no_other(
     accounts: dict[str, Emulator], caplog: pytest.LogCaptureFixture
 ) -> None:
     left = next(iter(accounts))
@@ -111,7 +111,7 @@ async def test_an_account_that_cannot_be_opened_is_told_and_keeps_back_no_other(
     state = await both(return_state=True)
     await SoraCredentials.adelete(left.partition("/")[2])
     with caplog.at_level(logging.WARNING):
-        rows = await cancelled(state, both)
-    assert sorted((row.project, row.state.value) for row in rows) == [("left", "submitted"), ("right", "cancelled")]
+        jobs = await cancelled(state, both)
+    assert sorted((job.project, job.state.value) for job in jobs) == [("left", "submitted"), ("right", "cancelled")]
     assert "left/never" in caplog.text
     assert "sora-credentials/left" in caplog.text

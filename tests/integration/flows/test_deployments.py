@@ -244,14 +244,14 @@ async def test_the_run_form_submitted_untouched_buys_what_the_deployment_says(
 
 @pytest.mark.parametrize("name", ["shot", "project", "collect", "spend"])
 def test_every_field_of_a_run_form_is_described(name: str) -> None:
-    (deployment,) = (one for one in declared()["deployments"] if one["name"] == name)
+    (deployment,) = (item for item in declared()["deployments"] if item["name"] == name)
     flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
     assert list(undescribed(flow.parameters.model_dump())) == []
 
 
 @pytest.mark.parametrize("name", ["shot", "project", "collect", "spend"])
 def test_a_form_submitted_untouched_asks_for_the_same_as_the_deployment(name: str) -> None:
-    (deployment,) = (one for one in declared()["deployments"] if one["name"] == name)
+    (deployment,) = (item for item in declared()["deployments"] if item["name"] == name)
     flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
     form = submit_untouched(flow.parameters.model_dump(), deployment["parameters"])
     assert flow.validate_parameters(form) == flow.validate_parameters(deployment["parameters"])

@@ -64,19 +64,36 @@ async def test_a_project_is_made_once_and_shown(session: Path, emulator: Emulato
 
 
 async def test_the_steps_of_a_shot_are_a_chain_in_prefect(session: Path, emulator: Emulator) -> None:
-    state = await generate_project(project("one", "two"), return_state=True)
+    before = await read_edges(await generate_project(project("one", "two"), return_state=True))
+    chain = ("submit", "poll", "download", "store")
+    expected = {f"{step} {shot}": {f"{former} {shot}"} for shot in ("s0", "s1") for former, step in pairwise(chain)}
+    assert before == {"find Film.1": set(), "screen Film.1": set(), "submit s0": set(), "submit s1": set(), **expected}
+
+
+async def read_edges(state: State[object]) -> dict[str, set[str]]:
+    """Return the tasks of a run by name, with those that each follows in Prefect's graph."""
     async with get_client() as client:
         tasks = await client.read_task_runs(
             flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
         )
     names = {task.id: task.name for task in tasks}
-    before = {
+    return {
         task.name: {names[given.id] for inputs in task.task_inputs.values() for given in inputs if hasattr(given, "id")}
         for task in tasks
     }
-    chain = ("submit", "poll", "download", "store")
-    expected = {f"{step} {shot}": {f"{former} {shot}"} for shot in ("s0", "s1") for former, step in pairwise(chain)}
-    assert before == {"find Film.1": set(), "screen Film.1": set(), "submit s0": set(), "submit s1": set(), **expected}
+
+
+async def test_shots_follow_what_they_need_in_prefects_graph(session: Path, emulator: Emulator) -> None:
+    shots = [
+        {"id": "a", "prompt": "a"},
+        {"id": "b", "prompt": "b"},
+        {"id": "c", "prompt": "c", "continue_from": "a", "depends_on": ["b"]},
+    ]
+    state = await generate_project(project(shots=shots), return_state=True)
+    before = await read_edges(state)
+    assert before["submit c"] == {"store a", "store b"}
+    assert len([name for name in before if name.startswith("find")]) == 1
+    assert emulator.usage()["billed"] == 3
 
 
 async def test_a_failed_shot_fails_alone_and_the_run_says_so(session: Path, emulator: Emulator) -> None:

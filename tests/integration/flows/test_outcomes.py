@@ -64,7 +64,7 @@ def test_artifacts_that_cannot_be_written_decide_about_no_video(
     assert report["cost_usd"] == 0.3
 
 
-def test_an_end_that_prefect_is_not_told_of_is_reported_all_the_same(
+def test_an_end_that_prefect_does_not_see_is_reported_all_the_same(
     film: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ending_fails_from("Completed", monkeypatch)

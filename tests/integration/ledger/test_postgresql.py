@@ -20,14 +20,14 @@ async def url(postgres_url: str) -> str:
     return postgres_url
 
 
-async def test_nobody_waits_for_ever_for_who_has_stalled(ledger: Ledger) -> None:
+async def test_no_process_waits_indefinitely_for_a_stalled_one(ledger: Ledger) -> None:
     for connect in (ledger._database.reading, ledger._database.writing, ledger._database.writing_immediately):
         async with connect() as connection:
-            told = [
+            settings = [
                 (await connection.execute(text(f"SHOW {setting}"))).scalar()
                 for setting in ("lock_timeout", "idle_in_transaction_session_timeout")
             ]
-        assert told == ["30s", "1min"]
+        assert settings == ["30s", "1min"]
 
 
 async def test_a_heart_beats_however_busy_its_process_is(ledger: Ledger) -> None:
@@ -38,7 +38,7 @@ async def test_a_heart_beats_however_busy_its_process_is(ledger: Ledger) -> None
             await ledger._owner.heartbeat()
 
 
-async def test_a_clock_that_is_wrong_makes_nobody_dead(
+async def test_a_clock_that_is_wrong_makes_no_owner_dead(
     ledger: Ledger, other: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What decides is the server's clock, on both sides."""

@@ -30,8 +30,8 @@ class Claimer:
         self._worker = Worker(work, url)
 
     async def read(self) -> str:
-        said: str = await asyncio.to_thread(self._worker.line.recv)
-        return said
+        line: str = await asyncio.to_thread(self._worker.line.recv)
+        return line
 
     async def ask(self, command: str) -> str:
         self._worker.line.send(command)

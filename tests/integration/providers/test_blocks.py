@@ -16,7 +16,7 @@ from prefect_video.blocks import (
 )
 from prefect_video.blocks.base import ProviderCredentials
 from prefect_video.ledger import Ledger
-from prefect_video.pipeline.steps import build_project_intents
+from prefect_video.pipeline.steps import build_project_job_requests
 from prefect_video.session import Session
 from prefect_video.storage import open_store
 
@@ -103,7 +103,7 @@ async def test_an_alias_makes_another_video(block: type[ProviderCredentials], tm
         ledger = await Ledger.open(str(tmp_path / "ledger.db"))
         store = tmp_path.as_uri()
         async with Session(provider=provider, ledger=ledger, store=open_store(store), store_name=store) as session:
-            (job_request,) = await build_project_intents(session, Project(name="film", shots=(shot,)))
+            (job_request,) = await build_project_job_requests(session, Project(name="film", shots=(shot,)))
             return job_request.fingerprint
 
     name, known = SORA_2[block]

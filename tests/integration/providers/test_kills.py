@@ -72,7 +72,7 @@ def test_wherever_a_worker_is_killed_nothing_is_bought_twice(site: Site, account
     held = set(NOT_RECORDED) if account.holds_at(site.emulator) else set()
     for _ in range(2):
         output = site.work(*shots.values()).report
-        assert {name: told["status"] for name, told in zip(shots, output["shots"], strict=True)} == {
+        assert {name: report["status"] for name, report in zip(shots, output["shots"], strict=True)} == {
             name: "held" if name in held else "stored" for name in shots
         }
     site.emulator.wait_until_idle()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -23,14 +21,21 @@ from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.openai import OpenAIProvider
 from prefect_video.providers.openai.responses import unwrap_id
 
-PYTHON = os.environ.get("PREFECT_VIDEO_TEST_LITELLM_PYTHON") or sys.executable
-"""Interpreter that has `litellm[proxy]`, whose pins may not fit beside the rest of the development environment."""
+CHOSEN = os.environ.get("PREFECT_VIDEO_TEST_LITELLM_PYTHON")
+PYTHON = Path(CHOSEN or Path(__file__).parents[3] / ".venv-litellm/bin/python")
+"""Interpreter that has `litellm[proxy]`, whose pins do not fit beside the versions that our users get."""
 
 pytestmark = pytest.mark.skipif(
-    sys.executable == PYTHON and importlib.util.find_spec("litellm_proxy_extras") is None,
-    reason="litellm[proxy] is not installed; PREFECT_VIDEO_TEST_LITELLM_PYTHON names an interpreter that has it",
+    not CHOSEN and not PYTHON.exists(), reason="`make test-litellm` makes the environment of the proxy"
 )
 
+ENVIRONMENT = {
+    # It downloads nothing, and anything that it tried to send elsewhere would end at a closed port.
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "HF_HUB_OFFLINE": "1",
+    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9"),
+    "NO_PROXY": "127.0.0.1",
+}
 MASTER_KEY = "sk-master-of-the-proxy"
 SHOT = Shot(id="a", prompt="a red balloon", duration=4, size="720x1280")
 CONFIG = """
@@ -66,7 +71,8 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
             arguments = ["--config", str(folder / "config.yaml"), "--host", "127.0.0.1", "--port", str(port)]
             process = subprocess.Popen(
                 [PYTHON, "-c", "from litellm import run_server; run_server()", *arguments],
-                env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_PROXY": "127.0.0.1"},
+                env={name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+                | ENVIRONMENT,
                 stdout=(folder / "log").open("wb"),
                 stderr=subprocess.STDOUT,
                 cwd=folder,
@@ -139,7 +145,7 @@ async def test_its_many_lines_are_cut_to_the_cause(proxy: Proxy) -> None:
 
 
 @pytest.mark.timeout(240)
-async def test_a_wrong_key_is_told(proxy: Proxy) -> None:
+async def test_a_wrong_key_is_reported(proxy: Proxy) -> None:
     provider = proxy.provider("sk-another")
     with pytest.raises(AuthenticationFailed):
         await provider.check_access()

@@ -45,7 +45,7 @@ def test_generate_wait_and_download(litellm: Any, emulator: Emulator, tmp_path: 
         prompt="a dog", model="openai/sora-2", seconds="4", size="720x1280", **where(emulator)
     )
     listed = litellm.video_list(**where(emulator))
-    assert {unwrap_id(one["id"]) for one in listed["data"]} == {unwrap_id(video.id), unwrap_id(second.id)}
+    assert {unwrap_id(item["id"]) for item in listed["data"]} == {unwrap_id(video.id), unwrap_id(second.id)}
 
 
 def test_a_vllm_server_behind_it(litellm: Any, emulator: Emulator) -> None:

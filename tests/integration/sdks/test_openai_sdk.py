@@ -50,7 +50,7 @@ def test_list_over_pages_and_delete(sdk: OpenAI, emulator: Emulator) -> None:
         sdk.videos.retrieve(made[0])
 
 
-def test_work_under_way_is_not_deleted(idle: Emulator) -> None:
+def test_work_in_progress_is_not_deleted(idle: Emulator) -> None:
     with OpenAI(api_key=idle.key, base_url=f"{idle.url}/v1", max_retries=0) as sdk:
         made = sdk.videos.create(**CREATE)  # type: ignore[arg-type]
         with pytest.raises(openai.ConflictError, match="still being made"):
@@ -108,7 +108,7 @@ def test_engines_by_the_sdk(emulator: Emulator, profile: str) -> None:
         done = engine.videos.retrieve(video.id)
         assert done.status == "completed"
         assert engine.videos.download_content(video.id).read()[4:8] == b"ftyp"
-        assert [one.id for one in engine.videos.list()] == [video.id]
+        assert [item.id for item in engine.videos.list()] == [video.id]
         failing = engine.videos.create(prompt="[fail] a cat", **reference)  # type: ignore[arg-type]
         emulator.wait_until_idle()
         if profile == "vllm_omni":

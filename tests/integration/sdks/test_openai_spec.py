@@ -40,22 +40,22 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> Path:
     It lists 200 as the one status and no body as required, though each has required fields; it does not say what a
     refusal looks like, nor that a create refuses what it does not know; that a reference is one of two is prose.
     """
-    said = copy.deepcopy(DOCUMENT)
-    for path in [path for path in said["paths"] if any(part in path for part in BESIDES_SHOTS)]:
-        del said["paths"][path]
+    completed = copy.deepcopy(DOCUMENT)
+    for path in [path for path in completed["paths"] if any(part in path for part in BESIDES_SHOTS)]:
+        del completed["paths"][path]
     error = {"required": ["error"], "properties": {"error": {"$ref": "#/components/schemas/RefusalError"}}}
-    said["components"]["schemas"]["RefusalError"] = REFUSAL
+    completed["components"]["schemas"]["RefusalError"] = REFUSAL
     refusal = {"description": "Refused", "content": {"application/json": {"schema": {"type": "object", **error}}}}
-    said["components"]["schemas"]["ImageRefParam-2"] |= {"minProperties": 1, "maxProperties": 1}
+    completed["components"]["schemas"]["ImageRefParam-2"] |= {"minProperties": 1, "maxProperties": 1}
     for body in ("CreateVideoMultipartBody", "CreateVideoJsonBody", "ImageRefParam-2"):
-        said["components"]["schemas"][body]["additionalProperties"] = False
-    for operations in said["paths"].values():
+        completed["components"]["schemas"][body]["additionalProperties"] = False
+    for operations in completed["paths"].values():
         for operation in operations.values():
             operation["responses"]["4XX"] = refusal
             if "requestBody" in operation:
                 operation["requestBody"]["required"] = True
     path = tmp_path_factory.mktemp("document") / "openai_videos.yaml"
-    path.write_text(yaml.safe_dump(said))
+    path.write_text(yaml.safe_dump(completed))
     return path
 
 
@@ -86,9 +86,9 @@ def test_a_video_keeps_to_the_document_at_every_stage(emulator: Emulator) -> Non
             emulator.wait_until_idle()
             ended = client.get(f"/videos/{created['id']}").json()
             assert ended["status"] == end
-            for told in (created, ended):
-                problems = [error.message for error in validator.iter_errors(told)]
-                assert not problems, json.dumps(told)
+            for resource in (created, ended):
+                problems = [error.message for error in validator.iter_errors(resource)]
+                assert not problems, json.dumps(resource)
 
 
 def test_what_is_made_is_served_in_the_types_that_the_document_lists(emulator: Emulator) -> None:

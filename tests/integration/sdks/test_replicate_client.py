@@ -67,7 +67,9 @@ def test_cancel_and_list() -> None:
         made = [client.predictions.create(model="emulator/video", input=INPUT) for _ in range(3)]
         made[0].cancel()
         assert made[0].status == "canceled"
-        assert [one.id for one in client.predictions.list()] == [one.id for one in reversed(made)]
+        assert [prediction.id for prediction in client.predictions.list()] == [
+            prediction.id for prediction in reversed(made)
+        ]
 
 
 def test_pages(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +77,7 @@ def test_pages(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made = [client.predictions.create(model="emulator/video", input=INPUT).id for _ in range(3)]
     first = client.predictions.list()
     second = client.predictions.list(first.next)
-    assert [one.id for one in (*first, *second)] == made[::-1]
+    assert [prediction.id for prediction in (*first, *second)] == made[::-1]
     assert second.next is None
 
 

@@ -41,14 +41,14 @@ def test_it_serves_until_it_is_interrupted(environment: Path, provider: Emulator
 
 
 @pytest.mark.parametrize(
-    ("token", "options", "word"),
+    ("token", "options", "named"),
     [("short", (), "PREFECT_VIDEO_SERVICE_API_TOKEN"), ("long-enough-a-token", ("--account", "unknown"), "unknown")],
 )
 def test_a_setting_that_cannot_be_used_is_named_in_one_line(
-    call: InProcess, monkeypatch: pytest.MonkeyPatch, token: str, options: tuple[str, ...], word: str
+    call: InProcess, monkeypatch: pytest.MonkeyPatch, token: str, options: tuple[str, ...], named: str
 ) -> None:
     monkeypatch.setenv("PREFECT_VIDEO_SERVICE_API_TOKEN", token)
     answer = call("serve", "--port", "0", *options)
     assert answer.status == 2, answer.err
-    assert word in answer.err
+    assert named in answer.err
     assert "Traceback" not in answer.err

@@ -51,6 +51,16 @@ async def publish(store: Store, spool: Path) -> str:
     return await store.publish(spool, TARGET, content_type="video/mp4")
 
 
+async def test_an_endpoint_in_an_exempt_range_is_reached_without_the_proxy(
+    store: Store, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.0/8")
+    uri = await publish(store, spool)
+    assert await store.size(uri) == spool.stat().st_size
+
+
 async def test_a_failure_between_parts_leaves_nothing(
     store: Store, spool: Path, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,14 +110,14 @@ class LateClient:
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self.asked = 0
+        self.heads = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
     async def head_object(self, *, Bucket: str, Key: str) -> Any:
-        self.asked += 1
-        return await self._client.head_object(Bucket=Bucket, Key=f"{Key}.absent" if self.asked < 3 else Key)
+        self.heads += 1
+        return await self._client.head_object(Bucket=Bucket, Key=f"{Key}.absent" if self.heads < 3 else Key)
 
 
 async def test_an_object_that_is_found_a_little_later_is_published(
@@ -122,7 +132,7 @@ async def test_an_object_that_is_found_a_little_later_is_published(
     monkeypatch.setattr(s3_upload, "_HEAD_DELAYS_SECONDS", (0.01, 0.01))
     monkeypatch.setattr(s3_store, "upload_file", upload_file)
     await publish(store, spool)
-    assert clients[0].asked == 3
+    assert clients[0].heads == 3
     assert len(s3.files(bucket)) == 1
 
 
@@ -259,7 +269,7 @@ async def assert_says(store: Store, spool: Path, message: str, *, retryable: boo
         ({"secret": "hush"}, "secret does not match|access denied"),
     ],
 )
-async def test_wrong_keys_are_told_without_being_shown(
+async def test_wrong_keys_are_reported_without_being_shown(
     s3: S3Server, bucket: str, spool: Path, wrong: dict[str, str], message: str
 ) -> None:
     await assert_says(open_store(f"s3://{bucket}", options=s3.options | wrong), spool, message, retryable=False)
@@ -270,7 +280,7 @@ async def test_a_missing_bucket_is_no_missing_file(s3: S3Server, spool: Path) ->
     await assert_says(store, spool, "no such bucket", retryable=False)
 
 
-async def test_nobody_at_the_endpoint_says_so(spool: Path, s3: S3Server) -> None:
+async def test_an_endpoint_that_does_not_answer_is_reported(spool: Path, s3: S3Server) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         once = {"config_kwargs": {"retries": {"mode": "standard", "max_attempts": 1}}}
@@ -290,8 +300,8 @@ async def test_no_credentials_at_all_says_so(spool: Path, s3: S3Server, monkeypa
 
 
 def signed(s3: S3Server, bucket: str, *, seconds: int = 60) -> str:
-    asked = {"Bucket": bucket, "Key": f"films/{TARGET}"}
-    return str(s3.client.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds))
+    parameters = {"Bucket": bucket, "Key": f"films/{TARGET}"}
+    return str(s3.client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds))
 
 
 async def test_signed_links_are_downloaded_refused_and_refreshed(

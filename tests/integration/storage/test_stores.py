@@ -76,7 +76,7 @@ async def test_publishing_replaces(store: Store, spool: Path) -> None:
     assert await store.read_bytes(await publish(store, spool)) == b"newer"
 
 
-async def test_a_missing_file_is_told_from_an_empty_one(store: Store, spool: Path) -> None:
+async def test_a_missing_file_is_distinguished_from_an_empty_file(store: Store, spool: Path) -> None:
     await publish(store, spool)
     missing = store.uri(target("other.mp4"))
     assert await store.size(missing) is None

@@ -18,7 +18,7 @@ from prefect_video.errors import GenerationLost, PromptBlocked
 from prefect_video.generations import Generation, Status
 from prefect_video.ledger import Job, JobRequest, Ledger, State
 from prefect_video.pipeline.project_run import run_project
-from prefect_video.pipeline.steps import build_project_intents, submit
+from prefect_video.pipeline.steps import build_project_job_requests, submit
 from prefect_video.project_files import load_project
 from prefect_video.session import Session, SessionRef, open_session
 from prefect_video.shots import Project, Shot
@@ -46,7 +46,7 @@ def read_job(job_id: str) -> Job:
 
 
 async def reserve(session: Session, project: Project) -> Job:
-    job_request: JobRequest = (await build_project_intents(session, project))[0]
+    job_request: JobRequest = (await build_project_job_requests(session, project))[0]
     job = (await session.ledger.claims.claim([job_request])).claims[0].job
     assert job is not None
     return job
@@ -188,7 +188,7 @@ def test_spending_is_added_up_for_people_machines_and_spreadsheets(call: InProce
 def test_a_refused_prompt_is_reviewed_and_allowed_by_the_beginning_of_its_fingerprint(call: InProcess) -> None:
     async def refuse(session: Session) -> Job:
         return await session.ledger.reviews.record_screened(
-            (await build_project_intents(session, SHORT))[0], PromptBlocked("too bright")
+            (await build_project_job_requests(session, SHORT))[0], PromptBlocked("too bright")
         )
 
     refused = run_with_session(refuse)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from prefect_video.cli.report_view import show_report
 from prefect_video.emulator.threaded import Emulator
+from prefect_video.ledger import CommittedSums, usd_sum
+from prefect_video.pipeline import ProjectReport
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.project_files import load_project
 from prefect_video.session import SessionRef, open_session
 from tests.support.cli_fixtures import InProcess
 
 
-def run_file(path: Path) -> None:
-    """Run a project file with the emulator, without Prefect."""
+def run_file(path: Path, provider: str = "emulator") -> ProjectReport:
+    """Run a project file with a provider, by default the emulator, without Prefect."""
 
-    async def produce() -> None:
-        async with await open_session(SessionRef.from_names("emulator")) as session:
-            await run_project(session, load_project(path))
+    async def produce() -> ProjectReport:
+        async with await open_session(SessionRef.from_names(provider)) as session:
+            return await run_project(session, load_project(path))
 
-    asyncio.run(produce())
+    return asyncio.run(produce())
 
 
 def test_a_new_project_is_to_be_generated_and_costs_what_the_table_says(
@@ -120,13 +124,52 @@ def test_the_schema_is_one_json_object_that_knows_the_fields(call: InProcess) ->
     assert {"project", "shots"} <= set(schema["required"])
 
 
-def test_an_unknown_price_is_not_expected_to_be_nothing(
-    call: InProcess, film: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+def test_an_unknown_price_is_nowhere_nothing(
+    call: InProcess,
+    film: Path,
+    emulator: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("LITELLM_API_KEY", emulator.key)
     monkeypatch.setenv("LITELLM_BASE_URL", f"{emulator.url}/profiles/litellm/v1")
     film.write_text(film.read_text().replace("defaults: {", "defaults: {model: a-model-of-no-list, "))
     shown = call("plan", film, "--provider", "litellm")
-    assert "2 of 2 to generate, cost not known. Nothing was sent." in " ".join(shown.out.split())
+    assert "2 of 2 to generate, price unknown. Nothing was sent." in " ".join(shown.out.split())
     assert "$0.00" not in shown.out
     assert call("plan", film, "--provider", "litellm", "--json").json["unpriced"] == 2
+
+    report = run_file(film, "litellm")
+    assert [shot.status for shot in report.shots] == ["stored", "stored"]
+    capsys.readouterr()
+    show_report(report)
+    table = capsys.readouterr().out
+    for text in (report.summary(), table):
+        assert "2 of 2 stored (0 cached), price unknown" in text
+        assert "$0.00" not in text
+    assert report.public()["unpriced"] == 2
+    assert "price unknown spent, $0.00 reserved" in call("spend", "--by", "project").out
+    # Bought at another provider, whose price is known: the sum is a lower bound.
+    film.write_text(film.read_text().replace("model: a-model-of-no-list, ", "").replace("over the sea", "over a lake"))
+    assert run_file(film).summary().startswith("film: 2 of 2 stored (0 cached), $0.90 paid")
+    assert "at least $0.90 spent, $0.00 reserved" in call("spend", "--by", "project").out
+    film.write_text(film.read_text().replace("project: film", "project: film\nbudget_usd: 1"))
+    assert "at least $0.90 spent" in call("plan", film).out
+
+
+def test_a_sum_is_a_lower_bound_where_a_price_is_unknown() -> None:
+    assert usd_sum(Decimal("2.4"), 0) == "$2.40"
+    assert usd_sum(Decimal("2.4"), 1) == "at least $2.40"
+    assert (usd_sum(Decimal(0), 1), usd_sum(Decimal(0), 0)) == ("price unknown", "$0.00")
+    # As the artifact of `spend-report` shows it.
+    sums = CommittedSums(spent_usd=Decimal("0.9"), unpriced=2, unpriced_reserved=1)
+    assert (sums.describe_spent(str), sums.describe_reserved(format_amount=str)) == ("at least 0.9", "price unknown")
+
+
+def test_a_plan_says_what_is_claimed_after_which_shot(call: InProcess, film: Path) -> None:
+    film.write_text(film.read_text().replace("duration: 1}", "duration: 1, continue_from: opening}"))
+    shown = call("plan", film)
+    assert shown.status == 0
+    assert "\n  after opening: $0.30\n" in shown.out
+    answer = call("plan", film, "--json").json
+    assert (answer["later"], answer["cost_usd"], answer["shots"][1]["after"]) == ({"opening": 0.3}, 0.9, "opening")

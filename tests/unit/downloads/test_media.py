@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from prefect_video.downloads.media import Media, check_media, probe
-from prefect_video.errors import InvalidVideo
+from prefect_video.errors import InvalidVideo, VideoMismatch
 from prefect_video.shots import Shot
 from tests.support.clips import write_clip
 
@@ -166,6 +166,15 @@ def test_a_number_of_frames_decides_the_length() -> None:
 def test_a_video_that_was_not_asked_for_is_refused(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(InvalidVideo, match=message):
         check_media(measured(**wrong), SHOT)
+
+
+def test_sound_that_was_requested_is_missed_and_an_adaptive_shape_is_not() -> None:
+    loud = SHOT.model_copy(update={"audio": True})
+    with pytest.raises(VideoMismatch, match="asked for sound"):
+        check_media(measured(), loud)
+    check_media(measured(has_audio=True), loud)
+    check_media(measured(has_audio=True), SHOT.model_copy(update={"audio": False}))
+    check_media(measured(width=600, height=900), SHOT.model_copy(update={"aspect_ratio": "adaptive"}))
 
 
 def test_a_small_picture_is_not_blown_up_and_a_large_one_is_made_smaller(clip: Path, tmp_path: Path) -> None:

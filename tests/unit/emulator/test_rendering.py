@@ -12,10 +12,12 @@ from PIL import Image, ImageChops
 from prefect_video.emulator.generation import FPS, GenerationRequest
 from prefect_video.emulator.rendering.clips import ClipLibrary
 from prefect_video.emulator.rendering.encode import RenderStopped, render_clip
+from prefect_video.emulator.rendering.image_folder import ImageFolder
 from prefect_video.emulator.rendering.spec import ClipSpec
 from prefect_video.emulator.rendering.text import MAX_LINES, TextOverlay, wrap
 from prefect_video.emulator.settings import EmulatorSettings
-from prefect_video.shots import frame_size
+from prefect_video.frame_sizes import frame_size
+from tests.support.pictures import audio_seconds, decode, draw, psnr
 
 
 def _build_spec(
@@ -146,3 +148,39 @@ async def test_plates_are_shared_by_shape(tmp_path: Path) -> None:
     assert library.spec(request) == library.spec(other)
     assert library.spec(request) != library.spec(request.model_copy(update={"duration": 2}))
     await library.close()
+
+
+def test_it_begins_and_ends_with_the_images_and_shows_references(tmp_path: Path) -> None:
+    images = ImageFolder(tmp_path / "images")
+    first, last, other = (images.keep(draw(hue)) for hue in (10, 120, 240))
+    spec = _build_spec(2)._replace(first_frame=first, last_frame=last)
+    videos = []
+    for number, references in enumerate(((), (other,))):
+        videos.append(tmp_path / f"{number}.mp4")
+        render_clip(spec._replace(references=references), videos[-1], tmp_path / f"{number}.jpg", images=images)
+    frames = decode(videos[0])
+    assert psnr(frames[0], draw(10)) > 30
+    assert psnr(frames[-1], draw(120)) > 30
+    assert psnr(frames[len(frames) // 2], draw(10)) < 20
+    # The scene is the same but for the reference, which is there in the middle of the clip.
+    middle = decode(videos[1])[len(frames) // 2]
+    assert ImageChops.difference(middle, frames[len(frames) // 2]).getbbox() is not None
+
+
+def test_sound_is_an_aac_track_of_the_length_of_the_pictures(tmp_path: Path) -> None:
+    silent = _render(_build_spec(2), tmp_path, "silent")
+    loud = _render(_build_spec(2)._replace(audio=True), tmp_path, "loud")
+    assert audio_seconds(silent) is None
+    assert audio_seconds(loud) == pytest.approx(2, abs=0.05)
+    assert len(decode(loud)) == len(decode(silent)) == 2 * FPS
+    with av.open(str(loud)) as container:
+        samples = b"".join(bytes(frame.planes[0]) for frame in container.decode(audio=0))
+    assert any(samples)
+
+
+def test_a_mark_is_in_the_picture_unless_it_is_declined(tmp_path: Path) -> None:
+    marked = decode(_render(_build_spec(), tmp_path, "marked"))[0]
+    plain = decode(_render(_build_spec()._replace(watermark=False), tmp_path, "plain"))[0]
+    corner = (marked.width // 2, 0, marked.width, marked.height // 5)
+    difference = ImageChops.difference(marked.crop(corner), plain.crop(corner)).getextrema()
+    assert max(high for _, high in difference) > 80

@@ -44,7 +44,7 @@ async def test_two_owners_never_take_the_last_slot_together(ledger: Ledger, othe
     jobs = [(owner, await claim_one(owner, n)) for n, owner in enumerate([ledger, other] * 5)]
     took = await asyncio.gather(*(owner.accounts.acquire_slot(job.id, slots=3) for owner, job in jobs))
     # Those that came first while others were not yet queued are three, and never four.
-    assert sum(one is not None for one in took) == 3
+    assert sum(job is not None for job in took) == 3
     assert (await ledger.accounts.status(ACCOUNT)).occupied == 3
 
 
@@ -66,7 +66,7 @@ async def test_the_queue_is_by_priority_then_by_time(ledger: Ledger, other: Ledg
     assert order == [high, first, second, low]
 
 
-async def test_a_row_that_gave_up_waiting_holds_nobody_up(ledger: Ledger, other: Ledger) -> None:
+async def test_a_row_that_gave_up_waiting_holds_no_other_up(ledger: Ledger, other: Ledger) -> None:
     holder, _ = await take(ledger, 1)
     impatient, _ = await take(other, 2)
     patient, _ = await take(ledger, 3)
@@ -175,7 +175,7 @@ async def test_one_past_its_deadline_holds_its_slot_for_as_long_again(ledger: Le
         assert (await ledger.accounts.status(ACCOUNT)).occupied == occupied
 
 
-async def test_a_low_one_is_not_overtaken_for_ever(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_low_one_is_not_overtaken_indefinitely(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(priorities, "AGEING_SECONDS", 0.0)
     holder, _ = await take(ledger, 1)
     low, _ = await take(ledger, 2, priority="low")
@@ -185,8 +185,8 @@ async def test_a_low_one_is_not_overtaken_for_ever(ledger: Ledger, monkeypatch: 
     assert await ledger.accounts.acquire_slot(low, slots=1) is not None
 
 
-async def test_who_has_opened_the_breaker_is_told_once(ledger: Ledger, other: Ledger) -> None:
-    told = [
+async def test_the_owner_that_opens_the_breaker_learns_it_once(ledger: Ledger, other: Ledger) -> None:
+    statuses = [
         await owner.accounts.record_failure(ACCOUNT, threshold=2, open_seconds=60) for owner in (ledger, other, ledger)
     ]
-    assert [standing.just_opened for standing in told] == [False, True, False]
+    assert [status.just_opened for status in statuses] == [False, True, False]

@@ -117,7 +117,7 @@ async def test_a_reservation_of_an_earlier_month_must_fit_into_this_one(ledger: 
     claims = (await other.claims.claim([a_request(1), a_request(2)], [month, project], partial=True)).claims
     assert kinds(claims) == ["acquired", "over_budget"]
     standing = await other.spend.budget_usage([month, project], project="coffee-ad", account="sora-1")
-    assert [one.committed_usd for one in standing] == [Decimal("2.40")] * 2
+    assert [usage.committed_usd for usage in standing] == [Decimal("2.40")] * 2
     assert [job.state for job in await other.jobs.unfinished()] == [State.RESERVED]
     assert {claim.kind for claim in (await ledger.claims.claim([a_request(1)], [month])).claims} == {"joined"}
 
@@ -166,10 +166,10 @@ async def test_what_an_ended_generation_counts(
 
 
 async def test_a_release_frees_the_money(ledger: Ledger) -> None:
-    one = Budget(scope="project", limit_usd=Decimal("2.40"))
-    (claim,) = (await ledger.claims.claim([a_request(1)], [one])).claims
+    budget = Budget(scope="project", limit_usd=Decimal("2.40"))
+    (claim,) = (await ledger.claims.claim([a_request(1)], [budget])).claims
     await ledger.jobs.release_reservation(claim.job.id, "refused")
-    assert kinds((await ledger.claims.claim([a_request(1)], [one])).claims) == ["acquired"]
+    assert kinds((await ledger.claims.claim([a_request(1)], [budget])).claims) == ["acquired"]
 
 
 async def test_the_real_cost_replaces_the_reserved_one(ledger: Ledger) -> None:
@@ -196,6 +196,6 @@ async def test_no_warning_when_nothing_is_bought(ledger: Ledger) -> None:
 
 async def test_a_race_on_the_last_dollar_has_one_winner(ledger: Ledger, other: Ledger) -> None:
     last = Budget(scope="project", limit_usd=Decimal("2.40"))
-    asked = [owner.claims.claim([a_request(n)], [last]) for n, owner in enumerate([ledger, other] * 4)]
-    claims = [batch.claims[0].kind for batch in await asyncio.gather(*asked)]
+    attempts = [owner.claims.claim([a_request(n)], [last]) for n, owner in enumerate([ledger, other] * 4)]
+    claims = [batch.claims[0].kind for batch in await asyncio.gather(*attempts)]
     assert sorted(claims) == ["acquired"] + ["over_budget"] * 7

@@ -27,11 +27,11 @@ async def test_a_new_fingerprint_is_reserved(ledger: Ledger) -> None:
     assert (step.from_state, step.to_state, step.owner) == (None, State.RESERVED, ledger.owner_id)
 
 
-async def test_no_intents_no_claims(ledger: Ledger) -> None:
+async def test_no_requests_no_claims(ledger: Ledger) -> None:
     assert (await ledger.claims.claim([])).claims == ()
 
 
-async def test_what_is_under_way_is_joined_by_everybody(ledger: Ledger, other: Ledger) -> None:
+async def test_what_is_in_progress_is_joined_by_every_owner(ledger: Ledger, other: Ledger) -> None:
     job = await claim_one(ledger)
     assert [(await ask(asker, a_request())).kind for asker in (ledger, other)] == ["joined", "joined"]
     assert (await ask(other, a_request())).job == job
@@ -210,7 +210,7 @@ async def test_a_cancelled_claim_leaves_nothing_owned(ledger: Ledger) -> None:
     assert (await ask(ledger, a_request(1))).kind == "acquired"
 
 
-async def test_a_thousand_intents_keep_their_order(ledger: Ledger) -> None:
+async def test_a_thousand_requests_keep_their_order(ledger: Ledger) -> None:
     job_requests = [a_request(number) for number in range(1000)]
     batch = await ledger.claims.claim(job_requests)
     assert {claim.kind for claim in batch.claims} == {"acquired"}

@@ -82,7 +82,7 @@ async def test_a_locked_file(tmp_path: Path) -> None:
         assert (await ledger.claims.claim([a_request()])).claims[0].kind == "acquired"
 
 
-async def test_a_file_that_somebody_else_is_opening(tmp_path: Path) -> None:
+async def test_a_file_that_another_process_is_opening(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     lock = schema_lock(path)
     assert lock.acquire()

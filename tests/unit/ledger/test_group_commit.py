@@ -4,36 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
 from sqlalchemy import event, text
 
 from prefect_video.errors import InvalidTransition
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.group_commit import MOST_AT_ONCE
-from prefect_video.ledger.urls import parse_database_url
 
 SCHEMA = (
     "CREATE TABLE shots (id INTEGER PRIMARY KEY)",
     "CREATE TABLE takes (shot INTEGER REFERENCES shots (id) DEFERRABLE INITIALLY DEFERRED)",
 )
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.db"
-
-
-@pytest.fixture
-async def database(path: Path) -> AsyncIterator[Database]:
-    database = Database(parse_database_url(str(path)))
-    async with database.writing() as connection:
-        for statement in SCHEMA:
-            await connection.execute(text(statement))
-    yield database
-    await database.close()
 
 
 def committed(path: Path) -> set[int]:
@@ -47,7 +29,7 @@ async def write_shot(database: Database, number: int) -> None:
         await connection.execute(text("INSERT INTO shots VALUES (:number)"), {"number": number})
 
 
-async def test_writes_that_wait_share_a_commit_and_return_after_it(database: Database, path: Path) -> None:
+async def test_writes_that_wait_share_a_commit_and_return_after_it(database: Database, ledger_file: Path) -> None:
     commits = 0
 
     @event.listens_for(database.engine.sync_engine, "commit")
@@ -57,14 +39,14 @@ async def test_writes_that_wait_share_a_commit_and_return_after_it(database: Dat
 
     async def write(number: int) -> None:
         await write_shot(database, number)
-        assert number in committed(path)
+        assert number in committed(ledger_file)
 
     await asyncio.gather(*(write(number) for number in range(2 * MOST_AT_ONCE)))
-    assert committed(path) == set(range(2 * MOST_AT_ONCE))
+    assert committed(ledger_file) == set(range(2 * MOST_AT_ONCE))
     assert commits == 2
 
 
-async def test_one_that_fails_is_taken_back_alone(database: Database, path: Path) -> None:
+async def test_a_write_that_fails_is_taken_back_alone(database: Database, ledger_file: Path) -> None:
     async def write_and_fail() -> None:
         async with database.writing() as connection:
             await connection.execute(text("INSERT INTO shots VALUES (98)"))
@@ -85,10 +67,12 @@ async def test_one_that_fails_is_taken_back_alone(database: Database, path: Path
         InvalidTransition,
         type(None),
     ]
-    assert committed(path) == {1, 2, 3}
+    assert committed(ledger_file) == {1, 2, 3}
 
 
-async def test_a_commit_that_fails_fails_all_that_share_it_and_none_after_it(database: Database, path: Path) -> None:
+async def test_a_commit_that_fails_fails_all_that_share_it_and_none_after_it(
+    database: Database, ledger_file: Path
+) -> None:
     async def write_orphan() -> None:
         async with database.writing() as connection:
             # Found at the commit only.
@@ -98,12 +82,12 @@ async def test_a_commit_that_fails_fails_all_that_share_it_and_none_after_it(dat
     shared.append(asyncio.create_task(write_orphan()))
     outcomes = await asyncio.gather(*shared, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [InvalidTransition] * 3
-    assert committed(path) == set()
+    assert committed(ledger_file) == set()
     await write_shot(database, 4)
-    assert committed(path) == {4}
+    assert committed(ledger_file) == {4}
 
 
-async def test_a_caller_that_is_cancelled_leaves_the_others_whole(database: Database, path: Path) -> None:
+async def test_a_caller_that_is_cancelled_leaves_the_others_whole(database: Database, ledger_file: Path) -> None:
     has_turn = asyncio.Event()
 
     async def wait_in_turn() -> None:
@@ -120,4 +104,4 @@ async def test_a_caller_that_is_cancelled_leaves_the_others_whole(database: Data
     cancelled.cancel()
     outcomes = await asyncio.gather(before, cancelled, *after, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [type(None), *[asyncio.CancelledError] * 2, type(None)]
-    assert committed(path) == {1, 3}
+    assert committed(ledger_file) == {1, 3}

@@ -31,11 +31,11 @@ async def test_many_rows_in_the_order_asked_for(ledger: Ledger) -> None:
 async def test_stored_rows_of_many_fingerprints(ledger: Ledger) -> None:
     stored = await store_one(ledger, 1)
     await submit_one(ledger, 2)
-    asked = [fingerprint_of(number) for number in range(700)]
-    assert await ledger.jobs.find_stored(asked, environment="production") == {stored.fingerprint: stored}
-    assert await ledger.jobs.find_stored(asked, environment="production", ttl_seconds=60) != {}
-    assert await ledger.jobs.find_stored(asked, environment="production", ttl_seconds=0) == {}
-    assert await ledger.jobs.find_stored(asked, environment="staging") == {}
+    fingerprints = [fingerprint_of(number) for number in range(700)]
+    assert await ledger.jobs.find_stored(fingerprints, environment="production") == {stored.fingerprint: stored}
+    assert await ledger.jobs.find_stored(fingerprints, environment="production", ttl_seconds=60) != {}
+    assert await ledger.jobs.find_stored(fingerprints, environment="production", ttl_seconds=0) == {}
+    assert await ledger.jobs.find_stored(fingerprints, environment="staging") == {}
     assert await ledger.jobs.find_stored([], environment="production") == {}
 
 

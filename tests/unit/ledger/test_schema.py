@@ -96,7 +96,7 @@ async def test_a_new_sqlite_file_is_made_on_first_use(tmp_path: Path) -> None:
     assert path.exists()
 
 
-async def test_postgresql_is_not_touched_without_being_told(postgres_url: str) -> None:
+async def test_postgresql_is_not_touched_without_permission(postgres_url: str) -> None:
     with pytest.raises(LedgerSchemaMismatch, match=r"has no tables yet.*prefect-video ledger upgrade"):
         await Ledger.open(postgres_url)
     async with await Ledger.open(postgres_url, migrate=True):
@@ -123,7 +123,7 @@ async def test_a_newer_ledger_is_refused(ledger: Ledger, url: str) -> None:
         await ledger.check()
 
 
-async def test_somebody_elses_alembic_is_left_alone(url: str) -> None:
+async def test_another_applications_alembic_is_left_alone(url: str) -> None:
     async def make(database: Database) -> None:
         async with database.writing() as connection:
             await connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
@@ -143,7 +143,7 @@ async def test_history_cannot_be_changed(ledger: Ledger, change: str) -> None:
     assert len(await ledger.jobs.history(job.id)) == 1
 
 
-async def test_the_database_itself_refuses_a_second_row_under_way(ledger: Ledger) -> None:
+async def test_the_database_itself_refuses_a_second_row_in_progress(ledger: Ledger) -> None:
     await claim_one(ledger)
     row = row_from_request(a_request(), State.RESERVED, 1, None, an_asset().created_at)
     with pytest.raises(LedgerError, match="another process made first"):

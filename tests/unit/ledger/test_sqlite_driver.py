@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
@@ -45,19 +44,7 @@ async def run(url):
 asyncio.run(run(sys.argv[1]))
 """
 
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.db"
-
-
-@pytest.fixture
-async def database(path: Path) -> AsyncIterator[Database]:
-    database = Database(parse_database_url(str(path)))
-    async with database.writing() as connection:
-        await connection.execute(text("CREATE TABLE pairs (number INTEGER, half TEXT)"))
-    yield database
-    await database.close()
+SCHEMA = ("CREATE TABLE pairs (number INTEGER, half TEXT)",)
 
 
 def rows(path: Path) -> list[tuple[int, str]]:
@@ -91,23 +78,23 @@ async def cancel_while_held(connection: Connection) -> None:
     assert inserting.cancelled()
 
 
-def test_looks_that_are_cancelled_and_closed_do_not_end_the_process(path: Path) -> None:
-    command = [sys.executable, "-X", "faulthandler", "-c", CANCELLED_LOOKS, str(path)]
+def test_looks_that_are_cancelled_and_closed_do_not_end_the_process(ledger_file: Path) -> None:
+    command = [sys.executable, "-X", "faulthandler", "-c", CANCELLED_LOOKS, str(ledger_file)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-async def test_a_file_is_used_by_one_thread_only(path: Path) -> None:
-    connection = await connect_to(path)
+async def test_a_file_is_used_by_one_thread_only(ledger_file: Path) -> None:
+    connection = await connect_to(ledger_file)
     assert connection._file is not None
     with pytest.raises(sqlite3.ProgrammingError, match="same thread"):
         connection._file.execute("SELECT 1")
     await connection.close()
 
 
-async def test_a_statement_that_is_cancelled_ends_before_the_rollback(database: Database, path: Path) -> None:
+async def test_a_statement_that_is_cancelled_ends_before_the_rollback(database: Database, ledger_file: Path) -> None:
     release = threading.Event()
-    connection = await held_connection(path, release)
+    connection = await held_connection(ledger_file, release)
     cursor = connection.cursor()
     await cursor.execute("BEGIN IMMEDIATE")
     await cancel_while_held(connection)
@@ -119,11 +106,13 @@ async def test_a_statement_that_is_cancelled_ends_before_the_rollback(database: 
     await cursor.execute("SELECT count(*) FROM pairs")
     assert await cursor.fetchall() == [(0,)]
     await connection.close()
-    assert rows(path) == []
+    assert rows(ledger_file) == []
 
 
-async def test_a_transaction_that_is_begun_by_a_cancelled_task_is_taken_back(database: Database, path: Path) -> None:
-    connection = await connect_to(path)
+async def test_a_transaction_that_is_begun_by_a_cancelled_task_is_taken_back(
+    database: Database, ledger_file: Path
+) -> None:
+    connection = await connect_to(ledger_file)
     beginning = asyncio.create_task(connection.cursor().execute("BEGIN IMMEDIATE"))
     await asyncio.sleep(0)
     beginning.cancel()
@@ -133,20 +122,20 @@ async def test_a_transaction_that_is_begun_by_a_cancelled_task_is_taken_back(dat
     await connection.close()
 
 
-async def test_a_statement_that_is_cancelled_ends_before_closing(database: Database, path: Path) -> None:
+async def test_a_statement_that_is_cancelled_ends_before_closing(database: Database, ledger_file: Path) -> None:
     release = threading.Event()
-    connection = await held_connection(path, release)
+    connection = await held_connection(ledger_file, release)
     await cancel_while_held(connection)
     closing_it = asyncio.create_task(connection.close())
     await asyncio.sleep(0)
     assert not closing_it.done()
     release.set()
     await closing_it
-    assert rows(path) == [(1, "a")]
+    assert rows(ledger_file) == [(1, "a")]
 
 
-async def test_a_closed_connection_says_so_and_closes_again(path: Path) -> None:
-    connection = await connect_to(path)
+async def test_a_closed_connection_says_so_and_closes_again(ledger_file: Path) -> None:
+    connection = await connect_to(ledger_file)
     await connection.close()
     await connection.close()
     connection.stop()
@@ -182,7 +171,7 @@ async def test_the_dialect_finds_what_it_asks_of_a_connection(database: Database
             await connection.execute(text("SELECT nothing FROM nowhere"))
 
 
-async def test_cancelled_at_any_moment_a_transaction_is_whole_or_absent(database: Database, path: Path) -> None:
+async def test_cancelled_at_any_moment_a_transaction_is_whole_or_absent(database: Database, ledger_file: Path) -> None:
     """Sixteen tasks write pairs and read them back, while most are cancelled at a moment of chance."""
     dice = random.Random(9)
     committed: set[int] = set()
@@ -211,7 +200,7 @@ async def test_cancelled_at_any_moment_a_transaction_is_whole_or_absent(database
         await asyncio.gather(*(cancel_later(task) for task in tasks if dice.random() < 0.7))
         for outcome in await asyncio.gather(*tasks, return_exceptions=True):
             assert outcome is None or isinstance(outcome, asyncio.CancelledError), outcome
-    found = rows(path)
+    found = rows(ledger_file)
     numbers = {number for number, _ in found}
     assert found == sorted((number, half) for number in numbers for half in "ab")
     assert committed <= numbers

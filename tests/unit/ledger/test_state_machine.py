@@ -36,7 +36,7 @@ BUDGETS = st.none() | st.builds(
     limit_usd=st.none() | st.sampled_from([Decimal("2.5"), Decimal("4.9"), Decimal(12)]),
     limit_videos=st.none() | st.integers(0, 5),
 )
-INTENTS = st.lists(
+JOB_REQUESTS = st.lists(
     st.builds(
         a_request,
         st.integers(1, 4),
@@ -90,7 +90,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(
         who=OWNERS,
-        job_requests=INTENTS,
+        job_requests=JOB_REQUESTS,
         run=st.sampled_from(["run-1", "run-2", None]),
         budget=BUDGETS,
         partial=st.booleans(),

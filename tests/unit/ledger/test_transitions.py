@@ -103,7 +103,7 @@ async def test_a_verdict_on_a_sent_request_needs_its_owner(
     assert (await step(other.jobs, job.id, "a human says so")).hold_reason is None
 
 
-async def test_it_is_told_since_when_an_outcome_is_unknown(ledger: Ledger) -> None:
+async def test_it_is_known_since_when_an_outcome_is_unknown(ledger: Ledger) -> None:
     job = await claim_one(ledger)
     sending = await ledger.jobs.begin_submit(job.id)
     unknown = await ledger.jobs.record_unknown(job.id, UNANSWERED)
@@ -280,9 +280,9 @@ async def test_a_stored_row_whose_file_is_flawed_is_completed_again(ledger: Ledg
 
 
 async def test_all_who_ask_at_once_are_proposed_one_identity(ledger: Ledger, other: Ledger) -> None:
-    proposed = await asyncio.gather(*(one.stores.propose_store_id("s3://films") for one in (ledger, other) * 5))
+    proposed = await asyncio.gather(*(owner.stores.propose_store_id("s3://films") for owner in (ledger, other) * 5))
     assert len(set(proposed)) == 1
-    await asyncio.gather(*(one.stores.remember_store(proposed[0], "s3://films") for one in (ledger, other) * 5))
+    await asyncio.gather(*(owner.stores.remember_store(proposed[0], "s3://films") for owner in (ledger, other) * 5))
     assert await ledger.stores.store_ids("s3://films") == set(proposed)
     assert await ledger.stores.store_ids("s3://other") == set()
 

@@ -29,7 +29,7 @@ async def pending(ledger: Ledger, account: str = "sora-1") -> list[str]:
     return [event.event_id for event in events]
 
 
-async def test_a_repetition_is_told_apart(ledger: Ledger) -> None:
+async def test_a_repetition_is_recognised(ledger: Ledger) -> None:
     assert await ledger.events.receive_events([]) == []
     batch = [an_event(2), an_event(1), an_event(2), an_event(1, account="sora-2")]
     assert await ledger.events.receive_events(batch) == [True, True, False, True]
@@ -41,7 +41,7 @@ async def test_a_repetition_is_told_apart(ledger: Ledger) -> None:
 async def test_of_many_receivers_one_takes_each_event(ledger: Ledger, other: Ledger) -> None:
     events = [an_event(number) for number in range(600)]
     answers = await asyncio.gather(
-        *(one.events.receive_events(part) for one in (ledger, other) for part in (events, events[::-1]))
+        *(owner.events.receive_events(part) for owner in (ledger, other) for part in (events, events[::-1]))
     )
     assert sum(map(sum, answers)) == 600
     assert len(await ledger.events.pending_events(["sora-1"], since=NOW, limit=1000)) == 600
@@ -50,19 +50,22 @@ async def test_of_many_receivers_one_takes_each_event(ledger: Ledger, other: Led
 async def test_an_event_is_handled_once(ledger: Ledger, other: Ledger) -> None:
     await ledger.events.receive_events([an_event(1), an_event(2, handled_at=NOW)])
     assert await pending(ledger) == ["evt-1"]
-    assert sorted(await asyncio.gather(*(one.events.mark_handled([an_event(1)]) for one in (ledger, other)))) == [0, 1]
+    assert sorted(await asyncio.gather(*(owner.events.mark_handled([an_event(1)]) for owner in (ledger, other)))) == [
+        0,
+        1,
+    ]
     assert await pending(ledger) == []
 
 
-async def test_what_the_provider_told_is_taken_once(ledger: Ledger) -> None:
+async def test_what_the_provider_reported_is_taken_once(ledger: Ledger) -> None:
     await ledger.events.receive_events([an_event(1), an_event(2)])
-    told = a_generation("gen-1", status=Status.COMPLETED, result=a_result(NOW + timedelta(hours=1)))
-    await ledger.events.stash_generation(an_event(1), told)
+    generation = a_generation("gen-1", status=Status.COMPLETED, result=a_result(NOW + timedelta(hours=1)))
+    await ledger.events.stash_generation(an_event(1), generation)
     await ledger.events.stash_generation(
         an_event(2), a_generation("gen-2", result=a_result(NOW - timedelta(seconds=1)))
     )
     assert await ledger.events.pop_generation("sora-2", "gen-1") is None
-    assert await ledger.events.pop_generation("sora-1", "gen-1") == told
+    assert await ledger.events.pop_generation("sora-1", "gen-1") == generation
     assert await ledger.events.pop_generation("sora-1", "gen-1") is None
     assert await ledger.events.pop_generation("sora-1", "gen-2") is None, "its link is dead"
 

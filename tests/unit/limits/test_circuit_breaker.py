@@ -121,7 +121,7 @@ async def test_half_open_one_tries_and_closes_it_for_all(ledger: Ledger, other: 
     assert await second.before_submit() is False
 
 
-async def test_one_that_fails_opens_it_again(ledger: Ledger, other: Ledger) -> None:
+async def test_a_try_that_fails_opens_it_again(ledger: Ledger, other: Ledger) -> None:
     await trouble(a_breaker(ledger, open_seconds=0.0), submit=True)
     trying = a_breaker(other)
     assert await trying.before_submit() is True
@@ -138,7 +138,7 @@ async def test_a_process_that_saw_none_of_the_trouble_closes_it_too(ledger: Ledg
     assert await state(lucky) == "closed"
 
 
-async def test_one_that_was_not_sent_leaves_the_try_to_another(ledger: Ledger, other: Ledger) -> None:
+async def test_a_submit_that_was_not_sent_leaves_the_try_to_another(ledger: Ledger, other: Ledger) -> None:
     first, second = a_breaker(ledger, open_seconds=0.0), a_breaker(other)
     await trouble(first, submit=True)
     assert await first.before_submit() is True
@@ -170,7 +170,7 @@ async def test_a_used_up_quota_without_a_date_is_asked_about_again(ledger: Ledge
     assert await breaker.before_submit() is False
 
 
-async def test_one_opening_is_told_once(ledger: Ledger, other: Ledger) -> None:
+async def test_an_opening_is_reported_once(ledger: Ledger, other: Ledger) -> None:
     changes: list[AccountStatus] = []
     first, second = a_breaker(ledger, on_change=changes.append), a_breaker(other, on_change=changes.append)
     await trouble(first, submit=True)
@@ -178,7 +178,7 @@ async def test_one_opening_is_told_once(ledger: Ledger, other: Ledger) -> None:
     assert [status.breaker for status in changes] == ["open"]
 
 
-async def test_whoever_is_held_back_slows_its_polls_down_too(ledger: Ledger, other: Ledger) -> None:
+async def test_a_process_that_is_held_back_slows_its_polls_down_too(ledger: Ledger, other: Ledger) -> None:
     unlucky, held = a_breaker(ledger), a_breaker(other)
     await trouble(unlucky, submit=True)
     with pytest.raises(CircuitOpen):

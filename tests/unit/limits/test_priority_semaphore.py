@@ -68,7 +68,7 @@ async def test_who_waits_long_enough_goes_first(monkeypatch: pytest.MonkeyPatch)
     assert await serve(PrioritySemaphore(1), -1, 0, 1) == [-1, 0, 1]
 
 
-async def test_who_has_the_turn_gives_way_to_whoever_comes_first() -> None:
+async def test_the_holder_of_the_turn_gives_way_to_the_first_in_the_queue() -> None:
     semaphore, order = PrioritySemaphore(1), list[str]()
 
     async def patient() -> None:
@@ -91,7 +91,7 @@ async def test_who_has_the_turn_gives_way_to_whoever_comes_first() -> None:
     assert order == ["high", "normal", "low", "last"]
 
 
-async def test_one_that_is_cancelled_takes_no_turn_with_it() -> None:
+async def test_a_waiter_that_is_cancelled_takes_no_turn_with_it() -> None:
     semaphore = PrioritySemaphore(1)
 
     async def wait() -> None:
@@ -109,7 +109,7 @@ async def test_one_that_is_cancelled_takes_no_turn_with_it() -> None:
             assert semaphore._free == 1
 
 
-async def test_nor_does_one_that_had_given_way() -> None:
+async def test_nor_does_a_waiter_that_had_given_way() -> None:
     semaphore = PrioritySemaphore(1)
     blocked = asyncio.Event()
 

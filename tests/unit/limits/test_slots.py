@@ -86,7 +86,7 @@ async def test_shots_ask_for_slots_together_until_there_is_none(
     assert harness.emulator.usage()["submitted"] == 2 * shots
 
 
-async def test_a_429_halves_a_known_limit_however_few_are_under_way(ledger: Ledger) -> None:
+async def test_a_429_halves_a_known_limit_however_few_are_in_progress(ledger: Ledger) -> None:
     job = await claim_one(ledger)
     await ledger.accounts.acquire_slot(job.id, slots=10)
     assert await ledger.accounts.reduce_slots(ACCOUNT, slots=10) == 5
@@ -107,7 +107,7 @@ async def test_an_open_breaker_is_waited_for_until_one_may_try(harness: Recovery
         report = await run_project(session, film(a_shot(1), a_shot(2), a_shot(3)))
         assert statuses(report) == ["stored"] * 3
         assert (await session.ledger.accounts.status(session.provider.account.id)).breaker == "closed"
-    sent = [row.sent_at for row in await harness.rows()]
+    sent = [job.sent_at for job in await harness.rows()]
     assert standing.open_until is not None
     assert min(moment for moment in sent if moment) >= standing.open_until
     assert harness.emulator.usage()["submitted"] == 3
@@ -167,9 +167,9 @@ async def test_a_high_priority_project_overtakes_a_low_one_that_waits(harness: R
             runs.append(asyncio.create_task(run_project(second, high)))
             await until_queued(harness, count=2)
         assert [set(statuses(report)) for report in await asyncio.gather(*runs)] == [{"stored"}] * 2
-    rows = [row for row in await harness.rows() if row.state is State.STORED]
-    rows.sort(key=lambda row: row.sent_at or datetime.now(UTC))
-    assert [row.project for row in rows] == ["high", "low", "low"]
+    jobs = [job for job in await harness.rows() if job.state is State.STORED]
+    jobs.sort(key=lambda job: job.sent_at or datetime.now(UTC))
+    assert [job.project for job in jobs] == ["high", "low", "low"]
     assert harness.emulator.usage()["peak_concurrency"] == 1
 
 
@@ -185,11 +185,11 @@ async def test_it_overtakes_within_one_process_too(harness: RecoveryHarness) -> 
             while len(session.in_flight_slots._waiting) < 4:
                 await asyncio.sleep(0.01)
         await asyncio.gather(*runs)
-    rows = sorted(await harness.rows(), key=lambda row: row.sent_at or datetime.now(UTC))
-    assert [row.project for row in rows] == ["high", "low", "low", "low"]
+    jobs = sorted(await harness.rows(), key=lambda job: job.sent_at or datetime.now(UTC))
+    assert [job.project for job in jobs] == ["high", "low", "low", "low"]
 
 
-async def test_a_used_up_quota_is_said_and_not_asked_for_again(open_harness: OpenHarness) -> None:
+async def test_a_used_up_quota_is_reported_and_not_requested_again(open_harness: OpenHarness) -> None:
     harness = open_harness(monthly_quota=1)
     await harness.run(a_shot(1))
     report = await harness.run(a_shot(2))
@@ -198,7 +198,7 @@ async def test_a_used_up_quota_is_said_and_not_asked_for_again(open_harness: Ope
     later = await harness.run(film(*(a_shot(number) for number in range(3, 9))))
     assert all("quota is used up until" in str(shot.error) for shot in later.shots)
     assert harness.emulator.usage()["submitted"] == 2
-    assert [row.state for row in await harness.rows()].count(State.RELEASED) == 7
+    assert [job.state for job in await harness.rows()].count(State.RELEASED) == 7
 
 
 class Undated(SoraProvider):

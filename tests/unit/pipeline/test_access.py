@@ -25,7 +25,7 @@ class WrongEndpoint(SoraProvider):
         super().__init__(**{**options, "endpoint": f"{options['endpoint']}/nowhere"})
 
 
-async def test_a_wrong_key_is_told_before_anything_is_claimed(harness: RecoveryHarness) -> None:
+async def test_a_wrong_key_is_reported_before_anything_is_claimed(harness: RecoveryHarness) -> None:
     with pytest.raises(AuthenticationFailed, match="PREFECT_VIDEO_EMULATOR_KEY") as refused:
         await harness.run(film(a_shot(1), a_shot(2)), kind=WrongKey)
     assert "sk-not-the-right-one" not in str(refused.value)
@@ -35,7 +35,7 @@ async def test_a_wrong_key_is_told_before_anything_is_claimed(harness: RecoveryH
 
 @pytest.mark.parametrize("status", [301, 403, 404, 409])
 @pytest.mark.parametrize("foreign", ["html", "json", "empty"])
-async def test_a_wrong_endpoint_is_told_before_anything_is_claimed(
+async def test_a_wrong_endpoint_is_reported_before_anything_is_claimed(
     harness: RecoveryHarness, status: int, foreign: str
 ) -> None:
     harness.emulator.add_fault(
@@ -67,7 +67,7 @@ async def test_a_lapse_of_a_gateway_does_not_fail_a_run(harness: RecoveryHarness
     assert harness.paid == (1, 1)
 
 
-async def test_it_is_asked_once_a_session_and_not_for_what_is_stored(harness: RecoveryHarness) -> None:
+async def test_it_is_checked_once_a_session_and_not_for_what_is_stored(harness: RecoveryHarness) -> None:
     shots = film(*(a_shot(number) for number in range(3)))
     assert statuses(await harness.run(shots)) == ["stored"] * 3
     listed = harness.emulator.usage()["requests"]["list"]

@@ -10,7 +10,7 @@ import pytest
 from prefect_video.ledger import Budget, ClaimBatch, Job, State
 from prefect_video.ledger.claims import Claims
 from prefect_video.pipeline.cancel import cancel_each
-from prefect_video.pipeline.steps import build_project_intents
+from prefect_video.pipeline.steps import build_project_job_requests
 from prefect_video.providers.sora.provider import SoraProvider
 from tests.support.recovery import RecoveryHarness, a_shot, collect_with, film, statuses
 from tests.support.recovery_fixtures import OpenHarness
@@ -96,7 +96,7 @@ async def test_a_reservation_that_was_joined_keeps_to_the_limits_of_the_key_that
         return batch
 
     async with harness.session() as first:
-        (reserved,) = (await first.ledger.claims.claim(await build_project_intents(first, film(a_shot(2))))).claims
+        (reserved,) = (await first.ledger.claims.claim(await build_project_job_requests(first, film(a_shot(2))))).claims
         assert reserved.job is not None
         monkeypatch.setattr(Claims, "claim", claim_and_signal)
         joining = asyncio.create_task(harness.run(film(a_shot(2), over_budget="fit"), kind=Other, budgets=one_video))

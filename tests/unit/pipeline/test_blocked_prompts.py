@@ -67,7 +67,7 @@ async def test_a_refusal_by_policy_is_not_sent_again_either(harness: RecoveryHar
     assert harness.emulator.usage()["submitted"] == 1
 
 
-async def test_whoever_waits_for_a_blocked_row_of_another_run_buys_nothing(open_harness: OpenHarness) -> None:
+async def test_a_run_that_waits_for_a_blocked_row_of_another_run_buys_nothing(open_harness: OpenHarness) -> None:
     harness = open_harness(speed=20)
     harness.emulator.add_fault(operation="submit", kind="blocked", times=None)
     await harness.interrupt(a_shot(), "submitted")
@@ -75,7 +75,7 @@ async def test_whoever_waits_for_a_blocked_row_of_another_run_buys_nothing(open_
     await harness.collect()
     assert statuses(await harness.run(a_shot())) == ["failed"]
     assert harness.paid == (1, 1)
-    assert {row.state for row in await harness.rows()} == {State.FAILED, State.RELEASED}
+    assert {job.state for job in await harness.rows()} == {State.FAILED, State.RELEASED}
 
 
 async def test_of_many_takes_in_the_queue_those_after_the_first_are_not_sent(harness: RecoveryHarness) -> None:

@@ -50,18 +50,18 @@ async def test_what_is_left_of_a_budget_after_settling_may_be_spent(harness: Rec
     assert statuses(await harness.run(shots)) == ["failed", "failed"]
     good = film(a_shot(3), a_shot(4), budget_usd=2 * PRICE)
     assert statuses(await harness.run(good)) == ["stored", "stored"]
-    rows = await harness.rows()
-    assert sum(row.actual_usd or 0 for row in rows) == Decimal(harness.emulator.usage()["billed_usd"]) == 2 * PRICE
-    assert [row.state for row in rows[:2]] == [State.RELEASED, State.FAILED]
+    jobs = await harness.rows()
+    assert sum(job.actual_usd or 0 for job in jobs) == Decimal(harness.emulator.usage()["billed_usd"]) == 2 * PRICE
+    assert [job.state for job in jobs[:2]] == [State.RELEASED, State.FAILED]
 
 
-async def test_a_failure_that_may_be_billed_counts_as_spent_until_it_is_told(harness: RecoveryHarness) -> None:
+async def test_a_failure_that_may_be_billed_counts_as_spent_until_it_is_known(harness: RecoveryHarness) -> None:
     async with harness.session() as session:
         session.provider.capabilities = replace(session.provider.capabilities, free_outcomes=())
         project = film(a_shot(prompt="a cat [fail]"), budget_usd=PRICE, max_attempts=2)
         assert statuses(await run_project(session, project)) == ["over_budget"]
-        row = await harness.row()
-        assert (row.state, row.actual_usd, row.reserved_usd) == (State.FAILED, None, PRICE)
+        job = await harness.row()
+        assert (job.state, job.actual_usd, job.reserved_usd) == (State.FAILED, None, PRICE)
         (line,) = await session.ledger.spend.report(by="project")
     assert (line.videos, line.spent_usd, line.assumed_usd) == (1, PRICE, PRICE)
 
@@ -83,7 +83,7 @@ async def test_a_reservation_that_was_left_behind_is_used_and_not_doubled(harnes
     assert harness.paid == (1, 1)
 
 
-async def test_a_submit_that_is_turned_away_for_good_blocks_nobody(harness: RecoveryHarness) -> None:
+async def test_a_submit_that_is_turned_away_for_good_blocks_no_other(harness: RecoveryHarness) -> None:
     harness.emulator.add_fault(operation="submit", kind="rate_limited", times=None, retry_after=0.05)
     assert statuses(await harness.run(a_shot(1), submit_patience_seconds=0.2)) == ["failed"]
     assert (await harness.row()).state is State.RELEASED

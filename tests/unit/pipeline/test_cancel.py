@@ -20,8 +20,8 @@ from tests.support.recovery_fixtures import SLOW, OpenHarness
 async def cancel_all(harness: RecoveryHarness) -> list[Job]:
     async with harness.session() as session:
         ended = await cancel_each(session, await session.ledger.jobs.unfinished())
-    assert all(isinstance(one, Job) for one in ended)
-    return [one for one in ended if isinstance(one, Job)]
+    assert all(isinstance(job, Job) for job in ended)
+    return [job for job in ended if isinstance(job, Job)]
 
 
 async def test_a_reservation_is_released(harness: RecoveryHarness) -> None:
@@ -35,20 +35,20 @@ async def test_a_reservation_is_released(harness: RecoveryHarness) -> None:
 async def test_a_generation_is_stopped_and_costs_nothing(open_harness: OpenHarness) -> None:
     harness = open_harness(**SLOW)
     await harness.interrupt(a_shot(), "submitted")
-    (row,) = await cancel_all(harness)
-    assert (row.state, row.actual_usd) == (State.CANCELLED, Decimal(0))
+    (job,) = await cancel_all(harness)
+    assert (job.state, job.actual_usd) == (State.CANCELLED, Decimal(0))
     async with harness.ledger() as ledger:
-        (standing,) = await ledger.spend.budget_usage([Budget(scope="project")], project="film", account=row.account)
+        (standing,) = await ledger.spend.budget_usage([Budget(scope="project")], project="film", account=job.account)
     assert (standing.committed_usd, standing.videos) == (0, 0)
     assert harness.paid == (1, 0)
     assert harness.emulator.usage()["cancelled"] == 1
 
 
-async def test_one_that_is_too_far_is_left_and_collected(harness: RecoveryHarness) -> None:
+async def test_a_generation_that_is_too_far_is_left_and_collected(harness: RecoveryHarness) -> None:
     await harness.interrupt(a_shot(), "submitted")
     harness.emulator.wait_until_idle()
-    (row,) = await cancel_all(harness)
-    assert row.state in (State.SUBMITTED, State.COMPLETED)
+    (job,) = await cancel_all(harness)
+    assert job.state in (State.SUBMITTED, State.COMPLETED)
     assert [line.outcome for line in await harness.collect()] == ["stored"]
     assert harness.paid == (1, 1)
 

@@ -33,13 +33,13 @@ async def test_a_copy_that_fails_fails_alone(harness: RecoveryHarness) -> None:
     await harness.run(film(a_shot(1), name="first"))
     (harness.folder / "store" / "second").mkdir()
     # Where the copy should go stands a folder of its name.
-    (row,) = await harness.rows()
-    assert row.asset is not None
-    name = Path(row.asset.uri).name.replace("shot-1.", "same.", 1)
+    (job,) = await harness.rows()
+    assert job.asset is not None
+    name = Path(job.asset.uri).name.replace("shot-1.", "same.", 1)
     (harness.folder / "store" / "second" / name).mkdir()
     report = await harness.run(film(a_shot(1, id="same"), a_shot(2), name="second"))
     assert statuses(report) == ["failed", "stored"]
-    assert not [row for row in await harness.rows() if row.owner]
+    assert not [job for job in await harness.rows() if job.owner]
     assert harness.paid == (2, 2)
 
 
@@ -56,23 +56,23 @@ async def test_a_file_that_was_deleted_is_fetched_again_free(harness: RecoveryHa
     for _ in range(2):
         assert statuses(await harness.run(film(a_shot(1), a_shot(2)))) == ["stored", "stored"]
     assert harness.paid == (2, 2)
-    assert [row.state for row in await harness.rows()] == [State.STORED, State.STORED]
+    assert [job.state for job in await harness.rows()] == [State.STORED, State.STORED]
 
 
 async def test_a_file_that_was_deleted_and_is_gone_at_the_provider_is_bought_again_once(
     harness: RecoveryHarness,
 ) -> None:
     await harness.run(film(a_shot(1), a_shot(2)))
-    row = (await harness.rows())[0]
-    assert row.asset is not None
-    Path(row.asset.uri.removeprefix("file://")).unlink()
+    job = (await harness.rows())[0]
+    assert job.asset is not None
+    Path(job.asset.uri.removeprefix("file://")).unlink()
     harness.emulator.add_fault(
-        operation="retrieve", kind="not_found", times=None, match={"generation_id": row.generation_id}
+        operation="retrieve", kind="not_found", times=None, match={"generation_id": job.generation_id}
     )
     for _ in range(2):
         assert statuses(await harness.run(film(a_shot(1), a_shot(2)))) == ["stored", "stored"]
     assert harness.paid == (3, 3)
-    assert sorted(row.state for row in await harness.rows()) == [State.LOST, State.STORED, State.STORED]
+    assert sorted(job.state for job in await harness.rows()) == [State.LOST, State.STORED, State.STORED]
 
 
 async def test_a_thousand_stored_shots_need_no_request(harness: RecoveryHarness) -> None:
@@ -94,11 +94,11 @@ async def _store_all(harness: RecoveryHarness, project: Project, video: Path) ->
 
     from prefect_video.ledger.claims import row_from_request
     from prefect_video.ledger.tables import jobs_table
-    from prefect_video.pipeline.steps import build_project_intents
+    from prefect_video.pipeline.steps import build_project_job_requests
 
     (paid,) = await harness.rows()
     async with harness.session() as session:
-        job_requests = await build_project_intents(session, project)
+        job_requests = await build_project_job_requests(session, project)
         rows = []
         for number, job_request in enumerate(job_requests):
             assert paid.asset is not None
@@ -123,7 +123,7 @@ async def test_a_file_that_was_deleted_from_another_store_is_fetched_again_free(
     harness.videos[0].unlink()
     for _ in range(2):
         assert statuses(await run_elsewhere(harness)) == ["stored"]
-    assert [row.state for row in await harness.rows()] == [State.STORED]
+    assert [job.state for job in await harness.rows()] == [State.STORED]
     assert harness.paid == (1, 1)
 
 

@@ -27,13 +27,13 @@ async def test_what_a_run_left_is_finished_without_a_payment(harness: RecoveryHa
     accepted = harness.paid
     assert accepted[0] <= 1
     outcomes = [line.outcome for line in await harness.collect(wait=True)]
-    row = await harness.row()
-    if row.state is State.RELEASED:
+    job = await harness.row()
+    if job.state is State.RELEASED:
         assert outcomes == ["released: it was never sent"]
         assert harness.paid == (0, 0)
     else:
         assert outcomes == ["stored"]
-        assert row.state is State.STORED
+        assert job.state is State.STORED
         assert harness.paid == (1, 1)
     history = await _history(harness)
     assert await harness.collect(wait=True) == []
@@ -46,8 +46,8 @@ async def test_what_is_still_being_made_is_left(open_harness: OpenHarness) -> No
     harness = open_harness(**SLOW)
     await harness.interrupt(a_shot(), "submitted")
     assert [line.outcome for line in await harness.collect()] == ["still being made"]
-    row = await harness.row()
-    assert (row.state, row.owner) == (State.SUBMITTED, None)
+    job = await harness.row()
+    assert (job.state, job.owner) == (State.SUBMITTED, None)
     harness.emulator.change_speed(500)
     assert [line.outcome for line in await harness.collect(wait=True)] == ["stored"]
     assert harness.paid == (1, 1)

@@ -75,18 +75,18 @@ async def test_a_slip_of_the_provider_neither_fills_a_budget_nor_costs_a_video(e
 async def test_a_human_settles_it_and_the_books_follow(either: RecoveryHarness) -> None:
     quote(either, 999_999)
     await either.run(a_shot())
-    row = await either.row()
+    job = await either.row()
     async with either.ledger() as ledger:
-        after = await ledger.jobs.settle_cost(row.id, Decimal("0.75"))
+        after = await ledger.jobs.settle_cost(job.id, Decimal("0.75"))
         assert (after.state, after.actual_usd, after.disputed_usd, after.hold_reason) == (
             State.STORED,
             Decimal("0.75"),
             None,
             None,
         )
-        assert (await ledger.jobs.history(row.id))[-1].detail == "cost settled as $0.75; emulator says $999999.00"
+        assert (await ledger.jobs.history(job.id))[-1].detail == "cost settled as $0.75; emulator says $999999.00"
         with pytest.raises(InvalidTransition, match="no disputed cost"):
-            await ledger.jobs.settle_cost(row.id, Decimal(1))
+            await ledger.jobs.settle_cost(job.id, Decimal(1))
     assert await spent(either) == Decimal("0.75")
     assert [shot.cached for shot in (await either.run(a_shot())).shots] == [True]
     assert either.paid == (1, 1)
@@ -95,16 +95,16 @@ async def test_a_human_settles_it_and_the_books_follow(either: RecoveryHarness) 
 async def test_a_crash_before_the_download_leaves_it_to_the_next_sweep(either: RecoveryHarness) -> None:
     quote(either, 999_999)
     await either.interrupt(a_shot(), "completed")
-    row = await either.row()
-    assert (row.state, row.hold_reason, row.disputed_usd) == (State.COMPLETED, None, 999_999)
+    job = await either.row()
+    assert (job.state, job.hold_reason, job.disputed_usd) == (State.COMPLETED, None, 999_999)
     assert [line.outcome for line in await either.collect()] == ["stored"]
-    row = await either.row()
-    assert row.state is State.STORED
-    assert "$999999.00" in (row.hold_reason or "")
+    job = await either.row()
+    assert job.state is State.STORED
+    assert "$999999.00" in (job.hold_reason or "")
     assert (len(either.videos), either.paid) == (1, (1, 1))
 
 
-async def test_whoever_waits_for_it_elsewhere_gets_the_video(harness: RecoveryHarness) -> None:
+async def test_a_run_that_waits_for_it_elsewhere_gets_the_video(harness: RecoveryHarness) -> None:
     quote(harness, 999_999)
     reports = await asyncio.gather(*(harness.run(a_shot()) for _ in range(3)))
     assert [statuses(report) for report in reports] == [["stored"]] * 3
@@ -115,8 +115,8 @@ async def test_whoever_waits_for_it_elsewhere_gets_the_video(harness: RecoveryHa
 async def test_what_is_no_amount_does_not_count(harness: RecoveryHarness, cost: float | str | bool) -> None:
     quote(harness, cost)
     await harness.run(a_shot())
-    row = await harness.row()
-    assert (row.state, row.actual_usd, row.disputed_usd, row.hold_reason) == (State.STORED, None, None, None)
+    job = await harness.row()
+    assert (job.state, job.actual_usd, job.disputed_usd, job.hold_reason) == (State.STORED, None, None, None)
     assert await spent(harness) == Decimal(harness.emulator.usage()["billed_usd"]) == PRICE
 
 
@@ -138,9 +138,9 @@ async def test_the_bound_is_ten_estimates_or_else_a_hundred_dollars(
 ) -> None:
     quote(harness, cost)
     assert statuses(await harness.run(a_shot(), kind=kind)) == ["stored"]
-    row = await harness.row()
-    assert (row.hold_reason is None) is (row.disputed_usd is None) is is_believed
-    assert row.actual_usd == (Decimal(str(cost)) if is_believed else None)
+    job = await harness.row()
+    assert (job.hold_reason is None) is (job.disputed_usd is None) is is_believed
+    assert job.actual_usd == (Decimal(str(cost)) if is_believed else None)
 
 
 async def test_the_bound_is_a_setting(harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,37 +158,37 @@ async def test_nothing_is_bought_in_place_of_a_failure_whose_cost_is_disputed(
 ) -> None:
     await either.interrupt(a_shot(), "submitted")
     async with either.ledger() as ledger:
-        row = await either.row()
-        row = await ledger.jobs.record_ended(
-            row.id, state, "it broke", actual_usd=Decimal(5_000), hold_reason="Buy again?"
+        job = await either.row()
+        job = await ledger.jobs.record_ended(
+            job.id, state, "it broke", actual_usd=Decimal(5_000), hold_reason="Buy again?"
         )
-        assert (row.hold_reason or "").split("\n")[0] == "Buy again?"
-        assert "$5000.00" in (row.hold_reason or "")
+        assert (job.hold_reason or "").split("\n")[0] == "Buy again?"
+        assert "$5000.00" in (job.hold_reason or "")
         assert statuses(await either.run(a_shot())) == ["held"]
-        assert "$5000.00" in ((await ledger.jobs.unhold(row.id)).hold_reason or "")
+        assert "$5000.00" in ((await ledger.jobs.unhold(job.id)).hold_reason or "")
         assert statuses(await either.run(a_shot())) == ["held"]
         assert either.emulator.usage()["accepted"] == 1
-        await ledger.jobs.settle_cost(row.id, PRICE)
+        await ledger.jobs.settle_cost(job.id, PRICE)
     assert statuses(await either.run(a_shot())) == ["stored"]
     assert either.paid[0] == 2
 
 
 async def test_settling_the_cost_leaves_what_else_is_to_be_decided(harness: RecoveryHarness) -> None:
     await harness.interrupt(a_shot(), "submitted")
-    row = await harness.row()
+    job = await harness.row()
     async with harness.ledger() as ledger:
-        await ledger.jobs.record_ended(row.id, State.LOST, "gone", actual_usd=Decimal(5_000), hold_reason="Buy again?")
-        assert (await ledger.jobs.settle_cost(row.id, PRICE)).hold_reason == "Buy again?"
+        await ledger.jobs.record_ended(job.id, State.LOST, "gone", actual_usd=Decimal(5_000), hold_reason="Buy again?")
+        assert (await ledger.jobs.settle_cost(job.id, PRICE)).hold_reason == "Buy again?"
 
 
 async def test_a_later_answer_that_is_credible_ends_the_dispute(harness: RecoveryHarness) -> None:
     quote(harness, 999_999)
     await harness.interrupt(a_shot(), "completed")
-    row = await harness.row()
+    job = await harness.row()
     harness.emulator.clear_faults()
     async with harness.session() as session:
-        generation = await session.provider.retrieve(row.generation_id or "")
-        after = await session.ledger.jobs.record_completed(row.id, generation)
+        generation = await session.provider.retrieve(job.generation_id or "")
+        after = await session.ledger.jobs.record_completed(job.id, generation)
     assert (after.actual_usd, after.disputed_usd) == (PRICE, None)
     await harness.collect()
     assert (await harness.row()).hold_reason is None

@@ -53,22 +53,22 @@ async def test_a_sweep_applies_the_deadline(open_harness: OpenHarness, wait: boo
     assert harness.emulator.usage()["cancelled"] == 1
 
 
-async def test_one_that_was_left_for_long_is_listed(open_harness: OpenHarness) -> None:
+async def test_a_job_that_was_left_for_long_is_listed(open_harness: OpenHarness) -> None:
     harness = open_harness(speed=0.01)
     await submitted(harness, due=LONG_AGO)
     for _ in range(2):
         line = await sweep(harness)
         assert line.outcome == "is held"
     async with harness.ledger() as ledger:
-        (row,) = await ledger.jobs.find(hold_reason=True)
-        assert "has not ended by its deadline" in (row.hold_reason or "")
-        flagged = [step for step in await ledger.jobs.history(row.id) if "is held" in (step.detail or "")]
+        (job,) = await ledger.jobs.find(hold_reason=True)
+        assert "has not ended by its deadline" in (job.hold_reason or "")
+        flagged = [step for step in await ledger.jobs.history(job.id) if "is held" in (step.detail or "")]
     assert len(flagged) == 1
     assert statuses(await harness.run(a_shot())) == ["held"]
     assert harness.emulator.usage()["accepted"] == 1
 
 
-async def test_one_that_ends_after_all_is_stored(harness: RecoveryHarness) -> None:
+async def test_a_generation_that_ends_after_all_is_stored(harness: RecoveryHarness) -> None:
     for operation in ("retrieve", "list"):
         harness.emulator.add_fault(operation=operation, kind="unknown_status", times=None)
     await submitted(harness, due=LONG_AGO)
@@ -110,7 +110,7 @@ async def test_a_link_that_is_dead_for_long_is_listed(harness: RecoveryHarness) 
     assert (await sweep(harness)).outcome == "stored"
 
 
-async def test_a_link_that_died_when_its_provider_said_is_listed_at_once(open_harness: OpenHarness) -> None:
+async def test_a_link_that_died_at_its_stated_time_is_listed_at_once(open_harness: OpenHarness) -> None:
     harness = open_harness(link_ttl_seconds=0.001)
     await completed(harness, due=-LONG_AGO)
     line = await sweep(harness)

@@ -65,9 +65,9 @@ async def test_a_file_that_stays_cut_is_held_and_nothing_is_bought_in_its_place(
         assert statuses(report) == ["held"]
         assert "prefect-video resolve" in str(report.shots[0].error)
     assert harness.videos == []
-    row = await harness.row()
-    assert row.state is State.COMPLETED
-    assert row.hold_reason
+    job = await harness.row()
+    assert job.state is State.COMPLETED
+    assert job.hold_reason
     assert harness.emulator.usage()["downloaded"] == 2
     assert harness.paid == (1, 1)
 
@@ -123,13 +123,13 @@ async def test_a_completed_generation_that_the_provider_drops_is_held(harness: R
     assert statuses(await harness.run(a_shot())) == ["held"]
     harness.emulator.clear_faults()
     assert statuses(await harness.run(a_shot())) == ["held"]
-    row = await harness.row()
-    assert row.state is State.EXPIRED
-    assert row.hold_reason
+    job = await harness.row()
+    assert job.state is State.EXPIRED
+    assert job.hold_reason
     assert harness.paid == (1, 1)
 
 
-async def test_a_completed_generation_that_is_said_to_be_under_way_is_fetched_later(harness: RecoveryHarness) -> None:
+async def test_a_completed_generation_that_is_reported_in_progress_is_fetched_later(harness: RecoveryHarness) -> None:
     await harness.interrupt(a_shot(), "downloading")
     harness.emulator.add_fault(operation="retrieve", kind="unknown_status")
     assert statuses(await harness.run(a_shot())) == ["failed"]

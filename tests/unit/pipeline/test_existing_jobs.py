@@ -18,7 +18,7 @@ from prefect_video.ledger import AccountStatus, Job, State
 from prefect_video.pipeline.plan import plan_project
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
-from prefect_video.pipeline.steps import ClaimOptions, build_project_intents, claim_shots, poll, submit
+from prefect_video.pipeline.steps import ClaimOptions, build_project_job_requests, claim_shots, poll, submit
 from prefect_video.session import Session, SessionEvent
 from tests.support.routing import AUTO, RoutingHarness, open_routing, project
 
@@ -32,7 +32,7 @@ async def use_up(session: Session) -> None:
 
 async def begin(session: Session, wanted: Project, *steps: Callable[[Session, Job], Awaitable[Job]]) -> Job:
     """A row of a run that died after some steps."""
-    job_requests = await build_project_intents(session, wanted, ClaimOptions(flow_run_id="dead"))
+    job_requests = await build_project_job_requests(session, wanted, ClaimOptions(flow_run_id="dead"))
     (claim,) = await claim_shots(session, job_requests, budgets=(), partial=False)
     assert claim.job is not None
     job = claim.job
@@ -86,7 +86,7 @@ async def test_a_stored_video_that_is_gone_is_fetched_again_where_it_was_made(
     assert routing.billed == (1, 0)
 
 
-async def test_what_is_under_way_is_carried_on_though_its_account_is_unwell(routing: RoutingHarness) -> None:
+async def test_what_is_in_progress_is_carried_on_though_its_account_is_unwell(routing: RoutingHarness) -> None:
     wanted = project({}, **AUTO)
     await begin(routing.cheap, wanted, submit)
     await use_up(routing.cheap)
@@ -114,7 +114,7 @@ async def test_what_was_reserved_and_never_sent_may_go_elsewhere(routing: Routin
     assert await routing.dear.ledger.jobs.unfinished() == []
 
 
-async def test_a_video_that_is_stored_goes_before_one_that_is_under_way(routing: RoutingHarness) -> None:
+async def test_a_video_that_is_stored_goes_before_one_in_progress(routing: RoutingHarness) -> None:
     wanted = project({}, **AUTO)
     await begin(routing.cheap, wanted, submit)
     await run_project(routing.dear, project({}))
@@ -188,7 +188,7 @@ async def refuse_once(routing: RoutingHarness, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(breaker, "before_submit", refuse_trial)
 
 
-async def test_a_fallback_that_is_under_way_is_carried_on(routing: RoutingHarness) -> None:
+async def test_a_fallback_that_is_in_progress_is_carried_on(routing: RoutingHarness) -> None:
     wanted = project({"duration": 2}, **SHORTER)
     await begin(routing.dear, project({"duration": 1}), submit)
     assert outcomes(await routing.make(wanted)) == [("stored", False, "duration: 2 became 1")]

@@ -80,9 +80,9 @@ async def test_each_further_shot_of_a_project_makes_five_calls_of_which_four_wri
             shots = [a_shot(first * 10 + shot) for shot in range(number)]
             assert statuses(await run_project(session, film(*shots, name=f"film{first}"))) == ["stored"] * number
             made.append(calls.copy())
-    one, many = made
-    assert many["writing"] - one["writing"] == 4 * SHOTS
+    single, many = made
+    assert many["writing"] - single["writing"] == 4 * SHOTS
     # On PostgreSQL the time since the intent is read from the server's clock before the request leaves.
-    assert many["reading"] - one["reading"] == (1 if ledger_url is None else 2) * SHOTS
-    assert one["writing"] == 5
+    assert many["reading"] - single["reading"] == (1 if ledger_url is None else 2) * SHOTS
+    assert single["writing"] == 5
     assert harness.paid == (3 + SHOTS, 3 + SHOTS)

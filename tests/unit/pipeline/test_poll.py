@@ -22,11 +22,11 @@ MakeEmulator = Callable[..., Emulator]
 async def test_many_that_wait_share_lists(open_session: SessionOpener, crowded: MakeEmulator) -> None:
     with crowded(times="fixed:20") as emulator:
         async with open_session(emulator) as session:
-            rows = await submitted(session, 30)
-            ended = await asyncio.gather(*(poll(session, row) for row in rows))
+            jobs = await submitted(session, 30)
+            ended = await asyncio.gather(*(poll(session, job) for job in jobs))
         requests = emulator.usage()["requests"]
-    assert {row.state for row in ended} == {State.COMPLETED}
-    assert all(row.actual_usd is not None for row in ended)
+    assert {job.state for job in ended} == {State.COMPLETED}
+    assert all(job.actual_usd is not None for job in ended)
     assert requests["list"] >= 1
     assert requests["list"] + requests["retrieve"] <= 2.5 * 30
 
@@ -37,37 +37,37 @@ async def test_a_provider_that_refuses_to_list(
 ) -> None:
     with crowded(times="fixed:10", listing=listing) as emulator:
         async with open_session(emulator) as session:
-            rows = await submitted(session, 10)
+            jobs = await submitted(session, 10)
             # Some sessions begin with a free read, which is of the list, too.
             before = emulator.usage()["requests"].get("list", 0)
-            ended = await asyncio.gather(*(poll(session, row) for row in rows))
+            ended = await asyncio.gather(*(poll(session, job) for job in jobs))
         assert emulator.usage()["requests"].get("list", 0) <= before + 1
-    assert {row.state for row in ended} == {State.COMPLETED}
+    assert {job.state for job in ended} == {State.COMPLETED}
 
 
 async def test_faults_of_looks_lose_nothing(open_session: SessionOpener, crowded: MakeEmulator) -> None:
     with crowded(times="fixed:10") as emulator:
         async with open_session(emulator) as session:
-            rows = await submitted(session, 10)
+            jobs = await submitted(session, 10)
             # Only now: the free read that a session begins with is of the list, too.
             for kind in ("error_before", "reset_after", "wrong_content", "rate_limited", "unknown_status"):
                 emulator.add_fault(operation="retrieve", kind=kind, times=2, retry_after=0.1)
                 emulator.add_fault(operation="list", kind=kind, times=2, retry_after=0.1)
-            ended = await asyncio.gather(*(poll(session, row) for row in rows))
+            ended = await asyncio.gather(*(poll(session, job) for job in jobs))
         usage = emulator.usage()
-    assert {row.state for row in ended} == {State.COMPLETED}
+    assert {job.state for job in ended} == {State.COMPLETED}
     assert (usage["accepted"], usage["cancelled"]) == (10, 0)
 
 
 async def test_a_generation_that_is_always_denied_is_lost(open_session: SessionOpener, crowded: MakeEmulator) -> None:
     with crowded() as emulator:
         async with open_session(emulator, on_lost="resubmit") as session:
-            (row,) = await submitted(session, 1)
+            (job,) = await submitted(session, 1)
             emulator.add_fault(operation="retrieve", kind="not_found", times=None)
             session.poller = type(session.poller)(session.provider, lost_after=2)
             with pytest.raises(GenerationLost):
-                await poll(session, row)
-            assert (await session.ledger.jobs.get(row.id)).state is State.LOST
+                await poll(session, job)
+            assert (await session.ledger.jobs.get(job.id)).state is State.LOST
 
 
 async def overdue(
@@ -75,43 +75,43 @@ async def overdue(
 ) -> tuple[object, ...]:
     """What a wait past its deadline raises, and the row after it."""
     async with open_session(emulator, **session_overrides) as session:
-        (row,) = await submitted(session, 1)
-        row = await session.ledger.jobs.set_deadline(row.id, datetime.now(UTC) + timedelta(seconds=0.2))
+        (job,) = await submitted(session, 1)
+        job = await session.ledger.jobs.set_deadline(job.id, datetime.now(UTC) + timedelta(seconds=0.2))
         with pytest.raises((DeadlineExceeded, HeldForReview, GenerationCancelled)) as raised:
-            await poll(session, row)
-        return type(raised.value), await session.ledger.jobs.get(row.id)
+            await poll(session, job)
+        return type(raised.value), await session.ledger.jobs.get(job.id)
 
 
 async def test_past_its_deadline_it_is_left(open_session: SessionOpener, crowded: MakeEmulator) -> None:
     with crowded(times="fixed:3600") as emulator:
-        raised, row = await overdue({}, open_session, emulator)
+        raised, job = await overdue({}, open_session, emulator)
         assert emulator.usage()["cancelled"] == 0
-    assert (raised, row.state, row.hold_reason) == (DeadlineExceeded, State.SUBMITTED, None)
+    assert (raised, job.state, job.hold_reason) == (DeadlineExceeded, State.SUBMITTED, None)
 
 
 async def test_past_its_deadline_it_is_held(open_session: SessionOpener, crowded: MakeEmulator) -> None:
     with crowded(times="fixed:3600") as emulator:
-        raised, row = await overdue({"on_deadline": "hold"}, open_session, emulator)
+        raised, job = await overdue({"on_deadline": "hold"}, open_session, emulator)
         assert emulator.usage()["cancelled"] == 0
-    assert (raised, row.state) == (HeldForReview, State.SUBMITTED)
-    assert "prefect-video cancel" in row.hold_reason
+    assert (raised, job.state) == (HeldForReview, State.SUBMITTED)
+    assert "prefect-video cancel" in job.hold_reason
 
 
 async def test_past_its_deadline_it_is_cancelled(open_session: SessionOpener, crowded: MakeEmulator) -> None:
     with crowded(times="fixed:3600") as emulator:
-        raised, row = await overdue({"on_deadline": "cancel"}, open_session, emulator)
+        raised, job = await overdue({"on_deadline": "cancel"}, open_session, emulator)
         assert emulator.usage()["cancelled"] == 1
-    assert (raised, row.state) == (GenerationCancelled, State.CANCELLED)
+    assert (raised, job.state) == (GenerationCancelled, State.CANCELLED)
 
 
 async def test_what_can_no_longer_be_cancelled_is_left(open_session: SessionOpener, crowded: MakeEmulator) -> None:
     with crowded(speed=1.0, times="fixed:1.5") as emulator:
         async with open_session(emulator, on_deadline="cancel") as session:
-            (row,) = await submitted(session, 1)
-            row = await session.ledger.jobs.set_deadline(row.id, datetime.now(UTC) + timedelta(seconds=1.1))
+            (job,) = await submitted(session, 1)
+            job = await session.ledger.jobs.set_deadline(job.id, datetime.now(UTC) + timedelta(seconds=1.1))
             with pytest.raises(DeadlineExceeded):
-                await poll(session, row)
-            assert (await session.ledger.jobs.get(row.id)).state is State.SUBMITTED
+                await poll(session, job)
+            assert (await session.ledger.jobs.get(job.id)).state is State.SUBMITTED
         assert emulator.usage()["cancelled"] == 0
 
 
@@ -119,9 +119,9 @@ async def test_what_can_no_longer_be_cancelled_is_left(open_session: SessionOpen
 async def test_an_estimate_by_a_wrong_clock_is_recorded_by_ours(open_harness: OpenHarness, offset: float) -> None:
     harness = open_harness(speed=20, clock_offset_seconds=offset)
     await harness.interrupt(a_shot(), "submitted")
-    row = await harness.row()
-    assert row.estimated_completion_at is not None
-    assert row.submitted_at is not None
+    job = await harness.row()
+    assert job.estimated_completion_at is not None
+    assert job.submitted_at is not None
     # The generation takes about a second; both times of the provider are whole seconds.
-    assert timedelta(0) < row.estimated_completion_at - row.submitted_at <= timedelta(seconds=5)
+    assert timedelta(0) < job.estimated_completion_at - job.submitted_at <= timedelta(seconds=5)
     assert statuses(await harness.run(a_shot())) == ["stored"]

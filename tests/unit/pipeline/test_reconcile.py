@@ -33,7 +33,7 @@ def kind_of(fault: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("fault", ACCEPTED_AND_UNANSWERED, ids=kind_of)
-@pytest.mark.parametrize("echo_metadata", [True, False], ids=["by key", "by likeness"])
+@pytest.mark.parametrize("echo_metadata", [True, False], ids=["by key", "by similarity"])
 async def test_what_was_accepted_is_found_and_not_sent_again(
     open_harness: OpenHarness, fault: dict[str, Any], echo_metadata: bool
 ) -> None:
@@ -43,9 +43,9 @@ async def test_what_was_accepted_is_found_and_not_sent_again(
     assert statuses(report) == ["stored"]
     assert harness.paid == (1, 1)
     assert harness.emulator.usage()["submitted"] == 1
-    row = await harness.row()
+    job = await harness.row()
     async with harness.ledger() as ledger:
-        assert [step.to_state for step in await ledger.jobs.history(row.id)][:4] == [
+        assert [step.to_state for step in await ledger.jobs.history(job.id)][:4] == [
             State.RESERVED,
             State.SUBMITTING,
             State.UNKNOWN,
@@ -66,7 +66,9 @@ async def test_what_was_not_accepted_is_proven_absent_and_then_sent_again(
 
 
 @pytest.mark.parametrize("listing", ["404", "405", "501"])
-async def test_where_nobody_can_tell_it_is_held_and_never_bought_again(open_harness: OpenHarness, listing: str) -> None:
+async def test_where_nothing_can_be_proven_it_is_held_and_never_bought_again(
+    open_harness: OpenHarness, listing: str
+) -> None:
     harness = open_harness(listing=listing)
     harness.emulator.add_fault(operation="submit", kind="error_after")
     for _ in range(2):
@@ -75,18 +77,18 @@ async def test_where_nobody_can_tell_it_is_held_and_never_bought_again(open_harn
         assert "prefect-video resolve" in str(report.shots[0].error)
     assert harness.paid == (1, 1)
     assert harness.emulator.usage()["submitted"] == 1
-    row = await harness.row()
-    assert row.state is State.UNKNOWN
-    assert row.hold_reason
+    job = await harness.row()
+    assert job.state is State.UNKNOWN
+    assert job.hold_reason
 
 
 async def test_a_human_who_says_that_it_was_not_accepted_lets_it_be_sent(open_harness: OpenHarness) -> None:
     harness = open_harness(listing="404")
     harness.emulator.add_fault(operation="submit", kind="error_before")
     assert statuses(await harness.run(a_shot())) == ["held"]
-    row = await harness.row()
+    job = await harness.row()
     async with harness.ledger() as ledger:
-        await ledger.jobs.release_reservation(row.id, "a human has looked")
+        await ledger.jobs.release_reservation(job.id, "a human has looked")
     assert statuses(await harness.run(a_shot())) == ["stored"]
     assert harness.paid == (1, 1)
 
@@ -97,30 +99,30 @@ async def test_a_wait_out_of_all_bounds_leaves_no_row_behind(harness: RecoveryHa
     harness.emulator.add_fault(operation="submit", kind="quota_exhausted")
     report = await harness.run(film(a_shot(1), a_shot(2)))
     assert statuses(report) == ["failed", "failed"]
-    assert {row.state for row in await harness.rows()} == {State.RELEASED}
+    assert {job.state for job in await harness.rows()} == {State.RELEASED}
     assert harness.paid == (0, 0)
 
 
-@pytest.mark.parametrize("echo_metadata", [True, False], ids=["by key", "by likeness"])
+@pytest.mark.parametrize("echo_metadata", [True, False], ids=["by key", "by similarity"])
 async def test_twins_that_are_both_unanswered_are_two_payments(open_harness: OpenHarness, echo_metadata: bool) -> None:
     harness = open_harness(echo_metadata=echo_metadata)
     harness.emulator.add_fault(operation="submit", kind="error_after", times=2)
     report = await harness.run(a_shot(takes=2))
     assert statuses(report) == ["stored", "stored"]
     assert harness.paid == (2, 2)
-    assert len({row.generation_id for row in await harness.rows()}) == 2
+    assert len({job.generation_id for job in await harness.rows()}) == 2
     assert len(harness.videos) == 2
 
 
 async def test_a_twin_that_takes_the_others_generation_costs_nothing_more(open_harness: OpenHarness) -> None:
-    """One is refused with a 500; what it then finds by likeness is the other's, whose answer is still on its way."""
+    """One is refused with a 500; what it then finds by similarity is the other's, whose answer is still on its way."""
     harness = open_harness(echo_metadata=False)
     harness.emulator.add_fault(operation="submit", kind="error_before")
     harness.emulator.add_fault(operation="submit", kind="delay", seconds=0.4)
     report = await harness.run(a_shot(takes=2))
     assert statuses(report) == ["stored", "stored"]
     assert harness.paid == (2, 2)
-    assert len({row.generation_id for row in await harness.rows()}) == 2
+    assert len({job.generation_id for job in await harness.rows()}) == 2
 
 
 @pytest.mark.parametrize(
@@ -138,8 +140,8 @@ async def test_a_list_that_never_answers_leaves_the_row_for_later(harness: Recov
     harness.emulator.add_fault(operation="list", kind="error_before", times=None)
     report = await harness.run(a_shot(), submit_patience_seconds=0.0)
     assert statuses(report) == ["failed"]
-    row = await harness.row()
-    assert (row.state, row.hold_reason) == (State.UNKNOWN, None)
+    job = await harness.row()
+    assert (job.state, job.hold_reason) == (State.UNKNOWN, None)
     harness.emulator.clear_faults()
     assert statuses(await harness.run(a_shot())) == ["stored"]
     assert harness.paid == (1, 1)
@@ -192,10 +194,10 @@ async def test_a_list_that_is_refused_for_good_cannot_tell(harness: RecoveryHarn
 
     harness.emulator.add_fault(operation="submit", kind="error_before")
     report = await harness.run(a_shot(), kind=Unlisted, on_unknown=on_unknown)
-    row = await harness.row()
+    job = await harness.row()
     if on_unknown == "hold":
-        assert (statuses(report), row.state) == (["held"], State.UNKNOWN)
-        assert "prefect-video resolve" in str(row.hold_reason)
+        assert (statuses(report), job.state) == (["held"], State.UNKNOWN)
+        assert "prefect-video resolve" in str(job.hold_reason)
     else:
         assert statuses(report) == ["stored"]
 

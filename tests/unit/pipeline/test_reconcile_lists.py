@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy import update
 
 from prefect_video.emulator import Emulator
+from prefect_video.generations import RecordedGeneration
+from prefect_video.ledger.queries import Queries
 from prefect_video.ledger.tables import jobs_table
 from prefect_video.providers.sora.provider import SoraProvider
 from tests.support.recovery import QUICK, RecoveryHarness, a_shot, film, statuses
@@ -98,7 +100,7 @@ async def test_a_list_without_what_is_in_progress_is_no_evidence(open_harness: O
     # Nothing ends before the second one is held, so that its absence is never proven.
     run = asyncio.create_task(run_twice(harness, 1, 2))
     async with asyncio.timeout(20):
-        while not any(row.hold_reason for row in await harness.rows()):
+        while not any(job.hold_reason for job in await harness.rows()):
             await asyncio.sleep(0.05)
     assert harness.emulator.usage()["accepted"] == 2
     harness.emulator.change_speed(500)
@@ -149,3 +151,35 @@ async def test_an_outage_of_all_submits_is_settled_by_words(open_harness: OpenHa
     report = await harness.run(film(*map(a_shot, (1, 2, 3, 4))))
     assert statuses(report) == ["stored"] * 4
     assert harness.paid == (4, 4)
+
+
+async def test_an_answer_that_is_recorded_while_the_ledger_is_read_leaves_no_doubt(
+    open_harness: OpenHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shot 1 was not accepted; shot 2 was, and finds its generation between two reads of shot 1's search."""
+    harness = open_harness(**WITHOUT_KEY)
+    harness.emulator.add_fault(operation="submit", kind="error_before", match={"prompt": "scene 1"})
+    harness.emulator.add_fault(operation="submit", kind="error_after", match={"prompt": "scene 2"})
+    read_by_first, reads = asyncio.Event(), 0
+    read_recorded = Queries.recorded_generations
+
+    async def read_slowly(jobs: Queries, account: str) -> dict[str, RecordedGeneration]:
+        nonlocal reads
+        task = asyncio.current_task()
+        assert task is not None
+        if task.get_name() != "shot-1":
+            await read_by_first.wait()
+            return await read_recorded(jobs, account)
+        recorded = await read_recorded(jobs, account)
+        reads += 1
+        if reads == 2:
+            read_by_first.set()
+            async with asyncio.timeout(20):
+                while not any(job.shot.id == "shot-2" and job.generation_id for job in await harness.rows()):
+                    await asyncio.sleep(0.01)
+        return recorded
+
+    monkeypatch.setattr(Queries, "recorded_generations", read_slowly)
+    report = await harness.run(film(a_shot(1), a_shot(2)), settle_seconds=0)
+    assert statuses(report) == ["stored"] * 2
+    assert harness.paid == (2, 2)

@@ -97,8 +97,8 @@ async def test_what_is_odd_about_a_whole_video_is_noted(harness: RecoveryHarness
     report = await harness.run(a_shot())
     assert statuses(report) == ["stored"]
     assert report.shots[0].asset is not None
-    word = "stated 49," if fault["kind"] == "wrong_size" else "bytes behind the end of the video"
-    assert any(word in note for note in report.shots[0].asset.notes)
+    expected = "stated 49," if fault["kind"] == "wrong_size" else "bytes behind the end of the video"
+    assert any(expected in note for note in report.shots[0].asset.notes)
     assert harness.emulator.usage()["downloaded"] == 1
     assert harness.paid == (1, 1)
 
@@ -127,9 +127,9 @@ async def test_a_rejected_video_is_known_and_missing_ones_are_not_accepted(harne
         harness.rejected[0].unlink()
         with pytest.raises(StoreError, match=r"rejected\.mp4 is not in the store.*fetch it again.*--keep-waiting"):
             await accept_rejected(session, await harness.row())
-    row = await harness.row()
-    assert row.state is State.COMPLETED
-    assert row.hold_reason is not None
+    job = await harness.row()
+    assert job.state is State.COMPLETED
+    assert job.hold_reason is not None
 
 
 @pytest.mark.parametrize("spool_is_lost", [False, True])
@@ -190,9 +190,9 @@ async def test_a_kept_video_of_another_generation_is_not_accepted(harness: Recov
     harness.emulator.add_fault(operation="content", kind="altered_file", alteration="longer", times=None)
     await harness.run(a_shot())
     async with harness.session() as session:
-        row = await harness.row()
+        job = await harness.row()
         with pytest.raises(StoreError, match="nothing says that it is of generation gen_other"):
-            await accept_rejected(session, row.model_copy(update={"generation_id": "gen_other"}))
+            await accept_rejected(session, job.model_copy(update={"generation_id": "gen_other"}))
     assert len(harness.rejected) == 1
 
 

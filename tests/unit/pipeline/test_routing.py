@@ -4,10 +4,12 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from pydantic import ValidationError
 
 from prefect_video import InvalidInput, Shot
 from prefect_video.ledger.records import CompletionTime, WorkKind
 from prefect_video.pipeline.plan import plan_project
+from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.routing import Route
 from prefect_video.session import SessionRef
 from tests.support.routing import AUTO, RoutingHarness, project
@@ -30,7 +32,7 @@ async def test_a_shot_that_no_account_can_make_costs_nothing_and_says_why(routin
 
 async def test_a_plan_shows_who_can_make_what_at_what_price(routing: RoutingHarness) -> None:
     plan = await plan_project(routing.dear, project({}, {"resolution": "720p"}, **AUTO), others=[routing.cheap])
-    assert [[(one.provider, one.estimate_usd) for one in shot.options] for shot in plan.shots] == [
+    assert [[(option.provider, option.estimate_usd) for option in shot.options] for shot in plan.shots] == [
         [("cheap", Decimal("0.10")), ("dear", Decimal("0.50"))],
         [("dear", Decimal("0.50"))],
     ]
@@ -98,7 +100,7 @@ async def test_the_fastest_is_taken_where_that_is_preferred(routing: RoutingHarn
         routing.cheap.provider.capabilities, seconds_per_video_second=(50.0, 60.0)
     )
     plan = await plan_project(routing.dear, project({}, prefer="fastest", **AUTO), others=[routing.cheap])
-    assert [one.provider for one in plan.shots[0].options] == ["dear", "cheap"]
+    assert [option.provider for option in plan.shots[0].options] == ["dear", "cheap"]
 
 
 async def test_how_long_shots_have_taken_decides_what_is_fastest(
@@ -111,7 +113,7 @@ async def test_how_long_shots_have_taken_decides_what_is_fastest(
     wanted = project({}, prefer="fastest", **AUTO)
     monkeypatch.setattr(routing.dear.ledger.jobs, "latency", learned)
     plan = await plan_project(routing.dear, wanted, others=[routing.cheap])
-    assert [(one.provider, one.seconds) for one in plan.shots[0].options] == [("cheap", 0.1), ("dear", 7.0)]
+    assert [(option.provider, option.seconds) for option in plan.shots[0].options] == [("cheap", 0.1), ("dear", 7.0)]
     await routing.make(wanted)
     assert routing.billed == (0, 1)
 
@@ -129,13 +131,34 @@ async def test_a_plan_says_why_an_account_cannot_make_a_shot(routing: RoutingHar
     await routing.make(project({}, **AUTO))
     plan = await plan_project(routing.dear, wanted, others=[routing.cheap])
     cached, new = plan.shots
-    assert (cached.action, [one.provider for one in cached.options], cached.refusals) == (
+    assert (cached.action, [option.provider for option in cached.options], cached.refusals) == (
         "cached",
         ["cheap", "dear"],
         {},
     )
-    assert [one.provider for one in new.options] == ["dear"]
+    assert [option.provider for option in new.options] == ["dear"]
     assert "720p" in new.refusals["cheap"]
+
+
+async def test_options_are_by_provider_where_several_may_make_a_shot(routing: RoutingHarness) -> None:
+    mine = {"cheap": {"camera": "fixed"}, "dear": {"camera": "free"}}
+    report = await routing.make(project({"duration": 2, "options": mine}, **AUTO))
+    assert [shot.status for shot in report.shots] == ["stored"]
+    (accepted,) = [*routing.at_dear.requests(), *routing.at_cheap.requests()]
+    assert accepted["options"] == {"camera": "fixed"}
+    # The same options where only one provider comes into question are the same video.
+    alone = project({"duration": 2, "options": {"camera": "fixed"}})
+    assert (await run_project(routing.cheap, alone)).shots[0].cached
+    assert routing.accepted == (0, 1)
+
+
+async def test_options_of_no_provider_are_refused(routing: RoutingHarness) -> None:
+    with pytest.raises(InvalidInput, match=r"options: 'cheep' is no provider of this project; it has cheap, dear"):
+        await routing.make(project({"duration": 2, "options": {"cheep": {"camera": "fixed"}}}, **AUTO))
+    with pytest.raises(ValidationError, match="options: camera: several providers may make this shot"):
+        project({"duration": 2, "options": {"camera": "fixed"}}, **AUTO)
+    with pytest.raises(ValidationError, match="by the provider's name"):
+        project({"options": {"camera": "fixed"}}, fallbacks=[{"provider": "cheap"}])
 
 
 def test_the_references_that_a_project_needs() -> None:

@@ -29,10 +29,10 @@ async def test_a_scope_that_is_cancelled_leaves_nothing_behind(harness: Recovery
     with scope:
         await harness.run(film(a_shot(), a_shot(2)), observer=observer)
     assert scope.cancelled_caught
-    rows = await harness.rows()
-    assert [row.owner for row in rows] == [None, None]
+    jobs = await harness.rows()
+    assert [job.owner for job in jobs] == [None, None]
     if moment == "answered":
-        assert State.SUBMITTED in {row.state for row in rows}
+        assert State.SUBMITTED in {job.state for job in jobs}
     report = await harness.run(film(a_shot(), a_shot(2)))
     assert statuses(report) == ["stored", "stored"]
     assert harness.paid == (2, 2)
@@ -56,7 +56,7 @@ async def test_an_answer_is_kept_ready_for_a_ledger_that_cannot_be_written(
     assert harness.paid == (1, 1)
 
 
-async def test_an_answer_that_cannot_be_written_at_all_is_told_with_its_id(
+async def test_an_answer_that_cannot_be_written_at_all_is_reported_with_its_id(
     harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def locked(jobs: Jobs, *arguments: Any, **options: Any) -> Job:
@@ -66,13 +66,13 @@ async def test_an_answer_that_cannot_be_written_at_all_is_told_with_its_id(
     with monkeypatch.context() as patched:
         patched.setattr(Jobs, "record_submitted", locked)
         report = await harness.run(a_shot())
-    row = await harness.row()
-    assert f"prefect-video resolve {row.id} --generation gen_" in str(report.shots[0].error)
+    job = await harness.row()
+    assert f"prefect-video resolve {job.id} --generation gen_" in str(report.shots[0].error)
     assert statuses(await harness.run(a_shot())) == ["stored"]
     assert harness.paid == (1, 1)
 
 
-async def test_the_answer_is_on_record_before_the_breaker_is_told(
+async def test_the_answer_is_on_record_before_the_breaker_counts_it(
     open_harness: OpenHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness = open_harness(listing="404")

@@ -16,7 +16,7 @@ from tests.support.recovery_fixtures import OpenHarness
 async def test_a_failure_at_once_is_a_new_attempt_in_a_row_of_its_own(harness: RecoveryHarness) -> None:
     harness.emulator.add_fault(operation="submit", kind="generation_error")
     assert statuses(await harness.run(a_shot())) == ["stored"]
-    assert [(row.attempt, row.state, row.actual_usd) for row in await harness.rows()] == [
+    assert [(job.attempt, job.state, job.actual_usd) for job in await harness.rows()] == [
         (1, State.FAILED, Decimal(0)),
         (2, State.STORED, Decimal("0.3")),
     ]
@@ -28,8 +28,8 @@ async def test_attempts_are_limited(harness: RecoveryHarness, flow_run_id: str |
     project = film(a_shot(prompt="a cat [fail]"), a_shot(2), max_attempts=3)
     report = await harness.run(project, flow_run_id=flow_run_id)
     assert statuses(report) == ["failed", "stored"]
-    failed = [row for row in await harness.rows() if row.state is State.FAILED]
-    assert [row.attempt for row in failed] == [1, 2, 3]
+    failed = [job for job in await harness.rows() if job.state is State.FAILED]
+    assert [job.attempt for job in failed] == [1, 2, 3]
     assert harness.paid == (4, 1)
     async with harness.ledger() as ledger:
         (standing,) = await ledger.spend.budget_usage(
@@ -84,10 +84,10 @@ async def test_a_generation_that_is_denied_for_long_is_lost_and_held(harness: Re
         assert statuses(report) == ["held"]
         assert "--buy-again" in str(report.shots[0].error)
     assert harness.paid == (1, 1)
-    row = await harness.row()
-    assert row.state is State.LOST
+    job = await harness.row()
+    assert job.state is State.LOST
     async with harness.ledger() as ledger:
-        await ledger.jobs.unhold(row.id)
+        await ledger.jobs.unhold(job.id)
     assert statuses(await harness.run(a_shot())) == ["stored"]
     assert harness.paid == (2, 2)
 
@@ -107,9 +107,9 @@ async def test_nonsense_while_polling_does_not_end_the_wait(harness: RecoveryHar
 
 async def test_what_ended_long_before_it_is_taken_up_again_is_fetched(harness: RecoveryHarness) -> None:
     await harness.interrupt(a_shot(), "submitted")
-    row = await harness.row()
+    job = await harness.row()
     async with harness.ledger() as ledger:
-        await ledger.jobs.set_deadline(row.id, datetime.now(UTC) - timedelta(hours=1))
+        await ledger.jobs.set_deadline(job.id, datetime.now(UTC) - timedelta(hours=1))
     harness.emulator.wait_until_idle()
     assert statuses(await harness.run(a_shot())) == ["stored"]
     assert harness.paid == (1, 1)

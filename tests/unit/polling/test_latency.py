@@ -101,7 +101,7 @@ async def test_one_query_serves_all_and_is_repeated_when_it_is_old(ledger: Ledge
     assert (queries, history.median_seconds()) == (3, 50)
 
 
-async def test_a_ledger_that_does_not_answer_stops_nobody(ledger: Ledger) -> None:
+async def test_a_ledger_that_does_not_answer_stops_no_shot(ledger: Ledger) -> None:
     async def fail(provider: str) -> dict[WorkKind, tuple[CompletionTime, ...]]:
         raise LedgerUnavailable("locked")
 

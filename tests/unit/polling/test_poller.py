@@ -67,7 +67,7 @@ def failing(times: int, error: Callable[[], ProviderError], operation: str = "re
 
 
 @in_virtual_time
-async def test_one_generation_is_asked_for_itself_and_noticed_soon() -> None:
+async def test_a_single_generation_is_requested_itself_and_noticed_soon() -> None:
     provider = FakeProvider()
     job = provider.start(31)
     reported = await waiting(Poller(provider), job)
@@ -99,7 +99,7 @@ async def test_twenty_at_a_time_share_lists() -> None:
 
 
 @in_virtual_time
-async def test_what_a_list_tells_whole_is_not_asked_again() -> None:
+async def test_what_a_list_reports_whole_is_not_requested_again() -> None:
     provider = FakeProvider(priced=False)
     poller = Poller(provider)
     for _ in range(3):
@@ -121,7 +121,7 @@ async def test_a_list_of_many_pages_is_not_read_for_a_few() -> None:
 
 
 @in_virtual_time
-async def test_generations_that_the_list_hides_are_asked_for_one_by_one() -> None:
+async def test_generations_that_the_list_hides_are_requested_one_by_one() -> None:
     provider = FakeProvider(hide=lambda job: True)
     poller = Poller(provider)
     jobs = [provider.start(31) for _ in range(10)]
@@ -191,7 +191,7 @@ async def test_a_waiter_that_is_cancelled_leaves_the_others_waiting() -> None:
 
 
 @in_virtual_time
-async def test_when_the_last_waiter_leaves_nobody_is_asked() -> None:
+async def test_when_the_last_waiter_leaves_nothing_is_requested() -> None:
     provider = FakeProvider()
     poller = Poller(provider)
     only = waiting(poller, provider.start(31))
@@ -203,7 +203,7 @@ async def test_when_the_last_waiter_leaves_nobody_is_asked() -> None:
 
 
 @in_virtual_time
-async def test_whoever_comes_at_the_very_end_is_answered_too() -> None:
+async def test_a_waiter_that_comes_at_the_very_end_is_answered_too() -> None:
     provider = FakeProvider()
     poller = Poller(provider)
     job = provider.start(31)
@@ -276,7 +276,7 @@ async def test_at_its_deadline_it_is_given_up_after_a_last_look() -> None:
 
 
 @in_virtual_time
-async def test_one_that_ended_long_before_its_deadline_was_looked_at_is_no_loss() -> None:
+async def test_a_generation_that_ended_long_before_its_deadline_was_looked_at_is_no_loss() -> None:
     provider = FakeProvider()
     job = provider.start(0)
     past = datetime.now(UTC) - timedelta(hours=1)
@@ -285,7 +285,7 @@ async def test_one_that_ended_long_before_its_deadline_was_looked_at_is_no_loss(
 
 
 @in_virtual_time
-async def test_one_that_is_taken_up_late_is_looked_at_now() -> None:
+async def test_a_generation_that_is_taken_up_late_is_looked_at_now() -> None:
     provider = FakeProvider()
     jobs = [provider.start(0) for _ in range(30)]
     poller = Poller(provider)
@@ -321,7 +321,7 @@ async def test_a_key_that_is_refused_ends_the_wait() -> None:
 
 
 @in_virtual_time
-async def test_one_that_is_denied_again_and_again_is_lost() -> None:
+async def test_a_generation_that_is_denied_again_and_again_is_lost() -> None:
     provider = FakeProvider()
     known = provider.start(200)
     poller = Poller(provider, lost_after=5)
@@ -347,7 +347,7 @@ async def test_denials_that_are_not_in_a_row_lose_nothing() -> None:
 
 
 @pytest.mark.parametrize("seconds", [19, 20, 21, 22])
-def test_one_that_was_denied_is_not_forgotten_when_a_list_tells_of_it(seconds: int) -> None:
+def test_a_generation_that_was_denied_is_not_forgotten_when_a_list_has_it(seconds: int) -> None:
     async def work() -> None:
         denials = [2]
 
@@ -427,7 +427,7 @@ async def test_a_hanging_request_does_not_hold_up_the_others() -> None:
 
 
 @in_virtual_time
-async def test_a_relaxed_wait_looks_as_a_fallback_only_until_somebody_is_in_a_hurry() -> None:
+async def test_a_relaxed_wait_looks_as_a_fallback_only_until_a_waiter_is_in_a_hurry() -> None:
     provider = FakeProvider()
     poller = Poller(provider)
     job = provider.start(31)

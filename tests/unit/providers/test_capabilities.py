@@ -139,3 +139,14 @@ def test_a_size_of_another_shape_is_another_picture() -> None:
 def test_what_is_no_size(size: str) -> None:
     with pytest.raises(ValidationError, match="size"):
         Shot(id="a", prompt="x", size=size)
+
+
+def test_an_address_that_is_given_up_is_shown_without_its_signature() -> None:
+    shot = Shot(id="a", prompt="x", first_frame="https://example.com/a.png?sig=secret", references=("b.png",))
+    offered = Capabilities(sizes={"1080p": 20}, aspect_ratios=("16:9",))
+    adapted, changes = adapt(shot, offered)
+    assert (adapted.first_frame, adapted.references) == (None, ())
+    assert changes == [
+        "first_frame: 'https://example.com/a.png?…' became None",
+        "references: ('b.png',) became ()",
+    ]

@@ -56,7 +56,7 @@ async def test_a_prompt_that_is_respelled_is_not_bought_again(
     emulator.add_fault(operation="submit", kind="error_after")
     status, accepted = await run_twice(open_session, one_shot(account), emulator)
     assert accepted == 1
-    is_same = echo in ("collapsed", "nfc", "lower") and provider.capabilities.lookup == "likeness"
+    is_same = echo in ("collapsed", "nfc", "lower") and provider.capabilities.lookup == "similarity"
     assert status == ("stored" if echoes_key(provider) or is_same else "held")
 
 

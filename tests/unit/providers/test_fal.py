@@ -139,7 +139,7 @@ async def test_what_is_sent() -> None:
         ),
     ],
 )
-async def test_each_model_is_asked_in_its_own_words(given: dict[str, object], sent: dict[str, object]) -> None:
+async def test_each_model_is_requested_in_its_own_words(given: dict[str, object], sent: dict[str, object]) -> None:
     provider, requests = mock_fal(lambda _: httpx.Response(200, json={"request_id": "r1"}))
     shot = SHOT.model_copy(update=given)
     provider.check(shot)

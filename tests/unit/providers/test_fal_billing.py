@@ -58,8 +58,8 @@ async def test_an_invalid_request_is_bought_once_and_counts_as_spent(
     session.poller = Poller(provider, schedule=PollSchedule(shortest_seconds=0.005))
     async with session:
         report = await run_project(session, Project(name="film", shots=(SHOT,), budget_usd=Decimal(10)))
-        rows = await session.ledger.jobs.find(limit=None)
+        jobs = await session.ledger.jobs.find(limit=None)
     assert report.shots[0].status == "failed"
     assert len(sent) == bought
-    assert {(row.state, row.error_type, row.actual_usd) for row in rows} == {(State.FAILED, kind, usd)}
-    assert {row.reserved_usd for row in rows} == {Decimal(1)}
+    assert {(job.state, job.error_type, job.actual_usd) for job in jobs} == {(State.FAILED, kind, usd)}
+    assert {job.reserved_usd for job in jobs} == {Decimal(1)}

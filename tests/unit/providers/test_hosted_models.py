@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_video import Shot
+from prefect_video.downloads import IMAGE_LIMIT_BYTES
 from prefect_video.errors import RequestRejected, Unsupported
 from prefect_video.providers.base import OPTIONAL_FIELDS, Capabilities
 from prefect_video.providers.capabilities import adapt, check_supported
 from prefect_video.providers.hosted_models import ASPECT_RATIOS, RESOLUTIONS, HostedModels, ModelInput, _hosts
-from prefect_video.providers.reference_images import MAX_BYTES, reference_urls
+from prefect_video.providers.reference_images import image_urls
 
 HOST = Capabilities(sizes=dict.fromkeys(RESOLUTIONS, 20), aspect_ratios=ASPECT_RATIOS)
 JOBS = [job for host in _hosts().values() for job in host.models]
@@ -61,7 +62,7 @@ def test_a_shot_that_fits_is_asked_for_whole(shot: Shot, job: ModelInput) -> Non
     assert arguments["prompt"] == "a cat"
     assert set(arguments) <= set(job.fields.values())
     for name in OPTIONAL_FIELDS:
-        if getattr(fitting, name) not in (None, ()):
+        if getattr(fitting, name) not in (None, (), {}):
             assert arguments[job.fields[name]] == getattr(fitting, name)
     frames = arguments.get(job.fields.get("num_frames", ""))
     if isinstance(frames, int):
@@ -81,14 +82,16 @@ async def test_references_go_as_urls(tmp_path: Path) -> None:
     picture = tmp_path / "a.png"
     picture.write_bytes(b"png")
     shot = Shot(id="a", prompt="a cat", references=("https://x.example/a.png", str(picture)))
-    assert await reference_urls(shot, provider="fal") == ["https://x.example/a.png", "data:image/png;base64,cG5n"]
+    assert await image_urls(shot, provider="fal") == {
+        "references": ["https://x.example/a.png", "data:image/png;base64,cG5n"]
+    }
 
 
 async def test_references_that_cannot_be_sent_refuse_the_shot(tmp_path: Path) -> None:
     large = tmp_path / "large.png"
     with large.open("wb") as file:
-        file.truncate(MAX_BYTES + 1)
+        file.truncate(IMAGE_LIMIT_BYTES + 1)
     for path, message in ((tmp_path / "none.png", "cannot be read"), (large, "make it smaller")):
         with pytest.raises(RequestRejected, match=message) as refused:
-            await reference_urls(Shot(id="a", prompt="a cat", references=(str(path),)), provider="fal")
+            await image_urls(Shot(id="a", prompt="a cat", references=(str(path),)), provider="fal")
         assert refused.value.accepted is False

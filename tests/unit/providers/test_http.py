@@ -78,7 +78,7 @@ async def test_free_requests_are_repeated(trouble: httpx.Response | Exception) -
     assert len(server.requests) == 3
 
 
-async def test_they_are_not_repeated_for_ever() -> None:
+async def test_they_are_not_repeated_indefinitely() -> None:
     server = Server(httpx.ReadError(""))
     with pytest.raises(ProviderUnavailable, match=r"api\.example \(ReadError\)"):
         await client(server).send("GET", "/generations")

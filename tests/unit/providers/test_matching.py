@@ -154,7 +154,7 @@ async def test_lists_of_every_page_size_are_read_whole(
         return ListPage(
             items,
             has_more=start + len(items) < count if style == "has_more" else None,
-            cursors=tuple(start + n + 1 for n in range(len(items))) if positional else tuple(one.id for one in items),
+            cursors=tuple(start + n + 1 for n in range(len(items))) if positional else tuple(item.id for item in items),
             total=count if style == "total" else None,
             limit=limit,
             positional=positional,
@@ -167,4 +167,4 @@ async def test_lists_of_every_page_size_are_read_whole(
         assert style == "silent"
         assert size == 1
         return
-    assert {item.id for item in read} == {one.id for one in everything}
+    assert {item.id for item in read} == {item.id for item in everything}

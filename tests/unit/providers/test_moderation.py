@@ -148,11 +148,11 @@ OTHER_MESSAGES = (
 )
 
 
-@pytest.mark.parametrize("word", CODES)
-def test_codes_and_types_that_tell_of_a_block(word: str) -> None:
-    assert is_moderation(word)
-    assert is_moderation("error", word, "no reason given")
-    assert is_moderation(word.upper() if "_" in word else word)
+@pytest.mark.parametrize("code", CODES)
+def test_codes_and_types_that_tell_of_a_block(code: str) -> None:
+    assert is_moderation(code)
+    assert is_moderation("error", code, "no reason given")
+    assert is_moderation(code.upper() if "_" in code else code)
 
 
 @pytest.mark.parametrize("message", MESSAGES)
@@ -161,9 +161,9 @@ def test_messages_that_tell_of_a_block(message: str) -> None:
     assert is_moderation(None, None, message.upper())
 
 
-@pytest.mark.parametrize("word", OTHER_CODES)
-def test_codes_of_another_kind(word: str) -> None:
-    assert not is_moderation(word, word, "it failed")
+@pytest.mark.parametrize("code", OTHER_CODES)
+def test_codes_of_another_kind(code: str) -> None:
+    assert not is_moderation(code, code, "it failed")
 
 
 @pytest.mark.parametrize("message", OTHER_MESSAGES)

@@ -79,7 +79,7 @@ async def test_a_number_is_an_id(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPEN)
 @pytest.mark.parametrize("odd", [{}, {"id": None}, {"id": []}, {"id": ""}])
-async def test_without_an_id_nobody_knows_what_was_accepted(name: str, odd: dict[str, Any]) -> None:
+async def test_without_an_id_it_is_unknown_what_was_accepted(name: str, odd: dict[str, Any]) -> None:
     body = {"status": "queued", **odd, **({"request_id": odd["id"]} if odd else {})}
     with pytest.raises(SubmitOutcomeUnknown, match="names no generation"):
         await mock_response(name, body).submit(SHOT, idempotency_key="k", project="film")

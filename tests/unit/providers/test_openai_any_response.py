@@ -83,7 +83,7 @@ def test_any_answer(profile: str, code: int, body: str) -> None:
 
 
 async def list_all(provider: OpenAIProvider) -> list[Generation]:
-    return [one async for one in provider.list()]
+    return [generation async for generation in provider.list()]
 
 
 @given(st.text())

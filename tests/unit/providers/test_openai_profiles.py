@@ -36,7 +36,7 @@ def test_what_was_deleted_stays_so_over_a_restart(tmp_path: Path) -> None:
         assert client.delete(f"/videos/{ids[0]}").json()["deleted"] is True
     with Emulator(settings) as emulator, httpx.Client(base_url=f"{emulator.url}/v1", headers=headers) as client:
         assert [client.get(f"/videos/{name}").status_code for name in ids] == [404, 200]
-        assert [one["id"] for one in client.get("/videos").json()["data"]] == [ids[1]]
+        assert [video["id"] for video in client.get("/videos").json()["data"]] == [ids[1]]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -62,7 +62,7 @@ async def test_sglangs_delete_leaves_the_gpu_working_so_cancelling_leaves_it_alo
     assert emulator.usage()["completed"] == 1
 
 
-async def test_openai_refuses_to_delete_what_is_under_way(open_profile: Open) -> None:
+async def test_openai_refuses_to_delete_what_is_in_progress(open_profile: Open) -> None:
     provider = open_profile("generic")
     accepted = await submit(provider, SHOT.model_copy(update={"duration": 20}))
     with pytest.raises(RequestRejected, match="still being made"):
@@ -143,7 +143,7 @@ async def test_lists_with_a_cursor_without_and_in_one_piece(
         emulator.reset()
         provider = open_profile(profile)
         made = [unwrap_id((await submit(provider)).id) for _ in range(5)]
-        assert [unwrap_id(one.id) async for one in provider.list()] == made[::-1], profile
+        assert [unwrap_id(generation.id) async for generation in provider.list()] == made[::-1], profile
         pages = emulator.usage()["requests"]["list"]
         assert pages == (1 if profile == "trtllm" else 3), profile
 
@@ -151,7 +151,7 @@ async def test_lists_with_a_cursor_without_and_in_one_piece(
 async def test_a_list_that_goes_in_circles_ends() -> None:
     page = {"data": [{"id": "video_1", "status": "queued"}], "has_more": True}
     server = Server(httpx.Response(200, json=page))
-    assert [one.id async for one in server.provider().list()] == ["video_1"]
+    assert [generation.id async for generation in server.provider().list()] == ["video_1"]
     assert len(server.requests) == 2
 
 
@@ -163,8 +163,8 @@ async def test_cancelling_what_is_being_cancelled_is_no_error() -> None:
 
 
 async def test_what_is_over_is_never_deleted_by_cancelling() -> None:
-    for word in ("completed", "succeeded", "failed", "expired"):
-        server = Server(job(status=word))
+    for status in ("completed", "succeeded", "failed", "expired"):
+        server = Server(job(status=status))
         await server.provider("vllm_omni").cancel("video_1")
         assert [request.method for request in server.requests] == ["GET"]
 
@@ -185,8 +185,15 @@ async def test_a_number_of_frames_is_found_by_frames_or_by_the_dialects_default(
     echoed: dict[str, object], found: bool
 ) -> None:
     shot = SHOT.model_copy(update={"num_frames": 81, "fps": 16})
-    one = {"id": "video_1", "object": "video", "status": "in_progress", "prompt": "a cat", "size": "848x480", **echoed}
-    page = {"data": [{**one, "created_at": int(datetime.now(UTC).timestamp())}], "has_more": False}
+    listed = {
+        "id": "video_1",
+        "object": "video",
+        "status": "in_progress",
+        "prompt": "a cat",
+        "size": "848x480",
+        **echoed,
+    }
+    page = {"data": [{**listed, "created_at": int(datetime.now(UTC).timestamp())}], "has_more": False}
     looking = find(Server(httpx.Response(200, json=page)).provider("vllm_omni"), shot, known=())
     if found:
         assert (await looking) is not None

@@ -61,7 +61,7 @@ async def test_vllm_omni_is_sent_a_form_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-async def test_a_model_that_nobody_named_is_not_asked_of_an_engine(profile: str) -> None:
+async def test_a_model_that_is_not_named_is_not_requested_of_an_engine(profile: str) -> None:
     for given, sent_as in (("sora-2", None if profile in ENGINES else "sora-2"), ("wan", "wan"), ("ours", "theirs")):
         server = Server(job())
         provider = server.provider(profile, models={"ours": "theirs"})

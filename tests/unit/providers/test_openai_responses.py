@@ -84,7 +84,7 @@ async def test_a_submit_that_is_answered_by_a_failed_job_was_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "status"),
+    ("string", "status"),
     [
         ("queued", Status.QUEUED),
         ("in_progress", Status.PROCESSING),
@@ -98,11 +98,11 @@ async def test_a_submit_that_is_answered_by_a_failed_job_was_accepted() -> None:
         ("dreaming", Status.PROCESSING),
     ],
 )
-async def test_statuses_of_all_servers(word: str, status: Status) -> None:
-    assert (await Server(job(status=word)).provider().retrieve("video_1")).status is status
+async def test_statuses_of_all_servers(string: str, status: Status) -> None:
+    assert (await Server(job(status=string)).provider().retrieve("video_1")).status is status
 
 
-async def test_a_job_may_be_told_loosely() -> None:
+async def test_a_job_may_be_reported_loosely() -> None:
     loose = job(status="completed", seconds=4, progress=99.5, created_at=1.5e9, size="", error=None, expires_at=None)
     read = await Server(loose).provider().retrieve("video_1")
     assert read.progress == 0.995

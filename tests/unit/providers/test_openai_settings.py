@@ -64,7 +64,7 @@ def test_openais_key_opens_no_other_server(name: str) -> None:
         ({"api_key": "sk-1", "base_url": "https://sk-1@host/v1"}, "openai base URL"),
     ],
 )
-def test_what_cannot_be_used_is_said_without_the_key(given: dict[str, str], message: str) -> None:
+def test_what_cannot_be_used_is_reported_without_the_key(given: dict[str, str], message: str) -> None:
     with pytest.raises(InvalidInput, match=message) as refused:
         OpenAIProvider(**given)  # type: ignore[arg-type]
     assert "sk" not in str(refused.value).replace("base URL", "")

@@ -38,7 +38,7 @@ async def provider(emulator: Emulator) -> AsyncIterator[OpenRouterProvider]:
     await provider.aclose()
 
 
-async def test_what_was_charged_is_told_with_the_video(provider: OpenRouterProvider, emulator: Emulator) -> None:
+async def test_what_was_charged_is_reported_with_the_video(provider: OpenRouterProvider, emulator: Emulator) -> None:
     accepted = await provider.submit(SHOT, idempotency_key="k", project="film")
     assert accepted.status is Status.QUEUED
     emulator.wait_until_idle()
@@ -80,7 +80,7 @@ async def test_a_completed_job_without_links_has_its_documented_address() -> Non
 
 
 @pytest.mark.parametrize(
-    ("word", "status"),
+    ("string", "status"),
     [
         ("pending", Status.QUEUED),
         ("in_progress", Status.PROCESSING),
@@ -91,13 +91,13 @@ async def test_a_completed_job_without_links_has_its_documented_address() -> Non
         ("pondering", Status.FAILED),
     ],
 )
-async def test_statuses(word: str, status: Status, caplog: pytest.LogCaptureFixture) -> None:
-    provider, _ = mock_openrouter(httpx.Response(200, json={"id": "j", "status": word, "error": "too bad"}))
+async def test_statuses(string: str, status: Status, caplog: pytest.LogCaptureFixture) -> None:
+    provider, _ = mock_openrouter(httpx.Response(200, json={"id": "j", "status": string, "error": "too bad"}))
     seen = await provider.retrieve("j")
     assert seen.status is status
     assert seen.fault is not None
     assert seen.fault.message == "too bad"
-    assert ("unknown status" in caplog.text) == (word == "pondering")
+    assert ("unknown status" in caplog.text) == (string == "pondering")
 
 
 async def test_what_is_sent() -> None:
@@ -170,7 +170,7 @@ async def test_an_unanswered_submit_needs_a_human(provider: OpenRouterProvider) 
     with pytest.raises(HeldForReview, match="does not list"):
         await provider.find_unclaimed(SHOT, idempotency_key="k", sent_at=datetime.now(UTC), known={})
     with pytest.raises(RequestRejected, match="does not list"):
-        _ = [one async for one in provider.list()]
+        _ = [generation async for generation in provider.list()]
 
 
 async def test_nothing_can_be_cancelled(provider: OpenRouterProvider, emulator: Emulator) -> None:

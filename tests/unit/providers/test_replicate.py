@@ -64,7 +64,7 @@ async def test_files_are_gone_after_their_time() -> None:
         (HASH, "/v1/predictions", HASH),
     ],
 )
-async def test_official_models_are_asked_by_name_and_others_by_version(
+async def test_official_models_are_requested_by_name_and_others_by_version(
     model: str, path: str, version: str | None
 ) -> None:
     provider, sent = mock_replicate(httpx.Response(201, json={"id": "p", "status": "starting"}))
@@ -111,7 +111,7 @@ async def test_official_models_are_asked_by_name_and_others_by_version(
         ),
     ],
 )
-async def test_each_model_is_asked_in_its_own_words(given: dict[str, object], sent: dict[str, object]) -> None:
+async def test_each_model_is_requested_in_its_own_words(given: dict[str, object], sent: dict[str, object]) -> None:
     provider, requests = mock_replicate(httpx.Response(201, json={"id": "p", "status": "starting"}))
     shot = SHOT.model_copy(update=given)
     provider.check(shot)
@@ -189,11 +189,13 @@ async def test_all_predictions_are_listed_over_pages(
 ) -> None:
     monkeypatch.setattr("prefect_video.emulator.dialects.replicate.PAGE_SIZE", 2)
     made = [await submit(provider) for _ in range(5)]
-    assert [one.id async for one in provider.list()] == made[::-1]
+    assert [generation.id async for generation in provider.list()] == made[::-1]
     assert emulator.usage()["requests"]["list"] == 3
     emulator.wait_until_idle()
-    assert len([one async for one in provider.list(status=Status.COMPLETED)]) == 5
-    assert [one async for one in provider.list(created_after=datetime.now(UTC) + timedelta(hours=1))] == []
+    assert len([generation async for generation in provider.list(status=Status.COMPLETED)]) == 5
+    assert [
+        generation async for generation in provider.list(created_after=datetime.now(UTC) + timedelta(hours=1))
+    ] == []
 
 
 async def test_an_unanswered_submit_is_found_by_its_input(provider: ReplicateProvider, emulator: Emulator) -> None:
@@ -217,7 +219,7 @@ async def test_an_unanswered_submit_is_found_by_its_input(provider: ReplicatePro
         await provider.find_unclaimed(wanted, idempotency_key="k", sent_at=since, known=same_model)
     others = {known, found.id, other_seed, other_model}
     assert await provider.find_unclaimed(wanted, idempotency_key="k", sent_at=since, known=recorded(*others)) is None
-    assert provider.capabilities.lookup == "likeness"
+    assert provider.capabilities.lookup == "similarity"
 
 
 async def test_a_number_that_comes_back_in_another_spelling_is_the_same(

@@ -22,7 +22,7 @@ from tests.support.providers.replicate import BASE, HASH, SHOT, mock_replicate, 
 
 
 @pytest.mark.parametrize(
-    ("word", "status"),
+    ("string", "status"),
     [
         ("starting", Status.QUEUED),
         ("processing", Status.PROCESSING),
@@ -32,14 +32,14 @@ from tests.support.providers.replicate import BASE, HASH, SHOT, mock_replicate, 
         ("moderating", Status.PROCESSING),
     ],
 )
-async def test_statuses(word: str, status: Status) -> None:
-    provider, _ = mock_replicate(httpx.Response(200, json={"id": "p", "status": word}))
+async def test_statuses(string: str, status: Status) -> None:
+    provider, _ = mock_replicate(httpx.Response(200, json={"id": "p", "status": string}))
     assert (await provider.retrieve("p")).status is status
 
 
-@pytest.mark.parametrize(("word", "cost_usd"), [("aborted", 0), ("canceled", None), ("failed", None)])
-async def test_only_what_never_started_is_known_to_be_free(word: str, cost_usd: int | None) -> None:
-    provider, _ = mock_replicate(httpx.Response(200, json={"id": "p", "status": word}))
+@pytest.mark.parametrize(("string", "cost_usd"), [("aborted", 0), ("canceled", None), ("failed", None)])
+async def test_only_what_never_started_is_known_to_be_free(string: str, cost_usd: int | None) -> None:
+    provider, _ = mock_replicate(httpx.Response(200, json={"id": "p", "status": string}))
     assert (await provider.retrieve("p")).cost_usd == cost_usd
 
 
@@ -169,7 +169,7 @@ async def test_what_was_sent_is_recognised_in_the_spelling_of_the_host(
         {"input": None, "model": None, "version": None},
     ],
 )
-async def test_what_is_told_otherwise_is_neither_taken_nor_taken_for_nothing(reported: dict[str, object]) -> None:
+async def test_what_is_reported_otherwise_is_neither_taken_nor_taken_for_nothing(reported: dict[str, object]) -> None:
     with pytest.raises(HeldForReview, match="it is unknown whether"):
         await find_id(mock_echo(**reported))
 
@@ -194,7 +194,7 @@ async def test_other_words_and_other_models_are_neither_taken_nor_taken_for_noth
 async def test_a_cursor_that_leads_nowhere_ends_the_list() -> None:
     page = {"results": [{"id": "p", "status": "starting"}], "next": "https://evil.example/v1/predictions?cursor=c"}
     provider, sent = mock_replicate(httpx.Response(200, json=page))
-    assert [one.id async for one in provider.list()] == ["p"]
+    assert [generation.id async for generation in provider.list()] == ["p"]
     assert {request.url.host for request in sent} == {"api.example"}
     assert len(sent) == 2
 

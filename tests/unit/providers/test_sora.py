@@ -81,10 +81,12 @@ async def test_all_generations_are_listed_newest_first_over_pages(
 ) -> None:
     monkeypatch.setattr("prefect_video.providers.sora.provider.PAGE_SIZE", 2)
     made = [await submit(provider, f"k{n}") for n in range(5)]
-    assert [one.id async for one in provider.list()] == made[::-1]
+    assert [generation.id async for generation in provider.list()] == made[::-1]
     emulator.wait_until_idle()
-    assert len([one async for one in provider.list(status=Status.COMPLETED)]) == 5
-    assert [one async for one in provider.list(created_after=datetime.now(UTC) + timedelta(hours=1))] == []
+    assert len([generation async for generation in provider.list(status=Status.COMPLETED)]) == 5
+    assert [
+        generation async for generation in provider.list(created_after=datetime.now(UTC) + timedelta(hours=1))
+    ] == []
 
 
 async def test_cancel_is_idempotent_and_tells_the_truth(provider: SoraProvider, emulator: Emulator) -> None:
@@ -316,14 +318,14 @@ async def test_what_is_like_it_and_was_made_long_before_is_not_taken(is_clock_kn
 
 
 @pytest.mark.parametrize("cost", [-5, "NaN", "Infinity", "much", True])
-async def test_a_cost_that_is_nonsense_counts_as_not_told(cost: object, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_cost_that_is_nonsense_counts_as_unknown(cost: object, caplog: pytest.LogCaptureFixture) -> None:
     item = {"id": "gen_1", "status": "completed", "usage": {"cost_usd": cost}}
     assert (await mock_sora(httpx.Response(200, json=item)).retrieve("gen_1")).cost_usd is None
     assert "ignored, as it is no amount" in caplog.text
 
 
 @pytest.mark.parametrize("cost", [0, 2.4, "0.300000", 1e6])
-async def test_a_cost_is_taken_as_it_is_told(cost: object) -> None:
+async def test_a_cost_is_taken_as_it_is_reported(cost: object) -> None:
     item = {"id": "gen_1", "status": "completed", "usage": {"cost_usd": cost}}
     assert (await mock_sora(httpx.Response(200, json=item)).retrieve("gen_1")).cost_usd == Decimal(str(cost))
 

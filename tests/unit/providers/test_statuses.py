@@ -130,11 +130,11 @@ def test_a_word_that_tells_of_policy_is_a_fault_by_itself() -> None:
 
 @given(st.text(), st.booleans(), st.none() | st.floats(), st.booleans())
 def test_any_word_has_a_status_and_none_ends_without_a_reason(
-    word: str, has_link: bool, progress: float | None, has_error: bool
+    string: str, has_link: bool, progress: float | None, has_error: bool
 ) -> None:
     evidence = Evidence(has_link, progress, has_error)
-    status = parse_status(word, provider="any", generation_id="g", evidence=evidence)
+    status = parse_status(string, provider="any", generation_id="g", evidence=evidence)
     assert status in Status
-    assert parse_status(f" {word.upper()} ", provider="any", generation_id="g", evidence=evidence) in Status
+    assert parse_status(f" {string.upper()} ", provider="any", generation_id="g", evidence=evidence) in Status
     if evidence == Evidence() and status.ended:
-        assert any(part in word.casefold().replace(" ", "_") for part in STATUSES) or status is Status.FAILED
+        assert any(part in string.casefold().replace(" ", "_") for part in STATUSES) or status is Status.FAILED

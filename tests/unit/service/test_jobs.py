@@ -12,7 +12,7 @@ import pytest
 
 from prefect_video.emulator import Emulator
 from prefect_video.errors import InvalidInput, QuotaExhausted
-from prefect_video.pipeline.steps import ClaimOptions, build_project_intents, claim_shots
+from prefect_video.pipeline.steps import ClaimOptions, build_project_job_requests, claim_shots
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.service import ServiceSettings
 from prefect_video.service.jobs.service import GenerateBody
@@ -165,7 +165,7 @@ async def test_null_means_unset(environment: Path, provider: Emulator) -> None:
 async def accept_and_die() -> str:
     """Accept a job as a service does that ends before it sends; return the job's id."""
     async with await open_environment_session() as dying:
-        job_requests = await build_project_intents(dying, project("one"), ClaimOptions(flow_run_id="request-r-1"))
+        job_requests = await build_project_job_requests(dying, project("one"), ClaimOptions(flow_run_id="request-r-1"))
         (claim,) = await claim_shots(dying, job_requests, budgets=(), partial=False)
         assert claim.job is not None
         return claim.job.id
@@ -245,3 +245,20 @@ async def test_a_request_has_a_priority(environment: Path, provider: Emulator) -
 async def free_port() -> socket.socket:
     """Open a socket on a free port, whose address is known before the service starts."""
     return socket.create_server(("127.0.0.1", 0))
+
+
+def test_images_of_a_request_are_urls_never_files_of_the_service() -> None:
+    from pydantic import ValidationError
+
+    from prefect_video.service.jobs.service import GenerateBody
+
+    body = GenerateBody(prompt="a cat", first_frame="https://example.com/a.png", audio=True, options={"loop": True})
+    shot = body.build_shot()
+    assert (shot.first_frame, shot.audio, shot.options) == ("https://example.com/a.png", True, {"loop": True})
+    for path in ("/etc/passwd", "file:///etc/passwd", "http://169.254.169.254/", "a.png"):
+        with pytest.raises(ValidationError):
+            GenerateBody(prompt="a cat", first_frame=path)
+        with pytest.raises(ValidationError):
+            GenerateBody(prompt="a cat", references=(path,))
+    # A key that was bound before these fields came still stands for its request.
+    assert GenerateBody(prompt="a cat").digest == GenerateBody(prompt="a cat", options={}, references=()).digest

@@ -55,7 +55,7 @@ async def deliver(sessions: tuple[Session, ...], path: str, body: bytes, secret:
 
 
 @pytest.mark.parametrize("by_job", [False, True], ids=["provider", "job"])
-async def test_accounts_with_one_secret_are_told_apart_by_their_rows(
+async def test_accounts_with_one_secret_are_distinguished_by_their_rows(
     environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch, by_job: bool
 ) -> None:
     async with await open_environment_session() as first:

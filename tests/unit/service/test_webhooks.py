@@ -20,7 +20,7 @@ from prefect_video.errors import LedgerUnavailable
 from prefect_video.ledger import Job, ReceivedEvent, State
 from prefect_video.ledger.webhook_events import WebhookEvents
 from prefect_video.pipeline.project_run import run_project
-from prefect_video.pipeline.steps import build_project_intents, claim_shots, submit
+from prefect_video.pipeline.steps import build_project_job_requests, claim_shots, submit
 from prefect_video.session import Session
 from prefect_video.shots import Project
 from tests.support.service_fixtures import Service, open_environment_session, run_service
@@ -37,7 +37,7 @@ def project(*prompts: str, **fields: object) -> Project:
 async def submit_generation(session: Session, prompt: str = "a cat") -> Job:
     """Submit one generation."""
     (claim,) = await claim_shots(
-        session, await build_project_intents(session, project(prompt)), budgets=(), partial=False
+        session, await build_project_job_requests(session, project(prompt)), budgets=(), partial=False
     )
     assert claim.job is not None
     return await submit(session, claim.job)
@@ -260,7 +260,7 @@ async def test_events_of_others_with_the_same_key_are_dismissed(environment: Pat
 async def test_a_generation_recorded_late_is_not_dismissed(environment: Path, provider: Emulator) -> None:
     async with run_service(sweep_seconds=0.1) as service, await open_environment_session() as session:
         (claim,) = await claim_shots(
-            session, await build_project_intents(session, project("one")), budgets=(), partial=False
+            session, await build_project_job_requests(session, project("one")), budgets=(), partial=False
         )
         assert claim.job is not None
         job = await session.ledger.jobs.begin_submit(claim.job.id)

@@ -15,7 +15,7 @@ from prefect_video.session import session as session_module
     ("wanted", "account_slots", "at_once", "source"),
     [(20, None, 10, "the plan"), (20, 4, 4, "PREFECT_VIDEO_ACCOUNT_SLOTS"), (10, None, 10, None), (None, 4, 4, None)],
 )
-async def test_a_limit_below_what_was_asked_for_is_said_once(
+async def test_a_limit_below_what_was_requested_is_reported_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -35,9 +35,9 @@ async def test_a_limit_below_what_was_asked_for_is_said_once(
         for _ in range(2):
             async with await open_session(ref) as session:
                 assert session.in_flight_slots._free == at_once
-    said = [record.getMessage() for record in caplog.records if "max_in_flight" in record.getMessage()]
+    messages = [record.getMessage() for record in caplog.records if "max_in_flight" in record.getMessage()]
     expected = (
         f"sora: max_in_flight is {wanted}, and {source} of this account allows {at_once} at once:"
         f" {at_once} are made at once"
     )
-    assert said == ([expected] if source else [])
+    assert messages == ([expected] if source else [])

@@ -104,7 +104,7 @@ async def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path, spool: Pa
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
-async def test_a_folder_of_somebody_else_says_so(tmp_path: Path) -> None:
+async def test_a_folder_of_another_user_says_so(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(StoreError, match="no permission"):
         await open_store(str(tmp_path / "store")).check()

@@ -1,4 +1,4 @@
-"""`demo`: a three-shot project through the real flow and a real HTTP provider, and an HTML page of it."""
+"""`demo`: a three-shot project through the real flow and a real HTTP provider, and the page that shows it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from prefect_video.cli.commands.run import RunOptions, execute
-from prefect_video.cli.html_report import write_manifest, write_page
 from prefect_video.cli.options import JsonFlag, QuietFlag, SessionOptions
 from prefect_video.cli.output import (
     display_path,
@@ -31,7 +30,7 @@ from prefect_video.project_files import load_project
 
 def demo(
     *,
-    into: Annotated[Path, Parameter(help="Folder for project, videos, manifest, page and ledger.")] = Path("demo"),
+    into: Annotated[Path, Parameter(help="Folder for project, videos, page and ledger.")] = Path("demo"),
     json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> int:
@@ -59,17 +58,17 @@ def demo(
         report = execute(project, options)
         after = _read_billed()
         billed = after[0] - before[0], after[1] - before[1]
-        manifest, page = _publish(report, project.name, folder, billed[1])
     except (VideoError, PrefectUnavailable) as error:
         if json:
             print_json(report_object("demo", str(error)))
         print_status(str(error), error=True)
         return status_of(error)
     if json:
-        print_json({**report.public(), "page": str(page), "manifest": str(manifest), **_billed_fields(billed)})
+        places = {"page": report.page_uri, "manifest": report.manifest_uri}
+        print_json({**report.public(), **places, **_billed_fields(billed)})
     show_report(report, to_stderr=json, quiet=quiet)
     if not json and not quiet:
-        _show_end(report, billed, page)
+        _show_end(report, billed, folder / "film.yaml")
     return status_of_report(report)
 
 
@@ -101,17 +100,7 @@ def _billed_fields(billed: tuple[int, Decimal]) -> dict[str, Any]:
     return {"billed": billed[0], "billed_usd": float(billed[1])}
 
 
-def _publish(report: ProjectReport, project: str, folder: Path, billed_usd: Decimal) -> tuple[Path, Path]:
-    try:
-        return (
-            write_manifest(report, project, folder / "manifest.json"),
-            write_page(report, project, folder / "index.html", billed_usd=billed_usd),
-        )
-    except OSError as error:
-        raise StoreError(f"the demo cannot write into {folder} ({error.strerror}): free some space") from error
-
-
-def _show_end(report: ProjectReport, billed: tuple[int, Decimal], page: Path) -> None:
+def _show_end(report: ProjectReport, billed: tuple[int, Decimal], project_file: Path) -> None:
     console = stdout()
     number, amount = billed
     if number:
@@ -120,9 +109,10 @@ def _show_end(report: ProjectReport, billed: tuple[int, Decimal], page: Path) ->
         )
     elif not report.failures:
         console.print("Everything was cached: by its own count, the provider billed nothing.", soft_wrap=True)
-    console.print(f"\n[bold]Open the page:[/] {escape(page.as_uri())}", soft_wrap=True)
+    if report.page_uri:
+        console.print(f"\n[bold]Open the page:[/] {escape(report.page_uri)}", soft_wrap=True)
     console.print(
-        f"Next: edit {escape(display_path((page.parent / 'film.yaml').as_uri()))} and run it again,"
+        f"Next: edit {escape(display_path(project_file.as_uri()))} and run it again,"
         " or make your own project with prefect-video run.",
         soft_wrap=True,
     )

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from prefect_video.cli.options import JsonFlag, RefreshFlag, SessionOptions
+from prefect_video.cli.options import JsonFlag, RefreshFlag, SessionOptions, TemplateOption, read_project
 from prefect_video.cli.output import DONE, OVER_BUDGET, display_path, escape, print_json, stdout, table, usd
 from prefect_video.cli.sessions import run_async, use_sessions
-from prefect_video.ledger import BudgetUsage
+from prefect_video.fingerprints import canonical_json
+from prefect_video.ledger import PRICE_UNKNOWN, BudgetUsage
 from prefect_video.pipeline import Plan, PlannedShot, RouteOption, plan_project
-from prefect_video.project_files import load_project
 from prefect_video.session import SessionRef
 from prefect_video.shots import Project
 
 _ACTIONS = {
     "generate": "[cyan]generate[/]",
     "cached": "[green]cached[/]",
+    "clip": "[green]clip[/]",
     "in_progress": "[blue]in progress[/]",
     "held": "[yellow]held[/]",
     "over_budget": "[red]over budget[/]",
@@ -27,9 +28,10 @@ _ACTIONS = {
 
 
 def plan(
-    project_file: Annotated[Path, Parameter(help="A project in YAML or JSON.")],
+    project_file: Annotated[Path, Parameter(help="A project in YAML or JSON, or rows in CSV, JSONL or Parquet.")],
     /,
     *,
+    template: TemplateOption = None,
     session: SessionOptions = SessionOptions(),  # noqa: B008 -- frozen
     refresh: RefreshFlag = False,
     json: JsonFlag = False,
@@ -44,7 +46,7 @@ def plan(
 
         prefect-video plan film.yaml --provider sora --store s3://films/ads --json
     """
-    project = load_project(project_file)
+    project = read_project(project_file, template)
     project_plan = run_async(_plan(project, session.refs(project), refresh))
     if json:
         print_json(project_plan.public())
@@ -75,6 +77,8 @@ def show_plan(project_plan: Plan) -> None:
     for shot in project_plan.shots:
         for hint in shot.hints:
             console.print(f"[dim]hint[/] {escape(shot.id)}: {escape(hint)}", soft_wrap=True)
+        if shot.inputs:
+            console.print(f"[dim]with[/] {escape(shot.id)}: {escape(_describe_inputs(shot.inputs))}", soft_wrap=True)
         for change in shot.changes:
             console.print(f"[dim]adapted[/] {escape(shot.id)}: {escape(change)}", soft_wrap=True)
         for option in shot.options:
@@ -83,6 +87,8 @@ def show_plan(project_plan: Plan) -> None:
             console.print(f"[dim]no option[/] {escape(shot.id)}: {escape(f'{name}: {refusal}')}", soft_wrap=True)
     for usage in project_plan.limits:
         console.print(f"[dim]limit[/] {escape(_describe_usage(usage))}", soft_wrap=True)
+    if project_plan.film_seconds is not None:
+        console.print(f"[dim]film[/] a final cut of about {project_plan.film_seconds:.1f} s, free")
     new = sum(shot.action == "generate" for shot in project_plan.shots)
     console.print(
         f"\n[bold]{escape(project_plan.project)}[/] at {escape(project_plan.provider)}:"
@@ -90,18 +96,28 @@ def show_plan(project_plan: Plan) -> None:
         f" [bold]{_describe_cost(project_plan, new)}[/]. Nothing was sent.",
         soft_wrap=True,
     )
+    for shot_id, cost in project_plan.later.items():
+        console.print(f"  after {escape(shot_id)}: {usd(cost)}", soft_wrap=True)
     if project_plan.refusal:
         console.print(f"[red]over budget:[/] {escape(project_plan.refusal)}", soft_wrap=True)
 
 
 def _describe_cost(project_plan: Plan, new: int) -> str:
     """Return the expected cost, as far as prices are known: an unknown price is no price of 0."""
-    unpriced = project_plan.unpriced
-    if not unpriced:
-        return f"{usd(project_plan.cost_usd)} expected"
-    if unpriced == new:
-        return "cost not known"
-    return f"{usd(project_plan.cost_usd)} expected, and {unpriced} more at a price that is not known"
+    text = project_plan.describe_cost()
+    if text == PRICE_UNKNOWN:
+        return text
+    more = f" (the price of {project_plan.unpriced} of {new} is unknown)" if project_plan.unpriced else ""
+    return f"{text} expected{more}"
+
+
+def _describe_inputs(inputs: Mapping[str, Any]) -> str:
+    """Return the frames, references, sound and options of a shot on one line."""
+    shown = (
+        f"{name} {value}" if isinstance(value, str) else f"{name} {canonical_json(value)}"
+        for name, value in inputs.items()
+    )
+    return ", ".join(shown)
 
 
 def _describe_option(option: RouteOption) -> str:
@@ -112,6 +128,8 @@ def _describe_option(option: RouteOption) -> str:
 
 def _describe_shot(shot: PlannedShot) -> str:
     """Return the reason of a shot's action, the file it is stored in, or its prompt, in one short line."""
+    if shot.after:
+        return f"after {shot.after}: {' '.join(shot.prompt.split())}"[:90]
     text = shot.reason or (display_path(shot.uri) if shot.uri else shot.prompt)
     if shot.job_id and shot.options:
         text = f"{shot.provider}: {text}"
@@ -123,7 +141,7 @@ def _describe_usage(usage: BudgetUsage) -> str:
     """Return how much of a limit is used."""
     parts = []
     if (limit := usage.budget.limit_usd) is not None:
-        parts.append(f"{usd(usage.spent_usd)} spent and {usd(usage.reserved_usd)} reserved of {usd(limit)}")
+        parts.append(f"{usage.describe_spent()} spent and {usage.describe_reserved()} reserved of {usd(limit)}")
     if (videos := usage.budget.limit_videos) is not None:
         parts.append(f"{usage.videos} of {videos} videos")
     return f"{usage.name}: {', '.join(parts)}"

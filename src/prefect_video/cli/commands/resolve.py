@@ -235,6 +235,8 @@ async def _resolve_deleted(ledger: Ledger, job: Job, give_up: bool) -> Resolved:
         return deleted, f"its file is missing, and a whole copy takes its place: {deleted.asset.uri}"
     if give_up:
         return await _give_up(ledger, deleted)
+    if deleted.state is State.LOST:
+        return deleted, "its file, made by hand, is missing. The next run that requests it generates it"
     fetch = command_line("collect", "--wait", ledger=ledger.command_option)
     return deleted, (
         f"its file is missing. The next run that requests it, or {fetch}, fetches it again, free; a run buys it only"

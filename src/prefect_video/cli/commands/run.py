@@ -13,7 +13,16 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_video.cli.options import JsonFlag, QuietFlag, RebuyMissingFlag, RefreshFlag, SessionOptions, WaitFlag
+from prefect_video.cli.options import (
+    JsonFlag,
+    QuietFlag,
+    RebuyMissingFlag,
+    RefreshFlag,
+    SessionOptions,
+    TemplateOption,
+    WaitFlag,
+    read_project,
+)
 from prefect_video.cli.output import (
     INTERRUPTED,
     TERMINATED,
@@ -26,13 +35,13 @@ from prefect_video.cli.output import (
     status_of,
 )
 from prefect_video.cli.prefect_startup import PrefectUnavailable, ensure_api
-from prefect_video.cli.progress import ProgressTable, show_progress
+from prefect_video.cli.progress import FilmLines, ProgressTable, show_progress
 from prefect_video.cli.report_view import show_report, status_of_report
 from prefect_video.cli.sessions import use_sessions
 from prefect_video.errors import InvalidInput, ProjectFailed, VideoError
 from prefect_video.ledger import command_line
-from prefect_video.pipeline import Plan, ProjectReport, plan_project, run_project
-from prefect_video.project_files import InvalidProject, load_project
+from prefect_video.pipeline import Plan, ProjectReport, observe_films, plan_project, publish_run, run_project
+from prefect_video.project_files import InvalidProject
 from prefect_video.session import SessionRef
 from prefect_video.shots import Project
 
@@ -59,9 +68,10 @@ class RunOptions:
 
 
 def run(
-    project_file: Annotated[Path, Parameter(help="A project in YAML or JSON; see `prefect-video schema`.")],
+    project_file: Annotated[Path, Parameter(help="A project in YAML or JSON (see `prefect-video schema`), or rows.")],
     /,
     *,
+    template: TemplateOption = None,
     session: SessionOptions = SessionOptions(),  # noqa: B008 -- frozen
     refresh: RefreshFlag = False,
     rebuy_missing: RebuyMissingFlag = False,
@@ -78,11 +88,13 @@ def run(
         prefect-video run film.yaml
 
         prefect-video run film.yaml --provider sora --store s3://films/ads --json
+
+        prefect-video run shots.csv --template film.yaml
     """
     options = RunOptions(
         session=session, refresh=refresh, rebuy_missing=rebuy_missing, json=json, quiet=quiet, wait=wait
     )
-    return run_and_report(lambda: load_project(project_file), options, source=project_file)
+    return run_and_report(lambda: read_project(project_file, template), options, source=project_file)
 
 
 def run_and_report(read: Callable[[], Project], options: RunOptions, *, source: Path | None = None) -> int:
@@ -129,7 +141,8 @@ def execute(project: Project, options: RunOptions) -> ProjectReport:
     refs = options.session.refs(project)
     if options.session.provider is None and project.provider is None and not options.quiet:
         print_status(_describe_default(refs[0]))
-    prepared = asyncio.run(_prepare(project, refs, options))
+    with contextlib.nullcontext() if options.quiet else observe_films(FilmLines()):
+        prepared = asyncio.run(_prepare(project, refs, options))
     if isinstance(prepared, ProjectReport):
         return prepared
     ensure_api()
@@ -153,7 +166,8 @@ async def _prepare(project: Project, refs: Sequence[SessionRef], options: RunOpt
         )
         plan.raise_if_over_budget()
         if all(shot.action == "cached" for shot in plan.shots):
-            return await run_project(session, project, others=others, rebuy_missing=options.rebuy_missing)
+            report = await run_project(session, project, others=others, rebuy_missing=options.rebuy_missing)
+            return await publish_run(session, project, report)
         await session.ledger.check()
         await session.store.check()
     return plan

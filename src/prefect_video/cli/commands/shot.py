@@ -22,9 +22,12 @@ def shot(
     id: Annotated[str | None, Parameter(help="The shot's name. Default: the prompt's first words.")] = None,
     project: Annotated[str, Parameter(help="The folder in the store and the name in the ledger.")] = DEFAULT_PROJECT,
     model: Annotated[str | None, Parameter(help="The provider's name of the model. Default: sora-2.")] = None,
-    duration: Annotated[str | None, Parameter(help="Whole seconds, 1 to 20. Default: 10.")] = None,
-    aspect_ratio: Annotated[str | None, Parameter(help="`16:9`, `9:16` or `1:1`. Default: 16:9.")] = None,
-    resolution: Annotated[str | None, Parameter(help="`480p`, `720p` or `1080p`. Default: 1080p.")] = None,
+    duration: Annotated[str | None, Parameter(help="Whole seconds, 1 to 60. Default: 10.")] = None,
+    aspect_ratio: Annotated[str | None, Parameter(help="Such as `16:9`, `9:16`, `4:3`. Default: 16:9.")] = None,
+    resolution: Annotated[str | None, Parameter(help="`360p` to `4k`, such as `720p`. Default: 1080p.")] = None,
+    first_frame: Annotated[str | None, Parameter(help="Image with which it begins: a path or an https URL.")] = None,
+    last_frame: Annotated[str | None, Parameter(help="Image with which it ends: a path or an https URL.")] = None,
+    audio: Annotated[bool | None, Parameter(help="With sound, or without. Default: as the model does.")] = None,
     session: SessionOptions = SessionOptions(),  # noqa: B008 -- frozen
     refresh: RefreshFlag = False,
     rebuy_missing: RebuyMissingFlag = False,
@@ -44,6 +47,9 @@ def shot(
         "duration": _parse_number(duration),
         "aspect_ratio": aspect_ratio,
         "resolution": resolution,
+        "first_frame": first_frame,
+        "last_frame": last_frame,
+        "audio": audio,
     }
     # An option that is not given must not override the shot's default.
     data = {name: value for name, value in fields.items() if value is not None}

@@ -15,7 +15,7 @@ from prefect_video.cli.options import JsonFlag, LedgerOption, ProjectName, ledge
 from prefect_video.cli.output import DONE, escape, print_json, stdout, table, usd
 from prefect_video.cli.sessions import open_ledger, run_async
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import SpendRow
+from prefect_video.ledger import CommittedSums, SpendRow
 from prefect_video.pipeline import as_number
 
 Grouping = Literal["month", "project", "account", "model", "day"]
@@ -43,15 +43,14 @@ def spend(
     if csv and json:
         raise InvalidInput("--csv and --json: choose one of them")
     lines = run_async(_read_spend(ledger_name(ledger), by, project, _to_utc(since)))
-    spent = sum((line.spent_usd for line in lines), Decimal(0))
-    reserved = sum((line.reserved_usd for line in lines), Decimal(0))
+    sums = _add_up(lines)
     if json:
         print_json(
             {
                 "by": by,
                 "lines": [_public_spend(line, by) for line in lines],
-                "spent_usd": as_number(spent),
-                "reserved_usd": as_number(reserved),
+                "spent_usd": as_number(sums.spent_usd),
+                "reserved_usd": as_number(sums.reserved_usd),
             }
         )
     elif csv:
@@ -60,13 +59,22 @@ def spend(
         for line in lines:
             writer.writerow(_cells(line))
     else:
-        _show_spend(lines, by, spent, reserved)
+        _show_spend(lines, by, sums)
     return DONE
 
 
 async def _read_spend(name: str | None, by: Grouping, project: str | None, since: datetime | None) -> list[SpendRow]:
     async with open_ledger(name) as ledger:
         return await ledger.spend.report(by=by, project=project, since=since)
+
+
+def _add_up(lines: list[SpendRow]) -> CommittedSums:
+    return CommittedSums(
+        spent_usd=sum((line.spent_usd for line in lines), Decimal(0)),
+        reserved_usd=sum((line.reserved_usd for line in lines), Decimal(0)),
+        unpriced=sum(line.unpriced for line in lines),
+        unpriced_reserved=sum(line.unpriced_reserved for line in lines),
+    )
 
 
 def _to_utc(moment: datetime | None) -> datetime | None:
@@ -91,16 +99,18 @@ def _public_spend(line: SpendRow, by: str) -> dict[str, Any]:
     }
 
 
-def _show_spend(lines: list[SpendRow], by: str, spent: Decimal, reserved: Decimal) -> None:
+def _show_spend(lines: list[SpendRow], by: str, sums: CommittedSums) -> None:
     grid = table(by, "videos", "stored", "spent", "reserved", right=("videos", "stored", "spent", "reserved"))
     for line in lines:
-        grid.add_row(escape(line.key), str(line.videos), str(line.stored), usd(line.spent_usd), usd(line.reserved_usd))
+        grid.add_row(
+            escape(line.key), str(line.videos), str(line.stored), line.describe_spent(), line.describe_reserved()
+        )
     console = stdout()
     console.print(grid)
-    console.print(f"\n[bold]{usd(spent)}[/] spent, {usd(reserved)} reserved")
+    console.print(f"\n[bold]{sums.describe_spent()}[/] spent, {sums.describe_reserved()} reserved")
     if assumed := sum((line.assumed_usd for line in lines), Decimal(0)):
         console.print(
             f"[yellow]![/] {usd(assumed)} of that is the reserved amount: the provider has not reported the cost"
         )
-    if unpriced := sum(line.unpriced for line in lines):
-        console.print(f"[yellow]![/] the price of {unpriced} videos is unknown and not in these sums")
+    if sums.unpriced:
+        console.print(f"[yellow]![/] the price of {sums.unpriced} videos is unknown and not in these sums")

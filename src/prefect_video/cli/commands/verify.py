@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Final
 
 from cyclopts import Parameter
@@ -9,6 +10,7 @@ from cyclopts import Parameter
 from prefect_video.cli.options import JsonFlag, LedgerOption, ledger_name
 from prefect_video.cli.output import DONE, FAILED, display_path, escape, print_json, print_status, stdout, table
 from prefect_video.cli.sessions import open_ledger, run_async, use_session, use_store
+from prefect_video.downloads import require_reader
 from prefect_video.ledger import command_line
 from prefect_video.pipeline import Verification, verify_store
 from prefect_video.session import STORE_BLOCK, SessionRef
@@ -34,13 +36,24 @@ def verify(
             help="Fetch again, free, what the provider still has; rewrite missing sidecars and copies.",
         ),
     ] = False,
+    c2pa: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Read the C2PA manifest of every video anew; needs the extra `prefect-video[c2pa]`.",
+        ),
+    ] = False,
     ledger: LedgerOption = None,
     json: JsonFlag = False,
 ) -> int:
     """Compare a store with the ledger: every video (presence, size, SHA-256, sidecar) and every file. Buys nothing.
 
-    Exit status: 0 every video is whole, 1 something is missing, damaged or not repaired, or the store holds videos that
-    this ledger has paid for and does not know (it is an old backup). Other files without a job are no error.
+    The manifests of its projects are compared too: with the ledger, and with the files that the ledger does not know.
+
+    Exit status: 0 every video is whole, 1 something is missing, damaged or not repaired, a manifest does not hold, or
+    the store holds videos that this ledger has paid for and does not know (it is an old backup). Other files without a
+    job are no error, nor is a C2PA manifest that is not there or does not hold: it is listed.
 
     Try:
 
@@ -49,7 +62,9 @@ def verify(
         prefect-video verify --repair
     """
     ref = SessionRef.from_names(None, store, ledger_name(ledger))
-    verification, command_ledger = run_async(_verify(ref, repair))
+    if c2pa:
+        require_reader()
+    verification, command_ledger = run_async(_verify(ref, repair, c2pa))
     if json:
         print_json(verification.public())
     else:
@@ -58,7 +73,7 @@ def verify(
     return DONE if verification.is_whole else FAILED
 
 
-async def _verify(ref: SessionRef, repair: bool) -> tuple[Verification, str | None]:
+async def _verify(ref: SessionRef, repair: bool, c2pa: bool) -> tuple[Verification, str | None]:
     """Verify a store; return the outcome, and the `--ledger` that a further command needs."""
     async with open_ledger(ref.ledger) as ledger, use_store(ref.store) as store:
         verification = await verify_store(
@@ -68,6 +83,7 @@ async def _verify(ref: SessionRef, repair: bool) -> tuple[Verification, str | No
             open_session=(lambda job: use_session(ref.model_copy(update={"provider": job.credentials})))
             if repair
             else None,
+            read_credentials=c2pa,
         )
         return verification, ledger.command_option
 
@@ -102,6 +118,9 @@ def _show(verification: Verification, name: str, command_ledger: str | None) -> 
         print_status(
             f"{flaw.project}/{flaw.shot}: {flaw.detail}" + (f"; not repaired: {flaw.error}" if flaw.error else "")
         )
+    for broken in verification.manifest_flaws:
+        print_status(f"{broken.project}/{broken.path}: {broken.detail}", error=True)
+    _show_credentials(verification)
     for uri in verification.unknown_files[:_FILES_SHOWN]:
         print_status(f"no job knows {display_path(uri)}")
     if (more := len(verification.unknown_files) - _FILES_SHOWN) > 0:
@@ -125,3 +144,14 @@ def _show_totals(verification: Verification, repair_command: str) -> None:
     stdout().print(text, markup=False, soft_wrap=True)
     if broken and not any(flaw.error for flaw in verification.flaws):
         print_status(f"to fetch again, free, what the provider still has, run: {repair_command}")
+
+
+def _show_credentials(verification: Verification) -> None:
+    """Print how many videos have a C2PA manifest, by its state, and each flaw."""
+    states = Counter(line.found.state for line in verification.content_credentials)
+    if states:
+        counts = ", ".join(f"{number} {state}" for state, number in states.most_common())
+        print_status(f"C2PA manifests: {counts}")
+    for line in verification.content_credentials:
+        if line.flaw:
+            print_status(f"{line.project}/{line.shot}: {line.flaw}")

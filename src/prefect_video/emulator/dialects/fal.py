@@ -29,6 +29,7 @@ from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError
 from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.generation import EmulatedGeneration, EmulatedStatus, GenerationRequest
+from prefect_video.emulator.rendering import ImageFolder
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.signed_urls import LinkSigner
 from prefect_video.emulator.webhook_sender import Delivery
@@ -74,7 +75,10 @@ class FalDialect:
         def render(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             return JSONResponse({"status": "IN_QUEUE", **_render_links(request, generation), "queue_position": 0})
 
-        return await self._handler.submit(request, _read_generation_request, render)
+        return await self._handler.submit(request, self._read_request, render)
+
+    async def _read_request(self, request: Request) -> GenerationRequest:
+        return await _read_generation_request(request, self._engine.images)
 
     async def status(self, request: Request) -> Response:
         """Answer `GET /{owner}/{app}/requests/{id}/status`."""
@@ -171,12 +175,12 @@ class FalDialect:
         return {"video": video, "seed": generation.request.metadata.get("seed", 42)}, 200
 
 
-async def _read_generation_request(request: Request) -> GenerationRequest:
+async def _read_generation_request(request: Request, images: ImageFolder) -> GenerationRequest:
     model = request.path_params["model"]
     if len(model.split("/")) < 2:
         raise ApiError("not_found", f"Application {model!r} not found")
     return read_generation_request(
-        await read_json(request), model=model, webhook_url=request.query_params.get("fal_webhook")
+        await read_json(request), images, model=model, webhook_url=request.query_params.get("fal_webhook")
     )
 
 

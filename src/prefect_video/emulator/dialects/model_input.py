@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from prefect_video.emulator.errors import ApiError
 from prefect_video.emulator.generation import GenerationRequest
+from prefect_video.emulator.rendering import ImageFolder
 
 MODEL_FPS: Final = 16
 """Frames per second of a model that takes frames without a rate."""
 
-LONGEST_SECONDS: Final = 20
+LONGEST_SECONDS: Final = 60
 
 _SIZES: Final = {"standard": "720p", "high": "1080p"}
-_SHAPES: Final = {"landscape": "16:9", "portrait": "9:16", "square": "1:1"}
+_SHAPES: Final = {"auto": "adaptive", "landscape": "16:9", "portrait": "9:16", "square": "1:1"}
 
 
-def read_generation_request(document: Any, *, model: str, webhook_url: str | None) -> GenerationRequest:
+_IMAGES: Final = {
+    "first_frame": ("image_url", "image", "first_frame_url", "input_reference"),
+    "last_frame": ("end_image_url", "last_frame", "last_frame_url"),
+    "references": ("reference_images", "image_urls"),
+}
+"""The usual names of fields with images, by the field of a shot."""
+_USUAL: Final = frozenset(
+    {"prompt", "resolution", "aspect_ratio", "seed", "duration", "seconds", "num_frames", "fps", "frames_per_second"}
+    | {"negative_prompt", "num_inference_steps", "guidance_scale", "generate_audio", "watermark"}
+).union(*_IMAGES.values())
+"""The usual names of all fields; any other one is an option of its model."""
+
+
+def read_generation_request(
+    document: Any, images: ImageFolder, *, model: str, webhook_url: str | None
+) -> GenerationRequest:
     """Read the requested video from the input of a model, in any of the usual names and notations.
+
+    Args:
+        document: The input.
+        images: Keeps the images of the input.
+        model: Name of the model.
+        webhook_url: Receiver of the webhook, if any.
 
     Raises:
         ApiError: The prompt is missing, or the emulator cannot render a value.
@@ -40,11 +63,21 @@ def read_generation_request(document: Any, *, model: str, webhook_url: str | Non
                 "aspect_ratio": _SHAPES.get(shape, shape),
                 "metadata": {"input": document} | ({} if seed is None else {"seed": seed}),
                 "webhook_url": webhook_url,
+                "images": images.keep_all({field: _find_all(document, names) for field, names in _IMAGES.items()}),
+                "audio": document.get("generate_audio"),
+                "watermark": document.get("watermark"),
+                "options": {name: value for name, value in document.items() if name not in _USUAL},
             }
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ApiError("invalid", f"{'.'.join(map(str, first['loc']))}: {first['msg']}", status=422) from error
+
+
+def _find_all(document: dict[str, Any], names: Iterable[str]) -> list[Any]:
+    """Return the values of the first of these fields that the input has; a list is taken apart."""
+    value = next((document[name] for name in names if document.get(name)), None)
+    return value if isinstance(value, list) else [value]
 
 
 def _read_length(document: dict[str, Any]) -> dict[str, int]:

@@ -11,7 +11,7 @@ import hmac
 import json
 import math
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.applications import Starlette
@@ -25,6 +25,7 @@ from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError, ErrorKind
 from prefect_video.emulator.faults import FaultRule
 from prefect_video.emulator.generation import EmulatedGeneration, EmulatedStatus, GenerationRequest
+from prefect_video.emulator.rendering import ImageFolder
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.signed_urls import LinkSigner
 from prefect_video.emulator.webhook_sender import Delivery
@@ -50,12 +51,12 @@ def _model(name: str, skus: dict[str, str], **limits: Any) -> dict[str, Any]:
         "name": name,
         "description": "An emulated model",
         "created": 1_760_000_000,
-        "supported_resolutions": ["480p", "720p", "1080p"],
-        "supported_aspect_ratios": ["16:9", "9:16", "1:1"],
+        "supported_resolutions": ["480p", "720p", "1080p", "4K"],
+        "supported_aspect_ratios": ["16:9", "9:16", "1:1", "4:3", "21:9"],
         "supported_sizes": None,
         "supported_durations": None,
-        "supported_frame_images": ["first_frame"],
-        "generate_audio": None,
+        "supported_frame_images": ["first_frame", "last_frame"],
+        "generate_audio": True,
         "seed": True,
         "pricing_skus": skus,
         "allowed_passthrough_parameters": [],
@@ -103,6 +104,10 @@ class _Image(BaseModel):
     image_url: dict[str, Any]
 
 
+class _FrameImage(_Image):
+    frame_type: Literal["first_frame", "last_frame"]
+
+
 class SubmitBody(BaseModel):
     """Body of `POST /videos`; unknown fields are ignored, as by OpenRouter."""
 
@@ -110,13 +115,13 @@ class SubmitBody(BaseModel):
 
     model: Annotated[str, Field(min_length=1)]
     prompt: Annotated[str, Field(min_length=1)]
-    duration: Annotated[int, Field(ge=1, le=20)] = 5
+    duration: Annotated[int, Field(ge=1, le=60)] = 5
     resolution: str = "720p"
     aspect_ratio: str = "16:9"
     seed: int | None = None
     generate_audio: bool | None = None
     input_references: list[_Image] = []
-    frame_images: list[_Image] = []
+    frame_images: list[_FrameImage] = []
     callback_url: Annotated[str, Field(pattern="^https?://")] | None = None
 
 
@@ -143,10 +148,13 @@ class OpenRouterDialect:
     async def submit(self, request: Request) -> Response:
         """Answer `POST /videos`."""
 
+        async def read(request: Request) -> GenerationRequest:
+            return await _read_generation_request(request, self._engine.images)
+
         def render(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             return JSONResponse(self._render_head(generation, rule), 202)
 
-        return await self._handler.submit(request, _read_generation_request, render)
+        return await self._handler.submit(request, read, render)
 
     async def retrieve(self, request: Request) -> Response:
         """Answer `GET /videos/{id}`."""
@@ -220,8 +228,9 @@ class OpenRouterDialect:
         }
 
 
-async def _read_generation_request(request: Request) -> GenerationRequest:
-    body = validate(SubmitBody, await read_json(request))
+async def _read_generation_request(request: Request, images: ImageFolder) -> GenerationRequest:
+    document = await read_json(request)
+    body = validate(SubmitBody, document)
     if body.model not in _NAMES:
         raise ApiError("invalid", f"{body.model} is not a valid model ID")
     limits = next(model for model in MODELS if model["id"] == body.model)
@@ -234,12 +243,22 @@ async def _read_generation_request(request: Request) -> GenerationRequest:
             "model": body.model,
             "prompt": body.prompt,
             "duration": body.duration,
-            "resolution": body.resolution,
+            "resolution": "2160p" if body.resolution == "4K" else body.resolution,
+            "images": _keep_images(body, images),
+            "audio": body.generate_audio,
+            "options": {name: value for name, value in document.items() if name not in SubmitBody.model_fields},
             "aspect_ratio": body.aspect_ratio,
             "metadata": {} if body.seed is None else {"seed": body.seed},
             "webhook_url": body.callback_url,
         }
     )
+
+
+def _keep_images(body: SubmitBody, images: ImageFolder) -> dict[str, tuple[str, ...]]:
+    """Keep the images of a request; beside frames, references do not count, as with OpenRouter."""
+    frames: dict[str, list[Any]] = {frame.frame_type: [frame.image_url.get("url")] for frame in body.frame_images}
+    references = [reference.image_url.get("url") for reference in body.input_references]
+    return images.keep_all(frames or {"references": references})
 
 
 def _render_api_error(request: Request, error: Exception) -> Response:

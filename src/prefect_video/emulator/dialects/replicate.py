@@ -27,6 +27,7 @@ from prefect_video.emulator.engine import Engine
 from prefect_video.emulator.errors import ApiError, ErrorKind
 from prefect_video.emulator.faults import FaultRule, distort_page
 from prefect_video.emulator.generation import FINISHED, EmulatedGeneration, EmulatedStatus, GenerationRequest
+from prefect_video.emulator.rendering import ImageFolder
 from prefect_video.emulator.routes import route
 from prefect_video.emulator.signed_urls import LinkSigner
 from prefect_video.emulator.webhook_sender import Delivery
@@ -95,7 +96,10 @@ class ReplicateDialect:
                 self._stop_at_deadline(generation, deadline_seconds / self._engine.settings.speed)
             return JSONResponse(self._render_generation(generation, rule, base_url(request)), 201)
 
-        return await self._handler.submit(request, _read_generation_request, render)
+        return await self._handler.submit(request, self._read_request, render)
+
+    async def _read_request(self, request: Request) -> GenerationRequest:
+        return await _read_generation_request(request, self._engine.images)
 
     async def account(self, request: Request) -> Response:
         """Answer `GET /v1/account` with the owner of the key."""
@@ -210,7 +214,7 @@ class ReplicateDialect:
         return {name: value for name, value in values.items() if value is not None}
 
 
-async def _read_generation_request(request: Request) -> GenerationRequest:
+async def _read_generation_request(request: Request, images: ImageFolder) -> GenerationRequest:
     body = validate(SubmitBody, await read_json(request))
     if "name" in request.path_params:
         model, version = f"{request.path_params['owner']}/{request.path_params['name']}", "hidden"
@@ -219,7 +223,9 @@ async def _read_generation_request(request: Request) -> GenerationRequest:
         model = model or "emulator/unnamed"
     else:
         raise ApiError("invalid", "version is required")
-    generation_request = read_generation_request(_echo_numbers(body.input), model=model, webhook_url=body.webhook)
+    generation_request = read_generation_request(
+        _echo_numbers(body.input), images, model=model, webhook_url=body.webhook
+    )
     prediction = {"version": version, "events": body.webhook_events_filter}
     return generation_request.model_copy(update={"metadata": {**generation_request.metadata, _PREDICTION: prediction}})
 

@@ -57,7 +57,10 @@ _EVENTS: dict[EmulatedStatus, str] = {
 
 
 class SubmitBody(BaseModel):
-    """Body of `POST /generations`: no other fields, no conversions."""
+    """Body of `POST /generations`: no other fields, no conversions.
+
+    The fields from `first_frame` on are the emulator's own, beyond the contract.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -68,6 +71,12 @@ class SubmitBody(BaseModel):
     resolution: Literal["480p", "720p", "1080p"] = "1080p"
     webhook_url: str | None = None
     metadata: dict[str, Any] = {}
+    first_frame: str | None = None
+    last_frame: str | None = None
+    references: list[str] = []
+    audio: bool | None = None
+    watermark: bool | None = None
+    options: dict[str, Any] = {}
 
     @field_validator("model", "prompt")
     @classmethod
@@ -125,7 +134,11 @@ class SoraDialect:
         """Answer `POST /generations`."""
 
         async def read(request: Request) -> GenerationRequest:
-            return GenerationRequest.model_validate(validate(SubmitBody, await read_json(request)).model_dump())
+            body = validate(SubmitBody, await read_json(request))
+            fields = body.model_dump(exclude={"first_frame", "last_frame", "references"})
+            frames = {"first_frame": [body.first_frame], "last_frame": [body.last_frame]}
+            images = self._engine.images.keep_all({**frames, "references": body.references})
+            return GenerationRequest.model_validate({**fields, "images": images})
 
         def render(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             if rule is not None and rule.kind == "generation_error":
@@ -264,7 +277,16 @@ class SoraDialect:
 
 
 def _render_parameters(generation: EmulatedGeneration) -> dict[str, Any]:
-    return generation.request.model_dump(include={"duration", "aspect_ratio", "resolution"})
+    request = generation.request
+    shown = request.model_dump(include={"duration", "aspect_ratio", "resolution"})
+    further = request.model_dump(include={"audio", "watermark"}, exclude_none=True)
+    images: dict[str, Any] = {
+        field: [f"sha256:{digest}" for digest in digests] for field, digests in request.images.items()
+    }
+    for field in ("first_frame", "last_frame"):
+        if field in images:
+            (images[field],) = images[field]
+    return {**shown, **further, **images, **({"options": request.options} if request.options else {})}
 
 
 def _render_failure(generation: EmulatedGeneration) -> dict[str, Any]:

@@ -58,7 +58,8 @@ cursors begin again, as when the cursor's generation was |
 | forged | webhook | – | a false "completed" with a wrong signature precedes the true one |
 | drop | webhook | – | never sent |
 
-An altered file is `longer` (twice the length), `resized` (half the width and height), `stretched` (pixels of 4:3),
+An altered file is `longer` (twice the length), `shorter` (half of it), `resized` (half the width and height),
+`stretched` (pixels of 4:3), `black`, `frozen` (its first frame all along), `silent` (its sound, if any, is silence),
 `trailing` (with bytes behind its end), `matroska`, or `unbranded` (its first box is not `ftyp`).
 
 A gateway answers as `foreign` says: `html`, `json`, `problem` (RFC 9457), `text` or `empty`.
@@ -82,7 +83,9 @@ Kind = Literal[
     "foreign_answer", "inflated", "nested", "odd_number", "quoted_key", "wrapped", "blocked", "duplicate", "late",
     "forged", "drop", "altered_file", "lying_headers", "not_ready", "denied", "wrong_size", "preview_first",
 ]  # fmt: skip
-Alteration = Literal["longer", "resized", "stretched", "trailing", "matroska", "unbranded"]
+Alteration = Literal[
+    "longer", "shorter", "resized", "stretched", "black", "frozen", "silent", "trailing", "matroska", "unbranded",
+]  # fmt: skip
 
 _HTTP: frozenset[Operation] = frozenset({"submit", "retrieve", "list", "cancel", "content"})
 _WEBHOOK: frozenset[Operation] = frozenset({"webhook"})

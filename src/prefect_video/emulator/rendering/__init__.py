@@ -4,6 +4,7 @@ May import the emulator's generations and settings. PyAV and Pillow are imported
 """
 
 from prefect_video.emulator.rendering.clips import ClipLibrary
+from prefect_video.emulator.rendering.image_folder import ImageFolder
 from prefect_video.emulator.rendering.spec import Clip, ClipSpec
 
-__all__ = ["Clip", "ClipLibrary", "ClipSpec"]
+__all__ = ["Clip", "ClipLibrary", "ClipSpec", "ImageFolder"]

@@ -10,28 +10,55 @@ from pathlib import Path
 
 from prefect_video._shield import run_in_thread
 from prefect_video.emulator.generation import GenerationRequest
+from prefect_video.emulator.rendering.image_folder import ImageFolder
 from prefect_video.emulator.rendering.spec import Clip, ClipSpec
 from prefect_video.emulator.settings import EmulatorSettings
+from prefect_video.frame_sizes import ADAPTIVE, frame_size
 
 PLATE_PROMPT = "One clip for every generation of this duration and shape"
 
 
 class ClipLibrary:
-    """Cache of clips by specification, rendered on a few threads."""
+    """Cache of clips by specification, rendered on a few threads.
+
+    Attributes:
+        images: The images that requests have brought.
+    """
 
     def __init__(self, settings: EmulatorSettings, folder: Path) -> None:
         self._plate = settings.render == "plate"
         self._folder = folder
+        self.images = ImageFolder(folder / "images")
         self._threads = ThreadPoolExecutor(settings.render_workers, thread_name_prefix="emulator-render")
         self._clips: dict[str, asyncio.Task[Clip]] = {}
         self._stop = threading.Event()
 
     def spec(self, request: GenerationRequest) -> ClipSpec:
         """Return the specification of a request's clip."""
-        shape = (request.duration, *request.frame_size, request.frames, request.fps)
-        if self._plate:
-            return ClipSpec("plate", "plate", PLATE_PROMPT, *shape)
-        return ClipSpec(request.seed, request.model, request.prompt, *shape)
+        width, height = self._frame_size(request)
+        return ClipSpec(
+            seed="plate" if self._plate else request.seed,
+            model="plate" if self._plate else request.model,
+            prompt=PLATE_PROMPT if self._plate else request.prompt,
+            duration=request.duration,
+            width=width,
+            height=height,
+            frames=request.frames,
+            fps=request.fps,
+            first_frame=next(iter(request.images.get("first_frame", ())), None),
+            last_frame=next(iter(request.images.get("last_frame", ())), None),
+            references=request.images.get("references", ()),
+            audio=request.audio is True,
+            watermark=request.watermark is not False,
+        )
+
+    def _frame_size(self, request: GenerationRequest) -> tuple[int, int]:
+        """Return the size of a request's frames: an adaptive one has the shape of its first frame."""
+        frame = next(iter(request.images.get("first_frame", ())), None)
+        if request.size is not None or request.aspect_ratio != ADAPTIVE or frame is None:
+            return request.frame_size
+        ratio = self.images.ratio(frame)
+        return request.frame_size if ratio is None else frame_size(ratio, request.resolution)
 
     async def get(self, request: GenerationRequest) -> Clip:
         """Return the clip of a request, rendering it first if necessary.
@@ -66,6 +93,6 @@ class ClipLibrary:
             from prefect_video.emulator.rendering.encode import render_clip
 
             self._folder.mkdir(parents=True, exist_ok=True)
-            render_clip(spec, video, thumbnail, should_stop=self._stop.is_set)
+            render_clip(spec, video, thumbnail, images=self.images, should_stop=self._stop.is_set)
         content = video.read_bytes()
         return Clip(video, thumbnail, len(content), f'"{hashlib.sha256(content).hexdigest()}"')

@@ -12,18 +12,16 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFilter
 
+from prefect_video.emulator.rendering.image_folder import ImageFolder
+from prefect_video.emulator.rendering.pictures import blend, load_picture, paste
+from prefect_video.emulator.rendering.planes import Planes
 from prefect_video.emulator.rendering.spec import ClipSpec
 from prefect_video.emulator.rendering.text import TextOverlay
 
 RIDGES = 3
-
-
-class Planes(NamedTuple):
-    """Planes of a frame: luma at full size, blue and red chroma at half."""
-
-    luma: Image.Image
-    blue: Image.Image
-    red: Image.Image
+BLEND_SECONDS = 0.5
+"""Time in which a first frame becomes the scene, and the scene a last frame."""
+REFERENCES_SHOWN = 4
 
 
 class Colour(NamedTuple):
@@ -56,9 +54,24 @@ class _Layer(NamedTuple):
 
 
 class Scene:
-    """Scene of one clip, to be drawn at any of its frames."""
+    """Scene of one clip, to be drawn at any of its frames; an image that cannot be decoded is not in it."""
 
-    def __init__(self, spec: ClipSpec) -> None:
+    def __init__(self, spec: ClipSpec, images: ImageFolder | None = None) -> None:
+        def load(digest: str | None, size: tuple[int, int]) -> Planes | None:
+            if images is None or digest is None:
+                return None
+            try:
+                return load_picture(images.path(digest), size)
+            except OSError:
+                return None
+
+        self._frames = spec.frame_count
+        self._first = load(spec.first_frame, (spec.width, spec.height))
+        self._last = load(spec.last_frame, (spec.width, spec.height))
+        side = max(32, min(spec.width, spec.height) // 6) & ~1
+        self._references = [
+            picture for digest in spec.references[:REFERENCES_SHOWN] if (picture := load(digest, (side, side)))
+        ]
         self._size = (spec.width, spec.height)
         self._duration_seconds = spec.duration
         rng = Random(f"picture:{spec.seed}")
@@ -70,14 +83,37 @@ class Scene:
         self._text = TextOverlay(spec)
 
     def draw(self, index: int, fps: int) -> Planes:
-        """Draw frame `index`."""
+        """Draw frame `index`: the scene, which begins and ends with the request's frames."""
+        to_end = self._frames - 1 - index
+        if self._first and index == 0:
+            return self._first
+        if self._last and to_end == 0:
+            return self._last
+        planes = self._draw_scene(index, fps)
+        span = BLEND_SECONDS * fps
+        if self._first and index < span:
+            planes = blend(self._first, planes, index / span)
+        if self._last and to_end < span:
+            planes = blend(self._last, planes, to_end / span)
+        return planes
+
+    def _draw_scene(self, index: int, fps: int) -> Planes:
         seconds = index / fps
         planes = Planes(*(plane.copy() for plane in self._sky))
         self._place_sun(planes, seconds)
         for ridge in self._ridges:
             _place_ridge(planes, ridge, self._size[0], seconds)
         self._text.draw(*planes, seconds=seconds, frame=index % fps, share=seconds / self._duration_seconds)
+        self._place_references(planes)
         return planes
+
+    def _place_references(self, planes: Planes) -> None:
+        """Paste the references in a row at the left, above the prompt."""
+        for number, picture in enumerate(self._references):
+            side = picture.luma.width
+            x, y = (side // 4 + number * (side + side // 4)) & ~1, (self._size[1] // 4) & ~1
+            if x + side <= self._size[0]:
+                paste(planes, picture, x, y)
 
     def _place_sun(self, planes: Planes, seconds: float) -> None:
         width, height = self._size

@@ -25,6 +25,11 @@ class ClipSpec(NamedTuple):
         height: Pixels.
         frames: Exact number of frames where that is not `duration * fps`.
         fps: Frames per second.
+        first_frame: Digest of the image that it begins with.
+        last_frame: Digest of the image that it ends with.
+        references: Digests of the images that are shown small.
+        audio: True for a sound track.
+        watermark: False for a picture without the emulator's mark.
     """
 
     seed: str
@@ -35,6 +40,16 @@ class ClipSpec(NamedTuple):
     height: int
     frames: int | None = None
     fps: int = FPS
+    first_frame: str | None = None
+    last_frame: str | None = None
+    references: tuple[str, ...] = ()
+    audio: bool = False
+    watermark: bool = True
+
+    @property
+    def frame_count(self) -> int:
+        """Return the number of frames."""
+        return self.frames or self.duration * self.fps
 
     @property
     def key(self) -> str:

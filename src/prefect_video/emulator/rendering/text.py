@@ -33,6 +33,7 @@ class TextOverlay:
         self._margin = (unit // 24) & ~1
         self._caption = _draw_caption(spec, self._margin, _load_font(unit // 19), _load_font(unit // 34))
         self._caption_top = (spec.height - self._caption.height) & ~1
+        self._has_watermark = spec.watermark
         self._watermark = _draw_line(WATERMARK, _load_font(unit // 14), strength=150)
         self._digits = {digit: _draw_line(digit, _load_font(unit // 13)) for digit in _DIGITS}
         self._cell = max(image.width for image in self._digits.values())
@@ -59,7 +60,8 @@ class TextOverlay:
         """
         self._draw_panel(luma, blue, red)
         luma.paste(WHITE, (0, self._caption_top), self._caption)
-        luma.paste(WHITE, (self._width - self._watermark.width - self._margin, self._margin), self._watermark)
+        if self._has_watermark:
+            luma.paste(WHITE, (self._width - self._watermark.width - self._margin, self._margin), self._watermark)
         self._draw_time(luma, f"{int(seconds) // 60:02d}:{int(seconds) % 60:02d}.{frame:02d}")
         bar = max(2, self._margin // 6)
         luma.paste(WHITE, (0, self._height - bar, round(self._width * share), self._height))

@@ -4,8 +4,9 @@ Their parts (requests, screen, reconcile, deadline, end, adopt …) are in the s
 """
 
 from prefect_video.pipeline.steps.claim import claim_shots, find_assets, project_budgets
+from prefect_video.pipeline.steps.cut_film import cut_film
 from prefect_video.pipeline.steps.download import download
-from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_project_intents
+from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_project_job_requests
 from prefect_video.pipeline.steps.poll import poll, record_end
 from prefect_video.pipeline.steps.screen import screen_prompt, screen_prompts
 from prefect_video.pipeline.steps.store import store
@@ -13,8 +14,9 @@ from prefect_video.pipeline.steps.submit import submit
 
 __all__ = [
     "ClaimOptions",
-    "build_project_intents",
+    "build_project_job_requests",
     "claim_shots",
+    "cut_film",
     "download",
     "find_assets",
     "poll",

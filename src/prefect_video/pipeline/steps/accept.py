@@ -44,7 +44,7 @@ async def accept_rejected(session: Session, job: Job) -> Job:
                 return current
             raise _missing(session, current, error) from error
         media = await asyncio.to_thread(probe, fetched.path)
-        job = await store(session, job, replace(fetched, media=media), accepted=True)
+        job = await store(session, job, replace(fetched, media=media, quality=job.quality), accepted=True)
     await delete_rejected(session.store, draft)
     return job
 

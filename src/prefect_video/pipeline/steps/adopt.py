@@ -73,24 +73,24 @@ async def adopt_stored(session: Session, job_requests: Sequence[JobRequest]) -> 
             one of them and whose sidecar cannot be read; nothing may be bought.
         StoreError: The store cannot be read.
     """
-    rows, missing = await session.ledger.jobs.find_existing_and_missing(job_requests)
+    existing, missing = await session.ledger.jobs.find_existing_and_missing(job_requests)
     unpaid = [
         job_request
-        for job_request, row in zip(job_requests, rows, strict=True)
-        if row is None or row.generation_id is None
+        for job_request, found in zip(job_requests, existing, strict=True)
+        if found is None or found.generation_id is None
     ]
     lost = {
         job.id: job
-        for job_request, row, jobs in zip(job_requests, rows, missing, strict=True)
-        if (row is None or row.generation_id is None) and not job_request.refresh
-        for job in jobs
+        for job_request, found, missing_jobs in zip(job_requests, existing, missing, strict=True)
+        if (found is None or found.generation_id is None) and not job_request.refresh
+        for job in missing_jobs
     }
     adopted = await _adopt_copies(session, list(lost.values()))
     for project in dict.fromkeys(job_request.project for job_request in unpaid):
         adopted += await _adopt_in_folder(
             session, project, [job_request for job_request in unpaid if job_request.project == project]
         )
-    return await session.ledger.jobs.find_existing(job_requests) if adopted else rows
+    return await session.ledger.jobs.find_existing(job_requests) if adopted else existing
 
 
 async def require_unpaid(session: Session, job: Job) -> None:
@@ -114,10 +114,12 @@ async def find_unrecorded(ledger: Ledger, videos: Sequence[StoredVideo]) -> list
     """Return the videos that this very ledger has paid for, by their sidecars, and does not know."""
     own: dict[str, tuple[str, str]] = {}
     for video in videos:
-        if video.sidecar and video.sidecar.ledger and video.sidecar.ledger.id == ledger.identity:
+        # A clip that was made by hand is no payment that the ledger could have forgotten.
+        is_paid = video.sidecar is not None and video.sidecar.asset.origin == "generated"
+        if is_paid and video.sidecar and video.sidecar.ledger and video.sidecar.ledger.id == ledger.identity:
             own[video.uri] = (video.sidecar.ledger.job, video.sidecar.asset.generation_id)
-    rows = await ledger.recovery.find_paid(*zip(*own.values(), strict=True)) if own else []
-    known = {name for row in rows if row.generation_id for name in (row.id, row.generation_id)}
+    jobs = await ledger.recovery.find_paid(*zip(*own.values(), strict=True)) if own else []
+    known = {name for job in jobs if job.generation_id for name in (job.id, job.generation_id)}
     return [video for video in videos if video.uri in own and known.isdisjoint(own[video.uri])]
 
 
@@ -136,9 +138,11 @@ async def read_videos(store: Store, sidecars: Mapping[str, SidecarName], files: 
             try:
                 content = await store.read_bytes(uri)
             except FileNotFoundError:
+                # Removed since the listing. Unreadable is the safe answer: a video beside it is not bought again.
                 content = b""
             sidecar = parse_sidecar(content)
             if sidecar and fingerprint_digest(sidecar.asset.fingerprint) != name.digest:
+                # Renamed or exchanged by hand, it proves nothing about the video beside it.
                 sidecar = None
         return StoredVideo(uri, name, sidecar, files.get(video))
 
@@ -178,11 +182,13 @@ async def _adopt_in_folder(session: Session, project: str, job_requests: Sequenc
     files = await list_folder(session.store, project)
     videos = await _read_relevant(session, project, job_requests, files)
     kept = await find_unknown(session.ledger, await read_all_kept(session.store, files))
+    # Before the first adoption: an old backup is to be recovered, not patched shot by shot.
     await _require_up_to_date(session, project, videos, kept)
     adopted = 0
     for job_request in job_requests:
         if job_request.refresh:
             continue
+        # By worth: a whole video, one that can be fetched again free, a rejected one that a human must accept.
         if (video := _find_video(job_request, videos)) is not None:
             adopted += await _adopt(session, job_request, _stored_job(session, job_request, video), video)
         elif (video := await _find_lost_video(session, job_request, videos)) is not None:
@@ -209,6 +215,7 @@ async def _read_relevant(
     videos = await read_videos(session.store, relevant, files)
     for video in videos:
         if video.sidecar and (video.sidecar.ledger is None or video.sidecar.ledger.id != session.ledger.identity):
+            # Remembered, so that each further claim of the session need not read another ledger's sidecars.
             session.foreign_sidecars.add(video.uri)
     return videos
 
@@ -261,7 +268,7 @@ async def _find_lost_video(
     if not same:
         return None
     ids = {video.sidecar.asset.generation_id for video in same if video.sidecar}
-    known = {row.generation_id for row in await session.ledger.recovery.find_paid((), ids)}
+    known = {job.generation_id for job in await session.ledger.recovery.find_paid((), ids)}
     return max(
         (video for video in same if video.sidecar and video.sidecar.asset.generation_id not in known),
         key=_published_at,
@@ -334,15 +341,18 @@ def _stored_job(session: Session, job_request: JobRequest, video: StoredVideo) -
         "provider": asset.provider,
         "generation_id": asset.generation_id,
         "reserved_usd": None,
+        # What a named ledger has paid is counted there; without a name it is counted here.
         "actual_usd": Decimal(0) if reference else video.sidecar.cost_usd,
         "flow_run_id": None,
         "submitted_at": asset.created_at,
         "completed_at": asset.created_at,
         "stored_at": asset.created_at,
         "asset": asset,
+        "quality": asset.quality,
     }
     if reference:
         values |= {
+            # The same id in both ledgers, as the names of the files in the store end with it.
             "id": reference.job,
             "account": reference.account,
             "credentials": reference.credentials,

@@ -41,8 +41,8 @@ async def find_unknown(ledger: Ledger, kept: Sequence[KeptVideo]) -> list[KeptVi
     if not kept:
         return []
     names = [video.draft.job_id for video in kept], [video.draft.generation_id for video in kept]
-    rows = await ledger.recovery.find_paid(*names)
-    known = {name for row in rows if row.generation_id for name in (row.id, row.generation_id)}
+    jobs = await ledger.recovery.find_paid(*names)
+    known = {name for job in jobs if job.generation_id for name in (job.id, job.generation_id)}
     return [video for video in kept if known.isdisjoint((video.draft.job_id, video.draft.generation_id))]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from prefect_video.assets import Asset
 from prefect_video.downloads import prepare_private_folder
 from prefect_video.errors import InvalidTransition
-from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest
+from prefect_video.ledger import UNFINISHED, Budget, ClaimOutcome, ClaimResult, Job, JobRequest, is_late
 from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.store_check import find_flaws, relocate_stored, require_single_flaw
 from prefect_video.pipeline.steps.store_identity import accept_store, check_store, require_root
@@ -118,7 +118,7 @@ async def claim_shots(
     for warning in batch.warnings:
         logger.warning("budget: %s", warning)
     for claim in batch.claims:
-        if claim.kind is ClaimOutcome.ACQUIRED and claim.job:
+        if claim.kind is ClaimOutcome.ACQUIRED and claim.job and not is_late(claim.job.fingerprint):
             session.notify(SessionEvent.CLAIMED, claim.job)
     return list(batch.claims)
 
@@ -137,7 +137,7 @@ async def require_writable(session: Session) -> None:
     """
     if not session.write_check.is_done(session.store):
         await asyncio.to_thread(prepare_private_folder, session.settings.spool)
-        await session.write_check.demand(session.store)
+        await session.write_check.require_writable(session.store)
 
 
 async def _check_for_free(session: Session, existing: Sequence[Job | None]) -> None:
@@ -147,5 +147,5 @@ async def _check_for_free(session: Session, existing: Sequence[Job | None]) -> N
         return
     if any(job is None or (job.state in UNFINISHED and job.hold_reason is None) for job in existing):
         if wants_access:
-            await session.access.demand()
+            await session.access.require_access()
         await require_writable(session)

@@ -16,7 +16,7 @@ from prefect_video.session import Session, SessionEvent
 logger = logging.getLogger(__name__)
 
 
-async def find_other_row(session: Session, job: Job, generation_id: str | None) -> Job | None:
+async def find_other_job(session: Session, job: Job, generation_id: str | None) -> Job | None:
     """Return the job that a generation belongs to, if that is another one."""
     if generation_id is None:
         return None
@@ -55,8 +55,8 @@ async def hold_conflict(session: Session, job: Job, generation_id: str, owner: J
         LedgerError: It could not be recorded.
     """
     conflict = (
-        f"shot {job.shot.id!r}: {job.provider} says that row {job.id} is its generation {generation_id}, which"
-        f" belongs to row {owner.id} (shot {owner.shot.id!r} of project {owner.project!r}). Its ids may have begun anew"
+        f"shot {job.shot.id!r}: {job.provider} says that job {job.id} is its generation {generation_id}, which"
+        f" belongs to job {owner.id} (shot {owner.shot.id!r} of project {owner.project!r}). Its ids may have begun anew"
         " after a restart. The submit was accepted and counts as spent"
     )
     message = hold_message(

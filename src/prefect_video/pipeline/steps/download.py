@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +17,14 @@ from prefect_video.downloads import (
     Downloaded,
     DownloadSettings,
     Media,
-    check_media,
+    Mismatch,
+    assess_quality,
+    find_mismatches,
     load_finished,
+    measure_content,
     prepare_private_folder,
     probe,
+    require_match,
 )
 from prefect_video.downloads import download as fetch
 from prefect_video.errors import (
@@ -31,13 +35,15 @@ from prefect_video.errors import (
     InvalidVideo,
     StoreOutage,
     VideoMismatch,
+    VideoRejected,
 )
 from prefect_video.generations import Generation, Status
-from prefect_video.ledger import HoldReason, Job, State, hold_message
+from prefect_video.ledger import HoldReason, Job, State, command_line, hold_message
 from prefect_video.pipeline.steps.end import end, raise_if_ended, require_same_account
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import require_whole_neighbors
 from prefect_video.pipeline.steps.store_identity import claim_store
+from prefect_video.quality import Quality
 from prefect_video.session import Session, SessionEvent
 from prefect_video.storage import find_rejected, keep_rejected
 
@@ -54,6 +60,7 @@ async def download(session: Session, job: Job) -> Downloaded:
     """Fetch the video of a completed job into the spool and check that it is the requested one.
 
     Raises:
+        VideoRejected: It fails a quality gate and is kept; the job has ended, for another take to be bought.
         GenerationEnded: The provider no longer has the video, or another process ended the job.
         DownloadError: It could not be fetched; the job stays completed and can be fetched later.
         HeldForReview: The provider serves a file that is not the requested video, which is kept, or the job is another
@@ -78,6 +85,8 @@ async def download(session: Session, job: Job) -> Downloaded:
                     await _give_up(session, job, fetched, error)
                 logger.warning("shot %s: %s; fetching it again", job.shot.id, error)
             else:
+                if checked.quality and checked.quality.retake_reasons:
+                    await _reject(session, job, checked, checked.quality)
                 session.notify(SessionEvent.DOWNLOADED, job)
                 return checked
     raise AssertionError("unreachable: the last try returns or raises")
@@ -191,17 +200,41 @@ async def _check(session: Session, fetched: Downloaded, job: Job) -> Downloaded:
     """
     media = await asyncio.to_thread(probe, fetched.path)
     notes = list(_describe_oddities(fetched, media))
-    try:
-        check_media(media, job.shot)
-    except VideoMismatch as error:
-        # One that was accepted once, and whose stored file is missing, is accepted as it was.
-        was_accepted = job.asset is not None and job.asset.sha256 == fetched.sha256
-        if not was_accepted and (job.on_mismatch or session.settings.on_mismatch) == "hold":
-            raise
-        notes += error.reasons
-    for note in notes:
-        logger.warning("shot %s: accepted with a note: %s", job.shot.id, note)
-    return replace(fetched, media=media, notes=tuple(notes))
+    tolerance = job.quality_policy.length_tolerance_seconds if job.quality_policy else None
+    mismatches = find_mismatches(media, job.shot, tolerance_seconds=tolerance)
+    quality = await _assess(fetched, media, mismatches, job)
+    if quality is None or not quality.retake_reasons:
+        try:
+            require_match([mismatch for mismatch in mismatches if not _is_gated(mismatch, job)], job.shot)
+        except VideoMismatch as error:
+            # One that was accepted once, and whose stored file is missing, is accepted as it was.
+            was_accepted = job.asset is not None and job.asset.sha256 == fetched.sha256
+            if not was_accepted and (job.on_mismatch or session.settings.on_mismatch) == "hold":
+                raise
+            notes += error.reasons
+        for note in [*notes, *([quality.summary] if quality and quality.findings else [])]:
+            logger.warning("shot %s: accepted with a note: %s", job.shot.id, note)
+    return replace(fetched, media=media, notes=tuple(notes), quality=quality)
+
+
+async def _assess(fetched: Downloaded, media: Media, mismatches: Sequence[Mismatch], job: Job) -> Quality | None:
+    """Judge a video by the gates of its project; None where there are none, or it was stored before."""
+    policy = job.quality_policy
+    if policy is None:
+        return None
+    if job.asset is not None:
+        # What was stored once, and is fetched again, is as it was.
+        return job.asset.quality
+    measures = None
+    if policy.measures_content:
+        measures = await asyncio.to_thread(measure_content, fetched.path, media, silence_db=policy.silence_db)
+    return assess_quality(media, measures, mismatches, job.shot, policy)
+
+
+def _is_gated(mismatch: Mismatch, job: Job) -> bool:
+    """Return whether a quality gate decides about a mismatch, so that `on_mismatch` does not."""
+    policy = job.quality_policy
+    return policy is not None and mismatch.kind != "format" and policy.policy_of(mismatch.kind) is not None
 
 
 def _describe_oddities(fetched: Downloaded, media: Media) -> Iterator[str]:
@@ -225,13 +258,40 @@ async def _give_up(session: Session, job: Job, fetched: Downloaded, error: Inval
     await _hold(session, job, fetched, HoldReason.UNPLAYABLE_VIDEO, (error.message,))
 
 
+async def _reject(session: Session, job: Job, fetched: Downloaded, quality: Quality) -> NoReturn:
+    """Keep a video that fails a quality gate, and end its job for another take; hold the job of the last attempt."""
+    causes = quality.retake_reasons
+    await session.ledger.jobs.record_quality(job.id, quality)
+    if job.attempt >= job.max_attempts:
+        attempts = f"it was attempt {job.attempt} of {job.max_attempts}"
+        await _hold(session, job, fetched, HoldReason.WRONG_VIDEO, (*causes, attempts))
+    kept = await _keep(session, job, fetched, causes)
+    accept = command_line("resolve", job.id, "--accept", ledger=session.ledger.command_option)
+    error = VideoRejected(
+        f"shot {job.shot.id!r}: generation {job.generation_id} was attempt {job.attempt} of {job.max_attempts} and is"
+        f" rejected: {'; '.join(causes)}. It is kept as {kept}; to take it as it is: {accept}",
+        provider=job.provider,
+        generation_id=job.generation_id,
+    )
+    session.notify(SessionEvent.REJECTED, job, str(error))
+    await session.ledger.jobs.record_ended(job.id, State.LOST, error, actual_usd=None)
+    session.notify(SessionEvent.ENDED, job, str(error))
+    # Last: until the job has ended, the next run continues with this file.
+    await asyncio.to_thread(fetched.path.unlink, missing_ok=True)
+    raise error
+
+
+async def _keep(session: Session, job: Job, fetched: Downloaded, causes: tuple[str, ...]) -> str:
+    """Keep a file in the store as rejected, and return its URI."""
+    await claim_store(session)
+    return await keep_rejected(session.store, fetched, causes, draft=asset_draft(job, session.ledger.identity))
+
+
 async def _hold(
     session: Session, job: Job, fetched: Downloaded, reason: HoldReason, causes: tuple[str, ...]
 ) -> NoReturn:
     """Keep a file that is not the requested video in the store, and hold its job."""
-    await claim_store(session)
-    draft = asset_draft(job, session.ledger.identity)
-    kept = await keep_rejected(session.store, fetched, causes, draft=draft)
+    kept = await _keep(session, job, fetched, causes)
     message = await _hold_kept(session, job, reason, kept, causes)
     # Last: until the job is held, the next run continues with this file.
     await asyncio.to_thread(fetched.path.unlink, missing_ok=True)

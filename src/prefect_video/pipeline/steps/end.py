@@ -17,6 +17,7 @@ from prefect_video.errors import (
     GenerationLost,
     HeldForReview,
     InvalidTransition,
+    VideoRejected,
 )
 from prefect_video.generations import Generation
 from prefect_video.ledger import UNFINISHED, HoldReason, Job, State, hold_message
@@ -78,6 +79,8 @@ async def end(
 
 def error_of(job: Job) -> type[GenerationEnded]:
     """Return the error class of a job that ended without a video; for a failure, the recorded one."""
+    if job.is_rejected:
+        return VideoRejected
     kinds = {kind.__name__: kind for kind in (GenerationBlocked, GenerationInvalid)}
     if job.state is State.FAILED and job.error_type in kinds:
         return kinds[job.error_type]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
 
 from prefect_video.errors import InvalidInput
 from prefect_video.fingerprints import fingerprint
 from prefect_video.ledger import JobRequest
+from prefect_video.pipeline.steps.shot_images import ImageFile, ImageLoader
 from prefect_video.session import Session
 from prefect_video.shots import Project, Shot
 
@@ -24,27 +21,31 @@ class ClaimOptions:
         refresh: Buy again although a stored asset exists.
         ttl_seconds: Greatest age of a stored asset that is reused; None for any age.
         flow_run_id: The run that claims, within which attempts are counted.
+        accepts_store: Take the store as it is, although the ledger knows another one at its address.
     """
 
     refresh: bool = False
     ttl_seconds: float | None = None
     flow_run_id: str | None = None
+    accepts_store: bool = False
 
 
-async def build_project_intents(
+async def build_project_job_requests(
     session: Session, project: Project, options: ClaimOptions = ClaimOptions()
 ) -> list[JobRequest]:
     """Build one request for each take of each shot, in the project's order; nothing is sent or spent.
 
     Raises:
-        InvalidInput: A shot cannot be made by this provider, or a reference cannot be read.
+        InvalidInput: A shot cannot be made by this provider, or one of its images cannot be used.
+        StoreError: The store, which keeps the copies of fetched images, cannot be used.
     """
+    images = ImageLoader(session, project.name, accepts_store=options.accepts_store)
     problems: list[str] = []
     job_requests: list[JobRequest] = []
     for shot in project.shots:
         try:
             session.provider.check(shot)
-            job_requests += build_job_requests(session, shot, project, await reference_digests(shot), options)
+            job_requests += build_job_requests(session, shot, project, await images.load(shot), options)
         except InvalidInput as error:
             problems.append(str(error))
     if problems:
@@ -53,7 +54,7 @@ async def build_project_intents(
 
 
 def build_job_requests(
-    session: Session, shot: Shot, project: Project, digests: Mapping[str, str], options: ClaimOptions
+    session: Session, shot: Shot, project: Project, images: Mapping[str, ImageFile], options: ClaimOptions
 ) -> list[JobRequest]:
     """Build one request for each take of a shot at an account that can make it.
 
@@ -61,19 +62,13 @@ def build_job_requests(
         session: The account's session.
         shot: The shot in the form that is requested there.
         project: The project of the shot.
-        digests: The digests of the shot's references, from `reference_digests`.
+        images: The shot's images, from `ImageLoader.load`.
         options: The options that all claims of the run share.
     """
-    model = session.provider.capabilities.aliases.get(shot.model)
-    resolved = shot if model is None else shot.model_copy(update={"model": model})
-    # The fingerprint is of the model that an alias stands for, and of what the references contain.
-    reference_hashes = tuple(digests[reference] for reference in shot.references)
     return [
         JobRequest(
-            fingerprint=fingerprint(
-                resolved, provider=session.provider.name, take=take, reference_digests=reference_hashes
-            ),
-            shot=shot,
+            fingerprint=compute_fingerprint(session, shot.for_take(take), take, images),
+            shot=shot.for_take(take),
             take=take,
             project=project.name,
             provider=session.provider.name,
@@ -88,27 +83,22 @@ def build_job_requests(
             flow_run_id=options.flow_run_id,
             priority=project.priority,
             on_mismatch=project.on_mismatch,
+            quality_policy=project.quality,
         )
         for take in range(1, shot.takes + 1)
     ]
 
 
-async def reference_digests(shot: Shot) -> dict[str, str]:
-    """Compute the SHA-256 of each reference's content.
+def compute_fingerprint(session: Session, shot: Shot, take: int, images: Mapping[str, ImageFile]) -> str:
+    """Compute the fingerprint of one take of a shot at an account.
 
-    Raises:
-        InvalidInput: A reference cannot be read.
+    It is of the model that an alias stands for, and of what the images contain.
     """
-    return {reference: await asyncio.to_thread(_digest, shot, reference) for reference in shot.references}
-
-
-def _digest(shot: Shot, reference: str) -> str:
-    if urlsplit(reference).scheme in ("http", "https"):
-        raise InvalidInput(
-            f"shot {shot.id!r}: references: {reference}: what is at an address may change, and a shot is known by the"
-            " content of its references: fetch it and give the file"
-        )
-    try:
-        return hashlib.sha256(Path(PurePosixPath(reference)).read_bytes()).hexdigest()
-    except OSError as error:
-        raise InvalidInput(f"shot {shot.id!r}: references: cannot read {reference}: {error.strerror}") from error
+    model = session.provider.capabilities.aliases.get(shot.model)
+    return fingerprint(
+        shot if model is None else shot.model_copy(update={"model": model}),
+        provider=session.provider.name,
+        take=take,
+        reference_digests=tuple(images[reference].sha256 for reference in shot.references),
+        frame_digests={name: images[paths[0]].sha256 for name, paths in shot.images.items() if name != "references"},
+    )

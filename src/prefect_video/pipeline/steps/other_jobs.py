@@ -24,15 +24,15 @@ async def are_of_other_jobs(
         candidates: The generations that no job had.
         known: Ids of the generations that were recorded before the search.
     """
-    recorded = (await session.ledger.jobs.recorded_generations(job.account)).keys() - set(known)
+    # In this order: a job that gets its answer in between is among the first, or its generation among the second.
     unanswered = await _find_unanswered(session, job)
+    recorded = (await session.ledger.jobs.recorded_generations(job.account)).keys() - set(known)
     for candidate in candidates:
-        if candidate.id in recorded:
-            continue
         owner = next((other for other in unanswered if _is_of(candidate, other) and not _is_of(candidate, job)), None)
-        if owner is None:
+        if owner is not None:
+            unanswered.remove(owner)
+        elif candidate.id not in recorded:
             return False
-        unanswered.remove(owner)
     return True
 
 

@@ -17,16 +17,19 @@ from prefect_video.errors import (
     ProviderError,
     QuotaExhausted,
     RequestRejected,
+    StoreError,
     SubmitOutcomeUnknown,
 )
 from prefect_video.generations import Generation
 from prefect_video.ledger import HoldReason, Job, hold_message
-from prefect_video.pipeline.steps.conflicts import find_other_row, hold_conflict, is_taken_by_twin
+from prefect_video.pipeline.steps.conflicts import find_other_job, hold_conflict, is_taken_by_twin
 from prefect_video.pipeline.steps.end import require_same_account
 from prefect_video.pipeline.steps.other_jobs import are_of_other_jobs, is_another_being_sent
+from prefect_video.pipeline.steps.shot_images import ImageLoader, with_local_images
 from prefect_video.polling import is_transient
 from prefect_video.providers import UnclaimedFound, echoes_key
 from prefect_video.session import Session, SessionEvent
+from prefect_video.shots import Shot
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +85,7 @@ async def reconcile(session: Session, job: Job) -> Job:
     delay = _RETRY_SECONDS
     empty = 0
     while True:
+        # Before the read: only a list whose read began after the settle time proves absence.
         listed_at = await session.ledger.now()
         left = settle_time.seconds_left(listed_at)
         try:
@@ -104,6 +108,7 @@ async def reconcile(session: Session, job: Job) -> Job:
         else:
             if found is not None:
                 current = await _take(session, job, found)
+                # Unchanged where another job has recorded the generation first: the search goes on.
                 if current.state is not job.state:
                     return current
                 if left <= -session.settings.submit_patience_seconds:
@@ -126,12 +131,24 @@ async def _find(session: Session, job: Job, now: datetime) -> Generation | None:
     sent_at = (job.sent_at or job.created_at) + (datetime.now(UTC) - now)
     known = await session.ledger.jobs.recorded_generations(job.account)
     try:
-        return await session.provider.find_unclaimed(job.shot, idempotency_key=job.id, sent_at=sent_at, known=known)
+        shot = await _with_images(session, job)
+        return await session.provider.find_unclaimed(shot, idempotency_key=job.id, sent_at=sent_at, known=known)
     except UnclaimedFound as error:
         # The ledger is read after the list, so that it knows whatever the list can show of other jobs.
         if await are_of_other_jobs(session, job, error.candidates, known):
             return None
         raise
+
+
+async def _with_images(session: Session, job: Job) -> Shot:
+    """Return a job's shot with its images as local files, so that they can be compared with what is echoed."""
+    if not job.shot.images:
+        return job.shot
+    try:
+        return with_local_images(job.shot, await ImageLoader(session, job.project).load(job.shot))
+    except (InvalidInput, StoreError) as error:
+        logger.warning("shot %s: its images cannot be compared: %s", job.shot.id, error)
+        return job.shot
 
 
 async def _may_clear_up(session: Session, job: Job, error: HeldForReview) -> bool:
@@ -145,7 +162,7 @@ async def _read_named(session: Session, job: Job) -> Generation | None:
     generation_id = _find_named_id(job)
     if generation_id is None:
         return None
-    owner = await find_other_row(session, job, generation_id)
+    owner = await find_other_job(session, job, generation_id)
     if owner is not None and is_taken_by_twin(job, owner):
         return None
     try:
@@ -168,7 +185,7 @@ async def _take(session: Session, job: Job, found: Generation) -> Job:
     try:
         job = await session.ledger.jobs.record_submitted(job.id, found, detail="reconciled: it was accepted")
     except InvalidTransition:
-        owner = await find_other_row(session, job, found.id)
+        owner = await find_other_job(session, job, found.id)
         if owner is not None and (found.id == _find_named_id(job) or echoes_key(found, job.id)):
             raise await hold_conflict(session, job, found.id, owner) from None
         # Two jobs with the same prompt saw the same generation: the other one has it now.

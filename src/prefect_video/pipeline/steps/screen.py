@@ -67,7 +67,7 @@ async def refuse_blocked(session: Session, job: Job, blocked: Job) -> NoReturn:
     """
     ledger = session.ledger.command_option
     error = ContentPolicyError(
-        f"shot {job.shot.id!r}: the content policy of {job.provider} stopped this prompt before (row {blocked.id}),"
+        f"shot {job.shot.id!r}: the content policy of {job.provider} stopped this prompt before (job {blocked.id}),"
         f" so that it is not sent. Change the prompt; see: {command_line('review', ledger=ledger)}. To send it once"
         f" more, and perhaps pay for it: {command_line('review', '--allow', job.fingerprint, ledger=ledger)}",
         provider=job.provider,

@@ -6,7 +6,8 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from prefect_video.downloads import Downloaded, probe
+from prefect_video.assets import MANUAL
+from prefect_video.downloads import Downloaded, probe, read_content_credentials
 from prefect_video.errors import StoreError
 from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps.store_identity import claim_store
@@ -38,11 +39,14 @@ async def store(session: Session, job: Job, downloaded: Downloaded, *, accepted:
     media = downloaded.media
     if media is None:
         media = await asyncio.to_thread(probe, downloaded.path)
+    # Read from the provider's own bytes, which are stored untouched; any later edit would lose the manifest.
+    promised = session.provider.capabilities_for(job.shot).content_credentials
+    credentials = await asyncio.to_thread(read_content_credentials, downloaded.path, promised=promised)
     session.notify(SessionEvent.BEFORE_PUBLISH, job)
     try:
         store_id = await claim_store(session)
         draft = asset_draft(job, session.ledger.identity)
-        asset = await publish_video(session.store, downloaded, media, draft=draft)
+        asset = await publish_video(session.store, downloaded, media, draft=draft, credentials=credentials)
     except StoreError as error:
         session.notify(SessionEvent.NOT_PUBLISHED, job, str(error))
         raise
@@ -70,6 +74,7 @@ def asset_draft(job: Job, ledger_id: str) -> AssetDraft:
         provider=job.provider,
         generation_id=job.generation_id or "",
         cost_usd=job.actual_usd,
+        origin="by hand" if job.provider == MANUAL else "generated",
         ledger=LedgerReference(
             id=ledger_id,
             job=job.id,

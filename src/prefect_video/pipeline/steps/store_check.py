@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 from typing import Final
 
-from prefect_video.assets import Asset
+from prefect_video.assets import MANUAL, Asset
 from prefect_video.errors import InvalidInput, StoreError, StoreOutage
 from prefect_video.ledger import Job
 from prefect_video.pipeline.steps.store_identity import outage_advice, repair_command
@@ -131,9 +131,9 @@ async def _find_flawed_neighbors(session: Session, job: Job, limit: int) -> dict
 
     One of which there is a copy is no sign of an outage: it may have been deleted on purpose.
     """
-    beside = {row.id: row for row in await session.ledger.stores.stored_beside(job, limit=limit)}
+    beside = {other.id: other for other in await session.ledger.stores.stored_beside(job, limit=limit)}
     flaws = await find_flaws(session, beside)
-    found = {row.asset.uri: (row, flaws[key]) for key, row in beside.items() if key in flaws and row.asset}
+    found = {other.asset.uri: (other, flaws[key]) for key, other in beside.items() if key in flaws and other.asset}
     own = job.asset.uri if job.asset else None
     return {uri: flawed for uri, flawed in found.items() if uri != own and not await has_copy(session, flawed[0])}
 
@@ -143,8 +143,8 @@ def _outage(session: Session, flawed: Collection[tuple[Job, str]]) -> StoreOutag
     for job, flaw in flawed:
         by_store.setdefault(_store_of(session, job), []).append((job, flaw))
     found = "; ".join(
-        f"the store {name}: {len(rows)} stored videos are missing or damaged at once ({_name_flawed(rows)})"
-        for name, rows in by_store.items()
+        f"the store {name}: {len(flaws)} stored videos are missing or damaged at once ({_name_flawed(flaws)})"
+        for name, flaws in by_store.items()
     )
     first = next(iter(flawed))[0]
     return StoreOutage(f"{found}: {outage_advice(session.ledger, *by_store, job_id=first.id)}")
@@ -158,6 +158,12 @@ def _store_of(session: Session, job: Job) -> str:
 async def _require_own_store(session: Session, job: Job, flaw: str, accounts: Collection[str]) -> None:
     """Refuse a file that seems missing because the store is another one, or that another account must serve."""
     assert job.asset is not None
+    if job.provider == MANUAL:
+        raise StoreOutage(
+            f"shot {job.shot.id!r}: its video was made by hand, and its stored file {job.asset.uri} is {flaw}. Nothing"
+            " was bought. Bring the file back, or store the clip again with `prefect-video adopt`; or run with"
+            " --rebuy-missing to have the shot generated instead"
+        )
     if job.account not in accounts:
         raise StoreOutage(
             f"shot {job.shot.id!r}: its stored file {job.asset.uri} is {flaw}, and it can be fetched again only"
@@ -174,9 +180,9 @@ async def _require_own_store(session: Session, job: Job, flaw: str, accounts: Co
         )
 
 
-async def _sizes(session: Session, rows: Collection[Job], *, must_reach: bool) -> dict[str, int]:
+async def _sizes(session: Session, jobs: Collection[Job], *, must_reach: bool) -> dict[str, int]:
     """Return the sizes of the files of stored jobs; one that need not be reached has its expected size."""
-    expected = {job.asset.uri: job for job in rows if job.asset}
+    expected = {job.asset.uri: job for job in jobs if job.asset}
     owned = [uri for uri in expected if session.store.owns(uri)]
     sizes = await session.store.sizes(owned)
     if must_reach:
@@ -184,14 +190,14 @@ async def _sizes(session: Session, rows: Collection[Job], *, must_reach: bool) -
     elsewhere: dict[str, list[Job]] = {}
     for uri in expected.keys() - set(owned):
         elsewhere.setdefault(expected[uri].store, []).append(expected[uri])
-    for name, jobs in elsewhere.items():
-        sizes |= await _sizes_elsewhere(name, jobs)
+    for name, there in elsewhere.items():
+        sizes |= await _sizes_elsewhere(name, there)
     return sizes
 
 
-async def _sizes_elsewhere(name: str, rows: Collection[Job]) -> dict[str, int]:
+async def _sizes_elsewhere(name: str, jobs: Collection[Job]) -> dict[str, int]:
     """Return the sizes of files in another store; a block is not opened, and a folder may be another machine's."""
-    expected = {job.asset.uri: job.asset.bytes for job in rows if job.asset}
+    expected = {job.asset.uri: job.asset.bytes for job in jobs if job.asset}
     if "://" not in name:
         return expected
     try:
@@ -200,7 +206,7 @@ async def _sizes_elsewhere(name: str, rows: Collection[Job]) -> dict[str, int]:
             found = await store.read_identity()
             present = {
                 job.asset.uri
-                for job in rows
+                for job in jobs
                 if job.asset and store.owns(job.asset.uri) and job.store_id in (None, found)
             }
             sizes = await store.sizes(present)

@@ -17,21 +17,26 @@ from typing import Final
 from prefect_video._shield import shielded
 from prefect_video.errors import (
     CircuitOpen,
+    InvalidInput,
     InvalidTransition,
     ProviderError,
     ProviderUnavailable,
     RequestRejected,
+    StoreError,
     SubmitOutcomeUnknown,
 )
 from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps.adopt import require_unpaid
 from prefect_video.pipeline.steps.claim import require_writable
 from prefect_video.pipeline.steps.end import raise_if_ended, require_same_account
+from prefect_video.pipeline.steps.job_requests import compute_fingerprint
 from prefect_video.pipeline.steps.labels import add_labels
 from prefect_video.pipeline.steps.reconcile import reconcile
 from prefect_video.pipeline.steps.screen import refuse_blocked
+from prefect_video.pipeline.steps.shot_images import ImageLoader, with_local_images
 from prefect_video.pipeline.steps.submit_result import record_failure, record_submit
 from prefect_video.session import Session, SessionEvent
+from prefect_video.shots import Shot
 
 _SLOT_SECONDS: Final = 0.5
 """Longest time between two queries for a free slot of the account."""
@@ -61,12 +66,14 @@ class _SubmitRetry:
         requested = error.retry_after or 0.0
         if isinstance(error, CircuitOpen):
             # Nothing was sent, so there is no load to back off from.
+            # Spread, or all waiting shots would come back at the same moment.
             delay = min(requested, _BREAKER_SECONDS) * random.uniform(1.0, 1.2)
             refused = self._fails_fast
         else:
             self._refusals += 1
             delay = max(requested, random.uniform(0, min(_LONGEST_DELAY_SECONDS, 0.5 * 2.0 ** min(self._refusals, 30))))
             refused = not error.retryable
+        # A wait that outlasts the patience is not begun: the error is reported now, not after it.
         return None if refused or max(requested, delay) > self.left else delay
 
 
@@ -97,6 +104,7 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None) 
     patience = _SubmitRetry(session)
     while job.state in (State.RESERVED, State.UNKNOWN):
         if job.state is State.UNKNOWN:
+            # Reconciling counts: a provider that loses every answer must not be tried without end.
             began = asyncio.get_running_loop().time()
             job = await reconcile(session, job)
             patience.left -= asyncio.get_running_loop().time() - began
@@ -119,6 +127,7 @@ async def submit(session: Session, job: Job, *, task_run_id: str | None = None) 
             if delay is None:
                 raise
             patience.left -= delay
+            # Every waiting shot meets an open breaker again and again, which has been reported once.
             level = logging.DEBUG if isinstance(error, CircuitOpen) else logging.INFO
             logger.log(level, "shot %s: submit rejected, sending again in %.1f s: %s", job.shot.id, delay, error)
             await asyncio.sleep(delay)
@@ -135,6 +144,7 @@ async def _send(session: Session, job: Job, task_run_id: str | None) -> Job:
     try:
         job = await _refresh_intent(session, await _acquire_slot(session, job, task_run_id))
     except InvalidTransition:
+        # A cancel command may have ended it in the queue: that is the reason to report.
         raise_if_ended(await session.ledger.jobs.get(job.id))
         raise
     session.notify(SessionEvent.BEFORE_SEND, job)
@@ -142,7 +152,8 @@ async def _send(session: Session, job: Job, task_run_id: str | None) -> Job:
     try:
         async with _answer_in_time(session, job):
             generation = await session.provider.submit(
-                add_labels(job, session.ledger.identity),
+                await _load_shot(session, job),
+                # The same key for each send of the job: a provider that honours keys then refuses a second payment.
                 idempotency_key=job.id,
                 project=job.project,
                 webhook_url=session.webhook_url(job),
@@ -157,6 +168,29 @@ async def _send(session: Session, job: Job, task_run_id: str | None) -> Job:
     session.notify(SessionEvent.ANSWERED, job)
     # Shielded: the id of what was just paid is lost if this is cancelled.
     return await shielded(record_submit(session, job, generation))
+
+
+async def _load_shot(session: Session, job: Job) -> Shot:
+    """Return a job's shot with its labels, and with its images as local files.
+
+    Raises:
+        RequestRejected: An image cannot be read, or is not the one that the job was claimed with; nothing was sent.
+    """
+    shot = add_labels(job, session.ledger.identity)
+    if not shot.images:
+        return shot
+    try:
+        files = await ImageLoader(session, job.project).load(shot)
+    except (InvalidInput, StoreError) as error:
+        # By now the job is marked as being sent: only a rejection proves that nothing was.
+        raise RequestRejected(f"{error}; nothing was sent", provider=job.provider) from error
+    if compute_fingerprint(session, job.shot, job.take, files) != job.fingerprint:
+        raise RequestRejected(
+            f"shot {shot.id!r}: {', '.join(shot.images)}: a file has changed since the shot was claimed; nothing was"
+            " sent: run again, and the new file counts",
+            provider=job.provider,
+        )
+    return with_local_images(shot, files)
 
 
 @contextlib.asynccontextmanager
@@ -203,6 +237,7 @@ async def _acquire_slot(session: Session, job: Job, task_run_id: str | None) -> 
             return taken
         async with session.slot_queue.acquire(job.priority) as place:
             while True:
+                # Cleared before the query: a slot that is released during it ends the wait at once.
                 session.slot_released.clear()
                 if taken := await request.send():
                     return taken
@@ -248,7 +283,9 @@ class _SlotRequest:
                     self._job.id,
                     slots=session.account_slots,
                     task_run_id=self._task_run_id,
+                    # Counted from here, as the job may have waited for hours for its slot.
                     deadline_at=datetime.now(UTC) + timedelta(seconds=session.settings.deadline_seconds),
+                    # The trial is the very submit that the half-open breaker refuses to others.
                     admit=None if self._is_trial else session.breaker.admit,
                 )
             except CircuitOpen:

@@ -22,7 +22,7 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Generation, Status
 from prefect_video.ledger import HoldReason, Job, State, cost_columns, hold_message, with_dispute
-from prefect_video.pipeline.steps.conflicts import find_other_row, hold_conflict, is_taken_by_twin
+from prefect_video.pipeline.steps.conflicts import find_other_job, hold_conflict, is_taken_by_twin
 from prefect_video.pipeline.steps.end import end
 from prefect_video.session import Session, SessionEvent
 
@@ -53,6 +53,7 @@ async def record_submit(session: Session, job: Job, generation: Generation) -> J
         session.fresh_generations.put(generation)
         session.notify(SessionEvent.SUBMITTED, job)
     finally:
+        # After the ledger: counting a success is no reason to risk the id.
         await session.breaker.record(None, submit=True)
     return job
 
@@ -71,6 +72,7 @@ async def _record_with_retries(session: Session, job: Job, generation: Generatio
                 f" not on record: {error}"
             )
             if clock() + delay > give_up:
+                # In the log as well: it is the only place that has the id now.
                 logger.error("%s", message)
                 raise LedgerUnavailable(
                     hold_message(
@@ -117,7 +119,7 @@ async def record_failure(session: Session, job: Job, error: BaseException) -> Jo
     """
     try:
         match error:
-            case GenerationFailed() if owner := await find_other_row(session, job, error.generation_id):
+            case GenerationFailed() if owner := await find_other_job(session, job, error.generation_id):
                 raise await hold_conflict(session, job, str(error.generation_id), owner)
             case GenerationFailed():
                 await end(session, job, State.FAILED, error)
@@ -126,6 +128,7 @@ async def record_failure(session: Session, job: Job, error: BaseException) -> Jo
             case SubmitOutcomeUnknown():
                 await session.ledger.jobs.record_unknown(job.id, error)
             case _:
+                # Cancelled, or a defect of this package: the request may have left.
                 await session.ledger.jobs.record_unknown(job.id, f"interrupted: {type(error).__name__}")
     except InvalidTransition as moved:
         # Another process took this one for dead and has moved the job meanwhile.
@@ -138,6 +141,7 @@ async def record_failure(session: Session, job: Job, error: BaseException) -> Jo
 async def _return_or_release(session: Session, job: Job, error: ProviderError) -> None:
     """Return a job to reserved where it may be sent again, else release it; nothing was accepted in either case."""
     if isinstance(error, RateLimited):
+        # Before the job can be sent again, or the next send would meet the same limit.
         await session.ledger.accounts.reduce_slots(job.account, slots=session.account_slots)
     if isinstance(error, QuotaExhausted) and error.retry_after:
         await session.ledger.accounts.record_quota(
@@ -164,7 +168,7 @@ async def handle_orphan(session: Session, job: Job, generation: Generation) -> N
         LedgerError: The ledger cannot be used; its id is in the log.
     """
     happened = (
-        f"shot {job.shot.id!r}: {generation.provider} has accepted generation {generation.id} for row {job.id},"
+        f"shot {job.shot.id!r}: {generation.provider} has accepted generation {generation.id} for job {job.id},"
         " which another owner has moved on meanwhile"
     )
     logger.error("%s; cancelling it", happened)
@@ -179,6 +183,7 @@ async def handle_orphan(session: Session, job: Job, generation: Generation) -> N
         generation=generation.id,
         cause=happened,
     )
+    # One that was stopped and has no stated cost is free; of one that goes on, the reservation counts as spent.
     reported_usd = final.cost_usd if final.cost_usd is not None or state is State.LOST else Decimal(0)
     orphan = job.model_copy(
         update={
@@ -211,8 +216,8 @@ async def record_unnamed_orphan(session: Session, job: Job, generation_id: str, 
         LedgerError: The ledger cannot be used; the log has the details.
     """
     happened = (
-        f"shot {job.shot.id!r}: {job.provider} has accepted a generation for row {job.id}, which another owner"
-        f" has moved on meanwhile, and calls it {generation_id}, which belongs to row {owner.id}"
+        f"shot {job.shot.id!r}: {job.provider} has accepted a generation for job {job.id}, which another owner"
+        f" has moved on meanwhile, and calls it {generation_id}, which belongs to job {owner.id}"
     )
     logger.error("%s", happened)
     orphan_id = str(uuid.uuid4())
@@ -241,5 +246,6 @@ async def _cancel_if_possible(session: Session, generation: Generation) -> Gener
     try:
         return await session.provider.cancel(generation.id)
     except ProviderError as error:
+        # It goes on and is billed: as it has not ended, the caller holds it for a human.
         logger.error("generation %s could not be cancelled: %s", generation.id, error)
         return generation

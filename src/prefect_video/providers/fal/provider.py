@@ -25,7 +25,7 @@ from prefect_video.providers.fal.webhooks import KEYS_URL, SigningKeys, read_web
 from prefect_video.providers.hosted_models import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, HostedModels
 from prefect_video.providers.http import HttpSettings, check_endpoint
 from prefect_video.providers.http_provider import HttpProvider
-from prefect_video.providers.reference_images import reference_urls
+from prefect_video.providers.reference_images import image_urls
 from prefect_video.providers.responses import path_part, unreadable_submit
 from prefect_video.shots import Shot
 
@@ -112,6 +112,7 @@ class FalProvider(HttpProvider):
         if not _MODEL.fullmatch(name) or ".." in name:
             raise InvalidInput(f"shot {shot.id!r}: model: {name!r} is not a model of fal, such as fal-ai/veo3/fast")
         check_supported(shot, self.capabilities_for(shot), by=f"{self.name} model {name!r}")
+        self._models.input(shot).check_options(shot, by=f"{self.name} model {name!r}")
 
     async def submit(
         self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
@@ -125,7 +126,7 @@ class FalProvider(HttpProvider):
             "POST",
             f"/{model}",
             params={"fal_webhook": webhook_url} if webhook_url else None,
-            json=self._models.input(shot).arguments(shot, await reference_urls(shot, provider=self.name)),
+            json=self._models.input(shot).arguments(shot, await image_urls(shot, provider=self.name)),
             headers={"x-fal-no-retry": "1"},
         )
         try:

@@ -13,13 +13,23 @@ from datetime import timedelta
 from typing import Final, Literal
 
 from prefect_video.errors import InvalidInput
+from prefect_video.frame_sizes import ALL_RESOLUTIONS, COMMON_RATIOS
 from prefect_video.providers.base import Capabilities
-from prefect_video.shots import AspectRatio, Shot
+from prefect_video.shots import DURATION_LIMIT, Shot
 
 EXTRAS: Final = ("seed", "negative_prompt", "fps", "num_frames", "num_inference_steps", "guidance_scale")
 """Fields of a shot that engines support beyond the dialect."""
+_COMMON: Final = ("first_frame", "references", "options")
+"""Optional fields of a shot that every server of the dialect is sent: an unknown option it refuses or ignores."""
 
-_RATIOS: Final[tuple[AspectRatio, ...]] = ("16:9", "9:16", "1:1")
+_ANY: Final = Capabilities(
+    # Every request names its size in pixels: which sizes and lengths there are, the server's model decides.
+    sizes=dict.fromkeys(reversed(ALL_RESOLUTIONS), DURATION_LIMIT),
+    aspect_ratios=COMMON_RATIOS,
+    supports_webhook_url=False,
+    # One field for one image: the first frame, or what the model makes of it.
+    mixes_images=False,
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ class Profile:
         output_folder: Folder on the server below which each video gets a folder named by our idempotency key, where a
             request may choose one and jobs report it: that is how the key is echoed.
         one_model: Whether it serves a single model, whatever its name: a shot's default model is not sent.
+        sound_field: Name of the field that asks for sound, where there is one.
     """
 
     provider: str
@@ -64,6 +75,7 @@ class Profile:
     default_url: str | None = None
     output_folder: str | None = None
     one_model: bool = False
+    sound_field: str | None = None
 
     def format_size(self, shot: Shot) -> str:
         """Return width and height as the dialect writes them, such as `1280x720`."""
@@ -75,28 +87,21 @@ class Profile:
 
 def _hosted() -> Capabilities:
     """Return the capabilities of a hosted service."""
-    return Capabilities(
-        sizes={"1080p": 20, "720p": 20, "480p": 20},
-        aspect_ratios=_RATIOS,
-        can_cancel=False,
-        lookup="likeness",
-        supports_webhook_url=False,
-        optional_fields=("references", "size"),
-    )
+    return replace(_ANY, can_cancel=False, lookup="similarity", optional_fields=(*_COMMON, "size"))
 
 
 def _engine(*, can_cancel: bool, echoes_key: bool = False) -> Capabilities:
     """Return the capabilities of a self-hosted engine."""
-    return Capabilities(
-        sizes={"1080p": 20, "720p": 20, "480p": 20},
-        aspect_ratios=_RATIOS,
+    return replace(
+        _ANY,
         can_cancel=can_cancel,
-        lookup="key" if echoes_key else "likeness",
-        supports_webhook_url=False,
-        optional_fields=(*EXTRAS, "references", "size"),
+        lookup="key" if echoes_key else "similarity",
+        optional_fields=(*EXTRAS, *_COMMON, "size"),
         seconds_per_video_second=(1.0, 30.0),
     )
 
+
+_VLLM: Final = _engine(can_cancel=True)
 
 PROFILES: Final[Mapping[str, Profile]] = {
     "generic": Profile(
@@ -110,7 +115,8 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "vllm_omni": Profile(
         provider="vllm_omni",
         title="vLLM-Omni",
-        capabilities=_engine(can_cancel=True),
+        capabilities=replace(_VLLM, optional_fields=(*_VLLM.optional_fields, "audio")),
+        sound_field="generate_sound",
         body="form",
         size_step=16,
         one_model=True,

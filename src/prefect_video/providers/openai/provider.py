@@ -18,13 +18,13 @@ from prefect_video.errors import InvalidInput, InvalidResponse
 from prefect_video.generations import Generation, Status, WebhookEvent
 from prefect_video.providers import webhook_signatures
 from prefect_video.providers.base import link_source
-from prefect_video.providers.capabilities import check_supported
+from prefect_video.providers.capabilities import check_options, check_supported
 from prefect_video.providers.hosted_models import own_aliases
 from prefect_video.providers.http import HttpSettings, Params
 from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.matching import Match, match_prompt
 from prefect_video.providers.openai.profiles import find_profile
-from prefect_video.providers.openai.requests import Body, create_body
+from prefect_video.providers.openai.requests import Body, create_body, own_names
 from prefect_video.providers.openai.responses import JobErrorResponse, ResponseReader, read_event, unwrap_id, wrap_id
 from prefect_video.providers.pages import Cursor, ListItem, ListPage
 from prefect_video.providers.responses import path_part, unreadable_submit
@@ -99,6 +99,7 @@ class OpenAIProvider(HttpProvider):
     def check(self, shot: Shot) -> None:
         """Reject a shot that the dialect cannot request."""
         check_supported(shot, self.capabilities, by=self.profile.title)
+        check_options(shot, own_names(shot, self.profile), by=self.profile.title)
 
     async def submit(
         self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
@@ -148,8 +149,10 @@ class OpenAIProvider(HttpProvider):
         await self._api.send("DELETE", f"/videos/{path_part(generation_id)}")
 
     def compare(self, generation: Generation, shot: Shot) -> Match:
-        """Compare prompt, length and size."""
+        """Compare prompt, length and size; images and options, which are not echoed, may differ."""
         prompt = match_prompt(shot.prompt, generation.prompt)
+        if shot.images or shot.options:
+            prompt = min(prompt, Match.POSSIBLE)
         echoed = generation.parameters
         is_same_size = echoed.get("size") in (None, self.profile.format_size(shot))
         return prompt if is_same_size and _is_same_length(echoed, shot) else min(prompt, Match.POSSIBLE)

@@ -19,18 +19,19 @@ import httpx
 
 from prefect_video.downloads import VideoSource
 from prefect_video.errors import InvalidInput, InvalidResponse, Unsupported
+from prefect_video.frame_sizes import ALL_RESOLUTIONS, COMMON_RATIOS
 from prefect_video.generations import Generation, Status, VideoResult, WebhookEvent
 from prefect_video.providers.base import Capabilities
-from prefect_video.providers.capabilities import check_supported
-from prefect_video.providers.hosted_models import ASPECT_RATIOS, LONGEST_SECONDS, RESOLUTIONS, own_aliases
+from prefect_video.providers.capabilities import check_options, check_supported
+from prefect_video.providers.hosted_models import own_aliases
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.openrouter import responses
 from prefect_video.providers.pricing import listed_usd
-from prefect_video.providers.reference_images import reference_urls
+from prefect_video.providers.reference_images import image_urls
 from prefect_video.providers.responses import path_part, unreadable_submit
 from prefect_video.providers.webhook_signatures import raise_if_replayed, split_secrets
-from prefect_video.shots import Shot
+from prefect_video.shots import DURATION_LIMIT, Shot
 
 logger = logging.getLogger(__name__)
 
@@ -76,13 +77,15 @@ class OpenRouterProvider(HttpProvider):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         capabilities = Capabilities(
-            sizes=dict.fromkeys(RESOLUTIONS, LONGEST_SECONDS),
-            aspect_ratios=ASPECT_RATIOS,
+            sizes=dict.fromkeys(ALL_RESOLUTIONS, DURATION_LIMIT),
+            aspect_ratios=COMMON_RATIOS,
             can_list=False,
             can_cancel=False,
             lookup="none",
-            optional_fields=("seed", "references"),
+            optional_fields=("seed", "first_frame", "last_frame", "references", "audio", "options"),
             max_references=None,
+            # Beside frames it would leave references out.
+            mixes_images=False,
             aliases=own_aliases(models, _ALIASES),
         )
         super().__init__(
@@ -136,7 +139,10 @@ class OpenRouterProvider(HttpProvider):
 
     def check(self, shot: Shot) -> None:
         """Reject a shot that its model cannot make, once the models are known."""
-        check_supported(shot, self.capabilities_for(shot), by=f"{self.name} model {self._model(shot)!r}")
+        by = f"{self.name} model {self._model(shot)!r}"
+        check_supported(shot, self.capabilities_for(shot), by=by)
+        own = {*self._fields(shot.model_copy(update={"options": {}})), "frame_images", "input_references"}
+        check_options(shot, {*own, "callback_url"}, by=by)
 
     def estimate(self, shot: Shot) -> Decimal | None:
         """Estimate by the account's own price, else the model's, else the price table."""
@@ -150,18 +156,13 @@ class OpenRouterProvider(HttpProvider):
         self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
     ) -> Generation:
         """Send the shot once."""
-        body: dict[str, object] = {
-            "model": self._model(shot),
-            "prompt": shot.prompt,
-            "duration": shot.duration,
-            "resolution": shot.resolution,
-            "aspect_ratio": shot.aspect_ratio,
-        }
-        if shot.seed is not None:
-            body["seed"] = shot.seed
-        if shot.references:
-            urls = await reference_urls(shot, provider=self.name)
-            body["input_references"] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+        body = self._fields(shot)
+        images = await image_urls(shot, provider=self.name)
+        references = images.pop("references", [])
+        if references:
+            body["input_references"] = [_image(url) for url in references]
+        if images:
+            body["frame_images"] = [_image(url) | {"frame_type": frame} for frame, (url,) in images.items()]
         if webhook_url:
             body["callback_url"] = webhook_url
         response = await self._api.send_once("POST", "/videos", json=body)
@@ -214,6 +215,19 @@ class OpenRouterProvider(HttpProvider):
         except (ValueError, TypeError, KeyError) as error:
             raise InvalidInput(f"webhook: the body is not an event of the contract ({error})") from error
 
+    def _fields(self, shot: Shot) -> dict[str, object]:
+        """Return the body that requests a shot, without its images."""
+        optional = {"seed": shot.seed, "generate_audio": shot.audio}
+        return {
+            **shot.options,
+            "model": self._model(shot),
+            "prompt": shot.prompt,
+            "duration": shot.duration,
+            "resolution": responses.RESOLUTION_NAMES.get(shot.resolution, shot.resolution),
+            "aspect_ratio": shot.aspect_ratio,
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+
     def _model(self, shot: Shot) -> str:
         return self._aliases.get(shot.model, shot.model)
 
@@ -228,6 +242,10 @@ class OpenRouterProvider(HttpProvider):
                 self.name,
                 job.generation.id,
             )
+
+
+def _image(url: str) -> dict[str, object]:
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _sign(secret: str, timestamp: str, body: bytes) -> str:

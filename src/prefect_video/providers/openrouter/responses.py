@@ -11,6 +11,7 @@ from typing import Any, Final
 import httpx
 
 from prefect_video.errors import ProviderError
+from prefect_video.frame_sizes import AspectRatio, Resolution
 from prefect_video.generations import Cost, Generation, ProviderFault, VideoResult, WebhookEvent
 from prefect_video.providers.base import Capabilities
 from prefect_video.providers.moderation import is_moderation
@@ -25,7 +26,6 @@ from prefect_video.providers.responses import (
     parse_timestamp,
 )
 from prefect_video.providers.statuses import Evidence, build_fault, parse_status, reports_error
-from prefect_video.shots import AspectRatio, Resolution
 
 _USD_PER_SECOND_SKUS: Final[tuple[tuple[str, Decimal], ...]] = (
     ("text_to_video_duration_seconds_{resolution}", Decimal(1)),
@@ -44,6 +44,10 @@ _USD_PER_SECOND_SKUS: Final[tuple[tuple[str, Decimal], ...]] = (
 The price with sound counts where there is one: models that can make sound do so by default. Other SKUs (tokens,
 reference images) do not give the price of a second.
 """
+
+
+RESOLUTION_NAMES: Final[Mapping[Resolution, str]] = {"2160p": "4K"}
+"""OpenRouter's names of resolutions, where they are not ours."""
 
 
 class _Usage(LenientModel):
@@ -73,6 +77,8 @@ class _Model(LenientModel):
     supported_resolutions: list[str] | None = None
     supported_aspect_ratios: list[str] | None = None
     supported_durations: list[int] | None = None
+    supported_frame_images: list[str] | None = None
+    generate_audio: bool | None = None
     seed: bool | None = None
     pricing_skus: dict[str, str | float] | None = None
 
@@ -192,14 +198,20 @@ def _build_capabilities(wire: _Model, host: Capabilities) -> Capabilities:
     sizes: dict[Resolution, int] = {
         size: max(durations, default=longest)
         for size, longest in host.sizes.items()
-        if wire.supported_resolutions is None or size in wire.supported_resolutions
+        if wire.supported_resolutions is None
+        or not {size, RESOLUTION_NAMES.get(size, size)}.isdisjoint(wire.supported_resolutions)
     }
     ratios: list[AspectRatio] = [
         ratio
         for ratio in host.aspect_ratios
         if wire.supported_aspect_ratios is None or ratio in wire.supported_aspect_ratios
     ]
-    fields = [name for name in host.optional_fields if name != "seed" or wire.seed]
+    listed = {
+        "seed": bool(wire.seed),
+        "audio": bool(wire.generate_audio),
+        **{frame: frame in (wire.supported_frame_images or ()) for frame in ("first_frame", "last_frame")},
+    }
+    fields = [name for name in host.optional_fields if listed.get(name, True)]
     return replace(host, sizes=sizes, durations=durations, aspect_ratios=ratios, optional_fields=fields)
 
 

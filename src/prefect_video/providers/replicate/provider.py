@@ -24,7 +24,7 @@ from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.matching import Match, match_prompt, match_values
 from prefect_video.providers.pages import Cursor, ListPage
-from prefect_video.providers.reference_images import reference_urls
+from prefect_video.providers.reference_images import image_urls, match_images
 from prefect_video.providers.replicate import responses
 from prefect_video.providers.replicate.responses import Prediction
 from prefect_video.providers.responses import path_part, unreadable_submit
@@ -83,7 +83,7 @@ class ReplicateProvider(HttpProvider):
             aspect_ratios=ASPECT_RATIOS,
             can_list=True,
             can_cancel=True,
-            lookup="likeness",
+            lookup="similarity",
             retention=responses.FILES_KEPT,
             aliases=self._models.own_aliases,
         )
@@ -118,13 +118,14 @@ class ReplicateProvider(HttpProvider):
                 f"shot {shot.id!r}: model: {name!r} is none of Replicate's: owner/name, owner/name:version or a version"
             )
         check_supported(shot, self.capabilities_for(shot), by=f"{self.name} model {name!r}")
+        self._models.input(shot).check_options(shot, by=f"{self.name} model {name!r}")
 
     async def submit(
         self, shot: Shot, *, idempotency_key: str, project: str, webhook_url: str | None = None
     ) -> Generation:
         """Send the shot once."""
         path, body = _create_request(self._models.name(shot))
-        body["input"] = self._models.input(shot).arguments(shot, await reference_urls(shot, provider=self.name))
+        body["input"] = self._models.input(shot).arguments(shot, await image_urls(shot, provider=self.name))
         if webhook_url:
             body |= {"webhook": webhook_url, "webhook_events_filter": ["completed"]}
         response = await self._api.send_once("POST", path, json=body, headers=self._deadline)
@@ -147,10 +148,12 @@ class ReplicateProvider(HttpProvider):
     def compare(self, generation: Generation, shot: Shot) -> Match:
         """Compare model, prompt and the whole input."""
         prompt = match_prompt(shot.prompt, generation.prompt)
-        requested = self._models.input(shot).arguments(shot)
+        model_input = self._models.input(shot)
+        requested = model_input.arguments(shot)
         requested.pop("prompt", None)
+        images = match_images(shot, generation.parameters, model_input.image_names())
         model = _match_model(generation, self._model(shot)) if isinstance(generation, Prediction) else Match.SAME
-        return min(prompt, model, match_values(requested, generation.parameters, required=True))
+        return min(prompt, model, images, match_values(requested, generation.parameters, required=True))
 
     def describe_doubt(self, generation: Generation, shot: Shot) -> str:
         """Return a message that says whether the input was deleted or differs."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
+from prefect_video.frame_sizes import AspectRatio, Resolution
 from prefect_video.generations import Status
 from prefect_video.providers.base import Capabilities
 from prefect_video.providers.pricing import SORA_USD_PER_SECOND
-from prefect_video.shots import AspectRatio, Resolution
 
 _RATIOS: Final[tuple[AspectRatio, ...]] = ("16:9", "9:16", "1:1")
+
+
+_EXTENSIONS: Final = ("first_frame", "last_frame", "references", "audio", "watermark", "options")
+"""Fields that the emulator takes beyond the dialect, so that everything can be tried without a provider."""
 
 
 def _plan(sizes: Mapping[Resolution, int], concurrency: int, monthly_videos: int | None = None) -> Capabilities:
@@ -22,6 +27,7 @@ def _plan(sizes: Mapping[Resolution, int], concurrency: int, monthly_videos: int
         usd_per_second=SORA_USD_PER_SECOND,
         lookup="key",
         free_outcomes=(Status.FAILED, Status.CANCELLED),
+        content_credentials=True,
     )
 
 
@@ -31,6 +37,12 @@ SORA_PLANS: Final[Mapping[str, Capabilities]] = {
     "api-tier-1": _plan({"1080p": 20, "720p": 20}, 10, 100),
     "api-tier-2": _plan({"1080p": 20, "720p": 20}, 25, 500),
     "api-tier-3": _plan({"1080p": 20, "720p": 20}, 50, 1000),
-    "emulator": _plan({"1080p": 20, "720p": 20, "480p": 20}, 10),
+    "emulator": replace(
+        _plan({"1080p": 20, "720p": 20, "480p": 20}, 10),
+        optional_fields=_EXTENSIONS,
+        max_references=None,
+        # The emulator signs nothing.
+        content_credentials=False,
+    ),
 }
 """Capabilities of each plan: longest duration by resolution, generations at once, videos a month."""

@@ -25,6 +25,7 @@ from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.matching import Match
 from prefect_video.providers.pages import Cursor, ListPage
 from prefect_video.providers.pricing import usd_for
+from prefect_video.providers.reference_images import image_urls
 from prefect_video.providers.responses import path_part, unreadable_submit
 from prefect_video.providers.sora import responses
 from prefect_video.providers.sora.plans import SORA_PLANS
@@ -114,6 +115,9 @@ class SoraProvider(HttpProvider):
                 "idempotency_key": idempotency_key,
             },
         }
+        body |= responses.optional_parameters(shot)
+        images = await image_urls(shot, provider=self.name)
+        body |= {field: urls if field == "references" else urls[0] for field, urls in images.items()}
         if webhook_url:
             body["webhook_url"] = webhook_url
         response = await self._api.send_once("POST", "/generations", json=body)

@@ -15,6 +15,7 @@ from prefect_video.providers.http import is_stale, poll_delay_seconds
 from prefect_video.providers.matching import Match, match_prompt, match_values
 from prefect_video.providers.moderation import is_moderation
 from prefect_video.providers.pages import ListPage
+from prefect_video.providers.reference_images import match_images
 from prefect_video.providers.refusals import ACCOUNT, ErrorBody, RefusalRule, RefusalTable, to_text
 from prefect_video.providers.responses import (
     GenerationId,
@@ -190,9 +191,18 @@ def compare(generation: Generation, shot: Shot) -> Match:
         "aspect_ratio": shot.aspect_ratio,
         "resolution": shot.resolution,
     }
+    # What goes beyond the dialect must be echoed: a generation without it is another one.
+    optional = match_values(optional_parameters(shot), generation.parameters, required=True)
+    images = match_images(shot, generation.parameters)
     prompt = match_prompt(shot.prompt, generation.prompt)
     model = Match.SAME if generation.model in (None, shot.model) else Match.POSSIBLE
-    return min(prompt, model, match_values(requested, generation.parameters))
+    return min(prompt, model, images, optional, match_values(requested, generation.parameters))
+
+
+def optional_parameters(shot: Shot) -> dict[str, Any]:
+    """Return the parameters of a shot beyond the dialect, without its images; only the emulator takes them."""
+    given = {"audio": shot.audio, "watermark": shot.watermark, "options": shot.options or None}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _build_result(wire: _Result | None) -> VideoResult | None:

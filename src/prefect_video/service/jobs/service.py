@@ -8,18 +8,19 @@ import logging
 import uuid
 from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AliasChoices, BaseModel, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, StringConstraints, ValidationError
 
 from prefect_video.errors import BudgetExceeded, InvalidInput, LedgerError, QuotaExhausted, VideoError
 from prefect_video.fingerprints import canonical_json
+from prefect_video.frame_sizes import AspectRatio, Resolution
 from prefect_video.inputs import Input, WholeNumber
 from prefect_video.ledger import BoundKey, ClaimOutcome, ClaimResult, Job, JobRequest, Priority, State
 from prefect_video.pipeline import abandon, collect_job
 from prefect_video.pipeline.steps import (
     ClaimOptions,
-    build_project_intents,
+    build_project_job_requests,
     claim_shots,
     find_assets,
     project_budgets,
@@ -28,11 +29,14 @@ from prefect_video.pipeline.steps import (
 )
 from prefect_video.service.sessions import Sessions
 from prefect_video.session import DEFAULT_PROJECT, Session
-from prefect_video.shots import AspectRatio, Duration, Identifier, Project, Prompt, Resolution, Seed, Shot, slug
+from prefect_video.shots import Duration, Identifier, Options, Project, Prompt, Seed, Shot, slug
 
 logger = logging.getLogger(__name__)
 
 JobStatus = Literal["queued", "processing", "completed", "failed", "cancelled", "held"]
+
+ImageUrl = Annotated[str, StringConstraints(pattern=r"^https://", max_length=4096, strict=True)]
+"""URL of an image; no path, as a client must not read the files of the service's machine."""
 
 REQUEST_PREFIX: Final = "request-"
 """The prefix of the run ids of jobs that the API has created."""
@@ -57,6 +61,12 @@ class GenerateBody(Input):
     Attributes:
         prompt: What the video shows.
         duration: Length in whole seconds.
+        first_frame: The image with which the video begins; a URL, as files are those of the service's machine.
+        last_frame: The image with which it ends; a URL too.
+        references: Images of what is to be seen; URLs too.
+        audio: Whether the video has sound, where that can be chosen.
+        watermark: Whether the provider's visible mark is in the picture, where that can be chosen.
+        options: Further input of the provider's model, sent as it is.
         project: The folder in the store and the name in the ledger (`project_id` is accepted too).
         id: The shot's name; by default derived from the prompt.
         take: The number of the take, from 1: each is an independent video of the same shot.
@@ -73,6 +83,12 @@ class GenerateBody(Input):
     model: str = "sora-2"
     seed: Seed | None = None
     negative_prompt: Prompt | None = None
+    first_frame: ImageUrl | None = None
+    last_frame: ImageUrl | None = None
+    references: tuple[ImageUrl, ...] = Field(default=(), max_length=20)
+    audio: bool | None = Field(default=None, strict=True)
+    watermark: bool | None = Field(default=None, strict=True)
+    options: Options = Field(default_factory=dict)
     project: Identifier = Field(default=DEFAULT_PROJECT, validation_alias=AliasChoices("project", "project_id"))
     id: Identifier | None = None
     take: WholeNumber = Field(default=1, ge=1, le=10)
@@ -275,7 +291,7 @@ class JobService:
 
 async def _build_job_request(session: Session, project: Project, take: int, key: str | None) -> JobRequest:
     """Build the ledger's request for one take of a project of one shot."""
-    job_requests = await build_project_intents(
+    job_requests = await build_project_job_requests(
         session,
         project,
         ClaimOptions(

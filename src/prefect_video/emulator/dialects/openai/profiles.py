@@ -110,6 +110,7 @@ PROFILES: Final = (
         name="vllm_omni",
         prefix="/profiles/vllm_omni/v1",
         id_prefix="video_gen_",
+        fields=FIELDS | EXTRAS | {"generate_sound"},
         form_only=True,
         failed_status=500,
         error_format="vllm",

@@ -16,6 +16,7 @@ from prefect_video.emulator.dialects.json_bodies import read_json, validate
 from prefect_video.emulator.dialects.openai.profiles import EXTRAS, EngineProfile
 from prefect_video.emulator.errors import ApiError
 from prefect_video.emulator.generation import FPS, GenerationRequest
+from prefect_video.emulator.rendering import ImageFolder
 
 DEFAULT_MODEL: Final = "sora-2"
 DEFAULT_SIZE: Final = "720x1280"
@@ -47,6 +48,7 @@ class CreateBody(BaseModel):
     num_inference_steps: int | None = Field(default=None, ge=1)
     guidance_scale: float | None = Field(default=None, ge=0)
     output_path: str | None = None
+    generate_sound: bool | None = None
 
     @field_validator("model")
     @classmethod
@@ -81,8 +83,13 @@ class ReferenceBody(RootModel[FileReference | LinkReference]):
     """`input_reference` of a JSON body: exactly one of `image_url` and `file_id`, as OpenAI documents it."""
 
 
-async def read_create(request: Request, profile: EngineProfile) -> GenerationRequest:
+async def read_create(request: Request, profile: EngineProfile, images: ImageFolder) -> GenerationRequest:
     """Read the requested video from a create request.
+
+    Args:
+        request: HTTP request.
+        profile: Profile of the server.
+        images: Keeps the image of the request, with which the video begins.
 
     Raises:
         ApiError: The profile rejects it.
@@ -99,7 +106,20 @@ async def read_create(request: Request, profile: EngineProfile) -> GenerationReq
         raise ApiError("invalid", "Invalid type for 'seconds': expected a string")
     if profile.checks_reference and not is_form(request) and "input_reference" in document:
         validate(ReferenceBody, document["input_reference"])
-    return read_generation_request(validate(CreateBody, document), profile)
+    options = {name: document[name] for name in unknown if name != "extra_body"}
+    image = await _keep_reference(document.get("input_reference"), images)
+    return read_generation_request(validate(CreateBody, document), profile).model_copy(
+        update={"images": {"first_frame": (image,)} if image else {}, "options": options}
+    )
+
+
+async def _keep_reference(reference: Any, images: ImageFolder) -> str | None:
+    """Keep an image that comes as a file, as base64 or in a `data:` URL; None for an id or a URL elsewhere."""
+    if isinstance(reference, UploadFile):
+        return images.keep(await reference.read())
+    if isinstance(reference, dict):
+        reference = reference.get("image_url")
+    return images.keep_encoded(reference, field="input_reference") if reference else None
 
 
 def read_generation_request(body: CreateBody, profile: EngineProfile) -> GenerationRequest:
@@ -124,6 +144,7 @@ def read_generation_request(body: CreateBody, profile: EngineProfile) -> Generat
         frames=body.num_frames,
         fps=fps,
         metadata=extras,
+        audio=body.generate_sound if "generate_sound" in profile.fields else None,
         price_usd=_price(body, seconds) if profile.priced else Decimal(0),
     )
 

@@ -66,7 +66,7 @@ class OpenAIDialect:
         """Answer `POST /videos`."""
 
         async def read(request: Request) -> GenerationRequest:
-            return self._add_webhook_url(await read_create(request, self._profile))
+            return self._add_webhook_url(await read_create(request, self._profile, self._engine.images))
 
         def render(generation: EmulatedGeneration, rule: FaultRule | None) -> Response:
             return self._render_video(generation, rule, status=self._profile.accepted_status)

@@ -1,4 +1,4 @@
-"""The first schema: jobs, their history and owners, accounts, copies, stores, webhook events and keys."""
+"""The first schema: jobs, their history and owners, accounts, copies, stores, choices, webhook events and keys."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def upgrade() -> None:
     _create_owners_and_accounts()
     _create_copies_and_stores()
     _create_prompts_and_keys()
+    _create_choices()
     _create_webhook_events()
     _create_identity()
     if op.get_bind().dialect.name == "postgresql":
@@ -81,6 +82,9 @@ def _create_jobs() -> None:
         sa.Column("left_count", sa.Integer, nullable=False, server_default="0"),
         sa.Column("left_reason", sa.Text),
         sa.Column("seconds_taken", sa.Float),
+        sa.Column("max_attempts", sa.Integer, nullable=False, server_default="2"),
+        sa.Column("quality_policy", sa.Text),
+        sa.Column("quality", sa.Text),
     )
 
 
@@ -184,6 +188,22 @@ def _create_prompts_and_keys() -> None:
         sa.Column("account", sa.String, nullable=False),
         sa.Column("job_id", sa.String, sa.ForeignKey("jobs.id")),
         sa.Column("created_at", _INSTANT, nullable=False),
+    )
+
+
+def _create_choices() -> None:
+    op.create_table(
+        "choices",
+        sa.Column("environment", sa.String, primary_key=True),
+        sa.Column("project", sa.String, primary_key=True),
+        sa.Column("shot_id", sa.String, primary_key=True),
+        sa.Column("prompt", sa.Text, nullable=False),
+        sa.Column("new_prompt", sa.Text),
+        sa.Column("take", sa.Integer),
+        sa.Column("fingerprint", sa.String),
+        sa.Column("is_dropped", sa.Boolean, nullable=False),
+        sa.Column("decided_by", sa.String, nullable=False),
+        sa.Column("decided_at", _INSTANT, nullable=False),
     )
 
 

@@ -1,0 +1,44 @@
+"""Film: the final cut of a project, from clips on disk to one measured file with its previews.
+
+The records (`Cut` and its parts, `StoredFilm`) are light and part of a project; what reads or makes pictures loads
+PyAV and Pillow, and is imported at its first use. May import `errors` and `inputs`.
+"""
+
+from typing import TYPE_CHECKING
+
+from prefect_video._lazy_names import import_at_first_use
+from prefect_video.film.cut import Cut, CutClip
+from prefect_video.film.stored_film import Ingredient, StoredFilm, describe_software
+from prefect_video.film.timeline import CutProblem, estimate_seconds, find_problems, list_clips
+
+if TYPE_CHECKING:
+    from prefect_video.film.checks import find_unusable
+    from prefect_video.film.production import ProducedFilm, produce_film
+else:
+    __getattr__ = import_at_first_use(
+        __name__,
+        {
+            "ProducedFilm": "production",
+            "container_of": "production",
+            "describe_software": "production",
+            "find_unusable": "checks",
+            "produce_film": "production",
+            "write_previews": "previews",
+        },
+    )
+
+
+__all__ = [
+    "Cut",
+    "CutClip",
+    "CutProblem",
+    "Ingredient",
+    "ProducedFilm",
+    "StoredFilm",
+    "describe_software",
+    "estimate_seconds",
+    "find_problems",
+    "find_unusable",
+    "list_clips",
+    "produce_film",
+]

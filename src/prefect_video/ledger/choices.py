@@ -1,0 +1,51 @@
+"""Choices: which take of a shot counts, which shots are dropped, and which are made with another prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import delete, insert, select
+
+from prefect_video.ledger.base import LedgerBase
+from prefect_video.ledger.claims import wait_for_turn
+from prefect_video.ledger.records import Choice
+from prefect_video.ledger.tables import choices
+
+_COLUMNS = tuple(choices.c[name] for name in Choice.model_fields)
+
+
+class Choices(LedgerBase):
+    """Decisions about the takes of shots, the last one of each shot."""
+
+    async def read(self, project: str, *, environment: str) -> dict[str, Choice]:
+        """Read the decisions about a project's shots, by their ids."""
+        query = select(*_COLUMNS).where(choices.c.project == project, choices.c.environment == environment)
+        async with self._database.reading() as connection:
+            found = await connection.execute(query)
+            return {row.shot_id: Choice.model_validate(row._asdict()) for row in found}
+
+    async def record(self, choice: Choice, *, environment: str, unless_among: Collection[str] = ()) -> Choice:
+        """Record a decision in place of the last one about its shot.
+
+        Args:
+            choice: The decision.
+            environment: The environment of the shot's jobs.
+            unless_among: Keep a decision for a take with one of these fingerprints: the first decision counts.
+
+        Returns:
+            The decision that holds.
+        """
+        place = (
+            choices.c.environment == environment,
+            choices.c.project == choice.project,
+            choices.c.shot_id == choice.shot_id,
+        )
+        async with self._database.writing() as connection:
+            await wait_for_turn(self._database, connection)
+            if unless_among:
+                row = (await connection.execute(select(*_COLUMNS).where(*place))).one_or_none()
+                if row is not None and row.fingerprint in unless_among:
+                    return Choice.model_validate(row._asdict())
+            await connection.execute(delete(choices).where(*place))
+            await connection.execute(insert(choices).values(environment=environment, **choice.model_dump()))
+        return choice

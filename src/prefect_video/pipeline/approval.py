@@ -1,0 +1,217 @@
+"""Approval: which take of a shot counts, which shots are dropped, and which are made with another prompt.
+
+Decisions are in the ledger, and made by a run of itself (`choose: best` or `first`), by a command or by an
+orchestrator. A decision is about a prompt: where the project's shot has another one by now, it is void.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from prefect_video.errors import InvalidInput
+from prefect_video.ledger import Choice, Job, JobRequest, Ledger, State, command_line
+from prefect_video.shots import PROMPT_LIMIT, Project, Shot
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ShotTakes:
+    """The stored takes of a shot, and the decision about them.
+
+    Attributes:
+        shot: The shot, as its newest take was requested.
+        takes: The newest stored job of each take, by number.
+        choice: The decision that holds for them; None where there is none.
+    """
+
+    shot: Shot
+    takes: Mapping[int, Job]
+    choice: Choice | None
+
+    @property
+    def chosen(self) -> int | None:
+        """Number of the chosen take; None where none is."""
+        if self.choice is None or self.choice.take is None:
+            return None
+        job = self.takes.get(self.choice.take)
+        return self.choice.take if job and job.fingerprint == self.choice.fingerprint else None
+
+    @property
+    def is_pending(self) -> bool:
+        """True where a human is to choose, and has not."""
+        is_decided = self.chosen is not None or (self.choice is not None and self._is_left_to_a_run)
+        return self.shot.choose == "human" and self.shot.takes > 1 and not is_decided
+
+    @property
+    def _is_left_to_a_run(self) -> bool:
+        """True where the shot is dropped, or yet to be made with its new prompt."""
+        assert self.choice is not None
+        return self.choice.is_dropped or self.choice.new_prompt not in (None, self.shot.prompt)
+
+
+def apply_choices(project: Project, choices: Mapping[str, Choice]) -> tuple[Project, dict[str, Choice]]:
+    """Apply decisions to a project.
+
+    Returns:
+        The project without dropped shots and with the prompts that replace others, and the decisions that hold.
+    """
+    valid = {
+        shot.id: choice for shot in project.shots if (choice := choices.get(shot.id)) and choice.prompt == shot.prompt
+    }
+    if not valid:
+        return project, {}
+    shots = tuple(
+        _with_prompt(shot, valid.get(shot.id))
+        for shot in project.shots
+        if shot.id not in valid or not valid[shot.id].is_dropped
+    )
+    return project.model_copy(update={"shots": shots}), valid
+
+
+def _with_prompt(shot: Shot, choice: Choice | None) -> Shot:
+    new_prompt = choice.new_prompt if choice else None
+    return shot if new_prompt is None else shot.model_copy(update={"prompt": new_prompt})
+
+
+def chosen_take(shot: Shot, choice: Choice | None, fingerprints: Mapping[int, Collection[str]]) -> int | None:
+    """Return the number of the take that counts; None where that is yet to be decided.
+
+    Args:
+        shot: The shot.
+        choice: The decision about it that holds, if there is one.
+        fingerprints: The fingerprints of each take, one for each account that could make it: a decision for another
+            video is void.
+    """
+    if choice is not None and choice.take is not None and choice.fingerprint in fingerprints.get(choice.take, ()):
+        return choice.take
+    return 1 if shot.takes == 1 or shot.choose is None else None
+
+
+async def list_takes(ledger: Ledger, project: str, *, environment: str) -> list[ShotTakes]:
+    """List the shots of a project that have several takes or a `choose`, in the order in which they were begun.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    choices = await ledger.choices.read(project, environment=environment)
+    newest: dict[str, dict[int, Job]] = {}
+    for job in reversed(await ledger.jobs.find(project=project, state=State.STORED, limit=None)):
+        if job.environment == environment:
+            newest.setdefault(job.shot.id, {})[job.take] = job
+    found = []
+    for shot_id, takes in newest.items():
+        latest = max(takes.values(), key=lambda job: job.stored_at or job.created_at)
+        # Takes of an earlier prompt are no choice any more.
+        current = {take: job for take, job in takes.items() if job.shot.prompt == latest.shot.prompt}
+        choice = choices.get(shot_id)
+        is_about_it = choice is not None and latest.shot.prompt in (choice.prompt, choice.new_prompt)
+        if latest.shot.takes > 1 or latest.shot.choose:
+            found.append(ShotTakes(latest.shot, dict(sorted(current.items())), choice if is_about_it else None))
+    return found
+
+
+async def choose_take(ledger: Ledger, project: str, shot_id: str, take: int, *, by: str, environment: str) -> Choice:
+    """Decide which take of a shot counts.
+
+    Raises:
+        InvalidInput: There is no such shot with stored takes, or no such take.
+    """
+    found = await _find_takes(ledger, project, shot_id, environment)
+    job = found.takes.get(take)
+    if job is None:
+        stored = ", ".join(map(str, found.takes))
+        raise InvalidInput(f"shot {shot_id!r}: take {take} is not stored; the takes that are: {stored}")
+    choice = _decide(project, found, by).model_copy(update={"take": take, "fingerprint": job.fingerprint})
+    return await ledger.choices.record(choice, environment=environment)
+
+
+async def drop_shot(ledger: Ledger, project: str, shot_id: str, *, by: str, environment: str) -> Choice:
+    """Decide that a shot is not made any more; its stored videos stay in the store.
+
+    Raises:
+        InvalidInput: There is no such shot with stored takes.
+    """
+    found = await _find_takes(ledger, project, shot_id, environment)
+    choice = _decide(project, found, by).model_copy(update={"is_dropped": True})
+    return await ledger.choices.record(choice, environment=environment)
+
+
+async def redo_shot(ledger: Ledger, project: str, shot_id: str, prompt: str, *, by: str, environment: str) -> Choice:
+    """Decide that the next run makes a shot anew, with another prompt.
+
+    Raises:
+        InvalidInput: There is no such shot with stored takes, or the prompt is blank, too long or the same.
+    """
+    found = await _find_takes(ledger, project, shot_id, environment)
+    if not prompt.strip() or len(prompt) > PROMPT_LIMIT:
+        raise InvalidInput(f"shot {shot_id!r}: the new prompt has 1 to {PROMPT_LIMIT:,} characters")
+    if prompt == found.shot.prompt:
+        raise InvalidInput(f"shot {shot_id!r}: the new prompt is the one that it has; to buy more takes raise `takes`")
+    choice = _decide(project, found, by).model_copy(update={"new_prompt": prompt})
+    return await ledger.choices.record(choice, environment=environment)
+
+
+async def choose_by_policy(
+    ledger: Ledger,
+    shot: Shot,
+    choice: Choice | None,
+    job_request: JobRequest,
+    *,
+    fingerprint: str,
+    among: Collection[str],
+) -> Choice:
+    """Record the take that the shot's own policy chooses; one that another run has chosen before counts.
+
+    Args:
+        ledger: The ledger.
+        shot: The shot, with the prompt that it is made with.
+        choice: The decision about it that holds, if there is one.
+        job_request: The request of the take.
+        fingerprint: The fingerprint of its video.
+        among: The fingerprints of the shot's takes.
+    """
+    decided = Choice(
+        project=job_request.project,
+        shot_id=shot.id,
+        prompt=choice.prompt if choice else shot.prompt,
+        new_prompt=choice.new_prompt if choice else None,
+        take=job_request.take,
+        fingerprint=fingerprint,
+        decided_by=shot.choose or "first",
+        decided_at=datetime.now(UTC),
+    )
+    return await ledger.choices.record(decided, environment=job_request.environment, unless_among=among)
+
+
+def approve_command(ledger: Ledger, project: str, *words: str) -> str:
+    """Return the command that decides about a project's takes."""
+    return command_line("approve", project, *words, ledger=ledger.command_option)
+
+
+def _decide(project: str, found: ShotTakes, by: str) -> Choice:
+    """Begin a decision about the prompt that the takes are of."""
+    before = found.choice
+    return Choice(
+        project=project,
+        shot_id=found.shot.id,
+        prompt=before.prompt if before else found.shot.prompt,
+        new_prompt=before.new_prompt if before else None,
+        decided_by=by,
+        decided_at=datetime.now(UTC),
+    )
+
+
+async def _find_takes(ledger: Ledger, project: str, shot_id: str, environment: str) -> ShotTakes:
+    listed: Sequence[ShotTakes] = await list_takes(ledger, project, environment=environment)
+    for found in listed:
+        if found.shot.id == shot_id:
+            return found
+    known = ", ".join(repr(found.shot.id) for found in listed) or "none"
+    raise InvalidInput(
+        f"project {project!r} has no shot {shot_id!r} to decide about; there are: {known}. A decision is about stored"
+        " takes: run the project first"
+    )

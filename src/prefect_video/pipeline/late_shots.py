@@ -1,0 +1,282 @@
+"""Late shots: those that continue another, whose request is known only when that one is stored.
+
+Until then a late reservation holds their cost. As soon as the video that they continue is stored, its last frame
+becomes their first, and they are requested like any other shot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from prefect_video.assets import Asset
+from prefect_video.errors import VideoError
+from prefect_video.ledger import Choice, Job
+from prefect_video.pipeline.approval import apply_choices, approve_command, choose_by_policy, chosen_take
+from prefect_video.pipeline.reports import ShotReport, ShotStatus
+from prefect_video.pipeline.routing import TakeRequest, build_take_requests
+from prefect_video.pipeline.steps.job_requests import ClaimOptions
+from prefect_video.pipeline.steps.last_frame import frame_address
+from prefect_video.pipeline.steps.shot_images import ImageLoader
+from prefect_video.session import Session
+from prefect_video.shots import Project, Shot
+
+logger = logging.getLogger(__name__)
+
+_READ_AT_ONCE: Final = 8
+
+AssetOf = Callable[[str], Asset | None]
+"""Returns the stored video of a fingerprint, as far as it is known."""
+
+
+class Obstacle(Exception):
+    """Signal that a take is not made in this run, for a reason that is no failure of its own.
+
+    Attributes:
+        status: Its status in the report.
+        reason: The cause, and the next step.
+    """
+
+    def __init__(self, status: ShotStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+def require_stored(reports: Iterable[ShotReport]) -> None:
+    """Require that the shots that another depends on are stored.
+
+    Raises:
+        Obstacle: One is not.
+    """
+    missing = {report.id: report.status for report in reports if report.status != "stored"}
+    failed = [shot_id for shot_id, status in missing.items() if status not in ("in_flight", "waiting")]
+    if failed:
+        raise Obstacle("skipped", f"it depends on {_names(failed)}, which failed")
+    if missing:
+        raise Obstacle(
+            "waiting", f"it waits for {_names(missing)}, which is not stored yet: run the project again when it is"
+        )
+
+
+def _names(shot_ids: Iterable[str]) -> str:
+    return ", ".join(map(repr, shot_ids))
+
+
+def _score(report: ShotReport) -> float:
+    """Return the quality of a stored take; a video that was not measured comes last."""
+    return report.quality.score if report.quality else -1.0
+
+
+@dataclass
+class LateShots:
+    """The late shots of a run, and the decisions about the takes that they continue.
+
+    Attributes:
+        project: The project, as it was requested.
+        sessions: The accounts that are open.
+        options: The options that all claims of the run share.
+    """
+
+    project: Project
+    sessions: Sequence[Session]
+    options: ClaimOptions
+    _choices: dict[str, Choice] = field(default_factory=dict, init=False)
+    _takes: dict[str, list[TakeRequest]] = field(default_factory=dict, init=False)
+    _requested: Project | None = field(default=None, init=False)
+    _images: ImageLoader = field(init=False)
+    _readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READ_AT_ONCE), init=False)
+
+    def __post_init__(self) -> None:
+        self._images = ImageLoader(self.sessions[0], self.project.name, accepts_store=self.options.accepts_store)
+
+    async def build_takes(self) -> list[TakeRequest]:
+        """Build the takes of all shots that are not dropped, each with the prompt that it was given last.
+
+        Raises:
+            InvalidInput: Some shots cannot be made.
+        """
+        choices = await self._read_choices()
+        self._requested, self._choices = apply_choices(self.project, choices)
+        takes = await build_take_requests(self._requested, self.sessions, self.options, images=self._images)
+        for take in takes:
+            self._takes.setdefault(take.shot.id, []).append(take)
+        return takes
+
+    async def _read_choices(self) -> dict[str, Choice]:
+        """Read the decisions about the project's shots; nothing where none of them has takes to decide about."""
+        if not any(shot.takes > 1 or shot.choose for shot in self.project.shots):
+            return {}
+        session = self.sessions[0]
+        return await session.ledger.choices.read(self.project.name, environment=session.settings.environment)
+
+    async def find_known(self, takes: Sequence[TakeRequest], asset_of: AssetOf) -> list[TakeRequest]:
+        """Turn late takes into known ones where the video that they continue is stored; return these.
+
+        One whose first frame cannot be read now stays late, to fail alone.
+        """
+        parents: dict[str, Asset] = {}
+        for take in takes:
+            parent = self._continued(take.shot) if take.is_late else None
+            if parent and not parent.is_late and (asset := asset_of(parent.job_request.fingerprint)):
+                parents[take.shot.id] = asset
+        readable = await asyncio.gather(*(self._can_read(asset) for asset in parents.values()))
+        parents = {shot_id: parents[shot_id] for shot_id, can_read in zip(parents, readable, strict=True) if can_read}
+        if parents:
+            await self._make_known(parents)
+        return [take for take in takes if take.shot.id in parents]
+
+    async def make_known(self, take: TakeRequest, parent: Asset) -> None:
+        """Turn a late take into a known one, that continues a stored video."""
+        if take.is_late:
+            await self._make_known({take.shot.id: parent}, take)
+
+    async def _can_read(self, asset: Asset) -> bool:
+        if not self.sessions[0].store.owns(asset.uri):
+            # It is copied into this store first, by the take that it is the video of.
+            return False
+        self._images.videos[frame_address(asset)] = asset
+        try:
+            async with self._readers:
+                await self._images.load_one(frame_address(asset))
+        except VideoError as error:
+            logger.warning("%s/%s: its last frame cannot be read: %s", self.project.name, asset.shot_id, error)
+            return False
+        return True
+
+    async def _make_known(self, parents: Mapping[str, Asset], only: TakeRequest | None = None) -> None:
+        assert self._requested is not None
+        self._images.videos.update((frame_address(asset), asset) for asset in parents.values())
+        built = await build_take_requests(
+            self._requested, self.sessions, self.options, parents=parents, images=self._images
+        )
+        for known in built:
+            for take in self._takes[known.shot.id]:
+                if take.number == known.number and only in (None, take):
+                    take.become(known)
+
+    async def wait_for_parent(self, shot: Shot, reports: Sequence[asyncio.Task[ShotReport]]) -> Asset:
+        """Wait for the video that a shot continues: that of the take that was, or is now, chosen.
+
+        Args:
+            shot: The shot.
+            reports: The running takes of the shot that it continues, in their order.
+
+        Raises:
+            Obstacle: It is not stored in this run, or a human has yet to choose.
+        """
+        parent_id = shot.continue_from or ""
+        self.require_made([parent_id])
+        siblings = self._takes[parent_id]
+        if siblings[0].shot.choose == "first" and self._continued(shot) is None:
+            for finished in asyncio.as_completed([asyncio.shield(report) for report in reports]):
+                await finished
+                if self._continued(shot) is not None:
+                    break
+        if (chosen := self._continued(shot)) is None:
+            ended = await asyncio.gather(*(asyncio.shield(report) for report in reports))
+            await self.choose_best(ended)
+            # A decision about takes that continue a shot themselves is known by their fingerprints only now.
+            if (chosen := self._continued(shot)) is None:
+                require_stored(ended)
+                raise Obstacle("waiting", f"it continues {parent_id!r}, of which {self._ask(parent_id)}")
+        report = await asyncio.shield(reports[siblings.index(chosen)])
+        require_stored([report])
+        assert report.asset is not None
+        return report.asset
+
+    def require_made(self, shot_ids: Iterable[str]) -> None:
+        """Require that none of some shots was dropped.
+
+        Raises:
+            Obstacle: One was.
+        """
+        if dropped := [shot_id for shot_id in shot_ids if self._is_dropped(shot_id)]:
+            raise Obstacle("skipped", f"it depends on {_names(dropped)}, which was dropped")
+
+    async def note_stored(self, take: TakeRequest, job: Job) -> None:
+        """Choose a take that is stored where the first one counts."""
+        if take.shot.choose == "first":
+            await self._choose(take, job.fingerprint)
+
+    async def choose_best(self, reports: Sequence[ShotReport]) -> None:
+        """Choose the take of best quality of each shot whose takes have all ended, where the best counts."""
+        by_shot: dict[str, list[ShotReport]] = {}
+        for report in reports:
+            if (siblings := self._takes[report.shot_id])[0].shot.choose == "best" and len(siblings) > 1:
+                by_shot.setdefault(report.shot_id, []).append(report)
+        for shot_id, ended in by_shot.items():
+            stored = [report for report in ended if report.status == "stored"]
+            if stored and not any(report.status in ("in_flight", "waiting") for report in ended):
+                # Of equals the first: the order of takes decides, not that of their ends.
+                best = max(stored, key=lambda report: (_score(report), -report.take))
+                take = next(take for take in self._takes[shot_id] if take.number == best.take)
+                assert best.asset is not None
+                await self._choose(take, best.asset.fingerprint)
+
+    async def _choose(self, take: TakeRequest, fingerprint: str) -> None:
+        siblings = self._takes[take.shot.id]
+        if len(siblings) == 1 or self._chosen(take.shot.id) is not None:
+            return
+        self._choices[take.shot.id] = await choose_by_policy(
+            take.session.ledger,
+            take.shot,
+            self._choices.get(take.shot.id),
+            take.job_request,
+            fingerprint=fingerprint,
+            among=[candidate.job_request.fingerprint for sibling in siblings for candidate in sibling.candidates],
+        )
+
+    def add_decisions(self, reports: Sequence[ShotReport]) -> list[ShotReport]:
+        """Add to the reports which takes were chosen, what a human is to choose, and the shots that were dropped."""
+        by_shot: dict[str, list[ShotReport]] = {}
+        for report in reports:
+            by_shot.setdefault(report.shot_id, []).append(self._add_choice(report))
+        for shot in self.project.shots:
+            if self._is_dropped(shot.id):
+                by_choice = f"it was dropped by {self._choices[shot.id].decided_by}"
+                by_shot[shot.id] = [
+                    ShotReport(
+                        id=shot.id,
+                        status="dropped",
+                        error=by_choice,
+                        shot_id=shot.id,
+                        prompt=shot.prompt,
+                        metadata=shot.metadata,
+                    )
+                ]
+        return [report for shot in self.project.shots for report in by_shot.get(shot.id, ())]
+
+    def _add_choice(self, report: ShotReport) -> ShotReport:
+        siblings = self._takes[report.shot_id]
+        if siblings[0].shot.choose is None or siblings[0].is_late or len(siblings) == 1:
+            return report
+        if (chosen := self._chosen(report.shot_id)) is not None:
+            return report.model_copy(update={"choice": "chosen" if chosen.number == report.take else "rejected"})
+        if siblings[0].shot.choose == "human" and report.status == "stored":
+            return report.model_copy(update={"choice": "pending", "error": self._ask(report.shot_id)})
+        return report
+
+    def _ask(self, shot_id: str) -> str:
+        command = approve_command(self.sessions[0].ledger, self.project.name, shot_id, "--take", "N")
+        return f"a take is to be chosen: {command}"
+
+    def _continued(self, shot: Shot) -> TakeRequest | None:
+        return self._chosen(shot.continue_from or "")
+
+    def _chosen(self, shot_id: str) -> TakeRequest | None:
+        """Return the take of a shot that counts; None where it is yet to be chosen, or the shot was dropped."""
+        siblings = self._takes.get(shot_id, ())
+        if len(siblings) < 2:
+            return next(iter(siblings), None)
+        fingerprints = {
+            take.number: {candidate.job_request.fingerprint for candidate in take.candidates} for take in siblings
+        }
+        number = chosen_take(siblings[0].shot, self._choices.get(shot_id), fingerprints)
+        return next((take for take in siblings if take.number == number), None)
+
+    def _is_dropped(self, shot_id: str) -> bool:
+        return shot_id in self._choices and self._choices[shot_id].is_dropped

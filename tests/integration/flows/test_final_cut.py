@@ -1,0 +1,45 @@
+"""The project flow with a final cut: a task of its own, part of the report, and a failed flow where it cannot be made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+from prefect_video import Project
+from prefect_video.emulator import Emulator
+from prefect_video.errors import ProjectFailed
+from prefect_video.flows import generate_project
+from prefect_video.pipeline import ProjectReport
+
+
+def a_project(**cut: object) -> Project:
+    shots = [{"id": "one", "prompt": "one"}, {"id": "two", "prompt": "two"}]
+    quick = {"codec": "libx264", "preset": "ultrafast"}
+    defaults = {"duration": 1, "resolution": "480p"}
+    return Project.model_validate(
+        {"project": "film", "defaults": defaults, "shots": shots, "cut": {"encoder": quick, **cut}}
+    )
+
+
+async def test_the_flow_ends_with_the_film(session: Path, emulator: Emulator) -> None:
+    state = await generate_project(a_project(), return_state=True)
+    report = await state.result()  # type: ignore[misc]
+    assert isinstance(report, ProjectReport)
+    assert report.film is not None
+    assert (report.film.status, report.film.seconds) == ("made", pytest.approx(2.0, abs=0.1))
+    async with get_client() as client:
+        tasks = await client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+        )
+    assert "cut film" in {task.name for task in tasks}
+
+    # The flow fails where its film does; the shots are stored, and nothing is paid again.
+    damaged = Path(str(report.shots[0].uri).removeprefix("file://"))
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    with pytest.raises(ProjectFailed, match=r"film: failed: clip 'one': .* is damaged.*The shots are stored") as failed:
+        await generate_project(a_project(end_card="The end"))
+    assert [shot.status for shot in failed.value.report.shots] == ["stored", "stored"]
+    assert emulator.usage()["billed"] == 2
