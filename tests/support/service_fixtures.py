@@ -37,6 +37,7 @@ class Service:
     app: FastAPI
     client: httpx.AsyncClient
     announced: list[tuple[Job, ReceivedEvent]]
+    server: uvicorn.Server
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait_for_announcements(self, number: int) -> list[tuple[Job, ReceivedEvent]]:
@@ -80,7 +81,7 @@ async def run_service(port_socket: socket.socket | None = None, **overrides: obj
                 await running
             await asyncio.sleep(0.01)
         try:
-            yield Service(address, app, client, announced, changed)
+            yield Service(address, app, client, announced, server, changed)
         finally:
             server.should_exit = True
             await running

@@ -8,7 +8,7 @@ from prefect_video.downloads.client import DEFAULT_SETTINGS, DownloadSettings
 from prefect_video.downloads.media import Media, check_media, probe
 from prefect_video.downloads.private_files import prepare_private_folder
 from prefect_video.downloads.transfer import Downloaded, VideoSource, download, load_finished, open_download_client
-from prefect_video.downloads.url_safety import LinkPolicy, origin
+from prefect_video.downloads.url_safety import LinkPolicy, check_url, origin
 
 __all__ = [
     "DEFAULT_SETTINGS",
@@ -18,6 +18,7 @@ __all__ = [
     "Media",
     "VideoSource",
     "check_media",
+    "check_url",
     "download",
     "load_finished",
     "open_download_client",

@@ -310,6 +310,7 @@ def row_from_request(
         "updated_at": now,
         "priority": PRIORITIES[job_request.priority],
         "on_mismatch": job_request.on_mismatch,
+        "requester": job_request.requester.name if job_request.requester else None,
         "left_count": 0,
     }
 

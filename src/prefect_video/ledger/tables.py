@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import (
     TIMESTAMP,
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -27,8 +28,8 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from prefect_video.assets import Asset
 from prefect_video.generations import Generation
-from prefect_video.ledger.records import Job, State
-from prefect_video.shots import Shot
+from prefect_video.ledger.records import Job, Requester, State
+from prefect_video.shots import Project, Shot
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _MICRO: Final = Decimal("0.000001")
@@ -157,6 +158,7 @@ jobs_table = Table(
     Column("left_count", Integer, nullable=False, server_default="0"),
     Column("left_reason", Text),
     Column("seconds_taken", Float),
+    Column("requester", String),
 )
 
 history = Table(
@@ -207,6 +209,7 @@ idempotency_keys = Table(
     "idempotency_keys",
     metadata,
     Column("environment", String, primary_key=True),
+    Column("requester", String, primary_key=True),
     Column("key", String, primary_key=True),
     Column("request_digest", String, nullable=False),
     Column("account", String, nullable=False),
@@ -240,6 +243,39 @@ webhook_events = Table(
     Column("handled_at", Instant),
     Column("reported", Json(Generation)),
 )
+
+project_requests = Table(
+    "project_requests",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("environment", String, nullable=False),
+    Column("requester", Json(Requester), nullable=False),
+    Column("project", Json(Project), nullable=False),
+    Column("refresh", Boolean, nullable=False),
+    Column("owner", String),
+    Column("created_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+    Column("flow_run_id", String),
+    Column("error", Text),
+)
+"""Projects that clients of the service have requested, each kept until its run has ended."""
+
+callbacks = Table(
+    "callbacks",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("environment", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("requester", String, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("next_at", Instant, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("ended_at", Instant),
+    Column("error", Text),
+)
+"""Addresses that clients of the service want to be called at when a job or a project has ended."""
 
 JOB_COLUMNS: Final = tuple(jobs_table.c[name] for name in Job.model_fields)
 JOBS: Final = select(*JOB_COLUMNS)

@@ -20,7 +20,7 @@ from prefect_video.errors import (
     QuotaExhausted,
     VideoError,
 )
-from prefect_video.ledger import ClaimOutcome, ClaimResult, Job, JobRequest, State
+from prefect_video.ledger import ClaimOutcome, ClaimResult, Job, JobRequest, Requester, State
 from prefect_video.pipeline.detach import DetachBarrier, DetachToken
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
 from prefect_video.pipeline.routing import Candidate, TakeRequest, build_take_requests, load_existing, sessions_of
@@ -53,6 +53,7 @@ async def run_project(
     flow_run_id: str | None = None,
     on_report: OnReport | None = None,
     wait: bool = True,
+    requester: Requester | None = None,
 ) -> ProjectReport:
     """Make every shot of a project that is not stored yet; a shot that fails fails alone.
 
@@ -69,6 +70,7 @@ async def run_project(
         on_report: Called with the report of each shot as it ends.
         wait: Wait for the videos; otherwise leave as soon as the last shot is at the provider, with what is not done
             by then `in_flight` for `collect`.
+        requester: The client of the service that is charged.
 
     Returns:
         One report for each take of each shot.
@@ -89,6 +91,7 @@ async def run_project(
         rebuy_missing=rebuy_missing,
         on_report=on_report,
         wait=wait,
+        requester=requester,
     )
     return await run.run()
 
@@ -106,6 +109,7 @@ class ProjectRun:
         rebuy_missing: Accept the store, although videos are missing or it is another one.
         on_report: Called with the report of each take as it ends.
         wait: Wait for the videos, instead of leaving when all are submitted.
+        requester: The client of the service that is charged.
     """
 
     project: Project
@@ -116,6 +120,7 @@ class ProjectRun:
     rebuy_missing: bool = False
     on_report: OnReport | None = None
     wait: bool = True
+    requester: Requester | None = None
     _copies: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
     _screened: set[str] = field(default_factory=set, init=False)
     _refusals: dict[str, Exception] = field(default_factory=dict, init=False)
@@ -153,6 +158,7 @@ class ProjectRun:
             refresh=self.refresh,
             ttl_seconds=self.sessions[0].settings.ttl_seconds,
             flow_run_id=self.flow_run_id,
+            requester=self.requester,
         )
         return await build_take_requests(self.project, self.sessions, options)
 

@@ -3,6 +3,7 @@
 The top of the house beside the command line: may import every room and the Prefect folders.
 """
 
+from prefect_video.service.api_tokens import add_token, create_token, describe_token
 from prefect_video.service.app import create_app
 from prefect_video.service.connections import build_server_config
 from prefect_video.service.known_hosts import find_known_hosts
@@ -13,8 +14,11 @@ from prefect_video.service.settings import ServiceSettings
 __all__ = [
     "ServiceSettings",
     "Sessions",
+    "add_token",
     "build_server_config",
     "create_app",
+    "create_token",
+    "describe_token",
     "find_known_hosts",
     "limited_logs",
     "open_sessions",

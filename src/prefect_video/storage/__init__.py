@@ -21,7 +21,14 @@ from prefect_video.storage.publish import (
     sidecar_path,
     thumbnail_path,
 )
-from prefect_video.storage.registry import copy_between, exists_anywhere, open_store, read_sha256, sizes_anywhere
+from prefect_video.storage.registry import (
+    copy_between,
+    exists_anywhere,
+    open_store,
+    open_store_for,
+    read_sha256,
+    sizes_anywhere,
+)
 from prefect_video.storage.rejected import (
     KeptVideo,
     delete_rejected,
@@ -52,6 +59,7 @@ __all__ = [
     "fingerprint_digest",
     "keep_rejected",
     "open_store",
+    "open_store_for",
     "parse_sidecar",
     "place_asset",
     "publish_sidecar",

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from prefect_video.errors import InvalidInput
 from prefect_video.fingerprints import fingerprint
-from prefect_video.ledger import JobRequest
+from prefect_video.ledger import JobRequest, Requester
 from prefect_video.session import Session
 from prefect_video.shots import Project, Shot
 
@@ -24,11 +24,13 @@ class ClaimOptions:
         refresh: Buy again although a stored asset exists.
         ttl_seconds: Greatest age of a stored asset that is reused; None for any age.
         flow_run_id: The run that claims, within which attempts are counted.
+        requester: The client of the service that is charged.
     """
 
     refresh: bool = False
     ttl_seconds: float | None = None
     flow_run_id: str | None = None
+    requester: Requester | None = None
 
 
 async def build_project_job_requests(
@@ -88,6 +90,7 @@ def build_job_requests(
             flow_run_id=options.flow_run_id,
             priority=project.priority,
             on_mismatch=project.on_mismatch,
+            requester=options.requester,
         )
         for take in range(1, shot.takes + 1)
     ]
