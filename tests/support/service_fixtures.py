@@ -75,7 +75,9 @@ async def run_service(port_socket: socket.socket | None = None, **overrides: obj
     server = uvicorn.Server(build_server_config(app, settings))
     running = asyncio.create_task(_serve(server, listening))
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(base_url=address, headers=headers, verify=trusted_certificates()) as client:
+    async with httpx.AsyncClient(
+        base_url=address, headers=headers, verify=trusted_certificates(), timeout=30
+    ) as client:
         while not server.started:
             if running.done():
                 await running

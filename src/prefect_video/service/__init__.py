@@ -10,6 +10,7 @@ from prefect_video.service.known_hosts import find_known_hosts
 from prefect_video.service.log_limits import limited_logs
 from prefect_video.service.sessions import Sessions, open_sessions
 from prefect_video.service.settings import ServiceSettings
+from prefect_video.service.token_source import open_tokens
 
 __all__ = [
     "ServiceSettings",
@@ -22,4 +23,5 @@ __all__ = [
     "find_known_hosts",
     "limited_logs",
     "open_sessions",
+    "open_tokens",
 ]

@@ -9,6 +9,7 @@ from collections.abc import Awaitable
 from typing import Final
 
 from prefect_video.errors import VideoError
+from prefect_video.pipeline.steps import check_store
 from prefect_video.service.sessions import Sessions
 
 logger = logging.getLogger(__name__)
@@ -41,9 +42,10 @@ class Readiness:
     async def _look(self) -> dict[str, str]:
         sessions = self._sessions.sessions
         stores = {session.store_name: session.store for session in sessions}
+        ledger = sessions[0].ledger
         results = await asyncio.gather(
-            _is_usable("the ledger", sessions[0].ledger.check()),
-            *(_is_usable(f"the store {name}", store.read_identity()) for name, store in stores.items()),
+            _is_usable("the ledger", ledger.check()),
+            *(_is_usable(f"the store {name}", check_store(ledger, store, name)) for name, store in stores.items()),
         )
         # Without the stores' names: no token is needed to ask.
         return {"ledger": _word(results[0]), "store": _word(all(results[1:]))}

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from standardwebhooks import Webhook
 
-from prefect_video.emulator import Emulator
+from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.errors import BudgetExceeded, InvalidInput
 from prefect_video.ledger import Requester
 from prefect_video.pipeline import run_project
@@ -230,14 +230,28 @@ async def test_an_open_stream_of_events_does_not_keep_the_service_from_ending(
                 assert not [line async for line in lines if line == "event: end"]
 
 
-async def test_a_job_is_cancelled_at_the_provider(environment: Path, provider: Emulator) -> None:
+async def test_a_job_is_cancelled_at_the_provider_or_the_refusal_says_why_not(
+    environment: Path, provider: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Emulator(EmulatorSettings(port=0, speed=1, render="plate")) as slow, monkeypatch.context() as patched:
+        patched.setenv("SORA_API_KEY", slow.key)
+        patched.setenv("SORA_API_ENDPOINT", slow.endpoint)
+        async with run_service() as service:
+            job = (await generate(service, duration=20)).json()
+            await wait_for_status(service, job["job_id"], "processing")
+            for _ in range(2):
+                answer = await service.client.post(f"/v1/jobs/{job['job_id']}/cancel")
+                assert (answer.status_code, answer.json()["status"]) == (200, "cancelled"), answer.text
+            assert_problem(await service.client.post("/v1/jobs/none/cancel"), 404)
+        assert slow.usage()["cancelled"] == 1
     async with run_service() as service:
-        job = (await generate(service, duration=20)).json()
+        job = (await generate(service)).json()
         await wait_for_status(service, job["job_id"], "processing")
-        for _ in range(2):
-            answer = await service.client.post(f"/v1/jobs/{job['job_id']}/cancel")
-            assert (answer.status_code, answer.json()["status"]) == (200, "cancelled"), answer.text
-        assert_problem(await service.client.post("/v1/jobs/none/cancel"), 404)
+        provider.wait_until_idle()
+        answer = await service.client.post(f"/v1/jobs/{job['job_id']}/cancel")
+        assert_problem(answer, 409, "urn:prefect-video:not-cancelled")
+        assert "paid" in answer.json()["detail"]
+    assert provider.usage()["cancelled"] == 0
 
 
 async def wait_for_project(service: Service, project_id: str) -> dict[str, Any]:
@@ -355,12 +369,12 @@ async def test_the_docs_page_shows_every_operation_and_loads_nothing(environment
         assert loads not in page.text
 
 
-async def test_readiness_tells_of_a_store_that_cannot_be_read(environment: Path, provider: Emulator) -> None:
-    async with run_service() as service:
+async def test_readiness_tells_of_a_store_that_is_not_the_one(environment: Path, provider: Emulator) -> None:
+    async with run_service(collect=True, sweep_seconds=0.1) as service:
         assert (await service.client.get("/readyz")).json() == {"status": "ok", "ledger": "ok", "store": "ok"}
-    if (environment / "videos").exists():
-        (environment / "videos").rmdir()
-    (environment / "videos").write_text("in the way")
+        await wait_for_status(service, (await generate(service)).json()["job_id"], "completed")
+    (environment / "videos").rename(environment / "volume")
+    (environment / "videos").mkdir()
     async with run_service() as service:
         answer = await service.client.get("/readyz")
         assert (answer.status_code, answer.json()["store"]) == (503, "cannot be used")

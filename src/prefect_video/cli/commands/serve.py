@@ -71,11 +71,11 @@ async def _serve(settings: ServiceSettings, host: str, port: int) -> None:
 
     import uvicorn
 
-    from prefect_video.service import build_server_config, create_app, limited_logs, open_sessions
+    from prefect_video.service import build_server_config, create_app, limited_logs, open_sessions, open_tokens
 
     # Opened once before the server starts: an error in its start-up would be printed as a traceback.
     async with open_sessions(settings):
-        pass
+        await open_tokens(settings)
     listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     # asyncio sets this only on sockets that it has made: without it a response waits 40 ms for an acknowledgement.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -6,6 +6,7 @@ import hashlib
 from typing import Annotated, Any, Final
 
 from pydantic import AliasChoices, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic.config import JsonDict
 
 from prefect_video.errors import InvalidInput
 from prefect_video.fingerprints import canonical_json
@@ -16,7 +17,7 @@ from prefect_video.shots import AspectRatio, Duration, Identifier, Project, Prom
 
 BATCH_LIMIT: Final = 100
 _TEXT: Final = r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]*$"
-_TEXT_AND_INK: Final = {"pattern": _TEXT, "allOf": [{"pattern": r"\S"}]}
+_TEXT_AND_INK: Final[JsonDict] = {"pattern": _TEXT, "allOf": [{"pattern": r"\S"}]}
 """What validation says of a prompt, for readers of the schema: not blank, and no control characters."""
 
 CallbackUrl = Annotated[str, StringConstraints(max_length=2_000, pattern=r"^https?://[!-~]+$", strict=True)]
@@ -47,7 +48,7 @@ class GenerateBody(Input):
         }
     )
 
-    prompt: Prompt = Field(json_schema_extra=dict(_TEXT_AND_INK))
+    prompt: Prompt = Field(json_schema_extra=_TEXT_AND_INK)
     duration: Duration = 10
     aspect_ratio: AspectRatio = "16:9"
     resolution: Resolution = "1080p"

@@ -119,8 +119,11 @@ def job_routes(api: JobApi) -> APIRouter:
         tags=["jobs"],
         route_class_override=read,
         response_class=StreamingResponse,
-        responses={200: events, 204: {"description": "The job has ended, and you have all events."}}
-        | describe_problems(*_REFUSALS, 404),
+        responses={
+            **describe_problems(*_REFUSALS, 404),
+            200: events,
+            204: {"description": "The job has ended, and you have all events."},
+        },
     )
     _add(
         routes,
@@ -151,8 +154,11 @@ def video_routes(api: JobApi) -> APIRouter:
             methods=[method],
             response_class=Response,
             include_in_schema=method == "GET",
-            responses={200: {"description": "The video", **video}, 206: {"description": "The part requested", **video}}
-            | describe_problems(401, 403, 404, 416, 422, 429, 503),
+            responses={
+                **describe_problems(401, 403, 404, 416, 422, 429, 503),
+                200: {"description": "The video", **video},
+                206: {"description": "The part requested", **video},
+            },
         )
     return routes
 
@@ -266,8 +272,9 @@ class _Handlers:
         """Cancel a job, at the provider too where it still can; one that has ended stays as it is."""
         job = await self._require_job(job_id)
         cancelled = await _translate(self._api.jobs.cancel(job))
-        if cancelled.error is not None:
-            raise Refused(409, "not-cancelled", "The job is not cancelled", cancelled.error)
+        if cancelled.error is not None or cancelled.is_still_running:
+            detail = cancelled.error or cancelled.outcome
+            raise Refused(409, "not-cancelled", "The job is not cancelled", detail)
         return self._link(request, cancelled.job, self._api.jobs.build_view(cancelled.job))
 
     async def events(self, request: Request, job_id: _JobId, last: _LastEvent = 0) -> Response:
