@@ -125,11 +125,11 @@ async def test_a_key_is_of_one_token(environment: Path, provider: Emulator, clie
     first, second = clients.add("first"), clients.add("second")
     async with run_service(tokens_file=clients.file) as service:
         for _ in range(2):
-            one = await request(service, {**first, "Idempotency-Key": "k"}, prompt="one")
-            two = await request(service, {**second, "Idempotency-Key": "k"}, prompt="two")
-            assert {one.status_code, two.status_code} <= {200, 202}
-        assert one.json()["job_id"] != two.json()["job_id"]
-        batch = {"jobs": [{**REQUEST, "prompt": "three"}, {**REQUEST, "provider": "nobody"}]}
+            mine = await request(service, {**first, "Idempotency-Key": "k"}, prompt="one")
+            theirs = await request(service, {**second, "Idempotency-Key": "k"}, prompt="two")
+            assert {mine.status_code, theirs.status_code} <= {200, 202}
+        assert mine.json()["job_id"] != theirs.json()["job_id"]
+        batch = {"jobs": [{**REQUEST, "prompt": "three"}, {**REQUEST, "provider": "unknown"}]}
         for _ in range(2):
             answer = await service.client.post("/v1/batches", json=batch, headers={**first, "Idempotency-Key": "b"})
             assert answer.json()["jobs"][1]["status"] == 422
