@@ -288,7 +288,7 @@ class _Handlers:
             return Response(status_code=204)
         if self._streams >= self._api.event_streams:
             detail = f"{self._streams} streams of events are open; look at `GET /v1/jobs/{job_id}` instead, or wait"
-            raise HTTPException(503, detail, {"Retry-After": "5"})
+            raise Refused(429, "streams", "Too many streams of events", detail, {"Retry-After": "5"})
         stopping = request.scope.get("prefect_video.stopping")
         events = stream_events(self._api.jobs, self._api.changes, job_id, after=last, stopping=stopping)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
