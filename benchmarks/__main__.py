@@ -6,7 +6,7 @@ import subprocess
 import sys
 from typing import Final
 
-BENCHMARKS: Final = ("ledger", "warm", "waiting", "punctuality", "orchestration", "webhooks", "concurrency")
+BENCHMARKS: Final = ("ledger", "warm", "waiting", "punctuality", "orchestration", "webhooks", "concurrency", "job_api")
 
 
 def main(names: list[str]) -> int:

@@ -10,6 +10,7 @@ from prefect_video.blocks.openrouter import OpenRouterCredentials
 from prefect_video.blocks.replicate import ReplicateCredentials
 from prefect_video.blocks.sora import SoraCredentials
 from prefect_video.blocks.store import VideoStore
+from prefect_video.blocks.token_list import VideoApiTokens
 
 __all__ = [
     "FalCredentials",
@@ -17,6 +18,7 @@ __all__ = [
     "OpenRouterCredentials",
     "ReplicateCredentials",
     "SoraCredentials",
+    "VideoApiTokens",
     "VideoLedger",
     "VideoStore",
 ]

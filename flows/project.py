@@ -14,6 +14,7 @@ from prefect.context import FlowRunContext
 from prefect_video.errors import ProjectFailed
 from prefect_video.flows.artifacts import Progress, publish_table
 from prefect_video.flows.cancellation import cancel_generations
+from prefect_video.ledger import Requester
 from prefect_video.pipeline import ProjectReport, publish_run, run_project
 from prefect_video.shots import Project
 from prefect_video.tasks import SessionRef, TaskRunner, read_links, use_session
@@ -65,6 +66,7 @@ async def generate_project(
     refresh: bool = False,
     wait: bool = True,
     rebuy_missing: bool = False,
+    requester: Requester | None = None,
 ) -> ProjectReport:
     """Make every shot of a project that is not stored yet, side by side; a failed shot fails alone.
 
@@ -83,6 +85,7 @@ async def generate_project(
             then is finished by `collect_generations`.
         rebuy_missing: Accept the store, although videos are missing or it is another one: what is not there
             is fetched again where the provider still has it, and bought again where not.
+        requester: The client of `prefect-video serve` that is charged, with its monthly limit.
 
     Returns:
         One report for each take of each shot.
@@ -108,6 +111,7 @@ async def generate_project(
             flow_run_id=flow_run_id(),
             on_report=progress.shot_ended,
             wait=wait,
+            requester=requester,
         )
         report = await publish_run(session, project, report)
         links = await read_links(session.store, [shot.asset for shot in report.shots if shot.asset])

@@ -88,6 +88,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/unit/providers/test_openai_any_response.py",
         "tests/unit/providers/test_refusals.py",
         "tests/unit/service/test_idempotency_keys.py",
+        "tests/unit/service/test_job_api.py",
         "tests/unit/service/test_jobs.py",
         "tests/unit/service/test_webhooks.py",
         "tests/unit/test_imports.py::test_importing_reads_no_setting",

@@ -37,6 +37,7 @@ class Service:
     app: FastAPI
     client: httpx.AsyncClient
     announced: list[tuple[Job, ReceivedEvent]]
+    server: uvicorn.Server
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait_for_announcements(self, number: int) -> list[tuple[Job, ReceivedEvent]]:
@@ -74,13 +75,15 @@ async def run_service(port_socket: socket.socket | None = None, **overrides: obj
     server = uvicorn.Server(build_server_config(app, settings))
     running = asyncio.create_task(_serve(server, listening))
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(base_url=address, headers=headers, verify=trusted_certificates()) as client:
+    async with httpx.AsyncClient(
+        base_url=address, headers=headers, verify=trusted_certificates(), timeout=30
+    ) as client:
         while not server.started:
             if running.done():
                 await running
             await asyncio.sleep(0.01)
         try:
-            yield Service(address, app, client, announced, changed)
+            yield Service(address, app, client, announced, server, changed)
         finally:
             server.should_exit = True
             await running

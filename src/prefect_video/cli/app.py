@@ -101,6 +101,9 @@ def build_app(*, summaries: bool = True) -> App:
         "prefect_video.cli.commands.ledger:recover", name="recover", help="Add what a backup lacks. Pays nothing."
     )
     app.command(ledger)
+    tokens = App(name="tokens", help="Make tokens for the job API of `serve`.", group=group)
+    tokens.command("prefect_video.cli.commands.tokens:create", name="create", help="Make a token; shown once.")
+    app.command(tokens)
     app["--help"].group = app["--version"].group = Group.create_ordered("Options")
     return app
 

@@ -27,7 +27,7 @@ from prefect_video.downloads.media import (
 from prefect_video.downloads.private_files import prepare_private_folder
 from prefect_video.downloads.quality_gates import assess_quality, measure_content
 from prefect_video.downloads.transfer import Downloaded, VideoSource, download, load_finished, open_download_client
-from prefect_video.downloads.url_safety import LinkPolicy, origin, redact
+from prefect_video.downloads.url_safety import LinkPolicy, check_url, origin, redact
 
 __all__ = [
     "DEFAULT_SETTINGS",
@@ -41,6 +41,7 @@ __all__ = [
     "VideoSource",
     "assess_quality",
     "check_media",
+    "check_url",
     "download",
     "fetch_image",
     "find_mismatches",

@@ -6,15 +6,18 @@ SQLite by default, PostgreSQL in production. May import the records (errors, sho
 from prefect_video.ledger.account_limits import queue_rank
 from prefect_video.ledger.amounts import PRICE_UNKNOWN, usd, usd_sum
 from prefect_video.ledger.budgets import Limit, describe_nearly_used
+from prefect_video.ledger.callbacks import Callback
 from prefect_video.ledger.claims import row_from_request
 from prefect_video.ledger.cost_bound import DEFAULT_COST_BOUND, CostBound, cost_columns, with_dispute
 from prefect_video.ledger.hold_reasons import PROGRAM, HoldReason, command_line, hold_message, is_given_up
 from prefect_video.ledger.idempotency_keys import BoundKey
 from prefect_video.ledger.late_reservations import LATE_PREFIX, is_late
 from prefect_video.ledger.ledger import Ledger
+from prefect_video.ledger.project_requests import ProjectRequest
 from prefect_video.ledger.queries import LEFT_OFTEN
 from prefect_video.ledger.records import (
     OCCUPYING,
+    REQUEST_PREFIX,
     TRANSITIONS,
     UNFINISHED,
     AccountStatus,
@@ -28,10 +31,13 @@ from prefect_video.ledger.records import (
     CompletionTime,
     HistoryEntry,
     Job,
+    JobPosition,
     JobRequest,
     MismatchPolicy,
+    NumberedEntry,
     Priority,
     ReceivedEvent,
+    Requester,
     SpendRow,
     State,
     WorkKind,
@@ -46,6 +52,7 @@ __all__ = [
     "OCCUPYING",
     "PRICE_UNKNOWN",
     "PROGRAM",
+    "REQUEST_PREFIX",
     "TRANSITIONS",
     "UNFINISHED",
     "URL_VARIABLE",
@@ -53,6 +60,7 @@ __all__ = [
     "BoundKey",
     "Budget",
     "BudgetUsage",
+    "Callback",
     "Choice",
     "ClaimBatch",
     "ClaimOutcome",
@@ -63,12 +71,16 @@ __all__ = [
     "HistoryEntry",
     "HoldReason",
     "Job",
+    "JobPosition",
     "JobRequest",
     "Ledger",
     "Limit",
     "MismatchPolicy",
+    "NumberedEntry",
     "Priority",
+    "ProjectRequest",
     "ReceivedEvent",
+    "Requester",
     "SpendRow",
     "State",
     "WorkKind",

@@ -15,7 +15,7 @@ from prefect_video.assets import MANUAL
 from prefect_video.ledger.amounts import usd, usd_sum
 from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.late_reservations import find_abandoned
-from prefect_video.ledger.records import Budget, BudgetUsage, JobRequest, SpendRow, State
+from prefect_video.ledger.records import Budget, BudgetUsage, JobRequest, Requester, SpendRow, State
 from prefect_video.ledger.tables import jobs_table, rounded
 
 _RESERVED: Final = (State.RESERVED, State.SUBMITTING, State.UNKNOWN, State.SUBMITTED)
@@ -154,9 +154,10 @@ class Limits:
     ) -> Limits:
         """Read what is committed under every budget, for every project and account of the requests."""
         limits: dict[tuple[int, str], Limit] = {}
-        wanted = list(job_requests) if budgets else []
+        wanted = list(job_requests)
+        budgets = (*budgets, *requester_budgets(job_request.requester for job_request in wanted))
         for number, budget in enumerate(budgets):
-            for key in dict.fromkeys(_key(budget, job_request) for job_request in wanted):
+            for key in dict.fromkeys(_key(budget, wish) for wish in wanted if _applies(budget, wish)):
                 limits[number, key] = Limit(await read_usage(connection, budget, key, now))
         return cls(limits, budgets)
 
@@ -189,7 +190,11 @@ class Limits:
         return tuple(limit.usage_after() for limit in self._limits.values() if limit.warning())
 
     def _places(self, job_request: JobRequest) -> list[tuple[int, str]]:
-        return [(number, _key(budget, job_request)) for number, budget in enumerate(self._budgets)]
+        return [
+            (number, _key(budget, job_request))
+            for number, budget in enumerate(self._budgets)
+            if _applies(budget, job_request)
+        ]
 
 
 async def read_usage(
@@ -220,6 +225,12 @@ async def read_usage(
     )
 
 
+def requester_budgets(requesters: Iterable[Requester | None]) -> tuple[Budget, ...]:
+    """Return the monthly limits of the clients of the service that requests come from."""
+    limits = dict.fromkeys(requester.monthly_usd for requester in requesters if requester is not None)
+    return tuple(Budget(scope="requester", limit_usd=limit) for limit in limits if limit is not None)
+
+
 def requested_usd(job_requests: Iterable[JobRequest]) -> Decimal:
     """Add up what the requests would reserve."""
     return sum(
@@ -238,18 +249,31 @@ def _scope(budget: Budget, key: str, now: datetime) -> ColumnElement[bool]:
     if budget.scope == "account":
         return jobs_table.c.account == key
     this_month = jobs_table.c.created_at >= beginning_of_month(now)
+    if budget.scope == "requester":
+        return and_(jobs_table.c.requester == key, this_month)
     return and_(jobs_table.c.account == key, this_month) if budget.scope == "plan" else this_month
 
 
 def _name(budget: Budget, key: str, now: datetime) -> str:
     if budget.scope == "month":
         return f"month {now:%Y-%m}"
+    if budget.scope == "requester":
+        return f"token {key} in {now:%Y-%m}"
     return f"plan of account {key} in {now:%Y-%m}" if budget.scope == "plan" else f"{budget.scope} {key}"
+
+
+def _applies(budget: Budget, job_request: JobRequest) -> bool:
+    """Tell whether a limit is one for this request; a requester's own is for its requests only."""
+    if budget.scope != "requester":
+        return True
+    return job_request.requester is not None and job_request.requester.monthly_usd == budget.limit_usd
 
 
 def _key(budget: Budget, job_request: JobRequest) -> str:
     if budget.scope == "project":
         return job_request.project
+    if budget.scope == "requester":
+        return job_request.requester.name if job_request.requester else ""
     return "" if budget.scope == "month" else job_request.account
 
 
@@ -308,10 +332,14 @@ class SpendReports(LedgerBase):
                 for row in await connection.execute(query)
             ]
 
-    async def budget_usage(self, budgets: Sequence[Budget], *, project: str, account: str) -> list[BudgetUsage]:
-        """Read how much of each budget is used up, for a project and an account."""
+    async def budget_usage(
+        self, budgets: Sequence[Budget], *, project: str, account: str, requester: Requester | None = None
+    ) -> list[BudgetUsage]:
+        """Read how much of each budget is used up, for a project, an account and a client of the service."""
         now = datetime.now(UTC)
-        keys = {"project": project, "account": account, "plan": account, "month": ""}
+        budgets = (*budgets, *requester_budgets([requester]))
+        name = requester.name if requester else ""
+        keys = {"project": project, "account": account, "plan": account, "month": "", "requester": name}
         async with self._database.reading() as connection:
             # A claim would free them.
             dead = await find_abandoned(connection, self._owner) if budgets else []

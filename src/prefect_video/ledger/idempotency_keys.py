@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import and_, select, update
+from sqlalchemy import ColumnElement, and_, select, update
 
 from prefect_video.errors import IdempotencyKeyReused
 from prefect_video.ledger.base import LedgerBase
@@ -28,7 +28,9 @@ class BoundKey:
 class IdempotencyKeys(LedgerBase):
     """The senders' own ids of requests, each bound for good to what it was first used for."""
 
-    async def bind_key(self, key: str, request_digest: str, *, account: str, environment: str) -> BoundKey:
+    async def bind_key(
+        self, key: str, request_digest: str, *, account: str, environment: str, requester: str = ""
+    ) -> BoundKey:
         """Bind a key to a request and to the account that pays for it, unless it is bound already.
 
         Args:
@@ -36,6 +38,7 @@ class IdempotencyKeys(LedgerBase):
             request_digest: What stands for the request's content.
             account: The account to be charged.
             environment: Keys are shared within one environment only.
+            requester: The sender; the same key of another one is another key.
 
         Returns:
             The key as it is bound, to another account perhaps, where two services got it at the same time.
@@ -44,9 +47,14 @@ class IdempotencyKeys(LedgerBase):
             IdempotencyKeyReused: It is bound to another request.
             LedgerError: The ledger cannot be used; nothing was bound.
         """
-        columns = idempotency_keys.c
-        same = and_(columns.environment == environment, columns.key == key)
-        values = {"environment": environment, "key": key, "request_digest": request_digest, "account": account}
+        same = _is(key, environment, requester)
+        values = {
+            "environment": environment,
+            "requester": requester,
+            "key": key,
+            "request_digest": request_digest,
+            "account": account,
+        }
         async with self._database.writing() as connection:
             statement = self._database.insert_missing(idempotency_keys)
             await connection.execute(statement.values(**values, created_at=datetime.now(UTC)))
@@ -58,12 +66,14 @@ class IdempotencyKeys(LedgerBase):
             )
         return BoundKey(account=bound.account, job_id=bound.job_id)
 
-    async def answer_key(self, key: str, job_id: str, *, environment: str) -> None:
+    async def answer_key(self, key: str, job_id: str, *, environment: str, requester: str = "") -> None:
         """Record which row a bound key's request was answered with."""
-        columns = idempotency_keys.c
         async with self._database.writing() as connection:
             await connection.execute(
-                update(idempotency_keys)
-                .where(columns.environment == environment, columns.key == key)
-                .values(job_id=job_id)
+                update(idempotency_keys).where(_is(key, environment, requester)).values(job_id=job_id)
             )
+
+
+def _is(key: str, environment: str, requester: str) -> ColumnElement[bool]:
+    columns = idempotency_keys.c
+    return and_(columns.environment == environment, columns.requester == requester, columns.key == key)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import Index
 
 from prefect_video.ledger.records import UNFINISHED, State
-from prefect_video.ledger.tables import history, jobs_table, webhook_events
+from prefect_video.ledger.tables import callbacks, history, jobs_table, project_requests, webhook_events
 
 _unfinished = jobs_table.c.state.in_(sorted(UNFINISHED))
 _accepted = jobs_table.c.generation_id.is_not(None)
@@ -54,6 +54,21 @@ for _name, _scope in (
     ("ix_jobs_created", jobs_table.c.created_at),
 ):
     Index(_name, _scope, jobs_table.c.state, jobs_table.c.actual_usd, jobs_table.c.reserved_usd)
+
+Index(
+    "ix_jobs_requester",
+    jobs_table.c.requester,
+    jobs_table.c.created_at,
+    jobs_table.c.state,
+    jobs_table.c.actual_usd,
+    jobs_table.c.reserved_usd,
+)
+
+for _name, _due, _ended in (
+    ("ix_project_requests_open", project_requests.c.created_at, project_requests.c.ended_at),
+    ("ix_callbacks_open", callbacks.c.next_at, callbacks.c.ended_at),
+):
+    Index(_name, _due, sqlite_where=_ended.is_(None), postgresql_where=_ended.is_(None))
 
 Index("ix_history_job", history.c.job_id)
 _sending = history.c.to_state == State.SUBMITTING

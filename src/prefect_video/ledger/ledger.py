@@ -11,6 +11,7 @@ from prefect_video._shield import shielded
 from prefect_video.ledger import schema
 from prefect_video.ledger.account_limits import AccountLimits
 from prefect_video.ledger.budgets import SpendReports
+from prefect_video.ledger.callbacks import Callbacks
 from prefect_video.ledger.change_feed import ChangeFeed, open_change_feed
 from prefect_video.ledger.choices import Choices
 from prefect_video.ledger.claims import Claims
@@ -20,6 +21,7 @@ from prefect_video.ledger.idempotency_keys import IdempotencyKeys
 from prefect_video.ledger.jobs import Jobs
 from prefect_video.ledger.late_reservations import LateReservations
 from prefect_video.ledger.leases import Lease
+from prefect_video.ledger.project_requests import ProjectRequests
 from prefect_video.ledger.prompt_reviews import PromptReviews
 from prefect_video.ledger.recovery import Recoveries, read_opening
 from prefect_video.ledger.store_identities import StoreIdentities
@@ -44,6 +46,8 @@ class Ledger:
         events: Webhook events, handled once.
         reviews: Prompts that were refused or allowed.
         idempotency: Keys of requests to the service.
+        project_requests: Projects that clients of the service have requested.
+        callbacks: Calls to clients of the service that are due when a job or a project has ended.
         stores: Identities of the stores that hold the videos.
         recovery: Jobs restored from evidence outside of the ledger.
         choices: Decisions about the takes of shots.
@@ -71,6 +75,8 @@ class Ledger:
         self.events = WebhookEvents(*shared)
         self.reviews = PromptReviews(*shared)
         self.idempotency = IdempotencyKeys(*shared)
+        self.project_requests = ProjectRequests(*shared)
+        self.callbacks = Callbacks(*shared)
         self.stores = StoreIdentities(*shared, seen=stores)
         self.recovery = Recoveries(*shared)
         self.choices = Choices(*shared)

@@ -20,7 +20,9 @@ from prefect_video.ledger.records import (
     CompletionTime,
     HistoryEntry,
     Job,
+    JobPosition,
     JobRequest,
+    NumberedEntry,
     State,
     WorkKind,
 )
@@ -295,6 +297,56 @@ class Queries(LedgerBase):
         if needs_attention:
             conditions.append(or_(jobs_table.c.hold_reason.is_not(None), jobs_table.c.left_count >= LEFT_OFTEN))
         return await self._select(*conditions, newest_first=True, limit=limit)
+
+    async def page(
+        self,
+        *,
+        environment: str | None = None,
+        project: str | None = None,
+        state: State | None = None,
+        shot: str | None = None,
+        hold_reason: bool | None = None,
+        since: datetime | None = None,
+        after: JobPosition | None = None,
+        limit: int = 50,
+    ) -> list[Job]:
+        """Read a page of rows, newest first.
+
+        Args:
+            environment: Only those of an environment.
+            project: Only those of a project.
+            state: Only those in a state.
+            shot: Only those of the shots with an id.
+            hold_reason: Only those that are held, or are not.
+            since: Only those created at that time or later.
+            after: The last row of the page before.
+            limit: At most this many.
+        """
+        columns = jobs_table.c
+        conditions = _equal(environment=environment, project=project, state=state)
+        if hold_reason is not None:
+            held = columns.hold_reason.is_not(None)
+            conditions.append(held if hold_reason else ~held)
+        if shot is not None:
+            # The id is the first field of a shot's record; compared as text, as `LIKE` differs between databases.
+            start = f'{{"id":{json.dumps(shot)},'
+            conditions.append(func.substr(type_coerce(columns.shot, Text()), 1, len(start)) == start)
+        if since is not None:
+            conditions.append(columns.created_at >= since)
+        if after is not None:
+            same_moment = and_(columns.created_at == after.created_at, columns.id < after.id)
+            conditions.append(or_(columns.created_at < after.created_at, same_moment))
+        query = JOBS.where(*conditions).order_by(columns.created_at.desc(), columns.id.desc()).limit(limit)
+        async with self._database.reading() as connection:
+            return [job_from_row(row) for row in await connection.execute(query)]
+
+    async def history_after(self, job_id: str, number: int) -> list[NumberedEntry]:
+        """Read the lines of a row's history that come after the line with a number, oldest first."""
+        columns = [history.c[name] for name in HistoryEntry.model_fields]
+        query = select(history.c.id, *columns).where(history.c.job_id == job_id, history.c.id > number)
+        async with self._database.reading() as connection:
+            found = await connection.execute(query.order_by(history.c.id))
+            return [NumberedEntry(row[0], HistoryEntry.model_validate(row._asdict(), extra="ignore")) for row in found]
 
     async def history(self, job_id: str) -> list[HistoryEntry]:
         """Read the history of a row, oldest first."""

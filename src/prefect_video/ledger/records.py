@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
@@ -60,6 +61,10 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
 """Every legal step; states that are not keys are final."""
 
 
+REQUEST_PREFIX: Final = "request-"
+"""The prefix of the run ids of jobs that the service's job API has created."""
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -67,6 +72,20 @@ class _Record(BaseModel):
 Priority = Literal["high", "normal", "low"]
 MismatchPolicy = Literal["hold", "accept"]
 """What to do with a paid video that plays and is not as requested: hold it for a human, or store it with a note."""
+
+
+class Requester(_Record):
+    """A client of the service on whose behalf a generation is requested, with its own limit.
+
+    The limit travels with each request, so that no path to a claim can leave it out.
+
+    Attributes:
+        name: Name of its token.
+        monthly_usd: The most in USD that may be committed for it in a calendar month (UTC); None for no limit.
+    """
+
+    name: str = Field(min_length=1, max_length=100)
+    monthly_usd: Decimal | None = Field(default=None, ge=0)
 
 
 class JobRequest(_Record):
@@ -93,6 +112,7 @@ class JobRequest(_Record):
         on_mismatch: What to do with a video that is not as requested; None for what the settings say.
         reservation: Fingerprint of the late reservation that is used up by this request, or freed; None for none.
         quality_policy: The quality gates of its project; None for none.
+        requester: The client of the service that is charged; None for runs of one's own.
     """
 
     fingerprint: str
@@ -115,6 +135,7 @@ class JobRequest(_Record):
     on_mismatch: MismatchPolicy | None = None
     reservation: str | None = None
     quality_policy: QualityPolicy | None = None
+    requester: Requester | None = None
 
     def is_served_by(self, job: Job) -> bool:
         """Tell whether an existing job of this request serves its take, so that nothing else may be bought.
@@ -135,7 +156,7 @@ class Job(_Record):
     `disputed_usd` is what the provider says it cost, where that is not believed (see `cost_bound`).
     `store_id` is the identity of the store that the asset was published to. `left_count` is how many collections in a
     row have left it for later, and `left_reason` why the last one has. `quality` is what the gates of `quality_policy`
-    have found in its video.
+    have found in its video. `requester` is the client of the service whose monthly limit it counts against.
     """
 
     id: str
@@ -180,6 +201,12 @@ class Job(_Record):
     max_attempts: int = 2
     quality_policy: QualityPolicy | None = None
     quality: Quality | None = None
+    requester: str | None = None
+
+    @property
+    def is_service_request(self) -> bool:
+        """Tell whether a client of the service has requested it, and no flow run has taken it over."""
+        return (self.flow_run_id or "").startswith(REQUEST_PREFIX)
 
     @property
     def is_reopened(self) -> bool:
@@ -256,12 +283,12 @@ class Budget(_Record):
     Attributes:
         scope: `project` counts all rows of one project, `account` all of one account,
             `month` those of the current calendar month (UTC), all projects and accounts together, `plan` those of one
-            account in the current calendar month.
+            account in the current calendar month, `requester` those of one client of the service in that month.
         limit_usd: The most in USD; None for no limit in money.
         limit_videos: The most generations paid or reserved; None for no limit in number.
     """
 
-    scope: Literal["month", "project", "account", "plan"]
+    scope: Literal["month", "project", "account", "plan", "requester"]
     limit_usd: Decimal | None = Field(default=None, ge=0)
     limit_videos: int | None = Field(default=None, ge=0)
 
@@ -306,6 +333,25 @@ class HistoryEntry(_Record):
     to_state: State
     detail: str | None
     owner: str | None
+
+
+class JobPosition(NamedTuple):
+    """Place of a job in a list that is sorted from the newest to the oldest.
+
+    Attributes:
+        created_at: When it was created.
+        id: Its id, which decides between two of the same moment.
+    """
+
+    created_at: datetime
+    id: str
+
+
+class NumberedEntry(NamedTuple):
+    """Line of a job's history with its number, which grows with every line of the ledger."""
+
+    number: int
+    entry: HistoryEntry
 
 
 class CommittedSums(_Record):

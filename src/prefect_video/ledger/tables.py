@@ -28,9 +28,9 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from prefect_video.assets import Asset
 from prefect_video.generations import Generation
-from prefect_video.ledger.records import Job, State
+from prefect_video.ledger.records import Job, Requester, State
 from prefect_video.quality import Quality, QualityPolicy
-from prefect_video.shots import Shot
+from prefect_video.shots import Project, Shot
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _MICRO: Final = Decimal("0.000001")
@@ -162,6 +162,7 @@ jobs_table = Table(
     Column("max_attempts", Integer, nullable=False, server_default="2"),
     Column("quality_policy", Json(QualityPolicy)),
     Column("quality", Json(Quality)),
+    Column("requester", String),
 )
 
 history = Table(
@@ -212,6 +213,7 @@ idempotency_keys = Table(
     "idempotency_keys",
     metadata,
     Column("environment", String, primary_key=True),
+    Column("requester", String, primary_key=True),
     Column("key", String, primary_key=True),
     Column("request_digest", String, nullable=False),
     Column("account", String, nullable=False),
@@ -260,6 +262,39 @@ webhook_events = Table(
     Column("handled_at", Instant),
     Column("reported", Json(Generation)),
 )
+
+project_requests = Table(
+    "project_requests",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("environment", String, nullable=False),
+    Column("requester", Json(Requester), nullable=False),
+    Column("project", Json(Project), nullable=False),
+    Column("refresh", Boolean, nullable=False),
+    Column("owner", String),
+    Column("created_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+    Column("flow_run_id", String),
+    Column("error", Text),
+)
+"""Projects that clients of the service have requested, each kept until its run has ended."""
+
+callbacks = Table(
+    "callbacks",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("environment", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("requester", String, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("next_at", Instant, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("ended_at", Instant),
+    Column("error", Text),
+)
+"""Addresses that clients of the service want to be called at when a job or a project has ended."""
 
 JOB_COLUMNS: Final = tuple(jobs_table.c[name] for name in Job.model_fields)
 JOBS: Final = select(*JOB_COLUMNS)

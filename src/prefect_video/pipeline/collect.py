@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
@@ -30,6 +32,9 @@ from prefect_video.pipeline.steps.store import store
 from prefect_video.session import Session, SessionOpener, group_by_session
 
 logger = logging.getLogger(__name__)
+
+_QUEUED_LIMIT: Final = timedelta(days=1)
+"""Age up to which the service's unsent jobs are left to it; older ones are released, as no service has sent them."""
 
 
 class CollectedJob(BaseModel):
@@ -130,6 +135,8 @@ async def _resume(session: Session, job: Job, wait: bool) -> str:
         job = await session.ledger.jobs.record_unknown(job.id, "its owner died between sending and recording")
     if job.state is State.UNKNOWN:
         job = await reconcile(session, job)
+    if job.state is State.RESERVED and _is_queued(job):
+        return "queued by the service, which sends it"
     if job.state is State.RESERVED:
         await session.ledger.jobs.release_reservation(job.id, "no owner was left to send it")
         return "released: it was never sent"
@@ -141,6 +148,11 @@ async def _resume(session: Session, job: Job, wait: bool) -> str:
     if job.state is State.COMPLETED:
         await store(session, job, await download(session, job))
     return "stored"
+
+
+def _is_queued(job: Job) -> bool:
+    """Tell whether the service has accepted a job lately, and will send it, or a worker of its deployment will."""
+    return job.is_service_request and datetime.now(UTC) - job.created_at < _QUEUED_LIMIT
 
 
 async def _poll_once(session: Session, job: Job) -> Job:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from prefect_video.downloads import show_image
 from prefect_video.errors import BudgetExceeded
 from prefect_video.film import estimate_seconds
-from prefect_video.ledger import BudgetUsage, Job, Limit, State, usd_sum
+from prefect_video.ledger import BudgetUsage, Job, Limit, Requester, State, usd_sum
 from prefect_video.pipeline.late_shots import LateShots
 from prefect_video.pipeline.reports import as_number, take_label
 from prefect_video.pipeline.routing import (
@@ -181,6 +181,7 @@ async def plan_project(
     others: Sequence[Session] = (),
     refresh: bool = False,
     rebuy_missing: bool = False,
+    requester: Requester | None = None,
 ) -> Plan:
     """Plan a run; read the ledger and the store, and change neither.
 
@@ -190,6 +191,7 @@ async def plan_project(
         others: Further accounts, with the same ledger and store.
         refresh: Buy again what is stored.
         rebuy_missing: Accept the store, although videos are missing or it is another one.
+        requester: The client of the service that would be charged.
 
     Raises:
         InvalidInput: A shot cannot be made by this provider.
@@ -201,7 +203,12 @@ async def plan_project(
         await require_root(session.ledger, session.store)
     elif not rebuy_missing:
         await check_store(session.ledger, session.store, session.store_name)
-    options = ClaimOptions(refresh=refresh, ttl_seconds=session.settings.ttl_seconds, accepts_store=rebuy_missing)
+    options = ClaimOptions(
+        refresh=refresh,
+        ttl_seconds=session.settings.ttl_seconds,
+        accepts_store=rebuy_missing,
+        requester=requester,
+    )
     late = LateShots(project, [session, *others], options)
     takes = await late.build_takes()
     found = takes
@@ -214,7 +221,7 @@ async def plan_project(
         }
         found = await late.find_known(takes, stored.get)
     used = sessions_of(takes)
-    limits = await _limits(used, project)
+    limits = await _limits(used, project, requester)
     planner = _Planner(limits=limits, fit=project.over_budget == "fit" or bool(project.fallbacks))
     shots = tuple([planner.plan(take, await _choice(take) if project.is_routed else _NO_CHOICE) for take in takes])
     usages = {limit.usage.name: limit.usage for own_limits in limits.values() for limit in own_limits}
@@ -247,13 +254,16 @@ def _film_seconds(project: Project) -> float | None:
     return estimate_seconds(project.cut, project.requested_seconds)
 
 
-async def _limits(used: Sequence[Session], project: Project) -> dict[int, list[Limit]]:
+async def _limits(used: Sequence[Session], project: Project, requester: Requester | None) -> dict[int, list[Limit]]:
     """Read the limits of each session; a limit that several share is one object, so that it counts once."""
     shared: dict[str, Limit] = {}
     limits: dict[int, list[Limit]] = {}
     for session in used:
         usages = await session.ledger.spend.budget_usage(
-            project_budgets(session, project), project=project.name, account=session.provider.account.id
+            project_budgets(session, project),
+            project=project.name,
+            account=session.provider.account.id,
+            requester=requester,
         )
         limits[id(session)] = [shared.setdefault(usage.name, Limit(usage)) for usage in usages]
     return limits

@@ -20,7 +20,7 @@ from prefect_video.errors import (
     QuotaExhausted,
     VideoError,
 )
-from prefect_video.ledger import ClaimOutcome, ClaimResult, Job, JobRequest, State, is_late
+from prefect_video.ledger import ClaimOutcome, ClaimResult, Job, JobRequest, Requester, State, is_late
 from prefect_video.pipeline.cut import film_of_reports
 from prefect_video.pipeline.detach import DetachBarrier, DetachToken
 from prefect_video.pipeline.late_shots import LateShots, Obstacle, require_stored
@@ -58,6 +58,7 @@ async def run_project(
     flow_run_id: str | None = None,
     on_report: OnReport | None = None,
     wait: bool = True,
+    requester: Requester | None = None,
 ) -> ProjectReport:
     """Make every shot of a project that is not stored yet; a shot that fails fails alone.
 
@@ -74,6 +75,7 @@ async def run_project(
         on_report: Called with the report of each shot as it ends.
         wait: Wait for the videos; otherwise leave as soon as the last shot is at the provider, with what is not done
             by then `in_flight` for `collect`.
+        requester: The client of the service that is charged.
 
     Returns:
         One report for each take of each shot.
@@ -94,6 +96,7 @@ async def run_project(
         rebuy_missing=rebuy_missing,
         on_report=on_report,
         wait=wait,
+        requester=requester,
     )
     return await run.run()
 
@@ -111,6 +114,7 @@ class ProjectRun:
         rebuy_missing: Accept the store, although videos are missing or it is another one.
         on_report: Called with the report of each take as it ends.
         wait: Wait for the videos, instead of leaving when all are submitted.
+        requester: The client of the service that is charged.
     """
 
     project: Project
@@ -121,6 +125,7 @@ class ProjectRun:
     rebuy_missing: bool = False
     on_report: OnReport | None = None
     wait: bool = True
+    requester: Requester | None = None
     _copies: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
     _stored: dict[str, Asset] = field(default_factory=dict, init=False)
     _screened: set[str] = field(default_factory=set, init=False)
@@ -139,6 +144,7 @@ class ProjectRun:
             ttl_seconds=self.sessions[0].settings.ttl_seconds,
             flow_run_id=self.flow_run_id,
             accepts_store=self.rebuy_missing,
+            requester=self.requester,
         )
         self._late = LateShots(self.project, self.sessions, options)
 

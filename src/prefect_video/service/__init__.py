@@ -3,19 +3,25 @@
 The top of the house beside the command line: may import every room and the Prefect folders.
 """
 
+from prefect_video.service.api_tokens import add_token, create_token, describe_token
 from prefect_video.service.app import create_app
 from prefect_video.service.connections import build_server_config
 from prefect_video.service.known_hosts import find_known_hosts
 from prefect_video.service.log_limits import limited_logs
 from prefect_video.service.sessions import Sessions, open_sessions
 from prefect_video.service.settings import ServiceSettings
+from prefect_video.service.token_source import open_tokens
 
 __all__ = [
     "ServiceSettings",
     "Sessions",
+    "add_token",
     "build_server_config",
     "create_app",
+    "create_token",
+    "describe_token",
     "find_known_hosts",
     "limited_logs",
     "open_sessions",
+    "open_tokens",
 ]

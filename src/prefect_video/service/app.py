@@ -8,24 +8,37 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel
 
 from prefect_video import __version__
 from prefect_video._clean_text import enable_clean_logs
 from prefect_video._crash_trace import enable_crash_trace
 from prefect_video.errors import LedgerError
-from prefect_video.ledger import Job, ReceivedEvent, State
+from prefect_video.ledger import Callback, Job, Ledger, ReceivedEvent, State
 from prefect_video.pipeline import collect_job
-from prefect_video.service.jobs.routes import job_routes
+from prefect_video.service.api_tokens import ApiTokens
+from prefect_video.service.callback_sender import CallbackSender
+from prefect_video.service.deployment_queue import DeploymentQueue
+from prefect_video.service.docs_page import PAGE_HEADERS, render_docs
+from prefect_video.service.jobs.event_stream import JobChanges
+from prefect_video.service.jobs.guard import Guard
+from prefect_video.service.jobs.projects import ProjectService
+from prefect_video.service.jobs.routes import JobApi, job_routes, video_routes
 from prefect_video.service.jobs.service import JobService
+from prefect_video.service.jobs.video_links import VideoLinks
 from prefect_video.service.known_hosts import KnownHosts
 from prefect_video.service.metrics import CONTENT_TYPE, Metrics
+from prefect_video.service.openapi import build_openapi
 from prefect_video.service.prefect_events import Announce, get_outcome, open_announcer
+from prefect_video.service.problems import add_problem_handlers
+from prefect_video.service.readiness import Readiness
 from prefect_video.service.sessions import Sessions, open_sessions
 from prefect_video.service.settings import ServiceSettings
+from prefect_video.service.token_source import open_tokens
 from prefect_video.service.webhooks.handler import handle
 from prefect_video.service.webhooks.inbox import Inbox
 from prefect_video.service.webhooks.routes import WebhookReceiver, webhook_routes
@@ -54,20 +67,27 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
         enable_clean_logs()
         async with open_sessions(settings) as sessions:
             announcer = announce or (await open_announcer() if settings.announce else None)
-            runtime = ServiceRuntime(sessions, settings, metrics, announcer)
+            tokens = await open_tokens(settings)
+            runtime = ServiceRuntime(sessions, settings, metrics, announcer, tokens)
             app.router.routes.extend(webhook_routes(runtime.receiver))
-            if settings.api_token is not None:
-                limit = settings.body_limit_bytes
-                app.include_router(job_routes(runtime.jobs, settings.api_token, metrics, body_limit_bytes=limit))
+            if settings.has_job_api:
+                app.include_router(job_routes(runtime.api))
+                app.include_router(video_routes(runtime.api))
             app.state.sessions = sessions
+            app.state.readiness = Readiness(sessions)
+            app.state.document = build_openapi(app, sessions)
             await runtime.start()
             try:
                 yield
             finally:
                 await runtime.aclose()
 
-    app = FastAPI(title="prefect-video", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="prefect-video", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    add_problem_handlers(app)
     _add_operation_routes(app, metrics)
+    _add_document_routes(app)
     if settings.hosts:
         app.add_middleware(KnownHosts, names=settings.hosts)
     return app
@@ -75,8 +95,9 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
 
 def _add_operation_routes(app: FastAPI, metrics: Metrics) -> None:
     """Add the routes for health checks and for Prometheus."""
+    trouble: dict[int | str, dict[str, Any]] = {503: {"model": Health, "description": "It cannot be used"}}
 
-    @app.get("/healthz", tags=["operation"])
+    @app.get("/healthz", tags=["operation"], response_model=Health, responses=trouble)
     async def healthz() -> JSONResponse:
         """Report if the ledger can be used."""
         try:
@@ -86,10 +107,58 @@ def _add_operation_routes(app: FastAPI, metrics: Metrics) -> None:
             return JSONResponse({"status": "the ledger cannot be used"}, 503)
         return JSONResponse({"status": "ok"})
 
-    @app.get("/metrics", tags=["operation"])
+    @app.get(
+        "/readyz",
+        tags=["operation"],
+        response_model=Ready,
+        responses={503: {"model": Ready, "description": "It is not ready"}},
+    )
+    async def readyz() -> JSONResponse:
+        """Report if the ledger and the store can be used."""
+        parts = await app.state.readiness.check()
+        ready = set(parts.values()) == {"ok"}
+        return JSONResponse({"status": "ok" if ready else "not ready", **parts}, 200 if ready else 503)
+
+    text: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+
+    @app.get("/metrics", tags=["operation"], response_class=Response, responses={200: text})
     async def prometheus() -> Response:
         """Return the counters in Prometheus's text format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+
+def _add_document_routes(app: FastAPI) -> None:
+    """Add the OpenAPI document, for programs and as a page that loads nothing."""
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> JSONResponse:
+        return JSONResponse(app.state.document)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(render_docs(app.state.document), headers=PAGE_HEADERS)
+
+
+class Health(BaseModel):
+    """State of the service.
+
+    Attributes:
+        status: `ok`, or what is wrong.
+    """
+
+    status: str
+
+
+class Ready(Health):
+    """State of the service and its parts.
+
+    Attributes:
+        ledger: `ok`, or what is wrong.
+        store: `ok`, or what is wrong.
+    """
+
+    ledger: str
+    store: str
 
 
 @dataclass
@@ -101,17 +170,19 @@ class ServiceRuntime:
         settings: The settings of the service.
         metrics: The counters of the service.
         announce: Called with each generation that has ended; None for nothing.
+        tokens: The tokens of the job API.
     """
 
     sessions: Sessions
     settings: ServiceSettings
     metrics: Metrics
     announce: Announce | None
+    tokens: ApiTokens
 
     def __post_init__(self) -> None:
         ledger = self.sessions.sessions[0].ledger
         self.inbox = Inbox(ledger)
-        self.jobs = JobService(self.sessions, collect=self.settings.collect)
+        self._build_job_api(ledger)
         self.workers = Workers(
             self._handle,
             ledger=ledger,
@@ -129,10 +200,55 @@ class ServiceRuntime:
         self._ledger_turn = asyncio.Semaphore(max(1, ledger.parallel_writes - 2))
         self._resuming: asyncio.Task[None] | None = None
 
+    def _build_job_api(self, ledger: Ledger) -> None:
+        settings = self.settings
+        queue = DeploymentQueue(settings.deployment, settings.ledger) if settings.deployment else None
+        self.jobs = JobService(
+            self.sessions,
+            collect=settings.collect,
+            queue=queue,
+            ledger_name=settings.ledger,
+            tokens=self.tokens,
+        )
+        self.projects = ProjectService(self.sessions, self.jobs, queue=queue)
+        self.changes = JobChanges(ledger)
+        hosts = frozenset(settings.callback_hosts)
+        self.api = JobApi(
+            jobs=self.jobs,
+            projects=self.projects,
+            sessions=self.sessions,
+            guard=Guard(self.tokens, self.metrics, settings.body_limit_bytes),
+            links=VideoLinks(self.tokens, settings.public_url, settings.link_seconds),
+            changes=self.changes,
+            metrics=self.metrics,
+            project_limit_bytes=settings.project_limit_bytes,
+            callback_hosts=hosts,
+            event_streams=settings.event_streams,
+        )
+        self.callbacks = CallbackSender(
+            ledger,
+            self.jobs.environment,
+            self.tokens,
+            self._describe,
+            self.changes,
+            self.metrics,
+            hosts=hosts,
+            retry_seconds=settings.callback_retry_seconds,
+        )
+
+    async def _describe(self, callback: Callback) -> tuple[str, dict[str, Any]] | None:
+        """Describe what a callback reports: its type, and the job or the project as the API shows it."""
+        if callback.kind == "project":
+            project = await self.projects.find(callback.subject)
+            return None if project is None else (f"project.{project.status}", project.model_dump(mode="json"))
+        job = await self.jobs.find(callback.subject)
+        return None if job is None else (f"job.{job.status}", job.model_dump(mode="json"))
+
     async def start(self) -> None:
         """Start the workers and, with a job API, the search for jobs that an earlier process left."""
         self.workers.start()
-        if self.settings.api_token is not None:
+        if self.settings.has_job_api:
+            self.callbacks.start()
             self._resuming = asyncio.create_task(self._resume(), name="resume jobs")
 
     async def aclose(self) -> None:
@@ -142,6 +258,9 @@ class ServiceRuntime:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+        await self.callbacks.aclose()
+        await self.projects.aclose()
+        await self.changes.aclose()
         self.receiver.close()
         await self.jobs.aclose()
         await self.inbox.aclose()
@@ -174,6 +293,7 @@ class ServiceRuntime:
         while True:
             try:
                 await self.jobs.resume()
+                await self.projects.resume()
             except LedgerError as error:
                 logger.warning("jobs that were not sent are not resumed now, the next sweep tries again: %s", error)
             await asyncio.sleep(self.settings.sweep_seconds)

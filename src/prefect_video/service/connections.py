@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Final, Literal
 
 import h11
 import uvicorn
-from starlette.responses import PlainTextResponse
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from prefect_video.service.problems import build_problem, build_response
 from prefect_video.service.settings import ServiceSettings
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class ConnectionLimits:
         allowed = settings.connections if soft == resource.RLIM_INFINITY else soft - _SPARE_FILES
         self.limit = max(_LEAST_CONNECTIONS, min(settings.connections, allowed))
         self.seconds: dict[_Phase, float] = {"header": settings.header_seconds, "body": settings.body_seconds}
+        self.stopping = asyncio.Event()
         self._open: set[GuardedProtocol] = set()
         # In the order in which they began to be waited for.
         self._receiving: dict[GuardedProtocol, None] = {}
@@ -107,6 +109,11 @@ class GuardedProtocol(H11Protocol):
         super().on_response_complete()
         self._watch()
 
+    def shutdown(self) -> None:
+        """End with the current answer, as the server does."""
+        self.limits.stopping.set()
+        super().shutdown()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         super().connection_lost(exc)
@@ -140,17 +147,21 @@ class GuardedProtocol(H11Protocol):
 class RoomForWebhooks:
     """ASGI middleware that answers 503 to other requests before they take what webhooks need."""
 
-    def __init__(self, app: ASGIApp, *, others: int) -> None:
+    def __init__(self, app: ASGIApp, *, others: int, stopping: asyncio.Event) -> None:
         self._app = app
+        self._stopping = stopping
         self._left = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, if there is room for it."""
+        # Known to answers that would not end by themselves, and that a server waits for.
+        scope["prefect_video.stopping"] = self._stopping
         if scope["type"] != "http" or scope["path"].startswith(("/webhooks/", "/webhook/")):
             await self._app(scope, receive, send)
         elif self._left <= 0:
             logger.warning("too many requests at once: one that is no webhook is answered 503")
-            await PlainTextResponse("too many requests at once", 503, {"Retry-After": "1"})(scope, receive, send)
+            refusal = build_problem(HTTPException(503, "too many requests at once"))
+            await build_response(refusal, {"Retry-After": "1"})(scope, receive, send)
         else:
             self._left -= 1
             try:
@@ -164,7 +175,7 @@ def build_server_config(app: ASGIApp, settings: ServiceSettings) -> uvicorn.Conf
     limits = ConnectionLimits(settings)
     protocol = type("Connection", (GuardedProtocol,), {"limits": limits})
     return uvicorn.Config(
-        RoomForWebhooks(app, others=max(1, limits.limit - settings.webhook_connections)),
+        RoomForWebhooks(app, others=max(1, limits.limit - settings.webhook_connections), stopping=limits.stopping),
         http=protocol,
         ws="none",
         log_level="warning",

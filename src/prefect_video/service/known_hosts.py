@@ -9,10 +9,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from prefect_video.errors import InvalidInput
+from prefect_video.service.problems import build_problem, build_response
 from prefect_video.service.settings import ServiceSettings
 from prefect_video.session import Settings
 
@@ -37,7 +38,8 @@ class KnownHosts:
         """Pass a request on, if its host is known."""
         if scope["type"] == "http" and not self._knows(scope):
             logger.warning("a request for an unknown host was refused; PREFECT_VIDEO_SERVICE_HOSTS adds known ones")
-            await PlainTextResponse("this service is not that host", 421)(scope, receive, send)
+            refusal = build_problem(HTTPException(421, "this service is not that host"))
+            await build_response(refusal)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -56,7 +58,7 @@ def find_known_hosts(host: str, settings: ServiceSettings) -> tuple[str, ...]:
     Raises:
         InvalidInput: The address is public, there is no token, and nothing says which hosts are known.
     """
-    if settings.hosts or settings.api_token is not None or _is_loopback(host):
+    if settings.hosts or settings.has_job_api or _is_loopback(host):
         return settings.hosts
     url = Settings.from_environment().webhook_url
     name = urlsplit(url).hostname if url else None

@@ -41,6 +41,18 @@ class Metrics:
             registry=self._registry,
         )
 
+        self.throttled = Counter(
+            "prefect_video_requests_throttled",
+            "Requests of the job API beyond the rate of their token.",
+            registry=self._registry,
+        )
+        self.callbacks = Counter(
+            "prefect_video_callbacks",
+            "Calls to clients: delivered, retried, given_up.",
+            ["outcome"],
+            registry=self._registry,
+        )
+
     def text(self) -> bytes:
         """Return the metrics in Prometheus's text format."""
         return generate_latest(self._registry)

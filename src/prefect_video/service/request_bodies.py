@@ -37,18 +37,23 @@ async def read_body(request: Request, limit: int) -> bytes | None:
 
 
 def require_usable_json(body: bytes) -> None:
-    """Refuse JSON with what neither the ledger nor an answer could hold; other defects are left to validation.
+    """Refuse JSON with what neither the ledger nor an answer could hold; and what is no JSON at all.
 
     Raises:
-        HTTPException: It is nested too deeply, or holds NaN, an infinite number, NUL or half a surrogate pair (422).
+        HTTPException: It is no JSON (400), is nested too deeply, or holds NaN, an infinite number, NUL or half a
+            surrogate pair (422).
     """
     try:
         check_depth(body)
         document = json.loads(body, parse_constant=_refuse_number, parse_float=_parse_finite)
         _require_storable(document)
-    except json.JSONDecodeError:
-        # Reported by the framework, with its place.
-        return
+    except json.JSONDecodeError as error:
+        if not body:
+            # Not every request has one; where it is needed, validation says so.
+            return
+        raise HTTPException(400, f"the body is not JSON: {error}") from None
+    except UnicodeDecodeError:
+        raise HTTPException(400, "the body is not JSON: it is not UTF-8") from None
     except ValueError as error:
         raise HTTPException(422, f"the body: {error}") from None
 

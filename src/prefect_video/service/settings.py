@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, field_validator
@@ -17,7 +18,17 @@ class ServiceSettings(EnvironmentSettings):
         accounts: Providers' names or `block-type/block-name`, separated by commas; by default the environment's one.
         store: The store of videos requested here; by default as for runs.
         ledger: The ledger that runs and the service share; by default as for runs.
-        api_token: Bearer token of the job API; without a token there is no job API.
+        api_token: Bearer token of the job API with all scopes; without any token there is no job API.
+        tokens_file: File of named tokens, as `prefect-video tokens create` prints them; read again when it changes.
+        tokens_block: `video-api-tokens/name`: a saved block with the same content.
+        callback_secret: Signs the callbacks of `api_token`, `whsec_…`; each named token has its own.
+        callback_hosts: Hosts that may be called although their addresses are not public, separated by commas.
+        callback_retry_seconds: Delay before the second attempt of a callback; each further one is four times as long.
+        deployment: Deployment of `generate-project` whose workers make what is requested; None to make it here.
+        public_url: Address of the service for clients, which links to videos begin with; else that of each request.
+        link_seconds: Time for which a link to a video is valid.
+        project_limit_bytes: Largest body of a project or a batch.
+        event_streams: Streams of events that may be open at once.
         collect: Download and store finished videos that no run waits for.
         announce: Emit a Prefect event for each generation that ends, where a Prefect API is configured.
         body_limit_bytes: Largest request body that is read.
@@ -42,6 +53,16 @@ class ServiceSettings(EnvironmentSettings):
     store: str | None = None
     ledger: str | None = None
     api_token: SecretStr | None = None
+    tokens_file: Path | None = None
+    tokens_block: str | None = None
+    callback_secret: SecretStr | None = None
+    callback_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    callback_retry_seconds: float = Field(default=5.0, gt=0)
+    deployment: str | None = None
+    public_url: str | None = None
+    link_seconds: float = Field(default=3600.0, ge=60)
+    project_limit_bytes: int = Field(default=1_048_576, ge=1)
+    event_streams: int = Field(default=50, ge=0)
     collect: bool = False
     announce: bool = True
     body_limit_bytes: int = Field(default=65_536, ge=1)
@@ -58,10 +79,15 @@ class ServiceSettings(EnvironmentSettings):
     sweep_seconds: float = Field(default=60.0, gt=0)
     keep_days: float = Field(default=7.0, gt=0)
 
-    @field_validator("accounts", "hosts", mode="before")
+    @field_validator("accounts", "hosts", "callback_hosts", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @property
+    def has_job_api(self) -> bool:
+        """True where there is a token, and with it the job API."""
+        return any((self.api_token, self.tokens_file, self.tokens_block))
 
     @field_validator("api_token")
     @classmethod

@@ -25,8 +25,8 @@ from prefect_video.storage.publish import (
 from prefect_video.storage.registry import (
     copy_between,
     exists_anywhere,
-    fetch_anywhere,
     open_store,
+    open_store_for,
     read_sha256,
     sizes_anywhere,
 )
@@ -64,6 +64,7 @@ __all__ = [
     "guess_content_type",
     "keep_rejected",
     "open_store",
+    "open_store_for",
     "parse_sidecar",
     "place_asset",
     "publish_sidecar",

@@ -149,8 +149,8 @@ class Store(Protocol):
             InvalidInput: The store does not reach one of them.
         """
 
-    def read_chunks(self, uri: str) -> AsyncIterator[bytes]:
-        """Read a file in chunks, at constant memory."""
+    def read_chunks(self, uri: str, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+        """Read a file in chunks, at constant memory: the bytes from `start` to before `stop`, else to its end."""
 
     async def folders(self) -> list[str]:
         """Return the names of the folders directly below the root, sorted; a project is one."""

@@ -183,10 +183,14 @@ class LocalStore:
         sizes = {uri: _read_size(path) for uri, path in paths.items()}
         return {uri: size for uri, size in sizes.items() if size is not None}
 
-    async def read_chunks(self, uri: str) -> AsyncIterator[bytes]:
+    async def read_chunks(self, uri: str, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         path = self._path_in_store(uri)
         with await run_in_thread(self._translate_errors(path, lambda: path.open("rb"))) as file:
-            while chunk := await run_in_thread(self._translate_errors(path, lambda: file.read(_CHUNK_BYTES))):
+            file.seek(start)
+            while (size := _CHUNK_BYTES if stop is None else min(_CHUNK_BYTES, stop - file.tell())) > 0:
+                chunk = await run_in_thread(self._translate_errors(path, partial(file.read, size)))
+                if not chunk:
+                    return
                 yield chunk
 
     async def folders(self) -> list[str]:

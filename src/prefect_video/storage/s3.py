@@ -219,10 +219,12 @@ class S3Store:
     async def exists_many(self, uris: Collection[str]) -> set[str]:
         return set(await self.sizes(uris))
 
-    async def read_chunks(self, uri: str) -> AsyncIterator[bytes]:
+    async def read_chunks(self, uri: str, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         bucket, key = _locate(uri)
+        # Without a range where all is wanted: an empty object has none that could be satisfied.
+        part = {} if (start, stop) == (0, None) else {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}
         async with self._client(f"read {uri}") as client:
-            response = await client.get_object(Bucket=bucket, Key=key)
+            response = await client.get_object(Bucket=bucket, Key=key, **part)
             async with response["Body"] as body:
                 while chunk := await body.read(_READ_BYTES):
                     yield chunk

@@ -14,7 +14,8 @@ from prefect_video.emulator import Emulator
 from prefect_video.errors import IdempotencyKeyReused, InvalidInput
 from prefect_video.ledger import Ledger, State
 from prefect_video.providers.sora.provider import SoraProvider
-from prefect_video.service.jobs.service import GenerateBody, JobService
+from prefect_video.service.jobs.bodies import GenerateBody
+from prefect_video.service.jobs.service import JobService
 from prefect_video.service.sessions import Sessions
 from prefect_video.session import Session
 from tests.support.service_fixtures import open_environment_session, run_service

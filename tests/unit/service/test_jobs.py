@@ -15,7 +15,7 @@ from prefect_video.errors import InvalidInput, QuotaExhausted
 from prefect_video.pipeline.steps import ClaimOptions, build_project_job_requests, claim_shots
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.service import ServiceSettings
-from prefect_video.service.jobs.service import GenerateBody
+from prefect_video.service.jobs.bodies import GenerateBody
 from tests.support.service_fixtures import TOKEN, Service, open_environment_session, run_service
 from tests.unit.service.test_webhooks import project
 

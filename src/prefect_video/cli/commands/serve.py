@@ -29,15 +29,22 @@ def serve(
     collect: Annotated[
         bool, Parameter(negative="", show_default=False, help="Store finished videos that no run waits for.")
     ] = False,
+    deployment: Annotated[
+        str | None,
+        Parameter(help="Deployment of generate-project whose workers make what is requested, instead of this process."),
+    ] = None,
 ) -> int:
     """Receive webhooks of providers, and serve the job API; runs until Ctrl-C.
 
     Put it behind HTTPS, and set its public address for runs: `export PREFECT_VIDEO_WEBHOOK_URL=https://video.example.com`.
-    The job API (`POST /generate`, `GET /jobs/ID`) is served when PREFECT_VIDEO_SERVICE_API_TOKEN is set.
+    The job API (`POST /v1/jobs`, page at `/docs`) is served when PREFECT_VIDEO_SERVICE_TOKENS_FILE, `_TOKENS_BLOCK` or
+    `_API_TOKEN` is set; `prefect-video tokens create` makes tokens.
 
     Try:
 
         prefect-video serve --account sora-credentials/production --collect
+
+        prefect-video serve --deployment generate-project/project
     """
     from prefect_video.service import ServiceSettings, find_known_hosts
 
@@ -46,6 +53,7 @@ def serve(
         store=store,
         ledger=ledger_name(ledger),
         collect=collect or None,
+        deployment=deployment,
     )
     settings = settings.model_copy(update={"hosts": find_known_hosts(host, settings)})
     try:
@@ -63,11 +71,11 @@ async def _serve(settings: ServiceSettings, host: str, port: int) -> None:
 
     import uvicorn
 
-    from prefect_video.service import build_server_config, create_app, limited_logs, open_sessions
+    from prefect_video.service import build_server_config, create_app, limited_logs, open_sessions, open_tokens
 
     # Opened once before the server starts: an error in its start-up would be printed as a traceback.
     async with open_sessions(settings):
-        pass
+        await open_tokens(settings)
     listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     # asyncio sets this only on sockets that it has made: without it a response waits 40 ms for an acknowledgement.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -97,7 +105,7 @@ def _announce(port: int, host: str, sessions: Sessions, settings: ServiceSetting
     console.print(f"[bold]Serving on {address}.[/] Ctrl-C ends it.")
     for provider in dict.fromkeys(session.provider.name for session in sessions.sessions):
         console.print(f"[dim]webhooks[/]  POST {address}/webhooks/{escape(provider)}", soft_wrap=True)
-    if settings.api_token is not None:
-        console.print(f"[dim]jobs    [/]  POST {address}/generate", soft_wrap=True)
-    console.print(f"[dim]health  [/]  GET {address}/healthz, /metrics", soft_wrap=True)
+    if settings.has_job_api:
+        console.print(f"[dim]jobs    [/]  POST {address}/v1/jobs, described at {address}/docs", soft_wrap=True)
+    console.print(f"[dim]health  [/]  GET {address}/healthz, /readyz, /metrics", soft_wrap=True)
     console.file.flush()

@@ -10,11 +10,13 @@ from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_projec
 from prefect_video.pipeline.steps.poll import poll, record_end
 from prefect_video.pipeline.steps.screen import screen_prompt, screen_prompts
 from prefect_video.pipeline.steps.store import store
+from prefect_video.pipeline.steps.store_identity import check_store
 from prefect_video.pipeline.steps.submit import submit
 
 __all__ = [
     "ClaimOptions",
     "build_project_job_requests",
+    "check_store",
     "claim_shots",
     "cut_film",
     "download",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prefect_video.errors import InvalidInput
 from prefect_video.fingerprints import fingerprint
-from prefect_video.ledger import JobRequest
+from prefect_video.ledger import JobRequest, Requester
 from prefect_video.pipeline.steps.shot_images import ImageFile, ImageLoader
 from prefect_video.session import Session
 from prefect_video.shots import Project, Shot
@@ -22,12 +22,14 @@ class ClaimOptions:
         ttl_seconds: Greatest age of a stored asset that is reused; None for any age.
         flow_run_id: The run that claims, within which attempts are counted.
         accepts_store: Take the store as it is, although the ledger knows another one at its address.
+        requester: The client of the service that is charged.
     """
 
     refresh: bool = False
     ttl_seconds: float | None = None
     flow_run_id: str | None = None
     accepts_store: bool = False
+    requester: Requester | None = None
 
 
 async def build_project_job_requests(
@@ -84,6 +86,7 @@ def build_job_requests(
             priority=project.priority,
             on_mismatch=project.on_mismatch,
             quality_policy=project.quality,
+            requester=options.requester,
         )
         for take in range(1, shot.takes + 1)
     ]

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import contextlib
+import importlib
 import logging
 import uuid
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal
+from decimal import Decimal
+from typing import Any, Final, Literal
 
-from pydantic import AliasChoices, BaseModel, Field, StringConstraints, ValidationError
-
-from prefect_video.errors import BudgetExceeded, InvalidInput, LedgerError, QuotaExhausted, VideoError
-from prefect_video.fingerprints import canonical_json
-from prefect_video.frame_sizes import AspectRatio, Resolution
-from prefect_video.inputs import Input, WholeNumber
-from prefect_video.ledger import BoundKey, ClaimOutcome, ClaimResult, Job, JobRequest, Priority, State
-from prefect_video.pipeline import abandon, collect_job
+from prefect_video.errors import (
+    BudgetExceeded,
+    InvalidInput,
+    InvalidTransition,
+    LedgerError,
+    QuotaExhausted,
+    VideoError,
+)
+from prefect_video.ledger import (
+    REQUEST_PREFIX,
+    BoundKey,
+    ClaimOutcome,
+    ClaimResult,
+    Job,
+    JobPosition,
+    JobRequest,
+    NumberedEntry,
+    Priority,
+    Requester,
+    State,
+)
+from prefect_video.pipeline import CancelledJob, abandon, cancel_jobs, collect_job
 from prefect_video.pipeline.steps import (
     ClaimOptions,
     build_project_job_requests,
@@ -27,142 +44,26 @@ from prefect_video.pipeline.steps import (
     screen_prompt,
     submit,
 )
+from prefect_video.service.api_tokens import ApiTokens
+from prefect_video.service.deployment_queue import DeploymentQueue
+from prefect_video.service.jobs.bodies import GenerateBody
+from prefect_video.service.jobs.views import JobView, SpendView
 from prefect_video.service.sessions import Sessions
-from prefect_video.session import DEFAULT_PROJECT, Session
-from prefect_video.shots import Duration, Identifier, Options, Project, Prompt, Seed, Shot, slug
+from prefect_video.session import Session, ref_for_job
+from prefect_video.shots import Project
 
 logger = logging.getLogger(__name__)
 
-JobStatus = Literal["queued", "processing", "completed", "failed", "cancelled", "held"]
-
-ImageUrl = Annotated[str, StringConstraints(pattern=r"^https://", max_length=4096, strict=True)]
-"""URL of an image; no path, as a client must not read the files of the service's machine."""
-
-REQUEST_PREFIX: Final = "request-"
-"""The prefix of the run ids of jobs that the API has created."""
+Outcome = Literal["accepted", "joined", "stored"]
+"""What a request has led to: a new job, one in progress, or one that is stored already."""
 
 _UNSENT: Final = frozenset({State.RESERVED, State.SUBMITTING, State.UNKNOWN})
 _COLLECTED_AT_ONCE: Final = 4
 """Downloads at once, so that a sweep over many finished jobs leaves the network and the disk to the requests."""
-_STATUSES: Final[dict[State, JobStatus]] = {
-    State.RESERVED: "queued",
-    State.SUBMITTING: "queued",
-    State.UNKNOWN: "queued",
-    State.SUBMITTED: "processing",
-    State.COMPLETED: "processing",
-    State.STORED: "completed",
-    State.CANCELLED: "cancelled",
-}
 
 
-class GenerateBody(Input):
-    """The body of `POST /generate`: one requested video.
-
-    Attributes:
-        prompt: What the video shows.
-        duration: Length in whole seconds.
-        first_frame: The image with which the video begins; a URL, as files are those of the service's machine.
-        last_frame: The image with which it ends; a URL too.
-        references: Images of what is to be seen; URLs too.
-        audio: Whether the video has sound, where that can be chosen.
-        watermark: Whether the provider's visible mark is in the picture, where that can be chosen.
-        options: Further input of the provider's model, sent as it is.
-        project: The folder in the store and the name in the ledger (`project_id` is accepted too).
-        id: The shot's name; by default derived from the prompt.
-        take: The number of the take, from 1: each is an independent video of the same shot.
-        provider: The account, where the service has several; by default the first.
-        priority: The rank among the requests that wait for one of the account's slots.
-        user_id: The user on whose behalf the video is requested; stored as a label.
-        metadata: Further labels.
-    """
-
-    prompt: Prompt
-    duration: Duration = 10
-    aspect_ratio: AspectRatio = "16:9"
-    resolution: Resolution = "1080p"
-    model: str = "sora-2"
-    seed: Seed | None = None
-    negative_prompt: Prompt | None = None
-    first_frame: ImageUrl | None = None
-    last_frame: ImageUrl | None = None
-    references: tuple[ImageUrl, ...] = Field(default=(), max_length=20)
-    audio: bool | None = Field(default=None, strict=True)
-    watermark: bool | None = Field(default=None, strict=True)
-    options: Options = Field(default_factory=dict)
-    project: Identifier = Field(default=DEFAULT_PROJECT, validation_alias=AliasChoices("project", "project_id"))
-    id: Identifier | None = None
-    take: WholeNumber = Field(default=1, ge=1, le=10)
-    provider: str | None = None
-    priority: Priority = "normal"
-    user_id: str | None = Field(default=None, max_length=200)
-    metadata: dict[str, str] = Field(default_factory=dict)
-
-    @property
-    def digest(self) -> str:
-        """The SHA-256 of all fields that differ from their defaults, equal for every spelling of the same request."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude_defaults=True)).encode()).hexdigest()
-
-    def build_shot(self) -> Shot:
-        """Build the requested shot.
-
-        Raises:
-            InvalidInput: A field does not fit the others.
-        """
-        fields = self.model_dump(exclude={"project", "take", "provider", "priority", "user_id", "id"})
-        labels = {**self.metadata, **({"user_id": self.user_id} if self.user_id else {})}
-        try:
-            return Shot(**{**fields, "id": self.id or slug(self.prompt), "takes": self.take, "metadata": labels})
-        except ValidationError as error:
-            raise InvalidInput("; ".join(fault["msg"] for fault in error.errors(include_input=False))) from error
-
-
-class JobView(BaseModel):
-    """A job as the API shows it.
-
-    Attributes:
-        job_id: The id of the job in the ledger.
-        status: The state of the request; `held` waits for a decision.
-        state: The state in the ledger, which is finer.
-        estimated_time: Seconds until the video is expected; None once the job has ended.
-        uri: The stored video.
-        cost_usd: The cost, or the estimate until it is known; None when both are unknown.
-        error: The reason why there is no video or why the job is held, with the next step.
-    """
-
-    job_id: str
-    status: JobStatus
-    state: State
-    project: str
-    shot: str
-    take: int
-    generation_id: str | None = None
-    estimated_time: float | None = None
-    uri: str | None = None
-    sha256: str | None = None
-    cost_usd: float | None = None
-    error: str | None = None
-
-    @classmethod
-    def from_job(cls, job: Job, seconds_per_video_second: tuple[float, float]) -> JobView:
-        """Build the view of a job."""
-        # A stored video may be held for a disputed cost; it can be fetched all the same.
-        held = job.hold_reason is not None and job.state is not State.STORED
-        status: JobStatus = "held" if held else _STATUSES.get(job.state, "failed")
-        waiting = status in ("queued", "processing")
-        return cls(
-            job_id=job.id,
-            status=status,
-            state=job.state,
-            project=job.project,
-            shot=job.shot.id,
-            take=job.take,
-            generation_id=job.generation_id,
-            estimated_time=_estimate_seconds_left(job, seconds_per_video_second) if waiting else None,
-            uri=job.asset.uri if job.asset else None,
-            sha256=job.asset.sha256 if job.asset else None,
-            cost_usd=None if job.cost_usd is None else float(job.cost_usd),
-            error=job.hold_reason or job.error_message,
-        )
+_ENQUEUED_AT_ONCE: Final = 8
+_PRIORITIES: Final[dict[int, Priority]] = {1: "high", 0: "normal", -1: "low"}
 
 
 class JobService:
@@ -171,21 +72,45 @@ class JobService:
     Args:
         sessions: The open sessions, one per account.
         collect: Poll for generations that have ended without a webhook, and store their videos.
+        queue: Hands jobs to the workers of a deployment; None to send them here.
+        ledger_name: How the ledger is found again, as the settings name it; None for the environment's.
+        tokens: The clients and their limits, for jobs that an earlier process has accepted.
     """
 
-    def __init__(self, sessions: Sessions, *, collect: bool = False) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        *,
+        collect: bool = False,
+        queue: DeploymentQueue | None = None,
+        ledger_name: str | None = None,
+        tokens: ApiTokens | None = None,
+    ) -> None:
+        self._tokens = tokens or ApiTokens()
+        self._enqueue_slots = asyncio.Semaphore(_ENQUEUED_AT_ONCE)
         self._sessions = sessions
+        self._queue = queue
+        self._ledger_name = ledger_name
+        self._ledger = sessions.sessions[0].ledger
         self._collect_enabled = collect
         self._collect_slots = asyncio.Semaphore(_COLLECTED_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def create(self, body: GenerateBody, *, key: str | None = None) -> tuple[JobView, str]:
+    @property
+    def environment(self) -> str:
+        """The environment whose jobs the service creates."""
+        return self._sessions.sessions[0].settings.environment
+
+    async def create(
+        self, body: GenerateBody, *, key: str | None = None, requester: Requester | None = None
+    ) -> tuple[JobView, Outcome]:
         """Claim the requested video; a new job is submitted in the background.
 
         Args:
             body: The request.
             key: The client's idempotency key: the same key is never paid for twice, not even after a failure, and
                 never stands for another request.
+            requester: The client that is charged, whose keys are its own.
 
         Returns:
             The job and the outcome: `accepted`, `joined` to one in progress, or `stored` already.
@@ -198,41 +123,103 @@ class JobService:
             RequestRejected: The provider's endpoint or key is wrong; nothing was sent.
             StoreError: The store cannot be read, or is not the one that the ledger knows; nothing was sent.
         """
-        session = self._find_session(body.provider)
-        project = Project(name=body.project, shots=(body.build_shot(),), max_attempts=1, priority=body.priority)
-        job_request = await _build_job_request(session, project, body.take, key)
+        session = self.find_session(body.provider)
+        project = body.build_project()
+        if self._queue is not None and body.take > 1:
+            raise InvalidInput("take: a deployment makes all takes of a shot: request a project with `takes`")
+        job_request = await _build_job_request(session, project, body.take, key, requester)
         if key is not None:
             # The key is bound before the claim: a second request with it must find the first one, whatever happens
             # next. It belongs to its own account, which another default account must not pay for again.
-            bound = await _bind_key(session, body, key)
-            if (answer := await _find_answer(session, bound, key)) is not None:
+            bound = await self.bind_key(session, key, body.digest, requester)
+            if (answer := await _find_answer(session, bound, job_request.flow_run_id)) is not None:
                 await self._resume_unsent(answer)
-                return self._build_view(answer), "stored" if answer.state is State.STORED else "joined"
+                await self._request_callback(body, answer, requester)
+                return self.build_view(answer), "stored" if answer.state is State.STORED else "joined"
             if bound.account != session.provider.account.id:
                 session = self._find_bound_session(bound, key)
-                job_request = await _build_job_request(session, project, body.take, key)
+                job_request = await _build_job_request(session, project, body.take, key, requester)
         await find_assets(session, [job_request])
         (claim,) = await claim_shots(session, [job_request], budgets=project_budgets(session, project), partial=False)
         job = _require_job(claim)
         if key is not None:
-            await session.ledger.idempotency.answer_key(key, job.id, environment=session.settings.environment)
+            name = requester.name if requester else ""
+            await self._ledger.idempotency.answer_key(key, job.id, environment=self.environment, requester=name)
+        await self._request_callback(body, job, requester)
         if claim.kind is ClaimOutcome.ACQUIRED:
-            self._start_task(_send(session, job), f"send {job.id}")
-        outcome = {ClaimOutcome.ACQUIRED: "accepted", ClaimOutcome.STORED: "stored"}.get(claim.kind, "joined")
-        return self._build_view(job), outcome
+            await self._start(session, job)
+        outcomes: dict[ClaimOutcome, Outcome] = {ClaimOutcome.ACQUIRED: "accepted", ClaimOutcome.STORED: "stored"}
+        return self.build_view(job), outcomes.get(claim.kind, "joined")
+
+    async def bind_key(self, session: Session, key: str, digest: str, requester: Requester | None) -> BoundKey:
+        """Bind a key to a request and an account, where it is not bound yet.
+
+        Raises:
+            IdempotencyKeyReused: The key was used for another request.
+        """
+        return await self._ledger.idempotency.bind_key(
+            key,
+            digest,
+            account=session.provider.account.id,
+            environment=self.environment,
+            requester=requester.name if requester else "",
+        )
 
     async def find(self, job_id: str) -> JobView | None:
         """Return a job by its id, None if there is none."""
-        jobs = await self._sessions.sessions[0].ledger.jobs.get_many([job_id])
-        return self._build_view(jobs[0]) if jobs else None
+        job = await self.find_job(job_id)
+        return None if job is None else self.build_view(job)
+
+    async def find_job(self, job_id: str) -> Job | None:
+        """Return a row of the ledger by its id, None if there is none."""
+        jobs = await self._ledger.jobs.get_many([job_id])
+        return jobs[0] if jobs else None
+
+    async def page(
+        self,
+        *,
+        limit: int,
+        after: JobPosition | None,
+        project: str | None = None,
+        state: State | None = None,
+        shot: str | None = None,
+        held: bool | None = None,
+        since: datetime | None = None,
+    ) -> list[Job]:
+        """Read a page of jobs, newest first."""
+        return await self._ledger.jobs.page(
+            project=project, state=state, shot=shot, hold_reason=held, since=since, after=after, limit=limit
+        )
+
+    async def history_after(self, job_id: str, number: int) -> list[NumberedEntry]:
+        """Read the lines of a job's history that come after the line with a number."""
+        return await self._ledger.jobs.history_after(job_id, number)
+
+    async def cancel(self, job: Job) -> CancelledJob:
+        """Cancel a job, at the provider too where it still can; one that has ended stays as it is."""
+        (cancelled,) = await cancel_jobs([job], self._open_session)
+        return cancelled
+
+    async def spend(self, requester: Requester) -> SpendView:
+        """Sum what a client has committed in this month."""
+        limit = Requester(name=requester.name, monthly_usd=requester.monthly_usd or Decimal(0))
+        (usage,) = await self._ledger.spend.budget_usage((), project="", account="", requester=limit)
+        left = None if requester.monthly_usd is None else max(Decimal(0), requester.monthly_usd - usage.committed_usd)
+        return SpendView(
+            token=requester.name,
+            spent_usd=float(usage.spent_usd),
+            reserved_usd=float(usage.reserved_usd),
+            videos=usage.videos,
+            limit_usd=None if requester.monthly_usd is None else float(requester.monthly_usd),
+            left_usd=None if left is None else float(left),
+        )
 
     async def resume(self) -> None:
         """Submit the jobs that a dead process has accepted and not sent; collect those that may have ended since."""
         for session in self._sessions.sessions:
             for job in await session.ledger.jobs.unfinished(account=session.provider.account.id):
                 # Jobs of flows are resumed by `collect`, with the settings of their run.
-                from_api = (job.flow_run_id or "").startswith(REQUEST_PREFIX)
-                if not from_api or job.hold_reason:
+                if not job.is_service_request or job.hold_reason:
                     continue
                 if job.state in _UNSENT:
                     await self._resume_unsent(job)
@@ -245,7 +232,12 @@ class JobService:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _find_session(self, name: str | None) -> Session:
+    def find_session(self, name: str | None) -> Session:
+        """Return the session of an account; the first one where none is named.
+
+        Raises:
+            InvalidInput: The service has no such account.
+        """
         if name is None:
             return self._sessions.sessions[0]
         sessions = self._sessions.by_name(name)
@@ -262,6 +254,50 @@ class JobService:
             )
         return session
 
+    async def _start(self, session: Session, job: Job) -> None:
+        """Send a claimed job in the background, or hand it to the workers."""
+        if self._queue is None:
+            self._start_task(_send(session, job), f"send {job.id}")
+            return
+        # Without an owner it is the worker's to take over.
+        await session.ledger.claims.release_ownership([job.id])
+        self._start_task(self._enqueue(session, job), f"enqueue {job.id}")
+
+    async def _enqueue(self, session: Session, job: Job) -> None:
+        """Hand a reserved job to the workers; end it where its flow run has ended and never took it over."""
+        assert self._queue is not None
+        token = self._tokens.find(job.requester) if job.requester else None
+        project = Project(name=job.project, shots=(job.shot,), max_attempts=1, priority=_PRIORITIES[job.priority])
+        requester = token.requester if token else None
+        async with self._enqueue_slots:
+            run = await self._queue.enqueue(session, project, key=job.id, requester=requester)
+        if run is None or not run.has_ended:
+            return
+        (current,) = await session.ledger.jobs.get_many([job.id])
+        if current.state is State.RESERVED and current.is_service_request:
+            reason = f"flow run {run.id} ended as {run.state} before it sent the video: see its log in Prefect"
+            with contextlib.suppress(InvalidTransition):
+                await session.ledger.jobs.release_reservation(job.id, reason)
+
+    async def _request_callback(self, body: GenerateBody, job: Job, requester: Requester | None) -> None:
+        if body.callback_url is None or requester is None:
+            return
+        await self._ledger.callbacks.add(
+            "job", job.id, requester=requester.name, url=body.callback_url, environment=self.environment
+        )
+
+    @asynccontextmanager
+    async def _open_session(self, job: Job) -> AsyncIterator[Session]:
+        """Use the open session of a job's account, or open the one that it was made with."""
+        session = self._sessions.by_id(job.account)
+        if session is not None and session.store_name == job.store:
+            yield session
+            return
+        # Importing Prefect takes seconds, during which the service must answer.
+        tasks = await asyncio.to_thread(importlib.import_module, "prefect_video.tasks")
+        async with tasks.use_session(ref_for_job(job, self._ledger_name)) as opened:
+            yield opened
+
     def _start_task(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(coroutine, name=name)
         # The event loop keeps weak references only.
@@ -272,6 +308,9 @@ class JobService:
         """Submit a job that has no living owner, by its own account only; leave any other as it is."""
         session = self._sessions.by_id(job.account)
         if session is None or job.state not in _UNSENT or job.hold_reason:
+            return
+        if self._queue is not None and job.state is State.RESERVED:
+            self._start_task(self._enqueue(session, job), f"enqueue {job.id}")
             return
         if taken := await session.ledger.claims.take_over(job.id):
             self._start_task(_send(session, taken), f"send {job.id}")
@@ -284,42 +323,36 @@ class JobService:
         except LedgerError as error:
             logger.warning("%s/%s: not collected now, the next sweep tries again: %s", job.project, job.shot.id, error)
 
-    def _build_view(self, job: Job) -> JobView:
+    def build_view(self, job: Job) -> JobView:
+        """Build the view of a job, without a link."""
         session = self._sessions.by_id(job.account) or self._sessions.sessions[0]
         return JobView.from_job(job, session.provider.capabilities.seconds_per_video_second)
 
 
-async def _build_job_request(session: Session, project: Project, take: int, key: str | None) -> JobRequest:
+async def _build_job_request(
+    session: Session, project: Project, take: int, key: str | None, requester: Requester | None
+) -> JobRequest:
     """Build the ledger's request for one take of a project of one shot."""
+    own_key = f"{requester.name}/{key}" if requester and key else key
     job_requests = await build_project_job_requests(
         session,
         project,
         ClaimOptions(
             ttl_seconds=session.settings.ttl_seconds,
-            flow_run_id=f"{REQUEST_PREFIX}{key or uuid.uuid4()}",
+            flow_run_id=f"{REQUEST_PREFIX}{own_key or uuid.uuid4()}",
+            requester=requester,
         ),
     )
     return job_requests[take - 1]
 
 
-async def _bind_key(session: Session, body: GenerateBody, key: str) -> BoundKey:
-    """Bind a key to a request and an account, where it is not bound yet.
-
-    Raises:
-        IdempotencyKeyReused: The key was used for another request.
-    """
-    return await session.ledger.idempotency.bind_key(
-        key, body.digest, account=session.provider.account.id, environment=session.settings.environment
-    )
-
-
-async def _find_answer(session: Session, bound: BoundKey, key: str) -> Job | None:
+async def _find_answer(session: Session, bound: BoundKey, flow_run_id: str | None) -> Job | None:
     """Return the job that a key was answered with before; also the one of a process that died before it said so.
 
     A released job is none: nothing was accepted for it, so that its key may be sent again.
     """
     ledger = session.ledger
-    own = await ledger.jobs.find(flow_run_id=f"{REQUEST_PREFIX}{key}", limit=None)
+    own = await ledger.jobs.find(flow_run_id=flow_run_id, limit=None)
     claimed = [job for job in own if job.environment == session.settings.environment]
     answered = [await ledger.jobs.get(bound.job_id)] if bound.job_id else []
     return next((job for job in (*answered, *claimed) if job.state is not State.RELEASED), None)
@@ -369,12 +402,3 @@ def _require_job(claim: ClaimResult) -> Job:
     if claim.kind is ClaimOutcome.OVER_BUDGET or claim.job is None:
         raise BudgetExceeded(f"shot {claim.request.shot.id!r}: {claim.refusal}")
     return claim.job
-
-
-def _estimate_seconds_left(job: Job, seconds_per_video_second: tuple[float, float]) -> float:
-    """Estimate the seconds until a video is expected, by the ledger's estimate or the provider's usual pace."""
-    if job.estimated_completion_at is not None:
-        return round(max(0.0, (job.estimated_completion_at - datetime.now(UTC)).total_seconds()), 1)
-    expected = sum(seconds_per_video_second) / 2 * job.shot.duration
-    elapsed = (datetime.now(UTC) - job.submitted_at).total_seconds() if job.submitted_at else 0.0
-    return round(max(0.0, expected - elapsed), 1)

@@ -18,6 +18,7 @@ _INSTANT = sa.String().with_variant(postgresql.TIMESTAMP(timezone=True), "postgr
 _UNFINISHED = sa.text("state IN ('completed', 'reserved', 'submitted', 'submitting', 'unknown')")
 _ACCEPTED = sa.text("generation_id IS NOT NULL")
 _SENDING = sa.text("to_state = 'submitting'")
+_OPEN = sa.text("ended_at IS NULL")
 _PENDING = sa.text("handled_at IS NULL")
 
 
@@ -32,6 +33,7 @@ def upgrade() -> None:
     _create_prompts_and_keys()
     _create_choices()
     _create_webhook_events()
+    _create_client_requests()
     _create_identity()
     if op.get_bind().dialect.name == "postgresql":
         _notify_of_changes()
@@ -85,6 +87,7 @@ def _create_jobs() -> None:
         sa.Column("max_attempts", sa.Integer, nullable=False, server_default="2"),
         sa.Column("quality_policy", sa.Text),
         sa.Column("quality", sa.Text),
+        sa.Column("requester", sa.String),
     )
 
 
@@ -103,6 +106,7 @@ def _create_indexes() -> None:
     op.create_index("ix_jobs_project", table, ["project", *amounts])
     op.create_index("ix_jobs_account", table, ["account", *amounts])
     op.create_index("ix_jobs_created", table, ["created_at", *amounts])
+    op.create_index("ix_jobs_requester", table, ["requester", "created_at", *amounts])
 
 
 def _create_history() -> None:
@@ -183,6 +187,7 @@ def _create_prompts_and_keys() -> None:
     op.create_table(
         "idempotency_keys",
         sa.Column("environment", sa.String, primary_key=True),
+        sa.Column("requester", sa.String, primary_key=True),
         sa.Column("key", sa.String, primary_key=True),
         sa.Column("request_digest", sa.String, nullable=False),
         sa.Column("account", sa.String, nullable=False),
@@ -226,6 +231,39 @@ def _create_webhook_events() -> None:
         sqlite_where=_PENDING,
         postgresql_where=_PENDING,
     )
+
+
+def _create_client_requests() -> None:
+    op.create_table(
+        "project_requests",
+        sa.Column("id", sa.String, primary_key=True),
+        sa.Column("environment", sa.String, nullable=False),
+        sa.Column("requester", sa.Text, nullable=False),
+        sa.Column("project", sa.Text, nullable=False),
+        sa.Column("refresh", sa.Boolean, nullable=False),
+        sa.Column("owner", sa.String),
+        sa.Column("created_at", _INSTANT, nullable=False),
+        sa.Column("ended_at", _INSTANT),
+        sa.Column("flow_run_id", sa.String),
+        sa.Column("error", sa.Text),
+    )
+    op.create_table(
+        "callbacks",
+        sa.Column("id", sa.String, primary_key=True),
+        sa.Column("environment", sa.String, nullable=False),
+        sa.Column("kind", sa.String, nullable=False),
+        sa.Column("subject", sa.String, nullable=False),
+        sa.Column("requester", sa.String, nullable=False),
+        sa.Column("url", sa.Text, nullable=False),
+        sa.Column("created_at", _INSTANT, nullable=False),
+        sa.Column("next_at", _INSTANT, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("ended_at", _INSTANT),
+        sa.Column("error", sa.Text),
+    )
+    open_ended: dict[str, Any] = {"sqlite_where": _OPEN, "postgresql_where": _OPEN}
+    op.create_index("ix_project_requests_open", "project_requests", ["created_at"], **open_ended)
+    op.create_index("ix_callbacks_open", "callbacks", ["next_at"], **open_ended)
 
 
 def _create_identity() -> None:

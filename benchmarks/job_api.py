@@ -1,0 +1,170 @@
+"""Job API: requests at a steady rate, with the service killed and restarted in the middle; none is lost or paid twice.
+
+    python -m benchmarks.job_api [--rate 50] [--seconds 60] [--limit-ms 500]
+
+Provider, service and client are three processes. A client repeats what was not answered with the same key, as clients
+do. Exits with 1 unless every request was answered, each was accepted once by the provider, and 95 % of the answers,
+those around the restart aside, came within the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from benchmarks.emulator_process import EmulatorProcess
+
+TOKEN: Final = "a-token-of-the-benchmark"
+RESTART_SECONDS: Final = 5.0
+"""Around the restart, answers are not held to the limit: the service is away."""
+GIVE_UP_SECONDS: Final = 120.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answered request.
+
+    Attributes:
+        job_id: The job.
+        sent_at: When the attempt that was answered was sent.
+        seconds: How long its answer took.
+        attempts: Attempts until an answer.
+    """
+
+    job_id: str
+    sent_at: float
+    seconds: float
+    attempts: int
+
+
+class ServiceProcess:
+    """The service in a process of its own, always at the same port."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.start()
+
+    def start(self) -> None:
+        """Start the service, and wait until it serves."""
+        command = [Path(sys.executable).with_name("prefect-video"), "serve", "--port", str(self.port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert "Serving on" in line, line
+
+    def kill(self) -> None:
+        """Kill the service without warning."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """End the service."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(30)
+
+
+async def request(client: httpx.AsyncClient, number: int) -> Answer:
+    """Request one video, again and again with the same key until there is an answer."""
+    body = {"prompt": f"video {number}", "duration": 1, "resolution": "480p", "project": "benchmark"}
+    began = time.monotonic()
+    for attempt in range(1, 1_000):
+        sent = time.monotonic()
+        with contextlib.suppress(httpx.TransportError):
+            answer = await client.post("/v1/jobs", json=body, headers={"Idempotency-Key": f"request-{number}"})
+            if answer.status_code in (200, 202):
+                return Answer(answer.json()["job_id"], sent, time.monotonic() - sent, attempt)
+            assert answer.status_code == 503, answer.text
+        if time.monotonic() - began > GIVE_UP_SECONDS:
+            break
+        await asyncio.sleep(0.2)
+    raise TimeoutError(f"request {number} was never answered")
+
+
+async def send_all(service: ServiceProcess, rate: float, seconds: float) -> tuple[list[Answer], float]:
+    """Send requests at a rate, and kill and restart the service in the middle; return the answers and that time."""
+    limits = httpx.Limits(max_connections=200)
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    url = f"http://127.0.0.1:{service.port}"
+    total, restarted_at = int(rate * seconds), 0.0
+    restart: asyncio.Task[None] | None = None
+    async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=30) as client:
+        began, tasks = time.monotonic(), []
+        for number in range(total):
+            await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
+            tasks.append(asyncio.create_task(request(client, number)))
+            if number == total // 2:
+                service.kill()
+                restarted_at = time.monotonic()
+                restart = asyncio.create_task(asyncio.to_thread(service.start))
+        answers = await asyncio.gather(*tasks)
+    if restart is not None:
+        await restart
+    return answers, restarted_at
+
+
+def wait_for_accepted(provider: EmulatorProcess, number: int) -> int:
+    """Wait until the provider has accepted so many generations; return how many it has at the end."""
+    until = time.monotonic() + GIVE_UP_SECONDS
+    while (accepted := int(provider.usage()["accepted"])) < number and time.monotonic() < until:
+        time.sleep(0.5)
+    return accepted
+
+
+def main() -> int:
+    """Run the benchmark and print its table."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--rate", type=float, default=50.0)
+    options.add_argument("--seconds", type=float, default=60.0)
+    options.add_argument("--limit-ms", type=float, default=500.0)
+    chosen = options.parse_args()
+    provider = EmulatorProcess("--key", "sk-benchmark", "--render", "plate", "--speed", "1000")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ |= {
+            "SORA_API_KEY": "sk-benchmark",
+            "SORA_API_ENDPOINT": provider.endpoint,
+            "SORA_PLAN": "emulator",
+            "PREFECT_VIDEO_STORE": f"{folder}/videos",
+            "PREFECT_VIDEO_SPOOL": f"{folder}/spool",
+            "PREFECT_VIDEO_LEDGER_URL": f"sqlite:///{folder}/ledger.db",
+            "PREFECT_VIDEO_SETTLE_SECONDS": "2",
+            "PREFECT_VIDEO_SERVICE_API_TOKEN": TOKEN,
+            "PREFECT_VIDEO_SERVICE_SWEEP_SECONDS": "2",
+        }
+        service = ServiceProcess()
+        answers, restarted_at = asyncio.run(send_all(service, chosen.rate, chosen.seconds))
+        jobs = len({answer.job_id for answer in answers})
+        accepted = wait_for_accepted(provider, jobs)
+        service.close()
+    provider.close()
+    calm = sorted(
+        answer.seconds
+        for answer in answers
+        if answer.attempts == 1 and not restarted_at - 1 < answer.sent_at < restarted_at + RESTART_SECONDS
+    )
+    p95 = calm[int(len(calm) * 0.95)] * 1_000
+    print(f"requests answered      {len(answers)}")
+    print(f"repeated by clients    {sum(answer.attempts > 1 for answer in answers)}")
+    print(f"jobs                   {jobs}")
+    print(f"accepted by provider   {accepted}")
+    print(f"p50, p95 (ms)          {calm[len(calm) // 2] * 1_000:.0f}, {p95:.0f}")
+    holds = jobs == len(answers) == accepted and p95 < chosen.limit_ms
+    print("holds" if holds else "does not hold")
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

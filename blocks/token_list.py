@@ -1,0 +1,26 @@
+"""Block of the tokens of `prefect-video serve`."""
+
+from __future__ import annotations
+
+from prefect.blocks.core import Block
+from pydantic import Field, SecretStr
+
+
+class VideoApiTokens(Block):
+    """The tokens by which other services request videos from `prefect-video serve`.
+
+    Example:
+        ```python
+        VideoApiTokens(tokens=Path("tokens.yaml").read_text()).save("production")
+        ```
+        The service then takes `PREFECT_VIDEO_SERVICE_TOKENS_BLOCK=video-api-tokens/production`.
+    """
+
+    _block_type_name = "Video API Tokens"
+    _block_type_slug = "video-api-tokens"
+    _description = "The hashed tokens, with scopes and monthly budgets, by which other services request videos."
+    _logo_url = "https://raw.githubusercontent.com/PrefectHQ/prefect/main/docs/logos/prefect-logo-mark.png"  # type: ignore[assignment]
+
+    tokens: SecretStr = Field(
+        title="Tokens", description="The entries in YAML, as `prefect-video tokens create NAME` prints them."
+    )
