@@ -284,6 +284,9 @@ async def test_a_project_goes_on_after_a_restart_and_is_paid_once(environment: P
         for refused in (
             {**PROJECT, "provider": "fal"},
             {**PROJECT, "shots": [{"id": "x", "prompt": "y", "references": ["/etc/passwd"]}]},
+            {**PROJECT, "shots": [{"id": "x", "prompt": "y", "first_frame": "/etc/passwd"}]},
+            {**PROJECT, "shots": [{"id": "x", "clip": "/etc/passwd"}]},
+            {**PROJECT, "cut": {"music": "/etc/passwd"}},
             {**PROJECT, "max_attempts": "2"},
         ):
             assert_problem(await service.client.post("/v1/projects", json=refused), 422)
