@@ -291,7 +291,10 @@ def _published_at(video: StoredVideo) -> datetime:
 def _is_of(video: StoredVideo, job_request: JobRequest) -> bool:
     if video.sidecar is None or video.sidecar.asset.fingerprint != job_request.fingerprint:
         return False
-    reference = video.sidecar.ledger
+    asset, reference = video.sidecar.asset, video.sidecar.ledger
+    if asset.origin == "by hand" and (asset.project, asset.shot_id) != (job_request.project, job_request.shot.id):
+        # A clip that was adopted for a shot is for that shot alone.
+        return False
     if reference is not None and reference.environment != job_request.environment:
         return False
     if job_request.ttl_seconds is None:
