@@ -245,7 +245,9 @@ def _find_video(job_request: JobRequest, videos: Sequence[StoredVideo]) -> Store
     """
     same = [video for video in videos if _is_of(video, job_request) and video.is_whole]
     if same:
-        return max(same, key=_published_at)
+        # A clip that was adopted for the shot counts before a video of another shot, as in a claim.
+        by_hand = [video for video in same if video.sidecar and video.sidecar.asset.origin == "by hand"]
+        return max(by_hand or same, key=_published_at)
     digest = fingerprint_digest(job_request.fingerprint)
     for video in videos:
         if video.name.digest == digest and video.sidecar is None and video.size:
