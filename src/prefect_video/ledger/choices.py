@@ -30,7 +30,8 @@ class Choices(LedgerBase):
         Args:
             choice: The decision.
             environment: The environment of the shot's jobs.
-            unless_among: Keep a decision for a take with one of these fingerprints: the first decision counts.
+            unless_among: Keep a decision for a take with one of these fingerprints: the first decision counts. One
+                that was made meanwhile, to drop the shot or to make it with another prompt, is kept too.
 
         Returns:
             The decision that holds.
@@ -44,8 +45,17 @@ class Choices(LedgerBase):
             await wait_for_turn(self._database, connection)
             if unless_among:
                 row = (await connection.execute(select(*_COLUMNS).where(*place))).one_or_none()
-                if row is not None and row.fingerprint in unless_among:
-                    return Choice.model_validate(row._asdict())
+                held = None if row is None else Choice.model_validate(row._asdict())
+                if held and (held.fingerprint in unless_among or _is_newer(held, choice)):
+                    return held
             await connection.execute(delete(choices).where(*place))
             await connection.execute(insert(choices).values(environment=environment, **choice.model_dump()))
         return choice
+
+
+def _is_newer(held: Choice, choice: Choice) -> bool:
+    """Tell whether a decision about the same prompt is not the one that the run of a choice began with.
+
+    A run makes a shot as the decision says that it has read: one that is dropped, or has another prompt, came later.
+    """
+    return held.prompt == choice.prompt and (held.is_dropped or held.new_prompt != choice.new_prompt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Text, and_, bindparam, delete, func, insert, or_, select, type_coerce
@@ -66,14 +67,14 @@ async def read_finished(connection: AsyncConnection, job_requests: Collection[Jo
     return finished
 
 
-async def read_stored(connection: AsyncConnection, keys: Iterable[Key], since: datetime | None) -> dict[Key, Job]:
-    """Read the newest stored row of each key that has one."""
-    wanted = jobs_table.c.state == State.STORED
-    if since is not None:
-        wanted = and_(wanted, jobs_table.c.stored_at >= since)
-    found = await _read(connection, keys, wanted)
-    found.sort(key=lambda job: job.stored_at or job.created_at)
-    return {claim_key(job): job for job in found}
+async def read_stored(connection: AsyncConnection, keys: Iterable[Key]) -> dict[Key, list[Job]]:
+    """Read the stored rows of each key, newest first."""
+    stored: dict[Key, list[Job]] = {}
+    for job in await _read(connection, keys, jobs_table.c.state == State.STORED):
+        stored.setdefault(claim_key(job), []).append(job)
+    for jobs in stored.values():
+        jobs.sort(key=lambda job: job.stored_at or job.created_at, reverse=True)
+    return stored
 
 
 async def read_existing(connection: AsyncConnection, job_requests: Iterable[JobRequest | Job]) -> dict[Key, list[Job]]:
@@ -93,21 +94,34 @@ def existing_job(jobs: Sequence[Job], job_request: JobRequest, now: datetime) ->
 
 
 def reusable(jobs: Iterable[Job], job_request: JobRequest, now: datetime) -> Job | None:
-    """Return the newest stored row that answers a request; one of its own flow run always does."""
+    """Return the newest stored row that answers a request; one of its own flow run always does.
+
+    A clip that was adopted for a shot is for that shot alone, and no video of another shot takes its place.
+    """
     oldest = None if job_request.ttl_seconds is None else now - timedelta(seconds=job_request.ttl_seconds)
+    found: list[Job] = []
     for job in jobs:
         if job.state is not State.STORED or job.stored_at is None or not _may_serve(job, job_request):
             continue
         of_this_run = job_request.flow_run_id is not None and job.flow_run_id == job_request.flow_run_id
         if of_this_run or (not job_request.refresh and (oldest is None or job.stored_at >= oldest)):
-            return job
-    return None
+            found.append(job)
+    if any(_is_adopted(job, job_request) for job in found):
+        found = [job for job in found if _is_of_shot(job, job_request)]
+    return next(iter(found), None)
 
 
 def _may_serve(job: Job, job_request: JobRequest) -> bool:
-    """Return whether a stored video may answer a request: a clip that was adopted for a shot is for that shot alone."""
-    is_adopted = job.provider == MANUAL and job_request.provider != MANUAL
-    return not is_adopted or (job.project, job.shot.id) == (job_request.project, job_request.shot.id)
+    return not _is_adopted(job, job_request) or _is_of_shot(job, job_request)
+
+
+def _is_adopted(job: Job, job_request: JobRequest) -> bool:
+    """Return whether a video was made by hand in place of one that was requested of a provider."""
+    return job.provider == MANUAL and job_request.provider != MANUAL
+
+
+def _is_of_shot(job: Job, job_request: JobRequest) -> bool:
+    return (job.project, job.shot.id) == (job_request.project, job_request.shot.id)
 
 
 def held_job(jobs: Iterable[Job]) -> Job | None:
@@ -126,7 +140,9 @@ def count_attempts(jobs: Sequence[Job], job_request: JobRequest) -> int:
         jobs: What exists for the request, newest first.
         job_request: The request.
     """
-    rejected = jobs[0].attempt if jobs and jobs[0].is_rejected else 0
+    # A failure after a rejected video is no decision about it: only a stored video ends the count.
+    since_stored = takewhile(lambda job: job.stored_at is None, jobs)
+    rejected = next((job.attempt for job in since_stored if job.is_rejected), 0)
     if job_request.flow_run_id is None:
         return rejected
     # A row that was stored and whose file is missing was no failed attempt.
@@ -218,15 +234,15 @@ class Queries(LedgerBase):
             row = (await connection.execute(_BY_GENERATION, named)).one_or_none()
         return None if row is None else job_from_row(row)
 
-    async def find_stored(
-        self, fingerprints: Iterable[str], *, environment: str, ttl_seconds: float | None = None
-    ) -> dict[str, Job]:
-        """Find the newest stored row of each fingerprint, not older than `ttl_seconds`."""
-        since = None if ttl_seconds is None else datetime.now(UTC) - timedelta(seconds=ttl_seconds)
-        keys = [(environment, fingerprint) for fingerprint in fingerprints]
+    async def find_stored(self, job_requests: Sequence[JobRequest]) -> list[Job | None]:
+        """Find the stored row that a claim of each request would return; else None.
+
+        Two requests of one fingerprint may have different ones: a clip that was adopted is for its shot alone.
+        """
         async with self._database.reading() as connection:
-            stored = await read_stored(connection, keys, since)
-        return {fingerprint: job for (_, fingerprint), job in stored.items()}
+            stored = await read_stored(connection, map(claim_key, job_requests))
+        now = datetime.now(UTC)
+        return [reusable(stored.get(claim_key(job_request), ()), job_request, now) for job_request in job_requests]
 
     async def find_existing(self, job_requests: Sequence[JobRequest]) -> list[Job | None]:
         """Find the row that a claim of each request would return: stored, in progress or held; else None."""

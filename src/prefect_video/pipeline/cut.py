@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 from prefect_video.assets import Asset
 from prefect_video.errors import FilmError, VideoError
-from prefect_video.ledger import State, command_line
+from prefect_video.ledger import command_line
 from prefect_video.pipeline.late_shots import LateShots
 from prefect_video.pipeline.reports import FilmReport, ShotReport
-from prefect_video.pipeline.routing import TakeRequest, load_existing
+from prefect_video.pipeline.routing import TakeRequest, load_existing, stored_asset
 from prefect_video.pipeline.step_runner import StepRunner
 from prefect_video.pipeline.steps.cut_film import OnProgress, cut_film, needed_takes, require_cut
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
@@ -57,24 +57,15 @@ async def _find_stored_takes(
     """Find the stored takes of a project in the ledger, by a cut's names for them; nothing is claimed or changed."""
     late = LateShots(project, [session, *others], ClaimOptions())
     takes = await late.build_takes()
-    stored: dict[str, Asset] = {}
     found: Sequence[TakeRequest] = takes
     while found:
         await load_existing(session.ledger, found)
         for take in found:
             take.prefer_existing()
-            job = take.candidates[0].existing
-            if job is not None and job.state is State.STORED and job.asset is not None:
-                stored[job.fingerprint] = job.asset
-        found = await late.find_known(takes, stored.get)
-    named = {f"{take.shot.id}@{take.number}": _asset_of(take, stored) for take in takes}
-    chosen = {shot_id: _asset_of(take, stored) for shot_id, take in late.chosen.items()}
+        found = await late.find_known(takes, stored_asset)
+    named = {f"{take.shot.id}@{take.number}": stored_asset(take) for take in takes}
+    chosen = {shot_id: stored_asset(take) for shot_id, take in late.chosen.items()}
     return late, {label: asset for label, asset in {**named, **chosen}.items() if asset is not None}
-
-
-def _asset_of(take: TakeRequest, stored: Mapping[str, Asset]) -> Asset | None:
-    existing = take.candidates[0].existing
-    return None if existing is None else stored.get(existing.fingerprint)
 
 
 def leave_out(project: Project, dropped: Collection[str]) -> Project:

@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 _READ_AT_ONCE: Final = 8
 
-AssetOf = Callable[[str], Asset | None]
-"""Returns the stored video of a fingerprint, as far as it is known."""
+AssetOf = Callable[[TakeRequest], Asset | None]
+"""Returns the stored video of a take, as far as it is known."""
 
 
 class Obstacle(Exception):
@@ -121,7 +121,7 @@ class LateShots:
         parents: dict[str, Asset] = {}
         for take in takes:
             parent = self._continued(take.shot) if take.is_late else None
-            if parent and not parent.is_late and (asset := asset_of(parent.job_request.fingerprint)):
+            if parent and not parent.is_late and (asset := asset_of(parent)):
                 parents[take.shot.id] = asset
         readable = await asyncio.gather(*(self._can_read(asset) for asset in parents.values()))
         parents = {shot_id: parents[shot_id] for shot_id, can_read in zip(parents, readable, strict=True) if can_read}

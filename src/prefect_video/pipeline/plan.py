@@ -20,6 +20,7 @@ from prefect_video.pipeline.routing import (
     TakeRequest,
     load_existing,
     sessions_of,
+    stored_asset,
 )
 from prefect_video.pipeline.steps.claim import project_budgets
 from prefect_video.pipeline.steps.cut_film import require_cut
@@ -214,12 +215,7 @@ async def plan_project(
     found = takes
     while found:
         await _load(session, found, rebuy_missing)
-        stored = {
-            take.job_request.fingerprint: row.asset
-            for take in takes
-            if (row := take.candidates[0].existing) and row.state is State.STORED
-        }
-        found = await late.find_known(takes, stored.get)
+        found = await late.find_known(takes, stored_asset)
     used = sessions_of(takes)
     limits = await _limits(used, project, requester)
     planner = _Planner(limits=limits, fit=project.over_budget == "fit" or bool(project.fallbacks))

@@ -18,13 +18,17 @@ async def publish_run(session: Session, project: Project, report: ProjectReport)
 
     A page that cannot be written is logged: the videos are made and paid by now, and `gallery` makes it again.
     """
-    outcomes = dict(map(_read_outcome, report.shots))
     try:
+        outcomes = dict(map(_read_outcome, report.shots))
         published = await publish_gallery(
             session.ledger, session.store, project.name, project=project, outcomes=outcomes
         )
     except VideoError as error:
         logger.warning("the page of project %s could not be written: %s", project.name, error)
+        return report
+    except Exception:
+        # Whatever it is: the report says what was paid, and must not be lost for a page.
+        logger.exception("the page of project %s could not be written: unexpected error", project.name)
         return report
     return report.model_copy(update={"page_uri": published.page_uri, "manifest_uri": published.manifest_uri})
 
@@ -35,6 +39,8 @@ async def publish_film_page(session: Session, project: Project) -> None:
         await publish_gallery(session.ledger, session.store, project.name, project=project)
     except VideoError as error:
         logger.warning("the page of project %s could not be written: %s", project.name, error)
+    except Exception:
+        logger.exception("the page of project %s could not be written: unexpected error", project.name)
 
 
 def _read_outcome(report: ShotReport) -> tuple[TakeKey, TakeOutcome]:

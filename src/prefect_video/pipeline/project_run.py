@@ -127,7 +127,7 @@ class ProjectRun:
     wait: bool = True
     requester: Requester | None = None
     _copies: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
-    _stored: dict[str, Asset] = field(default_factory=dict, init=False)
+    _stored: dict[tuple[str, str], Asset] = field(default_factory=dict, init=False)
     _screened: set[str] = field(default_factory=set, init=False)
     _refusals: dict[str, Exception] = field(default_factory=dict, init=False)
     _not_started: set[TakeRequest] = field(default_factory=set, init=False)
@@ -186,7 +186,7 @@ class ProjectRun:
         try:
             await self._store_clips([take for take in takes if take.is_clip])
             await self._prefer_existing(bought)
-            while known := await self._late.find_known(takes, self._stored.get):
+            while known := await self._late.find_known(takes, self._find_stored):
                 await self._prefer_existing(known, StepRunner())
             await self._claim_everywhere(bought)
             for session in self.sessions:
@@ -215,7 +215,7 @@ class ProjectRun:
                 self._new_clips.add(job.id)
             take.claim = ClaimResult(kind=ClaimOutcome.STORED, request=request, job=job)
             if job.asset:
-                self._stored[request.fingerprint] = job.asset
+                self._stored[_video_key(request)] = job.asset
 
     async def _prefer_existing(self, takes: Sequence[TakeRequest], runner: StepRunner | None = None) -> None:
         """Let what is stored, in progress or held decide how a take is made, before prices and health do.
@@ -230,9 +230,11 @@ class ProjectRun:
         for session in sessions_of(candidates):
             job_requests = [candidate.job_request for candidate in candidates if candidate.session is session]
             # Less for its result than for what it does: it reopens a job whose file is missing or damaged.
-            self._stored |= await (runner or self.runner).run_step(
+            assets = await (runner or self.runner).run_step(
                 find_assets, session, job_requests, rebuy_missing=self.rebuy_missing, accounts=accounts
             )
+            found = zip(map(_video_key, job_requests), assets, strict=True)
+            self._stored |= {key: asset for key, asset in found if asset is not None}
         undecided = [take for take in takes if len(take.candidates) > 1]
         if undecided:
             await load_existing(self.sessions[0].ledger, undecided)
@@ -240,6 +242,9 @@ class ProjectRun:
                 await load_existing(self.sessions[0].ledger, undecided)
         for take in undecided:
             take.prefer_existing()
+
+    def _find_stored(self, take: TakeRequest) -> Asset | None:
+        return self._stored.get(_video_key(take.job_request))
 
     async def _claim_everywhere(self, takes: Sequence[TakeRequest], *, partial: bool = False) -> None:
         """Claim at each take's account; where another run has begun the take elsewhere since, claim there."""
@@ -486,6 +491,11 @@ class ProjectRun:
     async def _place_in_project(self, session: Session, stored: StoredShot, job_request: JobRequest) -> Asset:
         known = self._copies.get((stored.job.id, job_request.shot.id))
         return known or await copy_to_project(session, stored.job, stored.asset, job_request)
+
+
+def _video_key(job_request: JobRequest) -> tuple[str, str]:
+    """Return the key of a request's video: two shots of one fingerprint may have different ones."""
+    return job_request.fingerprint, job_request.shot.id
 
 
 def _claims_at(session: Session, takes: Sequence[TakeRequest]) -> list[ClaimResult]:

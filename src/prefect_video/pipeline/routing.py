@@ -289,6 +289,12 @@ async def load_existing(ledger: Ledger, takes: Iterable[TakeRequest]) -> None:
         candidate.existing = job
 
 
+def stored_asset(take: TakeRequest) -> Asset | None:
+    """Return the stored video of a take whose jobs were loaded; None where it has none."""
+    existing = take.candidates[0].existing
+    return existing.asset if existing is not None and existing.state is State.STORED else None
+
+
 def sessions_of(requests: Iterable[TakeRequest | Candidate]) -> list[Session]:
     """Return the sessions that candidates, or the first candidates of takes, lead to, in the order of their shots."""
     return list({id(request.session): request.session for request in requests}.values())

@@ -82,7 +82,9 @@ async def test_the_newest_stored_row_answers(ledger: Ledger) -> None:
     assert (await ask(ledger, a_request(flow_run_id="run-3"))).kind == "joined"
     await ledger.jobs.record_stored(job.id, an_asset(job))
     assert (await ask(ledger, a_request(flow_run_id="run-3"))).job.id == job.id
-    assert (await ledger.jobs.find_stored([job.fingerprint], environment="production"))[job.fingerprint].id == job.id
+    (found,) = await ledger.jobs.find_stored([a_request(flow_run_id="run-3")])
+    assert found is not None
+    assert found.id == job.id
 
 
 async def test_a_missing_file_may_be_bought_again_and_is_no_failed_attempt(ledger: Ledger) -> None:

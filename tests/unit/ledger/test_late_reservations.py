@@ -74,3 +74,18 @@ async def test_the_first_of_two_choices_counts_and_a_human_overrules_it(ledger: 
     assert (await ledger.choices.record(later, environment="production")).take == 2
     assert await ledger.choices.read("film", environment="production") == {"a": later}
     assert await ledger.choices.read("film", environment="staging") == {}
+
+
+@pytest.mark.parametrize("decided", [{"is_dropped": True}, {"new_prompt": "y"}], ids=["drop", "redo"])
+async def test_a_run_does_not_overrule_what_a_human_decided_meanwhile(
+    ledger: Ledger, decided: dict[str, object]
+) -> None:
+    values = {"project": "film", "shot_id": "a", "prompt": "x", "decided_by": "ann", "decided_at": datetime.now(UTC)}
+    human = Choice.model_validate(values | decided)
+    best = Choice.model_validate(values | {"take": 1, "fingerprint": "v1:1", "decided_by": "best"})
+    await ledger.choices.record(human, environment="production")
+    assert await ledger.choices.record(best, environment="production", unless_among=["v1:1"]) == human
+    # A run that began with that prompt may choose among its takes.
+    of_redo = best.model_copy(update={"new_prompt": "y"})
+    held = await ledger.choices.record(of_redo, environment="production", unless_among=["v1:1"])
+    assert held == (human if human.is_dropped else of_redo)

@@ -31,12 +31,13 @@ async def test_many_rows_in_the_order_asked_for(ledger: Ledger) -> None:
 async def test_stored_rows_of_many_fingerprints(ledger: Ledger) -> None:
     stored = await store_one(ledger, 1)
     await submit_one(ledger, 2)
-    fingerprints = [fingerprint_of(number) for number in range(700)]
-    assert await ledger.jobs.find_stored(fingerprints, environment="production") == {stored.fingerprint: stored}
-    assert await ledger.jobs.find_stored(fingerprints, environment="production", ttl_seconds=60) != {}
-    assert await ledger.jobs.find_stored(fingerprints, environment="production", ttl_seconds=0) == {}
-    assert await ledger.jobs.find_stored(fingerprints, environment="staging") == {}
-    assert await ledger.jobs.find_stored([], environment="production") == {}
+    nothing = [None] * 699
+    wanted = [a_request(number) for number in range(700)]
+    assert await ledger.jobs.find_stored(wanted) == [None, stored, *nothing[1:]]
+    assert await ledger.jobs.find_stored([a_request(1, ttl_seconds=60, flow_run_id="run-2")]) == [stored]
+    assert await ledger.jobs.find_stored([a_request(1, ttl_seconds=0, flow_run_id="run-2")]) == [None]
+    assert await ledger.jobs.find_stored([a_request(1, environment="staging")]) == [None]
+    assert await ledger.jobs.find_stored([]) == []
 
 
 async def test_a_generation_is_found_by_account_and_id(ledger: Ledger) -> None:

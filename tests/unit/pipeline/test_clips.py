@@ -220,3 +220,27 @@ async def test_a_deleted_clip_is_stored_again_and_an_adopted_one_is_not_bought_u
     with pytest.raises(StoreOutage, match=r"made by hand.*Nothing was bought"):
         await harness.run(a_shot())
     assert harness.paid == (0, 0)
+
+
+async def test_an_adopted_clip_and_a_like_shot_have_each_their_own_video(
+    harness: RecoveryHarness, footage: Path
+) -> None:
+    """Shots of one fingerprint: what continues the generated one, and a new ledger, take no clip for it."""
+    project = film(
+        a_shot(1, prompt="waves"), a_shot(2, prompt="waves"), a_shot(3, continue_from="shot-2"), budget_videos=2
+    )
+    async with harness.session() as session:
+        clip = await adopt_clip(session, project, "shot-1", str(footage))
+    assert clip.asset is not None
+    reports = [await harness.run(project) for _ in range(2)]
+    for report in reports:
+        assert statuses(report) == ["stored"] * 3
+        assert report.shots[0].sha256 == clip.asset.sha256 != report.shots[1].sha256
+    (child,) = [row for row in await harness.rows() if row.shot.id == "shot-3"]
+    assert child.shot.first_frame == f"last-frame:{reports[0].shots[1].sha256}"
+    assert harness.paid == (2, 2)
+    # In a new ledger the sidecars decide.
+    (harness.folder / "ledger.db").rename(harness.folder / "lost.db")
+    again = await harness.run(project)
+    assert [shot.sha256 for shot in again.shots] == [shot.sha256 for shot in reports[0].shots]
+    assert harness.paid == (2, 2)

@@ -155,3 +155,26 @@ async def test_two_runs_that_reject_the_same_video_buy_one_more(harness: Recover
     assert (statuses(first), statuses(second)) == (["held"], ["held"])
     assert harness.paid == (2, 2)
     assert [row.attempt for row in await harness.rows()] == [1, 2]
+
+
+async def test_a_failure_does_not_reset_the_count_of_rejected_videos(
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness.emulator.add_fault(operation="content", kind="altered_file", alteration="black", times=None)
+
+    class Killed(BaseException):
+        pass
+
+    async def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules["prefect_video.pipeline.shot_run"], "claim_shot", die)
+            with pytest.raises(Killed):
+                await harness.run(gated(max_attempts=3))
+    harness.emulator.add_fault(operation="submit", kind="generation_error")
+    assert statuses(await harness.run(gated(max_attempts=3))) == ["held"]
+    assert len(harness.rejected) == 3
+    # The failed one, and three that were rejected.
+    assert harness.paid[0] == 4

@@ -245,7 +245,9 @@ def _find_video(job_request: JobRequest, videos: Sequence[StoredVideo]) -> Store
     """
     same = [video for video in videos if _is_of(video, job_request) and video.is_whole]
     if same:
-        return max(same, key=_published_at)
+        # A clip that was adopted for the shot counts before a video of another shot, as in a claim.
+        by_hand = [video for video in same if video.sidecar and video.sidecar.asset.origin == "by hand"]
+        return max(by_hand or same, key=_published_at)
     digest = fingerprint_digest(job_request.fingerprint)
     for video in videos:
         if video.name.digest == digest and video.sidecar is None and video.size:
@@ -291,7 +293,10 @@ def _published_at(video: StoredVideo) -> datetime:
 def _is_of(video: StoredVideo, job_request: JobRequest) -> bool:
     if video.sidecar is None or video.sidecar.asset.fingerprint != job_request.fingerprint:
         return False
-    reference = video.sidecar.ledger
+    asset, reference = video.sidecar.asset, video.sidecar.ledger
+    if asset.origin == "by hand" and (asset.project, asset.shot_id) != (job_request.project, job_request.shot.id):
+        # A clip that was adopted for a shot is for that shot alone.
+        return False
     if reference is not None and reference.environment != job_request.environment:
         return False
     if job_request.ttl_seconds is None:

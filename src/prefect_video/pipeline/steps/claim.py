@@ -31,8 +31,8 @@ def project_budgets(session: Session, project: Project) -> tuple[Budget, ...]:
 
 async def find_assets(
     session: Session, job_requests: Sequence[JobRequest], *, rebuy_missing: bool = False, accounts: Collection[str] = ()
-) -> dict[str, Asset]:
-    """Find the stored assets for requests, by fingerprint, with one query of the ledger and one check of the store.
+) -> list[Asset | None]:
+    """Find the stored asset of each request, or None, with one query of the ledger and one check of the store.
 
     Where a job's file is missing or damaged, a whole copy in reach is used. Where there is none it is reopened, so that
     a claim fetches it again from the provider, and buys it again only where the provider no longer has it.
@@ -56,12 +56,11 @@ async def find_assets(
     else:
         await check_store(session.ledger, session.store, session.store_name)
     if not reusable:
-        return {}
-    stored = await session.ledger.jobs.find_stored(
-        [job_request.fingerprint for job_request in reusable],
-        environment=session.settings.environment,
-        ttl_seconds=reusable[0].ttl_seconds,
-    )
+        return [None] * len(job_requests)
+    found = await session.ledger.jobs.find_stored(job_requests)
+    stored = {
+        job.id: job for job, wanted in zip(found, job_requests, strict=True) if job is not None and not wanted.refresh
+    }
     stored = await relocate_stored(session, stored)
     for job in stored.values():
         session.repairs.pop(job.id, None)
@@ -76,7 +75,8 @@ async def find_assets(
         session.accepted_rebuys.update(stored[key].id for key in flaws)
     for key, flaw in flaws.items():
         await _reopen(session, stored[key], flaw, can_fetch=stored[key].account in reachable)
-    return {key: job.asset for key, job in stored.items() if job.asset and key not in flaws}
+    whole = {key: job.asset for key, job in stored.items() if job.asset and key not in flaws}
+    return [whole.get(job.id) if job else None for job in found]
 
 
 async def _reopen(session: Session, job: Job, flaw: str, *, can_fetch: bool) -> None:
