@@ -12,9 +12,9 @@ from prefect import flow
 from prefect.context import FlowRunContext
 
 from prefect_video.errors import ProjectFailed
-from prefect_video.flows.approval import Approvals, can_suspend
 from prefect_video.flows.artifacts import Progress, publish_table
 from prefect_video.flows.cancellation import cancel_generations
+from prefect_video.flows.suspension import Approvals, can_suspend
 from prefect_video.pipeline import ProjectReport, publish_run, run_project
 from prefect_video.session import Settings
 from prefect_video.shots import Project

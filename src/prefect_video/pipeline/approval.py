@@ -140,10 +140,10 @@ async def list_takes(ledger: Ledger, project: str, *, environment: str) -> list[
         current = {take: job for take, job in takes.items() if job.shot.prompt == latest.shot.prompt}
         choice = choices.get(shot_id)
         is_about_it = choice is not None and latest.shot.prompt in (choice.prompt, choice.new_prompt)
-        request = requests.get(shot_id)
-        if latest.shot.takes > 1 or latest.shot.choose or request:
+        asked = requests.get(shot_id)
+        if latest.shot.takes > 1 or latest.shot.choose or asked:
             shot = latest.shot.model_copy(update={"id": shot_id})
-            found.append(ShotTakes(shot, dict(sorted(current.items())), choice if is_about_it else None, request))
+            found.append(ShotTakes(shot, dict(sorted(current.items())), choice if is_about_it else None, asked))
     return found
 
 
@@ -199,16 +199,16 @@ async def settle_overdue(ledger: Ledger, project: str | None = None) -> list[Cho
     """
     decided = []
     for request in _overdue(await ledger.approvals.read(project)):
-        place = (ledger, request.project, request.shot_id)
         for takes in await list_pending(ledger, request.project, environment=request.environment):
             if takes.shot.id != request.shot_id or not _is_about(request, takes):
                 continue
             logger.warning("%s/%s: %s", request.project, request.shot_id, describe_overdue(request))
-            by: dict[str, str] = {"by": BY_DEADLINE, "environment": request.environment}
+            project, shot_id, environment = request.project, request.shot_id, request.environment
             if request.on_no_answer == "drop":
-                decided.append(await drop_shot(*place, **by))
+                decided.append(await drop_shot(ledger, project, shot_id, by=BY_DEADLINE, environment=environment))
             elif request.on_no_answer == "first":
-                decided.append(await choose_take(*place, takes.proposed, **by))
+                choice = choose_take(ledger, project, shot_id, takes.proposed, by=BY_DEADLINE, environment=environment)
+                decided.append(await choice)
     return decided
 
 

@@ -90,8 +90,8 @@ def _resume(project: str) -> None:
 
     if not PREFECT_API_URL.value():
         return
-    from prefect_video.flows.approval import resume_approved
     from prefect_video.flows.artifacts import API_ERRORS
+    from prefect_video.flows.suspension import resume_approved
 
     try:
         resumed = asyncio.run(resume_approved(project))
