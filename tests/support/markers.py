@@ -46,6 +46,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/integration/gallery/test_browser.py",
         "tests/unit/cli/test_bad_input.py::test_prefect_is_not_imported_for_it",
         "tests/unit/cli/test_gallery.py",
+        "tests/unit/cli/test_cut.py",
         "tests/unit/cli/test_jobs.py",
         "tests/unit/cli/test_startup.py",
         "tests/unit/cli/test_verify.py",

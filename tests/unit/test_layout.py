@@ -79,7 +79,7 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "ledger": BASE,
     "providers": BASE | {"downloads"},
     "storage": BASE | {"downloads"},
-    "gallery": BASE | {"downloads", "ledger", "storage"},
+    "gallery": BASE | {"downloads", "film", "ledger", "storage"},
     "limits": BASE | {"downloads", "ledger", "providers"},
     "polling": BASE | {"downloads", "ledger", "providers"},
     "emulator": BASE | {"providers"},

@@ -80,19 +80,12 @@ def apply_choices(project: Project, choices: Mapping[str, Choice]) -> tuple[Proj
     }
     if not valid:
         return project, {}
-    shots = tuple(_with_prompt(shot, valid.get(shot.id)) for shot in project.shots)
-    dropped = {shot_id for shot_id, choice in valid.items() if choice.is_dropped}
-    return drop_from_project(project.model_copy(update={"shots": shots}), dropped), valid
-
-
-def drop_from_project(project: Project, shot_ids: Collection[str]) -> Project:
-    """Return a project without some shots, in its cut neither."""
-    shots = tuple(shot for shot in project.shots if shot.id not in shot_ids)
-    cut = project.cut
-    if cut is not None and shot_ids:
-        order = tuple(clip for clip in cut.order or () if clip.shot not in shot_ids)
-        cut = cut.model_copy(update={"order": order or None})
-    return project.model_copy(update={"shots": shots, "cut": cut})
+    shots = tuple(
+        _with_prompt(shot, valid.get(shot.id))
+        for shot in project.shots
+        if shot.id not in valid or not valid[shot.id].is_dropped
+    )
+    return project.model_copy(update={"shots": shots}), valid
 
 
 def _with_prompt(shot: Shot, choice: Choice | None) -> Shot:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from prefect_video.assets import Asset
 from prefect_video.errors import FilmError, VideoError
 from prefect_video.ledger import State, command_line
-from prefect_video.pipeline.approval import approve_command, drop_from_project
 from prefect_video.pipeline.late_shots import LateShots
 from prefect_video.pipeline.reports import FilmReport, ShotReport
-from prefect_video.pipeline.routing import load_existing
+from prefect_video.pipeline.routing import TakeRequest, load_existing
 from prefect_video.pipeline.step_runner import StepRunner
 from prefect_video.pipeline.steps.cut_film import OnProgress, cut_film, needed_takes, require_cut
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
@@ -41,53 +40,69 @@ async def cut_project(
     if project.cut is None:
         raise FilmError(f"project {project.name!r} has no `cut:`; see `prefect-video schema`")
     await require_cut(project)
-    late = LateShots(project, [session, *others], ClaimOptions())
-    clips = await find_stored_takes(late)
-    project = late.requested
-    assert project.cut is not None
-    absent = [label for label in needed_takes(project, project.cut) if label not in clips]
-    if pending := [label for label in absent if f"{label}@1" in clips]:
-        raise FilmError(f"{', '.join(pending)}: {_undecided(session, project)}")
-    if absent:
+    late, clips = await _find_stored_takes(session, project, others)
+    wanted = leave_out(project, late.dropped)
+    if absent := _find_absent(wanted, clips):
         raise FilmError(
-            f"{len(absent)} of the shots in the cut are not stored: {', '.join(absent)}. Make them first, with:"
-            " prefect-video run"
+            f"{len(absent)} of the shots in the cut are not stored, or not chosen: {', '.join(absent)}. Make them"
+            " first, with: prefect-video run"
         )
-    film, cached = await cut_film(session, project, clips, on_progress=on_progress)
+    film, cached = await cut_film(session, wanted, clips, on_progress=on_progress)
     return FilmReport.of(film, cached=cached)
 
 
-async def find_stored_takes(late: LateShots) -> dict[str, Asset]:
-    """Find the stored takes of a project in the ledger, by a cut's names for them; nothing is claimed or sent."""
+async def _find_stored_takes(
+    session: Session, project: Project, others: Sequence[Session]
+) -> tuple[LateShots, dict[str, Asset]]:
+    """Find the stored takes of a project in the ledger, by a cut's names for them; nothing is claimed or changed."""
+    late = LateShots(project, [session, *others], ClaimOptions())
     takes = await late.build_takes()
     stored: dict[str, Asset] = {}
-    known = [take for take in takes if not take.is_late]
-    by_fingerprint: dict[str, Asset] = {}
-    while known:
-        await load_existing(late.sessions[0].ledger, known)
-        for take in known:
+    found: Sequence[TakeRequest] = takes
+    while found:
+        await load_existing(session.ledger, found)
+        for take in found:
             take.prefer_existing()
             job = take.candidates[0].existing
             if job is not None and job.state is State.STORED and job.asset is not None:
-                stored[f"{take.shot.id}@{take.number}"] = by_fingerprint[take.job_request.fingerprint] = job.asset
-        # What continues a shot is known by the video that it continues.
-        known = await late.find_known(takes, by_fingerprint.get)
-    return label_clips(stored, {shot.id: late.number_of_chosen(shot.id) for shot in late.requested.shots})
+                stored[job.fingerprint] = job.asset
+        found = await late.find_known(takes, stored.get)
+    named = {f"{take.shot.id}@{take.number}": _asset_of(take, stored) for take in takes}
+    chosen = {shot_id: _asset_of(take, stored) for shot_id, take in late.chosen.items()}
+    return late, {label: asset for label, asset in {**named, **chosen}.items() if asset is not None}
 
 
-def label_clips(takes: Mapping[str, Asset], chosen: Mapping[str, int | None]) -> dict[str, Asset]:
-    """Return stored takes by the names that a cut has for them: the shot alone stands for its chosen take.
-
-    Args:
-        takes: The stored takes by shot and number, as `opening@1`.
-        chosen: The number of the take of each shot that counts; None where that is yet to be decided.
-    """
-    alone = {shot_id: takes[label] for shot_id, take in chosen.items() if (label := f"{shot_id}@{take}") in takes}
-    return {**takes, **alone}
+def _asset_of(take: TakeRequest, stored: Mapping[str, Asset]) -> Asset | None:
+    existing = take.candidates[0].existing
+    return None if existing is None else stored.get(existing.fingerprint)
 
 
-def _undecided(session: Session, project: Project) -> str:
-    return f"waiting for approval: {approve_command(session.ledger, project.name)}"
+def leave_out(project: Project, dropped: Collection[str]) -> Project:
+    """Return a project, and its cut, without the shots that were dropped."""
+    cut = project.cut
+    if cut is None or not dropped:
+        return project
+    order = None if cut.order is None else tuple(clip for clip in cut.order if clip.shot not in dropped)
+    shots = tuple(shot for shot in project.shots if shot.id not in dropped)
+    return project.model_copy(update={"shots": shots, "cut": cut.model_copy(update={"order": order})})
+
+
+def _find_absent(project: Project, clips: Mapping[str, Asset]) -> list[str]:
+    """Return the takes that a cut needs and that are not there, by its names for them."""
+    assert project.cut is not None
+    return [label for label in needed_takes(project, project.cut) if label not in clips]
+
+
+def _clips_of(reports: Sequence[ShotReport]) -> dict[str, Asset]:
+    """Return the stored takes of a run by a cut's names for them: the shot alone stands for its chosen take."""
+    named = {f"{report.shot_id}@{report.take}": report.asset for report in reports}
+    # Where nothing is chosen among several takes, the first one counts.
+    chosen = {
+        report.shot_id: report.asset
+        for report in reports
+        if report.choice == "chosen" or (report.choice is None and report.take == 1)
+    }
+    return {label: asset for label, asset in {**named, **chosen}.items() if asset is not None}
 
 
 async def film_of_reports(
@@ -100,31 +115,15 @@ async def film_of_reports(
     """
     if project.cut is None:
         return None
-    project = drop_from_project(project, {report.shot_id for report in reports if report.status == "dropped"})
-    if project.cut is None or not project.shots:
-        return None
-    stored = {f"{report.shot_id}@{report.take}": report.asset for report in reports if report.asset is not None}
-    clips = label_clips(stored, _find_chosen(reports))
-    needed = needed_takes(project, project.cut)
-    pending = {report.shot_id for report in reports if report.choice == "pending"} & set(needed)
+    clips = _clips_of(reports)
+    wanted = leave_out(project, {report.shot_id for report in reports if report.status == "dropped"})
     again = command_line("cut", "PROJECT_FILE", ledger=session.ledger.command_option)
-    if pending:
-        return FilmReport(status="waiting", error=f"{', '.join(sorted(pending))}: {_undecided(session, project)}")
-    if absent := [label for label in needed if label not in clips]:
-        reason = f"{', '.join(absent)} not stored yet; run again, or once they are, make the film with: {again}"
+    if absent := _find_absent(wanted, clips):
+        reason = (
+            f"{', '.join(absent)} not stored, or not chosen, yet; run again, or make the film later with: {again}"
+        )
         return FilmReport(status="waiting", error=reason)
-    return await _try_cut(runner, session, project, clips, again)
-
-
-def _find_chosen(reports: Sequence[ShotReport]) -> dict[str, int | None]:
-    """Return the number of the take of each shot that counts, in a run whose shots have ended."""
-    chosen: dict[str, int | None] = {}
-    for report in reports:
-        if report.choice is None:
-            chosen.setdefault(report.shot_id, 1)
-        else:
-            chosen[report.shot_id] = report.take if report.choice == "chosen" else chosen.get(report.shot_id)
-    return chosen
+    return await _try_cut(runner, session, wanted, clips, again)
 
 
 async def _try_cut(

@@ -216,6 +216,17 @@ class LateShots:
         assert report.asset is not None
         return report.asset
 
+    @property
+    def chosen(self) -> dict[str, TakeRequest]:
+        """The take that counts of every shot, by its id; a shot whose take is yet to be chosen has none."""
+        chosen = {shot_id: self._chosen(shot_id) for shot_id in self._takes}
+        return {shot_id: take for shot_id, take in chosen.items() if take is not None}
+
+    @property
+    def dropped(self) -> set[str]:
+        """Ids of the shots that were dropped."""
+        return {shot.id for shot in self.project.shots if self._is_dropped(shot.id)}
+
     def require_made(self, shot_ids: Iterable[str]) -> None:
         """Require that none of some shots was dropped.
 
@@ -341,16 +352,6 @@ class LateShots:
             await session.ledger.approvals.ask(
                 self.project.name, requests, relevant=relevant, environment=session.settings.environment
             )
-
-    def number_of_chosen(self, shot_id: str) -> int | None:
-        """Return the number of the take of a shot that counts; None where that is yet to be decided."""
-        chosen = self._chosen(shot_id)
-        return chosen.number if chosen else None
-
-    @property
-    def requested(self) -> Project:
-        """The project without dropped shots, with the prompts that were given last; the takes are built by now."""
-        return self._requested or self.project
 
     def _ask(self, shot_id: str) -> str:
         ledger, siblings = self.sessions[0].ledger, self._takes[shot_id]

@@ -80,6 +80,7 @@ class Session:
         on_breaker_change: Called when this process has opened or closed the account's circuit breaker.
         access: The session's free read that shows whether endpoint and key are right.
         write_check: The session's check that videos can be published to the store.
+        store_turn: The right to mark the store; one shot of the process at a time.
         fresh_generations: The provider's last answers, from one step to the next.
         foreign_sidecars: URIs of the store's sidecars that other ledgers have written, and are not read again.
         accepted_rebuys: Ids of the jobs that may be bought again, as was requested, although others are missing too.
@@ -87,7 +88,7 @@ class Session:
         volume_alert_at: When the alert of an unusual volume was raised last.
         account_slots: Generations of the account that may be unfinished at once; None for no known limit.
         in_flight_slots: Slots of this process's shots at the provider.
-        submit_turn: The right to ask the ledger for a slot of the account; one shot of the process at a time.
+        slot_queue: Queue of this process's shots that the account has no slot for; the first asks the ledger again.
         step_priority: Precedence of submits over downloads and stores.
         slot_released: Set when a shot of this process has left the provider.
         breaker: The account's circuit breaker.
@@ -111,6 +112,7 @@ class Session:
     on_breaker_change: Callable[[AccountStatus], None] | None = None
     access: AccessCheck = field(init=False)
     write_check: WriteCheck = field(default_factory=WriteCheck, init=False)
+    store_turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     fresh_generations: FreshGenerations = field(init=False)
     foreign_sidecars: set[str] = field(default_factory=set, init=False)
     accepted_rebuys: set[str] = field(default_factory=set, init=False)
@@ -119,7 +121,7 @@ class Session:
     screen: PromptScreen = field(init=False)
     account_slots: int | None = field(init=False)
     in_flight_slots: PrioritySemaphore = field(init=False)
-    submit_turn: PrioritySemaphore = field(init=False)
+    slot_queue: PrioritySemaphore = field(init=False)
     step_priority: StepPriority = field(default_factory=StepPriority, init=False)
     slot_released: asyncio.Event = field(init=False)
     breaker: CircuitBreaker = field(init=False)
@@ -139,7 +141,7 @@ class Session:
         planned = provider.capabilities.concurrency
         self.account_slots = min(filter(None, (settings.account_slots, planned)), default=None)
         self.in_flight_slots = PrioritySemaphore(self._limit_in_flight(planned))
-        self.submit_turn = PrioritySemaphore(1)
+        self.slot_queue = PrioritySemaphore(1)
         self.slot_released = asyncio.Event()
         self.breaker = CircuitBreaker(
             self.ledger,
