@@ -20,13 +20,14 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import arun_deployment
 from prefect.flows import load_flow_from_entrypoint
+from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel
 
 from prefect_video import Shot
 from prefect_video.blocks import SoraCredentials, VideoLedger, VideoStore
 from prefect_video.emulator import Emulator, EmulatorSettings
-from prefect_video.flows import generate_shot
+from prefect_video.flows import generate_project, generate_shot
 from prefect_video.ledger import Ledger
 from prefect_video.ledger import State as LedgerState
 from prefect_video.providers.sora.provider import SoraProvider
@@ -299,9 +300,21 @@ def processes_of(run_id: UUID) -> list[int]:
     return found
 
 
+async def start_project(project: dict[str, Any]) -> UUID:
+    """Start a project in a deployment without a limit: Prefect frees the slot of a killed run minutes later."""
+    parameters = {"provider": "sora-credentials/production", "store": "video-store/production"}
+    deployment = await generate_project.ato_deployment(
+        "unlimited",
+        work_pool_name="video",
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        parameters={**parameters, "ledger": "video-ledger/production"},
+    )
+    await deployment.aapply()
+    return await started("generate-project/unlimited", project=project)
+
+
 async def test_a_run_waits_for_approval_without_a_process_and_goes_on_when_it_is_given(
     blocks: None,
-    deployed: None,
     worker: None,
     emulator: Emulator,
     prefect_api: str,
@@ -320,13 +333,13 @@ async def test_a_run_waits_for_approval_without_a_process_and_goes_on_when_it_is
 
     # A process that is killed before the suspension: the next run finds what was paid.
     emulator.change_speed(0.01)
-    run_id = await started("generate-project/project", project=project)
+    run_id = await start_project(project)
     await run_until(run_id, submitted)
     for process in processes_of(run_id):
         os.kill(process, signal.SIGKILL)
     await run_until(run_id, ended)
     emulator.change_speed(200)
-    run_id = await started("generate-project/project", project=project)
+    run_id = await start_project(project)
     await run_until(run_id, suspended)
     usage = emulator.usage()
     assert (usage["accepted"], usage["billed"], usage["cancelled"]) == (2, 2, 0)
