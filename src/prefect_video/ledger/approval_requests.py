@@ -51,8 +51,8 @@ class ApprovalRequests(LedgerBase):
         async with self._database.writing() as connection:
             await wait_for_turn(self._database, connection)
             for shot_id in outdated | {request.shot_id for request in renewed}:
-                one = (*place, approval_requests.c.shot_id == shot_id)
-                await connection.execute(delete(approval_requests).where(*one))
+                of_shot = (*place, approval_requests.c.shot_id == shot_id)
+                await connection.execute(delete(approval_requests).where(*of_shot))
             for request in renewed:
                 values = {**request.model_dump(), "takes": json.dumps(request.takes)}
                 await connection.execute(insert(approval_requests).values(values))

@@ -133,10 +133,10 @@ async def list_takes(ledger: Ledger, project: str, *, environment: str) -> list[
         current = {take: job for take, job in takes.items() if job.shot.prompt == latest.shot.prompt}
         choice = choices.get(shot_id)
         is_about_it = choice is not None and latest.shot.prompt in (choice.prompt, choice.new_prompt)
-        asked = requests.get(shot_id)
-        if latest.shot.takes > 1 or latest.shot.choose or asked:
+        made = requests.get(shot_id)
+        if latest.shot.takes > 1 or latest.shot.choose or made:
             shot = latest.shot.model_copy(update={"id": shot_id})
-            found.append(ShotTakes(shot, dict(sorted(current.items())), choice if is_about_it else None, asked))
+            found.append(ShotTakes(shot, dict(sorted(current.items())), choice if is_about_it else None, made))
     return found
 
 
