@@ -119,9 +119,7 @@ async def film_of_reports(
     wanted = leave_out(project, {report.shot_id for report in reports if report.status == "dropped"})
     again = command_line("cut", "PROJECT_FILE", ledger=session.ledger.command_option)
     if absent := _find_absent(wanted, clips):
-        reason = (
-            f"{', '.join(absent)} not stored, or not chosen, yet; run again, or make the film later with: {again}"
-        )
+        reason = f"{', '.join(absent)} not stored, or not chosen, yet; run again, or make the film later with: {again}"
         return FilmReport(status="waiting", error=reason)
     return await _try_cut(runner, session, wanted, clips, again)
 
