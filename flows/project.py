@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -14,8 +14,10 @@ from prefect.context import FlowRunContext
 from prefect_video.errors import ProjectFailed
 from prefect_video.flows.artifacts import Progress, publish_table
 from prefect_video.flows.cancellation import cancel_generations
+from prefect_video.flows.suspension import Approvals, can_suspend
 from prefect_video.ledger import Requester
 from prefect_video.pipeline import ProjectReport, publish_run, run_project
+from prefect_video.session import Settings
 from prefect_video.shots import Project
 from prefect_video.tasks import SessionRef, TaskRunner, read_links, use_session
 
@@ -73,6 +75,9 @@ async def generate_project(
     Where the project has a `cut:`, its film follows once all shots that it needs are stored. A run that is repeated,
     after a crash or by hand, resumes from the ledger and pays nothing twice.
 
+    Where shots need an approval, a deployment's run is suspended when all else that can be made is stored, and holds no
+    worker; the answer, in Prefect or by `prefect-video approve`, lets it go on. Any other run leaves them pending.
+
     Args:
         project: The shots.
         provider: `sora`, `emulator`, `sora-credentials/name` …, or `auto`; by default what the project names, else
@@ -98,6 +103,20 @@ async def generate_project(
         StoreOutage: The store is not the one that the ledger knows, or several videos are missing; nothing was sent.
     """
     refs = SessionRef.for_project(project, provider, store, ledger, max_in_flight)
+    approvals = Approvals(project.name, Settings.from_environment().environment, refs[0].ledger)
+    while True:
+        report = await _make(project, refs, refresh=refresh, wait=wait, rebuy_missing=rebuy_missing)
+        if report.has_failed:
+            raise ProjectFailed(report)
+        # All tasks have ended: suspending would cancel those that are running.
+        if not (report.awaits_approval and can_suspend() and await approvals.wait_for_answer()):
+            return report
+
+
+async def _make(
+    project: Project, refs: Sequence[SessionRef], *, refresh: bool, wait: bool, rebuy_missing: bool
+) -> ProjectReport:
+    """Make what can be made now, and publish it."""
     async with AsyncExitStack() as stack:
         session, *others = [await stack.enter_async_context(use_session(ref)) for ref in refs]
         progress = await stack.enter_async_context(Progress(project))
@@ -117,8 +136,6 @@ async def generate_project(
         links = await read_links(session.store, [shot.asset for shot in report.shots if shot.asset])
     keep_report(report)
     await publish_table(report, links)
-    if report.has_failed:
-        raise ProjectFailed(report)
     return report
 
 

@@ -20,7 +20,7 @@ VERSION: Final = "v1"
 video again."""
 
 _WITHOUT_EFFECT: Final = frozenset(
-    {"id", "depends_on", "takes", "seeds", "choose", "continue_from", "metadata", "clip"}
+    {"id", "depends_on", "takes", "seeds", "choose", "approve", "continue_from", "metadata", "clip"}
 )
 _IMAGES: Final = frozenset({"first_frame", "last_frame", "references"})
 """Fields that count by the content of their files."""

@@ -38,6 +38,8 @@ PROMPT_LIMIT: Final = 32_000
 TAKES_LIMIT: Final = 10
 ChoicePolicy = Literal["best", "first", "human"]
 """Choice among several takes of a shot: the best by quality, the first that is stored, or the one of a human."""
+NoAnswerPolicy = Literal["first", "drop", "fail"]
+"""Consequence of an approval that nobody gives in time."""
 AUTO: Final = "auto"
 """Provider of a project whose shots each go to the best of its `accounts`."""
 SHOTS_LIMIT: Final = 10_000
@@ -243,6 +245,14 @@ class Shot(Input):
             " that a human chooses with `prefect-video approve`; unset: all do, and take 1 is continued"
         ),
     )
+    approve: bool | None = Field(
+        default=None,
+        strict=True,
+        description=(
+            "A human approves the shot before it is continued, depended on or cut, in Prefect or with"
+            " `prefect-video approve`"
+        ),
+    )
     metadata: dict[str, str] = Field(
         default_factory=dict, description="Free labels; sent along, without effect on the fingerprint"
     )
@@ -357,7 +367,21 @@ class ShotDefaults(Input):
     options: Options | None = None
     takes: int | None = Field(default=None, ge=1, le=TAKES_LIMIT, strict=True)
     choose: ChoicePolicy | None = None
+    approve: bool | None = Field(default=None, strict=True)
     metadata: dict[str, str] | None = None
+
+
+class Approval(Input):
+    """Deadline of the approvals of a project, and what happens when nobody answers."""
+
+    within_hours: Number | None = Field(
+        default=None, gt=0, le=8760, description="How long an answer is waited for; unset: as long as it takes"
+    )
+    on_no_answer: NoAnswerPolicy = Field(
+        default="fail",
+        description="After that time, count the proposed take (the best where `choose: best`, else the `first`), `drop`"
+        " the shot, or `fail` it; its videos stay in each case",
+    )
 
 
 class Fallback(Input):
@@ -441,6 +465,10 @@ class Project(Input):
             " store it with a note; unset: as the credentials or settings say, else hold"
         ),
     )
+    approve: bool | None = Field(
+        default=None, strict=True, description="A human approves every shot that does not say `approve: false`"
+    )
+    approval: Approval = Field(default=Approval(), description="Deadline of approvals, and what happens then")
     quality: QualityPolicy | None = Field(
         default=None,
         description="Quality gates: each video is measured after its download; unset: only length, size and format"
@@ -473,6 +501,9 @@ class Project(Input):
         defaults, shots = data.get("defaults"), data.get("shots")
         if isinstance(defaults, ShotDefaults):
             defaults = defaults.model_dump(exclude_none=True)
+        if data.get("approve"):
+            defaults = {} if defaults is None else defaults
+            defaults = {"approve": True, **_drop_unset(defaults)} if isinstance(defaults, dict) else defaults
         if not isinstance(defaults, dict) or not isinstance(shots, list | tuple):
             return data
         known = {key: value for key, value in _drop_unset(defaults).items() if key in ShotDefaults.model_fields}

@@ -62,6 +62,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/unit/ledger/test_state_machine.py",
         "tests/unit/limits/test_slots.py",
         "tests/unit/pipeline/test_access.py",
+        "tests/unit/pipeline/test_approval.py",
         "tests/unit/pipeline/test_blocked_prompts.py",
         "tests/unit/pipeline/test_claim.py",
         "tests/unit/pipeline/test_clips.py",

@@ -105,6 +105,7 @@ SECOND_DOORS: Final = frozenset(
         # Deployments name flows by their modules; the command line runs one and reads its outcome.
         "prefect_video.flows.project",
         "prefect_video.flows.artifacts",
+        "prefect_video.flows.suspension",
     }
 )
 """Modules inside a room that may be imported from outside of it, besides the room's own door."""

@@ -10,6 +10,7 @@ from typing import Self
 from prefect_video._shield import shielded
 from prefect_video.ledger import schema
 from prefect_video.ledger.account_limits import AccountLimits
+from prefect_video.ledger.approval_requests import ApprovalRequests
 from prefect_video.ledger.budgets import SpendReports
 from prefect_video.ledger.callbacks import Callbacks
 from prefect_video.ledger.change_feed import ChangeFeed, open_change_feed
@@ -51,6 +52,7 @@ class Ledger:
         stores: Identities of the stores that hold the videos.
         recovery: Jobs restored from evidence outside of the ledger.
         choices: Decisions about the takes of shots.
+        approvals: Shots that wait for the approval of a human.
         late: Reservations for shots that are claimed later.
     """
 
@@ -80,6 +82,7 @@ class Ledger:
         self.stores = StoreIdentities(*shared, seen=stores)
         self.recovery = Recoveries(*shared)
         self.choices = Choices(*shared)
+        self.approvals = ApprovalRequests(*shared)
         self.late = LateReservations(*shared)
 
     @classmethod

@@ -15,7 +15,7 @@ from prefect_video.assets import Asset
 from prefect_video.errors import VideoRejected
 from prefect_video.ledger.amounts import usd, usd_sum
 from prefect_video.quality import Quality, QualityPolicy
-from prefect_video.shots import Shot
+from prefect_video.shots import NoAnswerPolicy, Shot
 
 
 class State(StrEnum):
@@ -322,6 +322,34 @@ class Choice(_Record):
     is_dropped: bool = False
     decided_by: str
     decided_at: AwareDatetime
+
+
+class ApprovalRequest(_Record):
+    """A shot whose stored takes wait for the approval of a human, or had it.
+
+    Attributes:
+        environment: The environment of the shot's jobs.
+        project: Name of the project.
+        shot_id: The shot's id.
+        takes: Ids of the stored jobs, by the number of the take.
+        proposed: The take that counts where all is approved as it is.
+        asked_at: When these takes were first put to a human.
+        due_at: When an answer comes too late; None for no deadline.
+        on_no_answer: What then happens.
+    """
+
+    environment: str
+    project: str
+    shot_id: str
+    takes: dict[int, str]
+    proposed: int
+    asked_at: AwareDatetime
+    due_at: AwareDatetime | None = None
+    on_no_answer: NoAnswerPolicy
+
+    def is_overdue(self, now: datetime) -> bool:
+        """Return True where nobody has answered in time."""
+        return self.due_at is not None and self.due_at <= now
 
 
 class HistoryEntry(_Record):

@@ -251,6 +251,19 @@ choices = Table(
     Column("decided_at", Instant, nullable=False),
 )
 
+approval_requests = Table(
+    "approval_requests",
+    metadata,
+    Column("environment", String, primary_key=True),
+    Column("project", String, primary_key=True),
+    Column("shot_id", String, primary_key=True),
+    Column("takes", Text, nullable=False),
+    Column("proposed", Integer, nullable=False),
+    Column("asked_at", Instant, nullable=False),
+    Column("due_at", Instant),
+    Column("on_no_answer", String, nullable=False),
+)
+
 webhook_events = Table(
     "webhook_events",
     metadata,

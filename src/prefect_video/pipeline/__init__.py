@@ -5,7 +5,15 @@
 May import session and every room below it.
 """
 
-from prefect_video.pipeline.approval import ShotTakes, choose_take, drop_shot, list_takes, redo_shot
+from prefect_video.pipeline.approval import (
+    ShotTakes,
+    approve_as_proposed,
+    choose_take,
+    drop_shot,
+    list_pending,
+    list_takes,
+    redo_shot,
+)
 from prefect_video.pipeline.cancel import CancelledJob, cancel_jobs
 from prefect_video.pipeline.clip_adoption import adopt_clip
 from prefect_video.pipeline.collect import CollectedJob, collect, collect_job
@@ -42,6 +50,7 @@ __all__ = [
     "abandon",
     "accept_rejected",
     "adopt_clip",
+    "approve_as_proposed",
     "as_number",
     "cancel_jobs",
     "choose_take",
@@ -49,6 +58,7 @@ __all__ = [
     "collect_job",
     "cut_project",
     "drop_shot",
+    "list_pending",
     "list_takes",
     "observe_films",
     "plan_project",

@@ -7,15 +7,21 @@ orchestrator. A decision is about a prompt: where the project's shot has another
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import Choice, Job, JobRequest, Ledger, State, command_line
+from prefect_video.ledger import ApprovalRequest, Choice, Job, JobRequest, Ledger, State, command_line
 from prefect_video.shots import PROMPT_LIMIT, Project, Shot
 
 logger = logging.getLogger(__name__)
+
+BY_POLICY: Final = ("best", "first")
+"""Deciders that are no human: their choice is no approval."""
+BY_DEADLINE: Final = "deadline"
+"""Decider of what nobody has answered in time."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +32,25 @@ class ShotTakes:
         shot: The shot, as its newest take was requested.
         takes: The newest stored job of each take, by number.
         choice: The decision that holds for them; None where there is none.
+        request: The request for an approval; None where none was made.
     """
 
     shot: Shot
     takes: Mapping[int, Job]
     choice: Choice | None
+    request: ApprovalRequest | None = None
+
+    @property
+    def proposed(self) -> int:
+        """Number of the take that counts where all is approved as it is."""
+        return self.request.proposed if self.request and self.request.proposed in self.takes else min(self.takes)
 
     @property
     def chosen(self) -> int | None:
         """Number of the chosen take; None where none is."""
         if self.choice is None or self.choice.take is None:
+            return None
+        if self.request is not None and self.choice.decided_by in BY_POLICY:
             return None
         job = self.takes.get(self.choice.take)
         return self.choice.take if job and job.fingerprint == self.choice.fingerprint else None
@@ -44,7 +59,8 @@ class ShotTakes:
     def is_pending(self) -> bool:
         """True where a human is to choose, and has not."""
         is_decided = self.chosen is not None or (self.choice is not None and self._is_left_to_a_run)
-        return self.shot.choose == "human" and self.shot.takes > 1 and not is_decided
+        is_asked = self.request is not None or (self.shot.choose == "human" and self.shot.takes > 1)
+        return is_asked and not is_decided
 
     @property
     def _is_left_to_a_run(self) -> bool:
@@ -86,13 +102,16 @@ def chosen_take(shot: Shot, choice: Choice | None, fingerprints: Mapping[int, Co
         fingerprints: The fingerprints of each take, one for each account that could make it: a decision for another
             video is void.
     """
-    if choice is not None and choice.take is not None and choice.fingerprint in fingerprints.get(choice.take, ()):
+    is_decided = choice is not None and not (shot.approve and choice.decided_by in BY_POLICY)
+    if is_decided and choice and choice.take and choice.fingerprint in fingerprints.get(choice.take, ()):
         return choice.take
+    if shot.approve:
+        return None
     return 1 if shot.takes == 1 or shot.choose is None else None
 
 
 async def list_takes(ledger: Ledger, project: str, *, environment: str) -> list[ShotTakes]:
-    """List the shots of a project that have several takes or a `choose`, in the order in which they were begun.
+    """List the shots of a project that have several takes, a `choose` or an approval, in the order of their begin.
 
     Raises:
         LedgerError: The ledger cannot be read.
@@ -102,16 +121,108 @@ async def list_takes(ledger: Ledger, project: str, *, environment: str) -> list[
     for job in reversed(await ledger.jobs.find(project=project, state=State.STORED, limit=None)):
         if job.environment == environment:
             newest.setdefault(job.shot.id, {})[job.take] = job
+    requests = {request.shot_id: request for request in await ledger.approvals.read(project, environment=environment)}
+    for request in requests.values():
+        await _add_requested(ledger, request, newest.setdefault(request.shot_id, {}))
     found = []
     for shot_id, takes in newest.items():
+        if not takes:
+            continue
         latest = max(takes.values(), key=lambda job: job.stored_at or job.created_at)
         # Takes of an earlier prompt are no choice any more.
         current = {take: job for take, job in takes.items() if job.shot.prompt == latest.shot.prompt}
         choice = choices.get(shot_id)
         is_about_it = choice is not None and latest.shot.prompt in (choice.prompt, choice.new_prompt)
-        if latest.shot.takes > 1 or latest.shot.choose:
-            found.append(ShotTakes(latest.shot, dict(sorted(current.items())), choice if is_about_it else None))
+        made = requests.get(shot_id)
+        if latest.shot.takes > 1 or latest.shot.choose or made:
+            shot = latest.shot.model_copy(update={"id": shot_id})
+            found.append(ShotTakes(shot, dict(sorted(current.items())), choice if is_about_it else None, made))
     return found
+
+
+async def _add_requested(ledger: Ledger, request: ApprovalRequest, takes: dict[int, Job]) -> None:
+    """Add the takes that a request is about and another project has made: the same video is paid once."""
+    numbers = {job_id: take for take, job_id in request.takes.items()}
+    for job in await ledger.jobs.get_many(numbers):
+        if job.state is State.STORED:
+            takes.setdefault(numbers[job.id], job)
+
+
+async def list_pending(ledger: Ledger, project: str, *, environment: str) -> list[ShotTakes]:
+    """List the shots of a project that wait for a human.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    return [takes for takes in await list_takes(ledger, project, environment=environment) if takes.is_pending]
+
+
+async def approve_as_proposed(
+    ledger: Ledger, project: str, shot_ids: Collection[str] | None, *, by: str, environment: str
+) -> list[Choice]:
+    """Approve what waits for a human as it is: of several takes, the proposed one counts.
+
+    Args:
+        ledger: The ledger.
+        project: Name of the project.
+        shot_ids: Only these shots; None for all that wait.
+        by: Who decides.
+        environment: The environment of the project's jobs.
+
+    Raises:
+        InvalidInput: One of the shots does not wait for an approval.
+    """
+    pending = await list_pending(ledger, project, environment=environment)
+    waiting = [takes.shot.id for takes in pending]
+    if absent := set(shot_ids or ()) - set(waiting):
+        names = ", ".join(map(repr, waiting)) or "none"
+        raise InvalidInput(f"{', '.join(map(repr, sorted(absent)))} waits for no approval; what does: {names}")
+    return [
+        await choose_take(ledger, project, takes.shot.id, takes.proposed, by=by, environment=environment)
+        for takes in pending
+        if shot_ids is None or takes.shot.id in shot_ids
+    ]
+
+
+async def settle_overdue(ledger: Ledger, project: str | None = None) -> list[Choice]:
+    """Decide about the shots that nobody has approved in time, as their project says; one that is to fail is left.
+
+    Raises:
+        LedgerError: The ledger cannot be used.
+    """
+    decided = []
+    for request in _overdue(await ledger.approvals.read(project)):
+        for takes in await list_pending(ledger, request.project, environment=request.environment):
+            if takes.shot.id != request.shot_id or not _is_about(request, takes):
+                continue
+            logger.warning("%s/%s: %s", request.project, request.shot_id, describe_overdue(request))
+            project, shot_id, environment = request.project, request.shot_id, request.environment
+            if request.on_no_answer == "drop":
+                decided.append(await drop_shot(ledger, project, shot_id, by=BY_DEADLINE, environment=environment))
+            elif request.on_no_answer == "first":
+                choice = choose_take(ledger, project, shot_id, takes.proposed, by=BY_DEADLINE, environment=environment)
+                decided.append(await choice)
+    return decided
+
+
+def _overdue(requests: Iterable[ApprovalRequest]) -> list[ApprovalRequest]:
+    now = datetime.now(UTC)
+    return [request for request in requests if request.is_overdue(now)]
+
+
+def _is_about(request: ApprovalRequest, takes: ShotTakes) -> bool:
+    """Return False where the shot has been made anew since, of which nobody was asked yet."""
+    return {job.id for job in takes.takes.values()} <= set(request.takes.values())
+
+
+def describe_overdue(request: ApprovalRequest) -> str:
+    """Describe an approval that was not given in time, and what follows."""
+    consequence = {
+        "first": f"take {request.proposed} counts",
+        "drop": "the shot is dropped",
+        "fail": "the shot fails",
+    }[request.on_no_answer]
+    return f"nobody has approved it by {request.due_at:%Y-%m-%d %H:%M} UTC: {consequence}"
 
 
 async def choose_take(ledger: Ledger, project: str, shot_id: str, take: int, *, by: str, environment: str) -> Choice:

@@ -23,6 +23,7 @@ from prefect_video.errors import (
     VideoError,
 )
 from prefect_video.ledger import Job, Ledger, State
+from prefect_video.pipeline.approval import settle_overdue
 from prefect_video.pipeline.steps.deadline import apply_deadline_policy, hold_message_if_stuck, is_past_deadline
 from prefect_video.pipeline.steps.download import download
 from prefect_video.pipeline.steps.end import require_same_account
@@ -73,6 +74,7 @@ async def collect(
     Returns:
         One line for each unfinished job.
     """
+    await settle_overdue(ledger, project)
     jobs = await ledger.jobs.unfinished(project=project, flow_run_id=flow_run_id)
     groups = group_by_session(jobs)
     swept = await asyncio.gather(*(_collect_group(ledger, open_session, group, wait) for group in groups))

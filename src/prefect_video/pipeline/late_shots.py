@@ -10,12 +10,20 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from prefect_video.assets import Asset
 from prefect_video.errors import VideoError
-from prefect_video.ledger import Choice, Job
-from prefect_video.pipeline.approval import apply_choices, approve_command, choose_by_policy, chosen_take
+from prefect_video.ledger import ApprovalRequest, Choice, Job
+from prefect_video.pipeline.approval import (
+    apply_choices,
+    approve_command,
+    choose_by_policy,
+    chosen_take,
+    describe_overdue,
+    settle_overdue,
+)
 from prefect_video.pipeline.reports import ShotReport, ShotStatus
 from prefect_video.pipeline.routing import TakeRequest, build_take_requests
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
@@ -71,6 +79,19 @@ def _score(report: ShotReport) -> float:
     return report.quality.score if report.quality else -1.0
 
 
+def needs_approval(shot: Shot) -> bool:
+    """Return True where a human decides about the stored takes of a shot."""
+    return bool(shot.approve) or (shot.choose == "human" and shot.takes > 1)
+
+
+def _propose(shot: Shot, reports: Sequence[ShotReport]) -> int:
+    """Return the number of the take to approve where a human has no other wish."""
+    stored = [report for report in reports if report.status == "stored"]
+    if shot.choose == "best" and stored:
+        return max(stored, key=lambda report: (_score(report), -report.take)).take
+    return min((report.take for report in stored), default=1)
+
+
 @dataclass
 class LateShots:
     """The late shots of a run, and the decisions about the takes that they continue.
@@ -85,6 +106,8 @@ class LateShots:
     sessions: Sequence[Session]
     options: ClaimOptions
     _choices: dict[str, Choice] = field(default_factory=dict, init=False)
+    _requests: dict[str, ApprovalRequest] = field(default_factory=dict, init=False)
+    _stored_jobs: dict[str, dict[int, str]] = field(default_factory=dict, init=False)
     _takes: dict[str, list[TakeRequest]] = field(default_factory=dict, init=False)
     _requested: Project | None = field(default=None, init=False)
     _images: ImageLoader = field(init=False)
@@ -108,9 +131,13 @@ class LateShots:
 
     async def _read_choices(self) -> dict[str, Choice]:
         """Read the decisions about the project's shots; nothing where none of them has takes to decide about."""
-        if not any(shot.takes > 1 or shot.choose for shot in self.project.shots):
+        if not any(shot.takes > 1 or shot.choose or shot.approve for shot in self.project.shots):
             return {}
         session = self.sessions[0]
+        if any(map(needs_approval, self.project.shots)):
+            await settle_overdue(session.ledger, self.project.name)
+            requests = await session.ledger.approvals.read(self.project.name, environment=session.settings.environment)
+            self._requests = {request.shot_id: request for request in requests}
         return await session.ledger.choices.read(self.project.name, environment=session.settings.environment)
 
     async def find_known(self, takes: Sequence[TakeRequest], asset_of: AssetOf) -> list[TakeRequest]:
@@ -182,6 +209,7 @@ class LateShots:
             # A decision about takes that continue a shot themselves is known by their fingerprints only now.
             if (chosen := self._continued(shot)) is None:
                 require_stored(ended)
+                self.require_approved([parent_id])
                 raise Obstacle("waiting", f"it continues {parent_id!r}, of which {self._ask(parent_id)}")
         report = await asyncio.shield(reports[siblings.index(chosen)])
         require_stored([report])
@@ -208,8 +236,29 @@ class LateShots:
         if dropped := [shot_id for shot_id in shot_ids if self._is_dropped(shot_id)]:
             raise Obstacle("skipped", f"it depends on {_names(dropped)}, which was dropped")
 
+    def require_approved(self, shot_ids: Iterable[str]) -> None:
+        """Require that some shots, which are stored, are approved where they need it.
+
+        Raises:
+            Obstacle: One is not.
+        """
+        for shot_id in shot_ids:
+            siblings = self._takes.get(shot_id, ())
+            if siblings and siblings[0].shot.approve and self._chosen(shot_id) is None:
+                if self._has_failed(siblings):
+                    raise Obstacle("skipped", f"it depends on {shot_id!r}, which nobody has approved in time")
+                raise Obstacle("waiting", f"it waits for {shot_id!r}: {self._ask(shot_id)}")
+
+    def _has_failed(self, siblings: Sequence[TakeRequest]) -> bool:
+        """Return True where nobody has approved these very takes in time, and the shot is to fail then."""
+        request = self._requests.get(siblings[0].shot.id)
+        if request is None or request.on_no_answer != "fail" or not request.is_overdue(datetime.now(UTC)):
+            return False
+        return request.takes == self._stored_jobs.get(siblings[0].shot.id)
+
     async def note_stored(self, take: TakeRequest, job: Job) -> None:
         """Choose a take that is stored where the first one counts."""
+        self._stored_jobs.setdefault(take.shot.id, {})[take.number] = job.id
         if take.shot.choose == "first":
             await self._choose(take, job.fingerprint)
 
@@ -230,7 +279,7 @@ class LateShots:
 
     async def _choose(self, take: TakeRequest, fingerprint: str) -> None:
         siblings = self._takes[take.shot.id]
-        if len(siblings) == 1 or self._chosen(take.shot.id) is not None:
+        if len(siblings) == 1 or take.shot.approve or self._chosen(take.shot.id) is not None:
             return
         self._choices[take.shot.id] = await choose_by_policy(
             take.session.ledger,
@@ -263,17 +312,52 @@ class LateShots:
 
     def _add_choice(self, report: ShotReport) -> ShotReport:
         siblings = self._takes[report.shot_id]
-        if siblings[0].shot.choose is None or siblings[0].is_late or len(siblings) == 1:
+        is_chosen_among = siblings[0].shot.choose is not None and len(siblings) > 1
+        if siblings[0].is_late or not (siblings[0].shot.approve or is_chosen_among):
             return report
         if (chosen := self._chosen(report.shot_id)) is not None:
             return report.model_copy(update={"choice": "chosen" if chosen.number == report.take else "rejected"})
-        if siblings[0].shot.choose == "human" and report.status == "stored":
+        if needs_approval(siblings[0].shot) and report.status == "stored":
+            if self._has_failed(siblings):
+                error = f"{describe_overdue(self._requests[report.shot_id])}; to go on, {self._ask(report.shot_id)}"
+                return report.model_copy(update={"status": "failed", "choice": "pending", "error": error})
             return report.model_copy(update={"choice": "pending", "error": self._ask(report.shot_id)})
         return report
 
+    async def ask_for_approval(self, reports: Sequence[ShotReport]) -> None:
+        """Record in the ledger which shots wait for a human now that all their takes have ended."""
+        asked_at, session, policy = datetime.now(UTC), self.sessions[0], self.project.approval
+        within = policy.within_hours
+        requests = []
+        for shot_id, siblings in self._takes.items():
+            ended = [report for report in reports if report.shot_id == shot_id]
+            stored = self._stored_jobs.get(shot_id)
+            is_open = any(report.status in ("in_flight", "waiting") for report in ended)
+            if not needs_approval(siblings[0].shot) or is_open or not stored or self._chosen(shot_id) is not None:
+                continue
+            requests.append(
+                ApprovalRequest(
+                    environment=session.settings.environment,
+                    project=self.project.name,
+                    shot_id=shot_id,
+                    takes=stored,
+                    proposed=_propose(siblings[0].shot, ended),
+                    asked_at=asked_at,
+                    due_at=None if within is None else asked_at + timedelta(hours=within),
+                    on_no_answer=policy.on_no_answer,
+                )
+            )
+        relevant = [shot.id for shot in self.project.shots if needs_approval(shot)]
+        if relevant or self._requests:
+            await session.ledger.approvals.ask(
+                self.project.name, requests, relevant=relevant, environment=session.settings.environment
+            )
+
     def _ask(self, shot_id: str) -> str:
-        command = approve_command(self.sessions[0].ledger, self.project.name, shot_id, "--take", "N")
-        return f"a take is to be chosen: {command}"
+        ledger, siblings = self.sessions[0].ledger, self._takes[shot_id]
+        if len(siblings) == 1:
+            return f"waiting for approval: {approve_command(ledger, self.project.name, shot_id, '--yes')}"
+        return f"a take is to be chosen: {approve_command(ledger, self.project.name, shot_id, '--take', 'N')}"
 
     def _continued(self, shot: Shot) -> TakeRequest | None:
         return self._chosen(shot.continue_from or "")
@@ -281,7 +365,7 @@ class LateShots:
     def _chosen(self, shot_id: str) -> TakeRequest | None:
         """Return the take of a shot that counts; None where it is yet to be chosen, or the shot was dropped."""
         siblings = self._takes.get(shot_id, ())
-        if len(siblings) < 2:
+        if not siblings or (len(siblings) == 1 and not siblings[0].shot.approve):
             return next(iter(siblings), None)
         fingerprints = {
             take.number: {candidate.job_request.fingerprint for candidate in take.candidates} for take in siblings

@@ -162,6 +162,7 @@ class ProjectRun:
         await self._claim(takes)
         reports = await self._run_takes(takes)
         await self._late.choose_best(reports)
+        await self._late.ask_for_approval(reports)
         reports = self._late.add_decisions(reports)
         shots = await add_costs(
             reports,
@@ -385,6 +386,7 @@ class ProjectRun:
         needed = [task for shot_id in shot.depends_on for task in self._reports_by_shot.get(shot_id, ())]
         self._late.require_made(shot.depends_on)
         require_stored(await asyncio.gather(*(asyncio.shield(task) for task in needed)))
+        self._late.require_approved(shot.depends_on)
         for shot_id in shot.depends_on:
             self.runner.link(shot.id, self._stored_jobs.get(shot_id, ()))
 

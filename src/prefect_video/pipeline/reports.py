@@ -224,6 +224,11 @@ class ProjectReport(BaseModel):
         return bool(self.failures) or (self.film is not None and self.film.status == "failed")
 
     @property
+    def awaits_approval(self) -> bool:
+        """True where a human is to decide about a shot that is stored."""
+        return any(shot.status == "stored" and shot.choice == "pending" for shot in self.shots)
+
+    @property
     def cost_usd(self) -> Decimal:
         """The amount that this run paid, as far as prices are known."""
         return sum((shot.cost_usd for shot in self.shots if shot.cost_usd is not None), Decimal(0))

@@ -1,6 +1,7 @@
 """`prefect.yaml`, deployed and run by a real worker, with credentials, store and ledger as saved blocks."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -20,18 +21,21 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import arun_deployment
 from prefect.events.actions import RunDeployment
 from prefect.flows import load_flow_from_entrypoint
+from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel
 
 from prefect_video import Shot
 from prefect_video.blocks import SoraCredentials, VideoLedger, VideoStore
 from prefect_video.emulator import Emulator, EmulatorSettings
-from prefect_video.flows import generate_shot
+from prefect_video.flows import generate_project, generate_shot
 from prefect_video.ledger import Ledger
+from prefect_video.ledger import State as LedgerState
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session import SessionRef
 from prefect_video.tasks import default_ledger
 from tests.integration.flows.forms import submit_untouched, undescribed
+from tests.support.cli_fixtures import COMMAND
 from tests.support.flow_fixtures import ROOT
 
 SHOT = {"id": "opening", "prompt": "Dawn over a plantation", "duration": 1, "resolution": "480p"}
@@ -313,3 +317,87 @@ async def test_cancelling_a_deployed_run_cancels_its_generation(
         assert jobs == []
         [job] = await ledger.jobs.find(flow_run_id=str(run_id))
         assert (job.state.value, job.actual_usd) == ("cancelled", 0)
+
+
+def processes_of(run_id: UUID) -> list[int]:
+    """Find the processes that a flow run has on this machine."""
+    mark, found = f"PREFECT__FLOW_RUN_ID={run_id}".encode(), []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
+
+
+async def start_project(project: dict[str, Any]) -> UUID:
+    """Start a project in a deployment without a limit: Prefect frees the slot of a killed run minutes later."""
+    parameters = {"provider": "sora-credentials/production", "store": "video-store/production"}
+    deployment = await generate_project.ato_deployment(
+        "unlimited",
+        work_pool_name="video",
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        parameters={**parameters, "ledger": "video-ledger/production"},
+    )
+    await deployment.aapply()
+    return await started("generate-project/unlimited", project=project)
+
+
+async def test_a_run_waits_for_approval_without_a_process_and_goes_on_when_it_is_given(
+    blocks: None,
+    worker: None,
+    emulator: Emulator,
+    prefect_api: str,
+    data_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shots = [{**SHOT, "approve": True, "takes": 2}, {**SHOT, "id": "pour", "continue_from": "opening"}]
+    project = {"project": "approved", "shots": shots}
+
+    async def submitted(_: FlowRun) -> bool:
+        return bool(emulator.usage()["accepted"] == 2 and processes_of(run_id))
+
+    async def suspended(run: FlowRun) -> bool:
+        assert run.state is None or not run.state.is_final(), run.state.message
+        return bool(run.state and run.state.is_paused())
+
+    # A process that is killed before the suspension: the next run finds what was paid.
+    emulator.change_speed(0.01)
+    run_id = await start_project(project)
+    await run_until(run_id, submitted)
+    for process in processes_of(run_id):
+        os.kill(process, signal.SIGKILL)
+    await run_until(run_id, ended)
+    emulator.change_speed(200)
+    run_id = await start_project(project)
+    await run_until(run_id, suspended)
+    usage = emulator.usage()
+    assert (usage["accepted"], usage["billed"], usage["cancelled"]) == (2, 2, 0)
+
+    async def left(_: FlowRun) -> bool:
+        return not processes_of(run_id)
+
+    await run_until(run_id, left, seconds=20)
+
+    # An answer that Prefect accepts and the project cannot use changes nothing, and the question stays.
+    async with get_client() as client:
+        assert (await client.resume_flow_run(run_id, run_input={})).status.value == "REJECT"
+
+    monkeypatch.setenv("PREFECT_VIDEO_LEDGER_URL", f"sqlite:///{data_folder}/ledger.db")
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    answered = await asyncio.to_thread(
+        subprocess.run,
+        [COMMAND, "approve", "approved", "opening", "--take", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answered.returncode == 0, answered.stderr
+    assert "goes on" in answered.stderr
+    run = await run_until(run_id, ended)
+    assert run.state is not None
+    assert run.state.is_completed(), run.state.message
+    usage = emulator.usage()
+    assert (usage["accepted"], usage["billed"], usage["cancelled"]) == (3, 3, 0)
+    async with await Ledger.open(f"sqlite:///{data_folder}/ledger.db") as ledger:
+        jobs = await ledger.jobs.find(project="approved", state=LedgerState.STORED)
+    assert sorted((job.shot.id, job.take) for job in jobs) == [("opening", 1), ("opening", 2), ("pour", 1)]

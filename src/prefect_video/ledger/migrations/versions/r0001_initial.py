@@ -32,6 +32,7 @@ def upgrade() -> None:
     _create_copies_and_stores()
     _create_prompts_and_keys()
     _create_choices()
+    _create_approval_requests()
     _create_webhook_events()
     _create_client_requests()
     _create_identity()
@@ -209,6 +210,20 @@ def _create_choices() -> None:
         sa.Column("is_dropped", sa.Boolean, nullable=False),
         sa.Column("decided_by", sa.String, nullable=False),
         sa.Column("decided_at", _INSTANT, nullable=False),
+    )
+
+
+def _create_approval_requests() -> None:
+    op.create_table(
+        "approval_requests",
+        sa.Column("environment", sa.String, primary_key=True),
+        sa.Column("project", sa.String, primary_key=True),
+        sa.Column("shot_id", sa.String, primary_key=True),
+        sa.Column("takes", sa.Text, nullable=False),
+        sa.Column("proposed", sa.Integer, nullable=False),
+        sa.Column("asked_at", _INSTANT, nullable=False),
+        sa.Column("due_at", _INSTANT),
+        sa.Column("on_no_answer", sa.String, nullable=False),
     )
 
 

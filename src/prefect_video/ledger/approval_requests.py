@@ -1,0 +1,69 @@
+"""Approval requests: the shots whose stored takes were put to a human, and until when an answer counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, select
+
+from prefect_video.ledger.base import LedgerBase
+from prefect_video.ledger.claims import wait_for_turn
+from prefect_video.ledger.records import ApprovalRequest
+from prefect_video.ledger.tables import approval_requests
+
+_COLUMNS = tuple(approval_requests.c[name] for name in ApprovalRequest.model_fields)
+
+
+class ApprovalRequests(LedgerBase):
+    """Requests for approval, the last one of each shot; they stay when they are answered."""
+
+    async def read(self, project: str | None = None, *, environment: str | None = None) -> list[ApprovalRequest]:
+        """Read the requests of a project, else of all, oldest first."""
+        query = select(*_COLUMNS).order_by(approval_requests.c.asked_at, approval_requests.c.shot_id)
+        if project is not None:
+            query = query.where(approval_requests.c.project == project)
+        if environment is not None:
+            query = query.where(approval_requests.c.environment == environment)
+        async with self._database.reading() as connection:
+            return [_from_row(row) for row in await connection.execute(query)]
+
+    async def ask(
+        self, project: str, requests: Sequence[ApprovalRequest], *, relevant: Collection[str], environment: str
+    ) -> None:
+        """Record requests, and withdraw those of shots that need no approval any more.
+
+        A request about the same takes as before keeps its time, so that a run that is repeated moves no deadline.
+
+        Args:
+            project: Name of the project.
+            requests: The shots that wait now.
+            relevant: Ids of the shots that need an approval, given or not.
+            environment: The environment of the project's jobs.
+        """
+        before = {known.shot_id: known for known in await self.read(project, environment=environment)}
+        outdated = before.keys() - set(relevant)
+        if not requests and not outdated:
+            return
+        renewed = [_keep_time(request, before.get(request.shot_id)) for request in requests]
+        place = (approval_requests.c.environment == environment, approval_requests.c.project == project)
+        async with self._database.writing() as connection:
+            await wait_for_turn(self._database, connection)
+            for shot_id in outdated | {request.shot_id for request in renewed}:
+                of_shot = (*place, approval_requests.c.shot_id == shot_id)
+                await connection.execute(delete(approval_requests).where(*of_shot))
+            for request in renewed:
+                values = {**request.model_dump(), "takes": json.dumps(request.takes)}
+                await connection.execute(insert(approval_requests).values(values))
+
+
+def _keep_time(request: ApprovalRequest, before: ApprovalRequest | None) -> ApprovalRequest:
+    if before is None or before.takes != request.takes:
+        return request
+    due_at = request.due_at and before.asked_at + (request.due_at - request.asked_at)
+    return request.model_copy(update={"asked_at": before.asked_at, "due_at": due_at})
+
+
+def _from_row(row: Row[Any]) -> ApprovalRequest:
+    return ApprovalRequest.model_validate({**row._asdict(), "takes": json.loads(row.takes)})
