@@ -12,6 +12,7 @@ from prefect_video.ledger.hold_reasons import PROGRAM, HoldReason, command_line,
 from prefect_video.ledger.idempotency_keys import BoundKey
 from prefect_video.ledger.late_reservations import LATE_PREFIX, is_late
 from prefect_video.ledger.ledger import Ledger
+from prefect_video.ledger.log_lines import describe_job
 from prefect_video.ledger.queries import LEFT_OFTEN
 from prefect_video.ledger.records import (
     OCCUPYING,
@@ -75,6 +76,7 @@ __all__ = [
     "command_line",
     "cost_columns",
     "default_ledger_url",
+    "describe_job",
     "history",
     "hold_message",
     "is_given_up",
