@@ -13,6 +13,7 @@ from prefect_video.ledger.idempotency_keys import BoundKey
 from prefect_video.ledger.late_reservations import LATE_PREFIX, is_late
 from prefect_video.ledger.ledger import Ledger
 from prefect_video.ledger.log_lines import describe_job
+from prefect_video.ledger.measurements import OTHER_REASON, AccountMeasurement, Measurement
 from prefect_video.ledger.queries import LEFT_OFTEN
 from prefect_video.ledger.records import (
     OCCUPYING,
@@ -45,11 +46,13 @@ __all__ = [
     "LATE_PREFIX",
     "LEFT_OFTEN",
     "OCCUPYING",
+    "OTHER_REASON",
     "PRICE_UNKNOWN",
     "PROGRAM",
     "TRANSITIONS",
     "UNFINISHED",
     "URL_VARIABLE",
+    "AccountMeasurement",
     "AccountStatus",
     "BoundKey",
     "Budget",
@@ -67,6 +70,7 @@ __all__ = [
     "JobRequest",
     "Ledger",
     "Limit",
+    "Measurement",
     "MismatchPolicy",
     "Priority",
     "ReceivedEvent",

@@ -22,6 +22,7 @@ from prefect_video.pipeline import collect_job
 from prefect_video.service.jobs.routes import job_routes
 from prefect_video.service.jobs.service import JobService
 from prefect_video.service.known_hosts import KnownHosts
+from prefect_video.service.ledger_metrics import LedgerMetrics
 from prefect_video.service.metrics import CONTENT_TYPE, Metrics
 from prefect_video.service.prefect_events import Announce, get_outcome, open_announcer
 from prefect_video.service.sessions import Sessions, open_sessions
@@ -60,6 +61,7 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
                 limit = settings.body_limit_bytes
                 app.include_router(job_routes(runtime.jobs, settings.api_token, metrics, body_limit_bytes=limit))
             app.state.sessions = sessions
+            app.state.ledger_metrics = LedgerMetrics(sessions)
             await runtime.start()
             try:
                 yield
@@ -88,8 +90,8 @@ def _add_operation_routes(app: FastAPI, metrics: Metrics) -> None:
 
     @app.get("/metrics", tags=["operation"])
     async def prometheus() -> Response:
-        """Return the counters in Prometheus's text format."""
-        return Response(metrics.text(), media_type=CONTENT_TYPE)
+        """Return the counters of this process and the gauges of the ledger in Prometheus's text format."""
+        return Response(metrics.text() + await app.state.ledger_metrics.text(), media_type=CONTENT_TYPE)
 
 
 @dataclass

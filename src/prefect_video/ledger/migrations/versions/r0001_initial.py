@@ -17,6 +17,7 @@ depends_on = None
 _INSTANT = sa.String().with_variant(postgresql.TIMESTAMP(timezone=True), "postgresql")
 _UNFINISHED = sa.text("state IN ('completed', 'reserved', 'submitted', 'submitting', 'unknown')")
 _ACCEPTED = sa.text("generation_id IS NOT NULL")
+_HELD = sa.text("hold_reason IS NOT NULL")
 _SENDING = sa.text("to_state = 'submitting'")
 _PENDING = sa.text("handled_at IS NULL")
 
@@ -97,6 +98,7 @@ def _create_indexes() -> None:
     op.create_index("uq_jobs_generation", table, ["account", "generation_id"], unique=True, **accepted)
     op.create_index("ix_jobs_fingerprint", table, ["environment", "fingerprint", "state"])
     op.create_index("ix_jobs_unfinished", table, ["created_at"], **in_progress)
+    op.create_index("ix_jobs_held", table, ["created_at"], sqlite_where=_HELD, postgresql_where=_HELD)
     op.create_index("ix_jobs_flow_run", table, ["flow_run_id"])
     op.create_index("ix_jobs_sent", table, ["account", "sent_at"])
     op.create_index("ix_jobs_submitted", table, ["account", "submitted_at"])
