@@ -21,6 +21,7 @@ from prefect_video.errors import (
     ProviderError,
     StoreError,
 )
+from prefect_video.pipeline.steps import traced_request
 from prefect_video.service.jobs.service import GenerateBody, JobService, JobView
 from prefect_video.service.metrics import Metrics
 from prefect_video.service.request_bodies import read_body, require_usable_json
@@ -35,7 +36,9 @@ def job_routes(jobs: JobService, token: SecretStr, metrics: Metrics, *, body_lim
     async def generate(body: GenerateBody, response: Response, key: _IdempotencyKey = None) -> JobView | JSONResponse:
         """Request a video. The same request again is answered with the same job, and is not paid for again."""
         try:
-            job, outcome = await jobs.create(body, key=key)
+            # The job that it begins goes on in a task, whose steps belong to the request's trace.
+            with traced_request("generate"):
+                job, outcome = await jobs.create(body, key=key)
         except IdempotencyKeyReused as error:
             metrics.jobs.labels("refused").inc()
             return _build_problem(
