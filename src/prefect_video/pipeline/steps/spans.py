@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Inputs = ParamSpec("Inputs")
 Result = TypeVar("Result")
+Step = Callable[Concatenate[Session, Job, Inputs], Coroutine[Any, Any, Result]]
 
 _SCOPE: Final = "prefect_video"
 _REMEMBERED: Final = 10_000
@@ -31,23 +32,16 @@ _traces: OrderedDict[str, SpanContext] = OrderedDict()
 """By job id, the span that its first step was part of: a later one may begin without any, as after a webhook."""
 
 
-def traced_step(
-    name: str,
-) -> Callable[
-    [Callable[Concatenate[Session, Job, Inputs], Awaitable[Result]]],
-    Callable[Concatenate[Session, Job, Inputs], Awaitable[Result]],
-]:
+def traced_step(name: str) -> Callable[[Step[Inputs, Result]], Step[Inputs, Result]]:
     """Decorate a step so that each call is a span, in the trace of its job.
 
     Args:
         name: Name of the span.
     """
 
-    def decorate(
-        step: Callable[Concatenate[Session, Job, Inputs], Awaitable[Result]],
-    ) -> Callable[Concatenate[Session, Job, Inputs], Awaitable[Result]]:
+    def decorate(step: Step[Inputs, Result]) -> Step[Inputs, Result]:
         @wraps(step)
-        async def run(session: Session, job: Job, *inputs: Inputs.args, **named: Inputs.kwargs) -> Result:
+        async def run(session: Session, job: Job, /, *inputs: Inputs.args, **named: Inputs.kwargs) -> Result:
             with _span(name, job) as span:
                 result = await step(session, job, *inputs, **named)
                 if span is not None and isinstance(result, Job):
