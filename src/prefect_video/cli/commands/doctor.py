@@ -65,7 +65,10 @@ def doctor(
         prefect-video doctor --provider sora --store s3://films/ads
     """
     ref = session.ref()
-    checks = [*_check_versions(), _check_prefect_api(), *asyncio.run(_check_session(ref, fix=fix))]
+    api = _check_prefect_api()
+    checks = [*_check_versions(), api, *asyncio.run(_check_session(ref, fix=fix))]
+    if api.ok:
+        checks += _check_fleet()
     healthy = all(check.ok for check in checks)
     if json:
         print_json({"ok": healthy, "checks": [check.model_dump() for check in checks]})
@@ -120,6 +123,17 @@ def _check_prefect_api() -> Check:
 
     url = PREFECT_API_URL.value()
     return Check(name="prefect API", ok=True, detail=url or "embedded server, started when needed")
+
+
+def _check_fleet() -> list[Check]:
+    """Check what is deployed; nothing is deployed on the embedded server, which no worker reaches."""
+    from prefect.settings import PREFECT_API_URL
+
+    if not PREFECT_API_URL.value():
+        return []
+    from prefect_video.cli.fleet_checks import check_fleet
+
+    return asyncio.run(check_fleet())
 
 
 async def _check_session(ref: SessionRef, *, fix: bool) -> list[Check]:
