@@ -14,14 +14,14 @@ from uuid import UUID
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.logging import get_logger
 
 from prefect_video.errors import VideoError
+from prefect_video.ledger import describe_job
 from prefect_video.pipeline import CancelledJob, cancel_jobs
 from prefect_video.session import ref_for_job
-from prefect_video.tasks import open_ledger, use_session
+from prefect_video.tasks import open_ledger, send_logs, use_session
 
-logger = get_logger("prefect_video.pipeline.cancel")
+logger = logging.getLogger(__name__)
 
 
 async def cancel_generations(flow: Any, flow_run: FlowRun, state: State[Any], *, ledger: str | None = None) -> None:
@@ -38,6 +38,13 @@ async def cancel_generations(flow: Any, flow_run: FlowRun, state: State[Any], *,
             `ledger` names, else PREFECT_VIDEO_LEDGER_URL or SQLite under Prefect's home.
     """
     name = ledger or (flow_run.parameters or {}).get("ledger")
+    # The hook runs outside of the run, which its lines belong to.
+    with send_logs(flow_run.id):
+        await _cancel_runs(flow_run, name)
+
+
+async def _cancel_runs(flow_run: FlowRun, name: str | None) -> None:
+    """Cancel the generations of a run and of the runs within it."""
     runs = [flow_run.id]
     for run_id in runs:
         try:
@@ -61,5 +68,7 @@ async def _find_subflow_runs(flow_run_id: UUID) -> list[UUID]:
 
 
 def _log(line: CancelledJob) -> None:
-    level = logging.WARNING if line.is_still_running else logging.INFO
-    logger.log(level, "%s/%s: %s", line.job.project, line.job.shot.id, line.error or line.outcome)
+    # A job that has ended has had its line when its state changed.
+    level = logging.WARNING if line.is_still_running else logging.DEBUG
+    text = line.error or line.outcome
+    logger.log(level, "%s/%s: %s (%s)", line.job.project, line.job.shot.id, text, describe_job(line.job))

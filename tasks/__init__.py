@@ -2,6 +2,7 @@
 
 from prefect_video.tasks.generate import agenerate_video, generate_video
 from prefect_video.tasks.lineage import asset_key
+from prefect_video.tasks.run_logs import send_logs
 from prefect_video.tasks.sessions import BlockResolver, SessionRef, observe, open_ledger, use_session
 from prefect_video.tasks.steps import (
     TaskRunner,
@@ -31,6 +32,7 @@ __all__ = [
     "poll",
     "read_links",
     "screen_prompts",
+    "send_logs",
     "store",
     "submit",
     "use_session",

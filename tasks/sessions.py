@@ -32,6 +32,7 @@ from prefect_video.session import open_ledger as open_named_ledger
 from prefect_video.storage import Store
 from prefect_video.tasks.default_ledger import warn_about_default_ledger
 from prefect_video.tasks.events import announce_anomaly, announce_breaker, announce_budget
+from prefect_video.tasks.run_logs import send_logs
 
 __all__ = ["BlockResolver", "SessionRef", "observe", "open_ledger", "use_session"]
 
@@ -55,8 +56,9 @@ async def use_session(ref: SessionRef) -> AsyncIterator[Session]:
         shared = _open[key] = _Shared(asyncio.ensure_future(_open_anew(ref)))
     shared.users += 1
     try:
-        # Shielded: one user that is cancelled must not cancel the opening for the other users.
-        yield await asyncio.shield(shared.opening)
+        with send_logs():
+            # Shielded: one user that is cancelled must not cancel the opening for the other users.
+            yield await asyncio.shield(shared.opening)
     finally:
         shared.users -= 1
         if not shared.users:
@@ -74,8 +76,9 @@ async def open_ledger(name: str | None) -> AsyncIterator[Ledger]:
     """
     enable_crash_trace()
     enable_clean_logs()
-    async with await open_named_ledger(name, resolver=BlockResolver()) as ledger:
-        yield ledger
+    with send_logs():
+        async with await open_named_ledger(name, resolver=BlockResolver()) as ledger:
+            yield ledger
 
 
 @dataclass

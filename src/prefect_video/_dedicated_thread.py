@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
@@ -80,10 +81,13 @@ class DedicatedThread:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
 
+        # As `asyncio.to_thread` does: what the function logs belongs to the run that has called it.
+        context = copy_context()
+
         def call() -> None:
             settle: Callable[[], None]
             try:
-                result = function(*arguments, **options)
+                result = context.run(function, *arguments, **options)
             except BaseException as error:  # noqa: BLE001  raised where the result is awaited
                 settle = partial(future.set_exception, error)
             else:

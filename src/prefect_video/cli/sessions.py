@@ -10,7 +10,8 @@ from typing import Any, Final, TypeVar
 from prefect_video.cli.prefect_startup import ensure_api
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import Job, Ledger, command_line
-from prefect_video.session import STORE_BLOCK, Session, SessionRef, names_ledger_block, open_session
+from prefect_video.providers import Provider
+from prefect_video.session import STORE_BLOCK, NameResolver, Session, SessionRef, names_ledger_block, open_session
 from prefect_video.session import open_ledger as open_named_ledger
 from prefect_video.storage import Store, open_store
 
@@ -89,6 +90,26 @@ async def use_store(name: str) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.aclose()
+
+
+@asynccontextmanager
+async def use_provider(name: str) -> AsyncIterator[Provider]:
+    """Open a provider by its name or with a saved block, for as long as the context lasts.
+
+    Raises:
+        InvalidInput: The name is not known, there is no such block, or a variable is missing.
+    """
+    resolver = NameResolver()
+    if "/" in name:
+        await asyncio.to_thread(ensure_api)
+        from prefect_video.tasks import BlockResolver
+
+        resolver = BlockResolver()
+    provider, _ = await resolver.provider(name)
+    try:
+        yield provider
+    finally:
+        await provider.aclose()
 
 
 async def find_job(ledger: Ledger, text: str) -> Job:

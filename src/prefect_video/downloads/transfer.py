@@ -220,7 +220,7 @@ class _Transfer:
         finally:
             # Safe even after a cancellation: `run_in_thread` returns only when its thread is done with the file.
             file.close()
-        _log.info("downloaded %s: %d bytes", file.path.name, file.size)
+        _log.debug("downloaded %s: %d bytes", file.path.name, file.size)
         stated = None if self._expected in (None, file.size) else self._expected
         return Downloaded(file.path, file.sha256, file.size, stated_bytes=stated)
 

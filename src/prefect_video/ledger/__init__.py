@@ -13,6 +13,8 @@ from prefect_video.ledger.hold_reasons import PROGRAM, HoldReason, command_line,
 from prefect_video.ledger.idempotency_keys import BoundKey
 from prefect_video.ledger.late_reservations import LATE_PREFIX, is_late
 from prefect_video.ledger.ledger import Ledger
+from prefect_video.ledger.log_lines import describe_job
+from prefect_video.ledger.measurements import OTHER_REASON, AccountMeasurement, Measurement
 from prefect_video.ledger.project_requests import ProjectRequest
 from prefect_video.ledger.queries import LEFT_OFTEN
 from prefect_video.ledger.records import (
@@ -51,12 +53,14 @@ __all__ = [
     "LATE_PREFIX",
     "LEFT_OFTEN",
     "OCCUPYING",
+    "OTHER_REASON",
     "PRICE_UNKNOWN",
     "PROGRAM",
     "REQUEST_PREFIX",
     "TRANSITIONS",
     "UNFINISHED",
     "URL_VARIABLE",
+    "AccountMeasurement",
     "AccountStatus",
     "ApprovalRequest",
     "BoundKey",
@@ -77,6 +81,7 @@ __all__ = [
     "JobRequest",
     "Ledger",
     "Limit",
+    "Measurement",
     "MismatchPolicy",
     "NumberedEntry",
     "Priority",
@@ -89,6 +94,7 @@ __all__ = [
     "command_line",
     "cost_columns",
     "default_ledger_url",
+    "describe_job",
     "describe_nearly_used",
     "history",
     "hold_message",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from prefect_video.ledger.base import LedgerBase, chunks
 from prefect_video.ledger.budgets import Limits, beginning_of_month
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.late_reservations import find_abandoned, free_reservations, suspend_reservations
+from prefect_video.ledger.log_lines import log_state
 from prefect_video.ledger.queries import (
     Key,
     claim_key,
@@ -40,9 +40,6 @@ from prefect_video.ledger.records import (
     State,
 )
 from prefect_video.ledger.tables import JOBS, job_from_row, job_from_values, jobs_table, rounded
-
-logger = logging.getLogger(__name__)
-
 
 CLAIM_LOCK: Final = 0x5669_6465_6F02
 """PostgreSQL advisory lock held while claiming, so that claims follow one another as they do on SQLite."""
@@ -244,9 +241,9 @@ class Claims(LedgerBase):
         await self._write_reserved(connection, rows, {job.id for job in late.values()})
         lines = ((job.id, State.RESERVED, State.RELEASED) for job in unused.values())
         await self._append_history(connection, lines, "its shot needs no reservation any more")
-        if rows:
-            logger.info("%d generations reserved", len(rows))
         jobs = [job_from_values(row) for row in rows]
+        for job in jobs:
+            log_state(job)
         return {claim_key(job): job for job in jobs}
 
     async def _write_reserved(
@@ -302,7 +299,7 @@ class Claims(LedgerBase):
         taken = [job for job in fresh if job.owner == self._owner.id]
         await self._append_history(connection, ((job.id, job.state, job.state) for job in taken), "taken over")
         for job in taken:
-            logger.info("job %s (%s) taken over as %s", job.id, job.shot.id, job.state)
+            log_state(job, f"taken over as {job.state}")
         return fresh
 
     async def _give_back(self, claiming: asyncio.Future[ClaimBatch]) -> None:

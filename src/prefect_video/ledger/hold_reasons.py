@@ -10,6 +10,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
+from string import Formatter
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -159,6 +161,21 @@ def hold_message(
     hold = HOLDS[reason]
     names = {"job": job, "shot": shot, "generation": generation or "ID", **details}
     return f"{hold.message.format(**names)} {_choices(hold.remedies, names, ledger)}"
+
+
+def find_reason(hold_reason: str) -> HoldReason | None:
+    """Find the reason that a message was written for; None for a message in other words.
+
+    Where the cost is disputed besides, it is the other reason.
+    """
+    return next((reason for reason, mark in _marks().items() if mark in hold_reason), None)
+
+
+@cache
+def _marks() -> dict[HoldReason, str]:
+    """Return for each reason the longest part of its message that is not filled in, which no other message has."""
+    parts = {reason: (part for part, *_ in Formatter().parse(hold.message)) for reason, hold in HOLDS.items()}
+    return {reason: max(literals, key=len) for reason, literals in parts.items()}
 
 
 def is_given_up(hold_reason: str | None, *, shot: str) -> bool:

@@ -12,6 +12,7 @@ from prefect_video.ledger.records import UNFINISHED, State
 from prefect_video.ledger.tables import callbacks, history, jobs_table, project_requests, webhook_events
 
 _unfinished = jobs_table.c.state.in_(sorted(UNFINISHED))
+_held = jobs_table.c.hold_reason.is_not(None)
 _accepted = jobs_table.c.generation_id.is_not(None)
 
 # The backstop of single flight: whatever the code does, no fingerprint is in progress twice.
@@ -43,6 +44,8 @@ Index(
     sqlite_where=_unfinished,
     postgresql_where=_unfinished,
 )
+# Few jobs wait for a human, and a search for them must not read all others.
+Index("ix_jobs_held", jobs_table.c.created_at, sqlite_where=_held, postgresql_where=_held)
 Index("ix_jobs_flow_run", jobs_table.c.flow_run_id)
 Index("ix_jobs_sent", jobs_table.c.account, jobs_table.c.sent_at)
 Index("ix_jobs_submitted", jobs_table.c.account, jobs_table.c.submitted_at)

@@ -22,6 +22,7 @@ from prefect_video.ledger.idempotency_keys import IdempotencyKeys
 from prefect_video.ledger.jobs import Jobs
 from prefect_video.ledger.late_reservations import LateReservations
 from prefect_video.ledger.leases import Lease
+from prefect_video.ledger.measurements import Measurements
 from prefect_video.ledger.project_requests import ProjectRequests
 from prefect_video.ledger.prompt_reviews import PromptReviews
 from prefect_video.ledger.recovery import Recoveries, read_opening
@@ -44,6 +45,7 @@ class Ledger:
         claims: Which process may buy a video, and which one works on a job.
         accounts: Slots, quotas and circuit breakers that all processes share.
         spend: Sums of what was spent and is reserved.
+        measurements: Money and work at a moment, for monitoring.
         events: Webhook events, handled once.
         reviews: Prompts that were refused or allowed.
         idempotency: Keys of requests to the service.
@@ -74,6 +76,7 @@ class Ledger:
         self.claims = Claims(*shared)
         self.accounts = AccountLimits(*shared, jobs=self.jobs)
         self.spend = SpendReports(*shared)
+        self.measurements = Measurements(*shared)
         self.events = WebhookEvents(*shared)
         self.reviews = PromptReviews(*shared)
         self.idempotency = IdempotencyKeys(*shared)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from prefect_video.errors import ContentPolicyError, GenerationBlocked, PromptBlocked, VideoError
 from prefect_video.ledger.base import BY_ID, LedgerBase, chunks, no_such_job
 from prefect_video.ledger.claims import row_from_request
+from prefect_video.ledger.log_lines import log_state
 from prefect_video.ledger.records import Job, JobRequest, State
 from prefect_video.ledger.tables import (
     JOBS,
@@ -57,8 +58,9 @@ class PromptReviews(LedgerBase):
         async with self._database.writing() as connection:
             await connection.execute(insert(jobs_table), [row])
             await self._append_history(connection, [(row["id"], None, State.RELEASED)], str(error))
-        logger.info("job %s (%s): refused by the local screen", row["id"], job_request.shot.id)
-        return job_from_values(row)
+        job = job_from_values(row)
+        log_state(job, f"refused by the local screen: {error}")
+        return job
 
     async def get_with_block(self, job_id: str) -> tuple[Job, Job | None]:
         """Read a row, and the newest row with its prompt that a provider's content policy stopped; one read of both.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 from datetime import UTC, datetime
 from functools import cache
@@ -15,10 +14,9 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from prefect_video.errors import InvalidTransition, ProviderError, VideoError
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.cost_bound import with_dispute
+from prefect_video.ledger.log_lines import log_state
 from prefect_video.ledger.records import TRANSITIONS, UNFINISHED, Job, State
 from prefect_video.ledger.tables import JOB_COLUMNS, job_from_row, jobs_table
-
-logger = logging.getLogger(__name__)
 
 _BY_GENERATION: Final = select(jobs_table.c.id).where(
     jobs_table.c.account == bindparam("account"), jobs_table.c.generation_id == bindparam("generation_id")
@@ -50,7 +48,7 @@ class TransitionBase(LedgerBase):
             )
         moved = await self._change(connection, job, values)
         await self._append_history(connection, [(job.id, job.state, to)], detail)
-        logger.info("job %s (%s): %s -> %s", job.id, job.shot.id, job.state, to)
+        log_state(moved)
         return moved
 
     async def _change(self, connection: AsyncConnection, job: Job, values: dict[str, Any]) -> Job:

@@ -22,6 +22,7 @@ from prefect_video.ledger.cost_bound import (
     without_dispute,
 )
 from prefect_video.ledger.late_reservations import is_late
+from prefect_video.ledger.log_lines import log_state
 from prefect_video.ledger.records import UNFINISHED, Job, State
 from prefect_video.ledger.row_guards import (
     TransitionBase,
@@ -324,7 +325,7 @@ class Transitions(TransitionBase):
             if job.hold_reason == hold_reason:
                 return job
             await self._append_history(connection, [(job.id, job.state, job.state)], f"is held: {hold_reason}")
-            logger.warning("job %s (%s) is held: %s", job.id, job.shot.id, hold_reason)
+            log_state(job, f"held: {hold_reason}", level=logging.WARNING)
             return await self._change(connection, job, {"hold_reason": hold_reason})
 
     async def record_left(self, job_id: str, reason: str) -> Job:

@@ -20,7 +20,7 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Generation, RecordedGeneration, Status, WebhookEvent
 from prefect_video.ledger import AccountStatus, Ledger
-from prefect_video.providers import Capabilities, Provider
+from prefect_video.providers import Capabilities, HttpProvider, Provider
 from prefect_video.shots import Shot
 
 logger = logging.getLogger(__name__)
@@ -250,6 +250,11 @@ class CircuitBreakerProvider:
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> WebhookEvent:
         return self._provider.parse_webhook(headers, body)
+
+    @property
+    def clock_offset(self) -> timedelta | None:
+        """Return the offset of the provider's clock from this machine's, where it is known."""
+        return self._provider.clock_offset if isinstance(self._provider, HttpProvider) else None
 
     async def aclose(self) -> None:
         await self._provider.aclose()

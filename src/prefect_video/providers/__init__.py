@@ -11,6 +11,7 @@ from prefect_video.providers.capabilities import adapt
 from prefect_video.providers.duration_advice import ADVISED_SECONDS, duration_hints, optimize_duration
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.http_bodies import check_depth
+from prefect_video.providers.http_provider import HttpProvider
 from prefect_video.providers.matching import KEY_FIELD, Match, match_prompt
 from prefect_video.providers.moderation import is_moderation
 from prefect_video.providers.pages import UnreadableItem
@@ -26,6 +27,7 @@ __all__ = [
     "AccessCheck",
     "Account",
     "Capabilities",
+    "HttpProvider",
     "HttpSettings",
     "Match",
     "Provider",

@@ -193,6 +193,8 @@ class ApiClient:
         self._error_from = error_from
         self._redaction = redaction_for(headers.get("Authorization"))
         self._clock_offset = timedelta(0)
+        self.clock_offset: timedelta | None = None
+        """Offset of the server's clock from this machine's by its last `Date`, however large; None without one."""
         check_proxies()
         self._dates: deque[float] = deque(maxlen=20)
         limits = httpx.Limits(
@@ -359,8 +361,11 @@ class ApiClient:
 
     def _record_clock(self, response: httpx.Response) -> None:
         server_time = _parse_date(response.headers.get("date"))
-        if server_time is not None and abs(offset := server_time - datetime.now(UTC)) < _MAX_CLOCK_OFFSET:
-            self._clock_offset = offset
+        if server_time is None:
+            return
+        self.clock_offset = server_time - datetime.now(UTC)
+        if abs(self.clock_offset) < _MAX_CLOCK_OFFSET:
+            self._clock_offset = self.clock_offset
 
     def _outcome_unknown(self, error: ProviderError, detail: str = "") -> SubmitOutcomeUnknown:
         return SubmitOutcomeUnknown(

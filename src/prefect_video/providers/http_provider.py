@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import ClassVar, Final
@@ -161,6 +161,11 @@ class HttpProvider(ABC):
     def unwrap_id(self, generation_id: str) -> str:
         """Return the id unchanged, as ids have one spelling."""
         return generation_id
+
+    @property
+    def clock_offset(self) -> timedelta | None:
+        """Return the offset of the provider's clock from this machine's, as its last response shows it."""
+        return self._api.clock_offset
 
     def read_clock(self, created: Mapping[str, datetime], recorded: Mapping[str, datetime]) -> ClockReading:
         """Combine the times in responses, their dates and the ledger's records."""

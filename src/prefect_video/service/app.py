@@ -31,6 +31,7 @@ from prefect_video.service.jobs.routes import JobApi, job_routes, video_routes
 from prefect_video.service.jobs.service import JobService
 from prefect_video.service.jobs.video_links import VideoLinks
 from prefect_video.service.known_hosts import KnownHosts
+from prefect_video.service.ledger_metrics import LedgerMetrics
 from prefect_video.service.metrics import CONTENT_TYPE, Metrics
 from prefect_video.service.openapi import build_openapi
 from prefect_video.service.prefect_events import Announce, get_outcome, open_announcer
@@ -76,6 +77,7 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
             app.state.sessions = sessions
             app.state.readiness = Readiness(sessions)
             app.state.document = build_openapi(app, sessions)
+            app.state.ledger_metrics = LedgerMetrics(sessions)
             await runtime.start()
             try:
                 yield
@@ -123,8 +125,8 @@ def _add_operation_routes(app: FastAPI, metrics: Metrics) -> None:
 
     @app.get("/metrics", tags=["operation"], response_class=Response, responses={200: text})
     async def prometheus() -> Response:
-        """Return the counters in Prometheus's text format."""
-        return Response(metrics.text(), media_type=CONTENT_TYPE)
+        """Return the counters of this process and the gauges of the ledger in Prometheus's text format."""
+        return Response(metrics.text() + await app.state.ledger_metrics.text(), media_type=CONTENT_TYPE)
 
 
 def _add_document_routes(app: FastAPI) -> None:

@@ -18,7 +18,7 @@ import httpx
 
 from prefect_video._shield import shielded
 from prefect_video.downloads import LinkPolicy, open_download_client
-from prefect_video.ledger import PRICE_UNKNOWN, AccountStatus, Budget, BudgetUsage, Job, Ledger, usd
+from prefect_video.ledger import AccountStatus, Budget, BudgetUsage, Job, Ledger, describe_job
 from prefect_video.limits import (
     CircuitBreaker,
     CircuitBreakerProvider,
@@ -198,18 +198,15 @@ class Session:
         return self.provider.name if self.credentials == "env" else self.credentials
 
     def notify(self, event: SessionEvent, job: Job, detail: str = "") -> None:
-        """Log an event of a job and call the observer."""
-        cost = job.cost_usd
-        logger.info(
-            "%s/%s take %d: %s%s (job %s, generation %s, %s)",
+        """Log an event of a job, for debugging, and call the observer; changes of state are logged by the ledger."""
+        logger.debug(
+            "%s/%s take %d: %s%s (%s)",
             job.project,
             job.shot.id,
             job.take,
             event,
             f": {detail}" if detail else "",
-            job.id,
-            job.generation_id or "-",
-            PRICE_UNKNOWN if cost is None else usd(cost),
+            describe_job(job),
         )
         if self.observer:
             self.observer(event, job)

@@ -25,6 +25,7 @@ from prefect_video.storage.publish import (
 from prefect_video.storage.registry import (
     copy_between,
     exists_anywhere,
+    fetch_anywhere,
     open_store,
     open_store_for,
     read_sha256,

@@ -222,7 +222,7 @@ async def publish_video(
     relative = draft.path
     place = await _Place.look_up(store, relative)
     if (stored := place.find(draft, video.sha256)) is not None:
-        _log.info("already stored: %s", stored.uri)
+        _log.debug("already stored: %s", stored.uri)
         return stored
     is_replacing = await place.make_ready()
     asset = _build_asset(store, draft, video, media).model_copy(update={"content_credentials": credentials})
@@ -239,7 +239,7 @@ async def publish_video(
         if not is_replacing:
             await _delete_parts(store, relative)
         raise
-    _log.info("stored %s: %d bytes", asset.uri, asset.bytes)
+    _log.debug("stored %s: %d bytes", asset.uri, asset.bytes)
     return asset
 
 

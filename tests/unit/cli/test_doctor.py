@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from prefect.blocks.core import Block
 from prefect.client import orchestration
 from prefect.exceptions import ObjectNotFound
 
+from prefect_video.cli import sessions
 from prefect_video.cli.check_result import Check
 from prefect_video.cli.commands import doctor
 from prefect_video.cli.commands.doctor import _check_concurrency_limit
+from prefect_video.cli.operation_checks import _check_offset
 from prefect_video.emulator import Emulator
+from prefect_video.ledger import HoldReason, Ledger, hold_message
 from tests.support.cli_fixtures import InProcess
+from tests.support.records import submit_one
+from tests.support.service_fixtures import run_service
 
 SESSION = SimpleNamespace(settings=SimpleNamespace(concurrency_limit="sora"), account_slots=4)
 
@@ -82,3 +91,79 @@ def test_a_proxy_that_repeats_submits_is_advised_against(
     monkeypatch.setenv("LITELLM_API_KEY", "sk-wrong")
     checks = {check["name"]: check for check in call("doctor", "--provider", "litellm", "--json").json["checks"]}
     assert not checks["provider"]["ok"]
+
+
+def checks_of(call: InProcess, *options: str) -> dict[str, dict[str, Any]]:
+    return {check["name"]: check for check in call("doctor", "--json", *options).json["checks"]}
+
+
+@pytest.fixture
+def without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_check_prefect_api", lambda: Check(name="prefect API", ok=True, detail="not asked"))
+
+
+@pytest.mark.usefixtures("without_prefect")
+def test_the_first_fault_hides_no_other(call: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SORA_API_KEY", raising=False)
+    (tmp_path / "file").write_text("no folder")
+    store, ledger = tmp_path / "file" / "videos", tmp_path / "file" / "ledger.db"
+    checks = checks_of(call, "--provider", "sora", "--store", str(store), "--ledger", f"sqlite:///{ledger}")
+    assert [name for name, check in checks.items() if not check["ok"]] == ["key", "provider", "store", "ledger"]
+    assert all(check["fix"] for check in checks.values() if not check["ok"])
+
+
+@pytest.mark.usefixtures("without_prefect")
+def test_a_block_that_is_not_there_is_never_ticked(call: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def aload(name: str) -> Any:
+        raise ValueError(f"Unable to find block document named {name}")
+
+    monkeypatch.setattr(sessions, "ensure_api", lambda: None)
+    monkeypatch.setattr(Block, "aload", aload)
+    checks = checks_of(call, "--provider", "sora-credentials/gone", "--store", "video-store/gone")
+    assert [name for name, check in checks.items() if not check["ok"]] == ["key", "provider", "store"]
+    assert "sora-credentials/gone" in checks["key"]["fix"]
+
+
+@pytest.mark.usefixtures("without_prefect")
+def test_held_jobs_clocks_and_the_address_of_webhooks_are_seen(
+    call: InProcess, quick_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    for name, value in {
+        "SORA_API_KEY": quick_emulator.key,
+        "SORA_API_ENDPOINT": quick_emulator.endpoint,
+        "SORA_WEBHOOK_SECRET": quick_emulator.webhook_secret,
+        "PREFECT_VIDEO_LEDGER_URL": url,
+        # A server that answers, and is no receiver of webhooks.
+        "PREFECT_VIDEO_WEBHOOK_URL": quick_emulator.url,
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    checks = checks_of(call, "--provider", "sora")
+    assert checks["held jobs"]["ok"]
+    assert checks["clock of the ledger"]["ok"]
+    assert checks["clock of sora"]["ok"]
+    assert not checks["webhook address"]["ok"]
+
+    async def hold_and_serve() -> dict[str, dict[str, Any]]:
+        async with await Ledger.open(url) as ledger:
+            job = await submit_one(ledger)
+            reason = hold_message(HoldReason.SUBMIT_UNANSWERED, job=job.id, shot="a", ledger=None, cause="it is gone")
+            await ledger.jobs.hold(job.id, reason)
+        async with run_service(announce=False) as service:
+            monkeypatch.setenv("PREFECT_VIDEO_WEBHOOK_URL", service.url)
+            return await asyncio.to_thread(checks_of, call, "--provider", "sora")
+
+    checks = asyncio.run(hold_and_serve())
+    assert not checks["held jobs"]["ok"]
+    assert "1 submit unanswered" in checks["held jobs"]["detail"]
+    assert "jobs --held" in checks["held jobs"]["fix"]
+    assert checks["webhook address"]["ok"]
+
+
+@pytest.mark.parametrize(("seconds", "ok"), [(2.0, True), (-30.0, False), (30.0, False)])
+def test_a_clock_that_differs_is_a_fault(seconds: float, ok: bool) -> None:
+    limit = timedelta(seconds=5)
+    check = _check_offset("clock of the ledger", timedelta(seconds=seconds), limit)
+    assert check.ok is ok
+    assert ("behind" if seconds < 0 else "ahead of") in check.detail

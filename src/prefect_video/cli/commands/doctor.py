@@ -14,12 +14,15 @@ from cyclopts import Parameter
 
 from prefect_video import __version__
 from prefect_video.cli.check_result import Check
+from prefect_video.cli.operation_checks import check_operation, describe_fault
 from prefect_video.cli.options import JsonFlag, SessionOptions
 from prefect_video.cli.output import DONE, FAILED, escape, print_json, stdout
 from prefect_video.cli.prefect_startup import PrefectUnavailable, ensure_api
-from prefect_video.cli.sessions import open_ledger, use_session
+from prefect_video.cli.sessions import open_ledger, use_provider, use_session, use_store
 from prefect_video.errors import AuthenticationFailed, InvalidInput, RequestRejected, VideoError
+from prefect_video.providers import Provider
 from prefect_video.session import DEFAULT_IN_FLIGHT, Session, SessionRef
+from prefect_video.storage import Store
 
 FASTAPI_LIMIT: Final = (0, 151)
 PREFECT_NEEDED: Final = (3, 8)
@@ -41,6 +44,8 @@ _ADVICE: Final = {
     )
 }
 """What an operator has to set at a provider, by its name."""
+_LEDGER_FIX: Final = "give another with --ledger or PREFECT_VIDEO_LEDGER_URL"
+_STORE_FIX: Final = "give another with --store or PREFECT_VIDEO_STORE"
 
 
 def doctor(
@@ -132,27 +137,54 @@ def _check_fleet() -> list[Check]:
 
 
 async def _check_session(ref: SessionRef, *, fix: bool) -> list[Check]:
-    ledger = await _attempt(
-        "ledger", lambda: _check_ledger(ref), "give another with --ledger or PREFECT_VIDEO_LEDGER_URL"
-    )
+    ledger = await _attempt("ledger", lambda: _check_ledger(ref), _LEDGER_FIX)
     try:
         async with use_session(ref) as session:
-            store = await _attempt(
-                "store", lambda: _check_store(session), "give another with --store or PREFECT_VIDEO_STORE"
-            )
-            return [
-                _check_key(ref),
-                await _check_provider(session),
-                *_advise(session),
-                await _check_account(session),
-                *await _check_concurrency_limit(session, create=fix),
-                store,
-                ledger,
-            ]
-    except VideoError as error:
-        if not ledger.ok:
-            return [_check_key(ref), ledger]
-        return [_check_key(ref), Check(name="provider", ok=False, detail=ref.provider, fix=str(error)), ledger]
+            return [*await _check_open_session(ref, session, fix=fix), ledger]
+    except Exception as error:  # noqa: BLE001 -- whatever is wrong, the other findings are shown
+        fault = Check(name="session", ok=False, detail="cannot be opened", fix=describe_fault(error))
+    parts = [*await _check_parts(ref), ledger]
+    return [*parts, fault] if all(part.ok for part in parts) else parts
+
+
+async def _check_open_session(ref: SessionRef, session: Session, *, fix: bool) -> list[Check]:
+    async def check_store() -> list[Check]:
+        return [await _attempt("store", lambda: _check_store(session.store, session.store_name), _STORE_FIX)]
+
+    checks: dict[str, Callable[[], Awaitable[list[Check]]]] = {
+        "provider": lambda: _check_provider(session.provider),
+        "account": lambda: _check_account(session),
+        "concurrency limit": lambda: _check_concurrency_limit(session, create=fix),
+        "operation": lambda: check_operation(session),
+        "store": check_store,
+    }
+    found = [_check_key(ref)]
+    for name, check in checks.items():
+        try:
+            found += await check()
+        except Exception as error:  # noqa: BLE001 -- whatever is wrong, the other findings are shown
+            found.append(Check(name=name, ok=False, detail="cannot be checked", fix=describe_fault(error)))
+    return found
+
+
+async def _check_parts(ref: SessionRef) -> list[Check]:
+    """Check each part by itself where they cannot be opened together: the first fault hides no other."""
+
+    async def open_store() -> str:
+        async with use_store(ref.store) as store:
+            return await _check_store(store, ref.store)
+
+    key, provider = _check_key(ref), []
+    try:
+        async with use_provider(ref.provider) as opened:
+            provider = await _check_provider(opened)
+    except Exception as error:  # noqa: BLE001 -- whatever is wrong, the other findings are shown
+        fix = describe_fault(error)
+        provider = [Check(name="provider", ok=False, detail=ref.provider, fix=fix)]
+        if "/" in ref.provider:
+            # A block that cannot be opened gives no key.
+            key = Check(name="key", ok=False, detail=f"the block {ref.provider} cannot be used", fix=fix)
+    return [key, *provider, await _attempt("store", open_store, _STORE_FIX)]
 
 
 def _check_key(ref: SessionRef) -> Check:
@@ -167,9 +199,12 @@ def _check_key(ref: SessionRef) -> Check:
     return Check(name="key", ok=True, detail="from the environment")
 
 
-async def _check_provider(session: Session) -> Check:
-    provider = session.provider
+async def _check_provider(provider: Provider) -> list[Check]:
     address = f"{provider.name} at {provider.account.base_url} (account {provider.account.id})"
+    return [await _check_access(provider, address), *_advise(provider)]
+
+
+async def _check_access(provider: Provider, address: str) -> Check:
     try:
         if not provider.capabilities.can_list:
             await provider.check_access()
@@ -185,30 +220,24 @@ async def _check_provider(session: Session) -> Check:
     return Check(name="provider", ok=True, detail=address)
 
 
-def _advise(session: Session) -> list[Check]:
+def _advise(provider: Provider) -> list[Check]:
     """Return what is to be set on the provider's side, and cannot be seen from here."""
-    advice = _ADVICE.get(session.provider.name)
+    advice = _ADVICE.get(provider.name)
     return [] if advice is None else [Check(name="advice", ok=True, detail=advice)]
 
 
-async def _check_account(session: Session) -> Check:
+async def _check_account(session: Session) -> list[Check]:
     status = await session.ledger.accounts.status(session.provider.account.id, slots=session.account_slots)
     slots = f"{status.occupied} of {status.slots or 'unlimited'} slots taken"
     if status.quota_until:
-        return Check(
-            name="account",
-            ok=False,
-            detail=f"{slots}; the quota is used up until {status.quota_until:%Y-%m-%d %H:%M} UTC",
-            fix="wait for the next period, or use another account",
-        )
+        detail = f"{slots}; the quota is used up until {status.quota_until:%Y-%m-%d %H:%M} UTC"
+        fix = "wait for the next period, or use another account"
+        return [Check(name="account", ok=False, detail=detail, fix=fix)]
     if status.breaker != "closed":
-        return Check(
-            name="account",
-            ok=False,
-            detail=f"{slots}; breaker {status.breaker.replace('_', ' ')} after {status.failures} failures in a row",
-            fix=f"the provider fails repeatedly; the next submit is tried at {status.open_until:%H:%M:%S} UTC",
-        )
-    return Check(name="account", ok=True, detail=f"{slots}, breaker closed")
+        detail = f"{slots}; breaker {status.breaker.replace('_', ' ')} after {status.failures} failures in a row"
+        fix = f"the provider fails repeatedly; the next submit is tried at {status.open_until:%H:%M:%S} UTC"
+        return [Check(name="account", ok=False, detail=detail, fix=fix)]
+    return [Check(name="account", ok=True, detail=f"{slots}, breaker closed")]
 
 
 async def _check_concurrency_limit(session: Session, *, create: bool) -> list[Check]:
@@ -246,9 +275,9 @@ async def _read_limit(name: str, *, create_with: int | None) -> Any:
         return await client.read_global_concurrency_limit_by_name(name)
 
 
-async def _check_store(session: Session) -> str:
-    await session.store.check()
-    return f"{session.store_name} can be written"
+async def _check_store(store: Store, name: str) -> str:
+    await store.check()
+    return f"{name} can be written"
 
 
 async def _check_ledger(ref: SessionRef) -> str:
@@ -260,5 +289,5 @@ async def _check_ledger(ref: SessionRef) -> str:
 async def _attempt(name: str, work: Callable[[], Awaitable[str]], fix: str) -> Check:
     try:
         return Check(name=name, ok=True, detail=await work())
-    except VideoError as error:
-        return Check(name=name, ok=False, detail=str(error), fix=fix)
+    except Exception as error:  # noqa: BLE001 -- whatever is wrong, the other findings are shown
+        return Check(name=name, ok=False, detail=describe_fault(error), fix=fix)

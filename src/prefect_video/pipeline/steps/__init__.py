@@ -9,6 +9,7 @@ from prefect_video.pipeline.steps.download import download
 from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_project_job_requests
 from prefect_video.pipeline.steps.poll import poll, record_end
 from prefect_video.pipeline.steps.screen import screen_prompt, screen_prompts
+from prefect_video.pipeline.steps.spans import traced_request
 from prefect_video.pipeline.steps.store import store
 from prefect_video.pipeline.steps.store_identity import check_store
 from prefect_video.pipeline.steps.submit import submit
@@ -28,4 +29,5 @@ __all__ = [
     "screen_prompts",
     "store",
     "submit",
+    "traced_request",
 ]

@@ -40,6 +40,7 @@ from prefect_video.errors import (
 from prefect_video.generations import Generation, Status
 from prefect_video.ledger import HoldReason, Job, State, command_line, hold_message
 from prefect_video.pipeline.steps.end import end, raise_if_ended, require_same_account
+from prefect_video.pipeline.steps.spans import traced_step
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import require_whole_neighbors
 from prefect_video.pipeline.steps.store_identity import claim_store
@@ -56,6 +57,7 @@ _DIGEST_CHARS: Final = 12
 """Hex digits of a generation's digest in the name of its file in the spool."""
 
 
+@traced_step("download")
 async def download(session: Session, job: Job) -> Downloaded:
     """Fetch the video of a completed job into the spool and check that it is the requested one.
 

@@ -12,6 +12,7 @@ from prefect_video.generations import Generation, ProviderFault, Status, find_hi
 from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps.deadline import apply_deadline_policy
 from prefect_video.pipeline.steps.end import ERRORS, end, raise_if_ended, require_same_account
+from prefect_video.pipeline.steps.spans import traced_step
 from prefect_video.polling import LatencyForecast
 from prefect_video.providers import is_moderation
 from prefect_video.session import Session, SessionEvent
@@ -24,6 +25,7 @@ _ENDED: dict[Status, tuple[State, str]] = {
 }
 
 
+@traced_step("poll")
 async def poll(session: Session, job: Job) -> Job:
     """Wait until a submitted generation ends, and record its end.
 

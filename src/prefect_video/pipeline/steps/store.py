@@ -10,6 +10,7 @@ from prefect_video.assets import MANUAL
 from prefect_video.downloads import Downloaded, probe, read_content_credentials
 from prefect_video.errors import StoreError
 from prefect_video.ledger import Job, State
+from prefect_video.pipeline.steps.spans import traced_step
 from prefect_video.pipeline.steps.store_identity import claim_store
 from prefect_video.session import Session, SessionEvent
 from prefect_video.storage import AssetDraft, LedgerReference, publish_video
@@ -18,6 +19,7 @@ FRESH: Final = timedelta(seconds=2)
 """Age up to which a job is published as it was read: no other process has taken it over since, as leases are longer."""
 
 
+@traced_step("store")
 async def store(session: Session, job: Job, downloaded: Downloaded, *, accepted: bool = False) -> Job:
     """Publish a downloaded video with its sidecar and thumbnail, and mark its job stored.
 

@@ -34,6 +34,7 @@ from prefect_video.pipeline.steps.labels import add_labels
 from prefect_video.pipeline.steps.reconcile import reconcile
 from prefect_video.pipeline.steps.screen import refuse_blocked
 from prefect_video.pipeline.steps.shot_images import ImageLoader, with_local_images
+from prefect_video.pipeline.steps.spans import traced_step
 from prefect_video.pipeline.steps.submit_result import record_failure, record_submit
 from prefect_video.session import Session, SessionEvent
 from prefect_video.shots import Shot
@@ -77,6 +78,7 @@ class _SubmitRetry:
         return None if refused or max(requested, delay) > self.left else delay
 
 
+@traced_step("submit")
 async def submit(session: Session, job: Job, *, task_run_id: str | None = None) -> Job:
     """Bring a reserved or unanswered job to submitted, with at most one accepted payment.
 

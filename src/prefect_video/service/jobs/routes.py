@@ -27,6 +27,7 @@ from prefect_video.errors import (
     VideoError,
 )
 from prefect_video.ledger import Job, JobPosition, State
+from prefect_video.pipeline.steps import traced_request
 from prefect_video.service.api_tokens import ApiToken, Scope
 from prefect_video.service.jobs.bodies import BatchBody, GenerateBody, ProjectBody
 from prefect_video.service.jobs.callback_policy import build_policy
@@ -341,9 +342,11 @@ class _Handlers:
 
     async def _create(self, body: GenerateBody, key: str | None, token: ApiToken) -> JobView:
         await self._require_callback(body.callback_url, token)
-        job, outcome = await _translate(
-            self._api.jobs.create(body, key=key, requester=token.requester), self._api.metrics
-        )
+        # The job that it begins goes on in a task, whose steps belong to the request's trace.
+        with traced_request("generate"):
+            job, outcome = await _translate(
+                self._api.jobs.create(body, key=key, requester=token.requester), self._api.metrics
+            )
         self._api.metrics.jobs.labels(outcome).inc()
         return job
 

@@ -66,7 +66,7 @@ async def handle(session: Session, event: ReceivedEvent, announce: Announce | No
         job = await _record(session, job, event, turn)
     if announce:
         announce(job, event)
-    logger.info("%s/%s: %s by webhook", job.project, job.shot.id, get_outcome(job))
+    logger.debug("%s/%s: %s by webhook", job.project, job.shot.id, get_outcome(job))
     return job
 
 
