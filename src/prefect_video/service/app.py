@@ -19,6 +19,7 @@ from prefect_video._crash_trace import enable_crash_trace
 from prefect_video.errors import LedgerError
 from prefect_video.ledger import Job, ReceivedEvent, State
 from prefect_video.pipeline import collect_job
+from prefect_video.service.galleries import StaleGalleries
 from prefect_video.service.jobs.routes import job_routes
 from prefect_video.service.jobs.service import JobService
 from prefect_video.service.known_hosts import KnownHosts
@@ -111,7 +112,8 @@ class ServiceRuntime:
     def __post_init__(self) -> None:
         ledger = self.sessions.sessions[0].ledger
         self.inbox = Inbox(ledger)
-        self.jobs = JobService(self.sessions, collect=self.settings.collect)
+        self.galleries = StaleGalleries()
+        self.jobs = JobService(self.sessions, collect=self.settings.collect, galleries=self.galleries)
         self.workers = Workers(
             self._handle,
             ledger=ledger,
@@ -127,23 +129,25 @@ class ServiceRuntime:
         self._finishing: set[asyncio.Task[None]] = set()
         # The deliveries, which must be answered at once, keep a connection; so does whatever else the service reads.
         self._ledger_turn = asyncio.Semaphore(max(1, ledger.parallel_writes - 2))
-        self._resuming: asyncio.Task[None] | None = None
+        self._sweeps: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start the workers and, with a job API, the search for jobs that an earlier process left."""
+        """Start the workers and the sweeps: for jobs that an earlier process left, and for pages that are behind."""
         self.workers.start()
         if self.settings.api_token is not None:
-            self._resuming = asyncio.create_task(self._resume(), name="resume jobs")
+            self._sweeps.append(asyncio.create_task(self._resume(), name="resume jobs"))
+        if self.settings.collect:
+            self._sweeps.append(asyncio.create_task(self._refresh_galleries(), name="refresh galleries"))
 
     async def aclose(self) -> None:
         """Stop in the reverse order of the data's way; what is not finished stays in the ledger."""
-        for task in (self._resuming, *self._finishing):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        for task in (*self._sweeps, *self._finishing):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         self.receiver.close()
         await self.jobs.aclose()
+        await self.galleries.refresh()
         await self.inbox.aclose()
         await self.workers.aclose()
 
@@ -155,7 +159,7 @@ class ServiceRuntime:
         self.metrics.handled.labels(get_outcome(job)).inc()
         if self.settings.collect and job.state is State.COMPLETED:
             # Not in the worker, which the next event needs: a download may take minutes.
-            task = asyncio.create_task(_store_video(session, job), name=f"store {job.id}")
+            task = asyncio.create_task(self._store_video(session, job), name=f"store {job.id}")
             # The event loop keeps weak references only.
             self._finishing.add(task)
             task.add_done_callback(self._finishing.discard)
@@ -178,10 +182,16 @@ class ServiceRuntime:
                 logger.warning("jobs that were not sent are not resumed now, the next sweep tries again: %s", error)
             await asyncio.sleep(self.settings.sweep_seconds)
 
+    async def _refresh_galleries(self) -> None:
+        """Write the pages that are behind, at every sweep."""
+        while True:
+            await asyncio.sleep(self.settings.sweep_seconds)
+            await self.galleries.refresh()
 
-async def _store_video(session: Session, job: Job) -> None:
-    """Store the video of a job without a live owner."""
-    try:
-        await collect_job(session, job, wait=False)
-    finally:
-        session.fresh_generations.discard(job.generation_id)
+    async def _store_video(self, session: Session, job: Job) -> None:
+        """Store the video of a job without a live owner."""
+        try:
+            collected = await collect_job(session, job, wait=False)
+            self.galleries.note_collected(session, collected.job)
+        finally:
+            session.fresh_generations.discard(job.generation_id)

@@ -27,6 +27,7 @@ from prefect_video.pipeline.steps import (
     screen_prompt,
     submit,
 )
+from prefect_video.service.galleries import StaleGalleries
 from prefect_video.service.sessions import Sessions
 from prefect_video.session import DEFAULT_PROJECT, Session
 from prefect_video.shots import Duration, Identifier, Options, Project, Prompt, Seed, Shot, slug
@@ -171,10 +172,12 @@ class JobService:
     Args:
         sessions: The open sessions, one per account.
         collect: Poll for generations that have ended without a webhook, and store their videos.
+        galleries: Is notified of collected jobs.
     """
 
-    def __init__(self, sessions: Sessions, *, collect: bool = False) -> None:
+    def __init__(self, sessions: Sessions, *, collect: bool = False, galleries: StaleGalleries | None = None) -> None:
         self._sessions = sessions
+        self._galleries = galleries or StaleGalleries()
         self._collect_enabled = collect
         self._collect_slots = asyncio.Semaphore(_COLLECTED_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -280,7 +283,8 @@ class JobService:
         """Store the video of a job without a webhook, if its generation has ended."""
         try:
             async with self._collect_slots:
-                await collect_job(session, job, wait=False)
+                collected = await collect_job(session, job, wait=False)
+            self._galleries.note_collected(session, collected.job)
         except LedgerError as error:
             logger.warning("%s/%s: not collected now, the next sweep tries again: %s", job.project, job.shot.id, error)
 
