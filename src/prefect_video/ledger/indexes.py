@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import Index
 
 from prefect_video.ledger.records import UNFINISHED, State
-from prefect_video.ledger.tables import history, jobs_table, webhook_events
+from prefect_video.ledger.tables import history, idempotency_keys, jobs_table, webhook_events
 
 _unfinished = jobs_table.c.state.in_(sorted(UNFINISHED))
 _accepted = jobs_table.c.generation_id.is_not(None)
@@ -56,6 +56,7 @@ for _name, _scope in (
     Index(_name, _scope, jobs_table.c.state, jobs_table.c.actual_usd, jobs_table.c.reserved_usd)
 
 Index("ix_history_job", history.c.job_id)
+Index("ix_idempotency_keys_job", idempotency_keys.c.job_id)
 _sending = history.c.to_state == State.SUBMITTING
 Index("ix_history_sending", history.c.at, sqlite_where=_sending, postgresql_where=_sending)
 
