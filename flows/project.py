@@ -105,7 +105,9 @@ async def generate_project(
     refs = SessionRef.for_project(project, provider, store, ledger, max_in_flight)
     approvals = Approvals(project.name, Settings.from_environment().environment, refs[0].ledger)
     while True:
-        report = await _make(project, refs, refresh=refresh, wait=wait, rebuy_missing=rebuy_missing)
+        report = await _make(
+            project, refs, refresh=refresh, wait=wait, rebuy_missing=rebuy_missing, requester=requester
+        )
         if report.has_failed:
             raise ProjectFailed(report)
         # All tasks have ended: suspending would cancel those that are running.
@@ -114,7 +116,13 @@ async def generate_project(
 
 
 async def _make(
-    project: Project, refs: Sequence[SessionRef], *, refresh: bool, wait: bool, rebuy_missing: bool
+    project: Project,
+    refs: Sequence[SessionRef],
+    *,
+    refresh: bool,
+    wait: bool,
+    rebuy_missing: bool,
+    requester: Requester | None,
 ) -> ProjectReport:
     """Make what can be made now, and publish it."""
     async with AsyncExitStack() as stack:

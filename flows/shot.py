@@ -10,7 +10,7 @@ from prefect_video.errors import ProjectFailed
 from prefect_video.flows.artifacts import publish_table
 from prefect_video.flows.cancellation import cancel_generations
 from prefect_video.flows.project import flow_run_id
-from prefect_video.pipeline import run_project
+from prefect_video.pipeline import publish_lone_shot, run_project
 from prefect_video.session import DEFAULT_PROJECT
 from prefect_video.shots import Project, Shot
 from prefect_video.tasks import SessionRef, TaskRunner, read_links, use_session
@@ -61,6 +61,7 @@ async def generate_shot(
             rebuy_missing=rebuy_missing,
             flow_run_id=flow_run_id(),
         )
+        report = await publish_lone_shot(session, report)
         links = await read_links(session.store, [shot.asset for shot in report.shots if shot.asset])
     await publish_table(report, links)
     asset = report.shots[0].asset

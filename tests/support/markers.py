@@ -49,6 +49,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/unit/cli/test_gallery.py",
         "tests/unit/cli/test_cut.py",
         "tests/unit/cli/test_jobs.py",
+        "tests/unit/cli/test_ledger_copies.py",
         "tests/unit/cli/test_startup.py",
         "tests/unit/cli/test_verify.py",
         "tests/unit/downloads/test_quality_gates.py",

@@ -94,12 +94,15 @@ def build_app(*, summaries: bool = True) -> App:
             app.command(
                 f"prefect_video.cli.commands.{target}", name=name, group=group, help=summary if summaries else None
             )
-    ledger = App(name="ledger", help="Create, upgrade, check and recover the ledger's database.", group=group)
+    ledger = App(name="ledger", help="Look after the ledger's database.", group=group)
     ledger.command("prefect_video.cli.commands.ledger:upgrade", name="upgrade", help="Create or upgrade its tables.")
     ledger.command("prefect_video.cli.commands.ledger:check", name="check", help="Prove that it can be used.")
     ledger.command(
         "prefect_video.cli.commands.ledger:recover", name="recover", help="Add what a backup lacks. Pays nothing."
     )
+    ledger.command("prefect_video.cli.commands.ledger:prune", name="prune", help="Remove old rows that nothing needs.")
+    ledger.command("prefect_video.cli.commands.ledger_copies:export", name="export", help="Write all jobs as a table.")
+    ledger.command("prefect_video.cli.commands.ledger_copies:backup", name="backup", help="Copy it while it is in use.")
     app.command(ledger)
     tokens = App(name="tokens", help="Make tokens for the job API of `serve`.", group=group)
     tokens.command("prefect_video.cli.commands.tokens:create", name="create", help="Make a token; shown once.")

@@ -45,6 +45,7 @@ from prefect_video.ledger.records import (
     State,
     WorkKind,
 )
+from prefect_video.ledger.retention import Removal
 from prefect_video.ledger.tables import history, job_from_values, jobs_table, webhook_events
 from prefect_video.ledger.urls import URL_VARIABLE, default_ledger_url, parse_database_url
 
@@ -87,6 +88,7 @@ __all__ = [
     "Priority",
     "ProjectRequest",
     "ReceivedEvent",
+    "Removal",
     "Requester",
     "SpendRow",
     "State",

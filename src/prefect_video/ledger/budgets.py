@@ -28,10 +28,11 @@ _SPENT: Final = (
     State.LOST,
 )
 _cost: Final = func.coalesce(jobs_table.c.actual_usd, jobs_table.c.reserved_usd)
-_ended_free: Final = and_(
+ended_free: Final[ColumnElement[bool]] = and_(
     jobs_table.c.state.in_((State.FAILED, State.CANCELLED)),
     func.coalesce(jobs_table.c.actual_usd, Decimal(1)) == Decimal(0),
 )
+"""Condition of a row that ended without a video, and for which the provider reports no cost."""
 
 spent_usd: Final[ColumnElement[Decimal | None]] = func.sum(case((jobs_table.c.state.in_(_SPENT), _cost), else_=None))
 """Sum of what was paid; the reserved amount stands in where no cost was reported."""
@@ -50,7 +51,7 @@ reserved_usd: Final[ColumnElement[Decimal | None]] = func.sum(
 """Sum of what is set aside for generations in progress."""
 
 counted: Final[ColumnElement[bool]] = and_(
-    jobs_table.c.state != State.RELEASED, ~_ended_free, jobs_table.c.provider != MANUAL
+    jobs_table.c.state != State.RELEASED, ~ended_free, jobs_table.c.provider != MANUAL
 )
 """Condition of a row whose video was or may be paid for."""
 

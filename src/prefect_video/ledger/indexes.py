@@ -9,7 +9,14 @@ from __future__ import annotations
 from sqlalchemy import Index
 
 from prefect_video.ledger.records import UNFINISHED, State
-from prefect_video.ledger.tables import callbacks, history, jobs_table, project_requests, webhook_events
+from prefect_video.ledger.tables import (
+    callbacks,
+    history,
+    idempotency_keys,
+    jobs_table,
+    project_requests,
+    webhook_events,
+)
 
 _unfinished = jobs_table.c.state.in_(sorted(UNFINISHED))
 _held = jobs_table.c.hold_reason.is_not(None)
@@ -74,6 +81,7 @@ for _name, _due, _ended in (
     Index(_name, _due, sqlite_where=_ended.is_(None), postgresql_where=_ended.is_(None))
 
 Index("ix_history_job", history.c.job_id)
+Index("ix_idempotency_keys_job", idempotency_keys.c.job_id)
 _sending = history.c.to_state == State.SUBMITTING
 Index("ix_history_sending", history.c.at, sqlite_where=_sending, postgresql_where=_sending)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -11,12 +12,14 @@ from prefect_video._shield import shielded
 from prefect_video.ledger import schema
 from prefect_video.ledger.account_limits import AccountLimits
 from prefect_video.ledger.approval_requests import ApprovalRequests
+from prefect_video.ledger.backups import back_up
 from prefect_video.ledger.budgets import SpendReports
 from prefect_video.ledger.callbacks import Callbacks
 from prefect_video.ledger.change_feed import ChangeFeed, open_change_feed
 from prefect_video.ledger.choices import Choices
 from prefect_video.ledger.claims import Claims
 from prefect_video.ledger.database import Database
+from prefect_video.ledger.exports import Exports
 from prefect_video.ledger.hold_reasons import recover_command
 from prefect_video.ledger.idempotency_keys import IdempotencyKeys
 from prefect_video.ledger.jobs import Jobs
@@ -26,6 +29,7 @@ from prefect_video.ledger.measurements import Measurements
 from prefect_video.ledger.project_requests import ProjectRequests
 from prefect_video.ledger.prompt_reviews import PromptReviews
 from prefect_video.ledger.recovery import Recoveries, read_opening
+from prefect_video.ledger.retention import Retention
 from prefect_video.ledger.store_identities import StoreIdentities
 from prefect_video.ledger.urls import default_ledger_url, parse_database_url
 from prefect_video.ledger.webhook_events import WebhookEvents
@@ -56,6 +60,8 @@ class Ledger:
         choices: Decisions about the takes of shots.
         approvals: Shots that wait for the approval of a human.
         late: Reservations for shots that are claimed later.
+        retention: Removal of old rows that nothing needs.
+        exports: Reads of the whole ledger.
     """
 
     def __init__(
@@ -87,6 +93,8 @@ class Ledger:
         self.choices = Choices(*shared)
         self.approvals = ApprovalRequests(*shared)
         self.late = LateReservations(*shared)
+        self.retention = Retention(*shared)
+        self.exports = Exports(*shared)
 
     @classmethod
     async def open(
@@ -201,6 +209,19 @@ class Ledger:
         self.require_file()
         await schema.check(self._database)
         await self._owner.heartbeat()
+
+    async def back_up(self, target: Path) -> int:
+        """Copy a SQLite ledger into a new file while it is in use; see `back_up` of `ledger.backups`.
+
+        Returns:
+            The size of the file in bytes.
+
+        Raises:
+            InvalidInput: The ledger is on PostgreSQL, or the file exists.
+            LedgerError: The ledger cannot be read, or the file not be written.
+        """
+        self.require_file()
+        return await back_up(self._database.location, target)
 
     async def _close(self) -> None:
         try:

@@ -25,7 +25,7 @@ from prefect_video.ledger.tables import (
 
 logger = logging.getLogger(__name__)
 
-_REFUSALS: Final = (ContentPolicyError.__name__, PromptBlocked.__name__, GenerationBlocked.__name__)
+REFUSALS: Final = (ContentPolicyError.__name__, PromptBlocked.__name__, GenerationBlocked.__name__)
 _BLOCKS: Final = (ContentPolicyError.__name__, GenerationBlocked.__name__)
 _BLOCKED: Final = JOBS.where(
     jobs_table.c.state.in_([State.RELEASED, State.FAILED]),
@@ -43,7 +43,7 @@ class PromptReviews(LedgerBase):
     async def refused(self) -> list[Job]:
         """Read the rows that the provider's policy or the local screen refused, newest first."""
         query = JOBS.where(
-            jobs_table.c.state.in_([State.RELEASED, State.FAILED]), jobs_table.c.error_type.in_(_REFUSALS)
+            jobs_table.c.state.in_([State.RELEASED, State.FAILED]), jobs_table.c.error_type.in_(REFUSALS)
         ).order_by(jobs_table.c.created_at.desc(), jobs_table.c.id.desc())
         async with self._database.reading() as connection:
             return [job_from_row(row) for row in await connection.execute(query)]

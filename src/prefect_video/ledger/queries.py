@@ -413,6 +413,10 @@ class Queries(LedgerBase):
         async with self._database.reading() as connection:
             return (await connection.execute(sent)).scalar_one()
 
+    async def count(self, project: str) -> int:
+        """Count the rows of a project."""
+        return await self._count(jobs_table.c.project == project)
+
     async def copies(self, job_ids: Iterable[str], project: str) -> dict[tuple[str, str], Asset]:
         """Read the copies of stored videos in a project, by job id and shot id."""
         found: dict[tuple[str, str], Asset] = {}

@@ -197,8 +197,16 @@ accounts = Table(
     Column("quota_until", Instant),
 )
 
-ledger_identity = Table("ledger_identity", metadata, Column("id", String, primary_key=True))
-"""One row: the UUID by which sidecars in a store name the ledger; a backup shares it with what it is a backup of."""
+ledger_identity = Table(
+    "ledger_identity",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("pruned_before", Instant),
+)
+"""One row: the UUID by which sidecars in a store name the ledger; a backup shares it with what it is a backup of.
+
+Lines of history from before `pruned_before` may be removed; the others are append-only.
+"""
 
 copies = Table(
     "copies",

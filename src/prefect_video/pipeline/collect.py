@@ -24,6 +24,7 @@ from prefect_video.errors import (
 )
 from prefect_video.ledger import Job, Ledger, State
 from prefect_video.pipeline.approval import settle_overdue
+from prefect_video.pipeline.project_gallery import refresh_gallery
 from prefect_video.pipeline.steps.deadline import apply_deadline_policy, hold_message_if_stuck, is_past_deadline
 from prefect_video.pipeline.steps.download import download
 from prefect_video.pipeline.steps.end import require_same_account
@@ -62,7 +63,7 @@ async def collect(
     flow_run_id: str | None = None,
     wait: bool = False,
 ) -> list[CollectedJob]:
-    """Finish all unfinished jobs that no live owner works on.
+    """Finish all unfinished jobs that no live owner works on, and write the page of each project that this changed.
 
     Args:
         ledger: The ledger that holds the jobs.
@@ -78,7 +79,30 @@ async def collect(
     jobs = await ledger.jobs.unfinished(project=project, flow_run_id=flow_run_id)
     groups = group_by_session(jobs)
     swept = await asyncio.gather(*(_collect_group(ledger, open_session, group, wait) for group in groups))
-    return [line for lines in swept for line in lines]
+    collected = [line for lines in swept for line in lines]
+    await _refresh_galleries(open_session, jobs, collected)
+    return collected
+
+
+async def _refresh_galleries(
+    open_session: SessionOpener, before: Sequence[Job], collected: Sequence[CollectedJob]
+) -> None:
+    """Write the page of each project with jobs that have changed, once, in each store that they are in."""
+    states = {job.id: (job.state, job.hold_reason) for job in before}
+    changed = {
+        (line.job.store, line.job.project): line.job
+        for line in collected
+        if states[line.job.id] != (line.job.state, line.job.hold_reason)
+    }
+    for group in group_by_session(changed.values()):
+        try:
+            async with open_session(group[0]) as session:
+                for job in group:
+                    await refresh_gallery(session, job.project)
+        except Exception as error:
+            # The videos are collected: pages, which `gallery` makes at any time, must not end it.
+            unexpected = None if isinstance(error, VideoError) else error
+            logger.warning("the pages in %s could not be written: %s", group[0].store, error, exc_info=unexpected)
 
 
 async def _collect_group(

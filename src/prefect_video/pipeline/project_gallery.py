@@ -1,46 +1,78 @@
-"""Gallery of a run: its report handed to the manifest and the page of its project."""
+"""Gallery of a project: its page and manifest, made again wherever its shots or its film may have changed.
+
+The videos are made and paid by then: a page that cannot be written is logged with the command that makes it, and fails
+nothing.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 
 from prefect_video.errors import VideoError
-from prefect_video.gallery import TakeKey, TakeOutcome, publish_gallery
+from prefect_video.gallery import PublishedGallery, TakeKey, TakeOutcome, publish_gallery
+from prefect_video.ledger import command_line
 from prefect_video.pipeline.reports import ProjectReport, ShotReport
-from prefect_video.session import Session
+from prefect_video.session import DEFAULT_PROJECT, Session
 from prefect_video.shots import Project
 
 logger = logging.getLogger(__name__)
 
 
-async def publish_run(session: Session, project: Project, report: ProjectReport) -> ProjectReport:
-    """Publish the manifest and the page of a project whose run has ended; return the report with the page's address.
+async def refresh_gallery(
+    session: Session,
+    name: str,
+    *,
+    project: Project | None = None,
+    outcomes: Mapping[TakeKey, TakeOutcome] | None = None,
+) -> PublishedGallery | None:
+    """Publish the page and the manifest of a project; arguments as of `publish_gallery`.
 
-    A page that cannot be written is logged: the videos are made and paid by now, and `gallery` makes it again.
+    Returns:
+        What was published; None where it cannot be written, which is logged and never raised.
     """
     try:
-        outcomes = dict(map(_read_outcome, report.shots))
-        published = await publish_gallery(
-            session.ledger, session.store, project.name, project=project, outcomes=outcomes
+        return await publish_gallery(session.ledger, session.store, name, project=project, outcomes=outcomes)
+    except Exception as error:
+        unexpected = None if isinstance(error, VideoError) else error
+        words = ("gallery", name, "--store", session.store_name)
+        again = command_line(*words, ledger=session.ledger.command_option)
+        logger.warning(
+            "%s: its page could not be written: %s. Its videos are stored; make the page again, free, with: %s",
+            name,
+            str(error).rstrip(". ") or type(error).__name__,
+            again,
+            exc_info=unexpected,
         )
-    except VideoError as error:
-        logger.warning("the page of project %s could not be written: %s", project.name, error)
-        return report
-    except Exception:
-        # Whatever it is: the report says what was paid, and must not be lost for a page.
-        logger.exception("the page of project %s could not be written: unexpected error", project.name)
+        return None
+
+
+async def publish_run(session: Session, project: Project, report: ProjectReport) -> ProjectReport:
+    """Publish the gallery of a project whose run has ended; return the report with the page's address."""
+    if project.name == DEFAULT_PROJECT and len(project.shots) == 1:
+        return await publish_lone_shot(session, report)
+    published = await refresh_gallery(session, project.name, project=project, outcomes=_read_outcomes(report.shots))
+    return _with_addresses(report, published)
+
+
+async def publish_lone_shot(session: Session, report: ProjectReport) -> ProjectReport:
+    """Publish the gallery of the project that a lone shot was made for; return the report with the page's address.
+
+    The other shots of the project stay as they are: its file is not known here.
+    """
+    return _with_addresses(
+        report, await refresh_gallery(session, report.project, outcomes=_read_outcomes(report.shots))
+    )
+
+
+def _with_addresses(report: ProjectReport, published: PublishedGallery | None) -> ProjectReport:
+    if published is None:
         return report
     return report.model_copy(update={"page_uri": published.page_uri, "manifest_uri": published.manifest_uri})
 
 
-async def publish_film_page(session: Session, project: Project) -> None:
-    """Publish manifest and page of a project whose film was made alone; what cannot be written is logged."""
-    try:
-        await publish_gallery(session.ledger, session.store, project.name, project=project)
-    except VideoError as error:
-        logger.warning("the page of project %s could not be written: %s", project.name, error)
-    except Exception:
-        logger.exception("the page of project %s could not be written: unexpected error", project.name)
+def _read_outcomes(reports: Sequence[ShotReport]) -> dict[TakeKey, TakeOutcome]:
+    return dict(map(_read_outcome, reports))
 
 
 def _read_outcome(report: ShotReport) -> tuple[TakeKey, TakeOutcome]:

@@ -24,6 +24,7 @@ from prefect_video.service.api_tokens import ApiTokens
 from prefect_video.service.callback_sender import CallbackSender
 from prefect_video.service.deployment_queue import DeploymentQueue
 from prefect_video.service.docs_page import PAGE_HEADERS, render_docs
+from prefect_video.service.galleries import StaleGalleries
 from prefect_video.service.jobs.event_stream import JobChanges
 from prefect_video.service.jobs.guard import Guard
 from prefect_video.service.jobs.projects import ProjectService
@@ -184,6 +185,7 @@ class ServiceRuntime:
     def __post_init__(self) -> None:
         ledger = self.sessions.sessions[0].ledger
         self.inbox = Inbox(ledger)
+        self.galleries = StaleGalleries()
         self._build_job_api(ledger)
         self.workers = Workers(
             self._handle,
@@ -200,7 +202,7 @@ class ServiceRuntime:
         self._finishing: set[asyncio.Task[None]] = set()
         # The deliveries, which must be answered at once, keep a connection; so does whatever else the service reads.
         self._ledger_turn = asyncio.Semaphore(max(1, ledger.parallel_writes - 2))
-        self._resuming: asyncio.Task[None] | None = None
+        self._sweeps: list[asyncio.Task[None]] = []
 
     def _build_job_api(self, ledger: Ledger) -> None:
         settings = self.settings
@@ -211,6 +213,7 @@ class ServiceRuntime:
             queue=queue,
             ledger_name=settings.ledger,
             tokens=self.tokens,
+            galleries=self.galleries,
         )
         self.projects = ProjectService(self.sessions, self.jobs, queue=queue)
         self.changes = JobChanges(ledger)
@@ -247,24 +250,26 @@ class ServiceRuntime:
         return None if job is None else (f"job.{job.status}", job.model_dump(mode="json"))
 
     async def start(self) -> None:
-        """Start the workers and, with a job API, the search for jobs that an earlier process left."""
+        """Start the workers and the sweeps: for jobs that an earlier process left, and for pages that are behind."""
         self.workers.start()
         if self.settings.has_job_api:
             self.callbacks.start()
-            self._resuming = asyncio.create_task(self._resume(), name="resume jobs")
+            self._sweeps.append(asyncio.create_task(self._resume(), name="resume jobs"))
+        if self.settings.collect:
+            self._sweeps.append(asyncio.create_task(self._refresh_galleries(), name="refresh galleries"))
 
     async def aclose(self) -> None:
         """Stop in the reverse order of the data's way; what is not finished stays in the ledger."""
-        for task in (self._resuming, *self._finishing):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        for task in (*self._sweeps, *self._finishing):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await self.callbacks.aclose()
         await self.projects.aclose()
         await self.changes.aclose()
         self.receiver.close()
         await self.jobs.aclose()
+        await self.galleries.refresh()
         await self.inbox.aclose()
         await self.workers.aclose()
 
@@ -276,7 +281,7 @@ class ServiceRuntime:
         self.metrics.handled.labels(get_outcome(job)).inc()
         if self.settings.collect and job.state is State.COMPLETED:
             # Not in the worker, which the next event needs: a download may take minutes.
-            task = asyncio.create_task(_store_video(session, job), name=f"store {job.id}")
+            task = asyncio.create_task(self._store_video(session, job), name=f"store {job.id}")
             # The event loop keeps weak references only.
             self._finishing.add(task)
             task.add_done_callback(self._finishing.discard)
@@ -300,10 +305,16 @@ class ServiceRuntime:
                 logger.warning("jobs that were not sent are not resumed now, the next sweep tries again: %s", error)
             await asyncio.sleep(self.settings.sweep_seconds)
 
+    async def _refresh_galleries(self) -> None:
+        """Write the pages that are behind, at every sweep."""
+        while True:
+            await asyncio.sleep(self.settings.sweep_seconds)
+            await self.galleries.refresh()
 
-async def _store_video(session: Session, job: Job) -> None:
-    """Store the video of a job without a live owner."""
-    try:
-        await collect_job(session, job, wait=False)
-    finally:
-        session.fresh_generations.discard(job.generation_id)
+    async def _store_video(self, session: Session, job: Job) -> None:
+        """Store the video of a job without a live owner."""
+        try:
+            collected = await collect_job(session, job, wait=False)
+            self.galleries.note_collected(session, collected.job)
+        finally:
+            session.fresh_generations.discard(job.generation_id)

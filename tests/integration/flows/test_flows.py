@@ -18,8 +18,10 @@ from prefect_video import Asset, BudgetExceeded, InvalidInput, Project, Shot
 from prefect_video.emulator import Emulator
 from prefect_video.errors import ProjectFailed
 from prefect_video.flows import collect_generations, generate_project, generate_shot, spend_report
+from prefect_video.gallery import load_manifest
 from prefect_video.ledger import Ledger, tables
 from prefect_video.pipeline.reports import ProjectReport
+from prefect_video.session import SessionRef, open_session
 from prefect_video.tasks import agenerate_video, generate_video
 
 
@@ -156,6 +158,13 @@ async def test_one_shot_and_its_takes(session: Path, emulator: Emulator) -> None
     assert isinstance(asset, Asset)
     assert asset.take == 1
     assert emulator.usage()["by_prompt"]["a cat"]["billed"] == 2
+    other = shot.model_copy(update={"id": "b", "prompt": "a dog", "takes": 1})
+    await generate_shot(other, project="takes")
+    async with await open_session(SessionRef.from_names("emulator")) as opened:
+        manifest = await load_manifest(opened.store, "takes")
+    assert manifest is not None
+    assert [(shot.id, shot.in_project, len(shot.takes)) for shot in manifest.shots] == [("a", True, 2), ("b", True, 1)]
+    assert {take.status for take in manifest.takes} == {"stored"}
 
 
 async def test_the_books_and_an_empty_sweep(session: Path, emulator: Emulator) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from prefect_video.emulator import Emulator, EmulatorSettings
+from prefect_video.gallery import load_manifest
 from prefect_video.ledger import Job, State
 from prefect_video.pipeline.collect import collect
 from prefect_video.pipeline.project_run import run_project
@@ -22,6 +23,31 @@ async def open_for_job(_: Job) -> AsyncIterator[Session]:
     """Open the environment's session, which every job of these tests belongs to."""
     async with await open_environment_session() as session:
         yield session
+
+
+async def take_statuses(session: Session) -> list[str]:
+    manifest = await load_manifest(session.store, "film")
+    assert manifest is not None
+    return [take.status for take in manifest.takes]
+
+
+async def test_a_page_that_cannot_be_written_fails_no_collection(
+    environment: Path, provider: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with await open_environment_session() as session:
+        await run_project(session, project("one", "two"), wait=False)
+        provider.wait_until_idle()
+        page = Path(session.store.url.removeprefix("file://"), "film", "index.html")
+        (page / "in the way").mkdir(parents=True)
+        collected = await collect(session.ledger, open_for_job)
+        assert {line.outcome for line in collected} == {"stored"}
+        (warning,) = [record.message for record in caplog.records if "page could not be written" in record.message]
+        assert f"prefect-video gallery film --store {session.store.url}" in warning
+        (page / "in the way").rmdir()
+        page.rmdir()
+        await collect(session.ledger, open_for_job)
+        assert not page.exists(), "a collection that changes nothing writes no page"
+    assert provider.usage()["billed"] == 2
 
 
 async def test_a_run_leaves_and_the_sweep_finishes(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,6 +67,7 @@ async def test_a_run_leaves_and_the_sweep_finishes(environment: Path, monkeypatc
             assert await session.ledger.events.pop_generation(job.account, job.generation_id or "") is None
             collected = await collect(session.ledger, open_for_job)
             assert [line.outcome for line in collected] == ["stored"] * 3
+            assert await take_statuses(session) == ["stored"] * 3, "the page follows"
             done = await run_project(session, project("one", "two", "three"))
             assert [shot.cached for shot in done.shots] == [True] * 3
         assert provider.usage()["billed"] == 3

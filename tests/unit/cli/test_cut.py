@@ -34,8 +34,10 @@ def test_cut_makes_the_film_of_what_is_stored(call: InProcess, film: Path) -> No
     made = call("cut", *options, "--json")
     assert (made.status, made.json["status"], made.json["error"]) == (0, "made", None)
     assert Path("videos/film/manifest.json").exists()
+    Path("videos/film/manifest.json").unlink()
     shown = call("cut", *options)
     assert shown.status == 0
+    assert Path("videos/film/manifest.json").exists(), "also where the film was found"
     assert "film 4.0 s  videos/film/film." in shown.out
     report = call("run", *options, "--json")
     assert report.status == 0

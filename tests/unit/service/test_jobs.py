@@ -12,6 +12,7 @@ import pytest
 
 from prefect_video.emulator import Emulator
 from prefect_video.errors import InvalidInput, QuotaExhausted
+from prefect_video.gallery import load_manifest
 from prefect_video.pipeline.steps import ClaimOptions, build_project_job_requests, claim_shots
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.service import ServiceSettings
@@ -61,10 +62,20 @@ async def test_a_request_becomes_a_stored_video(
     assert provider.usage()["polled"] == 1
 
 
+async def wait_for_page(service: Service) -> None:
+    """Wait for the page of the project whose video the service has stored by itself."""
+    store = service.app.state.sessions.sessions[0].store
+    async with asyncio.timeout(10):
+        while not (manifest := await load_manifest(store, "film")):
+            await asyncio.sleep(0.02)
+    assert [take.status for take in manifest.takes] == ["stored"]
+
+
 async def test_an_empty_mount_point_is_no_reason_to_pay(environment: Path, provider: Emulator) -> None:
     async with run_service(collect=True, sweep_seconds=0.1) as service:
         job = (await generate(service)).json()
         done = await wait_for_status(service, job["job_id"], "completed", "failed")
+        await wait_for_page(service)
         store = Path(done["uri"].removeprefix("file://")).parents[1]
         store.rename(store.with_name("volume"))
         store.mkdir()

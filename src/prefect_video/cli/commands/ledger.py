@@ -1,7 +1,9 @@
-"""`ledger upgrade`, `ledger check` and `ledger recover`: the ledger's database."""
+"""`ledger upgrade`, `check`, `recover` and `prune`: the ledger's database."""
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -10,7 +12,7 @@ from prefect_video.cli.options import JsonFlag, LedgerOption, StoreOption, ledge
 from prefect_video.cli.output import DONE, FAILED, escape, print_json, stdout, table, usd
 from prefect_video.cli.sessions import open_ledger, run_async, use_sessions
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import Ledger, command_line
+from prefect_video.ledger import Ledger, Removal, command_line
 from prefect_video.pipeline import Recovery, recover_ledger
 from prefect_video.session import SessionRef, names_ledger_block
 
@@ -73,6 +75,55 @@ def recover(
     else:
         _show_recovery(recovery, command_line("collect", "--wait", ledger=command_ledger))
     return FAILED if recovery.left else DONE
+
+
+def prune(
+    *,
+    older_than: Annotated[str, Parameter(help="Age in days, 7 or more, such as `90d`.")],
+    dry_run: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Count what would be removed, and remove nothing.")
+    ] = False,
+    ledger: LedgerOption = None,
+    json: JsonFlag = False,
+) -> int:
+    """Remove what is old and needed by nothing, beside live runs.
+
+    Removed are: the histories of jobs that have ended, released reservations and jobs that ended free without a
+    generation, idempotency keys of jobs that have ended, and webhook events that were handled. Kept are: every job
+    whose generation was accepted, with its cost, so that nothing is paid twice and sums stay as they are; what is
+    held; what was refused for its prompt.
+
+    Try:
+
+        prefect-video ledger prune --older-than 90d --dry-run
+    """
+    removal = run_async(_prune(ledger_name(ledger), _parse_age(older_than), dry_run))
+    counts = removal.model_dump()
+    if json:
+        print_json({"removed": counts, "dry_run": dry_run})
+        return DONE
+    console = stdout()
+    for name, number in counts.items():
+        console.print(f"{number:>9,}  {name.replace('_', ' ')}", highlight=False)
+    console.print("nothing was removed (--dry-run)" if dry_run else "removed")
+    return DONE
+
+
+def _parse_age(text: str) -> timedelta:
+    """Read an age in whole days.
+
+    Raises:
+        InvalidInput: It is none.
+    """
+    found = re.fullmatch(r"([0-9]{1,5})d?", text.strip())
+    if found is None:
+        raise InvalidInput(f"ledger prune: --older-than {text!r} is no age in days: write it as in `90d`")
+    return timedelta(days=int(found[1]))
+
+
+async def _prune(name: str | None, older_than: timedelta, dry_run: bool) -> Removal:
+    async with open_ledger(name) as ledger:
+        return await ledger.retention.prune(older_than, dry_run=dry_run)
 
 
 async def _upgrade(name: str | None) -> str:

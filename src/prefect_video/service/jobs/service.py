@@ -46,6 +46,7 @@ from prefect_video.pipeline.steps import (
 )
 from prefect_video.service.api_tokens import ApiTokens
 from prefect_video.service.deployment_queue import DeploymentQueue
+from prefect_video.service.galleries import StaleGalleries
 from prefect_video.service.jobs.bodies import GenerateBody
 from prefect_video.service.jobs.views import JobView, SpendView
 from prefect_video.service.sessions import Sessions
@@ -75,6 +76,7 @@ class JobService:
         queue: Hands jobs to the workers of a deployment; None to send them here.
         ledger_name: How the ledger is found again, as the settings name it; None for the environment's.
         tokens: The clients and their limits, for jobs that an earlier process has accepted.
+        galleries: Is notified of collected jobs.
     """
 
     def __init__(
@@ -85,8 +87,10 @@ class JobService:
         queue: DeploymentQueue | None = None,
         ledger_name: str | None = None,
         tokens: ApiTokens | None = None,
+        galleries: StaleGalleries | None = None,
     ) -> None:
         self._tokens = tokens or ApiTokens()
+        self._galleries = galleries or StaleGalleries()
         self._enqueue_slots = asyncio.Semaphore(_ENQUEUED_AT_ONCE)
         self._sessions = sessions
         self._queue = queue
@@ -319,7 +323,8 @@ class JobService:
         """Store the video of a job without a webhook, if its generation has ended."""
         try:
             async with self._collect_slots:
-                await collect_job(session, job, wait=False)
+                collected = await collect_job(session, job, wait=False)
+            self._galleries.note_collected(session, collected.job)
         except LedgerError as error:
             logger.warning("%s/%s: not collected now, the next sweep tries again: %s", job.project, job.shot.id, error)
 

@@ -128,10 +128,12 @@ def _create_history() -> None:
 
 
 def _forbid_history_changes() -> None:
+    # Lines older than the mark in `ledger_identity` may be removed; nothing may be changed.
+    kept = "COALESCE(OLD.at >= (SELECT pruned_before FROM ledger_identity), TRUE)"
     if op.get_bind().dialect.name == "sqlite":
-        for change in ("UPDATE", "DELETE"):
+        for change, condition in (("UPDATE", ""), ("DELETE", f"WHEN {kept} ")):
             op.execute(
-                f"CREATE TRIGGER history_no_{change.lower()} BEFORE {change} ON history "
+                f"CREATE TRIGGER history_no_{change.lower()} BEFORE {change} ON history {condition}"
                 "BEGIN SELECT RAISE(ABORT, 'history is append-only'); END"
             )
         return
@@ -140,8 +142,16 @@ def _forbid_history_changes() -> None:
         "$$ BEGIN RAISE EXCEPTION 'history is append-only'; END $$"
     )
     op.execute(
-        "CREATE TRIGGER history_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON history "
+        "CREATE TRIGGER history_append_only BEFORE UPDATE OR TRUNCATE ON history "
         "FOR EACH STATEMENT EXECUTE FUNCTION history_is_append_only()"
+    )
+    op.execute(
+        "CREATE FUNCTION history_keeps_what_is_recent() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN IF {kept} THEN RAISE EXCEPTION 'history is append-only'; END IF; RETURN OLD; END $$"
+    )
+    op.execute(
+        "CREATE TRIGGER history_removal BEFORE DELETE ON history "
+        "FOR EACH ROW EXECUTE FUNCTION history_keeps_what_is_recent()"
     )
 
 
@@ -197,6 +207,7 @@ def _create_prompts_and_keys() -> None:
         sa.Column("job_id", sa.String, sa.ForeignKey("jobs.id")),
         sa.Column("created_at", _INSTANT, nullable=False),
     )
+    op.create_index("ix_idempotency_keys_job", "idempotency_keys", ["job_id"])
 
 
 def _create_choices() -> None:
@@ -284,7 +295,9 @@ def _create_client_requests() -> None:
 
 
 def _create_identity() -> None:
-    identity = op.create_table("ledger_identity", sa.Column("id", sa.String, primary_key=True))
+    identity = op.create_table(
+        "ledger_identity", sa.Column("id", sa.String, primary_key=True), sa.Column("pruned_before", _INSTANT)
+    )
     op.bulk_insert(identity, [{"id": str(uuid.uuid4())}])
 
 

@@ -1,0 +1,46 @@
+"""`ledger prune`, `ledger export` and `ledger backup` on the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+from pathlib import Path
+
+from prefect_video.ledger import Job, Ledger
+from tests.support.cli_fixtures import InProcess
+from tests.support.records import store_one, submit_one
+
+
+async def fill() -> list[Job]:
+    async with await Ledger.open() as ledger:
+        return [await store_one(ledger, 1), await submit_one(ledger, 2)]
+
+
+def test_a_ledger_is_exported_backed_up_while_open_and_pruned(call: InProcess) -> None:
+    stored, running = asyncio.run(fill())
+    lines = [json.loads(line) for line in call("ledger", "export").out.splitlines()]
+    assert [(line["id"], [step["to_state"] for step in line["history"]]) for line in lines] == [
+        (stored.id, ["reserved", "submitting", "submitted", "completed", "stored"]),
+        (running.id, ["reserved", "submitting", "submitted"]),
+    ]
+    assert call("ledger", "export", "--format", "csv", "--table", "history", "--output", "steps.csv").status == 0
+    steps = list(csv.DictReader(io.StringIO(Path("steps.csv").read_text())))
+    assert [step["job_id"] for step in steps] == [stored.id] * 5 + [running.id] * 3
+
+    async def back_up_beside_a_writer() -> None:
+        async with await Ledger.open() as ledger, ledger._database.writing():
+            assert (await ledger.back_up(Path("copy.db").absolute())) > 0
+
+    asyncio.run(back_up_beside_a_writer())
+    copied = call("ledger", "export", "--ledger", "copy.db").out
+    assert [json.loads(line)["id"] for line in copied.splitlines()] == [stored.id, running.id]
+    again = call("ledger", "backup", "copy.db")
+    assert (again.status, "exists already" in again.err) == (2, True)
+    assert call("ledger", "prune", "--older-than", "3 months").status == 2
+    pruned = call("ledger", "prune", "--older-than", "90d", "--dry-run", "--json").json
+    assert pruned == {
+        "removed": {"history": 0, "idempotency_keys": 0, "jobs": 0, "webhook_events": 0},
+        "dry_run": True,
+    }
