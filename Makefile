@@ -12,13 +12,16 @@ TEST_SECONDS ?= 2700
 # The oldest Prefect that is supported, and the newest versions of what it shares with others that it accepts.
 OLDEST := prefect==3.8.0 packaging<26.3 python-slugify<9
 
-.PHONY: help demo test test-fast explore test-oldest test-litellm lint types format bench torture clean typing
+.PHONY: help demo docs test test-fast explore test-oldest test-litellm lint types format bench torture clean typing
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
 demo: $(INSTALLED)  ## a three-shot project, with the embedded provider, and a page to look at
 	$(BIN)/prefect-video demo
+
+docs: $(READY)  ## the documentation site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q -f docs/site/mkdocs.yml
 
 test: $(READY)  ## the whole suite
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.support.time_limit $(TEST_SECONDS) \
