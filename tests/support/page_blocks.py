@@ -85,7 +85,9 @@ class PageRun:
         self.folder = folder
         self._addresses = addresses
         self._variables = folder.parent / f"{folder.name}.env"
-        self._variables.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()))
+        self._variables.write_text(
+            "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
+        )
 
     def follow(self, block: Block) -> None:
         """Write, run or check a block."""
@@ -110,9 +112,7 @@ class PageRun:
 
     def _run(self, place: str, command: Command) -> None:
         # The variables of one command are those of the next, as in a terminal.
-        script = (
-            f'. "{self._variables}"\n{self._localize(command.line)}\nstatus=$?\nexport -p >"{self._variables}"\nexit $status'
-        )
+        script = f'. "{self._variables}"\n{self._localize(command.line)}\nstatus=$?\nexport -p >"{self._variables}"\nexit $status'
         done = subprocess.run(
             ["bash", "-c", script],
             cwd=self.folder,

@@ -65,7 +65,9 @@ def test_a_how_to_says_goal_steps_and_how_to_check(page: Path) -> None:
 
 def test_what_is_not_run_is_checked(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("<!-- not run: needs an account -->\n```console\n$ prefect-video plan film.yaml --no-such-option\n```\n")
+    page.write_text(
+        "<!-- not run: needs an account -->\n```console\n$ prefect-video plan film.yaml --no-such-option\n```\n"
+    )
     (block,) = read_blocks(page)
     with pytest.raises(AssertionError, match="no-such-option"):
         check_block(block)
