@@ -4,8 +4,8 @@
 
 Shots of 1 s at an emulator of 100 x speed with shared clips, 50 in flight, with one Prefect server that the script
 starts. Each client runs in a process of its own (`benchmarks.orchestration_clients`): `bare` has as many empty tasks,
-`flow` has the same four tasks a shot, httpx, SHA-256 and a rename, no ledger and no checks. Wall and client CPU are
-those of the flow run; server CPU is counted until Prefect's server has recorded everything. The ratios are those to
+`flow` has the same four tasks a shot, httpx, SHA-256 and a rename, no ledger and no checks. Wall is that of the flow
+run; CPU is counted until Prefect's client has sent everything, and its server has recorded it. The ratios are those to
 `flow`, the exponents those of a power law over the numbers of shots. With repeats the medians count. Exits with 1
 unless this package meets its figures.
 """

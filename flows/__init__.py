@@ -5,8 +5,18 @@ Importing a flow imports Prefect; deployments name them by module, as `prefect_v
 
 from prefect_video.flows.cancellation import cancel_generations
 from prefect_video.flows.collect import collect_generations
+from prefect_video.flows.gallery import publish_pages
 from prefect_video.flows.project import generate_project
 from prefect_video.flows.shot import generate_shot
 from prefect_video.flows.spend import spend_report
+from prefect_video.flows.verify import verify_videos
 
-__all__ = ["cancel_generations", "collect_generations", "generate_project", "generate_shot", "spend_report"]
+__all__ = [
+    "cancel_generations",
+    "collect_generations",
+    "generate_project",
+    "generate_shot",
+    "publish_pages",
+    "spend_report",
+    "verify_videos",
+]

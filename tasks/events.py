@@ -1,11 +1,17 @@
-"""Prefect events about accounts, for automations: unusual volumes, breakers that open and close."""
+"""Prefect events about accounts and budgets, for automations: unusual volumes, breakers, limits nearly used up."""
 
 from __future__ import annotations
 
+from decimal import Decimal
+from typing import Final
+
 from prefect.events import emit_event
 
-from prefect_video.ledger import AccountStatus, Job
+from prefect_video.ledger import AccountStatus, BudgetUsage, Job, describe_nearly_used
 from prefect_video.session import SessionEvent
+
+ENVIRONMENT_LABEL: Final = "prefect-video.environment"
+"""Label by which an automation is narrowed to one environment."""
 
 
 def announce_anomaly(event: SessionEvent, job: Job) -> None:
@@ -13,7 +19,7 @@ def announce_anomaly(event: SessionEvent, job: Job) -> None:
     if event is SessionEvent.ANOMALY:
         emit_event(
             event="video.account.anomaly",
-            resource=_account(job.account),
+            resource={**_account(job.account), ENVIRONMENT_LABEL: job.environment},
             payload={"provider": job.provider, "project": job.project, "environment": job.environment},
         )
 
@@ -28,6 +34,32 @@ def announce_breaker(status: AccountStatus) -> None:
             "open_until": status.open_until.isoformat() if status.open_until else None,
         },
     )
+
+
+def announce_budget(usage: BudgetUsage, environment: str) -> None:
+    """Emit `video.budget.nearly-used` when four fifths or more of a limit are spent or reserved."""
+    budget = usage.budget
+    emit_event(
+        event="video.budget.nearly-used",
+        resource={
+            "prefect.resource.id": f"prefect-video.budget.{usage.name.replace(' ', '.')}",
+            "prefect.resource.name": usage.name,
+            ENVIRONMENT_LABEL: environment,
+        },
+        payload={
+            "detail": describe_nearly_used(usage),
+            "scope": budget.scope,
+            "limit_usd": _text(budget.limit_usd),
+            "limit_videos": budget.limit_videos,
+            "spent_usd": _text(usage.spent_usd),
+            "reserved_usd": _text(usage.reserved_usd),
+            "videos": usage.videos,
+        },
+    )
+
+
+def _text(amount: Decimal | None) -> str | None:
+    return None if amount is None else str(amount)
 
 
 def _account(account: str) -> dict[str, str]:

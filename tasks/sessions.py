@@ -31,7 +31,7 @@ from prefect_video.session import (
 from prefect_video.session import open_ledger as open_named_ledger
 from prefect_video.storage import Store
 from prefect_video.tasks.default_ledger import warn_about_default_ledger
-from prefect_video.tasks.events import announce_anomaly, announce_breaker
+from prefect_video.tasks.events import announce_anomaly, announce_breaker, announce_budget
 
 __all__ = ["BlockResolver", "SessionRef", "observe", "open_ledger", "use_session"]
 
@@ -89,7 +89,13 @@ _open: dict[tuple[int, SessionRef], _Shared] = {}
 
 async def _open_anew(ref: SessionRef) -> Session:
     warn_about_default_ledger(ref)
-    return await open_session(ref, resolver=BlockResolver(), observer=_observe, on_breaker_change=announce_breaker)
+    return await open_session(
+        ref,
+        resolver=BlockResolver(),
+        observer=_observe,
+        on_breaker_change=announce_breaker,
+        on_budget_nearly_used=announce_budget,
+    )
 
 
 def _observe(event: SessionEvent, job: Job) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from typing import Final
 
 from prefect_video._clean_text import clean_text
 from prefect_video.assets import Asset
+from prefect_video.ledger import PRICE_UNKNOWN, usd
 from prefect_video.pipeline import ProjectReport, ShotReport
 from prefect_video.storage import Store
 
@@ -40,8 +40,9 @@ def write_storyboard(report: ProjectReport, links: Mapping[str, str]) -> str:
         links: Web addresses by URI; a file without one is named by its URI.
     """
     stored = sum(shot.status == "stored" for shot in report.shots)
-    counts = f"{stored} of {len(report.shots)} stored, ${report.cost_usd:.2f} paid by this run"
-    head = f"**{as_line(report.project)}**: {counts}"
+    head = f"**{as_line(report.project)}**: {stored} of {len(report.shots)} stored, {report.describe_paid()}"
+    if report.film and report.film.uri:
+        head += f", {_link('the final cut', links.get(report.film.uri, report.film.uri))}"
     if report.page_uri:
         head += f", {_link('the page', links.get(report.page_uri, report.page_uri))}"
     lines = [head, "", "| | shot | status | length | paid | prompt |", "| --- | --- | --- | --- | --- | --- |"]
@@ -68,7 +69,7 @@ def _row(shot: ShotReport, links: Mapping[str, str]) -> str:
     video = links.get(shot.uri, shot.uri) if shot.uri else None
     still = links.get(asset.thumbnail_uri or "") if asset else None
     picture = f"[![]({_target(still)})]({_target(video)})" if still and video else ""
-    paid = "unknown" if shot.cost_usd is None else f"${shot.cost_usd:.2f}" if shot.cost_usd != Decimal(0) else "—"
+    paid = PRICE_UNKNOWN if shot.cost_usd is None else usd(shot.cost_usd) if shot.cost_usd else "—"
     text = shot.error or (asset.prompt if asset else "")
     shown = text if len(text) <= _PROMPT_LENGTH else f"{text[:_PROMPT_LENGTH]}…"
     cells = (

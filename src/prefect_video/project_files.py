@@ -242,10 +242,9 @@ def _check_cut(project: Project, cut: Cut, lines: Mapping[FieldPath, Place], pat
     from prefect_video.film import find_unusable
 
     resolved = cut.resolve_paths(path.parent)
-    shots = {shot.id: shot.length_seconds for shot in project.shots}
     problems = [
         f"{_format_line(str(path), ('cut', *problem.at), lines)}: cut: {problem.message}"
-        for problem in find_unusable(resolved, shots)
+        for problem in find_unusable(resolved, project.requested_seconds)
     ]
     if problems:
         raise InvalidProject("\n".join(problems), project.name)

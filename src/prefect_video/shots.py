@@ -460,6 +460,11 @@ class Project(Input):
         """True where several providers may make a shot, so that `options` are by the provider's name."""
         return self.is_routed or any(fallback.provider is not None for fallback in self.fallbacks)
 
+    @property
+    def requested_seconds(self) -> dict[str, float | None]:
+        """Requested length of every shot by its id, in order; None for a clip that was made by hand."""
+        return {shot.id: None if shot.clip else shot.length_seconds for shot in self.shots}
+
     @model_validator(mode="before")
     @classmethod
     def _apply_defaults(cls, data: Any) -> Any:
@@ -529,8 +534,8 @@ class Project(Input):
     @model_validator(mode="after")
     def _check_cut(self) -> Self:
         if self.cut is not None:
-            shots = {shot.id: (shot.length_seconds, shot.takes) for shot in self.shots}
-            for problem in find_problems(self.cut, shots):
+            takes = {shot.id: shot.takes for shot in self.shots}
+            for problem in find_problems(self.cut, self.requested_seconds, takes):
                 raise LocatedError(f"cut: {problem.message}", "cut", *problem.at)
         return self
 

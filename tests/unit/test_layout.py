@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tomllib
-import venv
 import zipfile
 from collections.abc import Iterator, Mapping, Set
 from graphlib import TopologicalSorter
@@ -79,7 +78,7 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "ledger": BASE,
     "providers": BASE | {"downloads"},
     "storage": BASE | {"downloads"},
-    "gallery": BASE | {"downloads", "ledger", "storage"},
+    "gallery": BASE | {"downloads", "film", "ledger", "storage"},
     "limits": BASE | {"downloads", "ledger", "providers"},
     "polling": BASE | {"downloads", "ledger", "providers"},
     "emulator": BASE | {"providers"},
@@ -90,7 +89,8 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "tasks": BASE | DOMAIN | {"blocks"},
     "flows": BASE | DOMAIN | {"blocks", "tasks"},
     "service": BASE | DOMAIN | {"blocks", "tasks", "flows"},
-    "cli": BASE | DOMAIN | {"blocks", "tasks", "flows", "service", "emulator"},
+    "deployments": BASE | DOMAIN | {"blocks", "tasks", "flows"},
+    "cli": BASE | DOMAIN | {"blocks", "tasks", "flows", "service", "deployments", "emulator"},
 }
 """What each room may import besides itself."""
 
@@ -256,6 +256,9 @@ ONE_SUBJECT: Final[Mapping[str, Set[str]]] = {
     "jobs": {"prefect_video.ledger", "prefect_video.cli.commands"},
     "shot": {"prefect_video.flows", "prefect_video.cli.commands"},
     "spend": {"prefect_video.flows", "prefect_video.cli.commands"},
+    "verify": {"prefect_video.flows", "prefect_video.cli.commands"},
+    "gallery": {"prefect_video.flows", "prefect_video.cli.commands"},
+    "setup": {"prefect_video.deployments", "prefect_video.cli.commands"},
     "ledger": {"prefect_video.ledger", "prefect_video.blocks", "prefect_video.cli.commands"},
     "emulator": {"prefect_video", "prefect_video.cli.commands"},
     # One word a vendor: its block, its folder of the providers, its dialect of the emulator.
@@ -325,29 +328,6 @@ def test_the_package_offers_every_error() -> None:
         name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.VideoError)
     }
     assert hierarchy <= set(prefect_video.__all__)
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel by way of the sdist, so that a file missing from there is missing here."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True)
-    return next(folder.glob("*.whl"))
-
-
-@pytest.fixture(scope="module")
-def installed_wheel(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Install the wheel into an environment of its own; returns its Python and its site-packages."""
-    folder = tmp_path_factory.mktemp("installed")
-    venv.create(folder / "env", with_pip=False, system_site_packages=False)
-    python = folder / "env" / "bin" / "python"
-    site = subprocess.check_output([python, "-c", "import site; print(site.getsitepackages()[0])"], text=True).strip()
-    zipfile.ZipFile(wheel).extractall(site)
-    # The dependencies are borrowed from this environment; the package itself must come from the wheel.
-    borrowed = [path for path in sys.path if path.endswith("site-packages")]
-    (Path(site) / "borrowed.pth").write_text("\n".join(borrowed))
-    return python, site
 
 
 def test_the_wheel_puts_one_name_into_site_packages(wheel: Path) -> None:

@@ -71,6 +71,8 @@ _COMMANDS: Final = {
         "resolve": ("resolve:resolve", "Decide about a job that is held."),
     },
     "Set up": {
+        "init": ("init:init", "Write a folder to deploy from."),
+        "setup": ("setup:setup", "Make in Prefect what that folder's prefect.yaml needs."),
         "doctor": ("doctor:doctor", "Check everything that a run needs."),
         "serve": ("serve:serve", "Receive webhooks, and serve the job API."),
         "emulator": ("emulator:emulator", "Serve a provider that costs nothing."),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from prefect_video.errors import FilmError
@@ -79,18 +79,21 @@ class Arrangement:
         return round(frame / self.form.fps * SAMPLE_RATE)
 
 
-def arrange(cut: Cut, shots: Sequence[str], clips: Mapping[str, ClipMedia]) -> Arrangement:
+def arrange(cut: Cut, shots: Mapping[str, str | None], clips: Mapping[str, ClipMedia]) -> Arrangement:
     """Arrange a film from clips that were measured.
+
+    A clip that continues the one before begins with that one's last frame, which a hard cut would show twice: there it
+    begins with its second frame.
 
     Args:
         cut: What is asked for.
-        shots: Ids of the project's shots, in order.
+        shots: Ids of the project's shots, in order, each with that of the shot that it continues.
         clips: The clips by their labels, such as `opening` and `opening@2`.
 
     Raises:
         FilmError: A clip is shorter than what is asked of it.
     """
-    parts = list_parts(cut, shots)
+    parts = list_parts(cut, list(shots))
     lengths = [_seconds(part, clips) for part in parts]
     problems = [problem.message for problem in find_overlaps(parts, lengths)]
     if problems:
@@ -101,7 +104,9 @@ def arrange(cut: Cut, shots: Sequence[str], clips: Mapping[str, ClipMedia]) -> A
     for part, seconds in zip(parts, lengths, strict=True):
         crossfade = round(part.transition.length_seconds * form.fps) if arranged else 0
         begin = arranged[-1].end - crossfade if arranged else 0
-        arranged.append(_arrange_part(part, clips, begin, crossfade, seconds, form.fps))
+        added = _arrange_part(part, clips, begin, crossfade, seconds, form.fps)
+        repeats = bool(arranged) and _repeats_frame(added, arranged[-1], shots)
+        arranged.append(replace(added, first=1, count=added.count - 1) if repeats and added.count > 1 else added)
     return Arrangement(cut, tuple(arranged), form)
 
 
@@ -115,6 +120,14 @@ def _seconds(part: Part, clips: Mapping[str, ClipMedia]) -> float:
             f"{part.name} lasts {float(clip.seconds):.3g} s and is to begin at {part.content.trim.start:g} s"
         )
     return seconds
+
+
+def _repeats_frame(part: ArrangedPart, before: ArrangedPart, shots: Mapping[str, str | None]) -> bool:
+    """Return whether a part begins with the frame that the one before ends with."""
+    clip, continued = part.content, before.content
+    if not isinstance(clip, CutClip) or not isinstance(continued, CutClip) or part.crossfade:
+        return False
+    return part.first == 0 and continued.trim.end is None and shots.get(clip.shot) == continued.shot
 
 
 def _arrange_part(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,13 +39,13 @@ class ProducedFilm:
 
 
 def produce_film(
-    cut: Cut, shots: Sequence[str], clips: Mapping[str, Path], folder: Path, progress: Progress
+    cut: Cut, shots: Mapping[str, str | None], clips: Mapping[str, Path], folder: Path, progress: Progress
 ) -> ProducedFilm:
     """Make a film; it takes about as long as encoding, so call it in a thread.
 
     Args:
         cut: What is asked for.
-        shots: Ids of the project's shots, in order.
+        shots: Ids of the project's shots, in order, each with that of the shot that it continues.
         clips: The clips by their labels, such as `opening` and `opening@2`.
         folder: Folder for the film, with room for its sound as well.
         progress: Called often with the share that is done; what it raises ends the work.

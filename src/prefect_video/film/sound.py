@@ -12,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import av
 import av.filter
 from av import AudioFrame
 from av.audio.fifo import AudioFifo
 from av.audio.resampler import AudioResampler
+from av.container import InputContainer
 from av.filter.context import FilterContext
 from av.filter.loudnorm import stats as measure_loudnorm
 
@@ -71,10 +72,10 @@ def clip_sound(clip: ClipMedia, start_seconds: Fraction, samples: int) -> Sound:
         raise FilmError(f"{clip.path.name}: its sound is damaged ({error})") from error
 
 
-def _filtered_sound(container: Any, first: int, end: int) -> Sound:
+def _filtered_sound(container: InputContainer, first: int, end: int) -> Sound:
     picture = find_picture(container)
     # Sound and picture begin at their own times; second 0 of a clip is where its picture begins.
-    began = float((picture.start_time or 0) * picture.time_base)
+    began = float((picture.start_time or 0) * Fraction(picture.time_base or 0))
     graph, source, sink = None, None, None
     for frame in container.decode(container.streams.audio[0]):
         if source is None or sink is None:

@@ -35,7 +35,8 @@ def can_copy(film: Arrangement) -> bool:
         and (cut.captions is None or cut.captions.mode == "soft")
         and (film.form.size, film.form.fps) == (first.stored_size, first.fps)
         # Turned pixels and pixels that are not square are left to few players: such clips are encoded as they are seen.
-        and (first.rotation, first.pixel_aspect) == (0, 1)
+        and first.rotation == 0
+        and first.pixel_aspect == 1
     )
     video, audio = first.key[1], first.key[2]
     fits_container = video[0] in _VIDEO and (audio is None or audio[0] in _AUDIO)
@@ -45,7 +46,7 @@ def can_copy(film: Arrangement) -> bool:
 
 
 def _is_whole(part: ArrangedPart) -> bool:
-    return isinstance(part.content, CutClip) and part.content.trim == Trim()
+    return isinstance(part.content, CutClip) and part.content.trim == Trim() and part.first == 0
 
 
 def copy_film(film: Arrangement, target: Path, progress: Progress) -> None:

@@ -53,7 +53,7 @@ def list_parts(cut: Cut, shots: Sequence[str]) -> list[Part]:
         cut: The cut.
         shots: Ids of the project's shots, in order.
     """
-    clips = cut.order or tuple(CutClip(shot=shot) for shot in shots)
+    clips = tuple(CutClip(shot=shot) for shot in shots) if cut.order is None else cut.order
     parts: list[Part] = []
     before = None
     if (title := cut.title_card) is not None:
@@ -72,39 +72,42 @@ def list_clips(cut: Cut, shots: Sequence[str]) -> list[CutClip]:
     return [part.content for part in list_parts(cut, shots) if isinstance(part.content, CutClip)]
 
 
-def find_problems(cut: Cut, shots: Mapping[str, tuple[float | None, int]]) -> Iterator[CutProblem]:
+def find_problems(cut: Cut, seconds: Mapping[str, float | None], takes: Mapping[str, int]) -> Iterator[CutProblem]:
     """Find what in a cut does not fit the shots that were requested.
 
     Args:
         cut: The cut.
-        shots: Requested seconds (None where they are not known) and number of takes of every shot, by its id in order.
+        seconds: Requested length of every shot by its id, in order; None where it is not known.
+        takes: Number of takes of every shot.
     """
-    parts = list_parts(cut, list(shots))
+    parts = list_parts(cut, list(seconds))
     for part in parts:
         if isinstance(part.content, CutClip):
-            yield from _find_clip_problems(part.content, part.at, shots)
-    lengths = [_requested_seconds(part.content, shots) for part in parts]
+            yield from _find_clip_problems(part.content, part.at, seconds, takes)
+    lengths = [_requested_seconds(part.content, seconds) for part in parts]
     yield from find_overlaps(parts, lengths)
 
 
 def _find_clip_problems(
-    clip: CutClip, at: tuple[str | int, ...], shots: Mapping[str, tuple[float | None, int]]
+    clip: CutClip, at: tuple[str | int, ...], lengths: Mapping[str, float | None], takes: Mapping[str, int]
 ) -> Iterator[CutProblem]:
-    if clip.shot not in shots:
+    if clip.shot not in lengths:
         yield CutProblem(f"{clip.shot!r} is not a shot of this project", (*at, "shot"))
         return
-    seconds, takes = shots[clip.shot]
-    if clip.take is not None and clip.take > takes:
-        yield CutProblem(f"there is no take {clip.take} of shot {clip.shot!r}: its `takes` is {takes}", (*at, "take"))
+    seconds = lengths[clip.shot]
+    if clip.take is not None and clip.take > takes[clip.shot]:
+        yield CutProblem(
+            f"there is no take {clip.take} of shot {clip.shot!r}: its `takes` is {takes[clip.shot]}", (*at, "take")
+        )
     if seconds is not None and max(clip.trim.start + _SLACK_SECONDS, clip.trim.end or 0.0) > seconds + _SLACK_SECONDS:
         limit = clip.trim.end or clip.trim.start
         yield CutProblem(f"shot {clip.shot!r} lasts {seconds:g} s and is to be cut at {limit:g} s", (*at, "trim"))
 
 
-def _requested_seconds(content: Card | CutClip, shots: Mapping[str, tuple[float | None, int]]) -> float | None:
+def _requested_seconds(content: Card | CutClip, seconds: Mapping[str, float | None]) -> float | None:
     if isinstance(content, Card):
         return content.seconds
-    return trimmed_seconds(content, shots.get(content.shot, (None, 1))[0])
+    return trimmed_seconds(content, seconds.get(content.shot))
 
 
 def trimmed_seconds(clip: CutClip, seconds: float | None) -> float | None:
@@ -132,13 +135,11 @@ def find_overlaps(parts: Sequence[Part], lengths: Sequence[float | None]) -> Ite
             )
 
 
-def estimate_seconds(cut: Cut, shots: Mapping[str, float | None]) -> float | None:
+def estimate_seconds(cut: Cut, seconds: Mapping[str, float | None]) -> float | None:
     """Estimate the length of a film from the requested seconds of every shot by its id, in order; None if not known."""
-    parts = list_parts(cut, list(shots))
-    lengths = [
-        _requested_seconds(part.content, {name: (seconds, 1) for name, seconds in shots.items()}) for part in parts
-    ]
-    if any(seconds is None for seconds in lengths):
+    parts = list_parts(cut, list(seconds))
+    lengths = [_requested_seconds(part.content, seconds) for part in parts]
+    if any(length is None for length in lengths):
         return None
     joins = sum(part.transition.length_seconds for part in parts[1:])
-    return sum(seconds for seconds in lengths if seconds is not None) - joins
+    return sum(length for length in lengths if length is not None) - joins

@@ -1,9 +1,10 @@
 """Gallery: the manifest of a project, and the page that shows it, both in the store beside the videos.
 
-They are made from the ledger at the end of a run, and again at any time. May import `ledger`, `storage` and the records
-(`errors`, `shots`, `assets`, `project_files`).
+They are made from the ledger at the end of a run, and again at any time. May import `film`, `ledger`, `storage` and the
+records (`errors`, `shots`, `assets`, `project_files`).
 """
 
+from prefect_video.gallery.exported_rows import COLUMNS, RowFormat, read_rows, require_parquet, write_rows, write_sheet
 from prefect_video.gallery.manifest import (
     MANIFEST_NAME,
     PAGE_NAME,
@@ -22,13 +23,12 @@ from prefect_video.gallery.manifest_builder import TakeKey, TakeOutcome
 from prefect_video.gallery.page import render_index, render_page
 from prefect_video.gallery.publication import (
     PublishedGallery,
+    compile_manifest,
     is_derived,
     load_manifest,
     publish_gallery,
     publish_index,
-    read_project,
 )
-from prefect_video.gallery.rows import COLUMNS, RowFormat, read_rows, require_parquet, write_rows, write_sheet
 
 __all__ = [
     "COLUMNS",
@@ -45,13 +45,13 @@ __all__ = [
     "TakeRecord",
     "TakeStatus",
     "VideoFile",
+    "compile_manifest",
     "is_derived",
     "load_manifest",
     "manifest_schema",
     "publish_gallery",
     "publish_index",
     "read_manifest",
-    "read_project",
     "read_rows",
     "render_index",
     "render_page",

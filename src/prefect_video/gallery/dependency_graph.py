@@ -15,7 +15,17 @@ _COLUMN_GAP: Final = 52
 _ROW_GAP: Final = 16
 _MARGIN: Final = 6
 _LABEL_LENGTH: Final = 17
-_ATTENTION: Final = ("failed", "held", "over_budget", "cancelled", "skipped", "in_flight", "pending")
+_ATTENTION: Final = (
+    "failed",
+    "held",
+    "over_budget",
+    "cancelled",
+    "skipped",
+    "in_flight",
+    "waiting",
+    "pending",
+    "dropped",
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,8 @@ def lay_out(shots: Sequence[ShotRecord]) -> DependencyGraph | None:
         for shot in shots
         if shot.id in linked
     }
-    edges = [Edge(one, shot_id, _draw_edge(nodes[one], nodes[shot_id])) for shot_id in nodes for one in needs[shot_id]]
+    pairs = [(needed, shot_id) for shot_id in nodes for needed in needs[shot_id]]
+    edges = [Edge(source, target, _draw_edge(nodes[source], nodes[target])) for source, target in pairs]
     return DependencyGraph(
         width=2 * _MARGIN + len(columns) * NODE_WIDTH + (len(columns) - 1) * _COLUMN_GAP,
         height=2 * _MARGIN + tallest * NODE_HEIGHT + (tallest - 1) * _ROW_GAP,

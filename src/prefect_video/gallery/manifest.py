@@ -12,7 +12,9 @@ from prefect_video.assets import ContentCredentials
 MANIFEST_NAME: Final = "manifest.json"
 PAGE_NAME: Final = "index.html"
 
-TakeStatus = Literal["stored", "failed", "cancelled", "held", "over_budget", "skipped", "in_flight", "pending"]
+TakeStatus = Literal[
+    "stored", "failed", "cancelled", "held", "over_budget", "skipped", "in_flight", "waiting", "dropped", "pending"
+]
 """Status of a take as reports name it; `pending` is a take that no run has begun."""
 
 
@@ -41,6 +43,8 @@ class VideoFile(_Record):
         height: Height in pixels.
         stored_at: Time of publication.
         notes: What is odd about it and was accepted.
+        quality: Score of its quality gates, from 0 to 1; None where it had none.
+        findings: The respects in which it fails them.
         content_credentials: Its C2PA manifest; None where none was looked for.
     """
 
@@ -54,6 +58,8 @@ class VideoFile(_Record):
     height: int
     stored_at: AwareDatetime
     notes: tuple[str, ...] = ()
+    quality: float | None = None
+    findings: tuple[str, ...] = ()
     content_credentials: ContentCredentials | None = None
 
 
@@ -114,7 +120,7 @@ class ShotRecord(_Record):
     Attributes:
         id: The shot's id.
         prompt: Its prompt.
-        depends_on: Ids of the shots that must be stored before it.
+        depends_on: Ids of the shots that must be stored before it, that which it continues included.
         request: What else was requested, where it differs from the defaults.
         in_project: Whether the shot is still part of the project; a removed one keeps its videos.
         takes: Its takes, in order.

@@ -9,6 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import PurePath
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from prefect_video.assets import Asset
 from prefect_video.gallery.manifest import (
@@ -20,7 +21,7 @@ from prefect_video.gallery.manifest import (
     TakeStatus,
     VideoFile,
 )
-from prefect_video.ledger import UNFINISHED, Job, SpendRow, State
+from prefect_video.ledger import UNFINISHED, Choice, Job, SpendRow, State
 from prefect_video.shots import Project, Shot
 from prefect_video.storage import Store
 
@@ -37,6 +38,7 @@ _ENDED: Final[Mapping[State, TakeStatus]] = {
 }
 _UNPAID: Final = frozenset({State.RESERVED, State.RELEASED})
 _NOT_REQUESTED: Final = frozenset({"id", "prompt", "depends_on", "takes", "metadata", "model"})
+_FILES: Final = frozenset({"clip", "first_frame", "last_frame"})
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,14 @@ class TakeOutcome:
         asset: The stored video, which may be a copy of another project's.
         error: Why there is no video, and what to do.
         degraded: How the video differs from the request.
+        chosen: Whether it was chosen among several takes; None where no choice was made.
     """
 
     status: TakeStatus
     asset: Asset | None = None
     error: str | None = None
     degraded: str | None = None
+    chosen: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class ProjectFacts:
         spend: The project's sums; None where nothing was reserved.
         project: The project file; None where it is not known.
         outcomes: What the run that has just ended says.
+        choices: Decisions about takes, by the ids of shots.
+        film: The final cut that is in the store.
         previous: The manifest that is replaced; order, budget and shots without a row are taken from it.
     """
 
@@ -80,6 +86,8 @@ class ProjectFacts:
     spend: SpendRow | None = None
     project: Project | None = None
     outcomes: Mapping[TakeKey, TakeOutcome] = field(default_factory=dict)
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+    film: FilmRecord | None = None
     previous: Manifest | None = None
 
 
@@ -100,7 +108,7 @@ def build_manifest(facts: ProjectFacts, store: Store, *, made_at: datetime, gene
         ledger=facts.ledger,
         store=facts.store_id,
         spend=_build_spend(facts),
-        film=_keep_film(facts.previous),
+        film=facts.film,
         shots=tuple(builder.build_shots()),
     )
 
@@ -145,7 +153,7 @@ class _Builder:
         return ShotRecord(
             id=shot_id,
             prompt=newest.prompt,
-            depends_on=newest.depends_on,
+            depends_on=newest.needs,
             request=_describe_request(newest),
             in_project=in_project,
             takes=tuple(takes),
@@ -160,7 +168,11 @@ class _Builder:
         if rows:
             return max(rows, key=lambda job: job.created_at).shot
         originals = [job for (copy_id, _), copies in self._copies.items() if copy_id == shot_id for job, _ in copies]
-        return originals[0].shot.model_copy(update={"id": shot_id, "depends_on": ()}) if originals else None
+        return (
+            originals[0].shot.model_copy(update={"id": shot_id, "depends_on": (), "continue_from": None})
+            if originals
+            else None
+        )
 
     def _build_takes(self, shot: Shot, number: int) -> tuple[TakeRecord, list[TakeRecord]]:
         """Build the current record of a take, and its earlier versions and attempts, newest first."""
@@ -176,6 +188,9 @@ class _Builder:
             record = self._describe_job(current, rows)
         else:
             record = TakeRecord(take=number, status="pending", prompt=shot.prompt, model=shot.model)
+        choice = self._facts.choices.get(shot.id)
+        if choice and choice.take is not None and choice.prompt == shot.prompt:
+            record = record.model_copy(update={"chosen": choice.take == number})
         if outcome:
             record = _with_outcome(record, outcome)
         others = [
@@ -223,6 +238,8 @@ class _Builder:
             sidecar=self._place(asset.sidecar_uri),
             stored_at=asset.created_at,
             **asset.model_dump(include={"sha256", "bytes", "duration_seconds", "width", "height", "notes"}),
+            quality=asset.quality.score if asset.quality else None,
+            findings=tuple(finding.detail for finding in asset.quality.findings) if asset.quality else (),
             content_credentials=asset.content_credentials,
         )
 
@@ -269,6 +286,8 @@ def _find_copy(
 
 def _with_outcome(record: TakeRecord, outcome: TakeOutcome) -> TakeRecord:
     changes: dict[str, Any] = {"status": outcome.status, "degraded": outcome.degraded}
+    if outcome.chosen is not None:
+        changes["chosen"] = outcome.chosen
     if outcome.status != "stored":
         # The run's own words name the next step too.
         changes |= {"error": outcome.error, "remedy": None, "video": None}
@@ -284,9 +303,15 @@ def _add_costs(jobs: Iterable[Job]) -> Decimal | None:
 def _describe_request(shot: Shot) -> dict[str, Any]:
     """Return what a shot requests besides its prompt; of references the file names only, as folders are private."""
     request = shot.model_dump(mode="json", exclude=set(_NOT_REQUESTED), exclude_none=True)
+    request |= {name: _file_name(request[name]) for name in _FILES & request.keys()}
     if shot.references:
-        request["references"] = [PurePath(reference).name for reference in shot.references]
+        request["references"] = [_file_name(reference) for reference in shot.references]
     return {name: value for name, value in request.items() if value not in ([], {})}
+
+
+def _file_name(address: str) -> str:
+    """Return the last part of a path or an address, without the parameters that may sign it."""
+    return PurePath(urlsplit(address).path).name
 
 
 def _build_spend(facts: ProjectFacts) -> SpendRecord:
@@ -298,7 +323,3 @@ def _build_spend(facts: ProjectFacts) -> SpendRecord:
         budget_videos=limits.budget_videos,
         **spent.model_dump(include={"spent_usd", "reserved_usd", "assumed_usd", "unpriced", "videos"}),
     )
-
-
-def _keep_film(previous: Manifest | None) -> FilmRecord | None:
-    return previous.film if previous else None

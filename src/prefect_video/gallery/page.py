@@ -21,7 +21,16 @@ from urllib.parse import quote
 
 from prefect_video._clean_text import clean_text
 from prefect_video.gallery.dependency_graph import NODE_HEIGHT, NODE_WIDTH, lay_out, summarize_status
-from prefect_video.gallery.manifest import MANIFEST_NAME, PAGE_NAME, Manifest, ShotRecord, TakeRecord, VideoFile
+from prefect_video.gallery.manifest import (
+    MANIFEST_NAME,
+    PAGE_NAME,
+    Manifest,
+    ShotRecord,
+    SpendRecord,
+    TakeRecord,
+    VideoFile,
+)
+from prefect_video.ledger import PRICE_UNKNOWN, usd, usd_sum
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -29,6 +38,8 @@ if TYPE_CHECKING:
 STATUS_LABELS: Final = {
     "stored": "Ready",
     "in_flight": "In progress",
+    "waiting": "Waiting",
+    "dropped": "Dropped",
     "pending": "Not made yet",
     "held": "Needs a decision",
     "failed": "Failed",
@@ -132,6 +143,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "href": _as_link,
         "usd": _format_usd,
+        "total": _format_total,
         "length": _format_seconds,
         "size": _format_bytes,
         "moment": _format_moment,
@@ -162,7 +174,12 @@ def _as_link(path: str) -> str:
 
 
 def _format_usd(amount: Decimal | None) -> str:
-    return "—" if amount is None else f"${amount:,.2f}"
+    return PRICE_UNKNOWN if amount is None else usd(amount)
+
+
+def _format_total(spend: SpendRecord) -> str:
+    """Format what was spent; a sum that leaves out an unknown price says so."""
+    return usd_sum(spend.spent_usd, spend.unpriced)
 
 
 def _format_seconds(seconds: float | None) -> str:

@@ -15,9 +15,12 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from pydantic import ValidationError
+
 from prefect_video._shield import run_in_thread
 from prefect_video.errors import InvalidInput
-from prefect_video.gallery.manifest import MANIFEST_NAME, PAGE_NAME, Manifest, read_manifest, write_manifest
+from prefect_video.film import StoredFilm
+from prefect_video.gallery.manifest import MANIFEST_NAME, PAGE_NAME, FilmRecord, Manifest, read_manifest, write_manifest
 from prefect_video.gallery.manifest_builder import ProjectFacts, TakeKey, TakeOutcome, build_manifest
 from prefect_video.gallery.page import render_index, render_page
 from prefect_video.ledger import Ledger
@@ -70,13 +73,13 @@ async def publish_gallery(
         LedgerError: The ledger cannot be read.
         StoreError: The store cannot be read or written.
     """
-    manifest = await read_project(ledger, store, name, project=project, outcomes=outcomes)
+    manifest = await compile_manifest(ledger, store, name, project=project, outcomes=outcomes)
     content = {MANIFEST_NAME: write_manifest(manifest), PAGE_NAME: await run_in_thread(render_page, manifest)}
     manifest_uri, page_uri = await _publish(store, {PurePosixPath(name, file): text for file, text in content.items()})
     return PublishedGallery(manifest, manifest_uri, page_uri)
 
 
-async def read_project(
+async def compile_manifest(
     ledger: Ledger,
     store: Store,
     name: str,
@@ -130,6 +133,7 @@ async def load_manifest(store: Store, project: str) -> Manifest | None:
 async def _read_facts(
     ledger: Ledger, store: Store, name: str, project: Project | None, outcomes: Mapping[TakeKey, TakeOutcome]
 ) -> ProjectFacts:
+    jobs = await ledger.jobs.find(project=name, limit=None)
     copied = await ledger.stores.copies_into(name)
     originals = {job.id: job for job in await ledger.jobs.get_many(job_id for job_id, _ in copied)} if copied else {}
     spend = await ledger.spend.report(by="project", project=name)
@@ -137,12 +141,28 @@ async def _read_facts(
         name=name,
         ledger=ledger.identity,
         store_id=await store.read_identity(),
-        jobs=await ledger.jobs.find(project=name, limit=None),
+        jobs=jobs,
         copies=[(originals[job_id], asset) for job_id, asset in copied if job_id in originals],
         spend=spend[0] if spend else None,
         project=project,
         outcomes=outcomes,
+        choices=await ledger.choices.read(name, environment=jobs[0].environment) if jobs else {},
+        film=await _find_film(store, name) if project is None or project.cut else None,
         previous=await load_manifest(store, name),
+    )
+
+
+async def _find_film(store: Store, project: str) -> FilmRecord | None:
+    """Read the record of a project's latest final cut, as a file of its folder; None where there is none."""
+    try:
+        film = StoredFilm.model_validate_json(await store.read_bytes(f"{store.url}/{project}/film.json"))
+    except (FileNotFoundError, ValidationError):
+        return None
+    # The record may name another address of the store: its files lie side by side.
+    return FilmRecord(
+        path=film.uri.rpartition("/")[2],
+        thumbnail=film.thumbnail_uri.rpartition("/")[2],
+        **film.model_dump(include={"sha256", "bytes", "duration_seconds", "width", "height"}),
     )
 
 

@@ -5,7 +5,7 @@ SQLite by default, PostgreSQL in production. May import the records (errors, sho
 
 from prefect_video.ledger.account_limits import queue_rank
 from prefect_video.ledger.amounts import PRICE_UNKNOWN, usd, usd_sum
-from prefect_video.ledger.budgets import Limit
+from prefect_video.ledger.budgets import Limit, describe_nearly_used
 from prefect_video.ledger.claims import row_from_request
 from prefect_video.ledger.cost_bound import DEFAULT_COST_BOUND, CostBound, cost_columns, with_dispute
 from prefect_video.ledger.hold_reasons import PROGRAM, HoldReason, command_line, hold_message, is_given_up
@@ -75,6 +75,7 @@ __all__ = [
     "command_line",
     "cost_columns",
     "default_ledger_url",
+    "describe_nearly_used",
     "history",
     "hold_message",
     "is_given_up",

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import and_, func, or_, select, text, update
+from sqlalchemy import and_, bindparam, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.ledger.base import LedgerBase
@@ -43,6 +43,21 @@ SLOT_RECOVERY_SECONDS: Final = 30.0
 _ONE_429_SECONDS: Final = 5.0
 """429s that come within this time tell of one and the same limit."""
 _PROBE_SECONDS: Final = 120.0
+
+# Built once: each submit runs them, and building one takes longer than running it.
+_jobs = jobs_table.c
+_ACCOUNT: Final = select(accounts).where(accounts.c.id == bindparam("account"))
+_UNFINISHED: Final = and_(_jobs.account == bindparam("account"), _jobs.state.in_(sorted(OCCUPYING)))
+_WORKING: Final = select(func.count()).where(
+    _UNFINISHED,
+    or_(_jobs.deadline_at > bindparam("now"), and_(_jobs.deadline_at.is_(None), _jobs.hold_reason.is_(None))),
+)
+_OVERDUE: Final = select(_jobs.sent_at, _jobs.deadline_at).where(
+    _UNFINISHED, _jobs.deadline_at <= bindparam("now"), _jobs.sent_at.is_not(None), _jobs.hold_reason.is_(None)
+)
+_WAITING: Final = select(_jobs.id, _jobs.owner, _jobs.priority, _jobs.waiting_since).where(
+    _jobs.account == bindparam("account"), _jobs.state == State.RESERVED, _jobs.waiting_since.is_not(None)
+)
 
 
 class AccountLimits(LedgerBase):
@@ -193,7 +208,7 @@ class AccountLimits(LedgerBase):
         """
         now = datetime.now(UTC)
         async with self._database.reading() as connection:
-            row = (await connection.execute(select(accounts).where(accounts.c.id == account))).one_or_none()
+            row = (await connection.execute(_ACCOUNT, {"account": account})).one_or_none()
             occupied = await self._occupied(connection, account)
         if row is None:
             return AccountStatus(account=account, slots=slots, occupied=occupied)
@@ -213,12 +228,7 @@ class AccountLimits(LedgerBase):
 
     async def _ahead(self, connection: AsyncConnection, job: Job) -> int:
         """Count the waiting rows of live owners that come before this one."""
-        g = jobs_table.c
-        found = await connection.execute(
-            select(g.id, g.owner, g.priority, g.waiting_since).where(
-                g.account == job.account, g.state == State.RESERVED, g.waiting_since.is_not(None)
-            )
-        )
+        found = await connection.execute(_WAITING, {"account": job.account})
         places = [(queue_rank(row.priority, row.waiting_since.timestamp()), row.id, row.owner) for row in found]
         # A row that does not wait yet comes after all of its priority that do.
         new = queue_rank(job.priority, datetime.now(UTC).timestamp())
@@ -229,23 +239,20 @@ class AccountLimits(LedgerBase):
 
     async def _occupied(self, connection: AsyncConnection, account: str) -> int:
         """Count the rows that the provider may be working on."""
-        g = jobs_table.c
         now = datetime.now(UTC)
-        unfinished = and_(g.account == account, g.state.in_(sorted(OCCUPYING)))
-        in_time = or_(g.deadline_at > now, and_(g.deadline_at.is_(None), g.hold_reason.is_(None)))
-        working = int((await connection.execute(select(func.count()).where(unfinished, in_time))).scalar_one())
+        sought = {"account": account, "now": now}
+        working = int((await connection.execute(_WORKING, sought)).scalar_one())
         # Late ones go on at the provider. For as long again: those that never end would hold their slot indefinitely.
-        overdue = and_(unfinished, g.deadline_at <= now, g.sent_at.is_not(None), g.hold_reason.is_(None))
-        late = (await connection.execute(select(g.sent_at, g.deadline_at).where(overdue))).all()
+        late = (await connection.execute(_OVERDUE, sought)).all()
         return working + sum(1 for sent_at, deadline_at in late if now - deadline_at < deadline_at - sent_at)
 
     async def _account(self, connection: AsyncConnection, account: str) -> Any:
         """Read the account's row; create it if it is new."""
-        query = select(accounts).where(accounts.c.id == account)
-        if (row := (await connection.execute(query)).one_or_none()) is not None:
+        sought = {"account": account}
+        if (row := (await connection.execute(_ACCOUNT, sought)).one_or_none()) is not None:
             return row
         await connection.execute(self._database.insert_missing(accounts).values(id=account))
-        return (await connection.execute(query)).one()
+        return (await connection.execute(_ACCOUNT, sought)).one()
 
     async def _set(self, connection: AsyncConnection, account: str, **values: Any) -> None:
         await connection.execute(update(accounts).where(accounts.c.id == account).values(**values))

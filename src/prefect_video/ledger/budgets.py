@@ -116,18 +116,29 @@ class Limit:
         self.requested_usd += requested_usd([job_request])
         self.requested_videos += 1
 
+    def usage_after(self) -> BudgetUsage:
+        """Return the usage with what the present claim has added."""
+        return self.usage.model_copy(
+            update={
+                "reserved_usd": self.usage.reserved_usd + self.requested_usd,
+                "videos": self.usage.videos + self.requested_videos,
+            }
+        )
+
     def warning(self) -> str | None:
         """Return a sentence when this claim takes the limit to four fifths or more; otherwise None."""
-        if not self.requested_videos:
-            return None
-        budget, name = self.usage.budget, self.usage.name
-        committed = self.usage.committed_usd + self.requested_usd
-        if budget.limit_usd is not None and committed >= budget.limit_usd * WARN_FROM:
-            return f"{name}: {usd_sum(committed, self.usage.unpriced)} of {usd(budget.limit_usd)} are spent or reserved"
-        videos = self.usage.videos + self.requested_videos
-        if budget.limit_videos is not None and videos >= budget.limit_videos * WARN_FROM:
-            return f"{name}: {videos} of {_videos(budget.limit_videos)} are paid or reserved"
-        return None
+        return describe_nearly_used(self.usage_after()) if self.requested_videos else None
+
+
+def describe_nearly_used(usage: BudgetUsage) -> str | None:
+    """Return a sentence when four fifths or more of a limit are committed; otherwise None."""
+    budget = usage.budget
+    if budget.limit_usd is not None and usage.committed_usd >= budget.limit_usd * WARN_FROM:
+        committed = usd_sum(usage.committed_usd, usage.unpriced)
+        return f"{usage.name}: {committed} of {usd(budget.limit_usd)} are spent or reserved"
+    if budget.limit_videos is not None and usage.videos >= budget.limit_videos * WARN_FROM:
+        return f"{usage.name}: {usage.videos} of {_videos(budget.limit_videos)} are paid or reserved"
+    return None
 
 
 class Limits:
@@ -172,6 +183,10 @@ class Limits:
         """Return a sentence for every limit that is nearly used up."""
         sentences = (limit.warning() for limit in self._limits.values())
         return tuple(dict.fromkeys(sentence for sentence in sentences if sentence))
+
+    def nearly_used(self) -> tuple[BudgetUsage, ...]:
+        """Return the usage of every limit that this claim leaves nearly used up."""
+        return tuple(limit.usage_after() for limit in self._limits.values() if limit.warning())
 
     def _places(self, job_request: JobRequest) -> list[tuple[int, str]]:
         return [(number, _key(budget, job_request)) for number, budget in enumerate(self._budgets)]

@@ -165,7 +165,9 @@ class Claims(LedgerBase):
                 key = claim_key(job_request)
                 claims[number] = _new_result(job_request, refusals.get(key), bought.get(key), new[key] is job_request)
         return ClaimBatch(
-            claims=tuple(claims[number] for number in range(len(job_requests))), warnings=limits.warnings()
+            claims=tuple(claims[number] for number in range(len(job_requests))),
+            warnings=limits.warnings(),
+            nearly_used=limits.nearly_used(),
         )
 
     async def _take_over_free(

@@ -144,13 +144,11 @@ async def _run_group(connection: AsyncConnection, group: list[_Write]) -> None:
         if write.turn.done():
             # Its caller was cancelled.
             continue
-        # A write by itself needs no savepoint: the transaction is taken back as a whole.
+        # A write by itself needs no savepoint: the transaction is taken back as a whole. One of several is never
+        # released, so that a later one is nested in it: the commit ends them all.
         savepoint = await connection.begin_nested() if len(group) > 1 else connection.get_transaction()
         assert savepoint is not None
-        if await write.run(shared):
-            if len(group) > 1:
-                await savepoint.commit()
-        else:
+        if not await write.run(shared):
             # Settled at once: it has nothing to wait for in the others' commit.
             await savepoint.rollback()
             write.settle()

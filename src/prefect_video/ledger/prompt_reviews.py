@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import delete, insert, or_, select
+from sqlalchemy import bindparam, delete, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.errors import ContentPolicyError, GenerationBlocked, PromptBlocked, VideoError
@@ -26,6 +26,14 @@ logger = logging.getLogger(__name__)
 
 _REFUSALS: Final = (ContentPolicyError.__name__, PromptBlocked.__name__, GenerationBlocked.__name__)
 _BLOCKS: Final = (ContentPolicyError.__name__, GenerationBlocked.__name__)
+_BLOCKED: Final = JOBS.where(
+    jobs_table.c.state.in_([State.RELEASED, State.FAILED]),
+    jobs_table.c.error_type.in_(_BLOCKS),
+    jobs_table.c.provider == bindparam("provider"),
+    jobs_table.c.id != bindparam("sought"),
+    or_(jobs_table.c.account == bindparam("account"), jobs_table.c.fingerprint == bindparam("fingerprint")),
+).order_by(jobs_table.c.updated_at.desc())
+"""The rows that a content policy stopped, for the same account or fingerprint; built once, as each submit reads it."""
 
 
 class PromptReviews(LedgerBase):
@@ -71,20 +79,16 @@ class PromptReviews(LedgerBase):
         It counts for the same account, and for the same fingerprint at any account of the provider; not once a human
         has allowed the fingerprint of `job` since.
         """
-        same = or_(jobs_table.c.account == job.account, jobs_table.c.fingerprint == job.fingerprint)
-        query = JOBS.where(
-            jobs_table.c.state.in_([State.RELEASED, State.FAILED]),
-            jobs_table.c.error_type.in_(_BLOCKS),
-            jobs_table.c.provider == job.provider,
-            jobs_table.c.id != job.id,
-            same,
-        ).order_by(jobs_table.c.updated_at.desc())
-        allowed = select(allowed_prompts.c.at).where(allowed_prompts.c.fingerprint == job.fingerprint)
         prompt = _words(job)
-        rows = [job_from_row(row) for row in await connection.execute(query)]
+        blocked = await connection.execute(
+            _BLOCKED,
+            {"account": job.account, "fingerprint": job.fingerprint, "provider": job.provider, "sought": job.id},
+        )
+        rows = [job_from_row(row) for row in blocked]
         found = next((row for row in rows if _words(row) == prompt), None)
         if found is None:
             return None
+        allowed = select(allowed_prompts.c.at).where(allowed_prompts.c.fingerprint == job.fingerprint)
         allowed_at = (await connection.execute(allowed)).scalar()
         return None if allowed_at is not None and allowed_at > found.updated_at else found
 

@@ -351,16 +351,6 @@ class SpendRow(CommittedSums):
     assumed_usd: Decimal = Decimal(0)
 
 
-class ClaimBatch(_Record):
-    """The answer to a claim: one `ClaimResult` for each job request, in order.
-
-    `warnings` holds a sentence for each limit of which four fifths or more are committed.
-    """
-
-    claims: tuple[ClaimResult, ...]
-    warnings: tuple[str, ...] = ()
-
-
 class BudgetUsage(CommittedSums):
     """Used part of a limit.
 
@@ -373,6 +363,18 @@ class BudgetUsage(CommittedSums):
     budget: Budget
     name: str
     videos: int = 0
+
+
+class ClaimBatch(_Record):
+    """The answer to a claim: one `ClaimResult` for each job request, in order.
+
+    `nearly_used` holds each limit of which this claim leaves four fifths or more committed, `warnings` a sentence for
+    each of them.
+    """
+
+    claims: tuple[ClaimResult, ...]
+    warnings: tuple[str, ...] = ()
+    nearly_used: tuple[BudgetUsage, ...] = ()
 
 
 class ReceivedEvent(_Record):

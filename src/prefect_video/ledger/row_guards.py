@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,6 +19,10 @@ from prefect_video.ledger.records import TRANSITIONS, UNFINISHED, Job, State
 from prefect_video.ledger.tables import JOB_COLUMNS, job_from_row, jobs_table
 
 logger = logging.getLogger(__name__)
+
+_BY_GENERATION: Final = select(jobs_table.c.id).where(
+    jobs_table.c.account == bindparam("account"), jobs_table.c.generation_id == bindparam("generation_id")
+)
 
 
 class TransitionBase(LedgerBase):
@@ -73,11 +77,7 @@ class TransitionBase(LedgerBase):
             )
 
     async def _require_new_generation(self, connection: AsyncConnection, job: Job, generation_id: str) -> None:
-        found = await connection.execute(
-            select(jobs_table.c.id).where(
-                jobs_table.c.account == job.account, jobs_table.c.generation_id == generation_id
-            )
-        )
+        found = await connection.execute(_BY_GENERATION, {"account": job.account, "generation_id": generation_id})
         if (other := found.scalar_one_or_none()) is not None and other != job.id:
             raise InvalidTransition(
                 f"shot {job.shot.id!r}: {job.provider} says that generation {generation_id} is its; it belongs"

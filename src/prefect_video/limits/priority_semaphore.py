@@ -45,6 +45,11 @@ class PrioritySemaphore:
         self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
 
+    @property
+    def is_free(self) -> bool:
+        """True while a slot can be had at once."""
+        return self._free > 0
+
     @asynccontextmanager
     async def acquire(self, priority: int) -> AsyncIterator[Slot]:
         """Hold a slot for as long as the context lasts.

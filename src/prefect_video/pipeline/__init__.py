@@ -13,7 +13,7 @@ from prefect_video.pipeline.cut import cut_project
 from prefect_video.pipeline.deletion import settle_deleted
 from prefect_video.pipeline.ledger_recovery import Recovery, recover_ledger
 from prefect_video.pipeline.plan import Plan, PlannedShot, RouteOption, plan_project
-from prefect_video.pipeline.project_gallery import publish_run
+from prefect_video.pipeline.project_gallery import publish_film_page, publish_run
 from prefect_video.pipeline.project_run import ProjectRun, run_project
 from prefect_video.pipeline.reports import FilmReport, ProjectReport, ShotReport, ShotStatus, as_number
 from prefect_video.pipeline.shot_run import abandon
@@ -52,6 +52,7 @@ __all__ = [
     "list_takes",
     "observe_films",
     "plan_project",
+    "publish_film_page",
     "publish_run",
     "recover_ledger",
     "redo_shot",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from prefect_video.assets import Asset
 from prefect_video.errors import FilmError, VideoError
 from prefect_video.ledger import State, command_line
-from prefect_video.pipeline.reports import FilmReport, ShotReport, take_label
-from prefect_video.pipeline.routing import build_take_requests, load_existing
+from prefect_video.pipeline.late_shots import LateShots
+from prefect_video.pipeline.reports import FilmReport, ShotReport
+from prefect_video.pipeline.routing import TakeRequest, load_existing
 from prefect_video.pipeline.step_runner import StepRunner
 from prefect_video.pipeline.steps.cut_film import OnProgress, cut_film, needed_takes, require_cut
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
@@ -39,39 +40,69 @@ async def cut_project(
     if project.cut is None:
         raise FilmError(f"project {project.name!r} has no `cut:`; see `prefect-video schema`")
     await require_cut(project)
-    clips = await find_stored_takes(session, project, others)
-    if absent := [label for label in needed_takes(project, project.cut) if label not in clips]:
+    late, clips = await _find_stored_takes(session, project, others)
+    wanted = leave_out(project, late.dropped)
+    if absent := _find_absent(wanted, clips):
         raise FilmError(
-            f"{len(absent)} of the shots in the cut are not stored: {', '.join(absent)}. Make them first, with:"
-            " prefect-video run"
+            f"{len(absent)} of the shots in the cut are not stored, or not chosen: {', '.join(absent)}. Make them"
+            " first, with: prefect-video run"
         )
-    film, cached = await cut_film(session, project, clips, on_progress=on_progress)
+    film, cached = await cut_film(session, wanted, clips, on_progress=on_progress)
     return FilmReport.of(film, cached=cached)
 
 
-async def find_stored_takes(session: Session, project: Project, others: Sequence[Session] = ()) -> dict[str, Asset]:
+async def _find_stored_takes(
+    session: Session, project: Project, others: Sequence[Session]
+) -> tuple[LateShots, dict[str, Asset]]:
     """Find the stored takes of a project in the ledger, by a cut's names for them; nothing is claimed or changed."""
-    takes = await build_take_requests(project, [session, *others], ClaimOptions())
-    await load_existing(session.ledger, takes)
+    late = LateShots(project, [session, *others], ClaimOptions())
+    takes = await late.build_takes()
     stored: dict[str, Asset] = {}
-    for take in takes:
-        take.prefer_existing()
-        job = take.candidates[0].existing
-        if job is not None and job.state is State.STORED and job.asset is not None:
-            stored[take_label(take.job_request)] = job.asset
-    return label_clips(stored)
+    found: Sequence[TakeRequest] = takes
+    while found:
+        await load_existing(session.ledger, found)
+        for take in found:
+            take.prefer_existing()
+            job = take.candidates[0].existing
+            if job is not None and job.state is State.STORED and job.asset is not None:
+                stored[job.fingerprint] = job.asset
+        found = await late.find_known(takes, stored.get)
+    named = {f"{take.shot.id}@{take.number}": _asset_of(take, stored) for take in takes}
+    chosen = {shot_id: _asset_of(take, stored) for shot_id, take in late.chosen.items()}
+    return late, {label: asset for label, asset in {**named, **chosen}.items() if asset is not None}
 
 
-def label_clips(takes: Mapping[str, Asset]) -> dict[str, Asset]:
-    """Return stored takes by the names that a cut has for them: the shot alone stands for its chosen take.
+def _asset_of(take: TakeRequest, stored: Mapping[str, Asset]) -> Asset | None:
+    existing = take.candidates[0].existing
+    return None if existing is None else stored.get(existing.fingerprint)
 
-    Args:
-        takes: The stored takes, as reports name them: the first by its shot alone, others as `opening@2`.
-    """
-    named = {label if "@" in label else f"{label}@1": asset for label, asset in takes.items()}
-    # The first take is the chosen one where a shot has no other choice.
-    chosen = {label: asset for label, asset in takes.items() if "@" not in label}
-    return {**named, **chosen}
+
+def leave_out(project: Project, dropped: Collection[str]) -> Project:
+    """Return a project, and its cut, without the shots that were dropped."""
+    cut = project.cut
+    if cut is None or not dropped:
+        return project
+    order = None if cut.order is None else tuple(clip for clip in cut.order if clip.shot not in dropped)
+    shots = tuple(shot for shot in project.shots if shot.id not in dropped)
+    return project.model_copy(update={"shots": shots, "cut": cut.model_copy(update={"order": order})})
+
+
+def _find_absent(project: Project, clips: Mapping[str, Asset]) -> list[str]:
+    """Return the takes that a cut needs and that are not there, by its names for them."""
+    assert project.cut is not None
+    return [label for label in needed_takes(project, project.cut) if label not in clips]
+
+
+def _clips_of(reports: Sequence[ShotReport]) -> dict[str, Asset]:
+    """Return the stored takes of a run by a cut's names for them: the shot alone stands for its chosen take."""
+    named = {f"{report.shot_id}@{report.take}": report.asset for report in reports}
+    # Where nothing is chosen among several takes, the first one counts.
+    chosen = {
+        report.shot_id: report.asset
+        for report in reports
+        if report.choice == "chosen" or (report.choice is None and report.take == 1)
+    }
+    return {label: asset for label, asset in {**named, **chosen}.items() if asset is not None}
 
 
 async def film_of_reports(
@@ -84,12 +115,13 @@ async def film_of_reports(
     """
     if project.cut is None:
         return None
-    clips = label_clips({report.id: report.asset for report in reports if report.asset is not None})
+    clips = _clips_of(reports)
+    wanted = leave_out(project, {report.shot_id for report in reports if report.status == "dropped"})
     again = command_line("cut", "PROJECT_FILE", ledger=session.ledger.command_option)
-    if absent := [label for label in needed_takes(project, project.cut) if label not in clips]:
-        reason = f"{', '.join(absent)} not stored yet; run again, or once they are, make the film with: {again}"
+    if absent := _find_absent(wanted, clips):
+        reason = f"{', '.join(absent)} not stored, or not chosen, yet; run again, or make the film later with: {again}"
         return FilmReport(status="waiting", error=reason)
-    return await _try_cut(runner, session, project, clips, again)
+    return await _try_cut(runner, session, wanted, clips, again)
 
 
 async def _try_cut(

@@ -188,6 +188,17 @@ class LateShots:
         assert report.asset is not None
         return report.asset
 
+    @property
+    def chosen(self) -> dict[str, TakeRequest]:
+        """The take that counts of every shot, by its id; a shot whose take is yet to be chosen has none."""
+        chosen = {shot_id: self._chosen(shot_id) for shot_id in self._takes}
+        return {shot_id: take for shot_id, take in chosen.items() if take is not None}
+
+    @property
+    def dropped(self) -> set[str]:
+        """Ids of the shots that were dropped."""
+        return {shot.id for shot in self.project.shots if self._is_dropped(shot.id)}
+
     def require_made(self, shot_ids: Iterable[str]) -> None:
         """Require that none of some shots was dropped.
 

@@ -244,7 +244,7 @@ async def _load(session: Session, takes: Sequence[TakeRequest], rebuy_missing: b
 def _film_seconds(project: Project) -> float | None:
     if project.cut is None:
         return None
-    return estimate_seconds(project.cut, {shot.id: shot.length_seconds for shot in project.shots})
+    return estimate_seconds(project.cut, project.requested_seconds)
 
 
 async def _limits(used: Sequence[Session], project: Project) -> dict[int, list[Limit]]:

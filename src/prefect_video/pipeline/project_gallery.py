@@ -29,7 +29,18 @@ async def publish_run(session: Session, project: Project, report: ProjectReport)
     return report.model_copy(update={"page_uri": published.page_uri, "manifest_uri": published.manifest_uri})
 
 
+async def publish_film_page(session: Session, project: Project) -> None:
+    """Publish manifest and page of a project whose film was made alone; what cannot be written is logged."""
+    try:
+        await publish_gallery(session.ledger, session.store, project.name, project=project)
+    except VideoError as error:
+        logger.warning("the page of project %s could not be written: %s", project.name, error)
+
+
 def _read_outcome(report: ShotReport) -> tuple[TakeKey, TakeOutcome]:
     shot_id, _, take = report.id.partition("@")
-    outcome = TakeOutcome(report.status, asset=report.asset, error=report.error, degraded=report.degraded)
+    chosen = {"chosen": True, "rejected": False}.get(report.choice or "")
+    outcome = TakeOutcome(
+        report.status, asset=report.asset, error=report.error, degraded=report.degraded, chosen=chosen
+    )
     return (shot_id, int(take or 1)), outcome

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -271,7 +270,11 @@ class _Verifier:
 
         found = await asyncio.gather(*map(read, assets)) if self.read_credentials else []
         known = found or [asset.content_credentials for asset in assets]
-        self.credentials += [describe_credentials(asset, one) for asset, one in zip(assets, known, strict=True) if one]
+        self.credentials += [
+            describe_credentials(asset, credentials)
+            for asset, credentials in zip(assets, known, strict=True)
+            if credentials
+        ]
 
     async def find_unrecorded(self) -> list[str]:
         """Find, among the unknown files, the sidecars and rejected videos of what this very ledger has paid for."""
@@ -373,8 +376,7 @@ class _Verifier:
         relative = sidecar_path(_relative(self.store, asset))
         # A video that another ledger has paid for stays recorded as that one's.
         reference = await _read_payer(self.store, asset) or asset_draft(job, self.ledger.identity).ledger
-        with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
-            await publish_sidecar(self.store, asset, reference, Path(folder), relative)
+        await publish_sidecar(self.store, asset, reference, relative)
 
     async def _copy_again(self, copy: _Expected) -> None:
         original = await self.ledger.jobs.get(copy.job_id)

@@ -69,6 +69,8 @@ class HttpSettings:
         submit_deadline_seconds: Time for a paid request as a whole, from the wait for a connection to the last byte of
             its response. Shorter than `Settings.settle_seconds`, after which a submit is searched for.
         max_connections: Open connections to one provider.
+        keepalive_seconds: Idle time after which a connection is not used again. Common servers close theirs after 5 s,
+            and a paid request that meets the close gets no answer.
         attempts: Attempts of a request that costs nothing, the first included.
         backoff_seconds: Upper bound of the first random delay; doubles with each attempt.
         backoff_limit_seconds: Upper bound of any random delay.
@@ -80,6 +82,7 @@ class HttpSettings:
     submit_timeout_seconds: float = 60.0
     submit_deadline_seconds: float = 80.0
     max_connections: int = 20
+    keepalive_seconds: float = 2.0
     attempts: int = 5
     backoff_seconds: float = 0.5
     backoff_limit_seconds: float = 30.0
@@ -195,6 +198,7 @@ class ApiClient:
         limits = httpx.Limits(
             max_connections=self.settings.max_connections,
             max_keepalive_connections=self.settings.max_connections,
+            keepalive_expiry=self.settings.keepalive_seconds,
         )
         self._client = httpx.AsyncClient(
             # A cached list may lack what was accepted since.

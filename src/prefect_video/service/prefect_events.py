@@ -43,6 +43,8 @@ def build_event(job: Job, event: ReceivedEvent) -> dict[str, Any]:
         "resource": {
             "prefect.resource.id": f"prefect-video.generation.{job.id}",
             "prefect.resource.name": f"{job.project}/{job.shot.id}",
+            "prefect-video.project": job.project,
+            "prefect-video.environment": job.environment,
             "prefect-video.state": job.state.value,
             "prefect-video.shot": job.shot.id,
             "prefect-video.generation-id": event.generation_id,

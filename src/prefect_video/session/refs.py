@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from prefect_video.errors import InvalidInput, ProviderError
 from prefect_video.ledger import AccountStatus, Budget, Job, Ledger
 from prefect_video.providers import Provider, default_provider, open_provider
-from prefect_video.session.session import Observer, Session, SessionEvent
+from prefect_video.session.session import BudgetObserver, Observer, Session, SessionEvent
 from prefect_video.session.settings import Settings
 from prefect_video.shots import AUTO, Project
 from prefect_video.storage import Store, open_store
@@ -203,6 +203,7 @@ async def open_session(
     resolver: NameResolver | None = None,
     observer: Observer | None = None,
     on_breaker_change: Callable[[AccountStatus], None] | None = None,
+    on_budget_nearly_used: BudgetObserver | None = None,
 ) -> Session:
     """Open the session of a reference; close it, or use it as an async context manager.
 
@@ -211,6 +212,7 @@ async def open_session(
         resolver: Resolves them; without one, names of blocks are refused.
         observer: Called with each event of each job; by default all observers added with `observe`.
         on_breaker_change: Called when this process has opened or closed the account's circuit breaker.
+        on_budget_nearly_used: Called once for each limit of which a claim leaves four fifths or more committed.
 
     Raises:
         InvalidInput: A name is not known, or a variable or block is missing.
@@ -240,6 +242,7 @@ async def open_session(
         settings=settings,
         observer=observer or notify_observers,
         on_breaker_change=on_breaker_change,
+        on_budget_nearly_used=on_budget_nearly_used,
     )
 
 

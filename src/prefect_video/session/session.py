@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +18,7 @@ import httpx
 
 from prefect_video._shield import shielded
 from prefect_video.downloads import LinkPolicy, open_download_client
-from prefect_video.ledger import PRICE_UNKNOWN, AccountStatus, Budget, Job, Ledger, usd
+from prefect_video.ledger import PRICE_UNKNOWN, AccountStatus, Budget, BudgetUsage, Job, Ledger, usd
 from prefect_video.limits import (
     CircuitBreaker,
     CircuitBreakerProvider,
@@ -61,6 +61,8 @@ class SessionEvent(StrEnum):
 
 
 Observer = Callable[[SessionEvent, Job], None]
+BudgetObserver = Callable[[BudgetUsage, str], None]
+"""Called with a limit that is nearly used up, and the environment that the session works in."""
 
 
 @dataclass
@@ -78,16 +80,19 @@ class Session:
         settings: The settings of the session.
         observer: Called with each event of each job.
         on_breaker_change: Called when this process has opened or closed the account's circuit breaker.
+        on_budget_nearly_used: Called once for each limit of which a claim leaves four fifths or more committed.
         access: The session's free read that shows whether endpoint and key are right.
         write_check: The session's check that videos can be published to the store.
+        store_turn: The right to mark the store; one shot of the process at a time.
         fresh_generations: The provider's last answers, from one step to the next.
         foreign_sidecars: URIs of the store's sidecars that other ledgers have written, and are not read again.
         accepted_rebuys: Ids of the jobs that may be bought again, as was requested, although others are missing too.
         repairs: By job id, how the last search for its file has found a whole one in place of a flawed one.
+        reported_budgets: Names of the limits that were reported as nearly used up.
         volume_alert_at: When the alert of an unusual volume was raised last.
         account_slots: Generations of the account that may be unfinished at once; None for no known limit.
         in_flight_slots: Slots of this process's shots at the provider.
-        submit_turn: The right to ask the ledger for a slot of the account; one shot of the process at a time.
+        slot_queue: Queue of this process's shots that the account has no slot for; the first asks the ledger again.
         step_priority: Precedence of submits over downloads and stores.
         slot_released: Set when a shot of this process has left the provider.
         breaker: The account's circuit breaker.
@@ -109,17 +114,20 @@ class Session:
     settings: Settings = field(default_factory=Settings.from_environment)
     observer: Observer | None = None
     on_breaker_change: Callable[[AccountStatus], None] | None = None
+    on_budget_nearly_used: BudgetObserver | None = None
     access: AccessCheck = field(init=False)
     write_check: WriteCheck = field(default_factory=WriteCheck, init=False)
+    store_turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     fresh_generations: FreshGenerations = field(init=False)
     foreign_sidecars: set[str] = field(default_factory=set, init=False)
     accepted_rebuys: set[str] = field(default_factory=set, init=False)
     repairs: dict[str, str] = field(default_factory=dict, init=False)
+    reported_budgets: set[str] = field(default_factory=set, init=False)
     volume_alert_at: datetime | None = field(default=None, init=False)
     screen: PromptScreen = field(init=False)
     account_slots: int | None = field(init=False)
     in_flight_slots: PrioritySemaphore = field(init=False)
-    submit_turn: PrioritySemaphore = field(init=False)
+    slot_queue: PrioritySemaphore = field(init=False)
     step_priority: StepPriority = field(default_factory=StepPriority, init=False)
     slot_released: asyncio.Event = field(init=False)
     breaker: CircuitBreaker = field(init=False)
@@ -139,7 +147,7 @@ class Session:
         planned = provider.capabilities.concurrency
         self.account_slots = min(filter(None, (settings.account_slots, planned)), default=None)
         self.in_flight_slots = PrioritySemaphore(self._limit_in_flight(planned))
-        self.submit_turn = PrioritySemaphore(1)
+        self.slot_queue = PrioritySemaphore(1)
         self.slot_released = asyncio.Event()
         self.breaker = CircuitBreaker(
             self.ledger,
@@ -205,6 +213,14 @@ class Session:
         )
         if self.observer:
             self.observer(event, job)
+
+    def report_budgets(self, nearly_used: Iterable[BudgetUsage]) -> None:
+        """Call the observer of budgets with each limit that this session has not reported yet."""
+        for usage in nearly_used:
+            if usage.name not in self.reported_budgets:
+                self.reported_budgets.add(usage.name)
+                if self.on_budget_nearly_used:
+                    self.on_budget_nearly_used(usage, self.settings.environment)
 
     async def aclose(self) -> None:
         """Stop polling and close all connections, even while being cancelled; remote generations go on."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Collection, Sequence
+from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Final, NamedTuple, Protocol
+from typing import IO, Final, NamedTuple, Protocol
 
 from prefect_video.errors import InvalidInput, StoreError
 
@@ -29,26 +30,33 @@ class StoredFile(NamedTuple):
 
 
 class NewFile(NamedTuple):
-    """Local file that is to be published.
+    """Content that is to be published as a file.
 
     Attributes:
-        spool: The local file.
+        source: The local file that holds the content, or the content itself.
         relative: Path below the store's root.
         content_type: Media type that the store reports to readers, if it keeps one.
         sha256: Hex digest that the file was checked with; taken again from the bytes that are published.
     """
 
-    spool: Path
+    source: Path | bytes
     relative: PurePosixPath
     content_type: str
     sha256: str | None = None
 
 
+def open_source(source: Path | bytes) -> IO[bytes]:
+    """Open what a new file is published from, for reading."""
+    return BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
 class SourceChanged(StoreError):
     """A local file that is not the one that was checked. Nothing was published; download it again."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"{path.name}: changed after it was checked, so that it was not published; collect it again")
+    def __init__(self, relative: PurePosixPath) -> None:
+        super().__init__(
+            f"{relative.name}: changed after it was checked, so that it was not published; collect it again"
+        )
 
 
 class Store(Protocol):

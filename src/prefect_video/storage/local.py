@@ -21,7 +21,14 @@ from urllib.parse import unquote, urlsplit
 
 from prefect_video._shield import run_in_thread, shielded
 from prefect_video.errors import InvalidInput, StoreError
-from prefect_video.storage.base import STALE_SECONDS, NewFile, SourceChanged, StoredFile, validate_path
+from prefect_video.storage.base import (
+    STALE_SECONDS,
+    NewFile,
+    SourceChanged,
+    StoredFile,
+    open_source,
+    validate_path,
+)
 from prefect_video.storage.links import LinkOptions
 from prefect_video.storage.marker import STORE_MARKER, parse_marker, write_marker
 
@@ -277,7 +284,7 @@ async def _run_stoppable(action: Callable[[], _T], stopped: threading.Event) -> 
 
 
 class _Copy:
-    """Copy of a local file, under a hidden name beside the one that it is to have."""
+    """Copy of a new file, under a hidden name beside the one that it is to have."""
 
     def __init__(self, file: NewFile, target: Path) -> None:
         self.target = target
@@ -286,16 +293,17 @@ class _Copy:
 
     def write(self, stopped: threading.Event) -> None:
         """Write the hidden file durably; raise `SourceChanged` if what was written is not what was checked."""
-        copied = _copy_durably(self._file.spool, self.hidden, stopped)
+        copied = _copy_durably(self._file.source, self.hidden, stopped)
         if self._file.sha256 not in (None, copied):
-            raise SourceChanged(self._file.spool)
+            raise SourceChanged(self._file.relative)
 
 
-def _copy_durably(source: Path, target: Path, stopped: threading.Event) -> str:
-    """Copy a file, and return the SHA-256 of what was written."""
+def _copy_durably(source: Path | bytes, target: Path, stopped: threading.Event) -> str:
+    """Copy a file or content, and return the SHA-256 of what was written."""
     digest = hashlib.sha256()
-    with source.open("rb") as reader, target.open("xb") as writer:
-        size = os.fstat(reader.fileno()).st_size
+    with open_source(source) as reader, target.open("xb") as writer:
+        size = reader.seek(0, os.SEEK_END)
+        reader.seek(0)
         while chunk := reader.read(_CHUNK_BYTES):
             if stopped.is_set():
                 raise _CopyStopped

@@ -226,18 +226,19 @@ async def publish_video(
         return stored
     is_replacing = await place.make_ready()
     asset = _build_asset(store, draft, video, media).model_copy(update={"content_credentials": credentials})
-    with tempfile.TemporaryDirectory(prefix=".publish-", dir=video.path.parent) as folder:
-        files = await run_in_thread(_write_small_files, Path(folder), asset, media.thumbnail, draft)
-        try:
-            await store.publish_all([*files, NewFile(video.path, relative, "video/mp4", video.sha256)])
-        except StoreError as error:
-            if isinstance(error, SourceChanged):
-                # Else the next attempt would take it for the finished download.
-                video.path.unlink(missing_ok=True)
-            # A damaged video is better than none.
-            if not is_replacing:
-                await _delete_parts(store, relative)
-            raise
+    files = [_new_sidecar(asset, draft.ledger, relative), NewFile(video.path, relative, "video/mp4", video.sha256)]
+    if media.thumbnail is not None:
+        files.insert(0, NewFile(media.thumbnail, thumbnail_path(relative), "image/jpeg"))
+    try:
+        await store.publish_all(files)
+    except StoreError as error:
+        if isinstance(error, SourceChanged):
+            # Else the next attempt would take it for the finished download.
+            video.path.unlink(missing_ok=True)
+        # A damaged video is better than none.
+        if not is_replacing:
+            await _delete_parts(store, relative)
+        raise
     _log.info("stored %s: %d bytes", asset.uri, asset.bytes)
     return asset
 
@@ -261,20 +262,20 @@ async def copy_video(store: Store, asset: Asset, *, draft: AssetDraft) -> Asset:
     if (stored := place.find(draft, asset.sha256)) is not None:
         return stored
     target, size = store.uri(draft.path), place.size
-    with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
-        # A process that died before it recorded the copy has left it: only the sidecar is written again.
-        if size == asset.bytes and await read_sha256(store, target) == asset.sha256:
-            return await _publish_copied_sidecar(store, asset, draft, Path(folder))
-        if size is None:
-            # Nothing is in its place, so that the store may copy by itself, without a transfer through this machine.
-            await _require_original(store, asset)
-            copied = await _publish_copied_sidecar(store, asset, draft, Path(folder))
-            await copy_between(store, asset.uri, draft.path)
-        else:
+    # A process that died before it recorded the copy has left it: only the sidecar is written again.
+    if size == asset.bytes and await read_sha256(store, target) == asset.sha256:
+        return await _publish_copied_sidecar(store, asset, draft)
+    if size is None:
+        # Nothing is in its place, so that the store may copy by itself, without a transfer through this machine.
+        await _require_original(store, asset)
+        copied = await _publish_copied_sidecar(store, asset, draft)
+        await copy_between(store, asset.uri, draft.path)
+    else:
+        with tempfile.TemporaryDirectory(prefix="prefect-video-") as folder:
             spool = await _fetch_original(store, asset, Path(folder))
             # Looked up again: fetching the original may have taken minutes.
             await (await _Place.look_up(store, draft.path)).make_ready()
-            copied = await _publish_copied_sidecar(store, asset, draft, Path(folder))
+            copied = await _publish_copied_sidecar(store, asset, draft)
             await store.publish(spool, draft.path, content_type="video/mp4", sha256=asset.sha256)
     if (size := await store.size(target)) != asset.bytes:
         # A short copy must not stay: the sidecar beside it describes a whole video.
@@ -302,14 +303,14 @@ async def _fetch_original(store: Store, asset: Asset, folder: Path) -> Path:
     return spool
 
 
-async def _publish_copied_sidecar(store: Store, asset: Asset, draft: AssetDraft, folder: Path) -> Asset:
+async def _publish_copied_sidecar(store: Store, asset: Asset, draft: AssetDraft) -> Asset:
     """Publish thumbnail and sidecar of a copy; return the copy's asset."""
     relative, thumbnail = draft.path, None
     if asset.thumbnail_uri is not None and await exists_anywhere(store, [asset.thumbnail_uri]):
         thumbnail = await copy_between(store, asset.thumbnail_uri, thumbnail_path(relative))
     update = {**draft.model_dump(exclude={"job_id", "ledger"}), "created_at": datetime.now(UTC)}
     copied = place_asset(store, asset.model_copy(update=update), relative, thumbnail)
-    await publish_sidecar(store, copied, draft.ledger, folder, relative)
+    await publish_sidecar(store, copied, draft.ledger, relative)
     return copied
 
 
@@ -401,36 +402,25 @@ async def _delete_parts(store: Store, relative: PurePosixPath) -> None:
         _log.warning("the thumbnail or sidecar of %s stays in the store without its video: %s", relative, error)
 
 
-def _write_small_files(folder: Path, asset: Asset, thumbnail: bytes | None, draft: AssetDraft) -> list[NewFile]:
-    """Write thumbnail and sidecar of a video to a local folder, and return them as files to be published."""
-    sidecar = folder / "sidecar.json"
-    sidecar.write_bytes(write_sidecar(asset, draft.ledger))
-    files = [NewFile(sidecar, sidecar_path(draft.path), "application/json")]
-    if thumbnail is not None:
-        picture = folder / "thumbnail.jpg"
-        picture.write_bytes(thumbnail)
-        files.insert(0, NewFile(picture, thumbnail_path(draft.path), "image/jpeg"))
-    return files
+def _new_sidecar(asset: Asset, ledger: LedgerReference | None, relative: PurePosixPath) -> NewFile:
+    """Return the sidecar of a video at a path, as a file to be published."""
+    return NewFile(write_sidecar(asset, ledger), sidecar_path(relative), "application/json")
 
 
-async def publish_sidecar(
-    store: Store, asset: Asset, ledger: LedgerReference | None, folder: Path, relative: PurePosixPath
-) -> str:
+async def publish_sidecar(store: Store, asset: Asset, ledger: LedgerReference | None, relative: PurePosixPath) -> str:
     """Publish the sidecar of a video.
 
     Args:
         store: The store.
         asset: The video.
         ledger: Reference to its job.
-        folder: Local folder for the file to publish.
         relative: Path of the video in the store.
 
     Returns:
         The sidecar's URI.
     """
-    file = folder / "sidecar.json"
-    await run_in_thread(file.write_bytes, write_sidecar(asset, ledger))
-    return await store.publish(file, sidecar_path(relative), content_type="application/json")
+    (uri,) = await store.publish_all([_new_sidecar(asset, ledger, relative)])
+    return uri
 
 
 def _build_asset(store: Store, draft: AssetDraft, video: Downloaded, media: Media) -> Asset:

@@ -7,7 +7,6 @@ says why. Readers that look for videos by their sidecars do not find it.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from typing import Any
 from prefect_video._shield import run_in_thread
 from prefect_video.downloads import Downloaded
 from prefect_video.errors import StoreError
-from prefect_video.storage.base import Store
+from prefect_video.storage.base import NewFile, Store
 from prefect_video.storage.publish import AssetDraft, file_sha256
 
 
@@ -42,11 +41,9 @@ async def keep_rejected(store: Store, video: Downloaded, reasons: Sequence[str],
         StoreError: The store cannot be written.
     """
     file, record = rejected_paths(draft.path)
-    with tempfile.TemporaryDirectory(prefix=".rejected-", dir=video.path.parent) as folder:
-        content = Path(folder) / "record.json"
-        await run_in_thread(content.write_bytes, _write_record(video, reasons, draft))
-        await store.publish(content, record, content_type="application/json")
-    return await store.publish(video.path, file, content_type="video/mp4", sha256=video.sha256)
+    described = NewFile(_write_record(video, reasons, draft), record, "application/json")
+    _, uri = await store.publish_all([described, NewFile(video.path, file, "video/mp4", video.sha256)])
+    return uri
 
 
 async def find_rejected(store: Store, draft: AssetDraft) -> tuple[str, tuple[str, ...]] | None:

@@ -84,17 +84,14 @@ class S3Store:
     ) -> str:
         uri = self.uri(relative)
         async with self._client(f"publish {uri}") as client:
-            await self._upload(client, spool, uri, content_type=content_type, sha256=sha256)
+            await self._upload(client, NewFile(spool, relative, content_type, sha256), uri)
         return uri
 
     async def publish_all(self, files: Sequence[NewFile]) -> list[str]:
         """Upload all but the last side by side, then the last, which alone is looked up afterwards."""
         uris = [self.uri(file.relative) for file in files]
         async with self._client(f"publish {uris[-1]}") as client:
-            *before, last = [
-                partial(self._upload, client, file.spool, uri, content_type=file.content_type, sha256=file.sha256)
-                for file, uri in zip(files, uris, strict=True)
-            ]
+            *before, last = [partial(self._upload, client, file, uri) for file, uri in zip(files, uris, strict=True)]
             # All have ended before an error is raised, so that the caller can clean up.
             ended = await asyncio.gather(*(upload(look_up=False) for upload in before), return_exceptions=True)
             for error in ended:
@@ -304,20 +301,18 @@ class S3Store:
         return uri.startswith("s3://")
 
     async def check(self) -> None:
-        uri = self.uri(PurePosixPath(f"check.{uuid.uuid4().hex[:12]}"))
+        file = NewFile(_CHECK_CONTENT, PurePosixPath(f"check.{uuid.uuid4().hex[:12]}"), "video/mp4")
         async with self._client(f"write to {self.url}, read it and delete it") as client:
-            with TemporaryDirectory(prefix="prefect-video-") as folder:
-                spool = Path(folder) / "check"
-                spool.write_bytes(_CHECK_CONTENT)
-                # In one request and in parts: a bucket's policy may allow the first and refuse the second.
-                for limit_bytes in (PART_BYTES, 0):
-                    await self._check_upload(client, spool, uri, limit_bytes)
+            # In one request and in parts: a bucket's policy may allow the first and refuse the second.
+            for limit_bytes in (PART_BYTES, 0):
+                await self._check_upload(client, file, limit_bytes)
 
-    async def _check_upload(self, client: Any, spool: Path, uri: str, limit_bytes: int) -> None:
+    async def _check_upload(self, client: Any, file: NewFile, limit_bytes: int) -> None:
         """Publish, look up, read and delete a small object: in one request, or in parts beyond the limit."""
+        uri = self.uri(file.relative)
         bucket, key = _locate(uri)
         try:
-            await self._upload(client, spool, uri, content_type="video/mp4", limit_bytes=limit_bytes)
+            await self._upload(client, file, uri, limit_bytes=limit_bytes)
             content = await _read_object(client, bucket, key)
         except ClientError:
             # If it cannot be deleted either, the first error says more.
@@ -343,25 +338,21 @@ class S3Store:
     async def _upload(
         self,
         client: Any,
-        spool: Path,
+        file: NewFile,
         uri: str,
         *,
-        content_type: str,
         limit_bytes: int = PART_BYTES,
-        sha256: str | None = None,
         look_up: bool = True,
     ) -> None:
         bucket, key = _locate(uri)
         await upload_file(
             client,
-            spool,
+            file,
             bucket,
             key,
-            content_type=content_type,
             extra=self._session.options.on_write,
             checksum=self._checksum,
             limit_bytes=limit_bytes,
-            sha256=sha256,
             look_up=look_up,
         )
 

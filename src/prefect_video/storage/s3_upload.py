@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from prefect_video._shield import shielded
 from prefect_video.errors import StoreError
-from prefect_video.storage.base import SourceChanged
+from prefect_video.storage.base import NewFile, SourceChanged, open_source
 from prefect_video.storage.s3_checksum import UploadChecksum, md5_of
 from prefect_video.storage.s3_errors import is_missing_upload
 
@@ -42,29 +42,25 @@ class _Part:
 
 async def upload_file(
     client: Any,
-    path: Path,
+    file: NewFile,
     bucket: str,
     key: str,
     *,
-    content_type: str,
     extra: Mapping[str, Any],
     checksum: UploadChecksum,
     limit_bytes: int = PART_BYTES,
-    sha256: str | None = None,
     look_up: bool = True,
 ) -> None:
     """Upload a file, each part with its MD5, and check the size of the object afterwards.
 
     Args:
         client: An aiobotocore S3 client.
-        path: The local file.
+        file: The file; its place is given by bucket and key.
         bucket: Name of the bucket.
         key: Key of the object.
-        content_type: Media type of the object.
         extra: Further parameters of the requests that create the object.
         checksum: The checksum that the store's uploads send.
         limit_bytes: Size up to which a file is uploaded in one request, instead of in parts.
-        sha256: Hex digest that the file must have.
         look_up: Whether to ask for the object's size although the server has compared its MD5; where the server
             takes none, the size is compared in any case.
 
@@ -72,9 +68,9 @@ async def upload_file(
         StoreError: The file changed during the upload, or the object is not as long as the file.
         SourceChanged: The file has another digest; nothing is visible.
     """
-    source = _Source(path, sha256)
-    size = (await asyncio.to_thread(path.stat)).st_size
-    parameters = {"Bucket": bucket, "Key": key, "ContentType": content_type, **extra}
+    source = _Source(file)
+    size = await source.size()
+    parameters = {"Bucket": bucket, "Key": key, "ContentType": file.content_type, **extra}
     if size <= limit_bytes:
         body, digest = await source.read(_Part(1, 0, size))
         source.require_digest()
@@ -100,27 +96,31 @@ async def upload_file(
 
 
 class _Source:
-    """File that is read part by part, with the digest of all that was read."""
+    """New file that is read part by part, with the digest of all that was read."""
 
-    def __init__(self, path: Path, sha256: str | None) -> None:
-        self._path = path
-        self._expected = sha256
+    def __init__(self, file: NewFile) -> None:
+        self._file = file
         self._digest = hashlib.sha256()
         self._turn = asyncio.Lock()
+
+    async def size(self) -> int:
+        """Return its size in bytes."""
+        source = self._file.source
+        return len(source) if isinstance(source, bytes) else (await asyncio.to_thread(source.stat)).st_size
 
     async def read(self, part: _Part) -> tuple[bytes, str]:
         """Read a part, as `_read_part` does; parts must be asked for in order."""
         # The lock is first come, first served: the digest is of the parts in their order.
         async with self._turn:
-            body, md5 = await asyncio.to_thread(_read_part, self._path, part)
-            if self._expected is not None:
+            body, md5 = await asyncio.to_thread(_read_part, self._file.source, part)
+            if self._file.sha256 is not None:
                 await asyncio.to_thread(self._digest.update, body)
         return body, md5
 
     def require_digest(self) -> None:
         """Raise `SourceChanged` unless what was read has the digest that is expected."""
-        if self._expected not in (None, self._digest.hexdigest()):
-            raise SourceChanged(self._path)
+        if self._file.sha256 not in (None, self._digest.hexdigest()):
+            raise SourceChanged(self._file.relative)
 
 
 async def _upload_in_parts(
@@ -231,11 +231,11 @@ def _split_into_parts(size: int) -> list[_Part]:
     return [_Part(number, start, min(length, size - start)) for number, start in enumerate(starts, start=1)]
 
 
-def _read_part(path: Path, part: _Part) -> tuple[bytes, str]:
+def _read_part(source: Path | bytes, part: _Part) -> tuple[bytes, str]:
     """Return a part of a file, and its MD5 in base64, by which the server checks the bytes it receives."""
-    with path.open("rb") as file:
+    with open_source(source) as file:
         file.seek(part.start)
         body = file.read(part.length)
     if len(body) != part.length:
-        raise StoreError(f"{path}: became shorter while it was uploaded; download it again")
+        raise StoreError(f"{source!s}: became shorter while it was uploaded; download it again")
     return body, md5_of(body)

@@ -2,5 +2,6 @@
 
 from tests.support.flow_fixtures import session
 from tests.support.storage_fixtures import bucket, s3
+from tests.support.wheel import installed_wheel, wheel
 
-__all__ = ["bucket", "s3", "session"]
+__all__ = ["bucket", "installed_wheel", "s3", "session", "wheel"]

@@ -102,12 +102,12 @@ async def test_a_run_is_one_storyboard_with_a_link_to_each_video(prefect_api: st
     shown = await Artifact.aget(key=artifact_key("videos", "Links"))
     assert shown is not None
     assert str(shown.data).splitlines() == [
-        "**Links**: 3 of 4 stored, $0.00 paid by this run",
+        "**Links**: 3 of 4 stored, price unknown",
         "",
         "| | shot | status | length | paid | prompt |",
         "| --- | --- | --- | --- | --- | --- |",
         r"|  | [one\*\[x\]](<s3://bucket/a %3Cb%3E.mp4>) | stored |  | — |  |",
-        "|  | [two](<https://films.example/two.mp4>) | stored |  | — |  |",
+        "|  | [two](<https://films.example/two.mp4>) | stored |  | price unknown |  |",
         "|  | [before](<file:///videos/before.mp4>) | cached |  | — |  |",
         "|  | none | failed |  | — | no |",
     ]

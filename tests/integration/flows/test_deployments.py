@@ -18,6 +18,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import arun_deployment
+from prefect.events.actions import RunDeployment
 from prefect.flows import load_flow_from_entrypoint
 from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel
@@ -68,7 +69,9 @@ def test_every_deployment_names_a_flow_and_parameters_that_it_takes() -> None:
         "generate-shot/shot",
         "generate-project/project",
         "collect-generations/collect",
-        "spend-report/spend",
+        "spend-report/spend-report",
+        "verify-store/verify-store",
+        "publish-gallery/gallery",
     }
 
 
@@ -82,7 +85,17 @@ def test_every_deployment_and_trigger_names_the_shared_ledger() -> None:
     deployments = declared()["deployments"]
     given = [deployment["parameters"] for deployment in deployments]
     given += [trigger["parameters"] for deployment in deployments for trigger in deployment.get("triggers", ())]
-    assert [parameters["ledger"] for parameters in given] == ["video-ledger/production"] * 5
+    assert [parameters["ledger"] for parameters in given] == ["video-ledger/production"] * 7
+
+
+def test_every_provider_and_store_is_a_block_too() -> None:
+    named = [
+        deployment["parameters"][key]
+        for deployment in declared()["deployments"]
+        for key in ("provider", "store")
+        if key in deployment["parameters"]
+    ]
+    assert named == ["sora-credentials/production", "video-store/production"] * 2 + ["video-store/production"] * 2
 
 
 def a_ref(**changes: str | None) -> SessionRef:
@@ -194,6 +207,22 @@ async def started(name: str, **parameters: object) -> UUID:
     return run.id
 
 
+async def test_what_prefect_deploy_makes_runs_anywhere_and_is_triggered_as_set_up(deployed: None) -> None:
+    async with get_client() as client:
+        for deployment in declared()["deployments"]:
+            flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
+            stored = await client.read_deployment_by_name(f"{flow.name}/{deployment['name']}")
+            assert (stored.pull_steps, stored.path) == ([], None)
+        (automation,) = await client.read_automations_by_name("prefect-video collects what has ended")
+    (action,) = automation.actions
+    assert isinstance(action, RunDeployment)
+    assert action.parameters is not None
+    assert action.parameters["project"] == {
+        "__prefect_kind": "jinja",
+        "template": "{{ event.resource['prefect-video.project'] }}",
+    }
+
+
 async def test_a_deployed_project_runs_on_a_worker_with_saved_blocks(
     blocks: None, deployed: None, worker: None, emulator: Emulator, data_folder: Path
 ) -> None:
@@ -242,14 +271,14 @@ async def test_the_run_form_submitted_untouched_buys_what_the_deployment_says(
     assert {(order["duration"], order["resolution"]) for order in bought} == {(8, "720p"), (5, "720p")}
 
 
-@pytest.mark.parametrize("name", ["shot", "project", "collect", "spend"])
+@pytest.mark.parametrize("name", ["shot", "project", "collect", "spend-report", "gallery", "verify-store"])
 def test_every_field_of_a_run_form_is_described(name: str) -> None:
     (deployment,) = (item for item in declared()["deployments"] if item["name"] == name)
     flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
     assert list(undescribed(flow.parameters.model_dump())) == []
 
 
-@pytest.mark.parametrize("name", ["shot", "project", "collect", "spend"])
+@pytest.mark.parametrize("name", ["shot", "project", "collect", "spend-report", "gallery", "verify-store"])
 def test_a_form_submitted_untouched_asks_for_the_same_as_the_deployment(name: str) -> None:
     (deployment,) = (item for item in declared()["deployments"] if item["name"] == name)
     flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)

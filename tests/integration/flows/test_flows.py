@@ -216,15 +216,20 @@ async def test_all_tasks_of_a_run_share_one_session(session: Path, emulator: Emu
     assert owners == [ledger.owner_id]
 
 
-async def test_trouble_and_unusual_volume_are_events(
+async def test_trouble_unusual_volume_and_a_nearly_used_budget_are_events(
     session: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_VIDEO_ANOMALOUS_PER_HOUR", "1")
     monkeypatch.setenv("PREFECT_VIDEO_BREAKER_FAILURES", "1")
     monkeypatch.setenv("PREFECT_VIDEO_BREAKER_SECONDS", "0.5")
     emulator.add_fault(operation="submit", kind="error_before", after=1, times=1)
-    await generate_project(project("one", "two"), max_in_flight=1)
-    wanted = {"video.account.anomaly", "video.account.breaker.open", "video.account.breaker.closed"}
+    await generate_project(project("one", "two", budget_videos=2), max_in_flight=1)
+    wanted = {
+        "video.account.anomaly",
+        "video.account.breaker.open",
+        "video.account.breaker.closed",
+        "video.budget.nearly-used",
+    }
     async with get_client() as client, asyncio.timeout(20):
         while True:
             answer = await client._client.post("/events/filter", json={"filter": {"event": {"prefix": ["video."]}}})

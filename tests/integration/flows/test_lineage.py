@@ -1,4 +1,4 @@
-"""Stored videos as assets in Prefect, and the storyboard of a video that somebody's own flow has made."""
+"""Stored videos as assets in Prefect, and the storyboard of a video that a flow of one's own has made."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import yaml
+from prefect.events.schemas.automations import Posture
 from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
 from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -56,16 +57,22 @@ async def test_an_end_is_an_build_event_prefect(prefect_api: str, ledger: Ledger
     assert {"prefect-video.project.coffee-ad", "prefect-video.account.sora-1"} <= related
 
 
-async def test_the_example_trigger_fits_what_is_announced(ledger: Ledger) -> None:
+async def test_the_trigger_fits_what_is_announced(ledger: Ledger) -> None:
     content = yaml.safe_load((Path(__file__).parents[3] / "prefect.yaml").read_text())
     (declared,) = (d["triggers"] for d in content["deployments"] if "triggers" in d)
     (written,) = declared
     assert set(written) <= set(DeploymentEventTrigger.model_fields)
     trigger = DeploymentEventTrigger.model_validate(written)
-    assert trigger.enabled is False
-    announced = build_event(await submit_one(ledger), a_received_event())
-    assert fnmatch.fnmatch(announced["resource"]["prefect.resource.id"], written["match"]["prefect.resource.id"])
-    assert trigger.expect == {"video.generation.completed"}
+    resource = build_event(await submit_one(ledger), a_received_event())["resource"]
+    for label, pattern in written["match"].items():
+        assert fnmatch.fnmatch(resource[label], pattern)
+    # One run for many events of a project: the wait begins again with each, for each project by itself.
+    assert trigger.posture is Posture.Proactive
+    assert (
+        trigger.after == trigger.expect == {f"video.generation.{end}" for end in ("completed", "failed", "cancelled")}
+    )
+    assert trigger.for_each == {"prefect-video.project"} <= set(resource)
+    assert trigger.within.total_seconds() >= 10
 
 
 async def test_without_an_api_nothing_is_announced() -> None:

@@ -27,12 +27,13 @@ def test_cut_makes_the_film_of_what_is_stored(call: InProcess, film: Path) -> No
     film.write_text(FILM + CUT)
     refused = call("cut", *options)
     assert (refused.status, refused.out) == (1, "")
-    assert "2 of the shots in the cut are not stored: opening, closing" in refused.err
+    assert "2 of the shots in the cut are not stored, or not chosen: opening, closing" in refused.err
     assert call("plan", *options, "--json").json["film_seconds"] == 4.0
 
     asyncio.run(make_shots(film))
     made = call("cut", *options, "--json")
     assert (made.status, made.json["status"], made.json["error"]) == (0, "made", None)
+    assert Path("videos/film/manifest.json").exists()
     shown = call("cut", *options)
     assert shown.status == 0
     assert "film 4.0 s  videos/film/film." in shown.out

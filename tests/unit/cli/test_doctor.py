@@ -10,8 +10,9 @@ import pytest
 from prefect.client import orchestration
 from prefect.exceptions import ObjectNotFound
 
+from prefect_video.cli.check_result import Check
 from prefect_video.cli.commands import doctor
-from prefect_video.cli.commands.doctor import Check, _check_concurrency_limit
+from prefect_video.cli.commands.doctor import _check_concurrency_limit
 from prefect_video.emulator import Emulator
 from tests.support.cli_fixtures import InProcess
 

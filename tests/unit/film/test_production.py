@@ -14,10 +14,12 @@ from PIL import Image
 
 from prefect_video.errors import FilmError
 from prefect_video.film import Cut, ProducedFilm, produce_film
+from prefect_video.film.cut import Transition
 from prefect_video.film.sound import measure_loudness
 from tests.support.films import mean_colour, packet_digests, read_frames, sound_levels, turn_clockwise, write_clip
 
 QUICK = {"codec": "libx264", "preset": "ultrafast", "crf": 12}
+CROSSFADE = Transition(type="crossfade")
 RED, BLUE = "#b03024", "#2448b0"
 
 Produce = Callable[..., ProducedFilm]
@@ -43,7 +45,7 @@ def produce(clips: dict[str, Path], tmp_path: Path) -> Produce:
         record = Cut.model_validate({"order": order, **cut})
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
-        return produce_film(record, list(clips), clips, folder, lambda share: None)
+        return produce_film(record, dict.fromkeys(clips), clips, folder, lambda share: None)
 
     return make
 
@@ -96,13 +98,13 @@ def test_every_shape_becomes_the_format_that_is_asked_for(produce: Produce, fit:
 
 def test_pixels_that_are_not_square_are_made_square(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "wide.mp4", RED, size=(240, 180), pixel_aspect=Fraction(4, 3), seconds=0.5)
-    film = produce_film(Cut.model_validate({"encoder": QUICK}), ["a"], {"a": clip}, tmp_path, lambda share: None)
+    film = produce_film(Cut.model_validate({"encoder": QUICK}), {"a": None}, {"a": clip}, tmp_path, lambda share: None)
     assert (film.measures.width, film.measures.height) == (320, 180)
 
 
 def test_a_clip_of_a_phone_stands_upright(tmp_path: Path) -> None:
     clip = turn_clockwise(write_clip(tmp_path / "phone.mp4", RED, right_colour=BLUE, seconds=0.5))
-    film = produce_film(Cut(), ["a"], {"a": clip}, tmp_path, lambda share: None)
+    film = produce_film(Cut(), {"a": None}, {"a": clip}, tmp_path, lambda share: None)
     frame = read_frames(film.path)[6]
     assert frame.size == (180, 320)
     assert mean_colour(frame, (20, 20, 160, 140))[0] > 120 > mean_colour(frame, (20, 180, 160, 300))[0]
@@ -116,7 +118,7 @@ def test_a_clip_is_trimmed_at_the_frame(tmp_path: Path) -> None:
             output.mux(stream.encode(av.VideoFrame.from_image(Image.new("RGB", (64, 64), (5 * number,) * 3))))
         output.mux(stream.encode(None))
     cut = Cut.model_validate({"order": [{"shot": "a", "trim": {"start": 0.5, "end": 1.25}}], "encoder": QUICK})
-    film = produce_film(cut, ["a"], {"a": tmp_path / "ramp.mp4"}, tmp_path, lambda share: None)
+    film = produce_film(cut, {"a": None}, {"a": tmp_path / "ramp.mp4"}, tmp_path, lambda share: None)
     greys = [mean_colour(frame)[0] for frame in read_frames(film.path)]
     source = [mean_colour(frame)[0] for frame in read_frames(tmp_path / "ramp.mp4")]
     assert greys == pytest.approx(source[12:30], abs=2.4)
@@ -184,4 +186,13 @@ def test_what_cannot_be_made_is_named(produce: Produce, clips: dict[str, Path], 
     content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
     cut_off.write_bytes(content)
     with pytest.raises(FilmError, match=r"cut_off|broken|damaged|decoded|opened"):
-        produce_film(Cut.model_validate({"encoder": QUICK}), ["a"], {"a": cut_off}, tmp_path, lambda share: None)
+        produce_film(Cut.model_validate({"encoder": QUICK}), {"a": None}, {"a": cut_off}, tmp_path, lambda share: None)
+
+
+def test_a_continuation_does_not_show_the_last_frame_twice(clips: dict[str, Path], tmp_path: Path) -> None:
+    shots = {"red": None, "blue": "red"}
+    cut = Cut.model_validate({"order": ["red", "blue"]})
+    film = produce_film(cut, shots, clips, tmp_path, lambda share: None)
+    assert (film.measures.frames, film.is_copied) == (95, False)
+    faded = produce_film(cut.model_copy(update={"transition": CROSSFADE}), shots, clips, tmp_path, lambda share: None)
+    assert faded.measures.frames == 96 - 12

@@ -15,11 +15,11 @@ from prefect_video.emulator.threaded import Emulator
 from prefect_video.gallery import (
     MANIFEST_NAME,
     Manifest,
+    compile_manifest,
     load_manifest,
     manifest_schema,
     publish_gallery,
     publish_index,
-    read_project,
     render_page,
 )
 from prefect_video.pipeline import publish_run, run_project
@@ -100,7 +100,7 @@ async def test_a_page_is_made_again_from_ledger_and_store_and_remembers_the_proj
     assert [shot.id for shot in again.shots] == ["zenith", "closing", "refused", "after"]
     assert again.videos == made.videos
     Path("videos/film", MANIFEST_NAME).write_text('{"project": "film"')
-    rebuilt = await read_project(session.ledger, session.store, "film")
+    rebuilt = await compile_manifest(session.ledger, session.store, "film")
     statuses = {shot.id: shot.takes[0].status for shot in rebuilt.shots}
     assert statuses == {"zenith": "stored", "closing": "stored", "refused": "failed", "after": "skipped"}
 
@@ -144,3 +144,45 @@ def test_the_graph_puts_a_shot_right_of_what_it_needs_and_survives_a_cycle() -> 
     assert int(places["a"]) < int(places["b"]) < int(places["c"])
     assert "alone" not in places
     assert len(re.findall(r"marker-end", page)) == 5
+
+
+async def test_a_choice_is_shown_also_where_the_page_is_made_without_a_run(session: Session) -> None:
+    manifest = await run(session, project({"id": "opening", "prompt": "dawn", "takes": 2, "choose": "first"}))
+    chosen = [take.chosen for take in manifest.shots[0].takes]
+    assert sorted(chosen, key=str) == [False, True]
+    Path("videos/film", MANIFEST_NAME).unlink()
+    again = (await publish_gallery(session.ledger, session.store, "film")).manifest
+    assert [take.chosen for take in again.shots[0].takes] == chosen
+    page = Path("videos/film/index.html").read_text()
+    assert page.count('<span class="mark">Chosen</span>') == 1
+
+
+async def test_the_final_cut_of_the_store_is_shown_as_long_as_the_project_has_one(session: Session) -> None:
+    shot = {"id": "opening", "prompt": "dawn"}
+    manifest = await run(session, project(shot, {"id": "closing", "prompt": "dusk"}, cut={}))
+    film = manifest.film
+    assert film is not None
+    assert Path("videos/film", film.path).stat().st_size == film.bytes
+    assert Path("videos/film", str(film.thumbnail)).is_file()
+    assert film.duration_seconds == pytest.approx(2.0, abs=0.1)
+    assert f'href="./{film.path}" aria-label="Play the final cut"' in Path("videos/film/index.html").read_text()
+    assert (await run(session, project(shot))).film is None
+
+
+async def test_only_names_of_files_leave_the_machine(session: Session) -> None:
+    wanted = project({"id": "opening", "prompt": "dawn"})
+    secret = {"first_frame": "/home/ann/frame.png", "references": ("https://cdn.example/a/b.png?signature=s3cret",)}
+    shot = wanted.shots[0].model_copy(update=secret)
+    manifest = await compile_manifest(
+        session.ledger, session.store, "film", project=wanted.model_copy(update={"shots": (shot,)})
+    )
+    request = manifest.shots[0].request
+    assert (request["first_frame"], request["references"]) == ("frame.png", ["b.png"])
+    assert [take.status for take in manifest.takes] == ["pending"]
+
+
+def test_a_sum_that_leaves_out_an_unknown_price_says_so() -> None:
+    take = build_take("opening", cost_usd=None)
+    page = render_page(build_manifest(build_shot("opening", take), spent_usd=2.4, unpriced=1)).decode()
+    assert "<dd>at least $2.40</dd>" in page
+    assert "<li>price unknown</li>" in page

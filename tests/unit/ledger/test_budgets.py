@@ -199,3 +199,16 @@ async def test_a_race_on_the_last_dollar_has_one_winner(ledger: Ledger, other: L
     attempts = [owner.claims.claim([a_request(n)], [last]) for n, owner in enumerate([ledger, other] * 4)]
     claims = [batch.claims[0].kind for batch in await asyncio.gather(*attempts)]
     assert sorted(claims) == ["acquired"] + ["over_budget"] * 7
+
+
+async def test_a_nearly_used_budget_is_reported_with_what_the_claim_added(ledger: Ledger) -> None:
+    await store_one(ledger, 1, cost_usd=Decimal("1.20"))
+    batch = await ledger.claims.claim([a_request(2)], [FIVE])
+    assert batch.nearly_used == (), "$3.60 of $5.00"
+    (usage,) = (await ledger.claims.claim([a_request(3, estimate_usd=Decimal("0.40"))], [FIVE])).nearly_used
+    assert (usage.name, usage.spent_usd, usage.reserved_usd, usage.videos) == (
+        "project coffee-ad",
+        Decimal("1.20"),
+        Decimal("2.80"),
+        3,
+    )

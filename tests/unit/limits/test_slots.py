@@ -43,6 +43,49 @@ async def until_queued(harness: RecoveryHarness, count: int = 1) -> None:
                 await asyncio.sleep(0.01)
 
 
+class Requests:
+    """Requests for slots: how many were answered, and how many were waiting for their answer when each was sent."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answered = self._waiting = 0
+        self.at_once: list[int] = []
+        acquire_slot = accounts.AccountLimits.acquire_slot
+
+        async def count_and_acquire(limits: Any, job_id: str, **options: Any) -> Any:
+            self._waiting += 1
+            self.at_once.append(self._waiting)
+            try:
+                return await acquire_slot(limits, job_id, **options)
+            finally:
+                self._waiting -= 1
+                self.answered += 1
+
+        monkeypatch.setattr(accounts.AccountLimits, "acquire_slot", count_and_acquire)
+
+
+async def test_shots_ask_for_slots_together_until_there_is_none(
+    harness: RecoveryHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shots = 8
+    async with harness.session() as session:
+        requests = Requests(monkeypatch)
+        assert statuses(await run_project(session, film(*map(a_shot, range(shots))))) == ["stored"] * shots
+        assert max(requests.at_once) > 2
+        assert requests.answered == shots
+
+        # A 429 has left one slot, and another process has it: the first in the queue asks for all.
+        await session.ledger.accounts.reduce_slots(session.provider.account.id, slots=2)
+        async with all_slots_taken(harness, session):
+            requests.answered = 0
+            run = asyncio.create_task(run_project(session, film(*map(a_shot, range(shots, 2 * shots)), name="more")))
+            async with asyncio.timeout(20):
+                while requests.answered < shots + 4:
+                    await asyncio.sleep(0.01)
+            assert set(requests.at_once[-3:]) == {1}
+        assert statuses(await run) == ["stored"] * shots
+    assert harness.emulator.usage()["submitted"] == 2 * shots
+
+
 async def test_a_429_halves_a_known_limit_however_few_are_in_progress(ledger: Ledger) -> None:
     job = await claim_one(ledger)
     await ledger.accounts.acquire_slot(job.id, slots=10)

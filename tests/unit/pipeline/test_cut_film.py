@@ -12,7 +12,15 @@ from PIL import Image, ImageChops, ImageStat
 
 from prefect_video.errors import FilmError, InvalidInput
 from prefect_video.film import StoredFilm
-from prefect_video.pipeline import cut_project, observe_films, plan_project, run_project, verify_store
+from prefect_video.pipeline import (
+    choose_take,
+    cut_project,
+    drop_shot,
+    observe_films,
+    plan_project,
+    run_project,
+    verify_store,
+)
 from prefect_video.pipeline.steps.film_place import find_current_film
 from prefect_video.shots import Project
 from tests.support.films import read_frames, write_clip
@@ -115,7 +123,7 @@ async def test_a_take_that_is_named_is_used_and_progress_is_seen(harness: Recove
 async def test_what_is_not_stored_is_listed_and_nothing_is_sent(harness: RecoveryHarness) -> None:
     project = a_project()
     async with harness.session() as session:
-        with pytest.raises(FilmError, match=r"2 of the shots in the cut are not stored: one, two"):
+        with pytest.raises(FilmError, match=r"2 of the shots in the cut are not stored, or not chosen: one, two"):
             await cut_project(session, project)
         assert harness.emulator.usage()["submitted"] == 0
         harness.emulator.add_fault(operation="submit", kind="blocked", match={"prompt": "forest"}, times=None)
@@ -123,7 +131,7 @@ async def test_what_is_not_stored_is_listed_and_nothing_is_sent(harness: Recover
     assert [shot.status for shot in report.shots].count("stored") == 1
     assert report.film is not None
     assert report.film.status == "waiting"
-    assert "two not stored yet" in str(report.film.error)
+    assert "two not stored, or not chosen, yet" in str(report.film.error)
     assert "prefect-video cut PROJECT_FILE" in str(report.film.error)
 
 
@@ -171,3 +179,35 @@ async def test_a_cancelled_cut_leaves_nothing_and_the_loop_is_free_meanwhile(
     assert turns > 10
     assert snapshot(tmp_path / "store") == before
     assert not list((tmp_path / "spool").glob(".film-*"))
+
+
+async def test_the_chosen_take_is_used_and_a_dropped_shot_is_left_out(harness: RecoveryHarness) -> None:
+    data = a_project().model_dump(mode="json", by_alias=True)
+    first, second = data["shots"]
+    shots = [
+        {**first, "takes": 2, "choose": "human"},
+        {**second, "continue_from": "one"},
+        {**first, "id": "three", "prompt": "night in a town", "choose": "human"},
+    ]
+    project = Project.model_validate({**data, "shots": shots})
+    async with harness.session() as session:
+        by = {"by": "test", "environment": session.settings.environment}
+        waiting = (await run_project(session, project)).film
+        assert waiting is not None
+        assert (waiting.status, "one, two not stored, or not chosen" in str(waiting.error)) == ("waiting", True)
+
+        await choose_take(session.ledger, "film", "one", 2, **by)
+        made = (await run_project(session, project)).film
+        film = await find_current_film(session.store, "film")
+        assert made is not None
+        assert film is not None
+        assert [(item.shot_id, item.take) for item in film.ingredients] == [("one", 2), ("two", 1), ("three", 1)]
+        # The second clip begins with the last frame of the first, which is not shown twice.
+        assert film.frames == 3 * 48 - 1
+        assert await cut_project(session, project) == made.model_copy(update={"status": "cached"})
+
+        await drop_shot(session.ledger, "film", "three", **by)
+        shorter = await cut_project(session, project)
+        again = (await run_project(session, project)).film
+    assert shorter.seconds == pytest.approx(95 / 24, abs=0.05)
+    assert again == shorter.model_copy(update={"status": "cached"})

@@ -1,6 +1,7 @@
 """The HTTP client at its transport boundary: repeated requests, requests that are never repeated, and delays."""
 
 import asyncio
+import contextlib
 import gzip
 from collections.abc import Callable
 from dataclasses import replace
@@ -225,3 +226,30 @@ async def test_a_quota_is_about_buying_and_no_verdict_on_what_was_bought() -> No
     with pytest.raises(RateLimited) as limited:
         await client(Server(used_up)).send("GET", "/generations/gen_1")
     assert limited.value.retryable
+
+
+@pytest.mark.parametrize(("keepalive_seconds", "expected"), [(60.0, 1), (0.0, 2)])
+async def test_a_connection_that_was_idle_for_long_is_not_used_again(keepalive_seconds: float, expected: int) -> None:
+    opened: list[asyncio.StreamWriter] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        api = ApiClient(
+            provider="sora",
+            base_url=f"http://127.0.0.1:{port}",
+            headers={},
+            error_from=lambda response: responses.read_error(response, provider="sora"),
+            settings=replace(FAST, keepalive_seconds=keepalive_seconds),
+        )
+        await api.send("GET", "/videos")
+        await api.send_once("GET", "/videos")
+        await api.aclose()
+    assert len(opened) == expected
+    assert HttpSettings().keepalive_seconds < 5

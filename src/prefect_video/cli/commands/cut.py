@@ -14,7 +14,7 @@ from prefect_video.cli.output import DONE, print_json
 from prefect_video.cli.progress import FilmLines
 from prefect_video.cli.report_view import show_film
 from prefect_video.cli.sessions import run_async, use_sessions
-from prefect_video.pipeline import FilmReport, cut_project, observe_films
+from prefect_video.pipeline import FilmReport, cut_project, observe_films, publish_film_page
 from prefect_video.project_files import load_project
 from prefect_video.session import SessionRef
 from prefect_video.shots import Project
@@ -50,4 +50,7 @@ def cut(
 
 async def _cut(project: Project, refs: Sequence[SessionRef]) -> FilmReport:
     async with use_sessions(refs) as (session, *others):
-        return await cut_project(session, project, others=others)
+        film = await cut_project(session, project, others=others)
+        if film.status == "made":
+            await publish_film_page(session, project)
+        return film

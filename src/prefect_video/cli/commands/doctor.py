@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict
 
 from prefect_video import __version__
+from prefect_video.cli.check_result import Check
 from prefect_video.cli.options import JsonFlag, SessionOptions
 from prefect_video.cli.output import DONE, FAILED, escape, print_json, stdout
 from prefect_video.cli.prefect_startup import PrefectUnavailable, ensure_api
@@ -43,24 +43,6 @@ _ADVICE: Final = {
 """What an operator has to set at a provider, by its name."""
 
 
-class Check(BaseModel):
-    """The result of one check.
-
-    Attributes:
-        name: The part that was checked.
-        ok: True if it is as a run needs it.
-        detail: The finding.
-        fix: The next step if it is not.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    ok: bool
-    detail: str
-    fix: str | None = None
-
-
 def doctor(
     *,
     session: SessionOptions = SessionOptions(),  # noqa: B008 -- frozen
@@ -78,7 +60,10 @@ def doctor(
         prefect-video doctor --provider sora --store s3://films/ads
     """
     ref = session.ref()
-    checks = [*_check_versions(), _check_prefect_api(), *asyncio.run(_check_session(ref, fix=fix))]
+    api = _check_prefect_api()
+    checks = [*_check_versions(), api, *asyncio.run(_check_session(ref, fix=fix))]
+    if api.ok:
+        checks += _check_fleet()
     healthy = all(check.ok for check in checks)
     if json:
         print_json({"ok": healthy, "checks": [check.model_dump() for check in checks]})
@@ -133,6 +118,17 @@ def _check_prefect_api() -> Check:
 
     url = PREFECT_API_URL.value()
     return Check(name="prefect API", ok=True, detail=url or "embedded server, started when needed")
+
+
+def _check_fleet() -> list[Check]:
+    """Check what is deployed; nothing is deployed on the embedded server, which no worker reaches."""
+    from prefect.settings import PREFECT_API_URL
+
+    if not PREFECT_API_URL.value():
+        return []
+    from prefect_video.cli.fleet_checks import check_fleet
+
+    return asyncio.run(check_fleet())
 
 
 async def _check_session(ref: SessionRef, *, fix: bool) -> list[Check]:

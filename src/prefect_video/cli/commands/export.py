@@ -11,7 +11,7 @@ from prefect_video.cli.options import LedgerOption, StoreOption, find_project, l
 from prefect_video.cli.output import DONE, print_status, write_stdout
 from prefect_video.cli.sessions import open_ledger, run_async, use_store
 from prefect_video.errors import InvalidInput, StoreError
-from prefect_video.gallery import Manifest, read_project, require_parquet, write_rows, write_sheet
+from prefect_video.gallery import Manifest, compile_manifest, require_parquet, write_rows, write_sheet
 from prefect_video.session import SessionRef
 
 Format = Literal["csv", "jsonl", "parquet", "sheet"]
@@ -63,4 +63,4 @@ async def _read(ref: SessionRef, project: str) -> tuple[Manifest, str]:
     """Build a project's manifest from ledger and store, without writing it; return it with the store's address."""
     name, loaded = find_project(project)
     async with open_ledger(ref.ledger) as ledger, use_store(ref.store) as store:
-        return await read_project(ledger, store, name, project=loaded), store.url
+        return await compile_manifest(ledger, store, name, project=loaded), store.url

@@ -117,6 +117,7 @@ async def claim_shots(
     batch = await session.ledger.claims.claim(job_requests, budgets, partial=partial)
     for warning in batch.warnings:
         logger.warning("budget: %s", warning)
+    session.report_budgets(batch.nearly_used)
     for claim in batch.claims:
         if claim.kind is ClaimOutcome.ACQUIRED and claim.job and not is_late(claim.job.fingerprint):
             session.notify(SessionEvent.CLAIMED, claim.job)

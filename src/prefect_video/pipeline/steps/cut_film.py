@@ -66,8 +66,7 @@ async def require_cut(project: Project) -> None:
     # Imported late: it loads PyAV, which a project without a cut does not need.
     from prefect_video.film import find_unusable
 
-    shots = {shot.id: shot.length_seconds for shot in project.shots}
-    problems = await asyncio.to_thread(lambda: list(find_unusable(cut, shots)))
+    problems = await asyncio.to_thread(lambda: list(find_unusable(cut, project.requested_seconds)))
     if problems:
         raise InvalidInput("\n".join(f"cut: {problem.message}" for problem in problems))
 
@@ -99,10 +98,13 @@ async def cut_film(
     if cut is None:
         raise FilmError(f"project {project.name!r} has no `cut:`")
     labels = needed_takes(project, cut)
+    if not labels:
+        raise FilmError("every shot of the cut was dropped: change its `order`")
     if absent := [label for label in labels if label not in clips]:
         raise FilmError(f"not stored yet: {', '.join(absent)}")
     used = {label: clips[label] for label in labels}
-    place = FilmPlace(session.store, project.name, cut, used, await asyncio.to_thread(digest_files, cut))
+    shots = {shot.id: shot.continue_from for shot in project.shots}
+    place = FilmPlace(session.store, project.name, cut, shots, used, await asyncio.to_thread(digest_files, cut))
     if (stored := await place.find()) is not None:
         await place.point_to(stored)
         return stored, True
@@ -110,7 +112,6 @@ async def cut_film(
     with tempfile.TemporaryDirectory(prefix=_SPOOL_PREFIX, dir=session.settings.spool) as name:
         folder = Path(name)
         files = await _fetch_clips(session.store, used, folder)
-        shots = [shot.id for shot in project.shots]
         produced = await _produce(cut, shots, files, folder, _log_progress(project.name, on_progress))
         await claim_store(session)
         film = await place.publish(produced, folder)
@@ -142,7 +143,7 @@ class _Stopped(Exception):
 
 
 async def _produce(
-    cut: Cut, shots: list[str], files: Mapping[str, Path], folder: Path, progress: OnProgress
+    cut: Cut, shots: Mapping[str, str | None], files: Mapping[str, Path], folder: Path, progress: OnProgress
 ) -> ProducedFilm:
     """Make a film in a thread; when cancelled, stop it at its next frame and wait for its end."""
     from prefect_video.film import produce_film

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from prefect_video._shield import run_in_thread
 from prefect_video.assets import Asset
 from prefect_video.errors import FilmError
-from prefect_video.film import Cut, Ingredient, StoredFilm, describe_software
+from prefect_video.film import Cut, Ingredient, StoredFilm, describe_software, list_clips
 from prefect_video.storage import NewFile, Store
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class FilmPlace:
         store: The store.
         project: Name of the project, and of its folder.
         cut: What is asked for.
+        shots: Ids of the project's shots, in order, each with that of the shot that it continues.
         clips: The stored takes, by their labels.
         files: Digests of the other files, from `digest_files`.
 
@@ -59,7 +60,13 @@ class FilmPlace:
     """
 
     def __init__(
-        self, store: Store, project: str, cut: Cut, clips: Mapping[str, Asset], files: Mapping[str, str]
+        self,
+        store: Store,
+        project: str,
+        cut: Cut,
+        shots: Mapping[str, str | None],
+        clips: Mapping[str, Asset],
+        files: Mapping[str, str],
     ) -> None:
         self._store = store
         self._project = project
@@ -73,6 +80,7 @@ class FilmPlace:
             "cut": self._record,
             "clips": {label: asset.sha256 for label, asset in clips.items()},
             "order": list(clips),
+            "continues": [shots.get(clip.shot) for clip in list_clips(cut, list(shots))],
             "files": self._files,
             "software": self._software,
         }

@@ -97,10 +97,15 @@ async def claim_store(session: Session) -> str:
         StoreOutage: It is not the store that the ledger knows at that address.
         StoreError: The store cannot be read or written.
     """
-    found = await check_store(session.ledger, session.store, session.store_name)
-    if found is not None and session.ledger.stores.has_seen(found, session.store.url):
-        return found
-    return await accept_store(session.ledger, session.store)
+    ledger, store = session.ledger, session.store
+    found = await store.read_identity()
+    if found is None or not ledger.stores.has_seen(found, store.url):
+        # In turn: of the shots that end at once, the first looks around a new store, and marks it for all.
+        async with session.store_turn:
+            found = await check_store(ledger, store, session.store_name)
+            if found is None or not ledger.stores.has_seen(found, store.url):
+                found = await accept_store(ledger, store)
+    return found
 
 
 def outage_advice(ledger: Ledger, *stores: str, job_id: str | None = None) -> str:

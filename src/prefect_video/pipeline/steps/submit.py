@@ -228,32 +228,18 @@ async def _refresh_intent(session: Session, job: Job) -> Job:
 async def _acquire_slot(session: Session, job: Job, task_run_id: str | None) -> Job:
     """Begin the submit as soon as the account has a slot, in the order of priority and time.
 
-    The breaker is checked each time, in the transaction that takes the slot: it may open, and a quota be used up, while
-    the job waits.
+    All shots of a process ask at once, and the ledger commits together what it grants. As soon as there is no slot for
+    one, the first in the queue asks: those behind it cannot get a slot before it.
     """
-    has_slot = is_trial = False
-    # One job of a process queries at a time: those behind it in the queue cannot get a slot before it.
-    async with session.submit_turn.acquire(job.priority) as place:
-        try:
+    request = _SlotRequest(session, job, task_run_id)
+    try:
+        if session.slot_queue.is_free and (taken := await request.send()):
+            return taken
+        async with session.slot_queue.acquire(job.priority) as place:
             while True:
                 # Cleared before the query: a slot that is released during it ends the wait at once.
                 session.slot_released.clear()
-                try:
-                    taken = await session.ledger.accounts.acquire_slot(
-                        job.id,
-                        slots=session.account_slots,
-                        task_run_id=task_run_id,
-                        # Counted from here, as the job may have waited for hours for its slot.
-                        deadline_at=datetime.now(UTC) + timedelta(seconds=session.settings.deadline_seconds),
-                        # The trial is the very submit that the half-open breaker refuses to others.
-                        admit=None if is_trial else session.breaker.admit,
-                    )
-                except CircuitOpen:
-                    # Half open, it lets one submit try.
-                    is_trial = await session.breaker.before_submit()
-                    continue
-                if taken is not None:
-                    has_slot = True
+                if taken := await request.send():
                     return taken
                 session.step_priority.end_urgent(job.id)
                 with contextlib.suppress(TimeoutError):
@@ -262,17 +248,58 @@ async def _acquire_slot(session: Session, job: Job, task_run_id: str | None) -> 
                         await session.slot_released.wait()
                     session.step_priority.begin_urgent(job.id)
                 await place.yield_to_higher()
-        finally:
-            if not has_slot:
-                session.step_priority.end_urgent(job.id)
-                # Shielded: a place that stays in the queue would block the account for other processes.
-                await shielded(_leave_queue(session, job, is_trial))
+    finally:
+        if not request.is_granted:
+            session.step_priority.end_urgent(job.id)
+            # Shielded: a place that stays in the queue would block the account for other processes.
+            await shielded(request.withdraw())
 
 
-async def _leave_queue(session: Session, job: Job, is_trial: bool) -> None:
-    if is_trial:
-        await session.breaker.cancel_trial()
-    await session.ledger.accounts.leave_slot_queue(job.id)
+class _SlotRequest:
+    """A job's request for a slot of its account.
+
+    Attributes:
+        is_granted: True once the job has its slot, and is submitting.
+    """
+
+    def __init__(self, session: Session, job: Job, task_run_id: str | None) -> None:
+        self.is_granted = False
+        self._session, self._job, self._task_run_id = session, job, task_run_id
+        self._is_trial = False
+
+    async def send(self) -> Job | None:
+        """Ask the ledger for the slot; return the job, submitting, or None where none is free.
+
+        The breaker is checked each time, in the transaction that takes the slot: it may open, and a quota be used up,
+        while the job waits.
+
+        Raises:
+            CircuitOpen: The breaker is open, or a quota is used up.
+        """
+        session = self._session
+        while True:
+            try:
+                taken = await session.ledger.accounts.acquire_slot(
+                    self._job.id,
+                    slots=session.account_slots,
+                    task_run_id=self._task_run_id,
+                    # Counted from here, as the job may have waited for hours for its slot.
+                    deadline_at=datetime.now(UTC) + timedelta(seconds=session.settings.deadline_seconds),
+                    # The trial is the very submit that the half-open breaker refuses to others.
+                    admit=None if self._is_trial else session.breaker.admit,
+                )
+            except CircuitOpen:
+                # Half open, it lets one submit try.
+                self._is_trial = await session.breaker.before_submit()
+            else:
+                self.is_granted = taken is not None
+                return taken
+
+    async def withdraw(self) -> None:
+        """Leave the queue, and let another submit try in place of this one."""
+        if self._is_trial:
+            await self._session.breaker.cancel_trial()
+        await self._session.ledger.accounts.leave_slot_queue(self._job.id)
 
 
 async def _check_submit_volume(session: Session, job: Job) -> None:

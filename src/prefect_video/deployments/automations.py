@@ -1,0 +1,202 @@
+"""Automations: those that deployments declare as triggers, and three that watch over the fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ActionTypes, ChangeFlowRunState, DoNothing, SendNotification
+from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.deployment_triggers import DeploymentTriggerTypes
+from prefect.events.schemas.events import ResourceSpecification
+from pydantic import TypeAdapter, ValidationError
+
+from prefect_video.deployments.changes import Change, Outcome
+from prefect_video.deployments.declaration import (
+    DEFAULT_ENVIRONMENT,
+    ENVIRONMENT_LABEL,
+    DeclaredDeployment,
+    DeploymentFile,
+)
+from prefect_video.errors import InvalidInput
+
+HEARTBEAT_VARIABLE: Final = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
+PREFECT_HEARTBEAT_SECONDS: Final = 180
+"""Prefect's own interval, for runs that are given none."""
+MISSED_HEARTBEATS: Final = 4
+"""Signs of life that a run may miss before it counts as dead; fewer than three have killed healthy runs."""
+ALERT_PAUSE: Final = timedelta(days=1)
+"""Least time between two notifications about the same budget."""
+
+_HEARTBEAT: Final = "prefect.flow-run.heartbeat"
+_ENDS: Final = tuple(
+    f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused")
+)
+
+
+def parse_triggers(declared: DeclaredDeployment) -> list[DeploymentTriggerTypes]:
+    """Parse the triggers of a deployment with Prefect's own models.
+
+    Raises:
+        InvalidInput: A trigger has no name, a key that Prefect would ignore, or a value that it refuses.
+    """
+    return [_parse_trigger(declared, trigger) for trigger in declared.triggers]
+
+
+def build_trigger(trigger: DeploymentTriggerTypes, deployment_id: UUID) -> AutomationCore:
+    """Build the automation of a deployment's trigger, owned by the deployment as `prefect deploy` has it."""
+    trigger.set_deployment_id(deployment_id)
+    return trigger.as_automation()
+
+
+def build_crash_detector(file: DeploymentFile, ids: Sequence[UUID], environment: str) -> AutomationCore:
+    """Build the automation that marks runs of a file's deployments as crashed when they show no sign of life.
+
+    It waits for several times the longest heartbeat of them: a run that takes longer than that between two would be
+    marked while it is healthy. The file's name is in its name: another file has another one.
+    """
+    intervals = (item.environ().get(HEARTBEAT_VARIABLE, PREFECT_HEARTBEAT_SECONDS) for item in file.deployments)
+    longest = max(map(int, intervals))
+    return AutomationCore(
+        name=_name(f"{file.name} marks runs without a sign of life as crashed", environment),
+        description="A run whose worker died stays Running otherwise. Its generations go on: collect finishes them.",
+        trigger=EventTrigger(
+            posture=Posture.Proactive,
+            match=ResourceSpecification.model_validate({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=ResourceSpecification.model_validate(
+                {
+                    "prefect.resource.role": "deployment",
+                    "prefect.resource.id": sorted(f"prefect.deployment.{deployment_id}" for deployment_id in ids),
+                }
+            ),
+            after={_HEARTBEAT},
+            expect={_HEARTBEAT, *_ENDS},
+            for_each={"prefect.resource.id"},
+            threshold=1,
+            within=timedelta(seconds=MISSED_HEARTBEATS * longest),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                message=f"No sign of life for {MISSED_HEARTBEATS * longest} s; `collect` finishes what it submitted.",
+            )
+        ],
+    )
+
+
+def build_alerts(environment: str, notification_block: UUID | None) -> list[AutomationCore]:
+    """Build the automations for a budget of which four fifths are committed, and for an unusual volume.
+
+    Args:
+        environment: Whose events they listen to.
+        notification_block: Block that sends the notifications; without one the event is only to be seen in Prefect.
+    """
+    return [
+        _build_alert(
+            "prefect-video reports a budget that is nearly used up",
+            "video.budget.nearly-used",
+            "prefect-video.budget.*",
+            environment,
+            _notify(notification_block, "A video budget is nearly used up", "{{ event.payload.detail }}"),
+        ),
+        _build_alert(
+            "prefect-video reports an unusual volume",
+            "video.account.anomaly",
+            "prefect-video.account.*",
+            environment,
+            _notify(
+                notification_block,
+                "Unusually many videos are submitted",
+                "Account {{ event.resource.name }} submits unusually many generations; the last one is for project"
+                " {{ event.payload.project }}.",
+            ),
+        ),
+    ]
+
+
+async def ensure_automation(
+    client: PrefectClient, wanted: AutomationCore, *, dry_run: bool, keep_actions: bool = False
+) -> Change:
+    """Create or update an automation by its name; one that an operator has disabled stays so.
+
+    Args:
+        client: A client of Prefect's API.
+        wanted: What it should be.
+        dry_run: Compare only.
+        keep_actions: Leave the actions of one that exists.
+    """
+    found = next(iter(await client.read_automations_by_name(wanted.name)), None)
+    if found is None:
+        if not dry_run:
+            await client.create_automation(wanted)
+        return Change(kind="automation", name=wanted.name, outcome=Outcome.CREATED)
+    update = _merge(wanted, found, keep_actions)
+    differences = _list_differences(update, found)
+    if not differences:
+        return Change(kind="automation", name=wanted.name, outcome=Outcome.UNCHANGED)
+    if not dry_run:
+        await client.update_automation(found.id, update)
+    return Change(kind="automation", name=wanted.name, outcome=Outcome.UPDATED, detail=", ".join(differences))
+
+
+def _parse_trigger(declared: DeclaredDeployment, trigger: Mapping[str, Any]) -> DeploymentTriggerTypes:
+    place = f"deployment {declared.name!r}, trigger {trigger.get('name')!r}"
+    if not trigger.get("name"):
+        raise InvalidInput(f"{place}: give it a name, by which it is found again")
+    try:
+        parsed: DeploymentTriggerTypes = TypeAdapter(DeploymentTriggerTypes).validate_python(trigger)
+    except ValidationError as error:
+        raise InvalidInput(f"{place}: {error.errors()[0]['msg']}") from error
+    if ignored := sorted(set(trigger) - set(type(parsed).model_fields)):
+        raise InvalidInput(f"{place}: Prefect knows no {', '.join(ignored)}; remove it")
+    return parsed
+
+
+def _build_alert(name: str, event: str, resource: str, environment: str, action: ActionTypes) -> AutomationCore:
+    return AutomationCore(
+        name=_name(name, environment),
+        description="At most once a day for each budget or account.",
+        trigger=EventTrigger(
+            posture=Posture.Reactive,
+            match=ResourceSpecification.model_validate(
+                {"prefect.resource.id": resource, ENVIRONMENT_LABEL: environment}
+            ),
+            expect={event},
+            for_each={"prefect.resource.id"},
+            threshold=1,
+            within=ALERT_PAUSE,
+        ),
+        actions=[action],
+    )
+
+
+def _notify(block: UUID | None, subject: str, body: str) -> ActionTypes:
+    return SendNotification(block_document_id=block, subject=subject, body=body) if block else DoNothing()
+
+
+def _name(name: str, environment: str) -> str:
+    return name if environment == DEFAULT_ENVIRONMENT else f"{name} ({environment})"
+
+
+def _merge(wanted: AutomationCore, found: Automation, keep_actions: bool) -> AutomationCore:
+    """Build the update of an automation: its owner cannot be changed, and is left out."""
+    return AutomationCore(
+        name=wanted.name,
+        description=wanted.description,
+        enabled=found.enabled,
+        trigger=wanted.trigger,
+        actions=found.actions if keep_actions else wanted.actions,
+    )
+
+
+def _list_differences(wanted: AutomationCore, found: Automation) -> list[str]:
+    differences = [] if wanted.description == found.description else ["description"]
+    if wanted.trigger.model_dump() != found.trigger.model_dump():
+        differences.append("trigger")
+    if [action.model_dump() for action in wanted.actions] != [action.model_dump() for action in found.actions]:
+        differences.append("actions")
+    return differences

@@ -1,0 +1,253 @@
+"""`setup` against a real Prefect server: everything is made once, and what people have changed by hand stays."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.blocks.notifications import SlackWebhook
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.events import emit_event
+from prefect.events.schemas.automations import Automation, EventTrigger, Posture
+from prefect.events.worker import EventsWorker
+
+from prefect_video.cli import main
+from prefect_video.cli.check_result import Check
+from prefect_video.cli.fleet_checks import check_fleet
+from prefect_video.deployments import Change, read_deployment_file, setup_prefect, write_folder
+from prefect_video.deployments.automations import HEARTBEAT_VARIABLE
+from prefect_video.errors import InvalidInput
+from prefect_video.ledger import Ledger
+from prefect_video.service.prefect_events import build_event
+from tests.integration.service.test_prefect import a_received_event
+from tests.support.records import submit_one
+
+ENVIRONMENT = "staging"
+"""Not that of the other tests, which share the server."""
+POOL = "setup-tests"
+NAMES = (
+    "generate-shot/shot",
+    "generate-project/project",
+    "collect-generations/collect",
+    "spend-report/spend-report",
+    "verify-store/verify-store",
+    "publish-gallery/gallery",
+)
+AUTOMATIONS = (
+    "prefect-video collects what has ended",
+    "prefect-video marks runs without a sign of life as crashed",
+    "prefect-video reports a budget that is nearly used up",
+    "prefect-video reports an unusual volume",
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_folder(tmp_path / "films")
+    return tmp_path / "films"
+
+
+@pytest.fixture
+async def client(prefect_api: str) -> AsyncIterator[PrefectClient]:
+    async with get_client() as opened:
+        yield opened
+
+
+async def run_setup(folder: Path, **options: Any) -> list[Change]:
+    given = {"environment": ENVIRONMENT, "pool": POOL, **options}
+    return [change async for change in setup_prefect(read_deployment_file(folder), folder, **given)]
+
+
+async def read_deployments(client: PrefectClient, environment: str = ENVIRONMENT) -> dict[str, DeploymentResponse]:
+    return {name: await client.read_deployment_by_name(f"{name}-{environment}") for name in NAMES}
+
+
+async def read_automations(client: PrefectClient, environment: str = ENVIRONMENT) -> dict[str, list[Automation]]:
+    return {name: await client.read_automations_by_name(f"{name} ({environment})") for name in AUTOMATIONS}
+
+
+async def fleet_of(environment: str) -> list[Check]:
+    """Return what `doctor` says about one environment and its pool."""
+    return [check for check in await check_fleet() if f"-{environment}" in check.detail or POOL in check.detail]
+
+
+def outcomes(changes: list[Change]) -> Counter[tuple[str, str]]:
+    return Counter((change.kind, change.outcome.value) for change in changes if change.kind != "block type")
+
+
+def assert_marks_only_silent_runs(detector: Automation, deployments: list[DeploymentResponse]) -> None:
+    """Assert that it waits for several heartbeats, and looks at runs of these deployments only."""
+    trigger = detector.trigger
+    assert isinstance(trigger, EventTrigger)
+    beats = [int(item.job_variables["env"][HEARTBEAT_VARIABLE]) for item in deployments]
+    assert trigger.within.total_seconds() >= 3 * max(beats)
+    assert (trigger.posture, trigger.for_each) == (Posture.Proactive, {"prefect.resource.id"})
+    related = trigger.model_dump(mode="json")["match_related"]
+    assert set(related["prefect.resource.id"]) == {f"prefect.deployment.{item.id}" for item in deployments}
+
+
+MADE = {("work pool", 1), ("work queue", 3), ("deployment", 6), ("automation", 4)}
+
+
+async def test_it_is_made_once_and_runs_anywhere(client: PrefectClient, folder: Path) -> None:
+    new = {"environment": "development", "pool": "new-pool"}
+    dry = await run_setup(folder, dry_run=True, **new)
+    assert {(kind, number) for (kind, outcome), number in outcomes(dry).items() if outcome == "created"} == MADE
+    missing = {change.name: change.detail for change in dry if change.outcome == "missing"}
+    assert set(missing) == {f"{slug}/development" for slug in ("sora-credentials", "video-store", "video-ledger")}
+    for name, detail in missing.items():
+        assert f"prefect block create {name.partition('/')[0]}" in detail
+        assert '.save("development")' in detail
+    assert "new-pool" not in {pool.name for pool in await client.read_work_pools()}
+
+    assert outcomes(await run_setup(folder, **new)) == outcomes(dry), "a dry run says what would be done"
+    deployments, automations = (
+        await read_deployments(client, "development"),
+        await read_automations(client, "development"),
+    )
+    for name, deployment in deployments.items():
+        # A worker on another machine finds the flow by its module, and fetches nothing.
+        assert (deployment.pull_steps, deployment.path) == ([], None), name
+        assert not any(schedule.active for schedule in deployment.schedules)
+    assert [len(found) for found in automations.values()] == [1, 1, 1, 1]
+    assert_marks_only_silent_runs(automations[AUTOMATIONS[1]][0], list(deployments.values()))
+
+    assert {outcome for _, outcome in outcomes(await run_setup(folder, **new))} == {"unchanged", "missing"}
+    found = await read_deployments(client, "development")
+    assert {name: item.id for name, item in found.items()} == {name: item.id for name, item in deployments.items()}
+    assert await read_automations(client, "development") == automations
+    queues = sorted(await client.read_work_queues(work_pool_name="new-pool"), key=lambda queue: queue.priority or 0)
+    assert [queue.name for queue in queues[:3]] == ["high", "normal", "low"]
+
+
+async def test_what_people_changed_by_hand_stays(client: PrefectClient, folder: Path) -> None:
+    await run_setup(folder)
+    collect = (await read_deployments(client))["collect-generations/collect"]
+    (schedule,) = collect.schedules
+    advice = {check.name: check for check in await fleet_of(ENVIRONMENT)}
+    assert (advice["collect"].ok, advice["workers"].ok) == (False, False)
+    assert f"schedule resume collect-generations/collect-{ENVIRONMENT} {schedule.id}" in str(advice["collect"].fix)
+    assert f"prefect worker start --pool {POOL}" in str(advice["workers"].fix)
+    await client.update_deployment_schedule(collect.id, schedule.id, active=True)
+    (trigger,) = (await read_automations(client))[AUTOMATIONS[0]]
+    await client.pause_automation(trigger.id)
+
+    assert [check.ok for check in await fleet_of(ENVIRONMENT) if check.name == "collect"] == [True]
+
+    path = folder / "prefect.yaml"
+    path.write_text(path.read_text().replace("limit: 4", "limit: 2").replace("within: 10", "within: 20"))
+    changed = [change for change in await run_setup(folder) if change.outcome == "updated"]
+    assert {(change.name, change.detail) for change in changed} == {
+        (f"generate-project/project-{ENVIRONMENT}", "concurrency_limit"),
+        (f"collect-generations/collect-{ENVIRONMENT}", "concurrency_limit"),
+        (f"{AUTOMATIONS[0]} ({ENVIRONMENT})", "trigger"),
+    }
+    collect = (await read_deployments(client))["collect-generations/collect"]
+    assert [schedule.active for schedule in collect.schedules] == [True]
+    assert collect.global_concurrency_limit is not None
+    assert collect.global_concurrency_limit.limit == 2
+    (trigger,) = (await read_automations(client))[AUTOMATIONS[0]]
+    assert trigger.enabled is False
+    await client.resume_automation(trigger.id)
+
+    # Who is notified is said once.
+    hook = SlackWebhook(url="https://hooks.example.com/services/x")  # type: ignore[arg-type]
+    await hook.save("ops", overwrite=True)  # type: ignore[misc]
+    changed = [change for change in await run_setup(folder, notify="slack-webhook/ops") if change.outcome == "updated"]
+    assert [(change.kind, change.detail) for change in changed] == [("automation", "actions")] * 2
+    assert not [change for change in await run_setup(folder) if change.outcome == "updated"]
+    (alert,) = (await read_automations(client))[AUTOMATIONS[2]]
+    assert [action.type for action in alert.actions] == ["send-notification"]
+
+
+async def test_many_ends_of_a_project_are_collected_by_one_run(client: PrefectClient, folder: Path) -> None:
+    await run_setup(folder)
+    collect = (await read_deployments(client))["collect-generations/collect"]
+    async with await Ledger.open(f"sqlite:///{folder}/ledger.db") as ledger:
+        for number, project in enumerate(["first", "second", "first", "second", "first"]):
+            job = await submit_one(ledger, number, project=project, environment=ENVIRONMENT)
+            emit_event(**build_event(job, a_received_event()))
+    await asyncio.to_thread(EventsWorker.instance().drain)
+    of_collect = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[collect.id]))
+    async with asyncio.timeout(90):
+        while len(runs := await client.read_flow_runs(flow_run_filter=of_collect)) < 2:
+            await asyncio.sleep(0.5)
+    # Those of other projects or events would have come with these: the window is theirs too.
+    assert sorted(run.parameters["project"] for run in runs) == ["first", "second"]
+    assert {run.parameters["ledger"] for run in runs} == {f"video-ledger/{ENVIRONMENT}"}
+
+
+OWN_FLOW = """
+from prefect import flow
+
+@flow
+def weekly_report(ledger: str) -> None: ...
+"""
+OWN_FILE = """
+name: films
+pull:
+  - prefect.deployments.steps.git_clone:
+      repository: https://host/films.git
+      credentials: "{{ prefect.blocks.github-credentials.films }}"
+deployments:
+  - name: weekly
+    entrypoint: weekly.py:weekly_report
+    work_pool: {name: POOL, job_variables: {env: {PREFECT_VIDEO_CONCURRENCY_LIMIT: sora}}}
+    parameters: {ledger: video-ledger/staging}
+    concurrency_limit: 2
+"""
+
+
+async def test_a_flow_of_ones_own_comes_from_git_as_written(client: PrefectClient, tmp_path: Path) -> None:
+    (tmp_path / "weekly.py").write_text(OWN_FLOW)
+    (tmp_path / "prefect.yaml").write_text(OWN_FILE.replace("POOL", POOL))
+    for outcome in ("created", "unchanged"):
+        changes = {change.kind: change for change in await run_setup(tmp_path, environment=None)}
+        assert changes["deployment"].outcome == outcome, changes["deployment"].detail
+        assert changes["concurrency limit"].detail == "10 at once"
+    assert (await client.read_global_concurrency_limit_by_name("sora")).limit == 10
+    (detector,) = await client.read_automations_by_name("films marks runs without a sign of life as crashed")
+    assert isinstance(detector.trigger, EventTrigger)
+    assert detector.trigger.within.total_seconds() >= 3 * 180, "Prefect's own interval, where none is given"
+    deployment = await client.read_deployment_by_name("weekly-report/weekly")
+    assert deployment.entrypoint == "weekly.py:weekly_report"
+    assert deployment.pull_steps == read_deployment_file(tmp_path).model_dump(mode="json")["pull"]
+    assert "{{ prefect.blocks.github-credentials.films }}" in json.dumps(deployment.pull_steps)
+
+
+async def test_nothing_is_made_when_something_cannot_be(client: PrefectClient, folder: Path) -> None:
+    path = folder / "prefect.yaml"
+    text = path.read_text()
+    for wrong, message in (
+        (text.replace("flows.verify.verify_videos", "flows.verify.nothing"), "verify-store.*cannot be loaded"),
+        (text.replace("repair: false}", "repair: maybe}"), "(?s)verify-store.*repair"),
+        (text.replace("for_each: [", "for_all: ["), "Prefect knows no for_all"),
+    ):
+        path.write_text(wrong)
+        with pytest.raises(InvalidInput, match=message):
+            await run_setup(folder, pool="never-made")
+    assert "never-made" not in {pool.name for pool in await client.read_work_pools()}
+
+
+def test_the_command_says_what_it_did_and_needs_a_server(
+    prefect_api: str, folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    options = [str(folder), "--environment", ENVIRONMENT, "--pool", POOL]
+    assert main(["setup", *options, "--json", "--dry-run"]) == 1
+    answer = json.loads(capfd.readouterr().out)
+    assert (answer["ok"], answer["dry_run"]) == (False, True)
+    assert main(["setup", *options]) == 1
+    shown = capfd.readouterr()
+    assert f"deployment        generate-shot/shot-{ENVIRONMENT}" in shown.out
+    assert "3 blocks are missing" in shown.err
+    assert f"prefect worker start --pool {POOL}" in shown.err
+    assert os.environ["PREFECT_API_URL"] == prefect_api
