@@ -12,7 +12,7 @@ TEST_SECONDS ?= 2700
 # The oldest Prefect that is supported, and the newest versions of what it shares with others that it accepts.
 OLDEST := prefect==3.8.0 packaging<26.3 python-slugify<9
 
-.PHONY: help demo film test test-fast explore test-oldest test-litellm lint types format bench torture clean typing
+.PHONY: help demo film docs test test-fast explore test-oldest test-litellm lint types format bench torture clean typing
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -22,6 +22,9 @@ demo: $(INSTALLED)  ## a three-shot project, with the embedded provider, and a p
 
 film: $(INSTALLED)  ## a film of eight shots on the emulator, in ./film, checked by decoding it
 	$(BIN)/python examples/make_film.py
+
+docs: $(READY)  ## the documentation site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q -f docs/site/mkdocs.yml
 
 test: $(READY)  ## the whole suite
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.support.time_limit $(TEST_SECONDS) \

@@ -62,8 +62,8 @@ async def find_asset(
     *,
     rebuy_missing: bool = False,
     accounts: Collection[str] = (),
-) -> dict[str, Asset]:
-    """Find the assets that are stored already, by fingerprint; one query for all shots of a project."""
+) -> list[Asset | None]:
+    """Find the assets that are stored already, in the order of the requests; one query for all shots of a project."""
     async with use_session(ref) as session:
         return await find_assets(session, job_requests, rebuy_missing=rebuy_missing, accounts=accounts)
 

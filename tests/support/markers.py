@@ -39,6 +39,8 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/recovery/test_first_minute.py",
     },
     "slow": {
+        "tests/integration/docs/test_pages.py",
+        "tests/integration/docs/test_site.py",
         "tests/integration/flows/test_embedding.py",
         "tests/integration/flows/test_setup.py",
         "tests/integration/sdks/test_litellm_proxy.py",
