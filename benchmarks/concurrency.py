@@ -26,7 +26,8 @@ from benchmarks.emulator_process import EmulatorProcess
 from benchmarks.torture import ledgers
 from benchmarks.torture_verdict import Shelf, Verdict, judge
 from benchmarks.workers import KILLED, End, Worker
-from prefect_video.shots import Project, Shot
+from prefect_video.projects import Project
+from prefect_video.shots import Shot
 
 SLOTS: Final = 10
 WORKERS: Final = 3

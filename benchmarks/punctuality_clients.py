@@ -17,7 +17,8 @@ from typing import Any, Final, cast
 
 import httpx
 
-from prefect_video.shots import Project, Shot
+from prefect_video.projects import Project
+from prefect_video.shots import Shot
 
 KEY: Final = "sk-emulator"
 SDK_PAUSE_SECONDS: Final = 1.0

@@ -33,7 +33,8 @@ from benchmarks.torture_verdict import Shelf, Verdict, judge
 from benchmarks.torture_worker import Address, Kill, Order, work
 from benchmarks.workers import KILLED, End, Worker
 from prefect_video.fingerprints import fingerprint
-from prefect_video.shots import Project, Shot
+from prefect_video.projects import Project
+from prefect_video.shots import Shot
 from tests.support.accounts import ACCOUNTS, account_named
 from tests.support.postgres import PostgresServer
 

@@ -21,10 +21,10 @@ from benchmarks.workers import Line
 from prefect_video.errors import VideoError
 from prefect_video.ledger import Job, Ledger
 from prefect_video.pipeline import collect, run_project
+from prefect_video.projects import Project
 from prefect_video.providers import HttpSettings, Provider
 from prefect_video.providers.sora import SoraProvider
 from prefect_video.session import Session, SessionEvent, Settings, load_capabilities
-from prefect_video.shots import Project
 from prefect_video.storage import open_store
 from tests.support.accounts import account_named
 

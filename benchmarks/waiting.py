@@ -33,8 +33,9 @@ import httpx
 from benchmarks.waiting_crowd import open_session
 from prefect_video.ledger import Job
 from prefect_video.pipeline.steps import build_project_job_requests, claim_shots, poll, submit
+from prefect_video.projects import Project
 from prefect_video.providers.sora import SoraProvider
-from prefect_video.shots import Project, Shot
+from prefect_video.shots import Shot
 
 FIXED_SECONDS: Final = 31.0
 SIGMA: Final = 0.4

@@ -21,9 +21,10 @@ import httpx
 
 from prefect_video.ledger import Ledger
 from prefect_video.pipeline.steps import build_project_job_requests, claim_shots, poll, submit
+from prefect_video.projects import Project
 from prefect_video.providers.sora import SoraProvider
 from prefect_video.session import Session, Settings
-from prefect_video.shots import Project, Shot
+from prefect_video.shots import Shot
 from prefect_video.storage import open_store
 
 SETTLE_SECONDS: Final = 300.0

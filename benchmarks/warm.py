@@ -42,8 +42,8 @@ async def _compare(count: int, folder: Path) -> int:
     from prefect_video.emulator import Emulator, EmulatorSettings
     from prefect_video.flows import generate_project
     from prefect_video.pipeline import run_project
+    from prefect_video.projects import Project
     from prefect_video.session import SessionRef, open_session
-    from prefect_video.shots import Project
 
     project = Project.model_validate(
         {

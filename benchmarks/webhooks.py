@@ -36,8 +36,8 @@ from benchmarks.torture import ledgers
 from prefect_video.ledger import Job, Ledger, State, history, jobs_table, row_from_request, webhook_events
 from prefect_video.pipeline import run_project
 from prefect_video.pipeline.steps import build_project_job_requests
+from prefect_video.projects import Project
 from prefect_video.session import Session, SessionEvent, SessionRef, open_session
-from prefect_video.shots import Project
 
 KEY, SECRET = "sk-benchmark", "whsec_benchmark"
 KINDS = ("generation.queued", "generation.started", "generation.completed")

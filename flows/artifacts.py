@@ -26,7 +26,7 @@ from prefect.exceptions import PrefectException
 from prefect_video._clean_text import clean_text
 from prefect_video.ledger import PRICE_UNKNOWN
 from prefect_video.pipeline import ProjectReport, ShotReport
-from prefect_video.shots import Project
+from prefect_video.projects import Project
 from prefect_video.tasks import artifact_key, write_storyboard
 
 logger = logging.getLogger(__name__)

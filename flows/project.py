@@ -17,8 +17,8 @@ from prefect_video.flows.cancellation import cancel_generations
 from prefect_video.flows.suspension import Approvals, can_suspend
 from prefect_video.ledger import Requester
 from prefect_video.pipeline import ProjectReport, publish_run, run_project
+from prefect_video.projects import Project
 from prefect_video.session import Settings
-from prefect_video.shots import Project
 from prefect_video.tasks import SessionRef, TaskRunner, read_links, use_session
 
 

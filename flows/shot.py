@@ -11,8 +11,9 @@ from prefect_video.flows.artifacts import publish_table
 from prefect_video.flows.cancellation import cancel_generations
 from prefect_video.flows.project import flow_run_id
 from prefect_video.pipeline import publish_lone_shot, run_project
+from prefect_video.projects import Project
 from prefect_video.session import DEFAULT_PROJECT
-from prefect_video.shots import Project, Shot
+from prefect_video.shots import Shot
 from prefect_video.tasks import SessionRef, TaskRunner, read_links, use_session
 
 

@@ -15,8 +15,9 @@ from prefect.exceptions import PrefectException
 from prefect_video.assets import Asset
 from prefect_video.errors import ProjectFailed
 from prefect_video.pipeline import ProjectReport, run_project
+from prefect_video.projects import Project
 from prefect_video.session import DEFAULT_PROJECT
-from prefect_video.shots import Project, Shot, as_shot
+from prefect_video.shots import Shot, as_shot
 from prefect_video.tasks.cache_policy import FINGERPRINT, run_to_end
 from prefect_video.tasks.lineage import record_materialized
 from prefect_video.tasks.sessions import SessionRef, use_session

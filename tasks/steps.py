@@ -26,8 +26,8 @@ from prefect_video.film import StoredFilm
 from prefect_video.ledger import Job, JobRequest
 from prefect_video.pipeline import Inputs, Result, StepRunner, steps
 from prefect_video.pipeline.steps import find_assets
+from prefect_video.projects import Project
 from prefect_video.session import Session
-from prefect_video.shots import Project
 from prefect_video.tasks.lineage import record_materialized
 from prefect_video.tasks.sessions import SessionRef, use_session
 

@@ -60,10 +60,11 @@ if TYPE_CHECKING:
     from prefect_video.ledger import Job
     from prefect_video.pipeline import ProjectReport, collect, cut_project, plan_project, run_project
     from prefect_video.project_files import load_project
+    from prefect_video.projects import Project
     from prefect_video.providers import Capabilities, Provider
     from prefect_video.rows import project_from_rows
     from prefect_video.session import Session, SessionRef, open_session
-    from prefect_video.shots import Project, Shot
+    from prefect_video.shots import Shot
 else:
     # pydantic, SQLAlchemy and httpx take most of a second: a name is imported when it is first used.
     __getattr__ = import_at_first_use(
@@ -73,7 +74,7 @@ else:
             "Capabilities": "providers",
             "Generation": "generations",
             "Job": "ledger",
-            "Project": "shots",
+            "Project": "projects",
             "ProjectReport": "pipeline",
             "Provider": "providers",
             "Session": "session",

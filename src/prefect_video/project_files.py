@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from prefect_video.errors import InvalidInput
 from prefect_video.film import Cut
-from prefect_video.shots import LocatedError, Project, is_web_address
+from prefect_video.projects import LocatedError, Project
+from prefect_video.shots import is_web_address
 from prefect_video.templates import FieldPath, Place, Scalar, expand_template
 
 FILE_LIMIT_BYTES: Final = 16 * 2**20

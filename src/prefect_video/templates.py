@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from prefect_video.shots import SHOTS_LIMIT, LocatedError, ShotDefaults
+from prefect_video.projects import SHOTS_LIMIT, LocatedError
+from prefect_video.shots import ShotDefaults
 
 FieldPath = tuple[str | int, ...]
 """Names and indices from the document's root to a field, such as `("shots", 3, "duration")`."""

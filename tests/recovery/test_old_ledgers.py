@@ -17,8 +17,8 @@ from prefect_video.ledger import Job, Ledger, State
 from prefect_video.pipeline.ledger_recovery import Recovery, recover_ledger
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.steps import submit
+from prefect_video.projects import Project
 from prefect_video.session import SessionEvent
-from prefect_video.shots import Project
 from tests.support.postgres import PostgresServer
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import SLOW, OpenHarness

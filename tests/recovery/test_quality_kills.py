@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks.torture_worker import Kill
 from prefect_video.ledger import State
+from prefect_video.projects import Project
 from prefect_video.session import SessionEvent
-from prefect_video.shots import Project
 from tests.support.recovery import RecoveryHarness, a_shot, film
 from tests.support.recovery_fixtures import OpenHarness
 from tests.support.workers import KILLED, end, start

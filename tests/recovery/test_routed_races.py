@@ -14,8 +14,8 @@ from prefect_video.emulator import Emulator
 from prefect_video.ledger import Job
 from prefect_video.pipeline import project_run
 from prefect_video.pipeline.reports import ProjectReport
+from prefect_video.projects import Project
 from prefect_video.session import SessionEvent
-from prefect_video.shots import Project
 from tests.support.recovery_fixtures import postgres_server, postgres_url
 from tests.support.routing import AUTO, RoutingHarness, open_routing, project
 from tests.support.routing_fixtures import emulators

@@ -15,8 +15,8 @@ from prefect_video.ledger import Job, State
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.pipeline.verification import Verification, verify_store
+from prefect_video.projects import Project
 from prefect_video.session import Session
-from prefect_video.shots import Project
 from prefect_video.storage import Store, open_store
 from prefect_video.storage.marker import STORE_MARKER
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses

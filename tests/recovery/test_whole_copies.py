@@ -17,8 +17,8 @@ from prefect_video.pipeline.plan import plan_project
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.pipeline.verification import Verification, verify_store
+from prefect_video.projects import Project
 from prefect_video.session import Session
-from prefect_video.shots import Project
 from prefect_video.storage import open_store
 from tests.recovery.test_old_ledgers import back_up, restore
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses

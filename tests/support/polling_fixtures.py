@@ -13,9 +13,10 @@ import pytest
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.ledger import Job, Ledger
 from prefect_video.pipeline.steps import build_project_job_requests, claim_shots, submit
+from prefect_video.projects import Project
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session import Session, Settings
-from prefect_video.shots import Project, Shot
+from prefect_video.shots import Shot
 from prefect_video.storage import open_store
 from tests.support.postgres import postgres_server, postgres_url
 

@@ -16,11 +16,12 @@ from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.polling.poller import Poller
 from prefect_video.polling.schedule import PollSchedule
+from prefect_video.projects import Project
 from prefect_video.providers.base import Provider
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session import Observer, Session, SessionEvent, Settings
-from prefect_video.shots import Project, Shot
+from prefect_video.shots import Shot
 from prefect_video.storage import open_store
 
 QUICK: Final = HttpSettings(submit_timeout_seconds=0.6, backoff_seconds=0.01, backoff_limit_seconds=0.05)

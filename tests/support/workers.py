@@ -8,7 +8,7 @@ from typing import Final
 
 from benchmarks.torture_worker import Kill, Order, work
 from benchmarks.workers import KILLED, End, Worker
-from prefect_video.shots import Project
+from prefect_video.projects import Project
 from tests.support.recovery import RecoveryHarness
 
 __all__ = ["KILLED", "end", "race", "start"]

@@ -12,10 +12,10 @@ import yaml
 
 from docs.providers_table import NOTES, PAGE, TABLES, abilities, names, opened, page
 from prefect_video.errors import InvalidInput
+from prefect_video.projects import Project
 from prefect_video.providers.http import HttpSettings
 from prefect_video.providers.registry import provider_names
 from prefect_video.session import Settings
-from prefect_video.shots import Project
 from tests.support.accounts import ACCOUNTS, TestAccount
 
 ROOT: Final = Path(__file__).parents[2]

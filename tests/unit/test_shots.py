@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from prefect_video import Project, Shot
 from prefect_video.frame_sizes import ALL_RESOLUTIONS, COMMON_RATIOS, Resolution, frame_size, nearest_ratio
-from prefect_video.shots import Fallback, ShotDefaults, as_shot, slug
+from prefect_video.projects import Fallback
+from prefect_video.shots import ShotDefaults, as_shot, slug
 
 
 def shot(**given: object) -> Shot:

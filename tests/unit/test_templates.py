@@ -9,7 +9,8 @@ import pytest
 
 from prefect_video.errors import InvalidInput
 from prefect_video.project_files import load_project, project_schema
-from prefect_video.shots import Project, Shot
+from prefect_video.projects import Project
+from prefect_video.shots import Shot
 
 
 def load(folder: Path, text: str) -> Project:

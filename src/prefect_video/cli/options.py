@@ -11,9 +11,9 @@ from cyclopts import Parameter
 
 from prefect_video.ledger import URL_VARIABLE, default_ledger_url, parse_database_url
 from prefect_video.project_files import load_project
+from prefect_video.projects import Project
 from prefect_video.rows import TABLE_SUFFIXES, project_from_rows
 from prefect_video.session import SessionRef, names_ledger_block
-from prefect_video.shots import Project
 
 _PROJECT_FILES: Final = (".yaml", ".yml", ".json")
 

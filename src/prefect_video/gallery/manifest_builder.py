@@ -22,7 +22,8 @@ from prefect_video.gallery.manifest import (
     VideoFile,
 )
 from prefect_video.ledger import UNFINISHED, Choice, Job, SpendRow, State
-from prefect_video.shots import Project, Shot
+from prefect_video.projects import Project
+from prefect_video.shots import Shot
 from prefect_video.storage import Store
 
 TakeKey = tuple[str, int]

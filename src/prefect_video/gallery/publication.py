@@ -24,7 +24,7 @@ from prefect_video.gallery.manifest import MANIFEST_NAME, PAGE_NAME, FilmRecord,
 from prefect_video.gallery.manifest_builder import ProjectFacts, TakeKey, TakeOutcome, build_manifest
 from prefect_video.gallery.page import render_index, render_page
 from prefect_video.ledger import Ledger
-from prefect_video.shots import Project
+from prefect_video.projects import Project
 from prefect_video.storage import NewFile, Store, guess_content_type
 
 _READS_AT_ONCE: Final = 16

@@ -10,7 +10,7 @@ from sqlalchemy import or_, select, update
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.records import Requester
 from prefect_video.ledger.tables import project_requests
-from prefect_video.shots import Project
+from prefect_video.projects import Project
 
 
 class ProjectRequest(BaseModel):

@@ -29,8 +29,9 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from prefect_video.assets import Asset
 from prefect_video.generations import Generation
 from prefect_video.ledger.records import Job, Requester, State
+from prefect_video.projects import Project
 from prefect_video.quality import Quality, QualityPolicy
-from prefect_video.shots import Project, Shot
+from prefect_video.shots import Shot
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _MICRO: Final = Decimal("0.000001")

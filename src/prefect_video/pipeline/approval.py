@@ -14,7 +14,8 @@ from typing import Final
 
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import ApprovalRequest, Choice, Job, JobRequest, Ledger, State, command_line
-from prefect_video.shots import PROMPT_LIMIT, Project, Shot
+from prefect_video.projects import Project
+from prefect_video.shots import PROMPT_LIMIT, Shot
 
 logger = logging.getLogger(__name__)
 

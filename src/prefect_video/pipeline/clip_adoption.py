@@ -9,8 +9,8 @@ from prefect_video.ledger import Job, JobRequest
 from prefect_video.pipeline.routing import TakeRequest, build_take_requests
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
 from prefect_video.pipeline.steps.manual_clips import require_settled, store_clip
+from prefect_video.projects import Project
 from prefect_video.session import Session
-from prefect_video.shots import Project
 
 
 async def adopt_clip(

@@ -14,8 +14,8 @@ from prefect_video.pipeline.routing import TakeRequest, load_existing, stored_as
 from prefect_video.pipeline.step_runner import StepRunner
 from prefect_video.pipeline.steps.cut_film import OnProgress, cut_film, needed_takes, require_cut
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
+from prefect_video.projects import Project
 from prefect_video.session import Session
-from prefect_video.shots import Project
 
 logger = logging.getLogger(__name__)
 

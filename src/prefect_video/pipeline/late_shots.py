@@ -29,8 +29,9 @@ from prefect_video.pipeline.routing import TakeRequest, build_take_requests
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
 from prefect_video.pipeline.steps.last_frame import frame_address
 from prefect_video.pipeline.steps.shot_images import ImageLoader
+from prefect_video.projects import Project
 from prefect_video.session import Session
-from prefect_video.shots import Project, Shot
+from prefect_video.shots import Shot
 
 logger = logging.getLogger(__name__)
 

@@ -28,9 +28,10 @@ from prefect_video.pipeline.steps.job_requests import ClaimOptions
 from prefect_video.pipeline.steps.store_check import find_flaws, require_single_flaw
 from prefect_video.pipeline.steps.store_identity import check_store, require_root
 from prefect_video.pipeline.steps.whole_copies import find_whole_copies
+from prefect_video.projects import Project
 from prefect_video.providers import duration_hints
 from prefect_video.session import Session
-from prefect_video.shots import Project, Shot
+from prefect_video.shots import Shot
 
 PlannedAction = Literal["generate", "cached", "clip", "in_progress", "held", "over_budget"]
 

@@ -13,8 +13,8 @@ from prefect_video.errors import VideoError
 from prefect_video.gallery import PublishedGallery, TakeKey, TakeOutcome, publish_gallery
 from prefect_video.ledger import command_line
 from prefect_video.pipeline.reports import ProjectReport, ShotReport
+from prefect_video.projects import Project
 from prefect_video.session import DEFAULT_PROJECT, Session
-from prefect_video.shots import Project
 
 logger = logging.getLogger(__name__)
 

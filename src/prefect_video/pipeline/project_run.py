@@ -36,8 +36,9 @@ from prefect_video.pipeline.steps.end import raise_if_ended
 from prefect_video.pipeline.steps.job_requests import ClaimOptions
 from prefect_video.pipeline.steps.manual_clips import find_clips, store_clip
 from prefect_video.pipeline.steps.screen import screen_prompts
+from prefect_video.projects import Project
 from prefect_video.session import Session
-from prefect_video.shots import Project, Shot, is_web_address
+from prefect_video.shots import Shot, is_web_address
 
 logger = logging.getLogger(__name__)
 

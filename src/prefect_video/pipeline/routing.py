@@ -22,9 +22,10 @@ from prefect_video.pipeline.steps.job_requests import ClaimOptions, build_job_re
 from prefect_video.pipeline.steps.last_frame import frame_address
 from prefect_video.pipeline.steps.manual_clips import build_clip_request
 from prefect_video.pipeline.steps.shot_images import ImageFile, ImageLoader
+from prefect_video.projects import Fallback, Project
 from prefect_video.providers import adapt
 from prefect_video.session import Session
-from prefect_video.shots import Fallback, Project, Shot
+from prefect_video.shots import Shot
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect_video.ledger import Requester
+from prefect_video.projects import Project
 from prefect_video.session import Session
-from prefect_video.shots import Project
 
 logger = logging.getLogger(__name__)
 

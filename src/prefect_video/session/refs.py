@@ -22,10 +22,10 @@ from pydantic import BaseModel, ConfigDict
 
 from prefect_video.errors import InvalidInput, ProviderError
 from prefect_video.ledger import AccountStatus, Budget, Job, Ledger
+from prefect_video.projects import AUTO, Project
 from prefect_video.providers import Provider, default_provider, open_provider
 from prefect_video.session.session import BudgetObserver, Observer, Session, SessionEvent
 from prefect_video.session.settings import Settings
-from prefect_video.shots import AUTO, Project
 from prefect_video.storage import Store, open_store
 
 logger = logging.getLogger(__name__)

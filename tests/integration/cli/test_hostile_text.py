@@ -12,8 +12,8 @@ import pytest
 
 from prefect_video.emulator import Emulator
 from prefect_video.pipeline import run_project
+from prefect_video.projects import Project
 from prefect_video.session import SessionRef, open_session
-from prefect_video.shots import Project
 from tests.integration.cli.test_secrets import provider
 from tests.support.cli_fixtures import InProcess
 

@@ -17,8 +17,8 @@ from prefect_video.ledger import HoldReason, Job, Ledger, State, hold_message
 from prefect_video.ledger.hold_reasons import HOLDS
 from prefect_video.ledger.urls import parse_database_url
 from prefect_video.pipeline.steps import build_project_job_requests, claim_shots
+from prefect_video.projects import Project
 from prefect_video.session import SessionRef, open_session
-from prefect_video.shots import Project
 from tests.support.cli_fixtures import COMMAND, InProcess, Shell
 
 SHOT = Project.model_validate(

@@ -13,8 +13,8 @@ import pytest
 
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.pipeline import run_project
+from prefect_video.projects import Project
 from prefect_video.session import SessionRef, open_session
-from prefect_video.shots import Project
 from tests.support.cli_fixtures import FILM, InProcess, Shell
 
 KEY = "sk-quokka77/Zm9vquux+bar=42&x"

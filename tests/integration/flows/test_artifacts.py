@@ -14,7 +14,7 @@ from prefect.artifacts import Artifact, acreate_progress_artifact, aupdate_progr
 
 from prefect_video.flows import artifacts
 from prefect_video.pipeline.reports import ProjectReport, ShotReport
-from prefect_video.shots import Project
+from prefect_video.projects import Project
 from prefect_video.tasks import artifact_key, asset_key
 
 PROJECT = Project.model_validate(

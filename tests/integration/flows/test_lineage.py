@@ -16,7 +16,8 @@ from prefect.context import get_run_context
 from prefect_video.assets import Asset
 from prefect_video.emulator.threaded import Emulator
 from prefect_video.flows import generate_project
-from prefect_video.shots import Project, Shot
+from prefect_video.projects import Project
+from prefect_video.shots import Shot
 from prefect_video.tasks import agenerate_video, artifact_key, asset_key
 
 SHOT = Shot(id="opening", prompt="dawn over the sea", duration=1, resolution="480p")

@@ -15,8 +15,8 @@ from prefect_video.emulator.settings import EmulatorSettings
 from prefect_video.emulator.threaded import Emulator
 from prefect_video.gallery import PAGE_NAME, FilmRecord, read_manifest, render_page
 from prefect_video.pipeline import publish_run, run_project
+from prefect_video.projects import Project
 from prefect_video.session import SessionRef, open_session
-from prefect_video.shots import Project
 from tests.support.manifests import build_large_manifest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -10,8 +10,9 @@ from prefect_video.emulator.settings import EmulatorSettings
 from prefect_video.emulator.threaded import Emulator
 from prefect_video.gallery import publish_index
 from prefect_video.pipeline import publish_run, run_project, verify_store
+from prefect_video.projects import Project
 from prefect_video.session import SessionRef, open_session
-from prefect_video.shots import Project, Shot
+from prefect_video.shots import Shot
 from tests.support.s3_server import S3Server
 
 

@@ -15,7 +15,8 @@ from benchmarks.torture_verdict import Shelf, judge
 from benchmarks.torture_worker import Kill, Order, work
 from benchmarks.workers import KILLED, End, Worker
 from prefect_video.emulator import Emulator
-from prefect_video.shots import Project, Shot
+from prefect_video.projects import Project
+from prefect_video.shots import Shot
 from tests.support.accounts import TestAccount
 from tests.support.workers import end
 

@@ -17,9 +17,9 @@ from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
 from prefect_video.polling.poller import Poller
 from prefect_video.polling.schedule import PollSchedule
+from prefect_video.projects import Project
 from prefect_video.providers.base import Provider
 from prefect_video.session import Session, Settings
-from prefect_video.shots import Project
 from prefect_video.storage import open_store
 from tests.support.accounts import TestAccount
 

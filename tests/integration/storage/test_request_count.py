@@ -10,8 +10,9 @@ from aiobotocore.client import AioBaseClient
 
 from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.pipeline import run_project
+from prefect_video.projects import Project
 from prefect_video.session import SessionRef, open_session
-from prefect_video.shots import Project, Shot
+from prefect_video.shots import Shot
 from tests.support.s3_server import S3Server
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from prefect_video.emulator.threaded import Emulator
 from prefect_video.pipeline import ProjectReport, run_project
+from prefect_video.projects import Project
 from prefect_video.rows import project_from_rows
 from prefect_video.session import SessionRef, open_session
-from prefect_video.shots import Project
 from tests.support.cli_fixtures import InProcess
 
 

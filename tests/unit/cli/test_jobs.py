@@ -20,8 +20,9 @@ from prefect_video.ledger import Job, JobRequest, Ledger, State
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.steps import build_project_job_requests, submit
 from prefect_video.project_files import load_project
+from prefect_video.projects import Project
 from prefect_video.session import Session, SessionRef, open_session
-from prefect_video.shots import Project, Shot
+from prefect_video.shots import Shot
 from tests.support.cli_fixtures import InProcess
 from tests.support.records import an_asset
 

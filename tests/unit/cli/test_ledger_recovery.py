@@ -7,8 +7,9 @@ from pathlib import Path
 
 from prefect_video.ledger import Ledger
 from prefect_video.pipeline.project_run import run_project
+from prefect_video.projects import Project
 from prefect_video.session import SessionRef, open_session
-from prefect_video.shots import Project, Shot
+from prefect_video.shots import Shot
 from tests.support.cli_fixtures import InProcess
 
 FILM = Project(name="film", shots=(Shot(id="lost", prompt="a lost reel", duration=1, resolution="480p"),))

@@ -14,7 +14,7 @@ from prefect_video.errors import InvalidInput
 from prefect_video.film import Cut, estimate_seconds
 from prefect_video.film.captions import read_captions
 from prefect_video.project_files import load_project, project_schema
-from prefect_video.shots import Project
+from prefect_video.projects import Project
 from tests.support.films import write_clip
 
 SHOTS = """\

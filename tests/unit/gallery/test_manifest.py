@@ -23,8 +23,8 @@ from prefect_video.gallery import (
     render_page,
 )
 from prefect_video.pipeline import publish_run, run_project
+from prefect_video.projects import Project
 from prefect_video.session import Session, SessionRef, open_session
-from prefect_video.shots import Project
 from tests.support.manifests import build_manifest, build_shot, build_take
 
 SHOTS: list[dict[str, Any]] = [

@@ -9,7 +9,7 @@ import pytest
 from prefect_video.ledger import Ledger
 from prefect_video.pipeline import approve_as_proposed, list_pending
 from prefect_video.pipeline.approval import choose_take, drop_shot, redo_shot
-from prefect_video.shots import Project
+from prefect_video.projects import Project
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 
 ENVIRONMENT = "production"

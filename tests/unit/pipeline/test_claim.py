@@ -10,7 +10,7 @@ from prefect_video.errors import StoreError
 from prefect_video.ledger import State
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
-from prefect_video.shots import Project
+from prefect_video.projects import Project
 from prefect_video.storage import open_store
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 

@@ -15,8 +15,9 @@ from prefect_video.ledger import HoldReason, State, hold_message
 from prefect_video.pipeline import adopt_clip, plan_project, run_project
 from prefect_video.pipeline.steps import build_project_job_requests
 from prefect_video.pipeline.verification import verify_store
+from prefect_video.projects import Project
 from prefect_video.session import SessionEvent
-from prefect_video.shots import Project, Shot
+from prefect_video.shots import Shot
 from prefect_video.storage import file_sha256
 from tests.support.clips import write_clip
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses

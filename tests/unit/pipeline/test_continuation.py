@@ -17,9 +17,10 @@ from prefect_video.ledger import Budget, Job, State, is_late
 from prefect_video.pipeline import ShotReport, plan_project, run_project
 from prefect_video.pipeline.approval import choose_take, drop_shot, list_takes, redo_shot
 from prefect_video.pipeline.cancel import cancel
+from prefect_video.projects import Project
 from prefect_video.providers.sora.provider import SoraProvider
 from prefect_video.session import SessionEvent
-from prefect_video.shots import Project, Shot
+from prefect_video.shots import Shot
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 from tests.support.recovery_fixtures import SLOW, OpenHarness
 from tests.support.routing import RoutingHarness, project

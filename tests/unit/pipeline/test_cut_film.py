@@ -22,7 +22,7 @@ from prefect_video.pipeline import (
     verify_store,
 )
 from prefect_video.pipeline.steps.film_place import find_current_film
-from prefect_video.shots import Project
+from prefect_video.projects import Project
 from tests.support.films import read_frames, write_clip
 from tests.support.recovery import RecoveryHarness
 from tests.support.recovery_fixtures import OpenHarness

@@ -13,7 +13,7 @@ from prefect_video.errors import BudgetExceeded, VideoRejected
 from prefect_video.ledger import State
 from prefect_video.pipeline import run_project
 from prefect_video.pipeline.steps.accept import accept_rejected
-from prefect_video.shots import Project
+from prefect_video.projects import Project
 from tests.support.recovery import RecoveryHarness, a_shot, film, statuses
 
 DEFECTS = {

@@ -14,8 +14,8 @@ from prefect_video.errors import HeldForReview, InvalidResponse, SubmitOutcomeUn
 from prefect_video.generations import Generation, RecordedGeneration
 from prefect_video.ledger import Job, State
 from prefect_video.ledger.tables import jobs_table
+from prefect_video.projects import Project
 from prefect_video.providers.base import Provider
-from prefect_video.shots import Project
 from tests.integration.providers.test_projects import SessionOpener, made, open_session, statuses
 from tests.support.accounts import TestAccount
 from tests.unit.providers.known import known

@@ -18,9 +18,10 @@ from prefect_video.downloads.media import check_media, probe
 from prefect_video.errors import InvalidInput
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.reports import ProjectReport
+from prefect_video.projects import Project
 from prefect_video.providers.registry import open_provider, provider_names
 from prefect_video.session import SessionRef, open_session
-from prefect_video.shots import Project, Shot
+from prefect_video.shots import Shot
 from tests.support.clips import write_clip
 
 PAGE: Final = Path(__file__).parents[3] / "docs" / "new-provider.md"

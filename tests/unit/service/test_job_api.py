@@ -21,9 +21,9 @@ from prefect_video.emulator import Emulator, EmulatorSettings
 from prefect_video.errors import BudgetExceeded, InvalidInput
 from prefect_video.ledger import Requester
 from prefect_video.pipeline import run_project
+from prefect_video.projects import Project
 from prefect_video.service import add_token, create_token
 from prefect_video.service.api_tokens import ApiTokens, Scope, parse_tokens
-from prefect_video.shots import Project
 from tests.support.service_fixtures import Service, open_environment_session, run_service
 from tests.unit.service.test_jobs import REQUEST, generate, wait_for_status
 

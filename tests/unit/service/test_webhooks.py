@@ -21,8 +21,8 @@ from prefect_video.ledger import Job, ReceivedEvent, State
 from prefect_video.ledger.webhook_events import WebhookEvents
 from prefect_video.pipeline.project_run import run_project
 from prefect_video.pipeline.steps import build_project_job_requests, claim_shots, submit
+from prefect_video.projects import Project
 from prefect_video.session import Session
-from prefect_video.shots import Project
 from tests.support.service_fixtures import Service, open_environment_session, run_service
 
 

@@ -16,8 +16,8 @@ from prefect_video.cli.report_view import show_film
 from prefect_video.cli.sessions import run_async, use_sessions
 from prefect_video.pipeline import FilmReport, cut_project, observe_films, refresh_gallery
 from prefect_video.project_files import load_project
+from prefect_video.projects import Project
 from prefect_video.session import SessionRef
-from prefect_video.shots import Project
 
 
 def cut(

@@ -14,8 +14,8 @@ from prefect_video.cli.sessions import run_async, use_sessions
 from prefect_video.fingerprints import canonical_json
 from prefect_video.ledger import PRICE_UNKNOWN, BudgetUsage
 from prefect_video.pipeline import Plan, PlannedShot, RouteOption, plan_project
+from prefect_video.projects import Project
 from prefect_video.session import SessionRef
-from prefect_video.shots import Project
 
 _ACTIONS = {
     "generate": "[cyan]generate[/]",

@@ -42,8 +42,8 @@ from prefect_video.errors import InvalidInput, ProjectFailed, VideoError
 from prefect_video.ledger import command_line
 from prefect_video.pipeline import Plan, ProjectReport, observe_films, plan_project, publish_run, run_project
 from prefect_video.project_files import InvalidProject
+from prefect_video.projects import Project
 from prefect_video.session import SessionRef
-from prefect_video.shots import Project
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ from prefect_video.pipeline.steps.adopt import adopt_stored
 from prefect_video.pipeline.steps.store_check import find_flaws, relocate_stored, require_single_flaw
 from prefect_video.pipeline.steps.store_identity import accept_store, check_store, require_root
 from prefect_video.pipeline.steps.whole_copies import use_whole_copies
+from prefect_video.projects import Project
 from prefect_video.session import Session, SessionEvent
-from prefect_video.shots import Project
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from prefect_video.errors import FilmError, InvalidInput
 from prefect_video.film import Cut, StoredFilm, list_clips
 from prefect_video.pipeline.steps.film_place import FilmPlace, digest_files, file_sha256
 from prefect_video.pipeline.steps.store_identity import claim_store
+from prefect_video.projects import Project
 from prefect_video.session import Session
-from prefect_video.shots import Project
 from prefect_video.storage import Store, fetch_anywhere
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from prefect_video.errors import InvalidInput
 from prefect_video.fingerprints import fingerprint
 from prefect_video.ledger import JobRequest, Requester
 from prefect_video.pipeline.steps.shot_images import ImageFile, ImageLoader
+from prefect_video.projects import Project
 from prefect_video.session import Session
-from prefect_video.shots import Project, Shot
+from prefect_video.shots import Shot
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,8 +36,9 @@ from prefect_video.ledger import Job, JobRequest, State, command_line, is_given_
 from prefect_video.pipeline.steps.store import asset_draft
 from prefect_video.pipeline.steps.store_check import find_flaws
 from prefect_video.pipeline.steps.store_identity import accept_store, check_store, claim_store
+from prefect_video.projects import Project
 from prefect_video.session import Session
-from prefect_video.shots import Project, Shot, is_web_address
+from prefect_video.shots import Shot, is_web_address
 from prefect_video.storage import file_sha256, publish_video, sidecar_path, thumbnail_path
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,9 @@ from prefect_video.fingerprints import canonical_json
 from prefect_video.frame_sizes import AspectRatio, Resolution
 from prefect_video.inputs import Input
 from prefect_video.ledger import Priority
+from prefect_video.projects import Project
 from prefect_video.session import DEFAULT_PROJECT
-from prefect_video.shots import Duration, Identifier, Options, Project, Prompt, Seed, Shot, is_web_address, slug
+from prefect_video.shots import Duration, Identifier, Options, Prompt, Seed, Shot, is_web_address, slug
 
 BATCH_LIMIT: Final = 100
 _TEXT: Final = r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]*$"

@@ -13,13 +13,13 @@ from prefect_video.errors import InvalidInput, LedgerError, ProjectFailed, Video
 from prefect_video.ledger import Job, ProjectRequest, Requester
 from prefect_video.pipeline import Plan, plan_project, run_project
 from prefect_video.pipeline.steps import ClaimOptions, build_project_job_requests
+from prefect_video.projects import Project
 from prefect_video.service.deployment_queue import DeploymentQueue
 from prefect_video.service.jobs.bodies import ProjectBody
 from prefect_video.service.jobs.service import JobService, Outcome
 from prefect_video.service.jobs.views import ProjectView
 from prefect_video.service.sessions import Sessions
 from prefect_video.session import Session
-from prefect_video.shots import Project
 
 logger = logging.getLogger(__name__)
 

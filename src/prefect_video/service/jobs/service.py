@@ -44,6 +44,7 @@ from prefect_video.pipeline.steps import (
     screen_prompt,
     submit,
 )
+from prefect_video.projects import Project
 from prefect_video.service.api_tokens import ApiTokens
 from prefect_video.service.deployment_queue import DeploymentQueue
 from prefect_video.service.galleries import StaleGalleries
@@ -51,7 +52,6 @@ from prefect_video.service.jobs.bodies import GenerateBody
 from prefect_video.service.jobs.views import JobView, SpendView
 from prefect_video.service.sessions import Sessions
 from prefect_video.session import Session, ref_for_job
-from prefect_video.shots import Project
 
 logger = logging.getLogger(__name__)
 
