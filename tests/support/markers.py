@@ -29,6 +29,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
     "kills": {
         "tests/integration/ledger/test_processes.py",
         "tests/integration/test_distribution.py",
+        "tests/recovery/test_approval_kills.py",
         "tests/recovery/test_cut_kills.py",
         "tests/recovery/test_kills.py",
         "tests/recovery/test_quality_kills.py",
