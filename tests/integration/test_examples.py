@@ -155,3 +155,14 @@ async def test_the_final_cut_is_made_and_measured(emulator: Emulator, tmp_path: 
     # 2 + 4 + 2.5 + 4 + 2 s, with three crossfades of 0.5 s and one of 1 s.
     assert report.film.seconds == pytest.approx(12.0, abs=0.1)
     assert emulator.usage()["billed"] == 3
+
+
+def test_the_film_of_eight_shots_is_what_was_asked_for(
+    example_environment: pytest.MonkeyPatch, emulator: Emulator, tmp_path: Path
+) -> None:
+    """The script decodes the film itself: its length, the frames of the chain, and the crossfades at the joins."""
+    printed = run_python(str(EXAMPLES / "make_film.py"), str(tmp_path / "film"))
+    assert printed.count("ok     ") == 9
+    assert "FAILED" not in printed
+    assert emulator.usage()["billed"] == 8
+    assert (tmp_path / "film" / "videos" / "feature" / "index.html").is_file()

@@ -42,6 +42,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
     "slow": {
         "tests/integration/flows/test_embedding.py",
         "tests/integration/sdks/test_litellm_proxy.py",
+        "tests/integration/test_examples.py::test_the_film_of_eight_shots_is_what_was_asked_for",
         "tests/recovery/test_first_minute.py",
         "tests/unit/cli/test_adopt.py",
         "tests/integration/gallery/test_browser.py",
