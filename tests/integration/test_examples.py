@@ -64,7 +64,8 @@ def test_the_readme_prints_the_examples() -> None:
 
 def test_every_example_is_run_here() -> None:
     files = {path.name for path in EXAMPLES.iterdir() if path.is_file()}
-    assert files == {"weekly_report.py", "without_prefect.py", "film.yaml", "final_cut.yaml"}
+    examples = {"weekly_report.py", "without_prefect.py", "film.yaml", "final_cut.yaml", "feature.yaml", "make_film.py"}
+    assert files == examples
 
 
 @pytest.mark.parametrize("plan", SORA_PLANS)
