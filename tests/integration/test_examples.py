@@ -64,7 +64,8 @@ def test_the_readme_prints_the_examples() -> None:
 
 def test_every_example_is_run_here() -> None:
     files = {path.name for path in EXAMPLES.iterdir() if path.is_file()}
-    assert files == {"weekly_report.py", "without_prefect.py", "film.yaml", "final_cut.yaml"}
+    examples = {"weekly_report.py", "without_prefect.py", "film.yaml", "final_cut.yaml", "feature.yaml", "make_film.py"}
+    assert files == examples
 
 
 @pytest.mark.parametrize("plan", SORA_PLANS)
@@ -155,3 +156,14 @@ async def test_the_final_cut_is_made_and_measured(emulator: Emulator, tmp_path: 
     # 2 + 4 + 2.5 + 4 + 2 s, with three crossfades of 0.5 s and one of 1 s.
     assert report.film.seconds == pytest.approx(12.0, abs=0.1)
     assert emulator.usage()["billed"] == 3
+
+
+def test_the_film_of_eight_shots_is_what_was_asked_for(
+    example_environment: pytest.MonkeyPatch, emulator: Emulator, tmp_path: Path
+) -> None:
+    """The script decodes the film itself: its length, the frames of the chain, and the crossfades at the joins."""
+    printed = run_python(str(EXAMPLES / "make_film.py"), str(tmp_path / "film"))
+    assert printed.count("ok     ") == 9
+    assert "FAILED" not in printed
+    assert emulator.usage()["billed"] == 8
+    assert (tmp_path / "film" / "videos" / "feature" / "index.html").is_file()

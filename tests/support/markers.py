@@ -29,6 +29,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
     "kills": {
         "tests/integration/ledger/test_processes.py",
         "tests/integration/test_distribution.py",
+        "tests/recovery/test_approval_kills.py",
         "tests/recovery/test_cut_kills.py",
         "tests/recovery/test_kills.py",
         "tests/recovery/test_quality_kills.py",
@@ -44,6 +45,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/integration/flows/test_embedding.py",
         "tests/integration/flows/test_setup.py",
         "tests/integration/sdks/test_litellm_proxy.py",
+        "tests/integration/test_examples.py::test_the_film_of_eight_shots_is_what_was_asked_for",
         "tests/recovery/test_first_minute.py",
         "tests/unit/cli/test_adopt.py",
         "tests/integration/gallery/test_browser.py",
