@@ -84,8 +84,10 @@ class Requester(_Record):
         monthly_usd: The most in USD that may be committed for it in a calendar month (UTC); None for no limit.
     """
 
-    name: str = Field(min_length=1, max_length=100)
-    monthly_usd: Decimal | None = Field(default=None, ge=0)
+    name: str = Field(min_length=1, max_length=100, description="Name of its token")
+    monthly_usd: Decimal | None = Field(
+        default=None, ge=0, description="The most in USD that it may commit in a calendar month (UTC); unset: no limit"
+    )
 
 
 class JobRequest(_Record):

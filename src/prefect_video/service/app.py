@@ -27,7 +27,7 @@ from prefect_video.service.docs_page import PAGE_HEADERS, render_docs
 from prefect_video.service.galleries import StaleGalleries
 from prefect_video.service.jobs.event_stream import JobChanges
 from prefect_video.service.jobs.guard import Guard
-from prefect_video.service.jobs.projects import ProjectService
+from prefect_video.service.jobs.project_service import ProjectService
 from prefect_video.service.jobs.routes import JobApi, job_routes, video_routes
 from prefect_video.service.jobs.service import JobService
 from prefect_video.service.jobs.video_links import VideoLinks

@@ -41,16 +41,24 @@ def traced_step(name: str) -> Callable[[Step[Inputs, Result]], Step[Inputs, Resu
 
     def decorate(step: Step[Inputs, Result]) -> Step[Inputs, Result]:
         @wraps(step)
-        async def run(session: Session, job: Job, /, *inputs: Inputs.args, **named: Inputs.kwargs) -> Result:
-            with _span(name, job) as span:
-                result = await step(session, job, *inputs, **named)
-                if span is not None and isinstance(result, Job):
-                    span.set_attributes(_attributes(result))
-                return result
+        def run(
+            session: Session, job: Job, /, *inputs: Inputs.args, **named: Inputs.kwargs
+        ) -> Coroutine[Any, Any, Result]:
+            call = step(session, job, *inputs, **named)
+            # As it is, where nothing is recorded: no call more on the stack of the request that pays.
+            return call if _tracing() is None else _record(name, job, call)
 
         return run
 
     return decorate
+
+
+async def _record(name: str, job: Job, call: Coroutine[Any, Any, Result]) -> Result:
+    with _span(name, job) as span:
+        result = await call
+        if span is not None and isinstance(result, Job):
+            span.set_attributes(_attributes(result))
+        return result
 
 
 @contextmanager
@@ -62,8 +70,7 @@ def traced_request(name: str) -> Iterator[None]:
 
 @contextmanager
 def _span(name: str, job: Job | None) -> Iterator[Span | None]:
-    # Whatever exports spans has imported this module; importing it for the others would cost them time for nothing.
-    trace = sys.modules.get("opentelemetry.trace")
+    trace = _tracing()
     if trace is None:
         yield None
         return
@@ -81,6 +88,15 @@ def _span(name: str, job: Job | None) -> Iterator[Span | None]:
             message = error.message if isinstance(error, VideoError) else type(error).__name__
             span.set_status(trace.StatusCode.ERROR, message)
             raise
+
+
+def _tracing() -> Any:
+    """Return OpenTelemetry's module; None where no program has said where spans go."""
+    # Whatever exports spans has imported it; importing it for the others would cost them time for nothing.
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        return None
+    return trace
 
 
 def _parent(trace: Any, job: Job) -> Any:

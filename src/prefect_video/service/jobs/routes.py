@@ -33,7 +33,7 @@ from prefect_video.service.jobs.bodies import BatchBody, GenerateBody, ProjectBo
 from prefect_video.service.jobs.callback_policy import build_policy
 from prefect_video.service.jobs.event_stream import JobChanges, stream_events
 from prefect_video.service.jobs.guard import BEARER, Guard, token_of
-from prefect_video.service.jobs.projects import ProjectService
+from prefect_video.service.jobs.project_service import ProjectService
 from prefect_video.service.jobs.service import JobService
 from prefect_video.service.jobs.video_links import VideoLinks, serve_video
 from prefect_video.service.jobs.views import ENDED, BatchItem, BatchView, JobPage, JobView, ProjectView, SpendView
