@@ -12,7 +12,7 @@ TEST_SECONDS ?= 2700
 # The oldest Prefect that is supported, and the newest versions of what it shares with others that it accepts.
 OLDEST := prefect==3.8.0 packaging<26.3 python-slugify<9
 
-.PHONY: help demo film docs test test-fast explore test-oldest test-litellm lint types format bench torture clean typing
+.PHONY: help demo film docs test test-fast explore test-oldest test-litellm test-docs lint types format bench torture clean typing
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -28,7 +28,11 @@ docs: $(READY)  ## the documentation site, in build/site
 
 test: $(READY)  ## the whole suite
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.support.time_limit $(TEST_SECONDS) \
-		$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+		$(BIN)/python -m pytest -q -n 5 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
+		--ignore tests/integration/docs
+
+test-docs: $(READY)  ## builds the documentation, and follows its tutorial and how-tos
+	$(BIN)/python -m pytest -q tests/integration/docs -n 2 --dist load
 
 test-fast: $(READY)  ## the unit tests that need no database server, S3 or Prefect, in under a minute
 	$(BIN)/python -m pytest -q tests/unit -m "not postgres and not s3 and not prefect and not kills and not slow" \

@@ -50,7 +50,7 @@ class Fallback(Input):
 
 
 class Approval(Input):
-    """Deadline of the approvals of a project, and what happens when nobody answers."""
+    """Deadline of the approvals of a project, and what happens without an answer."""
 
     within_hours: Number | None = Field(
         default=None, gt=0, le=8760, description="How long an answer is waited for; unset: as long as it takes"

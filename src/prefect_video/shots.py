@@ -35,7 +35,7 @@ TAKES_LIMIT: Final = 10
 ChoicePolicy = Literal["best", "first", "human"]
 """Choice among several takes of a shot: the best by quality, the first that is stored, or the one of a human."""
 NoAnswerPolicy = Literal["first", "drop", "fail"]
-"""Consequence of an approval that nobody gives in time."""
+"""Consequence of an approval that is not given in time."""
 OPTIONS_LIMIT_BYTES: Final = 65_536
 DURATION_LIMIT: Final = 60
 """Longest duration in seconds."""

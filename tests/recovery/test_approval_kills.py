@@ -11,7 +11,7 @@ from tests.support.workers import KILLED, end, start
 
 async def test_a_chain_with_takes_and_an_approval_is_paid_once(harness: RecoveryHarness) -> None:
     project = film(a_shot(1, takes=2, approve=True), a_shot(2, continue_from="shot-1"))
-    # Both takes are sent, none is fetched; nobody was asked yet.
+    # Both takes are sent, none is fetched; no one was asked yet.
     assert end(start(harness, project, Kill(event=SessionEvent.ANSWERED, skip=1))).status == KILLED
     report = end(start(harness, project)).report
     assert [shot["status"] for shot in report["shots"]] == ["stored", "stored", "waiting"]

@@ -350,7 +350,7 @@ class ApprovalRequest(_Record):
     on_no_answer: NoAnswerPolicy
 
     def is_overdue(self, now: datetime) -> bool:
-        """Return True where nobody has answered in time."""
+        """Return True where the answer is overdue."""
         return self.due_at is not None and self.due_at <= now
 
 

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 BY_POLICY: Final = ("best", "first")
 """Deciders that are no human: their choice is no approval."""
 BY_DEADLINE: Final = "deadline"
-"""Decider of what nobody has answered in time."""
+"""Decider of what was not answered in time."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ async def approve_as_proposed(
 
 
 async def settle_overdue(ledger: Ledger, project: str | None = None) -> list[Choice]:
-    """Decide about the shots that nobody has approved in time, as their project says; one that is to fail is left.
+    """Decide about the shots that were not approved in time, as their project says; one that is to fail is left.
 
     Raises:
         LedgerError: The ledger cannot be used.
@@ -212,7 +212,7 @@ def _overdue(requests: Iterable[ApprovalRequest]) -> list[ApprovalRequest]:
 
 
 def _is_about(request: ApprovalRequest, takes: ShotTakes) -> bool:
-    """Return False where the shot has been made anew since, of which nobody was asked yet."""
+    """Return False where the shot has been made anew since, about which no one was asked yet."""
     return {job.id for job in takes.takes.values()} <= set(request.takes.values())
 
 
@@ -223,7 +223,7 @@ def describe_overdue(request: ApprovalRequest) -> str:
         "drop": "the shot is dropped",
         "fail": "the shot fails",
     }[request.on_no_answer]
-    return f"nobody has approved it by {request.due_at:%Y-%m-%d %H:%M} UTC: {consequence}"
+    return f"it was not approved by {request.due_at:%Y-%m-%d %H:%M} UTC: {consequence}"
 
 
 async def choose_take(ledger: Ledger, project: str, shot_id: str, take: int, *, by: str, environment: str) -> Choice:

@@ -247,11 +247,11 @@ class LateShots:
             siblings = self._takes.get(shot_id, ())
             if siblings and siblings[0].shot.approve and self._chosen(shot_id) is None:
                 if self._has_failed(siblings):
-                    raise Obstacle("skipped", f"it depends on {shot_id!r}, which nobody has approved in time")
+                    raise Obstacle("skipped", f"it depends on {shot_id!r}, which was not approved in time")
                 raise Obstacle("waiting", f"it waits for {shot_id!r}: {self._ask(shot_id)}")
 
     def _has_failed(self, siblings: Sequence[TakeRequest]) -> bool:
-        """Return True where nobody has approved these very takes in time, and the shot is to fail then."""
+        """Return True where these very takes were not approved in time, and the shot is to fail then."""
         request = self._requests.get(siblings[0].shot.id)
         if request is None or request.on_no_answer != "fail" or not request.is_overdue(datetime.now(UTC)):
             return False

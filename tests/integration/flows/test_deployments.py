@@ -193,7 +193,7 @@ def deployed(prefect_api: str, pool: None) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-async def run_until(run_id: UUID, reached: Callable[[FlowRun], Awaitable[bool]], seconds: float = 90) -> FlowRun:
+async def run_until(run_id: UUID, reached: Callable[[FlowRun], Awaitable[bool]], seconds: float = 240) -> FlowRun:
     async with get_client() as client, asyncio.timeout(seconds):
         while True:
             run = await client.read_flow_run(run_id)
@@ -342,6 +342,7 @@ async def start_project(project: dict[str, Any]) -> UUID:
     return await started("generate-project/unlimited", project=project)
 
 
+@pytest.mark.timeout(600)
 async def test_a_run_waits_for_approval_without_a_process_and_goes_on_when_it_is_given(
     blocks: None,
     worker: None,

@@ -71,7 +71,7 @@ async def test_a_deadline_is_settled_by_the_next_run(
     report = await harness.run(project)
     assert statuses(report) == expected
     if on_no_answer == "fail":
-        assert "nobody has approved it by" in (report.shots[0].error or "")
+        assert "it was not approved by" in (report.shots[0].error or "")
         async with harness.ledger() as ledger:
             await choose_take(ledger, "film", "shot-1", 1, by="me", environment=ENVIRONMENT)
         assert statuses(await harness.run(project)) == ["stored"] * 4

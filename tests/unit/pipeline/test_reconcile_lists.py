@@ -99,7 +99,7 @@ async def test_a_list_without_what_is_in_progress_is_no_evidence(open_harness: O
     harness.emulator.add_fault(operation="list", kind="unfinished_hidden", times=None)
     # Nothing ends before the second one is held, so that its absence is never proven.
     run = asyncio.create_task(run_twice(harness, 1, 2))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not any(job.hold_reason for job in await harness.rows()):
             await asyncio.sleep(0.05)
     assert harness.emulator.usage()["accepted"] == 2
@@ -174,7 +174,7 @@ async def test_an_answer_that_is_recorded_while_the_ledger_is_read_leaves_no_dou
         reads += 1
         if reads == 2:
             read_by_first.set()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not any(job.shot.id == "shot-2" and job.generation_id for job in await harness.rows()):
                     await asyncio.sleep(0.01)
         return recorded
