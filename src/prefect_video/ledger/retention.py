@@ -1,8 +1,8 @@
-"""Retention: what may be removed from a ledger once it is old, because neither cache nor books nor a human needs it.
+"""Retention: what may be removed from a ledger once it is old, because neither cache nor sums nor a human needs it.
 
 A row whose generation was accepted stays, whatever became of it: it is the evidence by which nothing is paid twice, and
-the line of the monthly sums by which budgets and monthly sums are right. So does what is held, and what was refused for its
-prompt, as it stops the same prompt from being sent again.
+one of the rows by which budgets and monthly sums are right. So does what is held, and what was refused for its prompt,
+as it stops the same prompt from being sent again.
 """
 
 from __future__ import annotations
