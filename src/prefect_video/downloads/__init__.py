@@ -10,10 +10,8 @@ from prefect_video.downloads.images import (
     IMAGE_LIMIT_BYTES,
     Image,
     fetch_image,
-    is_url,
     parse_image,
     read_image,
-    show_image,
 )
 from prefect_video.downloads.media import (
     Media,
@@ -27,7 +25,7 @@ from prefect_video.downloads.media import (
 from prefect_video.downloads.private_files import prepare_private_folder
 from prefect_video.downloads.quality_gates import assess_quality, measure_content
 from prefect_video.downloads.transfer import Downloaded, VideoSource, download, load_finished, open_download_client
-from prefect_video.downloads.url_safety import LinkPolicy, check_url, origin, redact
+from prefect_video.downloads.url_safety import LinkPolicy, check_url, origin, redact, show_source
 
 __all__ = [
     "DEFAULT_SETTINGS",
@@ -45,7 +43,6 @@ __all__ = [
     "download",
     "fetch_image",
     "find_mismatches",
-    "is_url",
     "load_finished",
     "measure_content",
     "open_download_client",
@@ -59,5 +56,5 @@ __all__ = [
     "redact",
     "require_match",
     "require_reader",
-    "show_image",
+    "show_source",
 ]

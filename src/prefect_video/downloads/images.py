@@ -45,16 +45,6 @@ class Image:
     sha256: str
 
 
-def is_url(image: str) -> bool:
-    """Return whether an image is given by a URL instead of a path."""
-    return urlsplit(image).scheme.lower() in ("http", "https")
-
-
-def show_image(image: str) -> str:
-    """Return the path of an image, or its URL without what may be secret, for messages."""
-    return redact(image) if is_url(image) else image
-
-
 def read_image(path: Path) -> Image:
     """Read an image file.
 

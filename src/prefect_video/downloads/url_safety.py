@@ -20,6 +20,7 @@ import httpx
 
 from prefect_video._proxies import is_in_exempt_range
 from prefect_video.errors import IncompleteDownload, UnsafeUrl
+from prefect_video.shots import is_web_address
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -260,3 +261,8 @@ def _is_allowed(address: _Address, kind: AddressKind, trusted: list[_Address]) -
     if kind in (AddressKind.LOOPBACK, AddressKind.PRIVATE):
         return any(classify(endpoint) is kind for endpoint in trusted)
     return kind in (AddressKind.LINK_LOCAL, AddressKind.METADATA) and address in trusted
+
+
+def show_source(source: str) -> str:
+    """Return a path as it is, and a URL without what may be secret, for messages."""
+    return redact(source) if is_web_address(source) else source

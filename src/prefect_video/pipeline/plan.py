@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from prefect_video.downloads import show_image
+from prefect_video.downloads import show_source
 from prefect_video.errors import BudgetExceeded
 from prefect_video.film import estimate_seconds
 from prefect_video.ledger import BudgetUsage, Job, Limit, Requester, State, usd_sum
@@ -392,7 +392,7 @@ def _planned(
 
 def _show_inputs(shot: Shot) -> dict[str, Any]:
     """Return the inputs of a shot without what may be secret in the URLs of its images."""
-    images = {name: [show_image(image) for image in images] for name, images in shot.images.items()}
+    images = {name: [show_source(image) for image in images] for name, images in shot.images.items()}
     frames = {name: shown[0] for name, shown in images.items() if name != "references"}
     return {**shot.inputs, **images, **frames}
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from prefect_video.downloads import show_image
+from prefect_video.downloads import show_source
 from prefect_video.errors import InvalidInput, Unsupported
 from prefect_video.frame_sizes import ADAPTIVE, Resolution, frame_size, nearest_ratio
 from prefect_video.providers.base import OPTIONAL_FIELDS, Capabilities
@@ -119,7 +119,7 @@ def _show_value(shot: Shot, field: str) -> Any:
     images = shot.images.get(field)
     if images is None:
         return value
-    shown = tuple(map(show_image, images))
+    shown = tuple(map(show_source, images))
     return shown if isinstance(value, tuple) else shown[0]
 
 

@@ -28,7 +28,7 @@ from prefect_video.downloads import (
     find_mismatches,
     prepare_private_folder,
     probe,
-    redact,
+    show_source,
 )
 from prefect_video.errors import DownloadError, InvalidInput, InvalidTransition, InvalidVideo
 from prefect_video.fingerprints import clip_fingerprint
@@ -59,7 +59,7 @@ async def build_clip_request(
     return JobRequest(
         fingerprint=clip_fingerprint(identity),
         # The query of an address may be a secret: it is for the fetch alone.
-        shot=shot.model_copy(update={"clip": _label(shot.clip)}),
+        shot=shot.model_copy(update={"clip": show_source(shot.clip)}),
         project=project.name,
         provider=MANUAL,
         account=MANUAL,
@@ -120,7 +120,7 @@ async def store_clip(session: Session, request: JobRequest, source: str) -> Job:
         stored = {"asset": asset, "store_id": store_id, "stored_at": datetime.now(UTC)}
         try:
             return await session.ledger.recovery.record_manual(
-                job.model_copy(update=stored), f"made by hand: {_label(source)}"
+                job.model_copy(update=stored), f"made by hand: {show_source(source)}"
             )
         except InvalidTransition as error:
             await _withdraw(session, job)
@@ -218,16 +218,11 @@ async def _check(clip: Downloaded, shot: Shot, source: str) -> Media:
         media = await asyncio.to_thread(probe, clip.path)
     except InvalidVideo as error:
         cause = error.message.removeprefix(f"{clip.path.name}: ")
-        raise InvalidInput(f"shot {shot.id!r}: clip: {_label(source)}: {cause}") from error
+        raise InvalidInput(f"shot {shot.id!r}: clip: {show_source(source)}: {cause}") from error
     if media.container is not None or not media.begins_with_brand:
         kind = media.container or "an MP4 that does not begin with its `ftyp` box"
-        raise InvalidInput(f"shot {shot.id!r}: clip: {_label(source)} is {kind}: convert it to an MP4")
+        raise InvalidInput(f"shot {shot.id!r}: clip: {show_source(source)} is {kind}: convert it to an MP4")
     return media
-
-
-def _label(source: str) -> str:
-    """Return a path as it is, and an address without its query."""
-    return redact(source) if is_web_address(source) else source
 
 
 def _digest(shot: Shot) -> str:

@@ -22,7 +22,6 @@ from prefect_video.assets import Asset
 from prefect_video.downloads import (
     Image,
     fetch_image,
-    is_url,
     parse_image,
     prepare_private_folder,
     read_image,
@@ -32,7 +31,7 @@ from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.pipeline.steps.last_frame import is_frame_address, read_frame
 from prefect_video.pipeline.steps.store_identity import check_store
 from prefect_video.session import Session
-from prefect_video.shots import Shot
+from prefect_video.shots import Shot, is_web_address
 from prefect_video.storage import NewFile
 
 IMAGE_FOLDER: Final = "references"
@@ -92,7 +91,7 @@ class ImageLoader:
         return self._files[image]
 
     async def _load(self, image: str) -> ImageFile:
-        if is_url(image):
+        if is_web_address(image):
             return await self._save(await self._find_copy(image) or await self._fetch(image))
         if is_frame_address(image):
             return await self._save(await self._find_copy(image) or await self._cut_out(image))
