@@ -124,8 +124,9 @@ class BlockResolver(NameResolver):
         block = await _load_any(name)
         if not hasattr(block, "get_client"):
             raise InvalidInput(f"provider {name!r}: this block holds no provider's credentials")
-        overrides = block.session_overrides() if isinstance(block, ProviderCredentials) else {}
-        return block.get_client(), overrides
+        if isinstance(block, ProviderCredentials):
+            return block.open(), block.session_overrides()
+        return block.get_client(), {}
 
     async def store(self, name: str) -> Store:
         """Open a store by its URL or with a block."""
