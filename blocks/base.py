@@ -60,7 +60,8 @@ class ProviderCredentials(SessionOverrides, CredentialsBlock):
             InvalidInput: A key, the address or the account's name is missing or not usable.
         """
         previous = self.model_copy(update={"api_key": self.previous_api_key}) if self.previous_api_key else None
-        return with_previous_key(self.get_client(), previous and previous.get_client(), name=self.account_name)
+        former = None if previous is None else previous.get_client()
+        return with_previous_key(self.get_client(), former, name=self.account_name)
 
     @property
     def account_name(self) -> str | None:
