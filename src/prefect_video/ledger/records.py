@@ -310,12 +310,13 @@ class Budget(_Record):
     Attributes:
         scope: `project` counts all rows of one project, `account` all of one account,
             `month` those of the current calendar month (UTC), all projects and accounts together, `plan` those of one
-            account in the current calendar month, `requester` those of one client of the service in that month.
+            account in the current calendar month, `environment` those of one environment and `requester` those of one
+            client of the service in that month.
         limit_usd: The most in USD; None for no limit in money.
         limit_videos: The most generations paid or reserved; None for no limit in number.
     """
 
-    scope: Literal["month", "project", "account", "plan", "requester"]
+    scope: Literal["month", "project", "account", "plan", "environment", "requester"]
     limit_usd: Decimal | None = Field(default=None, ge=0)
     limit_videos: int | None = Field(default=None, ge=0)
 
