@@ -39,7 +39,7 @@ async def cut_project(
     """
     if project.cut is None:
         raise FilmError(f"project {project.name!r} has no `cut:`; see `prefect-video schema`")
-    await require_cut(project)
+    await require_cut(project, session.settings)
     late, clips = await _find_stored_takes(session, project, others)
     wanted = leave_out(project, late.dropped)
     if absent := _find_absent(wanted, clips):

@@ -159,7 +159,7 @@ class ProjectRun:
         began, began_at = time.monotonic(), datetime.now(UTC)
         for session in self.sessions:
             session.ledger.name_accounts(other.account_name for other in self.sessions)
-        await require_cut(self.project)
+        await require_cut(self.project, self.sessions[0].settings)
         takes = await self._late.build_takes()
         await self._claim(takes)
         async with record_deferred(self.sessions, self.project, self.flow_run_id, wait=self.wait) as end:
