@@ -59,7 +59,7 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "inputs": {"errors"},
     "frame_sizes": set(),
     "quality": {"errors", "inputs"},
-    "film": {"_lazy_names", "errors", "inputs"},
+    "film": {"_lazy_names", "assets", "errors", "inputs"},
     "assets": {"errors", "generations", "inputs", "quality"},
     "shots": {"errors", "frame_sizes", "inputs"},
     "projects": {"errors", "film", "frame_sizes", "inputs", "quality", "shots"},

@@ -313,6 +313,20 @@ project_requests = Table(
 )
 """Projects that clients of the service have requested, each kept until its run has ended."""
 
+deferred_runs = Table(
+    "deferred_runs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("environment", String, nullable=False),
+    Column("project", Json(Project), nullable=False),
+    Column("credentials", Text, nullable=False),
+    Column("store", String, nullable=False),
+    Column("owner", String),
+    Column("created_at", Instant, nullable=False),
+    Column("reported", String),
+)
+"""Runs that have left their shots at the provider, each kept until the film and the page of its project are made."""
+
 callbacks = Table(
     "callbacks",
     metadata,

@@ -286,6 +286,17 @@ def _create_client_requests() -> None:
         sa.Column("error", sa.Text),
     )
     op.create_table(
+        "deferred_runs",
+        sa.Column("id", sa.String, primary_key=True),
+        sa.Column("environment", sa.String, nullable=False),
+        sa.Column("project", sa.Text, nullable=False),
+        sa.Column("credentials", sa.Text, nullable=False),
+        sa.Column("store", sa.String, nullable=False),
+        sa.Column("owner", sa.String),
+        sa.Column("created_at", _INSTANT, nullable=False),
+        sa.Column("reported", sa.String),
+    )
+    op.create_table(
         "callbacks",
         sa.Column("id", sa.String, primary_key=True),
         sa.Column("environment", sa.String, nullable=False),
