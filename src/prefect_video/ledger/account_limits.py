@@ -93,7 +93,8 @@ class AccountLimits(LedgerBase):
             Exception: Whatever `admit` raises; nothing has changed.
             InvalidTransition: The row is not reserved, or belongs to another process.
         """
-        async with self._database.writing() as connection:
+
+        async def acquire(connection: AsyncConnection) -> Job | None:
             job = await self._locked(connection, job_id)
             if job.state is State.RESERVED:
                 await self._one_at_a_time(connection, job.account)
@@ -105,6 +106,8 @@ class AccountLimits(LedgerBase):
                 if allowed is not None and not await self._is_free(connection, job, allowed):
                     return None
             return await self._jobs.begin(connection, job, task_run_id=task_run_id, deadline_at=deadline_at)
+
+        return await self._database.write(acquire)
 
     async def leave_slot_queue(self, job_id: str) -> None:
         """Take a row out of the queue for slots."""
