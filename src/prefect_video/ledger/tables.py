@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -35,6 +36,8 @@ from prefect_video.shots import Shot
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _MICRO: Final = Decimal("0.000001")
+_RECENT: Final = 256
+"""Records of a kind that are kept: each step of a job reads its row, and a shot is costly to validate."""
 
 
 class Money(TypeDecorator[Decimal]):
@@ -89,7 +92,7 @@ class StateName(TypeDecorator[State]):
 
 
 class Json(TypeDecorator[_Model], Generic[_Model]):
-    """A pydantic record as JSON text."""
+    """A frozen pydantic record as JSON text; equal texts that are read one after another give the same record."""
 
     impl = Text
     cache_ok = True
@@ -97,12 +100,13 @@ class Json(TypeDecorator[_Model], Generic[_Model]):
     def __init__(self, model: type[_Model]) -> None:
         super().__init__()
         self.model = model
+        self._parse = lru_cache(_RECENT)(model.model_validate_json)
 
     def process_bind_param(self, value: _Model | None, dialect: Dialect) -> str | None:
         return None if value is None else value.model_dump_json()
 
     def process_result_value(self, value: Any, dialect: Dialect) -> _Model | None:
-        return None if value is None else self.model.model_validate_json(value)
+        return None if value is None else self._parse(value)
 
 
 def rounded(amount: Decimal) -> Decimal:

@@ -83,6 +83,8 @@ class CircuitBreaker:
     def admit(self, status: AccountStatus) -> None:
         """Let a submit pass, or refuse it, by the account's status as it is at this moment.
 
+        The ledger calls it in the thread of its transaction, while the event loop may be recording a failure.
+
         Raises:
             CircuitOpen: The breaker is not closed; with the time to try again. `before_submit` makes the trial.
             QuotaExhausted: The provider has said that the period's quota is used up.
@@ -137,7 +139,7 @@ class CircuitBreaker:
                 await self._record_failure(submit)
             elif submit:
                 self._record_quota(error)
-                if not self._is_known_healthy:
+                if not self._is_known_healthy or self._submits_failing or self._reads_failing:
                     await self._record_success(closes=True)
             elif self._reads_failing and not self._submits_failing:
                 await self._record_success(closes=self._opened_by_read)
