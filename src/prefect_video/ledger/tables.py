@@ -164,6 +164,7 @@ jobs_table = Table(
     Column("quality_policy", Json(QualityPolicy)),
     Column("quality", Json(Quality)),
     Column("requester", String),
+    Column("traceparent", String),
 )
 
 history = Table(

@@ -90,6 +90,7 @@ def _create_jobs() -> None:
         sa.Column("quality_policy", sa.Text),
         sa.Column("quality", sa.Text),
         sa.Column("requester", sa.String),
+        sa.Column("traceparent", sa.String),
     )
 
 
