@@ -58,6 +58,8 @@ _IdempotencyKey = Annotated[
 _LastEvent = Annotated[
     int, Header(alias="Last-Event-ID", ge=0, le=2**63 - 1, description="Number of the last event that you have.")
 ]
+
+
 def _require_date(value: Any) -> Any:
     """Refuse a number, which validation would otherwise take for the seconds or milliseconds since 1970."""
     if isinstance(value, str) and not _DATE.match(value):
