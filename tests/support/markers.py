@@ -46,6 +46,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/integration/flows/test_embedding.py",
         "tests/integration/flows/test_setup.py",
         "tests/integration/sdks/test_litellm_proxy.py",
+        "tests/integration/service/test_openapi_document.py",
         "tests/integration/test_examples.py::test_the_film_of_eight_shots_is_what_was_asked_for",
         "tests/recovery/test_first_minute.py",
         "tests/unit/cli/test_adopt.py",

@@ -80,6 +80,11 @@ _COMMANDS: Final = {
     },
 }
 
+_COMPLETION: Final = {
+    "install": "Let the shell complete commands and options.",
+    "show": "Print the script by which it does.",
+}
+
 
 def build_app(*, summaries: bool = True) -> App:
     """Build the command tree; a command's module is imported only when the command is called.
@@ -107,7 +112,15 @@ def build_app(*, summaries: bool = True) -> App:
     tokens = App(name="tokens", help="Make tokens for the job API of `serve`.", group=group)
     tokens.command("prefect_video.cli.commands.tokens:create", name="create", help="Make a token; shown once.")
     app.command(tokens)
-    app["--help"].group = app["--version"].group = Group.create_ordered("Options")
+    options = Group.create_ordered("Options")
+    for verb, summary in _COMPLETION.items():
+        app.command(
+            f"prefect_video.cli.commands.shell_completion:{verb}_completion",
+            name=f"--{verb}-completion",
+            group=options,
+            help=summary,
+        )
+    app["--help"].group = app["--version"].group = options
     return app
 
 

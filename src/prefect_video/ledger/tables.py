@@ -169,6 +169,7 @@ jobs_table = Table(
     Column("quality", Json(Quality)),
     Column("requester", String),
     Column("key_fingerprint", String),
+    Column("traceparent", String),
 )
 
 history = Table(

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final, TypeVar
 
+from prefect_video._counted import counted
 from prefect_video.downloads import VideoSource
 from prefect_video.errors import (
     CircuitOpen,
@@ -112,7 +113,7 @@ class CircuitBreaker:
         self._is_known_healthy = False
         left = (status.open_until - datetime.now(UTC)).total_seconds() if status.open_until else 0.0
         raise CircuitOpen(
-            f"{self.provider}: in trouble ({status.failures} failures in a row); nothing is sent for now",
+            f"{self.provider}: in trouble ({counted(status.failures, 'failure')} in a row); nothing is sent for now",
             provider=self.provider,
             retry_after=max(left, _RETRY_SECONDS if status.breaker == "half_open" else 0.5),
         )

@@ -91,6 +91,7 @@ def _create_jobs() -> None:
         sa.Column("quality", sa.Text),
         sa.Column("requester", sa.String),
         sa.Column("key_fingerprint", sa.String),
+        sa.Column("traceparent", sa.String),
     )
 
 
