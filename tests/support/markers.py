@@ -48,6 +48,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/integration/test_examples.py::test_the_film_of_eight_shots_is_what_was_asked_for",
         "tests/recovery/test_first_minute.py",
         "tests/unit/cli/test_adopt.py",
+        "tests/unit/experiments/test_experiments.py",
         "tests/integration/gallery/test_browser.py",
         "tests/unit/cli/test_bad_input.py::test_prefect_is_not_imported_for_it",
         "tests/unit/cli/test_gallery.py",

@@ -80,6 +80,12 @@ _COMMANDS: Final = {
     },
 }
 
+_EXPERIMENTS: Final = {
+    "response-time": "How long generations take by the length of their videos.",
+    "rate-limit": "How many generations may be unfinished at once.",
+    "webhooks": "How many webhooks arrive, how late, and how often twice.",
+}
+
 
 def build_app(*, summaries: bool = True) -> App:
     """Build the command tree; a command's module is imported only when the command is called.
@@ -104,6 +110,11 @@ def build_app(*, summaries: bool = True) -> App:
     ledger.command("prefect_video.cli.commands.ledger_copies:export", name="export", help="Write all jobs as a table.")
     ledger.command("prefect_video.cli.commands.ledger_copies:backup", name="backup", help="Copy it while it is in use.")
     app.command(ledger)
+    experiment = App(name="experiment", help="Measure a provider's account. Buys videos.", group=group)
+    for name, summary in _EXPERIMENTS.items():
+        target = f"prefect_video.cli.commands.experiment:{name.replace('-', '_')}"
+        experiment.command(target, name=name, help=summary if summaries else None)
+    app.command(experiment)
     tokens = App(name="tokens", help="Make tokens for the job API of `serve`.", group=group)
     tokens.command("prefect_video.cli.commands.tokens:create", name="create", help="Make a token; shown once.")
     app.command(tokens)

@@ -159,6 +159,7 @@ class Job(_Record):
     `store_id` is the identity of the store that the asset was published to. `left_count` is how many collections in a
     row have left it for later, and `left_reason` why the last one has. `quality` is what the gates of `quality_policy`
     have found in its video. `requester` is the client of the service whose monthly limit it counts against.
+    `seconds_taken` is the time from its acceptance to its end, where that was seen.
     """
 
     id: str
@@ -204,6 +205,7 @@ class Job(_Record):
     quality_policy: QualityPolicy | None = None
     quality: Quality | None = None
     requester: str | None = None
+    seconds_taken: float | None = None
 
     @property
     def is_service_request(self) -> bool:
