@@ -96,6 +96,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/unit/providers/test_http_bodies.py::test_a_small_answer_that_inflates_to_gigabytes_takes_no_memory",
         "tests/unit/providers/test_openai_any_response.py",
         "tests/unit/providers/test_refusals.py",
+        "tests/unit/service/test_agent_tools.py",
         "tests/unit/service/test_idempotency_keys.py",
         "tests/unit/service/test_job_api.py",
         "tests/unit/service/test_jobs.py",

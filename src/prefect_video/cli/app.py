@@ -75,6 +75,7 @@ _COMMANDS: Final = {
         "setup": ("setup:setup", "Make in Prefect what that folder's prefect.yaml needs."),
         "doctor": ("doctor:doctor", "Check everything that a run needs."),
         "serve": ("serve:serve", "Receive webhooks, and serve the job API."),
+        "mcp": ("mcp:mcp", "Offer the job API to agents, as MCP tools."),
         "emulator": ("emulator:emulator", "Serve a provider that costs nothing."),
         "schema": ("schema:schema", "Print the JSON Schema of project files or manifests."),
     },

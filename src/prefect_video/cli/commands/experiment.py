@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -177,7 +176,7 @@ def _execute(
     ensure_api()
     # Stdout belongs to the answer alone; Prefect and its libraries print there too.
     with contextlib.redirect_stdout(sys.stderr):
-        found: AnyMeasurement = asyncio.run(_run_flow(experiment, session, ref, options.refresh))
+        found = asyncio.run(_run_flow(experiment, session, ref, options.refresh))
     _show(found, ref, json=json)
     return FAILED if found.failures else DONE
 
@@ -214,21 +213,23 @@ def _confirm() -> None:
         raise InvalidInput("experiment: not confirmed; nothing was sent")
 
 
-def _run_flow(
-    experiment: Experiment, session: SessionOptions, ref: SessionRef, refresh: bool
-) -> Coroutine[Any, Any, AnyMeasurement]:
+async def _run_flow(experiment: Experiment, session: SessionOptions, ref: SessionRef, refresh: bool) -> AnyMeasurement:
     from prefect_video.experiments import RateLimit, ResponseTime, WebhookDelivery
     from prefect_video.flows import measure_rate_limit, measure_response_time, measure_webhooks
 
     names: dict[str, Any] = {"provider": ref.provider, "store": ref.store, "ledger": ref.ledger, "refresh": refresh}
     match experiment:
         case ResponseTime():
-            return measure_response_time(experiment, max_in_flight=session.max_in_flight or 1, **names)
+            found: AnyMeasurement = await measure_response_time(
+                experiment, max_in_flight=session.max_in_flight or 1, **names
+            )
         case RateLimit():
-            return measure_rate_limit(experiment, **names)
+            found = await measure_rate_limit(experiment, **names)
         case WebhookDelivery():
-            return measure_webhooks(experiment, **names)
-    raise TypeError(f"{type(experiment).__name__} is no experiment")
+            found = await measure_webhooks(experiment, **names)
+        case _:
+            raise TypeError(f"{type(experiment).__name__} is no experiment")
+    return found
 
 
 def _show(found: Measurement, ref: SessionRef, *, json: bool) -> None:
