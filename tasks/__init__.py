@@ -15,7 +15,7 @@ from prefect_video.tasks.steps import (
     store,
     submit,
 )
-from prefect_video.tasks.storyboard import artifact_key, read_links, write_storyboard
+from prefect_video.tasks.storyboard import artifact_key, as_line, read_links, write_storyboard
 
 __all__ = [
     "BlockResolver",
@@ -24,6 +24,7 @@ __all__ = [
     "agenerate_video",
     "announce_project",
     "artifact_key",
+    "as_line",
     "asset_key",
     "cut_film",
     "download",

@@ -163,6 +163,7 @@ class Job(_Record):
     have found in its video. `requester` is the client of the service whose monthly limit it counts against.
     `key_fingerprint` is that of the key that it was last sent with; None where it was not sent, or by which is unknown.
     `traceparent` is the span that has requested it: later steps, of other processes too, join its trace.
+    `seconds_taken` is the time from its acceptance to its end, where that was seen.
     """
 
     id: str
@@ -210,6 +211,7 @@ class Job(_Record):
     requester: str | None = None
     key_fingerprint: str | None = None
     traceparent: str | None = None
+    seconds_taken: float | None = None
 
     @property
     def is_service_request(self) -> bool:
