@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -35,6 +36,8 @@ from prefect_video.shots import Shot
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _MICRO: Final = Decimal("0.000001")
+_RECENT: Final = 256
+"""Records of a kind that are kept: each step of a job reads its row, and a shot is costly to validate."""
 
 
 class Money(TypeDecorator[Decimal]):
@@ -89,7 +92,7 @@ class StateName(TypeDecorator[State]):
 
 
 class Json(TypeDecorator[_Model], Generic[_Model]):
-    """A pydantic record as JSON text."""
+    """A frozen pydantic record as JSON text; equal texts that are read one after another give the same record."""
 
     impl = Text
     cache_ok = True
@@ -97,12 +100,13 @@ class Json(TypeDecorator[_Model], Generic[_Model]):
     def __init__(self, model: type[_Model]) -> None:
         super().__init__()
         self.model = model
+        self._parse = lru_cache(_RECENT)(model.model_validate_json)
 
     def process_bind_param(self, value: _Model | None, dialect: Dialect) -> str | None:
         return None if value is None else value.model_dump_json()
 
     def process_result_value(self, value: Any, dialect: Dialect) -> _Model | None:
-        return None if value is None else self.model.model_validate_json(value)
+        return None if value is None else self._parse(value)
 
 
 def rounded(amount: Decimal) -> Decimal:
@@ -165,6 +169,7 @@ jobs_table = Table(
     Column("quality", Json(Quality)),
     Column("requester", String),
     Column("key_fingerprint", String),
+    Column("traceparent", String),
 )
 
 history = Table(
@@ -312,6 +317,20 @@ project_requests = Table(
     Column("error", Text),
 )
 """Projects that clients of the service have requested, each kept until its run has ended."""
+
+deferred_runs = Table(
+    "deferred_runs",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("environment", String, nullable=False),
+    Column("project", Json(Project), nullable=False),
+    Column("credentials", Text, nullable=False),
+    Column("store", String, nullable=False),
+    Column("owner", String),
+    Column("created_at", Instant, nullable=False),
+    Column("reported", String),
+)
+"""Runs that have left their shots at the provider, each kept until the film and the page of its project are made."""
 
 callbacks = Table(
     "callbacks",

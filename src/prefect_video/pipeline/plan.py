@@ -200,7 +200,7 @@ async def plan_project(
         LedgerError: The ledger cannot be read.
         StoreError: The store cannot be read, or is not the one that the ledger knows.
     """
-    await require_cut(project)
+    await require_cut(project, session.settings)
     if refresh and not rebuy_missing:
         await require_root(session.ledger, session.store)
     elif not rebuy_missing:

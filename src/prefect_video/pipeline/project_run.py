@@ -22,6 +22,7 @@ from prefect_video.errors import (
 )
 from prefect_video.ledger import ClaimOutcome, ClaimResult, Job, JobRequest, Requester, State, is_late
 from prefect_video.pipeline.cut import film_of_reports
+from prefect_video.pipeline.deferred_record import record_deferred
 from prefect_video.pipeline.detach import DetachBarrier, DetachToken
 from prefect_video.pipeline.late_shots import LateShots, Obstacle, require_stored
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
@@ -158,9 +159,15 @@ class ProjectRun:
         began, began_at = time.monotonic(), datetime.now(UTC)
         for session in self.sessions:
             session.ledger.name_accounts(other.account_name for other in self.sessions)
-        await require_cut(self.project)
+        await require_cut(self.project, self.sessions[0].settings)
         takes = await self._late.build_takes()
         await self._claim(takes)
+        async with record_deferred(self.sessions, self.project, self.flow_run_id, wait=self.wait) as end:
+            end.report = await self._make(takes, began, began_at)
+        return end.report
+
+    async def _make(self, takes: Sequence[TakeRequest], began: float, began_at: datetime) -> ProjectReport:
+        """Run what was claimed, decide about takes, make the film, and report."""
         reports = await self._run_takes(takes)
         await self._late.choose_best(reports)
         await self._late.ask_for_approval(reports)

@@ -94,6 +94,7 @@ class Session:
         volume_alert_at: When the alert of an unusual volume was raised last.
         account_slots: Generations of the account that may be unfinished at once; None for no known limit.
         in_flight_slots: Slots of this process's shots at the provider.
+        eases_off: A 429 halves the slots of the account, for all processes; off only while its limit is being measured.
         slot_queue: Queue of this process's shots that the account has no slot for; the first asks the ledger again.
         step_priority: Precedence of submits over downloads and stores.
         slot_released: Set when a shot of this process has left the provider.
@@ -130,6 +131,7 @@ class Session:
     screen: PromptScreen = field(init=False)
     account_slots: int | None = field(init=False)
     in_flight_slots: PrioritySemaphore = field(init=False)
+    eases_off: bool = field(default=True, init=False)
     slot_queue: PrioritySemaphore = field(init=False)
     step_priority: StepPriority = field(default_factory=StepPriority, init=False)
     slot_released: asyncio.Event = field(init=False)
