@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
-from pydantic import BaseModel
 from sqlalchemy import (
     TIMESTAMP,
     BigInteger,
@@ -29,11 +28,11 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from prefect_video.assets import Asset
 from prefect_video.generations import Generation
 from prefect_video.ledger.records import Job, Requester, State
+from prefect_video.ledger.row_records import Json, record_from_row
 from prefect_video.projects import Project
 from prefect_video.quality import Quality, QualityPolicy
 from prefect_video.shots import Shot
 
-_Model = TypeVar("_Model", bound=BaseModel)
 _MICRO: Final = Decimal("0.000001")
 
 
@@ -86,23 +85,6 @@ class StateName(TypeDecorator[State]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> State | None:
         return None if value is None else State(value)
-
-
-class Json(TypeDecorator[_Model], Generic[_Model]):
-    """A pydantic record as JSON text."""
-
-    impl = Text
-    cache_ok = True
-
-    def __init__(self, model: type[_Model]) -> None:
-        super().__init__()
-        self.model = model
-
-    def process_bind_param(self, value: _Model | None, dialect: Dialect) -> str | None:
-        return None if value is None else value.model_dump_json()
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> _Model | None:
-        return None if value is None else self.model.model_validate_json(value)
 
 
 def rounded(amount: Decimal) -> Decimal:
@@ -266,7 +248,7 @@ approval_requests = Table(
     Column("environment", String, primary_key=True),
     Column("project", String, primary_key=True),
     Column("shot_id", String, primary_key=True),
-    Column("takes", Text, nullable=False),
+    Column("takes", Json(dict[int, str]), nullable=False),
     Column("proposed", Integer, nullable=False),
     Column("asked_at", Instant, nullable=False),
     Column("due_at", Instant),
@@ -307,7 +289,7 @@ deferred_runs = Table(
     Column("id", String, primary_key=True),
     Column("environment", String, nullable=False),
     Column("project", Json(Project), nullable=False),
-    Column("credentials", Text, nullable=False),
+    Column("credentials", Json(tuple[str, ...]), nullable=False),
     Column("store", String, nullable=False),
     Column("owner", String),
     Column("created_at", Instant, nullable=False),
@@ -338,8 +320,12 @@ JOBS: Final = select(*JOB_COLUMNS)
 
 
 def job_from_row(row: Row[Any]) -> Job:
-    """Build the record of a row that was selected by `JOB_COLUMNS`."""
-    return Job.model_validate(row._asdict())
+    """Build the record of a row that was selected by `JOB_COLUMNS`.
+
+    Raises:
+        UnreadableRow: A column does not hold what it should.
+    """
+    return record_from_row(row, Job, jobs_table.name)
 
 
 def job_from_values(values: Mapping[str, Any]) -> Job:
