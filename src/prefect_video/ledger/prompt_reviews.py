@@ -69,12 +69,15 @@ class PromptReviews(LedgerBase):
         Raises:
             LedgerError: There is no such row.
         """
-        async with self._database.reading() as connection:
+
+        async def read(connection: AsyncConnection) -> tuple[Job, Job | None]:
             row = (await connection.execute(BY_ID, {"sought": job_id})).one_or_none()
             if row is None:
                 raise no_such_job(job_id)
             job = job_from_row(row)
             return job, await self._find_block(connection, job)
+
+        return await self._database.read(read)
 
     async def _find_block(self, connection: AsyncConnection, job: Job) -> Job | None:
         """Find the row that stops a job.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 _Value = TypeVar("_Value")
 _Record = TypeVar("_Record", bound=BaseModel)
+
+_RECENT: Final = 256
+"""Records of a kind that are kept: each step of a job reads its row, and a shot is costly to validate."""
 
 _REMEDIES: Final[Mapping[str, str]] = {
     "asset": "the sidecar beside the video holds the record",
@@ -42,9 +46,9 @@ class UnreadableValue:
 
 
 class Json(TypeDecorator[_Value], Generic[_Value]):
-    """A record, or another value of a type that pydantic knows, as JSON text.
+    """A frozen record, or another value of a type that pydantic knows, as JSON text.
 
-    A text that does not hold one is read as an `UnreadableValue`.
+    Equal texts that are read one after another give the same record. A text that holds none is an `UnreadableValue`.
     """
 
     impl = Text
@@ -54,15 +58,17 @@ class Json(TypeDecorator[_Value], Generic[_Value]):
         super().__init__()
         self.kind = kind
         self._adapter: TypeAdapter[_Value] = TypeAdapter(kind)
+        self._parse = lru_cache(_RECENT)(self._read)
 
     def process_bind_param(self, value: _Value | None, dialect: Dialect) -> str | None:
         return None if value is None else self._adapter.dump_json(value).decode()
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        if value is None:
-            return None
+        return None if value is None else self._parse(value)
+
+    def _read(self, text: str) -> _Value | UnreadableValue:
         try:
-            return self._adapter.validate_json(value)
+            return self._adapter.validate_json(text)
         except ValidationError as error:
             return UnreadableValue(_describe(error))
 
