@@ -412,6 +412,9 @@ class Queries(LedgerBase):
         One key may be used under two names of accounts: its list shows the generations of both.
         """
         columns = jobs_table.c
+        theirs = columns.account == account
+        if key_fingerprint is not None:
+            theirs = or_(theirs, columns.key_fingerprint == key_fingerprint)
         async with self._database.reading() as connection:
             found = await connection.execute(
                 select(
@@ -421,10 +424,7 @@ class Queries(LedgerBase):
                     type_coerce(columns.shot, Text()).label("shot"),
                     columns.state,
                     columns.hold_reason,
-                ).where(
-                    or_(columns.account == account, columns.key_fingerprint == key_fingerprint),
-                    columns.generation_id.is_not(None),
-                )
+                ).where(theirs, columns.generation_id.is_not(None))
             )
             return {
                 str(row.generation_id): RecordedGeneration(
