@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from typing import Any
 
@@ -10,6 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from sqlalchemy import Row, delete, insert, or_, select, update
 
 from prefect_video.ledger.base import LedgerBase
+from prefect_video.ledger.row_records import readable_rows, record_from_row
 from prefect_video.ledger.tables import deferred_runs
 from prefect_video.projects import Project
 
@@ -46,7 +46,6 @@ class DeferredRuns(LedgerBase):
     async def begin(self, run: DeferredRun) -> None:
         """Record a run, owned by this process, before anything is sent."""
         values = {**run.model_dump(exclude={"project"}), "project": run.project, "owner": self._owner.id}
-        values["credentials"] = json.dumps(run.credentials)
         async with self._database.writing() as connection:
             await connection.execute(delete(deferred_runs).where(deferred_runs.c.id == run.id))
             await connection.execute(insert(deferred_runs).values(values))
@@ -58,7 +57,7 @@ class DeferredRuns(LedgerBase):
         if run_id is not None:
             query = query.where(columns.id == run_id)
         async with self._database.reading() as connection:
-            runs = [_from_row(row) for row in await connection.execute(query)]
+            runs = list(readable_rows(await connection.execute(query), _from_row))
         return [run for run in runs if project in (None, run.project.name)]
 
     async def supersede(
@@ -109,4 +108,4 @@ class DeferredRuns(LedgerBase):
 
 
 def _from_row(row: Row[Any]) -> DeferredRun:
-    return DeferredRun.model_validate({**row._asdict(), "credentials": json.loads(row.credentials)})
+    return record_from_row(row, DeferredRun, deferred_runs.name)

@@ -289,6 +289,8 @@ class _Planner:
     def plan(self, take: TakeRequest, choice: _Choice) -> PlannedShot:
         """Decide what a run would do about a take, and count it against the limits."""
         job_request, first = take.job_request, take.candidates[0]
+        if take.damage is not None:
+            return _planned(first, "held", choice, reason=str(take.damage))
         if first.has_existing_job and first.existing is not None:
             return _existing(first, first.existing, choice)
         if take.is_clip:
