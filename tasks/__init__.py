@@ -3,7 +3,7 @@
 from prefect_video.tasks.generate import agenerate_video, generate_video
 from prefect_video.tasks.lineage import asset_key
 from prefect_video.tasks.run_logs import send_logs
-from prefect_video.tasks.sessions import BlockResolver, SessionRef, observe, open_ledger, use_session
+from prefect_video.tasks.sessions import BlockResolver, SessionRef, load_credentials, observe, open_ledger, use_session
 from prefect_video.tasks.steps import (
     TaskRunner,
     cut_film,
@@ -28,6 +28,7 @@ __all__ = [
     "download",
     "find_asset",
     "generate_video",
+    "load_credentials",
     "observe",
     "open_ledger",
     "poll",

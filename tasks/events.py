@@ -7,7 +7,7 @@ from typing import Final
 
 from prefect.events import emit_event
 
-from prefect_video.ledger import AccountStatus, BudgetUsage, Job, describe_nearly_used
+from prefect_video.ledger import AccountStatus, BudgetUsage, Job, KeyUse, describe_nearly_used
 from prefect_video.session import SessionEvent
 
 ENVIRONMENT_LABEL: Final = "prefect-video.environment"
@@ -32,6 +32,19 @@ def announce_breaker(status: AccountStatus) -> None:
         payload={
             "failures": status.failures,
             "open_until": status.open_until.isoformat() if status.open_until else None,
+        },
+    )
+
+
+def announce_old_key(use: KeyUse) -> None:
+    """Emit `video.account.key.old` while a key in use is older than the reminder's days, once a day."""
+    emit_event(
+        event="video.account.key.old",
+        resource=_account(use.account),
+        payload={
+            "key_fingerprint": use.key_fingerprint,
+            "first_used_at": use.first_used_at.isoformat(),
+            "days": use.age.days,
         },
     )
 

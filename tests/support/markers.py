@@ -67,6 +67,8 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/unit/ledger/test_sqlite_driver.py",
         "tests/unit/ledger/test_state_machine.py",
         "tests/unit/limits/test_slots.py",
+        "tests/unit/pipeline/test_key_rotation.py",
+        "tests/unit/pipeline/test_key_use.py",
         "tests/unit/service/test_ledger_metrics.py",
         "tests/unit/service/test_spans.py",
         "tests/unit/pipeline/test_access.py",

@@ -10,6 +10,7 @@ from typing import Self
 
 from prefect_video._shield import shielded
 from prefect_video.ledger import schema
+from prefect_video.ledger.account_keys import AccountKeys
 from prefect_video.ledger.account_limits import AccountLimits
 from prefect_video.ledger.approval_requests import ApprovalRequests
 from prefect_video.ledger.backups import back_up
@@ -48,6 +49,7 @@ class Ledger:
         jobs: Reads and state changes of jobs.
         claims: Which process may buy a video, and which one works on a job.
         accounts: Slots, quotas and circuit breakers that all processes share.
+        keys: Age and last use of the accounts' keys.
         spend: Sums of what was spent and is reserved.
         measurements: Money and work at a moment, for monitoring.
         events: Webhook events, handled once.
@@ -80,7 +82,8 @@ class Ledger:
         shared = (database, owner, command_option)
         self.jobs = Jobs(*shared)
         self.claims = Claims(*shared)
-        self.accounts = AccountLimits(*shared, jobs=self.jobs)
+        self.keys = AccountKeys(*shared)
+        self.accounts = AccountLimits(*shared, jobs=self.jobs, keys=self.keys)
         self.spend = SpendReports(*shared)
         self.measurements = Measurements(*shared)
         self.events = WebhookEvents(*shared)

@@ -164,6 +164,7 @@ jobs_table = Table(
     Column("quality_policy", Json(QualityPolicy)),
     Column("quality", Json(Quality)),
     Column("requester", String),
+    Column("key_fingerprint", String),
 )
 
 history = Table(
@@ -197,6 +198,17 @@ accounts = Table(
     Column("probing_until", Instant),
     Column("quota_until", Instant),
 )
+
+account_keys = Table(
+    "account_keys",
+    metadata,
+    Column("account", String, primary_key=True),
+    Column("key_fingerprint", String, primary_key=True),
+    Column("first_used_at", Instant, nullable=False),
+    Column("last_used_at", Instant, nullable=False),
+    Column("reminded_at", Instant),
+)
+"""Keys that accounts have been used with, each by its fingerprint: how old it is, and when it was used last."""
 
 ledger_identity = Table(
     "ledger_identity",

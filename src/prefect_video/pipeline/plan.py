@@ -260,6 +260,7 @@ async def _limits(used: Sequence[Session], project: Project, requester: Requeste
             project_budgets(session, project),
             project=project.name,
             account=session.provider.account.id,
+            environment=session.settings.environment,
             requester=requester,
         )
         limits[id(session)] = [shared.setdefault(usage.name, Limit(usage)) for usage in usages]

@@ -23,6 +23,7 @@ from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps import traced_request
 from prefect_video.service.api_tokens import ApiToken, Scope
 from prefect_video.service.app import ServiceRuntime
+from prefect_video.service.credentials_watch import CredentialsWatch
 from prefect_video.service.jobs.bodies import GenerateBody, ProjectBody
 from prefect_video.service.jobs.views import ENDED, JobPage, JobView, SpendView
 from prefect_video.service.metrics import Metrics
@@ -254,8 +255,10 @@ async def open_agent_tools(settings: ServiceSettings, read_token: ReadToken) -> 
     sweep = min(settings.sweep_seconds, _SWEEP_SECONDS)
     settings = settings.model_copy(update={"collect": True, "announce": False, "sweep_seconds": sweep})
     async with AsyncExitStack() as stack:
+        watch = CredentialsWatch(settings.accounts, settings.reload_seconds)
+        await watch.note()
         sessions = await stack.enter_async_context(open_sessions(settings))
-        runtime = ServiceRuntime(sessions, settings, Metrics(), None, await open_tokens(settings))
+        runtime = ServiceRuntime(sessions, settings, Metrics(), None, await open_tokens(settings), watch)
         await runtime.start()
         stack.push_async_callback(runtime.aclose)
         yield AgentTools(runtime, read_token)

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict
 
 from prefect_video.errors import InvalidInput, ProviderError
-from prefect_video.ledger import AccountStatus, Budget, Job, Ledger
+from prefect_video.ledger import AccountStatus, Budget, Job, KeyUse, Ledger
 from prefect_video.projects import AUTO, Project
 from prefect_video.providers import Provider, default_provider, open_provider
 from prefect_video.session.session import BudgetObserver, Observer, Session, SessionEvent
@@ -204,6 +204,7 @@ async def open_session(
     observer: Observer | None = None,
     on_breaker_change: Callable[[AccountStatus], None] | None = None,
     on_budget_nearly_used: BudgetObserver | None = None,
+    on_old_key: Callable[[KeyUse], None] | None = None,
 ) -> Session:
     """Open the session of a reference; close it, or use it as an async context manager.
 
@@ -213,6 +214,7 @@ async def open_session(
         observer: Called with each event of each job; by default all observers added with `observe`.
         on_breaker_change: Called when this process has opened or closed the account's circuit breaker.
         on_budget_nearly_used: Called once for each limit of which a claim leaves four fifths or more committed.
+        on_old_key: Called once a day, over all processes, while a key in use is older than the settings say.
 
     Raises:
         InvalidInput: A name is not known, or a variable or block is missing.
@@ -243,6 +245,7 @@ async def open_session(
         observer=observer or notify_observers,
         on_breaker_change=on_breaker_change,
         on_budget_nearly_used=on_budget_nearly_used,
+        on_old_key=on_old_key,
     )
 
 

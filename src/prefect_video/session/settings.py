@@ -132,6 +132,7 @@ class Settings(SessionOverrides, EnvironmentSettings):
             request looks at all of them; a provider without a list needs one for each, and a higher budget for many.
         max_lateness: Seconds that an end is noticed late at most, or 5 % of the time it took where that is more, as far
             as the budget allows, where the end could be expected.
+        key_reminder_days: Days after which a key in use is reminded of as old.
         anomalous_per_hour: Submissions per hour and account from which on an alert is raised; None for never.
         check_access: Begin with a free read that shows whether endpoint and key are right; off for a
             key that may submit and not read.
@@ -164,6 +165,7 @@ class Settings(SessionOverrides, EnvironmentSettings):
     download_min_bytes_per_second: int = Field(default=16 * 1024, ge=0)
     poll_budget: float = Field(default=60.0, ge=1)
     max_lateness: float = Field(default=1.0, gt=0)
+    key_reminder_days: int = Field(default=90, ge=1)
     anomalous_per_hour: int | None = Field(default=None, ge=1)
     check_access: bool = True
     screen_patterns: tuple[str, ...] = ()

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from prefect_video import Project
 from prefect_video.emulator import Emulator
 from prefect_video.errors import ProjectFailed
 from prefect_video.flows import generate_project
 from prefect_video.pipeline import ProjectReport
+from tests.support.task_runs import await_task_runs
 
 
 def a_project(**cut: object) -> Project:
@@ -30,10 +29,7 @@ async def test_the_flow_ends_with_the_film(session: Path, emulator: Emulator) ->
     assert isinstance(report, ProjectReport)
     assert report.film is not None
     assert (report.film.status, report.film.seconds) == ("made", pytest.approx(2.0, abs=0.1))
-    async with get_client() as client:
-        tasks = await client.read_task_runs(
-            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
-        )
+    tasks = await await_task_runs(state.state_details.flow_run_id, 11)
     assert "cut film" in {task.name for task in tasks}
 
     # The flow fails where its film does; the shots are stored, and nothing is paid again.

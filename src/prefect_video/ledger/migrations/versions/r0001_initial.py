@@ -90,6 +90,7 @@ def _create_jobs() -> None:
         sa.Column("quality_policy", sa.Text),
         sa.Column("quality", sa.Text),
         sa.Column("requester", sa.String),
+        sa.Column("key_fingerprint", sa.String),
     )
 
 
@@ -109,6 +110,7 @@ def _create_indexes() -> None:
     op.create_index("ix_jobs_project", table, ["project", *amounts])
     op.create_index("ix_jobs_account", table, ["account", *amounts])
     op.create_index("ix_jobs_created", table, ["created_at", *amounts])
+    op.create_index("ix_jobs_key", table, ["key_fingerprint", "generation_id"], **accepted)
     op.create_index("ix_jobs_requester", table, ["requester", "created_at", *amounts])
 
 
@@ -172,6 +174,14 @@ def _create_owners_and_accounts() -> None:
         sa.Column("open_until", _INSTANT),
         sa.Column("probing_until", _INSTANT),
         sa.Column("quota_until", _INSTANT),
+    )
+    op.create_table(
+        "account_keys",
+        sa.Column("account", sa.String, primary_key=True),
+        sa.Column("key_fingerprint", sa.String, primary_key=True),
+        sa.Column("first_used_at", _INSTANT, nullable=False),
+        sa.Column("last_used_at", _INSTANT, nullable=False),
+        sa.Column("reminded_at", _INSTANT),
     )
 
 
