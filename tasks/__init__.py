@@ -1,5 +1,6 @@
 """One step of one shot, as a Prefect task; and the whole shot as one call."""
 
+from prefect_video.tasks.events import announce_project
 from prefect_video.tasks.generate import agenerate_video, generate_video
 from prefect_video.tasks.lineage import asset_key
 from prefect_video.tasks.run_logs import send_logs
@@ -21,6 +22,7 @@ __all__ = [
     "SessionRef",
     "TaskRunner",
     "agenerate_video",
+    "announce_project",
     "artifact_key",
     "as_line",
     "asset_key",

@@ -43,7 +43,17 @@ RECORDS: Final = frozenset(
     }
 )
 INTERNALS: Final = frozenset(
-    {"_clean_text", "_crash_trace", "_dedicated_thread", "_lazy_names", "_proxies", "_redaction", "_shield", "_tls"}
+    {
+        "_clean_text",
+        "_counted",
+        "_crash_trace",
+        "_dedicated_thread",
+        "_lazy_names",
+        "_proxies",
+        "_redaction",
+        "_shield",
+        "_tls",
+    }
 )
 """Single modules at the root of the package that any room but the records may import."""
 
@@ -60,7 +70,7 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "inputs": {"errors"},
     "frame_sizes": set(),
     "quality": {"errors", "inputs"},
-    "film": {"_lazy_names", "errors", "inputs"},
+    "film": {"_lazy_names", "assets", "errors", "inputs"},
     "assets": {"errors", "generations", "inputs", "quality"},
     "shots": {"errors", "frame_sizes", "inputs"},
     "projects": {"errors", "film", "frame_sizes", "inputs", "quality", "shots"},
@@ -69,6 +79,7 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "templates": {"errors", "frame_sizes", "inputs", "projects", "quality", "shots"},
     "project_files": RECORDS - {"project_files", "retry_policy", "rows"} | {"film"},
     "rows": {"errors", "inputs", "projects", "quality", "shots", "project_files", "templates"},
+    "_counted": set(),
     "_crash_trace": set(),
     "_redaction": set(),
     "_shield": {"errors"},

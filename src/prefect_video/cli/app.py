@@ -81,6 +81,11 @@ _COMMANDS: Final = {
     },
 }
 
+_COMPLETION: Final = {
+    "install": "Let the shell complete commands and options.",
+    "show": "Print the script by which it does.",
+}
+
 _EXPERIMENTS: Final = {
     "response-time": "How long generations take by the length of their videos.",
     "rate-limit": "How many generations may be unfinished at once.",
@@ -119,7 +124,15 @@ def build_app(*, summaries: bool = True) -> App:
     tokens = App(name="tokens", help="Make tokens for the job API of `serve`.", group=group)
     tokens.command("prefect_video.cli.commands.tokens:create", name="create", help="Make a token; shown once.")
     app.command(tokens)
-    app["--help"].group = app["--version"].group = Group.create_ordered("Options")
+    options = Group.create_ordered("Options")
+    for verb, summary in _COMPLETION.items():
+        app.command(
+            f"prefect_video.cli.commands.shell_completion:{verb}_completion",
+            name=f"--{verb}-completion",
+            group=options,
+            help=summary,
+        )
+    app["--help"].group = app["--version"].group = options
     return app
 
 

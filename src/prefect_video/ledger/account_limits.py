@@ -101,7 +101,8 @@ class AccountLimits(LedgerBase):
             InvalidTransition: The row is not reserved, or belongs to another process.
         """
         sending = drop_none(task_run_id=task_run_id, deadline_at=deadline_at, key_fingerprint=key_fingerprint)
-        async with self._database.writing() as connection:
+
+        async def acquire(connection: AsyncConnection) -> Job | None:
             job = await self._locked(connection, job_id)
             if job.state is State.RESERVED:
                 await self._one_at_a_time(connection, job.account)
@@ -116,6 +117,8 @@ class AccountLimits(LedgerBase):
             if key_fingerprint is not None:
                 await self._keys.note_use(connection, job.account, key_fingerprint)
             return begun
+
+        return await self._database.write(acquire)
 
     async def leave_slot_queue(self, job_id: str) -> None:
         """Take a row out of the queue for slots."""

@@ -21,6 +21,7 @@ from prefect_video.ledger.change_feed import ChangeFeed, open_change_feed
 from prefect_video.ledger.choices import Choices
 from prefect_video.ledger.claims import Claims
 from prefect_video.ledger.database import Database
+from prefect_video.ledger.deferred_runs import DeferredRuns
 from prefect_video.ledger.exports import Exports
 from prefect_video.ledger.hold_reasons import recover_command
 from prefect_video.ledger.idempotency_keys import IdempotencyKeys
@@ -57,6 +58,7 @@ class Ledger:
         reviews: Prompts that were refused or allowed.
         idempotency: Keys of requests to the service.
         project_requests: Projects that clients of the service have requested.
+        deferred: Runs that have left their shots at the provider, until their projects are complete.
         callbacks: Calls to clients of the service that are due when a job or a project has ended.
         stores: Identities of the stores that hold the videos.
         recovery: Jobs restored from evidence outside of the ledger.
@@ -91,6 +93,7 @@ class Ledger:
         self.reviews = PromptReviews(*shared)
         self.idempotency = IdempotencyKeys(*shared)
         self.project_requests = ProjectRequests(*shared)
+        self.deferred = DeferredRuns(*shared)
         self.callbacks = Callbacks(*shared)
         self.stores = StoreIdentities(*shared, seen=stores)
         self.recovery = Recoveries(*shared)

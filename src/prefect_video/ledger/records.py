@@ -115,6 +115,7 @@ class JobRequest(_Record):
         reservation: Fingerprint of the late reservation that is used up by this request, or freed; None for none.
         quality_policy: The quality gates of its project; None for none.
         requester: The client of the service that is charged; None for runs of one's own.
+        traceparent: The span that requests it, as W3C's Trace Context writes it; None where nothing is traced.
     """
 
     fingerprint: str
@@ -138,6 +139,7 @@ class JobRequest(_Record):
     reservation: str | None = None
     quality_policy: QualityPolicy | None = None
     requester: Requester | None = None
+    traceparent: str | None = None
 
     def is_served_by(self, job: Job) -> bool:
         """Tell whether an existing job of this request serves its take, so that nothing else may be bought.
@@ -160,6 +162,7 @@ class Job(_Record):
     row have left it for later, and `left_reason` why the last one has. `quality` is what the gates of `quality_policy`
     have found in its video. `requester` is the client of the service whose monthly limit it counts against.
     `key_fingerprint` is that of the key that it was last sent with; None where it was not sent, or by which is unknown.
+    `traceparent` is the span that has requested it: later steps, of other processes too, join its trace.
     `seconds_taken` is the time from its acceptance to its end, where that was seen.
     """
 
@@ -207,6 +210,7 @@ class Job(_Record):
     quality: Quality | None = None
     requester: str | None = None
     key_fingerprint: str | None = None
+    traceparent: str | None = None
     seconds_taken: float | None = None
 
     @property

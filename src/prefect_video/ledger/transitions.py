@@ -61,8 +61,11 @@ class Transitions(TransitionBase):
     ) -> Job:
         """Record that the request is about to be sent; only the row's owner may send it."""
         sending = drop_none(task_run_id=task_run_id, deadline_at=deadline_at, key_fingerprint=key_fingerprint)
-        async with self._database.writing() as connection:
+
+        async def record(connection: AsyncConnection) -> Job:
             return await self.begin(connection, await self._locked(connection, job_id), sending)
+
+        return await self._database.write(record)
 
     async def refresh_submit(self, job_id: str) -> Job:
         """Record anew that the request is about to be sent, after a pause in which a takeover was possible."""
@@ -78,7 +81,8 @@ class Transitions(TransitionBase):
 
     async def record_submitted(self, job_id: str, generation: Generation, *, detail: str | None = None) -> Job:
         """Record that the provider accepted; again with the same generation it does nothing."""
-        async with self._database.writing() as connection:
+
+        async def record(connection: AsyncConnection) -> Job:
             job = await self._locked(connection, job_id)
             # An earlier try may have been committed, and only its answer lost.
             if job.generation_id == generation.id:
@@ -97,6 +101,8 @@ class Transitions(TransitionBase):
                 error_message=None,
                 **drop_none(estimated_completion_at=_estimate_by_own_clock(generation, submitted_at)),
             )
+
+        return await self._database.write(record)
 
     async def record_unknown(self, job_id: str, error: VideoError | str) -> Job:
         """Record that a request went out and no usable answer came back."""
@@ -160,7 +166,8 @@ class Transitions(TransitionBase):
 
         A cost beyond the bound does not keep the video from being fetched: the row is held once that is stored.
         """
-        async with self._database.writing() as connection:
+
+        async def record(connection: AsyncConnection) -> Job:
             job = await self._locked(connection, job_id)
             values = cost_columns(job, generation.cost_usd, bound) | drop_none(
                 expires_at=generation.result.expires_at if generation.result else None
@@ -181,6 +188,8 @@ class Transitions(TransitionBase):
                 **values,
             )
 
+        return await self._database.write(record)
+
     async def record_stored(
         self,
         job_id: str,
@@ -199,7 +208,8 @@ class Transitions(TransitionBase):
             store: Name of that store; None where it is the one that the row names.
             accepted: A human has accepted a video that was kept as rejected: its row may be lost or expired.
         """
-        async with self._database.writing() as connection:
+
+        async def record(connection: AsyncConnection) -> Job:
             job = await self._locked(connection, job_id)
             if job.state is State.STORED and job.asset and job.asset.sha256 == asset.sha256:
                 return job
@@ -219,6 +229,8 @@ class Transitions(TransitionBase):
                 error_type=None,
                 error_message=None,
             )
+
+        return await self._database.write(record)
 
     async def record_quality(self, job_id: str, quality: Quality) -> Job:
         """Record what the quality gates have found in a video that is not stored."""

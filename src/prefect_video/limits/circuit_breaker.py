@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final, TypeVar
 
+from prefect_video._counted import counted
 from prefect_video.downloads import VideoSource
 from prefect_video.errors import (
     CircuitOpen,
@@ -83,6 +84,8 @@ class CircuitBreaker:
     def admit(self, status: AccountStatus) -> None:
         """Let a submit pass, or refuse it, by the account's status as it is at this moment.
 
+        The ledger calls it in the thread of its transaction, while the event loop may be recording a failure.
+
         Raises:
             CircuitOpen: The breaker is not closed; with the time to try again. `before_submit` makes the trial.
             QuotaExhausted: The provider has said that the period's quota is used up.
@@ -110,7 +113,7 @@ class CircuitBreaker:
         self._is_known_healthy = False
         left = (status.open_until - datetime.now(UTC)).total_seconds() if status.open_until else 0.0
         raise CircuitOpen(
-            f"{self.provider}: in trouble ({status.failures} failures in a row); nothing is sent for now",
+            f"{self.provider}: in trouble ({counted(status.failures, 'failure')} in a row); nothing is sent for now",
             provider=self.provider,
             retry_after=max(left, _RETRY_SECONDS if status.breaker == "half_open" else 0.5),
         )
@@ -137,7 +140,7 @@ class CircuitBreaker:
                 await self._record_failure(submit)
             elif submit:
                 self._record_quota(error)
-                if not self._is_known_healthy:
+                if not self._is_known_healthy or self._submits_failing or self._reads_failing:
                     await self._record_success(closes=True)
             elif self._reads_failing and not self._submits_failing:
                 await self._record_success(closes=self._opened_by_read)

@@ -69,8 +69,7 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         enable_crash_trace()
         enable_clean_logs()
-        watch = CredentialsWatch(settings.accounts, settings.reload_seconds)
-        await watch.note()
+        watch = await CredentialsWatch.begin(settings.accounts, settings.reload_seconds)
         async with open_sessions(settings) as sessions:
             announcer = announce or (await open_announcer() if settings.announce else None)
             tokens = await open_tokens(settings)

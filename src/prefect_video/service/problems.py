@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 from prefect_video.errors import (
     BudgetExceeded,
@@ -28,6 +29,7 @@ from prefect_video.service.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE: Final = "application/problem+json"
+_METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _T = TypeVar("_T")
 _SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}
 
@@ -150,9 +152,21 @@ def _title(status: int) -> str:
     return HTTPStatus(status).phrase
 
 
-async def _answer_refusal(_: Request, error: Exception) -> JSONResponse:
+async def _answer_refusal(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return build_response(build_problem(error), error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_allowed_methods(request))
+    return build_response(build_problem(error), headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Return the methods of all routes at the request's path; the framework names those of the first only."""
+    return [
+        method
+        for method in _METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 async def _answer_invalid(_: Request, error: Exception) -> JSONResponse:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
@@ -122,11 +122,29 @@ class SessionRef(BaseModel):
         return "/" in self.provider or self.store.startswith(f"{STORE_BLOCK}/") or names_ledger_block(self.ledger)
 
 
+class SessionNames(Protocol):
+    """Names of the session that a job or a run was made with.
+
+    Attributes:
+        credentials: Name of its credentials.
+        store: Name of its store.
+    """
+
+    @property
+    def credentials(self) -> str: ...
+
+    @property
+    def store(self) -> str: ...
+
+
+NamedSessionOpener = Callable[[SessionNames], AbstractAsyncContextManager[Session]]
+"""Opens a session by the names of its credentials and its store, which a job or a run was made with."""
+
 SessionOpener = Callable[[Job], AbstractAsyncContextManager[Session]]
 """Opens the session that a job was made with: its credentials, its store."""
 
 
-def ref_for_job(job: Job, ledger: str | None) -> SessionRef:
+def ref_for_job(job: SessionNames, ledger: str | None) -> SessionRef:
     """Build the reference to the session that a job was made with."""
     return SessionRef(provider=job.credentials, store=job.store, ledger=ledger)
 

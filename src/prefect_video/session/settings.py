@@ -147,6 +147,9 @@ class Settings(SessionOverrides, EnvironmentSettings):
         webhook_url: Public address of `prefect-video serve`, such as `https://video.example.com`, where providers
             announce changes; they are given `{webhook_url}/webhooks/{provider}`. An address whose path holds
             `/webhook` is used unchanged, with the job's id for `{job_id}`.
+        c2pa_certificate: File with the certificate chain (PEM) by which films are signed; None to sign none.
+        c2pa_private_key: File with its private key (PEM, no password).
+        c2pa_timestamp_url: Time-stamping authority (RFC 3161) that proves when a film was signed.
         spool: Folder for videos on their way to the store.
     """
 
@@ -176,6 +179,9 @@ class Settings(SessionOverrides, EnvironmentSettings):
     ttl_seconds: float | None = Field(default=None, ge=0)
     lease_seconds: float = Field(default=30.0, gt=0)
     webhook_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@]+[^?#]*$")
+    c2pa_certificate: Path | None = None
+    c2pa_private_key: Path | None = None
+    c2pa_timestamp_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@]+[^#]*$")
     spool: Path = Field(default_factory=lambda: Path(tempfile.gettempdir()) / f"prefect-video-spool-{getuser()}")
 
     @property

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter
 
 from prefect_video import __version__
+from prefect_video._counted import counted
 from prefect_video.cli.check_result import Check
 from prefect_video.cli.key_checks import check_keys
 from prefect_video.cli.operation_checks import check_operation, describe_fault
@@ -236,7 +237,9 @@ async def _check_account(session: Session) -> list[Check]:
         fix = "wait for the next period, or use another account"
         return [Check(name="account", ok=False, detail=detail, fix=fix)]
     if status.breaker != "closed":
-        detail = f"{slots}; breaker {status.breaker.replace('_', ' ')} after {status.failures} failures in a row"
+        detail = (
+            f"{slots}; breaker {status.breaker.replace('_', ' ')} after {counted(status.failures, 'failure')} in a row"
+        )
         fix = f"the provider fails repeatedly; the next submit is tried at {status.open_until:%H:%M:%S} UTC"
         return [Check(name="account", ok=False, detail=detail, fix=fix)]
     return [Check(name="account", ok=True, detail=f"{slots}, breaker closed")]

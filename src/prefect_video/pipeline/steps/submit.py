@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from prefect_video._counted import counted
 from prefect_video._shield import shielded
 from prefect_video.errors import (
     CircuitOpen,
@@ -320,4 +321,4 @@ async def _check_submit_volume(session: Session, job: Job) -> None:
     if sent >= limit and (last is None or last < hour_ago):
         session.volume_alert_at = datetime.now(UTC)
         logger.error("ALERT: account %s has submitted %d generations within an hour", job.account, sent)
-        session.notify(SessionEvent.ANOMALY, job, f"{sent} submissions within an hour")
+        session.notify(SessionEvent.ANOMALY, job, f"{counted(sent, 'submission')} within an hour")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, BeforeValidator
 from starlette.exceptions import HTTPException
 
 from prefect_video.downloads import check_url
@@ -45,6 +46,27 @@ _IdempotencyKey = Annotated[
 _LastEvent = Annotated[
     int, Header(alias="Last-Event-ID", ge=0, le=2**63 - 1, description="Number of the last event that you have.")
 ]
+
+
+def _require_date(value: Any) -> Any:
+    """Refuse a number, which validation would otherwise take for the seconds or milliseconds since 1970."""
+    if isinstance(value, str) and not _DATE.match(value):
+        raise ValueError("a date and time with its offset, such as 2026-01-31T12:00:00Z")
+    return value
+
+
+_Since = Annotated[AwareDatetime, BeforeValidator(_require_date)]
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
+_EVENT: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "id": {"type": "string", "description": "Number of the event, for `Last-Event-ID`."},
+        "event": {"type": "string", "enum": ["state", "end"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+"""Form of one server-sent event, as tools that check streams of them expect it."""
 _REFUSALS: Final = (400, 401, 403, 408, 413, 422, 429, 503)
 _LARGEST_YEAR: Final = 9998
 
@@ -100,7 +122,7 @@ def job_routes(api: JobApi) -> APIRouter:
         JobView,
         refusals=(404, 409),
     )
-    events: dict[str, Any] = {"description": "Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    events: dict[str, Any] = {"description": "Events", "content": {"text/event-stream": {"schema": _EVENT}}}
     routes.add_api_route(
         "/v1/jobs/{job_id}/events",
         handlers.events,
@@ -231,7 +253,7 @@ class _Handlers:
         state: State | None = None,
         shot: Identifier | None = None,
         held: bool | None = None,
-        since: AwareDatetime | None = None,
+        since: _Since | None = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
         cursor: Annotated[str | None, Query(max_length=300, description="`next_cursor` of the page before.")] = None,
     ) -> JobPage:

@@ -91,6 +91,7 @@ def _create_jobs() -> None:
         sa.Column("quality", sa.Text),
         sa.Column("requester", sa.String),
         sa.Column("key_fingerprint", sa.String),
+        sa.Column("traceparent", sa.String),
     )
 
 
@@ -284,6 +285,17 @@ def _create_client_requests() -> None:
         sa.Column("ended_at", _INSTANT),
         sa.Column("flow_run_id", sa.String),
         sa.Column("error", sa.Text),
+    )
+    op.create_table(
+        "deferred_runs",
+        sa.Column("id", sa.String, primary_key=True),
+        sa.Column("environment", sa.String, nullable=False),
+        sa.Column("project", sa.Text, nullable=False),
+        sa.Column("credentials", sa.Text, nullable=False),
+        sa.Column("store", sa.String, nullable=False),
+        sa.Column("owner", sa.String),
+        sa.Column("created_at", _INSTANT, nullable=False),
+        sa.Column("reported", sa.String),
     )
     op.create_table(
         "callbacks",
