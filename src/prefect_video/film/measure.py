@@ -117,7 +117,7 @@ def require_as_arranged(measures: FilmMeasures, film: Arrangement) -> None:
 
 
 def digest_packets(path: Path) -> str:
-    """Return the SHA-256 digest of a film's packets, of picture and sound: a manifest in the file does not change it."""
+    """Return the SHA-256 digest of all packets of a film: what a manifest in its file does not change."""
     digest = hashlib.sha256()
     with av.open(str(path)) as container:
         for packet in container.demux():
