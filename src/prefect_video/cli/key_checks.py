@@ -14,7 +14,7 @@ async def check_keys(session: Session) -> list[Check]:
         # A provider without keys, such as the embedded emulator.
         return []
     uses = {use.key_fingerprint: use for use in await ledger.keys.uses(account.id)}
-    in_progress = await ledger.jobs.unfinished_by_key(account.id)
+    in_progress = await ledger.keys.unfinished_by_key(account.id)
     others = await ledger.keys.other_accounts(account.id, account.key_fingerprint)
     age = _check_age(account.key_fingerprint, uses.get(account.key_fingerprint), session, others)
     former = (key for key in in_progress if key is not None and key != account.key_fingerprint)

@@ -3,6 +3,7 @@
 SQLite by default, PostgreSQL in production. May import the records (errors, shots, generations, assets), nothing else.
 """
 
+from prefect_video.ledger.account_keys import KeyUse
 from prefect_video.ledger.account_limits import queue_rank
 from prefect_video.ledger.account_queues import AccountQueue
 from prefect_video.ledger.amounts import PRICE_UNKNOWN, usd, usd_sum
@@ -38,7 +39,6 @@ from prefect_video.ledger.records import (
     Job,
     JobPosition,
     JobRequest,
-    KeyUse,
     MismatchPolicy,
     NumberedEntry,
     Priority,

@@ -5,22 +5,46 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from sqlalchemy import and_, or_, select, update
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_video.ledger.base import LedgerBase
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.leases import Lease
-from prefect_video.ledger.records import KeyUse
-from prefect_video.ledger.tables import account_keys
+from prefect_video.ledger.records import UNFINISHED, State
+from prefect_video.ledger.tables import account_keys, jobs_table
 
 _NOTE_INTERVAL: Final = timedelta(hours=1)
 _REMINDER_INTERVAL: Final = timedelta(days=1)
 _columns = account_keys.c
 
 
+class KeyUse(BaseModel):
+    """Use of a key by an account.
+
+    Attributes:
+        account: Id of the account.
+        key_fingerprint: Fingerprint of the key.
+        first_used_at: When this ledger saw it for the first time, from which its age is counted.
+        last_used_at: When something was sent with it last, to the hour.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    account: str
+    key_fingerprint: str
+    first_used_at: AwareDatetime
+    last_used_at: AwareDatetime
+
+    @property
+    def age(self) -> timedelta:
+        """Time since it was used for the first time."""
+        return datetime.now(UTC) - self.first_used_at
+
+
 class AccountKeys(LedgerBase):
-    """The keys that the accounts of this ledger are used with; never a key itself."""
+    """The keys that the accounts of this ledger are used with, and what was sent with each; never a key itself."""
 
     def __init__(self, database: Database, owner: Lease, command_option: str | None) -> None:
         super().__init__(database, owner, command_option)
@@ -67,3 +91,21 @@ class AccountKeys(LedgerBase):
         query = select(_columns.account).where(_columns.key_fingerprint == key_fingerprint, _columns.account != account)
         async with self._database.reading() as connection:
             return list((await connection.execute(query.order_by(_columns.account))).scalars())
+
+    async def generations_sent_with(self, key_fingerprint: str) -> frozenset[str]:
+        """Return the ids of the generations that were sent with a key."""
+        columns = jobs_table.c
+        query = select(columns.generation_id).where(
+            columns.key_fingerprint == key_fingerprint, columns.generation_id.is_not(None)
+        )
+        async with self._database.reading() as connection:
+            return frozenset((await connection.execute(query)).scalars())
+
+    async def unfinished_by_key(self, account: str) -> dict[str | None, int]:
+        """Count the unfinished rows of an account that were sent, by the fingerprint of the key that has sent them."""
+        key = jobs_table.c.key_fingerprint
+        query = select(key, func.count()).where(
+            jobs_table.c.account == account, jobs_table.c.state.in_(UNFINISHED - {State.RESERVED})
+        )
+        async with self._database.reading() as connection:
+            return {row[0]: row[1] for row in await connection.execute(query.group_by(key))}

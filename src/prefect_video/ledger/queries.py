@@ -386,24 +386,6 @@ class Queries(LedgerBase):
             found = await connection.execute(select(*columns).where(history.c.job_id == job_id).order_by(history.c.id))
             return [HistoryEntry.model_validate(row._asdict()) for row in found]
 
-    async def generations_sent_with(self, key_fingerprint: str) -> frozenset[str]:
-        """Return the ids of the generations that were sent with a key."""
-        columns = jobs_table.c
-        query = select(columns.generation_id).where(
-            columns.key_fingerprint == key_fingerprint, columns.generation_id.is_not(None)
-        )
-        async with self._database.reading() as connection:
-            return frozenset((await connection.execute(query)).scalars())
-
-    async def unfinished_by_key(self, account: str) -> dict[str | None, int]:
-        """Count the unfinished rows of an account that were sent, by the fingerprint of the key that has sent them."""
-        key = jobs_table.c.key_fingerprint
-        query = select(key, func.count()).where(
-            jobs_table.c.account == account, jobs_table.c.state.in_(UNFINISHED - {State.RESERVED})
-        )
-        async with self._database.reading() as connection:
-            return {row[0]: row[1] for row in await connection.execute(query.group_by(key))}
-
     async def recorded_generations(
         self, account: str, key_fingerprint: str | None = None
     ) -> dict[str, RecordedGeneration]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
@@ -285,29 +285,6 @@ class AccountStatus(_Record):
     open_until: AwareDatetime | None = None
     quota_until: AwareDatetime | None = None
     just_opened: bool = False
-
-
-class KeyUse(_Record):
-    """Use of a key by an account.
-
-    Attributes:
-        account: Id of the account.
-        key_fingerprint: Fingerprint of the key.
-        first_used_at: When this ledger saw it for the first time, from which its age is counted.
-        last_used_at: When a run used it last, to the hour.
-    """
-
-    model_config = ConfigDict(extra="ignore")
-
-    account: str
-    key_fingerprint: str
-    first_used_at: AwareDatetime
-    last_used_at: AwareDatetime
-
-    @property
-    def age(self) -> timedelta:
-        """Time since it was used for the first time."""
-        return datetime.now(UTC) - self.first_used_at
 
 
 class Budget(_Record):

@@ -12,7 +12,7 @@ from prefect_video.pipeline.cancel import cancel_each
 from prefect_video.providers import Provider, with_previous_key
 from prefect_video.providers.sora.provider import SoraProvider
 from tests.support.recovery import RecoveryHarness, a_shot, collect_with, film, statuses
-from tests.support.recovery_fixtures import OpenHarness
+from tests.support.recovery_fixtures import SLOW, OpenHarness
 
 OLD, NEW, FOREIGN = "sk-emulator", "sk-the-new-one", "sk-of-another-tenant"
 
@@ -92,7 +92,7 @@ async def test_another_tenants_list_does_not_prove_that_nothing_was_accepted(
     await harness.run(a_shot(9), kind=account(FOREIGN))
     harness.emulator.add_fault(operation="submit", kind="error_after")
     await harness.interrupt(a_shot(), "unanswered", kind=account(OLD))
-    options = {"settle_seconds": 0.05, "submit_patience_seconds": 0.1, "on_unknown": on_unknown}
+    options = {"settle_seconds": 0.05, "on_unknown": on_unknown}
     assert statuses(await harness.run(a_shot(), kind=account(FOREIGN), **options)) == ["held"]
     assert harness.paid == (2, 2)
 
@@ -103,7 +103,7 @@ async def test_another_tenants_generation_of_the_same_prompt_is_not_taken(open_h
     await harness.interrupt(a_shot(), "unanswered", kind=account(OLD))
     other = RecoveryHarness(harness.emulator, harness.folder / "other", f"sqlite:///{harness.folder / 'other.db'}")
     await other.run(a_shot(), kind=account(FOREIGN))
-    options = {"settle_seconds": 0.05, "submit_patience_seconds": 0.1}
+    options = {"settle_seconds": 0.05}
     assert statuses(await harness.run(a_shot(), kind=account(FOREIGN), **options)) == ["held"]
     assert statuses(await harness.run(a_shot(), kind=account(FOREIGN, OLD), **options)) == ["held"]
     async with harness.session(kind=account(FOREIGN, OLD), **options) as session:
@@ -118,7 +118,7 @@ async def test_a_new_keys_list_proves_absence_once_it_shows_what_the_old_key_has
     harness.emulator.add_fault(operation="submit", kind="error_before", match={"prompt": "scene 1"})
     await harness.interrupt(a_shot(1), "unanswered", kind=account(OLD))
     harness.emulator.revoke_key(OLD)
-    options = {"settle_seconds": 0.05, "submit_patience_seconds": 0.1}
+    options = {"settle_seconds": 0.05}
     assert statuses(await harness.run(a_shot(1), kind=account(NEW), **options)) == ["held"]
     harness.emulator.issue_key(OLD, same_account_as=NEW)
     assert statuses(await harness.run(a_shot(2), kind=account(OLD))) == ["stored"]
@@ -132,7 +132,7 @@ async def test_a_new_keys_list_proves_absence_once_it_shows_what_the_old_key_has
 @pytest.mark.parametrize("refused", [False, True])
 async def test_what_the_previous_key_has_sent_is_asked_about_with_it(open_harness: OpenHarness, refused: bool) -> None:
     """The new key is another project's, or does not work yet: it pays for what is new, and the old one for nothing."""
-    harness = open_harness(keys=(OLD, FOREIGN), speed=20)
+    harness = open_harness(keys=(OLD, FOREIGN), **SLOW)
     await harness.interrupt(a_shot(1), "submitted", kind=account(OLD))
     await harness.interrupt(a_shot(2), "submitted", kind=account(OLD))
     if refused:
@@ -140,6 +140,7 @@ async def test_what_the_previous_key_has_sent_is_asked_about_with_it(open_harnes
     async with harness.session(kind=account(FOREIGN, OLD), check_access=False) as session:
         await cancel_each(session, [(await harness.rows())[1]])
         assert harness.emulator.usage()["cancelled"] == 1
+    harness.emulator.change_speed(500)
     kind = account(FOREIGN, OLD)
     assert statuses(await harness.run(a_shot(1), kind=kind, check_access=False)) == ["stored"]
     report = await harness.run(a_shot(3), kind=kind, check_access=False)

@@ -6,7 +6,8 @@ found" and its lists then say nothing about the job. So absence counts
 - with the very key that the job was sent with, or
 - with another key whose own list shows a generation that was sent with that key: it is of the same tenant.
 
-Anything else holds the job for a human. What is found counts with every key.
+Anything else holds the job for a human. What is found counts with every key where it echoes the job's idempotency key;
+what is merely alike counts with those two only.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ async def is_of_same_tenant(session: Session, job: Job, provider: Provider) -> b
         return provider.account.name is None and job.account == provider.account.id
     if not provider.capabilities.can_list:
         return False
-    sent = await session.ledger.jobs.generations_sent_with(job.key_fingerprint)
+    sent = await session.ledger.keys.generations_sent_with(job.key_fingerprint)
     others = sent - {job.generation_id}
     if not others:
         return False
