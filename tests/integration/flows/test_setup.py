@@ -118,7 +118,7 @@ async def test_it_is_made_once_and_runs_anywhere(client: PrefectClient, folder: 
         # A worker on another machine finds the flow by its module, and fetches nothing.
         assert (deployment.pull_steps, deployment.path) == ([], None), name
         assert not any(schedule.active for schedule in deployment.schedules)
-    assert [len(found) for found in automations.values()] == [1, 1, 1, 1]
+    assert [len(found) for found in automations.values()] == [1] * len(AUTOMATIONS)
     assert_marks_only_silent_runs(automations[AUTOMATIONS[1]][0], list(deployments.values()))
 
     assert {outcome for _, outcome in outcomes(await run_setup(folder, **new))} == {"unchanged", "missing"}
