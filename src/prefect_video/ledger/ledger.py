@@ -12,6 +12,7 @@ from prefect_video._shield import shielded
 from prefect_video.ledger import schema
 from prefect_video.ledger.account_keys import AccountKeys
 from prefect_video.ledger.account_limits import AccountLimits
+from prefect_video.ledger.account_queues import AccountQueues
 from prefect_video.ledger.approval_requests import ApprovalRequests
 from prefect_video.ledger.backups import back_up
 from prefect_video.ledger.budgets import SpendReports
@@ -101,6 +102,7 @@ class Ledger:
         self.late = LateReservations(*shared)
         self.retention = Retention(*shared)
         self.exports = Exports(*shared)
+        self.queues = AccountQueues(*shared, limits=self.accounts)
 
     @classmethod
     async def open(

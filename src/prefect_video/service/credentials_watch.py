@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from prefect_video.errors import InvalidInput
 from prefect_video.session import Session, load_capabilities
@@ -26,16 +26,19 @@ class CredentialsWatch:
         self._interval_seconds = interval_seconds
         self._noted: dict[str, Mapping[str, Any]] = {}
 
-    async def note(self) -> None:
+    @classmethod
+    async def begin(cls, names: Sequence[str], interval_seconds: float) -> Self:
         """Read the blocks before they are used: what is changed after that is noticed.
 
         Raises:
             InvalidInput: There is no such block.
         """
-        for name in self._names:
+        watch = cls(names, interval_seconds)
+        for name in watch._names:
             block = await _load(name)
             if block is not None:
-                self._noted[name] = block.model_dump()
+                watch._noted[name] = block.model_dump()
+        return watch
 
     def noted(self, name: str) -> Mapping[str, Any]:
         """Return the content of a block as it was read last."""
