@@ -95,7 +95,7 @@ def assert_marks_only_silent_runs(detector: Automation, deployments: list[Deploy
     assert set(related["prefect.resource.id"]) == {f"prefect.deployment.{item.id}" for item in deployments}
 
 
-MADE = {("work pool", 1), ("work queue", 3), ("deployment", 6), ("automation", 4)}
+MADE = {("work pool", 1), ("work queue", 3), ("deployment", 6), ("automation", 5)}
 
 
 async def test_it_is_made_once_and_runs_anywhere(client: PrefectClient, folder: Path) -> None:
@@ -118,7 +118,7 @@ async def test_it_is_made_once_and_runs_anywhere(client: PrefectClient, folder: 
         # A worker on another machine finds the flow by its module, and fetches nothing.
         assert (deployment.pull_steps, deployment.path) == ([], None), name
         assert not any(schedule.active for schedule in deployment.schedules)
-    assert [len(found) for found in automations.values()] == [1, 1, 1, 1]
+    assert [len(found) for found in automations.values()] == [1] * len(AUTOMATIONS)
     assert_marks_only_silent_runs(automations[AUTOMATIONS[1]][0], list(deployments.values()))
 
     assert {outcome for _, outcome in outcomes(await run_setup(folder, **new))} == {"unchanged", "missing"}
@@ -163,7 +163,7 @@ async def test_what_people_changed_by_hand_stays(client: PrefectClient, folder: 
     hook = SlackWebhook(url="https://hooks.example.com/services/x")  # type: ignore[arg-type]
     await hook.save("ops", overwrite=True)  # type: ignore[misc]
     changed = [change for change in await run_setup(folder, notify="slack-webhook/ops") if change.outcome == "updated"]
-    assert [(change.kind, change.detail) for change in changed] == [("automation", "actions")] * 2
+    assert [(change.kind, change.detail) for change in changed] == [("automation", "actions")] * 3
     assert not [change for change in await run_setup(folder) if change.outcome == "updated"]
     (alert,) = (await read_automations(client))[AUTOMATIONS[2]]
     assert [action.type for action in alert.actions] == ["send-notification"]
