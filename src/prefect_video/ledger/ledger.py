@@ -11,6 +11,7 @@ from typing import Self
 from prefect_video._shield import shielded
 from prefect_video.ledger import schema
 from prefect_video.ledger.account_limits import AccountLimits
+from prefect_video.ledger.account_quotas import AccountQuotas
 from prefect_video.ledger.approval_requests import ApprovalRequests
 from prefect_video.ledger.backups import back_up
 from prefect_video.ledger.budgets import SpendReports
@@ -49,6 +50,7 @@ class Ledger:
         jobs: Reads and state changes of jobs.
         claims: Which process may buy a video, and which one works on a job.
         accounts: Slots, quotas and circuit breakers that all processes share.
+        quotas: Quotas of plans, and queues, of accounts.
         spend: Sums of what was spent and is reserved.
         measurements: Money and work at a moment, for monitoring.
         events: Webhook events, handled once.
@@ -82,6 +84,7 @@ class Ledger:
         self.jobs = Jobs(*shared)
         self.claims = Claims(*shared)
         self.accounts = AccountLimits(*shared, jobs=self.jobs)
+        self.quotas = AccountQuotas(*shared)
         self.spend = SpendReports(*shared)
         self.measurements = Measurements(*shared)
         self.events = WebhookEvents(*shared)

@@ -155,6 +155,7 @@ async def _check_open_session(ref: SessionRef, session: Session, *, fix: bool) -
     checks: dict[str, Callable[[], Awaitable[list[Check]]]] = {
         "provider": lambda: _check_provider(session.provider),
         "account": lambda: _check_account(session),
+        "quota": lambda: _check_quota(session),
         "concurrency limit": lambda: _check_concurrency_limit(session, create=fix),
         "operation": lambda: check_operation(session),
         "store": check_store,
@@ -241,6 +242,13 @@ async def _check_account(session: Session) -> list[Check]:
         fix = f"the provider fails repeatedly; the next submit is tried at {status.open_until:%H:%M:%S} UTC"
         return [Check(name="account", ok=False, detail=detail, fix=fix)]
     return [Check(name="account", ok=True, detail=f"{slots}, breaker closed")]
+
+
+async def _check_quota(session: Session) -> list[Check]:
+    monthly_videos = session.provider.capabilities.monthly_videos
+    quota = await session.ledger.quotas.read(session.provider.account.id, monthly_videos)
+    fix = "wait for the next month, use another account, or name what to give up under `fallbacks:` in the project"
+    return [Check(name="quota", ok=quota.left != 0, detail=quota.describe(), fix=fix)]
 
 
 async def _check_concurrency_limit(session: Session, *, create: bool) -> list[Check]:
