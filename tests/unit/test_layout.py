@@ -60,6 +60,7 @@ INTERNALS: Final = frozenset(
 BASE: Final = RECORDS | INTERNALS
 DOMAIN: Final = frozenset(
     {"downloads", "film", "gallery", "ledger", "providers", "storage", "limits", "polling", "session", "pipeline"}
+    | {"experiments"}
 )
 MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     # Records: what everything else speaks of.
@@ -69,7 +70,7 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "inputs": {"errors"},
     "frame_sizes": set(),
     "quality": {"errors", "inputs"},
-    "film": {"_lazy_names", "errors", "inputs"},
+    "film": {"_lazy_names", "assets", "errors", "inputs"},
     "assets": {"errors", "generations", "inputs", "quality"},
     "shots": {"errors", "frame_sizes", "inputs"},
     "projects": {"errors", "film", "frame_sizes", "inputs", "quality", "shots"},
@@ -95,8 +96,9 @@ MAY_IMPORT: Final[Mapping[str, Set[str]]] = {
     "limits": BASE | {"downloads", "ledger", "providers"},
     "polling": BASE | {"downloads", "ledger", "providers"},
     "emulator": BASE | {"providers"},
-    "session": BASE | DOMAIN - {"session", "pipeline"},
-    "pipeline": BASE | DOMAIN - {"pipeline"},
+    "session": BASE | DOMAIN - {"session", "pipeline", "experiments"},
+    "pipeline": BASE | DOMAIN - {"pipeline", "experiments"},
+    "experiments": BASE | DOMAIN - {"experiments"},
     # What Prefect sees, and what starts from a shell.
     "blocks": BASE | DOMAIN,
     "tasks": BASE | DOMAIN | {"blocks"},
@@ -268,6 +270,7 @@ ONE_SUBJECT: Final[Mapping[str, Set[str]]] = {
     # The final cut: its records, the work, the command.
     "cut": {"prefect_video.film", "prefect_video.pipeline", "prefect_video.cli.commands"},
     "jobs": {"prefect_video.ledger", "prefect_video.cli.commands"},
+    "experiment": {"prefect_video.experiments", "prefect_video.cli.commands"},
     "shot": {"prefect_video.flows", "prefect_video.cli.commands"},
     "spend": {"prefect_video.flows", "prefect_video.cli.commands"},
     "verify": {"prefect_video.flows", "prefect_video.cli.commands"},

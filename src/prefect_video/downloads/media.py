@@ -397,15 +397,15 @@ class _Span:
     """Time from the beginning of the earliest to the end of the last of some packets and frames."""
 
     def __init__(self, stream: VideoStream) -> None:
-        self._base = stream.time_base or Fraction(0)
+        self._base = float(stream.time_base or 0)
         self._frame_seconds = float(1 / stream.average_rate) if stream.average_rate else 0.0
         self._begin, self._end = float("inf"), 0.0
 
     def add(self, unit: Packet[VideoStream] | VideoFrame) -> None:
         """Extend the span by a packet or a frame; one without a time leaves it as it is."""
         if unit.pts is not None:
-            begin = float(unit.pts * self._base)
-            seconds = float(unit.duration * self._base) if unit.duration else self._frame_seconds
+            begin = unit.pts * self._base
+            seconds = unit.duration * self._base if unit.duration else self._frame_seconds
             self._begin = min(self._begin, begin)
             self._end = max(self._end, begin + seconds)
 

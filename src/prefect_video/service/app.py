@@ -22,6 +22,7 @@ from prefect_video.ledger import Callback, Job, Ledger, ReceivedEvent, State
 from prefect_video.pipeline import collect_job
 from prefect_video.service.api_tokens import ApiTokens
 from prefect_video.service.callback_sender import CallbackSender
+from prefect_video.service.credentials_watch import CredentialsWatch
 from prefect_video.service.deployment_queue import DeploymentQueue
 from prefect_video.service.docs_page import PAGE_HEADERS, render_docs
 from prefect_video.service.galleries import StaleGalleries
@@ -67,15 +68,17 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         enable_crash_trace()
         enable_clean_logs()
+        watch = await CredentialsWatch.begin(settings.accounts, settings.reload_seconds)
         async with open_sessions(settings) as sessions:
             announcer = announce or (await open_announcer() if settings.announce else None)
             tokens = await open_tokens(settings)
-            runtime = ServiceRuntime(sessions, settings, metrics, announcer, tokens)
+            runtime = ServiceRuntime(sessions, settings, metrics, announcer, tokens, watch)
             app.router.routes.extend(webhook_routes(runtime.receiver))
             if settings.has_job_api:
                 app.include_router(job_routes(runtime.api))
                 app.include_router(video_routes(runtime.api))
             app.state.sessions = sessions
+            app.state.watch = watch
             app.state.readiness = Readiness(sessions)
             app.state.document = build_openapi(app, sessions)
             app.state.ledger_metrics = LedgerMetrics(sessions)
@@ -174,6 +177,7 @@ class ServiceRuntime:
         metrics: The counters of the service.
         announce: Called with each generation that has ended; None for nothing.
         tokens: The tokens of the job API.
+        watch: Watch over the blocks that the sessions were opened with.
     """
 
     sessions: Sessions
@@ -181,6 +185,7 @@ class ServiceRuntime:
     metrics: Metrics
     announce: Announce | None
     tokens: ApiTokens
+    watch: CredentialsWatch
 
     def __post_init__(self) -> None:
         ledger = self.sessions.sessions[0].ledger
@@ -252,6 +257,7 @@ class ServiceRuntime:
     async def start(self) -> None:
         """Start the workers and the sweeps: for jobs that an earlier process left, and for pages that are behind."""
         self.workers.start()
+        self._sweeps.append(asyncio.create_task(self.watch.run(self.sessions.sessions), name="watch credentials"))
         if self.settings.has_job_api:
             self.callbacks.start()
             self._sweeps.append(asyncio.create_task(self._resume(), name="resume jobs"))

@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from prefect_video import __version__
 from prefect_video._counted import counted
 from prefect_video.cli.check_result import Check
+from prefect_video.cli.key_checks import check_keys
 from prefect_video.cli.operation_checks import check_operation, describe_fault
 from prefect_video.cli.options import JsonFlag, SessionOptions
 from prefect_video.cli.output import DONE, FAILED, escape, print_json, stdout
@@ -155,6 +156,7 @@ async def _check_open_session(ref: SessionRef, session: Session, *, fix: bool) -
     checks: dict[str, Callable[[], Awaitable[list[Check]]]] = {
         "provider": lambda: _check_provider(session.provider),
         "account": lambda: _check_account(session),
+        "key age": lambda: check_keys(session),
         "quota": lambda: _check_quota(session),
         "concurrency limit": lambda: _check_concurrency_limit(session, create=fix),
         "operation": lambda: check_operation(session),

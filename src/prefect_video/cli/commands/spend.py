@@ -19,7 +19,7 @@ from prefect_video.errors import InvalidInput
 from prefect_video.ledger import CommittedSums, SpendRow
 from prefect_video.pipeline import as_number
 
-Grouping = Literal["month", "project", "account", "model", "day"]
+Grouping = Literal["month", "project", "account", "key", "environment", "model", "day"]
 
 
 def spend(

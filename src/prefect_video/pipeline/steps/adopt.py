@@ -362,5 +362,6 @@ def _stored_job(session: Session, job_request: JobRequest, video: StoredVideo) -
             "id": reference.job,
             "account": reference.account,
             "credentials": reference.credentials,
+            "key_fingerprint": reference.key_fingerprint,
         }
     return job_from_values(values)
