@@ -52,6 +52,7 @@ BY_PATH: Final[Mapping[str, Collection[str]]] = {
         "tests/unit/cli/test_adopt.py",
         "tests/unit/experiments/test_experiments.py",
         "tests/integration/gallery/test_browser.py",
+        "tests/integration/service/test_status_page.py",
         "tests/unit/cli/test_bad_input.py::test_prefect_is_not_imported_for_it",
         "tests/unit/cli/test_gallery.py",
         "tests/unit/cli/test_cut.py",

@@ -14,17 +14,16 @@ from prefect_video.film.timeline import CutProblem, estimate_seconds, find_probl
 
 if TYPE_CHECKING:
     from prefect_video.film.checks import find_unusable
+    from prefect_video.film.measure import digest_packets
     from prefect_video.film.production import ProducedFilm, produce_film
 else:
     __getattr__ = import_at_first_use(
         __name__,
         {
             "ProducedFilm": "production",
-            "container_of": "production",
-            "describe_software": "production",
+            "digest_packets": "measure",
             "find_unusable": "checks",
             "produce_film": "production",
-            "write_previews": "previews",
         },
     )
 
@@ -42,6 +41,7 @@ __all__ = [
     "SignedClip",
     "StoredFilm",
     "describe_software",
+    "digest_packets",
     "estimate_seconds",
     "find_problems",
     "find_unusable",

@@ -4,7 +4,7 @@ SQLite by default, PostgreSQL in production. May import the records (errors, sho
 """
 
 from prefect_video.ledger.account_limits import queue_rank
-from prefect_video.ledger.account_quotas import AccountQuota
+from prefect_video.ledger.account_queues import AccountQueue
 from prefect_video.ledger.amounts import PRICE_UNKNOWN, usd, usd_sum
 from prefect_video.ledger.budgets import Limit, describe_nearly_used
 from prefect_video.ledger.callbacks import Callback
@@ -65,7 +65,7 @@ __all__ = [
     "UNFINISHED",
     "URL_VARIABLE",
     "AccountMeasurement",
-    "AccountQuota",
+    "AccountQueue",
     "AccountStatus",
     "ApprovalRequest",
     "BoundKey",

@@ -12,7 +12,7 @@ from prefect_video._shield import shielded
 from prefect_video.ledger import schema
 from prefect_video.ledger.account_keys import AccountKeys
 from prefect_video.ledger.account_limits import AccountLimits
-from prefect_video.ledger.account_quotas import AccountQuotas
+from prefect_video.ledger.account_queues import AccountQueues
 from prefect_video.ledger.approval_requests import ApprovalRequests
 from prefect_video.ledger.backups import back_up
 from prefect_video.ledger.budgets import SpendReports
@@ -53,7 +53,6 @@ class Ledger:
         claims: Which process may buy a video, and which one works on a job.
         accounts: Slots, quotas and circuit breakers that all processes share.
         keys: Age and last use of the accounts' keys.
-        quotas: Quotas of plans, and queues, of accounts.
         spend: Sums of what was spent and is reserved.
         measurements: Money and work at a moment, for monitoring.
         events: Webhook events, handled once.
@@ -89,7 +88,6 @@ class Ledger:
         self.claims = Claims(*shared)
         self.keys = AccountKeys(*shared)
         self.accounts = AccountLimits(*shared, jobs=self.jobs, keys=self.keys)
-        self.quotas = AccountQuotas(*shared)
         self.spend = SpendReports(*shared)
         self.measurements = Measurements(*shared)
         self.events = WebhookEvents(*shared)
@@ -105,6 +103,7 @@ class Ledger:
         self.late = LateReservations(*shared)
         self.retention = Retention(*shared)
         self.exports = Exports(*shared)
+        self.queues = AccountQueues(*shared, limits=self.accounts)
 
     @classmethod
     async def open(

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
 
@@ -41,6 +41,7 @@ from prefect_video.service.problems import add_problem_handlers
 from prefect_video.service.readiness import Readiness
 from prefect_video.service.sessions import Sessions, open_sessions
 from prefect_video.service.settings import ServiceSettings
+from prefect_video.service.status import StatusPage
 from prefect_video.service.token_source import open_tokens
 from prefect_video.service.webhooks.handler import handle
 from prefect_video.service.webhooks.inbox import Inbox
@@ -79,6 +80,7 @@ def create_app(settings: ServiceSettings | None = None, *, announce: Announce | 
                 app.include_router(video_routes(runtime.api))
             app.state.sessions = sessions
             app.state.watch = watch
+            app.state.status_page = StatusPage(sessions, runtime.api.guard, tokens, has_tokens=settings.has_job_api)
             app.state.readiness = Readiness(sessions)
             app.state.document = build_openapi(app, sessions)
             app.state.ledger_metrics = LedgerMetrics(sessions)
@@ -139,6 +141,11 @@ def _add_document_routes(app: FastAPI) -> None:
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> JSONResponse:
         return JSONResponse(app.state.document)
+
+    @app.get("/status", include_in_schema=False)
+    async def status(request: Request) -> Response:
+        page: StatusPage = app.state.status_page
+        return await page.show(request)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

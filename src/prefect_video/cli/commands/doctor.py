@@ -247,10 +247,18 @@ async def _check_account(session: Session) -> list[Check]:
 
 
 async def _check_quota(session: Session) -> list[Check]:
+    """Show what the plan leaves of the month, and who waits for a slot at which priority."""
     monthly_videos = session.provider.capabilities.monthly_videos
-    quota = await session.ledger.quotas.read(session.provider.account.id, monthly_videos)
-    fix = "wait for the next month, use another account, or name what to give up under `fallbacks:` in the project"
-    return [Check(name="quota", ok=quota.left != 0, detail=quota.describe(), fix=fix)]
+    account = session.provider.account.id
+    queue = await session.ledger.queues.read(account, slots=session.account_slots, monthly_videos=monthly_videos)
+    limit = "" if monthly_videos is None else f" of {monthly_videos:,}"
+    waiting = ", ".join(f"{number:,} {priority}" for priority, number in queue.queued.items() if number)
+    detail = f"{queue.used_videos:,}{limit} this month; waiting to be sent: {waiting or 'none'}"
+    fix = (
+        f"wait until {queue.resets_at:%Y-%m-%d}, use another account, or name what to give up under `fallbacks:` in the"
+        " project"
+    )
+    return [Check(name="quota", ok=queue.left_videos != 0, detail=detail, fix=fix)]
 
 
 async def _check_concurrency_limit(session: Session, *, create: bool) -> list[Check]:

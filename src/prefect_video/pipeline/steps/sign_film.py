@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,8 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import av
-
+from prefect_video._shield import run_in_thread
 from prefect_video.assets import Asset, ContentCredentials
 from prefect_video.downloads import read_content_credentials, require_reader
 from prefect_video.errors import FilmError, InvalidInput
@@ -63,12 +60,14 @@ async def sign_film(
     Raises:
         FilmError: It cannot be signed.
     """
-    return await asyncio.to_thread(_sign, signer, project, produced, clips, files)
+    return await run_in_thread(_sign, signer, project, produced, clips, files)
 
 
 def _sign(
     signer: FilmSigner, project: str, produced: ProducedFilm, clips: Mapping[str, Asset], files: Mapping[str, Path]
 ) -> tuple[ProducedFilm, ContentCredentials]:
+    from prefect_video.film import digest_packets  # it loads PyAV
+
     target = produced.path.with_name(f"signed{produced.path.suffix}")
     signer.sign(
         produced.path,
@@ -77,7 +76,7 @@ def _sign(
         generator=("prefect-video", version("prefect-video")),
         clips=[SignedClip(label, files[label], _is_generated(asset, files[label])) for label, asset in clips.items()],
     )
-    if _digest_packets(target) != _digest_packets(produced.path):
+    if digest_packets(target) != digest_packets(produced.path):
         raise FilmError("the film cannot be signed: its pictures are not the same afterwards")
     found = read_content_credentials(target)
     if found is None or found.state not in ("valid", "trusted"):
@@ -91,12 +90,3 @@ def _is_generated(asset: Asset, file: Path) -> bool:
         return True
     found = read_content_credentials(file)
     return found is not None and found.state != "invalid" and "trainedAlgorithmicMedia" in found.source_types
-
-
-def _digest_packets(path: Path) -> str:
-    """Return the digest of all packets of a film, of picture and sound."""
-    digest = hashlib.sha256()
-    with av.open(str(path)) as container:
-        for packet in container.demux():
-            digest.update(bytes(packet))
-    return digest.hexdigest()
