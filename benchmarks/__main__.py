@@ -6,7 +6,17 @@ import subprocess
 import sys
 from typing import Final
 
-BENCHMARKS: Final = ("ledger", "warm", "waiting", "punctuality", "orchestration", "webhooks", "concurrency", "job_api")
+BENCHMARKS: Final = (
+    "ledger",
+    "ledger_size",
+    "warm",
+    "waiting",
+    "punctuality",
+    "orchestration",
+    "webhooks",
+    "concurrency",
+    "job_api",
+)
 
 
 def main(names: list[str]) -> int:

@@ -6,7 +6,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 from prefect.blocks.abstract import CredentialsBlock
 from pydantic import Field, SecretStr
@@ -19,6 +19,9 @@ LOGO_URL = "https://raw.githubusercontent.com/PrefectHQ/prefect/main/docs/logos/
 
 class ProviderCredentials(SessionOverrides, CredentialsBlock):
     """Key, address and limits of one account at one provider; the base of every provider's block."""
+
+    # Blocks show their fields in this order; the settings of sessions, which the base brings, are rarely touched.
+    _first_fields: ClassVar[tuple[str, ...]] = ("api_key", "endpoint", "base_url", "queue_url", "plan", "max_in_flight")
 
     api_key: SecretStr | None = Field(default=None, title="API key", description="Else taken from the environment.")
     previous_api_key: SecretStr | None = Field(
@@ -44,6 +47,16 @@ class ProviderCredentials(SessionOverrides, CredentialsBlock):
         title="USD per second of video",
         description="Else the price table; 0 only where a video really costs nothing.",
     )
+
+    @classmethod
+    def model_json_schema(cls, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Build the schema of the block, with the fields first that an operator fills in first."""
+        schema = super().model_json_schema(*arguments, **options)
+        fields = schema["properties"]
+        first = [name for name in cls._first_fields if name in fields]
+        own = [name for name in fields if name in cls.model_fields and name not in SessionOverrides.model_fields]
+        schema["properties"] = {name: fields[name] for name in dict.fromkeys((*first, *own, *fields))}
+        return schema
 
     @abstractmethod
     def get_client(self, *_args: Any, **_kwargs: Any) -> Provider:

@@ -26,6 +26,8 @@ class FalCredentials(ProviderCredentials):
 
     Example:
         ```python
+        from prefect_video.blocks import FalCredentials
+
         FalCredentials(api_key="…", models={"sora-2": "fal-ai/veo3/fast"}).save("production")
         ```
         Flows then take `provider="fal-credentials/production"`.

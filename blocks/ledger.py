@@ -19,6 +19,8 @@ class VideoLedger(Block):
 
     Example:
         ```python
+        from prefect_video.blocks import VideoLedger
+
         VideoLedger(url="postgresql://user:password@host/video", monthly_usd=500).save("production")
         ```
         Flows then take `ledger="video-ledger/production"`.

@@ -20,6 +20,8 @@ class OpenAICredentials(ProviderCredentials):
 
     Example:
         ```python
+        from prefect_video.blocks import OpenAICredentials
+
         OpenAICredentials(base_url="http://gpu-1:8000/v1", profile="vllm_omni").save("gpu-1")
         ```
         Flows then take `provider="openai-credentials/gpu-1"`.

@@ -26,6 +26,8 @@ class OpenRouterCredentials(ProviderCredentials):
 
     Example:
         ```python
+        from prefect_video.blocks import OpenRouterCredentials
+
         OpenRouterCredentials(api_key="sk-or-…", models={"sora-2": "google/veo-3.1"}).save("production")
         ```
         Flows then take `provider="openrouter-credentials/production"`.

@@ -31,6 +31,8 @@ class ReplicateCredentials(ProviderCredentials):
 
     Example:
         ```python
+        from prefect_video.blocks import ReplicateCredentials
+
         ReplicateCredentials(api_key="r8_…", models={"sora-2": "google/veo-3.1"}).save("production")
         ```
         Flows then take `provider="replicate-credentials/production"`.

@@ -21,6 +21,8 @@ class SoraCredentials(ProviderCredentials):
 
     Example:
         ```python
+        from prefect_video.blocks import SoraCredentials
+
         SoraCredentials(api_key="sk-…", endpoint="https://host/v1/sora", plan="pro").save("production")
         ```
         Flows then take `provider="sora-credentials/production"`.

@@ -15,6 +15,8 @@ class VideoStore(Block):
 
     Example:
         ```python
+        from prefect_video.blocks import VideoStore
+
         VideoStore(url="s3://films/ads", endpoint_url="https://minio.example:9000", key="…", secret="…").save("films")
         ```
         Flows then take `store="video-store/films"`.

@@ -11,6 +11,8 @@ class VideoApiTokens(Block):
 
     Example:
         ```python
+        from prefect_video.blocks import VideoApiTokens
+
         VideoApiTokens(tokens=Path("tokens.yaml").read_text()).save("production")
         ```
         The service then takes `PREFECT_VIDEO_SERVICE_TOKENS_BLOCK=video-api-tokens/production`.

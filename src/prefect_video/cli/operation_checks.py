@@ -25,6 +25,7 @@ async def check_operation(session: Session) -> list[Check]:
     return [
         await _check_held(session.ledger),
         await _check_ledger_clock(session.ledger),
+        *await _check_connections(session.ledger),
         *_check_provider_clock(session),
         *await _check_webhook_address(session),
     ]
@@ -48,6 +49,18 @@ async def _check_ledger_clock(ledger: Ledger) -> Check:
     # Half of the way is the best guess of when the ledger has looked at its clock, and may be wrong by half.
     offset = there - (before + (after - before) / 2)
     return _check_offset("clock of the ledger", offset, _LEDGER_OFFSET + (after - before) / 2)
+
+
+async def _check_connections(ledger: Ledger) -> list[Check]:
+    usage = await ledger.connection_usage()
+    if usage is None:
+        return []
+    detail = (
+        f"{usage.open} of {usage.allowed} open ({usage.own} of prefect-video);"
+        f" each process with this ledger, {usage.processes} now, may open {usage.each}"
+    )
+    fix = f"{usage.needed} may be needed: raise max_connections, or add ?pool_size=2 (5 by default) to the ledger's URL"
+    return [Check(name="connections", ok=usage.fits, detail=detail, fix=fix)]
 
 
 def _check_provider_clock(session: Session) -> list[Check]:

@@ -25,7 +25,7 @@ STARTUP_SETTINGS: Final = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "WARNING",
 }
-"""Defaults for runs of this command; a value that the user has set wins."""
+"""Defaults for runs of this command; a value that the user has set wins, be it in a profile or a file of Prefect's."""
 
 _SERVER_CONSOLE: Final = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
 
@@ -62,12 +62,7 @@ def ensure_api() -> None:
         InvalidInput: A proxy of the environment cannot be used.
     """
     check_proxies()
-    user_set_level = "PREFECT_LOGGING_LEVEL" in os.environ
-    if "PREFECT_SERVER_ANALYTICS_ENABLED" not in os.environ:
-        # The client prints a notice of its own, which Prefect's setting does not silence.
-        os.environ.setdefault("DO_NOT_TRACK", "1")
-    for name, value in STARTUP_SETTINGS.items():
-        os.environ.setdefault(name, value)
+    user_set_level = "PREFECT_LOGGING_LEVEL" not in _set_defaults()
     from prefect.logging.configuration import setup_logging
     from prefect.settings import PREFECT_API_URL
 
@@ -83,6 +78,23 @@ def ensure_api() -> None:
     with _silent_server():
         _run_without_sigint(lambda: asyncio.run(_check_api(url)))
     _drop_run_logs()
+
+
+def _set_defaults() -> set[str]:
+    """Set the defaults in the environment, which the embedded server inherits; return those that the user left open."""
+    # Prefect's own look at its settings says where the user has set one: the environment, a profile, `prefect.toml`.
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import get_current_settings
+
+    user_set = get_current_settings().to_environment_variables(exclude_unset=True)
+    left_open = STARTUP_SETTINGS.keys() - user_set.keys()
+    if "PREFECT_SERVER_ANALYTICS_ENABLED" in left_open:
+        # The client prints a notice of its own, which Prefect's setting does not silence.
+        os.environ.setdefault("DO_NOT_TRACK", "1")
+    for name in left_open:
+        os.environ[name] = STARTUP_SETTINGS[name]
+    refresh_global_settings_context()
+    return left_open
 
 
 async def _check_api(url: str | None) -> None:

@@ -23,7 +23,7 @@ from prefect_video.ledger.file_identity import FileIdentity
 from prefect_video.ledger.group_commit import GroupCommit
 from prefect_video.ledger.sqlite_driver import Connection as SqliteConnection
 from prefect_video.ledger.sqlite_driver import connect
-from prefect_video.ledger.urls import DatabaseUrl
+from prefect_video.ledger.urls import DatabaseUrl, PoolLimits
 
 Result = TypeVar("Result")
 Statements = Callable[[AsyncConnection], Coroutine[Any, Any, Result]]
@@ -130,16 +130,8 @@ def _first_line(error: BaseException | None) -> str:
     return re.sub(r"^<class '[^']*'>: ", "", text).splitlines()[0]
 
 
-_CONNECTIONS = 5
-_POOL_SECONDS = 120.0
 _CONNECT_SECONDS = 10.0
 _LIMIT_WAITING: Final = "SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '60s'"
-_POOL: Final[dict[str, Any]] = {
-    "pool_size": _CONNECTIONS,
-    "max_overflow": 0,
-    "pool_timeout": _POOL_SECONDS,
-    "pool_pre_ping": True,
-}
 
 
 class Database:
@@ -162,8 +154,8 @@ class Database:
         # commit together. PostgreSQL itself flushes the commits of several connections at once; in one transaction
         # they would hold one another's locks.
         self._group_commit = GroupCommit(self._writer.begin) if self.is_sqlite else None
-        self.parallel_writes = 1 if self.is_sqlite else _CONNECTIONS
-        self._turn = asyncio.Semaphore(_CONNECTIONS)
+        self.parallel_writes = 1 if self.is_sqlite else location.pool.largest
+        self._turn = asyncio.Semaphore(self.parallel_writes)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -333,14 +325,16 @@ def _sqlite_engine(location: DatabaseUrl, file: FileIdentity) -> AsyncEngine:
     engine = create_async_engine(
         location.url,
         async_creator=partial(connect, location, file),
-        pool_size=_CONNECTIONS,
-        max_overflow=0,
-        pool_timeout=_POOL_SECONDS,
+        **_pool_options(location.pool),
         hide_parameters=True,
     )
     event.listen(engine.sync_engine, "connect", _set_pragmas)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
+
+
+def _pool_options(pool: PoolLimits) -> dict[str, Any]:
+    return {"pool_size": pool.size, "max_overflow": pool.overflow, "pool_timeout": pool.timeout_seconds}
 
 
 def _set_pragmas(connection: Any, _job: ConnectionPoolEntry) -> None:
@@ -364,7 +358,7 @@ def _postgresql_engine(location: DatabaseUrl, **pool: Any) -> AsyncEngine:
         connect_args={"timeout": _CONNECT_SECONDS, "server_settings": {"application_name": "prefect-video"}},
         isolation_level="READ COMMITTED",
         hide_parameters=True,
-        **(pool or _POOL),
+        **(pool or {**_pool_options(location.pool), "pool_pre_ping": True}),
     )
     event.listen(engine.sync_engine, "connect", _limit_waiting)
     return engine

@@ -20,6 +20,7 @@ from prefect_video.ledger.callbacks import Callbacks
 from prefect_video.ledger.change_feed import ChangeFeed, open_change_feed
 from prefect_video.ledger.choices import Choices
 from prefect_video.ledger.claims import Claims
+from prefect_video.ledger.connection_usage import ConnectionUsage, read_connection_usage
 from prefect_video.ledger.database import Database
 from prefect_video.ledger.deferred_runs import DeferredRuns
 from prefect_video.ledger.exports import Exports
@@ -178,6 +179,14 @@ class Ledger:
             return datetime.now(UTC)
         async with self._database.reading() as connection:
             return await self._database.now(connection)
+
+    async def connection_usage(self) -> ConnectionUsage | None:
+        """Count the connections of the database server; None on SQLite.
+
+        Raises:
+            LedgerError: The ledger cannot be read.
+        """
+        return await read_connection_usage(self._database)
 
     def changes(self) -> ChangeFeed:
         """Open a feed of rows that change, in whichever process; close it with `aclose`."""

@@ -35,6 +35,26 @@ def _default_path() -> Path:
 
 
 @dataclass(frozen=True)
+class PoolLimits:
+    """Connections that one process may open for its queries.
+
+    Attributes:
+        size: Those that are kept open (`?pool_size=` in the URL).
+        overflow: Further ones while all are in use (`?max_overflow=`).
+        timeout_seconds: How long a free one is waited for (`?pool_timeout=`).
+    """
+
+    size: int = 5
+    overflow: int = 0
+    timeout_seconds: float = 120.0
+
+    @property
+    def largest(self) -> int:
+        """The most connections that may be open at once."""
+        return self.size + self.overflow
+
+
+@dataclass(frozen=True)
 class DatabaseUrl:
     """A ledger's address.
 
@@ -42,11 +62,13 @@ class DatabaseUrl:
         url: For SQLAlchemy's async drivers; holds the password, so it is never shown.
         path: The file, on SQLite.
         busy_seconds: How long a locked SQLite file is waited for (`?timeout=` in the URL).
+        pool: The connections of one process.
     """
 
     url: URL
     path: Path | None
     busy_seconds: float = BUSY_SECONDS
+    pool: PoolLimits = PoolLimits()
 
     @property
     def label(self) -> str:
@@ -117,6 +139,11 @@ def _file(path: Path, busy_seconds: float) -> DatabaseUrl:
 
 def _postgresql(url: URL) -> DatabaseUrl:
     query = dict(url.query)
+    pool = PoolLimits(
+        size=_take_number(query, "pool_size", PoolLimits.size, least=1),
+        overflow=_take_number(query, "max_overflow", PoolLimits.overflow),
+        timeout_seconds=_take_number(query, "pool_timeout", int(PoolLimits.timeout_seconds), least=1),
+    )
     # libpq's name for it, as most hosting services print it; asyncpg calls it `ssl`.
     if "sslmode" in query:
         query["ssl"] = query.pop("sslmode")
@@ -131,6 +158,18 @@ def _postgresql(url: URL) -> DatabaseUrl:
     if unknown := sorted(query.keys() - _OPTIONS):
         raise InvalidInput(
             f"ledger URL: unknown option {unknown[0]!r}; PostgreSQL takes sslmode, channel_binding,"
-            " target_session_attrs, host and port"
+            " target_session_attrs, host, port, pool_size, max_overflow and pool_timeout"
         )
-    return DatabaseUrl(url.set(drivername="postgresql+asyncpg", query=query), None)
+    return DatabaseUrl(url.set(drivername="postgresql+asyncpg", query=query), None, pool=pool)
+
+
+def _take_number(query: dict[str, str | tuple[str, ...]], name: str, default: int, *, least: int = 0) -> int:
+    """Take an option that is a whole number out of a URL's options.
+
+    Raises:
+        InvalidInput: It is none, or too small.
+    """
+    text = str(query.pop(name, default))
+    if not text.isdecimal() or int(text) < least:
+        raise InvalidInput(f"ledger URL: {name}={text!r} is not a whole number of at least {least}")
+    return int(text)

@@ -1,5 +1,7 @@
 """The credentials blocks of the hosts: what they open, and that they keep their keys to themselves."""
 
+import ast
+import textwrap
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from prefect_video import InvalidInput, Project, Shot, fingerprint
+from prefect_video import InvalidInput, Project, Shot, blocks, fingerprint
 from prefect_video.blocks import (
     FalCredentials,
     OpenAICredentials,
@@ -146,3 +148,16 @@ def test_both_keys_of_a_rotation_stay_secret_and_the_environments_are_named() ->
     assert [key for key in (KEY, "sk-former") if key in shown] == []
     with pytest.raises(InvalidInput, match="account"):
         open_provider("sora", {**environ, "PREFECT_VIDEO_ACCOUNT": "Not A Name"})
+
+
+@pytest.mark.parametrize("name", blocks.__all__)
+def test_a_block_shows_what_matters_first_and_an_example_with_its_import(name: str) -> None:
+    block = getattr(blocks, name)
+    fields = list(block.model_json_schema()["properties"])
+    assert set(fields) == set(block.model_fields)
+    assert fields[0] in ("api_key", "url", "tokens")
+    example = block.get_code_example()
+    assert example is not None
+    code = example.partition("```python\n")[2].partition("```")[0]
+    assert ast.parse(textwrap.dedent(code)).body
+    assert f"from prefect_video.blocks import {name}" in example

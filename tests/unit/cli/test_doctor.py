@@ -22,8 +22,8 @@ from prefect_video.cli.operation_checks import _check_offset
 from prefect_video.emulator import Emulator
 from prefect_video.ledger import HoldReason, Ledger, hold_message
 from tests.support.cli_fixtures import InProcess
-from tests.support.records import submit_one
-from tests.support.service_fixtures import run_service
+from tests.support.records import a_request, submit_one
+from tests.support.service_fixtures import open_environment_session, run_service
 
 SESSION = SimpleNamespace(settings=SimpleNamespace(concurrency_limit="sora"), account_slots=4)
 
@@ -167,3 +167,35 @@ def test_a_clock_that_differs_is_a_fault(seconds: float, ok: bool) -> None:
     check = _check_offset("clock of the ledger", timedelta(seconds=seconds), limit)
     assert check.ok is ok
     assert ("behind" if seconds < 0 else "ahead of") in check.detail
+
+
+@pytest.mark.usefixtures("without_prefect")
+def test_the_quota_of_the_plan_and_the_queue_are_seen(
+    call: InProcess, quick_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    for name, value in {
+        "SORA_API_KEY": quick_emulator.key,
+        "SORA_API_ENDPOINT": quick_emulator.endpoint,
+        "SORA_PLAN": "api-tier-1",
+        "PREFECT_VIDEO_LEDGER_URL": url,
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    async def reserve(number: int, priority: str) -> None:
+        async with await open_environment_session() as session, await Ledger.open(url) as ledger:
+            await ledger.claims.claim(
+                [
+                    a_request(index, account=session.provider.account.id, priority=priority)
+                    for index in range(number, number + 50)
+                ]
+            )
+
+    asyncio.run(reserve(0, "high"))
+    quota = checks_of(call, "--provider", "sora")["quota"]
+    assert quota["ok"]
+    assert quota["detail"] == "50 of 100 this month; waiting to be sent: 50 high"
+    asyncio.run(reserve(50, "low"))
+    quota = checks_of(call, "--provider", "sora")["quota"]
+    assert not quota["ok"]
+    assert quota["detail"] == "100 of 100 this month; waiting to be sent: 50 high, 50 low"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +55,22 @@ def test_what_the_ledger_answers_needs_neither_prefect_nor_anything_else_heavy(
         assert [(shot["status"], shot["cached"]) for shot in answer["shots"]] == [("stored", True)] * 2
         assert answer["cost_usd"] == 0
     assert quick_emulator.usage()["requests"] == requests
+
+
+def test_a_default_of_ours_leaves_the_value_of_a_prefect_profile(tmp_path: Path) -> None:
+    (tmp_path / "profiles.toml").write_text('active = "own"\n[profiles.own]\nPREFECT_LOGGING_LEVEL = "ERROR"\n')
+    code = """
+from prefect_video.cli import prefect_startup
+prefect_startup._set_defaults()
+from prefect.settings import PREFECT_LOGGING_LEVEL, PREFECT_SERVER_ANALYTICS_ENABLED
+print(PREFECT_LOGGING_LEVEL.value(), PREFECT_SERVER_ANALYTICS_ENABLED.value())
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**environment, "PREFECT_HOME": str(tmp_path)},
+    )
+    assert found.stdout.split() == ["ERROR", "False"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from prefect_video.errors import InvalidInput
 from prefect_video.ledger import default_ledger_url
-from prefect_video.ledger.urls import parse_database_url
+from prefect_video.ledger.urls import PoolLimits, parse_database_url
 
 
 @pytest.mark.parametrize("text", ["/data/l.db", "sqlite:////data/l.db", "sqlite+aiosqlite:////data/l.db"])
@@ -45,6 +45,12 @@ def test_servers_of_hosting_services(options: str) -> None:
     assert dict(location.url.query) == {"ssl": "require"}
 
 
+def test_the_pool_of_a_process() -> None:
+    location = parse_database_url("postgresql://me@host/db?pool_size=2&max_overflow=3&pool_timeout=30")
+    assert dict(location.url.query) == {}
+    assert location.pool == PoolLimits(size=2, overflow=3, timeout_seconds=30)
+
+
 def test_how_long_a_lock_is_waited_for() -> None:
     assert parse_database_url("sqlite:///l.db?timeout=0.5").busy_seconds == 0.5
 
@@ -63,6 +69,8 @@ def test_how_long_a_lock_is_waited_for() -> None:
         ("postgresql://me:s3cret@host/db?pgbouncer=true", "unknown option 'pgbouncer'"),
         ("postgresql://me:s3cret@host/db?sslmode=yes", "sslmode='yes' is not one of disable"),
         ("postgresql://me:s3cret@host/db?channel_binding=require", "add sslmode=verify-full"),
+        ("postgresql://me:s3cret@host/db?pool_size=0", "pool_size='0' is not a whole number of at least 1"),
+        ("postgresql://me:s3cret@host/db?max_overflow=-1", "max_overflow='-1' is not a whole number"),
         ("://s3cret", "cannot be read"),
     ],
 )

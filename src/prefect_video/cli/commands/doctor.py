@@ -157,6 +157,7 @@ async def _check_open_session(ref: SessionRef, session: Session, *, fix: bool) -
         "provider": lambda: _check_provider(session.provider),
         "account": lambda: _check_account(session),
         "key age": lambda: check_keys(session),
+        "quota": lambda: _check_quota(session),
         "concurrency limit": lambda: _check_concurrency_limit(session, create=fix),
         "operation": lambda: check_operation(session),
         "store": check_store,
@@ -243,6 +244,21 @@ async def _check_account(session: Session) -> list[Check]:
         fix = f"the provider fails repeatedly; the next submit is tried at {status.open_until:%H:%M:%S} UTC"
         return [Check(name="account", ok=False, detail=detail, fix=fix)]
     return [Check(name="account", ok=True, detail=f"{slots}, breaker closed")]
+
+
+async def _check_quota(session: Session) -> list[Check]:
+    """Show what the plan leaves of the month, and who waits for a slot at which priority."""
+    monthly_videos = session.provider.capabilities.monthly_videos
+    account = session.provider.account.id
+    queue = await session.ledger.queues.read(account, slots=session.account_slots, monthly_videos=monthly_videos)
+    limit = "" if monthly_videos is None else f" of {monthly_videos:,}"
+    waiting = ", ".join(f"{number:,} {priority}" for priority, number in queue.queued.items() if number)
+    detail = f"{queue.used_videos:,}{limit} this month; waiting to be sent: {waiting or 'none'}"
+    fix = (
+        f"wait until {queue.resets_at:%Y-%m-%d}, use another account, or name what to give up under `fallbacks:` in the"
+        " project"
+    )
+    return [Check(name="quota", ok=queue.left_videos != 0, detail=detail, fix=fix)]
 
 
 async def _check_concurrency_limit(session: Session, *, create: bool) -> list[Check]:
