@@ -6,7 +6,9 @@ import subprocess
 import sys
 from typing import Final
 
-BENCHMARKS: Final = ("ledger", "warm", "waiting", "punctuality", "orchestration", "webhooks", "concurrency", "job_api")
+BENCHMARKS: Final = (
+    "ledger", "warm", "waiting", "punctuality", "slots", "orchestration", "webhooks", "concurrency", "job_api",
+)  # fmt: skip
 
 
 def main(names: list[str]) -> int:
