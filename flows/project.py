@@ -11,6 +11,7 @@ import prefect.runtime
 from prefect import flow
 from prefect.context import FlowRunContext
 
+from prefect_video._counted import counted
 from prefect_video.errors import ProjectFailed
 from prefect_video.flows.artifacts import Progress, publish_table
 from prefect_video.flows.cancellation import cancel_generations
@@ -55,7 +56,7 @@ _outcome: ContextVar[Outcome | None] = ContextVar("outcome", default=None)
 
 def _run_name() -> str:
     project = Project.model_validate(prefect.runtime.flow_run.parameters["project"])
-    return f"{project.name} ({len(project.shots)} shots)"
+    return f"{project.name} ({counted(len(project.shots), 'shot')})"
 
 
 @flow(name="generate-project", flow_run_name=_run_name, on_cancellation=[cancel_generations])

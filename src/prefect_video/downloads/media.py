@@ -15,6 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from prefect_video._counted import counted
 from prefect_video.errors import InvalidVideo, VideoMismatch
 from prefect_video.shots import Shot
 
@@ -385,7 +386,7 @@ def _read_track(container: InputContainer, stream: VideoStream, path: Path, *, d
                     decoded += 1
                     span.add(frame)
     except (av.FFmpegError, ValueError, AttributeError) as error:
-        cause = f"damaged after {frames} frames" if first else "no frame can be decoded"
+        cause = f"damaged after {counted(frames, 'frame')}" if first else "no frame can be decoded"
         raise InvalidVideo(f"{path.name}: {cause} ({_describe_error(error)})") from error
     if first is None:
         raise InvalidVideo(f"{path.name}: no frame can be decoded")

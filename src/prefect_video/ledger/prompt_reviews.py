@@ -15,6 +15,7 @@ from prefect_video.ledger.base import BY_ID, LedgerBase, chunks, no_such_job
 from prefect_video.ledger.claims import row_from_request
 from prefect_video.ledger.log_lines import log_state
 from prefect_video.ledger.records import Job, JobRequest, State
+from prefect_video.ledger.row_records import readable_rows
 from prefect_video.ledger.tables import (
     JOBS,
     allowed_prompts,
@@ -46,7 +47,7 @@ class PromptReviews(LedgerBase):
             jobs_table.c.state.in_([State.RELEASED, State.FAILED]), jobs_table.c.error_type.in_(REFUSALS)
         ).order_by(jobs_table.c.created_at.desc(), jobs_table.c.id.desc())
         async with self._database.reading() as connection:
-            return [job_from_row(row) for row in await connection.execute(query)]
+            return list(readable_rows(await connection.execute(query), job_from_row))
 
     async def record_screened(self, job_request: JobRequest, error: VideoError | str) -> Job:
         """Keep a prompt that the local screen refused; nothing is reserved for it."""
@@ -89,7 +90,7 @@ class PromptReviews(LedgerBase):
             _BLOCKED,
             {"account": job.account, "fingerprint": job.fingerprint, "provider": job.provider, "sought": job.id},
         )
-        rows = [job_from_row(row) for row in blocked]
+        rows = readable_rows(blocked, job_from_row)
         found = next((row for row in rows if _words(row) == prompt), None)
         if found is None:
             return None

@@ -24,6 +24,7 @@ from prefect_video.pipeline.plan import Plan, PlannedShot, RouteOption, plan_pro
 from prefect_video.pipeline.project_gallery import publish_lone_shot, publish_run, refresh_gallery
 from prefect_video.pipeline.project_run import ProjectRun, run_project
 from prefect_video.pipeline.reports import FilmReport, ProjectReport, ShotReport, ShotStatus
+from prefect_video.pipeline.run_completion import DeferredOutcome, OnDeferredOutcome
 from prefect_video.pipeline.shot_run import abandon
 from prefect_video.pipeline.step_runner import Inputs, Result, StepRunner
 from prefect_video.pipeline.steps.accept import accept_rejected
@@ -33,8 +34,10 @@ from prefect_video.pipeline.verification import Verification, verify_store
 __all__ = [
     "CancelledJob",
     "CollectedJob",
+    "DeferredOutcome",
     "FilmReport",
     "Inputs",
+    "OnDeferredOutcome",
     "Plan",
     "PlannedShot",
     "ProjectReport",

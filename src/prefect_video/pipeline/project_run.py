@@ -18,14 +18,16 @@ from prefect_video.errors import (
     BudgetExceeded,
     CircuitOpen,
     QuotaExhausted,
+    UnreadableRow,
     VideoError,
 )
 from prefect_video.ledger import ClaimOutcome, ClaimResult, Job, JobRequest, Requester, State, is_late
 from prefect_video.pipeline.cut import film_of_reports
+from prefect_video.pipeline.deferred_record import record_deferred
 from prefect_video.pipeline.detach import DetachBarrier, DetachToken
 from prefect_video.pipeline.late_shots import LateShots, Obstacle, require_stored
 from prefect_video.pipeline.reports import ProjectReport, ShotReport, add_costs, take_label
-from prefect_video.pipeline.routing import Candidate, TakeRequest, load_existing, sessions_of
+from prefect_video.pipeline.routing import Candidate, TakeRequest, load_existing, mark_damaged, sessions_of
 from prefect_video.pipeline.shot_run import DetachedShot, ServedElsewhere, StoredShot, abandon, run_shot
 from prefect_video.pipeline.step_runner import StepRunner
 from prefect_video.pipeline.steps.adopt import adopt_stored
@@ -158,9 +160,15 @@ class ProjectRun:
         began, began_at = time.monotonic(), datetime.now(UTC)
         for session in self.sessions:
             session.ledger.name_accounts(other.account_name for other in self.sessions)
-        await require_cut(self.project)
+        await require_cut(self.project, self.sessions[0].settings)
         takes = await self._late.build_takes()
-        await self._claim(takes)
+        await self._claim_readable(takes)
+        async with record_deferred(self.sessions, self.project, self.flow_run_id, wait=self.wait) as end:
+            end.report = await self._make(takes, began, began_at)
+        return end.report
+
+    async def _make(self, takes: Sequence[TakeRequest], began: float, began_at: datetime) -> ProjectReport:
+        """Run what was claimed, decide about takes, make the film, and report."""
         reports = await self._run_takes(takes)
         await self._late.choose_best(reports)
         await self._late.ask_for_approval(reports)
@@ -177,6 +185,18 @@ class ProjectRun:
         return ProjectReport(project=self.project.name, shots=shots, seconds=time.monotonic() - began, film=film)
 
     # Claim
+
+    async def _claim_readable(self, takes: Sequence[TakeRequest]) -> None:
+        """Claim everything but the takes whose row in the ledger is damaged: each of these fails alone.
+
+        Raises:
+            UnreadableRow: The row is of none of the takes.
+        """
+        while True:
+            try:
+                return await self._claim([take for take in takes if take.damage is None])
+            except UnreadableRow as error:
+                mark_damaged(takes, error)
 
     async def _claim(self, takes: Sequence[TakeRequest]) -> None:
         """Claim everything, account by account; when the project must fit as a whole and does not, keep nothing.
@@ -359,6 +379,8 @@ class ProjectRun:
     async def _skip(self, take: TakeRequest) -> ShotReport | None:
         """Report on a take that is not worth trying; None for one that is."""
         ledger = take.session.ledger.command_option
+        if take.damage is not None:
+            return ShotReport.failed(take.job_request, take.damage, ledger=ledger)
         try:
             await self._require_dependencies(take.shot)
         except Obstacle as obstacle:

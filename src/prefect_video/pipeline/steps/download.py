@@ -39,6 +39,7 @@ from prefect_video.errors import (
 )
 from prefect_video.generations import Generation, Status
 from prefect_video.ledger import HoldReason, Job, State, command_line, hold_message
+from prefect_video.pipeline.steps.absence import require_loss_proven
 from prefect_video.pipeline.steps.end import end, raise_if_ended, require_same_account
 from prefect_video.pipeline.steps.spans import traced_step
 from prefect_video.pipeline.steps.store import asset_draft
@@ -157,6 +158,7 @@ def _settings(session: Session, job: Job) -> DownloadSettings:
 
 async def _retrieve(session: Session, job: Job) -> Generation:
     generation = await session.poller.poll_once(job.generation_id or "")
+    await require_loss_proven(session, job, generation)
     if not generation.status.ended:
         # It was completed: an unknown status string counts as processing, and is no verdict.
         raise InvalidResponse(
