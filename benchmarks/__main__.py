@@ -12,6 +12,7 @@ BENCHMARKS: Final = (
     "warm",
     "waiting",
     "punctuality",
+    "slots",
     "orchestration",
     "webhooks",
     "concurrency",

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from prefect_video.cli.output import escape, print_json, relative_time, stdout, table, usd
-from prefect_video.ledger import LEFT_OFTEN, Job, State
-from prefect_video.pipeline import as_number
+from prefect_video.ledger import LEFT_OFTEN, Job, State, as_number
 
 _COLOURS: Final = {
     State.STORED: "green",

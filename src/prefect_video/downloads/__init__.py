@@ -6,6 +6,7 @@ the records (`errors`, `shots`, `generations`, `assets`).
 
 from prefect_video.downloads.client import DEFAULT_SETTINGS, DownloadSettings
 from prefect_video.downloads.content_credentials import read_content_credentials, require_reader
+from prefect_video.downloads.decoder_threads import decode_in_thread
 from prefect_video.downloads.images import (
     IMAGE_LIMIT_BYTES,
     Image,
@@ -40,6 +41,7 @@ __all__ = [
     "assess_quality",
     "check_media",
     "check_url",
+    "decode_in_thread",
     "download",
     "fetch_image",
     "find_mismatches",

@@ -6,7 +6,7 @@ SQLite by default, PostgreSQL in production. May import the records (errors, sho
 from prefect_video.ledger.account_keys import KeyUse
 from prefect_video.ledger.account_limits import queue_rank
 from prefect_video.ledger.account_queues import AccountQueue
-from prefect_video.ledger.amounts import PRICE_UNKNOWN, usd, usd_sum
+from prefect_video.ledger.amounts import PRICE_UNKNOWN, as_number, usd, usd_sum
 from prefect_video.ledger.budgets import Limit, describe_nearly_used
 from prefect_video.ledger.callbacks import Callback
 from prefect_video.ledger.claims import row_from_request
@@ -99,6 +99,7 @@ __all__ = [
     "SpendRow",
     "State",
     "WorkKind",
+    "as_number",
     "command_line",
     "cost_columns",
     "default_ledger_url",

@@ -1,4 +1,4 @@
-"""Amounts of money as text: a price that is not known is never shown as 0."""
+"""Amounts of money as text and as JSON: a price that is not known is never shown as 0."""
 
 from __future__ import annotations
 
@@ -27,3 +27,10 @@ def usd_sum(known: Decimal, unpriced: int, *, format_amount: Callable[[Decimal],
     if not unpriced:
         return format_amount(known)
     return f"at least {format_amount(known)}" if known else PRICE_UNKNOWN
+
+
+def as_number(amount: Decimal | None) -> float | int | None:
+    """Convert an amount into a JSON number."""
+    if amount is None:
+        return None
+    return int(amount) if amount == amount.to_integral_value() else float(amount)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -17,17 +17,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from prefect_video._shield import shielded
 from prefect_video.errors import InvalidTransition, LedgerError, LedgerSchemaMismatch, LedgerUnavailable
 from prefect_video.ledger.file_identity import FileIdentity
 from prefect_video.ledger.group_commit import GroupCommit
 from prefect_video.ledger.sqlite_driver import Connection as SqliteConnection
-from prefect_video.ledger.sqlite_driver import connect
+from prefect_video.ledger.sqlite_driver import Statements, connect, run_in_one_visit
 from prefect_video.ledger.urls import DatabaseUrl, PoolLimits
 
 Result = TypeVar("Result")
-Statements = Callable[[AsyncConnection], Coroutine[Any, Any, Result]]
-"""Coroutine function that runs statements of one transaction."""
 
 _SQLITE_FAULTS: Final = (
     (
@@ -195,7 +192,16 @@ class Database:
             LedgerError: See `faults`.
         """
         async with self.reading() as connection:
-            return await self._run(connection, queries, ends=True)
+            if not self.is_sqlite:
+                return await queries(connection)
+
+            async def run_and_end(connection: AsyncConnection) -> Result:
+                try:
+                    return await queries(connection)
+                finally:
+                    await connection.rollback()
+
+            return await run_in_one_visit(connection, run_and_end)
 
     async def write(self, step: Statements[Result]) -> Result:
         """Run a transaction as in `writing`; on SQLite all its statements in one visit to the file's thread.
@@ -206,8 +212,11 @@ class Database:
         Raises:
             LedgerError: See `faults`.
         """
+        with self._explained():
+            if self._group_commit is not None:
+                return await self._group_commit.run(step)
         async with self.writing() as connection:
-            return await self._run(connection, step, ends=False)
+            return await step(connection)
 
     @asynccontextmanager
     async def writing_immediately(self) -> AsyncIterator[AsyncConnection]:
@@ -223,24 +232,6 @@ class Database:
         with self._explained():
             async with self._aside.begin() as connection:
                 yield connection
-
-    async def _run(self, connection: AsyncConnection, statements: Statements[Result], *, ends: bool) -> Result:
-        """Run statements, and end their transaction where they have only read."""
-        if not self.is_sqlite:
-            return await statements(connection)
-        driver = (await connection.get_raw_connection()).driver_connection
-        assert isinstance(driver, SqliteConnection)
-        # Not the one that waits for each statement of a cancelled task: here the visit is waited for.
-        plain = AsyncConnection(connection.engine, connection.sync_connection)
-
-        async def run_all() -> Result:
-            try:
-                return await statements(plain)
-            finally:
-                if ends:
-                    await plain.rollback()
-
-        return await shielded(driver.complete(run_all()))
 
     async def listen(self, channel: str, heard: Callable[..., None], broken: Callable[..., None]) -> AsyncConnection:
         """Listen to a channel of PostgreSQL, on a connection outside the pool; end it with `end_listening`.

@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import CursorResult, Executable
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
 from prefect_video._shield import shielded
+from prefect_video.ledger.sqlite_driver import Statements, run_in_one_visit
 
 MOST_AT_ONCE: Final = 50
 """Writes in one transaction: other processes wait for all of them."""
 
+Result = TypeVar("Result")
 Begin = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 
 
@@ -41,12 +43,34 @@ class GroupCommit:
         Raises:
             Exception: The transaction could not begin or be committed; nothing of it is in the database.
         """
+        async with self._turn() as (write, connection):
+            if write.is_one_of_several:
+                write.savepoint = await shielded(_begin_savepoint(connection))
+            yield connection
+
+    async def run(self, statements: Statements[Result]) -> Result:
+        """Write as `write` does, with all statements in one visit to the thread of the file.
+
+        Raises:
+            Exception: The transaction could not begin or be committed; nothing of it is in the database.
+        """
+        async with self._turn() as (write, connection):
+
+            async def run_all(connection: AsyncConnection) -> Result:
+                if write.is_one_of_several:
+                    write.savepoint = await connection.begin_nested()
+                return await statements(connection)
+
+            return await run_in_one_visit(connection, run_all)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[tuple[_Write, AsyncConnection]]:
         write = _Write()
         self._waiting.append(write)
         if self._writing is None or self._writing.done():
             self._start()
         try:
-            yield await write.turn
+            yield write, await write.turn
         except BaseException:
             # Waited for: a caller that tries again must not meet what is still being taken back.
             write.end(keep=False)
@@ -100,12 +124,16 @@ class _Write:
     Attributes:
         turn: Resolves to the connection when it is this write's turn; cancelled with its caller.
         outcome: Resolves to None when the write is durable or taken back, else to why it is not in the database.
+        is_one_of_several: It shares its transaction, and begins with a savepoint.
+        savepoint: That one; None as long as nothing was written.
     """
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.turn: asyncio.Future[AsyncConnection] = loop.create_future()
         self.outcome: asyncio.Future[Exception | None] = loop.create_future()
+        self.is_one_of_several = False
+        self.savepoint: AsyncTransaction | None = None
         self._is_kept: asyncio.Future[bool] = loop.create_future()
 
     async def run(self, connection: AsyncConnection) -> bool:
@@ -144,11 +172,16 @@ async def _run_group(connection: AsyncConnection, group: list[_Write]) -> None:
         if write.turn.done():
             # Its caller was cancelled.
             continue
-        # A write by itself needs no savepoint: the transaction is taken back as a whole. One of several is never
-        # released, so that a later one is nested in it: the commit ends them all.
-        savepoint = await connection.begin_nested() if len(group) > 1 else connection.get_transaction()
-        assert savepoint is not None
+        # A write by itself needs no savepoint: the transaction is taken back as a whole. That of one of several is
+        # never released, so that a later one is nested in it: the commit ends them all.
+        write.is_one_of_several = len(group) > 1
         if not await write.run(shared):
+            written = write.savepoint if write.is_one_of_several else connection.get_transaction()
+            if written is not None:
+                await written.rollback()
             # Settled at once: it has nothing to wait for in the others' commit.
-            await savepoint.rollback()
             write.settle()
+
+
+async def _begin_savepoint(connection: AsyncConnection) -> AsyncTransaction:
+    return await connection.begin_nested()

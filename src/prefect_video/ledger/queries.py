@@ -193,11 +193,14 @@ class Queries(LedgerBase):
         Raises:
             LedgerError: There is no such row.
         """
-        async with self._database.reading() as connection:
+
+        async def read(connection: AsyncConnection) -> Job:
             row = (await connection.execute(BY_ID, {"sought": job_id})).one_or_none()
-        if row is None:
-            raise no_such_job(job_id)
-        return job_from_row(row)
+            if row is None:
+                raise no_such_job(job_id)
+            return job_from_row(row)
+
+        return await self._database.read(read)
 
     async def get_many(self, job_ids: Iterable[str]) -> list[Job]:
         """Read rows by their ids, in the order given; ids that are not in the ledger are left out."""

@@ -12,13 +12,18 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from prefect_video._dedicated_thread import DedicatedThread
+from prefect_video._shield import shielded
 from prefect_video.ledger.file_identity import FileIdentity
 from prefect_video.ledger.urls import DatabaseUrl
 
 THREAD_NAME: Final = "ledger-sqlite"
 
 Result = TypeVar("Result")
+Statements = Callable[[AsyncConnection], Coroutine[Any, Any, Result]]
+"""Coroutine function that runs statements of one transaction, and awaits nothing but the connection it is given."""
 
 
 async def connect(location: DatabaseUrl, file: FileIdentity) -> Connection:
@@ -35,6 +40,19 @@ async def connect(location: DatabaseUrl, file: FileIdentity) -> Connection:
         connection.stop()
         raise
     return connection
+
+
+async def run_in_one_visit(connection: AsyncConnection, statements: Statements[Result]) -> Result:
+    """Run statements of an open connection's transaction in the thread of its file; cancelled, only after their end.
+
+    Raises:
+        RuntimeError: They await something else than the connection.
+    """
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert isinstance(driver, Connection)
+    # Not the connection itself: that of a group waits for each statement in a task, for which a thread has no loop.
+    plain = AsyncConnection(connection.engine, connection.sync_connection)
+    return await shielded(driver.complete(statements(plain)))
 
 
 class Connection:

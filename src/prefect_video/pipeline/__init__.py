@@ -23,7 +23,7 @@ from prefect_video.pipeline.ledger_recovery import Recovery, recover_ledger
 from prefect_video.pipeline.plan import Plan, PlannedShot, RouteOption, plan_project
 from prefect_video.pipeline.project_gallery import publish_lone_shot, publish_run, refresh_gallery
 from prefect_video.pipeline.project_run import ProjectRun, run_project
-from prefect_video.pipeline.reports import FilmReport, ProjectReport, ShotReport, ShotStatus, as_number
+from prefect_video.pipeline.reports import FilmReport, ProjectReport, ShotReport, ShotStatus
 from prefect_video.pipeline.run_completion import DeferredOutcome, OnDeferredOutcome
 from prefect_video.pipeline.shot_run import abandon
 from prefect_video.pipeline.step_runner import Inputs, Result, StepRunner
@@ -54,7 +54,6 @@ __all__ = [
     "accept_rejected",
     "adopt_clip",
     "approve_as_proposed",
-    "as_number",
     "cancel_jobs",
     "choose_take",
     "collect",

@@ -23,11 +23,11 @@ from prefect_video.ledger import (
     Job,
     JobRequest,
     State,
+    as_number,
     hold_message,
     job_from_values,
     row_from_request,
 )
-from prefect_video.pipeline.reports import as_number
 from prefect_video.pipeline.steps.adopt import (
     StoredVideo,
     list_folder,

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict
 from prefect_video.downloads import show_source
 from prefect_video.errors import BudgetExceeded
 from prefect_video.film import estimate_seconds
-from prefect_video.ledger import BudgetUsage, Job, Limit, Requester, State, usd_sum
+from prefect_video.ledger import BudgetUsage, Job, Limit, Requester, State, as_number, usd_sum
 from prefect_video.pipeline.late_shots import LateShots
-from prefect_video.pipeline.reports import as_number, take_label
+from prefect_video.pipeline.reports import take_label
 from prefect_video.pipeline.routing import (
     Candidate,
     TakeRequest,

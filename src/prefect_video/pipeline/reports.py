@@ -31,7 +31,17 @@ from prefect_video.errors import (
     VideoRejected,
 )
 from prefect_video.film import StoredFilm
-from prefect_video.ledger import PRICE_UNKNOWN, PROGRAM, Job, JobRequest, Ledger, State, command_line, usd_sum
+from prefect_video.ledger import (
+    PRICE_UNKNOWN,
+    PROGRAM,
+    Job,
+    JobRequest,
+    Ledger,
+    State,
+    as_number,
+    command_line,
+    usd_sum,
+)
 from prefect_video.pipeline.shot_run import DetachedShot, StoredShot
 from prefect_video.quality import Quality
 
@@ -346,13 +356,6 @@ def _describe(job_request: JobRequest) -> dict[str, Any]:
 def take_label(job_request: JobRequest | Job) -> str:
     """Name a take of a shot as reports do: `opening`, `opening@2`."""
     return job_request.shot.id if job_request.take == 1 else f"{job_request.shot.id}@{job_request.take}"
-
-
-def as_number(amount: Decimal | None) -> float | int | None:
-    """Convert an amount into a JSON number."""
-    if amount is None:
-        return None
-    return int(amount) if amount == amount.to_integral_value() else float(amount)
 
 
 _NEXT_STEPS: Final[Mapping[type[Exception], tuple[str, tuple[str, ...]]]] = {

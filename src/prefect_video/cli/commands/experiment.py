@@ -16,8 +16,7 @@ from prefect_video.cli.output import DONE, FAILED, display_path, escape, print_j
 from prefect_video.cli.prefect_startup import ensure_api
 from prefect_video.cli.sessions import run_async, use_session
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import usd
-from prefect_video.pipeline import as_number
+from prefect_video.ledger import as_number, usd
 from prefect_video.session import SessionRef
 
 if TYPE_CHECKING:

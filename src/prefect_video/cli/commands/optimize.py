@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from prefect_video.cli.options import JsonFlag
 from prefect_video.cli.output import DONE, escape, print_json, stdout, usd
-from prefect_video.pipeline import as_number
+from prefect_video.ledger import as_number
 from prefect_video.providers import ADVISED_SECONDS, SORA_USD_PER_SECOND, optimize_duration, usd_for
 
 

@@ -16,8 +16,7 @@ from prefect_video.cli.options import JsonFlag, LedgerOption, ProjectName, ledge
 from prefect_video.cli.output import DONE, escape, print_json, stdout, table, usd
 from prefect_video.cli.sessions import open_ledger, run_async
 from prefect_video.errors import InvalidInput
-from prefect_video.ledger import CommittedSums, SpendRow
-from prefect_video.pipeline import as_number
+from prefect_video.ledger import CommittedSums, SpendRow, as_number
 
 Grouping = Literal["month", "project", "account", "key", "environment", "model", "day"]
 

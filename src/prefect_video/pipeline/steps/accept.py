@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from prefect_video.downloads import probe
+from prefect_video.downloads import decode_in_thread, probe
 from prefect_video.errors import InvalidInput, StoreError
 from prefect_video.ledger import Job, State, command_line
 from prefect_video.pipeline.steps.store import asset_draft, store
@@ -43,7 +42,7 @@ async def accept_rejected(session: Session, job: Job) -> Job:
             if current.state is State.STORED:
                 return current
             raise _missing(session, current, error) from error
-        media = await asyncio.to_thread(probe, fetched.path)
+        media = await decode_in_thread(probe, fetched.path)
         job = await store(session, job, replace(fetched, media=media, quality=job.quality), accepted=True)
     await delete_rejected(session.store, draft)
     return job

@@ -19,6 +19,7 @@ from prefect_video.downloads import (
     Media,
     Mismatch,
     assess_quality,
+    decode_in_thread,
     find_mismatches,
     load_finished,
     measure_content,
@@ -201,7 +202,7 @@ async def _check(session: Session, fetched: Downloaded, job: Job) -> Downloaded:
         VideoMismatch: It plays and is not as requested.
         InvalidVideo: It cannot be played.
     """
-    media = await asyncio.to_thread(probe, fetched.path)
+    media = await decode_in_thread(probe, fetched.path)
     notes = list(_describe_oddities(fetched, media))
     tolerance = job.quality_policy.length_tolerance_seconds if job.quality_policy else None
     mismatches = find_mismatches(media, job.shot, tolerance_seconds=tolerance)
@@ -230,7 +231,7 @@ async def _assess(fetched: Downloaded, media: Media, mismatches: Sequence[Mismat
         return job.asset.quality
     measures = None
     if policy.measures_content:
-        measures = await asyncio.to_thread(measure_content, fetched.path, media, silence_db=policy.silence_db)
+        measures = await decode_in_thread(measure_content, fetched.path, media, silence_db=policy.silence_db)
     return assess_quality(media, measures, mismatches, job.shot, policy)
 
 

@@ -24,6 +24,7 @@ from prefect_video.downloads import (
     Downloaded,
     Media,
     VideoSource,
+    decode_in_thread,
     download,
     find_mismatches,
     prepare_private_folder,
@@ -217,7 +218,7 @@ def _copy(shot: Shot, source: Path, target: Path) -> Downloaded:
 async def _check(clip: Downloaded, shot: Shot, source: str) -> Media:
     """Measure a clip, and refuse what is no whole MP4."""
     try:
-        media = await asyncio.to_thread(probe, clip.path)
+        media = await decode_in_thread(probe, clip.path)
     except InvalidVideo as error:
         cause = error.message.removeprefix(f"{clip.path.name}: ")
         raise InvalidInput(f"shot {shot.id!r}: clip: {show_source(source)}: {cause}") from error

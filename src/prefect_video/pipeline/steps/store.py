@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from prefect_video.assets import MANUAL
-from prefect_video.downloads import Downloaded, probe, read_content_credentials
+from prefect_video.downloads import Downloaded, decode_in_thread, probe, read_content_credentials
 from prefect_video.errors import StoreError
 from prefect_video.ledger import Job, State
 from prefect_video.pipeline.steps.spans import traced_step
@@ -40,7 +40,7 @@ async def store(session: Session, job: Job, downloaded: Downloaded, *, accepted:
         return job
     media = downloaded.media
     if media is None:
-        media = await asyncio.to_thread(probe, downloaded.path)
+        media = await decode_in_thread(probe, downloaded.path)
     # Read from the provider's own bytes, which are stored untouched; any later edit would lose the manifest.
     promised = session.provider.capabilities_for(job.shot).content_credentials
     credentials = await asyncio.to_thread(read_content_credentials, downloaded.path, promised=promised)
