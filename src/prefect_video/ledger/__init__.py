@@ -19,6 +19,7 @@ from prefect_video.ledger.project_requests import ProjectRequest
 from prefect_video.ledger.queries import LEFT_OFTEN
 from prefect_video.ledger.records import (
     OCCUPYING,
+    PARTS_PREFIX,
     REQUEST_PREFIX,
     TRANSITIONS,
     UNFINISHED,
@@ -55,6 +56,7 @@ __all__ = [
     "LEFT_OFTEN",
     "OCCUPYING",
     "OTHER_REASON",
+    "PARTS_PREFIX",
     "PRICE_UNKNOWN",
     "PROGRAM",
     "REQUEST_PREFIX",

@@ -22,9 +22,10 @@ from prefect_video.pipeline.deletion import settle_deleted
 from prefect_video.pipeline.ledger_recovery import Recovery, recover_ledger
 from prefect_video.pipeline.plan import Plan, PlannedShot, RouteOption, plan_project
 from prefect_video.pipeline.project_gallery import publish_lone_shot, publish_run, refresh_gallery
-from prefect_video.pipeline.project_run import ProjectRun, run_project
+from prefect_video.pipeline.project_run import OnReport, ProjectRun, reserve_project, run_project
 from prefect_video.pipeline.reports import FilmReport, ProjectReport, ShotReport, ShotStatus, as_number
 from prefect_video.pipeline.shot_run import abandon
+from prefect_video.pipeline.split import split_project
 from prefect_video.pipeline.step_runner import Inputs, Result, StepRunner
 from prefect_video.pipeline.steps.accept import accept_rejected
 from prefect_video.pipeline.steps.cut_film import observe_films
@@ -35,6 +36,7 @@ __all__ = [
     "CollectedJob",
     "FilmReport",
     "Inputs",
+    "OnReport",
     "Plan",
     "PlannedShot",
     "ProjectReport",
@@ -67,7 +69,9 @@ __all__ = [
     "recover_ledger",
     "redo_shot",
     "refresh_gallery",
+    "reserve_project",
     "run_project",
     "settle_deleted",
+    "split_project",
     "verify_store",
 ]

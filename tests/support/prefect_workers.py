@@ -1,0 +1,113 @@
+"""Process workers of Prefect, each a process group of its own that can be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.deployments.runner import EntrypointType
+
+from prefect_video.flows import generate_project
+
+Value = TypeVar("Value")
+
+
+async def deploy_projects(client: PrefectClient, name: str, pool: str) -> str:
+    """Deploy `generate_project` on a process pool, found by its module; return the deployment's name."""
+    await client.create_work_pool(WorkPoolCreate(name=pool, type="process"), overwrite=True)
+    deployment = await generate_project.ato_deployment(
+        name, work_pool_name=pool, entrypoint_type=EntrypointType.MODULE_PATH
+    )
+    await deployment.aapply()
+    return f"{generate_project.name}/{name}"
+
+
+@dataclass(frozen=True)
+class PrefectWorker:
+    """A running worker.
+
+    Attributes:
+        process: Its process, which leads a group of its own.
+        log: What it has printed.
+    """
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def find_flow_processes(self) -> list[int]:
+        """Find the processes of the flow runs that it has started and that are still there."""
+        children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        return [int(pid) for path in children for pid in path.read_text().split()]
+
+    def wait_for_flow_process(self) -> int:
+        """Wait until it has started the process of a flow run."""
+        return wait_until(lambda: next(iter(self.find_flow_processes()), None), f"a flow run starts; {self.log}")
+
+    def kill(self) -> None:
+        """Kill it and its flow processes, as a power cut does."""
+        flows = self.find_flow_processes()
+        os.kill(self.process.pid, signal.SIGKILL)
+        for pid in flows:
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextmanager
+def run_worker(
+    api: str, pool: str, folder: Path, *, limit: int = 4, variables: Mapping[str, str] | None = None
+) -> Iterator[PrefectWorker]:
+    """Run a worker in a new folder, with this process's environment, until the block ends."""
+    folder.mkdir()
+    environ = {
+        **os.environ,
+        "PREFECT_API_URL": api,
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "DO_NOT_TRACK": "1",
+        **(variables or {}),
+    }
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--limit", str(limit)]
+    log = folder / "worker.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--name", folder.name],
+            cwd=folder,
+            env=environ,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield PrefectWorker(process, log)
+        finally:
+            # The flow processes are of its group.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait_until(check: Callable[[], Value | None], what: str, *, seconds: float = 90) -> Value:
+    """Wait until a check of something outside of this process gives a value, and return it."""
+    deadline = time.monotonic() + seconds
+    while (found := check()) is None or found is False:
+        if time.monotonic() > deadline:
+            pytest.fail(f"after {seconds:.0f} s, still waiting until {what}")
+        time.sleep(0.1)
+    return found
+
+
+async def state_names(client: PrefectClient, run_ids: list[UUID]) -> list[str]:
+    """Return the names of the states of flow runs."""
+    return [state.name or "" for run_id in run_ids if (state := (await client.read_flow_run(run_id)).state)]
