@@ -30,6 +30,7 @@ from prefect.deployments import arun_deployment
 from prefect.exceptions import PrefectException
 from prefect.states import Cancelling
 from pydantic import BaseModel
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential
 
 from prefect_video.errors import GenerationCancelled
 from prefect_video.fingerprints import canonical_json
@@ -41,6 +42,8 @@ RUNS_LIMIT: Final = 3
 """Runs that a part gets, where the former ones have crashed."""
 STALL_SECONDS: Final = 300.0
 """Time in which no part has run or ended, after which the run that waits for them makes what is left itself."""
+OUTAGE_SECONDS: Final = 600.0
+"""Time for which Prefect may not answer while a part is to be started."""
 _POLL_SECONDS: Final = 2.0
 
 
@@ -114,6 +117,12 @@ class Parts:
                 return
         self._require_none_cancelled(runs)
 
+    @retry(
+        retry=retry_if_exception(lambda error: _is_outage(error)),
+        wait=wait_exponential(max=10),
+        stop=stop_after_delay(OUTAGE_SECONDS),
+        reraise=True,
+    )
     async def _start(self, number: int, crashes: int = 0) -> FlowRun:
         """Start the run of a part, or find the one that there is: of this run, or of an earlier one and unfinished."""
         project = self._projects[number - 1]
@@ -192,6 +201,12 @@ async def _cancel(runs: Sequence[FlowRun]) -> None:
     async with get_client() as client:
         for run in runs:
             await client.set_flow_run_state(run.id, Cancelling())
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Tell whether Prefect's server is being restarted, or is out of reach."""
+    is_server_error = isinstance(error, httpx.HTTPStatusError) and error.response.status_code >= 500
+    return isinstance(error, httpx.TransportError) or is_server_error
 
 
 def _has_ended(run: FlowRun) -> bool:

@@ -131,6 +131,11 @@ class Fleet:
             process.start()
         wait_until(lambda: answers(f"{self.api}/health"), f"Prefect's API answers; {self.folder}", seconds=300)
 
+    def migrate_prefect(self) -> None:
+        """Make the tables of Prefect's database, before two processes look for them at once."""
+        environ = dict(self.prefect[0].environ)
+        subprocess.run([*_PREFECT, "server", "database", "upgrade", "-y"], env=environ, check=True, capture_output=True)
+
     def run(self, *command: str) -> str:
         """Run a command of the package or of Prefect as a user does, and return what it prints."""
         script = [str(SCRIPTS / command[0]), *command[1:]]
@@ -184,6 +189,7 @@ def run_fleet(folder: Path, s3: S3Server, emulator: Emulator, **variables: str) 
                 )
             ],
         )
+        fleet.migrate_prefect()
         for process in fleet.prefect:
             stack.callback(process.stop)
         fleet.start_prefect()
@@ -259,6 +265,8 @@ VideoLedger(url={fleet.ledger_url!r}, monthly_usd=1000).save("production")
 """
     fleet.run("python", "-c", blocks)
     fleet.run("prefect-video", "init", str(fleet.folder / "films"))
+    declared = fleet.folder / "films" / "prefect.yaml"
+    declared.write_text(declared.read_text().replace("limit: 4", "limit: 12"))
     fleet.run("prefect-video", "setup", str(fleet.folder / "films"))
 
 

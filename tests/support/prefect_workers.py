@@ -34,7 +34,7 @@ async def deploy_projects(client: PrefectClient, name: str, pool: str) -> str:
     return f"{generate_project.name}/{name}"
 
 
-@dataclass(frozen=True)
+@dataclass
 class PrefectWorker:
     """A running worker.
 
@@ -45,22 +45,28 @@ class PrefectWorker:
 
     process: subprocess.Popen[bytes]
     log: Path
+    _start: Callable[[], subprocess.Popen[bytes]]
+
+    def restart_if_ended(self) -> None:
+        """Start it again where it has ended by itself, as systemd or Kubernetes does."""
+        if self.process.poll() is not None:
+            self.process = self._start()
 
     def find_flow_processes(self) -> list[int]:
         """Find the processes of the flow runs that it has started and that are still there."""
-        children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(pid) for path in children for pid in path.read_text().split()]
+        return find_descendants(self.process.pid)
 
     def wait_for_flow_process(self) -> int:
         """Wait until it has started the process of a flow run."""
         return wait_until(lambda: next(iter(self.find_flow_processes()), None), f"a flow run starts; {self.log}")
 
+    def kill_flow_processes(self) -> None:
+        """Kill the processes of its flow runs, which it sees and reports."""
+        kill_all(self.find_flow_processes())
+
     def kill(self) -> None:
         """Kill it and its flow processes, as a power cut does."""
-        flows = self.find_flow_processes()
-        os.kill(self.process.pid, signal.SIGKILL)
-        for pid in flows:
-            os.kill(pid, signal.SIGKILL)
+        kill_all([self.process.pid, *self.find_flow_processes()])
         self.process.wait()
 
 
@@ -80,22 +86,42 @@ def run_worker(
     }
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--limit", str(limit)]
     log = folder / "worker.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--name", folder.name],
-            cwd=folder,
-            env=environ,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            yield PrefectWorker(process, log)
-        finally:
-            # The flow processes are of its group.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+
+    def start() -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                [*command, "--name", folder.name],
+                cwd=folder,
+                env=environ,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    worker = PrefectWorker(start(), log, start)
+    try:
+        yield worker
+    finally:
+        kill_all([worker.process.pid, *find_descendants(worker.process.pid)])
+        worker.process.wait()
+
+
+def find_descendants(pid: int) -> list[int]:
+    """Find the processes that a process has started, and those that they have."""
+    try:
+        children = [
+            int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()
+        ]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [*children, *(descendant for child in children for descendant in find_descendants(child))]
+
+
+def kill_all(pids: list[int]) -> None:
+    """Kill processes at once; some may be gone."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def wait_until(check: Callable[[], Value | None], what: str, *, seconds: float = 90) -> Value:

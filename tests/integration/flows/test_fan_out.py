@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,7 +17,7 @@ from prefect.deployments import arun_deployment
 from prefect.states import AwaitingRetry, Cancelling
 
 from prefect_video.emulator import Emulator
-from tests.support.prefect_workers import deploy_projects, run_worker
+from tests.support.prefect_workers import deploy_projects, find_descendants, kill_all, run_worker
 
 PATIENCE_SECONDS = 120
 
@@ -80,7 +78,7 @@ async def test_a_parent_that_is_repeated_starts_no_part_twice_and_a_cancelled_on
         async with asyncio.timeout(PATIENCE_SECONDS):
             while emulator.usage()["accepted"] < 5:
                 await asyncio.sleep(0.1)
-        os.kill(parent_process, signal.SIGKILL)
+        kill_all([parent_process, *find_descendants(parent_process)])
         before = await wait_for_states(client, parent, "Running", "Running", of_parent="Crashed")
         await retry(client, parent)
         emulator.change_speed(200)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -93,11 +91,11 @@ async def test_requests_go_through_queue_and_workers_and_survive_restarts_and_ki
     # Until it is slow no more, nothing ends, so that the first process dies in the middle.
     provider.change_speed(0.001)
     with run_worker(prefect_api, POOL, environment / "worker", limit=1) as worker:
-        os_process = await asyncio.to_thread(worker.wait_for_flow_process)
+        await asyncio.to_thread(worker.wait_for_flow_process)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while provider.usage()["by_prompt"].get("killed") is None:
                 await asyncio.sleep(0.1)
-        os.kill(os_process, signal.SIGKILL)
+        worker.kill_flow_processes()
         await wait_for_runs(client, killed["job_id"], "Crashed")
         provider.change_speed(200)
         async with run_service(**settings) as service:
